@@ -1,0 +1,86 @@
+"""Every error that a caller or operator can meet: its stable code, its HTTP status, its line in the failure file.
+
+Messages reach callers: they name the value and the remedy, never a path, a file's text or patient data.
+"""
+
+FAILURE_FILE_LIMIT = 1024  # characters of /opt/ml/output/failure that SageMaker shows
+
+
+class CallerError(Exception):
+    """Something outside this program can be corrected. `code` is stable, `status` is HTTP's; neither is translated."""
+
+    status = 400
+
+    @property
+    def code(self) -> str:
+        """The error's class name, which clients may rely on."""
+        return type(self).__name__
+
+
+class ConfigError(CallerError):
+    """A hyperparameter, option or environment variable is wrong."""
+
+
+class DatasetError(CallerError):
+    """The training data cannot be used as it is."""
+
+
+class BundleError(CallerError):
+    """The model artifact is missing, unsafe or inconsistent."""
+
+    status = 500
+
+
+class MalformedRequest(CallerError):  # noqa: N818 - the names are the codes that clients see
+    """The body is not what its Content-Type promises (JSON, multipart, zip or npy container)."""
+
+
+class UndecodableImage(CallerError):  # noqa: N818
+    """The bytes are not a sound picture of the promised type."""
+
+
+class UnsuitableImage(CallerError):  # noqa: N818
+    """A sound picture that this model cannot take (several frames, floating point, wrong channels)."""
+
+    status = 422
+
+
+class PayloadTooLarge(CallerError):  # noqa: N818
+    """More bytes, pixels or pictures than the limits allow."""
+
+    status = 413
+
+
+class UnsupportedMediaType(CallerError):  # noqa: N818
+    """No reader for this Content-Type."""
+
+    status = 415
+
+
+class NotAcceptable(CallerError):  # noqa: N818
+    """None of the types in Accept can be produced."""
+
+    status = 406
+
+
+def error_body(code: str, message: str) -> dict[str, dict[str, str]]:
+    """The JSON body of every refused request."""
+    return {"error": {"code": code, "message": message}}
+
+
+def failure_line(error: BaseException) -> str:
+    """One line for the failure file: a caller's error says its message, a bug its type and last frame.
+
+    Returns:
+        At most 1,024 characters without line breaks.
+    """
+    if isinstance(error, CallerError):
+        text = f"{error.code}: {error}"
+    else:
+        frame = error.__traceback__
+        while frame is not None and frame.tb_next is not None:
+            frame = frame.tb_next
+        place = f" at {frame.tb_frame.f_code.co_qualname}:{frame.tb_lineno}" if frame is not None else ""
+        text = f"InternalError: {type(error).__name__}: {error}{place}"
+    text = " ".join(text.split())
+    return text if len(text) <= FAILURE_FILE_LIMIT else text[: FAILURE_FILE_LIMIT - 1] + "…"

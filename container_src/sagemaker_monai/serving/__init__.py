@@ -1,0 +1,1 @@
+"""Behind `serve`; knows HTTP, not SageMaker."""

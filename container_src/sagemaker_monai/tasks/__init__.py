@@ -1,0 +1,1 @@
+"""What differs by task: target, loss, metrics, postprocessing, encoding."""

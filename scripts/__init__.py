@@ -1,0 +1,1 @@
+"""What a person runs; nothing here is part of the installed package."""

@@ -1,0 +1,87 @@
+"""Make .venv from the hashed pins (`make install`); standard library only, for any Python 3.11 or 3.12.
+
+Every file is checked against its hash and nothing else is resolved (`--no-deps`). torch comes from PyTorch's own index
+of CPU builds when that answers, because PyPI's Linux build is a CUDA build that needs gigabytes more; where only the
+CUDA build can be had, those libraries are installed too. TORCH_INDEX names another index (one for GPUs, or a mirror).
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
+# Debian's and Amazon's bare Python have no ensurepip; a pip wheel is itself a program that can install pip.
+PIP_WHEEL = "https://files.pythonhosted.org/packages/py3/p/pip/pip-25.3-py3-none-any.whl"
+PIP_SHA256 = "9655943313a94722b7774661c21049070f6bbb0a1516bf02f7c8d5d9201514cd"
+
+
+def make_venv() -> None:
+    """Create .venv with pip in it."""
+    has_ensurepip = importlib.util.find_spec("ensurepip") is not None
+    options = ["--clear"] if has_ensurepip else ["--clear", "--without-pip"]
+    subprocess.run([sys.executable, "-m", "venv", *options, str(VENV)], check=True)
+    if has_ensurepip:
+        return
+    with urllib.request.urlopen(PIP_WHEEL, timeout=60) as response:  # noqa: S310 - a constant https address
+        wheel = response.read()
+    if hashlib.sha256(wheel).hexdigest() != PIP_SHA256:
+        raise SystemExit("install: the downloaded pip is not the pinned one; install python3-venv and try again")
+    path = VENV / "pip-25.3-py3-none-any.whl"
+    path.write_bytes(wheel)
+    subprocess.run([VENV / "bin/python", f"{path}/pip", "install", "--quiet", "--no-index", path], check=True)
+    path.unlink()
+
+
+def pip_install(*arguments: str) -> None:
+    """Run pip inside .venv; its progress goes to the terminal."""
+    command = [VENV / "bin/python", "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
+    subprocess.run([*command, "--quiet", "--retries", "2", "--no-deps", *arguments], check=True, cwd=ROOT)
+
+
+def install_pins(name: str, *options: str) -> None:
+    """Install docker/requirements{name}.txt, every file checked against its hash."""
+    started = time.monotonic()
+    pip_install("--require-hashes", *options, "-r", f"docker/requirements{name}.txt")
+    print(f"install: docker/requirements{name}.txt in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def needs_cuda_libraries() -> bool:
+    """Whether the torch in .venv is a CUDA build from PyPI, whose libraries are packages of their own."""
+    [site] = (VENV / "lib").glob("python3*/site-packages")
+    [torch] = importlib.metadata.distributions(name="torch", path=[str(site)])
+    return any(line.startswith("nvidia-") for line in torch.requires or [])
+
+
+def main() -> int:
+    """Make or remake .venv."""
+    if sys.version_info[:2] not in ((3, 11), (3, 12)):
+        print(f"install: Python 3.11 or 3.12 is needed, this is {sys.version.split()[0]}; "
+              "name one: make install PYTHON=python3.12", file=sys.stderr)  # fmt: skip
+        return 1
+    print(f"install: .venv on Python {sys.version.split()[0]}", flush=True)
+    make_venv()
+    install_pins("-torch", "--extra-index-url", os.environ.get("TORCH_INDEX") or TORCH_INDEX)
+    if needs_cuda_libraries():
+        install_pins("-cuda")
+    setuptools = next(  # some pins are source archives: they are built with the pinned setuptools
+        line.split()[0] for line in (ROOT / "docker/requirements.txt").read_text().splitlines()
+        if line.startswith("setuptools==")
+    )  # fmt: skip
+    pip_install(setuptools)
+    install_pins("", "--no-build-isolation")
+    install_pins("-dev", "--no-build-isolation")
+    pip_install("--no-build-isolation", "--editable", ".")
+    subprocess.run([VENV / "bin/python", "-m", "pip", "check"], check=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Resolve pyproject.toml for every supported Python and platform into hashed pins (`make lock`).
+
+Four files, because torch is special: inside the image torch and CUDA are the base's and must not be touched, while a
+virtual environment wants the small CPU build where it can be had and the CUDA libraries only with a CUDA build.
+
+    docker/requirements.txt         what the package needs, without torch and CUDA
+    docker/requirements-dev.txt     what tests and linters need beside that
+    docker/requirements-torch.txt   torch alone
+    docker/requirements-cuda.txt    what a CUDA build of torch needs beside that
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TORCH = "2.13.0"
+CUDA_PACKAGES = re.compile(r"^(nvidia-|cuda-|triton)")
+# The CPU wheels are not on PyPI: PyTorch publishes them in an index of its own, https://download.pytorch.org/whl/cpu.
+TORCH_CPU_WHEELS = {
+    "cp311 x86_64": "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",
+    "cp312 x86_64": "4ca4a9394b0c771238a4f73590fdbbc4debad85ed0fa63d026ae1b085da7d6e2",
+    "cp311 aarch64": "84453b69508ec79902f899c5ed9495acb9e2bbe9fda5f1d5d6f19e3c3842e1a7",
+    "cp312 aarch64": "6f307c2c32d764ffc6ff6893b801fad6d4752f3e67966cb8abf1843427c02604",
+}
+HEADER = "# Written by `make lock` from pyproject.toml.\n"
+
+
+def resolve(*options: str) -> dict[str, list[str]]:
+    """Resolve pyproject.toml; package name -> its blocks (one a marker) of requirement and hashes."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
+        constraints.write(f"torch=={TORCH}\n")
+        constraints.flush()
+        command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"]
+        command += ["--no-annotate", "--no-header", "--constraint", constraints.name, *options, "pyproject.toml"]
+        text = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    blocks: dict[str, list[str]] = {}
+    for block in re.split(r"\n(?=\S)", text.strip()):
+        blocks.setdefault(block.split("==")[0], []).append(block.rstrip() + "\n")
+    return blocks
+
+
+def write(name: str, blocks: dict[str, list[str]]) -> None:
+    """Write one file of pins."""
+    path = ROOT / "docker" / name
+    path.write_text(HEADER + "".join(block for name in sorted(blocks) for block in blocks[name]))
+    print(f"{path.relative_to(ROOT)}: {len(blocks)} packages")
+
+
+def main() -> int:
+    """Write the four files."""
+    runtime = resolve()
+    everything = resolve("--extra", "dev")
+    changed = [name for name in runtime if runtime[name] != everything[name]]
+    if changed:
+        print(f"the dev extra changes what the package runs on: {', '.join(changed)}", file=sys.stderr)
+        return 1
+    torch = runtime.pop("torch")[0].rstrip()
+    torch += "".join(f" \\\n    --hash=sha256:{digest}" for digest in TORCH_CPU_WHEELS.values()) + "\n"
+    cuda = {name: runtime.pop(name) for name in list(runtime) if CUDA_PACKAGES.match(name)}
+    dev = {name: everything[name] for name in everything if name not in {*runtime, *cuda, "torch"}}
+    write("requirements.txt", runtime)
+    write("requirements-dev.txt", dev)
+    write("requirements-torch.txt", {"torch": [torch]})
+    write("requirements-cuda.txt", cuda)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

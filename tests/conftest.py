@@ -1,0 +1,25 @@
+"""What many tests share."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: two spinning threads on busy cores cost 10x
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data; users do not have it, CI does."""
+    folder = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "ham10000" / "HAM10000_metadata").is_file():
+        pytest.skip("needs the real data set (SHARED_DATA)")
+    return folder
