@@ -1,0 +1,319 @@
+"""The model artifact on disk, a MONAI Bundle in file layout: write it, read it, refuse it when anything is off.
+
+    configs/metadata.json     versions, task, network_data_format (its channel_def binds each output to its class)
+    configs/inference.json    network_def, preprocessing, inferer, postprocessing: names and numbers only
+    configs/train.json        hyperparameters, augmentation, data set fingerprint
+    configs/checksums.json    SHA-256 of the four files that decide an answer
+    models/model.pt           state_dict
+    docs/                     metrics.json, README.md: what was measured, not what is computed
+
+Other MONAI tools can read it; we use the file layout and not MONAI's engine, whose configurations can run code. Only the
+targets that our own tables write are built. The checksums make a changed weight, label or preprocessing number visible,
+and `model_version` is a digest of them, so that metrics and answers name exactly the artifact they came from.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sagemaker_monai.errors import BundleError
+from sagemaker_monai.networks import build_network
+from sagemaker_monai.transforms import Preprocessing, build_preprocessing
+
+METADATA, INFERENCE, TRAIN = "configs/metadata.json", "configs/inference.json", "configs/train.json"
+CHECKSUMS, WEIGHTS, METRICS = "configs/checksums.json", "models/model.pt", "docs/metrics.json"
+CHECKED_FILES = (METADATA, INFERENCE, TRAIN, WEIGHTS)
+MAX_CONFIG_BYTES = 16 * 1024 * 1024
+REMEDY = "train again, or deploy the model.tar.gz exactly as training wrote it"
+
+# What a classifier does after preprocessing, in MONAI's words. Nothing here is configurable yet, so anything else in an
+# artifact was not written by us.
+INFERER = {"_target_": "monai.inferers.SimpleInferer"}
+POSTPROCESSING = {
+    "_target_": "monai.transforms.Compose",
+    "transforms": [{"_target_": "monai.transforms.Activations", "softmax": True}],
+}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked artifact.
+
+    Attributes:
+        labels: class names in the order of the network's outputs.
+        preprocessing: the one way from a picture to the network's input.
+        network: in evaluation mode, on the CPU, with the artifact's weights.
+        network_def: what the network was built from.
+        metadata: configs/metadata.json.
+        model_version: 12 hexadecimal digits, the digest of everything that decides an answer.
+    """
+
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    network: nn.Module
+    network_def: dict[str, Any]
+    metadata: dict[str, Any]
+    model_version: str
+
+
+def write_bundle(
+    folder: Path,
+    *,
+    network_def: Mapping[str, Any],
+    preprocessing: list[dict[str, Any]],
+    labels: tuple[str, ...],
+    weights: Mapping[str, torch.Tensor],
+    train_config: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> str:
+    """Write an artifact; one that is already there stays until the new one is complete on disk.
+
+    Args:
+        folder: the model directory; made if missing. Files in it that are not the artifact's stay.
+        network_def: from `networks.network_def`.
+        preprocessing: from `transforms.photograph_preprocessing`.
+        labels: class names in the order of the network's outputs.
+        weights: state_dict.
+        train_config: what goes into configs/train.json.
+        provenance: versions and the data set's fingerprint, for configs/metadata.json.
+
+    Returns:
+        The model_version.
+
+    Raises:
+        BundleError: the parts do not fit together; nothing was written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Inside the folder, because SageMaker mounts it and a rename must not cross file systems.
+    staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+    try:
+        (staging / "configs").mkdir()
+        (staging / "models").mkdir()
+        channels = build_preprocessing(preprocessing).channels
+        _write_json(staging / METADATA, _metadata(labels, preprocessing, channels, provenance))
+        _write_json(
+            staging / INFERENCE,
+            {
+                "network_def": dict(network_def),
+                "preprocessing": {"_target_": "monai.transforms.Compose", "transforms": preprocessing},
+                "inferer": INFERER,
+                "postprocessing": POSTPROCESSING,
+            },
+        )
+        _write_json(staging / TRAIN, train_config)
+        torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, staging / WEIGHTS)
+        _write_json(staging / CHECKSUMS, {name: _sha256(staging / name) for name in CHECKED_FILES})
+        bundle = read_bundle(staging)
+        for name in (*CHECKED_FILES, CHECKSUMS):
+            _sync(staging / name)
+        # Documents speak of the artifact beside them, so those of a replaced one go first.
+        shutil.rmtree(folder / "docs", ignore_errors=True)
+        for name in (*CHECKED_FILES, CHECKSUMS):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (staging / name).replace(folder / name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return bundle.model_version
+
+
+def add_document(folder: Path, name: str, text: str) -> None:
+    """Put a document (`metrics.json`, `README.md`) under the artifact's docs/, replacing it in one step."""
+    path = folder / "docs" / name
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_name(f".{name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read and check an artifact.
+
+    Raises:
+        BundleError: a file or key is missing or extra, a checksum or shape differs, a target is not on our lists,
+            classes and outputs disagree, or docs/metrics.json was measured on another model.
+    """
+    checksums = _read_json(folder, CHECKSUMS, keys=set(CHECKED_FILES))
+    for name in CHECKED_FILES:
+        if not (folder / name).is_file():
+            raise BundleError(f"the artifact has no {name}; {REMEDY}")
+        if _sha256(folder / name) != checksums[name]:
+            raise BundleError(f"{name} is not the file that training wrote (its SHA-256 differs); {REMEDY}")
+    model_version = _sha256(folder / CHECKSUMS)[:12]
+    _check_metrics(folder, model_version)
+
+    metadata = _read_json(folder, METADATA, keys=set(_metadata(("a", "b"), [], 0, {})))
+    inference = _read_json(folder, INFERENCE, keys={"network_def", "preprocessing", "inferer", "postprocessing"})
+    if inference["inferer"] != INFERER or inference["postprocessing"] != POSTPROCESSING:
+        raise BundleError(f"{INFERENCE} has an inferer or postprocessing that this program does not write; {REMEDY}")
+    preprocessing = build_preprocessing(_compose_transforms(inference["preprocessing"]))
+    labels, channels = _data_format(metadata)
+    if channels != preprocessing.channels:
+        raise BundleError(f"{METADATA} says {channels} channels, the preprocessing makes {preprocessing.channels}")
+    network = build_network(inference["network_def"])
+    _load_weights(network, folder / WEIGHTS)
+    network.eval()
+    _check_outputs(network, preprocessing, labels)
+    return Bundle(
+        labels=labels,
+        preprocessing=preprocessing,
+        network=network,
+        network_def=inference["network_def"],
+        metadata=metadata,
+        model_version=model_version,
+    )
+
+
+def _metadata(
+    labels: tuple[str, ...], preprocessing: list[dict[str, Any]], channels: int, provenance: Mapping[str, Any]
+) -> dict[str, Any]:
+    """configs/metadata.json in the words of MONAI's schema; what it has no word for is under `provenance`."""
+    size = next((step["size"] for step in preprocessing if "size" in step), [0, 0])
+    return {
+        "version": "0.1.0",
+        "task": "image classification",
+        "description": "2-D image classifier",
+        "monai_version": provenance.get("monai_version", ""),
+        "pytorch_version": provenance.get("pytorch_version", ""),
+        "numpy_version": provenance.get("numpy_version", ""),
+        "network_data_format": {
+            "inputs": {
+                "image": {
+                    "type": "image",
+                    "format": "RGB" if channels == 3 else "magnitude",
+                    "num_channels": channels,
+                    "spatial_shape": size,
+                    "dtype": "float32",
+                    "value_range": [],
+                    "is_patch_data": False,
+                    "channel_def": {str(index): name for index, name in enumerate("RGB" if channels == 3 else "L")},
+                }
+            },
+            "outputs": {
+                "pred": {
+                    "type": "probabilities",
+                    "format": "classes",
+                    "num_channels": len(labels),
+                    "spatial_shape": [],
+                    "dtype": "float32",
+                    "value_range": [0, 1],
+                    "is_patch_data": False,
+                    "channel_def": {str(index): label for index, label in enumerate(labels)},
+                }
+            },
+        },
+        "provenance": dict(provenance),
+    }
+
+
+def _data_format(metadata: dict[str, Any]) -> tuple[tuple[str, ...], int]:
+    """The class names in output order and the number of input channels."""
+    try:
+        data_format = metadata["network_data_format"]
+        channel_def = data_format["outputs"]["pred"]["channel_def"]
+        labels = tuple(channel_def[str(index)] for index in range(len(channel_def)))
+        outputs, channels = data_format["outputs"]["pred"]["num_channels"], data_format["inputs"]["image"]["num_channels"]
+    except (KeyError, TypeError) as error:
+        raise BundleError(f"network_data_format in {METADATA} lacks {error}; {REMEDY}") from error
+    if outputs != len(labels):
+        raise BundleError(f"{METADATA} says {outputs} outputs and names {len(labels)} classes")
+    if len(labels) < 2 or len(set(labels)) != len(labels) or not all(isinstance(x, str) and x for x in labels):
+        raise BundleError(f"{METADATA} must name two or more different classes")
+    return labels, channels
+
+
+def _compose_transforms(config: Any) -> list[dict[str, Any]]:
+    """The steps of a `Compose` as our writer makes it."""
+    if not isinstance(config, dict) or set(config) != {"_target_", "transforms"}:
+        raise BundleError(f"preprocessing in {INFERENCE} must be a Compose of transforms")
+    if config["_target_"] != "monai.transforms.Compose" or not isinstance(config["transforms"], list):
+        raise BundleError(f"preprocessing in {INFERENCE} must be a Compose of transforms")
+    return config["transforms"]
+
+
+def _load_weights(network: nn.Module, path: Path) -> None:
+    """Fill every parameter and buffer of the network from the file, all of them or none."""
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for a broken file; its text may quote the file
+        raise BundleError(f"{WEIGHTS} is not a state_dict that can be loaded safely ({type(error).__name__})") from error
+    if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
+        raise BundleError(f"{WEIGHTS} must be a state_dict of tensors, and of nothing else")
+    expected = network.state_dict()
+    missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    if missing or extra:
+        raise BundleError(
+            f"{WEIGHTS} does not fit network_def: {len(missing)} keys missing {missing[:3]}, "
+            f"{len(extra)} keys extra {extra[:3]}"
+        )
+    for name, tensor in expected.items():
+        if weights[name].shape != tensor.shape or weights[name].dtype != tensor.dtype:
+            raise BundleError(
+                f"{WEIGHTS}: {name} is {tuple(weights[name].shape)} {weights[name].dtype}, "
+                f"network_def makes {tuple(tensor.shape)} {tensor.dtype}"
+            )
+        if tensor.is_floating_point() and not torch.isfinite(weights[name]).all():
+            raise BundleError(f"{WEIGHTS}: {name} holds values that are not finite; train again")
+    network.load_state_dict(weights, strict=True)
+
+
+def _check_outputs(network: nn.Module, preprocessing: Preprocessing, labels: tuple[str, ...]) -> None:
+    """One black picture must go through the network and give one number a class."""
+    width, height = preprocessing.size
+    try:
+        with torch.inference_mode():
+            output = network(torch.zeros(1, preprocessing.channels, width, height))
+    except (RuntimeError, ValueError) as error:
+        raise BundleError(f"the network does not take the {width}x{height} pictures that preprocessing makes") from error
+    if output.shape != (1, len(labels)):
+        raise BundleError(f"the network has {output.shape[-1]} outputs and the artifact names {len(labels)} classes")
+
+
+def _check_metrics(folder: Path, model_version: str) -> None:
+    """What was scored is what ships: metrics in the artifact name the model that they were measured on."""
+    if not (folder / METRICS).is_file():
+        return
+    metrics = _read_json(folder, METRICS)
+    if metrics.get("model_version") != model_version:
+        raise BundleError(f"{METRICS} was measured on another model than the one beside it; {REMEDY}")
+
+
+def _read_json(folder: Path, name: str, *, keys: set[str] | None = None) -> dict[str, Any]:
+    """One configuration file; with `keys`, exactly these must be there."""
+    path = folder / name
+    if not path.is_file():
+        raise BundleError(f"the artifact has no {name}; {REMEDY}")
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise BundleError(f"{name} is larger than {MAX_CONFIG_BYTES} bytes")
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{name} is not JSON; {REMEDY}") from error
+    if not isinstance(value, dict):
+        raise BundleError(f"{name} must be a JSON object; {REMEDY}")
+    if keys is not None and value.keys() != keys:
+        missing, extra = sorted(keys - value.keys()), sorted(value.keys() - keys)
+        raise BundleError(f"{name}: keys missing {missing}, keys extra {extra[:5]}; {REMEDY}")
+    return value
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
