@@ -1,0 +1,226 @@
+"""Zip files from strangers: read member by member, and refused when a member is odd or inflates too far.
+
+Nothing is ever written by a name that an archive chose: callers get names and bytes. Limits are counted on the bytes
+that come out, for the sizes in an archive's directory are only claims. What a member contains (a picture, an archive
+inside the archive) is the caller's question.
+"""
+
+import io
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+CHUNK_BYTES = 1 << 20
+RATIO_FLOOR_BYTES = 1 << 20  # small members may shrink as far as they like: a blank page does
+BYTES_PER_DIRECTORY_ENTRY = 512  # 46 of header, the rest for name, extra fields and comment
+SMALLEST_DIRECTORY_LIMIT = 1 << 17  # zipfile itself reads 64 KiB at once to find the directory
+JUNK_NAMES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+
+# What zipfile raises on bytes that are not a sound archive; NotImplementedError is a method or version it lacks.
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+
+
+class UnsafeArchive(Exception):  # noqa: N818 - read as a claim: this archive is unsafe
+    """The archive is damaged or has a member that nobody packs by accident.
+
+    Attributes:
+        reason: one clause with the cause and, where there is one, the remedy; names no member by its name.
+        member: the member's name as the archive writes it, where one is at fault. Untrusted text.
+    """
+
+    def __init__(self, reason: str, member: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.member = member
+
+
+class ArchiveTooLarge(UnsafeArchive):
+    """The archive has more members or more bytes than the limits allow."""
+
+
+@dataclass(frozen=True)
+class ArchiveLimits:
+    """How far an archive may inflate.
+
+    Attributes:
+        members: files in the archive, folders and operating-system litter not counted.
+        member_bytes: inflated bytes of one member.
+        total_bytes: inflated bytes of all members together.
+        ratio: inflated to packed bytes of a member above 1 MiB; deflate reaches 1,032 at most.
+    """
+
+    members: int
+    member_bytes: int
+    total_bytes: int
+    ratio: float
+
+
+class _BoundedReads(io.RawIOBase):
+    """A file that refuses one huge read: zipfile reads a whole directory, of the size the archive claims, at once."""
+
+    def __init__(self, file: BinaryIO, limit_bytes: int) -> None:
+        self._file = file
+        self._limit_bytes = limit_bytes
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as the file does."""
+        if size > self._limit_bytes:
+            raise ArchiveTooLarge("the archive's directory is larger than its limit of members allows")
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Seek as the file does."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Tell as the file does."""
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        """Always: zip directories are at the end."""
+        return True
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    try:
+        yield
+    except DAMAGE as error:
+        raise UnsafeArchive("the archive is damaged or not a zip file; pack it again") from error
+
+
+def _check_member(info: zipfile.ZipInfo, position: int) -> None:
+    """Refuse what a picture collection never has. `orig_filename` is the name before zipfile tidied it."""
+    name = info.orig_filename
+    parts = PurePosixPath(name).parts
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    faults = {
+        "would be written outside the folder": name.startswith("/") or ".." in parts or ":" in name or "\\" in name,
+        "has no usable name": not parts or not name.isprintable(),
+        "is a link or a device": kind not in (0, stat.S_IFREG, stat.S_IFDIR),
+        "is encrypted": bool(info.flag_bits & 0x41),  # bit 0: encrypted, bit 6: strongly
+        "is packed with an unusual method; use plain zip": info.compress_type
+        not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
+    }
+    for fault, is_so in faults.items():
+        if is_so:
+            raise UnsafeArchive(f"member {position} of the archive {fault}", name)
+
+
+def is_litter(name: str) -> bool:
+    """Whether an operating system put this file into the archive or folder (`__MACOSX`, `.DS_Store`, `._x`)."""
+    parts = PurePosixPath(name).parts
+    return "__MACOSX" in parts or parts[-1] in JUNK_NAMES or parts[-1].startswith("._")
+
+
+def _inflate(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget_bytes: int, limits: ArchiveLimits
+) -> Iterator[bytes]:
+    """Yield a member's bytes in chunks, counted while they come."""
+    allowed = min(budget_bytes, limits.member_bytes)
+    by_ratio = max(RATIO_FLOOR_BYTES, int(info.compress_size * limits.ratio))
+    count = 0
+    with _damage_named():
+        member = archive.open(info)
+    with member:
+        while True:
+            with _damage_named():
+                chunk = member.read(min(CHUNK_BYTES, allowed - count + 1))
+            if not chunk:
+                return
+            count += len(chunk)
+            if count > allowed:
+                raise ArchiveTooLarge(f"the archive inflates to more than {allowed} bytes", info.orig_filename)
+            if count > by_ratio:
+                raise ArchiveTooLarge("a member of the archive inflates like a zip bomb", info.orig_filename)
+            yield chunk
+
+
+@contextmanager
+def _opened(file: BinaryIO | Path, limits: ArchiveLimits) -> Iterator[tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]]:
+    """Open an archive and check every member's entry before any is read."""
+    if isinstance(file, Path):
+        with file.open("rb") as stream, _opened(stream, limits) as opened:
+            yield opened
+        return
+    directory_limit = max(SMALLEST_DIRECTORY_LIMIT, limits.members * BYTES_PER_DIRECTORY_ENTRY)
+    with _damage_named():
+        archive = zipfile.ZipFile(_BoundedReads(file, directory_limit))
+    with archive:
+        entries = archive.infolist()
+        for position, info in enumerate(entries, start=1):
+            _check_member(info, position)
+        files = [info for info in entries if not info.is_dir() and not is_litter(info.filename)]
+        if len(files) > limits.members:
+            raise ArchiveTooLarge(f"the archive has {len(files)} members, at most {limits.members} are allowed")
+        if len({info.filename for info in files}) < len(files):
+            raise UnsafeArchive("the archive has the same member name twice")
+        yield archive, files
+
+
+def member_names(file: BinaryIO | Path, *, limits: ArchiveLimits) -> list[str]:
+    """List the files of an archive in its order, without folders and litter, after checking every entry.
+
+    Raises:
+        UnsafeArchive: damaged, or a member that is odd.
+        ArchiveTooLarge: more members than the limit.
+    """
+    with _opened(file, limits) as (_, files):
+        return [info.filename for info in files]
+
+
+def read_members(
+    file: BinaryIO | Path, *, limits: ArchiveLimits, wanted: Callable[[str], bool] | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the content of each file of an archive, in the archive's order.
+
+    Args:
+        file: a path, or an open seekable file such as `io.BytesIO(body)`.
+        limits: how far it may inflate; members that are not wanted are not inflated and do not count.
+        wanted: tells by the name whether a member is read; all are without it.
+
+    Raises:
+        UnsafeArchive: damaged, or any member is encrypted, a link, would leave the folder, or comes twice. All
+            entries are checked before the first member is yielded; damage shows when its member is read.
+        ArchiveTooLarge: a limit is passed.
+    """
+    budget_bytes = limits.total_bytes
+    with _opened(file, limits) as (archive, files):
+        for info in files:
+            if wanted is not None and not wanted(info.filename):
+                continue
+            content = b"".join(_inflate(archive, info, budget_bytes, limits))
+            budget_bytes -= len(content)
+            yield info.filename, content
+
+
+def copy_member(file: BinaryIO | Path, name: str, target: BinaryIO, *, limits: ArchiveLimits) -> None:
+    """Inflate one member into an open file, for a member too large for memory.
+
+    Raises:
+        UnsafeArchive, ArchiveTooLarge: as `read_members`.
+    """
+    with _opened(file, limits) as (archive, files):
+        [info] = [info for info in files if info.filename == name]
+        for chunk in _inflate(archive, info, limits.total_bytes, limits):
+            target.write(chunk)
