@@ -5,39 +5,36 @@ of CPU builds when that answers, because PyPI's Linux build is a CUDA build that
 CUDA build can be had, those libraries are installed too. TORCH_INDEX names another index (one for GPUs, or a mirror).
 """
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import os
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
-# Debian's and Amazon's bare Python have no ensurepip; a pip wheel is itself a program that can install pip.
-PIP_WHEEL = "https://files.pythonhosted.org/packages/py3/p/pip/pip-25.3-py3-none-any.whl"
-PIP_SHA256 = "9655943313a94722b7774661c21049070f6bbb0a1516bf02f7c8d5d9201514cd"
 
 
 def make_venv() -> None:
-    """Create .venv with pip in it."""
-    has_ensurepip = importlib.util.find_spec("ensurepip") is not None
-    options = ["--clear"] if has_ensurepip else ["--clear", "--without-pip"]
-    subprocess.run([sys.executable, "-m", "venv", *options, str(VENV)], check=True)
-    if has_ensurepip:
+    """Create .venv with pip in it; one of this Python that is already there is kept and only brought up to date."""
+    settings = VENV / "pyvenv.cfg"
+    version = ".".join(map(str, sys.version_info[:3]))
+    same_python = settings.is_file() and f"version = {version}\n" in settings.read_text()
+    if same_python and subprocess.run([VENV / "bin/python", "-c", "import pip"], check=False).returncode == 0:
         return
-    with urllib.request.urlopen(PIP_WHEEL, timeout=60) as response:  # noqa: S310 - a constant https address
-        wheel = response.read()
-    if hashlib.sha256(wheel).hexdigest() != PIP_SHA256:
-        raise SystemExit("install: the downloaded pip is not the pinned one; install python3-venv and try again")
-    path = VENV / "pip-25.3-py3-none-any.whl"
-    path.write_bytes(wheel)
-    subprocess.run([VENV / "bin/python", f"{path}/pip", "install", "--quiet", "--no-index", path], check=True)
-    path.unlink()
+    if importlib.util.find_spec("ensurepip") is not None:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
+        return
+    # Debian and Amazon Linux ship Python without ensurepip; a pip of the system's can fill the environment instead.
+    if importlib.util.find_spec("pip") is None:
+        raise SystemExit("install: this Python has neither ensurepip nor pip: install python3-venv (Debian, Ubuntu) "
+                         "or python3.12-pip (Amazon Linux) and run this again")  # fmt: skip
+    subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(VENV)], check=True)
+    python = str(VENV / "bin/python")
+    subprocess.run([sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "pip"], check=True)
 
 
 def pip_install(*arguments: str) -> None:
@@ -80,6 +77,7 @@ def main() -> int:
     install_pins("-dev", "--no-build-isolation")
     pip_install("--no-build-isolation", "--editable", ".")
     subprocess.run([VENV / "bin/python", "-m", "pip", "check"], check=True)
+    (VENV / "installed").touch()  # what make compares with the pins
     return 0
 
 

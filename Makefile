@@ -1,0 +1,53 @@
+.DEFAULT_GOAL := help
+# The first Python that is 3.11 or 3.12; only needed to make .venv.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && { echo $$p; break; }; done)
+DATA ?=
+EPOCHS ?=
+IMAGE_SIZE ?=
+NETWORK ?=
+PORT ?=
+DEMO_OPTIONS ?=
+
+help:  ## list every target
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/installed  ## make or update .venv from the hashed pins
+
+.venv/installed: scripts/install.py pyproject.toml $(wildcard docker/requirements*.txt)
+	@$(if $(PYTHON),,$(error Python 3.11 or 3.12 is needed: name one with PYTHON=...))
+	$(PYTHON) scripts/install.py
+
+demo: .venv/installed  ## photographs to answers here: [DATA=path/to/dataverse] [EPOCHS=] [IMAGE_SIZE=] [NETWORK=]
+	.venv/bin/python -m scripts.demo $(if $(DATA),--data "$(DATA)") $(if $(EPOCHS),--epochs $(EPOCHS)) \
+		$(if $(IMAGE_SIZE),--image-size $(IMAGE_SIZE)) $(if $(NETWORK),--network $(NETWORK)) \
+		$(if $(PORT),--port $(PORT)) $(DEMO_OPTIONS)
+
+test: .venv/installed  ## run the tests
+	.venv/bin/python -m pytest -q
+
+lint: .venv/installed  ## ruff and mypy
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: .venv/installed  ## let ruff order and lay out the code
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+check: lint test  ## what CI runs before the demo
+
+bench-input: .venv/installed  ## time the training input against MONAI's own pipelines
+	.venv/bin/python -m scripts.bench_input
+
+docs: .venv/installed  ## write the README's generated tables from the code
+	.venv/bin/python -m scripts.write_tables
+
+lock: .venv/installed  ## resolve pyproject.toml into the hashed pins of docker/ (needs uv)
+	.venv/bin/python scripts/lock.py
+
+clean:  ## remove .venv, .demo and caches
+	rm -rf .venv .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist container_src/*.egg-info
+	find container_src scripts tests -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: help install demo test lint format check bench-input docs lock clean
