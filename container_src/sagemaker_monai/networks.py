@@ -1,0 +1,189 @@
+"""The networks that can be trained and served: a table from a name to plain data, and from plain data to a module.
+
+A network_def is what the artifact stores: `_target_` (a class or function of MONAI) and its arguments. It is built
+again only if one row of `NETWORKS` would have written exactly that, so no name in an artifact is ever imported and no
+artifact can ask for a network of a size or kind that was not foreseen. MONAI is imported when a network is built:
+the import costs 3 s, which reading a table need not.
+
+Vision transformers are left out: MONAI's needs einops as one more dependency, and without weights from a much larger
+data set they stay behind these networks on some thousands of photographs (arXiv:2010.11929, section 4.3).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from .errors import BundleError, ConfigError
+
+MIN_IMAGE_SIZE = 32  # every network halves the image five times
+MAX_IN_CHANNELS = 16
+MAX_CLASSES = 10_000
+
+
+@dataclass(frozen=True)
+class NetworkEntry:
+    """One row of `NETWORKS`.
+
+    `fixed` are arguments that never change; `in_channels` and `num_classes` are the names which the target gives to
+    the two that come from the data; `dropout` is its name for the dropout rate, or None where it has none. `head` is
+    the prefix of the last layer's weights.
+    """
+
+    target: str
+    head: str
+    in_channels: str = "in_channels"
+    num_classes: str = "num_classes"
+    dropout: str | None = None
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _densenet(layers: int) -> NetworkEntry:
+    return NetworkEntry(
+        target=f"monai.networks.nets.DenseNet{layers}",
+        head="class_layers.out.",
+        num_classes="out_channels",
+        dropout="dropout_prob",
+        fixed={"spatial_dims": 2},
+    )
+
+
+def _resnet(layers: int) -> NetworkEntry:
+    # MONAI's defaults are made for volumes. These two arguments give the 2-D network of arXiv:1512.03385 as everybody
+    # trains it: a quarter of the arithmetic, and weights made with torchvision fit.
+    return NetworkEntry(
+        target=f"monai.networks.nets.resnet{layers}",
+        head="fc.",
+        in_channels="n_input_channels",
+        fixed={"spatial_dims": 2, "conv1_t_stride": 2, "bias_downsample": False},
+    )
+
+
+def _efficientnet(name: str) -> NetworkEntry:
+    # `pretrained` is on by default in MONAI and would download.
+    return NetworkEntry(
+        target="monai.networks.nets.EfficientNetBN",
+        head="_fc.",
+        fixed={"spatial_dims": 2, "model_name": name, "pretrained": False},
+    )
+
+
+NETWORKS: dict[str, NetworkEntry] = {
+    "densenet121": _densenet(121),
+    "densenet169": _densenet(169),
+    "densenet201": _densenet(201),
+    "resnet18": _resnet(18),
+    "resnet50": _resnet(50),
+    "efficientnet-b0": _efficientnet("efficientnet-b0"),
+    "efficientnet-b1": _efficientnet("efficientnet-b1"),
+    "efficientnet-b2": _efficientnet("efficientnet-b2"),
+    "efficientnet-b3": _efficientnet("efficientnet-b3"),
+    "efficientnet-b4": _efficientnet("efficientnet-b4"),
+    "seresnet50": NetworkEntry(
+        target="monai.networks.nets.SEResNet50",
+        head="last_linear.",
+        dropout="dropout_prob",
+        fixed={"spatial_dims": 2},
+    ),
+}
+
+
+def network_def(
+    name: str, *, in_channels: int, num_classes: int, image_size: int, dropout: float = 0.0
+) -> dict[str, Any]:
+    """Describe a classifier as plain data, ready for JSON.
+
+    Args:
+        name: a key of `NETWORKS`.
+        in_channels: colours of an image, 1 to 16.
+        num_classes: outputs, 2 to 10,000.
+        image_size: side of the square image in pixels, at least 32; nothing of it is stored.
+        dropout: rate of the network's own dropout, 0 to below 1.
+
+    Raises:
+        ConfigError: an unknown name or an argument that the network cannot take.
+    """
+    if name not in NETWORKS:
+        raise ConfigError(f"network must be one of {', '.join(NETWORKS)}, got {name!r}")
+    entry = NETWORKS[name]
+    if image_size < MIN_IMAGE_SIZE:
+        raise ConfigError(f"image_size must be at least {MIN_IMAGE_SIZE} for {name}, got {image_size}")
+    if not 1 <= in_channels <= MAX_IN_CHANNELS:
+        raise ConfigError(f"a network takes 1 to {MAX_IN_CHANNELS} channels, got {in_channels}")
+    if not 2 <= num_classes <= MAX_CLASSES:
+        raise ConfigError(f"a network has 2 to {MAX_CLASSES} classes, got {num_classes}")
+    if not 0 <= dropout < 1:
+        raise ConfigError(f"dropout must be at least 0 and below 1, got {dropout}")
+    if dropout and entry.dropout is None:
+        able = ", ".join(key for key, value in NETWORKS.items() if value.dropout)
+        raise ConfigError(f"{name} has no dropout to set: set dropout to 0 or network to one of {able}")
+    definition = {
+        "_target_": entry.target,
+        **entry.fixed,
+        entry.in_channels: in_channels,
+        entry.num_classes: num_classes,
+    }
+    if entry.dropout is not None:
+        definition[entry.dropout] = float(dropout)
+    return definition
+
+
+def network_name(definition: object) -> str:
+    """Find the row of `NETWORKS` that wrote a network_def.
+
+    Raises:
+        BundleError: none did: an unknown target, a missing, additional or changed argument, or another type.
+    """
+    if not isinstance(definition, Mapping):
+        raise BundleError(f"network_def must be an object with _target_, got {type(definition).__name__}")
+    for name, entry in NETWORKS.items():
+        try:
+            rebuilt = network_def(
+                name,
+                in_channels=definition[entry.in_channels],
+                num_classes=definition[entry.num_classes],
+                image_size=MIN_IMAGE_SIZE,
+                dropout=0.0 if entry.dropout is None else definition[entry.dropout],
+            )
+        except (KeyError, TypeError, ConfigError):
+            continue
+        # 1, 1.0 and True are equal in Python but not the same data.
+        sizes_are_integers = type(definition[entry.in_channels]) is type(definition[entry.num_classes]) is int
+        types_are_equal = all(type(rebuilt[key]) is type(definition[key]) for key in rebuilt if key in definition)
+        if rebuilt == definition and sizes_are_integers and types_are_equal:
+            return name
+    raise BundleError(
+        f"network_def is none that this version writes (target {str(definition.get('_target_'))[:80]!r}): "
+        "train again, or serve it with the version that wrote it"
+    )
+
+
+def build_network(definition: Any) -> nn.Module:
+    """Build the module of a network_def, with random weights.
+
+    Returns:
+        A module from float32 (N, C, W, H) to logits (N, K).
+
+    Raises:
+        BundleError: the definition is none that `network_def` writes.
+    """
+    target = NETWORKS[network_name(definition)].target
+    arguments = {key: value for key, value in definition.items() if key != "_target_"}
+    network: nn.Module = _constructors()[target](**arguments)
+    return network
+
+
+def _constructors() -> dict[str, Callable[..., nn.Module]]:
+    """Every target of the table, by name."""
+    from monai.networks import nets
+
+    return {
+        "monai.networks.nets.DenseNet121": nets.DenseNet121,
+        "monai.networks.nets.DenseNet169": nets.DenseNet169,
+        "monai.networks.nets.DenseNet201": nets.DenseNet201,
+        "monai.networks.nets.resnet18": nets.resnet18,
+        "monai.networks.nets.resnet50": nets.resnet50,
+        "monai.networks.nets.EfficientNetBN": nets.EfficientNetBN,
+        "monai.networks.nets.SEResNet50": nets.SEResNet50,
+    }
