@@ -1,0 +1,133 @@
+"""Content types: which bodies are read, by what, and how a body becomes pictures. A new input format is a row here.
+
+How one picture is decoded is in `pictures.py`, how a body with several is taken apart in `containers.py`; what the
+rest of the project needs of both is imported from here.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from sagemaker_monai.containers import MAX_IMAGES, read_json, read_multipart, read_npy, read_zip
+from sagemaker_monai.errors import MalformedRequest, UnsupportedMediaType
+from sagemaker_monai.pictures import MAX_FILE_BYTES, MAX_PIXELS, PICTURE_FORMATS, Sample, Source, decode
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_FILE_BYTES",
+    "MAX_IMAGES",
+    "MAX_PIXELS",
+    "MEDIA_TYPES",
+    "PICTURE_FORMATS",
+    "MediaType",
+    "Sample",
+    "Source",
+    "decode",
+    "parse_content_type",
+    "read_request",
+]
+
+Reader = Callable[[bytes, Mapping[str, str]], list[Sample]]
+
+
+@dataclass(frozen=True)
+class MediaType:
+    """A row of `MEDIA_TYPES`.
+
+    Attributes:
+        suffixes: lower-case file endings with the dot.
+        reader: from a body and the parameters of its content type to the pictures in it, in their order.
+    """
+
+    suffixes: tuple[str, ...]
+    reader: Reader
+
+
+def _read_picture(body: bytes, parameters: Mapping[str, str], *, pillow_format: str) -> list[Sample]:  # noqa: ARG001
+    return [Sample(body, (pillow_format,))]
+
+
+# The type of a single picture is binding: a PNG sent as image/jpeg is refused. Inside JSON, multipart and zip the
+# bytes decide, whatever the part's own type or the member's name says.
+MEDIA_TYPES: dict[str, MediaType] = {
+    "image/jpeg": MediaType((".jpg", ".jpeg"), partial(_read_picture, pillow_format="JPEG")),
+    "image/png": MediaType((".png",), partial(_read_picture, pillow_format="PNG")),
+    "image/bmp": MediaType((".bmp",), partial(_read_picture, pillow_format="BMP")),
+    "image/tiff": MediaType((".tif", ".tiff"), partial(_read_picture, pillow_format="TIFF")),
+    "image/webp": MediaType((".webp",), partial(_read_picture, pillow_format="WEBP")),
+    "application/x-npy": MediaType((".npy",), read_npy),
+    "application/json": MediaType((".json",), read_json),
+    "multipart/form-data": MediaType((), read_multipart),
+    "application/zip": MediaType((".zip",), read_zip),
+}
+
+IMAGE_SUFFIXES = frozenset(
+    suffix for name, row in MEDIA_TYPES.items() if name.startswith("image/") for suffix in row.suffixes
+)
+
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}"
+_MEDIA_TYPE = re.compile(rf"\s*({_NAME}/{_NAME})\s*((?:;.*)?)", re.DOTALL)
+_PARAMETER = re.compile(rf";[ \t]*(?:({_NAME})=(?:({_NAME})|\"((?:[^\"\\\r\n]|\\[^\r\n])*)\")[ \t]*)?")
+MAX_CONTENT_TYPE_CHARS = 1_000
+
+
+def parse_content_type(value: str | None) -> tuple[str, dict[str, str]]:
+    """Take a Content-Type apart and check that there is a reader for it.
+
+    Args:
+        value: the header, e.g. `multipart/form-data; boundary="a b"`; None when there is none.
+
+    Returns:
+        The type in lower case, a key of `MEDIA_TYPES`, and its parameters by lower-case name.
+
+    Raises:
+        UnsupportedMediaType: missing, malformed, or without a reader.
+
+    Source: RFC 9110, 8.3.1 and 5.6.6.
+    """
+    accepted = ", ".join(MEDIA_TYPES)
+    if not value:
+        raise UnsupportedMediaType(f"the Content-Type is missing; accepted are {accepted}")
+    match = _MEDIA_TYPE.fullmatch(value) if len(value) <= MAX_CONTENT_TYPE_CHARS else None
+    if match is None:
+        raise UnsupportedMediaType(f"the Content-Type is malformed; accepted are {accepted}")
+    name, rest = match[1].lower(), match[2]
+    parameters: dict[str, str] = {}
+    position = 0
+    while position < len(rest):
+        parameter = _PARAMETER.match(rest, position)
+        if parameter is None or (parameter[1] is not None and parameter[1].lower() in parameters):
+            raise UnsupportedMediaType("the Content-Type has a malformed or repeated parameter")
+        position = parameter.end()
+        if parameter[1] is not None:
+            quoted = parameter[3]
+            parameters[parameter[1].lower()] = (
+                parameter[2] if quoted is None else re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL)
+            )
+    if name not in MEDIA_TYPES:
+        raise UnsupportedMediaType(f"no reader for {name}; accepted are {accepted}")
+    return name, parameters
+
+
+def read_request(body: bytes, content_type: str) -> list[Sample]:
+    """Find the pictures in a request's body, without decoding them.
+
+    Args:
+        body: the whole body.
+        content_type: the Content-Type header.
+
+    Returns:
+        At least one picture, in the order of the body (zip: of its members; npy: of the first axis).
+
+    Raises:
+        UnsupportedMediaType: no reader for `content_type`.
+        MalformedRequest: the body is not what `content_type` promises, or holds no picture.
+        PayloadTooLarge: more pictures, archive members or inflated bytes than the limits.
+
+        An error of one picture of several begins with `image I: `, I counted from 0.
+    """
+    name, parameters = parse_content_type(content_type)
+    if not body:
+        raise MalformedRequest(f"the body is empty; send the {name} data")
+    return MEDIA_TYPES[name].reader(body, parameters)
