@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.images import IMAGE_SUFFIXES
 from sagemaker_monai.splitting import SPLITS
 from sagemaker_monai.tables import read_table, some_of
 
@@ -200,8 +201,6 @@ def _read_csv(root: Path) -> Layout:
 
 def _class_entries(root: Path, folder: Path, split: str | None) -> Iterator[Entry]:
     """The pictures in `folder/CLASS/`."""
-    from sagemaker_monai.images import IMAGE_SUFFIXES
-
     for class_folder in _visible(folder):
         if not class_folder.is_dir():
             continue
