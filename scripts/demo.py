@@ -114,7 +114,7 @@ def main() -> int:
     else:
         source, settings = work / "dataverse", SAMPLE_SETTINGS
         step("Draw a synthetic sample in the layout of the HAM10000 download")
-        draw_sample(source)
+        draw_sample(source, lesions=450, seed=0)
     hyperparameters = {name: getattr(options, name) or value for name, value in settings.items()}
 
     step("Import: check, split by lesion, write dataset.json")

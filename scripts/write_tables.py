@@ -1,0 +1,74 @@
+"""Write the README's tables from the code they describe (`make docs`); a test compares the two."""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from sagemaker_monai import errors
+from sagemaker_monai.config import hyperparameter_table
+from sagemaker_monai.errors import CallerError
+from sagemaker_monai.images import MEDIA_TYPES
+from sagemaker_monai.networks import NETWORKS
+from sagemaker_monai.serving.config import VARIABLES
+from sagemaker_monai.serving.gateway import GATEWAY_ERRORS
+from sagemaker_monai.tasks.classification import ENCODERS
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def error_table() -> str:
+    """Code, status and meaning of every refusal."""
+    caller = [
+        [f"`{kind.__name__}`", str(kind.status), (kind.__doc__ or "").strip()]
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, CallerError) and kind is not CallerError
+    ]
+    gateway = [[f"`{code}`", str(status), meaning] for code, (status, meaning) in GATEWAY_ERRORS.items()]
+    return table(["code", "HTTP", "meaning"], caller + gateway)
+
+
+def content_type_table() -> str:
+    """What a request may be, and what answers it."""
+    rows = [[f"`{name}`", ", ".join(f"`{suffix}`" for suffix in row.suffixes)] for name, row in MEDIA_TYPES.items()]
+    return table(["Content-Type", "files"], rows) + "\n\nAccept: " + ", ".join(f"`{name}`" for name in ENCODERS) + "."
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "hyperparameters": hyperparameter_table,
+    "networks": lambda: ", ".join(f"`{name}`" for name in NETWORKS) + ".",
+    "content types": content_type_table,
+    "errors": error_table,
+    "environment of serve": lambda: table(["variable", "meaning"], [[f"`{k}`", v] for k, v in VARIABLES.items()]),
+}
+
+
+def with_tables(text: str) -> str:
+    """The README with every table between its two marks written anew.
+
+    Raises:
+        ValueError: a mark is missing.
+    """
+    for name, make in TABLES.items():
+        pattern = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
+        content = make()
+        text, count = re.subn(pattern, lambda found, new=content: f"{found[1]}{new}\n{found[2]}", text, flags=re.DOTALL)
+        if count != 1:
+            raise ValueError(f"the README must have the marks of table {name!r} once, found {count}")
+    return text
+
+
+def main() -> int:
+    """Update the README in place."""
+    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

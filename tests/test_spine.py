@@ -1,0 +1,131 @@
+"""The promises that the rest hangs on; each is broken by one line in the wrong place."""
+
+import base64
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sagemaker_monai.bundle import read_bundle
+from sagemaker_monai.cache import load_images
+from sagemaker_monai.entrypoints.inference import input_fn
+from sagemaker_monai.images import MEDIA_TYPES
+from sagemaker_monai.predictor import Predictor
+from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
+from tests.bundles import write_small_bundle
+
+PICTURE_FORMATS = {
+    "image/jpeg": ("JPEG", ".jpg", {"quality": 90}),
+    "image/png": ("PNG", ".png", {}),
+    "image/bmp": ("BMP", ".bmp", {}),
+    "image/tiff": ("TIFF", ".tiff", {}),
+    "image/webp": ("WEBP", ".webp", {"quality": 80}),
+}
+
+
+@pytest.fixture(scope="module")
+def photograph():
+    """A picture with structure in every direction, larger than the network's input and not square."""
+    x, y = np.meshgrid(np.linspace(0, 6, 150), np.linspace(0, 4, 110))
+    noise = np.random.default_rng(3).integers(0, 40, size=(110, 150))
+    layers = [100 + 80 * np.sin(x * y), 120 + 70 * np.cos(x + 2 * y), 90 + 20 * x]
+    return Image.fromarray(np.clip(np.stack(layers, -1) + noise[..., None], 0, 255).astype(np.uint8))
+
+
+def encode(picture, content_type):
+    kind, _, options = PICTURE_FORMATS[content_type]
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def as_json(body):
+    return json.dumps({"instances": [{"image": base64.b64encode(body).decode()}]}).encode()
+
+
+def as_zip(body):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("picture", body)
+    return buffer.getvalue()
+
+
+def as_multipart(body):
+    return b'--x\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n' + body + b"\r\n--x--\r\n"
+
+
+WRAPPERS = {
+    "application/json": ("application/json", as_json),
+    "application/zip": ("application/zip", as_zip),
+    "multipart/form-data": ("multipart/form-data; boundary=x", as_multipart),
+}
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("content_type", PICTURE_FORMATS)
+def test_serving_makes_the_tensor_that_validation_saw(photograph, content_type, channels, fit, tmp_path):
+    body = encode(photograph, content_type)
+    path = tmp_path / f"picture{PICTURE_FORMATS[content_type][1]}"
+    path.write_bytes(body)
+    spec = photograph_preprocessing(channels=channels, image_size=48, fit=fit)
+    validation = build_preprocessing(spec)
+    loaded = load_images([path, path], validation, cache_dir=tmp_path / "cache", workers=1, what="test")
+    seen = validation.scale(torch.from_numpy(np.array(loaded.pixels)))  # as validation scales: a batch from the cache
+
+    write_small_bundle(tmp_path / "model", channels=channels, fit=fit)
+    serving = build_preprocessing(json.loads(json.dumps(spec)))  # through JSON, as the artifact carries it
+    requests = {content_type: body, **{header: wrap(body) for header, wrap in WRAPPERS.values()}}
+
+    assert seen.std() > 0.1
+    for header, request in requests.items():
+        [sample] = input_fn(request, header)
+        assert torch.equal(serving.scale(serving.load(sample)[None])[0], seen[1]), header
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+def test_raw_values_in_npy_give_the_tensor_of_the_picture_that_they_are(photograph, fit, tmp_path):
+    path = tmp_path / "picture.png"
+    photograph.save(path)
+    preprocessing = build_preprocessing(photograph_preprocessing(channels=3, image_size=48, fit=fit))
+    loaded = load_images([path], preprocessing, cache_dir=None, workers=1, what="test")
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(photograph).transpose(2, 1, 0))  # (H, W, C) -> (C, W, H)
+
+    [sample] = input_fn(buffer.getvalue(), "application/x-npy")
+
+    assert np.array_equal(preprocessing.load(sample).numpy(), loaded.pixels[0])
+
+
+def test_every_content_type_is_among_those_compared():
+    assert set(MEDIA_TYPES) == {*PICTURE_FORMATS, *WRAPPERS, "application/x-npy"}
+
+
+def test_the_artifact_gives_the_preprocessing_that_it_was_written_with(tmp_path, photograph):
+    write_small_bundle(tmp_path, fit="pad")
+    spec = photograph_preprocessing(channels=3, image_size=32, fit="pad")
+    [sample] = input_fn(encode(photograph, "image/png"), "image/png")
+
+    assert torch.equal(
+        Predictor.read(tmp_path).load([sample])[0], build_preprocessing(spec).load(sample)
+    )  # and not that of another fit
+    assert read_bundle(tmp_path).preprocessing.spec == spec
+
+
+def test_a_batch_answers_what_each_picture_alone_is_answered(tmp_path, photograph):
+    write_small_bundle(tmp_path)
+    predictor = Predictor.read(tmp_path)
+    samples = [
+        input_fn(encode(photograph.rotate(angle), "image/png"), "image/png")[0] for angle in range(0, 350, 10)
+    ]
+
+    together = predictor.predict(samples)
+
+    assert len(together) == 35  # more than one batch of the predictor
+    for sample, prediction in zip(samples, together, strict=True):
+        [alone] = predictor.predict([sample])
+        assert prediction.probabilities == pytest.approx(alone.probabilities, abs=1e-6)
