@@ -1,0 +1,253 @@
+"""One call for a batch of requests, one status for each of them; what every worker process of either back end runs.
+
+sagemaker-inference's Transformer is not used: it takes the first request's content type for a whole batch, and one
+broken request answers for all.
+"""
+
+import importlib.util
+import inspect
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sagemaker_monai.entrypoints import inference
+from sagemaker_monai.entrypoints.inference import Answer
+from sagemaker_monai.errors import BundleError, CallerError, MalformedRequest, error_body, failure_line
+from sagemaker_monai.serving.back_end import Request, Response
+from sagemaker_monai.serving.protocol import (
+    ACCEPT_HEADER,
+    ANSWER_HEADER,
+    CONTENT_TYPE_HEADER,
+    FAILURE_FILE_VARIABLE,
+)
+
+logger = logging.getLogger(__name__)
+
+FUNCTIONS = ("model_fn", "input_fn", "predict_fn", "output_fn")
+JSON_TYPE = "application/json"
+TEXT_TYPES = ("application/json", "text/csv")  # these reach a user's input_fn as text, as in sagemaker-inference
+
+
+class Handler:
+    """A loaded model and the functions that answer with it.
+
+    Args:
+        model_dir: the artifact.
+        allow_bundle_code: whether its code/inference.py may run.
+
+    Raises:
+        BundleError: the artifact is not sound, or has code that is not allowed.
+    """
+
+    def __init__(self, model_dir: Path, *, allow_bundle_code: bool) -> None:
+        script = bundle_code(model_dir, allow_bundle_code=allow_bundle_code)
+        self._model: Any
+        if script is None:
+            self._model = inference.model_fn(str(model_dir))
+            self._respond = self._respond_together
+        else:
+            self._functions = _load_functions(script)
+            self._model = self._functions.model_fn(str(model_dir))
+            self._respond = self._respond_one_by_one
+
+    def respond(self, requests: Sequence[Request]) -> list[Response]:
+        """Answer every request, whatever the others are; never raises."""
+        return self._respond(requests)
+
+    def _respond_together(self, requests: Sequence[Request]) -> list[Response]:
+        """Join the samples of all requests for one pass through the network."""
+        responses: dict[int, Response] = {}
+        samples: dict[int, list[Any]] = {}
+        for index, request in enumerate(requests):
+            try:
+                inference.negotiate(request.accept)  # before the work, not after
+                samples[index] = inference.input_fn(request.body, request.content_type)
+            except Exception as error:
+                responses[index] = _refusal(error)
+        try:
+            together = [sample for group in samples.values() for sample in group]
+            answer = inference.predict_fn(together, self._model) if together else None
+        except Exception as error:
+            if len(samples) == 1:
+                responses |= {index: _refusal(error) for index in samples}
+            else:  # somebody's picture is broken: each request by itself, so that the others get their answers
+                responses |= {index: self._respond_together([requests[index]])[0] for index in samples}
+            return [responses[index] for index in range(len(requests))]
+        start = 0
+        for index, group in samples.items():
+            assert answer is not None
+            part = Answer(answer.predictions[start : start + len(group)], answer.model_version)
+            start += len(group)
+            try:
+                body, content_type = inference.output_fn(part, requests[index].accept)
+                responses[index] = Response(HTTPStatus.OK, content_type, body)
+            except Exception as error:
+                responses[index] = _refusal(error)
+        return [responses[index] for index in range(len(requests))]
+
+    def _respond_one_by_one(self, requests: Sequence[Request]) -> list[Response]:
+        """A user's functions know one request only."""
+        return [self._respond_with_bundle_code(request) for request in requests]
+
+    def _respond_with_bundle_code(self, request: Request) -> Response:
+        functions = self._functions
+        try:
+            data = functions.input_fn(request.body, request.content_type)
+            prediction = functions.predict_fn(data, self._model)
+            result = functions.output_fn(prediction, request.accept)
+            body, content_type = result if isinstance(result, tuple) else (result, _plain_type(request.accept))
+            if isinstance(body, str):
+                body = body.encode()
+            if not isinstance(body, (bytes, bytearray)):
+                raise TypeError(f"output_fn gave {type(body).__name__}; bytes, str or (data, content type) are needed")
+            return Response(HTTPStatus.OK, content_type, bytes(body))
+        except Exception as error:
+            return _refusal(error)
+
+
+@dataclass(frozen=True)
+class _Functions:
+    model_fn: Callable[[str], Any]
+    input_fn: Callable[[bytes, str], Any]
+    predict_fn: Callable[[Any, Any], Any]
+    output_fn: Callable[[Any, str], Any]
+
+
+def bundle_code(model_dir: Path, *, allow_bundle_code: bool) -> Path | None:
+    """The artifact's own code/inference.py, None if it has none.
+
+    It is refused and not ignored where it is not allowed: whoever put it there wants other answers than ours.
+
+    Raises:
+        BundleError: it is there and not allowed.
+    """
+    script = model_dir / "code" / "inference.py"
+    if not script.exists():
+        return None
+    if not allow_bundle_code:
+        raise BundleError(
+            "the artifact has code of its own, code/inference.py: set ALLOW_BUNDLE_CODE=true to trust and run it, "
+            "or deploy the artifact without it"
+        )
+    return script
+
+
+def _load_functions(script: Path) -> _Functions:
+    sys.path.insert(0, str(script.parent))  # its neighbours are importable, as with sagemaker-inference
+    spec = importlib.util.spec_from_file_location("inference", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["inference"] = module
+    spec.loader.exec_module(module)
+    if hasattr(module, "transform_fn") or not any(hasattr(module, name) for name in FUNCTIONS):
+        raise BundleError(f"code/inference.py must define some of {', '.join(FUNCTIONS)}, and no transform_fn")
+    input_fn = _function(module, "input_fn", 2)
+    output_fn = _function(module, "output_fn", 2)
+    return _Functions(
+        model_fn=_function(module, "model_fn", 1),
+        input_fn=_with_text(input_fn) if hasattr(module, "input_fn") else input_fn,
+        predict_fn=_function(module, "predict_fn", 2),
+        output_fn=_with_plain_accept(output_fn) if hasattr(module, "output_fn") else output_fn,
+    )
+
+
+def _function(module: ModuleType, name: str, arguments: int) -> Callable[..., Any]:
+    """The module's function or ours, called with `arguments` arguments; one more gets None for the server's context."""
+    function: Callable[..., Any] = getattr(module, name, None) or getattr(inference, name)
+    count = len(inspect.signature(function).parameters)
+    if count == arguments:
+        return function
+    if count == arguments + 1:
+        return lambda *values: function(*values, None)
+    raise BundleError(f"{name} of code/inference.py takes {count} arguments, not {arguments} or {arguments + 1}")
+
+
+def _with_text(function: Callable[..., Any]) -> Callable[..., Any]:
+    def input_fn(body: bytes, content_type: str) -> Any:
+        if content_type.partition(";")[0].strip().lower() not in TEXT_TYPES:
+            return function(body, content_type)
+        try:
+            text = body.decode()
+        except UnicodeDecodeError as error:
+            raise MalformedRequest("the body is not UTF-8") from error
+        return function(text, content_type)
+
+    return input_fn
+
+
+def _with_plain_accept(function: Callable[..., Any]) -> Callable[..., Any]:
+    def output_fn(prediction: Any, accept: str) -> Any:
+        return function(prediction, JSON_TYPE if accept in ("", "*/*") else accept)
+
+    return output_fn
+
+
+def _plain_type(accept: str) -> str:
+    """What a body without a type is, by sagemaker-inference's rule that it is what was asked for."""
+    return JSON_TYPE if not accept or "*" in accept or "," in accept else accept
+
+
+def _refusal(error: Exception) -> Response:
+    if isinstance(error, CallerError):
+        status, code, message = error.status, error.code, str(error)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            logger.error("%s", failure_line(error))
+    else:
+        logger.error("a request could not be answered", exc_info=error)
+        status, code, message = HTTPStatus.INTERNAL_SERVER_ERROR, "InternalError", "the server failed to answer"
+    return Response(status, JSON_TYPE, json.dumps(error_body(code, message)).encode())
+
+
+_loaded: dict[str, Handler] = {}  # multi-model-server calls a module: this is its state, one model a process
+
+
+def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | None:
+    """multi-model-server's entry point.
+
+    Args:
+        data: None to load the model; else one entry a request, with the key "body".
+        context: the model server's; its headers come from serving/mms.py, statuses and types go back through it.
+
+    Returns:
+        None after loading, else one body a request.
+
+    Raises:
+        Exception: the model cannot be loaded. Anything that did not raise here would count as loaded.
+    """
+    if data is None:
+        try:
+            allow = os.environ.get("ALLOW_BUNDLE_CODE", "").strip().lower() == "true"
+            _loaded["model"] = Handler(Path(os.environ["SM_MODEL_DIR"]), allow_bundle_code=allow)
+        except Exception as error:
+            _leave_cause(error)
+            raise
+        return None
+    requests = []
+    for index, entry in enumerate(data):
+        headers = {name.lower(): value for name, value in context.get_all_request_header(index).items()}
+        body = bytes(entry.get("body") or b"")
+        requests.append(
+            Request(body, headers.get(CONTENT_TYPE_HEADER.lower(), ""), headers.get(ACCEPT_HEADER.lower(), ""))
+        )
+    responses = _loaded["model"].respond(requests)
+    for index, response in enumerate(responses):
+        context.set_response_status(code=int(response.status), phrase=HTTPStatus(response.status).phrase, idx=index)
+        context.set_response_content_type(index, response.content_type)
+        context.set_response_header(index, ANSWER_HEADER, "1")
+    return [response.body for response in responses]
+
+
+def _leave_cause(error: Exception) -> None:
+    """Tell the supervisor, which cannot see into the model server, why loading failed."""
+    if path := os.environ.get(FAILURE_FILE_VARIABLE):
+        unfinished = Path(f"{path}.{os.getpid()}")
+        unfinished.write_text(failure_line(error))
+        unfinished.replace(path)

@@ -1,0 +1,176 @@
+"""`serve`: starts the back end, has it answer a picture, opens the public port, and restarts or ends what fails.
+
+The order is the point. SageMaker sends traffic when /ping is 200, so the port is bound first (a port that is taken is
+found at once), the model is loaded and asked for a real prediction, and only then does the port listen.
+"""
+
+import argparse
+import asyncio
+import io
+import json
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from PIL import Image
+
+from sagemaker_monai.errors import BundleError, CallerError, ConfigError, failure_line
+from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
+from sagemaker_monai.serving.config import VARIABLES, ServeConfig
+from sagemaker_monai.serving.gateway import Gateway
+from sagemaker_monai.serving.mms import ModelServer
+from sagemaker_monai.serving.workers import WorkerPool
+
+logger = logging.getLogger(__name__)
+
+HANDLER = "sagemaker_monai.entrypoints.handler_service:Handler"
+BACK_ENDS: dict[str, type[WorkerPool] | type[ModelServer]] = {"workers": WorkerPool, "mms": ModelServer}
+DRAIN_S = 25.0  # SageMaker kills 30 s after it asked to stop
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until a signal ends it.
+
+    Returns:
+        0 after SIGTERM or SIGINT; 1 when the model cannot be served, with the cause in the last line of the log.
+    """
+    width = max(map(len, VARIABLES))
+    parser = argparse.ArgumentParser(
+        prog="serve",
+        description="Serve the model artifact over HTTP under the SageMaker contract.",
+        epilog="environment:\n" + "\n".join(f"  {name:{width}}  {text}" for name, text in VARIABLES.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args(argv)
+    try:
+        config = ServeConfig.from_env(os.environ)
+        logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s serve: %(message)s")
+        check_folder(config)
+        asyncio.run(supervise(config, os.environ))
+    except StartError as error:
+        cause = str(error)
+    except CallerError as error:
+        cause = failure_line(error)
+    else:
+        return 0
+    print(f"serve: {cause}", file=sys.stderr, flush=True)
+    return 1
+
+
+def check_folder(config: ServeConfig) -> None:
+    """Find out what needs no model server to be found: that there is an artifact at all.
+
+    Raises:
+        BundleError: there is none.
+    """
+    if not config.model_dir.is_dir() or not any(config.model_dir.iterdir()):
+        raise BundleError("there is no model artifact: SM_MODEL_DIR must be a folder with an unpacked model.tar.gz")
+
+
+async def supervise(config: ServeConfig, env: Mapping[str, str]) -> None:
+    """Run the server until SIGTERM or SIGINT.
+
+    Args:
+        config: the settings.
+        env: what the worker processes inherit.
+
+    Raises:
+        ConfigError: the port is taken.
+        StartError: the model cannot be served, now or any more.
+    """
+    started = time.monotonic()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stopped = asyncio.create_task(stop.wait())
+    listener = bind(config.port)
+    back_end = BACK_ENDS[config.back_end](config, handler=HANDLER, warm_up=warm_up(config), env=env)
+    gateway = Gateway(config, back_end)
+    failed = asyncio.create_task(back_end.failed())
+    start = asyncio.create_task(back_end.start())
+    try:
+        await asyncio.wait([start, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if start.done():
+            await start
+            try:
+                await gateway.open(listener)
+            except OSError as error:  # somebody else began to listen there meanwhile
+                raise _port_error(config.port, error) from error
+            seconds = time.monotonic() - started
+            logger.info("serving on port %d after %.1f s, back end %s", config.port, seconds, config.back_end)
+            await asyncio.wait([stopped, failed], return_when=asyncio.FIRST_COMPLETED)
+            if not stopped.done():
+                raise StartError(failed.result())
+        logger.info("stopping: requests in flight are finished")
+        await gateway.drain(DRAIN_S)
+    finally:
+        tasks = (start, failed, stopped)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await gateway.close()
+        await back_end.stop()
+        listener.close()
+
+
+def bind(port: int) -> socket.socket:
+    """Take the public port without listening yet: until then connections are refused.
+
+    Raises:
+        ConfigError: it is taken.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("0.0.0.0", port))  # noqa: S104 - the one public port
+    except OSError as error:
+        listener.close()
+        raise _port_error(port, error) from error
+    return listener
+
+
+def _port_error(port: int, error: OSError) -> ConfigError:
+    return ConfigError(f"port {port} cannot be used ({os.strerror(error.errno or 0)}): set SAGEMAKER_BIND_TO_PORT")
+
+
+def warm_up(config: ServeConfig) -> WarmUp:
+    """A drawn picture, and what a sound answer to it is.
+
+    Code of the artifact's own may want other input than pictures: there, any answer shows that the model is loaded.
+    """
+    has_code = config.allow_bundle_code and (config.model_dir / "code" / "inference.py").exists()
+    return WarmUp(
+        Request(draw_picture(), "image/png", "application/json"), check=(lambda _: None) if has_code else check_answer
+    )
+
+
+def draw_picture() -> bytes:
+    """A grey gradient as PNG, 256 x 256; grey and RGB models take it alike."""
+    stream = io.BytesIO()
+    Image.linear_gradient("L").save(stream, "PNG")
+    return stream.getvalue()
+
+
+def check_answer(response: Response) -> None:
+    """Require one finite distribution over the classes.
+
+    Raises:
+        StartError: the answer to the warm-up is anything else.
+    """
+    if response.status != 200:
+        text = response.body.decode(errors="replace")
+        raise StartError(f"BundleError: the model answers {response.status} to a drawn picture: {text[:500]}")
+    [prediction] = json.loads(response.body)["predictions"]
+    probabilities = prediction["probabilities"]
+    total = sum(probabilities.values())
+    if prediction["predicted_class"] not in probabilities or not math.isclose(total, 1.0, abs_tol=1e-3):
+        raise StartError(f"BundleError: the probabilities for a drawn picture sum to {total}, not to 1")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""What stands between the gateway and the processes that compute: one request in, one response out.
+
+There are two kinds, `workers` and `mms`; the gateway and the supervisor know only what is here. The errors are those
+that no handler raises, because they happen around it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from sagemaker_monai.errors import CallerError
+
+
+@dataclass(frozen=True)
+class Request:
+    """One body with the two headers that say what it is and what is wanted; empty text stands for a missing header."""
+
+    body: bytes
+    content_type: str
+    accept: str = ""
+
+
+@dataclass(frozen=True)
+class Response:
+    """A whole answer: HTTP status, body and its type."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """The request that a process must answer before callers reach it.
+
+    Attributes:
+        request: what to ask.
+        check: raises StartError when the answer is not a sound one.
+    """
+
+    request: Request
+    check: Callable[[Response], None]
+
+
+class Overloaded(CallerError):  # noqa: N818 - the names are the codes that clients see
+    """More requests wait than can be answered in time."""
+
+    status = 503
+
+
+class Unavailable(CallerError):  # noqa: N818
+    """No process can answer now: restarting, or shutting down."""
+
+    status = 503
+
+
+class Timeout(CallerError):  # noqa: N818
+    """No answer within the time a request may take."""
+
+    status = 504
+
+
+class WorkerDied(CallerError):  # noqa: N818
+    """The process ended while it worked on this request, which may be the cause and is not repeated."""
+
+    status = 500
+
+
+class StartError(Exception):
+    """The model cannot be served; the text is the cause in one line, ready for an operator."""
+
+
+class BackEnd(Protocol):
+    """Processes that answer requests. `start` and `stop` are called once each, from the same event loop."""
+
+    async def start(self) -> None:
+        """Return when a warm-up request was answered.
+
+        Raises:
+            StartError: the artifact cannot be served.
+        """
+
+    async def answer(self, request: Request) -> Response:
+        """Compute one answer.
+
+        Raises:
+            Overloaded, Unavailable, Timeout, WorkerDied: as their names say.
+        """
+
+    def is_alive(self) -> bool:
+        """Whether a process that answered its warm-up lives now; never waits."""
+
+    async def failed(self) -> str:
+        """Return the cause when the back end has given up for good; wait until then."""
+
+    async def stop(self) -> None:
+        """End every process; safe after a failed `start`."""

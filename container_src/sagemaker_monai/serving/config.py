@@ -1,0 +1,181 @@
+"""ServeConfig: everything that `serve` can be told, parsed from environment variables once and then frozen.
+
+The names are sagemaker-inference's where it has one. Two of its defaults are not taken over: a timeout of 60 minutes
+(real-time endpoints wait 60 seconds), and one worker for each CPU of the host instead of the container.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sagemaker_monai.errors import ConfigError
+
+BACK_ENDS = ("workers", "mms")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """Settings of one server.
+
+    Attributes:
+        model_dir: the artifact.
+        port: the public port.
+        inner_ports: ports that a model server behind the gateway may use on loopback; empty: any free one.
+        workers: worker processes.
+        threads: CPU threads of each.
+        timeout_s: how long a request may take from its arrival.
+        startup_timeout_s: how long loading and the first answer may take.
+        max_payload_mb: the largest body, in MiB.
+        max_batch_size: requests that a worker may take at once.
+        back_end: one of BACK_ENDS.
+        allow_bundle_code: whether the artifact's code/inference.py may run.
+        log_level: one of LOG_LEVELS.
+    """
+
+    model_dir: Path
+    port: int
+    inner_ports: range
+    workers: int
+    threads: int
+    timeout_s: float
+    startup_timeout_s: float
+    max_payload_mb: int
+    max_batch_size: int
+    back_end: str
+    allow_bundle_code: bool
+    log_level: str
+
+    @property
+    def max_payload_bytes(self) -> int:
+        """The largest body in bytes."""
+        return self.max_payload_mb * 1024 * 1024
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "ServeConfig":
+        """Parse the environment; an empty variable counts as unset.
+
+        Args:
+            env: usually os.environ.
+
+        Raises:
+            ConfigError: a value is wrong; the message names the variable, the value and what is allowed.
+        """
+        values = {name: value.strip() for name, value in env.items() if value.strip()}
+        if _flag(values, "SAGEMAKER_MULTI_MODEL", default=False):
+            raise ConfigError("SAGEMAKER_MULTI_MODEL=true: this server serves one model; unset it")
+        cpus = usable_cpus()
+        gpus = visible_gpus(values)
+        # On a GPU one process keeps the device busy and a batch costs little more than one image; on a CPU batches of
+        # 4 to 32 brought 1.0 to 1.1x per image, so a batch only makes its first request wait for the others.
+        workers = _number(values, "SAGEMAKER_MODEL_SERVER_WORKERS", 1 if gpus else cpus, low=1, high=512)
+        if "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS" in values:
+            timeout_s = _number(values, "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", 60, low=1, high=86_400)
+        else:  # the older name is in minutes
+            timeout_s = 60 * _number(values, "SAGEMAKER_MODEL_SERVER_TIMEOUT", 1, low=1, high=1_440)
+        base_dir = Path(values.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
+        return cls(
+            model_dir=Path(values.get("SM_MODEL_DIR", base_dir / "model")),
+            port=_number(values, "SAGEMAKER_BIND_TO_PORT", 8080, low=1, high=65_535),
+            inner_ports=_port_range(values, "SAGEMAKER_SAFE_PORT_RANGE"),
+            workers=workers,
+            threads=_number(values, "OMP_NUM_THREADS", max(1, cpus // workers), low=1, high=1_024),
+            timeout_s=float(timeout_s),
+            startup_timeout_s=float(_number(values, "SAGEMAKER_STARTUP_TIMEOUT", 600, low=1, high=86_400)),
+            # Real-time endpoints refuse larger bodies before they come here (6 MB and later 25 MB); 100 MB is the most
+            # that batch transform sends, so the default refuses nothing that SageMaker let through.
+            max_payload_mb=_number(values, "SAGEMAKER_MAX_PAYLOAD_IN_MB", 100, low=1, high=1_024),
+            max_batch_size=_number(values, "MAX_BATCH_SIZE", 16 if gpus else 1, low=1, high=256),
+            back_end=_choice(values, "MODEL_SERVER", "workers", BACK_ENDS),
+            allow_bundle_code=_flag(values, "ALLOW_BUNDLE_CODE", default=False),
+            log_level=_log_level(values, "SAGEMAKER_CONTAINER_LOG_LEVEL"),
+        )
+
+
+# What `serve --help` and the README print.
+VARIABLES: dict[str, str] = {
+    "SM_MODEL_DIR": "folder of the artifact; default: SAGEMAKER_BASE_DIR/model, that is /opt/ml/model",
+    "SAGEMAKER_BIND_TO_PORT": "the public port; default 8080",
+    "SAGEMAKER_SAFE_PORT_RANGE": "ports for listeners on loopback, as 20000-20100; default: any free one",
+    "MODEL_SERVER": "workers (default) or mms, the multi-model-server",
+    "SAGEMAKER_MODEL_SERVER_WORKERS": "worker processes; default: the CPUs this container may use, 1 with a GPU",
+    "OMP_NUM_THREADS": "CPU threads of one worker; default: CPUs / workers",
+    "MAX_BATCH_SIZE": "requests a free worker takes at once; default 1, 16 with a GPU; mms: always 1",
+    "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": "seconds a request may take; default 60",
+    "SAGEMAKER_MODEL_SERVER_TIMEOUT": "the same in minutes, read when the variable in seconds is not set",
+    "SAGEMAKER_STARTUP_TIMEOUT": "seconds until the first answer; default 600",
+    "SAGEMAKER_MAX_PAYLOAD_IN_MB": "largest body in MiB; default 100",
+    "ALLOW_BUNDLE_CODE": "true: trust the artifact as code and run its code/inference.py; default false",
+    "SAGEMAKER_CONTAINER_LOG_LEVEL": "DEBUG, INFO (default), WARNING, ERROR, CRITICAL or Python's number",
+}
+
+
+def usable_cpus(*, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """How many CPUs this process may use: its affinity, less where the container's quota is smaller; at least 1.
+
+    Args:
+        cgroup: where control groups are mounted (version 2: cpu.max, version 1: cpu/cpu.cfs_*_us).
+    """
+    cpus = len(os.sched_getaffinity(0))
+    for quota, period in (
+        (_words(cgroup / "cpu.max")[:1], _words(cgroup / "cpu.max")[1:]),
+        (_words(cgroup / "cpu/cpu.cfs_quota_us"), _words(cgroup / "cpu/cpu.cfs_period_us")),
+    ):
+        if quota and period and quota[0].isdigit() and period[0].isdigit():  # "max" and -1 are no limit
+            cpus = min(cpus, -(-int(quota[0]) // int(period[0])))
+    return max(1, cpus)
+
+
+def visible_gpus(env: Mapping[str, str], *, devices: Path = Path("/dev")) -> int:
+    """How many NVIDIA GPUs there are, without the seconds and the memory of asking torch.
+
+    Args:
+        env: CUDA_VISIBLE_DEVICES=-1 hides them all.
+        devices: where device files are.
+    """
+    if env.get("CUDA_VISIBLE_DEVICES") == "-1":
+        return 0
+    return sum(path.name[len("nvidia") :].isdigit() for path in devices.glob("nvidia[0-9]*"))
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []
+
+
+def _number(values: Mapping[str, str], name: str, default: int, *, low: int, high: int) -> int:
+    text = values.get(name, str(default))
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise ConfigError(f"{name} must be a whole number from {low} to {high}, got {text[:40]!r}")
+    return int(text)
+
+
+def _choice(values: Mapping[str, str], name: str, default: str, allowed: tuple[str, ...]) -> str:
+    text = values.get(name, default)
+    if text not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {text[:40]!r}")
+    return text
+
+
+def _flag(values: Mapping[str, str], name: str, *, default: bool) -> bool:
+    return _choice({name: values.get(name, str(default)).lower()}, name, "", ("true", "false")) == "true"
+
+
+def _port_range(values: Mapping[str, str], name: str) -> range:
+    if name not in values:
+        return range(0)
+    first, _, last = values[name].partition("-")
+    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last) <= 65_535):
+        raise ConfigError(f"{name} must be two ports, as 20000-20100, got {values[name][:40]!r}")
+    return range(int(first), int(last) + 1)
+
+
+def _log_level(values: Mapping[str, str], name: str) -> str:
+    text = values.get(name, "INFO").upper()
+    if text.isdecimal():  # the SageMaker SDK passes Python's number, 20 for INFO
+        text = logging.getLevelName(int(text))
+    return _choice({name: text}, name, "", LOG_LEVELS)

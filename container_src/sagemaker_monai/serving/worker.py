@@ -1,0 +1,95 @@
+"""The program that runs in each worker process: loads the model, then answers batches of requests one after another.
+
+    python -m sagemaker_monai.serving.worker --socket 5 --handler package.module:Handler --model-dir DIR
+
+The handler is named, not imported, because it lives in the layer above. It is called with the model's folder and gives
+an object with `respond(requests) -> responses`, one for each and never an exception.
+"""
+
+import argparse
+import ctypes
+import importlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from sagemaker_monai.errors import failure_line
+from sagemaker_monai.serving.back_end import Request, Response
+from sagemaker_monai.serving.protocol import encode_message, read_message
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+logger = logging.getLogger(__name__)
+
+
+class RequestHandler(Protocol):
+    """Answers a batch."""
+
+    def respond(self, requests: list[Request]) -> list[Response]:
+        """One response a request, in order."""
+
+
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when process `parent` ends, however it ends and whatever this one computes."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the call
+        sys.exit(1)
+
+
+def serve_socket(connection: socket.socket, handler: RequestHandler) -> None:
+    """Answer messages until the other side closes.
+
+    Args:
+        connection: a stream socket; each message holds requests, the answer holds as many responses.
+        handler: the loaded model.
+    """
+    with connection.makefile("rb") as stream:
+        while (message := read_message(stream)) is not None:
+            header, bodies = message
+            requests = [Request(body, **fields) for body, fields in zip(bodies, header["requests"], strict=True)]
+            responses = handler.respond(requests)
+            fields = [{"status": response.status, "content_type": response.content_type} for response in responses]
+            _send(connection, {"responses": fields}, [response.body for response in responses])
+
+
+def _send(connection: socket.socket, header: dict[str, object], bodies: Sequence[bytes] = ()) -> None:
+    for piece in encode_message(header, bodies):
+        connection.sendall(piece)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Load the model, say so or say why not, then serve."""
+    parser = argparse.ArgumentParser(prog="python -m sagemaker_monai.serving.worker")
+    parser.add_argument("--socket", type=int, required=True, help="number of the inherited socket")
+    parser.add_argument("--parent", type=int, required=True, help="process whose end ends this one")
+    parser.add_argument("--handler", required=True, help="module:callable")
+    parser.add_argument("--model-dir", type=Path, required=True)
+    parser.add_argument("--allow-bundle-code", action="store_true")
+    parser.add_argument("--log-level", default="INFO")
+    options = parser.parse_args(argv)
+    # A terminal's Ctrl-C and a container's stop reach every process: requests in flight are still answered, and the end
+    # comes when the supervisor closes the socket.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    die_with_parent(options.parent)
+    logging.basicConfig(level=options.log_level, format="%(asctime)s %(levelname)s worker %(process)d: %(message)s")
+    connection = socket.socket(fileno=options.socket)
+    try:
+        module, _, name = options.handler.partition(":")
+        make_handler = getattr(importlib.import_module(module), name)
+        handler = make_handler(options.model_dir, allow_bundle_code=options.allow_bundle_code)
+    except Exception as error:  # whatever it is, the supervisor must hear the cause
+        logger.debug("the model cannot be loaded", exc_info=True)
+        _send(connection, {"failed": failure_line(error)})
+        return 1
+    _send(connection, {"ready": True})
+    serve_socket(connection, handler)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""The default back end: worker processes of our own and a continuous micro-batcher.
+
+Each worker is one process with a socket of its own. A worker that is free takes what waits, at most `max_batch_size`
+requests, and never waits for more to come: alone, a request is answered as fast as can be, and under load batches grow
+by themselves. A process counts as alive once it answered the warm-up, also after each restart.
+
+A request whose process ended while it was worked on is not repeated, because it may be the cause and would end the
+next process too. In a batch only one can be the cause, so the requests of a batch are repeated once, each alone.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from sagemaker_monai.errors import failure_line
+from sagemaker_monai.serving.back_end import Overloaded, Request, Response, StartError, Timeout, WarmUp, WorkerDied
+from sagemaker_monai.serving.config import ServeConfig
+from sagemaker_monai.serving.protocol import encode_message, receive_message
+
+logger = logging.getLogger(__name__)
+
+QUEUE_PER_WORKER = 64  # waiting requests; a guess: at 0.1 to 1 s each, what would be answered before the time limit
+MAX_START_FAILURES = 5  # in a row, by one worker, while no other lives
+MAX_DELAY_S = 30.0
+EXIT_GRACE_S = 2.0
+
+
+@dataclass(eq=False)
+class _Job:
+    request: Request
+    response: asyncio.Future[Response] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def fail(self, error: Exception) -> None:
+        if not self.response.done():  # the caller may have given up waiting
+            self.response.set_exception(error)
+
+
+class _ProcessEnded(Exception):  # noqa: N818 - an event more than an error
+    """A worker ended or was ended; the text says how."""
+
+
+class _Worker:
+    """One process and its socket."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.process = process
+        self.exit = asyncio.ensure_future(process.wait())
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def launch(cls, command: Sequence[str], env: Mapping[str, str]) -> "_Worker":
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *command, "--socket", str(theirs.fileno()), "--parent", str(os.getpid()),
+                stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),), env=dict(env), start_new_session=True,
+            )  # fmt: skip
+        reader, writer = await asyncio.open_connection(sock=ours)
+        return cls(process, reader, writer)
+
+    async def loaded(self) -> None:
+        """Wait until the model is loaded.
+
+        Raises:
+            StartError: it said why it cannot load.
+            _ProcessEnded: it ended without a word.
+        """
+        try:
+            header, _ = await receive_message(self._reader)
+        except (EOFError, OSError) as error:
+            raise _ProcessEnded(await self.how_it_ended()) from error
+        if "failed" in header:
+            raise StartError(header["failed"])
+
+    async def respond(self, requests: Sequence[Request], timeout_s: float) -> list[Response]:
+        """Let the process answer a batch.
+
+        Raises:
+            _ProcessEnded: it ended before its answer.
+            TimeoutError: no answer in time; the process must be ended.
+        """
+        fields = [{key: value for key, value in asdict(request).items() if key != "body"} for request in requests]
+        try:
+            async with asyncio.timeout(timeout_s):
+                self._writer.writelines(encode_message({"requests": fields}, [request.body for request in requests]))
+                await self._writer.drain()
+                header, bodies = await receive_message(self._reader)
+        except (EOFError, ConnectionError) as error:
+            raise _ProcessEnded(await self.how_it_ended()) from error
+        return [Response(body=body, **fields) for body, fields in zip(bodies, header["responses"], strict=True)]
+
+    async def how_it_ended(self) -> str:
+        try:
+            code = await asyncio.wait_for(asyncio.shield(self.exit), EXIT_GRACE_S)
+        except TimeoutError:
+            return "it closed its socket"
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    async def end(self, *, grace_s: float) -> None:
+        """Close the socket, which ends an idle process, and kill what is left after `grace_s` with all its children."""
+        self._writer.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self.exit), grace_s)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # its own session, see `launch`
+        await self.exit
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+
+class WorkerPool:
+    """`BackEnd` over worker processes."""
+
+    def __init__(self, config: ServeConfig, *, handler: str, warm_up: WarmUp, env: Mapping[str, str]) -> None:
+        self._config = config
+        self._warm_up = warm_up
+        self._env = {**env, "OMP_NUM_THREADS": str(config.threads)}
+        self._command = [
+            sys.executable, "-P", "-m", "sagemaker_monai.serving.worker", "--handler", handler,
+            "--model-dir", str(config.model_dir), "--log-level", config.log_level,
+            *(["--allow-bundle-code"] if config.allow_bundle_code else []),
+        ]  # fmt: skip
+        self._waiting: asyncio.Queue[_Job] = asyncio.Queue()
+        self._alive = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ready = asyncio.Event()
+        self._failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def start(self) -> None:
+        """Start every worker and return when the first answered its warm-up; see `BackEnd`."""
+        self._tasks = [asyncio.create_task(self._keep_worker(number)) for number in range(self._config.workers)]
+        for task in self._tasks:
+            task.add_done_callback(self._notice_crash)
+        ready = asyncio.create_task(self._ready.wait())
+        failed = asyncio.create_task(self.failed())
+        await asyncio.wait([ready, failed], return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        failed.cancel()
+        if not self._ready.is_set():
+            raise StartError(self._failure.result())
+
+    async def answer(self, request: Request) -> Response:
+        """Queue a request and wait for its answer; see `BackEnd`."""
+        if self._waiting.qsize() >= QUEUE_PER_WORKER * self._config.workers:
+            raise Overloaded(f"{self._waiting.qsize()} requests are waiting; send this one again later")
+        job = _Job(request)
+        self._waiting.put_nowait(job)
+        try:
+            async with asyncio.timeout(self._config.timeout_s):
+                return await job.response
+        except TimeoutError as error:
+            raise Timeout(f"no answer within {self._config.timeout_s:g} s") from error
+
+    def is_alive(self) -> bool:
+        """See `BackEnd`."""
+        return self._alive > 0
+
+    async def failed(self) -> str:
+        """See `BackEnd`."""
+        return await asyncio.shield(self._failure)
+
+    async def stop(self) -> None:
+        """See `BackEnd`."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _notice_crash(self, task: asyncio.Task[None]) -> None:
+        """A fault of ours, or no memory for a process: without this the supervisor would wait for ever."""
+        if not task.cancelled() and (error := task.exception()) is not None and not self._failure.done():
+            self._failure.set_result(failure_line(error))
+
+    async def _keep_worker(self, number: int) -> None:
+        """Start worker `number`, serve with it, and start it again whenever it ends, until cancelled."""
+        failures = 0
+        alone: list[_Job] = []
+        while True:
+            worker = await _Worker.launch(self._command, self._env)
+            grace_s = EXIT_GRACE_S
+            try:
+                await self._prepare(worker)
+                failures = 0
+                self._alive += 1
+                self._ready.set()
+                logger.info("worker %d is ready, process %d", number, worker.process.pid)
+                try:
+                    await self._serve(worker, alone)
+                finally:
+                    self._alive -= 1
+            except StartError as error:
+                failures += 1
+                logger.error("worker %d cannot start: %s", number, error)
+                # The first start fails at once: nothing has shown yet that this artifact can be served at all.
+                if not self._ready.is_set() or (failures >= MAX_START_FAILURES and not self._alive):
+                    if not self._failure.done():
+                        self._failure.set_result(str(error))
+                    return
+            except (_ProcessEnded, TimeoutError) as error:
+                logger.error("worker %d is replaced: %s", number, error)
+                grace_s = 0.0
+            finally:
+                await worker.end(grace_s=grace_s)
+            await asyncio.sleep(min(MAX_DELAY_S, 2.0 ** (failures - 1)) if failures else 0.0)
+
+    async def _prepare(self, worker: _Worker) -> None:
+        """Wait for the model and for a sound answer to the warm-up; StartError if there is none."""
+        try:
+            async with asyncio.timeout(self._config.startup_timeout_s):
+                await worker.loaded()
+                [response] = await worker.respond([self._warm_up.request], self._config.startup_timeout_s)
+        except _ProcessEnded as error:
+            raise StartError(f"the worker process ended while it loaded the model: {error}") from error
+        except TimeoutError as error:
+            raise StartError(f"no answer {self._config.startup_timeout_s:g} s after the start") from error
+        self._warm_up.check(response)
+
+    async def _serve(self, worker: _Worker, alone: list[_Job]) -> None:
+        """Answer batches until the process ends; `alone` holds jobs of a broken batch, to be repeated one by one."""
+        while True:
+            jobs = [alone.pop()] if alone else await self._take(worker)
+            try:
+                responses = await worker.respond([job.request for job in jobs], self._config.timeout_s)
+            except TimeoutError as error:
+                for job in jobs:
+                    job.fail(Timeout(f"no answer within {self._config.timeout_s:g} s"))
+                raise TimeoutError("no answer in time") from error
+            except _ProcessEnded:
+                if len(jobs) > 1:
+                    alone.extend(jobs)
+                else:
+                    jobs[0].fail(WorkerDied("the process ended while it worked on this request"))
+                raise
+            for job, response in zip(jobs, responses, strict=True):
+                if not job.response.done():
+                    job.response.set_result(response)
+
+    async def _take(self, worker: _Worker) -> list[_Job]:
+        """Wait for a request and take those that wait with it; _ProcessEnded if the process ends first."""
+        while True:
+            arrival = asyncio.create_task(self._waiting.get())
+            try:
+                await asyncio.wait([arrival, worker.exit], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not arrival.done():
+                    arrival.cancel()
+            if not arrival.done() or worker.exit.done():
+                # Not sent yet, so it cannot be the cause: another worker, or the next process, answers it.
+                with contextlib.suppress(asyncio.CancelledError):
+                    self._waiting.put_nowait(await arrival)
+                raise _ProcessEnded(await worker.how_it_ended())
+            jobs = [arrival.result()]
+            while len(jobs) < self._config.max_batch_size and not self._waiting.empty():
+                jobs.append(self._waiting.get_nowait())
+            jobs = [job for job in jobs if not job.response.done()]
+            if jobs:
+                return jobs
