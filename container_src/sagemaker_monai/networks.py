@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from .errors import BundleError, ConfigError
+from sagemaker_monai.errors import BundleError, ConfigError
 
 MIN_IMAGE_SIZE = 32  # every network halves the image five times
 MAX_IN_CHANNELS = 16

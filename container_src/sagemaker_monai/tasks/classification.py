@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..errors import BundleError
+from sagemaker_monai.errors import BundleError
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 

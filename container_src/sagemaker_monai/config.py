@@ -1,0 +1,252 @@
+"""The hyperparameters of training: one typed table, parsed from the strings that SageMaker and a shell give.
+
+An empty value is refused and does not mean the default: an unset shell variable in a job script must not train
+something else in silence. A value that is set but can have no effect (`momentum` with AdamW) is refused for the same
+reason. The choices of network, imbalance and augmentation are spelled out here, below the modules that implement
+them; tests compare both.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from sagemaker_monai.errors import ConfigError
+
+# SageMaker, its SDK and its tuner put these beside the hyperparameters of the job.
+IGNORED_PREFIXES = ("sagemaker_", "_tuning_objective_metric")
+MESSAGE_LIMIT = 1000  # characters; the failure file takes 1,024 with the error's name
+SHOWN_VALUE = 40  # characters of a wrong value
+
+WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
+
+# field: what must hold for it to have an effect
+EFFECTIVE_WITH = {
+    "momentum": ("optimizer", "sgd"),
+    "focal_gamma": ("imbalance", "focal"),
+    "logit_adjustment_tau": ("imbalance", "logit_adjusted"),
+}
+
+
+class TrainConfig(BaseModel):
+    """Every hyperparameter with its type, range, default and help; `model_dump()` goes into the artifact."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    network: Literal[
+        "densenet121",
+        "densenet169",
+        "densenet201",
+        "resnet18",
+        "resnet50",
+        "efficientnet-b0",
+        "efficientnet-b1",
+        "efficientnet-b2",
+        "efficientnet-b3",
+        "efficientnet-b4",
+        "seresnet50",
+    ] = Field("resnet18", description="MONAI classifier to train")
+    image_size: int = Field(64, ge=32, le=1024, description="side in pixels of the square that the network sees")
+    fit: Literal["stretch", "pad", "crop"] = Field(
+        "stretch", description="how a photograph becomes square: stretched, padded with black, or its centre cut out"
+    )
+    color: Literal["auto", "rgb", "grey"] = Field(
+        "auto", description="channels of the network's input: 3, 1, or 1 only if all training images are grey"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout rate; densenet and seresnet50 only")
+    epochs: int = Field(30, ge=1, le=10_000, description="passes over the training images")
+    batch_size: int = Field(32, ge=2, le=4096, description="images a step")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="SGD has Nesterov momentum")
+    learning_rate: float = Field(1e-3, gt=0, le=10, description="highest learning rate of the schedule")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="decay of the weights, not of biases and norms")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate after warm-up, by step")
+    warmup_epochs: float = Field(
+        1.0, ge=0, le=100, description="linear warm-up from 0; never more than half of all steps"
+    )
+    clip_grad_norm: float = Field(2.0, ge=0, le=1e6, description="largest norm of the gradient; 0: no clipping")
+    ema_decay: float = Field(
+        0.99, ge=0, lt=1, description="moving average of the weights, which is then what is scored and shipped; 0: off"
+    )
+    imbalance: Literal["none", "balanced_sampler", "class_weighted", "focal", "logit_adjusted"] = Field(
+        "logit_adjusted",
+        description="what is done about rare classes: nothing, drawn as often as the others, weighted in the loss, "
+        "focal loss (arXiv:1708.02002), logit-adjusted loss (arXiv:2007.07314)",
+    )
+    focal_gamma: float = Field(2.0, ge=0, le=10, description="of the focal loss")
+    logit_adjustment_tau: float = Field(1.0, ge=0, le=5, description="of the logit-adjusted loss; 1: balanced error")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    augmentation: Literal["none", "light", "photo"] = Field(
+        "photo",
+        description="random changes of training images: none, flips and small changes, or any rotation, "
+        "zoom and colour too",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="of the arithmetic; auto: bf16 on a GPU that has it, else fp32. fp16 needs a GPU"
+    )
+    best_metric: Literal["balanced_accuracy", "accuracy", "auc", "loss"] = Field(
+        "balanced_accuracy", description="validation metric that chooses the epoch that ships"
+    )
+    early_stop_patience: int = Field(
+        0, ge=0, le=10_000, description="epochs without a better best_metric before training stops; 0: never"
+    )
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="of the split, the weights, the order and the augmentation")
+    deterministic: bool = Field(
+        False, description="slower, but a run can be repeated bit by bit on a GPU; on a CPU it always can"
+    )
+    validation_fraction: float = Field(
+        0.15, gt=0, lt=1, description="share of the training images to choose with, where the data has no such split"
+    )
+    test_fraction: float = Field(
+        0.15, ge=0, lt=1, description="share of the training images to score with, where the data has no such split"
+    )
+    max_unreadable_fraction: float = Field(
+        0.01, ge=0, le=0.5, description="share of images that may be unreadable and are then left out"
+    )
+    num_workers: int = Field(0, ge=0, le=256, description="processes that decode images; 0: one a CPU")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        faults = []
+        if self.validation_fraction + self.test_fraction >= 1:
+            faults.append(
+                "validation_fraction and test_fraction must leave something to train on, "
+                f"got {self.validation_fraction:g} + {self.test_fraction:g}"
+            )
+        for name, (other, value) in EFFECTIVE_WITH.items():
+            if getattr(self, name) != type(self).model_fields[name].default and getattr(self, other) != value:
+                faults.append(f"{name} has an effect only with {other}={value}: leave it out or set that")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    @classmethod
+    def parse(cls, hyperparameters: Mapping[str, Any]) -> Self:
+        """Read hyperparameters as they arrive.
+
+        Args:
+            hyperparameters: name -> value; a string, perhaps JSON-quoted and with white space around it, or a JSON
+                number or boolean. Dashes in names count as underscores. SageMaker's own names are ignored.
+
+        Raises:
+            ConfigError: all faults in one line below 1,024 characters, each with the value and what is allowed.
+        """
+        faults: list[str] = []
+        values: dict[str, Any] = {}
+        for given, raw in hyperparameters.items():
+            name = str(given).strip().replace("-", "_")
+            if str(given).startswith(IGNORED_PREFIXES):
+                continue
+            if name not in cls.model_fields:
+                faults.append(_unknown(str(given), cls.model_fields))
+            elif name in values:
+                faults.append(f"{name} is given twice: leave one out")
+            else:
+                values[name] = _convert(raw, cls.model_fields[name])
+        try:
+            config = cls.model_validate(values)
+        except ValidationError as error:
+            faults += [_describe(dict(fault)) for fault in error.errors(include_url=False)]
+        if faults:
+            raise ConfigError(_one_line(faults))
+        return config
+
+
+def _text(raw: Any) -> str:
+    """A value as text: without white space around it and without the quotes that the SDK's JSON adds."""
+    if isinstance(raw, bool):
+        return str(raw).lower()
+    text = str(raw).strip()
+    if len(text) >= 2 and text[0] == text[-1] == '"':
+        try:
+            text = str(json.loads(text)).strip()
+        except ValueError:
+            return text
+    return text
+
+
+def _convert(raw: Any, field: FieldInfo) -> Any:
+    """The value in the field's type, or else its text, which the model then refuses."""
+    text = _text(raw)
+    if field.annotation is bool:
+        return BOOLEANS.get(text.lower(), text)
+    if field.annotation is int and WHOLE_NUMBER.fullmatch(text):
+        return int(text)
+    if field.annotation is float and NUMBER.fullmatch(text):
+        return float(text)
+    return text
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name.strip().replace("-", "_").lower(), list(known), n=1, cutoff=0.5)
+    return f"unknown hyperparameter {_show(name)}" + (f", did you mean {close[0]}?" if close else ", see train --help")
+
+
+def _show(value: Any) -> str:
+    text = ascii(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= SHOWN_VALUE else text[: SHOWN_VALUE - 1] + "~"
+
+
+def _describe(fault: dict[str, Any]) -> str:
+    """One fault of pydantic in our words."""
+    if not fault["loc"]:
+        return str(fault["ctx"]["error"])
+    name, value = str(fault["loc"][0]), fault["input"]
+    if value == "":
+        return f"{name} is empty: give a value or leave it out"
+    return f"{name} must be {allowed(TrainConfig.model_fields[name])}, got {_show(value)}"
+
+
+def _one_line(faults: list[str]) -> str:
+    """As many faults as fit, and how many more there are."""
+    line = "; ".join(faults)
+    shown = len(faults)
+    while len(line) > MESSAGE_LIMIT:
+        shown -= 1
+        line = "; ".join([*faults[:shown], f"and {len(faults) - shown} more faults"])
+    return line
+
+
+def allowed(field: FieldInfo) -> str:
+    """The type and range of a field in words, e.g. "a whole number from 1 to 10000"."""
+    if choices := get_args(field.annotation):
+        return f"one of {', '.join(map(str, choices))}"
+    if field.annotation is bool:
+        return "true or false"
+    kind = "a whole number" if field.annotation is int else "a number"
+    words = {"ge": "from", "gt": "above", "le": "to", "lt": "to below"}
+    limits = [
+        f"{words[name]} {getattr(constraint, name):.12g}"
+        for constraint in field.metadata
+        for name in words
+        if hasattr(constraint, name)
+    ]
+    return " ".join([kind, *limits])
+
+
+def hyperparameter_rows() -> list[tuple[str, str, str, str]]:
+    """Name, allowed values, default and help of every hyperparameter, as text."""
+    return [
+        (
+            name,
+            allowed(field).removeprefix("one of "),
+            str(field.default).lower() if isinstance(field.default, bool) else f"{field.default}",
+            field.description or "",
+        )
+        for name, field in TrainConfig.model_fields.items()
+    ]
+
+
+def hyperparameter_table() -> str:
+    """The hyperparameters as a Markdown table, for the README."""
+    lines = ["| name | values | default | what |", "|---|---|---|---|"]
+    lines += [
+        f"| `{name}` | {values} | `{default}` | {text} |" for name, values, default, text in hyperparameter_rows()
+    ]
+    return "\n".join(lines) + "\n"
