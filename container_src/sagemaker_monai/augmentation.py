@@ -1,0 +1,200 @@
+"""Random transforms of a whole batch of photographs, on the batch's device, for training only.
+
+A preset is a list of steps, plain data that the artifact records. The order is fixed and is the order of `STEPS`:
+flip, rotate, zoom, shift, colour. Flips are exact; rotation, zoom and shift become one affine matrix an image and one
+`grid_sample`, so that pixels are interpolated once; all of colour is one matrix and one offset an image.
+
+What comes in from outside the picture is its mirror image: turned skin stays skin, where repeating the border would
+draw stripes, and black would tell the network the angle.
+
+The matrices are checked against `monai.transforms.Affine` in the tests. "photo" without colour, batch 32, one thread of
+an AMD EPYC without AVX-512: 12 500 images/s at 64 px, 830 at 224 px; with colour 7 700 and 680.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+Step = Mapping[str, Any]
+
+AUGMENTATIONS: dict[str, list[dict[str, Any]]] = {
+    "none": [],
+    "light": [
+        {"step": "flip", "probability": 0.5},
+        {"step": "colour", "brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue_rad": 0.03},
+    ],
+    # A dermatoscope has no upright: any angle. The other ranges are usual ones, not tuned here.
+    "photo": [
+        {"step": "flip", "probability": 0.5},
+        {"step": "rotate", "max_angle_rad": math.pi},
+        {"step": "zoom", "smallest": 0.8, "largest": 1.25},
+        {"step": "shift", "max_fraction": 0.05},
+        {"step": "colour", "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue_rad": 0.05},
+    ],
+}
+
+# Column of each step's random numbers. All are drawn for every image whatever the steps, so that leaving one step out
+# does not change the others.
+_COLUMNS = {
+    "flip": slice(0, 2),
+    "rotate": slice(2, 3),
+    "zoom": slice(3, 4),
+    "shift": slice(4, 6),
+    "colour": slice(6, 10),
+}
+_DRAWS = 10
+STEPS = tuple(_COLUMNS)
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to grey
+
+
+def augment(batch: torch.Tensor, steps: Sequence[Step], generator: torch.Generator) -> torch.Tensor:
+    """Change every image of a batch at random.
+
+    Args:
+        batch: uint8 (N, C, W, H), C 1 or 3; saturation and hue leave C = 1 alone.
+        steps: a value of `AUGMENTATIONS`, or any steps in the order of `STEPS`, each at most once.
+        generator: seeded by the caller; its state alone decides. On the CPU it gives a GPU the same transforms.
+
+    Returns:
+        float32 (N, C, W, H) from 0 to 255, on the batch's device.
+
+    Raises:
+        ValueError: an unknown step, or steps in another order.
+    """
+    by_name = {step["step"]: step for step in steps}
+    if [step["step"] for step in steps] != [name for name in STEPS if name in by_name]:
+        raise ValueError(f"augmentation steps must be some of {', '.join(STEPS)}, in this order and each once")
+    draws = torch.rand((len(batch), _DRAWS), generator=generator, device=generator.device).to(batch.device)
+    if "flip" in by_name:
+        batch = flip(batch, draws[:, _COLUMNS["flip"]] < by_name["flip"]["probability"])
+    values = batch.to(torch.float32)
+    matrices = [
+        matrix(by_name[name], draws[:, _COLUMNS[name]], batch.shape[2], batch.shape[3])
+        for name, matrix in _MATRICES.items()
+        if name in by_name
+    ]
+    if matrices:
+        values = warp(values, compose(matrices))
+    if "colour" in by_name:
+        values = _recolour(values, by_name["colour"], draws[:, _COLUMNS["colour"]])
+    return values
+
+
+def flip(batch: torch.Tensor, is_flipped: torch.Tensor) -> torch.Tensor:
+    """Mirror some images, exactly.
+
+    Args:
+        batch: (N, C, W, H), any type.
+        is_flipped: bool (N, 2): along W, along H.
+    """
+    # Making all four and picking is 5 times as fast as torch.where or masks on uint8, and needs no wait for a GPU.
+    variants = torch.stack([batch, batch.flip(2), batch.flip(3), batch.flip(2, 3)]).flatten(0, 1)
+    which = is_flipped[:, 0].long() + 2 * is_flipped[:, 1].long()
+    return variants.index_select(0, which * len(batch) + torch.arange(len(batch), device=batch.device))
+
+
+def compose(matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Join steps into one matrix an image.
+
+    Args:
+        matrices: float32 (N, 3, 3) each, in the order in which the steps are applied. They map where a pixel goes to
+            where it comes from, in pixels from the image's centre, so the first step's stands leftmost.
+
+    Returns:
+        float32 (N, 3, 3).
+    """
+    product = matrices[0]
+    for matrix in matrices[1:]:
+        product = product @ matrix
+    return product
+
+
+def warp(values: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    """Resample every image by its own affine matrix, bilinear, mirrored at the border.
+
+    Args:
+        values: float32 (N, C, W, H).
+        matrices: float32 (N, 3, 3) from (w, h, 1) of a resulting pixel to (w, h, 1) of where its value comes from, in
+            pixels from the image's centre: equal in both directions, also when W is not H. This is the convention of
+            `monai.transforms.Affine(affine=...)`.
+
+    Returns:
+        float32 (N, C, W, H).
+    """
+    width, height = values.shape[2:]
+    w = torch.arange(width, device=values.device) - (width - 1) / 2
+    h = torch.arange(height, device=values.device) - (height - 1) / 2
+    # Not affine_grid: its product of (W * H, 3) and (3, 2) matrices takes longer than the sampling itself.
+    matrices = matrices[:, :2] / values.new_tensor([[width / 2], [height / 2]])  # grid_sample counts from -1 to 1
+    along_w = matrices[:, :, :1, None] * w[:, None] + matrices[:, :, 2:, None]  # (N, 2, W, 1)
+    along_h = matrices[:, :, 1:2, None] * h  # (N, 2, 1, H)
+    grid = (along_w + along_h).flip(1).permute(0, 2, 3, 1)  # (N, W, H, 2), the last axis of the image first
+    return functional.grid_sample(values, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _rotation(step: Step, draws: torch.Tensor, _width: int, _height: int) -> torch.Tensor:
+    angle_rad = (draws[:, 0] * 2 - 1) * step["max_angle_rad"]
+    matrix = _identity(draws)
+    matrix[:, 0, 0] = matrix[:, 1, 1] = angle_rad.cos()
+    matrix[:, 1, 0] = angle_rad.sin()
+    matrix[:, 0, 1] = -matrix[:, 1, 0]
+    return matrix
+
+
+def _zoom(step: Step, draws: torch.Tensor, _width: int, _height: int) -> torch.Tensor:
+    # Even in the logarithm: half as large is as likely as twice as large.
+    low, high = math.log(step["smallest"]), math.log(step["largest"])
+    matrix = _identity(draws)
+    matrix[:, 0, 0] = matrix[:, 1, 1] = torch.exp(-(low + draws[:, 0] * (high - low)))
+    return matrix
+
+
+def _shift(step: Step, draws: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    matrix = _identity(draws)
+    matrix[:, :2, 2] = (draws * 2 - 1) * step["max_fraction"] * draws.new_tensor([width, height])
+    return matrix
+
+
+_MATRICES: dict[str, Callable[[Step, torch.Tensor, int, int], torch.Tensor]] = {
+    "rotate": _rotation,
+    "zoom": _zoom,
+    "shift": _shift,
+}
+
+
+def _identity(draws: torch.Tensor) -> torch.Tensor:
+    return torch.eye(3, device=draws.device).repeat(len(draws), 1, 1)
+
+
+def _recolour(values: torch.Tensor, step: Step, draws: torch.Tensor) -> torch.Tensor:
+    """Brightness (times all), contrast (about the mean grey), saturation (about each pixel's grey), hue (a turn about
+    the grey axis): each linear, so their product is one matrix, and values are cut off at 0 and 255 once.
+    """
+    channels = values.shape[1]
+    spread = draws * 2 - 1  # (N, 4), -1 to 1
+    brightness, contrast, saturation = (
+        (1 + spread[:, index] * step[name]).reshape(-1, 1, 1)
+        for index, name in enumerate(("brightness", "contrast", "saturation"))
+    )
+    luma = values.new_tensor(_LUMA if channels == 3 else (1.0,))
+    mean_grey = (values.mean(dim=(2, 3)) @ luma).reshape(-1, 1, 1)
+    matrix = brightness * contrast * torch.eye(channels, device=values.device)
+    if channels == 3:
+        matrix = _hue_turn(spread[:, 3] * step["hue_rad"]) @ _desaturation(saturation, luma) @ matrix
+    # Hue and saturation leave grey alone, so the contrast's offset passes through them unchanged.
+    offset = ((1 - contrast) * brightness * mean_grey).expand(-1, channels, 1)
+    return torch.baddbmm(offset, matrix, values.flatten(2)).clamp_(0, 255).reshape(values.shape)
+
+
+def _desaturation(saturation: torch.Tensor, luma: torch.Tensor) -> torch.Tensor:
+    return saturation * torch.eye(3, device=luma.device) + (1 - saturation) * luma.expand(3, 3)
+
+
+def _hue_turn(angle_rad: torch.Tensor) -> torch.Tensor:
+    """Rodrigues' rotation about (1, 1, 1), (N, 3, 3); every row adds up to 1, so grey stays grey."""
+    cos, sin = angle_rad.cos().reshape(-1, 1, 1), angle_rad.sin().reshape(-1, 1, 1)
+    cross = angle_rad.new_tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
+    return cos * torch.eye(3, device=angle_rad.device) + (1 - cos) / 3 + sin * cross
