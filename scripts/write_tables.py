@@ -7,13 +7,14 @@ from pathlib import Path
 
 from sagemaker_monai import errors
 from sagemaker_monai.config import hyperparameter_table
-from sagemaker_monai.errors import CallerError
+from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.images import MEDIA_TYPES
 from sagemaker_monai.networks import NETWORKS
 from sagemaker_monai.serving.config import VARIABLES
 from sagemaker_monai.serving.gateway import GATEWAY_ERRORS
 from sagemaker_monai.tasks.classification import ENCODERS
 
+TRAINING_ERRORS = (ConfigError, DatasetError)  # end a job or a start and are no answer to a request
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 
@@ -26,7 +27,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 def error_table() -> str:
     """Code, status and meaning of every refusal."""
     caller = [
-        [f"`{kind.__name__}`", str(kind.status), (kind.__doc__ or "").strip()]
+        [f"`{kind.__name__}`", "-" if kind in TRAINING_ERRORS else str(kind.status), (kind.__doc__ or "").strip()]
         for kind in vars(errors).values()
         if isinstance(kind, type) and issubclass(kind, CallerError) and kind is not CallerError
     ]
@@ -57,7 +58,7 @@ def with_tables(text: str) -> str:
     """
     for name, make in TABLES.items():
         pattern = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
-        content = make()
+        content = make().strip()
         text, count = re.subn(pattern, lambda found, new=content: f"{found[1]}{new}\n{found[2]}", text, flags=re.DOTALL)
         if count != 1:
             raise ValueError(f"the README must have the marks of table {name!r} once, found {count}")

@@ -13,10 +13,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # A module may import from its own layer's modules and from those below; the first part of the name decides.
 LAYERS = [
     {"entrypoints", "prepare", "serving"},
-    {"training", "predictor"},
+    {"training", "evaluation", "predictor"},
     {"datasets", "layouts", "cache", "bundle"},
-    {"transforms", "augmentation", "networks", "pretrained", "tasks", "splitting", "request_body"},
-    {"images", "archives"},
+    {"transforms", "augmentation", "networks", "pretrained", "optimizers", "tasks"},
+    {"images", "containers", "pictures", "archives", "splitting", "tables"},
     {"config", "errors", "progress"},
 ]
 OUTER = {"entrypoints"}

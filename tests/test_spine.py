@@ -119,9 +119,7 @@ def test_the_artifact_gives_the_preprocessing_that_it_was_written_with(tmp_path,
 def test_a_batch_answers_what_each_picture_alone_is_answered(tmp_path, photograph):
     write_small_bundle(tmp_path)
     predictor = Predictor.read(tmp_path)
-    samples = [
-        input_fn(encode(photograph.rotate(angle), "image/png"), "image/png")[0] for angle in range(0, 350, 10)
-    ]
+    samples = [input_fn(encode(photograph.rotate(angle), "image/png"), "image/png")[0] for angle in range(0, 350, 10)]
 
     together = predictor.predict(samples)
 
