@@ -1,7 +1,7 @@
 """The whole way on one machine (`make demo`): import, train, serve, ask, and compare the answers with the evaluation.
 
-It runs the commands that a person would run, `python -m sagemaker_monai.prepare`, `train` and `serve`, in a /opt/ml tree
-below .demo/, and speaks to the server over HTTP alone.
+It runs the commands that a person would run, `python -m sagemaker_monai.prepare`, `train` and `serve`, in a /opt/ml
+tree below .demo/, and speaks to the server over HTTP alone.
 """
 
 import argparse
