@@ -220,7 +220,10 @@ def _data_format(metadata: dict[str, Any]) -> tuple[tuple[str, ...], int]:
         data_format = metadata["network_data_format"]
         channel_def = data_format["outputs"]["pred"]["channel_def"]
         labels = tuple(channel_def[str(index)] for index in range(len(channel_def)))
-        outputs, channels = data_format["outputs"]["pred"]["num_channels"], data_format["inputs"]["image"]["num_channels"]
+        outputs, channels = (
+            data_format["outputs"]["pred"]["num_channels"],
+            data_format["inputs"]["image"]["num_channels"],
+        )
     except (KeyError, TypeError) as error:
         raise BundleError(f"network_data_format in {METADATA} lacks {error}; {REMEDY}") from error
     if outputs != len(labels):
@@ -244,7 +247,9 @@ def _load_weights(network: nn.Module, path: Path) -> None:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a broken file; its text may quote the file
-        raise BundleError(f"{WEIGHTS} is not a state_dict that can be loaded safely ({type(error).__name__})") from error
+        raise BundleError(
+            f"{WEIGHTS} is not a state_dict that can be loaded safely ({type(error).__name__})"
+        ) from error
     if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
         raise BundleError(f"{WEIGHTS} must be a state_dict of tensors, and of nothing else")
     expected = network.state_dict()
@@ -272,7 +277,9 @@ def _check_outputs(network: nn.Module, preprocessing: Preprocessing, labels: tup
         with torch.inference_mode():
             output = network(torch.zeros(1, preprocessing.channels, width, height))
     except (RuntimeError, ValueError) as error:
-        raise BundleError(f"the network does not take the {width}x{height} pictures that preprocessing makes") from error
+        raise BundleError(
+            f"the network does not take the {width}x{height} pictures that preprocessing makes"
+        ) from error
     if output.shape != (1, len(labels)):
         raise BundleError(f"the network has {output.shape[-1]} outputs and the artifact names {len(labels)} classes")
 
