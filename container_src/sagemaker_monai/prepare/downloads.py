@@ -1,0 +1,164 @@
+"""Where a HAM10000 download keeps its pieces: the one outer zip, the files in it, or unpacked folders.
+
+A piece is known by its own name, wherever it lies up to two folders deep; everything else in the download
+(segmentations, hmnist_*.csv, the ISIC 2018 test set, README) is not touched.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from sagemaker_monai.archives import ArchiveLimits, UnsafeArchive, copy_member, is_litter, member_names, read_members
+from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.tables import some_of
+
+METADATA = re.compile(r"HAM10000_metadata(\.(csv|tab|tsv|txt))?", re.IGNORECASE)
+PART_ZIP = re.compile(r"HAM10000_images_part_\d+\.zip", re.IGNORECASE)
+PART_FOLDER = re.compile(r"HAM10000_images(_part_\d+)?", re.IGNORECASE)
+JPEG_SUFFIXES = (".jpg", ".jpeg")
+MAX_DEPTH = 3  # names in a path below the source
+MAX_METADATA_BYTES = 1 << 26
+# The real parts hold 5,000 photographs and 1.4 GB each; photographs do not shrink in a zip.
+PART_LIMITS = ArchiveLimits(members=50_000, member_bytes=1 << 26, total_bytes=1 << 35, ratio=100)
+OUTER_LIMITS = ArchiveLimits(members=200_000, member_bytes=1 << 34, total_bytes=1 << 36, ratio=1000)
+LOOSE_LIMITS = ArchiveLimits(200_000, PART_LIMITS.member_bytes, OUTER_LIMITS.total_bytes, PART_LIMITS.ratio)
+METADATA_LIMITS = ArchiveLimits(200_000, MAX_METADATA_BYTES, MAX_METADATA_BYTES, 1000)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Names of what was found, relative to the source, in a fixed order."""
+
+    metadata: tuple[str, ...]
+    part_zips: tuple[str, ...]
+    images: tuple[str, ...]
+
+
+def _sorted_out(names: list[str]) -> Pieces:
+    """Tell the pieces from the rest by their names."""
+    paths = [PurePosixPath(name) for name in sorted(names) if not is_litter(name)]
+    return Pieces(
+        metadata=tuple(str(path) for path in paths if METADATA.fullmatch(path.name)),
+        part_zips=tuple(str(path) for path in paths if PART_ZIP.fullmatch(path.name)),
+        images=tuple(
+            str(path)
+            for path in paths
+            if PART_FOLDER.fullmatch(path.parent.name) and path.suffix.lower() in JPEG_SUFFIXES
+        ),
+    )
+
+
+@contextmanager
+def _named(archive: str) -> Iterator[None]:
+    """Say which archive is unsafe, and which member where it can be shown."""
+    try:
+        yield
+    except UnsafeArchive as error:
+        member = f" ({some_of([ascii(error.member)])})" if error.member is not None else ""
+        raise DatasetError(f"{archive}: {error.reason}{member}; download it again from its publisher") from error
+
+
+def _jpegs_of_part(part: BinaryIO | Path, archive: str) -> Iterator[tuple[str, bytes]]:
+    """The photographs in one part; anything else in it is refused."""
+    with _named(archive):
+        for name, content in read_members(part, limits=PART_LIMITS):
+            if PurePosixPath(name).suffix.lower() not in JPEG_SUFFIXES:
+                raise DatasetError(f"{archive} holds {some_of([name])}, which is no JPEG; remove it from the archive")
+            yield PurePosixPath(name).stem, content
+
+
+class FolderDownload:
+    """A folder with the zips, or with their unpacked folders, or with both."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        names = []
+        for parent, folders, files in os.walk(folder):
+            depth = len(Path(parent).relative_to(folder).parts)
+            folders[:] = sorted(name for name in folders if not name.startswith(".") and depth < MAX_DEPTH - 1)
+            names += [Path(parent, name).relative_to(folder).as_posix() for name in files]
+        self.pieces = _sorted_out(names)
+
+    def files(self) -> list[Path]:
+        """What would have to change for the import to give something else."""
+        return [self.folder / name for names in vars(self.pieces).values() for name in names]
+
+    def metadata(self) -> list[tuple[str, bytes]]:
+        """Each metadata file's name and content."""
+        paths = [self.folder / name for name in self.pieces.metadata]
+        if large := [path.name for path in paths if path.stat().st_size > MAX_METADATA_BYTES]:
+            raise DatasetError(f"{some_of(large)} is larger than {MAX_METADATA_BYTES >> 20} MiB; download it again")
+        return [(path.name, path.read_bytes()) for path in paths]
+
+    def images(self, scratch: Path) -> Iterator[tuple[str, bytes]]:  # noqa: ARG002 - nothing to unpack here
+        """Yield the id and the bytes of each photograph."""
+        for name in self.pieces.part_zips:
+            yield from _jpegs_of_part(self.folder / name, name)
+        for name in self.pieces.images:
+            path = self.folder / name
+            if path.stat().st_size > PART_LIMITS.member_bytes:
+                raise DatasetError(f"{name} is larger than {PART_LIMITS.member_bytes >> 20} MiB; it is no photograph")
+            yield path.stem, path.read_bytes()
+
+
+class ZipDownload:
+    """The one outer zip: Dataverse's with the part zips in it, or Kaggle's with the folders in it."""
+
+    def __init__(self, archive: Path) -> None:
+        self.archive = archive
+        with _named(archive.name):
+            self.pieces = _sorted_out(member_names(archive, limits=OUTER_LIMITS))
+
+    def files(self) -> list[Path]:
+        """What would have to change for the import to give something else."""
+        return [self.archive]
+
+    def metadata(self) -> list[tuple[str, bytes]]:
+        """Each metadata file's name and content."""
+        with _named(self.archive.name):
+            wanted = frozenset(self.pieces.metadata).__contains__
+            return list(read_members(self.archive, limits=METADATA_LIMITS, wanted=wanted))
+
+    def images(self, scratch: Path) -> Iterator[tuple[str, bytes]]:
+        """Yield the id and the bytes of each photograph; a part zip is unpacked to a nameless file in `scratch`."""
+        for name in self.pieces.part_zips:
+            with tempfile.TemporaryFile(dir=scratch) as part:
+                with _named(self.archive.name):
+                    copy_member(self.archive, name, part, limits=OUTER_LIMITS)
+                yield from _jpegs_of_part(part, PurePosixPath(name).name)
+        wanted = frozenset(self.pieces.images).__contains__
+        with _named(self.archive.name):
+            for name, content in read_members(self.archive, limits=LOOSE_LIMITS, wanted=wanted):
+                yield PurePosixPath(name).stem, content
+
+
+def open_download(source: Path) -> FolderDownload | ZipDownload:
+    """Find the pieces of HAM10000 in a folder or zip.
+
+    Raises:
+        DatasetError: nothing there, no metadata or no photographs in it, or an archive is unsafe.
+    """
+    if source.is_dir():
+        download: FolderDownload | ZipDownload = FolderDownload(source)
+        zips = [path for path in source.iterdir() if path.suffix.lower() == ".zip"]
+        if not download.pieces.metadata and len(zips) == 1:
+            download = ZipDownload(zips[0])  # the outer zip alone in its folder
+    elif source.is_file():
+        download = ZipDownload(source)
+    else:
+        raise DatasetError(f"{source.name} is neither a folder nor a file; name the download or its folder")
+    if not download.pieces.metadata:
+        raise DatasetError(
+            f"{source.name} has no HAM10000_metadata; "
+            "give the folder or zip with it and HAM10000_images_part_1.zip and _part_2.zip"
+        )
+    if not download.pieces.part_zips and not download.pieces.images:
+        raise DatasetError(
+            f"{source.name} has no photographs; give the folder or zip with HAM10000_images_part_1 and _part_2"
+        )
+    return download

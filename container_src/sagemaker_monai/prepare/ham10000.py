@@ -1,0 +1,333 @@
+"""HAM10000 as people download it becomes images and a dataset.json, split by lesion.
+
+Images and metadata have to agree. Photographs are copied byte for byte unless they are to be shrunk. What one lesion
+shows is one class; a file where it is two is refused, not repaired.
+
+Source: P. Tschandl, C. Rosendahl, H. Kittler, Scientific Data 5, 180161 (2018), doi 10.7910/DVN/DBW86T.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sagemaker_monai import __version__
+from sagemaker_monai.datasets import SPLITS, split_by_group, write_dataset_json
+from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
+from sagemaker_monai.pictures import Sample, decode
+from sagemaker_monai.prepare import output
+from sagemaker_monai.prepare.downloads import FolderDownload, ZipDownload, open_download
+from sagemaker_monai.prepare.duplicates import Floats, Pair, find_near_identical, thumbnail
+from sagemaker_monai.prepare.ham10000_tables import LABELS, Row, read_metadata, read_split
+from sagemaker_monai.prepare.leaks import Move, count_by_class, gather_groups, join_groups, separated
+from sagemaker_monai.progress import track
+from sagemaker_monai.splitting import check_fractions
+from sagemaker_monai.tables import some_of
+
+JPEG_QUALITY = (
+    95  # of shrunk images, with full colour resolution: 60 % more bytes than 4:2:0, no colour fringes at borders
+)
+ON_CONFLICT = ("move", "refuse")
+ON_MISMATCH = ("refuse", "drop")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An image in the output folder."""
+
+    sha256: str  # of the photograph as downloaded
+    thumbnail: Floats
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an import did.
+
+    Attributes:
+        is_repeated: everything was there already, nothing was written.
+        counts: class -> split -> images.
+        pairs: near-identical images: both ids, distance, correlation, and whether they are one lesion, byte-identical
+            and of one class.
+        moves: images that the given split had on another side than the rest of their group.
+        without_image, without_metadata, without_split: ids that were left out.
+    """
+
+    is_repeated: bool
+    counts: Mapping[str, Mapping[str, int]]
+    pairs: Sequence[Mapping[str, Any]]
+    moves: Sequence[Mapping[str, str]]
+    without_image: Sequence[str]
+    without_metadata: Sequence[str]
+    without_split: Sequence[str]
+
+    def summary(self) -> str:
+        """Lines for people: a table of counts, then what was noticed."""
+        lines = [f"{'class':<8}" + "".join(f"{split:>12}" for split in SPLITS)]
+        totals = {split: sum(row[split] for row in self.counts.values()) for split in SPLITS}
+        for label, row in [*self.counts.items(), ("total", totals)]:
+            lines.append(f"{label:<8}" + "".join(f"{row[split]:>12}" for split in SPLITS))
+        across = [pair for pair in self.pairs if not pair["is_one_lesion"]]
+        named = some_of([f"{pair['first']} = {pair['second']}" for pair in across])
+        lines.append(
+            f"near-identical pairs: {len(self.pairs)}, of different lesions: {len(across)}"
+            + (f" ({named}), kept on one side" if across else "")
+        )
+        if self.moves:
+            shown = some_of([f"{move['image']} {move['old']} -> {move['new']}" for move in self.moves])
+            lines.append(f"moved to the side of their lesion: {len(self.moves)} images ({shown})")
+        left_out = {
+            "metadata without image": self.without_image,
+            "images without metadata": self.without_metadata,
+            "images not in the given split": self.without_split,
+        }
+        lines += [f"left out, {what}: {len(ids)} ({some_of(ids)})" for what, ids in left_out.items() if ids]
+        if self.is_repeated:
+            lines.append("nothing to do: the folder holds this import already")
+        return "\n".join(lines)
+
+
+def _metadata_of(download: FolderDownload | ZipDownload) -> list[Row]:
+    """The one metadata table; the same table twice (with and without ending) is one."""
+    found = [(name, read_metadata(content, what=name)) for name, content in download.metadata()]
+    if any(rows != found[0][1] for _, rows in found):
+        raise DatasetError(f"the metadata files differ ({some_of([name for name, _ in found])}); keep one of them")
+    return found[0][1]
+
+
+def _shrunk(jpeg: bytes, max_side: int) -> bytes:
+    """A smaller copy, upright, or the very same bytes where the image is small enough."""
+    with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as header:
+        scale = max_side / max(header.size)
+    if scale >= 1:
+        return jpeg
+    picture = decode(Sample(jpeg, ("JPEG",)), channels=3, min_size=None)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    buffer = io.BytesIO()
+    picture.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+def _store_images(
+    download: FolderDownload | ZipDownload, out: Path, wanted: Mapping[str, Row], max_side: int | None
+) -> tuple[dict[str, Stored], list[str]]:
+    """Write the images that have metadata; returns them by id, and the ids of the others."""
+    stored: dict[str, Stored] = {}
+    others = set()
+    for image, jpeg in track(download.images(out), total=len(wanted), what="importing images"):
+        if image not in wanted:
+            others.add(image)
+            continue
+        digest = hashlib.sha256(jpeg).hexdigest()
+        if image in stored:  # Kaggle's download has every folder twice
+            if stored[image].sha256 != digest:
+                raise DatasetError(f"{image} is there twice with different content; keep one of the two files")
+            continue
+        try:
+            small = thumbnail(jpeg)
+            content = jpeg if max_side is None else _shrunk(jpeg, max_side)
+        except CallerError as error:
+            raise DatasetError(f"{image} is no sound JPEG: {error}; download it again") from error
+        (out / output.IMAGES / f"{image}.jpg").write_bytes(content)
+        stored[image] = Stored(digest, small, len(content))
+    return stored, sorted(others)
+
+
+def _find_pairs(rows: Sequence[Row], stored: Mapping[str, Stored]) -> list[Pair]:
+    """Near-identical pairs, byte-identical ones among them even where the image is blank."""
+    pairs = {
+        (pair.first, pair.second): pair
+        for pair in find_near_identical(np.stack([stored[row.image].thumbnail for row in rows]))
+    }
+    first_with: dict[str, int] = {}
+    for index, row in enumerate(rows):
+        first = first_with.setdefault(stored[row.image].sha256, index)
+        if first != index:
+            pairs[first, index] = Pair(first, index, distance=0, correlation=1.0)
+    return [pairs[key] for key in sorted(pairs)]
+
+
+def _describe(pair: Pair, rows: Sequence[Row], stored: Mapping[str, Stored]) -> dict[str, Any]:
+    first, second = rows[pair.first], rows[pair.second]
+    return {
+        "first": first.image,
+        "second": second.image,
+        "distance": pair.distance,
+        "correlation": pair.correlation,
+        "is_one_lesion": first.lesion == second.lesion,
+        "is_one_class": first.label == second.label,
+        "is_byte_identical": stored[first.image].sha256 == stored[second.image].sha256,
+    }
+
+
+def _split(
+    rows: Sequence[Row],
+    pairs: Sequence[Pair],
+    given: Mapping[str, str] | None,
+    *,
+    fractions: tuple[float, float, float],
+    seed: int,
+    duplicates: str,
+) -> tuple[list[str], list[str], list[Move]]:
+    """Choose the split of each row: returns splits, groups and moves."""
+    lesions = [row.lesion for row in rows]
+    labels = [LABELS.index(row.label) for row in rows]
+    indices = [(pair.first, pair.second) for pair in pairs]
+    joined = join_groups(lesions, indices)
+    if duplicates == "refuse":
+        splits = (
+            split_by_group(labels, lesions, fractions=fractions, seed=seed)
+            if given is None
+            else [given[row.image] for row in rows]
+        )
+        if apart := separated(indices, splits):
+            named = some_of([f"{rows[first].image} = {rows[second].image}" for first, second in apart])
+            raise DatasetError(
+                f"{len(apart)} pairs of near-identical images are on two sides of the split ({named}); "
+                "use --duplicates move to keep them together, or correct the split"
+            )
+        _, moves = gather_groups([row.image for row in rows], lesions, splits)
+        if moves:
+            named = some_of(sorted({move.group for move in moves}))
+            raise DatasetError(
+                f"{len({move.group for move in moves})} lesions are on two sides of the given split ({named}); "
+                "use --duplicates move to bring each to one side, or correct the split"
+            )
+        return splits, joined, []
+    if given is None:
+        return split_by_group(labels, joined, fractions=fractions, seed=seed), joined, []
+    splits, moves = gather_groups([row.image for row in rows], joined, [given[row.image] for row in rows])
+    return splits, joined, moves
+
+
+def _reconcile(expected: Sequence[str], found: Collection[str], message: str, *, mismatch: str) -> list[str]:
+    """The expected ids that are not found: refused, or returned to be left out."""
+    missing = [name for name in expected if name not in found]
+    if missing and mismatch == "refuse":
+        raise DatasetError(
+            f"{len(missing)} {message} ({some_of(missing)}); "
+            "complete the download, or leave them out with --mismatch drop"
+        )
+    return missing
+
+
+def _key(download: FolderDownload | ZipDownload, split_csv: Path | None, options: Mapping[str, Any]) -> str:
+    """Changes with the source's files, the options and this program."""
+    stats = [(path.name, path.stat()) for path in download.files()]
+    files = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+    given = output.sha256_of(split_csv) if split_csv is not None else None
+    return hashlib.sha256(json.dumps([__version__, files, given, options]).encode()).hexdigest()
+
+
+def _items(rows: Sequence[Row], groups: Sequence[str], splits: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    items: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    for row, group, split in zip(rows, groups, splits, strict=True):
+        image = f"./{output.IMAGES}/{row.image}.jpg"
+        items[split].append({"image": image, "label": row.label, "group": group, **row.metadata})
+    return items
+
+
+def import_ham10000(
+    source: Path,
+    out: Path,
+    *,
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    seed: int = 0,
+    split_csv: Path | None = None,
+    max_side: int | None = None,
+    duplicates: str = "move",
+    mismatch: str = "refuse",
+) -> Report:
+    """Import a HAM10000 download.
+
+    Args:
+        source: the outer zip, or a folder with the part zips or the unpacked folders, and the metadata.
+        out: folder to write `images/`, `dataset.json` and `import_report.json` to; empty, new, or an earlier import,
+            which is replaced. The same call again finds everything done and writes nothing.
+        fractions: training, validation and test; lesions are dealt out by them, stratified by class.
+        seed: of that split.
+        split_csv: a given split (`image_id,split`) instead of a drawn one.
+        max_side: pixels of the longer side above which an image is shrunk; None copies every byte.
+        duplicates: "move" keeps near-identical images, and in a given split all images of a lesion, on the side where
+            most of them are; "refuse" raises where a split separates them.
+        mismatch: "refuse" raises where images, metadata and given split do not name the same ids; "drop" leaves out
+            what is not in all of them.
+
+    Raises:
+        DatasetError: the download, the metadata, the given split or the output folder cannot be used.
+        ConfigError: an option is out of range.
+    """
+    check_fractions(fractions)
+    if max_side is not None and max_side < 1:
+        raise ConfigError(f"max_side must be at least 1 pixel, got {max_side}")
+    for name, value, allowed in (("duplicates", duplicates, ON_CONFLICT), ("mismatch", mismatch, ON_MISMATCH)):
+        if value not in allowed:
+            raise ConfigError(f"{name} must be {' or '.join(allowed)}, got {value!r}")
+    if split_csv is not None and not split_csv.is_file():
+        raise ConfigError(f"there is no split file {split_csv.name}; name a CSV with image_id and split")
+
+    output.check_output(out)
+    download = open_download(source)
+    options = {
+        "fractions": fractions,
+        "seed": seed,
+        "max_side": max_side,
+        "duplicates": duplicates,
+        "mismatch": mismatch,
+    }
+    key = _key(download, split_csv, options)
+    if output.is_up_to_date(out, key):
+        earlier = output.read_report(out) or {}
+        return Report(
+            is_repeated=True, **{name: earlier[name] for name in Report.__dataclass_fields__ if name in earlier}
+        )
+
+    rows = _metadata_of(download)
+    given = read_split(split_csv.read_bytes(), what=split_csv.name) if split_csv is not None else None
+    without_split: list[str] = []
+    if given is not None:
+        ids = [row.image for row in rows]
+        without_split = _reconcile(ids, given, "images are not in the given split", mismatch=mismatch)
+        _reconcile(sorted(given), set(ids), "images of the given split are not in the metadata", mismatch=mismatch)
+
+    output.begin(out, [f"{row.image}.jpg" for row in rows])
+    stored, without_metadata = _store_images(download, out, {row.image: row for row in rows}, max_side)
+    _reconcile(without_metadata, (), "images have no metadata", mismatch=mismatch)
+    without_image = _reconcile(
+        [row.image for row in rows], stored, "rows of the metadata have no image", mismatch=mismatch
+    )
+    rows = [row for row in rows if row.image in stored and (given is None or row.image in given)]
+    if not rows:
+        raise DatasetError("no image has metadata and a place in the split; check that all are of one download")
+
+    pairs = _find_pairs(rows, stored)
+    splits, groups, moves = _split(rows, pairs, given, fractions=fractions, seed=seed, duplicates=duplicates)
+    report = Report(
+        is_repeated=False,
+        counts=count_by_class([row.label for row in rows], splits),
+        pairs=[_describe(pair, rows, stored) for pair in pairs],
+        moves=[asdict(move) for move in moves],
+        without_image=without_image,
+        without_metadata=without_metadata,
+        without_split=without_split,
+    )
+    files = {f"{row.image}.jpg": stored[row.image].size_bytes for row in rows}
+    output.remove_stale(out, files)
+    write_dataset_json(
+        out,
+        name="HAM10000",
+        description="Dermatoscopic images of pigmented skin lesions, split by lesion",
+        reference="Tschandl, Rosendahl, Kittler: Scientific Data 5, 180161 (2018), doi 10.7910/DVN/DBW86T",
+        licence="CC BY-NC 4.0",
+        labels=LABELS,
+        records=_items(rows, groups, splits),
+    )
+    shown = {name: value for name, value in asdict(report).items() if name != "is_repeated"}
+    output.finish(out, {"importer": "ham10000", "options": options, **shown}, key=key, files=files)
+    return report
