@@ -1,0 +1,171 @@
+"""What training writes for people: lines of the log, tables, TensorBoard files, and the model card."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sagemaker_monai.datasets import SPLITS, Dataset, Record
+from sagemaker_monai.tasks.classification import spreadsheet_safe
+
+Row = Mapping[str, float]
+SENSITIVITY = "validation_sensitivity_"
+WHOLE_NUMBERS = ("epoch",)
+
+
+def metric_names(labels: Sequence[str]) -> dict[str, str]:
+    """From the name of each class's sensitivity to a name that a regular expression of SageMaker can find.
+
+    Letters, digits, dash and underscore stay; of names that become equal the later ones get their index behind.
+    """
+    names: dict[str, str] = {}
+    for index, label in enumerate(labels):
+        name = SENSITIVITY + re.sub(r"[^A-Za-z0-9_-]", "_", label)
+        names[SENSITIVITY + label] = f"{name}_{index}" if name in names.values() else name
+    return names
+
+
+def metrics_line(row: Row, labels: Sequence[str]) -> str:
+    """One epoch as `name=value; name=value;`, names and their order the same in every epoch."""
+    names = metric_names(labels)
+    return " ".join(
+        f"{names.get(name, name)}={int(value) if name in WHOLE_NUMBERS else format(value, '.6g')};"
+        for name, value in row.items()
+    )
+
+
+def history_csv(history: Sequence[Row], labels: Sequence[str]) -> str:
+    """One line an epoch."""
+    names = metric_names(labels)
+    return _csv(
+        [names.get(name, name) for name in history[0]],
+        ([int(value) if name in WHOLE_NUMBERS else value for name, value in row.items()] for row in history),
+    )
+
+
+def predictions_csv(records: Sequence[Record], probabilities: np.ndarray, labels: Sequence[str]) -> str:
+    """One line an image: its name, true class, predicted class, and the probability of every class with all digits."""
+    predicted = probabilities.argmax(axis=1)
+    return _csv(
+        ["image", "label", "predicted", *map(spreadsheet_safe, labels)],
+        (
+            [
+                spreadsheet_safe(record.name),
+                spreadsheet_safe(labels[record.label]),
+                spreadsheet_safe(labels[best]),
+                *map(repr, row),
+            ]
+            for record, best, row in zip(records, predicted, probabilities.tolist(), strict=True)
+        ),
+    )
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one step; a name that is no Unicode text is escaped."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8", errors="backslashreplace")
+    part.replace(path)
+
+
+def as_json(value: Mapping[str, Any]) -> str:
+    """JSON for people to read; no NaN, which JSON does not have."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def tensorboard_writer(folder: Path, labels: Sequence[str]) -> tuple[Callable[[Row], None], Callable[[], None]] | None:
+    """A function for the row of each epoch and one to close, or None where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    names = metric_names(labels)
+
+    def write(row: Row) -> None:
+        for name, value in row.items():
+            if name not in WHOLE_NUMBERS and value == value:  # not NaN
+                split, _, rest = names.get(name, name).partition("_")
+                tag = f"{split}/{rest}" if split in ("train", "validation") else f"run/{names.get(name, name)}"
+                writer.add_scalar(tag, value, int(row["epoch"]))  # type: ignore[no-untyped-call]
+        writer.flush()  # type: ignore[no-untyped-call]
+
+    return write, writer.close
+
+
+def model_card(
+    dataset: Dataset, metrics: Mapping[str, Any], hyperparameters: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> str:
+    """The artifact's docs/README.md: what it is, what it learned from, how good it is, what it is not for."""
+    labels = dataset.labels
+    counts = {split: np.bincount([r.label for r in dataset.split(split)], minlength=len(labels)) for split in SPLITS}
+    lines = [
+        "# Model card",
+        "",
+        f"A classifier of photographs into {len(labels)} classes ({hyperparameters['network']} of MONAI "
+        f"{provenance['monai_version']}, {hyperparameters['image_size']} x {hyperparameters['image_size']} pixels), "
+        f"model version {metrics['model_version']}.",
+        "",
+        "**Not a medical device.** For research. It has not been examined for any clinical use, it always names one of "
+        "its classes, also for an image of something else, and its probabilities are not calibrated.",
+        "",
+        "## Data",
+        "",
+        f"Fingerprint {dataset.fingerprint}. Images by class:",
+        "",
+        "| class | training | validation | test |",
+        "|---|---|---|---|",
+        *(
+            f"| {_cell(label)} | " + " | ".join(str(counts[split][index]) for split in SPLITS) + " |"
+            for index, label in enumerate(labels)
+        ),
+        "",
+        f"## Scores on the {metrics['split']} split",
+        "",
+        f"{metrics['images']} images of {metrics['groups']} groups, by this artifact, loaded as a server loads it. "
+        f"{metrics['note']}In brackets 95 % intervals: percentiles of {metrics['bootstrap']['resamples']} resamples of "
+        "whole groups.",
+        "",
+        *(
+            f"- {name.replace('_', ' ')}: {_with_interval(metrics[name], metrics['intervals_95'][name])}"
+            for name in ("accuracy", "balanced_accuracy", "auc")
+        ),
+        "",
+        "| class | images | sensitivity | specificity | precision | F1 | AUC |",
+        "|---|---|---|---|---|---|---|",
+        *(
+            f"| {_cell(label)} | {row['images']} | "
+            + " | ".join(
+                _with_interval(row[name], row["intervals_95"][name])
+                for name in ("sensitivity", "specificity", "precision", "f1", "auc")
+            )
+            + " |"
+            for label, row in metrics["per_class"].items()
+        ),
+        "",
+        "The confusion matrix is in metrics.json, every hyperparameter in configs/train.json.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+
+
+def _cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|")

@@ -1,0 +1,96 @@
+"""A data set with its images decoded: what is checked and counted before the first step of training."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from sagemaker_monai.cache import load_images
+from sagemaker_monai.config import TrainConfig
+from sagemaker_monai.datasets import SPLITS, Dataset, Record
+from sagemaker_monai.errors import CallerError, DatasetError
+from sagemaker_monai.images import PICTURE_FORMATS, Sample, decode
+from sagemaker_monai.tables import some_of
+from sagemaker_monai.transforms import Preprocessing
+
+logger = logging.getLogger(__name__)
+
+IMAGES_FOR_COLOR = 64  # training images that decide whether all are grey
+
+
+@dataclass(frozen=True)
+class LoadedDataset:
+    """A data set with its images decoded.
+
+    Attributes:
+        dataset: without the images that could not be read.
+        pixels: uint8 (N, C, W, H) of all splits, those of unreadable images too.
+        rows: for each split the positions of its records in `pixels`.
+        unreadable: names of the images left out, by split.
+    """
+
+    dataset: Dataset
+    pixels: np.ndarray
+    rows: dict[str, np.ndarray]
+    unreadable: dict[str, tuple[str, ...]]
+
+
+def input_channels(config: TrainConfig, records: Sequence[Record]) -> int:
+    """Channels of the network's input: as `color` says, or 1 if evenly spread training images are all grey, else 3."""
+    if config.color != "auto":
+        return {"rgb": 3, "grey": 1}[config.color]
+    for record in records[:: max(1, len(records) // IMAGES_FOR_COLOR)]:
+        try:
+            image = decode(Sample(record.image, PICTURE_FORMATS), channels=3, min_size=(64, 64))
+        except CallerError:
+            continue  # counted when all images are read
+        values = np.asarray(image)
+        if (values != values[..., :1]).any():
+            return 3
+    return 1
+
+
+def load_dataset(
+    config: TrainConfig, dataset: Dataset, preprocessing: Preprocessing, *, cache_dir: Path | None
+) -> LoadedDataset:
+    """Decode every image of a data set, the test split's too, so that faults show before training.
+
+    Raises:
+        DatasetError: more than `max_unreadable_fraction` of the images are unreadable, or a class has no readable
+            training image, or a split nothing that can be read.
+    """
+    records = [record for split in SPLITS for record in dataset.split(split)]
+    loaded = load_images(
+        [record.image for record in records],
+        preprocessing,
+        cache_dir=cache_dir,
+        workers=config.num_workers or len(os.sched_getaffinity(0)),
+        what="reading images",
+    )
+    faulty = set(loaded.unreadable)
+    names = [records[index].name for index in sorted(faulty)]
+    if len(faulty) > config.max_unreadable_fraction * len(records):
+        raise DatasetError(
+            f"{len(faulty)} of {len(records)} images cannot be read ({some_of(names)}), which is more than "
+            f"max_unreadable_fraction {config.max_unreadable_fraction:g}: remove or replace them"
+        )
+    if faulty:
+        logger.warning("%d of %d images cannot be read and are left out: %s", len(faulty), len(records), some_of(names))
+    rows, readable, unreadable, start = {}, {}, {}, 0
+    for split in SPLITS:
+        of_split = dataset.split(split)
+        kept = [index for index in range(len(of_split)) if start + index not in faulty]
+        rows[split] = np.asarray(kept, dtype=np.int64) + start
+        readable[split] = tuple(of_split[index] for index in kept)
+        unreadable[split] = tuple(of_split[i].name for i in range(len(of_split)) if start + i in faulty)
+        if of_split and not kept:
+            raise DatasetError(f"no image of the {split} split can be read: replace {some_of(unreadable[split])}")
+        start += len(of_split)
+    counts = Counter(record.label for record in readable["training"])
+    if unseen := [label for index, label in enumerate(dataset.labels) if not counts[index]]:
+        raise DatasetError(f"no training image of {some_of(unseen)} can be read: replace them or remove the class")
+    return LoadedDataset(replace(dataset, **readable), loaded.pixels, rows, unreadable)

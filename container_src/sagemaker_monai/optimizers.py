@@ -1,0 +1,76 @@
+"""How weights change: optimizer, learning rate by step, and their moving average."""
+
+import copy
+import math
+
+import torch
+from torch import nn
+
+from sagemaker_monai.config import TrainConfig
+
+
+def build_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
+    """Make the optimizer; biases and the scales of norms are not decayed (arXiv:1812.01187, section 3.1)."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [value for value in trained if value.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [value for value in trained if value.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=True
+        )
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+
+
+def learning_rate_factor(config: TrainConfig, step: int, *, steps: int, steps_per_epoch: int) -> float:
+    """What the learning rate is multiplied with at a step.
+
+    Args:
+        config: `schedule`, `warmup_epochs`.
+        step: from 0 over the whole training.
+        steps: of the whole training.
+        steps_per_epoch: to turn warmup_epochs into steps.
+
+    Returns:
+        Above 0 up to 1: a linear rise that ends at 1 on the last step of warm-up, then half a cosine
+        (arXiv:1608.03983) towards 0, or 1.
+    """
+    warmup = min(round(config.warmup_epochs * steps_per_epoch), steps // 2)
+    if step < warmup:
+        return (step + 1) / warmup
+    if config.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+class MovingAverage:
+    """A copy of a network whose weights follow the trained ones slowly.
+
+    Make it when the network is on its device: both sides are remembered by their storage.
+
+    Attributes:
+        network: the copy.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(False)
+        self._decay = decay
+        self._updates = 0
+        pairs = list(zip(self.network.state_dict().values(), network.state_dict().values(), strict=True))
+        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]  # BatchNorm's number of batches
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take one step towards the trained network.
+
+        The statistics of BatchNorm are averaged like weights: those of the last step belong to other weights. The
+        decay rises with (1 + n) / (10 + n), so that the random weights of the start are soon forgotten.
+        """
+        self._updates += 1
+        decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
+        averages, values = (list(side) for side in zip(*self._floats, strict=True))
+        torch._foreach_lerp_(averages, values, 1 - decay)
+        for average, value in self._counters:
+            average.copy_(value)

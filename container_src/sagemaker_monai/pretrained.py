@@ -1,0 +1,167 @@
+"""Weights to start from: a state dict from somewhere else, matched by name and shape and loaded as data only.
+
+Files come with other names for the same layers. `OTHER_NAMES` says how a name of ours reads elsewhere (torchvision,
+EfficientNet-PyTorch, the collection of pretrained models by R. Cadène, whose weights MONAI's own download uses), and
+wrappers around the network are recognised by what they put in front. What was used and what was not is reported,
+because weights that silently did not load look like a bad learning rate.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sagemaker_monai.errors import ConfigError
+
+SUFFIXES = (".pt", ".pth")
+NESTED_UNDER = ("state_dict", "model_state_dict", "model", "network", "net")
+WRAPPERS = ("module.", "model.", "network.", "net.", "backbone.", "encoder.", "_orig_mod.")
+SMALLEST_MATCH = 0.5  # share of the backbone's tensors; less is the weights of another network
+SHOWN_NAMES = 3
+
+# Pattern of our name -> the name elsewhere. Every row whose pattern occurs gives one more name to look for.
+OTHER_NAMES: tuple[tuple[tuple[str, str], ...], ...] = (
+    # DenseNet: torchvision has no `layers`; its published files also write `norm.1` for `norm1`.
+    ((r"(denselayer\d+)\.layers\.", r"\1."),),
+    ((r"(denselayer\d+)\.layers\.(norm|conv)(\d)\.", r"\1.\2.\3."),),
+    ((r"^class_layers\.out\.", "classifier."),),
+    # EfficientNet-PyTorch numbers all blocks without their stage.
+    ((r"^_blocks\.\d+\.(\d+)\.", r"_blocks.\1."),),
+    # SE-ResNet.
+    (
+        (r"(layer\d\.\d+\.conv\d)\.conv\.", r"\1."),
+        (r"(layer\d\.\d+)\.conv(\d)\.adn\.N\.", r"\1.bn\2."),
+        (r"\.se_layer\.fc\.0\.", ".se_module.fc1."),
+        (r"\.se_layer\.fc\.2\.", ".se_module.fc2."),
+        (r"\.project\.conv\.", ".downsample.0."),
+        (r"\.project\.adn\.N\.", ".downsample.1."),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class PretrainedReport:
+    """Names of tensors: ours that were `matched`, `missing` in the file or `mismatched` in shape, and the file's
+    `unexpected` ones."""
+
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    mismatched: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+    def summary(self) -> str:
+        """One line with the four numbers and some names."""
+        parts = [f"{len(self.matched)} tensors loaded"]
+        for name in ("missing", "mismatched", "unexpected"):
+            names = getattr(self, name)
+            if names:
+                more = ", ..." if len(names) > SHOWN_NAMES else ""
+                parts.append(f"{len(names)} {name} ({', '.join(names[:SHOWN_NAMES])}{more})")
+        return "; ".join(parts)
+
+
+def find_weights(folder: Path) -> Path:
+    """The one file of weights in a channel.
+
+    Raises:
+        ConfigError: there is none, or more than one.
+    """
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    if len(files) != 1:
+        raise ConfigError(
+            f"the channel pretrained must hold one file ending in {' or '.join(SUFFIXES)}, it has {len(files)}"
+        )
+    return files[0]
+
+
+def load_pretrained(network: nn.Module, file: Path, *, head: str) -> PretrainedReport:
+    """Copy weights from a file into a network.
+
+    Args:
+        network: changed in place, if the file fits.
+        file: a state dict, or a dictionary with one inside, as torch.save writes it; only tensors are read.
+        head: prefix of the last layer, which is left as it is when its shape differs.
+
+    Raises:
+        ConfigError: the file cannot be read as data, holds values that are not finite, or matches less than half of
+            the network below the head.
+    """
+    weights = _read(file)
+    own = network.state_dict()
+    found: dict[str, torch.Tensor] = {}
+    missing, mismatched, used = [], [], set()
+    for name, tensor in own.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        theirs = next((other for other in _names_elsewhere(name) if other in weights), None)
+        if theirs is None:
+            missing.append(name)
+            continue
+        used.add(theirs)
+        value = weights[theirs]
+        if value.shape != tensor.shape and value.numel() == tensor.numel():
+            value = value.reshape(tensor.shape) if value.squeeze().shape == tensor.squeeze().shape else value
+        if value.shape != tensor.shape:
+            mismatched.append(name)
+        elif not torch.isfinite(value).all():
+            raise ConfigError(f"the pretrained weights hold values that are not finite in {name}: use another file")
+        else:
+            found[name] = value
+    report = PretrainedReport(
+        matched=tuple(found),
+        missing=tuple(missing),
+        mismatched=tuple(mismatched),
+        unexpected=tuple(sorted(name for name in weights.keys() - used if not name.endswith("num_batches_tracked"))),
+    )
+    backbone = [name for name in own if not name.startswith(head) and not name.endswith("num_batches_tracked")]
+    fitting = sum(not name.startswith(head) for name in found)
+    if fitting < SMALLEST_MATCH * len(backbone):
+        raise ConfigError(
+            f"the pretrained weights are of another network: {fitting} of {len(backbone)} tensors below the last layer "
+            f"match ({report.summary()}); set network to theirs or leave the channel out"
+        )
+    network.load_state_dict({**own, **found})
+    return report
+
+
+def _read(file: Path) -> dict[str, torch.Tensor]:
+    """The state dict in a file, without what wrappers put in front of its names."""
+    try:
+        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for a broken or unsafe file; its text may quote the file
+        raise ConfigError(
+            f"the pretrained file {file.name} cannot be loaded as plain tensors ({type(error).__name__}): "
+            "save it with torch.save(network.state_dict(), ...)"
+        ) from error
+    while isinstance(content, Mapping) and (
+        inside := next((content[key] for key in NESTED_UNDER if isinstance(content.get(key), Mapping)), None)
+    ):
+        content = inside
+    tensors = (
+        {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
+        if isinstance(content, Mapping)
+        else {}
+    )
+    if not tensors:
+        raise ConfigError(f"the pretrained file {file.name} holds no state dict: save network.state_dict()")
+    return {_unwrapped(name): value for name, value in tensors.items()}
+
+
+def _unwrapped(name: str) -> str:
+    while wrapper := next((wrapper for wrapper in WRAPPERS if name.startswith(wrapper)), None):
+        name = name.removeprefix(wrapper)
+    return name
+
+
+def _names_elsewhere(name: str) -> Iterator[str]:
+    yield name
+    for rules in OTHER_NAMES:
+        other = name
+        for pattern, replacement in rules:
+            other = re.sub(pattern, replacement, other)
+        if other != name:
+            yield other

@@ -1,0 +1,110 @@
+"""What is done about rare classes: the loss of training, and the order in which images are drawn.
+
+Copying files is not among it. All losses are one formula,
+
+    weight[y] * (1 - p_y)**gamma * cross_entropy(logits + adjustment, smoothed y),
+
+averaged over the batch, of which each method of `IMBALANCE` sets one part. Validation uses none of this: its loss is
+the plain log loss of the probabilities that would be served (`metrics`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from sagemaker_monai.config import TrainConfig
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The three parts of the loss; `weights` and `adjustment` are float32 (K,)."""
+
+    weights: torch.Tensor
+    adjustment: torch.Tensor
+    gamma: float = 0.0
+
+
+def _plain(counts: torch.Tensor, config: TrainConfig) -> Terms:  # noqa: ARG001 - one signature for the whole table
+    return Terms(torch.ones_like(counts), torch.zeros_like(counts))
+
+
+def _class_weighted(counts: torch.Tensor, config: TrainConfig) -> Terms:  # noqa: ARG001
+    """Weights N / (K * n_k), as scikit-learn's "balanced": every class has the same sum, and their mean is 1."""
+    return Terms(counts.sum() / (len(counts) * counts), torch.zeros_like(counts))
+
+
+def _focal(counts: torch.Tensor, config: TrainConfig) -> Terms:
+    """Focal loss without alpha (arXiv:1708.02002, equation 4): images that are answered well count less."""
+    return Terms(torch.ones_like(counts), torch.zeros_like(counts), gamma=config.focal_gamma)
+
+
+def _logit_adjusted(counts: torch.Tensor, config: TrainConfig) -> Terms:
+    """Add tau * log prior to the logits in training only (arXiv:2007.07314, equation 10).
+
+    The plain logits, which are what serving uses, then estimate the posterior as if all classes were equally frequent.
+    """
+    prior = counts / counts.sum()
+    return Terms(torch.ones_like(counts), config.logit_adjustment_tau * prior.log())
+
+
+IMBALANCE: dict[str, Callable[[torch.Tensor, TrainConfig], Terms]] = {
+    "none": _plain,
+    "balanced_sampler": _plain,  # see `epoch_order`
+    "class_weighted": _class_weighted,
+    "focal": _focal,
+    "logit_adjusted": _logit_adjusted,
+}
+
+
+def build_loss(config: TrainConfig, class_counts: torch.Tensor, device: torch.device) -> Loss:
+    """Make the loss of training.
+
+    Args:
+        config: `imbalance` and its parameters, `label_smoothing`. With the focal loss, smoothing changes the target of
+            the cross-entropy and not the focal factor, which stays that of the true class.
+        class_counts: (K,), training images of each class, each at least 1.
+        device: where the logits will be.
+
+    Returns:
+        A function of logits (N, K) and classes (N,) that gives the mean loss as a float32 scalar.
+    """
+    terms = IMBALANCE[config.imbalance](class_counts.float(), config)
+    weights, adjustment = terms.weights.to(device), terms.adjustment.to(device)
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        adjusted = logits.float() + adjustment
+        losses = functional.cross_entropy(adjusted, targets, reduction="none", label_smoothing=config.label_smoothing)
+        if terms.gamma:
+            log_true = functional.log_softmax(adjusted, dim=1).gather(1, targets[:, None])[:, 0]
+            # 1 - p through expm1: where p is next to 1, the subtraction would leave nothing to differentiate.
+            losses = losses * (-torch.expm1(log_true)).clamp_min(1e-12) ** terms.gamma
+        # Divided by N and not by the sum of weights in the batch, which would give a rare class its weight back
+        # whenever it is alone in the batch.
+        return (losses * weights[targets]).mean()
+
+    return loss
+
+
+def epoch_order(config: TrainConfig, targets: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Draw the training images of one epoch.
+
+    Args:
+        config: `imbalance`.
+        targets: (N,), class of each training image.
+        generator: on the CPU.
+
+    Returns:
+        N indices: every image once in random order, or, with the balanced sampler, drawn with replacement so that
+        every class is equally likely.
+    """
+    if config.imbalance != "balanced_sampler":
+        return torch.randperm(len(targets), generator=generator)
+    chance = 1.0 / torch.bincount(targets).double()[targets]
+    # torch.multinomial takes 2**24 categories at most; searching the cumulated chances has no limit.
+    edges = (chance / chance.sum()).cumsum(0)
+    drawn = torch.rand(len(targets), generator=generator, dtype=torch.float64)
+    return torch.searchsorted(edges, drawn, right=True).clamp_max(len(targets) - 1)

@@ -1,0 +1,204 @@
+"""How good a classifier is: scores of one set of answers, and a report with intervals.
+
+Everything is computed from (N, K) probabilities and (N,) classes, with one weight per image: 1 for the scores
+themselves, and how often its group was drawn for the bootstrap. A class that does not occur has no sensitivity, one
+that is everywhere or nowhere has no AUC: those are None, are left out of the macro averages, and the report names them.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sagemaker_monai.errors import DatasetError
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+CHUNK_VALUES = 20_000_000  # float64 values of a bootstrap's weights in memory at once: 160 MB
+SMALLEST_PROBABILITY = 1e-15  # in the log loss, as scikit-learn did; one sure mistake must not make it infinite
+
+
+def score(probabilities: Floats, targets: Integers, labels: Sequence[str]) -> dict[str, Any]:
+    """Score answers.
+
+    Args:
+        probabilities: (N, K), rows sum to 1; the predicted class is the first with the largest.
+        targets: (N,), true classes from 0.
+        labels: K class names.
+
+    Returns:
+        `loss` (log loss, natural), `accuracy`, `balanced_accuracy` (mean sensitivity), `auc` (mean one-versus-rest),
+        `sensitivity` by class name, and `confusion_matrix` (K x K counts, rows true, columns predicted).
+
+    Raises:
+        DatasetError: there is nothing to score.
+    """
+    if len(targets) == 0:
+        raise DatasetError("there is no image to score: give the split at least one")
+    matrix = _confusion_matrices(probabilities, targets, np.ones((1, len(targets))))
+    rates = _rates(matrix)
+    aucs = _aucs(probabilities, targets, np.ones((1, len(targets))))
+    true = np.clip(probabilities[np.arange(len(targets)), targets], SMALLEST_PROBABILITY, 1.0)
+    return {
+        "loss": float(-np.log(true).mean()),
+        "accuracy": float(rates["accuracy"][0]),
+        "balanced_accuracy": _number(_mean(rates["sensitivity"])[0]),
+        "auc": _number(_mean(aucs)[0]),
+        "sensitivity": {label: _number(value) for label, value in zip(labels, rates["sensitivity"][0], strict=True)},
+        "confusion_matrix": matrix[0].astype(int).tolist(),
+    }
+
+
+def report(
+    probabilities: Floats,
+    targets: Integers,
+    groups: Sequence[str],
+    labels: Sequence[str],
+    *,
+    seed: int,
+    resamples: int = 1000,
+) -> dict[str, Any]:
+    """Score answers for people: everything of `score`, each class by itself, and 95 % intervals.
+
+    The intervals are percentiles of a bootstrap that draws whole groups (lesions, patients) with replacement, because
+    images of one group are not independent. A resample in which a score is undefined is left out of its interval.
+
+    Args:
+        probabilities: (N, K), rows sum to 1.
+        targets: (N,), true classes from 0.
+        groups: N names.
+        labels: K class names.
+        seed: of the resampling.
+        resamples: how many.
+
+    Returns:
+        What goes into metrics.json; None where a number does not exist.
+
+    Raises:
+        DatasetError: there is nothing to score.
+
+    Source: Davison and Hinkley, Bootstrap Methods and their Application (1997), 3.8; Field and Welsh, Bootstrapping
+    clustered data, J. R. Statist. Soc. B 69 (2007), 369-390.
+    """
+    scores = score(probabilities, targets, labels)
+    once = np.ones((1, len(targets)))
+    rates = _rates(_confusion_matrices(probabilities, targets, once))
+    rates["auc"] = _aucs(probabilities, targets, once)
+    drawn = _bootstrap(probabilities, targets, groups, seed=seed, resamples=resamples)
+    per_class = {
+        label: {
+            "images": int((targets == index).sum()),
+            **{name: _number(rates[name][0, index]) for name in PER_CLASS},
+            "intervals_95": {name: _interval(drawn[name][:, index]) for name in PER_CLASS},
+        }
+        for index, label in enumerate(labels)
+    }
+    return {
+        "images": len(targets),
+        "groups": len(set(groups)),
+        **{name: scores[name] for name in ("loss", "accuracy", "balanced_accuracy", "auc")},
+        "intervals_95": {
+            "accuracy": _interval(drawn["accuracy"]),
+            "balanced_accuracy": _interval(_mean(drawn["sensitivity"])),
+            "auc": _interval(_mean(drawn["auc"])),
+        },
+        "labels": list(labels),
+        "confusion_matrix": scores["confusion_matrix"],
+        "per_class": per_class,
+        "classes_without_auc": [label for label, row in per_class.items() if row["auc"] is None],
+        "bootstrap": {"resamples": resamples, "unit": "group", "interval": "percentile", "seed": seed},
+    }
+
+
+PER_CLASS = ("sensitivity", "specificity", "precision", "f1", "auc")
+
+
+def _confusion_matrices(probabilities: Floats, targets: Integers, weights: Floats) -> Floats:
+    """(R, K, K) sums of the weights (R, N); rows true, columns predicted."""
+    classes = probabilities.shape[1]
+    cell = targets * classes + probabilities.argmax(axis=1)
+    cells = np.zeros((len(targets), classes * classes))
+    cells[np.arange(len(targets)), cell] = 1.0
+    return (weights @ cells).reshape(-1, classes, classes)
+
+
+def _rates(matrices: Floats) -> dict[str, Floats]:
+    """Rates of confusion matrices (R, K, K): accuracy (R,), the others (R, K), NaN for 0 / 0."""
+    hits = np.diagonal(matrices, axis1=1, axis2=2)
+    true, predicted = matrices.sum(axis=2), matrices.sum(axis=1)
+    total = matrices.sum(axis=(1, 2))
+    negatives = total[:, None] - true
+    return {
+        "accuracy": hits.sum(axis=1) / total,
+        "sensitivity": _divide(hits, true),
+        "specificity": _divide(negatives - (predicted - hits), negatives),
+        "precision": _divide(hits, predicted),
+        "f1": _divide(2 * hits, true + predicted),
+    }
+
+
+def _aucs(probabilities: Floats, targets: Integers, weights: Floats) -> Floats:
+    """One-versus-rest areas under the ROC curve, (R, K), NaN where a class has no image or no other image.
+
+    The area is the Mann-Whitney statistic: the chance that an image of the class has a higher probability than one
+    of the others, where a tie counts half.
+    """
+    areas = np.full((len(weights), probabilities.shape[1]), np.nan)
+    for index in range(probabilities.shape[1]):
+        order = np.argsort(probabilities[:, index], kind="stable")
+        ranked = probabilities[order, index]
+        is_class = targets[order] == index
+        negatives = np.where(is_class, 0.0, weights[:, order])  # (R, N), by rising probability
+        up_to = np.concatenate([np.zeros((len(weights), 1)), np.cumsum(negatives, axis=1)], axis=1)
+        positions = np.flatnonzero(is_class)
+        below = up_to[:, np.searchsorted(ranked, ranked[positions], side="left")]
+        below_or_equal = up_to[:, np.searchsorted(ranked, ranked[positions], side="right")]
+        positives = weights[:, order[positions]]
+        wins = (positives * (below + below_or_equal) / 2).sum(axis=1)
+        areas[:, index] = _divide(wins, positives.sum(axis=1) * up_to[:, -1])
+    return areas
+
+
+def _bootstrap(
+    probabilities: Floats, targets: Integers, groups: Sequence[str], *, seed: int, resamples: int
+) -> dict[str, Floats]:
+    """The rates and areas of every resample, resamples along the first axis."""
+    parts: dict[str, list[Floats]] = {}
+    for weights in _group_draws(groups, seed=seed, resamples=resamples):
+        rates = _rates(_confusion_matrices(probabilities, targets, weights))
+        for name, values in {**rates, "auc": _aucs(probabilities, targets, weights)}.items():
+            parts.setdefault(name, []).append(values)
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def _group_draws(groups: Sequence[str], *, seed: int, resamples: int) -> Iterator[Floats]:
+    """How often each image is in each resample, (R, N), as many resamples at a time as fit in memory."""
+    names, group_of_image = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    generator = np.random.default_rng(seed)
+    size = max(1, CHUNK_VALUES // len(groups))
+    for start in range(0, resamples, size):
+        rows = min(size, resamples - start)
+        draws = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=rows)
+        yield draws[:, group_of_image].astype(np.float64)
+
+
+def _divide(above: Floats, below: Floats) -> Floats:
+    return np.divide(above, below, out=np.full_like(above, np.nan, dtype=np.float64), where=below > 0)
+
+
+def _mean(values: Floats) -> Floats:
+    """Mean over the last axis of what exists, NaN where nothing does."""
+    exists = ~np.isnan(values)
+    return _divide(np.where(exists, values, 0.0).sum(axis=-1), exists.sum(axis=-1).astype(np.float64))
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _interval(values: Floats) -> list[float] | None:
+    """2.5 and 97.5 percentile of what exists."""
+    values = values[~np.isnan(values)]
+    return [float(limit) for limit in np.percentile(values, [2.5, 97.5])] if len(values) else None
