@@ -58,7 +58,7 @@ class ServeConfig:
         """Parse the environment; an empty variable counts as unset.
 
         Args:
-            env: usually os.environ.
+            env: usually that of this process.
 
         Raises:
             ConfigError: a value is wrong; the message names the variable, the value and what is allowed.

@@ -19,7 +19,15 @@ from aiohttp.http_writer import StreamWriter
 from aiohttp.web_protocol import RequestHandler
 
 from sagemaker_monai.errors import CallerError, MalformedRequest, PayloadTooLarge, UnsupportedMediaType, error_body
-from sagemaker_monai.serving.back_end import BackEnd, Overloaded, Request, Response, Unavailable
+from sagemaker_monai.serving.back_end import (
+    BackEnd,
+    Overloaded,
+    Request,
+    Response,
+    Timeout,
+    Unavailable,
+    WorkerDied,
+)
 from sagemaker_monai.serving.config import ServeConfig
 
 logger = logging.getLogger(__name__)
@@ -50,6 +58,13 @@ class RequestTimeout(CallerError):  # noqa: N818
     """The client sends too slowly."""
 
     status = 408
+
+
+# What a caller can meet besides the handler's own errors: code, HTTP status, meaning.
+GATEWAY_ERRORS: dict[str, tuple[int, str]] = {
+    kind.__name__: (kind.status, (kind.__doc__ or "").strip())
+    for kind in (NotFound, MethodNotAllowed, RequestTimeout, Overloaded, Unavailable, Timeout, WorkerDied)
+} | {"InternalError": (500, "A fault of the server; the log has the details.")}
 
 
 class Gateway:

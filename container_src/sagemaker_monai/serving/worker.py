@@ -7,6 +7,7 @@ an object with `respond(requests) -> responses`, one for each and never an excep
 """
 
 import argparse
+import contextlib
 import ctypes
 import importlib
 import logging
@@ -41,13 +42,15 @@ def die_with_parent(parent: int) -> None:
 
 
 def serve_socket(connection: socket.socket, handler: RequestHandler) -> None:
-    """Answer messages until the other side closes.
+    """Say that the model is loaded, then answer messages until the other side closes.
 
     Args:
         connection: a stream socket; each message holds requests, the answer holds as many responses.
         handler: the loaded model.
     """
-    with connection.makefile("rb") as stream:
+    # A supervisor that no longer listens has given up on this process.
+    with connection.makefile("rb") as stream, contextlib.suppress(ConnectionError):
+        _send(connection, {"ready": True})
         while (message := read_message(stream)) is not None:
             header, bodies = message
             requests = [Request(body, **fields) for body, fields in zip(bodies, header["requests"], strict=True)]
@@ -86,7 +89,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.debug("the model cannot be loaded", exc_info=True)
         _send(connection, {"failed": failure_line(error)})
         return 1
-    _send(connection, {"ready": True})
     serve_socket(connection, handler)
     return 0
 

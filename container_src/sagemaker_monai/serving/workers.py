@@ -45,6 +45,10 @@ class _ProcessEnded(Exception):  # noqa: N818 - an event more than an error
     """A worker ended or was ended; the text says how."""
 
 
+class _NotRead(_ProcessEnded):
+    """It ended before it had read the whole request, which therefore is not the cause and can be asked again."""
+
+
 class _Worker:
     """One process and its socket."""
 
@@ -85,6 +89,7 @@ class _Worker:
         """Let the process answer a batch.
 
         Raises:
+            _NotRead: it ended before it had read the batch.
             _ProcessEnded: it ended before its answer.
             TimeoutError: no answer in time; the process must be ended.
         """
@@ -94,7 +99,9 @@ class _Worker:
                 self._writer.writelines(encode_message({"requests": fields}, [request.body for request in requests]))
                 await self._writer.drain()
                 header, bodies = await receive_message(self._reader)
-        except (EOFError, ConnectionError) as error:
+        except ConnectionError as error:  # the kernel says so where unread bytes were thrown away
+            raise _NotRead(await self.how_it_ended()) from error
+        except EOFError as error:
             raise _ProcessEnded(await self.how_it_ended()) from error
         return [Response(body=body, **fields) for body, fields in zip(bodies, header["responses"], strict=True)]
 
@@ -108,13 +115,15 @@ class _Worker:
     async def end(self, *, grace_s: float) -> None:
         """Close the socket, which ends an idle process, and kill what is left after `grace_s` with all its children."""
         self._writer.close()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self.exit), grace_s)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # its own session, see `launch`
-        await self.exit
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self.exit), grace_s)
+        finally:  # also when cancelled
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)  # its own session, see `launch`
+            await self.exit
+            with contextlib.suppress(OSError):
+                await self._writer.wait_closed()
 
 
 class WorkerPool:
@@ -184,7 +193,7 @@ class WorkerPool:
         failures = 0
         alone: list[_Job] = []
         while True:
-            worker = await _Worker.launch(self._command, self._env)
+            worker = await self._launch()
             grace_s = EXIT_GRACE_S
             try:
                 await self._prepare(worker)
@@ -211,6 +220,15 @@ class WorkerPool:
                 await worker.end(grace_s=grace_s)
             await asyncio.sleep(min(MAX_DELAY_S, 2.0 ** (failures - 1)) if failures else 0.0)
 
+    async def _launch(self) -> _Worker:
+        """Start a process; when cancelled meanwhile, it is ended and not forgotten."""
+        launch = asyncio.ensure_future(_Worker.launch(self._command, self._env))
+        try:
+            return await asyncio.shield(launch)
+        except asyncio.CancelledError:
+            await (await launch).end(grace_s=0.0)
+            raise
+
     async def _prepare(self, worker: _Worker) -> None:
         """Wait for the model and for a sound answer to the warm-up; StartError if there is none."""
         try:
@@ -233,6 +251,10 @@ class WorkerPool:
                 for job in jobs:
                     job.fail(Timeout(f"no answer within {self._config.timeout_s:g} s"))
                 raise TimeoutError("no answer in time") from error
+            except _NotRead:
+                for job in jobs:
+                    self._waiting.put_nowait(job)
+                raise
             except _ProcessEnded:
                 if len(jobs) > 1:
                     alone.extend(jobs)
@@ -253,7 +275,7 @@ class WorkerPool:
                 if not arrival.done():
                     arrival.cancel()
             if not arrival.done() or worker.exit.done():
-                # Not sent yet, so it cannot be the cause: another worker, or the next process, answers it.
+                # Not sent yet: another worker, or the next process, answers it.
                 with contextlib.suppress(asyncio.CancelledError):
                     self._waiting.put_nowait(await arrival)
                 raise _ProcessEnded(await worker.how_it_ended())

@@ -1,0 +1,394 @@
+import asyncio
+import dataclasses
+import json
+import logging
+import socket
+
+import pytest
+
+from sagemaker_monai.serving import gateway as module
+from sagemaker_monai.serving.back_end import Overloaded, Response, Timeout, WorkerDied
+from sagemaker_monai.serving.config import ServeConfig
+from sagemaker_monai.serving.gateway import GATEWAY_ERRORS, Gateway
+
+CONFIG = dataclasses.replace(ServeConfig.from_env({}), max_payload_mb=1, workers=3)
+MIB = 1024 * 1024
+
+
+class FakeBackEnd:
+    """Answers with what it was asked, or raises what it was told to."""
+
+    def __init__(self):
+        self.requests = []
+        self.alive = True
+        self.error = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def answer(self, request):
+        self.requests.append(request)
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        return Response(200, "text/plain", b"%d bytes" % len(request.body))
+
+    def is_alive(self):
+        return self.alive
+
+
+class Client:
+    """A client that sends exactly the bytes that it is given."""
+
+    def __init__(self, port):
+        self.port = port
+
+    async def connect(self):
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+        return self
+
+    async def send(self, *pieces):
+        for piece in pieces:
+            self.writer.write(piece)
+            await self.writer.drain()
+
+    async def response(self):
+        """Status, headers in lower case, body."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        status_line, *lines = head.decode().strip().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        body = await self.reader.readexactly(int(headers.get("content-length", 0)))
+        return int(status_line.split()[1]), headers, body
+
+    async def is_closed(self):
+        return await asyncio.wait_for(self.reader.read(), 5) == b""
+
+    def close(self):
+        self.writer.close()
+
+
+def run(scenario, config=CONFIG):
+    """Run `scenario(port, back_end, gateway)` against an open gateway."""
+
+    async def main():
+        back_end = FakeBackEnd()
+        gateway = Gateway(config, back_end)
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            await gateway.open(listener)
+            try:
+                return await scenario(listener.getsockname()[1], back_end, gateway)
+            finally:
+                await gateway.close()
+
+    return asyncio.run(main())
+
+
+def head(method="POST", path="/invocations", **headers):
+    headers = {"Host": "test", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def post(body, content_type="text/plain", **headers):
+    return head(Content_Type=content_type, Content_Length=str(len(body)), **headers) + body
+
+
+def ask(*pieces, config=CONFIG, prepare=lambda back_end: None):
+    """Send bytes on a connection of their own; status, headers, body and the back end."""
+
+    async def scenario(port, back_end, gateway):
+        prepare(back_end)
+        client = await Client(port).connect()
+        await client.send(*pieces)
+        response = await client.response()
+        client.close()
+        return *response, back_end
+
+    return run(scenario, config)
+
+
+def code_of(body):
+    error = json.loads(body)["error"]
+    assert set(error) == {"code", "message"}
+    return error["code"]
+
+
+def test_body_and_headers_reach_the_back_end_unchanged():
+    status, headers, body, back_end = ask(post(b"\x00abc", "image/x; a=b", Accept="text/csv"))
+
+    assert (status, headers["content-type"], body) == (200, "text/plain", b"4 bytes")
+    [request] = back_end.requests
+    assert (request.body, request.content_type, request.accept) == (b"\x00abc", "image/x; a=b", "text/csv")
+
+
+def test_a_chunked_body_is_joined():
+    chunks = [b"3\r\nabc\r\n", b"2\r\nde\r\n", b"0\r\n\r\n"]
+
+    status, _, body, back_end = ask(head(Content_Type="a/b", Transfer_Encoding="chunked"), *chunks)
+
+    assert (status, body, back_end.requests[0].body) == (200, b"5 bytes", b"abcde")
+
+
+def test_a_client_that_expects_100_continue_gets_it_before_it_sends():
+    async def scenario(port, back_end, gateway):
+        client = await Client(port).connect()
+        await client.send(head(Content_Type="a/b", Content_Length="3", Expect="100-continue"))
+        interim = await asyncio.wait_for(client.reader.readuntil(b"\r\n\r\n"), 5)
+        await client.send(b"abc")
+        response = await client.response()
+        client.close()
+        return interim, response
+
+    interim, (status, _, body) = run(scenario)
+
+    assert interim == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert (status, body) == (200, b"3 bytes")
+
+
+def test_a_client_that_expects_100_continue_is_refused_before_it_sends_too_much():
+    status, _, body, _ = ask(head(Content_Type="a/b", Content_Length=str(2 * MIB), Expect="100-continue"))
+
+    assert (status, code_of(body)) == (413, "PayloadTooLarge")
+
+
+def test_ping_says_whether_a_worker_lives():
+    assert ask(head("GET", "/ping"))[0] == 200
+
+    status, headers, body, _ = ask(head("GET", "/ping"), prepare=lambda back_end: setattr(back_end, "alive", False))
+    assert (status, code_of(body), headers["retry-after"]) == (503, "Unavailable", "1")
+
+
+def test_ping_answers_while_every_worker_is_busy():
+    async def scenario(port, back_end, gateway):
+        back_end.gate.clear()
+        clients = [await Client(port).connect() for _ in range(20)]
+        for client in clients:
+            await client.send(post(b"abc"))
+        pinging = await Client(port).connect()
+        await pinging.send(head("GET", "/ping"))
+        status, _, _ = await asyncio.wait_for(pinging.response(), 2)
+        back_end.gate.set()
+        statuses = [(await client.response())[0] for client in clients]
+        for client in (*clients, pinging):
+            client.close()
+        return status, statuses
+
+    assert run(scenario) == (200, [200] * 20)
+
+
+def test_execution_parameters_are_those_of_the_configuration():
+    _, _, body, _ = ask(head("GET", "/execution-parameters"))
+
+    assert json.loads(body) == {"MaxConcurrentTransforms": 3, "BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": 1}
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "code"),
+    [
+        (head("GET", "/models"), 404, "NotFound"),
+        (head("GET", "/"), 404, "NotFound"),
+        (head("GET", "/ping/../invocations"), 404, "NotFound"),
+        (head("POST", "/ping", Content_Length="0"), 405, "MethodNotAllowed"),
+        (head("GET", "/invocations"), 405, "MethodNotAllowed"),
+        (head("DELETE", "/invocations"), 405, "MethodNotAllowed"),
+        (head("OPTIONS", "*"), 404, "NotFound"),
+        (post(b""), 400, "MalformedRequest"),
+        (head(Content_Length="3") + b"abc", 415, "UnsupportedMediaType"),
+        (post(b"abc", Content_Encoding="gzip"), 415, "UnsupportedMediaType"),
+        (head(Content_Type="a/b", Content_Length=str(MIB + 1)), 413, "PayloadTooLarge"),
+        (b"NOT HTTP AT ALL /secret\r\n\r\n", 400, "MalformedRequest"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, "MalformedRequest"),
+        (b"GET /ping HTTP/1.1\r\nHost: a\r\nBad Header: x\r\n\r\n", 400, "MalformedRequest"),
+        (b"GET /ping HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 20_000 + b"\r\n\r\n", 400, "MalformedRequest"),
+        (head(Content_Type="a/b", Content_Length="-1"), 400, "MalformedRequest"),
+        (head(Content_Type="a/b", Content_Length="3", Transfer_Encoding="chunked"), 400, "MalformedRequest"),
+        (head(Content_Type="a/b", Transfer_Encoding="chunked") + b"zz\r\nabc\r\n", 400, "MalformedRequest"),
+    ],
+)
+def test_a_refusal_is_small_json_that_tells_nothing_else(request_bytes, status, code):
+    answered, headers, body, back_end = ask(request_bytes)
+
+    assert (answered, code_of(body)) == (status, code)
+    assert headers["content-type"] == "application/json"
+    assert len(body) < 300
+    assert b"secret" not in body
+    assert b"Traceback" not in body
+    assert back_end.requests == []
+
+
+def test_a_wrong_method_names_the_right_one():
+    assert ask(head("GET", "/invocations"))[1]["allow"] == "POST"
+    assert ask(head("POST", "/ping"))[1]["allow"] == "GET"
+
+
+def test_no_library_version_is_told():
+    for request in (head("GET", "/ping"), head("GET", "/nope"), b"NOT HTTP\r\n\r\n", post(b"abc")):
+        assert ask(request)[1]["server"] == "sagemaker-monai"
+
+
+def test_a_chunked_body_over_the_limit_is_refused_and_the_client_reads_why():
+    chunk = b"40000\r\n" + b"x" * 0x40000 + b"\r\n"  # a quarter of a MiB
+
+    status, _, body, back_end = ask(head(Content_Type="a/b", Transfer_Encoding="chunked"), *[chunk] * 5, b"0\r\n\r\n")
+
+    assert (status, code_of(body)) == (413, "PayloadTooLarge")
+    assert back_end.requests == []
+
+
+def test_a_body_of_exactly_the_limit_is_taken():
+    assert ask(post(b"x" * MIB))[2] == b"%d bytes" % MIB
+
+
+def test_a_refused_body_does_not_spoil_the_connection():
+    async def scenario(port, back_end, gateway):
+        client = await Client(port).connect()
+        await client.send(post(b"x" * (MIB + 1)), post(b"abc"))
+        answers = [await client.response(), await client.response()]
+        client.close()
+        return [(status, body[:9]) for status, _, body in answers]
+
+    assert run(scenario) == [(413, b'{"error":'), (200, b"3 bytes")]
+
+
+def test_bodies_in_memory_are_limited_all_together(monkeypatch):
+    monkeypatch.setattr(module, "MIN_HELD_BYTES", 0)  # then twice the largest body
+
+    async def scenario(port, back_end, gateway):
+        back_end.gate.clear()
+        clients = [await Client(port).connect() for _ in range(3)]
+        for client in clients[:2]:
+            await client.send(post(b"x" * MIB))
+        while len(back_end.requests) < 2:
+            await asyncio.sleep(0.01)
+        await clients[2].send(post(b"x"))
+        third = await clients[2].response()
+        back_end.gate.set()
+        others = [(await client.response())[0] for client in clients[:2]]
+        await clients[2].send(post(b"x" * 100))
+        again = await clients[2].response()
+        for client in clients:
+            client.close()
+        return third, others, again[0]
+
+    (status, headers, body), others, again = run(scenario)
+
+    assert (status, code_of(body), headers["retry-after"]) == (503, "Overloaded", "1")
+    assert (others, again) == ([200, 200], 200)
+
+
+@pytest.mark.parametrize(("error", "status"), [(Overloaded("x"), 503), (Timeout("x"), 504), (WorkerDied("x"), 500)])
+def test_what_the_back_end_raises_becomes_its_status_and_code(error, status):
+    answered, headers, body, _ = ask(post(b"abc"), prepare=lambda back_end: setattr(back_end, "error", error))
+
+    assert (answered, code_of(body)) == (status, type(error).__name__)
+    assert GATEWAY_ERRORS[type(error).__name__][0] == status
+    assert ("retry-after" in headers) == isinstance(error, Overloaded)
+
+
+def test_a_fault_of_ours_is_a_500_without_details(caplog):
+    fault = ValueError("secret")
+
+    status, _, body, _ = ask(post(b"abc"), prepare=lambda back_end: setattr(back_end, "error", fault))
+
+    assert (status, code_of(body)) == (500, "InternalError")
+    assert b"secret" not in body
+    assert "secret" in caplog.text
+
+
+def test_a_slow_body_is_ended_with_408(monkeypatch):
+    monkeypatch.setattr(module, "BODY_PAUSE_S", 0.1)
+
+    status, _, body, _ = ask(head(Content_Type="a/b", Content_Length="10") + b"abc")
+
+    assert (status, code_of(body)) == (408, "RequestTimeout")
+
+
+def test_a_connection_that_never_sends_a_request_is_closed(monkeypatch):
+    monkeypatch.setattr(module, "HEADER_TIMEOUT_S", 0.2)
+
+    async def scenario(port, back_end, gateway):
+        silent, slow = await Client(port).connect(), await Client(port).connect()
+        await slow.send(b"GET /ping HTTP/1.1\r\nHost:")
+        closed = await silent.is_closed(), await slow.is_closed()
+        silent.close()
+        slow.close()
+        return closed
+
+    assert run(scenario) == (True, True)
+
+
+def test_a_client_that_leaves_inside_its_body_harms_nobody():
+    async def scenario(port, back_end, gateway):
+        leaving = await Client(port).connect()
+        await leaving.send(head(Content_Type="a/b", Content_Length="10") + b"abc")
+        await asyncio.sleep(0.05)
+        leaving.close()
+        client = await Client(port).connect()
+        await client.send(post(b"abc"))
+        response = await client.response()
+        client.close()
+        await asyncio.wait_for(gateway.drain(5), 2)  # nothing of the other is left in flight
+        return response[0], [request.body for request in back_end.requests]
+
+    assert run(scenario) == (200, [b"abc"])
+
+
+def test_draining_finishes_what_is_in_flight_and_refuses_the_rest():
+    async def scenario(port, back_end, gateway):
+        back_end.gate.clear()
+        first = await Client(port).connect()
+        await first.send(post(b"abc"))
+        while not back_end.requests:
+            await asyncio.sleep(0.01)
+        draining = asyncio.create_task(gateway.drain(10))
+        await asyncio.sleep(0)
+        late = await Client(port).connect()
+        await late.send(post(b"late"))
+        refused = await late.response()
+        pinging = await Client(port).connect()
+        await pinging.send(head("GET", "/ping"))
+        ping = await pinging.response()
+        assert not draining.done()
+        back_end.gate.set()
+        await draining
+        answered = await first.response()
+        for client in (first, late, pinging):
+            client.close()
+        return refused, ping, answered
+
+    refused, ping, answered = run(scenario)
+
+    assert (refused[0], code_of(refused[2]), refused[1]["connection"]) == (503, "Unavailable", "close")
+    assert ping[0] == 503
+    assert answered[0] == 200
+
+
+def test_draining_ends_in_time_whatever_is_in_flight():
+    async def scenario(port, back_end, gateway):
+        back_end.gate.clear()
+        client = await Client(port).connect()
+        await client.send(post(b"abc"))
+        while not back_end.requests:
+            await asyncio.sleep(0.01)
+        await asyncio.wait_for(gateway.drain(0.1), 5)
+        back_end.gate.set()
+        client.close()
+
+    run(scenario)
+
+
+def test_the_log_has_a_line_a_request_and_nothing_of_its_content(caplog):
+    caplog.set_level(logging.INFO, "sagemaker_monai")
+
+    ask(post(b"private", X_Amzn_SageMaker_Custom_Attributes="private", Accept="private/private"))
+    ask(head("GET", "/private?private=private"))
+
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.split()[:2] for line in lines] == [["/invocations", "200"], ["other", "404"]]
+    assert "private" not in caplog.text
+
+
+def test_a_content_type_that_is_not_ascii_is_passed_on_as_question_marks():
+    _, _, _, back_end = ask(head(Content_Type="image/\N{LATIN SMALL LETTER E WITH ACUTE}", Content_Length="1") + b"x")
+
+    assert back_end.requests[0].content_type.encode("ascii").startswith(b"image/?")

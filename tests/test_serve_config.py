@@ -1,0 +1,127 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.serving.config import VARIABLES, ServeConfig, usable_cpus, visible_gpus
+
+SOURCE = Path(__file__).resolve().parent.parent / "container_src/sagemaker_monai/serving/config.py"
+
+
+def test_the_defaults_are_those_of_a_sagemaker_endpoint():
+    config = ServeConfig.from_env({})
+
+    assert config.model_dir == Path("/opt/ml/model")
+    assert (config.port, config.timeout_s, config.max_payload_mb, config.back_end) == (8080, 60.0, 100, "workers")
+    assert not config.allow_bundle_code
+    assert config.workers == usable_cpus() or visible_gpus({})
+
+
+def test_an_empty_variable_counts_as_unset():
+    assert ServeConfig.from_env({"SAGEMAKER_BIND_TO_PORT": " ", "MODEL_SERVER": ""}) == ServeConfig.from_env({})
+
+
+@pytest.mark.parametrize(
+    ("env", "seconds"),
+    [
+        ({"SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": "7"}, 7),
+        ({"SAGEMAKER_MODEL_SERVER_TIMEOUT": "2"}, 120),
+        ({"SAGEMAKER_MODEL_SERVER_TIMEOUT": "2", "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": "7"}, 7),
+    ],
+)
+def test_the_older_timeout_is_in_minutes_and_gives_way_to_the_one_in_seconds(env, seconds):
+    assert ServeConfig.from_env(env).timeout_s == seconds
+
+
+def test_the_places_of_the_artifact():
+    assert ServeConfig.from_env({"SAGEMAKER_BASE_DIR": "/data/ml"}).model_dir == Path("/data/ml/model")
+    both = {"SAGEMAKER_BASE_DIR": "/data/ml", "SM_MODEL_DIR": "/elsewhere"}
+    assert ServeConfig.from_env(both).model_dir == Path("/elsewhere")
+
+
+def test_the_safe_port_range_includes_both_ends():
+    assert list(ServeConfig.from_env({"SAGEMAKER_SAFE_PORT_RANGE": "21000-21002"}).inner_ports) == [21000, 21001, 21002]
+
+
+def test_the_log_level_may_be_pythons_number():
+    assert ServeConfig.from_env({"SAGEMAKER_CONTAINER_LOG_LEVEL": "40"}).log_level == "ERROR"
+    assert ServeConfig.from_env({"SAGEMAKER_CONTAINER_LOG_LEVEL": "debug"}).log_level == "DEBUG"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SAGEMAKER_BIND_TO_PORT", "http"),
+        ("SAGEMAKER_BIND_TO_PORT", "65536"),
+        ("SAGEMAKER_BIND_TO_PORT", "0"),
+        ("SAGEMAKER_MODEL_SERVER_WORKERS", "0"),
+        ("SAGEMAKER_MODEL_SERVER_WORKERS", "-1"),
+        ("SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", "1.5"),
+        ("SAGEMAKER_MODEL_SERVER_TIMEOUT", "x"),
+        ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "1e9"),
+        ("SAGEMAKER_SAFE_PORT_RANGE", "21002-21000"),
+        ("SAGEMAKER_SAFE_PORT_RANGE", "21000"),
+        ("SAGEMAKER_CONTAINER_LOG_LEVEL", "loud"),
+        ("SAGEMAKER_CONTAINER_LOG_LEVEL", "41"),
+        ("SAGEMAKER_STARTUP_TIMEOUT", "soon"),
+        ("MODEL_SERVER", "torchserve"),
+        ("ALLOW_BUNDLE_CODE", "yes"),
+        ("MAX_BATCH_SIZE", "0"),
+        ("OMP_NUM_THREADS", "many"),
+        ("SAGEMAKER_MULTI_MODEL", "true"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_name_and_value(name, value):
+    with pytest.raises(ConfigError, match=name) as refusal:
+        ServeConfig.from_env({name: value})
+
+    assert value in str(refusal.value).lower() or value.upper() in str(refusal.value) or value == "41"
+
+
+def test_threads_and_workers_share_the_cpus():
+    one = ServeConfig.from_env({"SAGEMAKER_MODEL_SERVER_WORKERS": "1"})
+    many = ServeConfig.from_env({"SAGEMAKER_MODEL_SERVER_WORKERS": "300"})
+
+    assert (one.threads, many.threads) == (usable_cpus(), 1)
+
+
+@pytest.mark.parametrize(
+    ("files", "most"),
+    [
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "100000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_a_containers_quota_limits_the_cpus(tmp_path, files, most):
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+
+    unlimited = usable_cpus(cgroup=tmp_path / "missing")
+
+    assert usable_cpus(cgroup=tmp_path) == (most or unlimited)
+
+
+def test_gpus_are_counted_by_their_device_files(tmp_path):
+    for name in ("nvidia0", "nvidia1", "nvidia-uvm", "nvidiactl"):
+        (tmp_path / name).touch()
+
+    assert visible_gpus({}, devices=tmp_path) == 2
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "-1"}, devices=tmp_path) == 0
+
+
+def test_every_variable_that_is_read_is_documented():
+    text = SOURCE.read_text().partition("VARIABLES")[0]
+    read = {name for name in VARIABLES if f'"{name}"' in text}
+
+    assert read == set(VARIABLES)
+
+
+def test_the_configuration_cannot_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ServeConfig.from_env({}).port = 1
