@@ -70,14 +70,14 @@ def _check_labels(layout: Layout) -> None:
     labels = layout.labels
     if unknown := sorted({entry.label for entry in layout.entries} - set(labels)):
         raise DatasetError(
-            f"{len(unknown)} classes are not in labels ({some_of(unknown)}), which has {some_of(labels)}; "
+            f"classes that are not in labels: {len(unknown)} ({some_of(unknown)}); labels has {some_of(labels)}: "
             "add or correct them"
         )
     if not layout.entries:
         raise DatasetError("the data set has no images; add some to its training split")
     if odd := [label for label in labels if len(label) > MAX_LABEL_LENGTH or not label.isprintable()]:
         raise DatasetError(
-            f"{len(odd)} class names are longer than {MAX_LABEL_LENGTH} characters or not printable "
+            f"class names longer than {MAX_LABEL_LENGTH} characters or not printable: {len(odd)} "
             f"({some_of([ascii(label) for label in odd])}); rename them"
         )
     if len(labels) < 2:
@@ -91,7 +91,7 @@ def _check_groups(entries: Sequence[Entry]) -> None:
         sides[entry.group].add(entry.split)
     if torn := sorted(group for group, splits in sides.items() if len(splits) > 1):
         raise DatasetError(
-            f"{len(torn)} groups have images in more than one split ({some_of(torn)}); put all images of a group into "
+            f"groups with images in more than one split: {len(torn)} ({some_of(torn)}); put all images of a group into "
             "one split, or leave the split out to have it drawn"
         )
 
@@ -116,13 +116,13 @@ def _check_splits(labels: Sequence[str], entries: Sequence[Entry], wanted: Mappi
     """Refuse splits that cannot be trained, chosen or scored with."""
     if unseen := sorted(set(labels) - {entry.label for entry in entries if entry.split == "training"}):
         raise DatasetError(
-            f"{len(unseen)} of {len(labels)} classes have no training image ({some_of(unseen)}); "
-            "add some or remove the class"
+            f"classes without a training image: {len(unseen)} of {len(labels)} ({some_of(unseen)}); "
+            "add some or remove the classes"
         )
     for split, share in wanted.items():
         if (share > 0 or split == "validation") and not any(entry.split == split for entry in entries):
             raise DatasetError(
-                f"no image is left for {split} ({len({entry.group for entry in entries})} groups in all); "
+                f"no image is left for {split} (groups in all: {len({entry.group for entry in entries})}); "
                 f"give a {split} split, more groups, or another {split}_fraction"
             )
 

@@ -7,6 +7,7 @@ channels is read, and nothing in them is written.
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -85,18 +86,20 @@ def _locate(root: Path, names: list[str], *, what: str) -> list[Path]:
     paths = [_inside(root, real_root, name) for name in names]
     if outside := [name for name, path in zip(names, paths, strict=True) if path is None]:
         raise DatasetError(
-            f"{what} names {len(outside)} images outside its channel ({some_of(outside)}); "
+            f"{what} names images outside its channel: {len(outside)} ({some_of(outside)}); "
             "use paths relative to it, without .. or links that lead out"
         )
-    seen: set[Path | None] = set()
-    if twice := sorted({name for name, path in zip(names, paths, strict=True) if path in seen or seen.add(path)}):  # type: ignore[func-returns-value]
-        raise DatasetError(f"{what} names {len(twice)} images twice ({some_of(twice)}); keep one line for each")
-    if missing := [name for name, path in zip(names, paths, strict=True) if not os.path.isfile(path or "")]:  # noqa: PTH113 - three times faster
+    if twice := sorted(name for name, count in Counter(map(str, map(PurePosixPath, names))).items() if count > 1):
         raise DatasetError(
-            f"{what} names {len(missing)} of {len(names)} images that are not in the channel ({some_of(missing)}); "
+            f"{what} names images more than once: {len(twice)} ({some_of(twice)}); keep one line for each"
+        )
+    found = [path for path in paths if path is not None]
+    if missing := [name for name, path in zip(names, found, strict=True) if not path.is_file()]:
+        raise DatasetError(
+            f"{what} names images that are not in the channel: {len(missing)} of {len(names)} ({some_of(missing)}); "
             "add the files or remove their lines"
         )
-    return [path for path in paths if path is not None]
+    return found
 
 
 def _json_object(path: Path) -> dict[str, Any]:
@@ -175,7 +178,7 @@ def _read_csv(root: Path) -> Layout:
     tables = [path for path in _visible(root) if path.suffix.lower() == ".csv"]
     if len(tables) > 1:
         raise DatasetError(
-            f"the channel has {len(tables)} CSV files ({some_of([path.name for path in tables])}); "
+            f"the channel has several CSV files ({some_of([path.name for path in tables])}); "
             "keep the one that lists the images"
         )
     [table] = tables
@@ -207,7 +210,7 @@ def _class_entries(root: Path, folder: Path, split: str | None) -> Iterator[Entr
         files = _visible(class_folder)
         if odd := [path.relative_to(root).as_posix() for path in files if path.suffix.lower() not in IMAGE_SUFFIXES]:
             raise DatasetError(
-                f"{len(odd)} entries of class folder {class_folder.name} are not pictures of a known type "
+                f"class folder {class_folder.name} holds what is no picture of a known type: {len(odd)} "
                 f"({some_of(odd)}); remove them or convert them, accepted are {', '.join(sorted(IMAGE_SUFFIXES))}"
             )
         names = [path.relative_to(root).as_posix() for path in files]

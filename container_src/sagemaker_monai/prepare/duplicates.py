@@ -6,10 +6,11 @@ thumbnail: mirroring changes the sign of the odd ones and turning transposes the
 compared without decoding anything again.
 
 Measured on 8,503 HAM10000 photographs at 200x150: of 36 million pairs, 55,000 of different lesions are within
-MAX_DISTANCE, and the correlation of their thumbnails is 0.998 for one pair (the same shot, warmer colours), 0.985 for
-the next (two lesions in the same kind of frame) and less for all others. MIN_CORRELATION lies between. Of copies made
-on purpose (half size, JPEG quality 40, contrast and brightness changed by 10 %, in all eight positions) MAX_DISTANCE
-finds all but 1 in 1,000. What is cropped or zoomed differently is not found.
+MAX_DISTANCE. The correlation of their thumbnails is 0.998 for one pair (the same shot in warmer colours), 0.985 for the
+next (two small spots in the same round field) and less for all others; MIN_CORRELATION lies between. Copies of 250 of
+them in all eight positions were within 8 bits, all of them; brighter by 10 % with 10 % more contrast 99.6 % were
+confirmed, at half size and JPEG quality 40 95.8 %. The rest are pale skin with hardly anything to see, where noise
+decides. What is cropped or zoomed differently is not found.
 """
 
 from collections.abc import Iterator

@@ -9,6 +9,7 @@ Source: P. Tschandl, C. Rosendahl, H. Kittler, Scientific Data 5, 180161 (2018),
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -80,8 +81,9 @@ class Report:
             + (f" ({named}), kept on one side" if across else "")
         )
         if self.moves:
-            shown = some_of([f"{move['image']} {move['old']} -> {move['new']}" for move in self.moves])
-            lines.append(f"moved to the side of their lesion: {len(self.moves)} images ({shown})")
+            ways = Counter(f"{move['old']} -> {move['new']}" for move in self.moves)
+            shown = ", ".join(f"{way}: {count}" for way, count in sorted(ways.items()))
+            lines.append(f"images moved to the side of their lesion: {len(self.moves)} ({shown})")
         left_out = {
             "metadata without image": self.without_image,
             "images without metadata": self.without_metadata,
@@ -181,23 +183,13 @@ def _split(
     indices = [(pair.first, pair.second) for pair in pairs]
     joined = join_groups(lesions, indices)
     if duplicates == "refuse":
-        splits = (
-            split_by_group(labels, lesions, fractions=fractions, seed=seed)
-            if given is None
-            else [given[row.image] for row in rows]
-        )
+        drawn = split_by_group(labels, lesions, fractions=fractions, seed=seed) if given is None else None
+        splits = drawn or [(given or {})[row.image] for row in rows]
         if apart := separated(indices, splits):
             named = some_of([f"{rows[first].image} = {rows[second].image}" for first, second in apart])
             raise DatasetError(
-                f"{len(apart)} pairs of near-identical images are on two sides of the split ({named}); "
+                f"near-identical images are on two sides of the split: {len(apart)} pairs ({named}); "
                 "use --duplicates move to keep them together, or correct the split"
-            )
-        _, moves = gather_groups([row.image for row in rows], lesions, splits)
-        if moves:
-            named = some_of(sorted({move.group for move in moves}))
-            raise DatasetError(
-                f"{len({move.group for move in moves})} lesions are on two sides of the given split ({named}); "
-                "use --duplicates move to bring each to one side, or correct the split"
             )
         return splits, joined, []
     if given is None:
@@ -206,12 +198,23 @@ def _split(
     return splits, joined, moves
 
 
+def _refuse_torn_lesions(rows: Sequence[Row], given: Mapping[str, str]) -> None:
+    kept = [row for row in rows if row.image in given]
+    lesions = [row.lesion for row in kept]
+    _, moves = gather_groups([row.image for row in kept], lesions, [given[row.image] for row in kept])
+    if torn := sorted({move.group for move in moves}):
+        raise DatasetError(
+            f"lesions with images on two sides of the given split: {len(torn)} ({some_of(torn)}); "
+            "use --duplicates move to bring each to one side, or correct the split"
+        )
+
+
 def _reconcile(expected: Sequence[str], found: Collection[str], message: str, *, mismatch: str) -> list[str]:
     """The expected ids that are not found: refused, or returned to be left out."""
     missing = [name for name in expected if name not in found]
     if missing and mismatch == "refuse":
         raise DatasetError(
-            f"{len(missing)} {message} ({some_of(missing)}); "
+            f"{message}: {len(missing)} ({some_of(missing)}); "
             "complete the download, or leave them out with --mismatch drop"
         )
     return missing
@@ -293,14 +296,16 @@ def import_ham10000(
     without_split: list[str] = []
     if given is not None:
         ids = [row.image for row in rows]
-        without_split = _reconcile(ids, given, "images are not in the given split", mismatch=mismatch)
-        _reconcile(sorted(given), set(ids), "images of the given split are not in the metadata", mismatch=mismatch)
+        without_split = _reconcile(ids, given, "images that are not in the given split", mismatch=mismatch)
+        _reconcile(sorted(given), set(ids), "images of the given split that are not in the metadata", mismatch=mismatch)
+        if duplicates == "refuse":
+            _refuse_torn_lesions(rows, given)
 
     output.begin(out, [f"{row.image}.jpg" for row in rows])
     stored, without_metadata = _store_images(download, out, {row.image: row for row in rows}, max_side)
-    _reconcile(without_metadata, (), "images have no metadata", mismatch=mismatch)
+    _reconcile(without_metadata, (), "images without metadata", mismatch=mismatch)
     without_image = _reconcile(
-        [row.image for row in rows], stored, "rows of the metadata have no image", mismatch=mismatch
+        [row.image for row in rows], stored, "rows of the metadata without image", mismatch=mismatch
     )
     rows = [row for row in rows if row.image in stored and (given is None or row.image in given)]
     if not rows:

@@ -71,14 +71,14 @@ def read_metadata(content: bytes, *, what: str) -> list[Row]:
         rows[image] = Row(image, lesion, label, metadata)
     torn = [f"{lesion}: {' and '.join(sorted(dx))}" for lesion, dx in classes.items() if len(dx) > 1]
     faults = [
-        (unknown, f"classes are unknown; dx must be one of {', '.join(LABELS)}"),
-        (odd, "rows have no lesion_id or an image_id that cannot be a file name; correct them"),
-        (twice, "image ids come twice; keep one row for each"),
-        (torn, "lesions have two classes; give each lesion one dx"),
+        (unknown, "unknown classes", f"dx must be one of {', '.join(LABELS)}"),
+        (odd, "rows without lesion_id or with an image_id that cannot be a file name", "correct them"),
+        (twice, "image ids on several rows", "keep one row for each"),
+        (torn, "lesions with two classes", "give each lesion one dx"),
     ]
-    for found, fault in faults:
+    for found, cause, remedy in faults:
         if found:
-            raise DatasetError(f"{what}: {len(found)} {fault} ({some_of(sorted(found))})")
+            raise DatasetError(f"{what}: {cause}: {len(found)} ({some_of(sorted(found))}); {remedy}")
     if not rows:
         raise DatasetError(f"{what} has no rows; download it again")
     return sorted(rows.values(), key=lambda row: row.image)

@@ -70,7 +70,7 @@ def check_output(out: Path) -> None:
         foreign += sorted(f"{IMAGES}/{path.name}" for path in images.iterdir() if path.name not in written)
     if foreign:
         raise DatasetError(
-            f"the output folder holds {len(foreign)} files that no import wrote ({some_of(foreign)}); "
+            f"the output folder holds what no import wrote: {len(foreign)} ({some_of(foreign)}); "
             "name an empty or new folder, or move them away"
         )
 
