@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 16
 RATIO_FLOOR_BYTES = 1 << 20  # small members may shrink as far as they like: a blank page does
 BYTES_PER_DIRECTORY_ENTRY = 512  # 46 of header, the rest for name, extra fields and comment
-SMALLEST_DIRECTORY_LIMIT = 1 << 17  # zipfile itself reads 64 KiB at once to find the directory
+SMALLEST_DIRECTORY_LIMIT = 1 << 17  # above CHUNK_BYTES, and above the 64 KiB in which zipfile looks for the directory
 JUNK_NAMES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 
 # What zipfile raises on bytes that are not a sound archive; NotImplementedError is a method or version it lacks.

@@ -94,7 +94,7 @@ def _locate(root: Path, names: list[str], *, what: str) -> list[Path]:
             f"{what} names images more than once: {len(twice)} ({some_of(twice)}); keep one line for each"
         )
     found = [path for path in paths if path is not None]
-    if missing := [name for name, path in zip(names, found, strict=True) if not path.is_file()]:
+    if missing := [name for name, path in zip(names, found, strict=True) if not os.path.isfile(path)]:  # noqa: PTH113 - pathlib raises if too long
         raise DatasetError(
             f"{what} names images that are not in the channel: {len(missing)} of {len(names)} ({some_of(missing)}); "
             "add the files or remove their lines"

@@ -1,7 +1,7 @@
 """Which part of a data set an image belongs to: whole groups (patients, lesions), stratified by class, seeded.
 
 The order of groups comes from a hash of seed and group name, not from a shuffled list: the split is the same on every
-platform, does not depend on the order of rows or files, and a group that is added later moves few others.
+platform and does not depend on the order of rows or files. (A data set that grows is split anew: groups change sides.)
 
 Two other ways lost. Filling the split that lacks most images first sends every large group to training, so that the
 test images would come only from lesions photographed once. A plain random choice per group leaves a class of five
