@@ -281,6 +281,8 @@ def _inflate(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit_bytes: int
             if size_bytes > limit_bytes:
                 raise PayloadTooLarge("the archive inflates to too many bytes; send several requests")
             chunks.append(chunk)
+    if size_bytes != member.file_size:  # zipfile checks the sum only when the claimed end is reached
+        raise MalformedRequest("the archive's sizes are wrong")
     data = b"".join(chunks)
     if data.startswith(_NESTED):
         raise MalformedRequest("an archive inside the archive; send the pictures themselves")

@@ -52,6 +52,11 @@ _UPRIGHT = {
 _OPAQUE_MODES = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr"})
 _ALPHA_MODES = frozenset({"LA", "PA", "RGBA"})
 _DEEP_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+# Pillow's names. The others (fax, LZMA, Zstandard, ...) are not for photographs, and libtiff writes a line to standard
+# error for each of their broken rows.
+_TIFF_COMPRESSIONS = frozenset(
+    {"raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "tiff_jpeg", "jpeg"}
+)
 _BITS_PER_SAMPLE, _PHOTOMETRIC_INTERPRETATION, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
 
 
@@ -146,6 +151,8 @@ def _check_header(image: Image.Image) -> None:
         raise PayloadTooLarge(f"{width} x {height} pixels are more than {MAX_PIXELS}; shrink the picture")
     if getattr(image, "is_animated", False) and image.format != "MPO":
         raise UnsuitableImage("the file has several frames or pages; send one picture")
+    if image.format == "TIFF" and image.info.get("compression") not in _TIFF_COMPRESSIONS:
+        raise UnsuitableImage("the TIFF's compression is not accepted; use none, LZW, deflate, PackBits or JPEG")
 
 
 def _size_before_orientation(

@@ -1,0 +1,138 @@
+import base64
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from sagemaker_monai.errors import CallerError, MalformedRequest, UndecodableImage, UnsupportedMediaType
+from sagemaker_monai.images import IMAGE_SUFFIXES, MEDIA_TYPES, decode, parse_content_type, read_request
+
+PILLOW_FORMATS = {f"image/{name}": name.upper() for name in ("jpeg", "png", "bmp", "tiff", "webp")}
+
+
+def picture(content_type, seed=0):
+    values = np.random.default_rng(seed).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, PILLOW_FORMATS[content_type])
+    return buffer.getvalue()
+
+
+def body_of(content_type):
+    """A sound body of every content type, and the header to send it with."""
+    png = picture("image/png")
+    if content_type in PILLOW_FORMATS:
+        return picture(content_type), content_type
+    if content_type == "application/x-npy":
+        buffer = io.BytesIO()
+        np.save(buffer, np.zeros((3, 20, 12), np.uint8))
+        return buffer.getvalue(), content_type
+    if content_type == "application/json":
+        return json.dumps({"instances": [{"image": base64.b64encode(png).decode()}]}).encode(), content_type
+    if content_type == "application/zip":
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("a.png", png)
+        return buffer.getvalue(), content_type
+    assert content_type == "multipart/form-data"
+    return b"--b\r\nContent-Disposition: form-data\r\n\r\n" + png + b"\r\n--b--", f"{content_type}; boundary=b"
+
+
+@pytest.mark.parametrize("content_type", MEDIA_TYPES)
+def test_a_sound_body_of_every_type_is_one_picture(content_type):
+    [sample] = read_request(*body_of(content_type))
+
+    assert decode(sample, channels=3, min_size=None).size == (20, 12)
+
+
+@pytest.mark.parametrize("content_type", PILLOW_FORMATS)
+@pytest.mark.parametrize("other", PILLOW_FORMATS)
+def test_a_picture_must_be_of_the_type_it_is_sent_as(content_type, other):
+    [sample] = read_request(picture(other), content_type)
+
+    if other == content_type:
+        assert decode(sample, channels=3, min_size=None).mode == "RGB"
+    else:
+        with pytest.raises(UndecodableImage):
+            decode(sample, channels=3, min_size=None)
+
+
+@pytest.mark.parametrize("content_type", MEDIA_TYPES)
+def test_an_empty_body_is_malformed(content_type):
+    with pytest.raises(MalformedRequest, match="empty"):
+        read_request(b"", body_of(content_type)[1])
+
+
+@given(
+    content_type=st.sampled_from(list(MEDIA_TYPES)),
+    body=st.binary(max_size=300),
+    cut=st.one_of(st.none(), st.integers(0, 400)),
+)
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_under_any_type_are_answered_or_refused(content_type, body, cut):
+    sound, header = body_of(content_type)
+    try:
+        samples = read_request(body if cut is None else sound[:cut] + body, header)
+        for sample in samples:
+            assert decode(sample, channels=3, min_size=(8, 8)).mode == "RGB"
+    except CallerError as error:
+        assert error.status in (400, 413, 415, 422)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("image/png", ("image/png", {})),
+        ("IMAGE/PNG", ("image/png", {})),
+        (" image/png ; ", ("image/png", {})),
+        ("image/png;charset=x", ("image/png", {"charset": "x"})),
+        ("multipart/form-data; Boundary=aB", ("multipart/form-data", {"boundary": "aB"})),
+        ('multipart/form-data; boundary="a b;c"; x=y', ("multipart/form-data", {"boundary": "a b;c", "x": "y"})),
+        (r'multipart/form-data; boundary="a\"b"', ("multipart/form-data", {"boundary": 'a"b'})),
+        ('application/json; charset=""', ("application/json", {"charset": ""})),
+    ],
+)
+def test_content_types_are_taken_apart(value, expected):
+    assert parse_content_type(value) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "",
+        "png",
+        "image/",
+        "image/gif",
+        "text/plain",
+        "image/png image/jpeg",
+        "image/png, image/jpeg",
+        "image/png; charset",
+        "image/png; a=b; A=c",
+        'image/png; a="b',
+        "image/png; a=b c",
+        "image/png\r\nX: y",
+        "image/png;" + "a" * 2_000,
+        "é/é",
+    ],
+)
+def test_other_content_types_are_unsupported(value):
+    with pytest.raises(UnsupportedMediaType, match=r"image/jpeg|parameter"):
+        parse_content_type(value)
+
+
+@given(st.text(max_size=60))
+def test_any_content_type_is_parsed_or_unsupported(value):
+    try:
+        name, _ = parse_content_type(value)
+    except UnsupportedMediaType:
+        return
+    assert name in MEDIA_TYPES
+
+
+def test_training_takes_the_pictures_and_no_container():
+    assert {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"} == IMAGE_SUFFIXES
