@@ -1,0 +1,291 @@
+import json
+
+import pytest
+
+from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.images import IMAGE_SUFFIXES
+from sagemaker_monai.layouts import SPLIT_NAMES, read_channels
+from sagemaker_monai.tables import read_table, some_of
+
+
+def put(root, *names):
+    """Files that nobody opens."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"picture")
+
+
+def put_json(root, **content):
+    listed = [item["image"] for split in ("training", "validation", "test") for item in content.get(split, [])]
+    put(root, *(name for name in listed if isinstance(name, str) and not name.startswith(("/", ".."))))
+    (root / "dataset.json").write_text(json.dumps({"labels": {"0": "mel", "1": "nv"}, **content}))
+
+
+def found(root):
+    return {(entry.name, entry.label, entry.split) for entry in read_channels({"training": root}).entries}
+
+
+# --- class folders
+
+
+def test_class_folders_alone_have_no_split(tmp_path):
+    put(tmp_path, "nv/1.jpg", "nv/2.JPEG", "mel/1.png")
+    layout = read_channels({"training": tmp_path})
+
+    assert layout.labels == ("mel", "nv")
+    assert found(tmp_path) == {("mel/1.png", "mel", None), ("nv/1.jpg", "nv", None), ("nv/2.JPEG", "nv", None)}
+    assert all(entry.group == entry.name and entry.image == tmp_path / entry.name for entry in layout.entries)
+
+
+@pytest.mark.parametrize("name", SPLIT_NAMES)
+def test_every_name_of_a_split_is_a_split_folder(tmp_path, name):
+    put(tmp_path, f"{name.capitalize()}/nv/1.jpg")
+
+    assert found(tmp_path) == {(f"{name.capitalize()}/nv/1.jpg", "nv", SPLIT_NAMES[name])}
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_every_picture_that_serving_reads_is_taken(tmp_path, suffix):
+    put(tmp_path, f"train/nv/1{suffix}")
+
+    assert len(read_channels({"training": tmp_path}).entries) == 1
+
+
+def test_litter_hidden_files_and_manifests_are_passed_over(tmp_path):
+    put(tmp_path, "nv/1.jpg", "nv/.DS_Store", "nv/Thumbs.db", ".cache/x.jpg", "training-manifest", "__MACOSX/nv/1.jpg")
+
+    assert found(tmp_path) == {("nv/1.jpg", "nv", None)}
+
+
+def test_an_empty_class_folder_is_still_a_class(tmp_path):
+    put(tmp_path, "nv/1.jpg")
+    (tmp_path / "mel").mkdir()
+
+    assert read_channels({"training": tmp_path}).labels == ("mel", "nv")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["nv/1.jpg", "nv/notes.pdf"], r"class folder nv holds what is no picture of a known type: 1 \(nv/notes.pdf\)"),
+        (["nv/patient/1.jpg"], r"no picture of a known type: 1 \(nv/patient\)"),
+        (["train/nv/1.jpg", "mel/1.jpg"], r"mixes split folders with others \(mel\)"),
+        (["val/nv/1.jpg", "valid/nv/1.jpg"], "two folders are for one split"),
+        (["part_1.zip"], "no dataset.json, no class folders and no CSV .*part_1.zip.*prepare"),
+        (["a.csv", "b.csv"], r"several CSV files \(a.csv, b.csv\)"),
+    ],
+)
+def test_an_unclear_layout_is_refused_with_its_cause(tmp_path, names, message):
+    put(tmp_path, *names)
+
+    with pytest.raises(DatasetError, match=message):
+        read_channels({"training": tmp_path})
+
+
+# --- CSV
+
+
+def test_a_csv_gives_label_group_split_and_metadata(tmp_path):
+    put(tmp_path, "a/1.jpg", "2.png")
+    (tmp_path / "list.csv").write_text("image,label,group,split,age\na/1.jpg,nv,p1,train,40\n./2.png,mel,,val,\n")
+    first, second = read_channels({"training": tmp_path}).entries
+
+    assert (first.name, first.label, first.group, first.split) == ("a/1.jpg", "nv", "p1", "training")
+    assert first.metadata == {"age": "40"}
+    assert (second.name, second.label, second.group, second.split) == ("2.png", "mel", "2.png", "validation")
+    assert second.metadata == {"age": None}
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_spreadsheets_dialects_are_one_table(tmp_path, delimiter, end, mark):
+    put(tmp_path, "1.jpg")
+    lines = [delimiter.join(cells) for cells in (("Image", '"label"'), ("1.jpg", '"nv"'), ("", ""))]
+    (tmp_path / "list.csv").write_bytes((mark + end.join(lines) + end).encode())
+
+    assert found(tmp_path) == {("1.jpg", "nv", None)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no column image, label"),
+        ("image,dx\n1.jpg,nv\n", "no column label"),
+        ("image,label,Label\n1.jpg,nv,nv\n", "names a column twice"),
+        ("image,label\n1.jpg,nv,extra\n", "row 2 has 3 cells, the header has 2"),
+        ("image,label\n1.jpg,\n", "row 2 has no image or no label"),
+        ("image,label,split\n1.jpg,nv,eval\n", "row 2 has split 'eval'; use training, validation or test"),
+        ("image,label\n1.jpg,nv\n./1.jpg,mel\n", "more than once"),
+        ("image,label\n1.jpg,nv\nno.jpg,mel\n", r"not in the channel: 1 of 2 \(no.jpg\)"),
+        ("image,label\n../1.jpg,nv\n", "outside its channel"),
+        ('image,label\n"1.jpg,nv\n', "not a CSV file"),
+    ],
+)
+def test_a_wrong_csv_is_refused_with_its_row(tmp_path, text, message):
+    put(tmp_path, "1.jpg")
+    (tmp_path / "list.csv").write_text(text)
+
+    with pytest.raises(DatasetError, match=message):
+        read_channels({"training": tmp_path})
+
+
+def test_a_table_in_another_encoding_is_refused():
+    with pytest.raises(DatasetError, match=r"x.csv is not UTF-8 text \(byte 12\)"):
+        read_table(b"image,label\n\xe4.jpg,nv\n", what="x.csv", required=("image",))
+
+
+def test_few_of_many_names_are_shown():
+    assert some_of(["a", "b"]) == "a, b"
+    assert some_of([str(n) for n in range(8)]) == "0, 1, 2, 3, 4 and 3 more"
+    assert some_of(["x" * 99 + "\n.jpg"]) == "…" + "x" * 54 + " .jpg"
+
+
+# --- dataset.json
+
+
+def test_dataset_json_keeps_the_order_of_labels_and_the_metadata(tmp_path):
+    item = {"image": "./images/1.jpg", "label": "nv", "group": "p", "age": 40, "sex": "male", "site": None}
+    put_json(tmp_path, labels={"0": "nv", "1": "mel"}, training=[item])
+    layout = read_channels({"training": tmp_path})
+
+    assert layout.labels == ("nv", "mel")
+    [entry] = layout.entries
+    assert (entry.name, entry.group, entry.split) == ("images/1.jpg", "p", "training")
+    assert entry.metadata == {"age": 40.0, "sex": "male", "site": None}
+
+
+GOOD = {"image": "1.jpg", "label": "nv"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
+        (b"[" * 200_000, "not JSON"),
+        (b"[]", "must be a JSON object"),
+        ({"labels": None}, "labels must map"),
+        ({"labels": ["nv"]}, "labels must map"),
+        ({"labels": {"0": "nv", "2": "mel"}}, "labels must map"),
+        ({"labels": {"1": "nv", "2": "mel"}}, "labels must map"),
+        ({"labels": {"0": "nv", "1": 5}}, "labels must map"),
+        ({"labels": {"0": "nv", "1": " "}}, "labels must map"),
+        ({"labels": {"0": "nv", "1": "nv"}}, "names a class twice"),
+        ({"training": {}}, "training must be a list of images, got dict"),
+        ({"test": ["./1.jpg"]}, r"test\[0\] must be an object"),
+        ({"training": [{"label": "nv"}]}, r"training\[0\] must have image as a text"),
+        ({"training": [GOOD, {"image": "1.jpg", "label": 3}]}, r"training\[1\] must have label as a text"),
+        ({"training": [{**GOOD, "group": 7}]}, "group must be a text"),
+        ({"training": [{**GOOD, "age": [1]}]}, "age must be a text, a number or null"),
+        ({"training": [GOOD, GOOD]}, r"more than once: 1 \(1.jpg\)"),
+        ({"training": [GOOD, {"image": ".//1.jpg", "label": "nv"}]}, "more than once"),
+        ({"training": [{"image": "no.jpg", "label": "nv"}]}, r"not in the channel: 1 of 1 \(no.jpg\)"),
+        ({"training": [{"image": "n" * 5000, "label": "nv"}]}, "not in the channel"),
+        ({"training": [{"image": ".", "label": "nv"}]}, "outside"),
+    ],
+)
+def test_a_wrong_dataset_json_is_refused_in_one_short_line(tmp_path, content, message):
+    put(tmp_path, "1.jpg")
+    labels = {"labels": {"0": "mel", "1": "nv"}}
+    data = content if isinstance(content, bytes) else json.dumps({**labels, **content}).encode()
+    (tmp_path / "dataset.json").write_bytes(data)
+
+    with pytest.raises(DatasetError, match=message) as caught:
+        read_channels({"training": tmp_path})
+    assert len(str(caught.value)) <= 900
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../secret.jpg", "/etc/hostname", "a/../../secret.jpg", "C:/x.jpg", "a\\..\\b", "x\0.jpg", "link/secret.jpg"],
+)
+def test_a_name_that_leads_out_of_the_channel_is_refused(tmp_path, name):
+    root = tmp_path / "channel"
+    put(tmp_path, "secret.jpg", "channel/1.jpg")
+    (root / "link").symlink_to(tmp_path)
+    (root / "dataset.json").write_text(
+        json.dumps({"labels": {"0": "mel", "1": "nv"}, "training": [{"image": name, "label": "nv"}]})
+    )
+
+    with pytest.raises(DatasetError, match="outside its channel: 1"):
+        read_channels({"training": root})
+
+
+def test_a_linked_picture_outside_is_refused_in_class_folders_too(tmp_path):
+    put(tmp_path, "secret.jpg", "channel/nv/1.jpg")
+    (tmp_path / "channel/nv/2.jpg").symlink_to(tmp_path / "secret.jpg")
+
+    with pytest.raises(DatasetError, match=r"outside its channel: 1 \(nv/2.jpg\)"):
+        read_channels({"training": tmp_path / "channel"})
+
+
+def test_a_channel_may_itself_be_a_link(tmp_path):
+    put(tmp_path, "real/nv/1.jpg")
+    (tmp_path / "channel").symlink_to(tmp_path / "real")
+
+    assert found(tmp_path / "channel") == {("nv/1.jpg", "nv", None)}
+
+
+# --- channels
+
+
+def test_one_channel_a_split_is_one_data_set(tmp_path):
+    put(tmp_path, "a/nv/1.jpg", "a/mel/1.jpg", "b/nv/1.jpg", "c/nv/1.jpg", "weights/model.pt")
+    layout = read_channels(
+        {
+            "train": tmp_path / "a",
+            "validation": tmp_path / "b",
+            "test": tmp_path / "c",
+            "pretrained": tmp_path / "weights",
+        }
+    )
+
+    assert layout.labels == ("mel", "nv")
+    assert {(entry.name, entry.split, entry.group) for entry in layout.entries} == {
+        ("train/nv/1.jpg", "training", "train/nv/1.jpg"),
+        ("train/mel/1.jpg", "training", "train/mel/1.jpg"),
+        ("validation/nv/1.jpg", "validation", "validation/nv/1.jpg"),
+        ("test/nv/1.jpg", "test", "test/nv/1.jpg"),
+    }
+
+
+def test_the_only_channel_may_have_any_name(tmp_path):
+    put(tmp_path, "nv/1.jpg")
+
+    assert len(read_channels({"data": tmp_path}).entries) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "no training channel"),
+        (["pretrained"], "no training channel"),
+        (["validation", "test"], r"no training channel \(channels: test, validation\)"),
+        (["data", "more"], "no training channel"),
+        (["train", "training"], "two channels are for one split"),
+    ],
+)
+def test_channels_that_are_missing_or_double_are_named(tmp_path, names, message):
+    put(tmp_path, "nv/1.jpg")
+
+    with pytest.raises(DatasetError, match=message):
+        read_channels(dict.fromkeys(names, tmp_path))
+
+
+def test_an_empty_and_a_missing_channel_are_told_apart(tmp_path):
+    put(tmp_path, "nv/1.jpg", "empty/.keep")
+
+    with pytest.raises(DatasetError, match="channel validation is empty"):
+        read_channels({"training": tmp_path, "validation": tmp_path / "empty"})
+    with pytest.raises(DatasetError, match="channel training is missing"):
+        read_channels({"training": tmp_path / "none"})
+
+
+def test_a_channel_whose_table_names_another_split_is_refused(tmp_path):
+    put(tmp_path, "a/train/nv/1.jpg", "a/test/nv/2.jpg", "b/nv/1.jpg")
+
+    with pytest.raises(DatasetError, match="channel training has images for test"):
+        read_channels({"training": tmp_path / "a", "validation": tmp_path / "b"})
