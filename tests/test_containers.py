@@ -196,7 +196,7 @@ def test_other_json_is_malformed(body):
     ["QQ", "Q", "QQ= =", "QQ==\n", " QQ==", "Q-Q_", "Q\u00e9==", "\ud800", "https://example.org/a.jpg", "QQ==QQ=="],
 )
 def test_base64_is_strict(text):
-    with pytest.raises(MalformedRequest, match="image 1: .*base64"):
+    with pytest.raises(MalformedRequest, match=r"image 1: .*base64"):
         read_json(json.dumps({"instances": [{"image": "QQ=="}, {"image": text}]}).encode(), {})
 
 
@@ -371,18 +371,18 @@ def test_other_zip_is_malformed(body):
 
 
 def test_a_zip_bomb_is_stopped_while_it_inflates():
-    body = archive(("a.bmp", bytes(100_000_000)))
+    body = archive(("a.bmp", bytes(40_000_000)))
     tracemalloc.start()
 
     with pytest.raises(PayloadTooLarge, match="inflates"):
         read_zip(body, {})
 
-    assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    assert tracemalloc.get_traced_memory()[1] < 25_000_000
     tracemalloc.stop()
 
 
 def test_a_bomb_of_many_members_is_stopped_too():
-    with pytest.raises(PayloadTooLarge, match="image 16: .*inflates"):
+    with pytest.raises(PayloadTooLarge, match=r"image 16: .*inflates"):
         read_zip(archive(*[(f"{index}.bmp", bytes(1024**2)) for index in range(40)]), {})
 
 
@@ -423,6 +423,7 @@ def test_any_bytes_give_pictures_or_a_callers_error(data):
     try:
         samples = reader(bytes(body), {"boundary": "xyz"})
     except CallerError as error:
-        assert 0 < len(str(error)) < 300
+        samples, refusal = [], str(error)
     else:
-        assert samples
+        refusal = ""
+    assert samples or 0 < len(refusal) < 300

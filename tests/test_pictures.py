@@ -430,8 +430,8 @@ def mutated_files(draw):
 @settings(max_examples=400, deadline=None)
 def test_any_bytes_give_a_picture_or_a_callers_error(data):
     try:
-        image = decode(Sample(data), channels=3, min_size=(8, 8))
+        outcome = decode(Sample(data), channels=3, min_size=(8, 8)).mode
     except CallerError as error:
-        assert 0 < len(str(error)) < 300
-    else:
-        assert image.mode == "RGB"
+        outcome = str(error)
+
+    assert outcome == "RGB" or 10 < len(outcome) < 300

@@ -1,0 +1,261 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageEnhance
+
+from sagemaker_monai.augmentation import AUGMENTATIONS, STEPS, augment, compose, flip, warp
+
+
+def photographs(count=4, channels=3, width=20, height=14, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, channels, width, height), generator=generator).to(torch.uint8)
+
+
+def smooth(width, height):
+    """A picture that interpolation hardly changes."""
+    w, h = torch.meshgrid(torch.linspace(0, 3, width), torch.linspace(0, 3, height), indexing="ij")
+    return (torch.stack([torch.sin(w) * torch.cos(h), torch.cos(w + h), w * h / 9]) * 100 + 110)[None]
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def matrix(angle_rad=0.0, zoom=1.0, shift=(0.0, 0.0)):
+    cos, sin = math.cos(angle_rad) / zoom, math.sin(angle_rad) / zoom
+    return torch.tensor([[[cos, -sin, shift[0]], [sin, cos, shift[1]], [0, 0, 1]]])
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_preset_gives_floats_in_range(name, channels):
+    result = augment(photographs(channels=channels), AUGMENTATIONS[name], seeded())
+
+    assert result.dtype == torch.float32
+    assert result.shape == (4, channels, 20, 14)
+    assert result.min() >= 0
+    assert result.max() <= 255
+
+
+def test_no_steps_change_nothing():
+    assert torch.equal(augment(photographs(), AUGMENTATIONS["none"], seeded()), photographs().float())
+
+
+@pytest.mark.parametrize("name", ["light", "photo"])
+def test_the_seed_decides_and_every_image_differs(name):
+    same = photographs(1).repeat(8, 1, 1, 1)
+
+    first = augment(same, AUGMENTATIONS[name], seeded(1))
+
+    assert torch.equal(first, augment(same, AUGMENTATIONS[name], seeded(1)))
+    assert not torch.equal(first, augment(same, AUGMENTATIONS[name], seeded(2)))
+    assert len({image.numpy().tobytes() for image in first}) == 8
+
+
+def test_the_input_is_left_alone():
+    batch = photographs()
+    augment(batch, AUGMENTATIONS["photo"], seeded())
+    assert torch.equal(batch, photographs())
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [{"step": "blur"}],
+        [{"step": "zoom", "smallest": 1, "largest": 1}, {"step": "flip", "probability": 1}],
+        [{"step": "flip", "probability": 1}, {"step": "flip", "probability": 1}],
+    ],
+)
+def test_unknown_steps_and_other_orders_are_refused(steps):
+    with pytest.raises(ValueError, match=", ".join(STEPS)):
+        augment(photographs(), steps, seeded())
+
+
+def test_a_flip_alone_is_exact():
+    batch = photographs()
+
+    result = augment(batch, [{"step": "flip", "probability": 1.0}], seeded())
+
+    assert np.array_equal(result.numpy(), batch.numpy()[:, :, ::-1, ::-1])
+
+
+def test_each_image_is_flipped_as_its_own_flags_say():
+    batch = photographs()
+
+    result = flip(batch, torch.tensor([[False, False], [True, False], [False, True], [True, True]])).numpy()
+
+    for index, axes in enumerate([(), (1,), (2,), (1, 2)]):
+        assert np.array_equal(result[index], np.flip(batch[index].numpy(), axes))
+
+
+def test_flips_are_as_frequent_as_asked():
+    batch = torch.arange(4, dtype=torch.uint8).reshape(1, 1, 2, 2).repeat(2000, 1, 1, 1)
+
+    corner = augment(batch, [{"step": "flip", "probability": 0.25}], seeded())[:, 0, 0, 0]
+
+    shares = [(corner == value).float().mean().item() for value in range(4)]
+    assert shares == pytest.approx([0.5625, 0.1875, 0.1875, 0.0625], abs=0.03)
+
+
+def test_the_identity_changes_nothing():
+    values = photographs().float()
+    assert (warp(values, matrix().repeat(4, 1, 1)) - values).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("quarter_turns", [1, 2, 3])
+def test_quarter_turns_of_a_square_are_exact(quarter_turns):
+    values = photographs(1, width=16, height=16).float()
+
+    turned = warp(values, matrix(quarter_turns * math.pi / 2))
+
+    assert (turned - torch.rot90(values, quarter_turns, (3, 2))).abs().max() < 0.01
+
+
+def test_a_shift_by_whole_pixels_is_exact_and_mirrors_at_the_border():
+    values = photographs(1).float()
+
+    moved = warp(values, matrix(shift=(3.0, -2.0)))
+
+    assert (moved[:, :, :-3, 2:] - values[:, :, 3:, :-2]).abs().max() < 0.01
+    assert (moved[:, :, -3:, 2:] - values[:, :, -3:, :-2].flip(2)).abs().max() < 0.01
+
+
+def test_zooming_in_and_out_again_gives_the_picture_back():
+    values = smooth(40, 30)
+
+    there = warp(values, matrix(zoom=0.5))
+    back = warp(there, matrix(zoom=2.0))
+
+    assert (back - values)[:, :, 4:-4, 4:-4].abs().max() < 2
+
+
+def test_a_turn_is_no_shear_when_width_and_height_differ():
+    """A disc stays a disc: its extent along both axes, in pixels, is what it was."""
+    w, h = torch.meshgrid(torch.arange(60.0) - 29.5, torch.arange(40.0) - 19.5, indexing="ij")
+    disc = torch.sigmoid((12 - torch.hypot(w, h)) / 1.5)[None, None] * 255  # a soft edge, so that pixels do not matter
+
+    turned = warp(disc, matrix(0.7))
+
+    nearby = ((w**2 + h**2) < 18**2)[None, None]  # further out, the mirrored border brings in other parts of the disc
+    assert ((turned - disc) * nearby).abs().max() < 12
+    assert (warp(disc, matrix(0.7) * torch.tensor([[1.2], [1.0], [1.0]])) - disc).mul(nearby).abs().max() > 40
+
+
+def test_matrices_are_joined_in_the_order_of_application():
+    """First a quarter turn, then a shift along W: the corner pixel's way, followed by hand."""
+    values = torch.zeros(1, 1, 9, 9)
+    values[0, 0, 2, 4] = 200  # two left of the centre
+
+    result = warp(values, compose([matrix(math.pi / 2), matrix(shift=(-1.0, 0.0))]))
+
+    # The quarter turn maps (w, h) = (-2, 0) to where R(p) = (-2, 0): p = (0, 2); the shift moves it one up W.
+    assert result[0, 0, 5, 6] == pytest.approx(200, abs=0.01)
+
+
+@pytest.mark.parametrize("size", [(24, 24), (20, 33)])
+def test_warping_agrees_with_monais_affine(size):
+    transforms = pytest.importorskip("monai.transforms")
+    generator = seeded(5)
+    values = torch.rand((6, 3, *size), generator=generator) * 255
+    matrices = torch.eye(3).repeat(6, 1, 1)
+    matrices[:, :2, :2] += torch.randn((6, 2, 2), generator=generator) * 0.3
+    matrices[:, :2, 2] = torch.randn((6, 2), generator=generator) * 4
+
+    ours = warp(values, matrices)
+
+    for image, affine, expected in zip(values, matrices, ours, strict=True):
+        monai = transforms.Affine(affine=affine.numpy(), mode="bilinear", padding_mode="reflection", image_only=True)
+        assert (torch.as_tensor(monai(image)) - expected).abs().max() < 0.005  # of 255
+
+
+@pytest.mark.parametrize(
+    ("step", "measure", "low", "high"),
+    [
+        ({"step": "rotate", "max_angle_rad": 0.5}, "angle", -0.5, 0.5),
+        ({"step": "zoom", "smallest": 0.8, "largest": 1.9}, "zoom", 0.8, 1.9),
+        ({"step": "shift", "max_fraction": 0.25}, "shift", -10.0, 10.0),
+    ],
+)
+def test_geometry_fills_its_range_and_stays_inside(step, measure, low, high):
+    """Two bright dots are followed; 40 x 40 pixels, dots 6 pixels to each side of the centre along W."""
+    w, h = torch.meshgrid(torch.arange(41.0) - 20, torch.arange(41.0) - 20, indexing="ij")
+    dots = torch.stack([torch.exp(-((w - 6) ** 2 + h**2) / 4), torch.exp(-((w + 6) ** 2 + h**2) / 4), w * 0])
+    batch = (dots * 255).to(torch.uint8)[None].repeat(300, 1, 1, 1)
+
+    moved = augment(batch, [step], seeded()).double()
+
+    mass = moved[:, :2].sum(dim=(2, 3)).clamp_min(1e-9)
+    centre_w = (moved[:, :2] * w).sum(dim=(2, 3)) / mass
+    centre_h = (moved[:, :2] * h).sum(dim=(2, 3)) / mass
+    across, along = centre_w[:, 0] - centre_w[:, 1], centre_h[:, 0] - centre_h[:, 1]
+    found = {
+        "angle": torch.atan2(along, across),
+        "zoom": torch.hypot(across, along) / 12,
+        "shift": centre_w.mean(dim=1),
+    }[measure]
+    tolerance = 0.03 * (high - low)
+    assert low - tolerance <= found.min() <= low + 2 * tolerance
+    assert high - 2 * tolerance <= found.max() <= high + tolerance
+
+
+def colour(**changes):
+    return [{"step": "colour", "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue_rad": 0.0, **changes}]
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+def test_colour_does_what_pillow_does_by_the_same_factor(name):
+    # Away from 0 and 255, so that nothing is cut off; the factor is found from one pixel, then checked on all.
+    batch = (photographs(3).float() * 0.4 + 70).to(torch.uint8)
+    enhancer = {
+        "brightness": ImageEnhance.Brightness,
+        "contrast": ImageEnhance.Contrast,
+        "saturation": ImageEnhance.Color,
+    }
+
+    result = augment(batch, colour(**{name: 0.3}), seeded())
+
+    for before, after in zip(batch, result, strict=True):
+        image = Image.fromarray(before.permute(2, 1, 0).numpy())
+        errors = [
+            (torch.from_numpy(np.array(enhancer[name](image).enhance(factor))).permute(2, 1, 0) - after).abs().max()
+            for factor in np.arange(0.7, 1.3, 0.005)
+        ]
+        assert min(errors) < 2.5
+    assert (result - batch).abs().max() > 10
+
+
+def test_hue_turns_colours_and_leaves_grey_alone():
+    grey = torch.full((5, 3, 8, 8), 120, dtype=torch.uint8)
+    red = grey.clone()
+    red[:, 0] = 180
+
+    assert torch.allclose(augment(grey, colour(hue_rad=0.5), seeded()), grey.float(), atol=0.01)
+    turned = augment(red, colour(hue_rad=0.5), seeded())
+    assert torch.allclose(turned.sum(dim=1), red.float().sum(dim=1), atol=0.1)  # about the grey axis
+    assert ((turned - red).abs().amax(dim=(1, 2, 3)) > 0.1).all()
+
+
+def test_grey_pictures_get_brightness_and_contrast_only():
+    batch = photographs(channels=1)
+
+    assert torch.equal(augment(batch, colour(saturation=0.5, hue_rad=0.5), seeded()), batch.float())
+    assert not torch.equal(augment(batch, colour(brightness=0.5), seeded()), batch.float())
+
+
+def test_leaving_a_step_out_leaves_the_others_as_they_were():
+    whole = AUGMENTATIONS["photo"]
+    batch = photographs()
+
+    without_flip = augment(flip(batch, torch.rand((4, 10), generator=seeded(3))[:, :2] < 0.5), whole[1:], seeded(3))
+
+    assert torch.equal(augment(batch, whole, seeded(3)), without_flip)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_what_the_cpu_gives():
+    ours = augment(photographs(), AUGMENTATIONS["photo"], seeded())
+
+    assert (augment(photographs().cuda(), AUGMENTATIONS["photo"], seeded()).cpu() - ours).abs().max() < 0.1
