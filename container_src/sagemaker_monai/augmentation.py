@@ -128,10 +128,11 @@ def warp(values: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
     w = torch.arange(width, device=values.device) - (width - 1) / 2
     h = torch.arange(height, device=values.device) - (height - 1) / 2
     # Not affine_grid: its product of (W * H, 3) and (3, 2) matrices takes longer than the sampling itself.
-    matrices = matrices[:, :2] / values.new_tensor([[width / 2], [height / 2]])  # grid_sample counts from -1 to 1
+    # grid_sample counts from -1 to 1, and names the last axis first.
+    matrices = (matrices[:, :2] / values.new_tensor([[width / 2], [height / 2]])).flip(1)
     along_w = matrices[:, :, :1, None] * w[:, None] + matrices[:, :, 2:, None]  # (N, 2, W, 1)
     along_h = matrices[:, :, 1:2, None] * h  # (N, 2, 1, H)
-    grid = (along_w + along_h).flip(1).permute(0, 2, 3, 1)  # (N, W, H, 2), the last axis of the image first
+    grid = (along_w + along_h).permute(0, 2, 3, 1)  # (N, W, H, 2)
     return functional.grid_sample(values, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 

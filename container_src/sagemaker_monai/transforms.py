@@ -144,7 +144,7 @@ class NormalizePhotograph:
         shape = (len(self.mean), 1, 1)
         mean = torch.tensor(self.mean, dtype=torch.float32, device=values.device).reshape(shape)
         std = torch.tensor(self.std, dtype=torch.float32, device=values.device).reshape(shape)
-        return values.to(torch.float32).div(255.0).sub_(mean).div_(std)
+        return values.to(torch.float32, copy=True).div_(255.0).sub_(mean).div_(std)
 
 
 # Exactly these targets may stand in an artifact, in this order: one of each half.
