@@ -1,0 +1,137 @@
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sagemaker_monai.config import TrainConfig
+from sagemaker_monai.datasets import Dataset, Record
+from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.loading import input_channels, load_dataset
+from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
+
+PREPROCESSING = build_preprocessing(photograph_preprocessing(channels=3, image_size=32, fit="stretch"))
+LABELS = ("a", "b")
+
+
+def picture(path, value, mode="RGB"):
+    Image.new(mode, (40, 36), value).save(path)
+    return path
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Ten training, four validation and two test images; the grey value is the number of the image."""
+
+    def records(split, number):
+        return tuple(
+            Record(picture(tmp_path / f"{split}{i}.png", (i, i, i + 1)), f"{split}/{i}.png", i % 2, str(i), {})
+            for i in range(number)
+        )
+
+    return Dataset(LABELS, records("training", 10), records("validation", 4), records("test", 2), "0" * 64)
+
+
+def spoil(record):
+    record.image.write_bytes(b"no picture")
+
+
+def load(dataset, cache_dir=None, **hyperparameters):
+    config = TrainConfig(num_workers=1, **hyperparameters)
+    return load_dataset(config, dataset, PREPROCESSING, cache_dir=cache_dir)
+
+
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_each_row_of_a_split_is_the_picture_of_its_record(dataset, tmp_path, is_cached):
+    loaded = load(dataset, cache_dir=tmp_path / "cache" if is_cached else None)
+
+    for split in ("training", "validation", "test"):
+        values = loaded.pixels[loaded.rows[split]][:, 0, 0, 0].tolist()
+        assert values == [int(Path(record.name).stem) for record in loaded.dataset.split(split)]
+    assert loaded.dataset == dataset
+    assert set(loaded.unreadable.values()) == {()}
+
+
+def test_a_few_unreadable_images_are_left_out_of_their_split_and_named(dataset, caplog):
+    spoil(dataset.training[3])
+    spoil(dataset.test[0])
+
+    with caplog.at_level(logging.WARNING):
+        loaded = load(dataset, max_unreadable_fraction=0.2)
+
+    assert [record.name for record in loaded.dataset.test] == ["test/1.png"]
+    assert loaded.unreadable == {"training": ("training/3.png",), "validation": (), "test": ("test/0.png",)}
+    assert loaded.pixels[loaded.rows["training"]][:, 0, 0, 0].tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert "2 of 16 images cannot be read and are left out: training/3.png, test/0.png" in caplog.text
+
+
+def test_more_unreadable_images_than_allowed_stop_the_job_and_are_named(dataset):
+    spoil(dataset.validation[1])
+
+    with pytest.raises(
+        DatasetError, match=r"1 of 16 images cannot be read \(validation/1.png\).*fraction 0.01: remove"
+    ):
+        load(dataset)
+
+
+def test_exactly_the_allowed_share_may_be_unreadable(dataset):
+    spoil(dataset.validation[1])
+
+    assert load(dataset, max_unreadable_fraction=1 / 16).unreadable["validation"] == ("validation/1.png",)
+
+
+def test_a_class_whose_training_images_are_all_unreadable_is_refused(dataset):
+    for record in dataset.training[1::2]:
+        spoil(record)
+
+    with pytest.raises(DatasetError, match="no training image of b can be read"):
+        load(dataset, max_unreadable_fraction=0.5)
+
+
+def test_a_split_without_readable_image_is_refused(dataset):
+    for record in dataset.test:
+        spoil(record)
+
+    with pytest.raises(DatasetError, match="no image of the test split can be read"):
+        load(dataset, max_unreadable_fraction=0.5)
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "channels"),
+    [("L", 7, 1), ("1", 1, 1), ("RGB", (9, 9, 9), 1), ("RGB", (9, 9, 10), 3), ("P", 3, 1), ("I;16", 3000, 1)],
+)
+def test_the_channels_are_one_only_if_all_images_are_grey(mode, value, channels, tmp_path):
+    image = picture(tmp_path / "x.png", value, mode)
+
+    assert input_channels(TrainConfig(), [Record(image, "x.png", 0, "x", {})]) == channels
+
+
+def test_one_image_with_color_makes_three_channels(tmp_path):
+    records = [Record(picture(tmp_path / f"{i}.png", 5, "L"), "x", 0, "x", {}) for i in range(5)]
+    records.append(Record(picture(tmp_path / "c.png", (9, 0, 0)), "c", 0, "c", {}))
+
+    assert input_channels(TrainConfig(), records) == 3
+
+
+@pytest.mark.parametrize(("color", "channels"), [("rgb", 3), ("grey", 1)])
+def test_the_color_can_be_set(color, channels):
+    assert input_channels(TrainConfig(color=color), []) == channels
+
+
+def test_unreadable_images_say_nothing_about_color(tmp_path):
+    broken = tmp_path / "x.png"
+    broken.write_bytes(b"x")
+    grey = picture(tmp_path / "g.png", 4, "L")
+
+    assert input_channels(TrainConfig(), [Record(path, "x", 0, "x", {}) for path in (broken, grey)]) == 1
+
+
+def test_pixels_are_what_the_preprocessing_alone_makes(dataset):
+    from sagemaker_monai.images import PICTURE_FORMATS, Sample
+
+    loaded = load(dataset)
+    record = dataset.validation[2]
+
+    expected = PREPROCESSING.load(Sample(record.image, PICTURE_FORMATS)).numpy()
+    assert np.array_equal(loaded.pixels[loaded.rows["validation"][2]], expected)

@@ -1,0 +1,341 @@
+import math
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as sklearn_metrics
+from torch import nn
+
+from sagemaker_monai import training
+from sagemaker_monai.config import TrainConfig
+from sagemaker_monai.datasets import SPLITS, Dataset, Record
+from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.loading import LoadedDataset
+from sagemaker_monai.networks import build_network, network_def
+from sagemaker_monai.tasks.losses import IMBALANCE
+from sagemaker_monai.training import TrainingStopped, choose_precision, fit, split_into_batches, step_seed
+from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
+
+LABELS = ("red", "green", "blue")
+SIZES = {"training": 24, "validation": 12, "test": 0}
+SPEC = photograph_preprocessing(channels=3, image_size=32, fit="stretch")
+CPU = torch.device("cpu")
+
+
+class SmallNetwork(nn.Sequential):
+    """Trains in milliseconds, and has what is special about larger ones: BatchNorm and dropout."""
+
+    def __init__(self, classes):
+        super().__init__(
+            nn.Conv2d(3, 8, 3, stride=4),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Dropout(0.1),
+            nn.Linear(8, classes),
+        )
+
+
+@pytest.fixture
+def small_network(monkeypatch):
+    monkeypatch.setattr(training, "build_network", lambda definition: SmallNetwork(definition["num_classes"]))
+
+
+small = pytest.mark.usefixtures("small_network")
+
+
+def drawn(*, noise=60, sizes=SIZES, classes=3):
+    """Noise in which one channel is brighter; at the default strength the classes can be told apart."""
+    generator = np.random.default_rng(0)
+    pixels, records, rows, start = [], {}, {}, 0
+    for split in SPLITS:
+        labels = [index % classes for index in range(sizes[split])]
+        for label in labels:
+            values = generator.integers(0, noise, (3, 32, 32))
+            values[label] += 80
+            pixels.append(values.astype(np.uint8))
+        records[split] = tuple(Record(Path("x"), f"{split}/{i}", label, str(i), {}) for i, label in enumerate(labels))
+        rows[split] = np.arange(start, start + len(labels))
+        start += len(labels)
+    dataset = Dataset(LABELS, **records, fingerprint="0" * 64)
+    return LoadedDataset(dataset, np.stack(pixels), rows, dict.fromkeys(SPLITS, ()))
+
+
+def run(data=None, *, is_stopping=lambda: False, pretrained=None, **hyperparameters):
+    settings = {"epochs": 2, "batch_size": 8, "image_size": 32} | hyperparameters
+    return fit(
+        TrainConfig(**settings),
+        data or drawn(),
+        preprocessing_spec=SPEC,
+        device=CPU,
+        pretrained=pretrained,
+        on_epoch=lambda row: None,
+        is_stopping=is_stopping,
+    )
+
+
+def without_time(history):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
+
+
+def same_weights(first, second):
+    return all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
+
+
+@pytest.mark.parametrize("hyperparameters", [{}, {"network": "efficientnet-b0"}], ids=["resnet18", "efficientnet-b0"])
+def test_two_runs_are_equal_bit_by_bit_whatever_the_state_of_the_generators(hyperparameters):
+    first = run(batch_size=12, **hyperparameters)
+    torch.manual_seed(999)
+    second = run(batch_size=12, **hyperparameters)
+
+    assert same_weights(first, second)
+    assert without_time(first.history) == without_time(second.history)
+
+
+@small
+def test_another_seed_gives_another_training():
+    assert not same_weights(run(seed=1), run(seed=2))
+
+
+@small
+def test_training_leaves_the_global_state_of_torch_as_it_was():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+
+    run(epochs=1, deterministic=True)
+
+    assert torch.equal(torch.rand(3), expected)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@small
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_what_ships_is_what_was_validated_in_the_best_epoch(ema_decay):
+    data = drawn(noise=175)
+    result = run(data, epochs=4, ema_decay=ema_decay)
+    best = result.history[result.best_epoch - 1]
+
+    network = training.build_network(result.network_def)
+    network.load_state_dict(result.weights)
+    network.eval()
+    inputs = build_preprocessing(SPEC).scale(torch.from_numpy(data.pixels[data.rows["validation"]]))
+    with torch.inference_mode():
+        probabilities = torch.softmax(network(inputs).double(), dim=1).numpy()
+    targets = [record.label for record in data.dataset.validation]
+
+    assert sklearn_metrics.log_loss(targets, probabilities) == pytest.approx(best["validation_loss"], rel=1e-4)
+    assert sklearn_metrics.balanced_accuracy_score(targets, probabilities.argmax(1)) == pytest.approx(
+        best["validation_balanced_accuracy"]
+    )
+    assert best["validation_balanced_accuracy"] == max(row["validation_balanced_accuracy"] for row in result.history)
+
+
+@small
+@pytest.mark.parametrize("imbalance", IMBALANCE)
+def test_every_method_against_imbalance_learns_what_can_be_learned(imbalance):
+    result = run(epochs=20, imbalance=imbalance, augmentation="light", learning_rate=0.02)
+
+    assert result.history[-1]["validation_balanced_accuracy"] == 1
+    assert result.history[-1]["train_loss"] < result.history[0]["train_loss"]
+
+
+@small
+def test_a_row_of_the_history_names_every_metric():
+    assert list(run(epochs=1).history[0]) == [
+        "epoch",
+        "train_loss",
+        "validation_loss",
+        "validation_accuracy",
+        "validation_balanced_accuracy",
+        "validation_auc",
+        "validation_sensitivity_red",
+        "validation_sensitivity_green",
+        "validation_sensitivity_blue",
+        "learning_rate",
+        "seconds",
+    ]
+
+
+def with_scores(monkeypatch, values, losses=None):
+    """Make validation find these values, epoch by epoch."""
+    epochs = count()
+
+    def score(*_):
+        epoch = next(epochs)
+        return {
+            "loss": losses[epoch] if losses else 1.0,
+            "accuracy": 0.5,
+            "balanced_accuracy": values[epoch],
+            "auc": 0.5,
+            "sensitivity": {},
+        }
+
+    monkeypatch.setattr(training, "score", score)
+
+
+@small
+def test_training_stops_when_the_metric_has_not_improved_for_long_enough(monkeypatch):
+    with_scores(monkeypatch, [0.5, 0.7, 0.6, 0.69, 0.9])
+
+    result = run(epochs=5, early_stop_patience=2)
+
+    assert len(result.history) == 4
+    assert result.best_epoch == 2
+    assert result.stopped == "no better balanced_accuracy for 2 epochs"
+
+
+@small
+def test_without_patience_all_epochs_run(monkeypatch):
+    with_scores(monkeypatch, [0.5, 0.4, 0.3])
+
+    result = run(epochs=3)
+
+    assert (len(result.history), result.best_epoch, result.stopped) == (3, 1, None)
+
+
+@small
+def test_of_equal_epochs_the_one_with_the_smaller_loss_ships(monkeypatch):
+    with_scores(monkeypatch, [0.5, 0.8, 0.8, 0.8], losses=[0.1, 0.5, 0.3, 0.4])
+
+    assert run(epochs=4).best_epoch == 3
+
+
+@small
+def test_the_loss_is_better_when_it_is_smaller(monkeypatch):
+    with_scores(monkeypatch, [0.5, 0.9, 0.1], losses=[0.3, 0.4, 0.2])
+
+    assert run(epochs=3, best_metric="loss").best_epoch == 3
+
+
+def stop_after(steps):
+    calls = count(1)
+    return lambda: next(calls) > steps
+
+
+@small
+def test_a_run_that_is_stopped_later_gives_the_best_epoch_so_far():
+    whole = run(epochs=1, schedule="constant", warmup_epochs=0.0)
+    stopped = run(epochs=9, schedule="constant", warmup_epochs=0.0, is_stopping=stop_after(4))  # 3 steps an epoch
+
+    assert len(stopped.history) == 1
+    assert stopped.stopped == "asked to stop in epoch 2"
+    assert same_weights(whole, stopped)
+
+
+@small
+def test_a_run_that_is_stopped_in_its_first_epoch_has_nothing_to_save():
+    with pytest.raises(TrainingStopped, match="before the first epoch ended"):
+        run(is_stopping=lambda: True)
+
+
+@pytest.mark.parametrize("batch_size", [23, 24, 100])
+def test_a_last_batch_of_one_and_a_batch_larger_than_the_data_train(batch_size):
+    result = run(epochs=1, batch_size=batch_size, network="efficientnet-b0")
+
+    assert math.isfinite(result.history[0]["train_loss"])
+
+
+@given(st.integers(2, 300), st.integers(2, 64))
+def test_batches_hold_every_image_once_and_never_one_alone(number, batch_size):
+    batches = split_into_batches(torch.arange(number), batch_size)
+
+    assert torch.cat(batches).tolist() == list(range(number))
+    assert all(2 <= len(batch) <= batch_size + 1 for batch in batches)
+
+
+@given(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 100), st.integers(-1, 1000)), st.data())
+def test_each_step_has_a_seed_of_its_own(place, data):
+    other = data.draw(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 100), st.integers(-1, 1000)))
+
+    assert (step_seed(*place) == step_seed(*other)) == (place == other)
+    assert 0 <= step_seed(*place) < 2**63
+
+
+@pytest.mark.parametrize("clip", [0.001, 0.0])
+@small
+def test_clipping_bounds_the_step(clip):
+    """One step of plain gradient descent with rate 1 moves the weights by the norm of the gradient."""
+    settings = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "learning_rate": 1.0, "batch_size": 24}
+    settings |= {"schedule": "constant", "warmup_epochs": 0.0, "ema_decay": 0.0, "epochs": 1}
+
+    result = run(clip_grad_norm=clip, **settings)
+
+    torch.manual_seed(0)
+    start = training.build_network(result.network_def)
+    moved = math.sqrt(sum(float((result.weights[n] - p.detach()).square().sum()) for n, p in start.named_parameters()))
+    assert (moved == pytest.approx(0.001, rel=1e-2)) if clip else (moved > 0.1)
+
+
+@small
+def test_a_loss_that_is_no_number_stops_training_with_a_remedy():
+    with pytest.raises(ConfigError, match=r"diverged.* lower learning_rate \(10 now\)"):
+        run(optimizer="sgd", learning_rate=10.0, weight_decay=1.0, schedule="constant", clip_grad_norm=0.0, epochs=60)
+
+
+@small
+def test_a_metric_that_the_validation_split_cannot_give_is_refused():
+    data = drawn()
+    one_class = tuple(record for record in data.dataset.validation if record.label == 0)
+    dataset = Dataset(LABELS, data.dataset.training, one_class, (), "0" * 64)
+    rows = data.rows | {"validation": data.rows["validation"][::3]}
+
+    with pytest.raises(ConfigError, match="best_metric auc does not exist on the validation split"):
+        run(LoadedDataset(dataset, data.pixels, rows, data.unreadable), best_metric="auc")
+
+
+@pytest.mark.parametrize(("precision", "used"), [("auto", "fp32"), ("fp32", "fp32"), ("bf16", "bf16")])
+def test_the_precision_on_a_cpu_is_fp32_unless_asked(precision, used):
+    assert choose_precision(TrainConfig(precision=precision), CPU) == used
+
+
+def test_fp16_without_a_gpu_is_refused():
+    with pytest.raises(ConfigError, match="precision fp16 needs a GPU"):
+        choose_precision(TrainConfig(precision="fp16"), CPU)
+
+
+@small
+def test_bf16_training_learns_and_ships_float32():
+    result = run(precision="bf16", epochs=20, augmentation="light", learning_rate=0.02)
+
+    assert result.history[-1]["validation_balanced_accuracy"] == 1
+    assert result.weights["0.weight"].dtype == torch.float32
+    assert result.precision == "bf16"
+
+
+def test_training_starts_from_the_pretrained_weights(tmp_path):
+    torch.manual_seed(77)
+    source = build_network(network_def("resnet18", in_channels=3, num_classes=3, image_size=32)).state_dict()
+    torch.save(source, tmp_path / "w.pt")
+
+    warm = run(epochs=1, batch_size=24, learning_rate=1e-9, pretrained=tmp_path / "w.pt", weight_decay=0.0)
+
+    assert warm.pretrained.missing == ()
+    assert torch.allclose(warm.weights["layer1.0.conv1.weight"], source["layer1.0.conv1.weight"], atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_gpu_trains_repeatably_in_every_precision(precision):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    config = TrainConfig(epochs=3, batch_size=8, image_size=32, deterministic=True, precision=precision)
+    first, second = (
+        fit(
+            config,
+            drawn(),
+            preprocessing_spec=SPEC,
+            device=torch.device("cuda"),
+            on_epoch=lambda row: None,
+            is_stopping=lambda: False,
+        )
+        for _ in range(2)
+    )
+
+    assert same_weights(first, second)
+    assert first.history[-1]["validation_balanced_accuracy"] == 1
