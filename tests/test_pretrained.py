@@ -119,8 +119,10 @@ def test_published_names_load_as_monai_itself_would_load_them(name, module, load
     report = load(ours, saved(published, tmp_path), name)
     module._load_state_dict(theirs, *arguments)
 
-    backbone = [key for key in ours.state_dict() if not key.startswith(NETWORKS[name].head)]
-    assert all(torch.equal(ours.state_dict()[k], theirs.state_dict()[k]) for k in backbone if "tracked" not in k)
+    expected = theirs.state_dict()
+    differing = [key for key, value in ours.state_dict().items() if not torch.equal(value, expected[key])]
+    # MONAI leaves the last layer of a DenseNet random: it does not know its published name.
+    assert [key for key in differing if not key.startswith(NETWORKS[name].head)] == []
     assert (report.missing, report.mismatched, report.unexpected) == ((), (), ())
 
 

@@ -310,6 +310,16 @@ def test_bad_input_ends_the_job_with_one_line_and_exit_code_1(
     assert list(base.rglob("*.pt")) == []
 
 
+@pytest.mark.parametrize("channel", ["training", "pretrained"])
+def test_a_channel_that_is_not_there_is_refused(channel, tmp_path, monkeypatch):
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    monkeypatch.setenv(f"SM_CHANNEL_{channel.upper()}", str(tmp_path / "nowhere"))
+
+    assert main([]) == 1
+    assert re.search("^(DatasetError|ConfigError): .*channel", failure(tmp_path))
+    assert str(tmp_path) not in failure(tmp_path)
+
+
 @pytest.mark.parametrize("text", ["{", "[1]", '"x"', "3"])
 def test_hyperparameters_that_are_no_json_object_are_refused(text, tmp_path, monkeypatch):
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))

@@ -216,6 +216,8 @@ def _stop_on_sigterm() -> Iterator[threading.Event]:
 def _train(argv: Sequence[str], places: Places, environment: Mapping[str, str]) -> None:
     config = TrainConfig.parse(read_hyperparameters(argv, places, environment))
     _make_folders(places)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts and asks for it
     # Only now: these imports take seconds, and a wrong hyperparameter should not.
     from sagemaker_monai.entrypoints.job import run_job
 
