@@ -350,10 +350,16 @@ def add_code(folder):
     (folder / "code" / "inference.py").write_text("")
 
 
+def empty(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
 FLAWS = {
     "a changed weight": (change_a_weight, "BundleError"),
     "a missing file": (lambda folder: (folder / "configs" / "inference.json").unlink(), "BundleError"),
-    "no artifact": (shutil.rmtree, "there is no model artifact"),
+    "no artifact": (shutil.rmtree, "cannot be read (No such file or directory)"),
+    "an empty folder": (empty, "is empty"),
     "code that is not allowed": (add_code, "ALLOW_BUNDLE_CODE"),
 }
 

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 HANDLER = "sagemaker_monai.entrypoints.handler_service:Handler"
 BACK_ENDS: dict[str, type[WorkerPool] | type[ModelServer]] = {"workers": WorkerPool, "mms": ModelServer}
+_ARTIFACT = "SM_MODEL_DIR, or SAGEMAKER_BASE_DIR/model, must hold an unpacked model.tar.gz"
 DRAIN_S = 25.0  # SageMaker kills 30 s after it asked to stop
 
 
@@ -68,8 +69,13 @@ def check_folder(config: ServeConfig) -> None:
     Raises:
         BundleError: there is none.
     """
-    if not config.model_dir.is_dir() or not any(config.model_dir.iterdir()):
-        raise BundleError("there is no model artifact: SM_MODEL_DIR must be a folder with an unpacked model.tar.gz")
+    try:
+        is_empty = not any(config.model_dir.iterdir())
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise BundleError(f"the model artifact cannot be read ({reason}): {_ARTIFACT}") from error
+    if is_empty:
+        raise BundleError(f"the folder of the model artifact is empty: {_ARTIFACT}")
 
 
 async def supervise(config: ServeConfig, env: Mapping[str, str]) -> None:

@@ -21,9 +21,11 @@ file for the whole machine.
 
 import asyncio
 import contextlib
+import io
 import logging
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 
 import aiohttp
 
@@ -116,6 +118,7 @@ class ModelServer:
         """Forward a request; None when the answer is the model server's own and not our handler's.
 
         Raises:
+            Unavailable: no worker is ready.
             TimeoutError, aiohttp.ClientError: as aiohttp does.
         """
         assert self._server is not None
@@ -125,13 +128,14 @@ class ModelServer:
             CONTENT_TYPE_HEADER: request.content_type,
             ACCEPT_HEADER: request.accept,
         }
-        async with self._session.post(self._server.url, data=request.body, headers=headers) as answer:
-            body = await answer.read()
-            content_type = answer.headers.get("Content-Type", "")
+        body = io.BytesIO(request.body)  # sent in pieces, so that a large one does not hold up /ping
+        async with self._session.post(self._server.url, data=body, headers=headers) as answer:
+            if ANSWER_HEADER not in answer.headers and answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
+                raise Unavailable("no worker is ready; send this request again later")
             if ANSWER_HEADER not in answer.headers:
                 logger.debug("the model server answered %d by itself", answer.status)
                 return None
-            return Response(answer.status, content_type, body)
+            return Response(answer.status, answer.headers.get("Content-Type", ""), await answer.read())
 
     async def _start_server(self) -> None:
         """Start it and wait for a sound answer; StartError if there is none."""
@@ -159,7 +163,7 @@ class ModelServer:
     async def _ask_warm_up(self) -> Response:
         """Send the warm-up until our handler answers it."""
         while True:
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, Unavailable):
                 if (response := await self._post(self._warm_up.request)) is not None:
                     return response
             await asyncio.sleep(POLL_S)

