@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sagemaker_monai.errors import CallerError, MalformedRequest, UndecodableImage, UnsupportedMediaType
+from sagemaker_monai.errors import (
+    CallerError,
+    MalformedRequest,
+    PayloadTooLarge,
+    UndecodableImage,
+    UnsupportedMediaType,
+)
 from sagemaker_monai.images import IMAGE_SUFFIXES, MEDIA_TYPES, decode, parse_content_type, read_request
 
 PILLOW_FORMATS = {f"image/{name}": name.upper() for name in ("jpeg", "png", "bmp", "tiff", "webp")}
@@ -65,6 +71,18 @@ def test_a_picture_must_be_of_the_type_it_is_sent_as(content_type, other):
 def test_an_empty_body_is_malformed(content_type):
     with pytest.raises(MalformedRequest, match="empty"):
         read_request(b"", body_of(content_type)[1])
+
+
+def test_the_pixels_of_all_pictures_together_are_limited(monkeypatch):
+    monkeypatch.setattr("sagemaker_monai.images.MAX_REQUEST_PIXELS", 3 * 12 * 20)
+
+    def request(count):
+        image = base64.b64encode(picture("image/png")).decode()
+        return json.dumps({"instances": [{"image": image}] * count}).encode()
+
+    assert len(read_request(request(3), "application/json")) == 3
+    with pytest.raises(PayloadTooLarge, match="pixels together"):
+        read_request(request(4), "application/json")
 
 
 @given(

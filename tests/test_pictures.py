@@ -312,6 +312,16 @@ def test_a_bomb_is_refused_by_its_header(size):
     tracemalloc.stop()
 
 
+def test_pixels_are_counted_from_the_header_alone():
+    data = encode(Image.fromarray(colours(24, 16)), "PNG")
+
+    assert pictures.count_pixels(data[: len(data) // 2]) == 24 * 16
+    assert pictures.count_pixels(b"not a picture") == 0
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0))
+    bomb = b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", b"") + png_chunk(b"IEND", b"")
+    assert pictures.count_pixels(bomb) > MAX_PIXELS
+
+
 def test_no_pixels_at_all_are_undecodable():
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 0, 5, 8, 2, 0, 0, 0))
     data = b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(b"")) + png_chunk(b"IEND", b"")

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from sagemaker_monai.containers import MAX_IMAGES, read_json, read_multipart, read_npy, read_zip
-from sagemaker_monai.errors import MalformedRequest, UnsupportedMediaType
-from sagemaker_monai.pictures import MAX_FILE_BYTES, MAX_PIXELS, PICTURE_FORMATS, Sample, Source, decode
+from sagemaker_monai.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
+from sagemaker_monai.pictures import MAX_FILE_BYTES, MAX_PIXELS, PICTURE_FORMATS, Sample, Source, count_pixels, decode
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_FILE_BYTES",
     "MAX_IMAGES",
     "MAX_PIXELS",
+    "MAX_REQUEST_PIXELS",
     "MEDIA_TYPES",
     "PICTURE_FORMATS",
     "MediaType",
@@ -27,6 +28,8 @@ __all__ = [
     "parse_content_type",
     "read_request",
 ]
+
+MAX_REQUEST_PIXELS = 1_000_000_000  # of all pictures of a request; some 15 s of one core's decoding (a guess)
 
 Reader = Callable[[bytes, Mapping[str, str]], list[Sample]]
 
@@ -123,11 +126,18 @@ def read_request(body: bytes, content_type: str) -> list[Sample]:
     Raises:
         UnsupportedMediaType: no reader for `content_type`.
         MalformedRequest: the body is not what `content_type` promises, or holds no picture.
-        PayloadTooLarge: more pictures, archive members or inflated bytes than the limits.
+        PayloadTooLarge: more pictures, archive members, inflated bytes or pixels together than the limits.
 
         An error of one picture of several begins with `image I: `, I counted from 0.
     """
     name, parameters = parse_content_type(content_type)
     if not body:
         raise MalformedRequest(f"the body is empty; send the {name} data")
-    return MEDIA_TYPES[name].reader(body, parameters)
+    samples = MEDIA_TYPES[name].reader(body, parameters)
+    # A picture of one colour compresses to nothing: a small body can be hours of decoding. Headers take 0.1 ms each.
+    encoded = [sample.source for sample in samples if isinstance(sample.source, bytes)]
+    if len(encoded) > 1 and sum(map(count_pixels, encoded)) > MAX_REQUEST_PIXELS:
+        raise PayloadTooLarge(
+            f"the pictures have more than {MAX_REQUEST_PIXELS} pixels together; send several requests"
+        )
+    return samples

@@ -108,6 +108,19 @@ def decode(
     return image if image.mode == mode else image.convert(mode)
 
 
+def count_pixels(data: bytes) -> int:
+    """Pixels that the header of an encoded picture claims; 0 when it cannot be read, which `decode` will say."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
+                return image.width * image.height
+    except Image.DecompressionBombError:
+        return MAX_PIXELS + 1
+    except Exception:  # as in `_from_bytes`
+        return 0
+
+
 def _read_file(path: Path) -> bytes:
     # Whole, and not handed to Pillow as a file: files and bodies then go through the very same decoder calls.
     try:
@@ -124,7 +137,9 @@ def _from_bytes(
     names = ", ".join(formats)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")  # odd metadata; the pixels decide
+            # Odd metadata; the pixels decide. Only Pillow's, because threads that decode at the same time may restore
+            # each other's filters.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
             with Image.open(io.BytesIO(data), formats=formats) as image:
                 _check_header(image)
                 if min_size is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
