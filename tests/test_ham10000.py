@@ -673,3 +673,13 @@ def test_the_real_photographs_are_imported(shared_data, tmp_path, out):
         total = sum(counts.values())
         for split, share in zip(SPLITS, (0.7, 0.1, 0.2), strict=True):
             assert abs(counts[split] - share * total) <= 6  # about the largest lesion
+
+
+def test_a_full_disk_is_one_line_and_no_trace(source, out, monkeypatch, capsys):
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sagemaker_monai.prepare.output.begin", fail)
+
+    assert main(["ham10000", str(source), str(out)]) == 1
+    assert "No space left on device" in capsys.readouterr().err

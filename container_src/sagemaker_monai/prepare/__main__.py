@@ -76,6 +76,10 @@ def main(argv: list[str] | None = None) -> int:
     except CallerError as error:
         print(failure_line(error), file=sys.stderr)
         return 1
+    except OSError as error:  # a full disk, a folder that may not be written
+        fault = ConfigError(f"a file cannot be read or written ({error.strerror}): make room or choose another folder")
+        print(failure_line(fault), file=sys.stderr)
+        return 1
     return 0
 
 
