@@ -22,15 +22,16 @@ def picture(path, value, mode="RGB"):
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Ten training, four validation and two test images; the grey value is the number of the image."""
+    """Ten training, four validation and two test images; the red value is the number in its name."""
 
-    def records(split, number):
+    def records(split, numbers):
         return tuple(
-            Record(picture(tmp_path / f"{split}{i}.png", (i, i, i + 1)), f"{split}/{i}.png", i % 2, str(i), {})
-            for i in range(number)
+            Record(picture(tmp_path / f"{i}.png", (i, i, i + 1)), f"{split}/{i}.png", i % 2, str(i), {})
+            for i in numbers
         )
 
-    return Dataset(LABELS, records("training", 10), records("validation", 4), records("test", 2), "0" * 64)
+    splits = (records("training", range(10)), records("validation", range(10, 14)), records("test", range(14, 16)))
+    return Dataset(LABELS, *splits, "0" * 64)
 
 
 def spoil(record):
@@ -60,17 +61,17 @@ def test_a_few_unreadable_images_are_left_out_of_their_split_and_named(dataset, 
     with caplog.at_level(logging.WARNING):
         loaded = load(dataset, max_unreadable_fraction=0.2)
 
-    assert [record.name for record in loaded.dataset.test] == ["test/1.png"]
-    assert loaded.unreadable == {"training": ("training/3.png",), "validation": (), "test": ("test/0.png",)}
+    assert [record.name for record in loaded.dataset.test] == ["test/15.png"]
+    assert loaded.unreadable == {"training": ("training/3.png",), "validation": (), "test": ("test/14.png",)}
     assert loaded.pixels[loaded.rows["training"]][:, 0, 0, 0].tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
-    assert "2 of 16 images cannot be read and are left out: training/3.png, test/0.png" in caplog.text
+    assert "2 of 16 images cannot be read and are left out: training/3.png, test/14.png" in caplog.text
 
 
 def test_more_unreadable_images_than_allowed_stop_the_job_and_are_named(dataset):
     spoil(dataset.validation[1])
 
     with pytest.raises(
-        DatasetError, match=r"1 of 16 images cannot be read \(validation/1.png\).*fraction 0.01: remove"
+        DatasetError, match=r"1 of 16 images cannot be read \(validation/11.png\).*fraction 0.01: remove"
     ):
         load(dataset)
 
@@ -78,7 +79,7 @@ def test_more_unreadable_images_than_allowed_stop_the_job_and_are_named(dataset)
 def test_exactly_the_allowed_share_may_be_unreadable(dataset):
     spoil(dataset.validation[1])
 
-    assert load(dataset, max_unreadable_fraction=1 / 16).unreadable["validation"] == ("validation/1.png",)
+    assert load(dataset, max_unreadable_fraction=1 / 16).unreadable["validation"] == ("validation/11.png",)
 
 
 def test_a_class_whose_training_images_are_all_unreadable_is_refused(dataset):

@@ -66,7 +66,7 @@ def drawn(*, noise=60, sizes=SIZES, classes=3):
     return LoadedDataset(dataset, np.stack(pixels), rows, dict.fromkeys(SPLITS, ()))
 
 
-def run(data=None, *, is_stopping=lambda: False, pretrained=None, **hyperparameters):
+def run(data=None, *, is_stopping=lambda: False, pretrained=None, on_epoch=lambda row: None, **hyperparameters):
     settings = {"epochs": 2, "batch_size": 8, "image_size": 32} | hyperparameters
     return fit(
         TrainConfig(**settings),
@@ -74,7 +74,7 @@ def run(data=None, *, is_stopping=lambda: False, pretrained=None, **hyperparamet
         preprocessing_spec=SPEC,
         device=CPU,
         pretrained=pretrained,
-        on_epoch=lambda row: None,
+        on_epoch=on_epoch,
         is_stopping=is_stopping,
     )
 
@@ -95,6 +95,13 @@ def test_two_runs_are_equal_bit_by_bit_whatever_the_state_of_the_generators(hype
 
     assert same_weights(first, second)
     assert without_time(first.history) == without_time(second.history)
+
+
+@small
+def test_a_step_does_not_depend_on_random_numbers_that_were_drawn_before_it():
+    disturbed = run(epochs=3, on_epoch=lambda row: torch.rand(7))
+
+    assert same_weights(run(epochs=3), disturbed)
 
 
 @small
