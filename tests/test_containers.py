@@ -382,7 +382,7 @@ def test_a_zip_bomb_is_stopped_while_it_inflates():
 
 
 def test_a_bomb_of_many_members_is_stopped_too():
-    with pytest.raises(PayloadTooLarge, match=r"image 16: .*inflates"):
+    with pytest.raises(PayloadTooLarge, match="inflates"):
         read_zip(archive(*[(f"{index}.bmp", bytes(1024**2)) for index in range(40)]), {})
 
 
@@ -392,16 +392,15 @@ def test_pictures_that_compress_well_but_are_small_pass():
 
 def test_too_many_zip_members_are_refused(monkeypatch):
     monkeypatch.setattr(containers, "MAX_IMAGES", 3)
-    monkeypatch.setattr(containers, "MAX_ARCHIVE_MEMBERS", 5)
 
     def members(count, folder=""):
         return [(f"{folder}{index}", b"one") for index in range(count)]
 
     assert len(read_zip(archive(*members(3)), {})) == 3
-    with pytest.raises(PayloadTooLarge, match="4 pictures"):
+    with pytest.raises(PayloadTooLarge, match="4 members"):
         read_zip(archive(*members(4)), {})
-    with pytest.raises(PayloadTooLarge, match="5 members"):
-        read_zip(archive(*members(6, "__MACOSX/")), {})
+    with pytest.raises(PayloadTooLarge, match="directory"):
+        read_zip(archive(*members(3_000, "__MACOSX/")), {})
 
 
 READERS = {

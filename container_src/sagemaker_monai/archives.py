@@ -147,6 +147,8 @@ def _inflate(
             with _damage_named():
                 chunk = member.read(min(CHUNK_BYTES, allowed - count + 1))
             if not chunk:
+                if count != info.file_size:  # zipfile checks the sum only when the claimed end is reached
+                    raise UnsafeArchive("the archive's sizes are wrong; pack it again", info.orig_filename)
                 return
             count += len(chunk)
             if count > allowed:

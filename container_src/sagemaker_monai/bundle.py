@@ -7,9 +7,9 @@
     models/model.pt           state_dict
     docs/                     metrics.json, README.md: what was measured, not what is computed
 
-Other MONAI tools can read it; we use the file layout and not MONAI's engine, whose configurations can run code. Only the
-targets that our own tables write are built. The checksums make a changed weight, label or preprocessing number visible,
-and `model_version` is a digest of them, so that metrics and answers name exactly the artifact they came from.
+Other MONAI tools can read it; we use the file layout and not MONAI's engine, whose configurations can run code. Only
+the targets that our own tables write are built. The checksums make a changed weight, label or preprocessing number
+visible, and `model_version` is a digest of them, so that metrics and answers name exactly the artifact they came from.
 """
 
 import hashlib

@@ -11,22 +11,21 @@ import io
 import json
 import math
 import re
-import stat
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import numpy as np
 
+from sagemaker_monai.archives import ArchiveLimits, ArchiveTooLarge, UnsafeArchive, read_members
 from sagemaker_monai.errors import CallerError, MalformedRequest, PayloadTooLarge, UnsuitableImage, UnsupportedMediaType
 from sagemaker_monai.pictures import Sample
 
 MAX_IMAGES = 1_000  # of one request
-MAX_ARCHIVE_MEMBERS = 4 * MAX_IMAGES  # folders and macOS's shadow of every file count
 MAX_INFLATED_BYTES = 512 * 1024**2  # of one archive, all members together
 MAX_INFLATE_RATIO = 100  # of one archive, above the first 16 MiB; pictures are compressed already
 _SMALL_ARCHIVE_BYTES = 16 * 1024**2
+_DEFLATE_RATIO = 1_032  # the most that a member can reach: the limit that counts is that of the whole archive
 
 
 @contextmanager
@@ -209,84 +208,34 @@ def _part_content(part: bytes) -> bytes:
 
 # --- zip -------------------------------------------------------------------------------------------------------------
 
-_CENTRAL_ENTRY = b"PK\x01\x02"
-_ENCRYPTED_FLAGS = 0x1 | 0x40 | 0x2000
-_PLAIN_COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _NESTED = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ")
-_CHUNK_BYTES = 1024**2
 
 
 def read_zip(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:  # noqa: ARG001
     """Read every file of an archive as one picture, in the archive's order.
 
-    Folders, `__MACOSX/` and `.DS_Store` are passed over. Members are inflated in memory and never get a path.
+    Folders and what operating systems leave behind are passed over. Members are inflated in memory and get no path.
 
     Raises:
-        MalformedRequest: not a sound zip file, encrypted, an unusual compression, a nested archive, a link or device,
-            a repeated name or one that would leave a folder, or no picture.
+        MalformedRequest: what `archives` calls unsafe, a nested archive, or no picture.
         PayloadTooLarge: too many members, or more inflated bytes than the limits, whatever the headers claim.
     """
-    if body.count(_CENTRAL_ENTRY) > MAX_ARCHIVE_MEMBERS:  # before zipfile makes an object of each
-        raise PayloadTooLarge(f"more than {MAX_ARCHIVE_MEMBERS} members in one archive; send several requests")
-    with _zip_errors(), zipfile.ZipFile(io.BytesIO(body)) as archive:
-        members = [member for member in archive.infolist() if not _is_passed_over(member)]
-        names = [member.orig_filename for member in members]
-        if len(set(names)) != len(names):
-            raise MalformedRequest("the archive has the same name twice")
-        _check_count(len(members))
-        left = min(MAX_INFLATED_BYTES, max(_SMALL_ARCHIVE_BYTES, MAX_INFLATE_RATIO * len(body)))
-        samples = []
-        for index, member in enumerate(members):
-            with name_picture(index, len(members)):
-                data = _inflate(archive, member, left)
-            left -= len(data)
-            samples.append(Sample(data))
-    return samples
-
-
-@contextmanager
-def _zip_errors() -> Iterator[None]:
+    total_bytes = min(MAX_INFLATED_BYTES, max(_SMALL_ARCHIVE_BYTES, MAX_INFLATE_RATIO * len(body)))
+    limits = ArchiveLimits(members=MAX_IMAGES, member_bytes=total_bytes, total_bytes=total_bytes, ratio=_DEFLATE_RATIO)
     try:
-        yield
-    except CallerError:
-        raise
-    except Exception as error:
-        # zipfile and zlib raise BadZipFile, EOFError, ValueError, OSError, NotImplementedError, RuntimeError,
-        # struct.error, zlib.error, UnicodeDecodeError and others on hostile archives; nothing else runs inside.
-        raise MalformedRequest("the body is not a sound zip archive") from error
-
-
-def _is_passed_over(member: zipfile.ZipInfo) -> bool:
-    """Check a member's name and kind; true when it is no picture by intention."""
-    name = member.orig_filename
-    parts = name.split("/")
-    if "\\" in name or "\0" in name or name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", name):
-        raise MalformedRequest("a member's name would leave its folder")
-    kind = stat.S_IFMT(member.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise MalformedRequest("the archive has a link or a device in it")
-    if member.flag_bits & _ENCRYPTED_FLAGS:
-        raise MalformedRequest("the archive is encrypted")
-    if member.compress_type not in _PLAIN_COMPRESSION:
-        raise MalformedRequest("the archive must be stored or deflated, no other compression")
-    return name.endswith("/") or parts[0] == "__MACOSX" or parts[-1] == ".DS_Store"
-
-
-def _inflate(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit_bytes: int) -> bytes:
-    chunks: list[bytes] = []
-    size_bytes = 0
-    with archive.open(member) as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            size_bytes += len(chunk)
-            if size_bytes > limit_bytes:
-                raise PayloadTooLarge("the archive inflates to too many bytes; send several requests")
-            chunks.append(chunk)
-    if size_bytes != member.file_size:  # zipfile checks the sum only when the claimed end is reached
-        raise MalformedRequest("the archive's sizes are wrong")
-    data = b"".join(chunks)
-    if data.startswith(_NESTED):
-        raise MalformedRequest("an archive inside the archive; send the pictures themselves")
-    return data
+        members = [content for _, content in read_members(io.BytesIO(body), limits=limits)]
+    except ArchiveTooLarge as error:
+        raise PayloadTooLarge(f"{error.reason}; send several requests") from error
+    except UnsafeArchive as error:
+        raise MalformedRequest(error.reason) from error
+    _check_count(len(members))
+    samples = []
+    for index, content in enumerate(members):
+        with name_picture(index, len(members)):
+            if content.startswith(_NESTED):
+                raise MalformedRequest("an archive inside the archive; send the pictures themselves")
+        samples.append(Sample(content))
+    return samples
 
 
 def _check_count(count: int) -> None:

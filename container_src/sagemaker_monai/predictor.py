@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from sagemaker_monai.bundle import Bundle, read_bundle
-from sagemaker_monai.errors import CallerError
+from sagemaker_monai.containers import name_picture
 from sagemaker_monai.images import Sample
 from sagemaker_monai.tasks.classification import Prediction, make_predictions
 
@@ -52,12 +52,8 @@ class Predictor:
         """
         pictures = []
         for index, sample in enumerate(samples):
-            try:
+            with name_picture(index, len(samples)):
                 pictures.append(self.bundle.preprocessing.load(sample))
-            except CallerError as error:
-                if len(samples) == 1:
-                    raise
-                raise type(error)(f"image {index}: {error}") from error
         return torch.stack(pictures)
 
     def logits(self, pictures: torch.Tensor) -> torch.Tensor:
