@@ -183,11 +183,9 @@ def score_files(predictor: Predictor, records: Sequence[Record], *, what: str) -
     """
     parts = []
     starts = range(0, len(records), SCORING_BATCH)
-    # Not TF32: the figures are those of a server on any device.
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for start in track(starts, total=len(starts), what=what):
-            samples = [Sample(record.image, PICTURE_FORMATS) for record in records[start : start + SCORING_BATCH]]
-            parts.append(class_probabilities(predictor.logits(predictor.load(samples))).numpy())
+    for start in track(starts, total=len(starts), what=what):
+        samples = [Sample(record.image, PICTURE_FORMATS) for record in records[start : start + SCORING_BATCH]]
+        parts.append(class_probabilities(predictor.logits(predictor.load(samples))).numpy())
     return np.concatenate(parts)
 
 
