@@ -235,3 +235,9 @@ def test_the_table_has_one_markdown_row_for_each_hyperparameter():
     assert {line.count("|") for line in lines} == {5}
     assert "| `seed` | a whole number from 0 to 4294967295 | `0` |" in lines[2 + list(FIELDS).index("seed")]
     assert [row[0] for row in hyperparameter_rows()] == list(FIELDS)
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("lr", "learning_rate"), ("wd", "weight_decay"), ("BS", "batch_size")])
+def test_customary_initials_are_understood_as_a_question(typed, meant):
+    with pytest.raises(ConfigError, match=f"did you mean {meant}"):
+        TrainConfig.parse({typed: "1"})

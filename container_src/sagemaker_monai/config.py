@@ -184,7 +184,9 @@ def _convert(raw: Any, field: FieldInfo) -> Any:
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name.strip().replace("-", "_").lower(), list(known), n=1, cutoff=0.5)
+    typed, known = name.strip().replace("-", "_").lower(), list(known)
+    initials = [field for field in known if typed == "".join(word[0] for word in field.split("_"))]  # lr, bs, wd
+    close = initials or difflib.get_close_matches(typed, known, n=1, cutoff=0.5)
     return f"unknown hyperparameter {_show(name)}" + (f", did you mean {close[0]}?" if close else ", see train --help")
 
 
