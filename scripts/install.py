@@ -39,7 +39,7 @@ def make_venv() -> None:
 
 def pip_install(*arguments: str) -> None:
     """Run pip inside .venv; its progress goes to the terminal."""
-    command = [VENV / "bin/python", "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
+    command = [str(VENV / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar=off"]
     subprocess.run([*command, "--quiet", "--retries", "2", "--no-deps", *arguments], check=True, cwd=ROOT)
 
 

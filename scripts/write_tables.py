@@ -1,6 +1,5 @@
 """Write the README's tables from the code they describe (`make docs`); a test compares the two."""
 
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,11 +56,11 @@ def with_tables(text: str) -> str:
         ValueError: a mark is missing.
     """
     for name, make in TABLES.items():
-        pattern = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
-        content = make().strip()
-        text, count = re.subn(pattern, lambda found, new=content: f"{found[1]}{new}\n{found[2]}", text, flags=re.DOTALL)
-        if count != 1:
-            raise ValueError(f"the README must have the marks of table {name!r} once, found {count}")
+        start, end = f"<!-- table: {name} -->\n", "<!-- end -->"
+        if text.count(start) != 1:
+            raise ValueError(f"the README must have the marks of table {name!r} once, found {text.count(start)}")
+        before, _, after = text.partition(start)
+        text = before + start + make().strip() + "\n" + end + after.partition(end)[2]
     return text
 
 

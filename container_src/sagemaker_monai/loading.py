@@ -93,4 +93,9 @@ def load_dataset(
     counts = Counter(record.label for record in readable["training"])
     if unseen := [label for index, label in enumerate(dataset.labels) if not counts[index]]:
         raise DatasetError(f"no training image of {some_of(unseen)} can be read: replace them or remove the class")
-    return LoadedDataset(replace(dataset, **readable), loaded.pixels, rows, unreadable)
+    return LoadedDataset(
+        replace(dataset, training=readable["training"], validation=readable["validation"], test=readable["test"]),
+        loaded.pixels,
+        rows,
+        unreadable,
+    )

@@ -69,7 +69,7 @@ class Predictor:
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             parts = [
                 self._network(self.bundle.preprocessing.scale(part.to(self._device))).float().cpu()
-                for part in pictures.split(BATCH_SIZE)
+                for part in torch.split(pictures, BATCH_SIZE)
             ]
         return torch.cat(parts)
 

@@ -91,7 +91,7 @@ def tensorboard_writer(folder: Path, labels: Sequence[str]) -> tuple[Callable[[R
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(str(folder))
     names = metric_names(labels)
 
     def write(row: Row) -> None:
@@ -99,8 +99,8 @@ def tensorboard_writer(folder: Path, labels: Sequence[str]) -> tuple[Callable[[R
             if name not in WHOLE_NUMBERS and value == value:  # not NaN
                 split, _, rest = names.get(name, name).partition("_")
                 tag = f"{split}/{rest}" if split in ("train", "validation") else f"run/{names.get(name, name)}"
-                writer.add_scalar(tag, value, int(row["epoch"]))  # type: ignore[no-untyped-call]
-        writer.flush()  # type: ignore[no-untyped-call]
+                writer.add_scalar(tag, value, int(row["epoch"]))
+        writer.flush()
 
     return write, writer.close
 
