@@ -136,18 +136,21 @@ def test_the_whole_model_server_ends_with_a_supervisor_that_is_killed(tmp_path):
             server = ModelServer(config(folder), handler=NAME, warm_up=HELLO, env=environment())
             await server.start()
             [forking] = child_pids(server._server.process.pid)
-            print(server._server.process.pid, forking, *child_pids(forking), flush=True)
+            print(server._server.failure_file, server._server.process.pid, forking, *child_pids(forking), flush=True)
             await asyncio.sleep(60)
         asyncio.run(main())
     """)
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as supervisor:
-        pids = supervisor.stdout.readline().split()
+        failure_file, *pids = supervisor.stdout.readline().split()
+        folder = Path(failure_file).parent
+        assert folder.exists()
         supervisor.kill()
     deadline = time.monotonic() + 10
-    while any(map(is_running, pids)) and time.monotonic() < deadline:
+    while (folder.exists() or any(map(is_running, pids))) and time.monotonic() < deadline:
         time.sleep(0.05)
 
     assert len(pids) == 3
+    assert not folder.exists()
     assert not any(map(is_running, pids))
 
 

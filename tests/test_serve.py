@@ -345,11 +345,6 @@ def change_a_weight(folder):
     path.write_bytes(data)
 
 
-def add_code(folder):
-    (folder / "code").mkdir()
-    (folder / "code" / "inference.py").write_text("")
-
-
 def empty(folder):
     shutil.rmtree(folder)
     folder.mkdir()
@@ -360,7 +355,6 @@ FLAWS = {
     "a missing file": (lambda folder: (folder / "configs" / "inference.json").unlink(), "BundleError"),
     "no artifact": (shutil.rmtree, "cannot be read (No such file or directory)"),
     "an empty folder": (empty, "is empty"),
-    "code that is not allowed": (add_code, "ALLOW_BUNDLE_CODE"),
 }
 
 

@@ -196,7 +196,8 @@ class ModelServerProcess:
         )  # fmt: skip
         theirs, ours = os.pipe()
         watchdog = await asyncio.create_subprocess_exec(
-            "/bin/sh", "-c", f"read -r _; kill -s KILL -- -{process.pid}", stdin=theirs, start_new_session=True,
+            "/bin/sh", "-c", f'read -r _; kill -s KILL -- -{process.pid}; sleep 1; rm -rf "$0"',
+            str(folder), stdin=theirs, start_new_session=True,
             stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         os.close(theirs)
