@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagemaker_monai.entrypoints.serve import check_answer, draw_picture, worker_environment
+from sagemaker_monai.entrypoints.serve import check_answer, draw_picture
 from sagemaker_monai.images import MEDIA_TYPES, Sample
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.serving.back_end import Response, StartError
@@ -431,8 +431,3 @@ def test_the_picture_of_the_warm_up_suits_grey_and_colour_models(tmp_path):
     for channels in (1, 3):
         write_small_bundle(tmp_path / str(channels), channels=channels)
         assert len(Predictor.read(tmp_path / str(channels)).predict([Sample(draw_picture(), ("PNG",))])) == 1
-
-
-def test_workers_have_a_user_name_even_where_the_user_has_none():
-    assert worker_environment({"A": "b"}) == {"A": "b", "LOGNAME": f"uid{os.getuid()}"}
-    assert worker_environment({"USER": "somebody"}) == {"USER": "somebody"}

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image
 
+from sagemaker_monai.entrypoints.environment import library_defaults
 from sagemaker_monai.errors import BundleError, CallerError, ConfigError, failure_line
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
 from sagemaker_monai.serving.config import VARIABLES, ServeConfig
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = ServeConfig.from_env(os.environ)
         logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s serve: %(message)s")
         check_folder(config)
-        asyncio.run(supervise(config, worker_environment(os.environ)))
+        asyncio.run(supervise(config, {**os.environ, **library_defaults(os.environ)}))
     except StartError as error:
         cause = str(error)
     except CallerError as error:
@@ -76,15 +77,6 @@ def check_folder(config: ServeConfig) -> None:
         raise BundleError(f"the model artifact cannot be read ({reason}): {_ARTIFACT}") from error
     if is_empty:
         raise BundleError(f"the folder of the model artifact is empty: {_ARTIFACT}")
-
-
-def worker_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """What worker processes inherit: everything, and a user name when there is none.
-
-    A container may run under a number that no user has (`--user 12345`); `import monai` then fails to find its name.
-    """
-    names = ("LOGNAME", "USER", "LNAME", "USERNAME")  # where getpass.getuser looks before it asks the system
-    return dict(env) if any(env.get(name) for name in names) else {**env, "LOGNAME": f"uid{os.getuid()}"}
 
 
 async def supervise(config: ServeConfig, env: Mapping[str, str]) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sagemaker_monai.config import TrainConfig, hyperparameter_rows
+from sagemaker_monai.entrypoints.environment import library_defaults
 from sagemaker_monai.errors import FAILURE_FILE_LIMIT, CallerError, ConfigError, failure_line
 
 PLACES = {
@@ -218,9 +219,7 @@ def _train(argv: Sequence[str], places: Places, environment: Mapping[str, str]) 
     _make_folders(places)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts and asks for it
-    # Threads that wait without spinning, unless the user says otherwise. On two cores that others use too, a step of
-    # resnet18 with two threads took 1.0 to 1.3 s and not 3.6 to 5.6 s. Read by OpenMP when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.update(library_defaults(os.environ))
     # Only now: these imports take seconds, and a wrong hyperparameter should not.
     from sagemaker_monai.entrypoints.job import run_job
 
