@@ -119,7 +119,9 @@ def main() -> int:
 
     step("Import: check, split by lesion, write dataset.json")
     channel = base / "input" / "data" / "training"
-    run([sys.executable, "-m", "sagemaker_monai.prepare", "ham10000", str(source), str(channel)], environment)
+    title = [] if options.data else ["--title", "Synthetic sample, drawn by code"]
+    importer = [sys.executable, "-m", "sagemaker_monai.prepare", "ham10000"]
+    run([*importer, str(source), str(channel), *title], environment)
 
     step("Train, write the artifact, score the test split with it")
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in hyperparameters.items()]

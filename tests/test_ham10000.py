@@ -683,3 +683,12 @@ def test_a_full_disk_is_one_line_and_no_trace(source, out, monkeypatch, capsys):
 
     assert main(["ham10000", str(source), str(out)]) == 1
     assert "No space left on device" in capsys.readouterr().err
+
+
+def test_what_is_not_ham10000_is_not_called_so(source, out):
+    assert main(["ham10000", str(source), str(out), "--title", "Synthetic sample"]) == 0
+
+    written = dataset_json(out)
+    assert written["name"] == "Synthetic sample"
+    assert "HAM10000" not in written["reference"] + written["licence"]
+    assert read_dataset({"training": out}, validation_fraction=0.1, test_fraction=0.1, seed=0).title == written["name"]

@@ -289,3 +289,17 @@ def test_a_channel_whose_table_names_another_split_is_refused(tmp_path):
 
     with pytest.raises(DatasetError, match="channel training has images for test"):
         read_channels({"training": tmp_path / "a", "validation": tmp_path / "b"})
+
+
+def test_dataset_json_may_name_a_class_by_its_index(tmp_path):
+    put_json(tmp_path, training=[{"image": "1.jpg", "label": 1}, {"image": "2.jpg", "label": "mel"}])
+
+    assert found(tmp_path) == {("1.jpg", "nv", "training"), ("2.jpg", "mel", "training")}
+
+
+@pytest.mark.parametrize("index", [2, -1, True, 0.0])
+def test_an_index_without_a_class_is_refused(tmp_path, index):
+    put_json(tmp_path, training=[{"image": "1.jpg", "label": index}])
+
+    with pytest.raises(DatasetError, match="must have label"):
+        read_channels({"training": tmp_path})

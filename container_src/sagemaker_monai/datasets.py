@@ -42,6 +42,9 @@ class Record:
     metadata: Metadata
 
 
+MAX_TITLE_LENGTH = 200
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Three splits and their classes.
@@ -52,6 +55,7 @@ class Dataset:
         fingerprint: SHA-256 in hex over labels, names, classes, groups, splits and file sizes; it does not depend on
             where the folder is or in which order records come. Contents are not hashed: reading a large data set
             twice costs minutes, and a changed picture of the same size to the byte is no accident.
+        title: what the data set calls itself in dataset.json, for people; may be empty.
     """
 
     labels: tuple[str, ...]
@@ -59,6 +63,7 @@ class Dataset:
     validation: tuple[Record, ...]
     test: tuple[Record, ...]
     fingerprint: str
+    title: str = ""
 
     def split(self, name: str) -> tuple[Record, ...]:
         """The records of one of SPLITS."""
@@ -169,6 +174,7 @@ def read_dataset(
         validation=tuple(records["validation"]),
         test=tuple(records["test"]),
         fingerprint=_fingerprint(layout.labels, entries),
+        title=layout.title[:MAX_TITLE_LENGTH],
     )
 
 

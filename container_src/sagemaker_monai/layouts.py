@@ -47,10 +47,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Layout:
-    """What one channel holds. `labels` are in model order, and may name classes without a picture."""
+    """What one channel holds.
+
+    `labels` are in model order, and may name classes without a picture; `title` is what the data set calls itself.
+    """
 
     labels: tuple[str, ...]
     entries: list[Entry]
+    title: str = ""
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -158,6 +162,9 @@ def _read_dataset_json(root: Path) -> Layout:
             place = f"dataset.json: {split}[{position}]"
             if not isinstance(item, dict):
                 raise DatasetError(f'{place} must be an object like {{"image": "./images/1.jpg", "label": "nv"}}')
+            index = item.get("label")
+            if isinstance(index, int) and not isinstance(index, bool) and 0 <= index < len(labels):
+                item = {**item, "label": labels[index]}  # the Decathlon's own way to name a class
             for key in ("image", "label"):
                 if not isinstance(item.get(key), str) or not item[key].strip():
                     raise DatasetError(f"{place} must have {key} as a text; correct it")
@@ -170,7 +177,8 @@ def _read_dataset_json(root: Path) -> Layout:
         name = path.relative_to(root).as_posix()
         metadata = _json_metadata(item, f"dataset.json: {name}")
         entries.append(Entry(path, name, item["label"], item.get("group") or name, split, metadata))
-    return Layout(labels, entries)
+    title = content.get("name", "")
+    return Layout(labels, entries, title if isinstance(title, str) and title.isprintable() else "")
 
 
 def _read_csv(root: Path) -> Layout:

@@ -123,6 +123,7 @@ def model_card(
         "",
         "## Data",
         "",
+        *([f"{_cell(dataset.title)}.", ""] if dataset.title else []),
         f"Fingerprint {dataset.fingerprint}. Images by class:",
         "",
         "| class | training | validation | test |",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sagemaker_monai.errors import CallerError, ConfigError, failure_line
-from sagemaker_monai.prepare.ham10000 import ON_CONFLICT, ON_MISMATCH, import_ham10000
+from sagemaker_monai.prepare.ham10000 import ON_CONFLICT, ON_MISMATCH, TITLE, import_ham10000
 
 FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}  # options in the order of SPLITS, with their defaults
 
@@ -34,6 +34,9 @@ def _add_ham10000_options(parser: argparse.ArgumentParser) -> None:
         help="near-identical images, or in a given split images of one lesion, on two sides (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
+        "--title", default=TITLE, help="what the data set is called in dataset.json (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
         "--mismatch", choices=ON_MISMATCH, default="refuse",
         help="ids that are not in images, metadata and given split alike (default: %(default)s)",
     )  # fmt: skip
@@ -53,6 +56,7 @@ def _run_ham10000(options: argparse.Namespace) -> str:
         max_side=options.max_side,
         duplicates=options.duplicates,
         mismatch=options.mismatch,
+        title=options.title,
     )
     return report.summary()
 

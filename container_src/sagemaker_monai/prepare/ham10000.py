@@ -34,6 +34,12 @@ from sagemaker_monai.tables import some_of
 JPEG_QUALITY = (
     95  # of shrunk images, with full colour resolution: 60 % more bytes than 4:2:0, no colour fringes at borders
 )
+TITLE = "HAM10000"
+ORIGIN = {
+    "description": "Dermatoscopic images of pigmented skin lesions, split by lesion",
+    "reference": "Tschandl, Rosendahl, Kittler: Scientific Data 5, 180161 (2018), doi 10.7910/DVN/DBW86T",
+    "licence": "CC BY-NC 4.0",
+}
 ON_CONFLICT = ("move", "refuse")
 ON_MISMATCH = ("refuse", "drop")
 
@@ -246,6 +252,7 @@ def import_ham10000(
     max_side: int | None = None,
     duplicates: str = "move",
     mismatch: str = "refuse",
+    title: str = TITLE,
 ) -> Report:
     """Import a HAM10000 download.
 
@@ -261,6 +268,7 @@ def import_ham10000(
             most of them are; "refuse" raises where a split separates them.
         mismatch: "refuse" raises where images, metadata and given split do not name the same ids; "drop" leaves out
             what is not in all of them.
+        title: what the data set is called; with another than HAM10000's, nothing is said of where it comes from.
 
     Raises:
         DatasetError: the download, the metadata, the given split or the output folder cannot be used.
@@ -283,6 +291,7 @@ def import_ham10000(
         "max_side": max_side,
         "duplicates": duplicates,
         "mismatch": mismatch,
+        "title": title,
     }
     key = _key(download, split_csv, options)
     if output.is_up_to_date(out, key):
@@ -326,10 +335,8 @@ def import_ham10000(
     output.remove_stale(out, files)
     write_dataset_json(
         out,
-        name="HAM10000",
-        description="Dermatoscopic images of pigmented skin lesions, split by lesion",
-        reference="Tschandl, Rosendahl, Kittler: Scientific Data 5, 180161 (2018), doi 10.7910/DVN/DBW86T",
-        licence="CC BY-NC 4.0",
+        name=title,
+        **(ORIGIN if title == TITLE else {"description": "Imported from the layout of HAM10000, split by lesion"}),
         labels=LABELS,
         records=_items(rows, groups, splits),
     )
