@@ -241,6 +241,13 @@ def test_a_run_that_is_stopped_in_its_first_epoch_has_nothing_to_save():
         run(is_stopping=lambda: True)
 
 
+@small
+def test_a_run_with_one_step_an_epoch_is_stopped_too():
+    stopped = run(epochs=9, batch_size=100, is_stopping=stop_after(2))
+
+    assert (len(stopped.history), stopped.stopped) == (2, "asked to stop in epoch 3")
+
+
 @pytest.mark.parametrize("batch_size", [23, 24, 100])
 def test_a_last_batch_of_one_and_a_batch_larger_than_the_data_train(batch_size):
     result = run(epochs=1, batch_size=batch_size, network="efficientnet-b0")

@@ -90,7 +90,7 @@ def fit(
         device: where to train.
         pretrained: a file of weights to start from.
         on_epoch: called with the row of each epoch, see `FitResult.history`.
-        is_stopping: asked after every step; once it says yes, the best epoch so far is the result.
+        is_stopping: asked before every step; once it says yes, the best epoch so far is the result.
 
     Raises:
         ConfigError: the hyperparameters do not suit the device, the data or the pretrained weights, or the loss is
@@ -219,6 +219,8 @@ class _Run:
         self._network.train()
         what = f"epoch {epoch} of {config.epochs}"
         for step, batch in enumerate(track(batches, total=len(batches), what=what)):
+            if is_stopping():  # asked before a step, so that an epoch whose last step is done counts
+                return None
             seed = step_seed(config.seed, epoch, step)
             torch.manual_seed(seed)  # dropout and dropped connections
             generator.manual_seed(seed)
@@ -231,8 +233,6 @@ class _Run:
                     f"training diverged in epoch {epoch}: the loss is not finite; lower learning_rate "
                     f"({config.learning_rate:g} now), raise warmup_epochs, or set clip_grad_norm=1 and precision=fp32"
                 )
-            if is_stopping() and not is_last:
-                return None
         return float(total / len(targets))
 
     def _step(self, batch: torch.Tensor, targets: torch.Tensor, generator: torch.Generator, step: int) -> torch.Tensor:

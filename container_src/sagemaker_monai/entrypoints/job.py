@@ -54,7 +54,7 @@ def run_job(
         model_dir: where the artifact goes; one that is there stays until the new one is complete.
         output_data_dir: where metrics.json, history.csv, predictions and TensorBoard files go.
         cache_dir: for decoded images.
-        is_stopping: asked after every step of training.
+        is_stopping: asked before every step of training.
 
     Raises:
         CallerError: something that the caller can correct.
