@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import os
 import re
@@ -386,6 +387,20 @@ def test_too_little_gpu_memory_is_something_the_caller_can_change(tmp_path, monk
 
     assert main([]) == 1
     assert failure(tmp_path).startswith("ConfigError: the GPU has too little memory: lower batch_size")
+
+
+def test_a_full_disk_is_something_the_caller_can_change(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "/somewhere/history.csv")
+
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    monkeypatch.setattr(train, "read_hyperparameters", full)
+
+    assert main([]) == 1
+    assert failure(tmp_path).startswith(
+        "ConfigError: a file cannot be read or written (No space left on device): make room"
+    )
+    assert "somewhere" not in failure(tmp_path)
 
 
 def test_a_job_that_is_stopped_ends_well_with_its_best_epoch(trained, tmp_path, monkeypatch):

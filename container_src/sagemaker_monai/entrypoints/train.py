@@ -4,6 +4,7 @@ Places are SageMaker's: `SM_*` where the environment sets them, else the /opt/ml
 In the image the training toolkit calls `run_in_toolkit`; everywhere else `main` is the command itself.
 """
 
+import errno
 import json
 import logging
 import os
@@ -34,6 +35,8 @@ PLACES = {
     "TMPDIR": "where decoded images are kept while training",
 }
 CHANNEL_PREFIX = "SM_CHANNEL_"
+# What is wrong with a place and not with the program.
+FAULTS_OF_PLACES = frozenset({errno.EACCES, errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS})
 
 logger = logging.getLogger(__name__)
 
@@ -116,9 +119,14 @@ def _report_failure(error: Exception, places: Places) -> str:
 
 
 def _explained(error: Exception) -> Exception:
-    """Too little GPU memory is what the caller can change; everything else stays a bug."""
+    """Too little GPU memory and a place that is full or closed are what the caller can change; the rest stays a bug."""
     if type(error).__name__ == "OutOfMemoryError":
         return ConfigError("the GPU has too little memory: lower batch_size or image_size, or take a larger GPU")
+    if isinstance(error, OSError) and error.errno in FAULTS_OF_PLACES:
+        return ConfigError(
+            f"a file cannot be read or written ({error.strerror}): make room or give access, or set SM_MODEL_DIR, "
+            "SM_OUTPUT_DIR, SM_OUTPUT_DATA_DIR or TMPDIR to another place"
+        )
     return error
 
 
