@@ -200,7 +200,16 @@ def test_a_wrong_dataset_json_is_refused_in_one_short_line(tmp_path, content, me
 
 @pytest.mark.parametrize(
     "name",
-    ["../secret.jpg", "/etc/hostname", "a/../../secret.jpg", "C:/x.jpg", "a\\..\\b", "x\0.jpg", "link/secret.jpg"],
+    [
+        "../secret.jpg",
+        "/etc/hostname",
+        "a/../../secret.jpg",
+        "C:/x.jpg",
+        "a\\..\\b",
+        "x\0.jpg",
+        "\ud800.jpg",
+        "link/secret.jpg",
+    ],
 )
 def test_a_name_that_leads_out_of_the_channel_is_refused(tmp_path, name):
     root = tmp_path / "channel"
@@ -220,6 +229,13 @@ def test_a_linked_picture_outside_is_refused_in_class_folders_too(tmp_path):
 
     with pytest.raises(DatasetError, match=r"outside its channel: 1 \(nv/2.jpg\)"):
         read_channels({"training": tmp_path / "channel"})
+
+
+@pytest.mark.parametrize("name", ["nv/9.41\u202fAM.jpg", "nv/a\xa0b.jpg", "a:b/1.jpg", "nv/caf\udce9.jpg"])
+def test_an_unusual_name_that_stays_inside_is_taken(tmp_path, name):
+    put(tmp_path, name)
+
+    assert len(read_channels({"training": tmp_path}).entries) == 1
 
 
 def test_a_channel_may_itself_be_a_link(tmp_path):

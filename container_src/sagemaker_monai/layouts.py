@@ -7,6 +7,7 @@ channels is read, and nothing in them is written.
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ SPLIT_NAMES = {
     "test": "test",
 }
 OTHER_CHANNELS = frozenset({"pretrained", "model"})  # weights, not pictures
+CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")  # and what no file name can be made of
+DRIVE = re.compile(r"[A-Za-z]:")
 LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 Metadata = dict[str, str | float | None]
 
@@ -74,7 +77,9 @@ def _visible(folder: Path) -> list[Path]:
 def _inside(root: Path, real_root: str, name: str) -> Path | None:
     """The file that a name in a table means, or None if it would lead out of the channel."""
     parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in parts[0] or not name.isprintable():
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or DRIVE.fullmatch(parts[0]):
+        return None
+    if CONTROL.search(name):  # not all that cannot be printed: macOS puts U+202F into names of screenshots
         return None
     path = root.joinpath(*parts)
     return path if os.path.realpath(path).startswith(real_root + os.sep) else None
@@ -91,7 +96,7 @@ def _locate(root: Path, names: list[str], *, what: str) -> list[Path]:
     if outside := [name for name, path in zip(names, paths, strict=True) if path is None]:
         raise DatasetError(
             f"{what} names images outside its channel: {len(outside)} ({some_of(outside)}); "
-            "use paths relative to it, without .. or links that lead out"
+            "use paths relative to it with /, without .. or links that lead out"
         )
     if twice := sorted(name for name, count in Counter(map(str, map(PurePosixPath, names))).items() if count > 1):
         raise DatasetError(
