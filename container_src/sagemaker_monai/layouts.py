@@ -244,6 +244,17 @@ def _read_class_folders(root: Path) -> Layout:
     if len(set(splits.values())) < len(folders) and None not in splits.values():
         raise DatasetError(f"two folders are for one split ({some_of([f.name for f in folders])}); join them")
     places = [(root, None)] if None in splits.values() else list(splits.items())
+    loose = [
+        path.relative_to(root).as_posix()
+        for folder in {root: None, **dict(places)}
+        for path in _visible(folder)
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
+    ]
+    if loose:
+        raise DatasetError(
+            f"images outside the class folders: {len(loose)} ({some_of(loose)}); "
+            "put each into the folder of its class, or remove them"
+        )
     entries = [entry for folder, split in places for entry in _class_entries(root, folder, split)]
     classes = {path.name for folder, _ in places for path in _visible(folder) if path.is_dir()}
     return Layout(tuple(sorted(classes)), entries)
