@@ -284,6 +284,9 @@ def test_the_only_channel_may_have_any_name(tmp_path):
         (["validation", "test"], r"no training channel \(channels: test, validation\)"),
         (["data", "more"], "no training channel"),
         (["train", "training"], "two channels are for one split"),
+        (["train", "eval"], "channels that would have no effect: eval; name images training, validation, test"),
+        (["train", "model"], "channels that would have no effect: model; .* weights pretrained"),
+        (["train", "test"], "two channels are one folder"),
     ],
 )
 def test_channels_that_are_missing_or_double_are_named(tmp_path, names, message):

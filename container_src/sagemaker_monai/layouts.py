@@ -29,7 +29,7 @@ SPLIT_NAMES = {
     "val": "validation",
     "test": "test",
 }
-OTHER_CHANNELS = frozenset({"pretrained", "model"})  # weights, not pictures
+PRETRAINED = "pretrained"  # the channel of weights, not of pictures
 CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")  # and what no file name can be made of
 DRIVE = re.compile(r"[A-Za-z]:")
 LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
@@ -283,13 +283,18 @@ def _read_channel(name: str, root: Path) -> Layout:
 
 def _split_channels(channels: Mapping[str, Path]) -> dict[str, str]:
     """Channel name -> the split that its name stands for."""
-    named = [name for name in channels if name not in OTHER_CHANNELS]
+    named = [name for name in channels if name != PRETRAINED]
     if len(named) == 1 and named[0].lower() not in SPLIT_NAMES:
         return {named[0]: "training"}
     splits = {name: SPLIT_NAMES[name.lower()] for name in named if name.lower() in SPLIT_NAMES}
     if "training" not in splits.values():
         raise DatasetError(
             f"there is no training channel (channels: {some_of(sorted(named)) or 'none'}); name one training"
+        )
+    if idle := sorted(set(named) - set(splits)):
+        raise DatasetError(
+            f"channels that would have no effect: {some_of(idle)}; name images {', '.join(SPLITS)} and weights "
+            f"{PRETRAINED}, or leave the channels out"
         )
     if len(set(splits.values())) < len(splits):
         raise DatasetError(f"two channels are for one split ({some_of(sorted(splits))}); give one of them")
@@ -300,18 +305,24 @@ def read_channels(channels: Mapping[str, Path]) -> Layout:
     """Read the channel `training` (`train`, or the only one), and `validation` and `test` where there are some.
 
     Args:
-        channels: name and folder of each; names of weights (`pretrained`, `model`) are passed over.
+        channels: name and folder of each; that of weights (`pretrained`) is passed over.
 
     Returns:
         Classes and pictures; with several channels a name begins with its channel's.
 
     Raises:
-        DatasetError: a channel is missing, empty, in no known layout, or names a split that another channel is for.
+        DatasetError: a channel is missing, empty, in no known layout, of no known use, the folder of another channel,
+            or names a split that another channel is for.
     """
     splits = _split_channels(channels)
     if len(splits) == 1:
         [name] = splits
         return _read_channel(name, channels[name])
+    if len({os.path.realpath(channels[name]) for name in splits}) < len(splits):
+        raise DatasetError(
+            f"two channels are one folder ({some_of(sorted(splits))}): the model would be scored with images that it "
+            "has learned from; give each its own images, or only the training channel, from which the others are drawn"
+        )
     layouts = {name: _read_channel(name, channels[name]) for name in splits}
     entries = []
     for name, layout in layouts.items():
