@@ -215,6 +215,21 @@ def test_too_many_json_instances_are_refused():
         read_json(request(*[b""] * (MAX_IMAGES + 1)), {})
 
 
+def test_many_empty_json_values_are_refused_before_they_fill_the_memory():
+    body = b'{"instances": [' + b"{}," * 100_000 + b"{}]}"
+    tracemalloc.start()
+
+    with pytest.raises(PayloadTooLarge):
+        read_json(body, {})
+
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
+def test_as_many_json_instances_as_are_allowed_are_read():
+    assert len(read_json(request(*[b"x"] * MAX_IMAGES), {})) == MAX_IMAGES
+
+
 # --- multipart
 
 FORM = b'Content-Disposition: form-data; name="image"; filename="a.jpg"'
