@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from sagemaker_monai import pictures
 from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage, UnsuitableImage
-from sagemaker_monai.pictures import MAX_PIXELS, PICTURE_FORMATS, Sample, decode
+from sagemaker_monai.pictures import MAX_PIXELS, MAX_SCANS, PICTURE_FORMATS, Sample, decode
 
 LOSSLESS = {"PNG": {}, "BMP": {}, "TIFF": {}, "WEBP": {"lossless": True}}
 
@@ -310,6 +310,18 @@ def test_a_bomb_is_refused_by_its_header(size):
 
     assert tracemalloc.get_traced_memory()[1] < 10_000_000
     tracemalloc.stop()
+
+
+def test_a_jpeg_whose_scans_take_longer_than_its_pixels_is_refused():
+    data = encode(Image.new("L", (64, 64)), "JPEG", progressive=True)
+    last_scan = data[data.rindex(b"\xff\xda") : -2]
+    usual = data.count(b"\xff\xda")
+    most = data[:-2] + last_scan * (MAX_SCANS - usual) + data[-2:]
+
+    assert decoded(most).shape == (64, 64, 3)
+    for min_size in (None, (8, 8)):
+        with pytest.raises(PayloadTooLarge, match="scans"):
+            decode(Sample(most[:-2] + last_scan + most[-2:]), channels=3, min_size=min_size)
 
 
 def test_pixels_are_counted_from_the_header_alone():

@@ -15,6 +15,8 @@ Request bodies with several pictures in them are taken apart in `containers.py`.
 """
 
 import io
+import itertools
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,9 @@ from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, Unsuitable
 PICTURE_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # Pillow's names; no other plugin ever sees the bytes
 MAX_PIXELS = 64_000_000  # of one picture, read from its header; larger than any camera in the field (a guess)
 MAX_FILE_BYTES = 512 * 1024**2  # of one picture
+# Each scan of a JPEG goes over the whole picture, and one that changes nothing takes 100 bytes: 1,000 of them over the
+# most pixels took 90 s. Progressive pictures have about ten.
+MAX_SCANS = 64
 
 Source = Path | bytes | np.ndarray
 
@@ -57,6 +62,7 @@ _DEEP_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _TIFF_COMPRESSIONS = frozenset(
     {"raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "tiff_jpeg", "jpeg"}
 )
+_SCAN_HEADER = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e][\x01-\x04]")  # ITU-T T.81, B.2.3
 _BITS_PER_SAMPLE, _PHOTOMETRIC_INTERPRETATION, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
 
 
@@ -97,7 +103,7 @@ def decode(
     Raises:
         UndecodableImage: broken bytes, a file that cannot be read, or none of `sample.formats`.
         UnsuitableImage: several frames, values outside 8 and 16 bit, or raw values of a wrong shape or range.
-        PayloadTooLarge: more pixels or bytes than the limits.
+        PayloadTooLarge: more pixels, bytes or JPEG scans than the limits.
     """
     if isinstance(sample.source, np.ndarray):
         image = _from_values(sample.source)
@@ -142,6 +148,8 @@ def _from_bytes(
             warnings.filterwarnings("ignore", module=r"PIL\.")
             with Image.open(io.BytesIO(data), formats=formats) as image:
                 _check_header(image)
+                if isinstance(image, JpegImagePlugin.JpegImageFile):
+                    _check_scans(data)
                 if min_size is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
                     image.draft(None, _size_before_orientation(image, min_size, is_fitted_inside=is_fitted_inside))
                 image.load()
@@ -168,6 +176,12 @@ def _check_header(image: Image.Image) -> None:
         raise UnsuitableImage("the file has several frames or pages; send one picture")
     if image.format == "TIFF" and image.info.get("compression") not in _TIFF_COMPRESSIONS:
         raise UnsuitableImage("the TIFF's compression is not accepted; use none, LZW, deflate, PackBits or JPEG")
+
+
+def _check_scans(data: bytes) -> None:
+    scans = itertools.islice(_SCAN_HEADER.finditer(data), MAX_SCANS + 1)
+    if sum(1 for _ in scans) > MAX_SCANS:
+        raise PayloadTooLarge(f"a JPEG with more than {MAX_SCANS} scans; save the picture again")
 
 
 def _size_before_orientation(
