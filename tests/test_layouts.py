@@ -109,6 +109,13 @@ def test_spreadsheets_dialects_are_one_table(tmp_path, delimiter, end, mark):
     assert found(tmp_path) == {("1.jpg", "nv", None)}
 
 
+def test_empty_columns_at_the_end_are_passed_over(tmp_path):
+    put(tmp_path, "1.jpg", "2.jpg")
+    (tmp_path / "list.csv").write_text("image,label,,\n1.jpg,nv,,\n2.jpg,mel, ,\n,,,\n")
+
+    assert found(tmp_path) == {("1.jpg", "nv", None), ("2.jpg", "mel", None)}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -121,7 +128,8 @@ def test_spreadsheets_dialects_are_one_table(tmp_path, delimiter, end, mark):
         ("image,label\n1.jpg,nv\n./1.jpg,mel\n", "more than once"),
         ("image,label\n1.jpg,nv\nno.jpg,mel\n", r"not in the channel: 1 of 2 \(no.jpg\)"),
         ("image,label\n../1.jpg,nv\n", "outside its channel"),
-        ('image,label\n"1.jpg,nv\n', "not a CSV file"),
+        ('image,label\n"1.jpg,nv\n', "not a CSV file: .*; save it again as CSV"),
+        ("image,label,,\n1.jpg,nv,,x\n", "row 2 has 4 cells, the header has 2"),
     ],
 )
 def test_a_wrong_csv_is_refused_with_its_row(tmp_path, text, message):

@@ -43,7 +43,11 @@ def read_table(content: bytes, *, what: str, required: Sequence[str]) -> list[di
     try:
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if any(row)]
     except csv.Error as error:
-        raise DatasetError(f"{what} is not a CSV file: {error}") from error
+        raise DatasetError(f"{what} is not a CSV file: {error}; save it again as CSV in UTF-8") from error
+    # Spreadsheets leave empty columns at the end, without name and without content.
+    header = rows[0] if rows else []
+    width = max((position for position, name in enumerate(header, start=1) if name.strip()), default=0)
+    rows = [row if any(map(str.strip, row[width:])) else row[:width] for row in rows]
     columns = [name.strip().lower() for name in rows[0]] if rows else []
     if missing := [name for name in required if name not in columns]:
         raise DatasetError(
