@@ -293,14 +293,20 @@ def test_a_loss_that_is_no_number_stops_training_with_a_remedy():
 
 
 @small
-def test_a_metric_that_the_validation_split_cannot_give_is_refused():
+def test_a_metric_that_the_validation_split_cannot_give_is_refused_before_the_first_step():
+    steps = count()
     data = drawn()
     one_class = tuple(record for record in data.dataset.validation if record.label == 0)
     dataset = Dataset(LABELS, data.dataset.training, one_class, (), "0" * 64)
     rows = data.rows | {"validation": data.rows["validation"][::3]}
 
     with pytest.raises(ConfigError, match="best_metric auc does not exist on the validation split"):
-        run(LoadedDataset(dataset, data.pixels, rows, data.unreadable), best_metric="auc")
+        run(
+            LoadedDataset(dataset, data.pixels, rows, data.unreadable),
+            best_metric="auc",
+            is_stopping=lambda: next(steps) < 0,
+        )
+    assert next(steps) == 0
 
 
 @pytest.mark.parametrize(("precision", "used"), [("auto", "fp32"), ("fp32", "fp32"), ("bf16", "bf16")])

@@ -200,6 +200,11 @@ class _Run:
         self._targets = {
             split: torch.tensor([record.label for record in data.dataset.split(split)]) for split in SPLITS
         }
+        if config.best_metric == "auc" and len(set(self._targets["validation"].tolist())) < 2:
+            raise ConfigError(
+                "best_metric auc does not exist on the validation split, which has one class only: set another, or "
+                "give the split images of more classes"
+            )
         counts = torch.bincount(self._targets["training"], minlength=len(self._labels))
         self._loss: Loss = build_loss(config, counts, device)
         self._steps_per_epoch = len(split_into_batches(self._targets["training"], config.batch_size))
@@ -282,11 +287,6 @@ class _Run:
             )
         scores = score(class_probabilities(logits).numpy(), self._targets["validation"].numpy(), self._labels)
         value = scores[self._config.best_metric]
-        if value is None:
-            raise ConfigError(
-                f"best_metric {self._config.best_metric} does not exist on the validation split, which has one class "
-                "only: set another, or give the split images of more classes"
-            )
         row = {f"validation_{name}": _number(scores[name]) for name in ("loss", "accuracy", "balanced_accuracy", "auc")}
         row |= {f"validation_sensitivity_{label}": _number(rate) for label, rate in scores["sensitivity"].items()}
         return row, BETTER_IF[self._config.best_metric] * value
