@@ -67,6 +67,25 @@ def test_a_few_unreadable_images_are_left_out_of_their_split_and_named(dataset, 
     assert "2 of 16 images cannot be read and are left out: training/3.png, test/14.png" in caplog.text
 
 
+def test_copies_of_an_image_in_two_splits_are_named(dataset, caplog):
+    picture(dataset.training[1].image, (0, 0, 1))  # as training/0.png: in one split, no harm
+    picture(dataset.validation[3].image, (2, 2, 3))
+    picture(dataset.test[0].image, (10, 10, 11))
+
+    with caplog.at_level(logging.WARNING):
+        load(dataset)
+
+    assert "2 images are the same in two splits, which makes the scores too good: " in caplog.text
+    assert "training/2.png = validation/13.png, validation/10.png = test/14.png; remove the copies" in caplog.text
+
+
+def test_different_images_are_no_copies(dataset, caplog):
+    with caplog.at_level(logging.WARNING):
+        load(dataset)
+
+    assert not caplog.text
+
+
 def test_more_unreadable_images_than_allowed_stop_the_job_and_are_named(dataset):
     spoil(dataset.validation[1])
 

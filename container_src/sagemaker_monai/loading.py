@@ -1,5 +1,6 @@
 """A data set with its images decoded: what is checked and counted before the first step of training."""
 
+import hashlib
 import logging
 import os
 from collections import Counter
@@ -93,9 +94,31 @@ def load_dataset(
     counts = Counter(record.label for record in readable["training"])
     if unseen := [label for index, label in enumerate(dataset.labels) if not counts[index]]:
         raise DatasetError(f"no training image of {some_of(unseen)} can be read: replace them or remove the class")
+    if repeated := _in_two_splits(loaded.pixels, rows, readable):
+        logger.warning(
+            "%d images are the same in two splits, which makes the scores too good: %s; remove the copies, or give "
+            "them one group",
+            len(repeated),
+            some_of([f"{first} = {second}" for first, second in repeated]),
+        )
     return LoadedDataset(
         replace(dataset, training=readable["training"], validation=readable["validation"], test=readable["test"]),
         loaded.pixels,
         rows,
         unreadable,
     )
+
+
+def _in_two_splits(
+    pixels: np.ndarray, rows: dict[str, np.ndarray], records: dict[str, tuple[Record, ...]]
+) -> list[tuple[str, str]]:
+    """Names of images with equal pixels in different splits: copies, as people make them of rare classes."""
+    seen: dict[bytes, tuple[str, str]] = {}
+    repeated = []
+    for split in SPLITS:
+        for row, record in zip(rows[split], records[split], strict=True):
+            digest = hashlib.blake2b(np.ascontiguousarray(pixels[row]).data, digest_size=16).digest()
+            first_split, first = seen.setdefault(digest, (split, record.name))
+            if first_split != split:
+                repeated.append((first, record.name))
+    return repeated
