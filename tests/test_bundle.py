@@ -143,6 +143,11 @@ SIGNED_FAULTS = {
         lambda c: c["network_data_format"]["outputs"]["pred"]["channel_def"].update({"6": "nv"}),
         "different classes",
     ),
+    "a class that is no text": (
+        "configs/metadata.json",
+        lambda c: c["network_data_format"]["outputs"]["pred"]["channel_def"].update({"6": ["nv"]}),
+        "different classes",
+    ),
     "channels": (
         "configs/metadata.json",
         lambda c: c["network_data_format"]["inputs"]["image"].update(num_channels=1),
@@ -178,7 +183,9 @@ WEIGHT_FAULTS = {
     "another shape": (lambda w: w.update({"fc.bias": torch.zeros(8)}), r"fc.bias is \(8,\)"),
     "another type": (lambda w: w.update({"fc.bias": torch.zeros(7, dtype=torch.float64)}), "float64"),
     "not finite": (lambda w: w["fc.bias"].fill_(float("nan")), "not finite"),
-    "not tensors": (lambda w: w.update({"fc.bias": 1.0}), "of tensors"),
+    "without values": (lambda w: w.update({"fc.bias": torch.zeros(7, device="meta")}), "dense tensors"),
+    "sparse": (lambda w: w.update({"fc.bias": torch.zeros(7).to_sparse()}), "dense tensors"),
+    "not tensors": (lambda w: w.update({"fc.bias": 1.0}), "dense tensors"),
 }
 
 

@@ -266,6 +266,7 @@ def changed(step, key, value):
         changed(1, "mean", [0.5, 0.5, float("nan")]),
         changed(1, "mean", [0.5, 0.5, "0.5"]),
         changed(1, "mean", 0.5),
+        changed(1, "mean", [0.5, 0.5, 10**400]),
         changed(1, "std", [0.5, 0.5, 0]),
         changed(1, "std", [0.5, 0.5, -1.0]),
         changed(1, "std", [0.5, 0.5, float("inf")]),

@@ -228,7 +228,7 @@ def _data_format(metadata: dict[str, Any]) -> tuple[tuple[str, ...], int]:
         raise BundleError(f"network_data_format in {METADATA} lacks {error}; {REMEDY}") from error
     if outputs != len(labels):
         raise BundleError(f"{METADATA} says {outputs} outputs and names {len(labels)} classes")
-    if len(labels) < 2 or len(set(labels)) != len(labels) or not all(isinstance(x, str) and x for x in labels):
+    if len(labels) < 2 or not all(isinstance(x, str) and x for x in labels) or len(set(labels)) != len(labels):
         raise BundleError(f"{METADATA} must name two or more different classes")
     return labels, channels
 
@@ -250,8 +250,8 @@ def _load_weights(network: nn.Module, path: Path) -> None:
         raise BundleError(
             f"{WEIGHTS} is not a state_dict that can be loaded safely ({type(error).__name__})"
         ) from error
-    if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
-        raise BundleError(f"{WEIGHTS} must be a state_dict of tensors, and of nothing else")
+    if not isinstance(weights, dict) or not all(map(_is_plain_tensor, weights.values())):
+        raise BundleError(f"{WEIGHTS} must be a state_dict of dense tensors, and of nothing else")
     expected = network.state_dict()
     missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing or extra:
@@ -268,6 +268,11 @@ def _load_weights(network: nn.Module, path: Path) -> None:
         if tensor.is_floating_point() and not torch.isfinite(weights[name]).all():
             raise BundleError(f"{WEIGHTS}: {name} holds values that are not finite; train again")
     network.load_state_dict(weights, strict=True)
+
+
+def _is_plain_tensor(value: Any) -> bool:
+    """Sparse tensors, and those of the meta device, which have no values, cannot be checked."""
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
 
 
 def _check_outputs(network: nn.Module, preprocessing: Preprocessing, labels: tuple[str, ...]) -> None:

@@ -237,5 +237,5 @@ def _build_step(step: Any, target: str) -> LoadPhotograph | NormalizePhotograph:
         raise BundleError(f"{target} needs exactly the arguments {', '.join(sorted(expected))}")
     try:
         return TRANSFORMS[target](**arguments)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # JSON has whole numbers that no float can hold
         raise BundleError(f"{target}: {error}") from error
