@@ -90,7 +90,9 @@ def test_more_unreadable_images_than_allowed_stop_the_job_and_are_named(dataset)
     spoil(dataset.validation[1])
 
     with pytest.raises(
-        DatasetError, match=r"1 of 16 images cannot be read \(validation/11.png\).*fraction 0.01: remove"
+        DatasetError,
+        match=r"1 of 16 images cannot be read \(validation/11.png\), the first because: not a sound picture .*; that "
+        r"is more than max_unreadable_fraction 0.01: remove",
     ):
         load(dataset)
 

@@ -76,8 +76,9 @@ def load_dataset(
     names = [records[index].name for index in sorted(faulty)]
     if len(faulty) > config.max_unreadable_fraction * len(records):
         raise DatasetError(
-            f"{len(faulty)} of {len(records)} images cannot be read ({some_of(names)}), which is more than "
-            f"max_unreadable_fraction {config.max_unreadable_fraction:g}: remove or replace them"
+            f"{len(faulty)} of {len(records)} images cannot be read ({some_of(names)}), the first because: "
+            f"{_fault(records[min(faulty)], preprocessing)}; that is more than max_unreadable_fraction "
+            f"{config.max_unreadable_fraction:g}: remove or replace them"
         )
     if faulty:
         logger.warning("%d of %d images cannot be read and are left out: %s", len(faulty), len(records), some_of(names))
@@ -107,6 +108,15 @@ def load_dataset(
         rows,
         unreadable,
     )
+
+
+def _fault(record: Record, preprocessing: Preprocessing) -> str:
+    """What is wrong with an unreadable image."""
+    try:
+        preprocessing.load(Sample(record.image))
+    except CallerError as error:
+        return str(error)
+    return "it could not be read a moment ago"
 
 
 def _in_two_splits(
