@@ -62,7 +62,7 @@ def is_running(pid):
         return False
 
 
-def test_the_model_server_passes_requests_on_and_survives_what_kills_its_processes(tmp_path):
+def test_the_model_server_passes_requests_on_and_survives_what_kills_its_processes(tmp_path, monkeypatch):
     """One start for several claims, because each costs seconds."""
     # The model server would put the artifact before the standard library on its workers' module path.
     (tmp_path / "socket.py").write_text("raise SystemExit('the artifact was imported')")
@@ -94,7 +94,14 @@ def test_the_model_server_passes_requests_on_and_survives_what_kills_its_process
         assert (await ask(server, "hello")).body == b"HELLO"
         assert not is_running(old.process.pid)
         assert not old.failure_file.parent.exists()
-        return server._server
+
+        # Not for ever: the supervisor hears the cause, and can still stop what is left.
+        last = server._server
+        monkeypatch.setattr(mms, "MAX_RESTARTS", 1)
+        last.process.kill()
+        assert "ended 2 times" in await asyncio.wait_for(server.failed(), 10)
+        assert not server.is_alive()
+        return last
 
     last = with_server(tmp_path, scenario)
 
@@ -106,6 +113,16 @@ def test_a_model_that_cannot_be_loaded_fails_the_start_with_its_cause(tmp_path):
     (tmp_path / "broken").touch()
 
     with pytest.raises(StartError, match="BundleError: the weights are not those that were written"):
+        with_server(tmp_path, ask)
+
+
+def test_a_model_server_that_has_no_room_for_its_files_fails_the_start(tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mms_process.tempfile, "mkdtemp", fail)
+
+    with pytest.raises(StartError, match=r"cannot be started \(No space left on device\)"):
         with_server(tmp_path, ask)
 
 

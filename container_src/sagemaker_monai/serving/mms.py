@@ -23,6 +23,7 @@ import asyncio
 import contextlib
 import io
 import logging
+import os
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -139,7 +140,12 @@ class ModelServer:
 
     async def _start_server(self) -> None:
         """Start it and wait for a sound answer; StartError if there is none."""
-        self._server = server = await ModelServerProcess.launch(self._config, handler=self._handler, env=self._env)
+        try:
+            server = await ModelServerProcess.launch(self._config, handler=self._handler, env=self._env)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            raise StartError(f"the model server cannot be started ({reason}): it needs TMPDIR and its Java") from error
+        self._server = server
         deadline = time.monotonic() + self._config.startup_timeout_s
         # The request may wait in the model server's queue while every worker fails to load, so the cause is looked for
         # at the same time.
@@ -179,7 +185,8 @@ class ModelServer:
                 continue
             restarts = [at for at in restarts if at > time.monotonic() - RESTART_WINDOW_S] + [time.monotonic()]
             logger.error("the model server, or the process that forks its workers, has ended: restart")
-            await self._server.end()
+            ended, self._server, self._alive = self._server, None, False  # `stop` must not end it once more
+            await ended.end()
             try:
                 if len(restarts) > MAX_RESTARTS:
                     raise StartError(f"the model server ended {len(restarts)} times in {RESTART_WINDOW_S:g} s")
