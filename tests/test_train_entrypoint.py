@@ -389,6 +389,16 @@ def test_too_little_gpu_memory_is_something_the_caller_can_change(tmp_path, monk
     assert failure(tmp_path).startswith("ConfigError: the GPU has too little memory: lower batch_size")
 
 
+def test_a_byte_order_mark_before_the_hyperparameters_is_passed_over(tmp_path):
+    config = tmp_path / "input" / "config"
+    config.mkdir(parents=True)
+    (config / "hyperparameters.json").write_text('{"epochs": "3"}', encoding="utf-8-sig")
+
+    places = train.Places.from_environment({"SAGEMAKER_BASE_DIR": str(tmp_path)})
+
+    assert train.read_hyperparameters([], places, {}) == {"epochs": "3"}
+
+
 def test_a_full_disk_is_something_the_caller_can_change(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device", "/somewhere/history.csv")

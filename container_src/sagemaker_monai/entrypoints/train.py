@@ -154,7 +154,7 @@ def read_hyperparameters(argv: Sequence[str], places: Places, environment: Mappi
     file = places.base / "input" / "config" / "hyperparameters.json"
     source, text = "SM_HPS", environment.get("SM_HPS")
     if text is None and file.is_file():
-        source, text = file.name, file.read_text(encoding="utf-8", errors="replace")
+        source, text = file.name, file.read_text(encoding="utf-8-sig", errors="replace")
     try:
         given = json.loads(text or "{}")
     except (ValueError, RecursionError) as error:
