@@ -109,6 +109,12 @@ def test_spreadsheets_dialects_are_one_table(tmp_path, delimiter, end, mark):
     assert found(tmp_path) == {("1.jpg", "nv", None)}
 
 
+def test_a_class_folder_named_like_a_table_is_no_table(tmp_path):
+    put(tmp_path, "nv.csv/1.jpg")
+
+    assert found(tmp_path) == {("nv.csv/1.jpg", "nv.csv", None)}
+
+
 def test_empty_columns_at_the_end_are_passed_over(tmp_path):
     put(tmp_path, "1.jpg", "2.jpg")
     (tmp_path / "list.csv").write_text("image,label,,\n1.jpg,nv,,\n2.jpg,mel, ,\n,,,\n")

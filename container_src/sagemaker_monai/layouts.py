@@ -186,9 +186,13 @@ def _read_dataset_json(root: Path) -> Layout:
     return Layout(labels, entries, title if isinstance(title, str) and title.isprintable() else "")
 
 
+def _csv_files(root: Path) -> list[Path]:
+    return [path for path in _visible(root) if path.suffix.lower() == ".csv" and path.is_file()]
+
+
 def _read_csv(root: Path) -> Layout:
     """One CSV file `image,label[,group][,split]`; other columns are kept as metadata."""
-    tables = [path for path in _visible(root) if path.suffix.lower() == ".csv"]
+    tables = _csv_files(root)
     if len(tables) > 1:
         raise DatasetError(
             f"the channel has several CSV files ({some_of([path.name for path in tables])}); "
@@ -263,7 +267,7 @@ def _read_class_folders(root: Path) -> Layout:
 # The first layout whose mark is in the channel reads it.
 LAYOUTS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Layout]]] = {
     DATASET_JSON: (lambda root: (root / DATASET_JSON).is_file(), _read_dataset_json),
-    "CSV file": (lambda root: any(path.suffix.lower() == ".csv" for path in _visible(root)), _read_csv),
+    "CSV file": (lambda root: bool(_csv_files(root)), _read_csv),
     "class folders": (lambda root: any(path.is_dir() for path in _visible(root)), _read_class_folders),
 }
 
