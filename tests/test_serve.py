@@ -352,7 +352,6 @@ def empty(folder):
 
 FLAWS = {
     "a changed weight": (change_a_weight, "BundleError"),
-    "a missing file": (lambda folder: (folder / "configs" / "inference.json").unlink(), "BundleError"),
     "no artifact": (shutil.rmtree, "cannot be read (No such file or directory)"),
     "an empty folder": (empty, "is empty"),
 }
