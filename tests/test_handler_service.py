@@ -227,7 +227,13 @@ def test_code_that_does_not_fit_is_refused(with_code, code, cause):
 
 @pytest.mark.parametrize(
     "fault",
-    ["raise ValueError('secret')", "return object()", "return b'', b'a/b'", r"return b'', 'a/b\r\nX: y'"],
+    [
+        "raise ValueError('secret')",
+        "return object()",
+        "return b'', b'a/b'",
+        r"return b'', 'a/b\r\nX: y'",
+        r"return b'', 'a/\u20ac'",
+    ],
 )
 def test_a_fault_in_the_users_code_is_a_500_without_details(with_code, fault):
     [response] = with_code(ECHO + f"def output_fn(prediction, accept): {fault}").respond([Request(b"abc", "image/png")])

@@ -107,8 +107,8 @@ class Handler:
                 body = body.encode()
             if not isinstance(body, (bytes, bytearray)):
                 raise TypeError(f"output_fn gave {type(body).__name__}; bytes, str or (data, content type) are needed")
-            if not isinstance(content_type, str) or not content_type.isprintable():
-                raise TypeError("output_fn gave a content type that is not one line of text")
+            if not isinstance(content_type, str) or not (content_type.isascii() and content_type.isprintable()):
+                raise TypeError("output_fn gave a content type that is not one line of ASCII text")
             return Response(HTTPStatus.OK, content_type, bytes(body))
         except Exception as error:
             return _refusal(error)
