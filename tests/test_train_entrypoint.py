@@ -413,22 +413,23 @@ def test_a_full_disk_is_something_the_caller_can_change(tmp_path, monkeypatch):
     assert "somewhere" not in failure(tmp_path)
 
 
-def test_a_job_that_is_stopped_ends_well_with_its_best_epoch(trained, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_job_that_is_stopped_ends_well_with_its_best_epoch(trained, tmp_path, monkeypatch, number):
     base, _ = trained
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     monkeypatch.setenv("SM_CHANNEL_TRAINING", str(base / "input" / "data" / "training"))
     real = documents.metrics_line
 
     def stop_the_job(*arguments):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         return real(*arguments)
 
     monkeypatch.setattr(documents, "metrics_line", stop_the_job)
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
 
     assert main([*QUICK, "--epochs=500"]) == 0
 
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
     assert json.loads((tmp_path / "model" / "configs" / "train.json").read_text())["stopped"] == (
         "asked to stop in epoch 2"
     )

@@ -13,6 +13,7 @@ visible, and `model_version` is a digest of them, so that metrics and answers na
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -110,7 +111,9 @@ def write_bundle(
             },
         )
         _write_json(staging / TRAIN, train_config)
-        torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, staging / WEIGHTS)
+        serialized = io.BytesIO()  # torch's own file writer reports a full disk as an internal error
+        torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, serialized)
+        (staging / WEIGHTS).write_bytes(serialized.getbuffer())
         _write_json(staging / CHECKSUMS, {name: _sha256(staging / name) for name in CHECKED_FILES})
         bundle = read_bundle(staging)
         for name in (*CHECKED_FILES, CHECKSUMS):

@@ -209,17 +209,29 @@ def _make_folders(places: Places) -> None:
 
 
 @contextmanager
-def _stop_on_sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets: SageMaker sends it when a job is stopped, and grants 120 s."""
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, 120 s before SageMaker kills, and Ctrl-C; a second Ctrl-C ends at once.
+
+    A second SIGTERM changes nothing: a launcher may pass on the one that the whole group of processes got already.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event  # signals reach the main thread only
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def stop(number: int, _: object) -> None:
+        event.set()
+        if number == signal.SIGINT:
+            signal.signal(number, before[signal.SIGINT])
+
     try:
+        for number in before:
+            signal.signal(number, stop)
         yield event
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _train(argv: Sequence[str], places: Places, environment: Mapping[str, str]) -> None:
@@ -231,7 +243,7 @@ def _train(argv: Sequence[str], places: Places, environment: Mapping[str, str]) 
     # Only now: these imports take seconds, and a wrong hyperparameter should not.
     from sagemaker_monai.entrypoints.job import run_job
 
-    with _stop_on_sigterm() as stopping, tempfile.TemporaryDirectory(prefix="sagemaker-monai-") as cache:
+    with _stop_on_signal() as stopping, tempfile.TemporaryDirectory(prefix="sagemaker-monai-") as cache:
         run_job(
             config,
             read_channels(places, environment),
