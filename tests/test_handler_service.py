@@ -288,3 +288,16 @@ def test_a_broken_artifact_raises_in_the_model_server_and_leaves_its_cause(tmp_p
         handle(None, None)
 
     assert (tmp_path / "failure").read_text() == f"BundleError: {refusal.value}"
+
+
+def test_code_that_exits_while_it_loads_leaves_its_cause_too(tmp_path, monkeypatch):
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "inference.py").write_text("raise SystemExit(3)")
+    monkeypatch.setenv("SM_MODEL_DIR", str(tmp_path))
+    monkeypatch.setenv("ALLOW_BUNDLE_CODE", "true")
+    monkeypatch.setenv(FAILURE_FILE_VARIABLE, str(tmp_path / "failure"))
+
+    with pytest.raises(SystemExit):
+        handle(None, None)
+
+    assert "SystemExit" in (tmp_path / "failure").read_text()

@@ -228,7 +228,7 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | Non
         try:
             allow = os.environ.get("ALLOW_BUNDLE_CODE", "").strip().lower() == "true"
             _loaded["model"] = Handler(Path(os.environ["SM_MODEL_DIR"]), allow_bundle_code=allow)
-        except Exception as error:
+        except BaseException as error:  # code of the artifact's own may even ask Python to exit
             _leave_cause(error)
             raise
         return None
@@ -247,7 +247,7 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | Non
     return [response.body for response in responses]
 
 
-def _leave_cause(error: Exception) -> None:
+def _leave_cause(error: BaseException) -> None:
     """Tell the supervisor, which cannot see into the model server, why loading failed."""
     if path := os.environ.get(FAILURE_FILE_VARIABLE):
         unfinished = Path(f"{path}.{os.getpid()}")
