@@ -29,14 +29,14 @@ STOP_TIMEOUT_S = 30
 TOLERANCE = 1e-5
 # Fast enough for five minutes on two cores, and with the drawn sample neither chance nor perfect.
 SAMPLE_SETTINGS = {"epochs": 10, "image_size": 64, "network": "resnet18"}
-DATA_SETTINGS = {"epochs": 6, "image_size": 64, "network": "resnet18"}
+DATA_SETTINGS = {"epochs": 4, "image_size": 64, "network": "resnet18"}
 
 
 def parse_arguments() -> argparse.Namespace:
     """The demo's options."""
     parser = argparse.ArgumentParser(prog="make demo", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, help="a HAM10000 download; without it a synthetic sample is drawn")
-    parser.add_argument("--epochs", type=int, help="default 10, with --data 6")
+    parser.add_argument("--epochs", type=int, help="default 10, with --data 4")
     parser.add_argument("--image-size", type=int, help="pixels, default 64")
     parser.add_argument("--network", help="default resnet18")
     parser.add_argument("--port", type=int, default=0, help="of the server, default a free one")
