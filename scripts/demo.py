@@ -129,7 +129,7 @@ def main() -> int:
 
     step("Serve the artifact and post pictures of the test split, which training never saw")
     port = options.port or free_port()
-    environment["SAGEMAKER_BIND_TO_PORT"] = str(port)
+    environment |= {"SAGEMAKER_BIND_TO_PORT": str(port), "SAGEMAKER_CONTAINER_LOG_LEVEL": "WARNING"}
     print(f"$ SAGEMAKER_BIND_TO_PORT={port} serve", flush=True)
     server = subprocess.Popen([str(BIN / "serve")], env=environment, cwd=ROOT)
     try:
