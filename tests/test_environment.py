@@ -7,12 +7,13 @@ import pytest
 from sagemaker_monai.entrypoints.environment import library_defaults
 
 
-def test_the_users_own_settings_win():
-    assert library_defaults({"USER": "somebody", "OMP_WAIT_POLICY": "ACTIVE"}) == {}
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"])
+def test_the_users_own_settings_win(name):
+    assert library_defaults({"USER": "somebody", name: "1"}) == {}
 
 
 def test_a_process_of_a_user_without_a_name_gets_one():
-    assert library_defaults({"OMP_WAIT_POLICY": "PASSIVE"}) == {"LOGNAME": f"uid{os.getuid()}"}
+    assert library_defaults({}) == {"GOMP_SPINCOUNT": "20000", "LOGNAME": f"uid{os.getuid()}"}
 
 
 NAMELESS = """
