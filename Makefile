@@ -19,7 +19,7 @@ install: .venv/installed  ## make or update .venv from the hashed pins
 	$(PYTHON) scripts/install.py
 
 demo: .venv/installed  ## photographs to answers here: [DATA=path/to/dataverse] [EPOCHS=] [IMAGE_SIZE=] [NETWORK=]
-	.venv/bin/python -m scripts.demo $(if $(DATA),--data "$(DATA)") $(if $(EPOCHS),--epochs $(EPOCHS)) \
+	@.venv/bin/python -m scripts.demo $(if $(DATA),--data "$(DATA)") $(if $(EPOCHS),--epochs $(EPOCHS)) \
 		$(if $(IMAGE_SIZE),--image-size $(IMAGE_SIZE)) $(if $(NETWORK),--network $(NETWORK)) \
 		$(if $(PORT),--port $(PORT)) $(DEMO_OPTIONS)
 

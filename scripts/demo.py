@@ -9,6 +9,7 @@ import csv
 import http.client
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -52,7 +53,7 @@ def step(text: str) -> None:
 
 def run(command: list[str], environment: dict[str, str]) -> None:
     """Run one of the project's commands and stop the demo with its exit code if it fails."""
-    print("$ " + " ".join(command), flush=True)
+    print("$ " + shlex.join(command).replace(f"{ROOT}/", ""), flush=True)
     code = subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
     if code != 0:
         raise SystemExit(code)
@@ -140,7 +141,8 @@ def main() -> int:
         code = server.wait(STOP_TIMEOUT_S)
     if code != 0:
         raise SystemExit(f"serve ended with exit code {code} after SIGTERM")
-    print(f"\nEverything stopped. {time.monotonic() - began:.0f} s in all; the artifact is in {base / 'model'}")
+    artifact = (base / "model").relative_to(ROOT)
+    print(f"\nEverything stopped. {time.monotonic() - began:.0f} s in all; the artifact is in {artifact}")
     if reached < options.min_balanced_accuracy:
         raise SystemExit(f"balanced accuracy {reached:.3f} is below {options.min_balanced_accuracy}")
     return 0 if is_equal else 1

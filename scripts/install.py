@@ -2,7 +2,7 @@
 
 Every file is checked against its hash and nothing else is resolved (`--no-deps`). torch comes from PyTorch's own index
 of CPU builds when that answers, because PyPI's Linux build is a CUDA build that needs gigabytes more; where only the
-CUDA build can be had, those libraries are installed too. TORCH_INDEX names another index (one for GPUs, or a mirror).
+CUDA build can be had, those libraries are installed too. TORCH_INDEX names a mirror; `none` takes what PyPI has.
 """
 
 import importlib.metadata
@@ -65,7 +65,8 @@ def main() -> int:
         return 1
     print(f"install: .venv on Python {sys.version.split()[0]}", flush=True)
     make_venv()
-    install_pins("-torch", "--extra-index-url", os.environ.get("TORCH_INDEX") or TORCH_INDEX)
+    index = os.environ.get("TORCH_INDEX") or TORCH_INDEX
+    install_pins("-torch", *([] if index == "none" else ["--extra-index-url", index]))
     if needs_cuda_libraries():
         install_pins("-cuda")
     setuptools = next(  # some pins are source archives: they are built with the pinned setuptools
