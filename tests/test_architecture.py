@@ -18,7 +18,7 @@ LAYERS = [
     {"datasets", "layouts", "cache", "bundle"},
     {"transforms", "augmentation", "networks", "pretrained", "optimizers", "tasks"},
     {"images", "containers", "pictures", "archives", "splitting", "tables"},
-    {"config", "errors", "progress"},
+    {"config", "errors", "files", "progress"},
 ]
 OUTER = {"entrypoints"}
 SAGEMAKER = {"boto3", "botocore", "mms", "sagemaker_inference", "sagemaker_training"}

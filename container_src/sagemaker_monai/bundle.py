@@ -12,7 +12,6 @@ the targets that our own tables write are built. The checksums make a changed we
 visible, and `model_version` is a digest of them, so that metrics and answers name exactly the artifact they came from.
 """
 
-import hashlib
 import io
 import json
 import os
@@ -27,6 +26,7 @@ import torch
 from torch import nn
 
 from sagemaker_monai.errors import BundleError
+from sagemaker_monai.files import sha256_of, write_text
 from sagemaker_monai.networks import build_network
 from sagemaker_monai.transforms import Preprocessing, build_preprocessing
 
@@ -114,7 +114,7 @@ def write_bundle(
         serialized = io.BytesIO()  # torch's own file writer reports a full disk as an internal error
         torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, serialized)
         (staging / WEIGHTS).write_bytes(serialized.getbuffer())
-        _write_json(staging / CHECKSUMS, {name: _sha256(staging / name) for name in CHECKED_FILES})
+        _write_json(staging / CHECKSUMS, {name: sha256_of(staging / name) for name in CHECKED_FILES})
         bundle = read_bundle(staging)
         for name in (*CHECKED_FILES, CHECKSUMS):
             _sync(staging / name)
@@ -132,9 +132,7 @@ def add_document(folder: Path, name: str, text: str) -> None:
     """Put a document (`metrics.json`, `README.md`) under the artifact's docs/, replacing it in one step."""
     path = folder / "docs" / name
     path.parent.mkdir(exist_ok=True)
-    part = path.with_name(f".{name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_text(path, text)
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -148,9 +146,9 @@ def read_bundle(folder: Path) -> Bundle:
     for name in CHECKED_FILES:
         if not (folder / name).is_file():
             raise BundleError(f"the artifact has no {name}; {REMEDY}")
-        if _sha256(folder / name) != checksums[name]:
+        if sha256_of(folder / name) != checksums[name]:
             raise BundleError(f"{name} is not the file that training wrote (its SHA-256 differs); {REMEDY}")
-    model_version = _sha256(folder / CHECKSUMS)[:12]
+    model_version = sha256_of(folder / CHECKSUMS)[:12]
     _check_metrics(folder, model_version)
 
     metadata = _read_json(folder, METADATA, keys=set(_metadata(("a", "b"), [], 0, {})))
@@ -322,11 +320,6 @@ def _read_json(folder: Path, name: str, *, keys: set[str] | None = None) -> dict
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

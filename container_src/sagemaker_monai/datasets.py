@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.files import write_text
 from sagemaker_monai.layouts import DATASET_JSON, Entry, Layout, Metadata, read_channels
 from sagemaker_monai.splitting import SPLITS, split_by_group
 from sagemaker_monai.tables import some_of
@@ -217,6 +218,4 @@ def write_dataset_json(
         + "\n ]"
         for split in SPLITS
     ]
-    temporary = folder / f".{DATASET_JSON}.tmp"
-    temporary.write_text(",\n".join([head, *lists]) + "\n}\n", encoding="utf-8")
-    temporary.replace(folder / DATASET_JSON)
+    write_text(folder / DATASET_JSON, ",\n".join([head, *lists]) + "\n}\n")

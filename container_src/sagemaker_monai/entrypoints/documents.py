@@ -73,13 +73,6 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file in one step; a name that is no Unicode text is escaped."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8", errors="backslashreplace")
-    part.replace(path)
-
-
 def as_json(value: Mapping[str, Any]) -> str:
     """JSON for people to read; no NaN, which JSON does not have."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"

@@ -20,6 +20,7 @@ from typing import Any
 from sagemaker_monai.entrypoints import inference
 from sagemaker_monai.entrypoints.inference import Answer
 from sagemaker_monai.errors import BundleError, CallerError, MalformedRequest, error_body, failure_line
+from sagemaker_monai.files import write_text
 from sagemaker_monai.serving.back_end import Request, Response
 from sagemaker_monai.serving.protocol import (
     ACCEPT_HEADER,
@@ -250,6 +251,4 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | Non
 def _leave_cause(error: BaseException) -> None:
     """Tell the supervisor, which cannot see into the model server, why loading failed."""
     if path := os.environ.get(FAILURE_FILE_VARIABLE):
-        unfinished = Path(f"{path}.{os.getpid()}")
-        unfinished.write_text(failure_line(error))
-        unfinished.replace(path)
+        write_text(Path(path), failure_line(error))

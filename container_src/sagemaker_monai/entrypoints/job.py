@@ -19,6 +19,7 @@ from sagemaker_monai.bundle import add_document, write_bundle
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS, Dataset, Record, read_dataset
 from sagemaker_monai.entrypoints import documents
+from sagemaker_monai.files import write_text
 from sagemaker_monai.images import PICTURE_FORMATS, Sample
 from sagemaker_monai.loading import LoadedDataset, input_channels, load_dataset
 from sagemaker_monai.networks import network_def
@@ -115,7 +116,7 @@ def _fit(
     def on_epoch(row: Row) -> None:
         print(documents.metrics_line(row, labels), flush=True)
         rows.append(row)
-        documents.write_text(output_data_dir / "history.csv", documents.history_csv(rows, labels))
+        write_text(output_data_dir / "history.csv", documents.history_csv(rows, labels))
         if tensorboard is not None:
             tensorboard[0](row)
 
@@ -161,8 +162,8 @@ def _report(
     add_document(model_dir, "metrics.json", documents.as_json(metrics))
     card = documents.model_card(data.dataset, metrics, config.model_dump(), provenance)
     add_document(model_dir, "README.md", card)
-    documents.write_text(output_data_dir / "metrics.json", documents.as_json(metrics))
-    documents.write_text(
+    write_text(output_data_dir / "metrics.json", documents.as_json(metrics))
+    write_text(
         output_data_dir / f"{split}_predictions.csv",
         documents.predictions_csv(records, probabilities, data.dataset.labels),
     )

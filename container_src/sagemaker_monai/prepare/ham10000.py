@@ -21,6 +21,7 @@ from PIL import Image
 from sagemaker_monai import __version__
 from sagemaker_monai.datasets import SPLITS, split_by_group, write_dataset_json
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
+from sagemaker_monai.files import sha256_of
 from sagemaker_monai.pictures import Sample, decode
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.downloads import FolderDownload, ZipDownload, open_download
@@ -230,7 +231,7 @@ def _key(download: FolderDownload | ZipDownload, split_csv: Path | None, options
     """Changes with the source's files, the options and this program."""
     stats = [(path.name, path.stat()) for path in download.files()]
     files = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
-    given = output.sha256_of(split_csv) if split_csv is not None else None
+    given = sha256_of(split_csv) if split_csv is not None else None
     return hashlib.sha256(json.dumps([__version__, files, given, options]).encode()).hexdigest()
 
 

@@ -5,13 +5,13 @@ be repeated, one with other options replaces the former, and a folder with anybo
 is removed before the first image changes and comes back, whole, after the last: where it is, all of it is true.
 """
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.files import sha256_of, write_text
 from sagemaker_monai.layouts import DATASET_JSON
 from sagemaker_monai.tables import some_of
 
@@ -19,16 +19,8 @@ REPORT = "import_report.json"
 IMAGES = "images"
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _write_report(out: Path, report: Mapping[str, Any]) -> None:
-    temporary = out / f".{REPORT}.tmp"
-    temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(out / REPORT)
+    write_text(out / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_report(out: Path) -> dict[str, Any] | None:
