@@ -6,14 +6,13 @@ from pathlib import Path
 
 from sagemaker_monai import errors
 from sagemaker_monai.config import hyperparameter_table
-from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
+from sagemaker_monai.errors import INTERNAL_ERROR, CallerError, ConfigError, DatasetError, TrainingStopped
 from sagemaker_monai.images import MEDIA_TYPES
 from sagemaker_monai.networks import NETWORKS
 from sagemaker_monai.serving.config import VARIABLES
-from sagemaker_monai.serving.gateway import GATEWAY_ERRORS
 from sagemaker_monai.tasks.classification import ENCODERS
 
-TRAINING_ERRORS = (ConfigError, DatasetError)  # end a job or a start and are no answer to a request
+TRAINING_ERRORS = (ConfigError, DatasetError, TrainingStopped)  # end a job or a start and are no answer to a request
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 
@@ -25,13 +24,13 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def error_table() -> str:
     """Code, status and meaning of every refusal."""
-    caller = [
+    rows = [
         [f"`{kind.__name__}`", "-" if kind in TRAINING_ERRORS else str(kind.status), (kind.__doc__ or "").strip()]
         for kind in vars(errors).values()
         if isinstance(kind, type) and issubclass(kind, CallerError) and kind is not CallerError
     ]
-    gateway = [[f"`{code}`", str(status), meaning] for code, (status, meaning) in GATEWAY_ERRORS.items()]
-    return table(["code", "HTTP", "meaning"], caller + gateway)
+    rows.append([f"`{INTERNAL_ERROR}`", "500", "A fault of the server; the log has the details."])
+    return table(["code", "HTTP", "meaning"], rows)
 
 
 def content_type_table() -> str:

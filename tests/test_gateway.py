@@ -6,10 +6,12 @@ import socket
 
 import pytest
 
+from sagemaker_monai import errors
+from sagemaker_monai.errors import Overloaded, Timeout, WorkerDied
 from sagemaker_monai.serving import gateway as module
-from sagemaker_monai.serving.back_end import Overloaded, Response, Timeout, WorkerDied
+from sagemaker_monai.serving.back_end import Response
 from sagemaker_monai.serving.config import ServeConfig
-from sagemaker_monai.serving.gateway import GATEWAY_ERRORS, Gateway
+from sagemaker_monai.serving.gateway import Gateway
 
 CONFIG = dataclasses.replace(ServeConfig.from_env({}), max_payload_mb=1, workers=3)
 MIB = 1024 * 1024
@@ -281,7 +283,7 @@ def test_what_the_back_end_raises_becomes_its_status_and_code(error, status):
     answered, headers, body, _ = ask(post(b"abc"), prepare=lambda back_end: setattr(back_end, "error", error))
 
     assert (answered, code_of(body)) == (status, type(error).__name__)
-    assert GATEWAY_ERRORS[type(error).__name__][0] == status
+    assert vars(errors)[type(error).__name__].status == status
     assert ("retry-after" in headers) == isinstance(error, Overloaded)
 
 

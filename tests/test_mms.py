@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from sagemaker_monai.errors import Overloaded, WorkerDied
 from sagemaker_monai.serving import mms, mms_process
-from sagemaker_monai.serving.back_end import Overloaded, Request, StartError, WorkerDied
+from sagemaker_monai.serving.back_end import Request, StartError
 from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.mms import ModelServer
 from sagemaker_monai.serving.mms_process import MAX_PORT, child_pids, find_java, inner_ports

@@ -13,11 +13,11 @@ from torch import nn
 from sagemaker_monai import training
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS, Dataset, Record
-from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.errors import ConfigError, TrainingStopped
 from sagemaker_monai.loading import LoadedDataset
 from sagemaker_monai.networks import build_network, network_def
 from sagemaker_monai.tasks.losses import IMBALANCE
-from sagemaker_monai.training import TrainingStopped, choose_precision, fit, split_into_batches, step_seed
+from sagemaker_monai.training import choose_precision, fit, split_into_batches, step_seed
 from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
 
 LABELS = ("red", "green", "blue")

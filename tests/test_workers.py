@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sagemaker_monai.serving.back_end import Overloaded, Request, StartError, Timeout, WorkerDied
+from sagemaker_monai.errors import Overloaded, Timeout, WorkerDied
+from sagemaker_monai.serving.back_end import Request, StartError
 from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.workers import QUEUE_PER_WORKER, WorkerPool
 from tests.tiny_handler import HELLO, NAME, ROOT, environment

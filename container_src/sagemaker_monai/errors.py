@@ -25,13 +25,17 @@ class DatasetError(CallerError):
     """The training data cannot be used as it is."""
 
 
+class TrainingStopped(CallerError):  # noqa: N818 - the names are the codes that clients see
+    """The job was asked to stop before there was anything to save."""
+
+
 class BundleError(CallerError):
     """The model artifact is missing, unsafe or inconsistent."""
 
     status = 500
 
 
-class MalformedRequest(CallerError):  # noqa: N818 - the names are the codes that clients see
+class MalformedRequest(CallerError):  # noqa: N818
     """The body is not what its Content-Type promises (JSON, multipart, zip or npy container)."""
 
 
@@ -63,6 +67,51 @@ class NotAcceptable(CallerError):  # noqa: N818
     status = 406
 
 
+class NotFound(CallerError):  # noqa: N818
+    """No such path."""
+
+    status = 404
+
+
+class MethodNotAllowed(CallerError):  # noqa: N818
+    """The path has other methods."""
+
+    status = 405
+
+
+class RequestTimeout(CallerError):  # noqa: N818
+    """The client sends too slowly."""
+
+    status = 408
+
+
+class Overloaded(CallerError):  # noqa: N818
+    """More requests wait than can be answered in time."""
+
+    status = 503
+
+
+class Unavailable(CallerError):  # noqa: N818
+    """No process can answer now: restarting, or shutting down."""
+
+    status = 503
+
+
+class Timeout(CallerError):  # noqa: N818
+    """No answer within the time a request may take."""
+
+    status = 504
+
+
+class WorkerDied(CallerError):  # noqa: N818
+    """The process ended while it worked on this request, which may be the cause and is not repeated."""
+
+    status = 500
+
+
+INTERNAL_ERROR = "InternalError"  # the code of everything else: a fault of the program
+
+
 def error_body(code: str, message: str) -> dict[str, dict[str, str]]:
     """The JSON body of every refused request."""
     return {"error": {"code": code, "message": message}}
@@ -81,6 +130,6 @@ def failure_line(error: BaseException) -> str:
         while frame is not None and frame.tb_next is not None:
             frame = frame.tb_next
         place = f" at {frame.tb_frame.f_code.co_qualname}:{frame.tb_lineno}" if frame is not None else ""
-        text = f"InternalError: {type(error).__name__}: {error}{place}"
+        text = f"{INTERNAL_ERROR}: {type(error).__name__}: {error}{place}"
     text = " ".join(text.split())
     return text if len(text) <= FAILURE_FILE_LIMIT else text[: FAILURE_FILE_LIMIT - 1] + "…"

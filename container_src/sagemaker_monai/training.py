@@ -23,7 +23,7 @@ from torch import nn
 from sagemaker_monai.augmentation import AUGMENTATIONS, augment
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS
-from sagemaker_monai.errors import CallerError, ConfigError
+from sagemaker_monai.errors import ConfigError, TrainingStopped
 from sagemaker_monai.loading import LoadedDataset
 from sagemaker_monai.networks import NETWORKS, build_network, network_def
 from sagemaker_monai.optimizers import MovingAverage, build_optimizer, learning_rate_factor
@@ -42,10 +42,6 @@ RESIDENT_SHARE = 0.25  # of free GPU memory that decoded images may take; otherw
 STEPS_BETWEEN_CHECKS = 20  # of the loss; reading it makes a GPU wait
 
 Row = dict[str, float]
-
-
-class TrainingStopped(CallerError):  # noqa: N818 - the code that the failure file shows
-    """The job was asked to stop before there was anything to save."""
 
 
 @dataclass(frozen=True)

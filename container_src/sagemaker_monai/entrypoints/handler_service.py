@@ -19,7 +19,7 @@ from typing import Any
 
 from sagemaker_monai.entrypoints import inference
 from sagemaker_monai.entrypoints.inference import Answer
-from sagemaker_monai.errors import BundleError, CallerError, MalformedRequest, error_body, failure_line
+from sagemaker_monai.errors import INTERNAL_ERROR, BundleError, CallerError, MalformedRequest, error_body, failure_line
 from sagemaker_monai.files import write_text
 from sagemaker_monai.serving.back_end import Request, Response
 from sagemaker_monai.serving.protocol import (
@@ -205,7 +205,7 @@ def _refusal(error: Exception) -> Response:
             logger.error("%s", failure_line(error))
     else:
         logger.error("a request could not be answered", exc_info=error)
-        status, code, message = HTTPStatus.INTERNAL_SERVER_ERROR, "InternalError", "the server failed to answer"
+        status, code, message = HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR, "the server failed to answer"
     return Response(status, JSON_TYPE, json.dumps(error_body(code, message)).encode())
 
 

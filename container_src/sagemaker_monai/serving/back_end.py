@@ -1,14 +1,11 @@
 """What stands between the gateway and the processes that compute: one request in, one response out.
 
-There are two kinds, `workers` and `mms`; the gateway and the supervisor know only what is here. The errors are those
-that no handler raises, because they happen around it.
+There are two kinds, `workers` and `mms`; the gateway and the supervisor know only what is here.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
-
-from sagemaker_monai.errors import CallerError
 
 
 @dataclass(frozen=True)
@@ -40,30 +37,6 @@ class WarmUp:
 
     request: Request
     check: Callable[[Response], None]
-
-
-class Overloaded(CallerError):  # noqa: N818 - the names are the codes that clients see
-    """More requests wait than can be answered in time."""
-
-    status = 503
-
-
-class Unavailable(CallerError):  # noqa: N818
-    """No process can answer now: restarting, or shutting down."""
-
-    status = 503
-
-
-class Timeout(CallerError):  # noqa: N818
-    """No answer within the time a request may take."""
-
-    status = 504
-
-
-class WorkerDied(CallerError):  # noqa: N818
-    """The process ended while it worked on this request, which may be the cause and is not repeated."""
-
-    status = 500
 
 
 class StartError(Exception):

@@ -18,16 +18,20 @@ from aiohttp import hdrs, web
 from aiohttp.http_writer import StreamWriter
 from aiohttp.web_protocol import RequestHandler
 
-from sagemaker_monai.errors import CallerError, MalformedRequest, PayloadTooLarge, UnsupportedMediaType, error_body
-from sagemaker_monai.serving.back_end import (
-    BackEnd,
+from sagemaker_monai.errors import (
+    INTERNAL_ERROR,
+    CallerError,
+    MalformedRequest,
+    MethodNotAllowed,
+    NotFound,
     Overloaded,
-    Request,
-    Response,
-    Timeout,
+    PayloadTooLarge,
+    RequestTimeout,
     Unavailable,
-    WorkerDied,
+    UnsupportedMediaType,
+    error_body,
 )
+from sagemaker_monai.serving.back_end import BackEnd, Request, Response
 from sagemaker_monai.serving.config import ServeConfig
 
 logger = logging.getLogger(__name__)
@@ -40,31 +44,6 @@ MIN_HELD_BYTES = 512 * 1024 * 1024  # of bodies in memory at once; a guess, see 
 RETRY_AFTER_S = 1
 SERVER_NAME = "sagemaker-monai"
 JSON_TYPE = "application/json"
-
-
-class NotFound(CallerError):  # noqa: N818 - the names are the codes that clients see
-    """No such path."""
-
-    status = 404
-
-
-class MethodNotAllowed(CallerError):  # noqa: N818
-    """The path has other methods."""
-
-    status = 405
-
-
-class RequestTimeout(CallerError):  # noqa: N818
-    """The client sends too slowly."""
-
-    status = 408
-
-
-# What a caller can meet besides the handler's own errors: code, HTTP status, meaning.
-GATEWAY_ERRORS: dict[str, tuple[int, str]] = {
-    kind.__name__: (kind.status, (kind.__doc__ or "").strip())
-    for kind in (NotFound, MethodNotAllowed, RequestTimeout, Overloaded, Unavailable, Timeout, WorkerDied)
-} | {"InternalError": (500, "A fault of the server; the log has the details.")}
 
 
 class Gateway:
@@ -122,7 +101,7 @@ class Gateway:
             response = refusal(MalformedRequest("the connection ended inside the body"))
         except Exception:
             logger.exception("fault in the gateway")
-            response = _json(error_body("InternalError", "the server failed to answer"), status=500)
+            response = _json(error_body(INTERNAL_ERROR, "the server failed to answer"), status=500)
         response.headers[hdrs.SERVER] = SERVER_NAME
         if self._is_draining:
             response.force_close()
@@ -278,7 +257,7 @@ class _JsonRequestHandler(RequestHandler):
         if exc is not None and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             logger.error("fault in the gateway", exc_info=exc)
         is_client = status < HTTPStatus.INTERNAL_SERVER_ERROR
-        code, text = ("MalformedRequest", "not valid HTTP") if is_client else ("InternalError", "the server failed")
+        code, text = ("MalformedRequest", "not valid HTTP") if is_client else (INTERNAL_ERROR, "the server failed")
         logger.info("other %d", status)
         response = _json(error_body(code, text), status=status)
         response.headers[hdrs.SERVER] = SERVER_NAME

@@ -30,16 +30,8 @@ from http import HTTPStatus
 
 import aiohttp
 
-from sagemaker_monai.serving.back_end import (
-    Overloaded,
-    Request,
-    Response,
-    StartError,
-    Timeout,
-    Unavailable,
-    WarmUp,
-    WorkerDied,
-)
+from sagemaker_monai.errors import Overloaded, Timeout, Unavailable, WorkerDied
+from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
 from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.mms_process import QUEUE_PER_WORKER, ModelServerProcess
 from sagemaker_monai.serving.protocol import ACCEPT_HEADER, ANSWER_HEADER, CONTENT_TYPE_HEADER

@@ -18,8 +18,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from sagemaker_monai.errors import failure_line
-from sagemaker_monai.serving.back_end import Overloaded, Request, Response, StartError, Timeout, WarmUp, WorkerDied
+from sagemaker_monai.errors import Overloaded, Timeout, WorkerDied, failure_line
+from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
 from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.protocol import encode_message, receive_message
 
