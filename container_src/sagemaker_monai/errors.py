@@ -121,7 +121,7 @@ def failure_line(error: BaseException) -> str:
     """One line for the failure file: a caller's error says its message, a bug its type and last frame.
 
     Returns:
-        At most 1,024 characters without line breaks.
+        At most 1,024 characters without line breaks, all of which can be written as UTF-8.
     """
     if isinstance(error, CallerError):
         text = f"{error.code}: {error}"
@@ -131,5 +131,5 @@ def failure_line(error: BaseException) -> str:
             frame = frame.tb_next
         place = f" at {frame.tb_frame.f_code.co_qualname}:{frame.tb_lineno}" if frame is not None else ""
         text = f"{INTERNAL_ERROR}: {type(error).__name__}: {error}{place}"
-    text = " ".join(text.split())
+    text = " ".join(text.split()).encode("utf-8", "backslashreplace").decode()  # names of files may be no Unicode text
     return text if len(text) <= FAILURE_FILE_LIMIT else text[: FAILURE_FILE_LIMIT - 1] + "…"

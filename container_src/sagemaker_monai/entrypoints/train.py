@@ -23,7 +23,7 @@ from typing import Any
 
 from sagemaker_monai.config import TrainConfig, hyperparameter_rows
 from sagemaker_monai.entrypoints.environment import library_defaults
-from sagemaker_monai.errors import FAILURE_FILE_LIMIT, CallerError, ConfigError, failure_line
+from sagemaker_monai.errors import CallerError, ConfigError, failure_line
 
 PLACES = {
     "SAGEMAKER_BASE_DIR": "the tree of all other places, default /opt/ml",
@@ -108,7 +108,7 @@ def _run(argv: list[str]) -> str | None:
 
 
 def _report_failure(error: Exception, places: Places) -> str:
-    line = failure_line(error).encode("utf-8", "backslashreplace").decode()[:FAILURE_FILE_LIMIT]
+    line = failure_line(error)
     print(line, file=sys.stderr, flush=True)
     try:
         places.output.mkdir(parents=True, exist_ok=True)
