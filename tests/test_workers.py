@@ -12,8 +12,8 @@ import pytest
 
 from sagemaker_monai.errors import Overloaded, Timeout, WorkerDied
 from sagemaker_monai.serving.back_end import Request, StartError
-from sagemaker_monai.serving.config import ServeConfig
-from sagemaker_monai.serving.workers import QUEUE_PER_WORKER, WorkerPool
+from sagemaker_monai.serving.config import QUEUE_PER_WORKER, ServeConfig
+from sagemaker_monai.serving.workers import WorkerPool
 from tests.tiny_handler import HELLO, NAME, ROOT, environment
 
 

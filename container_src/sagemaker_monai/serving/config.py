@@ -13,6 +13,8 @@ from pathlib import Path
 from sagemaker_monai.errors import ConfigError
 
 BACK_ENDS = ("workers", "mms")
+# Requests that may wait, for each worker; a guess: at 0.1 to 1 s each, what would be answered before the time limit.
+QUEUE_PER_WORKER = 64
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 

@@ -32,8 +32,8 @@ import aiohttp
 
 from sagemaker_monai.errors import Overloaded, Timeout, Unavailable, WorkerDied
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
-from sagemaker_monai.serving.config import ServeConfig
-from sagemaker_monai.serving.mms_process import QUEUE_PER_WORKER, ModelServerProcess
+from sagemaker_monai.serving.config import QUEUE_PER_WORKER, ServeConfig
+from sagemaker_monai.serving.mms_process import ModelServerProcess
 from sagemaker_monai.serving.protocol import ACCEPT_HEADER, ANSWER_HEADER, CONTENT_TYPE_HEADER
 
 logger = logging.getLogger(__name__)

@@ -14,14 +14,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sagemaker_monai.serving.back_end import StartError
-from sagemaker_monai.serving.config import ServeConfig
+from sagemaker_monai.serving.config import QUEUE_PER_WORKER, ServeConfig
 from sagemaker_monai.serving.protocol import FAILURE_FILE_VARIABLE
 
 MIN_TIMEOUT_S = (
     120  # the model server's time limit also holds for loading a model, which may take longer than a request
 )
 MAX_RESPONSE_BYTES = 256 * 1024 * 1024
-QUEUE_PER_WORKER = 64  # as in workers.py
 MAX_PORT = 32_767  # the model server reads a port as a signed 16-bit number
 DEFAULT_PORTS = range(20_000, 32_000)  # below the ports that Linux gives to outgoing connections
 

@@ -20,12 +20,11 @@ from dataclasses import asdict, dataclass, field
 
 from sagemaker_monai.errors import Overloaded, Timeout, WorkerDied, failure_line
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
-from sagemaker_monai.serving.config import ServeConfig
+from sagemaker_monai.serving.config import QUEUE_PER_WORKER, ServeConfig
 from sagemaker_monai.serving.protocol import encode_message, receive_message
 
 logger = logging.getLogger(__name__)
 
-QUEUE_PER_WORKER = 64  # waiting requests; a guess: at 0.1 to 1 s each, what would be answered before the time limit
 MAX_START_FAILURES = 5  # in a row, by one worker, while no other lives
 MAX_DELAY_S = 30.0
 EXIT_GRACE_S = 2.0
