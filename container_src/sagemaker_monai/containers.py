@@ -11,7 +11,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -55,7 +55,7 @@ _NPY_DTYPES = re.compile(r"[|<>](b1|[iu][1248]|f[248])", re.ASCII)
 _NPY_SHAPE = re.compile(r"\(\s*(\d{1,9}\s*(,\s*\d{1,9}\s*)*,?\s*)?\)", re.ASCII)
 
 
-def read_npy(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:  # noqa: ARG001
+def read_npy(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
     """Read raw values (N, C, W, H), (C, W, H) or (W, H) from NumPy's file format.
 
     The header is matched, not evaluated, and the values are a view of the body: nothing is unpickled, nothing is
@@ -123,13 +123,7 @@ def read_json(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
         raise MalformedRequest("the body is not sound JSON in UTF-8") from error
     if not isinstance(request, dict) or set(request) != {"instances"} or not isinstance(request["instances"], list):
         raise MalformedRequest('the body must be {"instances": [{"image": BASE64}, ...]} with no other key')
-    instances = request["instances"]
-    _check_count(len(instances))
-    samples = []
-    for index, instance in enumerate(instances):
-        with name_picture(index, len(instances)):
-            samples.append(Sample(_decode_instance(instance)))
-    return samples
+    return _read_each(request["instances"], _decode_instance)
 
 
 def _decode_instance(instance: Any) -> bytes:
@@ -183,12 +177,7 @@ def read_multipart(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
     before, *parts, after = text.split(delimiter) if found else (b"-", b"")
     if before or not re.fullmatch(rb"--[ \t]*(\r\n)?", after):
         raise MalformedRequest("the body does not begin and end with the boundary of its Content-Type")
-    _check_count(len(parts))
-    samples = []
-    for index, part in enumerate(parts):
-        with name_picture(index, len(parts)):
-            samples.append(Sample(_part_content(part)))
-    return samples
+    return _read_each(parts, _part_content)
 
 
 def _part_content(part: bytes) -> bytes:
@@ -214,7 +203,7 @@ def _part_content(part: bytes) -> bytes:
 _NESTED = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ")
 
 
-def read_zip(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:  # noqa: ARG001
+def read_zip(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
     """Read every file of an archive as one picture, in the archive's order.
 
     Folders and what operating systems leave behind are passed over. Members are inflated in memory and get no path.
@@ -231,13 +220,25 @@ def read_zip(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:  # noq
         raise PayloadTooLarge(f"{error.reason}; send several requests") from error
     except UnsafeArchive as error:
         raise MalformedRequest(error.reason) from error
-    _check_count(len(members))
+    return _read_each(members, _member_content)
+
+
+def _member_content(content: bytes) -> bytes:
+    if content.startswith(_NESTED):
+        raise MalformedRequest("an archive inside the archive; send the pictures themselves")
+    return content
+
+
+# --- all -------------------------------------------------------------------------------------------------------------
+
+
+def _read_each(pieces: Sequence[Any], read: Callable[[Any], bytes]) -> list[Sample]:
+    """One picture of each piece, in order; errors say which piece."""
+    _check_count(len(pieces))
     samples = []
-    for index, content in enumerate(members):
-        with name_picture(index, len(members)):
-            if content.startswith(_NESTED):
-                raise MalformedRequest("an archive inside the archive; send the pictures themselves")
-        samples.append(Sample(content))
+    for index, piece in enumerate(pieces):
+        with name_picture(index, len(pieces)):
+            samples.append(Sample(read(piece)))
     return samples
 
 

@@ -9,22 +9,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from sagemaker_monai.containers import MAX_IMAGES, read_json, read_multipart, read_npy, read_zip
+from sagemaker_monai.containers import name_picture, read_json, read_multipart, read_npy, read_zip
 from sagemaker_monai.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
-from sagemaker_monai.pictures import MAX_FILE_BYTES, MAX_PIXELS, PICTURE_FORMATS, Sample, Source, count_pixels, decode
+from sagemaker_monai.pictures import PICTURE_FORMATS, Sample, count_pixels, decode
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "MAX_FILE_BYTES",
-    "MAX_IMAGES",
-    "MAX_PIXELS",
     "MAX_REQUEST_PIXELS",
     "MEDIA_TYPES",
     "PICTURE_FORMATS",
     "MediaType",
     "Sample",
-    "Source",
     "decode",
+    "name_picture",
     "parse_content_type",
     "read_request",
 ]
@@ -47,7 +44,7 @@ class MediaType:
     reader: Reader
 
 
-def _read_picture(body: bytes, parameters: Mapping[str, str], *, pillow_format: str) -> list[Sample]:  # noqa: ARG001
+def _read_picture(body: bytes, _parameters: Mapping[str, str], *, pillow_format: str) -> list[Sample]:
     return [Sample(body, (pillow_format,))]
 
 

@@ -22,7 +22,7 @@ from sagemaker_monai import __version__
 from sagemaker_monai.datasets import SPLITS, split_by_group, write_dataset_json
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.files import sha256_of
-from sagemaker_monai.pictures import Sample, decode
+from sagemaker_monai.images import Sample, decode
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.downloads import FolderDownload, ZipDownload, open_download
 from sagemaker_monai.prepare.duplicates import Floats, Pair, find_near_identical, thumbnail
