@@ -22,13 +22,12 @@ BYTES_PER_DIRECTORY_ENTRY = 512  # 46 of header, the rest for name, extra fields
 SMALLEST_DIRECTORY_LIMIT = 1 << 17  # above CHUNK_BYTES, and above the 64 KiB in which zipfile looks for the directory
 JUNK_NAMES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 
-# What zipfile raises on bytes that are not a sound archive; NotImplementedError is a method or version it lacks.
+# What zipfile raises on bytes that are not a sound archive; a version or method that it lacks is a RuntimeError too.
 DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
     EOFError,
-    NotImplementedError,
     OSError,
     OverflowError,
     RuntimeError,

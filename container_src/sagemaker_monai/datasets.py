@@ -22,6 +22,7 @@ from sagemaker_monai.tables import some_of
 __all__ = ["SPLITS", "Dataset", "Record", "read_dataset", "split_by_group", "write_dataset_json"]
 
 MAX_LABEL_LENGTH = 100
+MAX_TITLE_LENGTH = 200
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,6 @@ class Record:
     label: int
     group: str
     metadata: Metadata
-
-
-MAX_TITLE_LENGTH = 200
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class FolderDownload:
             raise DatasetError(f"{some_of(large)} is larger than {MAX_METADATA_BYTES >> 20} MiB; download it again")
         return [(path.name, path.read_bytes()) for path in paths]
 
-    def images(self, scratch: Path) -> Iterator[tuple[str, bytes]]:  # noqa: ARG002 - nothing to unpack here
+    def images(self, _scratch: Path) -> Iterator[tuple[str, bytes]]:
         """Yield the id and the bytes of each photograph."""
         for name in self.pieces.part_zips:
             yield from _jpegs_of_part(self.folder / name, name)

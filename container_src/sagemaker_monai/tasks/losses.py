@@ -28,11 +28,11 @@ class Terms:
     gamma: float = 0.0
 
 
-def _plain(counts: torch.Tensor, config: TrainConfig) -> Terms:  # noqa: ARG001 - one signature for the whole table
+def _plain(counts: torch.Tensor, _config: TrainConfig) -> Terms:
     return Terms(torch.ones_like(counts), torch.zeros_like(counts))
 
 
-def _class_weighted(counts: torch.Tensor, config: TrainConfig) -> Terms:  # noqa: ARG001
+def _class_weighted(counts: torch.Tensor, _config: TrainConfig) -> Terms:
     """Weights N / (K * n_k), as scikit-learn's "balanced": every class has the same sum, and their mean is 1."""
     return Terms(counts.sum() / (len(counts) * counts), torch.zeros_like(counts))
 
