@@ -7,6 +7,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: two s
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is, and nothing of the code.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -14,6 +19,16 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small_bundle(tmp_path_factory) -> Path:
+    """A small artifact to read; whoever changes one copies it first."""
+    from tests.bundles import write_small_bundle
+
+    folder = tmp_path_factory.mktemp("artifact") / "model"
+    write_small_bundle(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -427,7 +427,7 @@ READERS = {
 
 
 @given(data=st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_bytes_give_pictures_or_a_callers_error(data):
     reader = data.draw(st.sampled_from(list(READERS)))
     body = bytearray(data.draw(st.sampled_from(READERS[reader])))

@@ -3,7 +3,7 @@ import shutil
 from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sagemaker_monai.datasets import SPLITS, read_dataset, write_dataset_json
@@ -103,13 +103,13 @@ def test_a_given_split_does_not_change_with_the_seed_and_a_drawn_one_does(tmp_pa
     assert read(drawn, seed=1).test != read(drawn, seed=2).test
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20)
 @given(sizes=st.lists(st.integers(1, 5), min_size=12, max_size=25), seed=st.integers(0, 99))
-def test_no_group_is_on_two_sides_of_a_drawn_split(tmp_path, sizes, seed):
-    shutil.rmtree(tmp_path)
+def test_no_group_is_on_two_sides_of_a_drawn_split(tmp_path_factory, sizes, seed):
+    folder = tmp_path_factory.mktemp("drawn")
     pairs = [(("mel", "nv")[index % 2], f"p{index}") for index, size in enumerate(sizes) for _ in range(size)]
-    write(tmp_path, training=[item(number, label, group) for number, (label, group) in enumerate(pairs)])
-    dataset = read(tmp_path, seed=seed)
+    write(folder, training=[item(number, label, group) for number, (label, group) in enumerate(pairs)])
+    dataset = read(folder, seed=seed)
 
     sides = [{record.group for record in dataset.split(name)} for name in SPLITS]
     assert sum(len(side) for side in sides) == len(sizes)

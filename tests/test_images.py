@@ -90,7 +90,7 @@ def test_the_pixels_of_all_pictures_together_are_limited(monkeypatch):
     body=st.binary(max_size=300),
     cut=st.one_of(st.none(), st.integers(0, 400)),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_bytes_under_any_type_are_answered_or_refused(content_type, body, cut):
     sound, header = body_of(content_type)
     try:

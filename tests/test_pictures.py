@@ -217,7 +217,7 @@ def test_a_reduced_jpeg_is_turned_and_still_large_enough(orientation):
     size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
     orientation=st.sampled_from([1, 6]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_reduction_loses_pixels_that_the_resize_needs(width, height, size, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -449,7 +449,7 @@ def mutated_files(draw):
 
 
 @given(data=st.one_of(mutated_files(), st.binary(max_size=200)))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_bytes_give_a_picture_or_a_callers_error(data):
     try:
         outcome = decode(Sample(data), channels=3, min_size=(8, 8)).mode

@@ -133,7 +133,7 @@ def test_stretch_keeps_everything_and_halves_by_the_triangle_filter():
 
 
 @given(width=st.integers(1, 90), height=st.integers(1, 90), fit=st.sampled_from(list(FITS)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_picture_of_one_colour_keeps_it_whatever_its_size(width, height, fit):
     tensor = preprocessing(1, image_size=24, fit=fit).load(Sample(np.full((1, width, height), 77, np.uint8)))
 
@@ -177,7 +177,7 @@ def test_scaling_follows_the_formula():
 
 
 @given(seed=st.integers(0, 99), count=st.integers(1, 9), width=st.integers(1, 40), height=st.integers(1, 40))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_scaling_gives_the_same_bits_alone_in_a_batch_and_from_float(seed, count, width, height):
     batch = torch.randint(0, 256, (count, 3, width, height), generator=torch.Generator().manual_seed(seed))
     batch = batch.to(torch.uint8)
