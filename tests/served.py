@@ -1,5 +1,6 @@
-"""The real `serve` command as a process, and a client for it."""
+"""The real `serve` command as a process, a client for it, and what one wants to know of processes."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -120,3 +121,19 @@ def code_of(body):
     assert key == "error"
     assert set(error) == {"code", "message"}
     return error["code"]
+
+
+async def until(claim, seconds=15):
+    """Wait for a claim to come true."""
+    deadline = time.monotonic() + seconds
+    while not claim():
+        assert time.monotonic() < deadline, "waited in vain"
+        await asyncio.sleep(0.02)
+
+
+def is_running(pid):
+    """Whether there is such a process and it has not ended."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False

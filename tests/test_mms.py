@@ -17,6 +17,7 @@ from sagemaker_monai.serving.back_end import Request, StartError
 from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.mms import ModelServer
 from sagemaker_monai.serving.mms_process import MAX_PORT, child_pids, find_java, inner_ports
+from tests.served import is_running, until
 from tests.tiny_handler import HELLO, NAME, ROOT, environment
 
 
@@ -49,20 +50,6 @@ async def ask(server, text, content_type="text/plain", accept=""):
     return await server.answer(Request(text.encode(), content_type, accept))
 
 
-async def until(claim, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not claim():
-        assert time.monotonic() < deadline, "waited in vain"
-        await asyncio.sleep(0.05)
-
-
-def is_running(pid):
-    try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-
-
 def test_the_model_server_passes_requests_on_and_survives_what_kills_its_processes(tmp_path, monkeypatch):
     """One start for several claims, because each costs seconds."""
     # The model server would put the artifact before the standard library on its workers' module path.
@@ -91,7 +78,7 @@ def test_the_model_server_passes_requests_on_and_survives_what_kills_its_process
         old = server._server
         [forking] = child_pids(old.process.pid)
         os.kill(forking, signal.SIGKILL)
-        await until(lambda: server._server is not old and server.is_alive())
+        await until(lambda: server._server is not old and server.is_alive(), seconds=30)
         assert (await ask(server, "hello")).body == b"HELLO"
         assert not is_running(old.process.pid)
         assert not old.failure_file.parent.exists()

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from pathlib import Path
 
 import pytest
 
@@ -14,6 +13,7 @@ from sagemaker_monai.errors import Overloaded, Timeout, WorkerDied
 from sagemaker_monai.serving.back_end import Request, StartError
 from sagemaker_monai.serving.config import QUEUE_PER_WORKER, ServeConfig
 from sagemaker_monai.serving.workers import WorkerPool
+from tests.served import is_running, until
 from tests.tiny_handler import HELLO, NAME, ROOT, environment
 
 
@@ -38,17 +38,6 @@ def with_pool(folder, scenario, *, warm_up=HELLO, **changes):
 
 async def ask(pool, text):
     return (await pool.answer(Request(text.encode(), "text/plain"))).body.decode()
-
-
-async def until(claim, seconds=15):
-    deadline = time.monotonic() + seconds
-    while not claim():
-        assert time.monotonic() < deadline, "waited in vain"
-        await asyncio.sleep(0.02)
-
-
-def is_running(pid):
-    return Path(f"/proc/{pid}").exists() and ") Z " not in Path(f"/proc/{pid}/stat").read_text()
 
 
 def test_the_request_arrives_as_it_was_sent(tmp_path):
