@@ -9,19 +9,12 @@ import torch
 
 from sagemaker_monai.bundle import CHECKED_FILES, CHECKSUMS, add_document, read_bundle, write_bundle
 from sagemaker_monai.errors import BundleError
-from tests.bundles import IMAGE_SIZE, LABELS, bundle_parts, write_small_bundle
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bundle") / "model"
-    write_small_bundle(folder)
-    return folder
+from tests.bundles import IMAGE_SIZE, LABELS, bundle_parts
 
 
 @pytest.fixture
-def artifact(written, tmp_path):
-    return shutil.copytree(written, tmp_path / "model")
+def artifact(small_bundle, tmp_path):
+    return shutil.copytree(small_bundle, tmp_path / "model")
 
 
 def edit(folder, name, change):
@@ -37,10 +30,10 @@ def sign(folder):
     (folder / CHECKSUMS).write_text(json.dumps(digests))
 
 
-def test_what_was_written_is_read_back(written):
+def test_what_was_written_is_read_back(small_bundle):
     parts = bundle_parts()
 
-    bundle = read_bundle(written)
+    bundle = read_bundle(small_bundle)
 
     assert bundle.labels == LABELS
     assert bundle.preprocessing.spec == parts["preprocessing"]
@@ -60,23 +53,23 @@ def test_the_same_parts_give_the_same_version_and_one_other_weight_another(tmp_p
     assert write_bundle(tmp_path / "c", **parts) != first
 
 
-def test_other_monai_tools_read_the_classes_from_the_metadata(written):
-    outputs = json.loads((written / "configs/metadata.json").read_text())["network_data_format"]["outputs"]["pred"]
+def test_other_monai_tools_read_the_classes_from_the_metadata(small_bundle):
+    outputs = json.loads((small_bundle / "configs/metadata.json").read_text())["network_data_format"]["outputs"]["pred"]
 
     assert [outputs["channel_def"][str(index)] for index in range(7)] == list(LABELS)
     assert outputs["num_channels"] == 7
 
 
-def test_monai_builds_the_network_that_the_artifact_describes(written):
+def test_monai_builds_the_network_that_the_artifact_describes(small_bundle):
     from monai.bundle import ConfigParser
 
-    parser = ConfigParser(json.loads((written / "configs/inference.json").read_text()))
+    parser = ConfigParser(json.loads((small_bundle / "configs/inference.json").read_text()))
     network = parser.get_parsed_content("network_def")
-    network.load_state_dict(torch.load(written / "models/model.pt", weights_only=True))
+    network.load_state_dict(torch.load(small_bundle / "models/model.pt", weights_only=True))
     picture = torch.rand(1, 3, IMAGE_SIZE, IMAGE_SIZE)
 
     with torch.inference_mode():
-        assert torch.equal(network.eval()(picture), read_bundle(written).network(picture))
+        assert torch.equal(network.eval()(picture), read_bundle(small_bundle).network(picture))
 
 
 @pytest.mark.parametrize("name", [*CHECKED_FILES, CHECKSUMS])

@@ -27,15 +27,8 @@ def picture(color):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    write_small_bundle(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def handler(folder):
-    return Handler(folder, allow_bundle_code=False)
+def handler(small_bundle):
+    return Handler(small_bundle, allow_bundle_code=False)
 
 
 @pytest.fixture(autouse=True)
@@ -246,10 +239,10 @@ def test_a_fault_in_the_users_code_is_a_500_without_details(with_code, fault):
 
 
 @pytest.fixture
-def model_server(folder, monkeypatch):
+def model_server(small_bundle, monkeypatch):
     """What the model server does with our module: load, then pass a batch."""
     monkeypatch.setattr(handler_service, "_loaded", {})
-    monkeypatch.setenv("SM_MODEL_DIR", str(folder))
+    monkeypatch.setenv("SM_MODEL_DIR", str(small_bundle))
     monkeypatch.delenv("ALLOW_BUNDLE_CODE", raising=False)
     context = Context("model", "/elsewhere", None, 1, None, "1.1.11")
     assert handle(None, context) is None

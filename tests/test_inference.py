@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from sagemaker_monai.bundle import read_bundle
 from sagemaker_monai.entrypoints.inference import input_fn, model_fn, negotiate, output_fn, predict_fn
 from sagemaker_monai.errors import BundleError, NotAcceptable, UnsupportedMediaType
 from sagemaker_monai.tasks.classification import ENCODERS
-from tests.bundles import LABELS, write_small_bundle
+from tests.bundles import LABELS
 
 
 @pytest.fixture(scope="module")
-def version_and_model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    return write_small_bundle(folder), model_fn(str(folder))
+def version_and_model(small_bundle):
+    return read_bundle(small_bundle).model_version, model_fn(str(small_bundle))
 
 
 @pytest.fixture(scope="module")

@@ -89,22 +89,19 @@ REQUESTS = {
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("artifact")
-    write_small_bundle(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def predictor(artifact):
-    return Predictor.read(artifact)
+def predictor(small_bundle):
+    return Predictor.read(small_bundle)
 
 
 @pytest.fixture(scope="module", params=BACK_ENDS)
-def server(request, artifact, tmp_path_factory):
+def server(request, small_bundle, tmp_path_factory):
     log = tmp_path_factory.mktemp("log") / "serve.log"
     served = Served(
-        artifact, log, MODEL_SERVER=request.param, SAGEMAKER_MAX_PAYLOAD_IN_MB="2", SAGEMAKER_MODEL_SERVER_WORKERS="2"
+        small_bundle,
+        log,
+        MODEL_SERVER=request.param,
+        SAGEMAKER_MAX_PAYLOAD_IN_MB="2",
+        SAGEMAKER_MODEL_SERVER_WORKERS="2",
     )
     try:
         yield served.wait_until_healthy()
@@ -246,7 +243,9 @@ def hostile_bodies(flag):
 
 
 @pytest.mark.parametrize("content_type", [*REQUESTS, "application/x-www-form-urlencoded", "application/octet-stream"])
-def test_hostile_bodies_get_a_small_refusal_and_the_next_request_is_answered(server, content_type, tmp_path, artifact):
+def test_hostile_bodies_get_a_small_refusal_and_the_next_request_is_answered(
+    server, content_type, tmp_path, small_bundle
+):
     flag = tmp_path / "it-ran"
     for body in hostile_bodies(flag):
         status, headers, answer = server.invoke(body, content_type)
@@ -255,7 +254,17 @@ def test_hostile_bodies_get_a_small_refusal_and_the_next_request_is_answered(ser
         assert code_of(answer)
         assert len(answer) < 600
         assert headers["Content-Type"] == "application/json"
-        for secret in ("Traceback", 'File \\"', ".py", "site-packages", str(artifact), "passwd", "/tmp", "/opt", "0x"):
+        for secret in (
+            "Traceback",
+            'File \\"',
+            ".py",
+            "site-packages",
+            str(small_bundle),
+            "passwd",
+            "/tmp",
+            "/opt",
+            "0x",
+        ):
             assert secret not in answer.decode()
     assert not flag.exists()
 
@@ -360,8 +369,8 @@ FLAWS = {
 @pytest.mark.parametrize(
     ("back_end", "flaw"), [*(("workers", flaw) for flaw in FLAWS), ("mms", "a changed weight"), ("mms", "no artifact")]
 )
-def test_a_broken_artifact_ends_serve_with_one_line_and_is_never_healthy(back_end, flaw, artifact, tmp_path):
-    shutil.copytree(artifact, tmp_path / "model")
+def test_a_broken_artifact_ends_serve_with_one_line_and_is_never_healthy(back_end, flaw, small_bundle, tmp_path):
+    shutil.copytree(small_bundle, tmp_path / "model")
     spoil, cause = FLAWS[flaw]
     spoil(tmp_path / "model")
     started = time.monotonic()
@@ -389,18 +398,18 @@ def test_a_broken_artifact_ends_serve_with_one_line_and_is_never_healthy(back_en
         ({"SAGEMAKER_BIND_TO_PORT": "0"}, "ConfigError: SAGEMAKER_BIND_TO_PORT"),
     ],
 )
-def test_a_wrong_setting_ends_serve_with_its_name(variables, cause, artifact, tmp_path):
-    served = Served(artifact, tmp_path / "log", **variables)
+def test_a_wrong_setting_ends_serve_with_its_name(variables, cause, small_bundle, tmp_path):
+    served = Served(small_bundle, tmp_path / "log", **variables)
 
     assert served.process.wait(30) == 1
     assert cause in served.log.read_text()
     assert "Traceback" not in served.log.read_text()
 
 
-def test_a_port_that_is_taken_ends_serve_at_once(artifact, tmp_path):
+def test_a_port_that_is_taken_ends_serve_at_once(small_bundle, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        served = Served(artifact, tmp_path / "log", SAGEMAKER_BIND_TO_PORT=str(port))
+        served = Served(small_bundle, tmp_path / "log", SAGEMAKER_BIND_TO_PORT=str(port))
         assert served.process.wait(30) == 1
 
     assert re.search(rf"ConfigError: port {port} cannot be used .*SAGEMAKER_BIND_TO_PORT", served.log.read_text())

@@ -1,6 +1,7 @@
 """The promises that the rest hangs on; each is broken by one line in the wrong place."""
 
 import base64
+import functools
 import io
 import json
 import zipfile
@@ -16,7 +17,7 @@ from sagemaker_monai.entrypoints.inference import input_fn
 from sagemaker_monai.images import MEDIA_TYPES
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
-from tests.bundles import write_small_bundle
+from tests.bundles import IMAGE_SIZE, write_small_bundle
 
 PICTURE_FORMATS = {
     "image/jpeg": ("JPEG", ".jpg", {"quality": 90}),
@@ -34,6 +35,19 @@ def photograph():
     noise = np.random.default_rng(3).integers(0, 40, size=(110, 150))
     layers = [100 + 80 * np.sin(x * y), 120 + 70 * np.cos(x + 2 * y), 90 + 20 * x]
     return Image.fromarray(np.clip(np.stack(layers, -1) + noise[..., None], 0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def served_preprocessing(tmp_path_factory):
+    """What a server builds from an artifact on disk, for each kind of model."""
+
+    @functools.cache
+    def read(channels, fit):
+        folder = tmp_path_factory.mktemp("model")
+        write_small_bundle(folder, channels=channels, fit=fit)
+        return read_bundle(folder).preprocessing
+
+    return read
 
 
 def encode(picture, content_type):
@@ -68,17 +82,17 @@ WRAPPERS = {
 @pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("content_type", PICTURE_FORMATS)
-def test_serving_makes_the_tensor_that_validation_saw(photograph, content_type, channels, fit, tmp_path):
+def test_serving_makes_the_tensor_that_validation_saw(
+    photograph, content_type, channels, fit, tmp_path, served_preprocessing
+):
     body = encode(photograph, content_type)
     path = tmp_path / f"picture{PICTURE_FORMATS[content_type][1]}"
     path.write_bytes(body)
-    spec = photograph_preprocessing(channels=channels, image_size=48, fit=fit)
-    validation = build_preprocessing(spec)
+    validation = build_preprocessing(photograph_preprocessing(channels=channels, image_size=IMAGE_SIZE, fit=fit))
     loaded = load_images([path, path], validation, cache_dir=tmp_path / "cache", workers=1, what="test")
     seen = validation.scale(torch.from_numpy(np.array(loaded.pixels)))  # as validation scales: a batch from the cache
 
-    write_small_bundle(tmp_path / "model", channels=channels, fit=fit)
-    serving = build_preprocessing(json.loads(json.dumps(spec)))  # through JSON, as the artifact carries it
+    serving = served_preprocessing(channels, fit)
     requests = {content_type: body, **{header: wrap(body) for header, wrap in WRAPPERS.values()}}
 
     assert seen.std() > 0.1
@@ -116,9 +130,8 @@ def test_the_artifact_gives_the_preprocessing_that_it_was_written_with(tmp_path,
     assert read_bundle(tmp_path).preprocessing.spec == spec
 
 
-def test_a_batch_answers_what_each_picture_alone_is_answered(tmp_path, photograph):
-    write_small_bundle(tmp_path)
-    predictor = Predictor.read(tmp_path)
+def test_a_batch_answers_what_each_picture_alone_is_answered(small_bundle, photograph):
+    predictor = Predictor.read(small_bundle)
     samples = [input_fn(encode(photograph.rotate(angle), "image/png"), "image/png")[0] for angle in range(0, 350, 10)]
 
     together = predictor.predict(samples)
