@@ -335,13 +335,19 @@ def test_a_client_that_leaves_inside_its_body_harms_nobody():
     assert run(scenario) == (200, [b"abc"])
 
 
+async def in_flight(port, back_end):
+    """A client whose request the back end has, and answers when its gate opens."""
+    back_end.gate.clear()
+    client = await Client(port).connect()
+    await client.send(post(b"abc"))
+    while not back_end.requests:
+        await asyncio.sleep(0.01)
+    return client
+
+
 def test_draining_finishes_what_is_in_flight_and_refuses_the_rest():
     async def scenario(port, back_end, gateway):
-        back_end.gate.clear()
-        first = await Client(port).connect()
-        await first.send(post(b"abc"))
-        while not back_end.requests:
-            await asyncio.sleep(0.01)
+        first = await in_flight(port, back_end)
         draining = asyncio.create_task(gateway.drain(10))
         await asyncio.sleep(0)
         late = await Client(port).connect()
@@ -367,11 +373,7 @@ def test_draining_finishes_what_is_in_flight_and_refuses_the_rest():
 
 def test_draining_ends_in_time_whatever_is_in_flight():
     async def scenario(port, back_end, gateway):
-        back_end.gate.clear()
-        client = await Client(port).connect()
-        await client.send(post(b"abc"))
-        while not back_end.requests:
-            await asyncio.sleep(0.01)
+        client = await in_flight(port, back_end)
         await asyncio.wait_for(gateway.drain(0.1), 5)
         back_end.gate.set()
         client.close()
