@@ -1,8 +1,9 @@
 """Make .venv from the hashed pins (`make install`); standard library only, for any Python 3.11 or 3.12.
 
-Every file is checked against its hash and nothing else is resolved (`--no-deps`). torch comes from PyTorch's own index
-of CPU builds when that answers, because PyPI's Linux build is a CUDA build that needs gigabytes more; where only the
-CUDA build can be had, those libraries are installed too. TORCH_INDEX names a mirror; `none` takes what PyPI has.
+Every file is checked against its hash and nothing else is resolved (`--no-deps`). torch is the CPU build, from
+PyTorch's own index or wherever pip is set up to look, because PyPI's Linux build is a CUDA build that needs gigabytes
+more; where that alone can be had, its libraries are installed too. TORCH_INDEX names a mirror; `none` takes what PyPI
+has.
 """
 
 import importlib.metadata
@@ -50,6 +51,24 @@ def install_pins(name: str, *options: str) -> None:
     print(f"install: docker/requirements{name}.txt in {time.monotonic() - started:.0f} s", flush=True)
 
 
+def install_torch() -> None:
+    """Install the CPU build, or PyPI's where there is none (macOS) or where it is asked for.
+
+    The two are two pins: of one version with both builds' hashes, pip takes the build whose index lists hashes.
+    """
+    index = os.environ.get("TORCH_INDEX") or TORCH_INDEX
+    if index != "none":
+        try:
+            install_pins("-torch-cpu", "--extra-index-url", index)
+        except subprocess.CalledProcessError:
+            print("install: no CPU build of torch is to be had: taking PyPI's", flush=True)
+        else:
+            return
+    install_pins("-torch")
+    if needs_cuda_libraries():
+        install_pins("-cuda")
+
+
 def needs_cuda_libraries() -> bool:
     """Whether the torch in .venv is a CUDA build from PyPI, whose libraries are packages of their own."""
     [site] = (VENV / "lib").glob("python3*/site-packages")
@@ -65,10 +84,7 @@ def main() -> int:
         return 1
     print(f"install: .venv on Python {sys.version.split()[0]}", flush=True)
     make_venv()
-    index = os.environ.get("TORCH_INDEX") or TORCH_INDEX
-    install_pins("-torch", *([] if index == "none" else ["--extra-index-url", index]))
-    if needs_cuda_libraries():
-        install_pins("-cuda")
+    install_torch()
     setuptools = next(  # some pins are source archives: they are built with the pinned setuptools
         line.split()[0] for line in (ROOT / "docker/requirements.txt").read_text().splitlines()
         if line.startswith("setuptools==")

@@ -1,12 +1,13 @@
 """Resolve pyproject.toml for every supported Python and platform into hashed pins (`make lock`).
 
-Four files, because torch is special: inside the image torch and CUDA are the base's and must not be touched, while a
+Five files, because torch is special: inside the image torch and CUDA are the base's and must not be touched, while a
 virtual environment wants the small CPU build where it can be had and the CUDA libraries only with a CUDA build.
 
-    docker/requirements.txt         what the package needs, without torch and CUDA
-    docker/requirements-dev.txt     what tests and linters need beside that
-    docker/requirements-torch.txt   torch alone
-    docker/requirements-cuda.txt    what a CUDA build of torch needs beside that
+    docker/requirements.txt             what the package needs, without torch and CUDA
+    docker/requirements-dev.txt         what tests and linters need beside that
+    docker/requirements-torch-cpu.txt   torch's CPU build alone
+    docker/requirements-torch.txt       torch as PyPI has it, on Linux a CUDA build
+    docker/requirements-cuda.txt        what a CUDA build of torch needs beside that
 """
 
 import re
@@ -50,20 +51,21 @@ def write(name: str, blocks: dict[str, list[str]]) -> None:
 
 
 def main() -> int:
-    """Write the four files."""
+    """Write the five files."""
     runtime = resolve()
     everything = resolve("--extra", "dev")
     changed = [name for name in runtime if runtime[name] != everything[name]]
     if changed:
         print(f"the dev extra changes what the package runs on: {', '.join(changed)}", file=sys.stderr)
         return 1
-    torch = runtime.pop("torch")[0].rstrip()
-    torch += "".join(f" \\\n    --hash=sha256:{digest}" for digest in TORCH_CPU_WHEELS.values()) + "\n"
+    torch = runtime.pop("torch")
+    hashes = "".join(f" \\\n    --hash=sha256:{digest}" for digest in TORCH_CPU_WHEELS.values())
     cuda = {name: runtime.pop(name) for name in list(runtime) if CUDA_PACKAGES.match(name)}
     dev = {name: everything[name] for name in everything if name not in {*runtime, *cuda, "torch"}}
     write("requirements.txt", runtime)
     write("requirements-dev.txt", dev)
-    write("requirements-torch.txt", {"torch": [torch]})
+    write("requirements-torch-cpu.txt", {"torch": [f"torch=={TORCH}+cpu{hashes}\n"]})
+    write("requirements-torch.txt", {"torch": torch})
     write("requirements-cuda.txt", cuda)
     return 0
 
