@@ -8,6 +8,15 @@ IMAGE_SIZE ?=
 NETWORK ?=
 PORT ?=
 DEMO_OPTIONS ?=
+# The image: its name, its tag, and what it is built on. GPU=0 takes the base without CUDA; TORCH=cpu or cuda is for a
+# base without torch.
+REPOSITORY ?= sagemaker-monai
+TAG ?= $(shell git describe --always --dirty 2>/dev/null || echo latest)
+GPU ?= 1
+DLC := public.ecr.aws/deep-learning-containers/pytorch
+BASE_IMAGE ?= $(DLC):2.13-$(if $(filter 0,$(GPU)),cpu,cu133)-amzn2023-sagemaker
+TORCH ?= base
+BUILD_OPTIONS ?=
 
 help:  ## list every target
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +33,7 @@ demo: .venv/installed  ## photographs to answers here: [DATA=path/to/dataverse] 
 		$(if $(PORT),--port $(PORT)) $(DEMO_OPTIONS)
 
 test: .venv/installed  ## run the tests
-	.venv/bin/python -m pytest -q
+	.venv/bin/python -m pytest -q --ignore=tests/image
 
 lint: .venv/installed  ## ruff and mypy
 	.venv/bin/ruff check .
@@ -46,8 +55,18 @@ docs: .venv/installed  ## write the README's generated tables from the code
 lock: .venv/installed  ## resolve pyproject.toml into the hashed pins of docker/ (needs uv)
 	.venv/bin/python scripts/lock.py
 
+build:  ## build the image REPOSITORY:TAG: [BASE_IMAGE=] [GPU=0] [TORCH=cpu] [BUILD_OPTIONS=]
+	docker build $(BUILD_OPTIONS) --build-arg BASE_IMAGE="$(BASE_IMAGE)" --build-arg TORCH=$(TORCH) \
+		--build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
+		--build-arg SOURCE="$$(git config --get remote.origin.url | sed 's|//[^/@]*@|//|')" \
+		--build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
+		--tag $(REPOSITORY):$(TAG) .
+
+test-image: .venv/installed  ## test REPOSITORY:TAG with the engine that is there
+	IMAGE=$(REPOSITORY):$(TAG) BASE_IMAGE="$(BASE_IMAGE)" .venv/bin/python -m pytest -q tests/image
+
 clean:  ## remove .venv, .demo and caches
 	rm -rf .venv .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist container_src/*.egg-info
 	find container_src scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help install demo test lint format check bench-input docs lock clean
+.PHONY: help install demo test lint format check bench-input docs lock build test-image clean

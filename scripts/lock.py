@@ -1,10 +1,13 @@
 """Resolve pyproject.toml for every supported Python and platform into hashed pins (`make lock`).
 
-Five files, because torch is special: inside the image torch and CUDA are the base's and must not be touched, while a
+Pins stay as they are where they still fit; `--upgrade` takes the newest of everything.
+
+Six files, because torch is special: inside the image torch and CUDA are the base's and must not be touched, while a
 virtual environment wants the small CPU build where it can be had and the CUDA libraries only with a CUDA build.
 
     docker/requirements.txt             what the package needs, without torch and CUDA
-    docker/requirements-dev.txt         what tests and linters need beside that
+    docker/requirements-toolkit.txt     what the image needs beside that: sagemaker-training
+    docker/requirements-dev.txt         what tests and linters need beside the package
     docker/requirements-torch-cpu.txt   torch's CPU build alone
     docker/requirements-torch.txt       torch as PyPI has it, on Linux a CUDA build
     docker/requirements-cuda.txt        what a CUDA build of torch needs beside that
@@ -31,16 +34,23 @@ HEADER = "# Written by `make lock` from pyproject.toml.\n"
 
 def resolve(*options: str) -> dict[str, list[str]]:
     """Resolve pyproject.toml; package name -> its blocks (one a marker) of requirement and hashes."""
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
-        constraints.write(f"torch=={TORCH}\n")
-        constraints.flush()
+    with tempfile.TemporaryDirectory() as folder:
+        constraints = Path(folder) / "constraints.txt"
+        constraints.write_text(f"torch=={TORCH}\n")
+        pins = Path(folder) / "pins.txt"  # uv keeps the versions that it finds in its output file where it can
+        pins.write_text("".join(path.read_text() for path in _written_before()))
         command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"]
-        command += ["--no-annotate", "--no-header", "--constraint", constraints.name, *options, "pyproject.toml"]
-        text = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+        command += ["--no-annotate", "--no-header", "--constraint", str(constraints), "--output-file", str(pins)]
+        subprocess.run([*command, *options, "pyproject.toml"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        text = pins.read_text()
     blocks: dict[str, list[str]] = {}
     for block in re.split(r"\n(?=\S)", text.strip()):
         blocks.setdefault(block.split("==")[0], []).append(block.rstrip() + "\n")
     return blocks
+
+
+def _written_before() -> list[Path]:
+    return sorted({*(ROOT / "docker").glob("requirements*.txt")} - {ROOT / "docker/requirements-torch-cpu.txt"})
 
 
 def write(name: str, blocks: dict[str, list[str]]) -> None:
@@ -51,19 +61,22 @@ def write(name: str, blocks: dict[str, list[str]]) -> None:
 
 
 def main() -> int:
-    """Write the five files."""
-    runtime = resolve()
-    everything = resolve("--extra", "dev")
-    changed = [name for name in runtime if runtime[name] != everything[name]]
-    if changed:
-        print(f"the dev extra changes what the package runs on: {', '.join(changed)}", file=sys.stderr)
-        return 1
+    """Write the six files."""
+    upgrade = ["--upgrade"] if "--upgrade" in sys.argv[1:] else []
+    runtime = resolve(*upgrade)
+    extras = {extra: resolve(*upgrade, "--extra", extra) for extra in ("dev", "toolkit")}
+    for extra, blocks in extras.items():
+        changed = [name for name in runtime if runtime[name] != blocks[name]]
+        if changed:
+            print(f"the {extra} extra changes what the package runs on: {', '.join(changed)}", file=sys.stderr)
+            return 1
+    extras = {extra: {name: blocks[name] for name in blocks if name not in runtime} for extra, blocks in extras.items()}
     torch = runtime.pop("torch")
     hashes = "".join(f" \\\n    --hash=sha256:{digest}" for digest in TORCH_CPU_WHEELS.values())
     cuda = {name: runtime.pop(name) for name in list(runtime) if CUDA_PACKAGES.match(name)}
-    dev = {name: everything[name] for name in everything if name not in {*runtime, *cuda, "torch"}}
     write("requirements.txt", runtime)
-    write("requirements-dev.txt", dev)
+    write("requirements-toolkit.txt", extras["toolkit"])
+    write("requirements-dev.txt", extras["dev"])
     write("requirements-torch-cpu.txt", {"torch": [f"torch=={TORCH}+cpu{hashes}\n"]})
     write("requirements-torch.txt", {"torch": torch})
     write("requirements-cuda.txt", cuda)
