@@ -82,8 +82,9 @@ def unsuitable(needed: list[Requirement]) -> Iterator[Requirement]:
 
 def pip(*arguments: str) -> None:
     """Run this Python's pip; nothing is cached."""
-    options = ["--disable-pip-version-check", "--no-cache-dir", "--root-user-action=ignore", "--progress-bar=off"]
-    subprocess.run([sys.executable, "-m", "pip", arguments[0], *options, *arguments[1:]], check=True)
+    quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_CACHE_DIR": "1", "PIP_ROOT_USER_ACTION": "ignore"}
+    command = [sys.executable, "-m", "pip", arguments[0], "--quiet", *arguments[1:]]
+    subprocess.run(command, check=True, env={**os.environ, **quiet})
 
 
 def install(blocks: Iterable[str], *options: str) -> None:
@@ -91,7 +92,7 @@ def install(blocks: Iterable[str], *options: str) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(blocks) + "\n")
         file.flush()
-        pip("install", "--quiet", "--no-deps", "--require-hashes", *options, "-r", file.name)
+        pip("install", "--no-deps", "--require-hashes", *options, "-r", file.name)
 
 
 def complaints() -> set[str]:
@@ -130,9 +131,7 @@ def install_torch(options: argparse.Namespace) -> None:
     if "torch" in installed():
         return
     if options.torch not in TORCH_FILES:
-        raise SystemExit(
-            "the base image has no torch: give --build-arg TORCH=cpu or cuda, or choose another base"
-        )
+        raise SystemExit("the base image has no torch: give --build-arg TORCH=cpu or cuda, or choose another base")
     for name in TORCH_FILES[options.torch]:
         index = ["--extra-index-url", options.torch_index] if options.torch == "cpu" else []
         install(read_pins([options.pins / name]).values(), *index)
@@ -143,7 +142,7 @@ def install_pins(options: argparse.Namespace) -> None:
     pins = read_pins(options.pins / name for name in PIN_FILES)
     needed = roots(options.pyproject)
     for wheel in sorted(options.wheels.glob("*.whl")) if options.wheels else []:
-        pip("install", "--quiet", "--no-deps", "--no-index", str(wheel))
+        pip("install", "--no-deps", "--no-index", str(wheel))
     # Source archives are built with the pinned setuptools, and not in an environment that pip fills from the index.
     install([pins["setuptools"]])
     install([block for name, block in pins.items() if name not in installed()], "--no-build-isolation")
@@ -168,7 +167,7 @@ def build_wheels(options: argparse.Namespace) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(pins[COMPILED] + "\n")
         file.flush()
-        pip("wheel", "--quiet", "--no-deps", "--no-build-isolation", "--require-hashes",
+        pip("wheel", "--no-deps", "--no-build-isolation", "--require-hashes",
             "--wheel-dir", str(options.build_wheels), "-r", file.name)  # fmt: skip
 
 
@@ -184,7 +183,6 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help="where to note what the base is")
     parser.add_argument("--check", type=Path, help="only compare with that note")
     options = parser.parse_args()
-    os.environ.pop("PIP_REQUIRE_VIRTUALENV", None)
     if options.check:
         check(options.check)
     elif options.build_wheels:
