@@ -121,11 +121,10 @@ def test_a_start_without_an_answer_fails_in_time(tmp_path):
         with_server(tmp_path, ask, startup_timeout_s=4.0)
 
 
-def test_a_full_queue_refuses_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(mms, "QUEUE_PER_WORKER", 0)
+def test_a_full_queue_refuses_at_once(tmp_path):
 
     async def refused():
-        server = ModelServer(config(tmp_path), handler=NAME, warm_up=HELLO, env={})
+        server = ModelServer(config(tmp_path, max_waiting=0), handler=NAME, warm_up=HELLO, env={})
         with pytest.raises(Overloaded):
             await ask(server, "hello")
 

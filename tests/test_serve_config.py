@@ -16,6 +16,7 @@ def test_the_defaults_are_those_of_a_sagemaker_endpoint():
     assert (config.port, config.timeout_s, config.max_payload_mb, config.back_end) == (8080, 60.0, 100, "workers")
     assert not config.allow_bundle_code
     assert config.workers == usable_cpus() or visible_gpus({})
+    assert config.max_waiting == 64 * config.workers
 
 
 def test_an_empty_variable_counts_as_unset():
@@ -32,6 +33,42 @@ def test_an_empty_variable_counts_as_unset():
 )
 def test_the_older_timeout_is_in_minutes_and_gives_way_to_the_one_in_seconds(env, seconds):
     assert ServeConfig.from_env(env).timeout_s == seconds
+
+
+def test_batch_transform_may_take_its_time_and_is_not_refused():
+    config = ServeConfig.from_env({"SAGEMAKER_BATCH": "True"})  # as the SDK's local mode writes it
+
+    assert config.timeout_s == 3_600  # the most that InvocationsTimeoutInSeconds may be
+    assert config.max_waiting >= 1_000
+    assert ServeConfig.from_env({"SAGEMAKER_BATCH": "true", "SAGEMAKER_MODEL_SERVER_TIMEOUT": "2"}).timeout_s == 120
+
+
+def test_a_batch_transform_job_gets_no_more_workers_than_it_keeps_busy(monkeypatch):
+    monkeypatch.setattr("sagemaker_monai.serving.config.usable_cpus", lambda: 8)
+    job = {"SAGEMAKER_BATCH": "true", "CUDA_VISIBLE_DEVICES": "-1"}
+
+    one = ServeConfig.from_env(job | {"SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "1"})
+    assert (one.workers, one.threads) == (1, 8)
+    assert ServeConfig.from_env(job | {"SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "50"}).workers == 8
+    assert ServeConfig.from_env(job | {"SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "0"}).workers == 8
+    assert ServeConfig.from_env({"CUDA_VISIBLE_DEVICES": "-1", "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "1"}).workers == 8
+
+
+@pytest.mark.parametrize("workers", ["1", "3", "16", "100", "512"])
+@pytest.mark.parametrize("payload", ["0", "1", "6", "100"])
+def test_the_proposed_parameters_are_allowed_in_a_transform_job(workers, payload):
+    env = {"SAGEMAKER_MODEL_SERVER_WORKERS": workers, "SAGEMAKER_MAX_PAYLOAD_IN_MB": payload}
+
+    config = ServeConfig.from_env(env)
+
+    at_once, megabytes = config.max_concurrent_transforms, config.max_transform_payload_mb
+    assert 1 <= at_once <= int(workers)
+    assert 1 <= megabytes <= (int(payload) or 100)
+    assert at_once * megabytes <= 100
+
+
+def test_a_payload_limit_of_zero_is_the_largest():
+    assert ServeConfig.from_env({"SAGEMAKER_MAX_PAYLOAD_IN_MB": "0"}).max_payload_mb == 1_024
 
 
 def test_the_places_of_the_artifact():
@@ -60,6 +97,7 @@ def test_the_log_level_may_be_pythons_number():
         ("SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", "1.5"),
         ("SAGEMAKER_MODEL_SERVER_TIMEOUT", "x"),
         ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "1e9"),
+        ("SAGEMAKER_BATCH", "yes"),
         ("SAGEMAKER_SAFE_PORT_RANGE", "21002-21000"),
         ("SAGEMAKER_SAFE_PORT_RANGE", "21000"),
         ("SAGEMAKER_CONTAINER_LOG_LEVEL", "loud"),

@@ -11,7 +11,7 @@ import pytest
 
 from sagemaker_monai.errors import Overloaded, Timeout, WorkerDied
 from sagemaker_monai.serving.back_end import Request, StartError
-from sagemaker_monai.serving.config import QUEUE_PER_WORKER, ServeConfig
+from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.workers import WorkerPool
 from tests.served import is_running, until
 from tests.tiny_handler import HELLO, NAME, ROOT, environment
@@ -158,13 +158,13 @@ def test_a_full_queue_refuses_at_once(tmp_path):
     async def scenario(pool):
         tasks = [asyncio.create_task(ask(pool, "sleep 0.3"))]
         await asyncio.sleep(0.1)
-        tasks += [asyncio.create_task(ask(pool, "x")) for _ in range(QUEUE_PER_WORKER)]
+        tasks += [asyncio.create_task(ask(pool, "x")) for _ in range(3)]
         await asyncio.sleep(0)
         with pytest.raises(Overloaded):
             await ask(pool, "one too many")
         return await asyncio.gather(*tasks)
 
-    assert with_pool(tmp_path, scenario)[1:] == ["X"] * QUEUE_PER_WORKER
+    assert with_pool(tmp_path, scenario, max_waiting=3)[1:] == ["X"] * 3
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,10 @@
 
 The names are sagemaker-inference's where it has one. Two of its defaults are not taken over: a timeout of 60 minutes
 (real-time endpoints wait 60 seconds), and one worker for each CPU of the host instead of the container.
+
+In a batch transform job SageMaker sets SAGEMAKER_BATCH, SAGEMAKER_MAX_CONCURRENT_TRANSFORMS and
+SAGEMAKER_MAX_PAYLOAD_IN_MB; its zeros mean that the job names no number. Nobody waits for a single answer there, and a
+request that is refused or comes late can fail the whole job: so there are other defaults, `DEFAULTS`.
 """
 
 import logging
@@ -13,9 +17,33 @@ from pathlib import Path
 from sagemaker_monai.errors import ConfigError
 
 BACK_ENDS = ("workers", "mms")
-# Requests that may wait, for each worker; a guess: at 0.1 to 1 s each, what would be answered before the time limit.
-QUEUE_PER_WORKER = 64
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+MAX_PAYLOAD_MB = 1_024
+TRANSFORM_TOTAL_MB = 100  # CreateTransformJob: MaxConcurrentTransforms x MaxPayloadInMB may not be more
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What depends on who asks.
+
+    Attributes:
+        timeout_s: how long a request may take.
+        queue_per_worker: requests that may wait, for each worker, before more are refused.
+    """
+
+    timeout_s: int
+    queue_per_worker: int
+
+
+# Key: SAGEMAKER_BATCH.
+DEFAULTS = {
+    # An endpoint's caller is told after 60 s that there is no answer. The queue is a guess: at 0.1 to 1 s each, what
+    # would be answered before that.
+    False: Defaults(timeout_s=60, queue_per_worker=64),
+    # Batch transform waits up to an hour (InvocationsTimeoutInSeconds), so that the job's own limit is met first. It
+    # opens no more than MaxConcurrentTransforms requests: this queue is never full.
+    True: Defaults(timeout_s=3_600, queue_per_worker=1_000),
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +59,7 @@ class ServeConfig:
         timeout_s: how long a request may take from its arrival.
         startup_timeout_s: how long loading and the first answer may take.
         max_payload_mb: the largest body, in MiB.
+        max_waiting: requests that may wait before more are refused.
         max_batch_size: requests that a worker may take at once.
         back_end: one of BACK_ENDS.
         allow_bundle_code: whether the artifact's code/inference.py may run.
@@ -45,6 +74,7 @@ class ServeConfig:
     timeout_s: float
     startup_timeout_s: float
     max_payload_mb: int
+    max_waiting: int
     max_batch_size: int
     back_end: str
     allow_bundle_code: bool
@@ -54,6 +84,16 @@ class ServeConfig:
     def max_payload_bytes(self) -> int:
         """The largest body in bytes."""
         return self.max_payload_mb * 1024 * 1024
+
+    @property
+    def max_concurrent_transforms(self) -> int:
+        """How many requests of a batch transform job keep every worker busy."""
+        return min(self.workers, TRANSFORM_TOTAL_MB)
+
+    @property
+    def max_transform_payload_mb(self) -> int:
+        """The largest body of a job with so many requests at once that SageMaker allows."""
+        return min(self.max_payload_mb, TRANSFORM_TOTAL_MB // self.max_concurrent_transforms)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "ServeConfig":
@@ -68,13 +108,19 @@ class ServeConfig:
         values = {name: value.strip() for name, value in env.items() if value.strip()}
         if _flag(values, "SAGEMAKER_MULTI_MODEL", default=False):
             raise ConfigError("SAGEMAKER_MULTI_MODEL=true: this server serves one model; unset it")
+        is_batch = _flag(values, "SAGEMAKER_BATCH", default=False)
+        defaults = DEFAULTS[is_batch]
         cpus = usable_cpus()
         gpus = visible_gpus(values)
+        at_once = _number(values, "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", 0, low=0, high=100_000) if is_batch else 0
         # On a GPU one process keeps the device busy and a batch costs little more than one image; on a CPU batches of
         # 4 to 32 brought 1.0 to 1.1x per image, so a batch only makes its first request wait for the others.
-        workers = _number(values, "SAGEMAKER_MODEL_SERVER_WORKERS", 1 if gpus else cpus, low=1, high=512)
-        if "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS" in values:
-            timeout_s = _number(values, "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", 60, low=1, high=86_400)
+        most = 1 if gpus else min(cpus, at_once or cpus)
+        workers = _number(values, "SAGEMAKER_MODEL_SERVER_WORKERS", most, low=1, high=512)
+        if "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS" in values or "SAGEMAKER_MODEL_SERVER_TIMEOUT" not in values:
+            timeout_s = _number(
+                values, "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", defaults.timeout_s, low=1, high=86_400
+            )
         else:  # the older name is in minutes
             timeout_s = 60 * _number(values, "SAGEMAKER_MODEL_SERVER_TIMEOUT", 1, low=1, high=1_440)
         base_dir = Path(values.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
@@ -88,7 +134,9 @@ class ServeConfig:
             startup_timeout_s=float(_number(values, "SAGEMAKER_STARTUP_TIMEOUT", 600, low=1, high=86_400)),
             # Real-time endpoints refuse larger bodies before they come here (6 MB and later 25 MB); 100 MB is the most
             # that batch transform sends, so the default refuses nothing that SageMaker let through.
-            max_payload_mb=_number(values, "SAGEMAKER_MAX_PAYLOAD_IN_MB", 100, low=1, high=1_024),
+            max_payload_mb=_number(values, "SAGEMAKER_MAX_PAYLOAD_IN_MB", 100, low=0, high=MAX_PAYLOAD_MB)
+            or MAX_PAYLOAD_MB,
+            max_waiting=defaults.queue_per_worker * workers,
             max_batch_size=_number(values, "MAX_BATCH_SIZE", 16 if gpus else 1, low=1, high=256),
             back_end=_choice(values, "MODEL_SERVER", "workers", BACK_ENDS),
             allow_bundle_code=_flag(values, "ALLOW_BUNDLE_CODE", default=False),
@@ -102,13 +150,15 @@ VARIABLES: dict[str, str] = {
     "SAGEMAKER_BIND_TO_PORT": "the public port; default 8080",
     "SAGEMAKER_SAFE_PORT_RANGE": "ports for listeners on loopback, as 20000-20100; default: any free one",
     "MODEL_SERVER": "workers (default) or mms, the multi-model-server",
+    "SAGEMAKER_BATCH": "true in a batch transform job: longer time limit, nothing refused because others wait",
+    "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "requests at once of such a job; more workers are not started for it",
     "SAGEMAKER_MODEL_SERVER_WORKERS": "worker processes; default: the CPUs this container may use, 1 with a GPU",
     "OMP_NUM_THREADS": "CPU threads of one worker; default: CPUs / workers",
     "MAX_BATCH_SIZE": "requests a free worker takes at once; default 1, 16 with a GPU; mms: always 1",
-    "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": "seconds a request may take; default 60",
+    "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": "seconds a request may take; default 60, in batch transform 3600",
     "SAGEMAKER_MODEL_SERVER_TIMEOUT": "the same in minutes, read when the variable in seconds is not set",
     "SAGEMAKER_STARTUP_TIMEOUT": "seconds until the first answer; default 600",
-    "SAGEMAKER_MAX_PAYLOAD_IN_MB": "largest body in MiB; default 100",
+    "SAGEMAKER_MAX_PAYLOAD_IN_MB": "largest body in MiB; default 100; 0: 1024",
     "ALLOW_BUNDLE_CODE": "true: trust the artifact as code and run its code/inference.py; default false",
     "SAGEMAKER_CONTAINER_LOG_LEVEL": "DEBUG, INFO (default), WARNING, ERROR, CRITICAL or Python's number",
 }

@@ -129,9 +129,9 @@ class Gateway:
     async def _execution_parameters(self, _: web.BaseRequest) -> web.Response:
         # A record is an image, and images cannot be joined to one body: batch transform must send one at a time.
         parameters = {
-            "MaxConcurrentTransforms": self._config.workers,
+            "MaxConcurrentTransforms": self._config.max_concurrent_transforms,
             "BatchStrategy": "SINGLE_RECORD",
-            "MaxPayloadInMB": self._config.max_payload_mb,
+            "MaxPayloadInMB": self._config.max_transform_payload_mb,
         }
         return _json(parameters)
 

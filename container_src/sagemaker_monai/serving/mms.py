@@ -32,7 +32,7 @@ import aiohttp
 
 from sagemaker_monai.errors import Overloaded, Timeout, Unavailable, WorkerDied
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
-from sagemaker_monai.serving.config import QUEUE_PER_WORKER, ServeConfig
+from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.mms_process import ModelServerProcess
 from sagemaker_monai.serving.protocol import ACCEPT_HEADER, ANSWER_HEADER, CONTENT_TYPE_HEADER
 
@@ -71,7 +71,7 @@ class ModelServer:
 
     async def answer(self, request: Request) -> Response:
         """See `BackEnd`."""
-        if self._waiting >= QUEUE_PER_WORKER * self._config.workers:
+        if self._waiting >= self._config.max_waiting:
             raise Overloaded(f"{self._waiting} requests are waiting; send this one again later")
         if not self._alive and (self._server is None or self._server.is_beyond_repair()):
             raise Unavailable("the model server is being restarted; send this request again later")

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sagemaker_monai.serving.back_end import StartError
-from sagemaker_monai.serving.config import QUEUE_PER_WORKER, ServeConfig
+from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.protocol import FAILURE_FILE_VARIABLE
 
 MIN_TIMEOUT_S = (
@@ -65,7 +65,7 @@ def properties(config: ServeConfig, *, handler: str, port: int, management_port:
         handler=handler,
         workers=config.workers,
         timeout_s=max(MIN_TIMEOUT_S, round(config.timeout_s) + 1),
-        queue=QUEUE_PER_WORKER * config.workers,
+        queue=config.max_waiting,
         max_request=config.max_payload_bytes + 64 * 1024,
         max_response=MAX_RESPONSE_BYTES,
     )

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 
 from sagemaker_monai.errors import Overloaded, Timeout, WorkerDied, failure_line
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
-from sagemaker_monai.serving.config import QUEUE_PER_WORKER, ServeConfig
+from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.protocol import encode_message, receive_message
 
 logger = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ class WorkerPool:
 
     async def answer(self, request: Request) -> Response:
         """Queue a request and wait for its answer; see `BackEnd`."""
-        if self._waiting.qsize() >= QUEUE_PER_WORKER * self._config.workers:
+        if self._waiting.qsize() >= self._config.max_waiting:
             raise Overloaded(f"{self._waiting.qsize()} requests are waiting; send this one again later")
         job = _Job(request)
         self._waiting.put_nowait(job)
