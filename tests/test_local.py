@@ -1,4 +1,4 @@
-"""The commands that `make train-local`, `serve-local`, `shell` and `predict-local` run, with a docker that notes them."""
+"""What `make train-local`, `serve-local`, `shell` and `predict-local` run, with a docker that only notes it."""
 
 import http.server
 import json
