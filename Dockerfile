@@ -50,9 +50,11 @@ CMD ["help"]
 # The code last: a change of it rebuilds from here.
 COPY pyproject.toml README.md LICENSE /build/code/
 COPY container_src /build/code/container_src
+COPY docker/sbom.py /build/
 RUN python -m pip install --quiet --disable-pip-version-check --no-cache-dir --root-user-action=ignore \
       --no-deps --no-index --no-build-isolation /build/code \
     && python /build/install_packages.py --check /opt/sagemaker-monai/base.json \
+    && python /build/sbom.py > /opt/sagemaker-monai/sbom.cdx.json \
     && chmod -R go-w /opt/sagemaker-monai && rm -rf /build \
     && mkdir -p /opt/ml/input/data /opt/ml/model /opt/ml/output
 
