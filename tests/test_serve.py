@@ -15,6 +15,7 @@ import subprocess
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,6 +89,14 @@ REQUESTS = {
 }
 
 
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "secret-1",
+    "AWS_SECRET_ACCESS_KEY": "secret-2",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/secret-3",
+    "HF_TOKEN": "secret-4",
+}
+
+
 @pytest.fixture(scope="module")
 def predictor(small_bundle):
     return Predictor.read(small_bundle)
@@ -102,6 +111,8 @@ def server(request, small_bundle, tmp_path_factory):
         MODEL_SERVER=request.param,
         SAGEMAKER_MAX_PAYLOAD_IN_MB="2",
         SAGEMAKER_MODEL_SERVER_WORKERS="2",
+        **CREDENTIALS,
+        AWS_REGION="eu-central-1",
     )
     try:
         yield served.wait_until_healthy()
@@ -303,6 +314,17 @@ def test_only_the_public_port_is_reachable_from_outside(server):
 
     assert {port for address, port in listening if address not in LOOPBACK} == {server.port}
     assert ("00000000", server.port) in listening
+
+
+def test_no_process_but_the_supervisor_sees_credentials(server):
+    others = set(server.processes()) - {server.process.pid}
+    variables = {pid: Path(f"/proc/{pid}/environ").read_text().split("\0") for pid in others}
+
+    assert set(server.workers()) <= others
+    for environment in variables.values():
+        assert "AWS_REGION=eu-central-1" in environment
+        assert "secret-" not in " ".join(environment)
+    assert "secret-" not in server.log.read_text()
 
 
 def test_a_killed_worker_is_replaced_and_the_next_request_is_answered(slow_server):

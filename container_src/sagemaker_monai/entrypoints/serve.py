@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from PIL import Image
 
@@ -25,6 +26,7 @@ from sagemaker_monai.serving.back_end import Request, Response, StartError, Warm
 from sagemaker_monai.serving.config import VARIABLES, ServeConfig
 from sagemaker_monai.serving.gateway import Gateway
 from sagemaker_monai.serving.mms import ModelServer
+from sagemaker_monai.serving.privileges import restrict_this_process, rooms_for
 from sagemaker_monai.serving.workers import WorkerPool
 
 logger = logging.getLogger(__name__)
@@ -53,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = ServeConfig.from_env(os.environ)
         logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s serve: %(message)s")
         check_folder(config)
-        asyncio.run(supervise(config, {**os.environ, **library_defaults(os.environ)}))
+        restrict_this_process()
+        env = {**os.environ, **library_defaults(os.environ)}
+        with rooms_for(config.worker_account, config.model_dir, env) as (model_dir, worker_env):
+            asyncio.run(supervise(replace(config, model_dir=model_dir), worker_env))
     except StartError as error:
         cause = str(error)
     except CallerError as error:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.serving.privileges import Account, find_account
 
 BACK_ENDS = ("workers", "mms")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -63,6 +64,7 @@ class ServeConfig:
         max_batch_size: requests that a worker may take at once.
         back_end: one of BACK_ENDS.
         allow_bundle_code: whether the artifact's code/inference.py may run.
+        worker_account: who the processes run as that decode uploads; None: who this process runs as.
         log_level: one of LOG_LEVELS.
     """
 
@@ -78,6 +80,7 @@ class ServeConfig:
     max_batch_size: int
     back_end: str
     allow_bundle_code: bool
+    worker_account: Account | None
     log_level: str
 
     @property
@@ -140,6 +143,7 @@ class ServeConfig:
             max_batch_size=_number(values, "MAX_BATCH_SIZE", 16 if gpus else 1, low=1, high=256),
             back_end=_choice(values, "MODEL_SERVER", "workers", BACK_ENDS),
             allow_bundle_code=_flag(values, "ALLOW_BUNDLE_CODE", default=False),
+            worker_account=find_account(values.get("WORKER_USER", "")),
             log_level=_log_level(values, "SAGEMAKER_CONTAINER_LOG_LEVEL"),
         )
 
@@ -160,6 +164,7 @@ VARIABLES: dict[str, str] = {
     "SAGEMAKER_STARTUP_TIMEOUT": "seconds until the first answer; default 600",
     "SAGEMAKER_MAX_PAYLOAD_IN_MB": "largest body in MiB; default 100; 0: 1024",
     "ALLOW_BUNDLE_CODE": "true: trust the artifact as code and run its code/inference.py; default false",
+    "WORKER_USER": "account of the processes that decode uploads, where serve starts as root; in the image: model",
     "SAGEMAKER_CONTAINER_LOG_LEVEL": "DEBUG, INFO (default), WARNING, ERROR, CRITICAL or Python's number",
 }
 

@@ -34,6 +34,7 @@ from sagemaker_monai.errors import Overloaded, Timeout, Unavailable, WorkerDied
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
 from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.mms_process import ModelServerProcess
+from sagemaker_monai.serving.privileges import read_left_file
 from sagemaker_monai.serving.protocol import ACCEPT_HEADER, ANSWER_HEADER, CONTENT_TYPE_HEADER
 
 logger = logging.getLogger(__name__)
@@ -146,7 +147,7 @@ class ModelServer:
             while not question.done():
                 await asyncio.wait([question], timeout=POLL_S)
                 if server.failure_file.exists():
-                    raise StartError(server.failure_file.read_text())
+                    raise StartError(read_left_file(server.failure_file))
                 if server.process.returncode is not None:
                     raise StartError(f"the model server ended with code {server.process.returncode} while it started")
                 if time.monotonic() > deadline:

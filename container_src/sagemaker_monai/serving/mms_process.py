@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sagemaker_monai.serving.back_end import StartError
 from sagemaker_monai.serving.config import ServeConfig
+from sagemaker_monai.serving.privileges import hand_over, start_process
 from sagemaker_monai.serving.protocol import FAILURE_FILE_VARIABLE
 
 MIN_TIMEOUT_S = (
@@ -183,20 +184,28 @@ class ModelServerProcess:
         command = [
             *java, f"-Djava.io.tmpdir={folder / 'tmp'}", f"-Dmodel_server_home={home.parent}",
             f"-Dlog4j.configurationFile=file://{folder / 'log4j2.xml'}", "-XX:+ExitOnOutOfMemoryError",
+            "-XX:-UsePerfData",  # a file in /tmp, whatever TMPDIR says
             "-cp", f"{home / 'frontend'}/*", "com.amazonaws.ml.mms.ModelServer", "--python", sys.executable,
             "-f", str(folder / "mms.properties"), "-s", str(folder / "models"), "-m", "model=model",
         ]  # fmt: skip
-        process = await asyncio.create_subprocess_exec(
-            *command, cwd=folder, start_new_session=True, stdin=asyncio.subprocess.DEVNULL, stdout=sys.stderr,
-            env={
-                **env, "OMP_NUM_THREADS": str(config.threads), "TMPDIR": str(folder / "tmp"),
-                "SM_MODEL_DIR": str(config.model_dir.absolute()), FAILURE_FILE_VARIABLE: str(folder / "failure"),
-            },
-        )  # fmt: skip
+        if (account := config.worker_account) is not None:
+            for path in (folder, *folder.rglob("*")):
+                hand_over(path, account, mode=0o700, owner=account.uid)
+        try:
+            process = await start_process(
+                account, *command, cwd=folder, start_new_session=True, stdin=asyncio.subprocess.DEVNULL,
+                stdout=sys.stderr, env={
+                    **env, "OMP_NUM_THREADS": str(config.threads), "TMPDIR": str(folder / "tmp"),
+                    "SM_MODEL_DIR": str(config.model_dir.absolute()), FAILURE_FILE_VARIABLE: str(folder / "failure"),
+                },
+            )  # fmt: skip
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         theirs, ours = os.pipe()
         watchdog = await asyncio.create_subprocess_exec(
             "/bin/sh", "-c", f'read -r _; kill -s KILL -- -{process.pid}; sleep 1; rm -rf "$0"',
-            str(folder), stdin=theirs, start_new_session=True,
+            str(folder), stdin=theirs, start_new_session=True, env=dict(env),
             stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         os.close(theirs)

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from sagemaker_monai.errors import Overloaded, Timeout, WorkerDied, failure_line
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
 from sagemaker_monai.serving.config import ServeConfig
+from sagemaker_monai.serving.privileges import Account, start_process
 from sagemaker_monai.serving.protocol import encode_message, receive_message
 
 logger = logging.getLogger(__name__)
@@ -60,11 +61,11 @@ class _Worker:
         self._writer = writer
 
     @classmethod
-    async def launch(cls, command: Sequence[str], env: Mapping[str, str]) -> "_Worker":
+    async def launch(cls, command: Sequence[str], env: Mapping[str, str], account: Account | None) -> "_Worker":
         ours, theirs = socket.socketpair()
         with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *command, "--socket", str(theirs.fileno()), "--parent", str(os.getpid()),
+            process = await start_process(
+                account, *command, "--socket", str(theirs.fileno()), "--parent", str(os.getpid()),
                 stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),), env=dict(env), start_new_session=True,
             )  # fmt: skip
         reader, writer = await asyncio.open_connection(sock=ours)
@@ -183,9 +184,9 @@ class WorkerPool:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _notice_crash(self, task: asyncio.Task[None]) -> None:
-        """A fault of ours, or no memory for a process: without this the supervisor would wait for ever."""
+        """No process can be started, or a fault of ours: without this the supervisor would wait for ever."""
         if not task.cancelled() and (error := task.exception()) is not None and not self._failure.done():
-            self._failure.set_result(failure_line(error))
+            self._failure.set_result(str(error) if isinstance(error, StartError) else failure_line(error))
 
     async def _keep_worker(self, number: int) -> None:
         """Start worker `number`, serve with it, and start it again whenever it ends, until cancelled."""
@@ -221,7 +222,7 @@ class WorkerPool:
 
     async def _launch(self) -> _Worker:
         """Start a process; when cancelled meanwhile, it is ended and not forgotten."""
-        launch = asyncio.ensure_future(_Worker.launch(self._command, self._env))
+        launch = asyncio.ensure_future(_Worker.launch(self._command, self._env, self._config.worker_account))
         try:
             return await asyncio.shield(launch)
         except asyncio.CancelledError:
