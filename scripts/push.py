@@ -1,0 +1,233 @@
+"""Push the image to Amazon ECR and print what SageMaker is given: its address by digest (`make push`).
+
+Only that address goes to standard output, everything else to standard error. ECR's password goes to `docker login`
+through its standard input and into a Docker configuration that is thrown away: neither a command line, a log nor
+~/.docker holds it.
+
+A tag is never moved: what a tag of this registry means today it means for good. So the tag of a working tree with
+changes that no commit has (`-dirty`) is refused, and pushing the same image twice is no error.
+"""
+
+import argparse
+import base64
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+
+# What SageMaker starts. A list of images, as BuildKit makes one to add its attestations, it refuses.
+MANIFESTS = ["application/vnd.docker.distribution.manifest.v2+json", "application/vnd.oci.image.manifest.v1+json"]
+LISTS = ["application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.oci.image.index.v1+json"]
+# Of the user's Docker configuration: where the engine is, but no credentials.
+KEPT_FOLDERS = ("contexts", "cli-plugins")
+LEFT_OUT = ("auths", "credsStore", "credHelpers")
+
+
+class PushError(Exception):
+    """What whoever called can correct; the message says how."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(prog="push", description="Push the image to Amazon ECR, print its digest.")
+    parser.add_argument("--image", required=True, help="NAME:TAG on this machine")
+    parser.add_argument("--repository", help="its name in ECR (default: NAME)")
+    parser.add_argument("--region", help="default: the AWS configuration's")
+    parser.add_argument("--create", action="store_true", help="create the repository if there is none")
+    parser.add_argument("--kms-key", help="with --create: the KMS key that encrypts it (default: AES-256 of S3's)")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done; asks AWS nothing")
+    options = parser.parse_args(arguments)
+    try:
+        name, tag = split_reference(options.image)
+        repository = options.repository or name
+        if options.dry_run:
+            plan(options, repository, tag)
+            return 0
+        print(push(options, repository, tag))
+    except (PushError, BotoCoreError, ClientError) as error:
+        print(f"push: {explain(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def explain(error: Exception) -> str:
+    """One line: what is wrong and what to do."""
+    if isinstance(error, NoRegionError):
+        return "no AWS region is known: give REGION=, or set AWS_REGION"
+    if isinstance(error, NoCredentialsError):
+        return "no AWS credentials are found: log in, for example with `aws sso login`, or set AWS_PROFILE"
+    return " ".join(str(error).split())
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """Name and tag of NAME:TAG.
+
+    Raises:
+        PushError: there is no tag, or it is none to push.
+    """
+    name, colon, tag = reference.rpartition(":")
+    if not colon or "/" in tag or "@" in name:
+        raise PushError(f"NAME:TAG is needed, got {reference!r}")
+    if tag.endswith("-dirty"):
+        raise PushError(f"the image {reference} was built with changes that no commit has: commit them and build "
+                        "again, or name it yourself with TAG=")  # fmt: skip
+    return name, tag
+
+
+def settings(repository: str, kms_key: str | None) -> dict[str, Any]:
+    """The repository that `--create` makes: private as all of ECR's, its tags fixed, every image scanned."""
+    encryption = {"encryptionType": "KMS", "kmsKey": kms_key} if kms_key else {"encryptionType": "AES256"}
+    return {
+        "repositoryName": repository,
+        "imageTagMutability": "IMMUTABLE",
+        "imageScanningConfiguration": {"scanOnPush": True},
+        "encryptionConfiguration": encryption,
+    }
+
+
+def plan(options: argparse.Namespace, repository: str, tag: str) -> None:
+    """Print what a run would do."""
+    registry = f"ACCOUNT.dkr.ecr.{options.region or 'REGION'}.amazonaws.com"
+    if options.create:
+        print(f"would create, if it is not there: {json.dumps(settings(repository, options.kms_key))}")
+    for command in commands(options.image, f"{registry}/{repository}:{tag}", registry):
+        print(f"would run: {shlex.join(command)}")
+    print(f"would print: {registry}/{repository}@sha256:...")
+
+
+def commands(image: str, target: str, registry: str) -> list[list[str]]:
+    """What Docker is asked to do; the login reads the password from its standard input."""
+    return [
+        ["docker", "login", "--username", "AWS", "--password-stdin", registry],
+        ["docker", "tag", image, target],
+        ["docker", "push", target],
+    ]
+
+
+def push(options: argparse.Namespace, repository: str, tag: str) -> str:
+    """Push, unless the registry has it.
+
+    Returns:
+        The image's address by digest, as the registry reports it.
+
+    Raises:
+        PushError: the image, the repository or Docker is not there, or the tag is another image's.
+    """
+    local_id = inspect(options.image)
+    ecr = boto3.client("ecr", region_name=options.region)
+    ensure_repository(ecr, options, repository)
+    # The token's own endpoint is the registry's address: it is right in every partition of AWS.
+    [token] = ecr.get_authorization_token()["authorizationData"]
+    registry = token["proxyEndpoint"].split("://", 1)[1]
+    there = find(ecr, repository, tag)
+    if there is None:
+        password = base64.b64decode(token["authorizationToken"]).decode().split(":", 1)[1]
+        send(commands(options.image, f"{registry}/{repository}:{tag}", registry), password)
+        there = find(ecr, repository, tag)
+        if there is None:
+            raise PushError(f"the registry does not know {repository}:{tag} although Docker pushed it: try again")
+    elif local_id not in (there["digest"], there["config"]):
+        raise PushError(f"{repository}:{tag} is another image in the registry ({there['digest']}), and tags are never "
+                        "moved: build and push with another TAG=")  # fmt: skip
+    else:
+        print(f"push: the registry has {repository}:{tag} already", file=sys.stderr)
+    if there["media_type"] not in MANIFESTS:
+        raise PushError(f"{repository}:{tag} is a list of images ({there['media_type']}), which SageMaker refuses: "
+                        "build with BUILDX_NO_DEFAULT_ATTESTATIONS=1 and push with another TAG=")  # fmt: skip
+    return f"{registry}/{repository}@{there['digest']}"
+
+
+def inspect(image: str) -> str:
+    """The local image's id: the digest of its configuration, or in a containerd image store of its manifest."""
+    if shutil.which("docker") is None:
+        raise PushError("Docker is not installed: https://docs.docker.com/engine/install")
+    command = ["docker", "image", "inspect", "--format", "{{.Id}}", image]
+    run = subprocess.run(command, check=False, capture_output=True, text=True)
+    if run.returncode != 0:
+        raise PushError(f"there is no image {image} here, or Docker does not run ({' '.join(run.stderr.split())}): "
+                        "build it with the same TAG=")  # fmt: skip
+    return run.stdout.strip()
+
+
+def ensure_repository(ecr: Any, options: argparse.Namespace, repository: str) -> None:
+    """Find the repository or create it; one that is there stays as it is.
+
+    Raises:
+        PushError: there is none and none was asked for.
+    """
+    try:
+        [found] = ecr.describe_repositories(repositoryNames=[repository])["repositories"]
+    except ecr.exceptions.RepositoryNotFoundException as error:
+        if not options.create:
+            region = ecr.meta.region_name
+            raise PushError(f"there is no repository {repository!r} in {region}: CREATE=1 creates it") from error
+        wanted = settings(repository, options.kms_key)
+        print(f"push: creating {json.dumps(wanted)}", file=sys.stderr)
+        ecr.create_repository(**wanted)
+        return
+    if found["imageTagMutability"] != "IMMUTABLE":
+        print(f"push: somebody else can move the tags of {repository}: use the digest", file=sys.stderr)
+
+
+def find(ecr: Any, repository: str, tag: str) -> dict[str, str] | None:
+    """Digest, media type and configuration's digest of what a tag of the repository means."""
+    answer = ecr.batch_get_image(
+        repositoryName=repository, imageIds=[{"imageTag": tag}], acceptedMediaTypes=[*MANIFESTS, *LISTS]
+    )
+    for image in answer["images"]:
+        manifest = json.loads(image["imageManifest"])
+        media_type = image.get("imageManifestMediaType") or manifest["mediaType"]
+        config = manifest.get("config", {}).get("digest", "")
+        return {"digest": image["imageId"]["imageDigest"], "media_type": media_type, "config": config}
+    for failure in answer["failures"]:
+        if failure["failureCode"] != "ImageNotFound":
+            raise PushError(f"the registry does not tell about {repository}:{tag}: {failure['failureReason']}")
+    return None
+
+
+def send(steps: list[list[str]], password: str) -> None:
+    """Log in, tag and push; Docker's progress is shown.
+
+    Raises:
+        PushError: one of them failed.
+    """
+    with docker_without_credentials() as run:
+        for step in steps:
+            is_login = "login" in step
+            print(f"$ {shlex.join(step)}", file=sys.stderr, flush=True)
+            # What a login prints is of no use unless it fails: it warns of the password in the folder that is removed.
+            result = run(step, input=password if is_login else None, text=True,
+                         stdout=subprocess.PIPE if is_login else sys.stderr.fileno(),
+                         stderr=subprocess.STDOUT if is_login else None)  # fmt: skip
+            if result.returncode != 0:
+                reason = f": {' '.join(result.stdout.split())}" if is_login else ", for the reason above"
+                raise PushError(f"`{shlex.join(step[:2])}` failed{reason}")
+
+
+@contextmanager
+def docker_without_credentials() -> Iterator[Callable[..., "subprocess.CompletedProcess[str]"]]:
+    """`subprocess.run` with a Docker configuration that is the user's but for the credentials, and goes afterwards."""
+    users = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    with tempfile.TemporaryDirectory(prefix="push-") as folder:
+        config = json.loads((users / "config.json").read_text()) if (users / "config.json").exists() else {}
+        kept = {name: value for name, value in config.items() if name not in LEFT_OUT}
+        (Path(folder) / "config.json").write_text(json.dumps(kept))
+        for name in KEPT_FOLDERS:
+            if (users / name).exists():
+                (Path(folder) / name).symlink_to((users / name).resolve())
+        environment = os.environ | {"DOCKER_CONFIG": folder}
+        yield lambda command, **options: subprocess.run(command, check=False, env=environment, **options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
