@@ -17,9 +17,18 @@ DLC := public.ecr.aws/deep-learning-containers/pytorch
 BASE_IMAGE ?= $(DLC):2.13-$(if $(filter 0,$(GPU)),cpu,cu133)-amzn2023-sagemaker
 TORCH ?= base
 BUILD_OPTIONS ?=
+# What runs here is the newest build, unless a TAG is given.
+LOCAL_IMAGE = $(REPOSITORY):$(if $(filter file undefined,$(origin TAG)),latest,$(TAG))
+HYPERPARAMETERS ?=
+MODEL ?=
+IMAGE ?=
+OUTPUT ?= ml
+REGION ?=
+
+need = $(if $($1),,$(error $1 is needed: make $(MAKECMDGOALS) $1=...))
 
 help:  ## list every target
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/installed  ## make or update .venv from the hashed pins
 
@@ -56,17 +65,38 @@ lock: .venv/installed  ## resolve pyproject.toml into the hashed pins of docker/
 	.venv/bin/python scripts/lock.py
 
 build:  ## build the image REPOSITORY:TAG: [BASE_IMAGE=] [GPU=0] [TORCH=cpu] [BUILD_OPTIONS=]
-	docker build $(BUILD_OPTIONS) --build-arg BASE_IMAGE="$(BASE_IMAGE)" --build-arg TORCH=$(TORCH) \
+	BUILDX_NO_DEFAULT_ATTESTATIONS=1 docker build $(BUILD_OPTIONS) --build-arg BASE_IMAGE="$(BASE_IMAGE)" --build-arg TORCH=$(TORCH) \
 		--build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
 		--build-arg SOURCE="$$(git config --get remote.origin.url | sed 's|//[^/@]*@|//|')" \
 		--build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
-		--tag $(REPOSITORY):$(TAG) .
+		--tag $(REPOSITORY):$(TAG) --tag $(REPOSITORY):latest .
 
-test-image: .venv/installed  ## test REPOSITORY:TAG with the engine that is there
-	IMAGE=$(REPOSITORY):$(TAG) BASE_IMAGE="$(BASE_IMAGE)" .venv/bin/python -m pytest -q tests/image
+test-image: .venv/installed  ## test the image with the engine that is there: [TAG=] [BASE_IMAGE=]
+	IMAGE=$(LOCAL_IMAGE) BASE_IMAGE="$(BASE_IMAGE)" .venv/bin/python -m pytest -q tests/image
+
+train-local:  ## train in the image: DATA=folder [OUTPUT=ml] [EPOCHS=] [HYPERPARAMETERS="name=value ..."]
+	$(call need,DATA)$(PYTHON) -m scripts.local train --image $(LOCAL_IMAGE) "$(DATA)" --output "$(OUTPUT)" --checkpoints \
+		--hyperparameters $(if $(EPOCHS),epochs=$(EPOCHS)) $(if $(IMAGE_SIZE),image_size=$(IMAGE_SIZE)) \
+		$(if $(NETWORK),network=$(NETWORK)) $(HYPERPARAMETERS)
+
+serve-local:  ## serve an artifact in the image: MODEL=folder or model.tar.gz [PORT=8080]
+	$(call need,MODEL)$(PYTHON) -m scripts.local serve --image $(LOCAL_IMAGE) "$(MODEL)" $(if $(PORT),--port $(PORT))
+
+predict-local:  ## post a picture, or a folder of them, to serve-local: IMAGE=file [PORT=8080]
+	$(call need,IMAGE)$(PYTHON) -m scripts.local predict "$(IMAGE)" $(if $(PORT),--port $(PORT))
+
+shell:  ## a shell in the image
+	$(PYTHON) -m scripts.local shell --image $(LOCAL_IMAGE)
+
+push: .venv/installed  ## push the image to ECR, print its digest: [REGION=] [PUSH_OPTIONS="--create --dry-run"]
+	@.venv/bin/python -m scripts.push --image $(REPOSITORY):$(TAG) $(if $(REGION),--region $(REGION)) $(PUSH_OPTIONS)
+
+sbom:  ## print the image's bill of materials (CycloneDX)
+	@docker run --rm --network none $(LOCAL_IMAGE) cat /opt/sagemaker-monai/sbom.cdx.json
 
 clean:  ## remove .venv, .demo and caches
 	rm -rf .venv .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist container_src/*.egg-info
 	find container_src scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help install demo test lint format check bench-input docs lock build test-image clean
+.PHONY: help install demo test lint format check bench-input docs lock build test-image \
+	train-local serve-local predict-local shell push sbom clean
