@@ -25,7 +25,7 @@ IMAGE ?=
 OUTPUT ?= ml
 REGION ?=
 
-need = $(if $($1),,$(error $1 is needed: make $(MAKECMDGOALS) $1=...))
+NEED = $(if $($1),,$(error $1 is needed: make $(MAKECMDGOALS) $1=...))
 
 help:  ## list every target
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,15 +75,15 @@ test-image: .venv/installed  ## test the image with the engine that is there: [T
 	IMAGE=$(LOCAL_IMAGE) BASE_IMAGE="$(BASE_IMAGE)" .venv/bin/python -m pytest -q tests/image
 
 train-local:  ## train in the image: DATA=folder [OUTPUT=ml] [EPOCHS=] [HYPERPARAMETERS="name=value ..."]
-	$(call need,DATA)$(PYTHON) -m scripts.local train --image $(LOCAL_IMAGE) "$(DATA)" --output "$(OUTPUT)" --checkpoints \
+	$(call NEED,DATA)$(PYTHON) -m scripts.local train --image $(LOCAL_IMAGE) "$(DATA)" --output "$(OUTPUT)" --checkpoints \
 		--hyperparameters $(if $(EPOCHS),epochs=$(EPOCHS)) $(if $(IMAGE_SIZE),image_size=$(IMAGE_SIZE)) \
 		$(if $(NETWORK),network=$(NETWORK)) $(HYPERPARAMETERS)
 
 serve-local:  ## serve an artifact in the image: MODEL=folder or model.tar.gz [PORT=8080]
-	$(call need,MODEL)$(PYTHON) -m scripts.local serve --image $(LOCAL_IMAGE) "$(MODEL)" $(if $(PORT),--port $(PORT))
+	$(call NEED,MODEL)$(PYTHON) -m scripts.local serve --image $(LOCAL_IMAGE) "$(MODEL)" $(if $(PORT),--port $(PORT))
 
 predict-local:  ## post a picture, or a folder of them, to serve-local: IMAGE=file [PORT=8080]
-	$(call need,IMAGE)$(PYTHON) -m scripts.local predict "$(IMAGE)" $(if $(PORT),--port $(PORT))
+	$(call NEED,IMAGE)$(PYTHON) -m scripts.local predict "$(IMAGE)" $(if $(PORT),--port $(PORT))
 
 shell:  ## a shell in the image
 	$(PYTHON) -m scripts.local shell --image $(LOCAL_IMAGE)
