@@ -1,0 +1,77 @@
+"""Fit, deploy, predict and batch-transform with the SageMaker Python SDK's local mode: run by test_sdk.py.
+
+    SDK_PYTHON tests/image/sdk_local_mode.py IMAGE CHANNEL PICTURES OUT PORT
+
+What a notebook does with `instance_type="local"`, with folders in place of S3 and without an AWS account. It runs with
+the SDK's own Python, so nothing here is ours. Writes OUT/answers.json.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import boto3
+from sagemaker.deserializers import JSONDeserializer
+from sagemaker.estimator import Estimator
+from sagemaker.local import LocalSession
+from sagemaker.serializers import IdentitySerializer
+
+ROLE = "arn:aws:iam::123456789012:role/local"  # asked for, and not used in local mode
+HYPERPARAMETERS = {"epochs": 1, "image_size": 32, "network": "resnet18", "num_workers": 1, "batch_size": 8}
+
+
+def local_session(out: Path, port: int) -> LocalSession:
+    """A session that calls no AWS service."""
+    session = LocalSession(
+        boto_session=boto3.Session("key", "secret", region_name="eu-central-1"),
+        sagemaker_config={"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}},
+    )
+    (out / "containers").mkdir()
+    session.config = {"local": {"local_code": True, "serving_port": port, "container_root": str(out / "containers")}}
+    return session
+
+
+def main() -> None:
+    """Run the four steps."""
+    image, *folders, port = sys.argv[1:]
+    channel, pictures, out = (Path(folder).resolve() for folder in folders)
+    session = local_session(out, int(port))
+    estimator = Estimator(
+        image_uri=image,
+        role=ROLE,
+        instance_count=1,
+        instance_type="local",
+        hyperparameters=HYPERPARAMETERS,
+        output_path=f"file://{out}/model",
+        sagemaker_session=session,
+    )
+    estimator.fit({"training": f"file://{channel}"})
+
+    predictor = estimator.deploy(
+        initial_instance_count=1,
+        instance_type="local",
+        serializer=IdentitySerializer("image/png"),
+        deserializer=JSONDeserializer(),
+    )
+    try:
+        predictions = {path.name: predictor.predict(path.read_bytes()) for path in sorted(pictures.iterdir())}
+    finally:
+        predictor.delete_endpoint()
+
+    transformer = estimator.transformer(
+        instance_count=1,
+        instance_type="local",
+        strategy="SingleRecord",
+        output_path=f"file://{out}/transformed",
+        accept="application/json",
+    )
+    transformer.transform(f"file://{pictures}", content_type="image/png")
+    transformer.wait()
+
+    transformed = {path.name: json.loads(path.read_text()) for path in sorted((out / "transformed").iterdir())}
+    answers = {"model_data": estimator.model_data, "predictions": predictions, "transformed": transformed}
+    (out / "answers.json").write_text(json.dumps(answers, indent=1))
+
+
+if __name__ == "__main__":
+    main()
