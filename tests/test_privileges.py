@@ -18,6 +18,7 @@ from sagemaker_monai.serving.privileges import (
     can_read,
     copy_for,
     find_account,
+    missing_capabilities,
     read_left_file,
     rooms_for,
     start_process,
@@ -100,15 +101,28 @@ def test_who_is_not_root_or_names_nobody_runs_as_before(monkeypatch):
     assert find_account("no-such-account") is None
 
 
-def test_an_unknown_account_is_refused(monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-
+@as_root
+def test_an_unknown_account_is_refused():
     with pytest.raises(ConfigError, match=r"WORKER_USER .* got 'no-such-account'"):
         find_account("no-such-account")
 
 
-def test_an_account_is_found_with_its_group(monkeypatch):
+def test_root_without_capabilities_is_told_which_it_needs(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(privileges, "missing_capabilities", lambda status: ["KILL"])
+
+    with pytest.raises(ConfigError, match=r"WORKER_USER needs the capabilities KILL: .*--user"):
+        find_account("nobody")
+
+
+def test_capabilities_are_read_from_the_status():
+    assert missing_capabilities("CapPrm:\t0\nCapEff:\t00000000a80425fb\n") == []  # Docker's
+    assert missing_capabilities("CapEff:\t00000000a80425db\n") == ["KILL"]
+    assert set(missing_capabilities("CapEff:\t0000000000000000\n")) == set(privileges.CAPABILITIES)
+
+
+@as_root
+def test_an_account_is_found_with_its_group():
     entry = pwd.getpwnam("nobody")
 
     assert find_account("nobody") == Account("nobody", entry.pw_uid, entry.pw_gid)

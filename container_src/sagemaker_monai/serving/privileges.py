@@ -30,6 +30,8 @@ from sagemaker_monai.serving.back_end import StartError
 
 PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38  # linux/prctl.h
 READ, ENTER = 4, 1  # permission bits of one class; a folder needs both
+# What root needs to work for another account, as bits of the kernel's sets (linux/capability.h); Docker grants them.
+CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "KILL": 5, "SETGID": 6, "SETUID": 7}
 logger = logging.getLogger(__name__)
 
 # Names of variables that carry secrets, and why; upper case, as fnmatch reads them.
@@ -62,15 +64,26 @@ def find_account(name: str) -> Account | None:
     """The account to run as; None for no name, and where this process is not root and cannot choose.
 
     Raises:
-        ConfigError: there is no such account.
+        ConfigError: there is no such account, or this root has not the capabilities.
     """
     if not name or os.geteuid() != 0:
         return None
+    if missing := missing_capabilities(Path("/proc/self/status").read_text()):
+        raise ConfigError(
+            f"WORKER_USER needs the capabilities {', '.join(missing)}: grant them, or start the container as that "
+            "account (docker run --user)"
+        )
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
         raise ConfigError(f"WORKER_USER must be an account of this system, got {name[:40]!r}") from None
     return Account(name, entry.pw_uid, entry.pw_gid)
+
+
+def missing_capabilities(status: str) -> list[str]:
+    """Which of CAPABILITIES are not in effect, by a process's /proc/PID/status."""
+    [effective] = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:")]
+    return [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
 
 
 def without_secrets(env: Mapping[str, str]) -> dict[str, str]:
