@@ -9,6 +9,7 @@ import pytest
 from sagemaker_monai import errors
 from sagemaker_monai.errors import Overloaded, Timeout, WorkerDied
 from sagemaker_monai.serving import gateway as module
+from sagemaker_monai.serving import json_server
 from sagemaker_monai.serving.back_end import Response
 from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.gateway import Gateway
@@ -306,7 +307,7 @@ def test_a_slow_body_is_ended_with_408(monkeypatch):
 
 
 def test_a_connection_that_never_sends_a_request_is_closed(monkeypatch):
-    monkeypatch.setattr(module, "HEADER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(json_server, "HEADER_TIMEOUT_S", 0.2)
 
     async def scenario(port, back_end, gateway):
         silent, slow = await Client(port).connect(), await Client(port).connect()

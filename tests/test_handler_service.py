@@ -14,8 +14,9 @@ from sagemaker_monai.serving.back_end import Request
 from sagemaker_monai.serving.protocol import (
     ACCEPT_HEADER,
     ANSWER_HEADER,
+    ARTIFACT_FILE,
     CONTENT_TYPE_HEADER,
-    FAILURE_FILE_VARIABLE,
+    FAILURE_FILE,
 )
 from tests.bundles import write_small_bundle
 
@@ -239,12 +240,23 @@ def test_a_fault_in_the_users_code_is_a_500_without_details(with_code, fault):
 
 
 @pytest.fixture
-def model_server(small_bundle, monkeypatch):
+def context_for(tmp_path):
+    """The model server's context for an artifact that lies elsewhere than in the folder it knows."""
+
+    def make(artifact):
+        (tmp_path / "m1").mkdir()
+        (tmp_path / "m1" / ARTIFACT_FILE).write_text(str(artifact))
+        return Context("m1", str(tmp_path / "m1"), None, 1, None, "1.1.11")
+
+    return make
+
+
+@pytest.fixture
+def model_server(small_bundle, monkeypatch, context_for):
     """What the model server does with our module: load, then pass a batch."""
     monkeypatch.setattr(handler_service, "_loaded", {})
-    monkeypatch.setenv("SM_MODEL_DIR", str(small_bundle))
     monkeypatch.delenv("ALLOW_BUNDLE_CODE", raising=False)
-    context = Context("model", "/elsewhere", None, 1, None, "1.1.11")
+    context = context_for(small_bundle)
     assert handle(None, context) is None
 
     def serve(*requests):
@@ -272,25 +284,21 @@ def test_the_model_server_gets_body_type_status_and_our_mark_for_each_request(mo
     assert context.get_response_headers(0)[ANSWER_HEADER] == "1"
 
 
-def test_a_broken_artifact_raises_in_the_model_server_and_leaves_its_cause(tmp_path, monkeypatch):
+def test_a_broken_artifact_raises_in_the_model_server_and_leaves_its_cause(tmp_path, context_for):
     (tmp_path / "model").mkdir()
-    monkeypatch.setenv("SM_MODEL_DIR", str(tmp_path / "model"))
-    monkeypatch.setenv(FAILURE_FILE_VARIABLE, str(tmp_path / "failure"))
 
     with pytest.raises(BundleError) as refusal:
-        handle(None, None)
+        handle(None, context_for(tmp_path / "model"))
 
-    assert (tmp_path / "failure").read_text() == f"BundleError: {refusal.value}"
+    assert (tmp_path / "m1" / FAILURE_FILE).read_text() == f"BundleError: {refusal.value}"
 
 
-def test_code_that_exits_while_it_loads_leaves_its_cause_too(tmp_path, monkeypatch):
+def test_code_that_exits_while_it_loads_leaves_its_cause_too(tmp_path, monkeypatch, context_for):
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "inference.py").write_text("raise SystemExit(3)")
-    monkeypatch.setenv("SM_MODEL_DIR", str(tmp_path))
     monkeypatch.setenv("ALLOW_BUNDLE_CODE", "true")
-    monkeypatch.setenv(FAILURE_FILE_VARIABLE, str(tmp_path / "failure"))
 
     with pytest.raises(SystemExit):
-        handle(None, None)
+        handle(None, context_for(tmp_path))
 
-    assert "SystemExit" in (tmp_path / "failure").read_text()
+    assert "SystemExit" in (tmp_path / "m1" / FAILURE_FILE).read_text()

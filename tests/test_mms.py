@@ -15,8 +15,8 @@ from sagemaker_monai.errors import Overloaded, WorkerDied
 from sagemaker_monai.serving import mms, mms_process
 from sagemaker_monai.serving.back_end import Request, StartError
 from sagemaker_monai.serving.config import ServeConfig
-from sagemaker_monai.serving.mms import ModelServer
-from sagemaker_monai.serving.mms_process import MAX_PORT, child_pids, find_java, inner_ports
+from sagemaker_monai.serving.mms import SingleModel
+from sagemaker_monai.serving.mms_process import MAX_PORT, find_java, inner_ports, model_processes
 from tests.served import is_running, until
 from tests.tiny_handler import HELLO, NAME, ROOT, environment
 
@@ -36,7 +36,7 @@ def with_server(folder, scenario, **changes):
     """Run `scenario(server)` and return its result; everything is gone afterwards."""
 
     async def run():
-        server = ModelServer(config(folder, **changes), handler=NAME, warm_up=HELLO, env=environment())
+        server = SingleModel(config(folder, **changes), handler=NAME, warm_up=HELLO, env=environment())
         try:
             await server.start()
             return await scenario(server)
@@ -55,46 +55,60 @@ def test_the_model_server_passes_requests_on_and_survives_what_kills_its_process
     # The model server would put the artifact before the standard library on its workers' module path.
     (tmp_path / "socket.py").write_text("raise SystemExit('the artifact was imported')")
 
-    async def scenario(server):
+    async def scenario(model):
         # Forms, JSON and text, which it would take apart, arrive as they were sent.
         for content_type in (
             "multipart/form-data; boundary=x",
             "application/json",
             "application/x-www-form-urlencoded",
         ):
-            answer = await ask(server, "not a form", content_type)
+            answer = await ask(model, "not a form", content_type)
             assert (answer.status, answer.content_type, answer.body) == (200, content_type, b"NOT A FORM")
-        assert (await ask(server, "x", accept="text/csv")).content_type == "text/csv"
+        assert (await ask(model, "x", accept="text/csv")).content_type == "text/csv"
         large = "x" * 3_000_000
-        assert (await ask(server, large)).body.decode() == large.upper()
+        assert (await ask(model, large)).body.decode() == large.upper()
 
         # A request that ends its worker fails, the next is answered by another.
-        before = (await ask(server, "pid")).body
+        before = (await ask(model, "pid")).body
         with pytest.raises(WorkerDied):
-            await ask(server, "die")
-        assert (await ask(server, "pid")).body != before
+            await ask(model, "die")
+        assert (await ask(model, "pid")).body != before
 
         # The process that forks the workers: the model server alone would never fork again.
-        old = server._server
-        [forking] = child_pids(old.process.pid)
+        server, old = model._server, model._server.process
+        [forking] = {process.parent for process in model_processes(old.java.pid)} - {old.java.pid}
         os.kill(forking, signal.SIGKILL)
-        await until(lambda: server._server is not old and server.is_alive(), seconds=30)
-        assert (await ask(server, "hello")).body == b"HELLO"
-        assert not is_running(old.process.pid)
-        assert not old.failure_file.parent.exists()
+        await until(lambda: forking_process(old) not in (None, forking) and model.is_alive(), seconds=30)
+        assert (await ask(model, "hello")).body == b"HELLO"
+        assert server.process is old
+        assert len(list((old._folder / "models").iterdir())) == 1
+
+        # Java: nothing of the model server is left.
+        old.java.kill()
+        await until(lambda: server.process not in (None, old) and model.is_alive(), seconds=30)
+        assert (await ask(model, "hello")).body == b"HELLO"
+        assert not is_running(old.java.pid)
+        assert not model_processes(old.java.pid)
+        assert not old._folder.exists()
 
         # Not for ever: the supervisor hears the cause, and can still stop what is left.
-        last = server._server
+        last = server.process
         monkeypatch.setattr(mms, "MAX_RESTARTS", 1)
-        last.process.kill()
-        assert "ended 2 times" in await asyncio.wait_for(server.failed(), 10)
-        assert not server.is_alive()
+        last.java.kill()
+        assert "the model server ended 2 times" in await asyncio.wait_for(model.failed(), 10)
+        assert not model.is_alive()
         return last
 
     last = with_server(tmp_path, scenario)
 
-    assert not is_running(last.process.pid)
-    assert not last.failure_file.parent.exists()
+    assert not is_running(last.java.pid)
+    assert not last._folder.exists()
+
+
+def forking_process(process):
+    """The one that forks, of the one model on a model server."""
+    found = {process.pid for process in model_processes(process.java.pid)}
+    return next((each.pid for each in model_processes(process.java.pid) if each.parent not in found), None)
 
 
 def test_a_model_that_cannot_be_loaded_fails_the_start_with_its_cause(tmp_path):
@@ -115,16 +129,23 @@ def test_a_model_server_that_has_no_room_for_its_files_fails_the_start(tmp_path,
 
 
 def test_a_start_without_an_answer_fails_in_time(tmp_path):
+    (tmp_path / "slow").touch()
+
+    with pytest.raises(StartError, match="no answer 2 s after the start"):
+        with_server(tmp_path, ask, startup_timeout_s=2.0)
+
+
+def test_a_process_that_ends_while_it_loads_fails_the_start(tmp_path):
     (tmp_path / "crashing").touch()
 
-    with pytest.raises(StartError, match="no answer 4 s after the start"):
-        with_server(tmp_path, ask, startup_timeout_s=4.0)
+    with pytest.raises(StartError, match="the process of the model ended while it loaded it"):
+        with_server(tmp_path, ask)
 
 
 def test_a_full_queue_refuses_at_once(tmp_path):
 
     async def refused():
-        server = ModelServer(config(tmp_path, max_waiting=0), handler=NAME, warm_up=HELLO, env={})
+        server = SingleModel(config(tmp_path, max_waiting=0), handler=NAME, warm_up=HELLO, env={})
         with pytest.raises(Overloaded):
             await ask(server, "hello")
 
@@ -134,19 +155,20 @@ def test_a_full_queue_refuses_at_once(tmp_path):
 def test_the_whole_model_server_ends_with_a_supervisor_that_is_killed(tmp_path):
     program = textwrap.dedent(f"""
         import asyncio, pathlib
-        from tests.test_mms import HELLO, NAME, ModelServer, child_pids, config, environment
+        from tests.test_mms import HELLO, NAME, SingleModel, config, environment, model_processes
         async def main():
             folder = pathlib.Path({str(tmp_path)!r})
-            server = ModelServer(config(folder), handler=NAME, warm_up=HELLO, env=environment())
+            server = SingleModel(config(folder), handler=NAME, warm_up=HELLO, env=environment())
             await server.start()
-            [forking] = child_pids(server._server.process.pid)
-            print(server._server.failure_file, server._server.process.pid, forking, *child_pids(forking), flush=True)
+            process = server._server.process
+            pids = [each.pid for each in model_processes(process.java.pid)]
+            print(process._folder, process.java.pid, *pids, flush=True)
             await asyncio.sleep(60)
         asyncio.run(main())
     """)
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as supervisor:
-        failure_file, *pids = supervisor.stdout.readline().split()
-        folder = Path(failure_file).parent
+        folder, *pids = supervisor.stdout.readline().split()
+        folder = Path(folder)
         assert folder.exists()
         supervisor.kill()
     deadline = time.monotonic() + 10
@@ -166,7 +188,6 @@ def test_the_settings_that_the_model_server_gets(tmp_path):
 
     assert settings["inference_address"] == "http://127.0.0.1:21000"
     assert settings["management_address"] == "http://127.0.0.1:21001"
-    assert settings["default_workers_per_model"] == "3"
     assert "default_response_timeout" not in settings  # that one is in minutes
     assert int(settings["default_response_timeout_seconds"]) == 201  # ours comes first
     assert int(settings["max_request_size"]) > 7 * 1024 * 1024  # ours comes first

@@ -20,7 +20,8 @@ from sagemaker_monai.serving.privileges import (
     find_account,
     missing_capabilities,
     read_left_file,
-    rooms_for,
+    readable_artifact,
+    room_for,
     start_process,
     without_secrets,
 )
@@ -91,8 +92,11 @@ def test_every_other_variable_is(name, value):
 
 
 def test_without_an_account_only_the_secrets_are_gone(artifact):
-    with rooms_for(None, artifact, {"HOME": "/h", "AWS_ROLE_ARN": "x"}) as (folder, env):
-        assert (folder, env) == (artifact, {"HOME": "/h"})
+    with (
+        room_for(None, {"HOME": "/h", "AWS_ROLE_ARN": "x"}) as (room, env),
+        readable_artifact(None, room, artifact) as it,
+    ):
+        assert (it, env) == (artifact, {"HOME": "/h"})
 
 
 def test_who_is_not_root_or_names_nobody_runs_as_before(monkeypatch):
@@ -215,20 +219,21 @@ def test_a_copy_without_room_is_refused_with_the_remedy(artifact, tmp_path, monk
 def test_an_account_has_rooms_of_its_own_as_long_as_it_lives(artifact, open_parents):
     (artifact / "notes").chmod(0o600)
 
-    with rooms_for(STRANGER, artifact, {"HOME": "/root", "PATH": "/bin"}) as (folder, env):
+    with room_for(STRANGER, {"HOME": "/root", "PATH": "/bin"}) as (room, env):
         assert (env["USER"], env["LOGNAME"], env["PATH"]) == ("stranger", "stranger", "/bin")
         for name in ("HOME", "TMPDIR"):
             status = Path(env[name]).stat()
             assert (status.st_uid, status.st_mode & 0o777) == (STRANGER.uid, 0o700)
-        assert folder != artifact
-        assert can_read(folder, STRANGER)
-    assert not folder.exists()
+        with readable_artifact(STRANGER, room, artifact) as folder:
+            assert folder != artifact
+            assert can_read(folder, STRANGER)
+        assert not folder.exists()
     assert not Path(env["HOME"]).exists()
 
 
 @as_root
 def test_an_artifact_that_can_be_read_is_not_copied(artifact, open_parents):
-    with rooms_for(STRANGER, artifact, {}) as (folder, _):
+    with room_for(STRANGER, {}) as (room, _), readable_artifact(STRANGER, room, artifact) as folder:
         assert folder == artifact
 
 
@@ -237,7 +242,7 @@ def test_a_temporary_folder_that_the_account_cannot_enter_is_refused(artifact, t
     tmp_path.chmod(0o700)
     monkeypatch.setattr(privileges.tempfile, "tempdir", str(tmp_path))
 
-    with pytest.raises(ConfigError, match="TMPDIR"), rooms_for(STRANGER, artifact, {}):
+    with pytest.raises(ConfigError, match="TMPDIR"), room_for(STRANGER, {}):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["artifact"]
 

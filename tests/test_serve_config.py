@@ -107,7 +107,7 @@ def test_the_log_level_may_be_pythons_number():
         ("ALLOW_BUNDLE_CODE", "yes"),
         ("MAX_BATCH_SIZE", "0"),
         ("OMP_NUM_THREADS", "many"),
-        ("SAGEMAKER_MULTI_MODEL", "true"),
+        ("SAGEMAKER_MULTI_MODEL", "perhaps"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name_and_value(name, value):
@@ -115,6 +115,17 @@ def test_a_wrong_value_is_refused_with_its_name_and_value(name, value):
         ServeConfig.from_env({name: value})
 
     assert value in str(refusal.value).lower() or value.upper() in str(refusal.value) or value == "41"
+
+
+def test_many_models_have_one_process_each_on_the_multi_model_server():
+    env = {"SAGEMAKER_MULTI_MODEL": "true", "SAGEMAKER_BASE_DIR": "/data/ml"}
+    config = ServeConfig.from_env(env)
+
+    assert (config.is_multi_model, config.models_dir) == (True, Path("/data/ml/models"))
+    assert (config.workers, config.threads, config.back_end) == (1, usable_cpus(), "mms")
+    chosen = ServeConfig.from_env(env | {"MODEL_SERVER": "workers", "SAGEMAKER_MODEL_SERVER_WORKERS": "2"})
+    assert (chosen.workers, chosen.back_end) == (2, "workers")
+    assert not ServeConfig.from_env({}).is_multi_model
 
 
 def test_threads_and_workers_share_the_cpus():

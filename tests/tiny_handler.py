@@ -10,8 +10,9 @@ from sagemaker_monai.serving.back_end import Request, Response, StartError, Warm
 from sagemaker_monai.serving.protocol import (
     ACCEPT_HEADER,
     ANSWER_HEADER,
+    ARTIFACT_FILE,
     CONTENT_TYPE_HEADER,
-    FAILURE_FILE_VARIABLE,
+    FAILURE_FILE,
 )
 
 NAME = "tests.tiny_handler:Handler"
@@ -24,6 +25,8 @@ class Handler:
     def __init__(self, model_dir, *, allow_bundle_code):
         if (model_dir / "broken").exists():
             raise BundleError("the weights are not those that were written")
+        if (model_dir / "slow").exists():
+            time.sleep(30)
         if (model_dir / "crashing").exists():
             os.kill(os.getpid(), signal.SIGSEGV)
 
@@ -47,10 +50,11 @@ loaded = {}
 def handle(data, context):
     """The same for multi-model-server."""
     if data is None:
+        folder = Path(context.system_properties["model_dir"])
         try:
-            loaded["model"] = Handler(Path(os.environ["SM_MODEL_DIR"]), allow_bundle_code=False)
+            loaded["model"] = Handler(Path((folder / ARTIFACT_FILE).read_text()), allow_bundle_code=False)
         except BundleError as error:
-            Path(os.environ[FAILURE_FILE_VARIABLE]).write_text(failure_line(error))
+            (folder / FAILURE_FILE).write_text(failure_line(error))
             raise
         return None
     headers = context.get_all_request_header(0)

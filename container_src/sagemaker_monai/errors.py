@@ -73,6 +73,24 @@ class NotFound(CallerError):  # noqa: N818
     status = 404
 
 
+class ModelNotFound(CallerError):  # noqa: N818
+    """No model of this name is loaded."""
+
+    status = 404
+
+
+class ModelAlreadyLoaded(CallerError):  # noqa: N818
+    """A model of this name is loaded."""
+
+    status = 409
+
+
+class NotEnoughMemory(CallerError):  # noqa: N818
+    """The container has no room for this model; SageMaker then unloads others and tries again."""
+
+    status = 507
+
+
 class MethodNotAllowed(CallerError):  # noqa: N818
     """The path has other methods."""
 

@@ -25,8 +25,9 @@ from sagemaker_monai.serving.back_end import Request, Response
 from sagemaker_monai.serving.protocol import (
     ACCEPT_HEADER,
     ANSWER_HEADER,
+    ARTIFACT_FILE,
     CONTENT_TYPE_HEADER,
-    FAILURE_FILE_VARIABLE,
+    FAILURE_FILE,
 )
 
 logger = logging.getLogger(__name__)
@@ -226,11 +227,13 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | Non
         Exception: the model cannot be loaded. Anything that did not raise here would count as loaded.
     """
     if data is None:
+        folder = Path(context.system_properties["model_dir"])  # not the artifact's, see serving/mms.py
         try:
             allow = os.environ.get("ALLOW_BUNDLE_CODE", "").strip().lower() == "true"
-            _loaded["model"] = Handler(Path(os.environ["SM_MODEL_DIR"]), allow_bundle_code=allow)
+            artifact = Path(os.fsdecode((folder / ARTIFACT_FILE).read_bytes()))
+            _loaded["model"] = Handler(artifact, allow_bundle_code=allow)
         except BaseException as error:  # code of the artifact's own may even ask Python to exit
-            _leave_cause(error)
+            write_text(folder / FAILURE_FILE, failure_line(error))
             raise
         return None
     requests = []
@@ -246,9 +249,3 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | Non
         context.set_response_content_type(index, response.content_type)
         context.set_response_header(index, ANSWER_HEADER, "1")
     return [response.body for response in responses]
-
-
-def _leave_cause(error: BaseException) -> None:
-    """Tell the supervisor, which cannot see into the model server, why loading failed."""
-    if path := os.environ.get(FAILURE_FILE_VARIABLE):
-        write_text(Path(path), failure_line(error))

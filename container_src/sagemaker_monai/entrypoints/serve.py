@@ -15,24 +15,29 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 from PIL import Image
 
 from sagemaker_monai.entrypoints.environment import library_defaults
 from sagemaker_monai.errors import BundleError, CallerError, ConfigError, failure_line
-from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
+from sagemaker_monai.serving.back_end import BackEnd, Request, Response, StartError, WarmUp
 from sagemaker_monai.serving.config import VARIABLES, ServeConfig
 from sagemaker_monai.serving.gateway import Gateway
-from sagemaker_monai.serving.mms import ModelServer
-from sagemaker_monai.serving.privileges import restrict_this_process, rooms_for
-from sagemaker_monai.serving.workers import WorkerPool
+from sagemaker_monai.serving.mms import ModelServer, SingleModel
+from sagemaker_monai.serving.models import ModelStore
+from sagemaker_monai.serving.privileges import readable_artifact, restrict_this_process, room_for
+from sagemaker_monai.serving.workers import WorkerPool, WorkerPools
 
 logger = logging.getLogger(__name__)
 
 HANDLER = "sagemaker_monai.entrypoints.handler_service:Handler"
-BACK_ENDS: dict[str, type[WorkerPool] | type[ModelServer]] = {"workers": WorkerPool, "mms": ModelServer}
+BACK_ENDS: dict[str, type[WorkerPool] | type[SingleModel]] = {"workers": WorkerPool, "mms": SingleModel}
+HOSTS: dict[str, type[WorkerPools] | type[ModelServer]] = {"workers": WorkerPools, "mms": ModelServer}
 _ARTIFACT = "SM_MODEL_DIR, or SAGEMAKER_BASE_DIR/model, must hold an unpacked model.tar.gz"
 DRAIN_S = 25.0  # SageMaker kills 30 s after it asked to stop
 
@@ -54,11 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = ServeConfig.from_env(os.environ)
         logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s serve: %(message)s")
-        check_folder(config)
+        if not config.is_multi_model:
+            check_folder(config)
         restrict_this_process()
-        env = {**os.environ, **library_defaults(os.environ)}
-        with rooms_for(config.worker_account, config.model_dir, env) as (model_dir, worker_env):
-            asyncio.run(supervise(replace(config, model_dir=model_dir), worker_env))
+        with room_for(config.worker_account, {**os.environ, **library_defaults(os.environ)}) as (room, env):
+            readable = partial(readable_artifact, config.worker_account, room)
+            if config.is_multi_model:
+                asyncio.run(supervise(config, partial(make_store, config, env, readable)))
+            else:
+                with readable(config.model_dir) as folder:
+                    config = replace(config, model_dir=folder)
+                    asyncio.run(supervise(config, partial(make_back_end, config, env)))
     except StartError as error:
         cause = str(error)
     except CallerError as error:
@@ -84,12 +95,37 @@ def check_folder(config: ServeConfig) -> None:
         raise BundleError(f"the folder of the model artifact is empty: {_ARTIFACT}")
 
 
-async def supervise(config: ServeConfig, env: Mapping[str, str]) -> None:
-    """Run the server until SIGTERM or SIGINT.
+def make_back_end(config: ServeConfig, env: Mapping[str, str]) -> BackEnd:
+    """What answers with the one model.
 
     Args:
         config: the settings.
         env: what the worker processes inherit.
+    """
+    kind = BACK_ENDS[config.back_end]
+    return kind(config, handler=HANDLER, warm_up=warm_up(config, config.model_dir), env=env)
+
+
+def make_store(
+    config: ServeConfig, env: Mapping[str, str], readable: Callable[[Path], AbstractContextManager[Path]]
+) -> ModelStore:
+    """What answers with many models.
+
+    Args:
+        config: the settings.
+        env: what the worker processes inherit.
+        readable: makes an artifact readable for them.
+    """
+    host = HOSTS[config.back_end](config, handler=HANDLER, warm_up=partial(warm_up, config), env=env)
+    return ModelStore(config, host, readable=readable)
+
+
+async def supervise(config: ServeConfig, make: Callable[[], BackEnd | ModelStore]) -> None:
+    """Run the server until SIGTERM or SIGINT.
+
+    Args:
+        config: the settings.
+        make: called once, in the event loop.
 
     Raises:
         ConfigError: the port is taken.
@@ -101,7 +137,7 @@ async def supervise(config: ServeConfig, env: Mapping[str, str]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     stopped = asyncio.create_task(stop.wait())
     listener = bind(config.port)
-    back_end = BACK_ENDS[config.back_end](config, handler=HANDLER, warm_up=warm_up(config), env=env)
+    back_end = make()
     gateway = Gateway(config, back_end)
     failed = asyncio.create_task(back_end.failed())
     start = asyncio.create_task(back_end.start())
@@ -150,12 +186,12 @@ def _port_error(port: int, error: OSError) -> ConfigError:
     return ConfigError(f"port {port} cannot be used ({os.strerror(error.errno or 0)}): set SAGEMAKER_BIND_TO_PORT")
 
 
-def warm_up(config: ServeConfig) -> WarmUp:
+def warm_up(config: ServeConfig, model_dir: Path) -> WarmUp:
     """A drawn picture, and what a sound answer to it is.
 
     Code of the artifact's own may want other input than pictures: there, any answer shows that the model is loaded.
     """
-    has_code = config.allow_bundle_code and (config.model_dir / "code" / "inference.py").exists()
+    has_code = config.allow_bundle_code and (model_dir / "code" / "inference.py").exists()
     return WarmUp(
         Request(draw_picture(), "image/png", "application/json"), check=(lambda _: None) if has_code else check_answer
     )

@@ -1,10 +1,12 @@
 """What stands between the gateway and the processes that compute: one request in, one response out.
 
-There are two kinds, `workers` and `mms`; the gateway and the supervisor know only what is here.
+There are two kinds, `workers` and `mms`, for one model or for many; the gateway, the store of models and the supervisor
+know only what is here.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 
@@ -43,15 +45,28 @@ class StartError(Exception):
     """The model cannot be served; the text is the cause in one line, ready for an operator."""
 
 
-class BackEnd(Protocol):
-    """Processes that answer requests. `start` and `stop` are called once each, from the same event loop."""
+class Service(Protocol):
+    """Processes that are kept alive. `start` is called once, and `stop` after it, from the same event loop."""
 
     async def start(self) -> None:
-        """Return when a warm-up request was answered.
+        """Return when it can be used.
 
         Raises:
-            StartError: the artifact cannot be served.
+            StartError: it never will.
         """
+
+    def is_alive(self) -> bool:
+        """Whether it can be used now; never waits."""
+
+    async def failed(self) -> str:
+        """Return the cause when it has given up for good; wait until then."""
+
+    async def stop(self) -> None:
+        """End every process; safe after a failed `start`."""
+
+
+class BackEnd(Service, Protocol):
+    """Processes that answer requests with one model; in use when a warm-up request was answered."""
 
     async def answer(self, request: Request) -> Response:
         """Compute one answer.
@@ -60,11 +75,9 @@ class BackEnd(Protocol):
             Overloaded, Unavailable, Timeout, WorkerDied: as their names say.
         """
 
-    def is_alive(self) -> bool:
-        """Whether a process that answered its warm-up lives now; never waits."""
 
-    async def failed(self) -> str:
-        """Return the cause when the back end has given up for good; wait until then."""
+class ModelHost(Service, Protocol):
+    """What makes a back end for each of several models."""
 
-    async def stop(self) -> None:
-        """End every process; safe after a failed `start`."""
+    def back_end(self, model_dir: Path) -> BackEnd:
+        """Prepare one for the artifact in a folder; its `start` loads it and its `stop` gives the memory back."""

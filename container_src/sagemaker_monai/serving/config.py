@@ -53,9 +53,11 @@ class ServeConfig:
 
     Attributes:
         model_dir: the artifact.
+        is_multi_model: whether models come and go on request; `model_dir` is not used then.
+        models_dir: where they lie.
         port: the public port.
         inner_ports: ports that a model server behind the gateway may use on loopback; empty: any free one.
-        workers: worker processes.
+        workers: worker processes, in multi-model mode of each model.
         threads: CPU threads of each.
         timeout_s: how long a request may take from its arrival.
         startup_timeout_s: how long loading and the first answer may take.
@@ -69,6 +71,8 @@ class ServeConfig:
     """
 
     model_dir: Path
+    is_multi_model: bool
+    models_dir: Path
     port: int
     inner_ports: range
     workers: int
@@ -109,8 +113,7 @@ class ServeConfig:
             ConfigError: a value is wrong; the message names the variable, the value and what is allowed.
         """
         values = {name: value.strip() for name, value in env.items() if value.strip()}
-        if _flag(values, "SAGEMAKER_MULTI_MODEL", default=False):
-            raise ConfigError("SAGEMAKER_MULTI_MODEL=true: this server serves one model; unset it")
+        is_multi_model = _flag(values, "SAGEMAKER_MULTI_MODEL", default=False)
         is_batch = _flag(values, "SAGEMAKER_BATCH", default=False)
         defaults = DEFAULTS[is_batch]
         cpus = usable_cpus()
@@ -118,7 +121,8 @@ class ServeConfig:
         at_once = _number(values, "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", 0, low=0, high=100_000) if is_batch else 0
         # On a GPU one process keeps the device busy and a batch costs little more than one image; on a CPU batches of
         # 4 to 32 brought 1.0 to 1.1x per image, so a batch only makes its first request wait for the others.
-        most = 1 if gpus else min(cpus, at_once or cpus)
+        # Of many models few are busy at once, and each process costs memory that another model could use.
+        most = 1 if gpus or is_multi_model else min(cpus, at_once or cpus)
         workers = _number(values, "SAGEMAKER_MODEL_SERVER_WORKERS", most, low=1, high=512)
         if "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS" in values or "SAGEMAKER_MODEL_SERVER_TIMEOUT" not in values:
             timeout_s = _number(
@@ -129,6 +133,8 @@ class ServeConfig:
         base_dir = Path(values.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
         return cls(
             model_dir=Path(values.get("SM_MODEL_DIR", base_dir / "model")),
+            is_multi_model=is_multi_model,
+            models_dir=base_dir / "models",
             port=_number(values, "SAGEMAKER_BIND_TO_PORT", 8080, low=1, high=65_535),
             inner_ports=_port_range(values, "SAGEMAKER_SAFE_PORT_RANGE"),
             workers=workers,
@@ -141,7 +147,7 @@ class ServeConfig:
             or MAX_PAYLOAD_MB,
             max_waiting=defaults.queue_per_worker * workers,
             max_batch_size=_number(values, "MAX_BATCH_SIZE", 16 if gpus else 1, low=1, high=256),
-            back_end=_choice(values, "MODEL_SERVER", "workers", BACK_ENDS),
+            back_end=_choice(values, "MODEL_SERVER", "mms" if is_multi_model else "workers", BACK_ENDS),
             allow_bundle_code=_flag(values, "ALLOW_BUNDLE_CODE", default=False),
             worker_account=find_account(values.get("WORKER_USER", "")),
             log_level=_log_level(values, "SAGEMAKER_CONTAINER_LOG_LEVEL"),
@@ -153,10 +159,11 @@ VARIABLES: dict[str, str] = {
     "SM_MODEL_DIR": "folder of the artifact; default: SAGEMAKER_BASE_DIR/model, that is /opt/ml/model",
     "SAGEMAKER_BIND_TO_PORT": "the public port; default 8080",
     "SAGEMAKER_SAFE_PORT_RANGE": "ports for listeners on loopback, as 20000-20100; default: any free one",
-    "MODEL_SERVER": "workers (default) or mms, the multi-model-server",
+    "SAGEMAKER_MULTI_MODEL": "true: models below SAGEMAKER_BASE_DIR/models are loaded and unloaded on request",
+    "MODEL_SERVER": "workers or mms, the multi-model-server; default: workers, in multi-model mode mms",
     "SAGEMAKER_BATCH": "true in a batch transform job: longer time limit, nothing refused because others wait",
     "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "requests at once of such a job; more workers are not started for it",
-    "SAGEMAKER_MODEL_SERVER_WORKERS": "worker processes; default: the CPUs this container may use, 1 with a GPU",
+    "SAGEMAKER_MODEL_SERVER_WORKERS": "worker processes; default: usable CPUs, 1 with a GPU, 1 for each of many models",
     "OMP_NUM_THREADS": "CPU threads of one worker; default: CPUs / workers",
     "MAX_BATCH_SIZE": "requests a free worker takes at once; default 1, 16 with a GPU; mms: always 1",
     "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": "seconds a request may take; default 60, in batch transform 3600",

@@ -1,19 +1,26 @@
-"""The other back end: multi-model-server 1.1.11 on loopback, started by us and believed in nothing.
+"""The other back end, and the one of multi-model mode: multi-model-server 1.1.11 on loopback, believed in nothing.
 
 What it does of itself, and what is done about it here:
 
 - Its management API has no authentication: it listens on loopback only, and so does everything else of it.
 - Its /ping is 200 whatever the workers do, and a model that fails to load fails in its log only: a real request must be
-  answered before it counts as started, and `handle` of the handler module leaves the cause in a file that is read here.
+  answered before a model counts as loaded, and `handle` of the handler module leaves the cause in a file that is read
+  here.
+- It builds paths, process arguments and thread names from a model's name and fetches what looks like an address: it is
+  given a name of our own, a new one each time a model is registered.
 - It puts the model's folder in front of the workers' module path, where a file of the artifact could replace a library:
-  the model it is given is an empty folder, and the artifact's place travels in the environment.
+  the folder it is given holds nothing but a text file that says where the artifact lies.
 - It takes forms and JSON apart by itself: the body travels as application/octet-stream, and the caller's Content-Type
   and Accept in two headers that the handler reads.
-- A process between Java and the workers forks them; when that dies, no worker is ever forked again: it is watched, and
-  the whole server replaced.
+- Models named at its start have other settings than those registered later: all are registered.
+- For each model a process between Java and the workers forks them; when that dies, no worker is ever forked again: it
+  is watched, and the model registered anew. When Java dies the whole server is replaced, and each model notices and
+  registers itself again; SageMaker need not know.
+- A model that is taken away may leave a busy worker behind: what is left is ended here.
 - It cannot listen on ports above 32767.
 - Its sockets and pipes have fixed names in the temporary folder: each start has a folder of its own.
-- Killed with its parent it leaves the forking process behind: a watchdog kills the group when our end of a pipe closes.
+- Killed with its parent it leaves the forking processes behind: a watchdog kills the group when our end of a pipe
+  closes.
 
 It starts by its Java class and not through the toolkit or `multi-model-server`, which write under /etc and to one pid
 file for the whole machine.
@@ -25,16 +32,16 @@ import io
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from pathlib import Path
 
 import aiohttp
 
 from sagemaker_monai.errors import Overloaded, Timeout, Unavailable, WorkerDied
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
-from sagemaker_monai.serving.config import ServeConfig
+from sagemaker_monai.serving.config import ServeConfig, usable_cpus
 from sagemaker_monai.serving.mms_process import ModelServerProcess
-from sagemaker_monai.serving.privileges import read_left_file
 from sagemaker_monai.serving.protocol import ACCEPT_HEADER, ANSWER_HEADER, CONTENT_TYPE_HEADER
 
 logger = logging.getLogger(__name__)
@@ -43,42 +50,141 @@ POLL_S = 0.2
 WATCH_S = 1.0
 MAX_RESTARTS = 5  # within RESTART_WINDOW_S
 RESTART_WINDOW_S = 600.0
+RESTARTING = "the model server is being restarted; send this request again later"
 
 
 class ModelServer:
-    """`BackEnd` over multi-model-server."""
+    """`ModelHost` over multi-model-server."""
 
-    def __init__(self, config: ServeConfig, *, handler: str, warm_up: WarmUp, env: Mapping[str, str]) -> None:
-        self._config = config
+    def __init__(
+        self, config: ServeConfig, *, handler: str, warm_up: Callable[[Path], WarmUp], env: Mapping[str, str]
+    ) -> None:
+        self.config = config
         self._handler = f"{handler.partition(':')[0]}:handle"
         self._warm_up = warm_up
         self._env = env
-        self._server: ModelServerProcess | None = None
+        self.process: ModelServerProcess | None = None  # None while it is being replaced
         self._session: aiohttp.ClientSession | None = None
+        # Each load imports torch, which keeps one CPU busy for seconds; more at once would only come later.
+        self.loads = asyncio.Semaphore(usable_cpus())
+        self._watch: asyncio.Task[None] | None = None
+        self._failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """For requests to the model server; there from `start` to `stop`."""
+        assert self._session is not None
+        return self._session
+
+    async def start(self) -> None:
+        """See `Service`: return when models can be registered."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),  # it closes after errors without saying so
+            timeout=aiohttp.ClientTimeout(total=self.config.timeout_s),
+            auto_decompress=False,
+        )
+        await self._start_process()
+        self._watch = asyncio.create_task(self._keep_process())
+
+    def back_end(self, model_dir: Path) -> "HostedModel":
+        """See `ModelHost`."""
+        return HostedModel(self, model_dir, self._warm_up(model_dir))
+
+    def is_alive(self) -> bool:
+        """See `Service`."""
+        return self.process is not None and self.process.is_running()
+
+    async def failed(self) -> str:
+        """See `Service`."""
+        return await asyncio.shield(self._failure)
+
+    async def stop(self) -> None:
+        """See `Service`."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+        if self.process is not None:
+            await self.process.end()
+
+    async def _start_process(self) -> None:
+        """Start it and wait until it listens; StartError if it does not."""
+        try:
+            process = await ModelServerProcess.launch(self.config, handler=self._handler, env=self._env)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            raise StartError(f"the model server cannot be started ({reason}): it needs TMPDIR and its Java") from error
+        deadline = time.monotonic() + self.config.startup_timeout_s
+        try:
+            while not await self._listens(process):
+                if not process.is_running():
+                    raise StartError(f"the model server ended with code {process.java.returncode} while it started")
+                if time.monotonic() > deadline:
+                    raise StartError(f"the model server does not listen after {self.config.startup_timeout_s:g} s")
+                await asyncio.sleep(POLL_S)
+        except BaseException:
+            await process.end()
+            raise
+        self.process = process
+        logger.info("the model server is ready, process %d", process.java.pid)
+
+    async def _listens(self, process: ModelServerProcess) -> bool:
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async with self.session.get(f"{process.management_url}/models") as answer:
+                return answer.status == HTTPStatus.OK
+        return False
+
+    async def _keep_process(self) -> None:
+        """Watch it; start it again when it ended; give up when that does not help."""
+        limit = _RestartLimit("the model server")
+        while True:
+            await asyncio.sleep(WATCH_S)
+            assert self.process is not None
+            if self.process.is_running():
+                continue
+            logger.error("the model server has ended: restart")
+            ended, self.process = self.process, None  # `stop` must not end it once more
+            await ended.end()
+            try:
+                limit.count()
+                await self._start_process()
+            except StartError as error:
+                self._failure.set_result(str(error))
+                return
+
+
+class HostedModel:
+    """`BackEnd`: one model on the model server, registered again whenever that or its processes were lost."""
+
+    def __init__(self, server: ModelServer, model_dir: Path, warm_up: WarmUp) -> None:
+        self._server = server
+        self._config = server.config
+        self._model_dir = model_dir
+        self._warm_up = warm_up
+        self._process: ModelServerProcess | None = None  # where it is registered, and under which name
+        self._name = ""
         self._alive = False
         self._waiting = 0
         self._watch: asyncio.Task[None] | None = None
         self._failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
-        """See `BackEnd`."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, force_close=True),  # it closes after errors without saying so
-            timeout=aiohttp.ClientTimeout(total=self._config.timeout_s),
-            auto_decompress=False,
-        )
-        await self._start_server()
-        self._watch = asyncio.create_task(self._keep_server())
+        """See `Service`."""
+        if self._server.process is None:
+            raise StartError(RESTARTING)
+        await self._register(self._server.process)
+        self._watch = asyncio.create_task(self._keep_registered())
 
     async def answer(self, request: Request) -> Response:
         """See `BackEnd`."""
         if self._waiting >= self._config.max_waiting:
             raise Overloaded(f"{self._waiting} requests are waiting; send this one again later")
-        if not self._alive and (self._server is None or self._server.is_beyond_repair()):
-            raise Unavailable("the model server is being restarted; send this request again later")
+        if self._process is None or self._process is not self._server.process:
+            raise Unavailable(RESTARTING)
         self._waiting += 1
         try:
-            response = await self._post(request)
+            response = await self._ask(self._process, self._name, request)
         except TimeoutError as error:
             raise Timeout(f"no answer within {self._config.timeout_s:g} s") from error
         except aiohttp.ClientError as error:
@@ -91,39 +197,35 @@ class ModelServer:
         return response
 
     def is_alive(self) -> bool:
-        """See `BackEnd`."""
-        return self._alive
+        """See `Service`."""
+        return self._alive and self._process is self._server.process and self._server.is_alive()
 
     async def failed(self) -> str:
-        """See `BackEnd`."""
+        """See `Service`."""
         return await asyncio.shield(self._failure)
 
     async def stop(self) -> None:
-        """See `BackEnd`."""
+        """See `Service`: take it from the model server, and return when its processes are gone."""
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
-        if self._server is not None:
-            await self._server.end()
+        await self._unregister()
 
-    async def _post(self, request: Request) -> Response | None:
+    async def _ask(self, process: ModelServerProcess, name: str, request: Request) -> Response | None:
         """Forward a request; None when the answer is the model server's own and not our handler's.
 
         Raises:
             Unavailable: no worker is ready.
             TimeoutError, aiohttp.ClientError: as aiohttp does.
         """
-        assert self._server is not None
-        assert self._session is not None
         headers = {
             "Content-Type": "application/octet-stream",
             CONTENT_TYPE_HEADER: request.content_type,
             ACCEPT_HEADER: request.accept,
         }
         body = io.BytesIO(request.body)  # sent in pieces, so that a large one does not hold up /ping
-        async with self._session.post(self._server.url, data=body, headers=headers) as answer:
+        url = f"{process.inference_url}/predictions/{name}"
+        async with self._server.session.post(url, data=body, headers=headers) as answer:
             if ANSWER_HEADER not in answer.headers and answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
                 raise Unavailable("no worker is ready; send this request again later")
             if ANSWER_HEADER not in answer.headers:
@@ -131,59 +233,140 @@ class ModelServer:
                 return None
             return Response(answer.status, answer.headers.get("Content-Type", ""), await answer.read())
 
-    async def _start_server(self) -> None:
-        """Start it and wait for a sound answer; StartError if there is none."""
-        try:
-            server = await ModelServerProcess.launch(self._config, handler=self._handler, env=self._env)
-        except OSError as error:
-            reason = os.strerror(error.errno or 0)
-            raise StartError(f"the model server cannot be started ({reason}): it needs TMPDIR and its Java") from error
-        self._server = server
-        deadline = time.monotonic() + self._config.startup_timeout_s
-        # The request may wait in the model server's queue while every worker fails to load, so the cause is looked for
-        # at the same time.
-        question = asyncio.create_task(self._ask_warm_up())
-        try:
-            while not question.done():
-                await asyncio.wait([question], timeout=POLL_S)
-                if server.failure_file.exists():
-                    raise StartError(read_left_file(server.failure_file))
-                if server.process.returncode is not None:
-                    raise StartError(f"the model server ended with code {server.process.returncode} while it started")
-                if time.monotonic() > deadline:
-                    raise StartError(f"no answer {self._config.startup_timeout_s:g} s after the start")
-        finally:
-            question.cancel()
-        response = question.result()
-        self._warm_up.check(response)
-        self._alive = server.workers_live()
-        logger.info("the model server is ready, process %d", server.process.pid)
+    async def _register(self, process: ModelServerProcess) -> None:
+        """Register it and wait for a sound answer; StartError if there is none, and then nothing of it is left."""
+        async with self._server.loads:
+            self._process, self._name = process, process.add_model(self._model_dir)
+            try:
+                # A worker may be stuck while it loads, so the cause of a failure is looked for at the same time.
+                question = asyncio.create_task(self._load_and_ask(process, self._name))
+                try:
+                    await self._wait_for_answer(process, question)
+                finally:
+                    question.cancel()
+                    await asyncio.gather(question, return_exceptions=True)
+            except BaseException:
+                await self._unregister()
+                raise
+            self._alive = True
 
-    async def _ask_warm_up(self) -> Response:
-        """Send the warm-up until our handler answers it."""
+    async def _load_and_ask(self, process: ModelServerProcess, name: str) -> Response:
+        """Have the model loaded and answer the warm-up; StartError without a cause when the model server gives up."""
+        parameters = {
+            "url": name,
+            "model_name": name,
+            "initial_workers": str(self._config.workers),
+            "synchronous": "true",
+            "batch_size": "1",  # a batched answer breaks its front end
+        }
+        no_limit = aiohttp.ClientTimeout()
+        async with self._server.session.post(
+            f"{process.management_url}/models", params=parameters, timeout=no_limit
+        ) as answer:
+            if answer.status != HTTPStatus.OK:
+                raise StartError("the process of the model ended while it loaded it")
         while True:
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError, Unavailable):
-                if (response := await self._post(self._warm_up.request)) is not None:
+            with contextlib.suppress(TimeoutError, Unavailable):
+                if (response := await self._ask(process, name, self._warm_up.request)) is not None:
                     return response
             await asyncio.sleep(POLL_S)
 
-    async def _keep_server(self) -> None:
-        """Watch it; start it again when it is beyond repair; give up when that does not help."""
-        restarts: list[float] = []
+    async def _wait_for_answer(self, process: ModelServerProcess, question: asyncio.Task[Response]) -> None:
+        deadline = time.monotonic() + self._config.startup_timeout_s
+        while not question.done():
+            await asyncio.wait([question], timeout=POLL_S)
+            if not process.is_running():
+                raise StartError("the model server ended while it loaded the model")
+            if (cause := process.cause_of_failure(self._name)) is not None:
+                raise StartError(cause)
+            if time.monotonic() > deadline:
+                raise StartError(f"no answer {self._config.startup_timeout_s:g} s after the start")
+        try:
+            self._warm_up.check(question.result())
+        except aiohttp.ClientError as error:
+            raise StartError("the model server ended while it loaded the model") from error
+
+    async def _unregister(self) -> None:
+        process, name, self._process, self._alive = self._process, self._name, None, False
+        if process is None:
+            return
+        pids = process.pids(name)
+        if process.is_running():
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                async with self._server.session.delete(f"{process.management_url}/models/{name}") as answer:
+                    logger.debug("the model server took %s away: %d", name, answer.status)
+        await process.remove_model(name, pids)
+
+    async def _keep_registered(self) -> None:
+        """Watch its processes; register it again when they cannot come back by themselves."""
+        limit = _RestartLimit("the process that forks this model's workers")
         while True:
             await asyncio.sleep(WATCH_S)
-            assert self._server is not None
-            self._alive = self._server.workers_live()
-            if not self._server.is_beyond_repair():
+            process = self._server.process
+            if process is None:
                 continue
-            restarts = [at for at in restarts if at > time.monotonic() - RESTART_WINDOW_S] + [time.monotonic()]
-            logger.error("the model server, or the process that forks its workers, has ended: restart")
-            ended, self._server, self._alive = self._server, None, False  # `stop` must not end it once more
-            await ended.end()
+            if self._process is process and not process.has_lost(self._name):
+                self._alive = process.has_workers(self._name)
+                continue
+            is_lost = self._process is process  # else the whole server was replaced
+            await self._unregister()
             try:
-                if len(restarts) > MAX_RESTARTS:
-                    raise StartError(f"the model server ended {len(restarts)} times in {RESTART_WINDOW_S:g} s")
-                await self._start_server()
+                if is_lost:
+                    logger.error("the process that forks a model's workers has ended: the model is loaded again")
+                    limit.count()
+                await self._register(process)
             except StartError as error:
-                self._failure.set_result(str(error))
-                return
+                if process.is_running():
+                    self._failure.set_result(str(error))
+                    return
+
+
+class SingleModel:
+    """`BackEnd` of single-model mode: a model server of its own."""
+
+    def __init__(self, config: ServeConfig, *, handler: str, warm_up: WarmUp, env: Mapping[str, str]) -> None:
+        self._server = ModelServer(config, handler=handler, warm_up=lambda _: warm_up, env=env)
+        self._model = self._server.back_end(config.model_dir)
+
+    async def start(self) -> None:
+        """See `Service`."""
+        await self._server.start()
+        await self._model.start()
+
+    async def answer(self, request: Request) -> Response:
+        """See `BackEnd`."""
+        return await self._model.answer(request)
+
+    def is_alive(self) -> bool:
+        """See `Service`."""
+        return self._model.is_alive()
+
+    async def failed(self) -> str:
+        """See `Service`."""
+        causes = [asyncio.ensure_future(part.failed()) for part in (self._server, self._model)]
+        try:
+            done, _ = await asyncio.wait(causes, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for cause in causes:
+                cause.cancel()
+        return done.pop().result()
+
+    async def stop(self) -> None:
+        """See `Service`."""
+        await self._model.stop()
+        await self._server.stop()
+
+
+class _RestartLimit:
+    """Counts restarts and says when they do not help."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._times: list[float] = []
+
+    def count(self) -> None:
+        """Note one more; StartError when there were too many of late."""
+        now = time.monotonic()
+        self._times = [at for at in self._times if at > now - RESTART_WINDOW_S] + [now]
+        if len(self._times) > MAX_RESTARTS:
+            raise StartError(f"{self._what} ended {len(self._times)} times in {RESTART_WINDOW_S:g} s")

@@ -4,32 +4,38 @@ import asyncio
 import contextlib
 import os
 import random
+import secrets
 import shutil
 import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from sagemaker_monai.serving.back_end import StartError
 from sagemaker_monai.serving.config import ServeConfig
-from sagemaker_monai.serving.privileges import hand_over, start_process
-from sagemaker_monai.serving.protocol import FAILURE_FILE_VARIABLE
+from sagemaker_monai.serving.privileges import Account, hand_over, read_left_file, start_process
+from sagemaker_monai.serving.protocol import ARTIFACT_FILE, FAILURE_FILE
 
 MIN_TIMEOUT_S = (
     120  # the model server's time limit also holds for loading a model, which may take longer than a request
 )
 MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 MAX_PORT = 32_767  # the model server reads a port as a signed 16-bit number
+# Loading a model holds one of them up for some tenths of a second, and with it the requests that share it.
+NETTY_THREADS = 16
+EXIT_GRACE_S = 2.0
 DEFAULT_PORTS = range(20_000, 32_000)  # below the ports that Linux gives to outgoing connections
 
 PROPERTIES = """\
 inference_address=http://127.0.0.1:{inference_port}
 management_address=http://127.0.0.1:{management_port}
 default_service_handler={handler}
-default_workers_per_model={workers}
+number_of_netty_threads={netty_threads}
 default_response_timeout_seconds={timeout_s}
 unregister_model_timeout={timeout_s}
 job_queue_size={queue}
@@ -50,7 +56,9 @@ LOGGING = """\
     <Logger name="ACCESS_LOG" level="off"/>
     <Logger name="MODEL_METRICS" level="off"/>
     <Logger name="MMS_METRICS" level="off"/>
-    <Logger name="com.amazonaws.ml.mms.wlm.WorkerLifeCycle" level="{level}"/>
+    <Logger name="com.amazonaws.ml.mms.wlm.WorkerLifeCycle" level="{level}">
+      <RegexFilter regex="(attach|terminate)IOStreams.*" onMatch="DENY" onMismatch="NEUTRAL"/>
+    </Logger>
     <Root level="warn"><AppenderRef ref="err"/></Root>
   </Loggers>
 </Configuration>
@@ -64,7 +72,7 @@ def properties(config: ServeConfig, *, handler: str, port: int, management_port:
         inference_port=port,
         management_port=management_port,
         handler=handler,
-        workers=config.workers,
+        netty_threads=NETTY_THREADS,
         timeout_s=max(MIN_TIMEOUT_S, round(config.timeout_s) + 1),
         queue=config.max_waiting,
         max_request=config.max_payload_bytes + 64 * 1024,
@@ -119,43 +127,54 @@ def inner_ports(allowed: range, *, public: int, count: int) -> list[int]:
     )
 
 
-def child_pids(parent: int) -> list[int]:
-    """The model server's Python processes whose parent is process `parent`, from /proc."""
-    children = []
+@dataclass(frozen=True)
+class ModelProcess:
+    """A Python process of the model server: for each model one that forks, and below it those that answer."""
+
+    pid: int
+    parent: int
+    model: str
+
+
+def model_processes(group: int) -> list[ModelProcess]:
+    """Those that live in a process group, from /proc."""
+    found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it ended meanwhile
-            fields = stat.read_text().rpartition(")")[2].split()  # state, parent, ...
-            is_ours = int(fields[1]) == parent and fields[0] != "Z"
-            # Java also starts a short-lived collector of metrics.
-            if is_ours and b"model_service_worker" in (stat.parent / "cmdline").read_bytes():
-                children.append(int(stat.parent.name))
-    return children
+            state, parent, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) != group or state == "Z":
+                continue
+            arguments = (stat.parent / "cmdline").read_bytes().split(b"\0")
+            if b"--model-name" in arguments:  # Java has none, nor the short-lived collector of metrics that it starts
+                name = arguments[arguments.index(b"--model-name") + 1].decode()
+                found.append(ModelProcess(int(stat.parent.name), int(parent), name))
+    return found
 
 
 class ModelServerProcess:
     """One start of the model server: a folder, a Java process and what it forks.
 
     Attributes:
-        url: where it takes requests.
-        process: Java.
-        failure_file: where the handler says why the model cannot be loaded.
+        inference_url: where it takes requests.
+        management_url: where it takes models.
+        java: its main process.
     """
 
     def __init__(
         self,
         folder: Path,
-        port: int,
-        process: asyncio.subprocess.Process,
+        ports: tuple[int, int],
+        account: Account | None,
+        java: asyncio.subprocess.Process,
         watchdog: asyncio.subprocess.Process,
         watchdog_pipe: int,
     ) -> None:
         self._folder = folder
-        self.url = f"http://127.0.0.1:{port}/invocations"
-        self.process = process
-        self.failure_file = folder / "failure"
+        self.inference_url, self.management_url = (f"http://127.0.0.1:{port}" for port in ports)
+        self._account = account
+        self.java = java
         self._watchdog = watchdog
         self._watchdog_pipe = watchdog_pipe
-        self._forking_process: int | None = None
 
     @classmethod
     async def launch(cls, config: ServeConfig, *, handler: str, env: Mapping[str, str]) -> "ModelServerProcess":
@@ -169,10 +188,10 @@ class ModelServerProcess:
         Raises:
             StartError: no Java, or no free ports.
         """
-        java = find_java(env)
+        program = find_java(env)
         port, management_port = inner_ports(config.inner_ports, public=config.port, count=2)
         folder = Path(tempfile.mkdtemp(prefix="serve-mms-"))
-        (folder / "models" / "model").mkdir(parents=True)
+        (folder / "models").mkdir()
         (folder / "tmp").mkdir()
         settings = properties(config, handler=handler, port=port, management_port=management_port)
         (folder / "mms.properties").write_text(settings)
@@ -182,56 +201,115 @@ class ModelServerProcess:
         assert spec.origin is not None
         home = Path(spec.origin).parent  # mms itself is not imported: it is the workers' side
         command = [
-            *java, f"-Djava.io.tmpdir={folder / 'tmp'}", f"-Dmodel_server_home={home.parent}",
+            *program, f"-Djava.io.tmpdir={folder / 'tmp'}", f"-Dmodel_server_home={home.parent}",
             f"-Dlog4j.configurationFile=file://{folder / 'log4j2.xml'}", "-XX:+ExitOnOutOfMemoryError",
             "-XX:-UsePerfData",  # a file in /tmp, whatever TMPDIR says
             "-cp", f"{home / 'frontend'}/*", "com.amazonaws.ml.mms.ModelServer", "--python", sys.executable,
-            "-f", str(folder / "mms.properties"), "-s", str(folder / "models"), "-m", "model=model",
+            "-f", str(folder / "mms.properties"), "-s", str(folder / "models"),
         ]  # fmt: skip
         if (account := config.worker_account) is not None:
-            for path in (folder, *folder.rglob("*")):
-                hand_over(path, account, mode=0o700, owner=account.uid)
+            # Only what it must write is its own: root makes the models' folders and must not meet links there.
+            for path in (folder, *folder.iterdir()):
+                hand_over(path, account, mode=0o750 if path.is_dir() else 0o640)
+            hand_over(folder / "tmp", account, mode=0o700, owner=account.uid)
         try:
-            process = await start_process(
+            java = await start_process(
                 account, *command, cwd=folder, start_new_session=True, stdin=asyncio.subprocess.DEVNULL,
-                stdout=sys.stderr, env={
-                    **env, "OMP_NUM_THREADS": str(config.threads), "TMPDIR": str(folder / "tmp"),
-                    "SM_MODEL_DIR": str(config.model_dir.absolute()), FAILURE_FILE_VARIABLE: str(folder / "failure"),
-                },
+                stdout=sys.stderr,
+                env={**env, "OMP_NUM_THREADS": str(config.threads), "TMPDIR": str(folder / "tmp")},
             )  # fmt: skip
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         theirs, ours = os.pipe()
         watchdog = await asyncio.create_subprocess_exec(
-            "/bin/sh", "-c", f'read -r _; kill -s KILL -- -{process.pid}; sleep 1; rm -rf "$0"',
+            "/bin/sh", "-c", f'read -r _; kill -s KILL -- -{java.pid}; sleep 1; rm -rf "$0"',
             str(folder), stdin=theirs, start_new_session=True, env=dict(env),
             stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         os.close(theirs)
-        return cls(folder, port, process, watchdog, ours)
+        return cls(folder, (port, management_port), account, java, watchdog, ours)
 
-    def workers_live(self) -> bool:
-        """Whether Java, the process that forks and at least one worker live."""
-        if self.process.returncode is not None:
-            return False
-        if self._forking_process is None:
-            children = child_pids(self.process.pid)
-            self._forking_process = children[0] if children else None
-        return self._forking_process is not None and bool(child_pids(self._forking_process))
+    def is_running(self) -> bool:
+        """Whether Java lives."""
+        return self.java.returncode is None
 
-    def is_beyond_repair(self) -> bool:
-        """Whether it can never answer again: Java ended, or the process that forks the workers."""
-        if self.process.returncode is not None:
-            return True
-        return self._forking_process is not None and self._forking_process not in child_pids(self.process.pid)
+    def add_model(self, artifact: Path) -> str:
+        """Make the folder that the model server takes for a model.
+
+        Args:
+            artifact: where the model really lies.
+
+        Returns:
+            The folder's name, which no other model has had.
+        """
+        name = f"m{secrets.token_hex(8)}"
+        folder = self._folder / "models" / name
+        folder.mkdir()
+        (folder / ARTIFACT_FILE).write_bytes(os.fsencode(artifact.absolute()))
+        if self._account is not None:
+            hand_over(folder / ARTIFACT_FILE, self._account, mode=0o640)
+            hand_over(folder, self._account, mode=0o700, owner=self._account.uid)
+        return name
+
+    def cause_of_failure(self, model: str) -> str | None:
+        """Why the handler could not load a model, if it said so."""
+        path = self._folder / "models" / model / FAILURE_FILE
+        return read_left_file(path) if os.path.lexists(path) else None
+
+    def pids(self, model: str) -> set[int]:
+        """The processes of a model."""
+        return {process.pid for process in model_processes(self.java.pid) if process.model == model}
+
+    def has_workers(self, model: str) -> bool:
+        """Whether a process lives that answers for a model."""
+        return any(
+            process.model == model and process.parent != self.java.pid for process in model_processes(self.java.pid)
+        )
+
+    def has_lost(self, model: str) -> bool:
+        """Whether a registered model can never answer again, because the process that forks its workers has ended."""
+        return not any(
+            process.model == model and process.parent == self.java.pid for process in model_processes(self.java.pid)
+        )
+
+    async def remove_model(self, model: str, pids: set[int]) -> None:
+        """Return when the processes of a model that was taken away are gone, by force if need be, and its folder too.
+
+        Args:
+            model: its name.
+            pids: the processes that it had before it was taken away.
+        """
+        deadline = time.monotonic() + EXIT_GRACE_S
+        while left := self.pids(model):
+            pids = pids | left
+            if time.monotonic() > deadline:
+                _kill(left)
+            await asyncio.sleep(0.02)
+        _reap(pids)
+        await asyncio.to_thread(shutil.rmtree, self._folder / "models" / model, ignore_errors=True)
 
     async def end(self) -> None:
         """Kill everything that it started and remove its folder."""
         self._watchdog.kill()  # first: the number of the group it would kill may soon be another's
         await self._watchdog.wait()
+        pids = {process.pid for process in model_processes(self.java.pid)}
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        await self.process.wait()
+            os.killpg(self.java.pid, signal.SIGKILL)
+        await self.java.wait()
+        _reap(pids)
         os.close(self._watchdog_pipe)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _kill(pids: set[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _reap(pids: set[int]) -> None:
+    """Take note of the end of processes that became ours when their parents ended: all do where this is process 1."""
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)

@@ -16,6 +16,7 @@ import os
 import pwd
 import re
 import resource
+import secrets
 import shutil
 import stat
 import tempfile
@@ -132,28 +133,24 @@ async def start_process(account: Account | None, *command: str, **options: Any) 
 
 
 @contextlib.contextmanager
-def rooms_for(
-    account: Account | None, model_dir: Path, env: Mapping[str, str]
-) -> Iterator[tuple[Path, dict[str, str]]]:
+def room_for(account: Account | None, env: Mapping[str, str]) -> Iterator[tuple[Path | None, dict[str, str]]]:
     """What processes of an account need of the file system, for as long as they live.
 
     Args:
-        account: None: nothing is made, the artifact stays where it is.
-        model_dir: the artifact; may be read-only, and is never changed.
+        account: None: nothing is made.
         env: what they would inherit.
 
     Yields:
-        The artifact's folder, as the account can read it, and the environment without secrets.
+        A folder for `readable_artifact`, None if nothing is made, and the environment without secrets.
 
     Raises:
         ConfigError: there is no temporary folder that the account can enter.
-        BundleError: the account cannot read the artifact, nor can a copy be made for it.
     """
     kept = without_secrets(env)
     if dropped := sorted(env.keys() - kept.keys()):
         logger.info("not passed on to the processes that decode uploads: %s", ", ".join(dropped))
     if account is None:
-        yield model_dir, kept
+        yield None, kept
         return
     try:
         room = Path(tempfile.mkdtemp(prefix="serve-"))
@@ -166,15 +163,34 @@ def rooms_for(
         for name in ("home", "tmp"):
             (room / name).mkdir()
             hand_over(room / name, account, mode=0o700, owner=account.uid)
-        folder = model_dir
-        if not can_read(model_dir, account):
-            logger.info("WORKER_USER cannot read every file of the artifact: it gets a copy of its own")
-            folder = room / "model"
-            copy_for(account, model_dir, folder)
         changes = {"HOME": room / "home", "TMPDIR": room / "tmp", "USER": account.name, "LOGNAME": account.name}
-        yield folder, kept | {name: str(value) for name, value in changes.items()}
+        yield room, kept | {name: str(value) for name, value in changes.items()}
     finally:
         shutil.rmtree(room, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def readable_artifact(account: Account | None, room: Path | None, model_dir: Path) -> Iterator[Path]:
+    """The artifact's folder as the account can read it: its own, or a copy for as long as it is needed.
+
+    Args:
+        account: None: it is its own.
+        room: from `room_for`.
+        model_dir: the artifact; may be read-only, and is never changed.
+
+    Raises:
+        BundleError: the account cannot read the artifact, nor can a copy be made for it.
+    """
+    if account is None or room is None or can_read(model_dir, account):
+        yield model_dir
+        return
+    logger.info("WORKER_USER cannot read every file of the artifact: it gets a copy of its own")
+    copy = room / f"model-{secrets.token_hex(8)}"
+    try:
+        copy_for(account, model_dir, copy)
+        yield copy
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
 
 
 def hand_over(path: Path, account: Account, *, mode: int, owner: int = 0) -> None:

@@ -13,7 +13,9 @@ from typing import Any, BinaryIO
 CONTENT_TYPE_HEADER = "X-Serving-Content-Type"  # of the request, as the caller sent it
 ACCEPT_HEADER = "X-Serving-Accept"
 ANSWER_HEADER = "X-Serving-Answer"  # on a response: our handler wrote it, not the model server
-FAILURE_FILE_VARIABLE = "SERVING_FAILURE_FILE"  # where the handler says why a model cannot be loaded
+# Files in the folder that the model server takes for the model.
+ARTIFACT_FILE = "artifact"  # where the model really lies, for the handler
+FAILURE_FILE = "failure"  # why it cannot be loaded, from the handler
 
 MAX_HEADER_BYTES = 4 * 1024 * 1024
 LENGTH_BYTES = 4

@@ -15,8 +15,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 from sagemaker_monai.errors import Overloaded, Timeout, WorkerDied, failure_line
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
@@ -285,3 +286,35 @@ class WorkerPool:
             jobs = [job for job in jobs if not job.response.done()]
             if jobs:
                 return jobs
+
+
+class WorkerPools:
+    """`ModelHost`: a pool for each model; there is nothing to start before, and nothing that can fail for all."""
+
+    def __init__(
+        self, config: ServeConfig, *, handler: str, warm_up: Callable[[Path], WarmUp], env: Mapping[str, str]
+    ) -> None:
+        self._config = config
+        self._handler = handler
+        self._warm_up = warm_up
+        self._env = env
+
+    async def start(self) -> None:
+        """See `Service`."""
+
+    def back_end(self, model_dir: Path) -> WorkerPool:
+        """See `ModelHost`."""
+        config = replace(self._config, model_dir=model_dir)
+        return WorkerPool(config, handler=self._handler, warm_up=self._warm_up(model_dir), env=self._env)
+
+    def is_alive(self) -> bool:
+        """See `Service`."""
+        return True
+
+    async def failed(self) -> str:
+        """See `Service`: wait for ever."""
+        never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        return await never
+
+    async def stop(self) -> None:
+        """See `Service`."""
