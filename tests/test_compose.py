@@ -1,0 +1,55 @@
+"""docker/compose.yml is what Compose takes, and its hosts are those of the resource configurations."""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.compose import compose_command
+
+FOLDER = Path(__file__).resolve().parent.parent / "docker"
+TEXT = (FOLDER / "compose.yml").read_text()
+
+
+def test_every_host_is_in_the_configuration_of_each():
+    hosts = re.findall(r"^    hostname: (.+)$", TEXT, re.M)
+
+    assert len(hosts) == 2
+    for host in hosts:
+        resources = json.loads((FOLDER / "hosts" / f"{host}.json").read_text())
+        assert resources["hosts"] == hosts
+        assert resources["current_host"] == host
+        assert f"./hosts/{host}.json:/opt/ml/input/config/resourceconfig.json:ro" in TEXT
+
+
+def test_variables_that_one_profile_does_not_need_have_a_default():
+    used = re.findall(r"^[^#]*?\$\{(\w+)(:?-)?", TEXT, re.M)
+
+    assert {name for name, _ in used} == {"IMAGE", "DATA", "OUTPUT", "MODEL", "PORT", "HYPERPARAMETERS"}
+    assert all(default for _, default in used)
+
+
+def test_nothing_is_published_to_other_machines():
+    assert re.findall(r"^      - .*:8080$", TEXT, re.M) == ["      - 127.0.0.1:${PORT:-8080}:8080"]
+
+
+def test_compose_takes_the_file(tmp_path):
+    command = compose_command()
+    if not command:
+        pytest.skip("needs Docker Compose")
+    places = {"DATA": str(tmp_path), "OUTPUT": str(tmp_path), "MODEL": str(tmp_path), "IMAGE": "some:tag"}
+    profiles = ("--profile", "train", "--profile", "serve")
+
+    result = subprocess.run(
+        [*command, "-f", FOLDER / "compose.yml", *profiles, "config"],
+        env=os.environ | places, capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert result.returncode == 0, result.stderr
+    assert "not set" not in result.stderr  # a variable without a value
+    for service in ("algo-1", "algo-2", "serve"):
+        assert f"\n  {service}:\n" in result.stdout
+    assert result.stdout.count("image: some:tag") == 3
