@@ -65,8 +65,8 @@ def main() -> None:
         output_path=f"file://{out}/transformed",
         accept="application/json",
     )
-    transformer.transform(f"file://{pictures}", content_type="image/png")
-    transformer.wait()
+    # Without `wait`, which would ask CloudWatch for the log: in local mode the call itself waits.
+    transformer.transform(f"file://{pictures}", content_type="image/png", wait=False)
 
     transformed = {path.name: json.loads(path.read_text()) for path in sorted((out / "transformed").iterdir())}
     answers = {"model_data": estimator.model_data, "predictions": predictions, "transformed": transformed}
