@@ -170,7 +170,7 @@ def ensure_repository(ecr: Any, options: argparse.Namespace, repository: str) ->
     except ecr.exceptions.RepositoryNotFoundException as error:
         if not options.create:
             region = ecr.meta.region_name
-            raise PushError(f"there is no repository {repository!r} in {region}: CREATE=1 creates it") from error
+            raise PushError(f"there is no repository {repository!r} in {region}: PUSH_OPTIONS=--create creates it") from error
         wanted = settings(repository, options.kms_key)
         print(f"push: creating {json.dumps(wanted)}", file=sys.stderr)
         ecr.create_repository(**wanted)

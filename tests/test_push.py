@@ -215,7 +215,7 @@ def test_a_dry_run_asks_nobody_and_prints_everything(docker, capfd, monkeypatch)
         ("thing@sha256:12", "", "NAME:TAG is needed"),
         ("thing:v1-3-gabc-dirty", "", "changes that no commit has: commit them"),
         ("thing:1", "image", "there is no image thing:1 here"),
-        ("thing:1", "", "there is no repository 'thing' in eu-central-1: CREATE=1 creates it"),
+        ("thing:1", "", "there is no repository 'thing' in eu-central-1: PUSH_OPTIONS=--create creates it"),
     ],
 )
 def test_what_is_wrong_is_one_line_with_the_remedy(ecr, docker, capfd, image, failing, message):
