@@ -169,8 +169,8 @@ def ensure_repository(ecr: Any, options: argparse.Namespace, repository: str) ->
         [found] = ecr.describe_repositories(repositoryNames=[repository])["repositories"]
     except ecr.exceptions.RepositoryNotFoundException as error:
         if not options.create:
-            region = ecr.meta.region_name
-            raise PushError(f"there is no repository {repository!r} in {region}: PUSH_OPTIONS=--create creates it") from error
+            place = f"{repository!r} in {ecr.meta.region_name}"
+            raise PushError(f"there is no repository {place}: PUSH_OPTIONS=--create creates it") from error
         wanted = settings(repository, options.kms_key)
         print(f"push: creating {json.dumps(wanted)}", file=sys.stderr)
         ecr.create_repository(**wanted)
