@@ -1,7 +1,15 @@
 import pytest
 
 from sagemaker_monai.errors import NotEnoughMemory
-from sagemaker_monai.serving.memory import MIB, MemoryBudget, free_bytes, killed_processes, needed_bytes
+from sagemaker_monai.serving.memory import (
+    MIB,
+    OOM_SCORE,
+    MemoryBudget,
+    first_to_end,
+    free_bytes,
+    killed_processes,
+    needed_bytes,
+)
 
 V2 = {
     "memory.max": "1000\n",
@@ -89,3 +97,17 @@ def test_memory_that_is_lent_cannot_be_lent_again_until_it_is_given_back():
             pass
     with budget.lend(10 * MIB):
         pass
+
+
+def test_a_process_that_loads_is_the_first_to_end_and_then_one_of_all(tmp_path):
+    score = tmp_path / "oom_score_adj"
+    score.write_text("7\n")
+
+    with first_to_end(score):
+        assert score.read_text() == "1000"
+    assert score.read_text() == "7\n"
+    with first_to_end():
+        assert OOM_SCORE.read_text() == "1000\n"
+    assert OOM_SCORE.read_text() != "1000\n"
+    with first_to_end(tmp_path / "absent"):
+        assert not (tmp_path / "absent").exists()

@@ -22,6 +22,7 @@ from sagemaker_monai.entrypoints.inference import Answer
 from sagemaker_monai.errors import INTERNAL_ERROR, BundleError, CallerError, MalformedRequest, error_body, failure_line
 from sagemaker_monai.files import write_text
 from sagemaker_monai.serving.back_end import Request, Response
+from sagemaker_monai.serving.memory import first_to_end
 from sagemaker_monai.serving.protocol import (
     ACCEPT_HEADER,
     ANSWER_HEADER,
@@ -231,7 +232,8 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | Non
         try:
             allow = os.environ.get("ALLOW_BUNDLE_CODE", "").strip().lower() == "true"
             artifact = Path(os.fsdecode((folder / ARTIFACT_FILE).read_bytes()))
-            _loaded["model"] = Handler(artifact, allow_bundle_code=allow)
+            with first_to_end():
+                _loaded["model"] = Handler(artifact, allow_bundle_code=allow)
         except BaseException as error:  # code of the artifact's own may even ask Python to exit
             write_text(folder / FAILURE_FILE, failure_line(error))
             raise

@@ -4,6 +4,7 @@ A container that loads one model too many loses a process, and the kernel choose
 SageMaker unloads models when it is told that there is no room, so it must be told in time.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from sagemaker_monai.errors import NotEnoughMemory
 
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
+OOM_SCORE = Path("/proc/self/oom_score_adj")
 MIB = 1024 * 1024
 # Measured at the peak of loading resnet18 (45 MB) and seresnet50 (105 MB) and of answering with them: 466 and 576 MiB
 # for one process, of which 125 are files that all models share. The model server's forking process is 20 more.
@@ -69,6 +71,20 @@ def needed_bytes(folder: Path, *, processes: int) -> int:
     """
     size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     return processes * (PROCESS_BYTES + WEIGHTS_FACTOR * size)
+
+
+@contextmanager
+def first_to_end(path: Path = OOM_SCORE) -> Iterator[None]:
+    """While a process loads a model, let the kernel end it before any other when memory is short: others answer."""
+    # Raising it, and lowering it to what it was, needs no right; where it is forbidden, the kernel chooses.
+    usual = path.read_text() if os.access(path, os.W_OK) else ""
+    if usual:
+        path.write_text("1000")
+    try:
+        yield
+    finally:
+        if usual:
+            path.write_text(usual)
 
 
 class MemoryBudget:

@@ -103,10 +103,11 @@ class ModelServer:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
+        process, self.process = self.process, None
+        if process is not None:
+            await process.end()
         if self._session is not None:
             await self._session.close()
-        if self.process is not None:
-            await self.process.end()
 
     async def _start_process(self) -> None:
         """Start it and wait until it listens; StartError if it does not."""
@@ -353,8 +354,8 @@ class SingleModel:
 
     async def stop(self) -> None:
         """See `Service`."""
-        await self._model.stop()
         await self._server.stop()
+        await self._model.stop()
 
 
 class _RestartLimit:

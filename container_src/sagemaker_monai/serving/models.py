@@ -83,11 +83,14 @@ class ModelStore:
 
     async def stop(self) -> None:
         """See `Service`."""
-        for task in list(self._loading.values()):
+        models = list(self._loaded.values())
+        tasks = [*self._loading.values(), *(model.watch for model in models if model.watch is not None)]
+        for task in tasks:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        await asyncio.gather(*(self._end(model) for model in list(self._loaded.values())))
-        await self._host.stop()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._host.stop()  # at once, not model by model
+        for model in models:
+            await model.resources.aclose()
 
     async def load(self, name: str, url: str) -> None:
         """Load a model; it has answered a warm-up then.

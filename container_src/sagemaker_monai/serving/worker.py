@@ -21,6 +21,7 @@ from typing import Protocol
 
 from sagemaker_monai.errors import failure_line
 from sagemaker_monai.serving.back_end import Request, Response
+from sagemaker_monai.serving.memory import first_to_end
 from sagemaker_monai.serving.protocol import encode_message, read_message
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -83,8 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     connection = socket.socket(fileno=options.socket)
     try:
         module, _, name = options.handler.partition(":")
-        make_handler = getattr(importlib.import_module(module), name)
-        handler = make_handler(options.model_dir, allow_bundle_code=options.allow_bundle_code)
+        with first_to_end():
+            make_handler = getattr(importlib.import_module(module), name)
+            handler = make_handler(options.model_dir, allow_bundle_code=options.allow_bundle_code)
     except Exception as error:  # whatever it is, the supervisor must hear the cause
         logger.debug("the model cannot be loaded", exc_info=True)
         _send(connection, {"failed": failure_line(error)})
