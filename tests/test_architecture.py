@@ -16,7 +16,7 @@ LAYERS = [
     {"training", "predictor"},
     {"loading"},
     {"datasets", "layouts", "cache", "bundle"},
-    {"transforms", "augmentation", "networks", "pretrained", "optimizers", "tasks"},
+    {"transforms", "augmentation", "networks", "pretrained", "optimizers", "tasks", "checkpoints", "distributed"},
     {"images", "containers", "pictures", "archives", "splitting", "tables"},
     {"config", "errors", "files", "progress"},
 ]

@@ -80,7 +80,7 @@ def trained(tmp_path_factory):
     class_folders(base / "input" / "data" / "training")
     (base / "input" / "config").mkdir()
     (base / "input" / "config" / "hyperparameters.json").write_text(
-        json.dumps({"epochs": '"2"', "seed": "3", "sagemaker_program": "x.py"})
+        json.dumps({"epochs": '"2"', "seed": "3", "sagemaker_region": "eu-west-1"})
     )
     lines = []
     with pytest.MonkeyPatch.context() as patch:
@@ -210,6 +210,7 @@ def test_every_place_can_be_set_and_so_can_hyperparameters(tmp_path, monkeypatch
     monkeypatch.setenv("SM_MODEL_DIR", str(tmp_path / "m"))
     monkeypatch.setenv("SM_OUTPUT_DIR", str(tmp_path / "o"))
     monkeypatch.setenv("SM_OUTPUT_DATA_DIR", str(tmp_path / "d"))
+    monkeypatch.setenv("SM_CHECKPOINT_DIR", str(tmp_path / "c"))
     monkeypatch.setenv("SM_HPS", json.dumps({"epochs": 1, "image-size": 32, "batch_size": 16, "num_workers": 1}))
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path / "not-used"))
 
@@ -217,6 +218,7 @@ def test_every_place_can_be_set_and_so_can_hyperparameters(tmp_path, monkeypatch
 
     assert read_bundle(tmp_path / "m").preprocessing.size == (40, 40)
     assert (tmp_path / "d" / "metrics.json").is_file()
+    assert list((tmp_path / "c").rglob("*.pt"))
     assert not (tmp_path / "not-used").exists()
 
 
@@ -308,7 +310,7 @@ def test_bad_input_ends_the_job_with_one_line_and_exit_code_1(
     errors = capsys.readouterr().err
     assert failure(base) in errors.splitlines()
     assert "Traceback" not in errors
-    assert list(base.rglob("*.pt")) == []
+    assert list(base.rglob("*.pt")) == []  # no model, no checkpoint
 
 
 @pytest.mark.parametrize("channel", ["training", "pretrained"])

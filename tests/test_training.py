@@ -66,7 +66,16 @@ def drawn(*, noise=60, sizes=SIZES, classes=3):
     return LoadedDataset(dataset, np.stack(pixels), rows, dict.fromkeys(SPLITS, ()))
 
 
-def run(data=None, *, is_stopping=lambda: False, pretrained=None, on_epoch=lambda row: None, **hyperparameters):
+def run(
+    data=None,
+    *,
+    is_stopping=lambda: False,
+    pretrained=None,
+    checkpoint_dir=None,
+    on_epoch=lambda row: None,
+    on_resume=None,
+    **hyperparameters,
+):
     settings = {"epochs": 2, "batch_size": 8, "image_size": 32} | hyperparameters
     return fit(
         TrainConfig(**settings),
@@ -74,7 +83,9 @@ def run(data=None, *, is_stopping=lambda: False, pretrained=None, on_epoch=lambd
         preprocessing_spec=SPEC,
         device=CPU,
         pretrained=pretrained,
+        checkpoint_dir=checkpoint_dir,
         on_epoch=on_epoch,
+        on_resume=on_resume,
         is_stopping=is_stopping,
     )
 

@@ -50,13 +50,16 @@ STEPS = tuple(_COLUMNS)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to grey
 
 
-def augment(batch: torch.Tensor, steps: Sequence[Step], generator: torch.Generator) -> torch.Tensor:
+def augment(
+    batch: torch.Tensor, steps: Sequence[Step], generator: torch.Generator, *, skipped: int = 0
+) -> torch.Tensor:
     """Change every image of a batch at random.
 
     Args:
         batch: uint8 (N, C, W, H), C 1 or 3; saturation and hue leave C = 1 alone.
         steps: a value of `AUGMENTATIONS`, or any steps in the order of `STEPS`, each at most once.
         generator: seeded by the caller; its state alone decides. On the CPU it gives a GPU the same transforms.
+        skipped: images of the batch before these, which another process changes; each image keeps its transform.
 
     Returns:
         float32 (N, C, W, H) from 0 to 255, on the batch's device.
@@ -67,7 +70,8 @@ def augment(batch: torch.Tensor, steps: Sequence[Step], generator: torch.Generat
     by_name = {step["step"]: step for step in steps}
     if [step["step"] for step in steps] != [name for name in STEPS if name in by_name]:
         raise ValueError(f"augmentation steps must be some of {', '.join(STEPS)}, in this order and each once")
-    draws = torch.rand((len(batch), _DRAWS), generator=generator, device=generator.device).to(batch.device)
+    draws = torch.rand((skipped + len(batch), _DRAWS), generator=generator, device=generator.device)[skipped:]
+    draws = draws.to(batch.device)
     if "flip" in by_name:
         batch = flip(batch, draws[:, _COLUMNS["flip"]] < by_name["flip"]["probability"])
     values = batch.to(torch.float32)

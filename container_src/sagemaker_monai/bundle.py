@@ -33,6 +33,7 @@ from sagemaker_monai.transforms import Preprocessing, build_preprocessing
 METADATA, INFERENCE, TRAIN = "configs/metadata.json", "configs/inference.json", "configs/train.json"
 CHECKSUMS, WEIGHTS, METRICS = "configs/checksums.json", "models/model.pt", "docs/metrics.json"
 CHECKED_FILES = (METADATA, INFERENCE, TRAIN, WEIGHTS)
+STAGING = ".writing-"
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
 REMEDY = "train again, or deploy the model.tar.gz exactly as training wrote it"
 
@@ -95,7 +96,9 @@ def write_bundle(
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Inside the folder, because SageMaker mounts it and a rename must not cross file systems.
-    staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+    for leftover in folder.glob(f"{STAGING}*"):  # of a process that was killed; SageMaker would pack it
+        shutil.rmtree(leftover, ignore_errors=True)
+    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
     try:
         (staging / "configs").mkdir()
         (staging / "models").mkdir()

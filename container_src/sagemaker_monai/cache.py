@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -30,7 +30,7 @@ import numpy as np
 import PIL.features
 
 import sagemaker_monai
-from sagemaker_monai.errors import CallerError
+from sagemaker_monai.errors import CallerError, TrainingStopped
 from sagemaker_monai.images import Sample
 from sagemaker_monai.progress import track
 from sagemaker_monai.transforms import LoadPhotograph, Preprocessing
@@ -55,7 +55,13 @@ class LoadedImages:
 
 
 def load_images(
-    samples: Sequence[Path], preprocessing: Preprocessing, *, cache_dir: Path | None, workers: int, what: str
+    samples: Sequence[Path],
+    preprocessing: Preprocessing,
+    *,
+    cache_dir: Path | None,
+    workers: int,
+    what: str,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> LoadedImages:
     """Load picture files, from the cache when they are there.
 
@@ -65,6 +71,7 @@ def load_images(
         cache_dir: where caches are kept, made when missing; None, or too small a disk, keeps the pixels in memory.
         workers: number of processes; 1 or less works in this one.
         what: what the progress lines are about, e.g. "reading training images".
+        is_stopping: asked after every picture.
 
     Returns:
         One entry for each of `samples`, in order. A file that cannot be read, or not as a picture, is listed, not
@@ -72,10 +79,13 @@ def load_images(
 
     Raises:
         RuntimeError: a worker ended without finishing; names the picture it was at.
+        TrainingStopped: `is_stopping` said yes.
     """
     shape = (len(samples), preprocessing.channels, *preprocessing.size)
     size_bytes = int(np.prod(shape))
-    build = functools.partial(_build, samples, preprocessing.load_pixels, shape, workers=workers, what=what)
+    build = functools.partial(
+        _build, samples, preprocessing.load_pixels, shape, workers=workers, what=what, is_stopping=is_stopping
+    )
     if cache_dir is None or not samples:
         return _in_memory(build, size_bytes)
     cache_dir.mkdir(parents=True, exist_ok=True)
@@ -177,6 +187,7 @@ def _build(
     *,
     workers: int,
     what: str,
+    is_stopping: Callable[[], bool],
 ) -> LoadedImages:
     pixels = _map(file.fileno(), shape)
     results = (
@@ -184,8 +195,13 @@ def _build(
         if workers <= 1
         else _load_in_processes(file.fileno(), shape, load, samples, workers)
     )
-    unreadable = sorted(index for index, is_read in track(results, total=len(samples), what=what) if not is_read)
-    return LoadedImages(pixels, tuple(unreadable))
+    unreadable = []
+    for index, is_read in track(results, total=len(samples), what=what):
+        if not is_read:
+            unreadable.append(index)
+        if is_stopping():
+            raise TrainingStopped("training was stopped while images were read, so there is nothing to save")
+    return LoadedImages(pixels, tuple(sorted(unreadable)))
 
 
 def _map(descriptor: int, shape: tuple[int, ...]) -> np.ndarray:

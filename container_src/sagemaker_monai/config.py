@@ -61,7 +61,7 @@ class TrainConfig(BaseModel):
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout rate; densenet and seresnet50 only")
     epochs: int = Field(30, ge=1, le=10_000, description="passes over the training images")
-    batch_size: int = Field(32, ge=2, le=4096, description="images a step")
+    batch_size: int = Field(32, ge=2, le=4096, description="images a step, of all processes and hosts together")
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="SGD has Nesterov momentum")
     learning_rate: float = Field(1e-3, gt=0, le=10, description="highest learning rate of the schedule")
     weight_decay: float = Field(0.01, ge=0, le=1, description="decay of the weights, not of biases and norms")
@@ -110,6 +110,9 @@ class TrainConfig(BaseModel):
         0.01, ge=0, le=0.5, description="share of images that may be unreadable and are then left out"
     )
     num_workers: int = Field(0, ge=0, le=256, description="processes that decode images; 0: one a CPU")
+    processes_per_host: int = Field(
+        0, ge=0, le=64, description="processes that train on each host; 0: one for each GPU, without a GPU one"
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

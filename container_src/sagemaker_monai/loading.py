@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,11 +56,17 @@ def input_channels(config: TrainConfig, records: Sequence[Record]) -> int:
 
 
 def load_dataset(
-    config: TrainConfig, dataset: Dataset, preprocessing: Preprocessing, *, cache_dir: Path | None
+    config: TrainConfig,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    *,
+    cache_dir: Path | None,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> LoadedDataset:
     """Decode every image of a data set, the test split's too, so that faults show before training.
 
     Raises:
+        TrainingStopped: `is_stopping`, asked after every image, said yes.
         DatasetError: more than `max_unreadable_fraction` of the images are unreadable, or a class has no readable
             training image, or a split nothing that can be read.
     """
@@ -71,6 +77,7 @@ def load_dataset(
         cache_dir=cache_dir,
         workers=config.num_workers or len(os.sched_getaffinity(0)),
         what="reading images",
+        is_stopping=is_stopping,
     )
     faulty = set(loaded.unreadable)
     names = [records[index].name for index in sorted(faulty)]

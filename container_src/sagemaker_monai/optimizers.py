@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -74,3 +75,12 @@ class MovingAverage:
         torch._foreach_lerp_(averages, values, 1 - decay)
         for average, value in self._counters:
             average.copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"network": self.network.state_dict(), "updates": self._updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to where `state_dict` was taken."""
+        self.network.load_state_dict(state["network"])
+        self._updates = state["updates"]

@@ -6,6 +6,7 @@ server reads it, with the image files themselves and not with the cache that tra
 
 import logging
 import platform
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from sagemaker_monai.augmentation import AUGMENTATIONS
 from sagemaker_monai.bundle import add_document, write_bundle
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS, Dataset, Record, read_dataset
+from sagemaker_monai.distributed import ALONE, Processes
 from sagemaker_monai.entrypoints import documents
+from sagemaker_monai.errors import TrainingStopped
 from sagemaker_monai.files import write_text
 from sagemaker_monai.images import PICTURE_FORMATS, Sample
 from sagemaker_monai.loading import LoadedDataset, input_channels, load_dataset
@@ -28,13 +31,22 @@ from sagemaker_monai.pretrained import find_weights
 from sagemaker_monai.progress import track
 from sagemaker_monai.tasks.classification import class_probabilities
 from sagemaker_monai.tasks.metrics import report
-from sagemaker_monai.training import FitResult, Row, choose_precision, fit
+from sagemaker_monai.training import FitResult, Row, choose_precision, fit, job_key
 from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
 
 logger = logging.getLogger(__name__)
 
 PRETRAINED = "pretrained"
 SCORING_BATCH = 64  # images decoded at once
+SCORING_WHEN_STOPPED_S = 60.0  # SageMaker kills 120 s after SIGTERM, and the artifact must be written before this
+UNEQUAL_DATA = (
+    "the hosts do not have the same data set: set S3DataDistributionType to FullyReplicated in every channel, as every "
+    "host needs all images"
+)
+UNEQUAL_JOBS = (
+    "the hosts do not have the same job: give all of them the same hyperparameters, image, pretrained weights and "
+    "readable files"
+)
 VALIDATION_NOTE = "There is no test split: this one chose the epoch, so the figures are too good. "
 
 
@@ -45,6 +57,8 @@ def run_job(
     model_dir: Path,
     output_data_dir: Path,
     cache_dir: Path,
+    checkpoint_dir: Path,
+    processes: Processes = ALONE,
     is_stopping: Callable[[], bool],
 ) -> None:
     """Read, train, write the artifact, score it, report.
@@ -54,13 +68,17 @@ def run_job(
         channels: name and folder of every input channel; `pretrained` holds weights to start from.
         model_dir: where the artifact goes; one that is there stays until the new one is complete.
         output_data_dir: where metrics.json, history.csv, predictions and TensorBoard files go.
-        cache_dir: for decoded images.
-        is_stopping: asked before every step of training.
+        cache_dir: for decoded images; one for all processes of a host.
+        checkpoint_dir: where each job has a folder of its own for checkpoints.
+        processes: that train together; only the first one writes.
+        is_stopping: asked often; once it says yes, what there is is saved.
 
     Raises:
         CallerError: something that the caller can correct.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda", processes.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     choose_precision(config, device)
     pretrained = find_weights(channels[PRETRAINED]) if PRETRAINED in channels else None
     dataset = read_dataset(
@@ -69,6 +87,7 @@ def run_job(
         test_fraction=config.test_fraction,
         seed=config.seed,
     )
+    processes.agree(dataset.fingerprint, otherwise=UNEQUAL_DATA, is_stopping=is_stopping)
     logger.info("%s", _summary(dataset))
     spec = photograph_preprocessing(
         channels=input_channels(config, dataset.training), image_size=config.image_size, fit=config.fit
@@ -81,8 +100,17 @@ def run_job(
         image_size=config.image_size,
         dropout=config.dropout,
     )
-    data = load_dataset(config, dataset, preprocessing, cache_dir=cache_dir)
-    result = _fit(config, data, spec, device, pretrained, output_data_dir, is_stopping)
+    processes.wait_for_own_host(is_stopping)
+    data = load_dataset(config, dataset, preprocessing, cache_dir=cache_dir, is_stopping=is_stopping)
+    processes.host_is_ready()
+    key = job_key(config, data, spec, pretrained)
+    processes.agree(key, otherwise=UNEQUAL_JOBS, is_stopping=is_stopping)
+    processes.start(device)
+    if processes.is_main and (others := [path for path in _folders(checkpoint_dir) if path.name != key]):
+        logger.info("checkpoints of %d other jobs (other hyperparameters or data) are left alone", len(others))
+    result = _fit(config, data, spec, device, pretrained, output_data_dir, checkpoint_dir / key, processes, is_stopping)
+    if not processes.is_main:
+        return
     logger.info(
         "best epoch: %d of %d%s", result.best_epoch, config.epochs, f" ({result.stopped})" * bool(result.stopped)
     )
@@ -96,7 +124,26 @@ def run_job(
         train_config=_train_config(config, data, result),
         provenance=provenance,
     )
-    _report(config, data, result, provenance, device, model_dir, output_data_dir)
+    try:
+        _report(config, data, result, provenance, device, model_dir, output_data_dir, _time_limit(is_stopping))
+    except TrainingStopped as error:  # the artifact is complete, and it is what the job is for
+        logger.warning("%s", error)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+
+
+def _time_limit(is_stopping: Callable[[], bool]) -> Callable[[], bool]:
+    """Whether the time for scoring is over, which begins to run when the job is asked to stop."""
+    noticed: list[float] = []
+
+    def is_over() -> bool:
+        if not noticed and is_stopping():
+            noticed.append(time.monotonic())
+        return bool(noticed) and time.monotonic() - noticed[0] > SCORING_WHEN_STOPPED_S
+
+    return is_over
 
 
 def _fit(
@@ -106,19 +153,26 @@ def _fit(
     device: torch.device,
     pretrained: Path | None,
     output_data_dir: Path,
+    checkpoint_dir: Path,
+    processes: Processes,
     is_stopping: Callable[[], bool],
 ) -> FitResult:
     """Train, with a line of metrics an epoch and TensorBoard files."""
     labels = data.dataset.labels
-    tensorboard = documents.tensorboard_writer(output_data_dir / "tensorboard", labels)
+    folder = output_data_dir / "tensorboard"
+    tensorboard = documents.tensorboard_writer(folder, labels) if processes.is_main else None
     rows: list[Row] = []
+
+    def keep(new: Sequence[Row]) -> None:
+        rows.extend(new)
+        write_text(output_data_dir / "history.csv", documents.history_csv(rows, labels))
+        if tensorboard is not None:
+            for row in new:
+                tensorboard[0](row)
 
     def on_epoch(row: Row) -> None:
         print(documents.metrics_line(row, labels), flush=True)
-        rows.append(row)
-        write_text(output_data_dir / "history.csv", documents.history_csv(rows, labels))
-        if tensorboard is not None:
-            tensorboard[0](row)
+        keep([row])
 
     try:
         return fit(
@@ -127,7 +181,10 @@ def _fit(
             preprocessing_spec=spec,
             device=device,
             pretrained=pretrained,
+            checkpoint_dir=checkpoint_dir,
+            processes=processes,
             on_epoch=on_epoch,
+            on_resume=keep,
             is_stopping=is_stopping,
         )
     finally:
@@ -143,12 +200,13 @@ def _report(
     device: torch.device,
     model_dir: Path,
     output_data_dir: Path,
+    is_out_of_time: Callable[[], bool],
 ) -> None:
     """Score the artifact in `model_dir` and write metrics, model card and the probabilities of every scored image."""
     split = "test" if data.dataset.test else "validation"
     records = data.dataset.split(split)
     predictor = Predictor.read(model_dir, device.type)
-    probabilities = score_files(predictor, records, what=f"scoring the {split} split")
+    probabilities = score_files(predictor, records, what=f"scoring the {split} split", is_out_of_time=is_out_of_time)
     targets = np.array([record.label for record in records])
     metrics = {
         "model_version": predictor.model_version,
@@ -176,15 +234,25 @@ def _report(
     )
 
 
-def score_files(predictor: Predictor, records: Sequence[Record], *, what: str) -> np.ndarray:
+def score_files(
+    predictor: Predictor, records: Sequence[Record], *, what: str, is_out_of_time: Callable[[], bool]
+) -> np.ndarray:
     """Answer image files as a server does.
 
     Returns:
         float64 (N, K).
+
+    Raises:
+        TrainingStopped: out of time.
     """
     parts = []
     starts = range(0, len(records), SCORING_BATCH)
     for start in track(starts, total=len(starts), what=what):
+        if is_out_of_time():
+            raise TrainingStopped(
+                f"{what} was cut off, as the job was asked to stop: the artifact is complete but has no metrics; start "
+                "the job again to score it"
+            )
         samples = [Sample(record.image, PICTURE_FORMATS) for record in records[start : start + SCORING_BATCH]]
         parts.append(class_probabilities(predictor.logits(predictor.load(samples))).numpy())
     return np.concatenate(parts)

@@ -1,40 +1,34 @@
 """`train`: hyperparameters and channels in, model artifact and report out, or one line in the failure file.
 
-Places are SageMaker's: `SM_*` where the environment sets them, else the /opt/ml tree, which `SAGEMAKER_BASE_DIR` moves.
-In the image the training toolkit calls `run_in_toolkit`; everywhere else `main` is the command itself.
+One process on one host trains here. Several are started by `launch`; a job that brings its own script is handed over
+by `own_script`. In the image the training toolkit calls `run_in_toolkit`; everywhere else `main` is the command itself.
 """
 
 import errno
-import json
 import logging
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import textwrap
-import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sagemaker_monai.config import TrainConfig, hyperparameter_rows
+from sagemaker_monai.entrypoints import own_script
+from sagemaker_monai.entrypoints.cluster import Cluster, read_cluster, read_limits, wait_for_hosts
 from sagemaker_monai.entrypoints.environment import library_defaults
+from sagemaker_monai.entrypoints.inputs import PLACES, Places, make_folders, read_channels, read_hyperparameters
+from sagemaker_monai.entrypoints.launch import ProcessesFailed, run_processes
+from sagemaker_monai.entrypoints.stopping import stop_on_signal
 from sagemaker_monai.errors import CallerError, ConfigError, failure_line
 
-PLACES = {
-    "SAGEMAKER_BASE_DIR": "the tree of all other places, default /opt/ml",
-    "SM_HPS": "hyperparameters as a JSON object, default <base>/input/config/hyperparameters.json",
-    "SM_CHANNEL_<NAME>": "folder of an input channel, default every folder in <base>/input/data",
-    "SM_MODEL_DIR": "where the artifact goes, default <base>/model",
-    "SM_OUTPUT_DIR": "where the failure file goes, default <base>/output",
-    "SM_OUTPUT_DATA_DIR": "where metrics, history and predictions go, default <base>/output/data",
-    "TMPDIR": "where decoded images are kept while training",
-}
-CHANNEL_PREFIX = "SM_CHANNEL_"
+if TYPE_CHECKING:
+    from sagemaker_monai.distributed import Processes
+
 # What is wrong with a place and not with the program.
 FAULTS_OF_PLACES = frozenset({errno.EACCES, errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS})
 
@@ -42,25 +36,12 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where a job reads and writes."""
+class Job:
+    """What a job is, read and checked."""
 
-    base: Path
-    model: Path
-    output: Path
-    output_data: Path
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> "Places":
-        """Read the places; nothing is created."""
-        base = Path(environment.get("SAGEMAKER_BASE_DIR") or "/opt/ml")
-        output = Path(environment.get("SM_OUTPUT_DIR") or base / "output")
-        return cls(
-            base=base,
-            model=Path(environment.get("SM_MODEL_DIR") or base / "model"),
-            output=output,
-            output_data=Path(environment.get("SM_OUTPUT_DATA_DIR") or output / "data"),
-        )
+    config: TrainConfig
+    channels: dict[str, Path]
+    places: Places
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,9 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments of the command; None takes those of this process.
 
     Returns:
-        The exit code: 0 when the artifact is complete, 1 when the failure file says why not.
+        The exit code: 0 when the artifact is complete, 1 when the failure file says why not; that of the toolkit for
+        a job with its own script.
     """
-    return 0 if _run(list(sys.argv[1:] if argv is None else argv)) is None else 1
+    failure, has_own_script = _run(list(sys.argv[1:] if argv is None else argv))
+    if has_own_script:
+        return own_script.hand_over(os.environ)
+    return 0 if failure is None else 1
 
 
 def run_in_toolkit() -> None:
@@ -83,32 +68,43 @@ def run_in_toolkit() -> None:
     """
     from sagemaker_training.errors import ClientError
 
-    failure = _run([])
+    failure, has_own_script = _run([])
+    if has_own_script:
+        own_script.run_inside()
     sys.stdout.flush()
     if failure is not None:
         raise ClientError(failure)
 
 
-def _run(argv: list[str]) -> str | None:
-    """One job; the failure line, or None when it succeeded."""
+def _run(argv: list[str]) -> tuple[str | None, bool]:
+    """One job: the failure line or None, and whether it is one with a script of its own, which is yet to be run."""
     if "--help" in argv or "-h" in argv:
         print(help_text(shutil.get_terminal_size().columns))
-        return None
+        return None, False
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     places = Places.from_environment(os.environ)
     try:
         (places.output / "failure").unlink(missing_ok=True)
-        _train(argv, places, os.environ)
+        given = read_hyperparameters(argv, places, os.environ)
+        cluster = read_cluster(places.base, os.environ)
+        if own_script.program(given, os.environ):
+            own_script.require_toolkit()
+            timeout_s, _ = read_limits(os.environ)
+            # The toolkit would wait for them without end.
+            wait_for_hosts(cluster.hosts, timeout_s=timeout_s, is_stopping=lambda: False)
+            return None, True
+        _train(argv, cluster)
     except CallerError as error:
-        return _report_failure(error, places)
+        return _report_failure(failure_line(error), places), False
+    except ProcessesFailed as error:
+        return _report_failure(str(error), places), False
     except Exception as error:
         traceback.print_exc()
-        return _report_failure(_explained(error), places)
-    return None
+        return _report_failure(failure_line(explained(error)), places), False
+    return None, False
 
 
-def _report_failure(error: Exception, places: Places) -> str:
-    line = failure_line(error)
+def _report_failure(line: str, places: Places) -> str:
     print(line, file=sys.stderr, flush=True)
     try:
         places.output.mkdir(parents=True, exist_ok=True)
@@ -118,14 +114,14 @@ def _report_failure(error: Exception, places: Places) -> str:
     return line
 
 
-def _explained(error: Exception) -> Exception:
+def explained(error: Exception) -> Exception:
     """Too little GPU memory and a place that is full or closed are what the caller can change; the rest stays a bug."""
     if type(error).__name__ == "OutOfMemoryError":
         return ConfigError("the GPU has too little memory: lower batch_size or image_size, or take a larger GPU")
     if isinstance(error, OSError) and error.errno in FAULTS_OF_PLACES:
         return ConfigError(
             f"a file cannot be read or written ({error.strerror}): make room or give access, or set SM_MODEL_DIR, "
-            "SM_OUTPUT_DIR, SM_OUTPUT_DATA_DIR or TMPDIR to another place"
+            "SM_OUTPUT_DIR, SM_OUTPUT_DATA_DIR, SM_CHECKPOINT_DIR or TMPDIR to another place"
         )
     return error
 
@@ -145,113 +141,76 @@ def help_text(width: int) -> str:
     return "\n".join(lines)
 
 
-def read_hyperparameters(argv: Sequence[str], places: Places, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Hyperparameters as they are given: SM_HPS or else the file, and over them the command line.
+def prepare_job(argv: Sequence[str]) -> Job:
+    """Read and check what the job is given, and set what libraries read in the environment when they are imported.
 
     Raises:
-        ConfigError: no JSON object, or an argument that is not `--name value`.
+        ConfigError: with all faults of the hyperparameters, or the first of the rest.
     """
-    file = places.base / "input" / "config" / "hyperparameters.json"
-    source, text = "SM_HPS", environment.get("SM_HPS")
-    if text is None and file.is_file():
-        source, text = file.name, file.read_text(encoding="utf-8-sig", errors="replace")
-    try:
-        given = json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{source} is not JSON: give an object of names and values") from error
-    if not isinstance(given, dict):
-        raise ConfigError(f"{source} must be a JSON object of names and values, got {type(given).__name__}")
-    by_name = {str(name).replace("-", "_"): name for name in given}
-    for name, value in _parse_arguments(argv):
-        given.pop(by_name.get(name, name), None)
-        given[name] = value
-        by_name[name] = name
-    return given
-
-
-def _parse_arguments(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
-    remaining = list(argv)
-    while remaining:
-        argument = remaining.pop(0)
-        if not argument.startswith("--") or argument == "--":
-            raise ConfigError(f"unexpected argument {argument[:40]!r}: write --name value, see train --help")
-        name, equals, value = argument.removeprefix("--").partition("=")
-        if not equals:
-            if not remaining or remaining[0].startswith("--"):
-                raise ConfigError(f"--{name[:40]} has no value: write --{name[:40]} value, see train --help")
-            value = remaining.pop(0)
-        yield name.replace("-", "_"), value
-
-
-def read_channels(places: Places, environment: Mapping[str, str]) -> dict[str, Path]:
-    """Name and folder of every channel."""
-    named = {
-        name.removeprefix(CHANNEL_PREFIX).lower(): Path(value)
-        for name, value in environment.items()
-        if name.startswith(CHANNEL_PREFIX) and value
-    }
-    folder = places.base / "input" / "data"
-    if named or not folder.is_dir():
-        return named
-    return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")}
-
-
-def _make_folders(places: Places) -> None:
-    for folder, variable in ((places.model, "SM_MODEL_DIR"), (places.output_data, "SM_OUTPUT_DATA_DIR")):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise ConfigError(
-                f"a folder cannot be written ({error.strerror}): set {variable} or SAGEMAKER_BASE_DIR to one that can"
-            ) from error
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, 120 s before SageMaker kills, and Ctrl-C; a second Ctrl-C ends at once.
-
-    A second SIGTERM changes nothing: a launcher may pass on the one that the whole group of processes got already.
-    """
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event  # signals reach the main thread only
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def stop(number: int, _: object) -> None:
-        event.set()
-        if number == signal.SIGINT:
-            signal.signal(number, before[signal.SIGINT])
-
-    try:
-        for number in before:
-            signal.signal(number, stop)
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _train(argv: Sequence[str], places: Places, environment: Mapping[str, str]) -> None:
-    config = TrainConfig.parse(read_hyperparameters(argv, places, environment))
-    _make_folders(places)
+    places = Places.from_environment(os.environ)
+    config = TrainConfig.parse(read_hyperparameters(argv, places, os.environ))
+    make_folders(places)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts and asks for it
     os.environ.update(library_defaults(os.environ))
+    return Job(config, read_channels(places, os.environ), places)
+
+
+def run_prepared_job(
+    job: Job, *, cache_dir: Path, processes: "Processes | None" = None, is_stopping: Callable[[], bool]
+) -> None:
+    """Run a job in this process, alone or as one of `processes`."""
     # Only now: these imports take seconds, and a wrong hyperparameter should not.
+    from sagemaker_monai.distributed import ALONE
     from sagemaker_monai.entrypoints.job import run_job
 
-    with _stop_on_signal() as stopping, tempfile.TemporaryDirectory(prefix="sagemaker-monai-") as cache:
-        run_job(
-            config,
-            read_channels(places, environment),
-            model_dir=places.model,
-            output_data_dir=places.output_data,
-            cache_dir=Path(cache),
+    run_job(
+        job.config,
+        job.channels,
+        model_dir=job.places.model,
+        output_data_dir=job.places.output_data,
+        cache_dir=cache_dir,
+        checkpoint_dir=job.places.checkpoints,
+        processes=processes or ALONE,
+        is_stopping=is_stopping,
+    )
+
+
+def _train(argv: Sequence[str], cluster: Cluster) -> None:
+    job = prepare_job(argv)
+    with stop_on_signal() as stopping:
+        per_host = _processes_per_host(job.config)
+        if per_host == 1 and len(cluster.hosts) == 1:
+            with tempfile.TemporaryDirectory(prefix="sagemaker-monai-") as cache:
+                run_prepared_job(job, cache_dir=Path(cache), is_stopping=stopping.is_set)
+            return
+        timeout_s, port = read_limits(os.environ)
+        wait_for_hosts(cluster.hosts, timeout_s=timeout_s, is_stopping=stopping.is_set)
+        run_processes(
+            cluster,
+            argv,
+            per_host=per_host,
+            port=port,
+            timeout_s=timeout_s,
+            environment=os.environ,
             is_stopping=stopping.is_set,
         )
+
+
+def _processes_per_host(config: TrainConfig) -> int:
+    """As many as the hyperparameter says, else one for each GPU.
+
+    Raises:
+        ConfigError: more than there are GPUs, where there are some.
+    """
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if gpus and config.processes_per_host > gpus:
+        raise ConfigError(
+            f"processes_per_host {config.processes_per_host} is more than the {gpus} GPUs of a host: leave it out"
+        )
+    return config.processes_per_host or max(1, gpus)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,261 @@
+"""Several processes that train one network, seen from one of them: what they tell each other, and how they share work.
+
+Before and after the steps they meet in a key-value store and not in collective operations: reading images takes as
+long as it takes, and a failure of one has to reach the others with its cause. During the steps they use gloo for what
+is on the CPU and NCCL for what is on GPUs.
+
+Every process knows the whole order of the epoch and takes its slice of each batch, with the random numbers that
+belong to it. Losses are weighted by the size of the slice, and the statistics of BatchNorm are averaged after every
+step, so that all processes hold the same network after each step: any of them can validate, and what the first one
+saves is what all have. Without BatchNorm and dropout, one process and many differ by rounding only.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+from torch.nn.parallel import DistributedDataParallel
+
+from sagemaker_monai.errors import ConfigError, TrainingStopped
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)  # longer than any step, validation batch or checkpoint
+POLL_S = 0.1
+WATCH_S = 1.0
+CAUSE_WAIT_S = 10.0  # for the cause, once another process is lost
+FAILURE, FINISHED = "failure", "finished"
+PREFIX = "sagemaker_monai"
+LOST = "another process of the job ended or cannot be reached: see the logs of the other hosts"
+
+
+class OtherProcessFailed(Exception):  # noqa: N818
+    """Another process of the job failed before this one; the message is its failure line."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One process's part of a batch.
+
+    Attributes:
+        start, stop: positions in the batch.
+        weight: share of the batch, 0 for a process that only keeps step.
+    """
+
+    start: int
+    stop: int
+    weight: float
+
+
+def share_batch(size: int, *, rank: int, world_size: int) -> Slice:
+    """Cut a batch into slices of at least two images, as BatchNorm needs two values.
+
+    Where there are too few images for all, the last processes repeat the first one's and count nothing.
+    """
+    active = max(1, min(world_size, size // 2))
+    edges = [size * index // active for index in range(active + 1)]
+    index = rank if rank < active else 0
+    start, stop = edges[index], edges[index + 1]
+    return Slice(start, stop, (stop - start) / size if rank < active else 0.0)
+
+
+def connect(host: str, port: int, *, timeout_s: float) -> Store:
+    """The store that the launcher of the first host keeps."""
+    store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=timeout_s))
+    return PrefixStore(PREFIX, store)
+
+
+def tell_failure(store: Store, line: str) -> str:
+    """Say why this process fails, unless another said so before; the line of the first."""
+    return str(store.compare_set(FAILURE, "", line).decode())
+
+
+class Processes:
+    """All processes of a job, seen from one of them; without a store it is alone.
+
+    Attributes:
+        rank: of this one among all, from 0. The first one prints, and writes every file.
+        local_rank: among those of its host.
+        world_size: how many there are.
+    """
+
+    def __init__(
+        self, *, rank: int = 0, local_rank: int = 0, host: int = 0, world_size: int = 1, store: Store | None = None
+    ) -> None:
+        self.rank = rank
+        self.local_rank = local_rank
+        self.world_size = world_size
+        self._host = host
+        self._store = store
+        self._rounds = 0
+
+    @property
+    def is_main(self) -> bool:
+        """The first of all."""
+        return self.rank == 0
+
+    def agree(self, value: str, *, otherwise: str, is_stopping: Callable[[], bool]) -> None:
+        """Wait until all have said their value.
+
+        Raises:
+            ConfigError: they differ; with `otherwise` as its message.
+            OtherProcessFailed, TrainingStopped: instead of waiting on.
+        """
+        if self._store is None:
+            return
+        self._rounds += 1
+        names = [f"value/{self._rounds}/{rank}" for rank in range(self.world_size)]
+        self._store.set(names[self.rank], value)
+        self._wait(names, is_stopping)
+        if any(self._store.get(name).decode() != value for name in names):
+            raise ConfigError(otherwise)
+
+    def wait_for_own_host(self, is_stopping: Callable[[], bool]) -> None:
+        """In all but the first process of a host: wait until that one called `host_is_ready`."""
+        if self._store is not None and self.local_rank != 0:
+            self._wait([f"ready/{self._host}"], is_stopping)
+
+    def host_is_ready(self) -> None:
+        """In the first process of a host: let the others of this host go on."""
+        if self._store is not None and self.local_rank == 0:
+            self._store.set(f"ready/{self._host}", "")
+
+    def finish(self) -> None:
+        """Wait until the first process has written everything, so that its failure is everybody's."""
+        if self._store is None:
+            return
+        if self.is_main:
+            self._store.set(FINISHED, "")
+        else:
+            self._wait([FINISHED], lambda: False)
+
+    def _wait(self, names: Sequence[str], is_stopping: Callable[[], bool]) -> None:
+        assert self._store is not None
+        while not self._store.check(list(names)):
+            if self._store.check([FAILURE]):
+                raise OtherProcessFailed(self._store.get(FAILURE).decode())
+            if is_stopping():
+                raise TrainingStopped("training was stopped before its first step, so there is nothing to save")
+            time.sleep(POLL_S)
+
+    def start(self, device: torch.device) -> None:
+        """Make collective operations possible; all call it at about the same time."""
+        if self._store is None:
+            return
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            store=PrefixStore("group", self._store),
+            rank=self.rank,
+            world_size=self.world_size,
+            timeout=COLLECTIVE_TIMEOUT,
+        )
+
+    def wrap(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """The network whose gradients are averaged over all processes; the weights are shared with `network`.
+
+        Call it with equal weights everywhere. On GPUs, layers of BatchNorm in `network` must be synchronised ones.
+        """
+        if self._store is None:
+            return network
+        # Buffers are averaged after every step, see `average`; DDP would take those of the first process.
+        devices = [device.index] if device.type == "cuda" else None
+        return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+
+    def is_any(self, *, flag: bool) -> bool:
+        """Whether at least one says yes; all hear the same."""
+        if self._store is None:
+            return flag
+        said = torch.tensor([int(flag)])  # on the CPU: reading an answer from a GPU would wait for its work
+        dist.all_reduce(said, dist.ReduceOp.MAX)
+        return bool(said.item())
+
+    def average(self, tensors: Sequence[torch.Tensor], weight: float) -> None:
+        """Replace each tensor by the sum over all processes of weight * tensor, in float64 and one message."""
+        if self._store is None:
+            return
+        flat = torch.cat([tensor.detach().double().flatten() for tensor in tensors]) * weight
+        dist.all_reduce(flat)
+        start = 0
+        with torch.no_grad():
+            for tensor in tensors:
+                tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor))
+                start += tensor.numel()
+
+    def add(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum of a CPU tensor over all processes."""
+        if self._store is not None:
+            dist.all_reduce(values)
+        return values
+
+    def from_first(self, body: bytes | None) -> bytes | None:
+        """What the first process has, None included, for all."""
+        if self._store is None:
+            return body
+        size = torch.tensor([-1 if body is None else len(body)])
+        dist.broadcast(size, 0)
+        if size.item() < 0:
+            return None
+        content = torch.empty(int(size.item()), dtype=torch.uint8)
+        if self.is_main and body:
+            content = torch.frombuffer(bytearray(body), dtype=torch.uint8)
+        if len(content):
+            dist.broadcast(content, 0)
+        return content.numpy().tobytes()
+
+    def watch(self, on_failure: Callable[[str], None]) -> threading.Event:
+        """Look once a second whether another process failed; needed where a collective operation waits for a dead one.
+
+        Args:
+            on_failure: called in a thread with the failure's line.
+
+        Returns:
+            An event to set when the job is done.
+        """
+        done = threading.Event()
+        store = self._store
+        assert store is not None
+
+        def look() -> None:
+            while not done.wait(WATCH_S):
+                try:
+                    line = store.get(FAILURE).decode() if store.check([FAILURE]) else None
+                except RuntimeError:  # the first host's launcher is gone, and with it the store
+                    line = LOST
+                if line is not None and not done.is_set():
+                    on_failure(line)
+                    return
+
+        threading.Thread(target=look, name="watch", daemon=True).start()
+        return done
+
+    def cause_of(self, line: str, *, is_secondary: bool) -> str:
+        """Tell the others that this process fails, and find out which failure came first.
+
+        Args:
+            line: why this one fails.
+            is_secondary: it fails because another is gone, so that one's line is waited for.
+        """
+        if self._store is None:
+            return line
+        end = time.monotonic() + CAUSE_WAIT_S
+        try:
+            while is_secondary and not self._store.check([FAILURE]) and time.monotonic() < end:
+                time.sleep(POLL_S)
+            return tell_failure(self._store, line)
+        except RuntimeError:
+            return line
+
+
+def is_loss_of_another(error: BaseException) -> bool:
+    """Whether an error says no more than that another process is gone."""
+    if isinstance(error, dist.DistError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(word in text for word in ("gloo", "nccl", "connection closed"))
+
+
+ALONE = Processes()

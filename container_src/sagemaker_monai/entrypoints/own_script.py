@@ -1,0 +1,87 @@
+"""A job that brings a script of its own (`sagemaker_program`) runs through the training toolkit, as in the base image.
+
+`train` stays process 1 and passes SIGTERM on, which the toolkit does not: a script that handles it hears it, and one
+that does not goes on until it is killed, as in the base.
+"""
+
+import importlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from sagemaker_monai.errors import ConfigError
+
+TOOLKIT = "sagemaker_training"
+MODULE, BASE_MODULE = "SAGEMAKER_TRAINING_MODULE", "BASE_TRAINING_MODULE"
+
+
+def program(hyperparameters: Mapping[str, Any], environment: Mapping[str, str]) -> str:
+    """Name of the script that the job brings, or an empty text."""
+    text = environment.get("SAGEMAKER_PROGRAM") or str(hyperparameters.get("sagemaker_program") or "")
+    try:
+        value = json.loads(text)  # the SDK gives JSON in strings
+    except ValueError:
+        return text.strip()
+    return value.strip() if isinstance(value, str) else ""
+
+
+def toolkit_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the toolkit: the module that the base image named, or none, instead of ours."""
+    given = {name: value for name, value in environment.items() if name != MODULE}
+    return given | ({MODULE: environment[BASE_MODULE]} if environment.get(BASE_MODULE) else {})
+
+
+def require_toolkit() -> None:
+    """Refuse the job where the toolkit is missing.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if importlib.util.find_spec(TOOLKIT) is None:
+        raise ConfigError(
+            "sagemaker_program names a script, and running one needs sagemaker-training, which is not installed here: "
+            "use the image, or leave sagemaker_program out to train with the built-in method"
+        )
+
+
+def hand_over(environment: Mapping[str, str]) -> int:
+    """Run the toolkit; its exit code. It writes the failure file."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # inherited: the toolkit outlives the signal for its script
+    command = [sys.executable, "-m", f"{TOOLKIT}.cli.train"]
+    toolkit = subprocess.Popen(  # noqa: S603
+        command, env=toolkit_environment(environment), start_new_session=True
+    )
+
+    def pass_on(number: int, _: object) -> None:
+        print("SIGTERM: passed on to the script", file=sys.stderr, flush=True)
+        os.killpg(toolkit.pid, number)
+
+    signal.signal(signal.SIGTERM, pass_on)
+    try:
+        code = toolkit.wait()
+    except KeyboardInterrupt:
+        os.killpg(toolkit.pid, signal.SIGINT)
+        code = toolkit.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return code if code >= 0 else 128 - code
+
+
+def run_inside() -> None:
+    """Run the script where the toolkit runs already and called us: by the base's own function, or else the toolkit's.
+
+    Its failures are for the toolkit to report, as in the base.
+    """
+    from sagemaker_training import entry_point, environment
+
+    if module := os.environ.get(BASE_MODULE):
+        name, _, function = module.partition(":")
+        getattr(importlib.import_module(name), function)()
+        return
+    job = environment.Environment()
+    entry_point.run(job.module_dir, job.user_entry_point, job.to_cmd_args(), job.to_env_vars())

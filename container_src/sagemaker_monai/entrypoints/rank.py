@@ -1,0 +1,71 @@
+"""One of several processes that train together, started by torchrun: `rank ROOM ARGUMENTS_OF_TRAIN...`.
+
+It does what `train` does alone, as one of many: see `launch` for the room, `distributed` for how they work together.
+"""
+
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from sagemaker_monai.distributed import LOST, OtherProcessFailed, Processes, connect, is_loss_of_another
+from sagemaker_monai.entrypoints.launch import CACHE, STARTED, STOP, leave_failure
+from sagemaker_monai.entrypoints.train import explained, prepare_job, run_prepared_job
+from sagemaker_monai.errors import CallerError, failure_line
+
+CONNECT_S = 60.0
+
+
+def main() -> None:
+    """Be one process; does not return, as what a failed collective operation leaves may hang at the normal end."""
+    code = _work(Path(sys.argv[1]), sys.argv[2:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _work(room: Path, argv: list[str]) -> int:
+    environment = os.environ
+    rank = int(environment["RANK"])
+    logging.basicConfig(level=logging.INFO if rank == 0 else logging.ERROR, stream=sys.stderr, format="%(message)s")
+    store = connect(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), timeout_s=CONNECT_S)
+    processes = Processes(
+        rank=rank,
+        local_rank=int(environment["LOCAL_RANK"]),
+        host=int(environment["GROUP_RANK"]),
+        world_size=int(environment["WORLD_SIZE"]),
+        store=store,
+    )
+
+    def end(line: str) -> None:
+        leave_failure(room, line)
+        os._exit(1)
+
+    is_done = processes.watch(end)
+    (room / STARTED).touch()
+    try:
+        run_prepared_job(
+            prepare_job(argv), cache_dir=room / CACHE, processes=processes, is_stopping=(room / STOP).exists
+        )
+        processes.finish()
+        is_done.set()
+    except Exception as error:
+        is_done.set()
+        leave_failure(room, _cause(error, processes))
+        return 1
+    return 0
+
+
+def _cause(error: Exception, processes: Processes) -> str:
+    """The line of the failure that came first, in whichever process."""
+    if isinstance(error, OtherProcessFailed):
+        return str(error)
+    is_secondary = is_loss_of_another(error)
+    if not is_secondary and not isinstance(error, CallerError):
+        traceback.print_exc()
+    return processes.cause_of(LOST if is_secondary else failure_line(explained(error)), is_secondary=is_secondary)
+
+
+if __name__ == "__main__":
+    main()
