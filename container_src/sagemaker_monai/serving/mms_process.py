@@ -281,7 +281,7 @@ class ModelServerProcess:
             pids: the processes that it had before it was taken away.
         """
         deadline = time.monotonic() + EXIT_GRACE_S
-        while left := self.pids(model):
+        while left := {pid for pid in pids | self.pids(model) if _lives(pid)}:
             pids = pids | left
             if time.monotonic() > deadline:
                 _kill(left)
@@ -300,6 +300,13 @@ class ModelServerProcess:
         _reap(pids)
         os.close(self._watchdog_pipe)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process has not ended; one that is just ending still holds its memory, but has no command any more."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
 
 
 def _kill(pids: set[int]) -> None:
