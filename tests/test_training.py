@@ -13,6 +13,7 @@ from torch import nn
 from sagemaker_monai import training
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS, Dataset, Record
+from sagemaker_monai.distributed import ALONE
 from sagemaker_monai.errors import ConfigError, TrainingStopped
 from sagemaker_monai.loading import LoadedDataset
 from sagemaker_monai.networks import build_network, network_def
@@ -38,6 +39,15 @@ class SmallNetwork(nn.Sequential):
             nn.Flatten(),
             nn.Dropout(0.1),
             nn.Linear(8, classes),
+        )
+
+
+class NormFree(nn.Sequential):
+    """The same without BatchNorm and dropout, so that it learns the same from a batch and from its parts."""
+
+    def __init__(self, classes):
+        super().__init__(
+            nn.Conv2d(3, 8, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes)
         )
 
 
@@ -74,6 +84,7 @@ def run(
     checkpoint_dir=None,
     on_epoch=lambda row: None,
     on_resume=None,
+    processes=ALONE,
     **hyperparameters,
 ):
     settings = {"epochs": 2, "batch_size": 8, "image_size": 32} | hyperparameters
@@ -86,6 +97,7 @@ def run(
         checkpoint_dir=checkpoint_dir,
         on_epoch=on_epoch,
         on_resume=on_resume,
+        processes=processes,
         is_stopping=is_stopping,
     )
 

@@ -163,7 +163,7 @@ class Processes:
             return network
         # Buffers are averaged after every step, see `average`; DDP would take those of the first process.
         devices = [device.index] if device.type == "cuda" else None
-        return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(network, device_ids=devices, forward_sync_buffers=False)
 
     def is_any(self, *, flag: bool) -> bool:
         """Whether at least one says yes; all hear the same."""
