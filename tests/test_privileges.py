@@ -237,6 +237,19 @@ def test_an_artifact_that_can_be_read_is_not_copied(artifact, open_parents):
         assert folder == artifact
 
 
+def test_without_a_temporary_folder_the_account_cannot_work(monkeypatch):
+    def fail(**options):
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(privileges.tempfile, "mkdtemp", fail)
+
+    with (
+        pytest.raises(ConfigError, match=r"no temporary folder \(No such file or directory\): set TMPDIR"),
+        room_for(STRANGER, {}),
+    ):
+        pass
+
+
 @as_root
 def test_a_temporary_folder_that_the_account_cannot_enter_is_refused(artifact, tmp_path, monkeypatch):
     tmp_path.chmod(0o700)

@@ -369,6 +369,76 @@ def test_a_signal_loses_no_request_in_flight(slow_server):  # the last of this s
     assert slow_server.processes() == {}
 
 
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+def test_ping_answers_within_two_seconds_while_workers_are_busy_and_large_bodies_arrive(tmp_path, back_end):
+    (tmp_path / "model" / "code").mkdir(parents=True)
+    (tmp_path / "model" / "code" / "inference.py").write_text(SLOW)
+    served = Served(
+        tmp_path / "model", tmp_path / "log", MODEL_SERVER=back_end, ALLOW_BUNDLE_CODE="true",
+        SAGEMAKER_MODEL_SERVER_WORKERS="1",
+    )  # fmt: skip
+    body = b"1".rjust(100 << 20)  # the largest that is allowed; blanks before a number mean nothing
+    try:
+        served.wait_until_healthy()
+        with ThreadPoolExecutor(2) as clients:
+            question = ("POST", "/invocations", body, {"Content-Type": "x/y"}, 60)
+            answers = [clients.submit(served.request, *question) for _ in range(2)]
+            pings = []
+            while not all(answer.done() for answer in answers):
+                pings.append(served.request("GET", "/ping", timeout_s=2)[0])
+    finally:
+        served.stop()
+
+    assert [answer.result()[0] for answer in answers] == [200, 200]
+    assert set(pings) == {200}
+
+
+FAULTY = """
+import logging
+def model_fn(model_dir): return None
+def input_fn(data, content_type): return data
+def predict_fn(data, model):
+    logging.getLogger("theirs").info("an-information")
+    raise ValueError("a-fault")
+"""
+
+
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+@pytest.mark.parametrize(("level", "informs"), [("INFO", True), ("ERROR", False)])
+def test_the_log_level_holds_for_every_process_and_hides_no_fault(tmp_path, back_end, level, informs):
+    (tmp_path / "model" / "code").mkdir(parents=True)
+    (tmp_path / "model" / "code" / "inference.py").write_text(FAULTY)
+    served = Served(
+        tmp_path / "model", tmp_path / "log", MODEL_SERVER=back_end, ALLOW_BUNDLE_CODE="true",
+        SAGEMAKER_MODEL_SERVER_WORKERS="1", SAGEMAKER_CONTAINER_LOG_LEVEL=level,
+    )  # fmt: skip
+    try:
+        assert served.wait_until_healthy().invoke(b"x", "x/y")[0] == 500
+    finally:
+        served.stop()
+
+    log = served.log.read_text()
+    assert "ValueError: a-fault" in log
+    assert re.search(r"ERROR worker \d+: a request could not be answered", log)
+    assert ("an-information" in log) == informs
+    assert (" INFO " in log) == informs
+
+
+def test_a_signal_while_the_model_is_loaded_ends_serve_at_once(tmp_path):
+    (tmp_path / "model" / "code").mkdir(parents=True)
+    (tmp_path / "model" / "code" / "inference.py").write_text("import time\ntime.sleep(600)")
+    served = Served(tmp_path / "model", tmp_path / "log", ALLOW_BUNDLE_CODE="true")
+    deadline = time.monotonic() + 30
+    while not served.workers():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    started = time.monotonic()
+
+    assert served.stop() == 0
+    assert time.monotonic() - started < 10
+    assert served.processes() == {}
+
+
 def change_a_weight(folder):
     path = folder / "models" / "model.pt"
     data = bytearray(path.read_bytes())

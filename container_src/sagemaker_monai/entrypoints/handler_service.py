@@ -22,6 +22,7 @@ from sagemaker_monai.entrypoints.inference import Answer
 from sagemaker_monai.errors import INTERNAL_ERROR, BundleError, CallerError, MalformedRequest, error_body, failure_line
 from sagemaker_monai.files import write_text
 from sagemaker_monai.serving.back_end import Request, Response
+from sagemaker_monai.serving.config import log_level
 from sagemaker_monai.serving.memory import first_to_end
 from sagemaker_monai.serving.protocol import (
     ACCEPT_HEADER,
@@ -228,6 +229,7 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | Non
         Exception: the model cannot be loaded. Anything that did not raise here would count as loaded.
     """
     if data is None:
+        _log_for_java(log_level(os.environ.get("SAGEMAKER_CONTAINER_LOG_LEVEL", "")))
         folder = Path(context.system_properties["model_dir"])  # not the artifact's, see serving/mms.py
         try:
             allow = os.environ.get("ALLOW_BUNDLE_CODE", "").strip().lower() == "true"
@@ -251,3 +253,20 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | Non
         context.set_response_content_type(index, response.content_type)
         context.set_response_header(index, ANSWER_HEADER, "1")
     return [response.body for response in responses]
+
+
+def _log_for_java(level: str) -> None:
+    """Take the model server's log apart: Java sees the level of a line by the stream that it came from.
+
+    It counts as information what Python writes to its output, where the model server's Python puts everything, and as a
+    warning what it writes to its error stream.
+    """
+    root = logging.getLogger()
+    root.setLevel(level)
+    outputs = [x for x in root.handlers if isinstance(x, logging.StreamHandler) and x.stream is sys.stdout]
+    for output in outputs:
+        output.addFilter(lambda record: record.levelno < logging.WARNING)
+        errors = logging.StreamHandler()
+        errors.setLevel(logging.WARNING)
+        errors.setFormatter(logging.Formatter("%(levelname)s worker %(process)d: %(message)s"))
+        root.addHandler(errors)

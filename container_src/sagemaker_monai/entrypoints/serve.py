@@ -4,6 +4,12 @@ The order is the point. SageMaker sends traffic when /ping is 200, so the port i
 found at once), the model is loaded and asked for a real prediction, and only then does the port listen.
 """
 
+import signal
+import sys
+
+if __name__ == "__main__":  # as process 1 of a container it would not hear a signal during the imports
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
 import argparse
 import asyncio
 import io
@@ -11,9 +17,7 @@ import json
 import logging
 import math
 import os
-import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -56,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until `supervise` listens to it
     try:
         config = ServeConfig.from_env(os.environ)
         logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s serve: %(message)s")

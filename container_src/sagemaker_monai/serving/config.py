@@ -150,7 +150,7 @@ class ServeConfig:
             back_end=_choice(values, "MODEL_SERVER", "mms" if is_multi_model else "workers", BACK_ENDS),
             allow_bundle_code=_flag(values, "ALLOW_BUNDLE_CODE", default=False),
             worker_account=find_account(values.get("WORKER_USER", "")),
-            log_level=_log_level(values, "SAGEMAKER_CONTAINER_LOG_LEVEL"),
+            log_level=log_level(values.get("SAGEMAKER_CONTAINER_LOG_LEVEL", "")),
         )
 
 
@@ -238,8 +238,9 @@ def _port_range(values: Mapping[str, str], name: str) -> range:
     return range(int(first), int(last) + 1)
 
 
-def _log_level(values: Mapping[str, str], name: str) -> str:
-    text = values.get(name, "INFO").upper()
+def log_level(text: str) -> str:
+    """What SAGEMAKER_CONTAINER_LOG_LEVEL says, as one of LOG_LEVELS; ConfigError if it is none."""
+    text = (text.strip() or "INFO").upper()
     if text.isdecimal():  # the SageMaker SDK passes Python's number, 20 for INFO
         text = logging.getLevelName(int(text))
-    return _choice({name: text}, name, "", LOG_LEVELS)
+    return _choice({"SAGEMAKER_CONTAINER_LOG_LEVEL": text}, "SAGEMAKER_CONTAINER_LOG_LEVEL", "", LOG_LEVELS)

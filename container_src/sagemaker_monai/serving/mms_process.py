@@ -56,13 +56,22 @@ LOGGING = """\
     <Logger name="ACCESS_LOG" level="off"/>
     <Logger name="MODEL_METRICS" level="off"/>
     <Logger name="MMS_METRICS" level="off"/>
-    <Logger name="com.amazonaws.ml.mms.wlm.WorkerLifeCycle" level="{level}">
+    <Logger name="com.amazonaws.ml.mms.wlm.WorkerLifeCycle" level="{worker_level}">
       <RegexFilter regex="(attach|terminate)IOStreams.*" onMatch="DENY" onMismatch="NEUTRAL"/>
     </Logger>
-    <Root level="warn"><AppenderRef ref="err"/></Root>
+    <Root level="{level}"><AppenderRef ref="err"/></Root>
   </Loggers>
 </Configuration>
 """
+# What Python writes to its error stream, and our handler's log is there, Java takes for warnings, errors too. The rest
+# of Java has nothing to say below a warning.
+JAVA_LEVELS = {
+    "DEBUG": {"level": "warn", "worker_level": "debug"},
+    "INFO": {"level": "warn", "worker_level": "info"},
+    "WARNING": {"level": "warn", "worker_level": "warn"},
+    "ERROR": {"level": "error", "worker_level": "warn"},
+    "CRITICAL": {"level": "fatal", "worker_level": "warn"},
+}
 
 
 def properties(config: ServeConfig, *, handler: str, port: int, management_port: int) -> str:
@@ -195,7 +204,7 @@ class ModelServerProcess:
         (folder / "tmp").mkdir()
         settings = properties(config, handler=handler, port=port, management_port=management_port)
         (folder / "mms.properties").write_text(settings)
-        (folder / "log4j2.xml").write_text(LOGGING.format(level=config.log_level.lower().replace("critical", "fatal")))
+        (folder / "log4j2.xml").write_text(LOGGING.format(**JAVA_LEVELS[config.log_level]))
         spec = find_spec("mms")
         assert spec is not None
         assert spec.origin is not None

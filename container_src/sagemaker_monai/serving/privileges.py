@@ -152,21 +152,21 @@ def room_for(account: Account | None, env: Mapping[str, str]) -> Iterator[tuple[
     if account is None:
         yield None, kept
         return
-    try:
-        room = Path(tempfile.mkdtemp(prefix="serve-"))
-    except OSError as error:
-        raise ConfigError(f"no temporary folder can be made ({error.strerror}): set TMPDIR") from error
-    try:
-        hand_over(room, account, mode=0o750)
+    with contextlib.ExitStack() as stack:
+        try:
+            room = Path(tempfile.mkdtemp(prefix="serve-"))
+            stack.callback(shutil.rmtree, room, ignore_errors=True)
+            hand_over(room, account, mode=0o750)
+            for name in ("home", "tmp"):
+                (room / name).mkdir()
+                hand_over(room / name, account, mode=0o700, owner=account.uid)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            raise ConfigError(f"WORKER_USER has no temporary folder ({reason}): set TMPDIR to one with room") from error
         if not can_reach(room, account):
             raise ConfigError("TMPDIR must be a folder that the account WORKER_USER can enter")
-        for name in ("home", "tmp"):
-            (room / name).mkdir()
-            hand_over(room / name, account, mode=0o700, owner=account.uid)
         changes = {"HOME": room / "home", "TMPDIR": room / "tmp", "USER": account.name, "LOGNAME": account.name}
         yield room, kept | {name: str(value) for name, value in changes.items()}
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -196,8 +196,10 @@ class WorkerPool:
         while True:
             worker = await self._launch()
             grace_s = EXIT_GRACE_S
+            is_ready = False
             try:
                 await self._prepare(worker)
+                is_ready = True
                 failures = 0
                 self._alive += 1
                 self._ready.set()
@@ -214,6 +216,10 @@ class WorkerPool:
                     if not self._failure.done():
                         self._failure.set_result(str(error))
                     return
+            except asyncio.CancelledError:
+                if not is_ready:  # a process that loads a model does not look at its socket
+                    grace_s = 0.0
+                raise
             except (_ProcessEnded, TimeoutError) as error:
                 logger.error("worker %d is replaced: %s", number, error)
                 grace_s = 0.0
