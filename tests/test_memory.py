@@ -1,6 +1,9 @@
+import asyncio
+
 import pytest
 
 from sagemaker_monai.errors import NotEnoughMemory
+from sagemaker_monai.serving import memory
 from sagemaker_monai.serving.memory import (
     MIB,
     OOM_SCORE,
@@ -87,16 +90,30 @@ def test_a_model_needs_more_the_larger_it_is_and_for_each_process(tmp_path):
     assert needed_bytes(tmp_path, processes=3) == 3 * one
 
 
-def test_memory_that_is_lent_cannot_be_lent_again_until_it_is_given_back():
+def test_memory_that_is_lent_cannot_be_lent_again_until_it_is_given_back(monkeypatch):
+    monkeypatch.setattr(memory, "SETTLE_S", 0)
     budget = MemoryBudget(lambda: 10 * MIB)
 
-    with budget.lend(6 * MIB):
-        with pytest.raises(NotEnoughMemory, match="about 5 MiB and 4 MiB are free"), budget.lend(5 * MIB):
+    async def main():
+        async with budget.lend(6 * MIB):
+            with pytest.raises(NotEnoughMemory, match="about 5 MiB and 4 MiB are free"):
+                await budget.lend(5 * MIB).__aenter__()
+            async with budget.lend(4 * MIB):
+                pass
+        async with budget.lend(10 * MIB):
             pass
-        with budget.lend(4 * MIB):
-            pass
-    with budget.lend(10 * MIB):
-        pass
+
+    asyncio.run(main())
+
+
+def test_memory_that_comes_back_a_moment_later_is_waited_for():
+    free = iter([0, 0, 5 * MIB])
+
+    async def main():
+        async with MemoryBudget(lambda: next(free)).lend(5 * MIB):
+            return "lent"
+
+    assert asyncio.run(main()) == "lent"
 
 
 def test_a_process_that_loads_is_the_first_to_end_and_then_one_of_all(tmp_path):

@@ -14,6 +14,7 @@ from sagemaker_monai.errors import (
     NotEnoughMemory,
     Unavailable,
 )
+from sagemaker_monai.serving import memory
 from sagemaker_monai.serving import models as module
 from sagemaker_monai.serving.back_end import Request, Response, StartError
 from sagemaker_monai.serving.config import ServeConfig
@@ -232,7 +233,9 @@ def test_a_process_that_the_kernel_ended_for_want_of_memory_is_507(run, monkeypa
     run(scenario)
 
 
-def test_a_model_without_room_is_refused_before_a_process_is_started(run):
+def test_a_model_without_room_is_refused_before_a_process_is_started(run, monkeypatch):
+    monkeypatch.setattr(memory, "SETTLE_S", 0)
+
     async def scenario(store, host, url):
         host.gate.clear()
         first = asyncio.create_task(store.load("one", url("a")))

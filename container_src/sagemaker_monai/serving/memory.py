@@ -4,9 +4,11 @@ A container that loads one model too many loses a process, and the kernel choose
 SageMaker unloads models when it is told that there is no room, so it must be told in time.
 """
 
+import asyncio
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from sagemaker_monai.errors import NotEnoughMemory
@@ -15,6 +17,8 @@ CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 MIB = 1024 * 1024
+# A model that has just been unloaded may still be counted: the kernel takes its memory back after its process ended.
+SETTLE_S, POLL_S = 1.0, 0.05
 # Measured at the peak of loading resnet18 (45 MB) and seresnet50 (105 MB) and of answering with them: 466 and 576 MiB
 # for one process, of which 125 are files that all models share. The model server's forking process is 20 more.
 PROCESS_BYTES = 400 * MIB
@@ -94,19 +98,21 @@ class MemoryBudget:
         self._free = free
         self._lent = 0
 
-    @contextmanager
-    def lend(self, size_bytes: int) -> Iterator[None]:
+    @asynccontextmanager
+    async def lend(self, size_bytes: int) -> AsyncIterator[None]:
         """Set memory aside until the model has taken it, or has failed to load.
 
         Raises:
             NotEnoughMemory: there is not as much.
         """
-        free = max(0, self._free() - self._lent)
-        if size_bytes > free:
-            raise NotEnoughMemory(
-                f"the model needs about {size_bytes // MIB} MiB and {free // MIB} MiB are free: unload another model, "
-                "or give the container more memory"
-            )
+        deadline = time.monotonic() + SETTLE_S
+        while size_bytes > (free := max(0, self._free() - self._lent)):
+            if time.monotonic() > deadline:
+                raise NotEnoughMemory(
+                    f"the model needs about {size_bytes // MIB} MiB and {free // MIB} MiB are free: unload another "
+                    "model, or give the container more memory"
+                )
+            await asyncio.sleep(POLL_S)
         self._lent += size_bytes
         try:
             yield

@@ -169,17 +169,16 @@ class ModelStore:
         if not self._host.is_alive():
             raise Unavailable("the model server is being restarted; send this request again later")
         started = time.monotonic()
-        with self._budget.lend(needed):
-            async with AsyncExitStack() as resources:
-                folder = await asyncio.to_thread(resources.enter_context, self._readable(folder))
-                back_end = self._host.back_end(folder)
-                resources.push_async_callback(back_end.stop)
-                killed = killed_processes()
-                try:
-                    await back_end.start()
-                except StartError as error:
-                    raise _load_error(str(error), kernel_killed=killed_processes() > killed) from error
-                model = _Model(name, url, back_end, resources.pop_all())
+        async with self._budget.lend(needed), AsyncExitStack() as resources:
+            folder = await asyncio.to_thread(resources.enter_context, self._readable(folder))
+            back_end = self._host.back_end(folder)
+            resources.push_async_callback(back_end.stop)
+            killed = killed_processes()
+            try:
+                await back_end.start()
+            except StartError as error:
+                raise _load_error(str(error), kernel_killed=killed_processes() > killed) from error
+            model = _Model(name, url, back_end, resources.pop_all())
         model.idle.set()
         self._loaded[name] = model
         model.watch = asyncio.create_task(self._drop_when_failed(model))
