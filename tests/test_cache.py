@@ -11,6 +11,7 @@ from PIL import Image
 
 from sagemaker_monai import cache
 from sagemaker_monai.cache import INDEX_FILE, PIXELS_FILE, load_images
+from sagemaker_monai.errors import TrainingStopped
 from sagemaker_monai.images import Sample
 from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
 
@@ -247,3 +248,20 @@ def test_more_than_one_check_block_is_checked(monkeypatch):
     monkeypatch.setattr(cache, "_CHECK_BYTES", 10)
 
     assert cache._checksum(pixels) == whole
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_reading_stops_when_asked_and_leaves_nothing_behind(files, tmp_path, workers):
+    asked = iter([False, False, True])
+
+    with pytest.raises(TrainingStopped, match="stopped while images were read"):
+        load_images(
+            files,
+            preprocessing(),
+            cache_dir=tmp_path / "cache",
+            workers=workers,
+            what="reading images",
+            is_stopping=lambda: next(asked),
+        )
+
+    assert list((tmp_path / "cache").iterdir()) == []

@@ -83,24 +83,25 @@ def _run(argv: list[str]) -> tuple[str | None, bool]:
         return None, False
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     places = Places.from_environment(os.environ)
-    try:
-        (places.output / "failure").unlink(missing_ok=True)
-        given = read_hyperparameters(argv, places, os.environ)
-        cluster = read_cluster(places.base, os.environ)
-        if own_script.program(given, os.environ):
-            own_script.require_toolkit()
-            timeout_s, _ = read_limits(os.environ)
-            # The toolkit would wait for them without end.
-            wait_for_hosts(cluster.hosts, timeout_s=timeout_s, is_stopping=lambda: False)
-            return None, True
-        _train(argv, cluster)
-    except CallerError as error:
-        return _report_failure(failure_line(error), places), False
-    except ProcessesFailed as error:
-        return _report_failure(str(error), places), False
-    except Exception as error:
-        traceback.print_exc()
-        return _report_failure(failure_line(explained(error)), places), False
+    with stop_on_signal() as stopping:  # until the failure is written: a second signal must not keep it from that
+        try:
+            (places.output / "failure").unlink(missing_ok=True)
+            given = read_hyperparameters(argv, places, os.environ)
+            cluster = read_cluster(places.base, os.environ)
+            if own_script.program(given, os.environ):
+                own_script.require_toolkit()
+                timeout_s, _ = read_limits(os.environ)
+                # The toolkit would wait for them without end.
+                wait_for_hosts(cluster.hosts, timeout_s=timeout_s, is_stopping=stopping.is_set)
+                return None, True
+            _train(argv, cluster, stopping.is_set)
+        except CallerError as error:
+            return _report_failure(failure_line(error), places), False
+        except ProcessesFailed as error:
+            return _report_failure(str(error), places), False
+        except Exception as error:
+            traceback.print_exc()
+            return _report_failure(failure_line(explained(error)), places), False
     return None, False
 
 
@@ -176,25 +177,24 @@ def run_prepared_job(
     )
 
 
-def _train(argv: Sequence[str], cluster: Cluster) -> None:
+def _train(argv: Sequence[str], cluster: Cluster, is_stopping: Callable[[], bool]) -> None:
     job = prepare_job(argv)
-    with stop_on_signal() as stopping:
-        per_host = _processes_per_host(job.config)
-        if per_host == 1 and len(cluster.hosts) == 1:
-            with tempfile.TemporaryDirectory(prefix="sagemaker-monai-") as cache:
-                run_prepared_job(job, cache_dir=Path(cache), is_stopping=stopping.is_set)
-            return
-        timeout_s, port = read_limits(os.environ)
-        wait_for_hosts(cluster.hosts, timeout_s=timeout_s, is_stopping=stopping.is_set)
-        run_processes(
-            cluster,
-            argv,
-            per_host=per_host,
-            port=port,
-            timeout_s=timeout_s,
-            environment=os.environ,
-            is_stopping=stopping.is_set,
-        )
+    per_host = _processes_per_host(job.config)
+    if per_host == 1 and len(cluster.hosts) == 1:
+        with tempfile.TemporaryDirectory(prefix="sagemaker-monai-") as cache:
+            run_prepared_job(job, cache_dir=Path(cache), is_stopping=is_stopping)
+        return
+    timeout_s, port = read_limits(os.environ)
+    wait_for_hosts(cluster.hosts, timeout_s=timeout_s, is_stopping=is_stopping)
+    run_processes(
+        cluster,
+        argv,
+        per_host=per_host,
+        port=port,
+        timeout_s=timeout_s,
+        environment=os.environ,
+        is_stopping=is_stopping,
+    )
 
 
 def _processes_per_host(config: TrainConfig) -> int:

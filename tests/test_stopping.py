@@ -1,0 +1,72 @@
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+from sagemaker_monai.datasets import Record
+from sagemaker_monai.entrypoints.job import SCORING_WHEN_STOPPED_S, _time_limit, score_files
+from sagemaker_monai.entrypoints.stopping import stop_on_signal
+from sagemaker_monai.errors import TrainingStopped
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_heard_and_said_once_and_afterwards_all_is_as_before(number, capfd):
+    before = signal.getsignal(number)
+
+    with stop_on_signal() as stopping:
+        assert not stopping.is_set()
+        os.kill(os.getpid(), number)
+        assert stopping.wait(10)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert signal.getsignal(number) is before
+    assert signal.set_wakeup_fd(-1) == -1
+    assert capfd.readouterr().err == f"{number.name}: stopping after this step, saving what there is ...\n"
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    with pytest.raises(KeyboardInterrupt), stop_on_signal() as stopping:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stopping.wait(10)
+        os.kill(os.getpid(), signal.SIGINT)
+        stopping.clear()
+        stopping.wait(10)
+
+
+def test_in_another_thread_there_are_no_signals_to_hear():
+    heard = []
+
+    def work():
+        with stop_on_signal() as stopping:
+            heard.append(stopping.is_set())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+    assert heard == [False]
+
+
+def test_scoring_has_a_minute_once_the_job_is_asked_to_stop(monkeypatch):
+    now = 1000.0
+    is_asked = False
+    monkeypatch.setattr("sagemaker_monai.entrypoints.job.time.monotonic", lambda: now)
+    is_over = _time_limit(lambda: is_asked)
+
+    now += 10 * SCORING_WHEN_STOPPED_S
+    assert not is_over()
+    is_asked = True
+    assert not is_over()
+    now += SCORING_WHEN_STOPPED_S
+    assert not is_over()
+    now += 1
+    assert is_over()
+
+
+def test_scoring_that_is_cut_off_says_that_the_artifact_is_complete():
+    records = [Record(None, "x.png", 0, "g", {})]
+
+    with pytest.raises(TrainingStopped, match="scoring the test split was cut off.*the artifact is complete"):
+        score_files(np, records, what="scoring the test split", is_out_of_time=lambda: True)
