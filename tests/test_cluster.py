@@ -46,7 +46,7 @@ def test_without_both_a_host_is_alone(tmp_path):
         ('{"hosts": [1, 2], "current_host": "algo-1"}', "must be a list of names"),
         (
             '{"hosts": ["algo-1", "algo-2"], "current_host": "algo-3"}',
-            "'algo-3' is not one of the hosts algo-1, algo-2",
+            "'algo-3' is not one of the hosts algo-1",
         ),
         ('{"hosts": ["algo-1", "algo-2"]}', "is not one of the hosts"),
     ],

@@ -27,12 +27,11 @@ def test_a_signal_is_heard_and_said_once_and_afterwards_all_is_as_before(number,
 
 
 def test_a_second_ctrl_c_ends_at_once():
-    with pytest.raises(KeyboardInterrupt), stop_on_signal() as stopping:
+    with stop_on_signal() as stopping:
         os.kill(os.getpid(), signal.SIGINT)
         assert stopping.wait(10)
-        os.kill(os.getpid(), signal.SIGINT)
-        stopping.clear()
-        stopping.wait(10)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_in_another_thread_there_are_no_signals_to_hear():
@@ -68,5 +67,5 @@ def test_scoring_has_a_minute_once_the_job_is_asked_to_stop(monkeypatch):
 def test_scoring_that_is_cut_off_says_that_the_artifact_is_complete():
     records = [Record(None, "x.png", 0, "g", {})]
 
-    with pytest.raises(TrainingStopped, match="scoring the test split was cut off.*the artifact is complete"):
+    with pytest.raises(TrainingStopped, match=r"scoring the test split was cut off.*the artifact is complete"):
         score_files(np, records, what="scoring the test split", is_out_of_time=lambda: True)
