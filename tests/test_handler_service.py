@@ -1,5 +1,6 @@
 import io
 import json
+import logging
 import re
 import sys
 
@@ -240,8 +241,9 @@ def test_a_fault_in_the_users_code_is_a_500_without_details(with_code, fault):
 
 
 @pytest.fixture
-def context_for(tmp_path):
+def context_for(tmp_path, monkeypatch):
     """The model server's context for an artifact that lies elsewhere than in the folder it knows."""
+    monkeypatch.setattr(logging, "raiseExceptions", True)  # loading changes it in a process of its own
 
     def make(artifact):
         (tmp_path / "m1").mkdir()
@@ -302,3 +304,14 @@ def test_code_that_exits_while_it_loads_leaves_its_cause_too(tmp_path, monkeypat
         handle(None, context_for(tmp_path))
 
     assert "SystemExit" in (tmp_path / "m1" / FAILURE_FILE).read_text()
+
+
+def test_a_model_that_is_unloaded_is_no_error_in_the_log(model_server, caplog):
+    for text in ("Frontend disconnected", "another"):
+        try:
+            raise ValueError(text)
+        except ValueError:
+            logging.error("the process ended", exc_info=True)
+
+    assert "another" in caplog.text
+    assert "Frontend disconnected" not in caplog.text

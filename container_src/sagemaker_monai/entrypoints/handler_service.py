@@ -259,10 +259,12 @@ def _log_for_java(level: str) -> None:
     """Take the model server's log apart: Java sees the level of a line by the stream that it came from.
 
     It counts as information what Python writes to its output, where the model server's Python puts everything, and as a
-    warning what it writes to its error stream.
+    warning what it writes to its error stream. That Java closes the connection is how a model is unloaded and no error.
     """
     root = logging.getLogger()
     root.setLevel(level)
+    root.addFilter(lambda record: not (record.exc_info and str(record.exc_info[1]) == "Frontend disconnected"))
+    logging.raiseExceptions = False  # nobody may be left who reads what is said at the end
     outputs = [x for x in root.handlers if isinstance(x, logging.StreamHandler) and x.stream is sys.stdout]
     for output in outputs:
         output.addFilter(lambda record: record.levelno < logging.WARNING)

@@ -295,7 +295,7 @@ class ModelServerProcess:
             if time.monotonic() > deadline:
                 _kill(left)
             await asyncio.sleep(0.02)
-        _reap(pids)
+        await _reap(pids)
         await asyncio.to_thread(shutil.rmtree, self._folder / "models" / model, ignore_errors=True)
 
     async def end(self) -> None:
@@ -306,7 +306,7 @@ class ModelServerProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.java.pid, signal.SIGKILL)
         await self.java.wait()
-        _reap(pids)
+        await _reap(pids)
         os.close(self._watchdog_pipe)
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -324,8 +324,10 @@ def _kill(pids: set[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _reap(pids: set[int]) -> None:
+async def _reap(pids: set[int]) -> None:
     """Take note of the end of processes that became ours when their parents ended: all do where this is process 1."""
+    deadline = time.monotonic() + EXIT_GRACE_S
     for pid in pids:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+        with contextlib.suppress(ChildProcessError):  # not ours
+            while os.waitpid(pid, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
+                await asyncio.sleep(0.02)
