@@ -215,24 +215,3 @@ def test_a_killed_job_goes_on_and_gives_the_model_of_one_that_was_not(start, pic
     other = start("killed", pictures, **settings, seed="5")
     assert other.wait() == 0
     assert "checkpoints of 1 other jobs" in other.log
-
-
-def test_sigterm_in_the_first_epoch_leaves_a_checkpoint_from_which_the_job_goes_on(start, tmp_path):
-    class_folders(tmp_path / "many", number=150)
-    settings = {"epochs": "1", "batch_size": "2"}
-    host = start("host", tmp_path / "many", **settings)
-    while not list(host.base.rglob("events.*")):  # of TensorBoard: training begins
-        assert host.process.poll() is None, host.log
-        time.sleep(0.02)
-    host.process.send_signal(signal.SIGTERM)
-
-    assert host.wait() == 1
-    assert "SIGTERM: stopping after this step" in host.log
-    assert failure(host.base).startswith("TrainingStopped: ")
-    assert failure(host.base).endswith("its checkpoint is saved: start the job again and it goes on")
-    assert len(list((host.base / "checkpoints").rglob("*.pt"))) == 1
-
-    again = start("host", tmp_path / "many", **settings)
-    assert again.wait() == 0, again.log
-    assert "going on from epoch 1 of 1" in again.log
-    assert not (again.base / "output" / "failure").exists()

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sagemaker_monai import training
 from sagemaker_monai.bundle import read_bundle
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.entrypoints import documents, train
@@ -435,6 +436,33 @@ def test_a_job_that_is_stopped_ends_well_with_its_best_epoch(trained, tmp_path, 
     assert json.loads((tmp_path / "model" / "configs" / "train.json").read_text())["stopped"] == (
         "asked to stop in epoch 2"
     )
+    assert json.loads((tmp_path / "output" / "data" / "metrics.json").read_text())["best_epoch"] == 1
+
+
+def test_a_job_that_is_stopped_in_its_first_epoch_ships_what_it_has_unless_that_replaced_something_better(
+    trained, tmp_path, monkeypatch
+):
+    base, _ = trained
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    monkeypatch.setenv("SM_CHANNEL_TRAINING", str(base / "input" / "data" / "training"))
+    real = training.augment
+
+    def stop_the_job(*arguments, **named):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "augment", stop_the_job)
+        assert main([*QUICK, "--batch-size=4"]) == 0
+        card = (tmp_path / "model" / "docs" / "README.md").read_text()
+        assert "Training was stopped in its first epoch, so these weights were never validated." in card
+        assert len(list((tmp_path / "checkpoints").rglob("*.pt"))) == 1
+
+        assert main([*QUICK, "--batch-size=4", "--seed=5"]) == 1
+        assert "an artifact is there already, which stays" in failure(tmp_path)
+        assert (tmp_path / "model" / "docs" / "README.md").read_text() == card
+
+    assert main([*QUICK, "--batch-size=4"]) == 0  # goes on
     assert json.loads((tmp_path / "output" / "data" / "metrics.json").read_text())["best_epoch"] == 1
 
 

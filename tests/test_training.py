@@ -259,8 +259,17 @@ def test_a_run_that_is_stopped_later_gives_the_best_epoch_so_far():
 
 
 @small
-def test_a_run_that_is_stopped_in_its_first_epoch_has_nothing_to_save():
-    with pytest.raises(TrainingStopped, match="before the first epoch ended"):
+def test_a_run_that_is_stopped_in_its_first_epoch_gives_what_it_has_and_says_so():
+    stopped = run(is_stopping=stop_after(2))
+
+    assert (stopped.best_epoch, stopped.history) == (0, [])
+    assert stopped.stopped == "asked to stop in epoch 1, after 2 of 3 steps: never validated"
+    assert not same_weights(stopped, run(is_stopping=stop_after(1)))
+
+
+@small
+def test_a_run_that_is_stopped_before_its_first_step_has_nothing_to_save():
+    with pytest.raises(TrainingStopped, match="before its first step"):
         run(is_stopping=lambda: True)
 
 

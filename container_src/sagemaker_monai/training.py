@@ -59,7 +59,7 @@ class FitResult:
         network_def: plain data of the network.
         weights: state dict of the best epoch, on the CPU; the moving average if there is one.
         history: one row of numbers an epoch, NaN where a metric does not exist.
-        best_epoch: from 1.
+        best_epoch: from 1; 0 when training was stopped in its first epoch, and `weights` are those of its last step.
         stopped: why training ended before the last epoch, or None.
         precision: of the arithmetic that was used.
         pretrained: what was loaded to start from, or None.
@@ -117,7 +117,7 @@ def fit(
     Raises:
         ConfigError: the hyperparameters do not suit the device, the data or the pretrained weights, or the loss is
             not finite any more.
-        TrainingStopped: asked to stop before the first epoch ended.
+        TrainingStopped: asked to stop before the first step.
     """
     preprocessing = build_preprocessing(preprocessing_spec)
     definition = network_def(
@@ -140,18 +140,21 @@ def fit(
         found = _resume(run, read_newest(saved_to) if saved_to else None, config, processes)
         if found.history and on_resume is not None and processes.is_main:
             on_resume(found.history)
-        stopped, is_saved = None, False
+        stopped = None
 
-        def save() -> bool:
-            state = {"found": dict(vars(found)), "run": run.state()}
-            return saved_to is not None and write_checkpoint(saved_to, state, epoch=found.epochs, step=run.step)
+        def save() -> None:
+            if saved_to is not None:
+                state = {"found": dict(vars(found)), "run": run.state()}
+                write_checkpoint(saved_to, state, epoch=found.epochs, step=run.step)
 
         while found.stopped is None and found.epochs < config.epochs:
             epoch = found.epochs + 1
             began = time.perf_counter()
             train_loss = run.train_epoch(epoch, is_stopping)
             if train_loss is None:
-                stopped, is_saved = f"asked to stop in epoch {epoch}", save()
+                stopped = f"asked to stop in epoch {epoch}"
+                if run.step or found.epochs:
+                    save()
                 break
             row, metric = run.validate()
             value = (metric, -row["validation_loss"])  # of equal epochs, the one with the smaller loss
@@ -168,9 +171,12 @@ def fit(
             if processes.is_main:
                 on_epoch(row)
             save()
-    if not found.best:
-        remedy = "; its checkpoint is saved: start the job again and it goes on" if is_saved else ""
-        raise TrainingStopped(f"training was stopped before the first epoch ended, so there is no model yet{remedy}")
+        if not found.best:
+            if not run.step:
+                raise TrainingStopped("training was stopped before its first step, so there is nothing to save")
+            # Whoever stops a job gets what it has; it says of itself that no epoch ended.
+            found.best = _copy(run.scored)
+            stopped = f"{stopped}, after {run.step} of {run.steps_per_epoch} steps: never validated"
     return FitResult(
         definition, found.best, found.history, found.best_epoch, stopped or found.stopped, precision, report
     )
@@ -281,7 +287,7 @@ class _Run:
             )
         counts = torch.bincount(self._targets["training"], minlength=len(self._labels))
         self._loss: Loss = build_loss(config, counts, device)
-        self._steps_per_epoch = len(split_into_batches(self._targets["training"], config.batch_size))
+        self.steps_per_epoch = len(split_into_batches(self._targets["training"], config.batch_size))
         self.learning_rate = 0.0
         self.step = 0  # steps of the epoch under way that are done
         self._total = torch.zeros((), dtype=torch.float64, device=device)  # their losses, each times its images
@@ -329,7 +335,7 @@ class _Run:
             seed = step_seed(config.seed, epoch, step)
             torch.manual_seed(seed + self._processes.rank)  # dropout and dropped connections
             generator.manual_seed(seed)
-            loss = self._step(batches[step], generator, (epoch - 1) * self._steps_per_epoch + step)
+            loss = self._step(batches[step], generator, (epoch - 1) * self.steps_per_epoch + step)
             self._total += loss * len(batches[step])
             self.step = step + 1
             is_last = self.step == len(batches)
@@ -347,7 +353,7 @@ class _Run:
         """One change of the weights; the loss before it."""
         config = self._config
         factor = learning_rate_factor(
-            config, step, steps=config.epochs * self._steps_per_epoch, steps_per_epoch=self._steps_per_epoch
+            config, step, steps=config.epochs * self.steps_per_epoch, steps_per_epoch=self.steps_per_epoch
         )
         self.learning_rate = config.learning_rate * factor
         for group in self._optimizer.param_groups:

@@ -47,6 +47,7 @@ UNEQUAL_JOBS = (
     "the hosts do not have the same job: give all of them the same hyperparameters, image, pretrained weights and "
     "readable files"
 )
+FIRST_EPOCH_NOTE = "Training was stopped in its first epoch, so these weights were never validated. "
 VALIDATION_NOTE = "There is no test split: this one chose the epoch, so the figures are too good. "
 
 
@@ -114,6 +115,11 @@ def run_job(
     logger.info(
         "best epoch: %d of %d%s", result.best_epoch, config.epochs, f" ({result.stopped})" * bool(result.stopped)
     )
+    if result.best_epoch == 0 and any(model_dir.iterdir()):
+        raise TrainingStopped(
+            "training was stopped in its first epoch, and an artifact is there already, which stays: start the job "
+            "again and it goes on from its checkpoint"
+        )
     provenance = _provenance(dataset, result, device)
     write_bundle(
         model_dir,
@@ -211,7 +217,7 @@ def _report(
     metrics = {
         "model_version": predictor.model_version,
         "split": split,
-        "note": "" if split == "test" else VALIDATION_NOTE,
+        "note": FIRST_EPOCH_NOTE * (result.best_epoch == 0) + VALIDATION_NOTE * (split == "validation"),
         **report(probabilities, targets, [record.group for record in records], data.dataset.labels, seed=config.seed),
         "best_epoch": result.best_epoch,
         "unreadable_images": {name: list(names) for name, names in data.unreadable.items()},
