@@ -13,7 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # A module may import from its own layer's modules and from those below; the first part of the name decides.
 LAYERS = [
     {"entrypoints", "prepare", "serving"},
-    {"training", "predictor"},
+    {"training", "steps", "predictor"},
     {"loading"},
     {"datasets", "layouts", "cache", "bundle"},
     {"transforms", "augmentation", "networks", "pretrained", "optimizers", "tasks", "checkpoints", "distributed"},

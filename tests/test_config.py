@@ -10,8 +10,8 @@ from sagemaker_monai.config import TrainConfig, hyperparameter_rows, hyperparame
 from sagemaker_monai.errors import ConfigError, failure_line
 from sagemaker_monai.networks import MIN_IMAGE_SIZE, NETWORKS
 from sagemaker_monai.optimizers import build_optimizer
+from sagemaker_monai.steps import BETTER_IF
 from sagemaker_monai.tasks.losses import IMBALANCE
-from sagemaker_monai.training import BETTER_IF
 from sagemaker_monai.transforms import FITS
 
 FIELDS = TrainConfig.model_fields

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sagemaker_monai import training
+from sagemaker_monai import steps
 from sagemaker_monai.bundle import read_bundle
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.entrypoints import documents, train
@@ -445,14 +445,14 @@ def test_a_job_that_is_stopped_in_its_first_epoch_ships_what_it_has_unless_that_
     base, _ = trained
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     monkeypatch.setenv("SM_CHANNEL_TRAINING", str(base / "input" / "data" / "training"))
-    real = training.augment
+    real = steps.augment
 
     def stop_the_job(*arguments, **named):
         os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "augment", stop_the_job)
+        patch.setattr(steps, "augment", stop_the_job)
         assert main([*QUICK, "--batch-size=4"]) == 0
         card = (tmp_path / "model" / "docs" / "README.md").read_text()
         assert "Training was stopped in its first epoch, so these weights were never validated." in card

@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 from torch import nn
 
-from sagemaker_monai import training
+from sagemaker_monai import steps, training
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS, Dataset, Record
 from sagemaker_monai.distributed import ALONE
 from sagemaker_monai.errors import ConfigError, TrainingStopped
 from sagemaker_monai.loading import LoadedDataset
 from sagemaker_monai.networks import build_network, network_def
+from sagemaker_monai.steps import split_into_batches, step_seed
 from sagemaker_monai.tasks.losses import IMBALANCE
-from sagemaker_monai.training import choose_precision, fit, split_into_batches, step_seed
+from sagemaker_monai.training import choose_precision, fit
 from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
 
 LABELS = ("red", "green", "blue")
@@ -206,7 +207,7 @@ def with_scores(monkeypatch, values, losses=None):
             "sensitivity": {},
         }
 
-    monkeypatch.setattr(training, "score", score)
+    monkeypatch.setattr(steps, "score", score)
 
 
 @small

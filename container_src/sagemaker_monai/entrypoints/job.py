@@ -29,9 +29,10 @@ from sagemaker_monai.networks import network_def
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.pretrained import find_weights
 from sagemaker_monai.progress import track
+from sagemaker_monai.steps import Row
 from sagemaker_monai.tasks.classification import class_probabilities
 from sagemaker_monai.tasks.metrics import report
-from sagemaker_monai.training import FitResult, Row, choose_precision, fit, job_key
+from sagemaker_monai.training import FitResult, choose_precision, fit, job_key
 from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
 
 logger = logging.getLogger(__name__)
