@@ -1,14 +1,18 @@
 import multiprocessing
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from queue import Queue
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.distributed import TCPStore
+from torch.distributed import DistNetworkError, HashStore, TCPStore
 
-from sagemaker_monai import training
+from sagemaker_monai import distributed, training
 from sagemaker_monai.augmentation import AUGMENTATIONS, augment
-from sagemaker_monai.distributed import Processes, share_batch
+from sagemaker_monai.distributed import OtherProcessFailed, Processes, is_loss_of_another, share_batch
+from sagemaker_monai.errors import ConfigError, TrainingStopped
 from tests.ranks import train_as
 from tests.test_training import NormFree, drawn, run, without_time
 
@@ -50,6 +54,100 @@ def test_alone_nothing_is_asked_of_others():
     assert values.tolist() == [1, 1, 1]
     assert (alone.is_main, alone.is_any(flag=True), alone.is_any(flag=False)) == (True, True, False)
     assert alone.from_first(None) is None
+
+
+def never():
+    return False
+
+
+def team(size, **places):
+    """Processes that share a store, in this one."""
+    store = HashStore()
+    return [Processes(rank=rank, local_rank=rank, world_size=size, store=store, **places) for rank in range(size)]
+
+
+def test_the_others_of_a_host_wait_until_the_first_one_has_read_the_images():
+    first, second = team(2)
+    order = []
+
+    def wait():
+        second.wait_for_own_host(never)
+        order.append("second")
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    first.wait_for_own_host(never)
+    thread.join(0.3)
+    order.append("first")
+    first.host_is_ready()
+    thread.join()
+
+    assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize(("values", "is_refused"), [(("a", "a"), False), (("a", "b"), True)])
+def test_all_must_say_the_same(values, is_refused):
+    def say(process, value):
+        try:
+            process.agree(value, otherwise="they differ", is_stopping=never)
+        except ConfigError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(2) as threads:
+        said = list(threads.map(say, team(2), values))
+
+    assert said == (["they differ"] * 2 if is_refused else [None] * 2)
+
+
+def test_who_waits_hears_of_the_failure_of_another_and_of_a_stop():
+    first, second = team(2)
+
+    with pytest.raises(TrainingStopped):
+        second.agree("x", otherwise="", is_stopping=lambda: True)
+    assert first.cause_of("ConfigError: the cause", is_secondary=False) == "ConfigError: the cause"
+    with pytest.raises(OtherProcessFailed, match=r"^ConfigError: the cause$"):
+        second.finish()
+
+
+def test_a_failure_that_follows_from_another_waits_for_the_cause(monkeypatch):
+    first, second = team(2)
+
+    with ThreadPoolExecutor(1) as threads:
+        consequence = threads.submit(second.cause_of, "InternalError: connection closed", is_secondary=True)
+        first.cause_of("DatasetError: the cause", is_secondary=False)
+        assert consequence.result(60) == "DatasetError: the cause"
+
+    monkeypatch.setattr(distributed, "CAUSE_WAIT_S", 0)
+    assert team(2)[1].cause_of("InternalError: lost", is_secondary=True) == "InternalError: lost"
+
+
+def test_a_failure_of_another_is_noticed_where_nobody_waits_for_it(monkeypatch):
+    monkeypatch.setattr(distributed, "WATCH_S", 0.01)
+    first, second = team(2)
+    heard = Queue()
+
+    is_done = second.watch(heard.put)
+    first.cause_of("DatasetError: the cause", is_secondary=False)
+
+    assert heard.get(timeout=60) == "DatasetError: the cause"
+    is_done.set()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (DistNetworkError("x"), True),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:1] Connection closed by peer"), True),
+        (RuntimeError("NCCL communicator was aborted"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ConfigError("gloo"), False),
+        (OSError("connection closed"), False),
+    ],
+    ids=str,
+)
+def test_the_loss_of_another_is_told_from_a_failure_of_ones_own(error, expected):
+    assert is_loss_of_another(error) == expected
 
 
 # Processes are forked from one that has imported torch, which takes seconds, and has not used it yet.

@@ -126,7 +126,7 @@ def test_two_hosts_train_one_model_and_the_first_one_writes_it(start_two, pictur
     assert "Warning" not in first.log + second.log
 
 
-def test_processes_of_one_host_decode_the_pictures_once(start, pictures):
+def test_several_processes_of_one_host_train_one_model(start, pictures):
     host = start("host", pictures, epochs="1", processes_per_host="2")
 
     assert host.wait() == 0, host.log

@@ -19,7 +19,7 @@ from sagemaker_monai.entrypoints.cluster import Cluster
 from sagemaker_monai.errors import INTERNAL_ERROR, TrainingStopped
 
 POLL_S = 0.1
-STOP, STARTED, FAILURE, CACHE = "stop", "started", "failure", "cache"
+STOP, STARTED, FAILURE, CACHE, LOGS = "stop", "started", "failure", "cache", "logs"
 AGENT_ENDS_S = 40.0  # torchrun gives its processes 30 s
 LOCAL = "127.0.0.1"
 
@@ -60,7 +60,14 @@ def run_processes(
         command = [sys.executable, "-m", "sagemaker_monai.entrypoints.agent", name]
         command += [f"--nnodes={len(cluster.hosts)}", f"--node-rank={cluster.index}", f"--nproc-per-node={per_host}"]
         command += [f"--master-addr={address}", f"--master-port={port}", "--max-restarts=0"]
-        command += [f"--rdzv-conf=timeout={int(timeout_s)}", "-m", "sagemaker_monai.entrypoints.rank", name, *argv]
+        command += [
+            f"--rdzv-conf=timeout={int(timeout_s)}",
+            f"--log-dir={room / LOGS}",
+            "-m",
+            "sagemaker_monai.entrypoints.rank",
+            name,
+            *argv,
+        ]
         # A session of its own, so that Ctrl-C in a terminal comes to this process alone.
         agent = subprocess.Popen(  # noqa: S603
             command, env={**environment, **_settings(cluster, per_host, environment)}, start_new_session=True
