@@ -41,6 +41,8 @@ class Host:
         environment |= {"SAGEMAKER_BASE_DIR": str(base), "SM_CHANNEL_TRAINING": str(pictures)}
         environment |= {"OMP_NUM_THREADS": "1", "HOSTS_TIMEOUT_SECONDS": "60", "PYTHONUNBUFFERED": "1"}
         environment |= {"MASTER_PORT": str(port)} if port else {}
+        (base / "tmp").mkdir(exist_ok=True)
+        environment["TMPDIR"] = str(base / "tmp")  # what a killed job leaves behind goes with the test
         self._log = base / "log"
         with self._log.open("wb") as log:
             command = [sys.executable, "-m", "sagemaker_monai.entrypoints.train"]
