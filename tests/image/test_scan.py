@@ -1,0 +1,16 @@
+"""The scan of the image itself, its advisories answered on loopback."""
+
+import json
+
+from scripts import scan
+from tests.image.containers import image_output
+from tests.test_scan import advisories  # noqa: F401  a fixture
+
+
+def test_every_package_of_the_image_is_looked_up(image, advisories, capfd):  # noqa: F811
+    assert scan.main(["--image", image, "--osv-url", advisories.url]) == 0
+
+    listed = json.loads(image_output("python", "-m", "pip", "list", "--format", "json"))
+    expected = {package["name"].lower().replace("_", "-").replace(".", "-") for package in listed}
+    assert {name for name, _ in advisories.asked} == expected - {"sagemaker-monai"}
+    assert "no known vulnerability" in capfd.readouterr().out
