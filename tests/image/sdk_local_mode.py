@@ -1,4 +1,4 @@
-"""Fit, deploy, predict and batch-transform with the SageMaker Python SDK's local mode: run by test_sdk.py.
+"""Fit, deploy, predict, batch-transform and run a script with the SageMaker Python SDK's local mode (see test_sdk.py).
 
     SDK_PYTHON tests/image/sdk_local_mode.py IMAGE CHANNEL PICTURES OUT PORT
 
@@ -8,7 +8,9 @@ the SDK's own Python, so nothing here is ours. Writes OUT/answers.json.
 
 import json
 import sys
+import tarfile
 from pathlib import Path
+from typing import Any
 
 import boto3
 from sagemaker.deserializers import JSONDeserializer
@@ -17,6 +19,14 @@ from sagemaker.local import LocalSession
 from sagemaker.serializers import IdentitySerializer
 
 ROLE = "arn:aws:iam::123456789012:role/local"  # asked for, and not used in local mode
+OWN_SCRIPT = """
+import argparse, os, pathlib
+parser = argparse.ArgumentParser()
+parser.add_argument("--note")
+note = parser.parse_args().note
+channel = pathlib.Path(os.environ["SM_CHANNEL_TRAINING"])
+pathlib.Path(os.environ["SM_MODEL_DIR"], "note").write_text(f"{note} {len(list(channel.iterdir()))}")
+"""
 HYPERPARAMETERS = {"epochs": 1, "image_size": 32, "network": "resnet18", "num_workers": 1, "batch_size": 8}
 
 
@@ -31,20 +41,35 @@ def local_session(out: Path, port: int) -> LocalSession:
     return session
 
 
+def run_own_script(out: Path, **common: Any) -> str:
+    """Run a job with a script of its own, which is mounted, and not copied to S3.
+
+    Returns:
+        What the script wrote into its model.
+    """
+    source = out / "source"
+    source.mkdir()
+    (source / "own.py").write_text(OWN_SCRIPT)
+    estimator = Estimator(
+        **common,
+        entry_point="own.py",
+        source_dir=str(source),
+        hyperparameters={"note": "ab"},
+        output_path=f"file://{out}/own",
+    )
+    estimator.fit({"training": f"file://{out.parent}/pictures"})
+    with tarfile.open(out / "own" / "model.tar.gz") as tar:
+        return tar.extractfile("note").read().decode()
+
+
 def main() -> None:
-    """Run the four steps."""
+    """Run the steps."""
     image, *folders, port = sys.argv[1:]
     channel, pictures, out = (Path(folder).resolve() for folder in folders)
     session = local_session(out, int(port))
-    estimator = Estimator(
-        image_uri=image,
-        role=ROLE,
-        instance_count=1,
-        instance_type="local",
-        hyperparameters=HYPERPARAMETERS,
-        output_path=f"file://{out}/model",
-        sagemaker_session=session,
-    )
+    common = {"image_uri": image, "role": ROLE, "instance_count": 1, "instance_type": "local"}
+    common["sagemaker_session"] = session
+    estimator = Estimator(**common, hyperparameters=HYPERPARAMETERS, output_path=f"file://{out}/model")
     estimator.fit({"training": f"file://{channel}"})
 
     predictor = estimator.deploy(
@@ -70,6 +95,7 @@ def main() -> None:
 
     transformed = {path.name: json.loads(path.read_text()) for path in sorted((out / "transformed").iterdir())}
     answers = {"model_data": estimator.model_data, "predictions": predictions, "transformed": transformed}
+    answers["own"] = run_own_script(out, **common)
     (out / "answers.json").write_text(json.dumps(answers, indent=1))
 
 

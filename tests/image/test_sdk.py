@@ -84,3 +84,7 @@ def test_a_batch_transform_writes_what_the_endpoint_answers(answers):
         transformed = classes(answers["transformed"][f"{name}.out"])
         assert transformed["predicted_class"] == classes(answer)["predicted_class"]
         assert transformed["probabilities"] == pytest.approx(classes(answer)["probabilities"], abs=1e-6)
+
+
+def test_a_script_of_ones_own_runs_with_its_hyperparameters(answers):
+    assert answers["own"] == f"ab {len(CLASSES)}"
