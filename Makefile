@@ -91,6 +91,9 @@ shell:  ## a shell in the image
 push: .venv/installed  ## push the image to ECR, print its digest: [REGION=] [PUSH_OPTIONS="--create --dry-run"]
 	@.venv/bin/python -m scripts.push --image $(REPOSITORY):$(TAG) $(if $(REGION),--region $(REGION)) $(PUSH_OPTIONS)
 
+scan: .venv/installed  ## look for known vulnerabilities in the image
+	@.venv/bin/python -m scripts.scan --image $(LOCAL_IMAGE)
+
 sbom:  ## print the image's bill of materials (CycloneDX)
 	@docker run --rm --network none $(LOCAL_IMAGE) cat /opt/sagemaker-monai/sbom.cdx.json
 
@@ -99,4 +102,4 @@ clean:  ## remove .venv, .demo and caches
 	find container_src scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help install demo test lint format check bench-input docs lock build test-image \
-	train-local serve-local predict-local shell push sbom clean
+	train-local serve-local predict-local shell push scan sbom clean

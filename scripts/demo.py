@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -126,6 +127,7 @@ def main() -> int:
 
     step("Train, write the artifact, score the test split with it")
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in hyperparameters.items()]
+    shutil.rmtree(base / "checkpoints", ignore_errors=True)  # or a second run would find the first one's and not train
     run([str(BIN / "train"), *flags], environment)
 
     step("Serve the artifact and post pictures of the test split, which training never saw")
