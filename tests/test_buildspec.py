@@ -5,10 +5,9 @@ import re
 import subprocess
 from pathlib import Path
 
+import jsonschema
 import pytest
-
-yaml = pytest.importorskip("yaml")
-jsonschema = pytest.importorskip("jsonschema")
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = yaml.safe_load((ROOT / "buildspec.yml").read_text())

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 from scripts import push
-
-moto_server = pytest.importorskip("moto.server")
 
 CONFIG = "sha256:" + "c" * 64
 MANIFEST = {
@@ -47,7 +46,7 @@ if words[0] == "push":
 
 @pytest.fixture(scope="module")
 def endpoint():
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     yield "http://{}:{}".format(*server.get_host_and_port())
     server.stop()

@@ -119,7 +119,6 @@ class Advisories(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def advisories():
-    pytest.importorskip("pip_audit")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Advisories) as server:
         server.asked = []
         server.url = f"http://127.0.0.1:{server.server_port}/v1/query"
@@ -133,7 +132,6 @@ def advisories():
 @pytest.fixture
 def image(tmp_path, monkeypatch):
     """Sets the packages of the image, and what its package manager says."""
-    pytest.importorskip("pip_audit")
     (tmp_path / "docker").write_text(DOCKER)
     (tmp_path / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
