@@ -98,7 +98,7 @@ sbom:  ## print the image's bill of materials (CycloneDX)
 	@docker run --rm --network none $(LOCAL_IMAGE) cat /opt/sagemaker-monai/sbom.cdx.json
 
 clean:  ## remove .venv, .demo and caches
-	rm -rf .venv .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist container_src/*.egg-info
+	rm -rf .venv .sdk .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist container_src/*.egg-info
 	find container_src scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help install demo test lint format check bench-input docs lock build test-image \
