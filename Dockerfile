@@ -55,7 +55,7 @@ RUN python -m pip install --quiet --disable-pip-version-check --no-cache-dir --r
       --no-deps --no-index --no-build-isolation /build/code \
     && python /build/install_packages.py --check /opt/sagemaker-monai/base.json \
     && python /build/sbom.py > /opt/sagemaker-monai/sbom.cdx.json \
-    && chmod -R go-w /opt/sagemaker-monai && rm -rf /build \
+    && chmod -R go-w /opt/sagemaker-monai && chmod 755 /usr/local/bin/entrypoint && rm -rf /build \
     && mkdir -p /opt/ml/input/data /opt/ml/model /opt/ml/output
 
 ARG REVISION=unknown

@@ -67,7 +67,7 @@ lock: .venv/installed  ## resolve pyproject.toml into the hashed pins of docker/
 build:  ## build the image REPOSITORY:TAG: [BASE_IMAGE=] [GPU=0] [TORCH=cpu] [BUILD_OPTIONS=]
 	BUILDX_NO_DEFAULT_ATTESTATIONS=1 docker build $(BUILD_OPTIONS) --build-arg BASE_IMAGE="$(BASE_IMAGE)" --build-arg TORCH=$(TORCH) \
 		--build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
-		--build-arg SOURCE="$$(git config --get remote.origin.url | sed 's|//[^/@]*@|//|')" \
+		--build-arg SOURCE="$$(git config --get remote.origin.url | sed 's|//[^/@]*@|//|' | grep . || echo unknown)" \
 		--build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
 		--tag $(REPOSITORY):$(TAG) --tag $(REPOSITORY):latest .
 
