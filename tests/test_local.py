@@ -229,11 +229,18 @@ def test_a_signal_stops_the_container_with_sagemakers_time(docker, data, tmp_pat
     (tmp_path / "bin" / "docker").write_text(DOCKER + f'[ "$1" != stop ] || touch {done}\n')
     command = [sys.executable, "-m", "scripts.local", "train", data, "--output", tmp_path / "out"]
 
-    with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
-        while not (tmp_path / "up").exists():
-            time.sleep(0.02)
-        process.send_signal(number)
-        code = process.wait(20)
+    def hear_signals():  # a shell that starts this in the background has it ignore Ctrl-C, which is inherited
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(command, cwd=ROOT, env=environment, preexec_fn=hear_signals) as process:
+        try:
+            while not (tmp_path / "up").exists():
+                time.sleep(0.02)
+            process.send_signal(number)
+            code = process.wait(20)
+        finally:
+            process.kill()
+            done.touch()
 
     [stop] = [call for call in docker() if call[0] == "stop"]
     assert stop == ["stop", "--time", "120", value_of(of_run(docker()), "--name")]

@@ -27,11 +27,15 @@ def test_a_signal_is_heard_and_said_once_and_afterwards_all_is_as_before(number,
 
 
 def test_a_second_ctrl_c_ends_at_once():
-    with stop_on_signal() as stopping:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stopping.wait(10)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it may be ignored
+    try:
+        with stop_on_signal() as stopping:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stopping.wait(10)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_in_another_thread_there_are_no_signals_to_hear():
