@@ -1,5 +1,6 @@
 """What many tests share."""
 
+import json
 import os
 from pathlib import Path
 
@@ -8,6 +9,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: two s
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from tests import loopback
 
 # How long an example takes says how busy the machine is, and nothing of the code.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -38,3 +41,28 @@ def shared_data() -> Path:
     if not (folder / "ham10000" / "HAM10000_metadata").is_file():
         pytest.skip("needs the real data set (SHARED_DATA)")
     return folder
+
+
+class Advisories(loopback.Handler):
+    """Knows one vulnerability, of Pillow before 12."""
+
+    def post(self):
+        asked = json.loads(self.read())
+        self.server.asked.append((asked["package"]["name"], asked["version"]))
+        ranges = [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "12.0"}]}]
+        known = {
+            "id": "PYSEC-2026-1",
+            "aliases": ["CVE-2026-1"],
+            "details": "A picture can do harm.",
+            "affected": [{"package": {"name": "pillow", "ecosystem": "PyPI"}, "ranges": ranges}],
+        }
+        text = json.dumps({"vulns": [known]} if self.server.asked[-1] == ("pillow", "11.0") else {}).encode()
+        self.answer(200, text)
+
+
+@pytest.fixture
+def advisories():
+    """An OSV service; `asked` has the packages that it was asked about."""
+    with loopback.listening(Advisories, asked=[]) as server:
+        server.url = f"http://127.0.0.1:{server.server_port}/v1/query"
+        yield server

@@ -1,31 +1,25 @@
 """The real `serve` command as a process, a client for it, and what one wants to know of processes."""
 
 import asyncio
-import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from tests import loopback
+
 SERVE = Path(sys.executable).parent / "serve"
 START_S = 60
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 class Served:
     """A running server; its log is the file `log`."""
 
     def __init__(self, folder, log, **variables):
-        self.port = free_port()
+        self.port = loopback.free_port()
         self.back_end = variables.get("MODEL_SERVER")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("SM_", "SAGEMAKER_"))}
         environment |= {"SM_MODEL_DIR": str(folder), "SAGEMAKER_BIND_TO_PORT": str(self.port), "OMP_NUM_THREADS": "1"}
@@ -34,14 +28,7 @@ class Served:
             self.process = subprocess.Popen([SERVE], env=environment | variables, stdout=stream, stderr=stream)
 
     def request(self, method, path, body=None, headers=None, timeout_s=30):
-        """Status, headers and body of one request on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
-        try:
-            connection.request(method, path, body, headers or {})
-            response = connection.getresponse()
-            return response.status, dict(response.headers), response.read()
-        finally:
-            connection.close()
+        return loopback.request("127.0.0.1", self.port, method, path, body, headers, timeout_s)
 
     def invoke(self, body, content_type, accept=None):
         headers = {"Content-Type": content_type} | ({} if accept is None else {"Accept": accept})

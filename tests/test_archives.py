@@ -8,8 +8,8 @@ import pytest
 
 from sagemaker_monai.archives import (
     ArchiveLimits,
-    ArchiveTooLarge,
-    UnsafeArchive,
+    ArchiveTooLargeError,
+    UnsafeArchiveError,
     copy_member,
     is_litter,
     member_names,
@@ -80,7 +80,7 @@ def test_one_member_is_copied_into_a_file():
 def test_a_name_that_leads_out_of_the_folder_is_refused_before_anything_is_read(name):
     data = packed(("good.jpg", b"1"), (name, b"2"))
 
-    with pytest.raises(UnsafeArchive, match="member 2 of the archive") as caught:
+    with pytest.raises(UnsafeArchiveError, match="member 2 of the archive") as caught:
         next(read_members(io.BytesIO(data), limits=LIMITS))
     assert caught.value.member == name
     assert name not in str(caught.value)
@@ -89,13 +89,13 @@ def test_a_name_that_leads_out_of_the_folder_is_refused_before_anything_is_read(
 def test_a_name_cut_by_a_null_byte_is_refused():
     data = renamed(packed(("aXjpg", b"1")), b"aXjpg", b"a\0jpg")
 
-    with pytest.raises(UnsafeArchive, match="no usable name"):
+    with pytest.raises(UnsafeArchiveError, match="no usable name"):
         read(data)
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO, stat.S_IFSOCK])
 def test_links_and_devices_are_refused(kind):
-    with pytest.raises(UnsafeArchive, match="a link or a device"):
+    with pytest.raises(UnsafeArchiveError, match="a link or a device"):
         read(packed((entry("a.jpg", kind | 0o777), b"/etc/passwd")))
 
 
@@ -104,25 +104,25 @@ def test_an_encrypted_member_is_refused():
     data[6] |= 1  # general purpose flag of the local header
     data[data.index(b"PK\x01\x02") + 8] |= 1
 
-    with pytest.raises(UnsafeArchive, match="encrypted"):
+    with pytest.raises(UnsafeArchiveError, match="encrypted"):
         read(bytes(data))
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_methods_whose_inflation_cannot_be_bounded_are_refused(method):
-    with pytest.raises(UnsafeArchive, match="unusual method"):
+    with pytest.raises(UnsafeArchiveError, match="unusual method"):
         read(packed(("a.jpg", b"1"), compression=method))
 
 
 def test_a_name_that_comes_twice_is_refused():
     data = renamed(packed(("a.jpg", b"1"), ("b.jpg", b"2")), b"b.jpg", b"a.jpg")
 
-    with pytest.raises(UnsafeArchive, match="twice"):
+    with pytest.raises(UnsafeArchiveError, match="twice"):
         read(data)
 
 
 def test_a_bomb_is_stopped_by_its_ratio_and_a_small_blank_file_is_not():
-    with pytest.raises(ArchiveTooLarge, match="zip bomb"):
+    with pytest.raises(ArchiveTooLargeError, match="zip bomb"):
         read(packed(("bomb", bytes(3_000_000))))
     assert read(packed(("blank", bytes(500_000)))) == [("blank", bytes(500_000))]
 
@@ -132,12 +132,12 @@ def test_bytes_are_counted_over_all_members():
     beyond = packed(("a", NOISE), ("b", NOISE), ("c", b"1"))
 
     assert sum(len(content) for _, content in read(within)) == LIMITS.total_bytes
-    with pytest.raises(ArchiveTooLarge, match="inflates to more"):
+    with pytest.raises(ArchiveTooLargeError, match="inflates to more"):
         read(beyond)
 
 
 def test_one_member_beyond_its_own_limit_is_refused():
-    with pytest.raises(ArchiveTooLarge, match="inflates to more than 10 bytes"):
+    with pytest.raises(ArchiveTooLargeError, match="inflates to more than 10 bytes"):
         read(packed(("a", b"x" * 11)), ArchiveLimits(1, 10, 100, 50))
 
 
@@ -145,12 +145,12 @@ def test_a_member_that_lies_about_its_size_does_not_pass():
     data = packed(("a", NOISE), compression=zipfile.ZIP_STORED)
     lie = data.replace(struct.pack("<I", len(NOISE)), struct.pack("<I", 10))
 
-    with pytest.raises(UnsafeArchive):
+    with pytest.raises(UnsafeArchiveError):
         read(lie)
 
 
 def test_more_members_than_the_limit_are_refused():
-    with pytest.raises(ArchiveTooLarge, match="has 11 members, at most 10"):
+    with pytest.raises(ArchiveTooLargeError, match="has 11 members, at most 10"):
         read(packed(*((str(index), b"") for index in range(11))))
 
 
@@ -161,13 +161,13 @@ def test_a_directory_of_a_million_entries_is_refused_before_it_is_parsed():
     directory = data[start:end] * count
     tail = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, count, count, len(directory), start, 0)
 
-    with pytest.raises(ArchiveTooLarge, match="directory is larger"):
+    with pytest.raises(ArchiveTooLargeError, match="directory is larger"):
         read(data[:start] + directory + tail)
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"PK\x05\x06" + b"\xff" * 18, b"\xff\xd8\xff\xe0 JPEG", NOISE[:5000]])
 def test_what_is_no_archive_is_named_so(data):
-    with pytest.raises(UnsafeArchive, match="damaged or not a zip"):
+    with pytest.raises(UnsafeArchiveError, match="damaged or not a zip"):
         read(data)
 
 
@@ -175,7 +175,7 @@ def test_a_damaged_member_is_noticed():
     data = bytearray(packed(("a", NOISE[:1000]), compression=zipfile.ZIP_STORED))
     data[500] ^= 1
 
-    with pytest.raises(UnsafeArchive, match="damaged"):
+    with pytest.raises(UnsafeArchiveError, match="damaged"):
         read(bytes(data))
 
 
@@ -191,6 +191,6 @@ def test_random_damage_never_raises_anything_else():
             del data[generator.randrange(len(data)) :]
         try:
             outcomes.add(len(read(bytes(data))))
-        except UnsafeArchive:
+        except UnsafeArchiveError:
             outcomes.add("refused")
     assert {"refused", 3} <= outcomes

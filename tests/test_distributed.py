@@ -11,7 +11,7 @@ from torch.distributed import DistNetworkError, HashStore, TCPStore
 
 from sagemaker_monai import distributed, training
 from sagemaker_monai.augmentation import AUGMENTATIONS, augment
-from sagemaker_monai.distributed import OtherProcessFailed, Processes, is_loss_of_another, share_batch
+from sagemaker_monai.distributed import OtherProcessError, Processes, is_loss_of_another, share_batch
 from sagemaker_monai.errors import ConfigError, TrainingStopped
 from tests.ranks import train_as
 from tests.test_training import NormFree, drawn, run, without_time
@@ -106,7 +106,7 @@ def test_who_waits_hears_of_the_failure_of_another_and_of_a_stop():
     with pytest.raises(TrainingStopped):
         second.agree("x", otherwise="", is_stopping=lambda: True)
     assert first.cause_of("ConfigError: the cause", is_secondary=False) == "ConfigError: the cause"
-    with pytest.raises(OtherProcessFailed, match=r"^ConfigError: the cause$"):
+    with pytest.raises(OtherProcessError, match=r"^ConfigError: the cause$"):
         second.finish()
 
 

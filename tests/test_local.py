@@ -1,6 +1,5 @@
 """What `make train-local`, `serve-local`, `shell` and `predict-local` run, with a docker that only notes it."""
 
-import http.server
 import json
 import os
 import shlex
@@ -8,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 
 from sagemaker_monai.images import MEDIA_TYPES
 from scripts import ask, local
+from tests import loopback
 
 ROOT = Path(__file__).resolve().parent.parent
 # Notes its arguments; `run` does what $ON_RUN says in shell, everything else succeeds unless $FAILING names it.
@@ -247,29 +246,19 @@ def test_a_signal_stops_the_container_with_sagemakers_time(docker, data, tmp_pat
     assert code == 3
 
 
-class Answers(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+class Answers(loopback.Handler):
+    def post(self):
+        body = self.read()
         prediction = {"predicted_class": "b", "probability": 0.75, "probabilities": {"a": 0.25, "b": 0.75}}
         answer = {"predictions": [prediction]} if body == b"good" else {"error": {"code": "Bad", "message": "no"}}
         text = json.dumps(answer | {"type": self.headers["Content-Type"]}).encode()
-        self.send_response(200 if body == b"good" else 400)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *arguments):
-        pass
+        self.answer(200 if body == b"good" else 400, text)
 
 
 @pytest.fixture
 def port():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with loopback.listening(Answers) as server:
         yield server.server_port
-        server.shutdown()
-        thread.join()
 
 
 def test_answers_are_a_table_of_classes_and_probabilities(tmp_path, port, capsys):

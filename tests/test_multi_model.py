@@ -15,6 +15,7 @@ from sagemaker_monai.bundle import write_bundle
 from sagemaker_monai.images import Sample
 from sagemaker_monai.predictor import Predictor
 from tests.bundles import bundle_parts
+from tests.flaws import change_a_weight, empty
 from tests.served import Served, code_of, is_running
 from tests.test_serve import LOOPBACK, PNG, SLOW, as_multipart
 
@@ -188,13 +189,6 @@ def test_unloading_lets_requests_in_flight_finish(server):
     assert server.load("slow", server.url("slow"))[0] == 200  # the name is free again
 
 
-def change_a_weight(folder):
-    path = folder / "models" / "model.pt"
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
 def exit_in_code(folder):
     (folder / "code").mkdir()
     (folder / "code" / "inference.py").write_text("raise SystemExit")
@@ -202,7 +196,7 @@ def exit_in_code(folder):
 
 FLAWS = {
     "changed": change_a_weight,
-    "empty": lambda folder: [shutil.rmtree(folder), folder.mkdir()],
+    "empty": empty,
     "absent": shutil.rmtree,
     "exits": exit_in_code,
 }

@@ -1,9 +1,7 @@
 """What `make scan` says of what pip-audit reports: pip-audit itself is real, its advisories are answered on here."""
 
 import datetime
-import http.server
 import json
-import threading
 from pathlib import Path
 
 import pytest
@@ -92,41 +90,6 @@ def test_an_exception_says_why_and_how_long(tmp_path, text, message):
 
     with pytest.raises(scan.ScanError, match=message):
         scan.read_exceptions(tmp_path / "e.toml", TODAY)
-
-
-class Advisories(http.server.BaseHTTPRequestHandler):
-    """Knows one vulnerability, of Pillow before 12."""
-
-    def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append((asked["package"]["name"], asked["version"]))
-        ranges = [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "12.0"}]}]
-        known = {
-            "id": "PYSEC-2026-1",
-            "aliases": ["CVE-2026-1"],
-            "details": "A picture can do harm.",
-            "affected": [{"package": {"name": "pillow", "ecosystem": "PyPI"}, "ranges": ranges}],
-        }
-        text = json.dumps({"vulns": [known]} if self.server.asked[-1] == ("pillow", "11.0") else {}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture
-def advisories():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Advisories) as server:
-        server.asked = []
-        server.url = f"http://127.0.0.1:{server.server_port}/v1/query"
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.serving.back_end import Response, StartError
 from sagemaker_monai.tasks.classification import ENCODERS
 from tests.bundles import LABELS, write_small_bundle
+from tests.flaws import change_a_weight, empty
 from tests.served import SERVE, Served, code_of
 
 BACK_ENDS = ("workers", "mms")
@@ -437,18 +438,6 @@ def test_a_signal_while_the_model_is_loaded_ends_serve_at_once(tmp_path):
     assert served.stop() == 0
     assert time.monotonic() - started < 10
     assert served.processes() == {}
-
-
-def change_a_weight(folder):
-    path = folder / "models" / "model.pt"
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def empty(folder):
-    shutil.rmtree(folder)
-    folder.mkdir()
 
 
 FLAWS = {

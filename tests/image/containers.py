@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import loopback
+
 IMAGE = os.environ.get("IMAGE", "")
 START_S = 60
 CONFIG = "input/config"
@@ -169,14 +171,7 @@ class Server:
         self.address, self.port = docker("port", started.id, f"{port}/tcp").stdout.split()[0].rsplit(":", 1)
 
     def request(self, method, path, body=None, headers=None, timeout_s=30):
-        """Status, headers and body of one request on a connection of its own."""
-        connection = http.client.HTTPConnection(self.address, int(self.port), timeout=timeout_s)
-        try:
-            connection.request(method, path, body, headers or {})
-            response = connection.getresponse()
-            return response.status, dict(response.headers), response.read()
-        finally:
-            connection.close()
+        return loopback.request(self.address, int(self.port), method, path, body, headers, timeout_s)
 
     def invoke(self, body, content_type, accept=None, timeout_s=30):
         headers = {"Content-Type": content_type} | ({} if accept is None else {"Accept": accept})

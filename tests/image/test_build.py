@@ -88,7 +88,7 @@ def test_less_than_700_mb_are_added(settings, base_with_torch):
     "where",
     [
         "-name .git",
-        "-path /root/.cache/*",
+        "-path */.cache/*",
         "-path /tmp/*",
         "-path /build/*",
         "-path /var/cache/*/archives/*.deb",

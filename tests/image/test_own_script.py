@@ -1,15 +1,14 @@
 """A job that brings a script of its own runs it as on the base image."""
 
-import http.server
 import io
 import json
 import tarfile
-import threading
 import zipfile
 from email.utils import formatdate
 
 import pytest
 
+from tests import loopback
 from tests.image.containers import container, job_flags, run_train, variables
 
 SCRIPT = """
@@ -135,35 +134,27 @@ def test_a_script_hears_docker_stop(channels, tmp_path):
         assert seconds < 20
 
 
-class Bucket(http.server.BaseHTTPRequestHandler):
+class Bucket(loopback.Handler):
     """One object of S3."""
 
     body = source_archive()
 
-    def do_HEAD(self):
-        self.answer(b"")
+    def head(self):
+        self.give(b"")
 
-    def do_GET(self):
-        self.answer(self.body)
+    def get(self):
+        self.give(self.body)
 
-    def answer(self, body):
+    def give(self, body):
         is_object = self.path.partition("?")[0] == "/some-bucket/job/sourcedir.tar.gz"
-        self.send_response(200 if is_object else 404)
-        self.send_header("Content-Length", str(len(self.body) if is_object else 0))
-        self.send_header("ETag", '"0"')
-        self.send_header("Last-Modified", formatdate(0, usegmt=True))
-        self.end_headers()
-        self.wfile.write(body if is_object else b"")
-
-    def log_message(self, *arguments):
-        pass
+        described = {"Content_Length": str(len(self.body) if is_object else 0), "ETag": '"0"'}
+        described["Last_Modified"] = formatdate(0, usegmt=True)
+        self.answer(200 if is_object else 404, body if is_object else b"", **described)
 
 
 def test_a_script_from_s3_runs(channel, tmp_path):
     given = hyperparameters(sagemaker_submit_directory="s3://some-bucket/job/sourcedir.tar.gz", epochs=1)
-    with http.server.ThreadingHTTPServer(("0.0.0.0", 0), Bucket) as bucket:
-        thread = threading.Thread(target=bucket.serve_forever)
-        thread.start()
+    with loopback.listening(Bucket, address="0.0.0.0") as bucket:
         flags = job_flags(tmp_path, {"training": channel}, given, network="bridge")
         flags += ["--add-host", "s3.test:host-gateway"]
         flags += variables(
@@ -172,11 +163,7 @@ def test_a_script_from_s3_runs(channel, tmp_path):
             AWS_SECRET_ACCESS_KEY="none",
             AWS_REGION="us-east-1",
         )
-        try:
-            with container("train", flags=flags) as job:
-                assert job.wait() == 0, job.log()
-        finally:
-            bucket.shutdown()
-            thread.join()
+        with container("train", flags=flags) as job:
+            assert job.wait() == 0, job.log()
 
     assert result(tmp_path)["vendored"] == "installed"

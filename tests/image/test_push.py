@@ -4,14 +4,11 @@ The image is a tiny one: what is pushed makes no difference, and compressing gig
 """
 
 import base64
-import http.server
 import io
 import json
 import shutil
-import socket
 import subprocess
 import tarfile
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +19,7 @@ import botocore
 import pytest
 
 from scripts import push
+from tests import loopback
 
 PASSWORD = "word-of-the-test"  # in bcrypt, the only kind that the registry takes:
 HASH = "$2b$04$MPMoTCs/XhJ/Qf6N1GSpEeK1XeH7JseHfMssqYS3lV1i1qPQvswVm"
@@ -39,12 +37,6 @@ def docker(*arguments, stdin=b""):
     return subprocess.run(["docker", *arguments], input=stdin, check=True, capture_output=True).stdout.decode().strip()
 
 
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 def get(url, **headers):
     request = urllib.request.Request(url, headers={"Authorization": f"Basic {BASIC}", **headers})
     with urllib.request.urlopen(request) as response:
@@ -56,7 +48,7 @@ def registry(tmp_path_factory):
     """Address of a registry that wants a password."""
     if shutil.which("docker-registry") is None:
         pytest.skip("docker-registry is not installed (a package of Debian's)")
-    folder, port = tmp_path_factory.mktemp("registry"), free_port()
+    folder, port = tmp_path_factory.mktemp("registry"), loopback.free_port()
     (folder / "config.yml").write_text(CONFIG.format(folder=folder, port=port))
     (folder / "htpasswd").write_text(f"AWS:{HASH}\n")
     with (folder / "log").open("wb") as log:
@@ -75,18 +67,14 @@ def registry(tmp_path_factory):
         process.wait()
 
 
-class Ecr(http.server.BaseHTTPRequestHandler):
+class Ecr(loopback.Handler):
     """The four calls of ECR's API that a push makes, answered from the registry."""
 
-    def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    def post(self):
+        asked = json.loads(self.read())
         answer = getattr(self, botocore.xform_name(self.headers["X-Amz-Target"].split(".")[-1]))(asked)
         text = json.dumps(answer).encode()
-        self.send_response(400 if "__type" in answer else 200)
-        self.send_header("Content-Type", "application/x-amz-json-1.1")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
+        self.answer(400 if "__type" in answer else 200, text, Content_Type="application/x-amz-json-1.1")
 
     def describe_repositories(self, asked):
         [name] = asked["repositoryNames"]
@@ -112,16 +100,10 @@ class Ecr(http.server.BaseHTTPRequestHandler):
         found = {"imageId": {"imageDigest": headers["Docker-Content-Digest"]}, "imageManifest": manifest}
         return {"images": [found], "failures": []}
 
-    def log_message(self, *arguments):
-        pass
-
 
 @pytest.fixture
 def ecr(registry, monkeypatch, tmp_path):
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ecr) as server:
-        server.registry, server.repositories = registry, {}
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with loopback.listening(Ecr, registry=registry, repositories={}) as server:
         for name, value in {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
             "AWS_ACCESS_KEY_ID": "key",
@@ -133,8 +115,6 @@ def ecr(registry, monkeypatch, tmp_path):
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

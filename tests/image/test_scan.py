@@ -4,10 +4,9 @@ import json
 
 from scripts import scan
 from tests.image.containers import image_output
-from tests.test_scan import advisories  # noqa: F401  a fixture
 
 
-def test_every_package_of_the_image_is_looked_up(image, advisories, capfd):  # noqa: F811
+def test_every_package_of_the_image_is_looked_up(image, advisories, capfd):
     assert scan.main(["--image", image, "--osv-url", advisories.url]) == 0
 
     listed = json.loads(image_output("python", "-m", "pip", "list", "--format", "json"))

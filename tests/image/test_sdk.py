@@ -7,12 +7,12 @@ SDK_PYTHON=.sdk/bin/python make test-image
 import json
 import os
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests import loopback
 from tests.image.conftest import CLASSES, draw
 from tests.image.containers import docker
 
@@ -49,9 +49,7 @@ def answers(image, channel, tmp_path_factory):
     draw(folder / "drawn", per_class=1, seed=7)
     for path in (folder / "drawn").rglob("*.png"):
         shutil.copy(path, pictures)
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = loopback.free_port()
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "SAGEMAKER_SUPPRESS_V2_WARNING": "1"}
     command = [python, PROGRAM, image, channel, pictures, out, str(port)]
     try:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.flaws import change_a_weight, empty
 from tests.image.bodies import ANIMATION, DARK, LIGHT, PNG, SOUND, encode
 from tests.image.containers import IMAGE, bind, code_of, docker, served, started_server
 
@@ -194,18 +195,6 @@ def test_ping_waits_for_the_model_and_then_answers_while_all_workers_are_busy(sl
     assert set(before) <= {None, 503}
     assert set(pings) == {200}
     assert [answer.result()[0] for answer in answers] == [200, 200, 200]
-
-
-def change_a_weight(folder):
-    path = folder / "models" / "model.pt"
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def empty(folder):
-    shutil.rmtree(folder)
-    folder.mkdir()
 
 
 FLAWS = {

@@ -1,0 +1,68 @@
+"""HTTP on loopback, both sides: a server that answers for a service, and one request to any server."""
+
+import http.client
+import http.server
+import random
+import socket
+import threading
+from contextlib import contextmanager, suppress
+
+
+def free_port():
+    """A port that nobody has, from below those that the kernel gives to whoever asks for any."""
+    while True:
+        with socket.socket() as listener, suppress(OSError):
+            port = random.randrange(20_000, 32_000)
+            listener.bind(("0.0.0.0", port))
+            return port
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers by `post`, `get` and `head`, without a line in the log for each request."""
+
+    def do_POST(self):
+        self.post()
+
+    def do_GET(self):
+        self.get()
+
+    def do_HEAD(self):
+        self.head()
+
+    def read(self):
+        return self.rfile.read(int(self.headers["Content-Length"]))
+
+    def answer(self, status, body, **headers):
+        self.send_response(status)
+        for name, value in {"Content_Length": str(len(body)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@contextmanager
+def listening(handler, *, address="127.0.0.1", **attributes):
+    """A server on a free port, with attributes for its handler to find."""
+    with http.server.ThreadingHTTPServer((address, 0), handler) as server:
+        vars(server).update(attributes)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def request(address, port, method, path, body=None, headers=None, timeout_s=30):
+    """Status, headers and body of one request on a connection of its own."""
+    connection = http.client.HTTPConnection(address, port, timeout=timeout_s)
+    try:
+        connection.request(method, path, body, headers or {})
+        response = connection.getresponse()
+        return response.status, dict(response.headers), response.read()
+    finally:
+        connection.close()
