@@ -35,7 +35,7 @@ DAMAGE = (
 )
 
 
-class UnsafeArchive(Exception):  # noqa: N818 - read as a claim: this archive is unsafe
+class UnsafeArchiveError(Exception):
     """The archive is damaged or has a member that nobody packs by accident.
 
     Attributes:
@@ -49,7 +49,7 @@ class UnsafeArchive(Exception):  # noqa: N818 - read as a claim: this archive is
         self.member = member
 
 
-class ArchiveTooLarge(UnsafeArchive):
+class ArchiveTooLargeError(UnsafeArchiveError):
     """The archive has more members or more bytes than the limits allow."""
 
 
@@ -80,7 +80,7 @@ class _BoundedReads(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """Read as the file does."""
         if size > self._limit_bytes:
-            raise ArchiveTooLarge("the archive's directory is larger than its limit of members allows")
+            raise ArchiveTooLargeError("the archive's directory is larger than its limit of members allows")
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -105,7 +105,7 @@ def _damage_named() -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
-        raise UnsafeArchive("the archive is damaged or not a zip file; pack it again") from error
+        raise UnsafeArchiveError("the archive is damaged or not a zip file; pack it again") from error
 
 
 def _check_member(info: zipfile.ZipInfo, position: int) -> None:
@@ -123,7 +123,7 @@ def _check_member(info: zipfile.ZipInfo, position: int) -> None:
     }
     for fault, is_so in faults.items():
         if is_so:
-            raise UnsafeArchive(f"member {position} of the archive {fault}", name)
+            raise UnsafeArchiveError(f"member {position} of the archive {fault}", name)
 
 
 def is_litter(name: str) -> bool:
@@ -147,13 +147,13 @@ def _inflate(
                 chunk = member.read(min(CHUNK_BYTES, allowed - count + 1))
             if not chunk:
                 if count != info.file_size:  # zipfile checks the sum only when the claimed end is reached
-                    raise UnsafeArchive("the archive's sizes are wrong; pack it again", info.orig_filename)
+                    raise UnsafeArchiveError("the archive's sizes are wrong; pack it again", info.orig_filename)
                 return
             count += len(chunk)
             if count > allowed:
-                raise ArchiveTooLarge(f"the archive inflates to more than {allowed} bytes", info.orig_filename)
+                raise ArchiveTooLargeError(f"the archive inflates to more than {allowed} bytes", info.orig_filename)
             if count > by_ratio:
-                raise ArchiveTooLarge("a member of the archive inflates like a zip bomb", info.orig_filename)
+                raise ArchiveTooLargeError("a member of the archive inflates like a zip bomb", info.orig_filename)
             yield chunk
 
 
@@ -173,9 +173,9 @@ def _opened(file: BinaryIO | Path, limits: ArchiveLimits) -> Iterator[tuple[zipf
             _check_member(info, position)
         files = [info for info in entries if not info.is_dir() and not is_litter(info.filename)]
         if len(files) > limits.members:
-            raise ArchiveTooLarge(f"the archive has {len(files)} members, at most {limits.members} are allowed")
+            raise ArchiveTooLargeError(f"the archive has {len(files)} members, at most {limits.members} are allowed")
         if len({info.filename for info in files}) < len(files):
-            raise UnsafeArchive("the archive has the same member name twice")
+            raise UnsafeArchiveError("the archive has the same member name twice")
         yield archive, files
 
 
@@ -183,8 +183,8 @@ def member_names(file: BinaryIO | Path, *, limits: ArchiveLimits) -> list[str]:
     """List the files of an archive in its order, without folders and litter, after checking every entry.
 
     Raises:
-        UnsafeArchive: damaged, or a member that is odd.
-        ArchiveTooLarge: more members than the limit.
+        UnsafeArchiveError: damaged, or a member that is odd.
+        ArchiveTooLargeError: more members than the limit.
     """
     with _opened(file, limits) as (_, files):
         return [info.filename for info in files]
@@ -201,9 +201,9 @@ def read_members(
         wanted: tells by the name whether a member is read; all are without it.
 
     Raises:
-        UnsafeArchive: damaged, or any member is encrypted, a link, would leave the folder, or comes twice. All
+        UnsafeArchiveError: damaged, or any member is encrypted, a link, would leave the folder, or comes twice. All
             entries are checked before the first member is yielded; damage shows when its member is read.
-        ArchiveTooLarge: a limit is passed.
+        ArchiveTooLargeError: a limit is passed.
     """
     budget_bytes = limits.total_bytes
     with _opened(file, limits) as (archive, files):
@@ -219,7 +219,7 @@ def copy_member(file: BinaryIO | Path, name: str, target: BinaryIO, *, limits: A
     """Inflate one member into an open file, for a member too large for memory.
 
     Raises:
-        UnsafeArchive, ArchiveTooLarge: as `read_members`.
+        UnsafeArchiveError, ArchiveTooLargeError: as `read_members`.
     """
     with _opened(file, limits) as (archive, files):
         [info] = [info for info in files if info.filename == name]

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from sagemaker_monai.archives import ArchiveLimits, ArchiveTooLarge, UnsafeArchive, read_members
+from sagemaker_monai.archives import ArchiveLimits, ArchiveTooLargeError, UnsafeArchiveError, read_members
 from sagemaker_monai.errors import CallerError, MalformedRequest, PayloadTooLarge, UnsuitableImage, UnsupportedMediaType
 from sagemaker_monai.pictures import Sample
 
@@ -216,9 +216,9 @@ def read_zip(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
     limits = ArchiveLimits(members=MAX_IMAGES, member_bytes=total_bytes, total_bytes=total_bytes, ratio=_DEFLATE_RATIO)
     try:
         members = [content for _, content in read_members(io.BytesIO(body), limits=limits)]
-    except ArchiveTooLarge as error:
+    except ArchiveTooLargeError as error:
         raise PayloadTooLarge(f"{error.reason}; send several requests") from error
-    except UnsafeArchive as error:
+    except UnsafeArchiveError as error:
         raise MalformedRequest(error.reason) from error
     return _read_each(members, _member_content)
 

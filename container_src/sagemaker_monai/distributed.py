@@ -33,7 +33,7 @@ PREFIX = "sagemaker_monai"
 LOST = "another process of the job ended or cannot be reached: see the logs of the other hosts"
 
 
-class OtherProcessFailed(Exception):  # noqa: N818
+class OtherProcessError(Exception):
     """Another process of the job failed before this one; the message is its failure line."""
 
 
@@ -103,7 +103,7 @@ class Processes:
 
         Raises:
             ConfigError: they differ; with `otherwise` as its message.
-            OtherProcessFailed, TrainingStopped: instead of waiting on.
+            OtherProcessError, TrainingStopped: instead of waiting on.
         """
         if self._store is None:
             return
@@ -137,7 +137,7 @@ class Processes:
         assert self._store is not None
         while not self._store.check(list(names)):
             if self._store.check([FAILURE]):
-                raise OtherProcessFailed(self._store.get(FAILURE).decode())
+                raise OtherProcessError(self._store.get(FAILURE).decode())
             if is_stopping():
                 raise TrainingStopped("training was stopped before its first step, so there is nothing to save")
             time.sleep(POLL_S)

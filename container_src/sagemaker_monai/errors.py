@@ -25,7 +25,7 @@ class DatasetError(CallerError):
     """The training data cannot be used as it is."""
 
 
-class TrainingStopped(CallerError):  # noqa: N818 - the names are the codes that clients see
+class TrainingStopped(CallerError):
     """The job was asked to stop before there was anything to save."""
 
 
@@ -35,93 +35,93 @@ class BundleError(CallerError):
     status = 500
 
 
-class MalformedRequest(CallerError):  # noqa: N818
+class MalformedRequest(CallerError):
     """The body is not what its Content-Type promises (JSON, multipart, zip or npy container)."""
 
 
-class UndecodableImage(CallerError):  # noqa: N818
+class UndecodableImage(CallerError):
     """The bytes are not a sound picture of the promised type."""
 
 
-class UnsuitableImage(CallerError):  # noqa: N818
+class UnsuitableImage(CallerError):
     """A sound picture that this model cannot take (several frames, floating point, wrong channels)."""
 
     status = 422
 
 
-class PayloadTooLarge(CallerError):  # noqa: N818
+class PayloadTooLarge(CallerError):
     """More bytes, pixels or pictures than the limits allow."""
 
     status = 413
 
 
-class UnsupportedMediaType(CallerError):  # noqa: N818
+class UnsupportedMediaType(CallerError):
     """No reader for this Content-Type."""
 
     status = 415
 
 
-class NotAcceptable(CallerError):  # noqa: N818
+class NotAcceptable(CallerError):
     """None of the types in Accept can be produced."""
 
     status = 406
 
 
-class NotFound(CallerError):  # noqa: N818
+class NotFound(CallerError):
     """No such path."""
 
     status = 404
 
 
-class ModelNotFound(CallerError):  # noqa: N818
+class ModelNotFound(CallerError):
     """No model of this name is loaded."""
 
     status = 404
 
 
-class ModelAlreadyLoaded(CallerError):  # noqa: N818
+class ModelAlreadyLoaded(CallerError):
     """A model of this name is loaded."""
 
     status = 409
 
 
-class NotEnoughMemory(CallerError):  # noqa: N818
+class NotEnoughMemory(CallerError):
     """The container has no room for this model; SageMaker then unloads others and tries again."""
 
     status = 507
 
 
-class MethodNotAllowed(CallerError):  # noqa: N818
+class MethodNotAllowed(CallerError):
     """The path has other methods."""
 
     status = 405
 
 
-class RequestTimeout(CallerError):  # noqa: N818
+class RequestTimeout(CallerError):
     """The client sends too slowly."""
 
     status = 408
 
 
-class Overloaded(CallerError):  # noqa: N818
+class Overloaded(CallerError):
     """More requests wait than can be answered in time."""
 
     status = 503
 
 
-class Unavailable(CallerError):  # noqa: N818
+class Unavailable(CallerError):
     """No process can answer now: restarting, or shutting down."""
 
     status = 503
 
 
-class Timeout(CallerError):  # noqa: N818
+class Timeout(CallerError):
     """No answer within the time a request may take."""
 
     status = 504
 
 
-class WorkerDied(CallerError):  # noqa: N818
+class WorkerDied(CallerError):
     """The process ended while it worked on this request, which may be the cause and is not repeated."""
 
     status = 500

@@ -69,7 +69,7 @@ class Run:
         # 0.84 (densenet121) and 0.99 (resnet18) of the time that it takes otherwise.
         self._network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if processes.world_size > 1 and device.type == "cuda":
-            self._network = nn.SyncBatchNorm.convert_sync_batchnorm(self._network)  # type: ignore[no-untyped-call]
+            self._network = nn.SyncBatchNorm.convert_sync_batchnorm(self._network)
         self._parallel = processes.wrap(self._network, device)  # the same weights
         self._statistics = [buffer for buffer in self._network.buffers() if buffer.is_floating_point()]
         self._average = MovingAverage(self._network, config.ema_decay) if config.ema_decay else None
@@ -169,7 +169,7 @@ class Run:
         loss = self._loss(logits, targets)
         self._optimizer.zero_grad(set_to_none=True)
         # DDP takes the mean of the processes' gradients, whatever the sizes of their slices.
-        self._scaler.scale(loss * (own.weight * self._processes.world_size)).backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss * (own.weight * self._processes.world_size)).backward()
         if config.clip_grad_norm:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self._network.parameters(), config.clip_grad_norm)

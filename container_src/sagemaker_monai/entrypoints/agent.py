@@ -27,10 +27,10 @@ PARENT_POLL_S = 1.0
 
 def main() -> int:
     """Be the agent; the exit code is 1 if a process failed."""
-    room, arguments = Path(sys.argv[1]), parse_args(sys.argv[2:])  # type: ignore[no-untyped-call]
+    room, arguments = Path(sys.argv[1]), parse_args(sys.argv[2:])
     _end_with_parent()
     try:
-        run(arguments)  # type: ignore[no-untyped-call]
+        run(arguments)
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         line = f"{INTERNAL_ERROR}: a training process ended with status {failure.exitcode}"

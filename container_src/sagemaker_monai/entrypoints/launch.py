@@ -24,7 +24,7 @@ AGENT_ENDS_S = 40.0  # torchrun gives its processes 30 s
 LOCAL = "127.0.0.1"
 
 
-class ProcessesFailed(Exception):  # noqa: N818
+class ProcessesError(Exception):
     """The processes of the job failed; the message is the failure line."""
 
 
@@ -50,7 +50,7 @@ def run_processes(
         is_stopping: whether they shall save and end.
 
     Raises:
-        ProcessesFailed: with the line of the process that failed first, on whichever host it was.
+        ProcessesError: with the line of the process that failed first, on whichever host it was.
         TrainingStopped: before they had met.
     """
     is_one = len(cluster.hosts) == 1
@@ -84,7 +84,7 @@ def run_processes(
         if agent.returncode != 0:
             failure = room / FAILURE
             default = f"{INTERNAL_ERROR}: the processes of the job ended with status {agent.returncode}"
-            raise ProcessesFailed(failure.read_text(encoding="utf-8") if failure.is_file() else default)
+            raise ProcessesError(failure.read_text(encoding="utf-8") if failure.is_file() else default)
 
 
 def leave_failure(room: Path, line: str) -> None:

@@ -9,7 +9,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from sagemaker_monai.distributed import LOST, OtherProcessFailed, Processes, connect, is_loss_of_another
+from sagemaker_monai.distributed import LOST, OtherProcessError, Processes, connect, is_loss_of_another
 from sagemaker_monai.entrypoints.launch import CACHE, STARTED, STOP, leave_failure
 from sagemaker_monai.entrypoints.train import explained, prepare_job, run_prepared_job
 from sagemaker_monai.errors import CallerError, failure_line
@@ -59,7 +59,7 @@ def _work(room: Path, argv: list[str]) -> int:
 
 def _cause(error: Exception, processes: Processes) -> str:
     """The line of the failure that came first, in whichever process."""
-    if isinstance(error, OtherProcessFailed):
+    if isinstance(error, OtherProcessError):
         return str(error)
     is_secondary = is_loss_of_another(error)
     if not is_secondary and not isinstance(error, CallerError):

@@ -22,7 +22,7 @@ from sagemaker_monai.entrypoints import own_script
 from sagemaker_monai.entrypoints.cluster import Cluster, read_cluster, read_limits, wait_for_hosts
 from sagemaker_monai.entrypoints.environment import library_defaults
 from sagemaker_monai.entrypoints.inputs import PLACES, Places, make_folders, read_channels, read_hyperparameters
-from sagemaker_monai.entrypoints.launch import ProcessesFailed, run_processes
+from sagemaker_monai.entrypoints.launch import ProcessesError, run_processes
 from sagemaker_monai.entrypoints.stopping import stop_on_signal
 from sagemaker_monai.errors import CallerError, ConfigError, failure_line
 
@@ -97,7 +97,7 @@ def _run(argv: list[str]) -> tuple[str | None, bool]:
             _train(argv, cluster, stopping.is_set)
         except CallerError as error:
             return _report_failure(failure_line(error), places), False
-        except ProcessesFailed as error:
+        except ProcessesError as error:
             return _report_failure(str(error), places), False
         except Exception as error:
             traceback.print_exc()

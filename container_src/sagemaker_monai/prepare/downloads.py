@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from sagemaker_monai.archives import ArchiveLimits, UnsafeArchive, copy_member, is_litter, member_names, read_members
+from sagemaker_monai.archives import (
+    ArchiveLimits,
+    UnsafeArchiveError,
+    copy_member,
+    is_litter,
+    member_names,
+    read_members,
+)
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.tables import some_of
 
@@ -58,7 +65,7 @@ def _named(archive: str) -> Iterator[None]:
     """Say which archive is unsafe, and which member where it can be shown."""
     try:
         yield
-    except UnsafeArchive as error:
+    except UnsafeArchiveError as error:
         member = f" ({some_of([ascii(error.member)])})" if error.member is not None else ""
         raise DatasetError(f"{archive}: {error.reason}{member}; download it again from its publisher") from error
 

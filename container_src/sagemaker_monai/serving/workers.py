@@ -42,11 +42,11 @@ class _Job:
             self.response.set_exception(error)
 
 
-class _ProcessEnded(Exception):  # noqa: N818 - an event more than an error
+class _ProcessEndedError(Exception):
     """A worker ended or was ended; the text says how."""
 
 
-class _NotRead(_ProcessEnded):
+class _NotReadError(_ProcessEndedError):
     """It ended before it had read the whole request, which therefore is not the cause and can be asked again."""
 
 
@@ -77,12 +77,12 @@ class _Worker:
 
         Raises:
             StartError: it said why it cannot load.
-            _ProcessEnded: it ended without a word.
+            _ProcessEndedError: it ended without a word.
         """
         try:
             header, _ = await receive_message(self._reader)
         except (EOFError, OSError) as error:
-            raise _ProcessEnded(await self.how_it_ended()) from error
+            raise _ProcessEndedError(await self.how_it_ended()) from error
         if "failed" in header:
             raise StartError(header["failed"])
 
@@ -90,8 +90,8 @@ class _Worker:
         """Let the process answer a batch.
 
         Raises:
-            _NotRead: it ended before it had read the batch.
-            _ProcessEnded: it ended before its answer.
+            _NotReadError: it ended before it had read the batch.
+            _ProcessEndedError: it ended before its answer.
             TimeoutError: no answer in time; the process must be ended.
         """
         fields = [{key: value for key, value in asdict(request).items() if key != "body"} for request in requests]
@@ -101,9 +101,9 @@ class _Worker:
                 await self._writer.drain()
                 header, bodies = await receive_message(self._reader)
         except ConnectionError as error:  # the kernel says so where unread bytes were thrown away
-            raise _NotRead(await self.how_it_ended()) from error
+            raise _NotReadError(await self.how_it_ended()) from error
         except EOFError as error:
-            raise _ProcessEnded(await self.how_it_ended()) from error
+            raise _ProcessEndedError(await self.how_it_ended()) from error
         return [Response(body=body, **fields) for body, fields in zip(bodies, header["responses"], strict=True)]
 
     async def how_it_ended(self) -> str:
@@ -220,7 +220,7 @@ class WorkerPool:
                 if not is_ready:  # a process that loads a model does not look at its socket
                     grace_s = 0.0
                 raise
-            except (_ProcessEnded, TimeoutError) as error:
+            except (_ProcessEndedError, TimeoutError) as error:
                 logger.error("worker %d is replaced: %s", number, error)
                 grace_s = 0.0
             finally:
@@ -242,7 +242,7 @@ class WorkerPool:
             async with asyncio.timeout(self._config.startup_timeout_s):
                 await worker.loaded()
                 [response] = await worker.respond([self._warm_up.request], self._config.startup_timeout_s)
-        except _ProcessEnded as error:
+        except _ProcessEndedError as error:
             raise StartError(f"the worker process ended while it loaded the model: {error}") from error
         except TimeoutError as error:
             raise StartError(f"no answer {self._config.startup_timeout_s:g} s after the start") from error
@@ -258,11 +258,11 @@ class WorkerPool:
                 for job in jobs:
                     job.fail(Timeout(f"no answer within {self._config.timeout_s:g} s"))
                 raise TimeoutError("no answer in time") from error
-            except _NotRead:
+            except _NotReadError:
                 for job in jobs:
                     self._waiting.put_nowait(job)
                 raise
-            except _ProcessEnded:
+            except _ProcessEndedError:
                 if len(jobs) > 1:
                     alone.extend(jobs)
                 else:
@@ -273,7 +273,7 @@ class WorkerPool:
                     job.response.set_result(response)
 
     async def _take(self, worker: _Worker) -> list[_Job]:
-        """Wait for a request and take those that wait with it; _ProcessEnded if the process ends first."""
+        """Wait for a request and take those that wait with it; _ProcessEndedError if the process ends first."""
         while True:
             arrival = asyncio.create_task(self._waiting.get())
             try:
@@ -285,7 +285,7 @@ class WorkerPool:
                 # Not sent yet: another worker, or the next process, answers it.
                 with contextlib.suppress(asyncio.CancelledError):
                     self._waiting.put_nowait(await arrival)
-                raise _ProcessEnded(await worker.how_it_ended())
+                raise _ProcessEndedError(await worker.how_it_ended())
             jobs = [arrival.result()]
             while len(jobs) < self._config.max_batch_size and not self._waiting.empty():
                 jobs.append(self._waiting.get_nowait())
