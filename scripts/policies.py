@@ -1,0 +1,221 @@
+"""Least-privilege IAM policies as plain values: one function per kind, from a Scope to a policy document.
+
+The same functions make what `make iam` prints and, with CloudFormation's `${...}` in the place of values, what is in
+the template of `make infra`: there is one source. No action has a wildcard. A resource is `*` only for the actions in
+UNSCOPED, for which AWS knows no resource.
+
+Who may do what follows from the layout of the bucket: jobs read data and write results, an endpoint reads models and
+writes answers, and none of them deletes an object. People who run the commands have policies too (PEOPLE). Only who
+runs `make infra` has none: who writes roles can give them everything, so a narrow policy would only look like one.
+
+Sources: SageMaker Developer Guide, "Cross-service confused deputy prevention" (trust), "Amazon SageMaker Model
+Registry" (what registering looks at), "Use Application Auto Scaling" (who creates the alarms and the linked role).
+"""
+
+from collections.abc import Callable, Iterable
+
+from scripts.policy_statements import (
+    PIPELINE_JOBS,
+    PUSH,
+    UNSCOPED,
+    Document,
+    Scope,
+    allow,
+    document,
+    files,
+    image,
+    key,
+    logs,
+    network,
+    pass_roles,
+    tagged,
+    unscoped,
+)
+
+# What services take on, and what is attached to people.
+ROLES = ("training", "hosting", "batch", "pipeline", "build")
+PEOPLE = ("operator", "deployer", "registrar")
+JOBS = ("training-job", "processing-job")
+# How CodeBuild fetches a source that has an ARN.
+FETCH = {"CODECOMMIT": ("codecommit:GitPull",), "S3": ("s3:GetObject", "s3:GetObjectVersion")}
+
+
+def calls(verb: str, nouns: Iterable[str]) -> list[str]:
+    """Actions of SageMaker."""
+    return [f"sagemaker:{verb}{noun}" for noun in nouns]
+
+
+def training(scope: Scope) -> Document:
+    """Training, tuning and processing jobs: read data and earlier results, write results and checkpoints."""
+    names = (f"{scope.project}-", PIPELINE_JOBS)
+    results = ["jobs/*", "checkpoints/*", "processing/*"]
+    return document(
+        files(scope, read=["data/*", *results], write=results),
+        image(scope),
+        logs(scope, {f"/aws/sagemaker/{group}": names for group in ("TrainingJobs", "ProcessingJobs")}),
+        *(key(scope), network(scope)),
+    )
+
+
+def hosting(scope: Scope) -> Document:
+    """Endpoints of all modes: read models and asynchronous input, write answers and captured requests; no data set."""
+    answers = ["async/*/output/*", "async/*/failure/*", "capture/*"]
+    return document(
+        files(scope, read=["jobs/*", "models/*", "async/*/input/*"], write=answers),
+        image(scope),
+        logs(scope, {f"/aws/sagemaker/Endpoints/{scope.project}-*": ("",)}),
+        *(key(scope), network(scope)),
+    )
+
+
+def batch(scope: Scope) -> Document:
+    """Batch transform: read models, data and manifests, write predictions."""
+    return document(
+        files(scope, read=["jobs/*", "models/*", "data/*", "transform/*"], write=["transform/*"]),
+        image(scope),
+        logs(scope, {"/aws/sagemaker/TransformJobs": (f"{scope.project}-",)}),
+        *(key(scope), network(scope)),
+    )
+
+
+def pipeline(scope: Scope) -> Document:
+    """SageMaker Pipelines: start tagged jobs under the role `training`, read their results, register a model."""
+    jobs = scope.named(*JOBS) + [scope.arn("sagemaker", f"{kind}/{PIPELINE_JOBS}*") for kind in JOBS]
+    packages = scope.named("model-package-group") + scope.packages
+    kinds = ("TrainingJob", "ProcessingJob")
+    registry = ("ModelPackage", "ModelPackageGroup")
+    return document(
+        files(scope, read=["jobs/*", "processing/*", "pipelines/*"], write=["pipelines/*"]),
+        allow("StartJobs", calls("Create", kinds), jobs, tagged(scope, "Request")),
+        allow("FollowJobs", calls("Describe", kinds) + calls("Stop", kinds), jobs, tagged(scope)),
+        allow("RegisterModels", calls("Create", registry) + calls("Describe", registry), packages),
+        allow("TagBoth", ["sagemaker:AddTags"], jobs + packages),
+        allow("LookAtImage", ["ecr:BatchGetImage", "ecr:DescribeImages"], scope.repository_arn),
+        *(pass_roles(scope, "training"), key(scope, volumes=False)),
+    )
+
+
+def build(scope: Scope) -> Document:
+    """CodeBuild running buildspec.yml: fetch the source, push the image, write its log."""
+    group = scope.arn("logs", f"log-group:/aws/codebuild/{scope.build_name}")
+    return document(
+        [allow(f"Fetch{source.kind}", FETCH[source.kind], source.arn) for source in scope.sources if source.arn],
+        unscoped("LogInToRegistry", ["ecr:GetAuthorizationToken"]),
+        allow("PushImage", PUSH, scope.repository_arn),
+        allow("MakeLogGroup", ["logs:CreateLogGroup"], f"{group}:*"),
+        allow("WriteLog", ["logs:CreateLogStream", "logs:PutLogEvents"], f"{group}:log-stream:*"),
+        key(scope, volumes=False),
+    )
+
+
+def operator(scope: Scope) -> Document:
+    """Whoever runs prepare-s3, push, train, tune, process, status and logs: data, images and jobs of the project.
+
+    Together with `deployer` and `registrar` it is what all commands need. They are three because a managed policy has
+    at most 6,144 characters; so who trains need not be who deploys.
+    """
+    kinds = ("TrainingJob", "HyperParameterTuningJob", "ProcessingJob")
+    jobs = scope.begun("training-job", "hyper-parameter-tuning-job", "processing-job")
+    steps = [scope.arn("sagemaker", f"{kind}/{PIPELINE_JOBS}*") for kind in JOBS]
+    return document(
+        files(scope, read=["*"], write=["*"]),
+        unscoped("LogInToRegistry", ["ecr:GetAuthorizationToken"]),
+        allow("PushImage", [*PUSH, "ecr:DescribeImages"], scope.repository_arn),
+        allow("Start", calls("Create", kinds), jobs, tagged(scope, "Request")),
+        allow("Stop", calls("Stop", kinds), jobs, tagged(scope)),
+        allow("Look", [*calls("Describe", kinds), "sagemaker:ListTags"], jobs),
+        allow("LookAtTuned", ["sagemaker:ListTrainingJobsForHyperParameterTuningJob"],
+              scope.begun("hyper-parameter-tuning-job")),
+        allow("LookAtSteps", calls("Describe", ("TrainingJob", "ProcessingJob")), steps, tagged(scope)),
+        allow("Tag", ["sagemaker:AddTags"], jobs),
+        unscoped("List", [action for action in UNSCOPED if action.startswith(("sagemaker:", "application-"))]),
+        pass_roles(scope, "training"),
+        read_logs(scope, "TrainingJobs", "ProcessingJobs"),
+        key(scope),
+    )  # fmt: skip
+
+
+def deployer(scope: Scope) -> Document:
+    """Whoever runs deploy, predict, transform and their delete too: models, endpoints and batch transform."""
+    kinds = ("Model", "EndpointConfig", "Endpoint", "TransformJob")
+    ours = scope.begun("model", "endpoint-config", "endpoint", "transform-job")
+    change = [*calls("Delete", kinds[:3]), *calls("Invoke", ("Endpoint", "EndpointAsync")),
+              *calls("Update", ("Endpoint", "EndpointWeightsAndCapacities")), "sagemaker:StopTransformJob"]  # fmt: skip
+    return document(
+        allow("Create", calls("Create", kinds), ours, tagged(scope, "Request")),
+        allow("Change", change, ours, tagged(scope)),
+        allow("Look", [*calls("Describe", kinds), "sagemaker:AddTags", "sagemaker:ListTags"], ours),
+        pass_roles(scope, "hosting", "batch"),
+        read_logs(scope, "TransformJobs", f"Endpoints/{scope.project}-*"),
+        scaling(scope),
+    )
+
+
+def registrar(scope: Scope) -> Document:
+    """Whoever runs register, pipeline and their delete too: the model registry, model cards and pipelines."""
+    kinds = ("ModelPackageGroup", "ModelCard", "Pipeline")
+    ours = scope.named("model-package-group", "model-card", "pipeline")
+    change = [*calls("Delete", kinds), *calls("Update", kinds[1:]), "sagemaker:StartPipelineExecution"]
+    runs = [f"{pipeline}/execution/*" for pipeline in scope.named("pipeline")]
+    follow = ("DescribePipelineExecution", "ListPipelineExecutionSteps", "StopPipelineExecution")
+    look = ("AddTags", "ListTags", "ListPipelineExecutions")
+    return document(
+        allow("Create", calls("Create", kinds), ours, tagged(scope, "Request")),
+        allow("Change", change, ours, tagged(scope)),
+        allow("Look", calls("Describe", kinds) + calls("", look), ours),
+        allow("Register", [f"sagemaker:{verb}ModelPackage" for verb in ("Create", "Describe", "Update", "Delete")]
+              + ["sagemaker:ListModelPackages"], scope.packages + scope.named("model-package-group")),
+        allow("FollowRuns", calls("", follow), runs),
+        pass_roles(scope, "pipeline"),
+    )  # fmt: skip
+
+
+def read_logs(scope: Scope, *groups: str) -> Document:
+    """Read what jobs and endpoints have written."""
+    return allow("ReadLogs", [f"logs:{name}" for name in ("DescribeLogStreams", "FilterLogEvents", "GetLogEvents")],
+                 [f"{scope.arn('logs', f'log-group:/aws/sagemaker/{group}')}:*" for group in groups])  # fmt: skip
+
+
+def scaling(scope: Scope) -> list[Document]:
+    """Scale endpoints, and roll them back by alarms."""
+    changes = ("RegisterScalableTarget", "DeregisterScalableTarget", "PutScalingPolicy", "DeleteScalingPolicy")
+    service = "sagemaker.application-autoscaling.amazonaws.com"
+    linked = (f"arn:{scope.partition}:iam::{scope.account}:role/aws-service-role/{service}/"
+              "AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint")  # fmt: skip
+    alarms = [f"alarm:{scope.project}-*", f"alarm:TargetTracking-endpoint/{scope.project}-*"]
+    return [
+        allow("Scale", [f"application-autoscaling:{change}" for change in changes],
+              scope.arn("application-autoscaling", "scalable-target/*"),
+              {"StringEquals": {"application-autoscaling:service-namespace": "sagemaker"}}),
+        allow("LetItScale", ["iam:CreateServiceLinkedRole"], linked, {"StringEquals": {"iam:AWSServiceName": service}}),
+        allow("Alarms", ["cloudwatch:DeleteAlarms", "cloudwatch:DescribeAlarms", "cloudwatch:PutMetricAlarm"],
+              [scope.arn("cloudwatch", alarm) for alarm in alarms]),
+    ]  # fmt: skip
+
+
+def trust(scope: Scope, kind: str) -> Document:
+    """Who may take a role: the service, and only on behalf of this account's own things in this region."""
+    service = "codebuild" if kind == "build" else "sagemaker"
+    thing = f"project/{scope.build_name}" if kind == "build" else "*"
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": f"{service}.amazonaws.com"},
+        "Action": "sts:AssumeRole",
+        "Condition": {
+            "StringEquals": {"aws:SourceAccount": scope.account},
+            "ArnLike": {"aws:SourceArn": scope.arn(service, thing)},
+        },
+    }
+    return document(statement)
+
+
+KINDS: dict[str, Callable[[Scope], Document]] = {
+    "training": training,
+    "hosting": hosting,
+    "batch": batch,
+    "pipeline": pipeline,
+    "build": build,
+    "operator": operator,
+    "deployer": deployer,
+    "registrar": registrar,
+}

@@ -1,0 +1,45 @@
+"""What IAM decides about a request: an explicit denial, else an allowance, else no.
+
+Source: IAM User Guide, "Policy evaluation logic" and "IAM JSON policy elements: Condition operators".
+"""
+
+import re
+
+
+def matches(pattern, text):
+    """`*` is any characters and `?` is one, whatever they are: ARNs' wildcards cross slashes."""
+    parts = [{"*": ".*", "?": "."}.get(character, re.escape(character)) for character in pattern]
+    return re.fullmatch("".join(parts), text, re.S) is not None
+
+
+OPERATORS = {
+    "StringEquals": lambda wanted, text: wanted == text,
+    "StringLike": matches,
+    "ArnEquals": matches,
+    "ArnLike": matches,
+    "Bool": lambda wanted, text: str(wanted).lower() == str(text).lower(),
+    "NumericLessThan": lambda wanted, text: float(text) < float(wanted),
+}
+
+
+def listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+def applies(statement, action, resource, context):
+    if not any(matches(pattern.lower(), action.lower()) for pattern in listed(statement["Action"])):
+        return False
+    if "Resource" in statement and not any(matches(pattern, resource) for pattern in listed(statement["Resource"])):
+        return False
+    return all(
+        key in context and any(OPERATORS[operator](wanted, context[key]) for wanted in listed(values))
+        for operator, pairs in statement.get("Condition", {}).items()
+        for key, values in pairs.items()
+    )
+
+
+def allowed(policy, action, resource="*", **context):
+    """Whether one policy document lets a request through; `__` in a name of the context is its colon."""
+    facts = {name.replace("__", ":").replace("Tag_", "Tag/"): value for name, value in context.items()}
+    effects = {s["Effect"] for s in policy["Statement"] if applies(s, action, resource, facts)}
+    return effects == {"Allow"}
