@@ -63,6 +63,10 @@ def _check_data_processing(request: Mapping[str, Any], content_type: str) -> Non
             raise invalid(f"{name}: {error}") from error
 
 
+class _OverError(Exception):
+    """The job was stopped."""
+
+
 class Transform:
     """One job."""
 
@@ -93,10 +97,9 @@ class Transform:
             self._job.set(TransformStartTime=time.time())
             server.start("transform", self._limits.startup_s)
             self._ask_for_parameters(server)
-            with ThreadPoolExecutor(min(self._at_once or 1, self._limits.concurrent_invocations)) as pool:
+            at_once = min(self._at_once or 1, self._limits.concurrent_invocations)
+            with suppress(_OverError), ThreadPoolExecutor(at_once) as pool:
                 for item in items:
-                    if self._is_over():
-                        break
                     self._transform(server, item, work, pool)
             if self._world.closing.is_set():
                 raise JobError("InternalServerError: the simulation ended")
@@ -168,7 +171,7 @@ class Transform:
         reason, text = ALGORITHM, ""
         for _ in range(1 + config.get("InvocationsMaxRetries", self._limits.batch_retries)):
             if self._is_over():
-                break
+                raise _OverError
             try:
                 answer = server.ask("POST", "/invocations", body, headers, timeout_s=timeout_s,
                                     limit_bytes=self._limits.async_bytes)  # fmt: skip

@@ -181,8 +181,12 @@ class Hosting:
                              self._delete),
         }  # fmt: skip
 
+    def settled(self, endpoint: str) -> Fleet | None:
+        """Who answers, but for an update under way; None while nobody does."""
+        return self._fleets.get(endpoint)
+
     def fleet(self, endpoint: str) -> Fleet | None:
-        """Who answers the next request; None while nobody does."""
+        """Who answers the next request; each call is one request's turn."""
         fleet, (candidate, share) = self._fleets.get(endpoint), self._next.get(endpoint, (None, 0.0))
         if candidate is not None and next(self._turns) * 0.6180339887 % 1 < share:
             return candidate

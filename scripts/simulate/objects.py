@@ -1,7 +1,9 @@
 """S3 as the platform uses it: what a channel or a manifest names comes down, what a container leaves goes up."""
 
 import json
+import shutil
 import tarfile
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -107,8 +109,11 @@ def send(s3: Any, path: Path, uri: str, kms_key: str | None = None) -> None:
     """
     bucket, key = split(uri)
     try:
-        with path.open("rb") as file:
-            s3.upload_fileobj(file, bucket, key, ExtraArgs=encryption(kms_key), Config=IN_THIS_THREAD)
+        with path.open("rb") as file, tempfile.TemporaryFile() as copy:
+            # A container may write to it meanwhile, and the length of an upload is promised at its beginning.
+            shutil.copyfileobj(file, copy)
+            copy.seek(0)
+            s3.upload_fileobj(copy, bucket, key, ExtraArgs=encryption(kms_key), Config=IN_THIS_THREAD)
     except ClientError as error:
         raise JobError(f"ClientError: {uri} cannot be written: {error.response['Error']['Message']}") from error
 

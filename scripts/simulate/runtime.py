@@ -63,7 +63,7 @@ class Runtime:
 
     def limit(self, endpoint: str, *, is_async: bool) -> int:
         """Largest body of a request, bytes."""
-        fleet = self._hosting.fleet(endpoint)
+        fleet = self._hosting.settled(endpoint)
         if is_async:
             return self._world.limits.async_body_bytes
         is_serverless = fleet is not None and fleet.is_serverless

@@ -153,6 +153,7 @@ class Simulation:
     url: str
     world: World
     plane: ControlPlane
+    hosting: Hosting
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -205,7 +206,7 @@ def simulated_aws(
     variables = {name.upper(): value for name, value in CREDENTIALS.items()}
     variables |= {"AWS_ENDPOINT_URL": url, "AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION}
     try:
-        yield Simulation(url, world, plane, variables)
+        yield Simulation(url, world, plane, hosting, variables)
     finally:
         world.close()
         hosting.close()

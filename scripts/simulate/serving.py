@@ -46,9 +46,9 @@ class Server:
         self._memory_mb = memory_mb
         self._s3 = world.client("s3", model.region)
         self._base = world.place(model.name) / "serve"
-        self._running: Running | None = None
+        self.running: Running | None = None
         self._stream: LogStream | None = None
-        self._loaded: OrderedDict[str, str] = OrderedDict()  # target -> name, the least recently used first
+        self.loaded: OrderedDict[str, str] = OrderedDict()  # target -> name, the least recently used first
         self._load_lock = threading.RLock()
         self._life_lock = threading.Lock()  # what was stopped is not started again
         self._is_stopped = False
@@ -96,24 +96,24 @@ class Server:
             memory_mb=self._memory_mb,
             shm_bytes=self._world.limits.shm_bytes,
         )
-        [self._running] = self._world.runner.start([order])
+        [self.running] = self._world.runner.start([order])
         group, stream = self._log_place
         stream = f"{stream}/i-{self._world.number('instance'):017x}"
-        self._stream = LogStream(self._world, self.model.region, group, stream, self._running.log)
-        self._loaded.clear()
+        self._stream = LogStream(self._world, self.model.region, group, stream, self.running.log)
+        self.loaded.clear()
 
     def is_healthy(self) -> bool:
         """Whether /ping answers 200 in time; a container that ended is started again, as SageMaker replaces it."""
         with self._life_lock:
-            if self._is_stopped or self._running is None or self._stream is None:
+            if self._is_stopped or self.running is None or self._stream is None:
                 return False
-            has_ended = self._running.code() is not None
+            has_ended = self.running.code() is not None
             self._stream.ship(is_last=has_ended)
             if has_ended:
-                self._running.remove()
+                self.running.remove()
                 self._run()
                 return False
-            address = self._running.address
+            address = self.running.address
         try:
             answer = exchange(address, "GET", "/ping", timeout_s=self._world.limits.ping_timeout_s,
                               limit_bytes=1 << 16)  # fmt: skip
@@ -124,17 +124,17 @@ class Server:
     def ask(self, method: str, path: str, body: bytes | IO[bytes] | None = None,
             headers: Mapping[str, str] | None = None, *, timeout_s: float, limit_bytes: int) -> Answer:  # fmt: skip
         """One request; raises as `exchange`."""
-        assert self._running is not None
-        return exchange(
-            self._running.address, method, path, body, headers, timeout_s=timeout_s, limit_bytes=limit_bytes
-        )
+        assert self.running is not None
+        return exchange(self.running.address, method, path, body, headers, timeout_s=timeout_s, limit_bytes=limit_bytes)
 
     def stop(self) -> None:
         """SIGTERM, `serve_stop_s`, SIGKILL."""
         with self._life_lock:
+            if self._is_stopped:
+                return
             self._is_stopped = True
-        if self._running is not None:
-            stop([self._running], 0 if self._world.closing.is_set() else self._world.limits.serve_stop_s)
+        if self.running is not None:
+            stop([self.running], 0 if self._world.closing.is_set() else self._world.limits.serve_stop_s)
             if self._stream is not None and not self._world.closing.is_set():
                 self._stream.ship(is_last=True)
         shutil.rmtree(self._base.parent, ignore_errors=True)
@@ -148,15 +148,15 @@ class Server:
             ApiError: there is no such model, or it cannot be loaded.
         """
         with self._load_lock:
-            if target not in self._loaded:
+            if target not in self.loaded:
                 self._load(target, timeout_s)
-            self._loaded.move_to_end(target)
-            return f"/models/{self._loaded[target]}/invoke"
+            self.loaded.move_to_end(target)
+            return f"/models/{self.loaded[target]}/invoke"
 
     def unload(self, target: str) -> None:
         """Unload a model and remove its files."""
         with self._load_lock:
-            name = self._loaded.pop(target, None)
+            name = self.loaded.pop(target, None)
             if name is not None:
                 self.ask("DELETE", f"/models/{name}", timeout_s=60, limit_bytes=1 << 20)
                 shutil.rmtree(self._base / "models" / name, ignore_errors=True)
@@ -170,17 +170,17 @@ class Server:
         while True:
             answer = self.ask("POST", "/models", body, {"Content-Type": "application/json"}, timeout_s=timeout_s,
                               limit_bytes=1 << 20)  # fmt: skip
-            if answer.status != 507 or not self._loaded:
+            if answer.status != 507 or not self.loaded:
                 break
-            self.unload(next(iter(self._loaded)))  # no room: the one that was not asked for the longest
+            self.unload(next(iter(self.loaded)))  # no room: the one that was not asked for the longest
         if answer.status not in (200, 409):
             shutil.rmtree(folder, ignore_errors=True)
             raise model_error(answer.status, answer.body, self.log_group)
-        self._loaded[target] = name
+        self.loaded[target] = name
 
     def _inside(self) -> str:
         """What /opt/ml is for the container."""
-        return str(self._base) if self._running and self._running.sees_host else ML
+        return str(self._base) if self.running and self.running.sees_host else ML
 
     def _fetch(self, uri: str, folder: Path) -> None:
         bucket, key = split(uri)

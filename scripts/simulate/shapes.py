@@ -15,8 +15,8 @@ from scripts.simulate.faults import ApiError, invalid
 
 # Java's classes that Python lacks; inside square brackets in all of these patterns.
 JAVA_CLASSES = {
-    r"\p{L}": r"\w", r"\p{N}": r"\d", r"\p{Z}": r"\s", r"\p{M}": r"\u0300-\u036f", r"\p{P}": r"!-/:-@\[-`{-~",
-    r"\p{S}": r"$+<-=>^`|~", r"\p{Alnum}": "a-zA-Z0-9", r"\p{ASCII}": r"\x00-\x7f", r"\p{Print}": r"\x20-\x7e",
+    r"\p{L}": r"\w", r"\p{N}": r"\d", r"\p{Z}": r"\s", r"\p{Alnum}": "a-zA-Z0-9",
+    r"\uD800\uDC00-\uDBFF\uDFFF": r"\U00010000-\U0010ffff",
 }  # fmt: skip
 TYPES: dict[str, tuple[type, ...]] = {
     "structure": (dict,), "map": (dict,), "list": (list,), "string": (str,), "blob": (str,), "boolean": (bool,),

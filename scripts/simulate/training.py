@@ -148,16 +148,19 @@ class TrainingJob:
             self._end("Failed", "Failed", FailureReason=str(fault))
 
     def _step(self, status: str, **fields: Any) -> None:
+        self._move(status, **fields)
+        self._world.note(f"training job {self._job.name}: {status}")
+
+    def _move(self, status: str, **fields: Any) -> None:
         with self._job.lock:
             moved = transitions(self._job.fields, status, MESSAGES[status])
             self._job.set(SecondaryStatus=status, SecondaryStatusTransitions=moved, **fields)
-        self._world.note(f"training job {self._job.name}: {status}")
 
     def _end(self, status: str, secondary: str, **fields: Any) -> None:
         # Seconds are whole and at least 1, as AWS bills them; a job that never trained is not billed.
         seconds = max(1, round(self._took_s)) if "TrainingStartTime" in self._job.fields else 0
         share = self._world.limits.spot_price_share if self._is_spot else 1
-        self._step(secondary, TrainingJobStatus=status, TrainingEndTime=time.time(), TrainingTimeInSeconds=seconds,
+        self._move(secondary, TrainingJobStatus=status, TrainingEndTime=time.time(), TrainingTimeInSeconds=seconds,
                    BillableTimeInSeconds=max(min(seconds, 1), round(seconds * share)), **fields)  # fmt: skip
 
     # One attempt
@@ -198,14 +201,17 @@ class TrainingJob:
 
     def _reasons(self, deadline: float) -> list[Any]:
         limit = self._request["StoppingCondition"].get("MaxRuntimeInSeconds", self._world.limits.max_runtime_s)
-        before, interrupt = self._took_s, self._world.interrupt_after_s
-        is_to_come = self._is_spot and interrupt is not None and self._interruptions == 0
+        before = self._took_s
         return [
             ("Stopped", lambda _: self._job.stop.is_set()),
             ("MaxRuntimeExceeded", lambda seconds: before + seconds >= limit),
             ("MaxWaitTimeExceeded", lambda _: time.monotonic() >= deadline),
-            ("Interrupted", lambda seconds: is_to_come and seconds >= interrupt),
+            ("Interrupted", self._is_interrupted),
         ]
+
+    def _is_interrupted(self, seconds: float) -> bool:
+        after = self._world.interrupt_after_s
+        return self._is_spot and self._interruptions == 0 and after is not None and seconds >= after
 
     def _wait_for_capacity(self, deadline: float) -> Ending:
         """After an interruption; the cause is "Interrupted" if there is a new instance."""

@@ -1,7 +1,9 @@
 """Containers of one job from their start to their end: logs shipped, stopped in time, and why they ended."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,11 +43,13 @@ def watch(
         containers: of all hosts; when one fails, the others are killed.
         streams: their logs.
         reasons: to stop them: SIGTERM, then `job_stop_s`, then SIGKILL. Each takes the seconds since the start.
-        regularly: called every `sync_s` seconds.
+        regularly: called every `sync_s` seconds, in a thread.
     """
     started = time.monotonic()
     synced, cause, deadline = started, "", float("inf")
-    try:
+    # An upload may take longer than the time between two looks, and a limit must be kept all the same.
+    with ThreadPoolExecutor(1) as pool, _removed(containers):
+        syncing = pool.submit(regularly)
         while True:
             now = time.monotonic()
             codes = [each.code() for each in containers]
@@ -55,9 +59,10 @@ def watch(
             has_ended = all(code is not None for code in codes)
             if has_ended or has_failed or now > deadline or world.closing.is_set():
                 break
-            if now - synced >= world.limits.sync_s:
+            if syncing.done() and now - synced >= world.limits.sync_s:
                 synced = now
-                regularly()
+                syncing.result()
+                syncing = pool.submit(regularly)
             if not cause:
                 cause = next((reason for reason, is_due in reasons if is_due(now - started)), "")
                 if cause:
@@ -66,13 +71,20 @@ def watch(
                         each.terminate()
             time.sleep(world.limits.poll_s)
         took = time.monotonic() - started
-    finally:
-        for each in containers:
-            each.remove()
+    syncing.result()
     for stream in streams:
         stream.ship(is_last=True)
     codes = [each.code() for each in containers]
     return Ending("Closed" if world.closing.is_set() else cause, next(filter(None, codes), 0), took)
+
+
+@contextmanager
+def _removed(containers: Sequence[Running]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for each in containers:
+            each.remove()
 
 
 def failure_reason(code: int, text: str) -> str:
