@@ -15,7 +15,7 @@ import boto3
 from botocore.config import Config
 
 from scripts.simulate.limits import Limits
-from scripts.simulate.runners import ProcessRunner
+from scripts.simulate.processes import ProcessRunner
 from scripts.simulate.server import simulated_aws
 
 ROLE = "arn:aws:iam::123456789012:role/somebody"

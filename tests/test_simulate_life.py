@@ -6,7 +6,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from scripts.simulate.limits import Limits
-from scripts.simulate.runners import ProcessRunner
+from scripts.simulate.processes import ProcessRunner
 from tests import simulated_life as life
 from tests.image.conftest import draw
 from tests.simulated import simulation

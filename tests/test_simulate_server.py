@@ -14,8 +14,9 @@ import boto3
 import pytest
 
 from scripts.simulate import __main__ as command
+from scripts.simulate.containers import DockerRunner
 from scripts.simulate.faults import JobError
-from scripts.simulate.runners import DockerRunner, Order
+from scripts.simulate.runners import Order
 from tests.simulated import ROLE, simulation, training_request
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from scripts.simulate.faults import InternalError
-from scripts.simulate.runners import ProcessRunner
+from scripts.simulate.processes import ProcessRunner
 from tests.simulated import FAKE, channel, simulation, training_request
 
 GROUP = "/aws/sagemaker/TrainingJobs"

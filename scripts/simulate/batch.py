@@ -9,10 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from scripts.simulate.control import ControlPlane, Life, Resource
+from scripts.simulate.control import ControlPlane, Life
 from scripts.simulate.exchange import Answer, NoAnswerError, TooLargeError, TooLateError
 from scripts.simulate.faults import JobError, invalid, not_simulated
 from scripts.simulate.filters import FORMATS, batches, filtered, joined, records, steps
+from scripts.simulate.kinds import Resource
 from scripts.simulate.limits import MIB
 from scripts.simulate.objects import Item, listed, send, under
 from scripts.simulate.serving import Server, definition

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from scripts.simulate.control import ControlPlane, Life, Resource
+from scripts.simulate.control import ControlPlane, Life
 from scripts.simulate.faults import InternalError, JobError, invalid, not_simulated
+from scripts.simulate.kinds import Resource
 from scripts.simulate.logs import LogStream
 from scripts.simulate.objects import Mirror, fetch, listed, upload
 from scripts.simulate.runners import ML, Order

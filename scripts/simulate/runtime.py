@@ -121,13 +121,13 @@ class Runtime:
             if target is not None and cache == "Disabled":
                 server.unload(target)
         except TooLateError as error:
-            raise model_error(0, TIMED_OUT, server.log_group) from error
+            raise model_error(0, TIMED_OUT, server.log_arn) from error
         except TooLargeError as error:
-            raise model_error(500, b"The answer is larger than it may be.", server.log_group) from error
+            raise model_error(500, b"The answer is larger than it may be.", server.log_arn) from error
         except NoAnswerError as error:
             raise ApiError("ServiceUnavailable", f"The container does not answer: {error}", 503) from error
         if answer.status >= 400:
-            raise model_error(answer.status, answer.body, server.log_group)
+            raise model_error(answer.status, answer.body, server.log_arn)
         return answer
 
     # Later

@@ -19,11 +19,13 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 
 from scripts.simulate import batch, processing, training, tuning
+from scripts.simulate.containers import DockerRunner, require_docker
 from scripts.simulate.control import ControlPlane
 from scripts.simulate.faults import ApiError
 from scripts.simulate.hosting import Hosting
 from scripts.simulate.limits import LIMITS, Limits
-from scripts.simulate.runners import Runner, make_runner
+from scripts.simulate.processes import ProcessRunner
+from scripts.simulate.runners import Runner
 from scripts.simulate.runtime import PREFIX, Runtime
 from scripts.simulate.world import CREDENTIALS, REGION, World, print_event
 
@@ -155,6 +157,14 @@ class Simulation:
     plane: ControlPlane
     hosting: Hosting
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def make_runner(back_end: str, image: str | None) -> Runner:
+    """The back end of a name; raises JobError where there is no Docker for it."""
+    if back_end == "venv":
+        return ProcessRunner()
+    require_docker()
+    return DockerRunner(image)
 
 
 @contextmanager

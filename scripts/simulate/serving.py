@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from scripts.simulate.control import Resource
 from scripts.simulate.exchange import Answer, NoAnswerError, TooLargeError, TooLateError, exchange
 from scripts.simulate.faults import ApiError, JobError
+from scripts.simulate.kinds import Resource
 from scripts.simulate.logs import LogStream
 from scripts.simulate.objects import fetch_archive, fetch_model, split, under
 from scripts.simulate.runners import ML, Order, Running, stop
-from scripts.simulate.world import World
+from scripts.simulate.world import ACCOUNT, World
 
 MULTI_MODEL = "MultiModel"
 
@@ -57,9 +57,9 @@ class Server:
             self._environment["SAGEMAKER_MULTI_MODEL"] = "true"
 
     @property
-    def log_group(self) -> str:
-        """Of its log in CloudWatch."""
-        return self._log_place[0]
+    def log_arn(self) -> str:
+        """Of its log group in CloudWatch."""
+        return f"arn:aws:logs:{self.model.region}:{ACCOUNT}:log-group:{self._log_place[0]}"
 
     def start(self, name: str, startup_s: float) -> None:
         """Download, start and wait until /ping is 200.
@@ -175,7 +175,7 @@ class Server:
             self.unload(next(iter(self.loaded)))  # no room: the one that was not asked for the longest
         if answer.status not in (200, 409):
             shutil.rmtree(folder, ignore_errors=True)
-            raise model_error(answer.status, answer.body, self.log_group)
+            raise model_error(answer.status, answer.body, self.log_arn)
         self.loaded[target] = name
 
     def _inside(self) -> str:
@@ -194,10 +194,10 @@ class Server:
                            "has permissions to download the model.") from error  # fmt: skip
 
 
-def model_error(status: int, body: bytes, log_group: str) -> ApiError:
+def model_error(status: int, body: bytes, log_arn: str) -> ApiError:
     """ModelError, as the run time tells what a container answered."""
     text = body.decode(errors="replace")
     party = "client" if 400 <= status < 500 else "server"
     message = (f'Received {party} error ({status}) from primary with message "{text[:1024]}". See the log group '
-               f"{log_group} for more information.")  # fmt: skip
-    return ApiError("ModelError", message, 424, OriginalStatusCode=status, OriginalMessage=text, LogStreamArn=log_group)
+               f"{log_arn.rpartition(':')[2]} for more information.")  # fmt: skip
+    return ApiError("ModelError", message, 424, OriginalStatusCode=status, OriginalMessage=text, LogStreamArn=log_arn)

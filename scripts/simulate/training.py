@@ -4,7 +4,6 @@ Every attempt has new containers and a new /opt/ml. Only S3 outlives one: the da
 uploaded while it ran.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -13,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from scripts.local import pack
-from scripts.simulate.control import ControlPlane, Life, Resource
-from scripts.simulate.faults import InternalError, JobError, invalid, not_simulated
+from scripts.simulate.control import Life
+from scripts.simulate.faults import InternalError, JobError
+from scripts.simulate.kinds import Resource
 from scripts.simulate.logs import LogStream
 from scripts.simulate.objects import Mirror, fetch, listed, send, under, upload
-from scripts.simulate.runners import ML, Order
+from scripts.simulate.runners import Order
+from scripts.simulate.training_request import check, checkpoint_folder, lay_out
 from scripts.simulate.watching import Ending, failure_reason, read_text, transitions, watch
 from scripts.simulate.world import World
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
-RESERVED = ("input", "model", "output", "code")  # a checkpoint folder is none of these
 # What a job was stopped for -> SecondaryStatus of the stopped job.
 STOPS = {"Stopped": "Stopped", "MaxRuntimeExceeded": "MaxRuntimeExceeded", "MaxWaitTimeExceeded": "MaxWaitTimeExceeded"}
 MESSAGES = {
@@ -49,62 +49,6 @@ def first_fields(_: Mapping[str, Any]) -> dict[str, Any]:
     """What a job has before it does anything."""
     fields: dict[str, Any] = {"TrainingJobStatus": "InProgress", "SecondaryStatus": "Starting"}
     return fields | {"SecondaryStatusTransitions": transitions({}, "Starting", MESSAGES["Starting"])}
-
-
-def check(_: ControlPlane, request: Mapping[str, Any], __: str) -> None:
-    """Refuse what no job can be, and what is not simulated."""
-    for name in ("AlgorithmSpecification", "ResourceConfig", "StoppingCondition"):
-        if name not in request:
-            raise invalid(f"{name} is required")
-    if not request["AlgorithmSpecification"].get("TrainingImage"):
-        raise not_simulated("a training job without TrainingImage")
-    resources = request["ResourceConfig"]
-    if "InstanceGroups" in resources:
-        raise not_simulated("ResourceConfig.InstanceGroups")
-    if resources.get("InstanceCount", 0) < 1 or "InstanceType" not in resources:
-        raise invalid("ResourceConfig needs InstanceType and an InstanceCount of at least 1")
-    _check_times(request)
-    names = [channel["ChannelName"] for channel in request.get("InputDataConfig", [])]
-    if len(set(names)) < len(names):
-        raise invalid("Channel names must be unique")
-    for channel in request.get("InputDataConfig", []):
-        _check_channel(channel, request["AlgorithmSpecification"]["TrainingInputMode"])
-    if "CheckpointConfig" in request:
-        _checkpoint_folder(request["CheckpointConfig"])
-
-
-def _check_times(request: Mapping[str, Any]) -> None:
-    condition = request["StoppingCondition"]
-    wait, run = condition.get("MaxWaitTimeInSeconds"), condition.get("MaxRuntimeInSeconds", 86_400)
-    is_spot = request.get("EnableManagedSpotTraining", False)
-    if is_spot and (wait is None or wait < run):
-        raise invalid("Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to "
-                      "MaxRuntimeInSeconds")  # fmt: skip
-    if not is_spot and wait is not None:
-        raise invalid("Invalid MaxWaitTimeInSeconds. It must not be present when EnableManagedSpotTraining is false")
-    if is_spot and request["ResourceConfig"].get("KeepAlivePeriodInSeconds"):
-        raise invalid("KeepAlivePeriodInSeconds is not supported with EnableManagedSpotTraining")
-
-
-def _check_channel(channel: Mapping[str, Any], mode: str) -> None:
-    source = channel["DataSource"].get("S3DataSource")
-    if source is None or source["S3DataType"] not in ("S3Prefix", "ManifestFile"):
-        raise not_simulated(f"channel {channel['ChannelName']}: a source other than S3Prefix and ManifestFile")
-    if channel.get("InputMode", mode) == "Pipe":
-        raise not_simulated(f"channel {channel['ChannelName']}: Pipe mode")
-    if channel.get("CompressionType", "None") != "None" or channel.get("RecordWrapperType", "None") != "None":
-        raise invalid(f"channel {channel['ChannelName']}: CompressionType and RecordWrapperType need Pipe mode")
-
-
-def _checkpoint_folder(config: Mapping[str, Any]) -> str:
-    """The checkpoint folder's path below /opt/ml."""
-    path = Path(config.get("LocalPath", f"{ML}/checkpoints"))
-    if not path.is_relative_to(ML) or ".." in path.parts or path == Path(ML):
-        raise not_simulated(f"CheckpointConfig.LocalPath outside {ML}")
-    below = path.relative_to(ML)
-    if below.parts[0] in RESERVED:
-        raise invalid(f"CheckpointConfig.LocalPath must not be a reserved path, got {path}")
-    return below.as_posix()
 
 
 class TrainingJob:
@@ -240,7 +184,7 @@ class TrainingJob:
         config = self._request.get("CheckpointConfig")
         if config is None:
             return []
-        folder = _checkpoint_folder(config)
+        folder = checkpoint_folder(config)
         return [Mirror(self._s3, base / folder, config["S3Uri"], self._kms_key) for base in bases]
 
     def _restore(self, mirror: Mirror) -> None:
@@ -307,37 +251,3 @@ def _merged(folders: list[Path], target: Path) -> bool:
         if folder.is_dir():
             shutil.copytree(folder, target, symlinks=True, dirs_exist_ok=True)
     return any(path.is_file() for path in target.rglob("*"))
-
-
-def lay_out(base: Path, request: Mapping[str, Any], hosts: tuple[str, ...], index: int) -> None:
-    """The folders of one host and the files that SageMaker writes into input/config."""
-    channels = request.get("InputDataConfig", [])
-    instance = request["ResourceConfig"]["InstanceType"]
-    group = {"instance_group_name": "homogeneousCluster", "instance_type": instance, "hosts": list(hosts)}
-    mode = request["AlgorithmSpecification"]["TrainingInputMode"]
-    files = {
-        "hyperparameters": request.get("HyperParameters", {}),
-        "inputdataconfig": {
-            channel["ChannelName"]: {
-                **({"ContentType": channel["ContentType"]} if "ContentType" in channel else {}),
-                "TrainingInputMode": channel.get("InputMode", mode),
-                "S3DistributionType": channel["DataSource"]["S3DataSource"].get(
-                    "S3DataDistributionType", "FullyReplicated"
-                ),
-                "RecordWrapperType": channel.get("RecordWrapperType", "None"),
-            }
-            for channel in channels
-        },
-        "resourceconfig": {
-            "current_host": hosts[index],
-            "current_instance_type": instance,
-            "current_group_name": "homogeneousCluster",
-            "hosts": list(hosts),
-            "instance_groups": [group],
-            "network_interface_name": "eth0",
-        },
-    }
-    for folder in ("input/config", "model", "output/data", *(f"input/data/{each['ChannelName']}" for each in channels)):
-        (base / folder).mkdir(parents=True, exist_ok=True)
-    for name, value in files.items():
-        (base / "input" / "config" / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from scripts.simulate import shapes, training
-from scripts.simulate.control import KINDS, TERMINAL, ControlPlane, Life, Resource
+from scripts.simulate import shapes, training_request
+from scripts.simulate.control import ControlPlane, Life
 from scripts.simulate.faults import ApiError, JobError, invalid, not_simulated
+from scripts.simulate.kinds import KINDS, TERMINAL, Resource
 
 COPIED = (
     "AlgorithmSpecification", "RoleArn", "InputDataConfig", "OutputDataConfig", "VpcConfig", "ResourceConfig",
@@ -57,11 +58,11 @@ def check(plane: ControlPlane, request: Mapping[str, Any], region: str) -> None:
     twice = set(first) & set(definition.get("StaticHyperParameters", {}))
     if twice:
         raise invalid(f"Hyperparameters are static and in a range: {', '.join(sorted(twice))}")
-    shapes.check("CreateTrainingJob", training_request(request, "a", first))
-    training.check(plane, training_request(request, "a", first), region)
+    shapes.check("CreateTrainingJob", job_request(request, "a", first))
+    training_request.check(plane, job_request(request, "a", first), region)
 
 
-def training_request(request: Mapping[str, Any], name: str, drawn: Mapping[str, str]) -> dict[str, Any]:
+def job_request(request: Mapping[str, Any], name: str, drawn: Mapping[str, str]) -> dict[str, Any]:
     """The request of one training job."""
     definition = request["TrainingJobDefinition"]
     copied = {key: definition[key] for key in COPIED if key in definition}
@@ -143,7 +144,7 @@ def _train(plane: ControlPlane, tuning: Resource, ends: float, number: int, draw
     if tuning.stop.is_set() or plane.world.closing.is_set() or time.monotonic() >= ends:
         return
     suffix = f"-{number:03d}-{random.Random(f'{tuning.name}{number}').getrandbits(32):08x}"  # noqa: S311 - a name
-    request = training_request(tuning.request, tuning.name[: 63 - len(suffix)] + suffix, drawn)
+    request = job_request(tuning.request, tuning.name[: 63 - len(suffix)] + suffix, drawn)
     objective = tuning.request["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
     try:
         shapes.check("CreateTrainingJob", request)

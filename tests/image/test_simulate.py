@@ -2,8 +2,8 @@
 
 import pytest
 
+from scripts.simulate.containers import DockerRunner
 from scripts.simulate.limits import Limits
-from scripts.simulate.runners import DockerRunner
 from tests import simulated_life as life
 from tests.image.containers import docker
 from tests.simulated import simulation
