@@ -272,10 +272,10 @@ def test_a_serverless_endpoint_takes_4_mib_and_so_many_requests_at_once(aws):
     assert len(aws.invoke("serverless", b"a" * (4 * MIB - 1))["Body"].read()) == 4 * MIB - 1
     assert failure(aws.invoke, "serverless", b"a" * (4 * MIB + 1))["ResponseMetadata"]["HTTPStatusCode"] == 413
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(aws.invoke, "serverless", b"sleep 0.8")
+        first = pool.submit(aws.invoke, "serverless", b"sleep 0.6")
         time.sleep(0.3)
         response = failure(aws.invoke, "serverless", b"second")
-        assert first.result()["Body"].read() == b"SLEEP 0.8"
+        assert first.result()["Body"].read() == b"SLEEP 0.6"
     assert response["Error"]["Code"] == "ThrottlingException"
 
 

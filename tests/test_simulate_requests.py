@@ -189,6 +189,13 @@ def test_what_is_not_simulated_here_is_motos(aws):
     assert aws.client("iam").list_roles()["Roles"] == []
 
 
+def test_what_neither_knows_is_refused(aws):
+    with pytest.raises(ClientError, match="ListLabelingJobs is not simulated offline") as error:
+        aws.sagemaker.list_labeling_jobs()
+
+    assert code_of(error) == "UnknownOperationException"
+
+
 @pytest.mark.parametrize(
     ("container", "message"),
     [

@@ -176,3 +176,16 @@ def test_several_hosts_have_a_network_of_their_own(calls, tmp_path):
 def test_an_image_that_is_not_here_is_told(calls, tmp_path):
     with pytest.raises(JobError, match="Cannot find the image registry/thing@sha256:2: name one of this machine"):
         DockerRunner().start(orders(tmp_path, ("algo-1",)))
+
+
+def test_the_second_of_the_interruption_is_an_option(tmp_path):
+    with simulation(tmp_path, interrupt_after_s=0) as aws:
+        aws.bucket("jobs")
+        condition = {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 60}
+        aws.sagemaker.create_training_job(
+            **training_request("spot", "report", EnableManagedSpotTraining=True, StoppingCondition=condition)
+        )
+        job = aws.wait("training_job", "TrainingJobStatus", TrainingJobName="spot")
+
+    assert job["TrainingJobStatus"] == "Completed"
+    assert [each["Status"] for each in job["SecondaryStatusTransitions"]].count("Interrupted") == 1

@@ -44,7 +44,7 @@ def runner():
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory, runner):
-    with simulation(tmp_path_factory.mktemp("simulation"), interrupt_after_s=0.7, runner=runner) as started:
+    with simulation(tmp_path_factory.mktemp("simulation"), runner=runner) as started:
         started.bucket("jobs")
         started.bucket("input", a__one=b"1", a__deep__two=b"2", ab__three=b"3", **{"a/": b""})
         started.put("input", "manifest", json.dumps([{"prefix": "s3://input/a/"}, "deep/two", "one"]).encode())
@@ -54,6 +54,21 @@ def aws(tmp_path_factory, runner):
 def train(aws, name, behaviour, **changes):
     aws.sagemaker.create_training_job(**training_request(name, behaviour, **changes))
     return aws.wait("training_job", "TrainingJobStatus", TrainingJobName=name)
+
+
+def interrupt(aws, name, is_time, **changes):
+    """Run a spot job and take its first instance away."""
+    aws.sagemaker.create_training_job(**training_request(name, "count", **changes, **SPOT))
+    aws.wait("training_job", "SecondaryStatus", until=["Training"], TrainingJobName=name)
+    deadline = time.monotonic() + 20
+    while not is_time():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    aws.simulation.world.interrupt_after_s = 0
+    try:
+        return aws.wait("training_job", "TrainingJobStatus", TrainingJobName=name)
+    finally:
+        aws.simulation.world.interrupt_after_s = None
 
 
 def statuses(job):
@@ -180,9 +195,9 @@ def test_a_stopped_job_has_two_minutes_to_save_its_model(aws):
 
 def test_who_does_not_hear_sigterm_is_killed(aws):
     began = time.monotonic()
-    job = train(aws, "deaf", "stubborn", StoppingCondition={"MaxRuntimeInSeconds": 1})
+    job = train(aws, "deaf", "stubborn", StoppingCondition={"MaxRuntimeInSeconds": 2})
 
-    assert time.monotonic() - began >= 2  # the second of the job, and the grace
+    assert time.monotonic() - began >= 3  # the seconds of the job, and the grace
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
     assert aws.files(job["ModelArtifacts"]["S3ModelArtifacts"]) == {"begun": b""}
     [lines] = aws.log(GROUP, "deaf/").values()
@@ -190,8 +205,8 @@ def test_who_does_not_hear_sigterm_is_killed(aws):
 
 
 def test_an_interrupted_spot_job_goes_on_from_the_checkpoints_in_s3(aws):
-    job = train(aws, "spot", "count", CheckpointConfig={"S3Uri": "s3://jobs/checkpoints/spot"},
-                AlgorithmSpecification=METRICS, **SPOT)  # fmt: skip
+    job = interrupt(aws, "spot", lambda: aws.keys("jobs", "checkpoints/spot/"), AlgorithmSpecification=METRICS,
+                    CheckpointConfig={"S3Uri": "s3://jobs/checkpoints/spot"})  # fmt: skip
 
     assert job["TrainingJobStatus"] == "Completed"
     assert statuses(job) == ["Starting", "Downloading", "Training", "Interrupted", "Starting", "Downloading",
@@ -200,34 +215,41 @@ def test_an_interrupted_spot_job_goes_on_from_the_checkpoints_in_s3(aws):
     starts = [int(line.removeprefix("from=")) for line in lines if line.startswith("from=")]
     numbers = [int(line.split(";")[0].removeprefix("number=")) for line in lines if line.startswith("number=")]
     assert starts[0] == 0
-    assert 0 < starts[1] <= 12
+    assert 0 < starts[1] <= 20
     # Nothing is done twice but what the upload before the kill did not reach, and nothing is left out.
     assert all(after <= before + 1 for before, after in pairwise(numbers))
-    assert numbers[-1] == 12
-    assert aws.files(job["ModelArtifacts"]["S3ModelArtifacts"]) == {"number": b"12"}
-    assert aws.get("s3://jobs/checkpoints/spot/deep/number") == b"12"
+    assert numbers[-1] == 20
+    assert aws.files(job["ModelArtifacts"]["S3ModelArtifacts"]) == {"number": b"20"}
+    assert aws.get("s3://jobs/checkpoints/spot/deep/number") == b"20"
     [metric] = job["FinalMetricDataList"]
-    assert (metric["MetricName"], metric["Value"]) == ("score", pytest.approx(1.2))
+    assert (metric["MetricName"], metric["Value"]) == ("score", pytest.approx(2))
     assert 1 <= job["BillableTimeInSeconds"] <= job["TrainingTimeInSeconds"]
 
 
-def test_a_job_on_demand_is_not_interrupted_and_without_checkpoints_nothing_is_kept(aws):
-    job = train(aws, "demand", "count", CheckpointConfig={"S3Uri": "s3://jobs/checkpoints/demand"})
+def test_a_job_on_demand_is_not_interrupted(aws, monkeypatch):
+    monkeypatch.setattr(aws.simulation.world, "interrupt_after_s", 0)
+    job = train(aws, "demand", "report", CheckpointConfig={"S3Uri": "s3://jobs/checkpoints/demand"})
+
     assert "Interrupted" not in statuses(job)
 
-    spot = train(aws, "forgetful", "count", **SPOT)
+
+def test_without_checkpoints_nothing_outlives_an_interruption(aws):
+    def has_begun():
+        return aws.log(GROUP, "forgetful/") and sum(map(len, aws.log(GROUP, "forgetful/").values()))
+
+    spot = interrupt(aws, "forgetful", has_begun)
     starts = [line for lines in aws.log(GROUP, "forgetful/").values() for line in lines if "from=" in line]
     assert "Interrupted" in statuses(spot)
     assert starts == ["from=0", "from=0"]
 
 
 def test_a_job_starts_with_the_checkpoints_that_are_there(aws):
-    aws.put("jobs", "checkpoints/old/deep/number", b"11")
+    aws.put("jobs", "checkpoints/old/deep/number", b"19")
 
     train(aws, "second", "count", CheckpointConfig={"S3Uri": "s3://jobs/checkpoints/old"})
 
     [lines] = aws.log(GROUP, "second/").values()
-    assert lines[:2] == ["from=11", "number=12; score=1.2;"]
+    assert lines[:2] == ["from=19", "number=20; score=2.0;"]
 
 
 def test_a_fault_of_the_platform_is_retried_as_often_as_asked(aws, runner):

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from moto.core.utils import camelcase_to_underscores
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.sagemaker.responses import SageMakerResponse
 from werkzeug.serving import make_server
 
 from scripts.simulate import batch, processing, training, tuning
@@ -85,6 +87,8 @@ class Front:
         if not isinstance(request, dict):
             raise ApiError("SerializationException", "The request is not a JSON object")
         if not self.plane.knows(operation, request):
+            if not hasattr(SageMakerResponse, camelcase_to_underscores(operation)):
+                raise ApiError("UnknownOperationException", f"{operation} is not simulated offline: run it on AWS")
             environ["wsgi.input"] = _Replayed(body)
             return self._elsewhere(environ, start)
         answer = json.dumps(self.plane.handle(operation, request, region)).encode()
