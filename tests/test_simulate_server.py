@@ -183,7 +183,7 @@ def test_the_second_of_the_interruption_is_an_option(tmp_path):
         aws.bucket("jobs")
         condition = {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 60}
         aws.sagemaker.create_training_job(
-            **training_request("spot", "report", EnableManagedSpotTraining=True, StoppingCondition=condition)
+            **training_request("spot", "count", EnableManagedSpotTraining=True, StoppingCondition=condition)
         )
         job = aws.wait("training_job", "TrainingJobStatus", TrainingJobName="spot")
 
