@@ -18,7 +18,7 @@ LAYERS = [
     {"datasets", "layouts", "cache", "bundle"},
     {"transforms", "augmentation", "networks", "pretrained", "optimizers", "tasks", "checkpoints", "distributed"},
     {"images", "containers", "pictures", "archives", "splitting", "tables"},
-    {"config", "errors", "files", "progress"},
+    {"config", "errors", "files", "log_metrics", "progress"},
 ]
 OUTER = {"entrypoints"}
 SAGEMAKER = {"boto3", "botocore", "mms", "sagemaker_inference", "sagemaker_training"}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sagemaker_monai.datasets import Record
-from sagemaker_monai.entrypoints.job import SCORING_WHEN_STOPPED_S, _time_limit, score_files
+from sagemaker_monai.entrypoints.job import SCORING_WHEN_STOPPED_S, _time_limit
+from sagemaker_monai.entrypoints.scoring import score_files
 from sagemaker_monai.entrypoints.stopping import stop_on_signal
 from sagemaker_monai.errors import TrainingStopped
 
@@ -68,8 +69,8 @@ def test_scoring_has_a_minute_once_the_job_is_asked_to_stop(monkeypatch):
     assert is_over()
 
 
-def test_scoring_that_is_cut_off_says_that_the_artifact_is_complete():
+def test_scoring_asks_before_every_file_whether_it_shall_stop():
     records = [Record(None, "x.png", 0, "g", {})]
 
-    with pytest.raises(TrainingStopped, match=r"scoring the test split was cut off.*the artifact is complete"):
-        score_files(np, records, what="scoring the test split", is_out_of_time=lambda: True)
+    with pytest.raises(TrainingStopped, match=r"^scoring the test split was cut off, as the job was asked to stop$"):
+        score_files(np, records, what="scoring the test split", is_stopping=lambda: True)

@@ -15,7 +15,7 @@ from PIL import Image
 from sagemaker_monai import steps
 from sagemaker_monai.bundle import read_bundle
 from sagemaker_monai.config import TrainConfig
-from sagemaker_monai.entrypoints import documents, train
+from sagemaker_monai.entrypoints import documents, job, train
 from sagemaker_monai.entrypoints.train import PLACES, help_text, main
 from sagemaker_monai.images import Sample
 from sagemaker_monai.predictor import Predictor
@@ -421,13 +421,13 @@ def test_a_job_that_is_stopped_ends_well_with_its_best_epoch(trained, tmp_path, 
     base, _ = trained
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     monkeypatch.setenv("SM_CHANNEL_TRAINING", str(base / "input" / "data" / "training"))
-    real = documents.metrics_line
+    real = job.epoch_line
 
     def stop_the_job(*arguments):
         os.kill(os.getpid(), number)
         return real(*arguments)
 
-    monkeypatch.setattr(documents, "metrics_line", stop_the_job)
+    monkeypatch.setattr(job, "epoch_line", stop_the_job)
     before = signal.getsignal(number)
 
     assert main([*QUICK, "--epochs=500"]) == 0
@@ -518,17 +518,6 @@ def test_the_toolkit_hears_of_success_by_a_plain_return(toolkit, tmp_path, monke
     train.run_in_toolkit()
 
     assert read_bundle(tmp_path / "model").labels == CLASSES
-
-
-def test_class_names_become_metric_names_that_stay_different():
-    names = documents.metric_names(["a b", "a_b", "é", "ok-1"])
-
-    assert list(names.values()) == [
-        "validation_sensitivity_a_b",
-        "validation_sensitivity_a_b_1",
-        "validation_sensitivity__",
-        "validation_sensitivity_ok-1",
-    ]
 
 
 def test_predictions_in_the_table_are_safe_for_spreadsheets():

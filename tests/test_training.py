@@ -185,11 +185,15 @@ def test_a_row_of_the_history_names_every_metric():
         "validation_accuracy",
         "validation_balanced_accuracy",
         "validation_auc",
+        "learning_rate",
+        "seconds",
+        "best_epoch_loss",
+        "best_epoch_accuracy",
+        "best_epoch_balanced_accuracy",
+        "best_epoch_auc",
         "validation_sensitivity_red",
         "validation_sensitivity_green",
         "validation_sensitivity_blue",
-        "learning_rate",
-        "seconds",
     ]
 
 
@@ -204,7 +208,7 @@ def with_scores(monkeypatch, values, losses=None):
             "accuracy": 0.5,
             "balanced_accuracy": values[epoch],
             "auc": 0.5,
-            "sensitivity": {},
+            "sensitivity": dict.fromkeys(LABELS, 0.5),
         }
 
     monkeypatch.setattr(steps, "score", score)
@@ -235,6 +239,17 @@ def test_of_equal_epochs_the_one_with_the_smaller_loss_ships(monkeypatch):
     with_scores(monkeypatch, [0.5, 0.8, 0.8, 0.8], losses=[0.1, 0.5, 0.3, 0.4])
 
     assert run(epochs=4).best_epoch == 3
+
+
+@small
+def test_every_row_has_the_scores_of_the_epoch_that_would_ship_after_it(monkeypatch):
+    with_scores(monkeypatch, [0.5, 0.8, 0.6, 0.9], losses=[0.1, 0.4, 0.2, 0.3])
+
+    rows = run(epochs=4).history
+
+    assert [row["best_epoch_balanced_accuracy"] for row in rows] == [0.5, 0.8, 0.8, 0.9]
+    assert [row["best_epoch_loss"] for row in rows] == [0.1, 0.4, 0.4, 0.3]
+    assert [row["validation_loss"] for row in rows] == [0.1, 0.4, 0.2, 0.3]
 
 
 @small

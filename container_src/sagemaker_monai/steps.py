@@ -18,6 +18,7 @@ from sagemaker_monai.datasets import SPLITS
 from sagemaker_monai.distributed import Processes, share_batch
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.loading import LoadedDataset
+from sagemaker_monai.log_metrics import SCORES, Row, validation_values
 from sagemaker_monai.optimizers import MovingAverage, build_optimizer, learning_rate_factor
 from sagemaker_monai.progress import track
 from sagemaker_monai.tasks.classification import class_probabilities
@@ -25,12 +26,10 @@ from sagemaker_monai.tasks.losses import Loss, build_loss, epoch_order
 from sagemaker_monai.tasks.metrics import score
 from sagemaker_monai.transforms import Preprocessing
 
-BETTER_IF = {"balanced_accuracy": 1, "accuracy": 1, "auc": 1, "loss": -1}  # best_metric: sign of an improvement
+BETTER_IF = {name: 1 if goal == "Maximize" else -1 for name, goal in SCORES.items()}  # sign of an improvement
 EVALUATION_BATCH = 64
 RESIDENT_SHARE = 0.25  # of free GPU memory that decoded images may take; otherwise they are sent batch by batch
 STEPS_BETWEEN_CHECKS = 20  # of the loss; reading it makes a GPU wait
-
-Row = dict[str, float]
 
 
 def split_into_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
@@ -202,9 +201,7 @@ class Run:
             )
         scores = score(class_probabilities(logits).numpy(), self._targets["validation"].numpy(), self._labels)
         value = scores[self._config.best_metric]
-        row = {f"validation_{name}": _number(scores[name]) for name in ("loss", "accuracy", "balanced_accuracy", "auc")}
-        row |= {f"validation_sensitivity_{label}": _number(rate) for label, rate in scores["sensitivity"].items()}
-        return row, BETTER_IF[self._config.best_metric] * value
+        return validation_values(scores), BETTER_IF[self._config.best_metric] * value
 
 
 def _image_reader(pixels: np.ndarray, device: torch.device) -> Callable[[np.ndarray], torch.Tensor]:
@@ -213,7 +210,3 @@ def _image_reader(pixels: np.ndarray, device: torch.device) -> Callable[[np.ndar
         resident = torch.from_numpy(np.array(pixels)).to(device)
         return lambda rows: resident[torch.from_numpy(rows).to(device)]
     return lambda rows: torch.from_numpy(pixels[rows]).to(device)
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value

@@ -27,9 +27,10 @@ from sagemaker_monai.distributed import ALONE, Processes
 from sagemaker_monai.errors import ConfigError, TrainingStopped
 from sagemaker_monai.files import sha256_of
 from sagemaker_monai.loading import LoadedDataset
+from sagemaker_monai.log_metrics import Row, epoch_row
 from sagemaker_monai.networks import NETWORKS, build_network, network_def
 from sagemaker_monai.pretrained import PretrainedReport, load_pretrained
-from sagemaker_monai.steps import Row, Run
+from sagemaker_monai.steps import Run
 from sagemaker_monai.transforms import build_preprocessing
 
 logger = logging.getLogger(__name__)
@@ -142,15 +143,16 @@ def fit(
                 if run.step or found.epochs:
                     save()
                 break
-            row, metric = run.validate()
-            value = (metric, -row["validation_loss"])  # of equal epochs, the one with the smaller loss
-            seconds = time.perf_counter() - began
-            row = {"epoch": epoch, "train_loss": train_loss, **row}
-            row |= {"learning_rate": run.learning_rate, "seconds": seconds}
-            found.history.append(row)
+            values, metric = run.validate()
+            value = (metric, -values["validation_loss"])  # of equal epochs, the one with the smaller loss
+            values |= {"epoch": epoch, "train_loss": train_loss, "learning_rate": run.learning_rate}
+            values["seconds"] = time.perf_counter() - began
             if value > found.best_value:
                 found.best_epoch, found.best_value = epoch, value
                 found.best = _copy(run.scored)
+            best = values if found.best_epoch == epoch else found.history[found.best_epoch - 1]
+            row = epoch_row(values, best, data.dataset.labels)
+            found.history.append(row)
             found.epochs = epoch
             if config.early_stop_patience and epoch - found.best_epoch >= config.early_stop_patience:
                 found.stopped = f"no better {config.best_metric} for {config.early_stop_patience} epochs"

@@ -1,9 +1,8 @@
-"""What training writes for people: lines of the log, tables, TensorBoard files, and the model card."""
+"""What training writes for people: tables, TensorBoard files, and the model card."""
 
 import csv
 import io
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,37 +10,15 @@ from typing import Any
 import numpy as np
 
 from sagemaker_monai.datasets import SPLITS, Dataset, Record
+from sagemaker_monai.log_metrics import WHOLE_NUMBERS, logged_names
 from sagemaker_monai.tasks.classification import spreadsheet_safe
 
 Row = Mapping[str, float]
-SENSITIVITY = "validation_sensitivity_"
-WHOLE_NUMBERS = ("epoch",)
-
-
-def metric_names(labels: Sequence[str]) -> dict[str, str]:
-    """From the name of each class's sensitivity to a name that a regular expression of SageMaker can find.
-
-    Letters, digits, dash and underscore stay; of names that become equal the later ones get their index behind.
-    """
-    names: dict[str, str] = {}
-    for index, label in enumerate(labels):
-        name = SENSITIVITY + re.sub(r"[^A-Za-z0-9_-]", "_", label)
-        names[SENSITIVITY + label] = f"{name}_{index}" if name in names.values() else name
-    return names
-
-
-def metrics_line(row: Row, labels: Sequence[str]) -> str:
-    """One epoch as `name=value; name=value;`, names and their order the same in every epoch."""
-    names = metric_names(labels)
-    return " ".join(
-        f"{names.get(name, name)}={int(value) if name in WHOLE_NUMBERS else format(value, '.6g')};"
-        for name, value in row.items()
-    )
 
 
 def history_csv(history: Sequence[Row], labels: Sequence[str]) -> str:
     """One line an epoch."""
-    names = metric_names(labels)
+    names = logged_names(labels)
     return _csv(
         [names.get(name, name) for name in history[0]],
         ([int(value) if name in WHOLE_NUMBERS else value for name, value in row.items()] for row in history),
@@ -85,7 +62,7 @@ def tensorboard_writer(folder: Path, labels: Sequence[str]) -> tuple[Callable[[R
     except ImportError:
         return None
     writer = SummaryWriter(str(folder))
-    names = metric_names(labels)
+    names = logged_names(labels)
 
     def write(row: Row) -> None:
         for name, value in row.items():

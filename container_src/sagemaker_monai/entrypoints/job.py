@@ -18,27 +18,23 @@ from sagemaker_monai import __version__
 from sagemaker_monai.augmentation import AUGMENTATIONS
 from sagemaker_monai.bundle import add_document, write_bundle
 from sagemaker_monai.config import TrainConfig
-from sagemaker_monai.datasets import SPLITS, Dataset, Record, read_dataset
+from sagemaker_monai.datasets import SPLITS, Dataset, read_dataset
 from sagemaker_monai.distributed import ALONE, Processes
 from sagemaker_monai.entrypoints import documents
+from sagemaker_monai.entrypoints.scoring import measure, score_files, write_scores
 from sagemaker_monai.errors import TrainingStopped
 from sagemaker_monai.files import write_text
-from sagemaker_monai.images import PICTURE_FORMATS, Sample
 from sagemaker_monai.loading import LoadedDataset, input_channels, load_dataset
+from sagemaker_monai.log_metrics import Row, epoch_line
 from sagemaker_monai.networks import network_def
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.pretrained import find_weights
-from sagemaker_monai.progress import track
-from sagemaker_monai.steps import Row
-from sagemaker_monai.tasks.classification import class_probabilities
-from sagemaker_monai.tasks.metrics import report
 from sagemaker_monai.training import FitResult, choose_precision, fit, job_key
 from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
 
 logger = logging.getLogger(__name__)
 
 PRETRAINED = "pretrained"
-SCORING_BATCH = 64  # images decoded at once
 SCORING_WHEN_STOPPED_S = 60.0  # SageMaker kills 120 s after SIGTERM, and the artifact must be written before this
 UNEQUAL_DATA = (
     "the hosts do not have the same data set: set S3DataDistributionType to FullyReplicated in every channel, as every "
@@ -134,7 +130,7 @@ def run_job(
     try:
         _report(config, data, result, provenance, device, model_dir, output_data_dir, _time_limit(is_stopping))
     except TrainingStopped as error:  # the artifact is complete, and it is what the job is for
-        logger.warning("%s", error)
+        logger.warning("%s: the artifact is complete but has no metrics; start the job again to score it", error)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -178,7 +174,7 @@ def _fit(
                 tensorboard[0](row)
 
     def on_epoch(row: Row) -> None:
-        print(documents.metrics_line(row, labels), flush=True)
+        print(epoch_line(row, labels), flush=True)
         keep([row])
 
     try:
@@ -213,13 +209,10 @@ def _report(
     split = "test" if data.dataset.test else "validation"
     records = data.dataset.split(split)
     predictor = Predictor.read(model_dir, device.type)
-    probabilities = score_files(predictor, records, what=f"scoring the {split} split", is_out_of_time=is_out_of_time)
-    targets = np.array([record.label for record in records])
+    probabilities = score_files(predictor, records, what=f"scoring the {split} split", is_stopping=is_out_of_time)
+    note = FIRST_EPOCH_NOTE * (result.best_epoch == 0) + VALIDATION_NOTE * (split == "validation")
     metrics = {
-        "model_version": predictor.model_version,
-        "split": split,
-        "note": FIRST_EPOCH_NOTE * (result.best_epoch == 0) + VALIDATION_NOTE * (split == "validation"),
-        **report(probabilities, targets, [record.group for record in records], data.dataset.labels, seed=config.seed),
+        **measure(predictor, records, probabilities, split=split, note=note, seed=config.seed),
         "best_epoch": result.best_epoch,
         "unreadable_images": {name: list(names) for name, names in data.unreadable.items()},
         "dataset_fingerprint": data.dataset.fingerprint,
@@ -227,42 +220,7 @@ def _report(
     add_document(model_dir, "metrics.json", documents.as_json(metrics))
     card = documents.model_card(data.dataset, metrics, config.model_dump(), provenance)
     add_document(model_dir, "README.md", card)
-    write_text(output_data_dir / "metrics.json", documents.as_json(metrics))
-    write_text(
-        output_data_dir / f"{split}_predictions.csv",
-        documents.predictions_csv(records, probabilities, data.dataset.labels),
-    )
-    print(
-        " ".join(
-            f"{split}_{name}={float('nan') if metrics[name] is None else metrics[name]:.6g};"
-            for name in ("loss", "accuracy", "balanced_accuracy", "auc")
-        ),
-        flush=True,
-    )
-
-
-def score_files(
-    predictor: Predictor, records: Sequence[Record], *, what: str, is_out_of_time: Callable[[], bool]
-) -> np.ndarray:
-    """Answer image files as a server does.
-
-    Returns:
-        float64 (N, K).
-
-    Raises:
-        TrainingStopped: out of time.
-    """
-    parts = []
-    starts = range(0, len(records), SCORING_BATCH)
-    for start in track(starts, total=len(starts), what=what):
-        if is_out_of_time():
-            raise TrainingStopped(
-                f"{what} was cut off, as the job was asked to stop: the artifact is complete but has no metrics; start "
-                "the job again to score it"
-            )
-        samples = [Sample(record.image, PICTURE_FORMATS) for record in records[start : start + SCORING_BATCH]]
-        parts.append(class_probabilities(predictor.logits(predictor.load(samples))).numpy())
-    return np.concatenate(parts)
+    write_scores(output_data_dir, metrics, records, probabilities)
 
 
 def _summary(dataset: Dataset) -> str:

@@ -1,0 +1,109 @@
+"""How good an artifact is on a data set: what `train` does with its own artifact at the end, and `evaluate` with any.
+
+The image files are scored as a server answers them, read by the artifact's own preprocessing.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sagemaker_monai.datasets import Record
+from sagemaker_monai.entrypoints import documents
+from sagemaker_monai.errors import CallerError, TrainingStopped
+from sagemaker_monai.files import write_text
+from sagemaker_monai.images import PICTURE_FORMATS, Sample
+from sagemaker_monai.log_metrics import scores_line
+from sagemaker_monai.predictor import Predictor
+from sagemaker_monai.progress import track
+from sagemaker_monai.tasks.classification import class_probabilities
+from sagemaker_monai.tasks.metrics import report
+
+SCORING_BATCH = 64  # images decoded at once
+
+
+def score_files(
+    predictor: Predictor,
+    records: Sequence[Record],
+    *,
+    what: str,
+    is_stopping: Callable[[], bool],
+    on_unreadable: Callable[[Record, CallerError], None] | None = None,
+) -> np.ndarray:
+    """Answer image files as a server does.
+
+    Args:
+        predictor: the artifact.
+        records: of the files.
+        what: for progress and errors, e.g. "scoring the test split".
+        is_stopping: asked before every file.
+        on_unreadable: called for each file that cannot be read, which is then left out.
+
+    Returns:
+        float64 (N, K), in the order of the records.
+
+    Raises:
+        TrainingStopped: `is_stopping` said yes.
+        CallerError: a file cannot be read, and there is no `on_unreadable`.
+    """
+    parts: list[np.ndarray] = []
+    waiting: list[torch.Tensor] = []
+
+    def score() -> None:
+        if waiting:
+            parts.append(class_probabilities(predictor.logits(torch.stack(waiting))).numpy())
+            waiting.clear()
+
+    for record in track(records, total=len(records), what=what):
+        if is_stopping():
+            raise TrainingStopped(f"{what} was cut off, as the job was asked to stop")
+        try:
+            waiting.append(predictor.load([Sample(record.image, PICTURE_FORMATS)])[0])
+        except CallerError as error:
+            if on_unreadable is None:
+                raise
+            on_unreadable(record, error)
+        if len(waiting) == SCORING_BATCH:
+            score()
+    score()
+    return np.concatenate(parts) if parts else np.zeros((0, len(predictor.labels)))
+
+
+def measure(
+    predictor: Predictor, records: Sequence[Record], probabilities: np.ndarray, *, split: str, note: str, seed: int
+) -> dict[str, Any]:
+    """What metrics.json has first: the artifact, what was scored, and the scores with their intervals.
+
+    Args:
+        predictor: the artifact.
+        records: what was scored.
+        probabilities: from `score_files`.
+        split: name of what was scored.
+        note: for people; what to think of when they read the scores.
+        seed: of the intervals' resampling.
+    """
+    targets = np.array([record.label for record in records])
+    groups = [record.group for record in records]
+    return {
+        "model_version": predictor.model_version,
+        "split": split,
+        "note": note,
+        **report(probabilities, targets, groups, predictor.labels, seed=seed),
+    }
+
+
+def write_scores(folder: Path, metrics: dict[str, Any], records: Sequence[Record], probabilities: np.ndarray) -> None:
+    """Write metrics.json and the table of predictions, and print the line of scores.
+
+    Args:
+        folder: there already.
+        metrics: from `measure`, with whatever was added.
+        records, probabilities: what was scored.
+    """
+    split = metrics["split"]
+    write_text(folder / "metrics.json", documents.as_json(metrics))
+    table = documents.predictions_csv(records, probabilities, metrics["labels"])
+    write_text(folder / f"{split}_predictions.csv", table)
+    print(scores_line(split, metrics), flush=True)

@@ -1,0 +1,124 @@
+"""What training says of itself in its log, by name: the one table behind its rows, its lines and SageMaker's metrics.
+
+SageMaker reads metrics out of the log with one regular expression each (`metric_definitions`). Training takes the names
+of its rows from here too, so that what is printed and what is looked for cannot part. Nothing heavy is imported: the
+commands that start jobs read this table on machines without torch.
+
+A tuning job takes the last value of its objective, which is that of the last epoch and not of the one that ships. So
+every line also has the scores of the best epoch so far, and those are what to tune (`OBJECTIVES`).
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SCORES = {"loss": "Minimize", "accuracy": "Maximize", "balanced_accuracy": "Maximize", "auc": "Maximize"}
+VALIDATION, BEST, TEST = "validation_", "best_epoch_", "test_"
+SENSITIVITY = f"{VALIDATION}sensitivity_"
+WHOLE_NUMBERS = ("epoch",)
+
+# Name of a metric -> Type of HyperParameterTuningJobObjective. The first is the default.
+OBJECTIVES = {
+    f"{prefix}{score}": SCORES[score]
+    for prefix in (BEST, VALIDATION)
+    for score in ("balanced_accuracy", "accuracy", "auc", "loss")
+}
+
+MAX_DEFINITIONS = 40  # MetricDefinitionList, SageMaker API 2017-07-24
+# What a name is made of does not stand before it: `loss` is not looked for inside `validation_loss`.
+BEFORE = "(?:^|[^A-Za-z0-9_-])"
+# Not nan, which CloudWatch does not take: an epoch without a value has no data point.
+NUMBER = r"([-+]?[0-9]+\.?[0-9]*(?:[eE][-+]?[0-9]+)?)"
+
+Row = dict[str, float]
+
+
+def row_names(labels: Sequence[str]) -> list[str]:
+    """The names in the row of an epoch, in the order of the log.
+
+    Args:
+        labels: class names; each has a sensitivity. They come last.
+    """
+    return [
+        "epoch",
+        "train_loss",
+        *(VALIDATION + score for score in SCORES),
+        "learning_rate",
+        "seconds",
+        *(BEST + score for score in SCORES),
+        *(SENSITIVITY + label for label in labels),
+    ]
+
+
+def epoch_row(values: Mapping[str, float], best: Mapping[str, float], labels: Sequence[str]) -> Row:
+    """The row of an epoch.
+
+    Args:
+        values: everything of `row_names` but the scores of the best epoch.
+        best: the same of the best epoch so far, which may be this one.
+        labels: class names.
+    """
+    known = {**values, **{BEST + score: best[VALIDATION + score] for score in SCORES}}
+    names = row_names(labels)
+    assert len(known) == len(names)
+    return {name: known[name] for name in names}
+
+
+def validation_values(scores: Mapping[str, Any]) -> Row:
+    """The part of a row that `tasks.metrics.score` computes; NaN where a score does not exist."""
+    values = {VALIDATION + score: scores[score] for score in SCORES}
+    values |= {SENSITIVITY + label: rate for label, rate in scores["sensitivity"].items()}
+    return {name: math.nan if value is None else value for name, value in values.items()}
+
+
+def logged_names(labels: Sequence[str]) -> dict[str, str]:
+    """From the name of each class's sensitivity to a name that a regular expression of SageMaker can find.
+
+    Letters, digits, dash and underscore stay; of names that become equal the later ones get their index behind.
+    """
+    names: dict[str, str] = {}
+    for index, label in enumerate(labels):
+        name = SENSITIVITY + re.sub(r"[^A-Za-z0-9_-]", "_", label)
+        names[SENSITIVITY + label] = f"{name}_{index}" if name in names.values() else name
+    return names
+
+
+def epoch_line(row: Mapping[str, float], labels: Sequence[str]) -> str:
+    """One epoch as `name=value; name=value;`, names and their order the same in every epoch."""
+    names = logged_names(labels)
+    return _line({names.get(name, name): value for name, value in row.items()})
+
+
+def scores_line(split: str, metrics: Mapping[str, Any]) -> str:
+    """The scores of the artifact as `test_loss=value; test_accuracy=value; ...`.
+
+    Args:
+        split: what was scored.
+        metrics: with a value or None for each of SCORES.
+    """
+    return _line({f"{split}_{name}": math.nan if metrics[name] is None else metrics[name] for name in SCORES})
+
+
+def _line(values: Mapping[str, float]) -> str:
+    return " ".join(
+        f"{name}={int(value) if name in WHOLE_NUMBERS else format(value, '.6g')};" for name, value in values.items()
+    )
+
+
+def metric_definitions(labels: Sequence[str] = ()) -> list[dict[str, str]]:
+    """What CreateTrainingJob and CreateHyperParameterTuningJob take as MetricDefinitions for the log of `train`.
+
+    Args:
+        labels: class names in the model's order, for each class's sensitivity; without them there are none of those.
+
+    Returns:
+        Every number that an epoch's line has and the scores of the test split, each found once a line, at most the 40
+        that SageMaker takes; the classes that do not fit in are left out. The names are those of the log.
+
+    Source: API reference, MetricDefinition (Name up to 255 characters, Regex up to 500).
+    """
+    printed = logged_names(labels)
+    always = [*row_names(()), *(TEST + score for score in SCORES)]
+    names = [*always, *printed.values()][:MAX_DEFINITIONS]
+    return [{"Name": name, "Regex": f"{BEFORE}{name}={NUMBER};"} for name in names]
