@@ -43,6 +43,34 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def moto_endpoint():
+    """moto as a server of its own process's thread, for all tests."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def cloud(moto_endpoint, monkeypatch):
+    """An empty AWS account, which boto3 finds in the environment."""
+    import boto3
+
+    from tests.cloud import Cloud, environment
+
+    for name, value in environment(moto_endpoint).items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_REGION", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it would remember the credentials of the test before
+    account = Cloud(moto_endpoint)
+    account.reset()
+    return account
+
+
 class Advisories(loopback.Handler):
     """Knows one vulnerability, of Pillow before 12."""
 
