@@ -24,11 +24,32 @@ MODEL ?=
 IMAGE ?=
 OUTPUT ?= ml
 REGION ?=
+# SageMaker. Settings may also stand in config.env; what is given here wins. OPTIONS are passed on to the command:
+# OPTIONS=--help lists them, OPTIONS=--dry-run prints the requests and the cost and changes nothing.
+OPTIONS ?=
+BUCKET ?=
+ROLE ?=
+MODE ?=
+ENDPOINT ?=
+JOB ?=
+INPUT ?=
+RANGES ?=
+KIND ?=
+SOURCE ?=
+BACK_END ?= venv
+
+# Flags that several commands have, those that are given.
+AWS_FLAGS = $(if $(REGION),--region $(REGION)) $(if $(BUCKET),--bucket $(BUCKET)) $(if $(ROLE),--role $(ROLE)) \
+	$(if $(filter file undefined,$(origin REPOSITORY)),,--repository $(REPOSITORY)) \
+	$(if $(filter file undefined,$(origin TAG)),,--image $(TAG)) $(OPTIONS)
+HYPERPARAMETER_WORDS = $(if $(EPOCHS),epochs=$(EPOCHS)) $(if $(IMAGE_SIZE),image_size=$(IMAGE_SIZE)) \
+	$(if $(NETWORK),network=$(NETWORK)) $(HYPERPARAMETERS)
+HYPERPARAMETER_FLAGS = $(if $(strip $(HYPERPARAMETER_WORDS)),--hyperparameters $(HYPERPARAMETER_WORDS))
 
 NEED = $(if $($1),,$(error $1 is needed: make $(MAKECMDGOALS) $1=...))
 
 help:  ## list every target
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/installed  ## make or update .venv from the hashed pins
 
@@ -76,8 +97,7 @@ test-image: .venv/installed  ## test the image with the engine that is there: [T
 
 train-local:  ## train in the image: DATA=folder [OUTPUT=ml] [EPOCHS=] [HYPERPARAMETERS="name=value ..."]
 	$(call NEED,DATA)$(PYTHON) -m scripts.local train --image $(LOCAL_IMAGE) "$(DATA)" --output "$(OUTPUT)" --checkpoints \
-		--hyperparameters $(if $(EPOCHS),epochs=$(EPOCHS)) $(if $(IMAGE_SIZE),image_size=$(IMAGE_SIZE)) \
-		$(if $(NETWORK),network=$(NETWORK)) $(HYPERPARAMETERS)
+		$(HYPERPARAMETER_FLAGS)
 
 serve-local:  ## serve an artifact in the image: MODEL=folder or model.tar.gz [PORT=8080]
 	$(call NEED,MODEL)$(PYTHON) -m scripts.local serve --image $(LOCAL_IMAGE) "$(MODEL)" $(if $(PORT),--port $(PORT))
@@ -97,9 +117,89 @@ scan: .venv/installed  ## look for known vulnerabilities in the image
 sbom:  ## print the image's bill of materials (CycloneDX)
 	@docker run --rm --network none $(LOCAL_IMAGE) cat /opt/sagemaker-monai/sbom.cdx.json
 
+iam: .venv/installed  ## print least-privilege policies: [KIND="training hosting ..."] [OPTIONS="--account=... --trust"]
+	@.venv/bin/python -m scripts.iam $(KIND) $(if $(REGION),--region $(REGION)) $(OPTIONS)
+
+infra: .venv/installed  ## create bucket, repository, roles and build as one stack: [SOURCE=https://github.com/...]
+	@.venv/bin/python -m scripts.infrastructure $(if $(SOURCE),--source $(SOURCE)) $(if $(REGION),--region $(REGION)) $(OPTIONS)
+
+prepare-s3: .venv/installed  ## upload a data set: DATA=folder
+	@$(call NEED,DATA).venv/bin/python -m scripts.prepare_s3 "$(DATA)" $(AWS_FLAGS)
+
+train: .venv/installed  ## train on SageMaker, follow the job: [DATA=s3://...] [EPOCHS=] [HYPERPARAMETERS="name=value ..."]
+	@.venv/bin/python -m scripts.launch_training $(if $(DATA),--data "$(DATA)") $(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
+
+tune: .venv/installed  ## search hyperparameters: RANGES="learning_rate=1e-4:1e-2:log ..." [DATA=s3://...]
+	@$(call NEED,RANGES).venv/bin/python -m scripts.tune --ranges $(RANGES) $(if $(DATA),--data "$(DATA)") \
+		$(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
+
+process: .venv/installed  ## prepare or evaluate as a processing job: KIND=evaluate|prepare [MODEL=] [DATA=s3://...]
+	@$(call NEED,KIND).venv/bin/python -m scripts.process $(KIND) $(if $(MODEL),--model "$(MODEL)") \
+		$(if $(DATA),--data "$(DATA)") $(AWS_FLAGS)
+
+deploy: .venv/installed  ## host a model: [MODE=realtime|serverless|async|batch|multi-model] [MODEL=job or s3://...]
+	@.venv/bin/python -m scripts.deploy $(if $(MODE),--mode $(MODE)) $(if $(MODEL),--model "$(MODEL)") \
+		$(if $(ENDPOINT),--endpoint $(ENDPOINT)) $(AWS_FLAGS)
+
+predict: .venv/installed  ## ask an endpoint: IMAGE=file, folder or s3://... [ENDPOINT=]
+	@$(call NEED,IMAGE).venv/bin/python -m scripts.predict "$(IMAGE)" $(if $(ENDPOINT),--endpoint $(ENDPOINT)) $(AWS_FLAGS)
+
+transform: .venv/installed  ## batch transform: INPUT=s3://... or manifest [MODEL=]
+	@$(call NEED,INPUT).venv/bin/python -m scripts.transform --input "$(INPUT)" $(if $(MODEL),--model "$(MODEL)") $(AWS_FLAGS)
+
+register: .venv/installed  ## put a model into the model registry: [MODEL=job or s3://...]
+	@.venv/bin/python -m scripts.register $(if $(MODEL),--model "$(MODEL)") $(AWS_FLAGS)
+
+pipeline: .venv/installed  ## create or update the pipeline prepare, train, evaluate, register: [OPTIONS=--start]
+	@.venv/bin/python -m scripts.pipeline $(if $(DATA),--data "$(DATA)") $(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
+
+status: .venv/installed  ## what this project has in the account, and what it costs by the hour
+	@.venv/bin/python -m scripts.status $(if $(REGION),--region $(REGION)) $(OPTIONS)
+
+logs: .venv/installed  ## the log of a job or an endpoint: [JOB=name]
+	@.venv/bin/python -m scripts.logs $(JOB) $(if $(REGION),--region $(REGION)) $(OPTIONS)
+
+delete: .venv/installed  ## delete what costs: ENDPOINT=name, JOB=name or OPTIONS=--all
+	@.venv/bin/python -m scripts.delete $(if $(ENDPOINT),--endpoint $(ENDPOINT)) $(if $(JOB),--job $(JOB)) \
+		$(if $(REGION),--region $(REGION)) $(OPTIONS)
+
+prices: .venv/installed  ## ask AWS what instances cost in a region, for the table of costs: [REGION=]
+	@.venv/bin/python -m scripts.update_prices $(if $(REGION),--region $(REGION)) $(OPTIONS)
+
+simulate: .venv/installed  ## an offline SageMaker on this machine, until Ctrl-C: [PORT=] [BACK_END=venv|docker]
+	@.venv/bin/python -m scripts.simulate serve $(if $(PORT),--port $(PORT)) $(SIMULATE_FLAGS)
+
+# One life each of a model there, by the commands above: [DATA=folder] [EPOCHS=] [BACK_END=venv|docker]
+SIMULATE_FLAGS = --back-end $(BACK_END) --image $(LOCAL_IMAGE) $(OPTIONS)
+SIMULATE = .venv/bin/python -m scripts.simulate $(@:simulate-%=%) $(if $(DATA),--data "$(DATA)") \
+	$(HYPERPARAMETER_FLAGS) $(SIMULATE_FLAGS)
+
+simulate-train: .venv/installed  ## there: train
+	@$(SIMULATE)
+
+simulate-spot: .venv/installed  ## there: train on a spot instance that vanishes
+	@$(SIMULATE)
+
+simulate-endpoint: .venv/installed  ## there: train, deploy, predict, delete
+	@$(SIMULATE)
+
+simulate-async: .venv/installed  ## there: the same with an asynchronous endpoint
+	@$(SIMULATE)
+
+simulate-batch: .venv/installed  ## there: train, batch transform, delete
+	@$(SIMULATE)
+
+simulate-multi-model: .venv/installed  ## there: the same with a multi-model endpoint
+	@$(SIMULATE)
+
+simulate-all: .venv/installed  ## there: all of these with one model
+	@$(SIMULATE)
+
 clean:  ## remove .venv, .demo and caches
-	rm -rf .venv .sdk .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist container_src/*.egg-info
+	rm -rf .venv .sdk .demo .simulate .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist container_src/*.egg-info
 	find container_src scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help install demo test lint format check bench-input docs lock build test-image \
-	train-local serve-local predict-local shell push scan sbom clean
+	train-local serve-local predict-local shell push scan sbom iam infra prepare-s3 train tune process deploy predict \
+	transform register pipeline status logs delete prices simulate simulate-train simulate-spot simulate-endpoint \
+	simulate-async simulate-batch simulate-multi-model simulate-all clean

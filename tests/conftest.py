@@ -1,6 +1,7 @@
 """What many tests share."""
 
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def moto_endpoint():
     """moto as a server of its own process's thread, for all tests."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request says nothing of a failed test
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     yield "http://{}:{}".format(*server.get_host_and_port())

@@ -198,12 +198,12 @@ def test_the_same_request_finds_the_same_job(ready, capsys):
 
 @pytest.mark.parametrize("change", ["hyperparameters", "data", "image"])
 def test_another_request_is_another_job(ready, change):
-    train("--no-wait", "--hyperparameters", "epochs=1")
+    ready.push_image(tag="2")
+    train("--no-wait", "--image", "1", "--hyperparameters", "epochs=1")
     if change == "data":
         ready.put("monai/data/training/images/a.jpg", b"another picture")
-    if change == "image":
-        ready.push_image(tag="2")
-    train("--no-wait", "--hyperparameters", f"epochs={2 if change == 'hyperparameters' else 1}")
+    epochs, image = 2 if change == "hyperparameters" else 1, "2" if change == "image" else "1"
+    train("--no-wait", "--image", image, "--hyperparameters", f"epochs={epochs}")
 
     assert len(ready.client("sagemaker").list_training_jobs()["TrainingJobSummaries"]) == 2
 

@@ -1,4 +1,4 @@
-"""`python -m scripts.simulate serve`: an offline SageMaker until Ctrl-C."""
+"""`python -m scripts.simulate`: an offline SageMaker until Ctrl-C (`serve`), or for one life of a model."""
 
 import argparse
 import signal
@@ -7,8 +7,10 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from scripts.aws.command import pair
 from scripts.simulate.faults import JobError
-from scripts.simulate.server import simulated_aws
+from scripts.simulate.lives import LIVES, QUICK, Stage, live, sample
+from scripts.simulate.server import Simulation, simulated_aws
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -18,13 +20,31 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="run until Ctrl-C; prints what to set in another terminal")
     serve.add_argument("--port", type=int, default=0, help="on 127.0.0.1 (default: any free one)")
+    for name in LIVES:
+        life = commands.add_parser(name, help="the real commands, from an empty account to its clean-up")
+        life.add_argument("--data", type=Path, help="a data set that `train` reads (default: a drawn one)")
+        life.add_argument("--hyperparameters", nargs="*", default=[], type=pair, metavar="NAME=VALUE",
+                          help="over " + " ".join(f"{key}={value}" for key, value in QUICK.items()))  # fmt: skip
+    for sub in commands.choices.values():
+        _add_simulation_options(sub)
+    return parser.parse_args(argv)
+
+
+def _add_simulation_options(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--back-end", choices=("docker", "venv"), default="venv",
                        help="containers, or the commands of .venv (default: %(default)s)")  # fmt: skip
     serve.add_argument("--image", help="NAME:TAG on this machine for images that are not on it")
     serve.add_argument("--folder", type=Path, default=Path(".simulate"), help="for files (default: %(default)s)")
     serve.add_argument("--interrupt-after", type=float, metavar="SECONDS",
                        help="interrupt every spot job once, after so many seconds of training")  # fmt: skip
-    return parser.parse_args(argv)
+
+
+def live_once(simulation: Simulation, options: argparse.Namespace) -> None:
+    """Run one of the LIVES."""
+    folder = options.folder / options.command
+    data = options.data.resolve() if options.data else sample()
+    hyperparameters = {**QUICK, **dict(options.hyperparameters)}
+    live(options.command, Stage(simulation, folder, data, hyperparameters, options.interrupt_after))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,8 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             back_end=options.back_end,
             image=options.image,
             interrupt_after_s=options.interrupt_after,
-            port=options.port,
+            port=getattr(options, "port", 0),
         ) as simulation:
+            if options.command != "serve":
+                live_once(simulation, options)
+                return 0
             for name, value in simulation.environment.items():
                 print(f"export {name}={value}", flush=True)
             ended.wait()
