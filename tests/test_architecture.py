@@ -15,9 +15,9 @@ LAYERS = [
     {"entrypoints", "prepare", "serving"},
     {"training", "steps", "predictor"},
     {"loading"},
-    {"datasets", "layouts", "cache", "bundle"},
+    {"datasets", "layouts", "shards", "unpacking", "cache", "bundle"},
     {"transforms", "augmentation", "networks", "pretrained", "optimizers", "tasks", "checkpoints", "distributed"},
-    {"images", "containers", "pictures", "archives", "splitting", "tables"},
+    {"images", "containers", "pictures", "archives", "tars", "splitting", "tables"},
     {"config", "errors", "files", "log_metrics", "progress"},
 ]
 OUTER = {"entrypoints"}

@@ -71,15 +71,15 @@ def test_the_others_of_a_host_wait_until_the_first_one_has_read_the_images():
     order = []
 
     def wait():
-        second.wait_for_own_host(never)
+        second.wait_for_own_host("images", never)
         order.append("second")
 
     thread = threading.Thread(target=wait)
     thread.start()
-    first.wait_for_own_host(never)
+    first.wait_for_own_host("images", never)
     thread.join(0.3)
     order.append("first")
-    first.host_is_ready()
+    first.host_is_ready("images")
     thread.join()
 
     assert order == ["first", "second"]

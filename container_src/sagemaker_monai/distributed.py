@@ -114,15 +114,15 @@ class Processes:
         if any(self._store.get(name).decode() != value for name in names):
             raise ConfigError(otherwise)
 
-    def wait_for_own_host(self, is_stopping: Callable[[], bool]) -> None:
-        """In all but the first process of a host: wait until that one called `host_is_ready`."""
+    def wait_for_own_host(self, what: str, is_stopping: Callable[[], bool]) -> None:
+        """In all but the first process of a host: wait until that one called `host_is_ready` for this."""
         if self._store is not None and self.local_rank != 0:
-            self._wait([f"ready/{self._host}"], is_stopping)
+            self._wait([f"ready/{self._host}/{what}"], is_stopping)
 
-    def host_is_ready(self) -> None:
+    def host_is_ready(self, what: str) -> None:
         """In the first process of a host: let the others of this host go on."""
         if self._store is not None and self.local_rank == 0:
-            self._store.set(f"ready/{self._host}", "")
+            self._store.set(f"ready/{self._host}/{what}", "")
 
     def finish(self) -> None:
         """Wait until the first process has written everything, so that its failure is everybody's."""

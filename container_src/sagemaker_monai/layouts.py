@@ -74,12 +74,18 @@ def _visible(folder: Path) -> list[Path]:
     )
 
 
-def _inside(root: Path, real_root: str, name: str) -> Path | None:
-    """The file that a name in a table means, or None if it would lead out of the channel."""
+def _parts(name: str) -> tuple[str, ...]:
+    """The folders and the file that a name in a table means below the channel; none if it cannot be such a name."""
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or DRIVE.fullmatch(parts[0]):
-        return None
-    if CONTROL.search(name):  # not all that cannot be printed: macOS puts U+202F into names of screenshots
+        return ()
+    # Not all that cannot be printed: macOS puts U+202F into names of screenshots.
+    return () if CONTROL.search(name) else parts
+
+
+def _inside(root: Path, real_root: str, name: str) -> Path | None:
+    """The file that a name in a table means, or None if it would lead out of the channel."""
+    if not (parts := _parts(name)):
         return None
     path = root.joinpath(*parts)
     return path if os.path.realpath(path).startswith(real_root + os.sep) else None
@@ -154,9 +160,21 @@ def _json_metadata(item: dict[str, Any], place: str) -> Metadata:
     return metadata
 
 
-def _read_dataset_json(root: Path) -> Layout:
-    """The Medical Segmentation Decathlon layout with `group`, as `prepare` writes it."""
-    content = _json_object(root / DATASET_JSON)
+def listed_images(root: Path) -> set[str]:
+    """The names of a channel's pictures as its dataset.json has them, whether the files are there or not.
+
+    Raises:
+        DatasetError: it is not sound, or a name leads out of the channel.
+    """
+    _, items = _json_items(_json_object(root / DATASET_JSON))
+    names = {item["image"]: "/".join(_parts(item["image"])) for _, item in items}
+    if outside := [name for name, inside in names.items() if not inside]:
+        raise DatasetError(f"dataset.json names images outside its channel: {len(outside)} ({some_of(outside)})")
+    return set(names.values())
+
+
+def _json_items(content: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, dict[str, Any]]]]:
+    """The classes, and the split and description of every picture."""
     labels = _json_labels(content)
     items: list[tuple[str, dict[str, Any]]] = []
     for split in SPLITS:
@@ -176,6 +194,13 @@ def _read_dataset_json(root: Path) -> Layout:
             if not isinstance(item.get("group", ""), str):
                 raise DatasetError(f"{place}: group must be a text, like a patient or lesion id")
             items.append((split, item))
+    return labels, items
+
+
+def _read_dataset_json(root: Path) -> Layout:
+    """The Medical Segmentation Decathlon layout with `group`, as `prepare` writes it."""
+    content = _json_object(root / DATASET_JSON)
+    labels, items = _json_items(content)
     paths = _locate(root, [item["image"] for _, item in items], what=DATASET_JSON)
     entries = []
     for (split, item), path in zip(items, paths, strict=True):

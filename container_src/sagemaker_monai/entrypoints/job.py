@@ -31,6 +31,7 @@ from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.pretrained import find_weights
 from sagemaker_monai.training import FitResult, choose_precision, fit, job_key
 from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
+from sagemaker_monai.unpacking import unpack_channels
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +64,10 @@ def run_job(
 
     Args:
         config: hyperparameters.
-        channels: name and folder of every input channel; `pretrained` holds weights to start from.
+        channels: name and folder of every input channel, as files or shards; `pretrained` holds weights to start from.
         model_dir: where the artifact goes; one that is there stays until the new one is complete.
         output_data_dir: where metrics.json, history.csv, predictions and TensorBoard files go.
-        cache_dir: for decoded images; one for all processes of a host.
+        cache_dir: for unpacked shards and decoded images; one for all processes of a host.
         checkpoint_dir: where each job has a folder of its own for checkpoints.
         processes: that train together; only the first one writes.
         is_stopping: asked often; once it says yes, what there is is saved.
@@ -79,6 +80,9 @@ def run_job(
         torch.cuda.set_device(device)
     choose_precision(config, device)
     pretrained = find_weights(channels[PRETRAINED]) if PRETRAINED in channels else None
+    processes.wait_for_own_host("channels", is_stopping)
+    channels = unpack_channels(channels, cache_dir / "channels", is_stopping=is_stopping)
+    processes.host_is_ready("channels")
     dataset = read_dataset(
         {name: folder for name, folder in channels.items() if name != PRETRAINED},
         validation_fraction=config.validation_fraction,
@@ -98,9 +102,9 @@ def run_job(
         image_size=config.image_size,
         dropout=config.dropout,
     )
-    processes.wait_for_own_host(is_stopping)
+    processes.wait_for_own_host("images", is_stopping)
     data = load_dataset(config, dataset, preprocessing, cache_dir=cache_dir, is_stopping=is_stopping)
-    processes.host_is_ready()
+    processes.host_is_ready("images")
     key = job_key(config, data, spec, pretrained)
     processes.agree(key, otherwise=UNEQUAL_JOBS, is_stopping=is_stopping)
     processes.start(device)

@@ -1,0 +1,228 @@
+"""Shards of a data set and how they are made: a few large files for upload instead of one for each picture.
+
+    shards.json        the manifest: name, bytes, SHA-256 and number of files of every shard, SHA-256 of dataset.json
+    dataset.json       as in the unsharded folder, to the byte
+    shard-00000.tar    pictures by their names in dataset.json, sorted; plain POSIX tar, the same bytes every time
+
+A hundred thousand objects of S3 take longer to list and fetch than to read; a shard is one object, read once from front
+to back, which suits FastFile mode too. `unpacking` makes the folder again that went in. Compression lost: pictures are
+compressed already. Nothing here needs torch, as data sets are uploaded from machines without it.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.files import sha256_of, write_text
+from sagemaker_monai.layouts import DATASET_JSON, read_channels
+from sagemaker_monai.progress import track
+from sagemaker_monai.tars import CHUNK_BYTES, archive_end, member_header, padding
+
+MANIFEST = "shards.json"
+FORMAT, VERSION = "sagemaker-monai-shards", 1
+SHARD_BYTES = 256 << 20
+SMALLEST_SHARD_BYTES = 1 << 14
+MAX_SHARDS = 100_000  # five digits
+MAX_MANIFEST_BYTES = 1 << 26
+SHA256 = re.compile(r"[0-9a-f]{64}")
+REMEDY = "upload the data set again"
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """A shard that is yet to be written.
+
+    Attributes:
+        name: of its file.
+        images: name in dataset.json, file and size in bytes of every picture, sorted by name.
+        size_bytes: of the shard.
+    """
+
+    name: str
+    images: tuple[tuple[str, Path, int], ...]
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard that is written.
+
+    Attributes:
+        name: of its file.
+        size_bytes: of the file.
+        sha256: of the file, in hex.
+        files: pictures in it.
+        path: where it is; None for one that a manifest names.
+    """
+
+    name: str
+    size_bytes: int
+    sha256: str
+    files: int
+    path: Path | None = None
+
+
+def plan_shards(dataset: Path, *, shard_bytes: int = SHARD_BYTES) -> list[PlannedShard]:
+    """Deal the pictures of a data set out to shards; the same folder gives the same plan everywhere.
+
+    Args:
+        dataset: folder with dataset.json and its pictures.
+        shard_bytes: largest size of a shard with more than one picture, at least 16 KiB.
+
+    Raises:
+        DatasetError: there is no sound dataset.json, or a picture that it names is missing.
+        ConfigError: shards of this size are too small, or would be too many.
+    """
+    if shard_bytes < SMALLEST_SHARD_BYTES:
+        raise ConfigError(f"a shard must have at least {SMALLEST_SHARD_BYTES} bytes, got {shard_bytes}")
+    if not (dataset / DATASET_JSON).is_file():
+        raise DatasetError(f"there is no {DATASET_JSON}, which shards need: prepare the data set, or upload its files")
+    images = sorted((entry.name, entry.image) for entry in read_channels({"training": dataset}).entries)
+    shards: list[PlannedShard] = []
+    members: list[tuple[str, Path, int]] = []
+    content_bytes = 0
+
+    def close() -> None:
+        if members:
+            size_bytes = content_bytes + len(archive_end(content_bytes))
+            shards.append(PlannedShard(f"shard-{len(shards):05d}.tar", tuple(members), size_bytes))
+
+    for name, path in images:
+        size = path.stat().st_size
+        member_bytes = len(member_header(name, size)) + size + len(padding(size))
+        together = content_bytes + member_bytes
+        if together + len(archive_end(together)) > shard_bytes:
+            close()
+            members, content_bytes = [], 0
+        members.append((name, path, size))
+        content_bytes += member_bytes
+    close()
+    if len(shards) > MAX_SHARDS:
+        raise ConfigError(f"{len(shards)} shards are more than {MAX_SHARDS}: make them larger")
+    return shards
+
+
+def write_shard(plan: PlannedShard, folder: Path) -> Shard:
+    """Write one shard, whole or not at all.
+
+    Raises:
+        DatasetError: a picture changed since the plan was made.
+    """
+    path = folder / plan.name
+    part = path.with_name(f".{plan.name}.part")
+    digest = hashlib.sha256()
+    size_bytes = 0
+    try:
+        with part.open("wb") as file:
+            for chunk in _shard_content(plan):
+                file.write(chunk)
+                digest.update(chunk)
+                size_bytes += len(chunk)
+        assert size_bytes == plan.size_bytes
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return Shard(plan.name, size_bytes, digest.hexdigest(), len(plan.images), path)
+
+
+def _shard_content(plan: PlannedShard) -> Iterator[bytes]:
+    written = 0
+    for name, path, size in plan.images:
+        yield (header := member_header(name, size))
+        left = size
+        with path.open("rb") as file:
+            while left and (chunk := file.read(min(CHUNK_BYTES, left))):
+                left -= len(chunk)
+                yield chunk
+            if left or file.read(1):
+                raise DatasetError(f"{name} changed its size while it was read: leave the data set alone meanwhile")
+        yield padding(size)
+        written += len(header) + size + len(padding(size))
+    yield archive_end(written)
+
+
+def write_shards(dataset: Path, out: Path, *, shard_bytes: int = SHARD_BYTES) -> Iterator[Shard]:
+    """Write a data set's shards one by one; each is complete when it is yielded, and may then be moved or removed.
+
+    Args:
+        dataset: folder with dataset.json and its pictures.
+        out: folder for the shards; made if missing. The manifest, which makes them a data set, is `manifest_text`.
+        shard_bytes: see `plan_shards`.
+
+    Raises:
+        DatasetError, ConfigError: see `plan_shards` and `write_shard`.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    plan = plan_shards(dataset, shard_bytes=shard_bytes)
+    for planned in track(plan, total=len(plan), what="writing shards"):
+        yield write_shard(planned, out)
+
+
+def manifest_text(dataset: Path, shards: Sequence[Shard]) -> str:
+    """The content of shards.json, to be put beside dataset.json and the shards, after them."""
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "dataset_json_sha256": sha256_of(dataset / DATASET_JSON),
+        "shards": [
+            {"name": shard.name, "bytes": shard.size_bytes, "sha256": shard.sha256, "files": shard.files}
+            for shard in shards
+        ],
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+def write_sharded(dataset: Path, out: Path, *, shard_bytes: int = SHARD_BYTES) -> list[Shard]:
+    """Write the sharded form of a data set into another folder: shards, dataset.json, and shards.json at the end."""
+    (out / MANIFEST).unlink(missing_ok=True)
+    shards = list(write_shards(dataset, out, shard_bytes=shard_bytes))
+    shutil.copyfile(dataset / DATASET_JSON, out / DATASET_JSON)
+    write_text(out / MANIFEST, manifest_text(dataset, shards))
+    return shards
+
+
+def read_manifest(channel: Path) -> list[Shard]:
+    """The shards that the manifest in a folder names; they themselves are not looked at.
+
+    Raises:
+        DatasetError: there is no sound manifest of this version, or dataset.json is not the one that it was made for.
+    """
+    path = channel / MANIFEST
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise DatasetError(f"{MANIFEST} is larger than {MAX_MANIFEST_BYTES >> 20} MiB; {REMEDY}")
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{MANIFEST} is not JSON; {REMEDY}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DatasetError(f"{MANIFEST} is not a manifest of shards ({FORMAT}); {REMEDY}, or remove the file")
+    if content.get("version") != VERSION:
+        raise DatasetError(f"{MANIFEST} has version {str(content.get('version'))[:20]}, this program reads {VERSION}")
+    listed = content.get("shards")
+    shards = [_shard(item) for item in listed] if isinstance(listed, list) else []
+    names = [shard.name for shard in shards if shard is not None]
+    if not shards or names != [f"shard-{index:05d}.tar" for index in range(len(shards))]:
+        raise DatasetError(f"{MANIFEST} does not list shards with name, bytes, sha256 and files in order; {REMEDY}")
+    if not (channel / DATASET_JSON).is_file():
+        raise DatasetError(f"there are shards but no {DATASET_JSON} beside {MANIFEST}; {REMEDY}")
+    if sha256_of(channel / DATASET_JSON) != content.get("dataset_json_sha256"):
+        raise DatasetError(f"{DATASET_JSON} is not the one that the shards were made from; {REMEDY}")
+    return [shard for shard in shards if shard is not None]
+
+
+def _shard(item: Any) -> Shard | None:
+    if not isinstance(item, dict) or set(item) != {"name", "bytes", "sha256", "files"}:
+        return None
+    name, size, digest, files = item["name"], item["bytes"], item["sha256"], item["files"]
+    are_counts = all(
+        isinstance(number, int) and not isinstance(number, bool) and number > 0 for number in (size, files)
+    )
+    if not are_counts or not isinstance(name, str) or not isinstance(digest, str) or not SHA256.fullmatch(digest):
+        return None
+    return Shard(name, size, digest, files)

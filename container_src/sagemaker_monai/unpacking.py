@@ -1,0 +1,137 @@
+"""A channel of shards becomes the folder that they were made from, when a job starts.
+
+So a job with shards is the same job: the same fingerprint, checkpoints and weights. Every shard is looked at before the
+first is read, and read once, from front to back, while its pictures are written and its SHA-256 is taken; of its
+members only pictures that dataset.json lists are accepted. The folder gets its name when all of it is right.
+"""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from pathlib import Path
+from typing import BinaryIO
+
+from sagemaker_monai.archives import UnsafeArchiveError
+from sagemaker_monai.errors import DatasetError, TrainingStopped
+from sagemaker_monai.layouts import DATASET_JSON, PRETRAINED, listed_images
+from sagemaker_monai.progress import track
+from sagemaker_monai.shards import MANIFEST, REMEDY, Shard, read_manifest
+from sagemaker_monai.tables import some_of
+from sagemaker_monai.tars import CHUNK_BYTES, read_tar
+
+
+def unpack_channels(
+    channels: Mapping[str, Path], folder: Path, *, is_stopping: Callable[[], bool] = lambda: False
+) -> dict[str, Path]:
+    """Unpack the channels that are shards.
+
+    Args:
+        channels: name and folder of each.
+        folder: where the unpacked ones go, each into a folder of its own name; one that is there already stays as it
+            is, so that of several processes the first unpacks and the others find it done.
+        is_stopping: asked after every picture.
+
+    Returns:
+        The channels, with the unpacked folder for each that is shards.
+
+    Raises:
+        DatasetError: a shard is missing, altered or not ours, or there is too little room.
+        TrainingStopped: `is_stopping` said yes.
+    """
+    places = dict(channels)
+    for name, channel in channels.items():
+        if name != PRETRAINED and (channel / MANIFEST).is_file():
+            places[name] = folder / name
+            if not places[name].is_dir():
+                _unpack(name, channel, places[name], is_stopping)
+    return places
+
+
+def _unpack(name: str, channel: Path, target: Path, is_stopping: Callable[[], bool]) -> None:
+    shards = read_manifest(channel)
+    _check_sizes(name, channel, shards)
+    left = listed_images(channel)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    needed, free = sum(shard.size_bytes for shard in shards), shutil.disk_usage(target.parent).free
+    if needed > free:
+        raise DatasetError(
+            f"the shards of channel {name} unpack to {needed >> 20} MiB and there are {free >> 20} MiB free: give the "
+            "job a larger volume (VolumeSizeInGB), or set TMPDIR to a place with room"
+        )
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpacking-") as temporary:
+        building = Path(temporary) / target.name
+        building.mkdir()
+        files = (file for shard in shards for file in _unpack_shard(channel, shard, building, left))
+        total = sum(shard.files for shard in shards)
+        for file in track(files, total=total, what=f"unpacking {len(shards)} shards of channel {name}"):
+            left.discard(file)
+            if is_stopping():
+                raise TrainingStopped("training was stopped while shards were unpacked, so there is nothing to save")
+        if left:
+            raise DatasetError(
+                f"pictures of {DATASET_JSON} that no shard of channel {name} has: {len(left)} "
+                f"({some_of(sorted(left))}); {REMEDY}"
+            )
+        shutil.copyfile(channel / DATASET_JSON, building / DATASET_JSON)
+        building.rename(target)
+
+
+def _check_sizes(name: str, channel: Path, shards: Sequence[Shard]) -> None:
+    """Look at every shard before the first is read, so that an upload that was broken off shows at once."""
+    if missing := [shard.name for shard in shards if not (channel / shard.name).is_file()]:
+        raise DatasetError(
+            f"channel {name} lacks {len(missing)} of {len(shards)} shards ({some_of(missing)}); upload them, and set "
+            "S3DataDistributionType to FullyReplicated, as every host needs all of them"
+        )
+    for shard in shards:
+        size = (channel / shard.name).stat().st_size
+        if size != shard.size_bytes:
+            raise DatasetError(f"{shard.name} has {size} bytes and not {shard.size_bytes}; upload it again")
+
+
+class _Counted:
+    """A file that keeps the digest of what was read from it."""
+
+    def __init__(self, file: BinaryIO, shard: Shard) -> None:
+        self._file = file
+        self._shard = shard
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        """Read as the file does."""
+        try:
+            content = self._file.read(size)
+        except OSError as error:  # of the channel; a full disk is one of the place that is written to
+            raise DatasetError(f"{self._shard.name} cannot be read ({error.strerror}); start the job again") from error
+        self.digest.update(content)
+        return content
+
+
+def _unpack_shard(channel: Path, shard: Shard, target: Path, left: Set[str]) -> Iterator[str]:
+    """Write those pictures of a shard that are `left` and yield their names; it is read once, to its last byte."""
+    count = 0
+    with (channel / shard.name).open("rb", buffering=0) as file:
+        stream = _Counted(file, shard)
+        try:
+            for name, content in read_tar(stream, max_files=shard.files, max_bytes=shard.size_bytes):
+                if name not in left:
+                    raise DatasetError(
+                        f"{shard.name} has a file that {DATASET_JSON} does not list, or that another shard has "
+                        f"({some_of([name])}); {REMEDY}"
+                    )
+                path = target / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("xb") as picture:
+                    for chunk in content:
+                        picture.write(chunk)
+                count += 1
+                yield name
+        except UnsafeArchiveError as error:
+            raise DatasetError(f"{shard.name} cannot be used: {error.reason}") from error
+        while stream.read(CHUNK_BYTES):
+            pass
+    if stream.digest.hexdigest() != shard.sha256:
+        raise DatasetError(f"{shard.name} was altered (its SHA-256 differs from {MANIFEST}); upload it again")
+    if count != shard.files:
+        raise DatasetError(f"{shard.name} has {count} pictures and not {shard.files}; {REMEDY}")
