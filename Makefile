@@ -109,7 +109,7 @@ shell:  ## a shell in the image
 	$(PYTHON) -m scripts.local shell --image $(LOCAL_IMAGE)
 
 push: .venv/installed  ## push the image to ECR, print its digest: [REGION=] [PUSH_OPTIONS="--create --dry-run"]
-	@.venv/bin/python -m scripts.push --image $(REPOSITORY):$(TAG) $(if $(REGION),--region $(REGION)) $(PUSH_OPTIONS)
+	@.venv/bin/python -m scripts.push --image $(REPOSITORY):$(TAG) $(if $(REGION),--region $(REGION)) $(PUSH_OPTIONS) $(OPTIONS)
 
 scan: .venv/installed  ## look for known vulnerabilities in the image
 	@.venv/bin/python -m scripts.scan --image $(LOCAL_IMAGE)

@@ -22,8 +22,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import boto3
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+from scripts.aws import command
+from scripts.aws.command import Context
+from scripts.aws.errors import CommandError
 
 # What SageMaker starts. A list of images, as BuildKit makes one to add its attestations, it refuses.
 MANIFESTS = ["application/vnd.docker.distribution.manifest.v2+json", "application/vnd.oci.image.manifest.v1+json"]
@@ -33,53 +34,42 @@ KEPT_FOLDERS = ("contexts", "cli-plugins")
 LEFT_OUT = ("auths", "credsStore", "credHelpers")
 
 
-class PushError(Exception):
-    """What whoever called can correct; the message says how."""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    parser = argparse.ArgumentParser(prog="push", description="Push the image to Amazon ECR, print its digest.")
-    parser.add_argument("--image", required=True, help="NAME:TAG on this machine")
-    parser.add_argument("--repository", help="its name in ECR (default: NAME)")
-    parser.add_argument("--region", help="default: the AWS configuration's")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options beside those that all commands have."""
     parser.add_argument("--create", action="store_true", help="create the repository if there is none")
-    parser.add_argument("--kms-key", help="with --create: the KMS key that encrypts it (default: AES-256 of S3's)")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be done; asks AWS nothing")
-    options = parser.parse_args(arguments)
-    try:
-        name, tag = split_reference(options.image)
-        repository = options.repository or name
-        if options.dry_run:
-            plan(options, repository, tag)
-            return 0
-        print(push(options, repository, tag))
-    except (PushError, BotoCoreError, ClientError) as error:
-        print(f"push: {explain(error)}", file=sys.stderr)
-        return 2
+    command.add_dry_run(parser)
+
+
+def work(context: Context) -> int:
+    """Push, or print what would be done."""
+    options = context.options
+    if not options.image:
+        raise CommandError("name the image: --image NAME:TAG, as `make push` does")
+    name, tag = split_reference(options.image)
+    repository = options.repository or name
+    if options.dry_run:
+        plan(options, repository, tag)
+        return 0
+    print(push(context, repository, tag))
     return 0
 
 
-def explain(error: Exception) -> str:
-    """One line: what is wrong and what to do."""
-    if isinstance(error, NoRegionError):
-        return "no AWS region is known: give REGION=, or set AWS_REGION"
-    if isinstance(error, NoCredentialsError):
-        return "no AWS credentials are found: log in, for example with `aws sso login`, or set AWS_PROFILE"
-    return " ".join(str(error).split())
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    return command.run("push", __doc__ or "", add_options, work, argv)
 
 
 def split_reference(reference: str) -> tuple[str, str]:
     """Name and tag of NAME:TAG.
 
     Raises:
-        PushError: there is no tag, or it is none to push.
+        CommandError: there is no tag, or it is none to push.
     """
     name, colon, tag = reference.rpartition(":")
     if not colon or "/" in tag or "@" in name:
-        raise PushError(f"NAME:TAG is needed, got {reference!r}")
+        raise CommandError(f"NAME:TAG is needed, got {reference!r}")
     if tag.endswith("-dirty"):
-        raise PushError(f"the image {reference} was built with changes that no commit has: commit them and build "
+        raise CommandError(f"the image {reference} was built with changes that no commit has: commit them and build "
                         "again, or name it yourself with TAG=")  # fmt: skip
     return name, tag
 
@@ -100,8 +90,8 @@ def plan(options: argparse.Namespace, repository: str, tag: str) -> None:
     registry = f"ACCOUNT.dkr.ecr.{options.region or 'REGION'}.amazonaws.com"
     if options.create:
         print(f"would create, if it is not there: {json.dumps(settings(repository, options.kms_key))}")
-    for command in commands(options.image, f"{registry}/{repository}:{tag}", registry):
-        print(f"would run: {shlex.join(command)}")
+    for step in commands(options.image, f"{registry}/{repository}:{tag}", registry):
+        print(f"would run: {shlex.join(step)}")
     print(f"would print: {registry}/{repository}@sha256:...")
 
 
@@ -114,35 +104,39 @@ def commands(image: str, target: str, registry: str) -> list[list[str]]:
     ]
 
 
-def push(options: argparse.Namespace, repository: str, tag: str) -> str:
+def push(context: Context, repository: str, tag: str) -> str:
     """Push, unless the registry has it.
 
     Returns:
         The image's address by digest, as the registry reports it.
 
     Raises:
-        PushError: the image, the repository or Docker is not there, or the tag is another image's.
+        CommandError: the image, the repository or Docker is not there, or the tag is another image's.
     """
+    options = context.options
     local_id = inspect(options.image)
-    ecr = boto3.client("ecr", region_name=options.region)
+    ecr = context.account.client("ecr")
     ensure_repository(ecr, options, repository)
     # The token's own endpoint is the registry's address: it is right in every partition of AWS.
     [token] = ecr.get_authorization_token()["authorizationData"]
     registry = token["proxyEndpoint"].split("://", 1)[1]
     there = find(ecr, repository, tag)
     if there is None:
+        context.after_interrupt = "layers that were pushed stay: the same command goes on"
         password = base64.b64decode(token["authorizationToken"]).decode().split(":", 1)[1]
         send(commands(options.image, f"{registry}/{repository}:{tag}", registry), password)
         there = find(ecr, repository, tag)
         if there is None:
-            raise PushError(f"the registry does not know {repository}:{tag} although Docker pushed it: try again")
+            raise CommandError(f"the registry does not know {repository}:{tag} although Docker pushed it: try again")
     elif local_id not in (there["digest"], there["config"]):
-        raise PushError(f"{repository}:{tag} is another image in the registry ({there['digest']}), and tags are never "
-                        "moved: build and push with another TAG=")  # fmt: skip
+        raise CommandError(
+            f"{repository}:{tag} is another image in the registry ({there['digest']}), and tags are never moved: "
+            "build and push with another TAG="
+        )
     else:
         print(f"push: the registry has {repository}:{tag} already", file=sys.stderr)
     if there["media_type"] not in MANIFESTS:
-        raise PushError(f"{repository}:{tag} is a list of images ({there['media_type']}), which SageMaker refuses: "
+        raise CommandError(f"{repository}:{tag} is a list of images ({there['media_type']}), which SageMaker refuses: "
                         "build with BUILDX_NO_DEFAULT_ATTESTATIONS=1 and push with another TAG=")  # fmt: skip
     return f"{registry}/{repository}@{there['digest']}"
 
@@ -150,11 +144,11 @@ def push(options: argparse.Namespace, repository: str, tag: str) -> str:
 def inspect(image: str) -> str:
     """The local image's id: the digest of its configuration, or in a containerd image store of its manifest."""
     if shutil.which("docker") is None:
-        raise PushError("Docker is not installed: https://docs.docker.com/engine/install")
-    command = ["docker", "image", "inspect", "--format", "{{.Id}}", image]
-    run = subprocess.run(command, check=False, capture_output=True, text=True)
+        raise CommandError("Docker is not installed: https://docs.docker.com/engine/install")
+    words = ["docker", "image", "inspect", "--format", "{{.Id}}", image]
+    run = subprocess.run(words, check=False, capture_output=True, text=True)
     if run.returncode != 0:
-        raise PushError(f"there is no image {image} here, or Docker does not run ({' '.join(run.stderr.split())}): "
+        raise CommandError(f"there is no image {image} here, or Docker does not run ({' '.join(run.stderr.split())}): "
                         "build it with the same TAG=")  # fmt: skip
     return run.stdout.strip()
 
@@ -163,14 +157,14 @@ def ensure_repository(ecr: Any, options: argparse.Namespace, repository: str) ->
     """Find the repository or create it; one that is there stays as it is.
 
     Raises:
-        PushError: there is none and none was asked for.
+        CommandError: there is none and none was asked for.
     """
     try:
         [found] = ecr.describe_repositories(repositoryNames=[repository])["repositories"]
     except ecr.exceptions.RepositoryNotFoundException as error:
         if not options.create:
             place = f"{repository!r} in {ecr.meta.region_name}"
-            raise PushError(f"there is no repository {place}: PUSH_OPTIONS=--create creates it") from error
+            raise CommandError(f"there is no repository {place}: PUSH_OPTIONS=--create creates it") from error
         wanted = settings(repository, options.kms_key)
         print(f"push: creating {json.dumps(wanted)}", file=sys.stderr)
         ecr.create_repository(**wanted)
@@ -191,7 +185,7 @@ def find(ecr: Any, repository: str, tag: str) -> dict[str, str] | None:
         return {"digest": image["imageId"]["imageDigest"], "media_type": media_type, "config": config}
     for failure in answer["failures"]:
         if failure["failureCode"] != "ImageNotFound":
-            raise PushError(f"the registry does not tell about {repository}:{tag}: {failure['failureReason']}")
+            raise CommandError(f"the registry does not tell about {repository}:{tag}: {failure['failureReason']}")
     return None
 
 
@@ -199,7 +193,7 @@ def send(steps: list[list[str]], password: str) -> None:
     """Log in, tag and push; Docker's progress is shown.
 
     Raises:
-        PushError: one of them failed.
+        CommandError: one of them failed.
     """
     with docker_without_credentials() as run:
         for step in steps:
@@ -211,7 +205,7 @@ def send(steps: list[list[str]], password: str) -> None:
                          stderr=subprocess.STDOUT if is_login else None)  # fmt: skip
             if result.returncode != 0:
                 reason = f": {' '.join(result.stdout.split())}" if is_login else ", for the reason above"
-                raise PushError(f"`{shlex.join(step[:2])}` failed{reason}")
+                raise CommandError(f"`{shlex.join(step[:2])}` failed{reason}")
 
 
 @contextmanager
@@ -226,7 +220,7 @@ def docker_without_credentials() -> Iterator[Callable[..., "subprocess.Completed
             if (users / name).exists():
                 (Path(folder) / name).symlink_to((users / name).resolve())
         environment = os.environ | {"DOCKER_CONFIG": folder}
-        yield lambda command, **options: subprocess.run(command, check=False, env=environment, **options)
+        yield lambda words, **options: subprocess.run(words, check=False, env=environment, **options)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from scripts import push
 
@@ -44,30 +43,9 @@ if words[0] == "push":
 """
 
 
-@pytest.fixture(scope="module")
-def endpoint():
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield "http://{}:{}".format(*server.get_host_and_port())
-    server.stop()
-
-
 @pytest.fixture
-def ecr(endpoint, monkeypatch):
-    for name, value in {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "eu-central-1",
-        "AWS_CONFIG_FILE": "/nowhere",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("AWS_REGION", raising=False)
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it would remember the credentials of the test before
-    client = boto3.client("ecr")
-    yield client
-    for repository in client.describe_repositories()["repositories"]:
-        client.delete_repository(repositoryName=repository["repositoryName"], force=True)
+def ecr(cloud):
+    return cloud.client("ecr")
 
 
 class Docker:
