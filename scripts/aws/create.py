@@ -40,9 +40,9 @@ def create_job(
     Returns:
         The job's name and, if it was there already, AWS's description of it.
     """
-    account, options = context.account, context.options
+    account, options, row = context.account, context.options, KINDS[kind]
     for attempt in range(1, ATTEMPTS):
-        name = name_of(options.project, command, digested, attempt)
+        name = name_of(options.project, command, digested, attempt, digits=row.digits, longest=row.longest)
         found = describe(account, kind, name)
         if found is None:
             call = Call("sagemaker", f"Create{KINDS[kind].noun}", request_of(name))

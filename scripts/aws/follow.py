@@ -10,6 +10,7 @@ from typing import Any
 
 from scripts.aws.account import Account
 from scripts.aws.command import Context, say
+from scripts.aws.names import LONGEST
 from scripts.aws.prices import hourly
 
 
@@ -22,6 +23,8 @@ class Kind:
     log_group: str = ""
     ended: frozenset[str] = frozenset({"Completed", "Failed", "Stopped"})
     name: str = ""
+    digits: int = 10  # of the digest in its name
+    longest: int = LONGEST  # characters of its name
 
     @property
     def name_key(self) -> str:
@@ -33,7 +36,7 @@ KINDS = {
     "training": Kind("TrainingJob", "TrainingJobStatus", "/aws/sagemaker/TrainingJobs"),
     "processing": Kind("ProcessingJob", "ProcessingJobStatus", "/aws/sagemaker/ProcessingJobs"),
     "transform": Kind("TransformJob", "TransformJobStatus", "/aws/sagemaker/TransformJobs"),
-    "tuning": Kind("HyperParameterTuningJob", "HyperParameterTuningJobStatus"),
+    "tuning": Kind("HyperParameterTuningJob", "HyperParameterTuningJobStatus", digits=8, longest=32),
     "endpoint": Kind("Endpoint", "EndpointStatus", "/aws/sagemaker/Endpoints",
                      frozenset({"InService", "Failed", "OutOfService", "UpdateRollbackFailed"})),
     "execution": Kind("PipelineExecution", "PipelineExecutionStatus", "",

@@ -23,10 +23,27 @@ def digest(value: Any, length: int = 10) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
-def name_of(project: str, kind: str, request: Mapping[str, Any], attempt: int = 1) -> str:
-    """PROJECT-KIND-DIGEST, from the second attempt on with -ATTEMPT behind; at most 63 characters."""
-    end = f"-{kind}-{digest(request)}" + (f"-{attempt}" if attempt > 1 else "")
-    return project[: LONGEST - len(end)].rstrip("-") + end
+def name_of(
+    project: str, kind: str, request: Mapping[str, Any], attempt: int = 1, *, digits: int = 10, longest: int = LONGEST
+) -> str:
+    """PROJECT-KIND-DIGEST, from the second attempt on with -ATTEMPT behind.
+
+    Args:
+        project: what the name begins with; policies know names by it, so it is never cut.
+        kind: of what is named.
+        request: what the digest is of.
+        attempt: from 1.
+        digits: of the digest.
+        longest: characters that the service takes.
+
+    Raises:
+        CommandError: the project's name leaves no room.
+    """
+    end = f"-{kind}-{digest(request, digits)}" + (f"-{attempt}" if attempt > 1 else "")
+    if len(project) + len(end) > longest:
+        raise CommandError(f"{project + end} has more than the {longest} characters that SageMaker takes here: PROJECT "
+                           f"may have {longest - len(end)}")  # fmt: skip
+    return project + end
 
 
 def default_bucket(project: str, account: str, region: str) -> str:
