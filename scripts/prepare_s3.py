@@ -1,0 +1,265 @@
+"""Upload a data set to S3 (`make prepare-s3 DATA=folder`), checked before and verified by S3 while it is sent.
+
+What goes is what `train` reads of the folder: dataset.json or the CSV file, and the pictures; whatever else lies in it
+stays here. Names that may tell who a patient is are refused, for a key is no secret. The list of pictures goes last: a
+prefix with it is complete. What is there already is not sent again, whatever became of the run that sent it.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.layouts import DATASET_JSON, LITTER, PRETRAINED, read_channels
+from sagemaker_monai.progress import track
+from sagemaker_monai.shards import MANIFEST, SHARD_BYTES, manifest_text, plan_shards, write_shards
+from scripts.aws import command, upload
+from scripts.aws.calls import Call
+from scripts.aws.command import Context, say
+from scripts.aws.errors import CommandError
+from scripts.aws.keys import both_file_and_folder, masked, private_columns, private_in, unusable
+from scripts.aws.names import split_s3
+from scripts.aws.places import place
+from scripts.aws.upload import Item, Uploader
+
+NAME = "prepare-s3"
+SHOWN = 3  # names in a message, and requests in a dry run besides the last
+SHARDS_AHEAD = 4  # on disk at a time
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is in a folder: names below it of what goes, the lists of pictures at the end, and of what stays."""
+
+    names: list[str]
+    others: int
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="data set: dataset.json, class folders or one CSV file")
+    parser.add_argument(
+        "--name", default="training", help="below PREFIX/data/ (default: %(default)s); weights: pretrained"
+    )
+    parser.add_argument(
+        "--shards",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="as a few tar files, for more than some ten thousand pictures; needs dataset.json",
+    )
+    parser.add_argument("--shard-mib", type=int, default=SHARD_BYTES // MIB, help="size of one (default: %(default)s)")
+    parser.add_argument("--parallel", type=int, default=16, help="uploads at a time (default: %(default)s)")
+    parser.add_argument(
+        "--allow-keys",
+        action="store_true",
+        help="upload although names look as if they told who somebody is; read what was said first",
+    )
+    parser.add_argument(
+        "--delete-others",
+        action="store_true",
+        help="delete what is below the same place in S3 and not in the folder; needs s3:DeleteObject, "
+        "which `make iam` gives to nobody",
+    )
+    command.add_dry_run(parser)  # fmt: skip
+
+
+def find(folder: Path, name: str) -> Found:
+    """What of a folder goes to S3.
+
+    Args:
+        folder: of the data set; of weights everything goes.
+        name: of the channel that it becomes.
+
+    Raises:
+        CommandError: there is no folder, a link in it, or no data set.
+    """
+    if not folder.is_dir():
+        raise CommandError(f"there is no folder {folder}")
+    every = sorted(_walk(folder, folder))
+    if name == PRETRAINED:
+        return Found(every, 0)
+    try:
+        layout = read_channels({"training": folder})
+    except DatasetError as error:
+        raise CommandError(f"this is no data set that `train` reads: {error}") from error
+    columns = private_columns({column for entry in layout.entries for column in entry.metadata})
+    if columns:
+        raise CommandError(f"the list of pictures has columns that tell who somebody is ({', '.join(columns)}): "
+                           "remove them, training does not need them")  # fmt: skip
+    pictures = {entry.image.relative_to(folder).as_posix() for entry in layout.entries}
+    lists = [each for each in every if "/" not in each and each.lower().endswith(".csv")]
+    lists = [DATASET_JSON] if DATASET_JSON in every else lists
+    names = [each for each in every if each in pictures] + lists
+    return Found(names, len(every) - len(names))
+
+
+def _walk(root: Path, folder: Path) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name.lower() in LITTER:
+                continue
+            path = Path(entry.path)
+            if entry.is_symlink():
+                shown = masked(path.relative_to(root).as_posix())
+                raise CommandError(f"the folder has a link ({shown}, letters masked): put the file itself there")
+            if entry.is_dir():
+                yield from _walk(root, path)
+            else:
+                yield path.relative_to(root).as_posix()
+
+
+def check_names(names: list[str], prefix: str, *, allow_private: bool) -> None:
+    """Refuse names that may tell who somebody is, and keys that cannot be.
+
+    Raises:
+        CommandError: with positions and masked names only.
+    """
+    if faults := [(index, why) for index, name in enumerate(names, 1) if (why := unusable(prefix + name))]:
+        index, why = faults[0]
+        raise CommandError(f"{len(faults)} names cannot be keys: number {index}, {masked(names[index - 1])}, {why}: "
+                           "rename the file")  # fmt: skip
+    found = [(index, why) for index, name in enumerate(names, 1) if (why := private_in(name))]
+    if not found or allow_private:
+        return
+    shown = "; ".join(f"number {index}, {masked(names[index - 1])}: {why}" for index, why in found[:SHOWN])
+    raise CommandError(
+        f"{len(found)} of {len(names)} names look as if they told who somebody is (letters and digits masked, in "
+        f"alphabetical order): {shown}: rename the files to pseudonyms, or add --allow-keys if they tell nothing"
+    )
+
+
+def work(context: Context) -> int:
+    """Check the folder, then upload what is not there."""
+    account, options = context.account, context.options
+    if options.parallel < 1:
+        raise CommandError(f"--parallel must be at least 1, got {options.parallel}")
+    found = find(options.folder, options.name)
+    bucket, key = split_s3(place(account, options, "data", options.name))
+    prefix = f"{key}/"
+    check_names([f"{options.name}/{name}" for name in found.names], prefix.removesuffix(f"{options.name}/"),
+                allow_private=options.allow_keys)  # fmt: skip
+    sizes = {name: (options.folder / name).stat().st_size for name in found.names}
+    _report(found, sizes)
+    targets = _targets(options, sizes)
+    if options.dry_run:
+        return _dry_run(context, bucket, prefix, targets)
+    stored = upload.stored_below(account, bucket, prefix)
+    wanted = {prefix + name for name in targets}
+    others = sorted(set(stored) - wanted)
+    if clash := both_file_and_folder(wanted | set(stored)):
+        raise CommandError(f"{len(clash)} keys are files here and folders in S3, or the other way round: upload under "
+                           "another --name, or remove what is there")  # fmt: skip
+    context.after_interrupt = f"what is uploaded stays below s3://{bucket}/{prefix}: the same command goes on there"
+    uploader = Uploader(account, bucket, stored, options.kms_key, options.parallel)
+    sent = _send(context, uploader, prefix, found)
+    _others(context, bucket, prefix, others)
+    new = [each for each in sent if each.is_new]
+    say(NAME, f"{len(new)} objects uploaded, {len(sent) - len(new)} were there; S3 has verified their checksums")
+    command.result({"S3Uri": f"s3://{bucket}/{prefix}", "objects": len(sent),
+                    "size_bytes": sum(each.size_bytes for each in sent), "uploaded": len(new)})  # fmt: skip
+    return 0
+
+
+def _report(found: Found, sizes: dict[str, int]) -> None:
+    empty = [name for name, size in sizes.items() if not size]
+    if found.others:
+        say(NAME, f"{found.others} files of the folder stay here: training does not read them")
+    if empty:
+        shown = ", ".join(masked(name) if private_in(name) else name for name in empty[:SHOWN])
+        say(NAME, f"{len(empty)} files are empty ({shown}): training will refuse them")
+    total = sum(sizes.values())
+    say(NAME, f"{len(sizes)} files, {total / MIB:.1f} MiB; prices of S3 are not in the table of `make prices`: storage "
+              "is paid by month and size, requests by their number")  # fmt: skip
+
+
+def _targets(options: argparse.Namespace, sizes: dict[str, int]) -> dict[str, int]:
+    """Names below the prefix, in the order of uploading, with their sizes; 0 for the manifest yet to be written."""
+    if not options.shards:
+        return sizes
+    if DATASET_JSON not in sizes:
+        raise CommandError(f"shards need {DATASET_JSON}: `make process` or the package's prepare writes it")
+    try:
+        shards = plan_shards(options.folder, shard_bytes=options.shard_mib * MIB)
+    except (ConfigError, DatasetError) as error:
+        raise CommandError(str(error)) from error
+    return {shard.name: shard.size_bytes for shard in shards} | {DATASET_JSON: sizes[DATASET_JSON], MANIFEST: 0}
+
+
+def _dry_run(context: Context, bucket: str, prefix: str, targets: dict[str, int]) -> int:
+    calls = list(
+        upload.plan(bucket, ((prefix + name, size) for name, size in targets.items()), context.options.kms_key)
+    )
+    shown = calls if len(calls) <= SHOWN + 1 else [*calls[:SHOWN], calls[-1]]
+    left = len(calls) - len(shown)
+    lines = [f"{left} more requests like these are left out"] if left else []
+    return command.show_plan(context, NAME, shown, [*lines, "objects that are there with the same content are kept"])
+
+
+def _send(context: Context, uploader: Uploader, prefix: str, found: Found) -> list[upload.Sent]:
+    """Upload pictures or shards, and when all are there what lists them."""
+    options, folder = context.options, context.options.folder
+    try:
+        if options.shards:
+            return _send_shards(context, uploader, prefix)
+        items = [Item(folder / name, prefix + name) for name in found.names]
+        last = [item for item in items if item.key.removeprefix(prefix) == DATASET_JSON or item.key.endswith(".csv")]
+        first = items[: len(items) - len(last)]
+        sent = list(track(uploader.send(first), total=len(first), what="uploading files"))
+        return sent + list(uploader.send(last))
+    except OSError as error:
+        raise CommandError(f"a file cannot be read ({error.strerror or 'timed out'}): leave the folder alone meanwhile"
+                           ) from error  # fmt: skip
+
+
+def _send_shards(context: Context, uploader: Uploader, prefix: str) -> list[upload.Sent]:
+    options = context.options
+    shards = []
+    with tempfile.TemporaryDirectory(prefix="shards-") as temporary:
+        out = Path(temporary)
+
+        def items() -> Iterator[Item]:
+            for shard in write_shards(options.folder, out, shard_bytes=options.shard_mib * MIB):
+                shards.append(shard)
+                assert shard.path is not None
+                yield Item(shard.path, prefix + shard.name, is_temporary=True)
+
+        try:
+            sent = list(uploader.send(items(), ahead=SHARDS_AHEAD))
+            manifest = out / MANIFEST
+            manifest.write_text(manifest_text(options.folder, shards), encoding="utf-8")
+        except DatasetError as error:
+            raise CommandError(str(error)) from error
+        for item in (Item(options.folder / DATASET_JSON, prefix + DATASET_JSON), Item(manifest, prefix + MANIFEST)):
+            sent += uploader.send([item])
+    return sent
+
+
+def _others(context: Context, bucket: str, prefix: str, others: list[str]) -> None:
+    if not others:
+        return
+    if not context.options.delete_others:
+        say(NAME, f"{len(others)} objects below s3://{bucket}/{prefix} are not in the folder and stay: a job fetches "
+                  "them too, and class folders train on them; --delete-others deletes them")  # fmt: skip
+        return
+    remaining = iter(others)
+    while batch := list(islice(remaining, 1000)):
+        assert all(key.startswith(prefix) for key in batch)
+        delete = {"Objects": [{"Key": key} for key in batch], "Quiet": True}
+        answer = context.account.send(Call("s3", "DeleteObjects", {"Bucket": bucket, "Delete": delete}))
+        if errors := answer.get("Errors"):
+            raise CommandError(f"{len(errors)} objects could not be deleted ({errors[0].get('Code')}): they stay")
+    say(NAME, f"deleted {len(others)} objects that are not in the folder")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command."""
+    return command.run(NAME, __doc__ or "", _add_options, work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
