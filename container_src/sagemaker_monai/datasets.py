@@ -152,23 +152,62 @@ def read_dataset(
         ConfigError: the fractions are no shares of a whole.
     """
     wanted = {"validation": validation_fraction, "test": test_fraction}
+    layout, entries = _read_and_draw(channels, wanted, seed)
+    _check_splits(layout.labels, entries, wanted)
+    return _dataset(layout, entries, layout.labels)
+
+
+def read_dataset_to_score(
+    channels: Mapping[str, Path],
+    *,
+    labels: Sequence[str],
+    validation_fraction: float,
+    test_fraction: float,
+    seed: int,
+) -> Dataset:
+    """Read and check a data set to score a model with: splits may be empty, and the classes must be the model's.
+
+    Args:
+        channels: as for `read_dataset`.
+        labels: the model's classes; the records' labels are positions in these.
+        validation_fraction, test_fraction, seed: of the model's training, so that the same splits are drawn.
+
+    Raises:
+        DatasetError: as for `read_dataset`, or the classes are others.
+        ConfigError: the fractions are no shares of a whole.
+    """
+    layout, entries = _read_and_draw(channels, {"validation": validation_fraction, "test": test_fraction}, seed)
+    unknown, missing = sorted(set(layout.labels) - set(labels)), sorted(set(labels) - set(layout.labels))
+    if unknown or missing:
+        raise DatasetError(
+            f"the data set's classes are not the model's: {len(unknown)} that the model does not know "
+            f"({some_of(unknown)}), {len(missing)} that the data set lacks ({some_of(missing)}); rename or remove the "
+            "first and declare the others, in the labels of dataset.json or by empty class folders"
+        )
+    return _dataset(layout, entries, labels)
+
+
+def _read_and_draw(channels: Mapping[str, Path], wanted: Mapping[str, float], seed: int) -> tuple[Layout, list[Entry]]:
+    """Read the channels, and give every picture a split."""
     if not all(0 <= share < 1 for share in wanted.values()) or sum(wanted.values()) >= 1:
         raise ConfigError(
             "validation_fraction and test_fraction must be from 0 to below 1 together, "
-            f"got {validation_fraction:g} and {test_fraction:g}"
+            f"got {wanted['validation']:g} and {wanted['test']:g}"
         )
     layout = read_channels({name: folder.absolute() for name, folder in channels.items()})
     _check_labels(layout)
     _check_groups(layout.entries)
-    entries = _draw_missing(layout, wanted, seed)
-    _check_splits(layout.labels, entries, wanted)
-    index = {label: position for position, label in enumerate(layout.labels)}
+    return layout, _draw_missing(layout, wanted, seed)
+
+
+def _dataset(layout: Layout, entries: Sequence[Entry], labels: Sequence[str]) -> Dataset:
+    index = {label: position for position, label in enumerate(labels)}
     records: dict[str, list[Record]] = {split: [] for split in SPLITS}
     for entry in entries:
         record = Record(entry.image, entry.name, index[entry.label], entry.group, entry.metadata)
         records[entry.split or "training"].append(record)
     return Dataset(
-        labels=layout.labels,
+        labels=tuple(labels),
         training=tuple(records["training"]),
         validation=tuple(records["validation"]),
         test=tuple(records["test"]),

@@ -5,6 +5,7 @@ out: callers get names that stay inside a folder, and bytes. A stream need not b
 an object in S3 is read as it comes.
 """
 
+import gzip
 import io
 import re
 import tarfile
@@ -22,7 +23,7 @@ FILE_MODE = 0o644
 ODD = re.compile(r"[\\\0-\x1f\x7f]")
 
 # What tarfile and gzip raise on bytes that are not a sound archive.
-DAMAGE = (tarfile.TarError, zlib.error, EOFError, ValueError, OverflowError)
+DAMAGE = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError)
 
 
 class Stream(Protocol):

@@ -67,7 +67,7 @@ def _unpack(name: str, channel: Path, target: Path, is_stopping: Callable[[], bo
         for file in track(files, total=total, what=f"unpacking {len(shards)} shards of channel {name}"):
             left.discard(file)
             if is_stopping():
-                raise TrainingStopped("training was stopped while shards were unpacked, so there is nothing to save")
+                raise TrainingStopped("the job was stopped while shards were unpacked, so there is nothing to save")
         if left:
             raise DatasetError(
                 f"pictures of {DATASET_JSON} that no shard of channel {name} has: {len(left)} "

@@ -50,6 +50,47 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
+def model_quality(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics in the form of SageMaker's model quality, for ModelMetrics of a model package and pipelines' JsonGet.
+
+    A score that does not exist is left out: a condition on it then fails and does not compare with nothing. Weighted
+    scores are means over the classes, each counted by its images. No standard deviations: the intervals of metrics.json
+    are of whole groups, which those would not be.
+
+    Source: SageMaker developer guide, "Model quality metrics" (multiclass); balanced_accuracy, auc and loss are ours.
+    """
+    labels = metrics["labels"]
+    matrix = np.array(metrics["confusion_matrix"], dtype=np.float64)  # rows true, columns predicted
+    values = {name: metrics[name] for name in ("accuracy", "balanced_accuracy", "auc", "loss")} | _weighted(matrix)
+    return {
+        "multiclass_classification_metrics": {
+            "confusion_matrix": {
+                true: {predicted: int(count) for predicted, count in zip(labels, row, strict=True)}
+                for true, row in zip(labels, matrix, strict=True)
+            },
+            **{
+                name: {"value": float(value), "standard_deviation": "NaN"}
+                for name, value in values.items()
+                if value is not None
+            },
+        }
+    }
+
+
+def _weighted(matrix: np.ndarray) -> dict[str, float]:
+    """Means over the classes, weighted by their true images; a class that is never predicted has precision 0."""
+    hits, true, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+    weights = true / true.sum()
+
+    def mean(above: np.ndarray, below: np.ndarray) -> float:
+        return float(weights @ np.divide(above, below, out=np.zeros_like(above), where=below > 0))
+
+    scores = {"weighted_recall": mean(hits, true), "weighted_precision": mean(hits, predicted)}
+    for name, beta in (("weighted_f0_5", 0.5), ("weighted_f1", 1.0), ("weighted_f2", 2.0)):
+        scores[name] = mean((1 + beta**2) * hits, beta**2 * true + predicted)
+    return scores
+
+
 def as_json(value: Mapping[str, Any]) -> str:
     """JSON for people to read; no NaN, which JSON does not have."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"

@@ -21,7 +21,7 @@ from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS, Dataset, read_dataset
 from sagemaker_monai.distributed import ALONE, Processes
 from sagemaker_monai.entrypoints import documents
-from sagemaker_monai.entrypoints.scoring import measure, score_files, write_scores
+from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.errors import TrainingStopped
 from sagemaker_monai.files import write_text
 from sagemaker_monai.loading import LoadedDataset, input_channels, load_dataset
@@ -45,7 +45,6 @@ UNEQUAL_JOBS = (
     "the hosts do not have the same job: give all of them the same hyperparameters, image, pretrained weights and "
     "readable files"
 )
-FIRST_EPOCH_NOTE = "Training was stopped in its first epoch, so these weights were never validated. "
 VALIDATION_NOTE = "There is no test split: this one chose the epoch, so the figures are too good. "
 
 

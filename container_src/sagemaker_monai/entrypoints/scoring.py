@@ -22,6 +22,7 @@ from sagemaker_monai.tasks.classification import class_probabilities
 from sagemaker_monai.tasks.metrics import report
 
 SCORING_BATCH = 64  # images decoded at once
+FIRST_EPOCH_NOTE = "Training was stopped in its first epoch, so these weights were never validated. "
 
 
 def score_files(

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 # What is wrong with a place and not with the program.
 FAULTS_OF_PLACES = frozenset({errno.EACCES, errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS})
+OTHER_PLACES = (
+    "make room or give access, or set SM_MODEL_DIR, SM_OUTPUT_DIR, SM_OUTPUT_DATA_DIR, SM_CHECKPOINT_DIR or TMPDIR to "
+    "another place"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -115,15 +119,12 @@ def _report_failure(line: str, places: Places) -> str:
     return line
 
 
-def explained(error: Exception) -> Exception:
+def explained(error: Exception, remedy: str = OTHER_PLACES) -> Exception:
     """Too little GPU memory and a place that is full or closed are what the caller can change; the rest stays a bug."""
     if type(error).__name__ == "OutOfMemoryError":
         return ConfigError("the GPU has too little memory: lower batch_size or image_size, or take a larger GPU")
     if isinstance(error, OSError) and error.errno in FAULTS_OF_PLACES:
-        return ConfigError(
-            f"a file cannot be read or written ({error.strerror}): make room or give access, or set SM_MODEL_DIR, "
-            "SM_OUTPUT_DIR, SM_OUTPUT_DATA_DIR, SM_CHECKPOINT_DIR or TMPDIR to another place"
-        )
+        return ConfigError(f"a file cannot be read or written ({error.strerror}): {remedy}")
     return error
 
 

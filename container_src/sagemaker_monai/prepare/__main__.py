@@ -66,23 +66,35 @@ SOURCES = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run one importer; 0 when the data set is ready, 1 with one line on standard error when not."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sagemaker_monai.prepare", description="Make a data set to train on."
-    )
+def run(argv: list[str] | None, parser: argparse.ArgumentParser) -> None:
+    """Run one importer and print its summary.
+
+    Args:
+        argv: arguments of the command; None takes those of this process.
+        parser: without arguments yet; has the name of the command, and decides what wrong arguments lead to.
+
+    Raises:
+        CallerError: with cause and remedy.
+    """
+    parser.description = "Make a data set to train on."
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="SOURCE_KIND")
     for name, importer in SOURCES.items():
         importer.add_options(kinds.add_parser(name, help=importer.help, description=importer.help))
     options = parser.parse_args(argv)
     try:
         print(SOURCES[options.kind].run(options))
+    except OSError as error:  # a full disk, a folder that may not be written
+        raise ConfigError(
+            f"a file cannot be read or written ({error.strerror}): make room or choose another folder"
+        ) from error
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one importer; 0 when the data set is ready, 1 with one line on standard error when not."""
+    try:
+        run(argv, argparse.ArgumentParser(prog="python -m sagemaker_monai.prepare"))
     except CallerError as error:
         print(failure_line(error), file=sys.stderr)
-        return 1
-    except OSError as error:  # a full disk, a folder that may not be written
-        fault = ConfigError(f"a file cannot be read or written ({error.strerror}): make room or choose another folder")
-        print(failure_line(fault), file=sys.stderr)
         return 1
     return 0
 

@@ -1,0 +1,78 @@
+"""`evaluate`: an artifact and a data set in, scores out; for processing jobs of SageMaker and for people.
+
+The defaults are the places that processing jobs use by convention. What is scored is read from the files as a server
+reads it; on the data that an artifact was trained with, the scores are those that training reported, to the bit.
+"""
+
+import os
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sagemaker_monai.entrypoints.environment import library_defaults
+from sagemaker_monai.entrypoints.processing import Parser, base_folder, run_command
+from sagemaker_monai.entrypoints.stopping import stop_on_signal
+from sagemaker_monai.splitting import SPLITS
+
+EVERYTHING = "all"
+DESCRIPTION = "Score a model artifact on a data set."
+EPILOGUE = (
+    "OUTPUT gets metrics.json (as training writes it), evaluation.json (model quality in SageMaker's form, for "
+    "pipelines and the model registry) and SPLIT_predictions.csv."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Score one artifact.
+
+    Args:
+        argv: arguments of the command; None takes those of this process.
+
+    Returns:
+        The exit code: 0 when all is written, 1 when one line says why not.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    with stop_on_signal("stopping") as stopping:
+        return run_command(lambda: _run(_parser().parse_args(arguments), stopping.is_set), os.environ)
+
+
+def _parser() -> Parser:
+    places = base_folder(os.environ) / "processing"
+    parser = Parser(prog="evaluate", description=DESCRIPTION, epilog=EPILOGUE)
+    parser.add_argument(
+        "--model", type=Path, default=places / "input" / "model",
+        help="folder of the artifact, or with its model.tar.gz, or that file (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data", type=Path, default=places / "input" / "data",
+        help="data set in any layout that train takes (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--split", choices=(*SPLITS, EVERYTHING), default="test",
+        help="what to score (default: %(default)s); a split that the data does not have is drawn as it was for "
+        "training; all: every image, for data that training never saw",
+    )  # fmt: skip
+    parser.add_argument("--output", type=Path, default=places / "output", help="a folder (default: %(default)s)")
+    return parser
+
+
+def _run(options: Namespace, is_stopping: Callable[[], bool]) -> None:
+    os.environ.update(library_defaults(os.environ))
+    # Only now: these imports take seconds, and a wrong option should not.
+    from sagemaker_monai.entrypoints.evaluation import evaluate
+
+    with tempfile.TemporaryDirectory(prefix="sagemaker-monai-") as scratch:
+        evaluate(
+            options.model,
+            options.data,
+            split=options.split,
+            output=options.output,
+            scratch=Path(scratch),
+            is_stopping=is_stopping,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

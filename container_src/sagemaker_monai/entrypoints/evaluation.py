@@ -1,0 +1,134 @@
+"""One evaluation from an artifact and a data set to metrics; knows no environment variable and no command line."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from sagemaker_monai.bundle import REMEDY, TRAIN
+from sagemaker_monai.config import TrainConfig
+from sagemaker_monai.datasets import SPLITS, Dataset, read_dataset_to_score
+from sagemaker_monai.entrypoints import documents
+from sagemaker_monai.entrypoints.artifacts import artifact_folder
+from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
+from sagemaker_monai.errors import BundleError, ConfigError, DatasetError
+from sagemaker_monai.files import write_text
+from sagemaker_monai.predictor import Predictor
+from sagemaker_monai.tables import some_of
+from sagemaker_monai.unpacking import unpack_channels
+
+logger = logging.getLogger(__name__)
+
+OF_TRAINING = ("seed", "validation_fraction", "test_fraction", "max_unreadable_fraction")
+# What to think of scores on the very data set that the model was made with.
+NOTES = {
+    "training": "The model has learned from these images, so the figures are too good. ",
+    "validation": "This split chose the epoch, so the figures are too good. ",
+    "test": "",
+}
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What an artifact says of its training."""
+
+    config: TrainConfig
+    best_epoch: int
+    dataset_fingerprint: str
+
+
+def evaluate(
+    model: Path, data: Path, *, split: str, output: Path, scratch: Path, is_stopping: Callable[[], bool]
+) -> None:
+    """Score an artifact and write metrics.json, evaluation.json and the predictions.
+
+    Args:
+        model: see `artifact_folder`.
+        data: folder of the data set, in any layout or as shards.
+        split: one of SPLITS, or "all".
+        output: folder for the results; made if missing.
+        scratch: folder for what is unpacked.
+        is_stopping: asked before every image.
+
+    Raises:
+        CallerError: something that the caller can correct.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the output folder cannot be made ({error.strerror}): name another --output") from error
+    (scratch / "model").mkdir()
+    folder = artifact_folder(model, scratch / "model")
+    predictor = Predictor.read(folder, "cuda" if torch.cuda.is_available() else "cpu")
+    training = _training_of(folder)
+    channels = unpack_channels({"training": data}, scratch / "channels", is_stopping=is_stopping)
+    dataset = read_dataset_to_score(
+        channels,
+        labels=predictor.labels,
+        validation_fraction=training.config.validation_fraction,
+        test_fraction=training.config.test_fraction,
+        seed=training.config.seed,
+    )
+    chosen = SPLITS if split not in SPLITS else (split,)
+    records = [record for name in chosen for record in dataset.split(name)]
+    counts = ", ".join(f"{len(dataset.split(name))} {name}" for name in SPLITS)
+    if not records:
+        raise DatasetError(f"there is no {split} split (images: {counts}); choose another one with --split")
+    is_known = dataset.fingerprint == training.dataset_fingerprint
+    logger.info(
+        "scoring %d images (%s) of %s; model version %s",
+        len(records),
+        counts,
+        "the data set of the model's training" if is_known else "another data set than that of the model's training",
+        predictor.model_version,
+    )
+    unreadable: dict[str, str] = {}
+    probabilities = score_files(
+        predictor,
+        records,
+        what=f"scoring {len(records)} images",
+        is_stopping=is_stopping,
+        on_unreadable=lambda record, error: unreadable.update({record.name: str(error)}),
+    )
+    _check_unreadable(unreadable, dataset, training.config)
+    records = [record for record in records if record.name not in unreadable]
+    note = FIRST_EPOCH_NOTE * (training.best_epoch == 0) + "".join(NOTES[name] for name in chosen) * is_known
+    metrics = {
+        **measure(predictor, records, probabilities, split=split, note=note, seed=training.config.seed),
+        "best_epoch": training.best_epoch,
+        "unreadable_images": {split: list(unreadable)},
+        "dataset_fingerprint": dataset.fingerprint,
+    }
+    write_text(output / "evaluation.json", documents.as_json(documents.model_quality(metrics)))
+    write_scores(output, metrics, records, probabilities)
+
+
+def _training_of(folder: Path) -> _Training:
+    """Read configs/train.json, which `read_bundle` found to be as it was written."""
+    try:
+        content: dict[str, Any] = json.loads((folder / TRAIN).read_bytes())
+        given = content["hyperparameters"]
+        config = TrainConfig.model_validate({name: given[name] for name in OF_TRAINING})
+        return _Training(config, int(content["best_epoch"]), str(content["dataset_fingerprint"]))
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise BundleError(f"{TRAIN} does not say how the artifact was trained; {REMEDY}") from error
+
+
+def _check_unreadable(unreadable: dict[str, str], dataset: Dataset, config: TrainConfig) -> None:
+    """As strict as training was with the same data."""
+    total = sum(len(dataset.split(name)) for name in SPLITS)
+    if not unreadable:
+        return
+    names = some_of(list(unreadable))
+    if len(unreadable) > config.max_unreadable_fraction * total:
+        raise DatasetError(
+            f"{len(unreadable)} of {total} images cannot be read ({names}), the first because: "
+            f"{next(iter(unreadable.values()))}; that is more than the max_unreadable_fraction "
+            f"{config.max_unreadable_fraction:g} of the model's training: remove or replace them"
+        )
+    logger.warning("%d of %d images cannot be read and are left out: %s", len(unreadable), total, names)

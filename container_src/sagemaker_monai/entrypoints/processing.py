@@ -1,0 +1,75 @@
+"""What `prepare` and `evaluate` share as SageMaker processing jobs: where things lie, and how a failure is told.
+
+SageMaker shows the first 1,024 bytes of /opt/ml/output/message as ExitMessage of the job, and takes a job for failed
+when its exit code is not 0. Outside of such a tree the line goes to standard error only.
+
+Source: SageMaker developer guide, "Save and access metadata information about your processing job".
+"""
+
+import argparse
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from sagemaker_monai.entrypoints.train import explained
+from sagemaker_monai.errors import CallerError, ConfigError, failure_line
+
+MESSAGE_BYTES = 1024
+INTERRUPTED = "the command was interrupted: run it again"
+OTHER_PLACES = "make room or give access, or name other places"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of arguments whose faults are errors like all others, so that they reach the message of a job."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments."""
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def base_folder(environment: Mapping[str, str]) -> Path:
+    """The tree that SageMaker lays out."""
+    return Path(environment.get("SAGEMAKER_BASE_DIR") or "/opt/ml")
+
+
+def run_command(work: Callable[[], None], environment: Mapping[str, str]) -> int:
+    """Do the work of a command.
+
+    Args:
+        work: raises what is wrong.
+        environment: says where the tree is.
+
+    Returns:
+        The exit code: 0, or 1 when a line on standard error says why, and in the message where there is a tree for it.
+    """
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    base = base_folder(environment)
+    try:
+        if base.is_dir():
+            (base / "output" / "message").unlink(missing_ok=True)
+        work()
+    except CallerError as error:
+        return _report(failure_line(error), base)
+    except KeyboardInterrupt:
+        return _report(INTERRUPTED, base)
+    except Exception as error:
+        fault = explained(error, OTHER_PLACES)
+        if not isinstance(fault, CallerError):
+            traceback.print_exc()
+        return _report(failure_line(fault), base)
+    return 0
+
+
+def _report(line: str, base: Path) -> int:
+    print(line, file=sys.stderr, flush=True)
+    if base.is_dir():
+        try:
+            (base / "output").mkdir(exist_ok=True)
+            # Cut between characters: a message that is not UTF-8 makes the service hide the cause.
+            (base / "output" / "message").write_bytes(line.encode()[:MESSAGE_BYTES].decode(errors="ignore").encode())
+        except OSError as fault:
+            print(f"the message file cannot be written ({fault.strerror})", file=sys.stderr, flush=True)
+    return 1
