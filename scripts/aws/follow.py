@@ -3,8 +3,9 @@
 Ctrl-C ends the following and never the job.
 """
 
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +69,7 @@ def follow(context: Context, command: str, kind: str, name: str, *, show_log: bo
     context.after_interrupt = (
         f"{name} goes on and costs what it costs: `make logs JOB={name}` follows it, `make delete JOB={name}` stops it"
     )
-    log = Log(account, row.log_group, name) if show_log and row.log_group else None
+    log = log_of(account, kind, name) if show_log and row.log_group else None
     last = ""
     while True:
         found = describe(account, kind, name) or {}
@@ -88,18 +89,27 @@ def follow(context: Context, command: str, kind: str, name: str, *, show_log: bo
 
 
 class Log:
-    """What has come into the log streams of a job since it was last asked."""
+    """What has come into the log streams of a job or an endpoint since it was last asked.
 
-    def __init__(self, account: Account, group: str, name: str) -> None:
+    Args:
+        account: where.
+        group: of the log.
+        prefix: with which the names of the streams begin; empty takes all of the group.
+        since_ms: milliseconds since 1970 before which nothing is of interest; None takes all.
+    """
+
+    def __init__(self, account: Account, group: str, prefix: str, since_ms: int | None = None) -> None:
         self._client = account.client("logs")
-        self._group, self._prefix = group, f"{name}/"
+        self._group, self._prefix, self._since_ms = group, prefix, since_ms
         self._tokens: dict[str, str] = {}
 
     def new(self) -> Iterator[tuple[str, str]]:
         """Stream and line of what is new, in the order of each stream."""
         for stream in self._streams():
             while True:
-                asked = {"logGroupName": self._group, "logStreamName": stream, "startFromHead": True}
+                asked: dict[str, Any] = {"logGroupName": self._group, "logStreamName": stream, "startFromHead": True}
+                if self._since_ms is not None:
+                    asked["startTime"] = self._since_ms
                 if stream in self._tokens:
                     asked["nextToken"] = self._tokens[stream]
                 answer = self._client.get_log_events(**asked)
@@ -112,17 +122,29 @@ class Log:
 
     def _streams(self) -> list[str]:
         try:
-            pages = self._client.get_paginator("describe_log_streams").paginate(
-                logGroupName=self._group, logStreamNamePrefix=self._prefix)  # fmt: skip
+            words = {"logStreamNamePrefix": self._prefix} if self._prefix else {}
+            pages = self._client.get_paginator("describe_log_streams").paginate(logGroupName=self._group, **words)
             return [stream["logStreamName"] for page in pages for stream in page["logStreams"]]
         except self._client.exceptions.ResourceNotFoundException:
             return []  # nothing has written a line yet
 
-    def print_new(self) -> None:
-        """Print what is new, with the host before each line where there are several."""
+    def print_new(self, is_wanted: Callable[[str], object] = lambda line: True) -> None:
+        """Print what is new and wanted, with the host before each line where there are several."""
         many = len(self._tokens) > 1
         for stream, line in self.new():
-            print(f"{stream}: {line}" if many else line, flush=True)
+            if is_wanted(line):
+                print(f"{stream}: {line}" if many else line, file=sys.stderr, flush=True)
+
+
+def log_place(kind: str, name: str) -> tuple[str, str]:
+    """Group of a log and the beginning of its streams' names: an endpoint has a group, a job streams in its kind's."""
+    group = KINDS[kind].log_group
+    return (f"{group}/{name}", "") if kind == "endpoint" else (group, f"{name}/")
+
+
+def log_of(account: Account, kind: str, name: str, since_ms: int | None = None) -> Log:
+    """The log of a job or an endpoint."""
+    return Log(account, *log_place(kind, name), since_ms)
 
 
 def billed(found: dict[str, Any], region: str) -> str:
