@@ -128,11 +128,11 @@ class Log:
         except self._client.exceptions.ResourceNotFoundException:
             return []  # nothing has written a line yet
 
-    def print_new(self, is_wanted: Callable[[str], object] = lambda line: True) -> None:
+    def print_new(self, is_wanted: Callable[[str], bool] | None = None) -> None:
         """Print what is new and wanted, with the host before each line where there are several."""
         many = len(self._tokens) > 1
         for stream, line in self.new():
-            if is_wanted(line):
+            if is_wanted is None or is_wanted(line):
                 print(f"{stream}: {line}" if many else line, file=sys.stderr, flush=True)
 
 
