@@ -5,8 +5,9 @@ the template of `make infra`: there is one source. No action has a wildcard. A r
 UNSCOPED, for which AWS knows no resource.
 
 Who may do what follows from the layout of the bucket: jobs read data and write results, an endpoint reads models and
-writes answers, and none of them deletes an object. People who run the commands have policies too (PEOPLE). Only who
-runs `make infra` has none: who writes roles can give them everything, so a narrow policy would only look like one.
+writes answers, and none of them deletes an object. People who run the commands have policies too (PEOPLE); whoever
+asks an asynchronous endpoint removes what was sent to it, and nothing else. Only who runs `make infra` has none: who
+writes roles can give them everything, so a narrow policy would only look like one.
 
 Sources: SageMaker Developer Guide, "Cross-service confused deputy prevention" (trust), "Amazon SageMaker Model
 Registry" (what registering looks at), "Use Application Auto Scaling" (who creates the alarms and the linked role).
@@ -145,10 +146,12 @@ def deployer(scope: Scope) -> Document:
         allow("Create", calls("Create", kinds), ours, tagged(scope, "Request")),
         allow("Change", change, ours, tagged(scope)),
         allow("Look", [*calls("Describe", kinds), "sagemaker:AddTags", "sagemaker:ListTags"], ours),
+        allow("RemoveAnsweredInputs", ["s3:DeleteObject"], scope.objects("async/*/input/*"),
+              {"StringEquals": {"s3:ResourceAccount": scope.account}}),
         pass_roles(scope, "hosting", "batch"),
         read_logs(scope, "TransformJobs", f"Endpoints/{scope.project}-*"),
         scaling(scope),
-    )
+    )  # fmt: skip
 
 
 def registrar(scope: Scope) -> Document:

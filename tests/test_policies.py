@@ -207,7 +207,7 @@ def test_a_role_reads_and_writes_its_folders_and_no_others(policies, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nobody_leaves_the_prefix_deletes_an_object_or_uses_a_bucket_of_others(policies, kind):
+def test_nobody_leaves_the_prefix_deletes_more_than_sent_inputs_or_uses_a_bucket_of_others(policies, kind):
     policy = policies[kind]
     ours = {"s3__ResourceAccount": ACCOUNT}
     for action in ("s3:GetObject", "s3:PutObject"):
@@ -220,8 +220,11 @@ def test_nobody_leaves_the_prefix_deletes_an_object_or_uses_a_bucket_of_others(p
     for prefix in ("", "monai", "other/data/"):
         assert not allowed(policy, "s3:ListBucket", BUCKET, **ours, s3__prefix=prefix)
     for action in ("s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutBucketPolicy", "s3:DeleteBucket"):
-        for place in (BUCKET, *(f"{BUCKET}/monai/{key}" for key in OBJECTS.values())):
-            assert not allowed(policy, action, place, **ours)
+        for folder, key in OBJECTS.items():
+            is_answered = (kind, action, folder) == ("deployer", "s3:DeleteObject", "input")
+            assert allowed(policy, action, f"{BUCKET}/monai/{key}", **ours) == is_answered
+        assert not allowed(policy, action, BUCKET, **ours)
+        assert not allowed(policy, action, f"{BUCKET}/monai/async/e/input/1", s3__ResourceAccount="999999999999")
 
 
 SAGEMAKER = f"arn:aws:sagemaker:eu-central-1:{ACCOUNT}:"
