@@ -15,7 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import boto3
+import pytest
+from botocore.loaders import create_loader
 
+from scripts.aws.account import Account
 from tests import loopback
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -196,3 +199,72 @@ def survives_kills(cloud, module, arguments, prepare: Callable[[], None], state:
             assert state() == expected, (at, is_after)
     assert kills >= requests  # a command with threads may ask in another order, and less after the last one
     return kills
+
+
+def share_models(patch, loader=None):
+    """Read each service's model once, however many sessions there are: it takes longer than what is asked."""
+    loader = loader or create_loader()
+    patch.setattr("botocore.loaders.create_loader", lambda *_: loader)
+
+
+class Death(BaseException):
+    """The end of a process, for a command in this one."""
+
+
+def survives_deaths(cloud, main, arguments, prepare: Callable[[], None], state: Callable[[], object]):
+    """What `survives_kills` checks, in this process and so ten times as fast: for commands of many requests.
+
+    Args:
+        cloud: the account; emptied before each try.
+        main: of the command; must not clean up on its way out, as a killed process does not.
+        arguments: of the command.
+        prepare: what the account has before.
+        state: what the account has afterwards, comparable.
+
+    Returns:
+        How many times it died.
+    """
+
+    loader = create_loader()
+
+    def run(at=0, *, is_after=False):
+        count = 0
+
+        def before(**_):
+            nonlocal count
+            count += 1
+            if count == at and not is_after:
+                raise Death
+
+        def after(**_):
+            if count == at and is_after:
+                raise Death
+
+        def client(self, service, **settings):
+            made = usual(self, service, **settings)
+            if not hasattr(made, "is_watched"):
+                made.is_watched = True
+                made.meta.events.register("before-call", before)
+                made.meta.events.register("after-call", after)
+            return made
+
+        usual = Account.client
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Account, "client", client)
+            share_models(patch, loader)
+            return main(list(arguments)), count
+
+    cloud.reset()
+    prepare()
+    code, requests = run()
+    assert code == 0
+    expected = state()
+    for at in range(1, requests + 1):
+        for is_after in (False, True):
+            cloud.reset()
+            prepare()
+            with pytest.raises(Death):
+                run(at, is_after=is_after)
+            assert main(list(arguments)) == 0, (at, is_after)
+            assert state() == expected, (at, is_after)
+    return 2 * requests
