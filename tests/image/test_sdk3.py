@@ -1,0 +1,58 @@
+"""The SageMaker Python SDK v3 on this machine with the image, in a Python of the SDK's own: SDK3_PYTHON names it.
+
+python3 -m venv .sdk3 && .sdk3/bin/pip install --require-hashes --no-deps -r tests/image/requirements-sdk3.txt
+SDK3_PYTHON=.sdk3/bin/python make test-image
+"""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests import loopback
+from tests.image import sdk
+from tests.image.conftest import CLASSES
+from tests.image.containers import docker
+
+PROGRAM = Path(__file__).with_name("sdk3_local_mode.py")
+THAT_TRAINS = "sagemaker-monai-sdk3:train"
+
+
+@pytest.fixture(scope="module")
+def image_that_trains(image):
+    """The image, with the command that SageMaker would give it: ModelTrainer's local mode gives none."""
+    recipe = f'FROM {image}\nCMD ["train"]\n'
+    subprocess.run(["docker", "build", "-q", "-t", THAT_TRAINS, "-"], input=recipe, text=True, check=True)
+    yield THAT_TRAINS
+    docker("image", "rm", "--force", THAT_TRAINS)
+
+
+@pytest.fixture(scope="module")
+def answers(request, image, channel, tmp_path_factory):
+    """What the SDK's program noted."""
+    python = sdk.local_mode_python("SDK3_PYTHON")
+    image_that_trains = request.getfixturevalue("image_that_trains")
+    folder = tmp_path_factory.mktemp("sdk3")
+    out = folder / "out"
+    out.mkdir()
+    arguments = image, image_that_trains, channel, sdk.pictures_to_ask_for(folder), out, loopback.free_port()
+    with sdk.containers_removed(out):
+        return sdk.run_program(python, PROGRAM, *arguments, out=out)
+
+
+def test_a_job_trains_with_the_hyperparameters_that_the_sdk_wrote(answers):
+    written = answers["training"]["hyperparameters"]
+    expected = {"epochs": 1, "image_size": 32, "network": "resnet18", "num_workers": 1, "batch_size": 8}
+    assert {name: written[name] for name in expected} == expected
+
+
+def test_an_endpoint_serves_the_artifact_that_the_sdk_packed(answers):
+    assert len(answers["predictions"]) == len(CLASSES)
+    for answer in answers["predictions"].values():
+        [prediction] = answer["predictions"]
+        assert set(prediction["probabilities"]) == set(CLASSES)
+        assert sum(prediction["probabilities"].values()) == pytest.approx(1)
+
+
+def test_a_script_of_ones_own_runs_with_its_hyperparameters(answers):
+    assert answers["own"] == f"ab {len(CLASSES)}"
