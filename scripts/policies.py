@@ -47,11 +47,11 @@ def calls(verb: str, nouns: Iterable[str]) -> list[str]:
 
 
 def training(scope: Scope) -> Document:
-    """Training, tuning and processing jobs: read data and earlier results, write results and checkpoints."""
+    """Training, tuning and processing jobs: read data and earlier results, write results, checkpoints and prepared data."""
     names = (f"{scope.project}-", PIPELINE_JOBS)
     results = ["jobs/*", "checkpoints/*", "processing/*"]
     return document(
-        files(scope, read=["data/*", *results], write=results),
+        files(scope, read=["data/*", *results], write=["data/*", *results]),
         image(scope),
         logs(scope, {f"/aws/sagemaker/{group}": names for group in ("TrainingJobs", "ProcessingJobs")}),
         *(key(scope), network(scope)),
@@ -150,6 +150,8 @@ def deployer(scope: Scope) -> Document:
               {"StringEquals": {"s3:ResourceAccount": scope.account}}),
         pass_roles(scope, "hosting", "batch"),
         read_logs(scope, "TransformJobs", f"Endpoints/{scope.project}-*"),
+        # The image's configuration says which CUDA it has, and so which driver its instances need.
+        allow("ReadImage", ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"], scope.repository_arn),
         scaling(scope),
     )  # fmt: skip
 
@@ -182,16 +184,18 @@ def read_logs(scope: Scope, *groups: str) -> Document:
 def scaling(scope: Scope) -> list[Document]:
     """Scale endpoints, and roll them back by alarms."""
     changes = ("RegisterScalableTarget", "DeregisterScalableTarget", "PutScalingPolicy", "DeleteScalingPolicy")
+    targets = scope.arn("application-autoscaling", "scalable-target/*")
     service = "sagemaker.application-autoscaling.amazonaws.com"
     linked = (f"arn:{scope.partition}:iam::{scope.account}:role/aws-service-role/{service}/"
               "AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint")  # fmt: skip
     alarms = [f"alarm:{scope.project}-*", f"alarm:TargetTracking-endpoint/{scope.project}-*"]
     return [
-        allow("Scale", [f"application-autoscaling:{change}" for change in changes],
-              scope.arn("application-autoscaling", "scalable-target/*"),
+        allow("Scale", [f"application-autoscaling:{change}" for change in changes], targets,
               {"StringEquals": {"application-autoscaling:service-namespace": "sagemaker"}}),
+        allow("TagScaled", ["application-autoscaling:TagResource"], targets, tagged(scope, "Request")),
         allow("LetItScale", ["iam:CreateServiceLinkedRole"], linked, {"StringEquals": {"iam:AWSServiceName": service}}),
-        allow("Alarms", ["cloudwatch:DeleteAlarms", "cloudwatch:DescribeAlarms", "cloudwatch:PutMetricAlarm"],
+        allow("Alarms", [f"cloudwatch:{name}" for name in ("DeleteAlarms", "DescribeAlarms", "PutMetricAlarm",
+                                                           "TagResource")],
               [scope.arn("cloudwatch", alarm) for alarm in alarms]),
     ]  # fmt: skip
 
