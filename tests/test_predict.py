@@ -11,7 +11,7 @@ from botocore.stub import Stubber
 from scripts import endpoints, predict
 from scripts.aws.account import Account
 from scripts.saving import save
-from tests.cloud import ACCOUNT, BUCKET, PROJECT, REGION, run_and_kill, run_command
+from tests.cloud import ACCOUNT, BUCKET, PROJECT, REGION, killing, run_and_kill, run_command
 from tests.simulated import simulation
 
 OURS = [{"Key": "project", "Value": PROJECT}, {"Key": "created-by", "Value": "sagemaker-monai"}]
@@ -289,14 +289,20 @@ def test_an_asynchronous_failure_is_a_row(cloud, picture, capsys):
 
 
 def test_inputs_of_a_run_that_was_killed_are_removed_by_the_next(cloud, picture):
-    for at in range(8, 14):
+    arguments, inputs = [picture, "--poll-s", "0"], INPUTS.format(f"{PROJECT}-async")
+    async_ready(cloud)
+    with killing(cloud) as proxy:
+        assert run_command("predict", arguments, proxy.url).returncode == 0
+    writes = [number for number, asked in enumerate(proxy.asked, 1) if asked.startswith("PUT ") or "async-inv" in asked]
+    assert len(writes) == 2  # the upload and the invocation
+    for at in writes:
         cloud.reset()
         async_ready(cloud)
-        run_and_kill(cloud, "predict", [picture, "--poll-s", "0"], at, is_after=True)
-        again = run_command("predict", [picture, "--poll-s", "0"], cloud.endpoint)
+        assert run_and_kill(cloud, "predict", arguments, at, is_after=True)
+        assert len(cloud.keys(inputs)) == 1
 
-        assert again.returncode == 0, again.stderr
-        assert cloud.keys(INPUTS.format(f"{PROJECT}-async")) == []
+        assert run_command("predict", arguments, cloud.endpoint).returncode == 0
+        assert cloud.keys(inputs) == []
 
 
 def test_endpoints_of_the_offline_sagemaker_are_asked_as_aws_would_be(tmp_path, monkeypatch, capsys):

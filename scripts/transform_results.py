@@ -1,0 +1,102 @@
+"""Answers of a batch transform job beside the objects that they answer, as one table.
+
+SageMaker joins answers with records of CSV and JSON; a picture it cannot join with anything. The table is made here
+from the names of the outputs. Its cells are safe to open in a spreadsheet.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from sagemaker_monai.progress import track
+from sagemaker_monai.tasks.classification import spreadsheet_safe
+from scripts.answers import predictions
+from scripts.aws.account import Account
+from scripts.aws.listing import Item, below
+from scripts.endpoints import in_own_words
+
+DOWNLOADS = 8  # at once, below the ten connections of a client
+NO_OUTPUT = "no-output"
+UNREADABLE = "unreadable-output"
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer to one object: predictions, or a code."""
+
+    source: str
+    predictions: tuple[Mapping[str, Any], ...] = ()
+    error: str = ""
+
+
+def collect(account: Account, items: Sequence[Item], output: str, accept: str, log: Iterable[str]) -> list[Result]:
+    """The answer to every object, in the order of the objects.
+
+    Args:
+        account: where they are.
+        items: inputs of the job.
+        output: its S3OutputPath.
+        accept: type of the answers.
+        log: lines of the job's log; for an object without an output they may say why.
+    """
+    there = {item.name: item for item in below(account, output)}
+    s3 = account.client("s3")
+
+    def one(item: Item) -> Result:
+        found = there.get(f"{item.name}.out")
+        if found is None:
+            return Result(item.uri, error=NO_OUTPUT)
+        body = s3.get_object(Bucket=found.bucket, Key=found.key)["Body"].read()
+        read = predictions(accept, body)
+        return Result(item.uri, error=UNREADABLE) if read is None else Result(item.uri, tuple(read))
+
+    with ThreadPoolExecutor(DOWNLOADS) as pool:
+        results = list(track(pool.map(one, items), total=len(items), what="reading outputs"))
+    missing = [item for item, result in zip(items, results, strict=True) if result.error == NO_OUTPUT]
+    codes = reasons(log, missing) if missing else {}
+    return [Result(result.source, result.predictions, codes.get(result.source, result.error)) for result in results]
+
+
+def reasons(log: Iterable[str], items: Sequence[Item]) -> dict[str, str]:
+    """What the log says of objects, by their addresses: the container's code, else the HTTP status.
+
+    SageMaker writes several lines about an object, each `[sagemaker logs]: bucket/key: text`.
+    """
+    names = {name: item.uri for item in items for name in (item.key, f"{item.bucket}/{item.key}")}
+    said: dict[str, list[str]] = {}
+    for line in log:
+        parts = line.rpartition("[sagemaker logs]: ")[2].split(": ")  # names of objects may have colons, too
+        for end in range(1, len(parts)):
+            uri = names.get(": ".join(parts[:end]))
+            if uri is not None:
+                said.setdefault(uri, []).append(": ".join(parts[end:]))
+    return {uri: in_own_words(" ".join(texts)).code for uri, texts in said.items()}
+
+
+def as_csv(results: Sequence[Result]) -> str:
+    """A header and a row for each prediction.
+
+    Columns: source, index (from 0, of several pictures in one object), predicted_class, probability, one for each
+    class, error. Probabilities have all their digits.
+    """
+    classes = list(dict.fromkeys(name for result in results for each in result.predictions
+                                 for name in each["probabilities"]))  # fmt: skip
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180
+    writer.writerow(["source", "index", "predicted_class", "probability", *map(spreadsheet_safe, classes), "error"])
+    for result in results:
+        writer.writerows(_rows(result, classes))
+    return text.getvalue()
+
+
+def _rows(result: Result, classes: Sequence[str]) -> Iterator[list[str]]:
+    source = spreadsheet_safe(result.source)
+    if not result.predictions:
+        yield [source, "", "", "", *[""] * len(classes), spreadsheet_safe(result.error)]
+    for index, each in enumerate(result.predictions):
+        values = [repr(each["probabilities"][name]) if name in each["probabilities"] else "" for name in classes]
+        name = spreadsheet_safe(str(each["predicted_class"]))
+        yield [source, str(index), name, repr(each["probability"]), *values, ""]
