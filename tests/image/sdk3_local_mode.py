@@ -6,8 +6,8 @@ What a notebook does with `Mode.LOCAL_CONTAINER`, with folders in place of S3 an
 the SDK's own Python, so nothing here is ours. Writes OUT/answers.json.
 
 Training is ModelTrainer's. It starts the image with the command that the image has, where SageMaker starts it with
-`train`: hence the second image. Serving is LocalSession's: ModelBuilder asks STS for the
-account or IAM about the role before it starts anything, and always pulls the image from a registry.
+`train`: hence the second image. Serving is LocalSession's: ModelBuilder asks STS for the account or IAM about the role
+before it starts anything, and always pulls the image from a registry.
 """
 
 import json
