@@ -195,8 +195,11 @@ def work(context: Context) -> int:
     model = find_model(account, options.project, options.model)
     request = transform_request(context, batch, model)
     digested = {"request": request, "prefix": place(account, options, "transform"), "data": batch.digest}
-    cost = [cost_line(account.region, options.instance_type, options.instance_count),
-            f"{len(batch.items) if account.is_known else 'unknown'} objects of {batch.content_type}; the job has no time limit of its own"]  # fmt: skip
+    count = len(batch.items) if account.is_known else "unknown"
+    cost = [
+        cost_line(account.region, options.instance_type, options.instance_count),
+        f"objects of {batch.content_type}: {count}; the job has no time limit of its own",
+    ]
     if options.dry_run:
         name = name_of(options.project, NAME, digested)
         return command.show_plan(context, NAME, [*_uploads(context, batch, name),

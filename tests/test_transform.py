@@ -277,7 +277,7 @@ def test_a_second_start_finds_the_first_and_other_objects_are_another_job(ready,
 def test_a_dry_run_starts_nothing_and_says_what_it_costs(ready, capsys):
     assert run("--input", PREFIX, "--dry-run") == 0
 
-    assert "2 objects of image/jpeg" in capsys.readouterr().err
+    assert "objects of image/jpeg: 2" in capsys.readouterr().err
     assert jobs(ready) == []
     assert ready.keys("monai/transform/") == []
 
