@@ -7,7 +7,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import ClientError, NoCredentialsError, NoRegionError, PartialCredentialsError
 from botocore.session import get_session
 
 from scripts.aws.calls import Call, check
@@ -45,7 +45,10 @@ class Account:
     @cached_property
     def region(self) -> str:
         """Name of the region."""
-        return str(self.client("sts").meta.region_name)
+        # Without one, the client of a global service would say aws-global.
+        if not self.session.region_name:
+            raise NoRegionError
+        return str(self.session.region_name)
 
     @cached_property
     def partition(self) -> str:
