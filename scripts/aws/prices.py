@@ -30,12 +30,17 @@ def serverless_hourly(region: str, memory_mb: int) -> float | None:
     return None if found is None else float(found) * memory_mb / 1024 * 3600
 
 
+def collected(region: str) -> str:
+    """Date of the prices of a region, that of the whole table where it has none of its own."""
+    return str(table()["regions"].get(region, {}).get("collected", table()["collected"]))
+
+
 def cost_line(region: str, instance_type: str, count: int = 1) -> str:
     """One line for people: what `count` instances cost by the hour, and where that is from."""
     price = hourly(region, instance_type)
     what = f"{count} x {instance_type}"
     if price is not None:
-        return f"{what}: {price * count:.3f} USD an hour on demand in {region} (table of {table()['collected']})"
+        return f"{what}: {price * count:.3f} USD an hour on demand in {region} (table of {collected(region)})"
     others = {name: hourly(name, instance_type) for name in table()["regions"]}
     known = [f"{value * count:.3f} USD in {name}" for name, value in others.items() if value is not None]
     where = f"; {', '.join(known)}" if known else ""
