@@ -47,7 +47,7 @@ def calls(verb: str, nouns: Iterable[str]) -> list[str]:
 
 
 def training(scope: Scope) -> Document:
-    """Training, tuning and processing jobs: read data and earlier results, write results, checkpoints and prepared data."""
+    """Training, tuning and processing jobs: read data and earlier results, write results, checkpoints and data."""
     names = (f"{scope.project}-", PIPELINE_JOBS)
     results = ["jobs/*", "checkpoints/*", "processing/*"]
     return document(
@@ -123,7 +123,7 @@ def operator(scope: Scope) -> Document:
         unscoped("LogInToRegistry", ["ecr:GetAuthorizationToken"]),
         allow("PushImage", [*PUSH, "ecr:DescribeImages"], scope.repository_arn),
         allow("Start", calls("Create", kinds), jobs, tagged(scope, "Request")),
-        allow("Stop", calls("Stop", kinds), jobs, tagged(scope)),
+        allow("Stop", [*calls("Stop", kinds), "sagemaker:UpdateTrainingJob"], jobs, tagged(scope)),
         allow("Look", [*calls("Describe", kinds), "sagemaker:ListTags"], jobs),
         allow("LookAtTuned", ["sagemaker:ListTrainingJobsForHyperParameterTuningJob"],
               scope.begun("hyper-parameter-tuning-job")),

@@ -186,7 +186,7 @@ READABLE = {
     "build": set(),
 }
 WRITABLE = {
-    "training": {"jobs", "checkpoints", "processing"},
+    "training": {"data", "jobs", "checkpoints", "processing"},
     "hosting": {"output", "failure", "capture"},
     "batch": {"transform"},
     "pipeline": {"pipelines"},
