@@ -1,0 +1,162 @@
+"""The definition of the pipeline: prepare, train, evaluate, and register what is good enough.
+
+The requests in its steps are those of the other commands, checked as if they were sent, with references in the place of
+what is known only when the pipeline runs.
+
+Sources: the pipeline definition's JSON schema, version 2020-12-01
+(https://aws-sagemaker-mlops.github.io/sagemaker-model-building-pipeline-definition-JSON-schema/); SageMaker Developer
+Guide, "Pass data between steps" (property files and JsonGet).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from scripts import launch_training, process, register
+from scripts.aws.calls import Call, check
+from scripts.aws.command import Context
+from scripts.aws.errors import CommandError
+from scripts.aws.names import folder_uri, tags
+from scripts.aws.places import image_address, place
+from scripts.launch_training import CHECKPOINTS, hyperparameters_of, training_request
+
+VERSION = "2020-12-01"
+REPORT = "EvaluationReport"  # property file
+SCORE = "multiclass_classification_metrics.balanced_accuracy.value"  # of evaluation.json
+EXECUTION = {"Get": "Execution.PipelineExecutionId"}
+ARTIFACT = {"Get": "Steps.Train.ModelArtifacts.S3ModelArtifacts"}
+
+
+def parameter(name: str) -> dict[str, str]:
+    """What stands for a parameter's value."""
+    return {"Get": f"Parameters.{name}"}
+
+
+def join(*parts: Any) -> dict[str, Any]:
+    """Parts of an address with slashes between them, put together when the pipeline runs."""
+    return {"Std:Join": {"On": "/", "Values": list(parts)}}
+
+
+def output_of(step: str, kind: str) -> dict[str, str]:
+    """The address of what a processing step has written."""
+    name = process.OUTPUTS[kind]
+    return {"Get": f"Steps.{step}.ProcessingOutputConfig.Outputs['{name}'].S3Output.S3Uri"}
+
+
+def define(context: Context) -> dict[str, Any]:
+    """The pipeline's definition.
+
+    Raises:
+        CommandError: a request that AWS would refuse, or a setting that fits to nothing.
+    """
+    account, options = context.account, context.options
+    if not 0 <= options.min_balanced_accuracy <= 1:
+        raise CommandError(f"--min-balanced-accuracy is from 0 to 1, got {options.min_balanced_accuracy:g}")
+    hyperparameters = hyperparameters_of(options.hyperparameters)
+    data = data_of(context)
+    image = image_address(account, options)
+    parameters: dict[str, Any] = {
+        **({"SourceUri": folder_uri(options.source)} if options.source else {"DataUri": data}),
+        "TrainingInstanceType": options.instance_type,
+        "ProcessingInstanceType": options.processing_instance_type,
+        "MinBalancedAccuracy": options.min_balanced_accuracy,
+        **hyperparameters,
+    }
+    prepared = output_of("Prepare", "prepare") if options.source else parameter("DataUri")
+    steps = [_train(context, data, prepared, hyperparameters, image), _evaluate(context, data, prepared, image)]
+    if options.source:
+        steps.insert(0, _prepare(context, image))
+    return {
+        "Version": VERSION,
+        "Metadata": {},
+        "Parameters": [
+            {"Name": name, "Type": "Float" if isinstance(value, float) else "String", "DefaultValue": value}
+            for name, value in parameters.items()
+        ],
+        "Steps": [*steps, _condition(context, image)],
+    }
+
+
+def data_of(context: Context) -> str:
+    """Address of the one channel of training."""
+    options = context.options
+    if options.source and options.data:
+        raise CommandError("with --source the pipeline makes the data set itself: leave --data out")
+    channels = launch_training.channels_of(context)
+    if list(channels) != ["training"]:
+        raise CommandError(f"the pipeline has one channel, training, got {', '.join(channels)}")
+    return channels["training"]
+
+
+def _prepare(context: Context, image: str) -> dict[str, Any]:
+    options = context.options
+    folder = place(context.account, options, "data", "prepared")
+    arguments = process.prepare_arguments(options.source_kind, [])
+    request = process.processing_request(context, "prepare", {"source": folder_uri(options.source)}, folder, arguments,
+                                         image)  # fmt: skip
+    check(Call("sagemaker", "CreateProcessingJob", {"ProcessingJobName": "Prepare", **request}))
+    request["ProcessingInputs"][0]["S3Input"]["S3Uri"] = parameter("SourceUri")
+    request["ProcessingOutputConfig"]["Outputs"][0]["S3Output"]["S3Uri"] = join(folder, EXECUTION)
+    return _step(context, "Prepare", "Processing", _on(request))
+
+
+def _train(
+    context: Context, data: str, prepared: Any, hyperparameters: Mapping[str, str], image: str
+) -> dict[str, Any]:
+    options = context.options
+    request = training_request(context, {"training": data}, hyperparameters, image)
+    check(Call("sagemaker", "CreateTrainingJob", {"TrainingJobName": "Train", **request}))
+    request["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3Uri"] = prepared
+    request["ResourceConfig"]["InstanceType"] = parameter("TrainingInstanceType")
+    request["HyperParameters"] = {name: parameter(name) for name in hyperparameters}
+    if options.checkpoints:
+        folder = place(context.account, options, "checkpoints")
+        request["CheckpointConfig"] = {"S3Uri": join(folder, EXECUTION), "LocalPath": CHECKPOINTS}
+    return _step(context, "Train", "Training", request)
+
+
+def _evaluate(context: Context, data: str, prepared: Any, image: str) -> dict[str, Any]:
+    folder = place(context.account, context.options, "processing")
+    request = process.processing_request(context, "evaluate", {"model": data, "data": data}, folder, [], image)
+    check(Call("sagemaker", "CreateProcessingJob", {"ProcessingJobName": "Evaluate", **request}))
+    model, images = request["ProcessingInputs"]
+    model["S3Input"]["S3Uri"] = ARTIFACT
+    images["S3Input"]["S3Uri"] = prepared
+    request["ProcessingOutputConfig"]["Outputs"][0]["S3Output"]["S3Uri"] = join(folder, EXECUTION)
+    file = {"PropertyFileName": REPORT, "OutputName": process.OUTPUTS["evaluate"], "FilePath": register.EVALUATION}
+    return {**_step(context, "Evaluate", "Processing", _on(request)), "PropertyFiles": [file]}
+
+
+def _on(request: dict[str, Any]) -> dict[str, Any]:
+    request["ProcessingResources"]["ClusterConfig"]["InstanceType"] = parameter("ProcessingInstanceType")
+    return request
+
+
+def _step(context: Context, name: str, kind: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    options = context.options
+    return {"Name": name, "Type": kind, "Arguments": {**request, "Tags": tags(options.project, options.tags)}}
+
+
+def _condition(context: Context, image: str) -> dict[str, Any]:
+    options = context.options
+    source = {"S3Uri": ARTIFACT, "S3DataType": "S3Prefix", "CompressionType": "None"}
+    is_folder = options.output_compression == "NONE"
+    score = {"Std:JsonGet": {"PropertyFile": {"Get": f"Steps.Evaluate.PropertyFiles.{REPORT}"}, "Path": SCORE}}
+    package = register.package_request(
+        options,
+        model_data={"ModelDataSource": {"S3DataSource": source}} if is_folder else {"ModelDataUrl": ARTIFACT},
+        image=image,
+        statistics=join(output_of("Evaluate", "evaluate"), register.EVALUATION),
+        card=register.model_card(None, {}, image),
+        properties={"training_job": {"Get": "Steps.Train.TrainingJobName"}, "pipeline_execution": EXECUTION},
+    )  # a version has the tags of its group, which is there before
+    least = parameter("MinBalancedAccuracy")
+    reason = {"Std:Join": {"On": "", "Values": ["The balanced accuracy is below ", least, ": nothing is registered."]}}
+    return {
+        "Name": "IsGoodEnough",
+        "Type": "Condition",
+        "Arguments": {
+            "Conditions": [{"Type": "GreaterThanOrEqualTo", "LeftValue": score, "RightValue": least}],
+            "IfSteps": [{"Name": "Register", "Type": "RegisterModel", "Arguments": package}],
+            "ElseSteps": [{"Name": "NotGoodEnough", "Type": "Fail", "Arguments": {"ErrorMessage": reason}}],
+        },
+    }
