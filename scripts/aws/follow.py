@@ -5,7 +5,7 @@ Ctrl-C ends the following and never the job.
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,12 +128,11 @@ class Log:
         except self._client.exceptions.ResourceNotFoundException:
             return []  # nothing has written a line yet
 
-    def print_new(self, is_wanted: Callable[[str], bool] | None = None) -> None:
-        """Print what is new and wanted, with the host before each line where there are several."""
+    def print_new(self) -> None:
+        """Print what is new, with the host before each line where there are several."""
         many = len(self._tokens) > 1
         for stream, line in self.new():
-            if is_wanted is None or is_wanted(line):
-                print(f"{stream}: {line}" if many else line, file=sys.stderr, flush=True)
+            print(f"{stream}: {line}" if many else line, file=sys.stderr, flush=True)
 
 
 def log_place(kind: str, name: str) -> tuple[str, str]:
