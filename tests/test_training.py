@@ -185,8 +185,6 @@ def test_a_row_of_the_history_names_every_metric():
         "validation_accuracy",
         "validation_balanced_accuracy",
         "validation_auc",
-        "learning_rate",
-        "seconds",
         "best_epoch_loss",
         "best_epoch_accuracy",
         "best_epoch_balanced_accuracy",
@@ -194,6 +192,8 @@ def test_a_row_of_the_history_names_every_metric():
         "validation_sensitivity_red",
         "validation_sensitivity_green",
         "validation_sensitivity_blue",
+        "learning_rate",
+        "seconds",
     ]
 
 

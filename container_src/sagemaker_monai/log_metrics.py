@@ -38,16 +38,16 @@ def row_names(labels: Sequence[str]) -> list[str]:
     """The names in the row of an epoch, in the order of the log.
 
     Args:
-        labels: class names; each has a sensitivity. They come last.
+        labels: class names; each has a sensitivity.
     """
     return [
         "epoch",
         "train_loss",
         *(VALIDATION + score for score in SCORES),
-        "learning_rate",
-        "seconds",
         *(BEST + score for score in SCORES),
         *(SENSITIVITY + label for label in labels),
+        "learning_rate",
+        "seconds",
     ]
 
 
