@@ -267,9 +267,10 @@ class Hosting:
         names = [each["AlarmName"] for each in deployment.get("AutoRollbackConfiguration", {}).get("Alarms", [])]
         if names:
             cloudwatch = self._world.client("cloudwatch", endpoint.region)
-            alarms = cloudwatch.describe_alarms(AlarmNames=names, StateValue="ALARM")["MetricAlarms"]
-            if alarms:
-                ringing = ", ".join(alarm["AlarmName"] for alarm in alarms)
+            alarms = cloudwatch.describe_alarms(AlarmNames=names)["MetricAlarms"]
+            # moto leaves StateValue out of account where names are given.
+            ringing = ", ".join(alarm["AlarmName"] for alarm in alarms if alarm["StateValue"] == "ALARM")
+            if ringing:
                 raise JobError(f"The deployment was rolled back because of alarms in ALARM state: {ringing}")
 
     def _delete(self, endpoint: Resource) -> None:
