@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from scripts import scaling
 from scripts.aws import follow
-from scripts.aws.calls import Call
+from scripts.aws.calls import Call, check
 from scripts.aws.command import Context, say
 from scripts.aws.errors import CommandError
+from scripts.aws.instances import has_gpu
 from scripts.aws.listing import one
 from scripts.aws.names import digest, split_s3
 from scripts.aws.places import Contents, contents, image_address
 from scripts.aws.trained import Trained, find_trained
 from scripts.hosting_requests import (
-    GPU,
     MODES,
     ami_for,
     check_options,
@@ -71,6 +71,9 @@ def make_plan(context: Context) -> Plan:
         config = config_call(account, options, endpoint, model.request["ModelName"], found.size_bytes,
                              ami_of(context, image))  # fmt: skip
     target = target_of(options, trained, found) if options.mode == "multi-model" else None
+    later = [] if config is None else [config, endpoint_call(options, endpoint, config.request["EndpointConfigName"])]
+    for call in [model, *later, *scaling.planned(account, options, endpoint)]:
+        check(call)  # all of them before the first is sent
     return Plan(endpoint, trained, model, config, target)
 
 
@@ -103,7 +106,7 @@ def image_of(context: Context, trained: Trained) -> str:
 def ami_of(context: Context, image: str) -> str | None:
     """The AMI of GPU instances, by the image's CUDA."""
     account, options = context.account, context.options
-    if not MODES[options.mode].has_instances or not GPU.match(options.instance_type):
+    if not MODES[options.mode].has_instances or not has_gpu(options.instance_type):
         return None
     if options.inference_ami:
         return str(options.inference_ami)
@@ -122,7 +125,7 @@ def copy_call(context: Context, plan: Plan) -> Call:
     """CopyObject of the archive to the multi-model endpoint's folder."""
     account, options = context.account, context.options
     bucket, key = split_s3(models_folder(account, options, plan.endpoint) + str(plan.target))
-    origin = dict(zip(("Bucket", "Key"), split_s3(plan.trained.artifact), strict=True))
+    origin = plan.trained.artifact.removeprefix("s3://")
     return Call("s3", "CopyObject", {"Bucket": bucket, "Key": key, "CopySource": origin})
 
 
@@ -146,7 +149,8 @@ def put_archive(context: Context, plan: Plan) -> None:
                            "--target")  # fmt: skip
     key = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": options.kms_key} if options.kms_key else {}
     extra = {"Metadata": {"origin": mark}, "MetadataDirective": "REPLACE", **key}
-    s3.copy(request["CopySource"], request["Bucket"], request["Key"], ExtraArgs=extra)
+    source = dict(zip(("Bucket", "Key"), split_s3(plan.trained.artifact), strict=True))
+    s3.copy(source, request["Bucket"], request["Key"], ExtraArgs=extra)
     say("deploy", f"copied the model to {uri}")
 
 

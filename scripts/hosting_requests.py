@@ -20,6 +20,7 @@ from typing import Any
 from scripts.aws.account import Account
 from scripts.aws.calls import Call
 from scripts.aws.errors import CommandError
+from scripts.aws.instances import has_own_disks
 from scripts.aws.names import name_of, tags
 from scripts.aws.places import Contents, place
 from scripts.aws.trained import Trained
@@ -28,9 +29,6 @@ VARIANT = "AllTraffic"
 MIB = 1 << 20
 SHORTEST_S, LONGEST_S = 60, 3600  # of both time-outs
 SERVERLESS_MB = (1024, 2048, 3072, 4096, 5120, 6144)
-GPU = re.compile(r"ml\.[gp]\d")
-# Their disks are in the host, as large as they are and encrypted by it: no VolumeSizeInGB, no KmsKeyId.
-LOCAL_STORAGE = re.compile(r"ml\.(?:[cmr]\d[a-z]*d[a-z]*|g4dn|g[5-9]e?|p[4-9][a-z0-9-]*|trn\w+|dl1)\.")
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ def check_options(options: argparse.Namespace, trained: Trained) -> None:
         raise CommandError(f"data capture is not for {options.mode}: leave --capture out, or take MODE=realtime")
     if options.capture is not None and not 1 <= options.capture <= 100:
         raise CommandError(f"--capture is 1 to 100 percent of the requests, got {options.capture}")
-    if options.volume_gb and (not mode.has_instances or LOCAL_STORAGE.match(options.instance_type)):
+    if options.volume_gb and (not mode.has_instances or has_own_disks(options.instance_type)):
         where = options.instance_type if mode.has_instances else "a serverless endpoint"
         raise CommandError(f"{where} has storage of a size of its own: leave --volume-gb out")
     if mode.has_instances and options.instance_count < 1:
@@ -211,7 +209,7 @@ def config_call(
         variant |= timeouts(size_bytes, with_download=options.mode != "multi-model")
         variant |= {"InferenceAmiVersion": ami} if ami else {}
         variant |= {"VolumeSizeInGB": options.volume_gb} if options.volume_gb else {}
-        if not LOCAL_STORAGE.match(options.instance_type):
+        if not has_own_disks(options.instance_type):
             request |= key
     else:
         provisioned = options.provisioned_concurrency

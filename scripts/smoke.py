@@ -21,12 +21,12 @@ from scripts.ask import CONTENT_TYPES
 from scripts.asking import Source
 from scripts.aws.account import Account
 from scripts.aws.errors import CommandError
+from scripts.aws.instances import has_gpu
 from scripts.aws.listing import one
 from scripts.aws.names import folder_uri, split_s3
 from scripts.aws.places import read_object
 from scripts.aws.trained import Trained
 from scripts.endpoints import Answer
-from scripts.hosting_requests import GPU
 from scripts.launch_training import member_of
 
 PREDICTIONS = "test_predictions.csv"
@@ -100,7 +100,7 @@ def _of_rows(
     channels = [each["DataSource"]["S3DataSource"]["S3Uri"] for each in job.get("InputDataConfig", [])
                 if "S3DataSource" in each["DataSource"]]  # fmt: skip
     trained_on = str(job.get("ResourceConfig", {}).get("InstanceType", ""))
-    is_same_kind = bool(GPU.match(trained_on)) == bool(GPU.match(instance_type))
+    is_same_kind = has_gpu(trained_on) == has_gpu(instance_type)
     for row in rows[:: max(1, -(-len(rows) // PICTURES))]:
         name = row["image"].removeprefix("./")
         content_type = CONTENT_TYPES.get(Path(name).suffix.lower())
