@@ -45,7 +45,7 @@ ENV BASE_TRAINING_MODULE=${SAGEMAKER_TRAINING_MODULE} \
 COPY docker/entrypoint /usr/local/bin/
 EXPOSE 8080
 ENTRYPOINT ["/usr/local/bin/entrypoint"]
-CMD ["help"]
+CMD []
 
 # The code last: a change of it rebuilds from here.
 COPY pyproject.toml README.md LICENSE /build/code/

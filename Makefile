@@ -37,6 +37,14 @@ RANGES ?=
 KIND ?=
 SOURCE ?=
 BACK_END ?= venv
+TARGET ?=
+SAVE ?=
+NAME ?=
+CONTENT_TYPE ?=
+PIPELINE ?=
+EVALUATION ?=
+ARGUMENTS ?=
+FOLLOW ?=
 
 # Flags that several commands have, those that are given.
 AWS_FLAGS = $(if $(REGION),--region $(REGION)) $(if $(BUCKET),--bucket $(BUCKET)) $(if $(ROLE),--role $(ROLE)) \
@@ -49,7 +57,7 @@ HYPERPARAMETER_FLAGS = $(if $(strip $(HYPERPARAMETER_WORDS)),--hyperparameters $
 NEED = $(if $($1),,$(error $1 is needed: make $(MAKECMDGOALS) $1=...))
 
 help:  ## list every target
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/installed  ## make or update .venv from the hashed pins
 
@@ -123,8 +131,8 @@ iam: .venv/installed  ## print least-privilege policies: [KIND="training hosting
 infra: .venv/installed  ## create bucket, repository, roles and build as one stack: [SOURCE=https://github.com/...]
 	@.venv/bin/python -m scripts.infrastructure $(if $(SOURCE),--source $(SOURCE)) $(if $(REGION),--region $(REGION)) $(OPTIONS)
 
-prepare-s3: .venv/installed  ## upload a data set: DATA=folder
-	@$(call NEED,DATA).venv/bin/python -m scripts.prepare_s3 "$(DATA)" $(AWS_FLAGS)
+prepare-s3: .venv/installed  ## upload a data set: DATA=folder [NAME=training]
+	@$(call NEED,DATA).venv/bin/python -m scripts.prepare_s3 "$(DATA)" $(if $(NAME),--name $(NAME)) $(AWS_FLAGS)
 
 train: .venv/installed  ## train on SageMaker, follow the job: [DATA=s3://...] [EPOCHS=] [HYPERPARAMETERS="name=value ..."]
 	@.venv/bin/python -m scripts.launch_training $(if $(DATA),--data "$(DATA)") $(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
@@ -133,34 +141,37 @@ tune: .venv/installed  ## search hyperparameters: RANGES="learning_rate=1e-4:1e-
 	@$(call NEED,RANGES).venv/bin/python -m scripts.tune --ranges $(RANGES) $(if $(DATA),--data "$(DATA)") \
 		$(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
 
-process: .venv/installed  ## prepare or evaluate as a processing job: KIND=evaluate|prepare [MODEL=] [DATA=s3://...]
+process: .venv/installed  ## prepare or evaluate as a processing job: KIND=evaluate|prepare [MODEL=] [DATA=s3://...] [ARGUMENTS=]
 	@$(call NEED,KIND).venv/bin/python -m scripts.process $(KIND) $(if $(MODEL),--model "$(MODEL)") \
-		$(if $(DATA),--data "$(DATA)") $(AWS_FLAGS)
+		$(if $(DATA),--data "$(DATA)") $(if $(ARGUMENTS),--arguments="$(ARGUMENTS)") $(AWS_FLAGS)
 
 deploy: .venv/installed  ## host a model: [MODE=realtime|serverless|async|batch|multi-model] [MODEL=job or s3://...]
 	@.venv/bin/python -m scripts.deploy $(if $(MODE),--mode $(MODE)) $(if $(MODEL),--model "$(MODEL)") \
 		$(if $(ENDPOINT),--endpoint $(ENDPOINT)) $(AWS_FLAGS)
 
-predict: .venv/installed  ## ask an endpoint: IMAGE=file, folder or s3://... [ENDPOINT=]
-	@$(call NEED,IMAGE).venv/bin/python -m scripts.predict "$(IMAGE)" $(if $(ENDPOINT),--endpoint $(ENDPOINT)) $(AWS_FLAGS)
+predict: .venv/installed  ## ask an endpoint: IMAGE=file, folder or s3://... [ENDPOINT=] [TARGET=] [SAVE=folder]
+	@$(call NEED,IMAGE).venv/bin/python -m scripts.predict "$(IMAGE)" $(if $(ENDPOINT),--endpoint $(ENDPOINT)) \
+		$(if $(TARGET),--target $(TARGET)) $(if $(SAVE),--save "$(SAVE)") $(AWS_FLAGS)
 
-transform: .venv/installed  ## batch transform: INPUT=s3://... or manifest [MODEL=]
-	@$(call NEED,INPUT).venv/bin/python -m scripts.transform --input "$(INPUT)" $(if $(MODEL),--model "$(MODEL)") $(AWS_FLAGS)
+transform: .venv/installed  ## batch transform: INPUT=s3://... or manifest [MODEL=] [CONTENT_TYPE=]
+	@$(call NEED,INPUT).venv/bin/python -m scripts.transform --input "$(INPUT)" $(if $(MODEL),--model "$(MODEL)") \
+		$(if $(CONTENT_TYPE),--content-type $(CONTENT_TYPE)) $(AWS_FLAGS)
 
-register: .venv/installed  ## put a model into the model registry: [MODEL=job or s3://...]
-	@.venv/bin/python -m scripts.register $(if $(MODEL),--model "$(MODEL)") $(AWS_FLAGS)
+register: .venv/installed  ## put a model into the model registry: [MODEL=job or s3://...] [EVALUATION=job]
+	@.venv/bin/python -m scripts.register $(if $(MODEL),--model "$(MODEL)") $(if $(EVALUATION),--evaluation $(EVALUATION)) $(AWS_FLAGS)
 
 pipeline: .venv/installed  ## create or update the pipeline prepare, train, evaluate, register: [OPTIONS=--start]
-	@.venv/bin/python -m scripts.pipeline $(if $(DATA),--data "$(DATA)") $(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
+	@.venv/bin/python -m scripts.pipeline $(if $(DATA),--data "$(DATA)") $(if $(SOURCE),--source "$(SOURCE)") $(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
 
 status: .venv/installed  ## what this project has in the account, and what it costs by the hour
 	@.venv/bin/python -m scripts.status $(if $(REGION),--region $(REGION)) $(OPTIONS)
 
-logs: .venv/installed  ## the log of a job or an endpoint: [JOB=name]
-	@.venv/bin/python -m scripts.logs $(JOB) $(if $(REGION),--region $(REGION)) $(OPTIONS)
+logs: .venv/installed  ## the log of a job or an endpoint: [JOB=name] [FOLLOW=1]
+	@.venv/bin/python -m scripts.logs $(JOB) $(if $(FOLLOW),--follow) $(if $(REGION),--region $(REGION)) $(OPTIONS)
 
-delete: .venv/installed  ## delete what costs: ENDPOINT=name, JOB=name or OPTIONS=--all
+delete: .venv/installed  ## delete what costs: ENDPOINT=, JOB=, MODEL=, PIPELINE=name or OPTIONS=--all
 	@.venv/bin/python -m scripts.delete $(if $(ENDPOINT),--endpoint $(ENDPOINT)) $(if $(JOB),--job $(JOB)) \
+		$(if $(MODEL),--model $(MODEL)) $(if $(PIPELINE),--pipeline $(PIPELINE)) \
 		$(if $(REGION),--region $(REGION)) $(OPTIONS)
 
 prices: .venv/installed  ## ask AWS what instances cost in a region, for the table of costs: [REGION=]
@@ -196,7 +207,7 @@ simulate-all: .venv/installed  ## there: all of these with one model
 	@$(SIMULATE)
 
 clean:  ## remove .venv, .demo and caches
-	rm -rf .venv .sdk .demo .simulate .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist container_src/*.egg-info
+	rm -rf .venv .sdk .sdk3 .demo .simulate .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist container_src/*.egg-info
 	find container_src scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help install demo test lint format check bench-input docs lock build test-image \

@@ -113,7 +113,7 @@ def _only_one(account: Account, project: str) -> str:
     return str(ours[0])
 
 
-def check_target(account: Account, endpoint: Endpoint, target: str | None) -> None:
+def find_target(account: Account, endpoint: Endpoint, target: str | None) -> str | None:
     """Check which of a multi-model endpoint's models is asked.
 
     Raises:
@@ -122,10 +122,10 @@ def check_target(account: Account, endpoint: Endpoint, target: str | None) -> No
     if endpoint.mode != "multi-model":
         if target:
             raise CommandError(f"{endpoint.name} has one model only ({endpoint.mode}): leave --target out")
-        return
+        return None
     models = [item.name for item in below(account, endpoint.models) if item.name.endswith(".tar.gz")]
-    if target in models:
-        return
+    if target in models or (target is None and len(models) == 1):
+        return target or models[0]
     there = ", ".join(models) or f"none yet, they are {endpoint.models}NAME.tar.gz"
     what = f"has no model {target!r}" if target else "has many models, name one with --target"
     raise CommandError(f"{endpoint.name} {what}; there are: {there}")

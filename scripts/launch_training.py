@@ -22,6 +22,7 @@ from scripts.aws.calls import Call
 from scripts.aws.command import Context, pair, say
 from scripts.aws.create import create_job
 from scripts.aws.errors import CommandError, UnfinishedError
+from scripts.aws.instances import has_own_disks
 from scripts.aws.names import folder_uri, name_of, split_s3, tags
 from scripts.aws.places import contents, image_address, labels_of, place, read_object
 from scripts.aws.prices import cost_line
@@ -151,7 +152,8 @@ def training_request(
             "spot instances vanish, and without checkpoints all is lost: leave --no-checkpoints out, or add --no-spot"
         )
     key = {"KmsKeyId": options.kms_key} if options.kms_key else {}
-    volume = {"VolumeKmsKeyId": options.kms_key} if options.kms_key else {}
+    has_volume_key = options.kms_key and not has_own_disks(options.instance_type)
+    volume = {"VolumeKmsKeyId": options.kms_key} if has_volume_key else {}
     keep = {"KeepAlivePeriodInSeconds": options.warm_pool_s} if options.warm_pool_s else {}
     wait = {"MaxWaitTimeInSeconds": options.max_wait_s or 2 * options.max_runtime_s} if options.spot else {}
     request: dict[str, Any] = {

@@ -25,7 +25,7 @@ from scripts.aws.errors import CommandError
 from scripts.aws.listing import find
 from scripts.aws.names import split_s3
 from scripts.aws.places import place
-from scripts.endpoints import Answer, check_target, find_endpoint
+from scripts.endpoints import Answer, find_endpoint, find_target
 from scripts.saving import save
 
 NAME = "predict"
@@ -109,12 +109,12 @@ def work(context: Context) -> int:
             raise CommandError(f"--{name.replace('_', '-')} is {low} to {high}, got {getattr(options, name)}")
     sources = find_sources(account, options.inputs, options.content_type)
     endpoint = find_endpoint(account, options.project, options.endpoint)
-    check_target(account, endpoint, options.target)
+    target = find_target(account, endpoint, options.target)
     asking = Asking(
         account=account,
         endpoint=endpoint,
         accept=options.accept,
-        target=options.target,
+        target=target,
         inputs=place(account, options, "async", endpoint.name, "input"),
         timeout_s=options.timeout_s,
         wait_s=options.wait_s,

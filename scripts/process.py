@@ -19,6 +19,7 @@ from scripts.aws.calls import Call
 from scripts.aws.command import Context, pair, say
 from scripts.aws.create import create_job
 from scripts.aws.errors import CommandError, UnfinishedError
+from scripts.aws.instances import has_own_disks
 from scripts.aws.names import folder_uri, name_of, split_s3, tags
 from scripts.aws.places import contents, image_address, place, read_object
 from scripts.aws.prices import cost_line, hourly
@@ -79,7 +80,8 @@ def processing_request(
         image: address by digest.
     """
     account, options = context.account, context.options
-    volume = {"VolumeKmsKeyId": options.kms_key} if options.kms_key else {}
+    has_volume_key = options.kms_key and not has_own_disks(options.processing_instance_type)
+    volume = {"VolumeKmsKeyId": options.kms_key} if has_volume_key else {}
     network: dict[str, Any] = {"EnableNetworkIsolation": options.network_isolation}
     if options.subnets:
         network["VpcConfig"] = {"Subnets": options.subnets, "SecurityGroupIds": options.security_groups}

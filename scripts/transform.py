@@ -20,6 +20,7 @@ from scripts.aws.calls import Call
 from scripts.aws.command import Context, say
 from scripts.aws.create import create_job, tags_of
 from scripts.aws.errors import CommandError, UnfinishedError
+from scripts.aws.instances import has_gpu, has_own_disks
 from scripts.aws.listing import encryption
 from scripts.aws.names import is_ours, name_of, split_s3, tags
 from scripts.aws.places import place
@@ -34,11 +35,8 @@ MOST_MB = 100
 MOST_AT_ONCE = 8  # a guess: enough to keep a GPU and the decoding of pictures busy at the same time
 # Types that SageMaker joins with their input (Developer Guide, "Associate Prediction Results with Input Records").
 JOINED = ("text/csv", "application/json", "application/jsonlines")
-# Families of instance types: those with a GPU, whose driver must be new enough for CUDA 12, and those whose own disks
-# take no VolumeKmsKeyId (botocore's model, TransformResources; Amazon EC2 Instance Types, "Accelerated computing").
-GPU = ("g4dn", "g5", "g6", "g6e")
+# The newest of those that AWS lists for batch transform; the image brings the libraries for a newer CUDA.
 GPU_AMI = "al2-ami-sagemaker-batch-gpu-535"
-OWN_DISKS = ("g4dn", "g5", "g6", "g6e", "trn1")
 RESULTS = "results.csv"
 MANIFEST = "input.manifest"
 
@@ -139,9 +137,8 @@ def transform_request(context: Context, batch: Batch, model: str) -> dict[str, A
         raise CommandError(f"SageMaker joins {', '.join(JOINED)} only, and this is {batch.content_type} answered by "
                            f"{options.accept}: leave --join-source out, {RESULTS} names every source")  # fmt: skip
     payload, at_once = payload_of(batch, options.max_payload_mb, options.max_concurrent)
-    family = options.instance_type.removeprefix("ml.").partition(".")[0]
-    ami = options.ami_version or (GPU_AMI if family in GPU else None)
-    has_volume_key = bool(options.kms_key) and family not in OWN_DISKS
+    ami = options.ami_version or (GPU_AMI if has_gpu(options.instance_type) else None)
+    has_volume_key = bool(options.kms_key) and not has_own_disks(options.instance_type)
     request: dict[str, Any] = {
         "ModelName": model,
         "MaxConcurrentTransforms": at_once,

@@ -52,12 +52,14 @@ def test_without_a_region_a_command_says_what_to_give(name, cloud, capsys, monke
         "prepare-s3": [str(tmp_path)],
         "tune": ["--ranges", "learning_rate=1e-4:1e-2"],
         "process": ["evaluate"],
-        "predict": [str(tmp_path / "a.jpg")],
+        "predict": [str(tmp_path / "a" / "1.jpg")],
         "transform": ["--input", "s3://bucket-of-mine/x/"],
         "push": ["--image", "thing:1", "--dry-run"],
         "delete": ["--all", "--yes"],
     }.get(name, [])
-    (tmp_path / "a.jpg").write_bytes(b"x")
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "1.jpg").write_bytes(b"x")
     module = importlib.import_module(f"scripts.{COMMANDS[name]}")
 
     code = module.main(arguments)

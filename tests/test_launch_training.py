@@ -74,7 +74,7 @@ def test_every_option_is_in_the_request(ready, capsys):
             "--input-mode",
             "FastFile",
             "--instance-type",
-            "ml.g5.xlarge",
+            "ml.p3.2xlarge",
         ),
         *("--instance-count", "2", "--no-spot", "--warm-pool-s", "600", "--kms-key", "alias/mine", "--role", "mine"),
         *("--subnets", "subnet-1,subnet-2", "--security-groups", "sg-1", "--no-network-isolation", "--retries", "0"),
@@ -84,7 +84,7 @@ def test_every_option_is_in_the_request(ready, capsys):
     assert [channel["ChannelName"] for channel in request["InputDataConfig"]] == ["training", "pretrained"]
     assert {channel["InputMode"] for channel in request["InputDataConfig"]} == {"FastFile"}
     assert request["ResourceConfig"] == {
-        "InstanceType": "ml.g5.xlarge",
+        "InstanceType": "ml.p3.2xlarge",
         "InstanceCount": 2,
         "VolumeSizeInGB": 80,
         "VolumeKmsKeyId": "alias/mine",
@@ -99,6 +99,14 @@ def test_every_option_is_in_the_request(ready, capsys):
     assert "RetryStrategy" not in request
     assert "MaxWaitTimeInSeconds" not in request["StoppingCondition"]
     assert {"Key": "team", "Value": "skin"} in request["Tags"]
+
+
+@pytest.mark.parametrize(("instance_type", "has_key"), [("ml.g4dn.xlarge", False), ("ml.m5.xlarge", True)])
+def test_disks_in_the_host_take_no_key(ready, capsys, instance_type, has_key):
+    request = requested(capsys, "--kms-key", "alias/mine", "--instance-type", instance_type)
+
+    assert ("VolumeKmsKeyId" in request["ResourceConfig"]) is has_key
+    assert request["OutputDataConfig"]["KmsKeyId"] == "alias/mine"
 
 
 def test_a_dry_run_changes_nothing_and_says_what_it_costs(ready, capsys):

@@ -103,12 +103,12 @@ def test_every_option_is_in_the_request(ready, capsys):
     request = requested(
         capsys, "evaluate", "--kms-key", "alias/mine", "--role", "mine", "--subnets", "subnet-1", "--security-groups",
         "sg-1", "--no-network-isolation", "--environment", "A=b", "--tags", "team=skin",
-        "--processing-instance-type", "ml.g4dn.xlarge", "--processing-volume-gb", "80",
+        "--processing-instance-type", "ml.m5.large", "--processing-volume-gb", "80",
         "--processing-max-runtime-s", "60",
     )  # fmt: skip
 
     assert request["ProcessingResources"]["ClusterConfig"] == {
-        "InstanceCount": 1, "InstanceType": "ml.g4dn.xlarge", "VolumeSizeInGB": 80, "VolumeKmsKeyId": "alias/mine",
+        "InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 80, "VolumeKmsKeyId": "alias/mine",
     }  # fmt: skip
     assert request["ProcessingOutputConfig"]["KmsKeyId"] == "alias/mine"
     assert request["NetworkConfig"] == {

@@ -1,12 +1,11 @@
 """Train, serve, predict and run a script with the SageMaker Python SDK v3 on this machine (see test_sdk3.py).
 
-    SDK3_PYTHON tests/image/sdk3_local_mode.py IMAGE IMAGE_THAT_TRAINS CHANNEL PICTURES OUT PORT
+    SDK3_PYTHON tests/image/sdk3_local_mode.py IMAGE CHANNEL PICTURES OUT PORT
 
 What a notebook does with `Mode.LOCAL_CONTAINER`, with folders in place of S3 and without an AWS account. It runs with
 the SDK's own Python, so nothing here is ours. Writes OUT/answers.json.
 
-Training is ModelTrainer's. It starts the image with the command that the image has, where SageMaker starts it with
-`train`: hence the second image. Serving is LocalSession's: ModelBuilder asks STS for the account or IAM about the role
+Training is ModelTrainer's, which names no command: the image finds a job laid out and trains. Serving is LocalSession's: ModelBuilder asks STS for the account or IAM about the role
 before it starts anything, and always pulls the image from a registry.
 """
 
@@ -86,9 +85,9 @@ def predict(out: Path, image: str, artifact: Path, pictures: Path, port: int) ->
 
 def main() -> None:
     """Run the steps."""
-    image, image_that_trains, *folders, port = sys.argv[1:]
+    image, *folders, port = sys.argv[1:]
     channel, pictures, out = (Path(folder).resolve() for folder in folders)
-    artifact = train(out / "train", image_that_trains, channel, hyperparameters=HYPERPARAMETERS)
+    artifact = train(out / "train", image, channel, hyperparameters=HYPERPARAMETERS)
 
     source = out / "source"
     source.mkdir()

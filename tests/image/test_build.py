@@ -141,7 +141,15 @@ def test_the_bill_of_materials_lists_every_python_package():
 def test_help_names_the_commands(command):
     text = docker("run", "--rm", IMAGE, *command).stdout
 
-    assert re.findall(r"^  (\w+|\.\.\.) ", text, re.M) == ["train", "serve", "version", "help", "..."]
+    assert re.findall(r"^  (\w+|\.\.\.) ", text, re.M) == [
+        "train",
+        "serve",
+        "prepare",
+        "evaluate",
+        "version",
+        "help",
+        "...",
+    ]
 
 
 def test_version_names_the_versions():

@@ -4,7 +4,6 @@ python3 -m venv .sdk3 && .sdk3/bin/pip install --require-hashes --no-deps -r tes
 SDK3_PYTHON=.sdk3/bin/python make test-image
 """
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,30 +11,18 @@ import pytest
 from tests import loopback
 from tests.image import sdk
 from tests.image.conftest import CLASSES
-from tests.image.containers import docker
 
 PROGRAM = Path(__file__).with_name("sdk3_local_mode.py")
-THAT_TRAINS = "sagemaker-monai-sdk3:train"
 
 
 @pytest.fixture(scope="module")
-def image_that_trains(image):
-    """The image, with the command that SageMaker would give it: ModelTrainer's local mode gives none."""
-    recipe = f'FROM {image}\nCMD ["train"]\n'
-    subprocess.run(["docker", "build", "-q", "-t", THAT_TRAINS, "-"], input=recipe, text=True, check=True)
-    yield THAT_TRAINS
-    docker("image", "rm", "--force", THAT_TRAINS)
-
-
-@pytest.fixture(scope="module")
-def answers(request, image, channel, tmp_path_factory):
+def answers(image, channel, tmp_path_factory):
     """What the SDK's program noted."""
     python = sdk.local_mode_python("SDK3_PYTHON")
-    image_that_trains = request.getfixturevalue("image_that_trains")
     folder = tmp_path_factory.mktemp("sdk3")
     out = folder / "out"
     out.mkdir()
-    arguments = image, image_that_trains, channel, sdk.pictures_to_ask_for(folder), out, loopback.free_port()
+    arguments = image, channel, sdk.pictures_to_ask_for(folder), out, loopback.free_port()
     with sdk.containers_removed(out):
         return sdk.run_program(python, PROGRAM, *arguments, out=out)
 
