@@ -145,8 +145,8 @@ def costs(context: Context) -> list[str]:
         line = cost_line(account.region, options.instance_type, options.instance_count)
         return [line + (f"; autoscaling from {scale.low} to {scale.high} instances" if scale else "")]
     price = serverless_hourly(account.region, options.memory_mb)
-    known = f"{price:.3f} USD" if price is not None else f"price in {account.region} not in the table"
-    return [f"serverless, {options.memory_mb} MB: {known} an hour of computing, nothing between requests"
+    known = f"{price:.3f} USD an hour" if price is not None else f"a price that the table has not for {account.region}"
+    return [f"serverless, {options.memory_mb} MB: {known} while it computes, nothing between requests"
             + (f"; {options.provisioned_concurrency} kept warm cost by the hour" if options.provisioned_concurrency
                else "")]  # fmt: skip
 

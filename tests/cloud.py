@@ -81,6 +81,13 @@ class Cloud:
         pages = self.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
+    def fill(self):
+        """A data set, a download and an image, as a training job finds them."""
+        self.make_bucket()
+        self.put("monai/data/training/dataset.json", b'{"labels": {"0": "a", "1": "b"}}')
+        self.put("monai/data/raw/images.zip", b"zip")
+        self.image = self.push_image()
+
     def push_image(self, tag="1", repository=PROJECT):
         """An image in ECR; its address by digest."""
         ecr = self.client("ecr")

@@ -30,15 +30,8 @@ def ready(cloud, monkeypatch):
     """An account with data and an image; executions have steps, which moto does not list."""
     share_models(monkeypatch)
     monkeypatch.setattr(pipeline, "steps_of", lambda account, arn: {"Train": ("Succeeded", "")})
-    fill(cloud)
+    cloud.fill()
     return cloud
-
-
-def fill(cloud):
-    cloud.make_bucket()
-    cloud.put("monai/data/training/dataset.json", b'{"labels": {"0": "a", "1": "b"}}')
-    cloud.put("monai/data/raw/images.zip", b"zip")
-    cloud.image = cloud.push_image()
 
 
 def run(*arguments):
@@ -308,4 +301,4 @@ def test_a_start_that_is_killed_anywhere_and_repeated_leaves_one_execution(cloud
         groups = cloud.client("sagemaker").list_model_package_groups()["ModelPackageGroupSummaryList"]
         return found["PipelineDefinition"], execution["PipelineExecutionDisplayName"], len(groups)
 
-    assert survives_deaths(cloud, pipeline.main, ["--start", "--no-wait"], lambda: fill(cloud), state) >= 16
+    assert survives_deaths(cloud, pipeline.main, ["--start", "--no-wait"], cloud.fill, state) >= 16

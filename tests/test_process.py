@@ -23,10 +23,7 @@ def ready(cloud, monkeypatch):
 
 
 def fill(cloud):
-    cloud.make_bucket()
-    cloud.put("monai/data/training/dataset.json", b'{"labels": {"0": "a", "1": "b"}}')
-    cloud.put("monai/data/raw/images.zip", b"zip")
-    cloud.image = cloud.push_image()
+    cloud.fill()
     cloud.job = train(cloud)
 
 

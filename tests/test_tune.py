@@ -21,14 +21,8 @@ RANGES = ["--ranges", "learning_rate=1e-4:1e-2:log", "batch_size=16:64", "networ
 def ready(cloud, monkeypatch):
     """An account with data and an image."""
     share_models(monkeypatch)
-    fill(cloud)
+    cloud.fill()
     return cloud
-
-
-def fill(cloud):
-    cloud.make_bucket()
-    cloud.put("monai/data/training/dataset.json", json.dumps({"labels": {"0": "a", "1": "b"}}).encode())
-    cloud.image = cloud.push_image()
 
 
 def search(*arguments):
@@ -214,7 +208,7 @@ def test_a_search_that_is_killed_anywhere_and_repeated_leaves_one_job(cloud):
         return {key: job[key] for key in ("HyperParameterTuningJobName", "TrainingJobDefinition")}
 
     arguments = ["--no-wait", "--ranges", "epochs=1:3"]
-    assert survives_deaths(cloud, tune.main, arguments, lambda: fill(cloud), state) >= 12
+    assert survives_deaths(cloud, tune.main, arguments, cloud.fill, state) >= 12
 
 
 TRAINER = """

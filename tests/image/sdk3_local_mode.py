@@ -5,9 +5,9 @@
 What a notebook does with `Mode.LOCAL_CONTAINER`, with folders in place of S3 and without an AWS account. It runs with
 the SDK's own Python, so nothing here is ours. Writes OUT/answers.json.
 
-Training is ModelTrainer's, which names no command: the image finds a job laid out and trains. Serving is LocalSession's:
-ModelBuilder asks STS for the account or IAM about the role before it starts anything, and always pulls the image from a
-registry.
+Training is ModelTrainer's, which names no command: the image finds a job laid out and trains. Serving is that of
+LocalSession: ModelBuilder asks STS for the account or IAM about the role before it starts anything, and always pulls
+the image from a registry.
 """
 
 import json
