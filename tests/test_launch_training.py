@@ -8,7 +8,7 @@ import boto3
 import pytest
 
 from scripts import launch_training
-from scripts.aws import calls
+from scripts.aws import calls, create, follow
 from tests.cloud import ACCOUNT, BUCKET, PROJECT, REGION, survives_kills
 
 DATASET = {"labels": {"0": "akiec", "1": "bcc"}, "training": [], "validation": [], "test": []}
@@ -242,3 +242,76 @@ def test_a_start_that_is_killed_anywhere_and_repeated_leaves_one_job(cloud):
 
     arguments = ["--no-wait", "--hyperparameters", "epochs=1"]
     assert survives_kills(cloud, "launch_training", arguments, lambda: fill(cloud), state) >= 6
+
+
+def describing(monkeypatch, **changes):
+    """What moto, whose jobs complete at once, says of a job, but for some of it."""
+    real = follow.describe
+
+    def describe(account, kind, name):
+        found = real(account, kind, name)
+        return None if found is None else found | changes
+
+    monkeypatch.setattr(follow, "describe", describe)
+
+
+def test_ctrl_c_leaves_the_job_and_says_how_to_find_and_stop_it(ready, monkeypatch, capsys):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    describing(monkeypatch, TrainingJobStatus="InProgress")
+    monkeypatch.setattr(follow.time, "sleep", interrupt)
+
+    assert train() == 130
+
+    name = only_job(ready)["TrainingJobName"]
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"train: stopped; {name} goes on")
+    assert f"`make logs JOB={name}`" in last
+    assert f"`make delete JOB={name}`" in last
+
+
+def test_ctrl_c_before_anything_was_started_says_so(ready, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch_training, "contents", interrupt)
+
+    assert train() == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "train: stopped; nothing was created"
+
+
+def test_a_failed_job_is_a_failure_with_its_reason(ready, monkeypatch, capsys):
+    describing(monkeypatch, TrainingJobStatus="Failed", FailureReason="AlgorithmError: DatasetError: no images")
+
+    assert train() == 1
+
+    assert (
+        "failed: AlgorithmError: DatasetError: no images; the same command starts it again, from its last"
+        in (capsys.readouterr().err.splitlines()[-1])
+    )
+
+
+def test_a_job_that_failed_is_followed_by_another_attempt_with_the_same_checkpoints(ready, monkeypatch, capsys):
+    train("--no-wait")
+    first = only_job(ready)
+    real = follow.describe
+    failed = {first["TrainingJobName"]: {"TrainingJobStatus": "Failed"}}
+    monkeypatch.setattr(create, "describe", lambda account, kind, name: (found := real(account, kind, name)) and {
+        **found, **failed.get(name, {})})  # fmt: skip
+
+    train("--no-wait")
+
+    second = ready.client("sagemaker").describe_training_job(TrainingJobName=f"{first['TrainingJobName']}-2")
+    assert second["CheckpointConfig"] == first["CheckpointConfig"]
+
+
+def test_what_spot_saved_is_printed_in_seconds_and_dollars(ready, monkeypatch, capsys):
+    resources = {"InstanceType": "ml.g4dn.xlarge", "InstanceCount": 2, "VolumeSizeInGB": 50}
+    describing(monkeypatch, TrainingTimeInSeconds=1000, BillableTimeInSeconds=250, ResourceConfig=resources)
+    monkeypatch.setattr(follow, "hourly", lambda region, instance_type: 0.72)
+
+    assert train() == 0
+
+    # 250 s of each of 2 hosts at 0.72 USD an hour
+    assert "1000 s of 2 x ml.g4dn.xlarge, 250 s billed, 75 % saved by spot, about 0.10 USD" in capsys.readouterr().err
