@@ -168,6 +168,13 @@ def batch(stage: Stage) -> None:
               "--poll-s", "0.5", "--output", str(stage.folder / "transform"))  # fmt: skip
 
 
+def evaluate_and_register(stage: Stage) -> None:
+    """Score the artifact in a processing job, put it into the registry, and define the pipeline of all that."""
+    stage.run("process", "evaluate", "--image", "simulated", "--poll-s", "0.5")
+    stage.run("register")
+    stage.run("pipeline", "--image", "simulated")
+
+
 def clean_up(stage: Stage) -> None:
     """Delete everything that costs; nothing is left."""
     stage.run("delete", "--all", "--yes")
@@ -185,6 +192,7 @@ LIVES: dict[str, tuple[Callable[[Stage], None], ...]] = {
     "all": (
         prepare,
         train_interrupted,
+        evaluate_and_register,
         hosting("realtime"),
         hosting("serverless"),
         hosting("async"),

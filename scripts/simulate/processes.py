@@ -18,6 +18,8 @@ from scripts.simulate.faults import JobError
 from scripts.simulate.runners import ML, Order, Running, log_file
 
 BIN = Path(sys.executable).parent
+ENTRYPOINT = "/usr/local/bin/entrypoint"  # of the image; its commands are in `.venv`, too
+COMMANDS = ("train", "serve", "prepare", "evaluate")
 # Of this process's environment; everything else a container would not see.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS", "PYTHONPATH", "LD_LIBRARY_PATH")
 
@@ -74,11 +76,11 @@ class ProcessRunner:
     """Commands of `.venv`, or others in their place.
 
     Args:
-        programs: what `train` and `serve` mean.
+        programs: what `train`, `serve` and the like mean.
     """
 
     def __init__(self, programs: Mapping[str, Sequence[str]] | None = None) -> None:
-        self._programs = programs or {name: [str(BIN / name)] for name in ("train", "serve")}
+        self._programs = programs or {name: [str(BIN / name)] for name in COMMANDS}
         self._python = {name: [sys.executable] for name in ("python", "python3")}
         self._started: list[Process] = []
 
@@ -97,7 +99,8 @@ class ProcessRunner:
         if not (order.entrypoint or order.words):
             raise JobError("ClientError: the image's own entry point is not simulated with processes: give "
                            "ContainerEntrypoint, or use the docker back end")  # fmt: skip
-        first, *rest = (self._moved(word, order.base) for word in (*order.entrypoint, *order.words))
+        words = [self._moved(word, order.base) for word in (*order.entrypoint, *order.words)]
+        first, *rest = words[1:] if words[0] == ENTRYPOINT and len(words) > 1 else words
         known = {**self._programs, **self._python}
         try:
             process = Process([*known.get(first, [first]), *rest], environment, order, port)
