@@ -210,8 +210,7 @@ print("arguments", *sys.argv[1:])
 def test_the_offline_sagemaker_prepares_a_data_set(tmp_path):
     container = tmp_path / "container.py"
     container.write_text(CONTAINER)
-    runner = ProcessRunner({"/usr/local/bin/entrypoint": [sys.executable, str(container)],
-                            "prepare": [sys.executable, str(container)]})  # fmt: skip
+    runner = ProcessRunner({"prepare": [sys.executable, str(container)]})
     with simulation(tmp_path / "world", runner=runner) as aws:
         aws.bucket("data-and-jobs")
         aws.put("data-and-jobs", "raw/download.json", b'{"labels": {}}')

@@ -1,10 +1,12 @@
 """Processing jobs of the offline SageMaker: inputs, command, outputs, message."""
 
 import json
+import sys
 
 import pytest
 from botocore.exceptions import ClientError
 
+from scripts.simulate.processes import ProcessRunner
 from tests.simulated import ROLE, simulation
 
 COPY = """
@@ -119,3 +121,16 @@ def test_a_command_that_is_not_there_fails_the_job(aws):
 
     job = process(aws, "pointless", "", "done", AppSpecification={"ImageUri": "fake"})
     assert "give ContainerEntrypoint, or use the docker back end" in job["FailureReason"]
+
+
+def test_the_images_entry_point_is_known(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("import sys; sys.exit(0 if sys.argv[1:] == ['ours', '--a', 'b'] else 5)")
+    runner = ProcessRunner({"evaluate": [sys.executable, str(program), "ours"]})
+    with simulation(tmp_path / "simulation", runner=runner) as aws:
+        aws.bucket("data", **{"in": b""})
+        command = {"ImageUri": "fake", "ContainerEntrypoint": ["/usr/local/bin/entrypoint", "evaluate"],
+                   "ContainerArguments": ["--a", "b"]}  # fmt: skip
+        found = process(aws, "job", "", "", AppSpecification=command)
+
+    assert found["ProcessingJobStatus"] == "Completed", found
