@@ -7,6 +7,8 @@ from scripts.simulate.lives import LIVES
 from tests.image.conftest import draw
 from tests.test_commands import TARGETS
 
+pytestmark = pytest.mark.usefixtures("cloud")  # which empties moto: the simulation and it are one process here
+
 
 def test_every_life_is_a_target():
     assert {f"simulate-{name}" for name in LIVES} == {name for name in TARGETS if name.startswith("simulate-")}
