@@ -72,7 +72,7 @@ def test_without_a_region_a_command_says_what_to_give(name, cloud, capsys, monke
 
 
 def test_every_target_that_the_readme_names_is_there():
-    blocks = re.findall(r"```\n(.*?)```", README, re.DOTALL)
+    blocks = re.findall(r"```\w*\n(.*?)```", README, re.DOTALL)
     shown = "\n".join(blocks) + "\n" + "\n".join(re.findall(r"`([^`\n]+)`", README))
     words = re.findall(r"(?:^|\s)make ([a-z][a-z0-9 -]*)", shown)
     named = {target for line in words for target in line.split() if not target.startswith("-")}
