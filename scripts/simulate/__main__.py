@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scripts.aws.command import pair
 from scripts.simulate.faults import JobError
-from scripts.simulate.lives import LIVES, QUICK, Stage, live, sample
+from scripts.simulate.lives import LIVES, Stage, defaults_of, live, sample
 from scripts.simulate.server import Simulation, simulated_aws
 
 
@@ -24,7 +24,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         life = commands.add_parser(name, help="the real commands, from an empty account to its clean-up")
         life.add_argument("--data", type=Path, help="a data set that `train` reads (default: a drawn one)")
         life.add_argument("--hyperparameters", nargs="*", default=[], type=pair, metavar="NAME=VALUE",
-                          help="over " + " ".join(f"{key}={value}" for key, value in QUICK.items()))  # fmt: skip
+                          help="over " + " ".join(f"{key}={value}" for key, value in defaults_of(name).items()))  # fmt: skip
     for sub in commands.choices.values():
         _add_simulation_options(sub)
     return parser.parse_args(argv)
@@ -43,7 +43,7 @@ def live_once(simulation: Simulation, options: argparse.Namespace) -> None:
     """Run one of the LIVES."""
     folder = options.folder / options.command
     data = options.data.resolve() if options.data else sample()
-    hyperparameters = {**QUICK, **dict(options.hyperparameters)}
+    hyperparameters = {**defaults_of(options.command), **dict(options.hyperparameters)}
     live(options.command, Stage(simulation, folder, data, hyperparameters, options.interrupt_after))
 
 

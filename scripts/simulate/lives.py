@@ -31,6 +31,9 @@ SAMPLE = ".simulate/sample"
 LESIONS = 120  # of the drawn sample: enough for every class in every split
 PICTURES = 8  # that are predicted
 QUICK = {"epochs": "2", "image_size": "32", "network": "resnet18"}
+# A job that is to be interrupted after its first epoch must not be over before its checkpoint is seen in S3.
+LONGER = {**QUICK, "epochs": "8"}
+INTERRUPTED = ("spot", "all")
 CHECKPOINT_TIMEOUT_S = 600
 
 
@@ -201,6 +204,11 @@ LIVES: dict[str, tuple[Callable[[Stage], None], ...]] = {
         clean_up,
     ),
 }
+
+
+def defaults_of(name: str) -> dict[str, str]:
+    """The hyperparameters of a life."""
+    return LONGER if name in INTERRUPTED else QUICK
 
 
 def sample() -> Path:
