@@ -23,8 +23,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     for name in LIVES:
         life = commands.add_parser(name, help="the real commands, from an empty account to its clean-up")
         life.add_argument("--data", type=Path, help="a data set that `train` reads (default: a drawn one)")
+        words = " ".join(f"{key}={value}" for key, value in defaults_of(name).items())
         life.add_argument("--hyperparameters", nargs="*", default=[], type=pair, metavar="NAME=VALUE",
-                          help="over " + " ".join(f"{key}={value}" for key, value in defaults_of(name).items()))  # fmt: skip
+                          help=f"over {words}")  # fmt: skip
     for sub in commands.choices.values():
         _add_simulation_options(sub)
     return parser.parse_args(argv)
