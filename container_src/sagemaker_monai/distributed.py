@@ -22,7 +22,7 @@ from torch import nn
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
-from sagemaker_monai.errors import ConfigError, TrainingStopped
+from sagemaker_monai.errors import INTERNAL_ERROR, ConfigError, TrainingStopped
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)  # longer than any step, validation batch or checkpoint
 POLL_S = 0.1
@@ -30,7 +30,7 @@ WATCH_S = 1.0
 CAUSE_WAIT_S = 10.0  # for the cause, once another process is lost
 FAILURE, FINISHED = "failure", "finished"
 PREFIX = "sagemaker_monai"
-LOST = "another process of the job ended or cannot be reached: see the logs of the other hosts"
+LOST = f"{INTERNAL_ERROR}: another process of the job ended or cannot be reached: see the logs of the other hosts"
 
 
 class OtherProcessError(Exception):
