@@ -18,6 +18,7 @@ from scripts.aws.calls import Call, check
 from scripts.aws.command import Context, say
 from scripts.aws.create import ensure, require_ours
 from scripts.aws.errors import CommandError
+from scripts.aws.listing import encryption
 from scripts.aws.names import digest, tags
 from scripts.aws.places import image_address, place, read_object
 from scripts.aws.trained import Trained, find_trained
@@ -239,7 +240,7 @@ def work(context: Context) -> int:
     check(create)
     bucket, _, key = statistics.removeprefix("s3://").partition("/")
     upload = [Call("s3", "PutObject", {"Bucket": bucket, "Key": key, "Body": missing, "ContentType": "application/json",
-                                       **_encryption(options)})] if missing is not None else []  # fmt: skip
+                                       **encryption(options.kms_key)})] if missing is not None else []  # fmt: skip
     if options.dry_run:
         costs = ["the registry costs nothing; what is deployed from it does"]
         return command.show_plan(context, NAME, [*upload, group_call(options), create], costs)
@@ -264,10 +265,6 @@ def work(context: Context) -> int:
     if status != APPROVED:
         say(NAME, "it waits for approval: the same command with --approve")
     return 0
-
-
-def _encryption(options: argparse.Namespace) -> dict[str, str]:
-    return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": options.kms_key} if options.kms_key else {}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from scripts.aws.account import Account
 from scripts.aws.errors import CommandError
+from scripts.aws.listing import one
 from scripts.aws.names import default_bucket, digest, folder_uri, split_s3
 
 LISTED = 100_000  # objects of a channel that its digest is made of; the others count by number only
@@ -69,15 +70,12 @@ def read_object(account: Account, uri: str, *, most_bytes: int = 16 * 1024 * 102
     Raises:
         CommandError: it has more than `most_bytes`.
     """
-    bucket, key = split_s3(uri)
-    # Whoever may not list a whole bucket is told 403 of an object that is not there, so it is listed first.
-    listed = account.client("s3").list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
-    if not listed or listed[0]["Key"] != key:
+    found = one(account, uri)
+    if found is None:
         return None
-    answer = account.client("s3").get_object(Bucket=bucket, Key=key)
-    if answer["ContentLength"] > most_bytes:
-        raise CommandError(f"{uri} has {answer['ContentLength']} bytes, more than the {most_bytes} that are read")
-    return bytes(answer["Body"].read())
+    if found.size_bytes > most_bytes:
+        raise CommandError(f"{uri} has {found.size_bytes} bytes, more than the {most_bytes} that are read")
+    return bytes(account.client("s3").get_object(Bucket=found.bucket, Key=found.key)["Body"].read())
 
 
 def image_address(account: Account, options: Any) -> str:
