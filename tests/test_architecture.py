@@ -17,7 +17,8 @@ LAYERS = [
     {"loading"},
     {"datasets", "layouts", "shards", "unpacking", "cache", "bundle"},
     {"transforms", "augmentation", "networks", "pretrained", "optimizers", "tasks", "checkpoints", "distributed"},
-    {"images", "containers", "pictures", "archives", "tars", "splitting", "tables"},
+    {"images", "reading", "volume_files"},
+    {"dicom", "formats", "containers", "pictures", "volumes", "samples", "archives", "tars", "splitting", "tables"},
     {"config", "errors", "files", "log_metrics", "progress"},
 ]
 OUTER = {"entrypoints"}

@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 
 from sagemaker_monai import pictures
 from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage, UnsuitableImage
-from sagemaker_monai.pictures import MAX_PIXELS, MAX_SCANS, PICTURE_FORMATS, Sample, decode
+from sagemaker_monai.pictures import MAX_PIXELS, MAX_SCANS, PICTURE_FORMATS, decode
+from sagemaker_monai.samples import Sample
 
 LOSSLESS = {"PNG": {}, "BMP": {}, "TIFF": {}, "WEBP": {"lossless": True}}
 

@@ -22,8 +22,9 @@ import pytest
 from PIL import Image
 
 from sagemaker_monai.entrypoints.serve import check_answer, draw_picture
-from sagemaker_monai.images import MEDIA_TYPES, Sample
+from sagemaker_monai.images import MEDIA_TYPES
 from sagemaker_monai.predictor import Predictor
+from sagemaker_monai.samples import Sample
 from sagemaker_monai.serving.back_end import Response, StartError
 from sagemaker_monai.tasks.classification import ENCODERS
 from tests.bundles import LABELS, write_small_bundle

@@ -17,8 +17,8 @@ from sagemaker_monai.bundle import read_bundle
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.entrypoints import documents, job, train
 from sagemaker_monai.entrypoints.train import PLACES, help_text, main
-from sagemaker_monai.images import Sample
 from sagemaker_monai.predictor import Predictor
+from sagemaker_monai.samples import Sample
 
 CLASSES = ("blue", "green spots", "red")
 QUICK = ["--epochs=1", "--image-size", "32", "--batch_size=16", "--num-workers=1"]

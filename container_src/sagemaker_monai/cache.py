@@ -31,8 +31,8 @@ import PIL.features
 
 import sagemaker_monai
 from sagemaker_monai.errors import CallerError, TrainingStopped
-from sagemaker_monai.images import Sample
 from sagemaker_monai.progress import track
+from sagemaker_monai.samples import Sample
 from sagemaker_monai.transforms import LoadPhotograph, Preprocessing
 
 PIXELS_FILE = "pixels.u8"

@@ -19,7 +19,7 @@ import numpy as np
 
 from sagemaker_monai.archives import ArchiveLimits, ArchiveTooLargeError, UnsafeArchiveError, read_members
 from sagemaker_monai.errors import CallerError, MalformedRequest, PayloadTooLarge, UnsuitableImage, UnsupportedMediaType
-from sagemaker_monai.pictures import Sample
+from sagemaker_monai.samples import Sample
 
 MAX_IMAGES = 1_000  # of one request
 MAX_INFLATED_BYTES = 512 * 1024**2  # of one archive, all members together

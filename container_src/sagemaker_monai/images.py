@@ -11,7 +11,8 @@ from functools import partial
 
 from sagemaker_monai.containers import name_picture, read_json, read_multipart, read_npy, read_zip
 from sagemaker_monai.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
-from sagemaker_monai.pictures import PICTURE_FORMATS, Sample, count_pixels, decode
+from sagemaker_monai.pictures import PICTURE_FORMATS, count_pixels, decode
+from sagemaker_monai.samples import Sample
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -19,7 +20,6 @@ __all__ = [
     "MEDIA_TYPES",
     "PICTURE_FORMATS",
     "MediaType",
-    "Sample",
     "decode",
     "name_picture",
     "parse_content_type",

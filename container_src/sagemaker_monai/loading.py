@@ -14,7 +14,8 @@ from sagemaker_monai.cache import load_images
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS, Dataset, Record
 from sagemaker_monai.errors import CallerError, DatasetError
-from sagemaker_monai.images import PICTURE_FORMATS, Sample, decode
+from sagemaker_monai.images import PICTURE_FORMATS, decode
+from sagemaker_monai.samples import Sample
 from sagemaker_monai.tables import some_of
 from sagemaker_monai.transforms import Preprocessing
 

@@ -18,7 +18,6 @@ import io
 import itertools
 import re
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +33,7 @@ from PIL import (
 )
 
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
+from sagemaker_monai.samples import Sample
 
 PICTURE_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # Pillow's names; no other plugin ever sees the bytes
 MAX_PIXELS = 64_000_000  # of one picture, read from its header; larger than any camera in the field (a guess)
@@ -41,8 +41,6 @@ MAX_FILE_BYTES = 512 * 1024**2  # of one picture
 # Each scan of a JPEG goes over the whole picture, and one that changes nothing takes 100 bytes: 1,000 of them over the
 # most pixels took 90 s. Progressive pictures have about ten.
 MAX_SCANS = 64
-
-Source = Path | bytes | np.ndarray
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -64,19 +62,6 @@ _TIFF_COMPRESSIONS = frozenset(
 )
 _SCAN_HEADER = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e][\x01-\x04]")  # ITU-T T.81, B.2.3
 _BITS_PER_SAMPLE, _PHOTOMETRIC_INTERPRETATION, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One picture of a request or data set, not yet decoded.
-
-    Attributes:
-        source: a file, an encoded picture, or raw values (C, W, H) or (W, H).
-        formats: names of the Pillow formats that may decode it; without meaning for raw values.
-    """
-
-    source: Source
-    formats: tuple[str, ...] = PICTURE_FORMATS
 
 
 def decode(
@@ -107,9 +92,12 @@ def decode(
     """
     if isinstance(sample.source, np.ndarray):
         image = _from_values(sample.source)
-    else:
+    elif isinstance(sample.source, Path | bytes):
         data = _read_file(sample.source) if isinstance(sample.source, Path) else sample.source
-        image = _from_bytes(data, sample.formats, min_size, is_fitted_inside=is_fitted_inside)
+        formats = tuple(name for name in sample.formats or PICTURE_FORMATS if name in PICTURE_FORMATS)
+        image = _from_bytes(data, formats, min_size, is_fitted_inside=is_fitted_inside)
+    else:
+        raise UnsuitableImage("this model takes photographs, not DICOM series; send JPEG, PNG, BMP, TIFF or WebP")
     mode = "L" if channels == 1 else "RGB"
     return image if image.mode == mode else image.convert(mode)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from sagemaker_monai.bundle import Bundle, read_bundle
-from sagemaker_monai.images import Sample, name_picture
+from sagemaker_monai.images import name_picture
+from sagemaker_monai.samples import Sample
 from sagemaker_monai.tasks.classification import Prediction, make_predictions
 
 BATCH_SIZE = 32  # pictures that go through the network at once; bounds memory, does not change answers beyond 1e-6

@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from sagemaker_monai.errors import BundleError
-from sagemaker_monai.images import Sample, decode
+from sagemaker_monai.images import decode
+from sagemaker_monai.samples import Sample
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from sagemaker_monai.errors import NotAcceptable
-from sagemaker_monai.images import Sample, read_request
+from sagemaker_monai.images import read_request
 from sagemaker_monai.predictor import Predictor
+from sagemaker_monai.samples import Sample
 from sagemaker_monai.tasks.classification import ENCODERS, Prediction
 
 DEFAULT_TYPE = "application/json"

@@ -14,10 +14,11 @@ from sagemaker_monai.datasets import Record
 from sagemaker_monai.entrypoints import documents
 from sagemaker_monai.errors import CallerError, TrainingStopped
 from sagemaker_monai.files import write_text
-from sagemaker_monai.images import PICTURE_FORMATS, Sample
+from sagemaker_monai.images import PICTURE_FORMATS
 from sagemaker_monai.log_metrics import scores_line
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.progress import track
+from sagemaker_monai.samples import Sample
 from sagemaker_monai.tasks.classification import class_probabilities
 from sagemaker_monai.tasks.metrics import report
 

@@ -22,7 +22,8 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.fft import dctn
 
-from sagemaker_monai.images import Sample, decode
+from sagemaker_monai.images import decode
+from sagemaker_monai.samples import Sample
 
 THUMBNAIL_SIDE = 32
 FREQUENCIES = 8  # in each direction

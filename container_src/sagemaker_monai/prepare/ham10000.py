@@ -22,13 +22,14 @@ from sagemaker_monai import __version__
 from sagemaker_monai.datasets import SPLITS, split_by_group, write_dataset_json
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.files import sha256_of
-from sagemaker_monai.images import Sample, decode
+from sagemaker_monai.images import decode
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.downloads import FolderDownload, ZipDownload, open_download
 from sagemaker_monai.prepare.duplicates import Floats, Pair, find_near_identical, thumbnail
 from sagemaker_monai.prepare.ham10000_tables import LABELS, Row, read_metadata, read_split
 from sagemaker_monai.prepare.leaks import Move, count_by_class, gather_groups, join_groups, separated
 from sagemaker_monai.progress import track
+from sagemaker_monai.samples import Sample
 from sagemaker_monai.splitting import check_fractions
 from sagemaker_monai.tables import some_of
 

@@ -1,0 +1,38 @@
+"""What is read: one image of a request or a data set before it is opened, whatever its kind."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Instances:
+    """DICOM files of a request, of one series or of several, in any order."""
+
+    files: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """One source a channel, such as T1, T2 and FLAIR of one study; all on one grid of voxels."""
+
+    channels: tuple[Path, ...]
+
+
+Source = Path | bytes | np.ndarray | Instances | Sequences
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image, or some DICOM files that hold one or several, not yet decoded.
+
+    Attributes:
+        source: a file; a folder with the DICOM files of one series; an encoded file; raw values, channel first; DICOM
+            files; or several of these as channels.
+        formats: names of the formats that may decode it, of `pictures` and `volume_files`; empty allows all. Without
+            meaning for raw values, folders and DICOM files.
+    """
+
+    source: Source
+    formats: tuple[str, ...] = ()
