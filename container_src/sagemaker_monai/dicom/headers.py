@@ -1,0 +1,209 @@
+"""One DICOM file to a pydicom dataset, within limits; no pixel is decoded here.
+
+pydicom's `dcmread` is not called: it inflates without a bound and keeps the open file in what it returns. The steps are
+its own (PS3.10 section 7): preamble, file meta information, transfer syntax, data set.
+
+Sequences are parsed at once and not when they are asked for, because only then the limits hold for them too.
+"""
+
+import io
+import logging
+import struct
+import warnings
+from pathlib import Path
+from typing import IO, cast
+
+from pydicom import Dataset, uid
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.datadict import dictionary_VR
+from pydicom.dataset import FileMetaDataset
+from pydicom.filereader import read_dataset, read_sequence
+from pydicom.tag import BaseTag
+from pydicom.valuerep import VR
+
+from sagemaker_monai.dicom.limits import MAX_DEPTH, MAX_FILE_BYTES, Budget, LimitedFile, inflate
+from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
+
+PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # FloatPixelData, DoubleFloatPixelData, PixelData
+_BULK_GROUP = 0x7FE0
+_PREAMBLE_BYTES = 128
+_UNDEFINED = 0xFFFFFFFF
+# Values of these groups are read as numbers and words. Explicit VR cannot make them longer; implicit VR can, and
+# then one access turns 100 MB of digits into 5 GB of numbers.
+_WORD_GROUPS = frozenset({0x0002, 0x0008, 0x0010, 0x0018, 0x0020, 0x0028, 0x0040, 0x0054})
+_MAX_WORD_BYTES = 1 << 16
+_WORD_VRS = frozenset(map(str, (VR.AE, VR.AS, VR.CS, VR.DA, VR.DS, VR.DT, VR.IS, VR.LO, VR.PN, VR.SH, VR.TM, VR.UI)))
+_VR_NAMES = frozenset(name.value.encode() for name in VR if len(name.value) == 2)
+_MAX_FIRST_ELEMENT_BYTES = 4096  # of a file without preamble: a group length, a character set or a UID
+_NOT_DICOM = "not a DICOM file: no DICM prefix and no DICOM element at its beginning"
+
+
+def is_dicom(head: bytes) -> bool:
+    """Say whether a file that begins so is worth parsing as DICOM.
+
+    Args:
+        head: at least its first 132 bytes, or all of a shorter one.
+
+    Returns:
+        True with the DICM prefix, and without it when the first element is a plausible one of group 0002 or 0008.
+    """
+    if head[_PREAMBLE_BYTES : _PREAMBLE_BYTES + 4] == b"DICM":
+        return True
+    if len(head) < 8:
+        return False
+    for order in "<>":
+        group, element = struct.unpack(f"{order}HH", head[:4])
+        if group not in (0x0002, 0x0008) or element > 0x3010:
+            continue
+        if head[4:6] in _VR_NAMES:
+            return True
+        if order == "<" and struct.unpack("<L", head[4:8])[0] <= _MAX_FIRST_ELEMENT_BYTES:
+            return True
+    return False
+
+
+def read_header(source: Path | bytes) -> Dataset:
+    """Read everything before the pixel data.
+
+    Args:
+        source: a file, or its bytes.
+
+    Returns:
+        The dataset, with `file_meta` (which may be empty) and without pixel data. It holds no open file.
+
+    Raises:
+        UndecodableImage: not DICOM, broken, or it cannot be read.
+        PayloadTooLarge: larger than the limits of `dicom.limits`.
+    """
+    return _read(source, is_header_only=True)
+
+
+def read_instance(source: Path | bytes) -> Dataset:
+    """Read everything, with pixel data still encoded.
+
+    Args, Returns, Raises: as for `read_header`.
+    """
+    return _read(source, is_header_only=False)
+
+
+def quiet_pydicom() -> None:
+    """Keep pydicom's warnings out of the logs: they quote values of the file, which may be a patient's.
+
+    Not undone afterwards: `catch_warnings` in several threads at once restores the wrong filters. Only warnings and
+    log lines of pydicom's own modules are concerned; what they complain about decides nothing here.
+    """
+    warnings.filterwarnings("ignore", module=r"pydicom\.")
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+
+
+def _read(source: Path | bytes, *, is_header_only: bool) -> Dataset:
+    quiet_pydicom()
+    try:
+        if isinstance(source, Path):
+            size = source.stat().st_size
+            with source.open("rb") as file:
+                return _parse(file, size, is_header_only=is_header_only)
+        return _parse(io.BytesIO(source), len(source), is_header_only=is_header_only)
+    except (UndecodableImage, PayloadTooLarge):
+        raise
+    except OSError as error:
+        raise UndecodableImage(f"the file cannot be read ({type(error).__name__})") from error
+    except MemoryError as error:
+        raise PayloadTooLarge("the DICOM file needs more memory than there is; send a smaller file") from error
+    except Exception as error:
+        # pydicom promises no list: broken files raise struct.error, KeyError, NotImplementedError, RecursionError and
+        # more. Nothing but pydicom runs above; its text could quote the file.
+        raise UndecodableImage("the DICOM file is broken: its elements cannot be parsed; export it again") from error
+
+
+def _parse(file: IO[bytes], size_bytes: int, *, is_header_only: bool) -> Dataset:
+    if size_bytes > MAX_FILE_BYTES:
+        raise PayloadTooLarge(f"the DICOM file is larger than {MAX_FILE_BYTES} bytes; send a smaller file")
+    head = file.read(_PREAMBLE_BYTES + 4)
+    if not is_dicom(head):
+        raise UndecodableImage(_NOT_DICOM)
+    budget = Budget()
+    limited = cast(IO[bytes], LimitedFile(file, size_bytes, budget, is_header_only=is_header_only))
+    limited.seek(_PREAMBLE_BYTES + 4 if head[_PREAMBLE_BYTES:] == b"DICM" else 0)
+    meta = FileMetaDataset()
+    if _next_group(limited) == 0x0002:
+        meta = FileMetaDataset(
+            read_dataset(limited, False, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 0x0002)
+        )
+    syntax = str(meta.get("TransferSyntaxUID", "") or "")
+    is_implicit, is_little = _encoding(limited, syntax)
+    if syntax == uid.DeflatedExplicitVRLittleEndian:
+        data = inflate(limited.read())
+        limited = cast(IO[bytes], LimitedFile(io.BytesIO(data), len(data), budget, is_header_only=is_header_only))
+    dataset = read_dataset(limited, is_implicit, is_little, stop_when=_is_at_pixels if is_header_only else None)
+    _expand(meta, budget, depth=0)
+    _expand(dataset, budget, depth=0)
+    dataset.file_meta = meta
+    return dataset
+
+
+def _next_group(file: IO[bytes]) -> int | None:
+    head = file.read(2)
+    file.seek(-len(head), 1)
+    return struct.unpack("<H", head)[0] if len(head) == 2 else None
+
+
+def _encoding(file: IO[bytes], syntax: str) -> tuple[bool, bool]:
+    """Whether the data set is implicit VR, and little endian; guessed from its first element without a syntax."""
+    if syntax:
+        return syntax == uid.ImplicitVRLittleEndian, syntax != uid.ExplicitVRBigEndian
+    head = file.read(6)
+    file.seek(-len(head), 1)
+    if head[4:6] not in _VR_NAMES:
+        return True, True
+    return False, struct.unpack("<H", head[:2])[0] < 0x0400  # group 0008 of big endian reads as 0800
+
+
+def _is_at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return tag in PIXEL_TAGS
+
+
+def _expand(dataset: Dataset, budget: Budget, depth: int) -> None:
+    """Check every element, and parse the sequences that pydicom left as bytes."""
+    if depth > MAX_DEPTH:
+        raise UndecodableImage(f"sequences of the DICOM file are nested more than {MAX_DEPTH} deep")
+    for tag in list(dataset.keys()):
+        element = dataset.get_item(tag)
+        if isinstance(element, RawDataElement):
+            vr = _vr_of(element)
+            if vr != VR.SQ:
+                _check_value(element, vr)
+                continue
+            value = element.value or b""
+            items = read_sequence(
+                cast(IO[bytes], LimitedFile(io.BytesIO(value), len(value), budget)),  # type: ignore[arg-type]
+                element.is_implicit_VR,
+                element.is_little_endian,
+                len(value),
+                dataset.original_character_set or "iso8859",
+                element.value_tell,
+            )
+            dataset[tag] = element = DataElement(tag, VR.SQ, items)
+        if element.VR == VR.SQ:
+            budget.take_items(len(element.value or ()))
+            for item in element.value or ():
+                _expand(item, budget, depth + 1)
+
+
+def _vr_of(element: RawDataElement) -> str:
+    if element.VR not in (None, VR.UN) or element.tag.is_private:
+        return element.VR or VR.UN
+    try:
+        return dictionary_VR(element.tag)
+    except KeyError:
+        return VR.UN
+
+
+def _check_value(element: RawDataElement, vr: str) -> None:
+    size = len(element.value or b"")
+    if element.tag.group == _BULK_GROUP:
+        return  # compared with Rows x Columns by `dicom.decoding`
+    if element.length not in (size, _UNDEFINED):
+        raise UndecodableImage("the DICOM file is cut off within its header; send the whole file")
+    if element.tag.group in _WORD_GROUPS and vr in _WORD_VRS and size > _MAX_WORD_BYTES:
+        raise UndecodableImage(f"a word or number in the DICOM header is longer than {_MAX_WORD_BYTES} bytes")
