@@ -1,0 +1,169 @@
+"""From what several annotators say about an image to its label: by majority, or as shares of the votes.
+
+All answers count alike. Where they do not decide (a tie, or less agreement than asked for) the image is disputed, and
+nothing is made up: a tie between classes keeps its shares as a soft label, for any choice among them would be a coin's.
+A weighting of annotators by skill (Dawid and Skene, as Ground Truth does for its own task types) is not done: with the
+few images that two experts share it fits noise.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.prepare.agreement import Agreement, measure_agreement
+from sagemaker_monai.tables import some_of
+
+TASKS = ("classification", "multilabel")
+LABELS = ("majority", "soft")
+
+Label = str | list[str] | dict[str, float]
+Votes = Mapping[int, Collection[str]]  # annotator -> the classes that the annotator chose
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The label of an image and how it came about.
+
+    Attributes:
+        label: a class; the classes that apply (may be none); or class -> share of the annotators.
+        votes: class -> annotators who chose it.
+        annotators: who answered.
+        agreement: classification: share of the annotators who chose the most frequent class; multilabel: the lowest,
+            over all classes, of the share that agrees with the majority.
+        dispute: "tie", "low agreement", or None.
+    """
+
+    label: Label
+    votes: Mapping[str, int]
+    annotators: int
+    agreement: float
+    dispute: str | None
+
+
+def choose_task(votes: Collection[Votes], *, asked: str, is_multilabel: bool) -> str:
+    """Which of TASKS the answers are for.
+
+    Args:
+        votes: of all images.
+        asked: one of TASKS, or "auto": multilabel where somebody chose several classes.
+        is_multilabel: the source says that several classes may be chosen.
+
+    Raises:
+        DatasetError: classification is asked for, and somebody chose several classes.
+        ConfigError: another task is asked for.
+    """
+    if asked not in ("auto", *TASKS):
+        raise ConfigError(f"task must be auto, {' or '.join(TASKS)}, got {asked!r}")
+    several = sum(len(chosen) > 1 for image in votes for chosen in image.values())
+    if asked == "auto":
+        return "multilabel" if several or is_multilabel else "classification"
+    if asked == "classification" and several:
+        raise DatasetError(f"answers that name several classes: {several}; use --task multilabel")
+    return asked
+
+
+def _dispute(*, is_tied: bool, agreement: float, min_agreement: float) -> str | None:
+    if is_tied:
+        return "tie"
+    return "low agreement" if agreement < min_agreement - 1e-9 else None
+
+
+def _decide_class(votes: Votes, labels: str, min_agreement: float) -> Decision:
+    counts = Counter(sorted(label for chosen in votes.values() for label in chosen))
+    total = counts.total()
+    highest = max(counts.values())
+    leading = [label for label, count in counts.items() if count == highest]
+    shares = {label: count / total for label, count in counts.most_common()}
+    return Decision(
+        label=leading[0] if labels == "majority" and len(leading) == 1 else shares,
+        votes=dict(counts),
+        annotators=total,
+        agreement=highest / total,
+        dispute=_dispute(is_tied=len(leading) > 1, agreement=highest / total, min_agreement=min_agreement),
+    )
+
+
+def _decide_classes(votes: Votes, labels: str, min_agreement: float) -> Decision:
+    counts = Counter(sorted(label for chosen in votes.values() for label in set(chosen)))
+    total = len(votes)
+    agreement = min((max(count, total - count) / total for count in counts.values()), default=1.0)
+    return Decision(
+        label={label: count / total for label, count in counts.most_common()}
+        if labels == "soft"
+        else [label for label, count in counts.items() if 2 * count >= total],
+        votes=dict(counts),
+        annotators=total,
+        agreement=agreement,
+        dispute=_dispute(
+            is_tied=any(2 * count == total for count in counts.values()),
+            agreement=agreement,
+            min_agreement=min_agreement,
+        ),
+    )
+
+
+_DECIDERS = {"classification": _decide_class, "multilabel": _decide_classes}
+
+
+def decide(votes: Votes, *, task: str, labels: str = "majority", min_agreement: float = 0.5) -> Decision:
+    """The label of one image.
+
+    Args:
+        votes: the classes that each annotator chose; one class each for classification, any number for multilabel.
+            At least one annotator.
+        task: one of TASKS.
+        labels: "majority": the most frequent class, or each class that at least half of the annotators chose; "soft":
+            the share of annotators of every class that was chosen. Shares of classification have sum 1, those of
+            multilabel are independent, and a class that is not named has share 0.
+        min_agreement: below this share, 0 to 1, the image is disputed.
+    """
+    assert votes
+    return _DECIDERS[task](votes, labels, min_agreement)
+
+
+def hard_classes(label: Label, *, task: str) -> list[str]:
+    """What a label would be without shares: the first of the highest share, or every class from one half.
+
+    Args:
+        label: of either kind.
+        task: one of TASKS.
+    """
+    if isinstance(label, str):
+        return [label]
+    if isinstance(label, dict):
+        if task == "multilabel":
+            return [name for name, share in label.items() if share >= 0.5]
+        return [max(sorted(label), key=lambda name: label[name])]
+    return list(label)
+
+
+def agreement_of(votes: Sequence[Votes], *, task: str) -> dict[str, Agreement]:
+    """How far the annotators agree: one question for classification ("all"), one for every class of multilabel.
+
+    Args:
+        votes: of all images.
+        task: one of TASKS.
+    """
+    if task == "classification":
+        return {"all": measure_agreement([{who: next(iter(chosen)) for who, chosen in v.items()} for v in votes])}
+    classes = sorted({label for image in votes for chosen in image.values() for label in chosen})
+    sets = [{who: frozenset(chosen) for who, chosen in image.items()} for image in votes]
+    return {
+        label: measure_agreement([{who: label in chosen for who, chosen in image.items()} for image in sets])
+        for label in classes
+    }
+
+
+def check_classes(classes: Collection[str]) -> None:
+    """Refuse classes that differ by case only, which are two spellings of one.
+
+    Raises:
+        DatasetError: with the spellings.
+    """
+    folded = Counter(label.casefold() for label in classes)
+    if twins := sorted(label for label in classes if folded[label.casefold()] > 1):
+        raise DatasetError(
+            f"classes that differ only in upper and lower case: {some_of(twins)}; "
+            "correct the answers so that each class has one spelling"
+        )
