@@ -1,0 +1,127 @@
+"""What may be odd about a series, each kind with its code, and what an option says to do about it.
+
+A code is stable: `doctor` counts by it, and a `Policy` names it. Messages say what is wrong and what helps; they have
+no UIDs, names or paths. Nothing is read here.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from sagemaker_monai.errors import ConfigError
+
+Severity = Literal["error", "warning", "note"]
+Action = Literal["refuse", "warn", "resample"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One oddity of a series.
+
+    Attributes:
+        code: a key of `MESSAGES`.
+        severity: what the default policy makes of it: an error is refused, a warning used, a note is only said.
+        message: cause and remedy.
+        count: how many slices (or volumes) it concerns.
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What `read_series` does with each finding: `refuse`, use it all the same (`warn`), or `resample`.
+
+    Attributes:
+        missing_slices: `resample` fills them by linear interpolation; `warn` closes the gap up, so that distances are
+            wrong there.
+        uneven_spacing: `resample` interpolates onto an even grid; `warn` takes the mean distance.
+        duplicate_slices: same place, same pixels; all but one are left out.
+        conflicting_slices: same place, other pixels; `warn` takes the one with the lowest InstanceNumber.
+        mixed_spacing: PixelSpacing differs; `warn` takes the first slice's.
+        mixed_size, mixed_orientation, several_volumes: the series was split into several stacks of slices.
+        guessed_volumes: split too, but by the order of InstanceNumber, because no tag tells the volumes apart.
+        missing_geometry: sorted by InstanceNumber, and the volume has no geometry.
+        missing_order: neither geometry nor InstanceNumber; `warn` takes the order of the files.
+        invalid_geometry: cosines that are no right angle, sizes that are no length; `warn` treats it as missing.
+        gantry_tilt: slices are shifted evenly against each other; the affine is sheared accordingly.
+        shifted_slices: shifted unevenly; `warn` takes the mean shift.
+        mixed_photometric: MONOCHROME1 beside MONOCHROME2; `warn` shows all as the first.
+        mixed_rescale: each slice has a rescale of its own, which is applied to it.
+
+    Raises:
+        ConfigError: an action that is unknown, or `resample` where that cannot help.
+    """
+
+    missing_slices: Action = "refuse"
+    uneven_spacing: Action = "refuse"
+    duplicate_slices: Action = "warn"
+    conflicting_slices: Action = "refuse"
+    mixed_spacing: Action = "refuse"
+    mixed_size: Action = "warn"
+    mixed_orientation: Action = "warn"
+    several_volumes: Action = "warn"
+    guessed_volumes: Action = "warn"
+    missing_geometry: Action = "warn"
+    missing_order: Action = "refuse"
+    invalid_geometry: Action = "refuse"
+    gantry_tilt: Action = "warn"
+    shifted_slices: Action = "refuse"
+    mixed_photometric: Action = "refuse"
+    mixed_rescale: Action = "warn"
+
+    def __post_init__(self) -> None:  # noqa: D105
+        for field in fields(self):
+            action = getattr(self, field.name)
+            allowed = ("refuse", "warn", "resample") if field.name in RESAMPLED else ("refuse", "warn")
+            if action not in allowed:
+                raise ConfigError(f"{field.name} must be one of {', '.join(allowed)}, got {str(action)[:40]!r}")
+
+    def action(self, code: str) -> Action:
+        """What to do about a finding; those that no option concerns depend on their kind alone."""
+        action: Action = getattr(self, code, "refuse" if code in ALWAYS_REFUSED else "warn")
+        return action
+
+
+RESAMPLED = frozenset({"missing_slices", "uneven_spacing"})
+ALWAYS_REFUSED = frozenset({"colour"})
+NOTES = frozenset({"single_slice", "localizer", "mixed_rescale"})
+
+# Code -> cause and remedy; {} is the count.
+MESSAGES = {
+    "missing_slices": "{} slices are missing within the series; export it whole, or allow resampling",
+    "uneven_spacing": "the distance between slices changes at {} places; allow resampling onto an even grid",
+    "duplicate_slices": "{} slices come twice with the same pixels; one of each is used",
+    "conflicting_slices": "{} slices lie where another one lies and have other pixels; export the volumes as "
+    "separate series",
+    "mixed_spacing": "{} slices have another PixelSpacing than the first; export them as a series of their own",
+    "mixed_size": "the series has slices of {} sizes; each is a stack of its own",
+    "mixed_orientation": "the series has slices of {} orientations; each is a stack of its own",
+    "several_volumes": "the series holds {} volumes of one place (echoes, times, b-values or image types); each is a "
+    "stack of its own",
+    "guessed_volumes": "the series holds {} volumes of one place that no attribute tells apart; they were taken in the "
+    "order of InstanceNumber",
+    "missing_geometry": "{} slices have no ImagePositionPatient, ImageOrientationPatient or PixelSpacing; the order is "
+    "that of InstanceNumber",
+    "missing_order": "{} slices have neither a position nor an InstanceNumber of their own; their order is unknown, "
+    "send one file or export the series again",
+    "invalid_geometry": "{} slices have an impossible position, orientation or PixelSpacing; export the series again",
+    "gantry_tilt": "the gantry was tilted: slices are shifted along their plane; the affine is sheared ({} slices)",
+    "shifted_slices": "{} slices are shifted sideways against the others; export the series again",
+    "mixed_photometric": "{} slices have another PhotometricInterpretation than the first; export them as a series of "
+    "their own",
+    "mixed_rescale": "{} slices have another rescale than the first; each slice's own is applied",
+    "single_slice": "the stack has {} slice only",
+    "localizer": "the stack is a localizer ({} slices)",
+    "colour": "{} slices are in colour, which has no place in a volume; use them as 2-D images",
+    "no_pixels": "{} files of the series have no picture (a report, a plan or a bare header)",
+}
+
+
+def finding(code: str, count: int) -> Finding:
+    """Make a finding with its usual severity and text."""
+    refused = Policy().action(code) == "refuse"
+    severity: Severity = "note" if code in NOTES else "error" if refused else "warning"
+    return Finding(code, severity, MESSAGES[code].format(count), count)

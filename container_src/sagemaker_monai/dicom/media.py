@@ -1,0 +1,298 @@
+"""Finding the DICOM files in whatever people send or keep: folders, media with a DICOMDIR, archives, bytes.
+
+A file is judged by its first bytes, never by its name or suffix. Headers are read once, here; pixels are not. What is
+no DICOM file is listed and passed over, for folders of images have readmes, tables and previews in them. What a series
+is made of is `grouping`'s subject.
+
+A DICOMDIR decides only where it was named itself: then the files that it lists are taken, and no others. In a folder
+its files are found like all others, which also finds those that a careless copy left out of it; files that it lists and
+that are not there are reported.
+"""
+
+import io
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from pydicom import Dataset
+
+from sagemaker_monai.archives import ArchiveTooLargeError, UnsafeArchiveError, is_litter
+from sagemaker_monai.dicom.headers import is_dicom, read_header
+from sagemaker_monai.dicom.packed import HEAD_BYTES, MediaLimits, Unpacker, unpacker_of
+from sagemaker_monai.dicom.planes import Plane, integer_of, planes_of, text_of, value_of
+from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage
+
+MAX_FOLDER_DEPTH = 32
+MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
+LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # in small letters; hidden files are passed over too
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One DICOM file, its header read.
+
+    Attributes:
+        source: the file, or its bytes.
+        name: where it was found, relative to the folder or archive, or its number. Untrusted text.
+        instance_number: InstanceNumber, None where absent.
+        planes: the place of each frame, in the file's order.
+        header: the dataset without pixel data; None when headers are not kept.
+
+        The others are the header's values under their DICOM keywords; "" or 0 where absent, `image_type` split.
+    """
+
+    source: Path | bytes = field(repr=False)
+    name: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    patient_id: str = field(repr=False)
+    modality: str
+    manufacturer: str
+    transfer_syntax_uid: str
+    photometric_interpretation: str
+    rows: int
+    columns: int
+    number_of_frames: int
+    instance_number: int | None
+    acquisition_number: int | None
+    series_description: str
+    burned_in_annotation: str
+    image_type: tuple[str, ...]
+    samples_per_pixel: int
+    planes: tuple[Plane, ...] = field(repr=False, compare=False)
+    header: Dataset | None = field(repr=False, compare=False)
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether the header promises a picture."""
+        return self.rows > 0 and self.columns > 0
+
+
+@dataclass(frozen=True)
+class Other:
+    """A file that is no DICOM file that can be used: its name, and the code and the text of the reason."""
+
+    name: str
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Media:
+    """What was found."""
+
+    instances: list[Instance]
+    others: list[Other]
+
+
+def find_instances(source: Path | Sequence[bytes]) -> list[Instance]:
+    """The DICOM files of `find_media`, which describes arguments and errors."""
+    return find_media(source).instances
+
+
+def find_media(
+    source: Path | Sequence[bytes], *, limits: MediaLimits | None = None, keep_headers: bool = True
+) -> Media:
+    """Find DICOM files and read their headers.
+
+    Args:
+        source: a folder, a DICOM file, a DICOMDIR, a zip or tar file (or one in gzip), or the bytes of such files.
+        limits: how much is looked at.
+        keep_headers: keep every header, about 100 kB each; not for counting through a large archive.
+
+    Returns:
+        Instances and other files, each in the order of their names; archives' members in the archive's order. Links
+        that lead out of the folder, hidden files and what operating systems leave are passed over without a word.
+
+    Raises:
+        UndecodableImage: `source` is an archive that is damaged or unsafe. One within a folder is an `Other`.
+        PayloadTooLarge: more files or bytes than the limits.
+    """
+    search = _Search(limits or MediaLimits(), keep_headers=keep_headers)
+    if isinstance(source, Path):
+        if source.is_dir():
+            search.add_folder(source)
+        else:
+            search.add_file(source, source.name, is_named=True)
+    else:
+        if len(source) > search.limits.files:
+            raise PayloadTooLarge(f"{len(source)} files are more than {search.limits.files}")
+        for position, content in enumerate(source, start=1):
+            search.add_bytes(content, str(position))
+    return Media(search.instances, search.others)
+
+
+def instance_of(source: Path | bytes, name: str = "", *, keep_header: bool = True) -> Instance:
+    """Read the header of one DICOM file.
+
+    Raises:
+        UndecodableImage, PayloadTooLarge: as `headers.read_header` and `planes.planes_of`.
+    """
+    header = read_header(source)
+    planes = planes_of(header)
+    return Instance(
+        source=source,
+        name=name,
+        sop_instance_uid=text_of(header, "SOPInstanceUID"),
+        sop_class_uid=text_of(header, "SOPClassUID"),
+        series_instance_uid=text_of(header, "SeriesInstanceUID"),
+        study_instance_uid=text_of(header, "StudyInstanceUID"),
+        patient_id=text_of(header, "PatientID"),
+        modality=text_of(header, "Modality"),
+        manufacturer=text_of(header, "Manufacturer"),
+        transfer_syntax_uid=text_of(header.file_meta, "TransferSyntaxUID"),
+        photometric_interpretation=text_of(header, "PhotometricInterpretation"),
+        rows=max(integer_of(header, "Rows") or 0, 0),
+        columns=max(integer_of(header, "Columns") or 0, 0),
+        number_of_frames=len(planes),
+        instance_number=integer_of(header, "InstanceNumber"),
+        acquisition_number=integer_of(header, "AcquisitionNumber"),
+        series_description=text_of(header, "SeriesDescription"),
+        burned_in_annotation=text_of(header, "BurnedInAnnotation"),
+        image_type=tuple(text_of(header, "ImageType").split("\\")),
+        samples_per_pixel=integer_of(header, "SamplesPerPixel") or 1,
+        planes=planes,
+        header=header if keep_header else None,
+    )
+
+
+class _Search:
+    """What was found so far."""
+
+    def __init__(self, limits: MediaLimits, *, keep_headers: bool) -> None:
+        self.limits = limits
+        self.keep_headers = keep_headers
+        self.instances: list[Instance] = []
+        self.others: list[Other] = []
+
+    def add_folder(self, folder: Path, *, wanted: set[str] | None = None) -> None:
+        """Add a folder's files, or of them those that a DICOMDIR names (in small letters, with slashes)."""
+        listed, seen = set[str](), set[str]()
+        for path in _walk(folder, self.limits.files):
+            name = path.relative_to(folder).as_posix()
+            seen.add(name.lower())
+            if path.name.lower() == "dicomdir":
+                listed |= {_joined(path.parent.relative_to(folder).as_posix(), entry) for entry in self._entries(path)}
+            elif wanted is None or name.lower() in wanted:
+                self.add_file(path, name)
+        for name in sorted((listed if wanted is None else wanted) - seen):
+            self.others.append(Other(name, "MissingFile", "a DICOMDIR lists this file, which is not there"))
+
+    def _entries(self, path: Path) -> set[str]:
+        try:
+            return _directory_entries(read_header(path))
+        except CallerError as error:
+            self.others.append(Other(path.name, error.code, str(error)))
+            return set()
+
+    def add_file(self, path: Path, name: str, *, is_named: bool = False) -> None:
+        """Add a file of any kind; `is_named`: it was asked for and not only met in a folder."""
+        try:
+            with path.open("rb") as file:
+                head = file.read(HEAD_BYTES)
+                unpack = None if is_dicom(head) else unpacker_of(head)
+                if unpack is not None:
+                    file.seek(0)
+                    self._add_members(file, unpack, f"{name}/", is_named=is_named)
+                    return
+        except OSError as error:
+            self.others.append(Other(name, "UndecodableImage", f"the file cannot be read ({type(error).__name__})"))
+            return
+        self._add(path, head, name)
+        if is_named and not self.instances and not self.others:  # it was a DICOMDIR
+            self.add_folder(path.parent, wanted=self._entries(path))
+
+    def add_bytes(self, content: bytes, name: str) -> None:
+        """Add a file that is in memory."""
+        head = content[:HEAD_BYTES]
+        unpack = None if is_dicom(head) else unpacker_of(head)
+        if unpack is None:
+            self._add(content, head, name)
+        else:
+            self._add_members(io.BytesIO(content), unpack, f"{name}/", is_named=True)
+
+    def _add_members(self, file: BinaryIO, unpack: Unpacker, prefix: str, *, is_named: bool) -> None:
+        try:
+            for name, content in unpack(file, self.limits):
+                parts = name.split("/")
+                if not any(part.startswith(".") or part.lower() in LITTER for part in parts) and not is_litter(name):
+                    self._add(content, content[:HEAD_BYTES], f"{prefix}{name}")
+        except UnsafeArchiveError as error:
+            too_large = isinstance(error, ArchiveTooLargeError)
+            refusal = (PayloadTooLarge if too_large else UndecodableImage)(error.reason)
+            if is_named:
+                raise refusal from error
+            self.others.append(Other(prefix[:-1], refusal.code, error.reason))
+
+    def _add(self, source: Path | bytes, head: bytes, name: str) -> None:
+        if not is_dicom(head):
+            self.others.append(Other(name, "NotDicom", "not a DICOM file"))
+            return
+        try:
+            instance = instance_of(source, name, keep_header=self.keep_headers)
+        except CallerError as error:
+            self.others.append(Other(name, error.code, str(error)))
+            return
+        if instance.sop_class_uid != MEDIA_DIRECTORY and not _is_directory(instance.header):
+            self.instances.append(instance)
+
+
+def _is_directory(header: Dataset | None) -> bool:
+    return header is not None and (
+        "DirectoryRecordSequence" in header or text_of(header.file_meta, "MediaStorageSOPClassUID") == MEDIA_DIRECTORY
+    )
+
+
+def _joined(folder: str, name: str) -> str:
+    return name if folder in ("", ".") else f"{folder.lower()}/{name}"
+
+
+def _directory_entries(header: Dataset) -> set[str]:
+    """The files that a DICOMDIR lists, relative to it, in small letters, for copies change the case of names."""
+    entries = set()
+    for record in value_of(header, "DirectoryRecordSequence") or ():
+        parts = text_of(record, "ReferencedFileID").split("\\")
+        if all(parts) and not any(part in (".", "..") or "/" in part for part in parts):
+            entries.add("/".join(parts).lower())
+    return entries
+
+
+def _walk(folder: Path, max_files: int) -> Iterator[Path]:
+    """Plain files of a folder and its folders, sorted by name, each once."""
+    root = os.path.realpath(folder)
+    waiting, seen, count = [(folder, 0)], set[str](), 0
+    while waiting:
+        place, depth = waiting.pop()
+        try:
+            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+        except OSError:
+            continue  # a folder that may not be entered has nothing for us
+        folders = []
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name.lower() in LITTER:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                folders.append((Path(entry.path), depth + 1))
+                continue
+            real = os.path.realpath(entry.path)
+            if not real.startswith(root + os.sep) or real in seen or not _is_plain(real):
+                continue
+            seen.add(real)
+            count += 1
+            if count > max_files:
+                raise PayloadTooLarge(f"the folder has more than {max_files} files; name a smaller one")
+            yield Path(entry.path)
+        if depth < MAX_FOLDER_DEPTH:
+            waiting.extend(reversed(folders))
+
+
+def _is_plain(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 - a pipe would never end
+    except OSError:
+        return False

@@ -1,0 +1,208 @@
+"""A stack of slices to one volume, decoded slice by slice into one array.
+
+Colour has no volume here: networks for volumes take grey values with a unit, and a stack of colour pictures (a cine of
+ultrasound, a cryosection) is better used picture by picture. Stacks without geometry do become volumes, that say so.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from pydicom import Dataset
+
+from sagemaker_monai.dicom.decoding import decode_stored, holds_interpreter
+from sagemaker_monai.dicom.findings import Finding, Policy
+from sagemaker_monai.dicom.geometry import affine_of, normal_of, spread_of
+from sagemaker_monai.dicom.grouping import Series, group_series
+from sagemaker_monai.dicom.headers import PIXEL_TAGS, read_instance
+from sagemaker_monai.dicom.media import Instance, find_instances
+from sagemaker_monai.dicom.pixels import display_of, modality_values
+from sagemaker_monai.dicom.planes import integer_of
+from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
+from sagemaker_monai.volumes import Identity, Volume, check_voxels
+
+__all__ = ["Instance", "Series", "choose_series", "find_instances", "group_series", "read_series"]
+
+MAX_THREADS = 8
+FRAMES_AT_ONCE = 16  # of a multi-frame file, so that its stored values never stand in memory all together
+ON_SLICE = 1e-3  # of the distance of slices
+MAX_STRETCH = 4  # a resampled stack may have so many times the slices that there were
+
+DEFAULT_POLICY = Policy()
+
+
+def choose_series(series: Sequence[Series], which: str) -> list[Series]:
+    """Pick from the stacks of `group_series`.
+
+    Args:
+        series: all of them.
+        which: "most", the one with the most slices, the first of several; "all"; or a SeriesInstanceUID, which gives
+            every stack of that series, the largest first.
+
+    Raises:
+        UnsuitableImage: there is none.
+    """
+    usable = [each for each in series if each.slices]
+    if not usable:
+        raise UnsuitableImage("no DICOM series with pictures was found; send files with pixel data")
+    if which == "most":
+        return [max(usable, key=lambda each: len(each.slices))]
+    chosen = [each for each in usable if which in ("all", each.uid)]
+    if not chosen:
+        raise UnsuitableImage(f'none of the {len(usable)} series has this SeriesInstanceUID; name another, or "most"')
+    return chosen
+
+
+def read_series(series: Series, *, policy: Policy = DEFAULT_POLICY, threads: int | None = None) -> Volume:
+    """Decode a stack of slices.
+
+    Args:
+        series: from `group_series`.
+        policy: what to do about its findings.
+        threads: how many decode at once where the decoder lets them; one for each CPU, at most MAX_THREADS, when None.
+            The result does not depend on it.
+
+    Returns:
+        A volume (1, W, H, D): modality values, each slice with its own rescale; d along the normal of the slices (row
+        direction x column direction). In memory each slice is contiguous as DICOM stores it. The display is the first
+        slice's. Without geometry the affine has the spacing alone.
+
+    Raises:
+        UnsuitableImage: a finding that the policy refuses, colour, or no slices.
+        UndecodableImage: the pixels of a slice are broken.
+        PayloadTooLarge: more voxels than `volumes.MAX_VOXELS`.
+    """
+    if not series.slices:
+        raise UnsuitableImage("the DICOM series has no pictures; send files with pixel data")
+    actions = _actions(series.findings, policy)
+    first = series.slices[0]
+    rows, columns = first.instance.rows, first.instance.columns
+    check_voxels(len(series.slices), rows, columns)
+    values = np.empty((len(series.slices), rows, columns), np.float32)
+    headers = _decode(series, values, threads)
+    affine = _affine(series)
+    if "resample" in actions:
+        values, affine = _on_even_grid(values, affine, series)
+    return Volume(
+        values=values.transpose(2, 1, 0)[np.newaxis],
+        affine=affine,
+        display=display_of(headers[id(first.instance)], first.frame),
+        modality=series.modality,
+        identity=Identity(
+            series_instance_uid=series.uid,
+            sop_instance_uids=tuple(each.sop_instance_uid for each in series.instances),
+            headers=tuple(headers[id(each)] for each in series.instances),
+        ),
+        has_geometry=series.has_geometry,
+    )
+
+
+def _actions(findings: Sequence[Finding], policy: Policy) -> set[str]:
+    for found in findings:
+        if policy.action(found.code) == "refuse":
+            raise UnsuitableImage(found.message)
+    return {policy.action(found.code) for found in findings}
+
+
+def _affine(series: Series) -> np.ndarray:
+    first, last = series.slices[0].plane, series.slices[-1].plane
+    if not series.has_geometry:
+        between_rows, between_columns = first.spacing or (1.0, 1.0)
+        return np.diag([between_columns, between_rows, first.thickness or 1.0, 1.0])
+    assert first.orientation
+    assert first.spacing
+    assert first.position
+    assert last.position
+    step = normal_of(first.orientation) * (first.thickness or 1.0)
+    if len(series.slices) > 1:
+        step = np.subtract(last.position, first.position) / (len(series.slices) - 1)
+    return affine_of(first.orientation, first.spacing, first.position, step)
+
+
+# --- decoding --------------------------------------------------------------------------------------------------------
+
+
+def _decode(series: Series, values: np.ndarray, threads: int | None) -> dict[int, Dataset]:
+    """Fill `values` (D, H, W), and return the header of each file by the `id` of its instance."""
+    places: dict[int, list[tuple[int, int]]] = defaultdict(list)  # of a file: (place in the volume, frame)
+    for place, each in enumerate(series.slices):
+        places[id(each.instance)].append((place, each.frame))
+    headers: dict[int, Dataset] = {}
+
+    def fill(instance: Instance) -> None:
+        dataset = read_instance(instance.source)
+        wanted = places[id(instance)]
+        for start in range(0, len(wanted), FRAMES_AT_ONCE):
+            part = wanted[start : start + FRAMES_AT_ONCE]
+            _fill(values, dataset, part)
+        headers[id(instance)] = instance.header or _without_pixels(dataset)
+
+    workers = threads or min(MAX_THREADS, len(os.sched_getaffinity(0)))
+    if workers == 1 or len(series.instances) == 1 or any(_holds(instance) for instance in series.instances):
+        for instance in series.instances:
+            fill(instance)
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            for _ in pool.map(fill, series.instances):  # in their order, so that the first broken slice is reported
+                pass
+    return headers
+
+
+def _holds(instance: Instance) -> bool:
+    return bool(holds_interpreter(instance.transfer_syntax_uid))
+
+
+def _fill(values: np.ndarray, dataset: Dataset, part: Sequence[tuple[int, int]]) -> None:
+    frames = [frame for _, frame in part]
+    stored = decode_stored(dataset, frames if integer_of(dataset, "NumberOfFrames") not in (None, 1) else None)
+    if stored.shape != (len(frames), *values.shape[1:]):
+        raise UndecodableImage("the pixels of a slice are not of the size that its header says; export it again")
+    values[[place for place, _ in part]] = modality_values(dataset, stored)
+
+
+def _without_pixels(dataset: Dataset) -> Dataset:
+    for tag in PIXEL_TAGS:
+        dataset.pop(tag, None)
+    return dataset
+
+
+# --- resampling ------------------------------------------------------------------------------------------------------
+
+
+def _on_even_grid(values: np.ndarray, affine: np.ndarray, series: Series) -> tuple[np.ndarray, np.ndarray]:
+    """Interpolate linearly between the slices that there are, at the usual distance from the first to the last.
+
+    Args:
+        values: (D, H, W).
+        affine: of the mean distance.
+        series: where the slices lie.
+
+    Returns:
+        Values and affine of the even grid, whose first and last slice are those that there were.
+    """
+    orientation = series.slices[0].plane.orientation
+    assert orientation is not None
+    positions = np.array([each.plane.position for each in series.slices])
+    normal = normal_of(orientation)
+    along = (positions - positions[0]) @ normal
+    count = round(along[-1] / spread_of(positions, normal).usual_mm) + 1
+    if count > MAX_STRETCH * len(along):
+        raise UnsuitableImage(
+            f"the gaps between slices are so wide that {count} slices would be made from {len(along)}; export the "
+            "series whole"
+        )
+    check_voxels(count, *values.shape[1:])
+    even = np.empty((count, *values.shape[1:]), np.float32)
+    wanted = np.linspace(0, along[-1], count)
+    before = np.clip(np.searchsorted(along, wanted, side="right") - 1, 0, len(along) - 2)
+    share = (wanted - along[before]) / (along[before + 1] - along[before])
+    for place, (index, weight) in enumerate(zip(before, share, strict=True)):
+        if weight < ON_SLICE or weight > 1 - ON_SLICE:
+            even[place] = values[index + round(weight)]  # as measured, whatever the rounding of its position
+        else:
+            even[place] = (1 - weight) * values[index] + weight * values[index + 1]
+    affine = affine.copy()
+    affine[:3, 2] *= (len(along) - 1) / (count - 1)
+    return even, affine
