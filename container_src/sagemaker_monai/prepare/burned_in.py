@@ -1,0 +1,190 @@
+"""Text that stands in the pixels: how likely it is by the header, and blacking it out.
+
+No picture is looked at. The rules are those that archives use (RSNA's CTP filters, the `deid` project's deid.dicom,
+TCIA's curation notes): the attribute made for it, ultrasound and captured screens, colour in modalities that measure
+grey values (fused, rendered or annotated pictures), and reports that scanners save as pictures. A header that says NO
+is believed.
+
+Ultrasound is blacked out outside of SequenceOfUltrasoundRegions (PS3.3 C.8.5.5), which says where the picture is. For
+other pictures nothing says where text is, so they are refused.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from sagemaker_monai.dicom.headers import PIXEL_TAGS
+from sagemaker_monai.errors import UnsuitableImage
+
+Risk = Literal["stated", "likely", "unknown", "none"]
+
+_LIKELY_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture, single-frame
+    "1.2.840.10008.5.1.4.1.1.7.2",  # multi-frame, grey byte (.1 is single-bit)
+    "1.2.840.10008.5.1.4.1.1.7.1",
+    "1.2.840.10008.5.1.4.1.1.7.3",
+    "1.2.840.10008.5.1.4.1.1.7.4",
+    "1.2.840.10008.5.1.4.1.1.6",  # Ultrasound, retired
+    "1.2.840.10008.5.1.4.1.1.6.1",
+    "1.2.840.10008.5.1.4.1.1.3",
+    "1.2.840.10008.5.1.4.1.1.3.1",
+    "1.2.840.10008.5.1.4.1.1.77.1.1",  # endoscopes and their video write the patient's name beside the picture
+    "1.2.840.10008.5.1.4.1.1.77.1.1.1",
+)
+_LIKELY_MODALITIES = frozenset({"US", "IVUS", "ES", "SC", "DOC", "SR", "OT", "HC"})
+_GREY_MODALITIES = frozenset({"CT", "MR", "PT", "NM", "XA", "RF", "CR", "DX", "MG", "PX", "IO"})
+_GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
+# Values of ImageType (PS3.3 C.7.6.1.1.2 and vendors' terms): pictures of a screen, of a report or of a 3-D view.
+_LIKELY_TYPES = re.compile(r"SCREEN|SAVE|CAPTURE|DOSE|REPORT|PRESENTATION|VOLREN|PASTED|FUSION|ANNOTATION")
+
+
+@dataclass(frozen=True)
+class _KnownText:
+    """Pictures of one maker that are known to carry the patient's name; each part has to be found, any case."""
+
+    manufacturer: str
+    model: str
+    modality: str
+    image_type: str
+    source: str
+
+
+# Searched for in Manufacturer, ManufacturerModelName, Modality and ImageType. After the rows of the same meaning in
+# RSNA's CTP pixel filter (DicomPixelAnonymizer script) and deid.dicom, which also know the places for single versions;
+# these are not used, for another version has its text elsewhere.
+KNOWN_TEXT = (
+    _KnownText("GE", "LightSpeed", "CT", "LOCALIZER", "deid.dicom: LightSpeed Localizers"),
+    _KnownText("", "SOMATOM Definition AS+", "CT", "LOCALIZER", "deid.dicom: Somatom Localizers"),
+    _KnownText("", "SOMATOM Definition AS+", "CT", "OTHER", "deid.dicom: Enhancement Curve"),
+    _KnownText("SIEMENS", "", "CT", "SECONDARY", "CTP: CT Dose Series"),
+    _KnownText("TOSHIBA", "Aquilion", "CT", "SECONDARY", "CTP: Aquilion One CT Dose Series"),
+    _KnownText("SIEMENS", "", "NM", "SECONDARY", "CTP: Siemens NM"),
+    _KnownText("VITAL", "", "", "", "CTP: stent planning worksheet"),
+    _KnownText("VITREA", "", "", "", "CTP: stent planning worksheet"),
+    _KnownText("ADAC", "", "", "SECONDARY", "CTP: ADAC"),
+)
+
+
+def burned_in_risk(dataset: Dataset) -> Risk:
+    """How likely a picture shows text about the patient, by its header.
+
+    Returns:
+        "stated": BurnedInAnnotation is YES, or an overlay stands in unused bits of the pixels; "likely": by its kind,
+        see the module docstring; "none": the header says NO, or there is no picture; "unknown": neither.
+    """
+    if str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES" or has_overlay_in_pixels(dataset):
+        return "stated"
+    if "Rows" not in dataset and not any(tag in dataset for tag in PIXEL_TAGS):
+        return "none"
+    if str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "NO":
+        return "none"
+    modality = _text(dataset, "Modality")
+    image_type = _text(dataset, "ImageType")
+    if _text(dataset, "SOPClassUID") in _LIKELY_CLASSES or modality in _LIKELY_MODALITIES:
+        return "likely"
+    if modality in _GREY_MODALITIES and _text(dataset, "PhotometricInterpretation") not in (*_GREY, ""):
+        return "likely"
+    if _LIKELY_TYPES.search(image_type) or "ConversionType" in dataset:
+        return "likely"
+    return "likely" if any(_is_known(row, dataset, modality, image_type) for row in KNOWN_TEXT) else "unknown"
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    value = dataset.get(keyword)
+    if value is None:
+        return ""
+    parts = [value] if isinstance(value, str) else list(value) if hasattr(value, "__iter__") else [value]
+    return "\\".join(str(part).strip() for part in parts).upper()
+
+
+def _is_known(row: _KnownText, dataset: Dataset, modality: str, image_type: str) -> bool:
+    return (
+        row.manufacturer.upper() in _text(dataset, "Manufacturer")
+        and row.model.upper() in _text(dataset, "ManufacturerModelName")
+        and row.modality in modality
+        and row.image_type in image_type
+    )
+
+
+def has_overlay_in_pixels(dataset: Dataset) -> bool:
+    """Whether an overlay's plane is kept in bits of the pixel data that the picture does not use (retired form)."""
+    return any(
+        tag & 0xFF00FFFF == 0x60000010 and (tag & 0xFFFF0000 | 0x3000) not in dataset
+        for tag in dataset.keys()  # noqa: SIM118
+        if tag >> 24 == 0x60
+    )
+
+
+def _regions(dataset: Dataset, rows: int, columns: int) -> list[tuple[slice, slice]]:
+    places = []
+    for item in dataset.get("SequenceOfUltrasoundRegions") or ():
+        try:
+            left, top, right, bottom = (
+                int(item[f"RegionLocation{name}"].value) for name in ("MinX0", "MinY0", "MaxX1", "MaxY1")
+            )
+        except (KeyError, TypeError, ValueError):
+            continue
+        if 0 <= left <= right < columns and 0 <= top <= bottom < rows:
+            places.append((slice(top, bottom + 1), slice(left, right + 1)))
+    return places
+
+
+def black_out(dataset: Dataset) -> Dataset:
+    """Blacken all of an ultrasound picture that none of its regions covers.
+
+    Args:
+        dataset: complete; it is changed: native pixel data, and the attributes that describe them.
+
+    Returns:
+        The same dataset, Explicit VR Little Endian, RGB where it had colour, BurnedInAnnotation NO.
+
+    Raises:
+        UnsuitableImage: nothing says where the picture is, or the regions cover all of it.
+        CallerError: the pixel data cannot be decoded.
+    """
+    from sagemaker_monai.dicom.decoding import decode_stored
+
+    pixels = decode_stored(dataset)  # (F, H, W) or (F, H, W, 3)
+    is_outside = np.ones(pixels.shape[1:3], dtype=bool)
+    for place in _regions(dataset, *is_outside.shape):
+        is_outside[place] = False
+    if has_overlay_in_pixels(dataset) or is_outside.all() or not is_outside.any():
+        raise UnsuitableImage(
+            "nothing in the header says where in the picture text may stand, so it cannot be blacked out; "
+            "leave the file out, or keep it after somebody has looked at it"
+        )
+    is_inverted = _text(dataset, "PhotometricInterpretation") == "MONOCHROME1"
+    stored, is_signed = int(dataset.BitsStored), pixels.dtype.kind == "i"
+    lowest = -(1 << (stored - 1)) if is_signed else 0
+    black = lowest + (1 << stored) - 1 if is_inverted else lowest
+    pixels = np.array(pixels)
+    pixels[:, is_outside] = black
+    return _store(dataset, pixels)
+
+
+def _store(dataset: Dataset, pixels: np.ndarray) -> Dataset:
+    is_colour = pixels.ndim == 4
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.set_original_encoding(False, True, dataset.original_character_set)
+    bits = pixels.dtype.itemsize * 8
+    if is_colour:
+        for keyword in [
+            f"{colour}PaletteColorLookupTable{part}"
+            for colour in ("Red", "Green", "Blue")
+            for part in ("Data", "Descriptor")
+        ]:
+            if keyword in dataset:
+                del dataset[keyword]
+        dataset.PhotometricInterpretation, dataset.SamplesPerPixel, dataset.PlanarConfiguration = "RGB", 3, 0
+        dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = bits, bits - 1, 0
+    dataset.BitsAllocated = bits
+    dataset.Rows, dataset.Columns = pixels.shape[1:3]
+    data = np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("<"))).tobytes()
+    dataset.add_new(0x7FE00010, "OB" if bits == 8 else "OW", data + b"\0" * (len(data) % 2))
+    dataset["PixelData"].is_undefined_length = False
+    dataset.BurnedInAnnotation = "NO"
+    return dataset

@@ -1,0 +1,119 @@
+"""What in a DICOM header or picture may identify a patient.
+
+Nothing here ever gives a value: findings name the attribute and the kind, so that they may be logged and shown.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pydicom import Dataset
+from pydicom.datadict import keyword_for_tag
+
+from sagemaker_monai.dicom.headers import quiet_pydicom
+from sagemaker_monai.prepare.burned_in import burned_in_risk
+from sagemaker_monai.prepare.identity import compile_needles, identity_of, needles, values_of, walk
+from sagemaker_monai.prepare.profile import STATEMENTS, Action, action_of, is_blank, is_standard_uid
+
+MAPPED_UID = re.compile(r"2\.25\.(0|[1-9]\d{0,38})")
+_TEXT_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
+# Looked for in texts that the profile keeps. Codes of terminologies are long numbers themselves.
+_PATTERNS = {
+    "e-mail": re.compile(r"[\w.+-]+@[\w-]+\.\w{2,}"),
+    "date": re.compile(
+        r"(?<!\d)(?:(?:19|20)\d\d[-./]?(?:0[1-9]|1[0-2])[-./]?(?:0[1-9]|[12]\d|3[01])"
+        r"|(?:0?[1-9]|[12]\d|3[01])[-./](?:0?[1-9]|1[0-2])[-./](?:19|20)\d\d)(?!\d)"
+    ),
+    "telephone number": re.compile(
+        r"(?<![\d.])(?:\+\d{1,3}[ -]?|\(0?\d{2,5}\) ?|0\d{2,4}[ /-])\d{2,5}(?:[ -]?\d{2,5})+"
+    ),
+    "long number": re.compile(r"(?<![\d.])\d{7,}(?![\d.])"),
+}
+_CODES = frozenset({"CodeValue", "LongCodeValue", "CodingSchemeDesignator", "CodingSchemeVersion"})
+_MAX_TEXT = 4096  # characters of one value that patterns are looked for in
+
+
+@dataclass(frozen=True)
+class PhiFinding:
+    """One attribute that may identify the patient.
+
+    Attributes:
+        keyword: DICOM's, or the tag as (gggg,eeee) where it has none.
+        kind: "attribute" (the profile removes or replaces it), "UID", "date", "e-mail", "telephone number",
+            "long number", "known value" (a name or number of another attribute in a text that the profile keeps),
+            "private", "burned in: stated" or "burned in: likely".
+    """
+
+    keyword: str
+    kind: str
+
+
+def name_of(tag: int) -> str:
+    """DICOM's keyword, or (gggg,eeee) for a tag without one."""
+    return keyword_for_tag(tag) or f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+
+
+def find_phi(dataset: Dataset, *, known_values: Iterable[str] = ()) -> list[PhiFinding]:
+    """Find what may identify the patient, in the header and by the kind of the picture.
+
+    Args:
+        dataset: a header, or all of an object; nested sequences are searched too.
+        known_values: names, numbers or addresses that must not stand anywhere (of 3 characters or more).
+
+    Returns:
+        Each attribute and kind once, in order of tags. Dates do not count where the header says that they were
+        modified, nor do UIDs of the root 2.25, dummies and pseudonyms.
+    """
+    quiet_pydicom()
+    found: dict[PhiFinding, None] = {}
+    are_dates_modified = dataset.get("LongitudinalTemporalInformationModified") in ("MODIFIED", "REMOVED")
+    identity = identity_of(dataset)
+    words = identity.words | {value.lower() for value in known_values if len(value) >= 3}
+    known = compile_needles(needles(words, ("utf-8",)))
+    for element in walk(dataset):
+        name, action = name_of(element.tag), action_of(element.tag, element.VR)
+        values = [value for value in values_of(element) if value] if element.VR != "SQ" else []
+        if element.tag.is_private:
+            found[PhiFinding(name, "private")] = None
+        elif element.tag in STATEMENTS:
+            continue
+        elif action is Action.MAP_UID:
+            if any(not is_standard_uid(value) and not MAPPED_UID.fullmatch(value) for value in values):
+                found[PhiFinding(name, "UID")] = None
+        elif action is Action.SHIFT:
+            if element.VR != "TM" and not are_dates_modified and any(not is_blank(value) for value in values):
+                found[PhiFinding(name, "date")] = None
+        elif action in (Action.KEEP, Action.CLEAN):
+            for kind in _kinds_of_text(element.VR, name, values, known):
+                found[PhiFinding(name, kind)] = None
+        elif element.VR == "SQ":
+            if any(len(item) for item in element.value or ()) and not _is_dummy(element.value):
+                found[PhiFinding(name, "attribute")] = None
+        elif not is_blank(element.value) and (not values or any(not is_blank(value) for value in values)):
+            found[PhiFinding(name, "attribute")] = None
+    risk = burned_in_risk(dataset)
+    if risk in ("stated", "likely"):
+        found[PhiFinding("PixelData", f"burned in: {risk}")] = None
+    return list(found)
+
+
+def _is_dummy(items: Iterable[Dataset]) -> bool:
+    return all(
+        element.VR == "SQ"
+        or is_blank(element.value)
+        or action_of(element.tag, element.VR) in (Action.KEEP, Action.MAP_UID, Action.SHIFT)
+        for item in items
+        for element in walk(item)
+    )
+
+
+def _kinds_of_text(vr: str, name: str, values: list[str], known: re.Pattern[bytes] | None) -> list[str]:
+    if vr not in _TEXT_VRS:
+        return []
+    text = "\n".join(values)[:_MAX_TEXT]
+    kinds = []
+    if known is not None and known.search(text.lower().encode("utf-8", "surrogateescape")):
+        kinds.append("known value")
+    if name not in _CODES:
+        kinds += [kind for kind, pattern in _PATTERNS.items() if pattern.search(text)][:1]
+    return kinds

@@ -1,0 +1,106 @@
+"""What replaces UIDs, patients and dates: the same for the same input and salt, in every file, run and process.
+
+All of it is HMAC-SHA256 with the salt as its key, so that nobody without the salt can try names, IDs or dates until
+they fit. Each purpose has a prefix of its own: the pseudonym is published, and without the prefixes it would be a part
+of the very number that hides the dates.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+from datetime import date, timedelta
+
+from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.prepare.profile import is_standard_uid
+
+MIN_SALT_BYTES = 16
+MAX_SHIFT_DAYS = 3650
+# PS3.5, 6.2: a DT may end after any part; only one with a whole date can be shifted. The old form of a DA had dots.
+_DATE = re.compile(r"(\d{4})(\d\d)(\d\d)|(\d{4})\.(\d\d)\.(\d\d)")
+_DATE_TIME = re.compile(r"(\d{8})((?:\d\d){0,3}(?:(?<=\d{14})\.\d{1,6})?(?:[+-]\d{4})?)")
+_TIME = re.compile(r"\d\d(?::?\d\d(?::?\d\d(?:\.\d{1,6})?)?)?")
+
+
+def make_salt() -> bytes:
+    """A random salt of 32 bytes, for one run: another run with another salt gives other UIDs, dates and pseudonyms."""
+    return secrets.token_bytes(32)
+
+
+def check_salt(salt: bytes) -> None:
+    """Refuse a salt that could be guessed.
+
+    Raises:
+        ConfigError: shorter than 16 bytes.
+    """
+    if len(salt) < MIN_SALT_BYTES:
+        raise ConfigError(f"the salt must have at least {MIN_SALT_BYTES} bytes, got {len(salt)}; use 32 random ones")
+
+
+def _digest(salt: bytes, purpose: str, value: str) -> bytes:
+    return hmac.digest(salt, f"{purpose}:{value}".encode("utf-8", "surrogateescape"), hashlib.sha256)
+
+
+def pseudonym(salt: bytes, patient_id: str) -> str:
+    """The name and ID that replace a patient's: "P-" and 60 bits of HMAC-SHA256(salt, "patient:" + ID) in base 32.
+
+    Args:
+        salt: at least 16 secret bytes.
+        patient_id: PatientID; blanks around it do not count.
+
+    Raises:
+        ConfigError: the salt is too short.
+    """
+    check_salt(salt)
+    return "P-" + base64.b32encode(_digest(salt, "patient", patient_id.strip(" \0")))[:12].decode()
+
+
+def shift_of(salt: bytes, patient_id: str) -> int:
+    """By how many days the patient's dates are moved back, 1 to 3650."""
+    number = int.from_bytes(_digest(salt, "days", patient_id.strip(" \0"))[:8], "big")
+    return 1 + number % MAX_SHIFT_DAYS
+
+
+def mapped_uid(salt: bytes, uid: str) -> str:
+    """The UID that replaces one: 2.25 and the first 128 bits of HMAC-SHA256(salt, "uid:" + UID) (PS3.5, B.2).
+
+    The standard's own UIDs and empty ones are left as they are.
+    """
+    old = uid.strip(" \0")
+    if not old or is_standard_uid(old):
+        return old
+    return f"2.25.{int.from_bytes(_digest(salt, 'uid', old)[:16], 'big')}"
+
+
+def _shifted_date(text: str, days: int) -> str | None:
+    match = _DATE.fullmatch(text)
+    if match is None:
+        return None
+    try:
+        moved = date(*(int(part) for part in match.groups() if part is not None)) - timedelta(days)
+    except (ValueError, OverflowError):
+        return None
+    return f"{moved.year:04d}{moved.month:02d}{moved.day:02d}"
+
+
+def shifted(value: str, vr: str, days: int) -> str | None:
+    """Move one date back; its time, fraction and offset stay, and a time stays whole.
+
+    Args:
+        value: of VR DA, DT or TM, without padding.
+        vr: which of them.
+        days: by how many.
+
+    Returns:
+        The new value; None for ranges, dates without a day, and what is no date or time.
+    """
+    if not value.isascii():  # \d takes the digits of every script
+        return None
+    if vr == "TM":
+        return value if _TIME.fullmatch(value) else None
+    if vr == "DA":
+        return _shifted_date(value, days)
+    match = _DATE_TIME.fullmatch(value)
+    moved = _shifted_date(match[1], days) if match else None
+    return moved + match[2] if match and moved else None
