@@ -1,19 +1,16 @@
 import base64
 import io
 import json
-import stat
 import struct
 import time
 import tracemalloc
-import zipfile
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sagemaker_monai import containers
-from sagemaker_monai.containers import MAX_IMAGES, name_picture, read_json, read_multipart, read_npy, read_zip
+from sagemaker_monai.containers import MAX_IMAGES, name_picture, read_json, read_npy, split_arrays
 from sagemaker_monai.errors import (
     CallerError,
     MalformedRequest,
@@ -22,6 +19,8 @@ from sagemaker_monai.errors import (
     UnsuitableImage,
     UnsupportedMediaType,
 )
+from sagemaker_monai.samples import Instances, Sample
+from tests.dicom_bodies import PREAMBLE_LESS, dicom
 
 
 def sources(samples):
@@ -56,24 +55,46 @@ def npy_of(header, content=b"", version=b"\x01\x00"):
 def test_npy_values_come_back_whatever_their_layout(version, dtype, order):
     values = np.asarray(np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5) % 2, dtype=dtype, order=order)
 
-    first, second = sources(read_npy(npy(values, version=version), {}))
+    first, second = sources(split_arrays(read_npy(npy(values, version=version), {}), spatial_dims=2))
 
     assert np.array_equal(first, values[0])
     assert np.array_equal(second, values[1])
     assert first.dtype == values.dtype
 
 
-@pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5), (7, 3, 4, 5)])
-def test_npy_of_two_to_four_axes_is_one_picture_or_many(shape):
-    samples = read_npy(npy(np.zeros(shape, np.uint8)), {})
+@pytest.mark.parametrize(
+    ("spatial_dims", "shape", "images"),
+    [
+        (2, (4, 5), [(4, 5)]),
+        (2, (3, 4, 5), [(3, 4, 5)]),
+        (2, (7, 3, 4, 5), [(3, 4, 5)] * 7),
+        (3, (4, 5, 6), [(4, 5, 6)]),
+        (3, (3, 4, 5, 6), [(3, 4, 5, 6)]),
+        (3, (7, 3, 4, 5, 6), [(3, 4, 5, 6)] * 7),
+    ],
+)
+def test_what_the_axes_of_raw_values_are_depends_on_the_model(spatial_dims, shape, images):
+    samples = split_arrays(read_npy(npy(np.zeros(shape, np.uint8)), {}), spatial_dims=spatial_dims)
 
-    assert [source.shape for source in sources(samples)] == [shape[-3:]] * (7 if len(shape) == 4 else 1)
+    assert [source.shape for source in sources(samples)] == images
+
+
+@pytest.mark.parametrize(("spatial_dims", "shape"), [(2, (1, 1, 1, 2, 2)), (3, (2, 2))])
+def test_raw_values_of_the_other_kind_of_model_are_unsuitable(spatial_dims, shape):
+    with pytest.raises(UnsuitableImage, match=f"for a model of {spatial_dims}-D images"):
+        split_arrays(read_npy(npy(np.zeros(shape)), {}), spatial_dims=spatial_dims)
+
+
+def test_other_samples_than_raw_values_are_not_split():
+    samples = [Sample(b"picture"), Sample(Instances((b"dicom",)))]
+
+    assert split_arrays(samples, spatial_dims=3) == samples
 
 
 @pytest.mark.parametrize(
     ("values", "error"),
     [
-        (np.zeros((1, 1, 1, 2, 2)), UnsuitableImage),
+        (np.zeros((1, 1, 1, 1, 2, 2)), UnsuitableImage),
         (np.zeros(3), UnsuitableImage),
         (np.float64(1), UnsuitableImage),
         (np.zeros((0, 3, 4, 4)), MalformedRequest),
@@ -230,199 +251,37 @@ def test_as_many_json_instances_as_are_allowed_are_read():
     assert len(read_json(request(*[b"x"] * MAX_IMAGES), {})) == MAX_IMAGES
 
 
-# --- multipart
+def test_each_dicom_file_in_json_is_an_image_by_itself():
+    first, second = dicom(1), PREAMBLE_LESS
 
-FORM = b'Content-Disposition: form-data; name="image"; filename="a.jpg"'
+    samples = read_json(request(first, b"picture", second), {})
 
-
-def form(*parts, head=FORM, boundary=b"xyz"):
-    body = b"".join(b"--" + boundary + b"\r\n" + head + b"\r\n\r\n" + part + b"\r\n" for part in parts)
-    return body + b"--" + boundary + b"--\r\n"
+    assert sources(samples) == [Instances((first,)), b"picture", Instances((second,))]
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        FORM,
-        FORM + b"\r\nContent-Type: application/octet-stream",
-        b"content-disposition:form-data;name=x\r\nContent-Transfer-Encoding: Binary",
-        b"Content-Type: text/html\r\nContent-Disposition: form-data",
-    ],
-)
-def test_every_part_is_a_picture_byte_by_byte(head):
-    pictures = [b"one", b"", b"\r\n\r\n--xy\r\n--\r", bytes(range(256))]
+def test_raw_values_in_json_are_those_of_their_npy_file():
+    values = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
 
-    assert sources(read_multipart(form(*pictures, head=head), {"boundary": "xyz"})) == pictures
+    [source] = sources(read_json(request(npy(values)), {}))
+
+    assert np.array_equal(source, values)
 
 
-def test_what_clients_send_around_the_boundaries_is_accepted():
-    body = form(b"one").replace(b"--xyz\r\n", b"--xyz \t\r\n").removesuffix(b"\r\n")
-
-    assert sources(read_multipart(body, {"boundary": "xyz"})) == [b"one"]
-
-
-@pytest.mark.parametrize("boundary", ["", " ", "a" * 71, "a ", 'a"', "a\r\nb", "é", "a;b"])
-def test_a_boundary_outside_the_standard_is_refused(boundary):
-    with pytest.raises(MalformedRequest, match="boundary"):
-        read_multipart(form(b"one"), {"boundary": boundary})
+@pytest.mark.parametrize("content", [b"PK\x03\x04" + bytes(20), b"\x1f\x8b\x08" + bytes(20)])
+def test_archives_in_json_are_refused(content):
+    with pytest.raises(MalformedRequest, match="archive inside"):
+        read_json(request(content), {})
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"--xyz--",
-        b"--xyz",
-        b"hello",
-        form(b"one", boundary=b"other"),
-        b"preamble\r\n" + form(b"one"),
-        form(b"one") + b"epilogue",
-        form(b"one") + form(b"two"),
-        form(b"one").removesuffix(b"--\r\n"),
-        form(b"one").replace(b"\r\n", b"\n"),
-        form(b"one", head=b"X: y"),
-        form(b"one", head=b""),
-        form(b"one", head=b"Content-Disposition: attachment"),
-        form(b"one", head=FORM + b"\r\n" + FORM),
-        form(b"one", head=FORM + b"\r\n folded"),
-        form(b"one", head=FORM + b"\r\nno colon"),
-        form(b"one", head=FORM + b"\r\nContent-Transfer-Encoding: base64"),
-        form(b"one", head=FORM + b"\r\nContent-Transfer-Encoding: quoted-printable"),
-        form(b"one", head=FORM + b"\r\nX: " + b"y" * 10_000),
-        form(b"one\r\n--xyzzy\r\ntwo"),
-        b"--xyz\r\n" + FORM + b"\r\none\r\n--xyz--\r\n",
-    ],
-)
-def test_other_multipart_is_malformed(body):
-    with pytest.raises(MalformedRequest):
-        read_multipart(body, {"boundary": "xyz"})
-
-
-def test_too_many_parts_are_refused():
-    with pytest.raises(PayloadTooLarge):
-        read_multipart(form(*[b""] * (MAX_IMAGES + 1)), {"boundary": "xyz"})
-
-
-# --- zip
-
-
-def archive(*members, compression=zipfile.ZIP_DEFLATED):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as file:
-        for name, content in members:
-            info = zipfile.ZipInfo(name) if isinstance(name, str) else name
-            info.compress_type = compression
-            file.writestr(info, content)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_zip_members_come_in_the_archives_order(compression):
-    body = archive(("b/2.jpg", b"two"), ("a.jpg", b"one"), ("b/10", b"ten"), compression=compression)
-
-    assert sources(read_zip(body, {})) == [b"two", b"one", b"ten"]
-
-
-def test_zip_passes_over_folders_and_what_macos_adds():
-    body = archive(("b/", b""), ("__MACOSX/b/._1.jpg", b"x"), ("b/.DS_Store", b"x"), ("b/1.jpg", b"one"))
-
-    assert sources(read_zip(body, {})) == [b"one"]
-
-
-def special(name="a.jpg", mode=stat.S_IFLNK):
-    info = zipfile.ZipInfo(name)
-    info.create_system = 3
-    info.external_attr = (mode | 0o644) << 16
-    return info
-
-
-def patched(body, offset_in_entry, content):
-    """Change the central directory's entry of the first member."""
-    start = body.index(b"PK\x01\x02") + offset_in_entry
-    return body[:start] + content + body[start + len(content) :]
-
-
-ONE = archive(("a.jpg", b"one"))
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"hello",
-        b"PK\x05\x06",
-        ONE[:-5],
-        ONE[10:],
-        archive(),
-        archive(("only/", b"")),
-        archive(("../a.jpg", b"one")),
-        archive(("a/../../b.jpg", b"one")),
-        archive(("/etc/a.jpg", b"one")),
-        archive(("C:/a.jpg", b"one")),
-        archive(("a\\b.jpg", b"one")),
-        archive((special(mode=stat.S_IFLNK), b"/etc/passwd")),
-        archive((special(mode=stat.S_IFIFO), b"")),
-        archive((special(mode=stat.S_IFBLK), b"")),
-        archive(("a.jpg", b"one"), ("b.jpg", b"two")).replace(b"b.jpg", b"a.jpg"),
-        archive(("a.jpg", b"one"), compression=zipfile.ZIP_BZIP2),
-        archive(("a.jpg", b"one"), compression=zipfile.ZIP_LZMA),
-        archive(("a.jpg", ONE)),
-        archive(("a.jpg", b"\x1f\x8b\x08" + bytes(20))),
-        patched(ONE, 8, b"\x01\x00"),  # encrypted
-        patched(ONE, 8, b"\x20\x00"),  # patched data
-        patched(ONE, 10, b"\x63\x00"),  # compression method 99
-        patched(ONE, 16, b"\0\0\0\0"),  # CRC
-        patched(ONE, 20, b"\x02\0\0\0"),  # compressed size
-        patched(ONE, 24, b"\xff\xff\xff\x7f"),  # size: more is claimed than is there
-        patched(ONE, 24, b"\x01\0\0\0"),  # less
-        patched(ONE, 24, b"\xff\xff\xff\xff"),  # zip64 without its extra field
-        patched(ONE, 42, b"\xff\xff\x00\x00"),  # place of the member
-        patched(ONE, 46, b"\0.jpg"),
-    ],
-)
-def test_other_zip_is_malformed(body):
-    with pytest.raises(MalformedRequest):
-        read_zip(body, {})
-
-
-def test_a_zip_bomb_is_stopped_while_it_inflates():
-    body = archive(("a.bmp", bytes(40_000_000)))
-    tracemalloc.start()
-
-    with pytest.raises(PayloadTooLarge, match="inflates"):
-        read_zip(body, {})
-
-    assert tracemalloc.get_traced_memory()[1] < 25_000_000
-    tracemalloc.stop()
-
-
-def test_a_bomb_of_many_members_is_stopped_too():
-    with pytest.raises(PayloadTooLarge, match="inflates"):
-        read_zip(archive(*[(f"{index}.bmp", bytes(1024**2)) for index in range(40)]), {})
-
-
-def test_pictures_that_compress_well_but_are_small_pass():
-    assert len(read_zip(archive(("a.bmp", bytes(10_000_000))), {})) == 1
-
-
-def test_too_many_zip_members_are_refused(monkeypatch):
-    monkeypatch.setattr(containers, "MAX_IMAGES", 3)
-
-    def members(count, folder=""):
-        return [(f"{folder}{index}", b"one") for index in range(count)]
-
-    assert len(read_zip(archive(*members(3)), {})) == 3
-    with pytest.raises(PayloadTooLarge, match="4 members"):
-        read_zip(archive(*members(4)), {})
-    with pytest.raises(PayloadTooLarge, match="directory"):
-        read_zip(archive(*members(3_000, "__MACOSX/")), {})
+def test_references_to_objects_are_refused_where_nobody_resolved_them():
+    with pytest.raises(CallerError, match="ALLOWED_S3_PREFIXES") as caught:
+        read_json(b'{"objects": [{"bucket": "b", "key": "k"}]}', {})
+    assert (caught.value.code, caught.value.status) == ("ReferenceNotAllowed", 403)
 
 
 READERS = {
     read_npy: [npy(np.zeros((2, 3, 4), np.uint8)), npy(np.zeros((2, 1, 3, 4), ">f4", order="F"))],
     read_json: [request(b"one", b"two")],
-    read_multipart: [form(b"one", b"two")],
-    read_zip: [archive(("a.jpg", b"one"), ("b/c.jpg", b"two" * 99)), ONE],
 }
 
 
@@ -435,7 +294,7 @@ def test_any_bytes_give_pictures_or_a_callers_error(data):
         start = data.draw(st.integers(0, len(body)))
         body[start : start + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
     try:
-        samples = reader(bytes(body), {"boundary": "xyz"})
+        samples = reader(bytes(body), {})
     except CallerError as error:
         samples, refusal = [], str(error)
     else:

@@ -1,8 +1,12 @@
 import base64
+import gzip
 import io
 import json
-import zipfile
+import subprocess
+import sys
+import tarfile
 
+import nibabel
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,7 +20,17 @@ from sagemaker_monai.errors import (
     UndecodableImage,
     UnsupportedMediaType,
 )
-from sagemaker_monai.images import IMAGE_SUFFIXES, MEDIA_TYPES, decode, parse_content_type, read_request
+from sagemaker_monai.images import (
+    DICOM_SUFFIXES,
+    IMAGE_SUFFIXES,
+    MEDIA_TYPES,
+    VOLUME_SUFFIXES,
+    decode,
+    parse_content_type,
+    read_request,
+)
+from sagemaker_monai.samples import Instances
+from tests.dicom_bodies import dicom, zip_of
 
 PILLOW_FORMATS = {f"image/{name}": name.upper() for name in ("jpeg", "png", "bmp", "tiff", "webp")}
 
@@ -28,28 +42,70 @@ def picture(content_type, seed=0):
     return buffer.getvalue()
 
 
+def npy(values):
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    return buffer.getvalue()
+
+
+def tar(name, content):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+PNG = picture("image/png")
+NIFTI = nibabel.Nifti1Image(np.zeros((2, 3, 4), np.int16), np.eye(4)).to_bytes()
+NIFTI_GZ = gzip.compress(NIFTI)
+
+# The header of every content type, a sound body, and what the one sample in it holds.
+BODIES = {
+    **{name: (name, picture(name), picture(name)) for name in PILLOW_FORMATS},
+    "application/dicom": ("application/dicom", dicom(), Instances((dicom(),))),
+    "application/x-nifti": ("application/x-nifti", NIFTI, NIFTI),
+    "application/x-nifti+gzip": ("application/x-nifti+gzip", NIFTI_GZ, NIFTI_GZ),
+    "application/x-nrrd": ("application/x-nrrd", b"NRRD0004", b"NRRD0004"),
+    "application/x-metaimage": ("application/x-metaimage", b"ObjectType = Image", b"ObjectType = Image"),
+    "application/x-npy": ("application/x-npy", npy(np.zeros((3, 20, 12), np.uint8)), None),
+    "application/json": (
+        "application/json", json.dumps({"instances": [{"image": base64.b64encode(PNG).decode()}]}).encode(), PNG,
+    ),
+    "multipart/form-data": (
+        "multipart/form-data; boundary=b", b"--b\r\nContent-Disposition: form-data\r\n\r\n" + PNG + b"\r\n--b--", PNG,
+    ),
+    "multipart/related": (
+        'multipart/related; type="application/dicom"; boundary=b',
+        b"--b\r\nContent-Type: application/dicom\r\n\r\n" + dicom() + b"\r\n--b--",
+        Instances((dicom(),)),
+    ),
+    "application/zip": ("application/zip", zip_of(("a.png", PNG)), PNG),
+    "application/x-tar": ("application/x-tar", tar("a.png", PNG), PNG),
+    "application/gzip": ("application/gzip", gzip.compress(tar("a", dicom())), Instances((dicom(),))),
+    "application/x-gzip": ("application/x-gzip", gzip.compress(tar("a.png", PNG)), PNG),
+}  # fmt: skip
+
+
 def body_of(content_type):
     """A sound body of every content type, and the header to send it with."""
-    png = picture("image/png")
-    if content_type in PILLOW_FORMATS:
-        return picture(content_type), content_type
-    if content_type == "application/x-npy":
-        buffer = io.BytesIO()
-        np.save(buffer, np.zeros((3, 20, 12), np.uint8))
-        return buffer.getvalue(), content_type
-    if content_type == "application/json":
-        return json.dumps({"instances": [{"image": base64.b64encode(png).decode()}]}).encode(), content_type
-    if content_type == "application/zip":
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as archive:
-            archive.writestr("a.png", png)
-        return buffer.getvalue(), content_type
-    assert content_type == "multipart/form-data"
-    return b"--b\r\nContent-Disposition: form-data\r\n\r\n" + png + b"\r\n--b--", f"{content_type}; boundary=b"
+    header, body, _ = BODIES[content_type]
+    return body, header
 
 
 @pytest.mark.parametrize("content_type", MEDIA_TYPES)
-def test_a_sound_body_of_every_type_is_one_picture(content_type):
+def test_a_sound_body_of_every_type_is_one_sample(content_type):
+    [sample] = read_request(*body_of(content_type))
+
+    if content_type == "application/x-npy":
+        assert np.array_equal(sample.source, np.zeros((3, 20, 12)))
+    else:
+        assert sample.source == BODIES[content_type][2]
+
+
+@pytest.mark.parametrize("content_type", [name for name, (_, _, source) in BODIES.items() if source in (PNG, None)])
+def test_pictures_can_be_decoded_whatever_they_were_wrapped_in(content_type):
     [sample] = read_request(*body_of(content_type))
 
     assert decode(sample, channels=3, min_size=None).size == (20, 12)
@@ -156,3 +212,27 @@ def test_any_content_type_is_parsed_or_unsupported(value):
 
 def test_training_takes_the_pictures_and_no_container():
     assert {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"} == IMAGE_SUFFIXES
+
+
+def test_volumes_and_dicom_files_have_endings_of_their_own():
+    assert {".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".npy", ".npz", ".img", ".hdr"} <= VOLUME_SUFFIXES
+    assert {".dcm", ".dicom", ".ima", ""} == DICOM_SUFFIXES
+    assert not IMAGE_SUFFIXES & VOLUME_SUFFIXES
+    assert not (IMAGE_SUFFIXES | VOLUME_SUFFIXES) & DICOM_SUFFIXES
+
+
+PHOTOGRAPHS = ["image/jpeg", "image/png", "application/json", "multipart/form-data", "application/zip"]
+
+
+def test_photographs_are_served_without_a_reader_of_dicom_or_volumes():
+    bodies = [body_of(name) for name in PHOTOGRAPHS]
+    code = (
+        "import sys\nfrom sagemaker_monai.images import read_request, decode\n"
+        f"for body, header in {bodies!r}:\n"
+        "    [decode(sample, channels=3, min_size=None) for sample in read_request(body, header)]\n"
+        "print(sorted({'pydicom', 'nibabel', 'gdcm', 'highdicom', 'scipy'} & set(sys.modules)))"
+    )
+
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert output.strip() == "[]"

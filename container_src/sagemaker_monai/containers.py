@@ -1,31 +1,42 @@
-"""Bodies that hold pictures in some wrapping: npy, JSON, multipart, zip. Nothing is decoded here, and no length, count
-or size that a body claims is believed before it is checked.
+"""Bodies that hold pictures in some wrapping: here npy and JSON, and what all wrappings share; `multipart` and `heaps`
+(zip, tar, gzip) have the others. Nothing is decoded, and no length, count or size that a body claims is believed before
+it is checked.
 
 JSON and multipart are read by a strict subset of their standards, so that what is read has one meaning only. What the
-wrapping says about a picture (a file's name, a part's own type) is not looked at: the picture's bytes decide.
+wrapping says about a picture (a part's own type, a file's name) is not looked at: its bytes decide.
+
+A heap, that is an archive or a form, holds pictures and volumes, each of them one Sample in its order; or DICOM files,
+which are one Sample all together, because which of them make one image, their headers say (`dicom.series`). It cannot
+hold both, for then nobody could say which answer belongs to which.
 """
 
 import base64
 import binascii
-import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
 import numpy as np
 
-from sagemaker_monai.archives import ArchiveLimits, ArchiveTooLargeError, UnsafeArchiveError, read_members
+from sagemaker_monai.contents import NPY_MAGIC, is_archive, is_dicom_file, is_dicomdir
 from sagemaker_monai.errors import CallerError, MalformedRequest, PayloadTooLarge, UnsuitableImage, UnsupportedMediaType
-from sagemaker_monai.samples import Sample
+from sagemaker_monai.samples import Instances, Sample
 
 MAX_IMAGES = 1_000  # of one request
-MAX_INFLATED_BYTES = 512 * 1024**2  # of one archive, all members together
-MAX_INFLATE_RATIO = 100  # of one archive, above the first 16 MiB; pictures are compressed already
-_SMALL_ARCHIVE_BYTES = 16 * 1024**2
-_DEFLATE_RATIO = 1_032  # the most that a member can reach: the limit that counts is that of the whole archive
+MAX_INSTANCES = 5_000  # DICOM files of one request; a cardiac CT has some 3,000
+# What exports of DICOM put beside the images: licences, checksums, tables, the start page of a disc.
+_COMPANIONS = frozenset({".txt", ".csv", ".json", ".xml", ".html", ".htm", ".pdf", ".md", ".inf", ".md5"})
+_COMPANION_NAMES = frozenset({"LICENSE", "README", "SHA256SUMS", "LOCKFILE", "VERSION"})
+
+
+class ReferenceNotAllowed(CallerError):  # noqa: N818 - the name is the code that clients see
+    """The request names an object that the deployer did not list, or lists none at all."""
+
+    status = 403
 
 
 @contextmanager
@@ -44,19 +55,91 @@ def name_picture(index: int, total: int) -> Iterator[None]:
         raise type(error)(f"image {index}: {error}") from error
 
 
+def check_count(count: int, limit: int | None = None) -> None:
+    """Refuse a request without pictures, or with more of them than `limit`, by default MAX_IMAGES.
+
+    Raises:
+        MalformedRequest, PayloadTooLarge: as said.
+    """
+    limit = MAX_IMAGES if limit is None else limit
+    if count == 0:
+        raise MalformedRequest("no picture in the body")
+    if count > limit:
+        raise PayloadTooLarge(f"{count} pictures in one request are more than {limit}; send several requests")
+
+
+def sample_of(content: bytes) -> Sample:
+    """What one piece of a wrapping is: a DICOM file, raw values, or a picture or volume that its reader tells apart.
+
+    Raises:
+        MalformedRequest: an archive inside the wrapping, or an npy file that is none.
+        UnsuitableImage, PayloadTooLarge: as `read_npy`.
+    """
+    if is_dicom_file(content):
+        return Sample(Instances((content,)))
+    if is_archive(content):
+        raise MalformedRequest("an archive inside the archive; send the pictures themselves")
+    if content.startswith(NPY_MAGIC):
+        [sample] = read_npy(content, {})
+        return sample
+    return Sample(content)
+
+
+def gather(pieces: Sequence[tuple[str, bytes]]) -> list[Sample]:
+    """The samples of a heap of files.
+
+    A DICOMDIR is passed over, and so are texts and tables beside DICOM files, by the ending of their names.
+
+    Args:
+        pieces: name and content of each; the name is empty where the wrapping has none.
+
+    Returns:
+        One sample a file, in their order; or a single one for all DICOM files.
+
+    Raises:
+        MalformedRequest: nothing in it, an archive in it, or DICOM files and others.
+        PayloadTooLarge: more than MAX_INSTANCES DICOM files or MAX_IMAGES others.
+
+        An error of one of several begins with `image I: `, I counted from 0.
+    """
+    images = [(name, content) for name, content in pieces if not is_dicomdir(content)]
+    if pieces and not images:
+        raise MalformedRequest("a DICOMDIR without the files that it lists; send those")
+    are_dicom = [is_dicom_file(content) for _, content in images]
+    if any(are_dicom):
+        for index, ((name, _), is_dicom) in enumerate(zip(images, are_dicom, strict=True)):
+            if not is_dicom and not _is_companion(name):
+                with name_picture(index, len(images)):
+                    raise MalformedRequest("no DICOM file, and others of the request are; send them apart")
+        files = tuple(content for (_, content), is_dicom in zip(images, are_dicom, strict=True) if is_dicom)
+        check_count(len(files), MAX_INSTANCES)
+        return [Sample(Instances(files))]
+    check_count(len(images))
+    samples = []
+    for index, (_, content) in enumerate(images):
+        with name_picture(index, len(images)):
+            samples.append(sample_of(content))
+    return samples
+
+
+def _is_companion(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix.lower() in _COMPANIONS or path.name.upper() in _COMPANION_NAMES
+
+
 # --- npy -------------------------------------------------------------------------------------------------------------
 
-_NPY_MAGIC = b"\x93NUMPY"
 _NPY_LENGTH_BYTES = {b"\x01\x00": 2, b"\x02\x00": 4, b"\x03\x00": 4}  # by format version; numpy.lib.format
 _NPY_MAX_HEADER_BYTES = 1_024  # NumPy writes 118 for plain numbers
 _NPY_ENTRY = r"'(descr|fortran_order|shape)'\s*:\s*('[^'\\\n]*'|True|False|\([0-9,\s]*\))\s*"
 _NPY_HEADER = re.compile(rf"\{{\s*{_NPY_ENTRY},\s*{_NPY_ENTRY},\s*{_NPY_ENTRY},?\s*\}}\s*", re.ASCII)
 _NPY_DTYPES = re.compile(r"[|<>](b1|[iu][1248]|f[248])", re.ASCII)
+_NPY_AXES = "send (N, C, W, H), (C, W, H) or (W, H), and volumes as (N, C, W, H, D), (C, W, H, D) or (W, H, D)"
 _NPY_SHAPE = re.compile(r"\(\s*(\d{1,9}\s*(,\s*\d{1,9}\s*)*,?\s*)?\)", re.ASCII)
 
 
 def read_npy(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
-    """Read raw values (N, C, W, H), (C, W, H) or (W, H) from NumPy's file format.
+    """Read raw values of 2 to 5 axes from NumPy's file format; `split_arrays` says what the axes are.
 
     The header is matched, not evaluated, and the values are a view of the body: nothing is unpickled, nothing is
     allocated for a shape that the body does not fill.
@@ -66,7 +149,7 @@ def read_npy(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
         UnsuitableImage: another type than bool, integer, floating point, or another number of axes.
         PayloadTooLarge: too many pictures.
     """
-    length_bytes = _NPY_LENGTH_BYTES.get(body[6:8]) if body.startswith(_NPY_MAGIC) else None
+    length_bytes = _NPY_LENGTH_BYTES.get(body[6:8]) if body.startswith(NPY_MAGIC) else None
     if length_bytes is None:
         raise MalformedRequest("not an npy file of format version 1, 2 or 3")
     start = 8 + length_bytes
@@ -83,16 +166,46 @@ def read_npy(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
     if not _NPY_SHAPE.fullmatch(entries["shape"]):
         raise MalformedRequest("the npy header has a malformed shape")
     shape = tuple(int(size) for size in re.findall(r"\d+", entries["shape"]))
-    if len(shape) not in (2, 3, 4):
-        raise UnsuitableImage(f"raw values have {len(shape)} axes; send (N, C, W, H), (C, W, H) or (W, H)")
-    _check_count(min(shape, default=0) and (shape[0] if len(shape) == 4 else 1))
+    if len(shape) not in (2, 3, 4, 5):
+        raise UnsuitableImage(f"raw values have {len(shape)} axes; {_NPY_AXES}")
+    check_count(min(shape, default=0) and (shape[0] if len(shape) >= 4 else 1))
     dtype = np.dtype(dtype_name)
     if len(body) - end != math.prod(shape) * dtype.itemsize:
         raise MalformedRequest("the npy values do not fill the shape exactly")
     values = np.frombuffer(body, dtype, offset=end).reshape(
         shape, order="F" if entries["fortran_order"] == "True" else "C"
     )
-    return [Sample(image, ()) for image in (values if values.ndim == 4 else [values])]
+    return [Sample(values)]
+
+
+def split_arrays(samples: Sequence[Sample], *, spatial_dims: int) -> list[Sample]:
+    """Make one sample an image of raw values that hold several, which only the model's kind can say.
+
+    Args:
+        samples: of a request; other ones than raw values stay as they are.
+        spatial_dims: of the model. 2: (N, C, W, H) is N images, (C, W, H) and (W, H) one. 3: (N, C, W, H, D) is N
+            images, (C, W, H, D) and (W, H, D) one.
+
+    Returns:
+        As many samples as images: raw values have `spatial_dims` axes, or one more.
+
+    Raises:
+        UnsuitableImage: raw values of another number of axes.
+    """
+    images: list[Sample] = []
+    for sample in samples:
+        values = sample.source
+        if not isinstance(values, np.ndarray):
+            images.append(sample)
+        elif not spatial_dims <= values.ndim <= spatial_dims + 2:
+            raise UnsuitableImage(
+                f"raw values have {values.ndim} axes, for a model of {spatial_dims}-D images; {_NPY_AXES}"
+            )
+        elif values.ndim == spatial_dims + 2:
+            images.extend(Sample(image) for image in values)
+        else:
+            images.append(sample)
+    return images
 
 
 def _refuse_npy_header(header: bytes) -> NoReturn:
@@ -105,9 +218,10 @@ def _refuse_npy_header(header: bytes) -> NoReturn:
 
 
 def read_json(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
-    """Read `{"instances": [{"image": BASE64}, ...]}`.
+    """Read `{"instances": [{"image": BASE64}, ...]}`; every instance is an image by itself, DICOM files too.
 
     Raises:
+        ReferenceNotAllowed: it names objects of S3; where those are allowed, the gateway puts them in its place.
         MalformedRequest: not JSON in UTF-8, a repeated or unknown key, NaN, too deep, or base64 that is not strict.
         PayloadTooLarge: too many pictures.
         UnsupportedMediaType: a charset other than UTF-8.
@@ -121,9 +235,17 @@ def read_json(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
         request = json.loads(body.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise MalformedRequest("the body is not sound JSON in UTF-8") from error
+    if isinstance(request, dict) and set(request) == {"objects"}:
+        raise ReferenceNotAllowed("this endpoint takes no references to objects; its ALLOWED_S3_PREFIXES lists none")
     if not isinstance(request, dict) or set(request) != {"instances"} or not isinstance(request["instances"], list):
         raise MalformedRequest('the body must be {"instances": [{"image": BASE64}, ...]} with no other key')
-    return _read_each(request["instances"], _decode_instance)
+    instances = request["instances"]
+    check_count(len(instances))
+    samples = []
+    for index, instance in enumerate(instances):
+        with name_picture(index, len(instances)):
+            samples.append(sample_of(_decode_instance(instance)))
+    return samples
 
 
 def _decode_instance(instance: Any) -> bytes:
@@ -146,104 +268,3 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
-
-
-# --- multipart -------------------------------------------------------------------------------------------------------
-
-_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]", re.ASCII)  # RFC 2046, 5.1.1
-_MAX_PART_HEADER_BYTES = 8_192
-_HEADER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*)")
-_PLAIN_ENCODINGS = frozenset({b"binary", b"8bit", b"7bit"})
-
-
-def read_multipart(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
-    """Read every part of a form as one picture, with or without a file name, whatever type the part declares.
-
-    Raises:
-        MalformedRequest: no or a wrong boundary, text before the first or after the last one, a broken part header,
-            a part that is encoded (base64, quoted-printable: RFC 7578, 4.7, wants them gone), or no part.
-        PayloadTooLarge: too many parts.
-
-    Source: RFC 2046, 5.1.1; RFC 7578.
-    """
-    boundary = parameters.get("boundary", "")
-    if not _BOUNDARY.fullmatch(boundary):
-        raise MalformedRequest("multipart/form-data needs a boundary of 1 to 70 allowed characters")
-    delimiter = b"\r\n--" + boundary.encode("ascii")
-    text = b"\r\n" + body  # so that the first delimiter looks like all others
-    found = text.count(delimiter)
-    if found > MAX_IMAGES + 1:
-        raise PayloadTooLarge(f"more than {MAX_IMAGES} parts in one request; send several requests")
-    before, *parts, after = text.split(delimiter) if found else (b"-", b"")
-    if before or not re.fullmatch(rb"--[ \t]*(\r\n)?", after):
-        raise MalformedRequest("the body does not begin and end with the boundary of its Content-Type")
-    return _read_each(parts, _part_content)
-
-
-def _part_content(part: bytes) -> bytes:
-    line_end = part.find(b"\r\n")
-    header_end = part.find(b"\r\n\r\n", line_end, max(line_end, 0) + _MAX_PART_HEADER_BYTES)
-    if line_end < 0 or part[:line_end].strip(b" \t") or header_end < 0:
-        raise MalformedRequest("a part has no end of its header, or too long a one")
-    headers: dict[bytes, bytes] = {}
-    for line in part[line_end + 2 : header_end].split(b"\r\n") if header_end > line_end else ():
-        match = _HEADER_LINE.fullmatch(line)
-        if match is None or match[1].lower() in headers:
-            raise MalformedRequest("a part has a broken or repeated header line")
-        headers[match[1].lower()] = match[2].strip().lower()
-    if headers.get(b"content-disposition", b"").split(b";")[0].strip() != b"form-data":
-        raise MalformedRequest("a part lacks `Content-Disposition: form-data`")
-    if headers.get(b"content-transfer-encoding", b"binary") not in _PLAIN_ENCODINGS:
-        raise MalformedRequest("a part is encoded; send the picture's bytes as they are")
-    return part[header_end + 4 :]
-
-
-# --- zip -------------------------------------------------------------------------------------------------------------
-
-_NESTED = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ")
-
-
-def read_zip(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
-    """Read every file of an archive as one picture, in the archive's order.
-
-    Folders and what operating systems leave behind are passed over. Members are inflated in memory and get no path.
-
-    Raises:
-        MalformedRequest: what `archives` calls unsafe, a nested archive, or no picture.
-        PayloadTooLarge: too many members, or more inflated bytes than the limits, whatever the headers claim.
-    """
-    total_bytes = min(MAX_INFLATED_BYTES, max(_SMALL_ARCHIVE_BYTES, MAX_INFLATE_RATIO * len(body)))
-    limits = ArchiveLimits(members=MAX_IMAGES, member_bytes=total_bytes, total_bytes=total_bytes, ratio=_DEFLATE_RATIO)
-    try:
-        members = [content for _, content in read_members(io.BytesIO(body), limits=limits)]
-    except ArchiveTooLargeError as error:
-        raise PayloadTooLarge(f"{error.reason}; send several requests") from error
-    except UnsafeArchiveError as error:
-        raise MalformedRequest(error.reason) from error
-    return _read_each(members, _member_content)
-
-
-def _member_content(content: bytes) -> bytes:
-    if content.startswith(_NESTED):
-        raise MalformedRequest("an archive inside the archive; send the pictures themselves")
-    return content
-
-
-# --- all -------------------------------------------------------------------------------------------------------------
-
-
-def _read_each(pieces: Sequence[Any], read: Callable[[Any], bytes]) -> list[Sample]:
-    """One picture of each piece, in order; errors say which piece."""
-    _check_count(len(pieces))
-    samples = []
-    for index, piece in enumerate(pieces):
-        with name_picture(index, len(pieces)):
-            samples.append(Sample(read(piece)))
-    return samples
-
-
-def _check_count(count: int) -> None:
-    if count == 0:
-        raise MalformedRequest("no picture in the body")
-    if count > MAX_IMAGES:
-        raise PayloadTooLarge(f"{count} pictures in one request are more than {MAX_IMAGES}; send several requests")

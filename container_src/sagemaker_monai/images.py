@@ -1,7 +1,8 @@
-"""Content types: which bodies are read, by what, and how a body becomes pictures. A new input format is a row here.
+"""Content types: which bodies are read, by what, and how a body becomes samples. A new input format is a row here.
 
-How one picture is decoded is in `pictures.py`, how a body with several is taken apart in `containers.py`; what the
-rest of the project needs of both is imported from here.
+How one picture is decoded is in `pictures.py`, how volumes and DICOM files are in `reading.py`, how a body with several
+is taken apart in `containers.py`, `multipart.py` and `heaps.py`; what the rest of the project needs of the pictures and
+containers is imported from here.
 """
 
 import re
@@ -9,21 +10,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from sagemaker_monai.containers import name_picture, read_json, read_multipart, read_npy, read_zip
+from sagemaker_monai.containers import name_picture, read_json, read_npy, split_arrays
 from sagemaker_monai.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
+from sagemaker_monai.heaps import read_gzip_body, read_tar_body, read_zip_body
+from sagemaker_monai.multipart import read_form, read_related
 from sagemaker_monai.pictures import PICTURE_FORMATS, count_pixels, decode
-from sagemaker_monai.samples import Sample
+from sagemaker_monai.samples import Instances, Sample
 
 __all__ = [
+    "DICOM_SUFFIXES",
     "IMAGE_SUFFIXES",
     "MAX_REQUEST_PIXELS",
     "MEDIA_TYPES",
     "PICTURE_FORMATS",
+    "VOLUME_SUFFIXES",
     "MediaType",
     "decode",
     "name_picture",
     "parse_content_type",
     "read_request",
+    "split_arrays",
 ]
 
 MAX_REQUEST_PIXELS = 1_000_000_000  # of all pictures of a request; some 15 s of one core's decoding (a guess)
@@ -48,23 +54,46 @@ def _read_picture(body: bytes, _parameters: Mapping[str, str], *, pillow_format:
     return [Sample(body, (pillow_format,))]
 
 
-# The type of a single picture is binding: a PNG sent as image/jpeg is refused. Inside JSON, multipart and zip the
-# bytes decide, whatever the part's own type or the member's name says.
+def _read_volume(body: bytes, _parameters: Mapping[str, str], *, volume_format: str) -> list[Sample]:
+    return [Sample(body, (volume_format,))]
+
+
+def _read_dicom(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
+    return [Sample(Instances((body,)))]
+
+
+# The type of a single picture is binding: a PNG sent as image/jpeg is refused. Inside JSON, multipart and archives the
+# bytes decide, whatever the part's own type or the member's name says; so they do in application/gzip, which names
+# only the compression.
 MEDIA_TYPES: dict[str, MediaType] = {
     "image/jpeg": MediaType((".jpg", ".jpeg"), partial(_read_picture, pillow_format="JPEG")),
     "image/png": MediaType((".png",), partial(_read_picture, pillow_format="PNG")),
     "image/bmp": MediaType((".bmp",), partial(_read_picture, pillow_format="BMP")),
     "image/tiff": MediaType((".tif", ".tiff"), partial(_read_picture, pillow_format="TIFF")),
     "image/webp": MediaType((".webp",), partial(_read_picture, pillow_format="WEBP")),
+    "application/dicom": MediaType((".dcm", ".dicom", ".ima"), _read_dicom),
+    "application/x-nifti": MediaType((".nii",), partial(_read_volume, volume_format="NIfTI")),
+    "application/x-nifti+gzip": MediaType((".nii.gz",), partial(_read_volume, volume_format="NIfTI")),
+    "application/x-nrrd": MediaType((".nrrd",), partial(_read_volume, volume_format="NRRD")),
+    "application/x-metaimage": MediaType((".mha",), partial(_read_volume, volume_format="MetaImage")),
     "application/x-npy": MediaType((".npy",), read_npy),
     "application/json": MediaType((".json",), read_json),
-    "multipart/form-data": MediaType((), read_multipart),
-    "application/zip": MediaType((".zip",), read_zip),
+    "multipart/form-data": MediaType((), read_form),
+    "multipart/related": MediaType((), read_related),
+    "application/zip": MediaType((".zip",), read_zip_body),
+    "application/x-tar": MediaType((".tar",), read_tar_body),
+    "application/gzip": MediaType((".tar.gz", ".tgz"), read_gzip_body),
+    "application/x-gzip": MediaType((), read_gzip_body),
 }
 
 IMAGE_SUFFIXES = frozenset(
     suffix for name, row in MEDIA_TYPES.items() if name.startswith("image/") for suffix in row.suffixes
 )
+# In data sets, beside pictures. DICOM files often have no ending at all.
+VOLUME_SUFFIXES = frozenset(
+    {".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".npy", ".npz", ".img", ".img.gz", ".hdr", ".hdr.gz"}
+)
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima", ""})
 
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}"
 _MEDIA_TYPE = re.compile(rf"\s*({_NAME}/{_NAME})\s*((?:;.*)?)", re.DOTALL)
@@ -111,14 +140,15 @@ def parse_content_type(value: str | None) -> tuple[str, dict[str, str]]:
 
 
 def read_request(body: bytes, content_type: str) -> list[Sample]:
-    """Find the pictures in a request's body, without decoding them.
+    """Find the images in a request's body, without decoding them.
 
     Args:
         body: the whole body.
         content_type: the Content-Type header.
 
     Returns:
-        At least one picture, in the order of the body (zip: of its members; npy: of the first axis).
+        At least one sample, in the order of the body (archives: of their members). One of DICOM files may hold several
+        images, and so may one of raw values: see `split_arrays`.
 
     Raises:
         UnsupportedMediaType: no reader for `content_type`.

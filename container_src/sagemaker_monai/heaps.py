@@ -1,0 +1,98 @@
+"""Archives as bodies: zip, tar and gzip. Members are read in memory, get no path, and become what `gather` says."""
+
+import gzip
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from sagemaker_monai.archives import ArchiveLimits, ArchiveTooLargeError, UnsafeArchiveError, is_litter, read_members
+from sagemaker_monai.containers import MAX_INSTANCES, gather
+from sagemaker_monai.contents import GZIP_MAGIC, gunzipped_head, is_nifti
+from sagemaker_monai.errors import MalformedRequest, PayloadTooLarge
+from sagemaker_monai.samples import Sample
+from sagemaker_monai.tars import CHUNK_BYTES, DAMAGE, Stream, read_tar
+
+MAX_INFLATED_BYTES = 512 * 1024**2  # of one archive, all members together
+MAX_INFLATE_RATIO = 100  # of one archive, above the first 16 MiB; pictures are compressed already
+_SMALL_ARCHIVE_BYTES = 16 * 1024**2
+_DEFLATE_RATIO = 1_032  # the most that a member can reach: the limit that counts is that of the whole archive
+
+
+def read_zip_body(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
+    """Read every file of a zip archive, in the archive's order.
+
+    Folders and what operating systems leave behind are passed over.
+
+    Raises:
+        MalformedRequest: what `archives` calls unsafe, or what `gather` refuses.
+        PayloadTooLarge: too many members, or more inflated bytes than the limits, whatever the headers claim.
+    """
+    total_bytes = _inflated_limit(body)
+    limits = ArchiveLimits(
+        members=MAX_INSTANCES, member_bytes=total_bytes, total_bytes=total_bytes, ratio=_DEFLATE_RATIO
+    )
+    with _faults_named():
+        pieces = list(read_members(io.BytesIO(body), limits=limits))
+    return gather(pieces)
+
+
+def read_tar_body(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
+    """Read every file of a tar archive, plain or compressed by gzip, as `read_zip_body` does a zip.
+
+    Raises:
+        MalformedRequest, PayloadTooLarge: as `read_zip_body`, for what `tars` calls unsafe.
+    """
+    stream: Stream = _Gunzipped(body, _inflated_limit(body)) if body.startswith(GZIP_MAGIC) else io.BytesIO(body)
+    with _faults_named():
+        # Folders count as members: an archive of one for each file may have twice as many.
+        members = read_tar(stream, max_files=2 * MAX_INSTANCES, max_bytes=_inflated_limit(body))
+        pieces = [(name, b"".join(chunks)) for name, chunks in members if not is_litter(name)]
+        while stream.read(CHUNK_BYTES):  # gzip's checksum stands behind the end of the archive
+            pass
+    return gather(pieces)
+
+
+def read_gzip_body(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
+    """Read a file compressed by gzip: a NIfTI volume or a tar archive, as its first bytes say.
+
+    Raises:
+        MalformedRequest: neither of them, or as `read_tar_body`.
+        PayloadTooLarge: as `read_tar_body`; a volume is inflated by its reader, with limits of its own.
+    """
+    if not body.startswith(GZIP_MAGIC):
+        raise MalformedRequest("the body is not compressed by gzip")
+    if is_nifti(gunzipped_head(body)):
+        return [Sample(body)]
+    return read_tar_body(body, parameters)
+
+
+class _Gunzipped:
+    """What a gzip file holds, as a stream that ends with an error once it is longer than its limit."""
+
+    def __init__(self, body: bytes, limit_bytes: int) -> None:
+        self._file = gzip.GzipFile(fileobj=io.BytesIO(body))
+        self._left_bytes = self._limit_bytes = limit_bytes
+
+    def read(self, size: int, /) -> bytes:
+        """Read as the file does."""
+        content = self._file.read(size)
+        self._left_bytes -= len(content)
+        if self._left_bytes < 0:
+            raise ArchiveTooLargeError(f"the archive inflates to more than {self._limit_bytes} bytes")
+        return content
+
+
+def _inflated_limit(body: bytes) -> int:
+    return min(MAX_INFLATED_BYTES, max(_SMALL_ARCHIVE_BYTES, MAX_INFLATE_RATIO * len(body)))
+
+
+@contextmanager
+def _faults_named() -> Iterator[None]:
+    try:
+        yield
+    except ArchiveTooLargeError as error:
+        raise PayloadTooLarge(f"{error.reason}; send several requests") from error
+    except UnsafeArchiveError as error:
+        raise MalformedRequest(error.reason) from error
+    except DAMAGE as error:
+        raise MalformedRequest("the archive is damaged; pack it again") from error

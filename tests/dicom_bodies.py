@@ -1,0 +1,57 @@
+"""Small DICOM files as bytes, for tests of bodies; what is in their pixels is nobody's question there."""
+
+import io
+import zipfile
+
+import numpy as np
+import pydicom
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MediaStorageDirectoryStorage
+
+SERIES = "1.2.3.4"
+
+
+def dicom(number=1, *, sop_class=CTImageStorage, series=SERIES, **more):
+    """A CT slice of 4 x 6 pixels; `number` is its place in the series."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = sop_class
+    meta.MediaStorageSOPInstanceUID = f"{series}.{number}"
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+    dataset.update(
+        {
+            "SOPClassUID": sop_class, "SOPInstanceUID": f"{series}.{number}", "SeriesInstanceUID": series,
+            "StudyInstanceUID": "1.2.3", "Modality": "CT", "Rows": 4, "Columns": 6, "BitsAllocated": 16,
+            "BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0, "SamplesPerPixel": 1,
+            "PhotometricInterpretation": "MONOCHROME2", "InstanceNumber": number,
+            "ImagePositionPatient": [0, 0, number], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+            "PixelSpacing": [1, 1],
+        }
+    )  # fmt: skip
+    dataset.PixelData = np.full((4, 6), number, "<u2").tobytes()
+    for keyword, value in more.items():
+        setattr(dataset, keyword, value)
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def without_preamble(content):
+    """The same data set without preamble, prefix and group 0002."""
+    buffer = io.BytesIO()
+    dataset = pydicom.dcmread(io.BytesIO(content))
+    dataset.file_meta = FileMetaDataset()
+    pydicom.dcmwrite(buffer, dataset, implicit_vr=False, little_endian=True, enforce_file_format=False)
+    return buffer.getvalue().removeprefix(bytes(128) + b"DICM")
+
+
+PREAMBLE_LESS = without_preamble(dicom(9))
+DICOMDIR = dicom(0, sop_class=MediaStorageDirectoryStorage)
+
+
+def zip_of(*members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return buffer.getvalue()
