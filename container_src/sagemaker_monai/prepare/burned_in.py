@@ -146,6 +146,7 @@ def black_out(dataset: Dataset) -> Dataset:
         UnsuitableImage: nothing says where the picture is, or the regions cover all of it.
         CallerError: the pixel data cannot be decoded.
     """
+    # Only here: the decoders take time to import, and most data sets have nothing to black out.
     from sagemaker_monai.dicom.decoding import decode_stored
 
     pixels = decode_stored(dataset)  # (F, H, W) or (F, H, W, 3)

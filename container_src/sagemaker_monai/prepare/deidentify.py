@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Literal
 
 from pydicom import Dataset, dcmwrite
-from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from sagemaker_monai.dicom.headers import PIXEL_TAGS, quiet_pydicom, read_instance
 from sagemaker_monai.errors import ConfigError, UndecodableImage, UnsuitableImage
@@ -61,7 +61,7 @@ _PIXEL_DESCRIPTIONS = frozenset({0x00080060, 0x00280004})  # Modality, Photometr
 _TEXT_VRS = frozenset({"CS", "LO", "SH", "LT", "ST", "UT", "UC", "UR", "DS", "IS", "AS"})
 _NUMBERS = re.compile(rb"[0-9eE+\-. \\\0]*")
 _MAX_TEXT_BYTES = 1 << 16
-_SYNTAXES = {
+_SYNTAXES: dict[object, UID] = {  # by (is implicit, is little endian)
     (True, True): ImplicitVRLittleEndian,
     (False, True): ExplicitVRLittleEndian,
     (False, False): ExplicitVRBigEndian,
@@ -241,7 +241,8 @@ class Deidentifier:
             return element
         if vr == "AS":
             return _capped_age(tag, values_of(source[tag]))
-        data = value if isinstance(value, bytes) else "\\".join(values_of(element)).encode("utf-8", "surrogateescape")
+        text = values_of(source[tag]) if not isinstance(value, bytes) else []
+        data = value if isinstance(value, bytes) else "\\".join(text).encode("utf-8", "surrogateescape")
         if vr in ("DS", "IS") and not _NUMBERS.fullmatch(data):
             return None
         is_searched = patient.words is not None and tag not in _PIXEL_DESCRIPTIONS
@@ -251,11 +252,11 @@ class Deidentifier:
         return element
 
     def _dummy_sequence(self, element: DataElement) -> DataElement:
-        """One item without content (action D): of a report a line of text, else what the first item had, as dummies."""
+        """One item without content (action D): an empty section of a report, or the first item in dummies."""
         if element.tag == _CONTENT_SEQUENCE:
             item = Dataset()
-            item.RelationshipType, item.ValueType, item.TextValue = "CONTAINS", "TEXT", dummy("UT")
-            item.ConceptNameCodeSequence = [_code("121106", "Comment")]
+            item.RelationshipType, item.ValueType, item.ContinuityOfContent = "CONTAINS", "CONTAINER", "SEPARATE"
+            item.ConceptNameCodeSequence = [_code("121070", "Findings")]
             return DataElement(element.tag, "SQ", Sequence([item]))
         return DataElement(element.tag, "SQ", Sequence([self._dummy_item(item) for item in (element.value or ())[:1]]))
 
@@ -283,9 +284,11 @@ class Deidentifier:
         result.SOPInstanceUID = mapped_uid(self._salt, uid)
         result.PatientName = result.PatientID = patient.pseudonym
         meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = sop_class
+        meta.MediaStorageSOPClassUID = UID(sop_class)
         meta.MediaStorageSOPInstanceUID = result.SOPInstanceUID
-        meta.TransferSyntaxUID = old.get("TransferSyntaxUID") or _SYNTAXES[source.original_encoding]
+        meta.TransferSyntaxUID = old.get("TransferSyntaxUID") or _SYNTAXES.get(
+            source.original_encoding, ExplicitVRLittleEndian
+        )
         result.file_meta = meta
         result.preamble = bytes(128)  # the old one may be a TIFF's header, or anything
         result.PatientIdentityRemoved = "YES"
@@ -322,7 +325,7 @@ def _vr_of(dataset: Dataset, tag: BaseTag, element: _Element) -> str:
         return "UN"
 
 
-def _text_element(tag: BaseTag, vr: str, values: list[str]) -> DataElement:
+def _text_element(tag: BaseTag, vr: str, values: list[str | None]) -> DataElement:
     return DataElement(tag, vr, values[0] if len(values) == 1 else values or None)
 
 

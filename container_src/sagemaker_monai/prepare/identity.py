@@ -4,14 +4,15 @@ Copies of a name turn up where no table lists them: in a software version, a lab
 from the attributes that are made for them and looked for everywhere.
 """
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pydicom import Dataset
 from pydicom.charset import convert_encodings
-from pydicom.dataelem import DataElement
 from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement
 
 from sagemaker_monai.prepare.profile import is_blank, is_standard_uid
 
@@ -106,10 +107,8 @@ def identity_of(dataset: Dataset) -> Identity:
     for element in dataset.file_meta if hasattr(dataset, "file_meta") else ():
         if element.tag == 0x00020003:
             add_element(found, element)
-    try:
-        found.encodings |= set(convert_encodings(dataset.get("SpecificCharacterSet", "ISO_IR 6") or "ISO_IR 6"))
-    except LookupError:
-        pass  # an unknown character set; the two that are always tried remain
+    with contextlib.suppress(LookupError):  # an unknown character set: the two that are always tried remain
+        found.encodings |= set(convert_encodings(dataset.get("SpecificCharacterSet") or "ISO_IR 6"))
     return found
 
 
@@ -141,12 +140,12 @@ def needles(values: Iterable[str], encodings: Iterable[str], *, is_bulk: bool = 
     return sorted(found)
 
 
-def compile_needles(found: list[bytes]) -> re.Pattern[bytes] | None:
-    """A pattern that finds any of them as a whole word; None when there are none."""
+def compile_needles(found: list[bytes], *, boundary: bytes = b"a-z0-9") -> re.Pattern[bytes] | None:
+    """A pattern that finds any of them where no character of `boundary` is beside it; None when there are none."""
     if not found:
         return None
     alternatives = b"|".join(re.escape(needle) for needle in sorted(found, key=len, reverse=True))
-    return re.compile(rb"(?<![a-z0-9])(?:" + alternatives + rb")(?![a-z0-9])", re.IGNORECASE)
+    return re.compile(b"(?<![%b])(?:%b)(?![%b])" % (boundary, alternatives, boundary), re.IGNORECASE)
 
 
 def stands_in_bulk(data: bytes, found: list[bytes]) -> bool:

@@ -18,8 +18,8 @@ from typing import Any
 from dicomanonymizer.dicom_anonymization_databases import (  # type: ignore[import-untyped]
     dicomfields_2026c as table,
 )
+from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
-from pydicom.uid import UID_dictionary
 
 
 class Action(Enum):

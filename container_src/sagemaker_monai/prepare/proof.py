@@ -102,7 +102,8 @@ def _found_in_bytes(original: Dataset, result: Dataset) -> Iterator[str]:
         [data for tag in PIXEL_TAGS if isinstance(data := _value(result, tag), bytes)],
     )
     for kind, values in kinds.items():
-        pattern = compile_needles(needles(values, identity.encodings))
+        boundary = b"0-9." if kind == "a UID" else b"a-z0-9"  # one UID may be the beginning of another
+        pattern = compile_needles(needles(values, identity.encodings), boundary=boundary)
         if pattern is not None and pattern.search(header):
             yield f"{kind} of the original stands in the header"
         bulk = needles(values, identity.encodings, is_bulk=True)
