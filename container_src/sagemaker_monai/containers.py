@@ -14,7 +14,6 @@ import base64
 import binascii
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import PurePosixPath
@@ -23,7 +22,15 @@ from typing import Any, NoReturn
 import numpy as np
 
 from sagemaker_monai.contents import NPY_MAGIC, is_archive, is_dicom_file, is_dicomdir
-from sagemaker_monai.errors import CallerError, MalformedRequest, PayloadTooLarge, UnsuitableImage, UnsupportedMediaType
+from sagemaker_monai.errors import (
+    CallerError,
+    MalformedRequest,
+    PayloadTooLarge,
+    UndecodableImage,
+    UnsuitableImage,
+    UnsupportedMediaType,
+)
+from sagemaker_monai.formats.arrays import parse_npy_header
 from sagemaker_monai.samples import Instances, Sample
 
 MAX_IMAGES = 1_000  # of one request
@@ -129,13 +136,7 @@ def _is_companion(name: str) -> bool:
 
 # --- npy -------------------------------------------------------------------------------------------------------------
 
-_NPY_LENGTH_BYTES = {b"\x01\x00": 2, b"\x02\x00": 4, b"\x03\x00": 4}  # by format version; numpy.lib.format
-_NPY_MAX_HEADER_BYTES = 1_024  # NumPy writes 118 for plain numbers
-_NPY_ENTRY = r"'(descr|fortran_order|shape)'\s*:\s*('[^'\\\n]*'|True|False|\([0-9,\s]*\))\s*"
-_NPY_HEADER = re.compile(rf"\{{\s*{_NPY_ENTRY},\s*{_NPY_ENTRY},\s*{_NPY_ENTRY},?\s*\}}\s*", re.ASCII)
-_NPY_DTYPES = re.compile(r"[|<>](b1|[iu][1248]|f[248])", re.ASCII)
 _NPY_AXES = "send (N, C, W, H), (C, W, H) or (W, H), and volumes as (N, C, W, H, D), (C, W, H, D) or (W, H, D)"
-_NPY_SHAPE = re.compile(r"\(\s*(\d{1,9}\s*(,\s*\d{1,9}\s*)*,?\s*)?\)", re.ASCII)
 
 
 def read_npy(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
@@ -149,33 +150,17 @@ def read_npy(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
         UnsuitableImage: another type than bool, integer, floating point, or another number of axes.
         PayloadTooLarge: too many pictures.
     """
-    length_bytes = _NPY_LENGTH_BYTES.get(body[6:8]) if body.startswith(NPY_MAGIC) else None
-    if length_bytes is None:
-        raise MalformedRequest("not an npy file of format version 1, 2 or 3")
-    start = 8 + length_bytes
-    end = start + int.from_bytes(body[8:start], "little")
-    if end - start > _NPY_MAX_HEADER_BYTES or end > len(body):
-        raise MalformedRequest("the npy header is too long or cut off")
-    match = _NPY_HEADER.fullmatch(body[start:end].decode("latin-1"))
-    entries = {match[i]: match[i + 1] for i in (1, 3, 5)} if match is not None else {}
-    if len(entries) != 3 or entries["fortran_order"] not in ("True", "False"):
-        _refuse_npy_header(body[start:end])
-    dtype_name = entries["descr"].strip("'")
-    if not _NPY_DTYPES.fullmatch(dtype_name):
-        raise UnsuitableImage("raw values must be bool, integer or floating point; objects are not accepted")
-    if not _NPY_SHAPE.fullmatch(entries["shape"]):
-        raise MalformedRequest("the npy header has a malformed shape")
-    shape = tuple(int(size) for size in re.findall(r"\d+", entries["shape"]))
+    try:
+        header = parse_npy_header(body)
+    except UndecodableImage as error:
+        raise MalformedRequest(str(error)) from error
+    shape = header.shape
     if len(shape) not in (2, 3, 4, 5):
         raise UnsuitableImage(f"raw values have {len(shape)} axes; {_NPY_AXES}")
     check_count(min(shape, default=0) and (shape[0] if len(shape) >= 4 else 1))
-    dtype = np.dtype(dtype_name)
-    if len(body) - end != math.prod(shape) * dtype.itemsize:
+    if len(body) - header.offset != math.prod(shape) * header.dtype.itemsize:
         raise MalformedRequest("the npy values do not fill the shape exactly")
-    values = np.frombuffer(body, dtype, offset=end).reshape(
-        shape, order="F" if entries["fortran_order"] == "True" else "C"
-    )
-    return [Sample(values)]
+    return [Sample(np.frombuffer(body, header.dtype, offset=header.offset).reshape(shape, order=header.order))]
 
 
 def split_arrays(samples: Sequence[Sample], *, spatial_dims: int) -> list[Sample]:
@@ -206,12 +191,6 @@ def split_arrays(samples: Sequence[Sample], *, spatial_dims: int) -> list[Sample
         else:
             images.append(sample)
     return images
-
-
-def _refuse_npy_header(header: bytes) -> NoReturn:
-    if b"[" in header:
-        raise UnsuitableImage("raw values must be plain numbers; structured types are not accepted")
-    raise MalformedRequest("the npy header is malformed")
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------
