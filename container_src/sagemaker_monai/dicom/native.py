@@ -1,0 +1,83 @@
+"""Pixel data that is not compressed: bytes to the values of each frame."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from sagemaker_monai.dicom.layouts import Layout
+from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
+
+
+def native_frames(layout: Layout, frames: Sequence[int]) -> Iterator[np.ndarray]:
+    """Unpack frames.
+
+    Args:
+        layout: of the file, whose data is native.
+        frames: their numbers from 0.
+
+    Yields:
+        (H, W) or (H, W, 3) each, as it stands in the file but in this machine's byte order; single bits as 0 and 1 of
+        uint8, chroma of YBR_FULL_422 repeated.
+
+    Raises:
+        UndecodableImage: less data than the header asks for.
+        UnsuitableImage: colour whose chroma is stored in a retired way.
+
+    Source: DICOM PS3.5 8.1 and 8.2, PS3.3 C.7.6.3.1.2.
+    """
+    if layout.photometric in ("YBR_PARTIAL_422", "YBR_PARTIAL_420"):
+        raise UnsuitableImage("colour of a retired kind (YBR_PARTIAL); export the file as RGB")
+    count = layout.rows * layout.columns * layout.samples
+    is_halved = layout.photometric == "YBR_FULL_422" and layout.samples == 3
+    if is_halved and len(layout.data) >= layout.frames * count * layout.bits_allocated // 8:
+        is_halved = False  # named so, but every pixel has its chroma
+    count = count // 3 * 2 if is_halved else count
+    needed = -(-layout.frames * count * layout.bits_allocated // 8)
+    if len(layout.data) < needed:
+        raise UndecodableImage(
+            f"the DICOM file has {len(layout.data)} bytes of pixel data, its header asks for {needed}"
+        )
+    data = _in_order(layout)
+    for frame in frames:
+        if layout.bits_allocated == 1:
+            values = _unpack_bits(data, frame * count, count)
+        else:
+            offset = frame * count * layout.bits_allocated // 8
+            values = np.frombuffer(data, _type(layout), count=count, offset=offset)
+        if is_halved:
+            yield _with_whole_chroma(values, layout)
+        elif layout.samples == 1:
+            yield values.reshape(layout.rows, layout.columns)
+        elif layout.is_planar:
+            yield values.reshape(layout.samples, layout.rows, layout.columns).transpose(1, 2, 0)
+        else:
+            yield values.reshape(layout.rows, layout.columns, layout.samples)
+
+
+def _type(layout: Layout) -> np.dtype:
+    kind = layout.float_type or f"{'ui'[layout.is_signed]}{layout.bits_allocated // 8}"
+    return np.dtype(("<" if layout.is_little_endian else ">") + kind)
+
+
+def _in_order(layout: Layout) -> bytes | np.ndarray:
+    if layout.is_little_endian or layout.bits_allocated != 8 or not layout.is_word:
+        return layout.data
+    # Bytes that were written as words of big endian stand in pairs that are swapped, over the ends of frames as well.
+    pairs = np.frombuffer(layout.data, np.uint8, count=len(layout.data) // 2 * 2).reshape(-1, 2)
+    return np.ascontiguousarray(pairs[:, ::-1]).ravel()
+
+
+def _unpack_bits(data: bytes | np.ndarray, first: int, count: int) -> np.ndarray:
+    # Frames follow each other without a gap, so that one may begin within a byte.
+    part = np.frombuffer(data, np.uint8, count=(first + count + 7) // 8 - first // 8, offset=first // 8)
+    return np.unpackbits(part, bitorder="little")[first % 8 : first % 8 + count]
+
+
+def _with_whole_chroma(values: np.ndarray, layout: Layout) -> np.ndarray:
+    if layout.columns % 2:
+        raise UndecodableImage("YBR_FULL_422 needs an even number of Columns; export the file as RGB")
+    pairs = values.reshape(layout.rows, layout.columns // 2, 4)  # Y1 Y2 CB CR
+    frame = np.empty((layout.rows, layout.columns, 3), values.dtype)
+    frame[:, 0::2, 0], frame[:, 1::2, 0] = pairs[..., 0], pairs[..., 1]
+    frame[..., 1:] = np.repeat(pairs[..., 2:], 2, axis=1)
+    return frame
