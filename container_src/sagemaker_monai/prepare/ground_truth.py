@@ -1,0 +1,278 @@
+"""A labeling job of SageMaker Ground Truth becomes images and a dataset.json, by all annotators' answers.
+
+What the job says is read in `ground_truth_jobs`, how answers become a label is decided in `consolidation`. Annotators
+are numbered in the order in which they come up; their workerIds are personal data and go nowhere. Files are copied and
+not linked: an importer that later writes to the same folder would change the originals.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sagemaker_monai import __version__
+from sagemaker_monai.dataset_json import write_dataset_json
+from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.prepare import output
+from sagemaker_monai.prepare.consolidation import (
+    LABELS,
+    TASKS,
+    Decision,
+    check_classes,
+    decide,
+    hard_classes,
+)
+from sagemaker_monai.prepare.ground_truth_groups import group_images, split_images
+from sagemaker_monai.prepare.ground_truth_images import Image, list_files, match_files, open_images, short_name
+from sagemaker_monai.prepare.ground_truth_jobs import Job, JobFiles, find_files, read_job
+from sagemaker_monai.prepare.ground_truth_manifest import Item
+from sagemaker_monai.prepare.ground_truth_report import Report, describe_agreement, describe_annotators
+from sagemaker_monai.prepare.ground_truth_votes import choose_votes, number_annotators, settle_disputes, votes_of
+from sagemaker_monai.prepare.leaks import count_by_class, join_groups
+from sagemaker_monai.progress import track
+from sagemaker_monai.splitting import SPLITS, check_fractions
+from sagemaker_monai.tables import some_of
+
+ON_DISPUTE = ("keep", "drop", "refuse")
+ON_MISSING = ("refuse", "leave-out")
+TITLE = "Ground Truth"
+NO_CLASS = "(none)"
+_CHUNK_BYTES = 1 << 20
+
+
+def _check_options(**options: tuple[object, tuple[str, ...]]) -> None:
+    for name, (value, allowed) in options.items():
+        if value not in allowed:
+            raise ConfigError(f"{name} must be {' or '.join(allowed)}, got {value!r}")
+
+
+def _check_places(images: Path, out: Path) -> None:
+    inner, outer = images.resolve(), out.resolve()
+    if inner == outer or inner in outer.parents or outer in inner.parents:
+        raise ConfigError("the output folder and the folder of images must not be in one another; name another")
+
+
+def _key(files: JobFiles, images: Mapping[str, Path], options: Mapping[str, Any]) -> str:
+    """Changes with the job's files, the folder of images, the options and this program."""
+    listed = [(str(path), path.stat()) for path in files.all()] + [(name, path.stat()) for name, path in images.items()]
+    stats = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in listed]
+    return hashlib.sha256(json.dumps([__version__, stats, options]).encode()).hexdigest()
+
+
+def _by_reference(job: Job) -> dict[str, Item]:
+    counts = Counter(item.reference for item in job.items)
+    if twice := [reference for reference, count in counts.items() if count > 1]:
+        raise DatasetError(
+            f"images that are named more than once: {len(twice)} ({some_of(list(map(short_name, twice)))}); "
+            "keep one line for each"
+        )
+    return {item.reference: item for item in job.items}
+
+
+def _copy(images: Sequence[Image], out: Path) -> tuple[dict[str, int], list[str]]:
+    """Copy the files; returns name -> bytes, and the SHA-256 of each."""
+    sizes, digests = {}, []
+    for image in track(images, total=len(images), what="copying images"):
+        digest, size = hashlib.sha256(), 0
+        target = out / output.IMAGES / image.name
+        target.unlink(missing_ok=True)
+        with image.path.open("rb") as source, target.open("wb") as copy:
+            while chunk := source.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                size += copy.write(chunk)
+        sizes[image.name] = size
+        digests.append(digest.hexdigest())
+    return sizes, digests
+
+
+def _regions(item: Item, numbers: Mapping[str, int]) -> list[dict[str, Any]]:
+    return [
+        {"type": region.kind, "class": region.label, "points": [list(point) for point in region.points]}
+        | ({"annotator": numbers[answer.annotator]} if answer.annotator is not None else {})
+        for answer in item.answers
+        for region in answer.content.regions
+    ]
+
+
+def _record(item: Item, image: Image, decision: Decision, group: str, numbers: Mapping[str, int]) -> dict[str, Any]:
+    record: dict[str, Any] = {"image": f"./{output.IMAGES}/{image.name}", "label": decision.label, "group": group}
+    record |= {key: value for key, value in item.columns.items() if key not in record}
+    if any(answer.annotator is not None for answer in item.answers):
+        record |= {"annotators": decision.annotators, "agreement": round(decision.agreement, 4)}
+    elif item.confidence is not None:
+        record["confidence"] = item.confidence
+    if regions := _regions(item, numbers):
+        record["rois"] = regions
+    return record
+
+
+def _order(classes: set[str], job: Job) -> list[str]:
+    """Model order: by class number where the job numbers all of them, else alphabetical."""
+    numbers = {name: index for index, name in job.names.by_index.items()}
+    return sorted(classes, key=lambda name: (numbers[name] if classes <= set(numbers) else 0, name))
+
+
+def import_ground_truth(
+    source: Path,
+    out: Path,
+    *,
+    images: Path,
+    label_attribute: str | None = None,
+    answer_path: str = "",
+    task: str = "auto",
+    labels: str = "majority",
+    disputed: str = "keep",
+    min_agreement: float = 0.5,
+    min_annotators: int = 1,
+    missing: str = "refuse",
+    group_by: str | None = None,
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    seed: int = 0,
+    title: str = TITLE,
+) -> Report:
+    """Import the labels of a Ground Truth job and the images that they are of.
+
+    Args:
+        source: the job's output folder as it is in S3, with manifests/ and annotations/; or an output manifest; or a
+            consolidation request. A manifest alone has the annotators' answers only where a Lambda passed them on.
+        out: folder to write `images/`, `dataset.json` and `import_report.json` to; empty, new, or an earlier import,
+            which is replaced. The same call again finds everything done and writes nothing.
+        images: folder that mirrors the keys of the images, from any level on.
+        label_attribute: which label of the manifest; None takes the only one.
+        answer_path: keys with dots between them, to where the classes stand in a custom task's answer; "" looks.
+        task: "classification", "multilabel", or "auto": multilabel where the task type or an answer has several.
+        labels: "majority", or "soft" for the annotators' shares.
+        disputed: images with a tie or less agreement than asked: "keep" them (a tie of classes as a soft label, a tie
+            about one class of multilabel as yes), "drop" them, or "refuse" the import. All are in the report.
+        min_agreement: share, 0 to 1, below which an image is disputed.
+        min_annotators: images with fewer answers are left out.
+        missing: "refuse" raises where images of the job are not in the folder; "leave-out" imports the others.
+        group_by: what tells the patient: see `ground_truth_groups.group_images`.
+        fractions: training, validation and test; groups are dealt out by them, stratified by class.
+        seed: of that split.
+        title: what the data set is called.
+
+    Raises:
+        DatasetError: the job's files, its labels, the images or the output folder cannot be used.
+        ConfigError: an option is out of range.
+    """
+    check_fractions(fractions)
+    _check_options(
+        task=(task, ("auto", *TASKS)), labels=(labels, LABELS), disputed=(disputed, ON_DISPUTE),
+        missing=(missing, ON_MISSING),
+    )  # fmt: skip
+    if not 0 <= min_agreement <= 1 or min_annotators < 1:
+        raise ConfigError(
+            "min_agreement must be from 0 to 1 and min_annotators at least 1, "
+            f"got {min_agreement:g} and {min_annotators}"
+        )
+    options = {name: value for name, value in locals().items() if name not in ("source", "out", "images")}
+    _check_places(images, out)
+    output.check_output(out)
+    files, available = find_files(source), list_files(images)
+    key = _key(files, available, options)
+    if output.is_up_to_date(out, key):
+        earlier = output.read_report(out) or {}
+        return Report(
+            is_repeated=True, **{name: earlier[name] for name in Report.__dataclass_fields__ if name in earlier}
+        )
+
+    job = read_job(files, attribute=label_attribute, path=tuple(filter(None, answer_path.split("."))))
+    items = _by_reference(job)
+    numbers = number_annotators(items)
+    if labels == "soft" and not numbers:
+        raise DatasetError(
+            "soft labels need the annotators' answers, and there is only the job's own label; give the folder with the "
+            "job's whole output, or choose --labels majority"
+        )
+    failed = {reference: item.failure for reference, item in items.items() if item.failure and not item.answers}
+    unlabelled = [reference for reference, item in items.items() if not item.answers and reference not in failed]
+    answered = {reference: votes_of(item, numbers) for reference, item in items.items() if item.answers}
+    check_classes({label for image in answered.values() for chosen in image.values() for label in chosen})
+    chosen_task, votes, empty, few = choose_votes(answered, job, asked=task, min_annotators=min_annotators)
+    found, absent = match_files(list(votes), available)
+    if absent and missing == "refuse":
+        raise DatasetError(
+            f"images of the job that are not in the folder: {len(absent)} of {len(votes)} "
+            f"({some_of(list(map(short_name, absent)))}); complete the folder, or use --missing leave-out"
+        )
+    if not found:
+        raise DatasetError("no image has both a label and a file; check that the job and --images belong together")
+
+    opened = open_images(found)
+    decisions = {
+        reference: decide(votes[reference], task=chosen_task, labels=labels, min_agreement=min_agreement)
+        for reference in votes
+        if reference in opened
+    }
+    cases, kept = settle_disputes(
+        decisions, votes, {reference: image.name for reference, image in opened.items()}, disputed
+    )
+    classes = _order({name for reference in kept for name in _named(decisions[reference])}, job)
+    if len(classes) < (2 if chosen_task == "classification" else 1):
+        raise DatasetError(
+            f"the labels name too few classes ({some_of(classes) or 'none'}); there must be at least two to tell apart"
+        )
+    groups = group_images(items, {reference: opened[reference] for reference in kept}, group_by)
+
+    pictures = [opened[reference] for reference in kept]
+    output.begin(out, [picture.name for picture in pictures])
+    sizes, digests = _copy(pictures, out)
+    first = {digest: position for position, digest in reversed(list(enumerate(digests)))}
+    pairs = [(first[digest], position) for position, digest in enumerate(digests) if first[digest] != position]
+    joined = join_groups([groups[reference] for reference in kept], pairs)
+    hard = [hard_classes(decisions[reference].label, task=chosen_task) for reference in kept]
+    splits = split_images(
+        [[classes.index(name) for name in names] for names in hard], joined, fractions=fractions, seed=seed
+    )
+    records: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    for reference, split, group in zip(kept, splits, joined, strict=True):
+        item = items[reference]
+        item.columns.pop(group_by or "", None)
+        records[split].append(_record(item, opened[reference], decisions[reference], group, numbers))
+    told = [(name, split) for names, split in zip(hard, splits, strict=True) for name in (names or [NO_CLASS])]
+    offered = job.names.offered | set(job.names.by_index.values())
+    human = [
+        {who: chosen for who, chosen in image.items() if who} for name, image in votes.items() if name in decisions
+    ]
+    report = Report(
+        is_repeated=False,
+        task=chosen_task,
+        images=len(kept),
+        counts=count_by_class([name for name, _ in told], [split for _, split in told]),
+        groups=len(set(joined)),
+        own_groups=sum(group == opened[reference].name for reference, group in groups.items()),
+        annotators=describe_annotators(human, decisions.values()),
+        agreement=describe_agreement(human, task=chosen_task) if numbers else {},
+        disputed=cases,
+        failed={short_name(reference): reason for reference, reason in failed.items()},
+        unlabelled=[short_name(reference) for reference in (*unlabelled, *empty)],
+        few_annotators=list(map(short_name, few)),
+        missing=list(map(short_name, absent)),
+        identical=[[pictures[one].name, pictures[other].name] for one, other in pairs],
+        unused_classes=sorted(offered - set(classes)),
+        modalities=dict(Counter(picture.modality for picture in pictures)),
+        superseded_answers=job.superseded,
+        regions=sum(len(record.get("rois", ())) for split in SPLITS for record in records[split]),
+        unsound_regions=job.names.unsound_regions,
+    )
+    output.remove_stale(out, sizes)
+    write_dataset_json(
+        out,
+        name=title,
+        description=f"Labels of a SageMaker Ground Truth job ({labels} of the annotators)",
+        labels=classes,
+        records=records,
+        task=chosen_task,
+        modality=Counter(picture.modality for picture in pictures).most_common(1)[0][0] or "OT",
+    )
+    shown = {name: value for name, value in asdict(report).items() if name != "is_repeated"}
+    output.finish(out, {"importer": "ground_truth", "options": options, **shown}, key=key, files=sizes)
+    return report
+
+
+def _named(decision: Decision) -> list[str]:
+    return [decision.label] if isinstance(decision.label, str) else list(decision.label)

@@ -1,0 +1,77 @@
+"""Which images of a labeling job belong to one patient, and on which side of the split each group is.
+
+A patient is told by the DICOM header, by a part of the file's name, or by a key of the manifest. Names of groups are
+numbers: the values may be personal data, and the data set goes to S3.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.prepare.ground_truth_images import Image, short_name
+from sagemaker_monai.prepare.ground_truth_manifest import Item
+from sagemaker_monai.splitting import split_by_group
+from sagemaker_monai.tables import some_of
+
+
+def group_images(items: Mapping[str, Item], images: Mapping[str, Image], group_by: str | None) -> dict[str, str]:
+    """Which images belong together: a name of its group for each reference.
+
+    Args:
+        items, images: by reference.
+        group_by: a regular expression with one group, searched in the reference; or a key of the manifest's lines.
+            None takes the patient of DICOM files; where there is none an image is a group of its own.
+
+    Returns:
+        Patients and values are numbered in the order of the manifest: they may be personal data.
+
+    Raises:
+        ConfigError: no regular expression with one group.
+        DatasetError: some images are not told a group.
+    """
+    if group_by is None:
+        values = {reference: image.patient for reference, image in images.items()}
+        return _numbered(values, "patient", {reference: image.name for reference, image in images.items()})
+    if "(" in group_by:
+        try:
+            pattern = re.compile(group_by)
+        except re.error as error:
+            raise ConfigError(f"--group-by is no regular expression: {error}") from error
+        if pattern.groups != 1:
+            raise ConfigError(f"--group-by must have one group in parentheses, got {pattern.groups}")
+        matches = {reference: pattern.search(reference) for reference in images}
+        values = {reference: match[1] if match else None for reference, match in matches.items()}
+    else:
+        columns = {reference: items[reference].columns.get(group_by) for reference in images}
+        values = {reference: str(value).strip() or None for reference, value in columns.items() if value is not None}
+    if missing := [short_name(reference) for reference in images if not values.get(reference)]:
+        raise DatasetError(
+            f"--group-by says nothing of some images: {len(missing)} ({some_of(missing)}); "
+            "correct it so that every image has a group"
+        )
+    return _numbered(values, "group", {})
+
+
+def _numbered(values: Mapping[str, str | None], what: str, own: Mapping[str, str]) -> dict[str, str]:
+    numbers: dict[str, int] = {}
+    groups = {}
+    for reference, value in values.items():
+        groups[reference] = own[reference] if not value else f"{what}-{numbers.setdefault(value, len(numbers) + 1)}"
+    return groups
+
+
+def split_images(
+    classes: Sequence[Sequence[int]], groups: Sequence[str], *, fractions: tuple[float, float, float], seed: int
+) -> list[str]:
+    """Choose a split for each image, stratified by all of its classes.
+
+    Args:
+        classes: of each image, none or several too; an image without any is stratified as a class of its own.
+        groups: of each image.
+        fractions, seed: as for `splitting.split_by_group`, which is told of an image once for each of its classes.
+    """
+    without = 1 + max((label for labels in classes for label in labels), default=-1)
+    told = [(label, group) for labels, group in zip(classes, groups, strict=True) for label in (labels or [without])]
+    drawn = split_by_group([label for label, _ in told], [group for _, group in told], fractions=fractions, seed=seed)
+    side = {group: split for (_, group), split in zip(told, drawn, strict=True)}
+    return [side[group] for group in groups]

@@ -1,0 +1,252 @@
+"""Which local file a manifest means, what kind of image it is, what it is called in the data set.
+
+A manifest names objects of S3, or addresses of a DICOM server (`.../instances/ID/file`, or the ID alone). Nothing is
+fetched: the files lie in one folder that mirrors the keys, from whatever level on. A name means the file that has most
+of its last parts in common with it; where two files, or two names, have equally many, nothing is guessed.
+"""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
+from sagemaker_monai.images import IMAGE_SUFFIXES
+from sagemaker_monai.tables import some_of
+
+MAX_IMAGES = 1_000_000
+MAX_NAME_LENGTH = 100
+DICOM_SUFFIX = ".dcm"
+SUFFIXES = IMAGE_SUFFIXES | {DICOM_SUFFIX, ".dicom", ".dic"}
+_HEAD_BYTES = 132
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_INSTANCE = re.compile(r"instances/([^/]+)/file")
+
+
+@dataclass(frozen=True)
+class Image:
+    """A local file of the data set to be.
+
+    Attributes:
+        path: where it is now.
+        name: the file name in the data set, unique without regard to case.
+        is_dicom: by its first bytes, whatever its name.
+        patient: PatientID of a DICOM file, else its StudyInstanceUID; None where the file tells neither. Personal data.
+        modality: of a DICOM file (`Modality`), "" where it does not say; "RGB" for photographs.
+    """
+
+    path: Path
+    name: str
+    is_dicom: bool
+    patient: str | None
+    modality: str
+
+
+def list_files(folder: Path) -> dict[str, Path]:
+    """The regular files below a folder by their relative names with slashes; links that lead out are passed over.
+
+    Raises:
+        ConfigError: there is no such folder.
+        DatasetError: it has too many files.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder.name}; name with --images the folder that mirrors the keys")
+    root = os.path.realpath(folder)
+    files = {}
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if name.startswith(".") or not path.is_file():
+                continue
+            if os.path.realpath(path).startswith(root + os.sep):
+                files[path.relative_to(folder).as_posix()] = path
+        if len(files) > MAX_IMAGES:
+            raise DatasetError(f"the folder of images has more than {MAX_IMAGES} files; name a smaller one")
+    return files
+
+
+def key_parts(reference: str) -> tuple[str, ...]:
+    """The parts of the key or path in a reference, without bucket, server and the DICOM server's own words; none if it
+    has parts that no mirrored file can have."""
+    if "://" in reference:
+        try:
+            address = urlsplit(reference)
+        except ValueError:  # a malformed IPv6 host
+            return ()
+        is_key = address.scheme.lower() == "s3"  # of a key, ? and # and % are ordinary characters
+        path = reference.split("://", 1)[1].partition("/")[2] if is_key else unquote(address.path)
+    else:
+        path = reference
+    if instance := _INSTANCE.search(path):
+        path = instance[1]
+    parts = tuple(part for part in path.split("/") if part)
+    return () if any(part in (".", "..") or "\0" in part or "\\" in part for part in parts) else parts
+
+
+def _shared(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many of the last parts are the same."""
+    count = 0
+    while count < min(len(one), len(other)) and one[-1 - count] == other[-1 - count]:
+        count += 1
+    return count
+
+
+def match_files(references: Sequence[str], files: Mapping[str, Path]) -> tuple[dict[str, Path], list[str]]:
+    """Find the file of each reference.
+
+    Args:
+        references: each once.
+        files: of `list_files`.
+
+    Returns:
+        The files that are there, and the references without one, in their order.
+
+    Raises:
+        DatasetError: a reference could be several files, or a file several references.
+    """
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for name in files:
+        last = name.rpartition("/")[2]
+        by_name[last].append(name)
+        stem, _, suffix = last.rpartition(".")
+        if f".{suffix.lower()}" in SUFFIXES:  # a DICOM server's ID has no suffix, its file may have one
+            by_name[stem].append(name)
+    best: dict[str, tuple[int, str]] = {}
+    ambiguous = []
+    for reference in references:
+        parts = key_parts(reference)
+        candidates = []
+        for name in by_name.get(parts[-1], ()) if parts else ():
+            own = name.split("/")
+            own[-1] = parts[-1]  # they are the same, but perhaps for the suffix
+            candidates.append((_shared(parts, own), _is_exact(name, parts[-1]), name))
+        if not candidates:
+            continue
+        candidates.sort(reverse=True)
+        if len(candidates) > 1 and candidates[0][:2] == candidates[1][:2]:
+            ambiguous.append(reference)
+        else:
+            best[reference] = (candidates[0][0], candidates[0][2])
+    claims: dict[str, list[str]] = defaultdict(list)
+    for reference, (_, name) in best.items():
+        claims[name].append(reference)
+    found = {}
+    for name, claimants in claims.items():
+        longest = max(best[reference][0] for reference in claimants)
+        winners = [reference for reference in claimants if best[reference][0] == longest]
+        if len(winners) > 1:
+            ambiguous += winners
+        else:
+            found[winners[0]] = files[name]
+    if ambiguous:
+        raise DatasetError(
+            f"references that could be several files, or share one: {len(ambiguous)} "
+            f"({some_of(sorted(map(short_name, ambiguous)))}); let the folder of images mirror more of the keys"
+        )
+    return found, [reference for reference in references if reference not in found]
+
+
+def _is_exact(name: str, last: str) -> bool:
+    """Whether a file has exactly this last name, suffix included."""
+    return name.rpartition("/")[2] == last
+
+
+def short_name(reference: str) -> str:
+    """The last part of a reference, for messages."""
+    parts = key_parts(reference)
+    return parts[-1] if parts else reference[-40:]
+
+
+def _safe(parts: Sequence[str], suffix: str) -> str:
+    text = _UNSAFE.sub("_", "_".join(parts)).strip("._-") or "image"
+    return text[-(MAX_NAME_LENGTH - len(suffix)) :].lstrip("._-") + suffix
+
+
+def name_files(keys: Sequence[Sequence[str]], suffixes: Sequence[str]) -> list[str]:
+    """File names for images: the last part of the key where that is one of its kind, else with the folders before it.
+
+    Args:
+        keys: parts of each key; the last one's own suffix is replaced.
+        suffixes: lower-case ending of each, with the dot.
+
+    Returns:
+        Names of letters, digits and ._- only, unique without regard to case.
+    """
+    stems = [
+        (*parts[:-1], parts[-1].rpartition(".")[0] if "." in parts[-1][1:] and _is_suffixed(parts[-1]) else parts[-1])
+        for parts in keys
+    ]
+    short = [_safe(stem[-1:], suffix) for stem, suffix in zip(stems, suffixes, strict=True)]
+    counts: dict[str, int] = defaultdict(int)
+    for name in short:
+        counts[name.lower()] += 1
+    names, taken = [], {name.lower() for name in short if counts[name.lower()] == 1}
+    for name, stem, suffix in zip(short, stems, suffixes, strict=True):
+        if counts[name.lower()] > 1:
+            name = _safe(stem, suffix)
+            number = 2
+            while name.lower() in taken:
+                name = _safe([*stem, str(number)], suffix)
+                number += 1
+            taken.add(name.lower())
+        names.append(name)
+    return names
+
+
+def _is_suffixed(name: str) -> bool:
+    """Whether what follows the last dot can be a suffix: a file named by its UID has none."""
+    return not name.rpartition(".")[2].isdigit()
+
+
+def open_images(keys: Mapping[str, Path]) -> dict[str, Image]:
+    """Look into the files: what they are, and whose.
+
+    Args:
+        keys: reference -> file.
+
+    Raises:
+        DatasetError: files are neither pictures of a known type nor sound DICOM.
+    """
+    from sagemaker_monai.dicom.headers import is_dicom
+
+    suffixes, odd = {}, []
+    for reference, path in keys.items():
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+        suffix = path.suffix.lower()
+        suffixes[reference] = suffix if suffix in IMAGE_SUFFIXES else DICOM_SUFFIX if is_dicom(head) else ""
+        if not suffixes[reference]:
+            odd.append(path.name)
+    if odd:
+        raise DatasetError(
+            f"files that are neither DICOM nor pictures of a known type: {len(odd)} ({some_of(odd)}); accepted are "
+            f"DICOM and {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+    parts = [key_parts(reference) for reference in keys]
+    names = name_files(parts, [suffixes[reference] for reference in keys])
+    images, broken = {}, []
+    for (reference, path), name in zip(keys.items(), names, strict=True):
+        if suffixes[reference] != DICOM_SUFFIX:
+            images[reference] = Image(path, name, is_dicom=False, patient=None, modality="RGB")
+            continue
+        try:
+            patient, modality = _read_patient(path)
+        except CallerError:
+            broken.append(path.name)
+            continue
+        images[reference] = Image(path, name, is_dicom=True, patient=patient, modality=modality)
+    if broken:
+        raise DatasetError(f"DICOM files that cannot be read: {len(broken)} ({some_of(broken)}); download them again")
+    return images
+
+
+def _read_patient(path: Path) -> tuple[str | None, str]:
+    from sagemaker_monai.dicom.headers import read_header
+
+    header = read_header(path)
+    patient, study = (str(header.get(key) or "").strip() for key in ("PatientID", "StudyInstanceUID"))
+    return patient or (f"study {study}" if study else None), str(header.get("Modality") or "").strip()

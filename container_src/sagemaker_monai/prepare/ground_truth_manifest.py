@@ -1,0 +1,150 @@
+"""The output manifest of a Ground Truth job: one JSON object a line, and what its label attribute says of each image.
+
+A line names an image (`source-ref`, or `source` where the page fetched it by another way), and has for every job that
+saw it a label attribute `X` with `X-metadata`; in chained jobs there are several. What a label looks like depends on
+the task type in the metadata: see `ground_truth_labels`. Nothing that a line names is fetched.
+
+Source: Amazon SageMaker AI Developer Guide, "Labeling job output data".
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.prepare.ground_truth_answers import parse_json
+from sagemaker_monai.prepare.ground_truth_labels import TYPES, VERIFICATION, Answer, Names, type_of
+from sagemaker_monai.tables import some_of
+
+MAX_LINE_BYTES = 1 << 23  # of a line; the service allows an input line 100,000 characters
+MAX_LINES = 1_000_000
+MAX_REFERENCE_LENGTH = 2048  # of an object's name S3 allows 1,024 bytes
+METADATA = "-metadata"
+
+
+@dataclass
+class Item:
+    """An image that was to be labelled: how it is named, its answers, other text and numbers of its line."""
+
+    reference: str
+    answers: list[Answer] = field(default_factory=list)
+    columns: dict[str, str | float] = field(default_factory=dict)
+    failure: str | None = None
+    confidence: float | None = None
+
+
+def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The objects of a manifest with the numbers of their lines, from 1; empty lines are left out.
+
+    Raises:
+        DatasetError: a line is no JSON object, or there is too much of it.
+    """
+    return list(_lines(path))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open("rb") as file:
+        for number in range(1, MAX_LINES + 2):
+            line = file.readline(MAX_LINE_BYTES + 1)
+            if not line:
+                return
+            if len(line) > MAX_LINE_BYTES or number > MAX_LINES:
+                raise DatasetError(
+                    f"the manifest has more than {MAX_LINES} lines or a line of more than {MAX_LINE_BYTES >> 20} MiB; "
+                    "give the output manifest of a labeling job"
+                )
+            if text := line.removeprefix(b"\xef\xbb\xbf").strip():
+                content = parse_json(text, f"line {number} of the manifest")
+                if not isinstance(content, dict):
+                    raise DatasetError(f"line {number} of the manifest is no JSON object; download it again")
+                yield number, content
+
+
+def choose_attribute(lines: Sequence[tuple[int, Mapping[str, Any]]], asked: str | None) -> tuple[str, str]:
+    """The label attribute to read, and its task type.
+
+    Args:
+        lines: the manifest.
+        asked: its name; None takes the only one that is there, verifications of other labels aside.
+
+    Raises:
+        DatasetError: there is none, there are several, lines have different types of it, or it cannot be read.
+    """
+    types: dict[str, set[str]] = {}
+    for _, line in lines:
+        for key, metadata in line.items():
+            if key.endswith(METADATA) and isinstance(metadata, Mapping):
+                kinds = types.setdefault(key.removesuffix(METADATA), set())
+                if "type" in metadata or "failure-reason" not in metadata:  # a failed line may say nothing else
+                    kinds.add(type_of(metadata))
+    labels = sorted(name for name, kinds in types.items() if kinds != {VERIFICATION})
+    if asked is None and len(labels) != 1:
+        raise DatasetError(
+            f"the manifest has {'several label attributes' if labels else 'no label attribute with its -metadata'}"
+            f"{f' ({some_of(labels)}); choose one with --label-attribute' if labels else '; give an output manifest'}"
+        )
+    name = labels[0] if asked is None else asked
+    if name not in types:
+        raise DatasetError(f"the manifest has no label attribute {some_of([name])}; it has {some_of(sorted(types))}")
+    if len(types[name]) > 1:
+        raise DatasetError(
+            f"{some_of([name])} has several task types ({some_of(sorted(types[name]))}); split the manifest"
+        )
+    kind = next(iter(types[name]), "groundtruth/custom")
+    if kind not in TYPES:
+        raise DatasetError(
+            f"{some_of([name])} is a label of type {some_of([kind])}, which gives no class to an image; supported are "
+            + ", ".join(TYPES)
+        )
+    return name, kind
+
+
+def reference_of(line: Mapping[str, Any], place: str) -> str:
+    """How a line names its image.
+
+    Raises:
+        DatasetError: it does not.
+    """
+    reference = line.get("source-ref", line.get("source"))
+    if not isinstance(reference, str) or not reference.strip() or len(reference) > MAX_REFERENCE_LENGTH:
+        raise DatasetError(f"{place} names no image by source-ref or source; correct the manifest")
+    return reference.strip()
+
+
+def _columns(line: Mapping[str, Any]) -> dict[str, str | float]:
+    """Text and numbers that the input manifest had beside the image."""
+    return {
+        key: value
+        for key, value in line.items()
+        if key not in ("source-ref", "source", "image", "label", "group", "rois")
+        and f"{key}{METADATA}" not in line
+        and (isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)))
+        and not (isinstance(value, float) and not math.isfinite(value))  # 1e999
+    }
+
+
+def read_item(number: int, line: Mapping[str, Any], attribute: str, names: Names, path: Sequence[str]) -> Item:
+    """What one line says.
+
+    Raises:
+        DatasetError: with the number of the line.
+    """
+    place = f"line {number} of the manifest"
+    item = Item(reference_of(line, place), columns=_columns(line))
+    metadata = line.get(f"{attribute}{METADATA}")
+    metadata = metadata if isinstance(metadata, Mapping) else {}
+    failure = metadata.get("failure-reason", line.get("failure-reason"))
+    if failure is not None:
+        item.failure = " ".join(str(failure)[:200].split())
+        return item
+    confidence = metadata.get("confidence")
+    if isinstance(confidence, int | float) and not isinstance(confidence, bool) and 0 <= confidence <= 1:
+        item.confidence = float(confidence)
+    if attribute in line:
+        try:
+            item.answers += TYPES[type_of(metadata)](line[attribute], metadata, names, path)
+        except DatasetError as error:
+            raise DatasetError(f"{place}: {error}") from error
+    return item

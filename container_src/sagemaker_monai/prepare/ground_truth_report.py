@@ -1,0 +1,148 @@
+"""What an import of a Ground Truth job did, for people and for import_report.json."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sagemaker_monai.prepare.consolidation import Decision, agreement_of
+from sagemaker_monai.splitting import SPLITS
+from sagemaker_monai.tables import some_of
+
+MAX_PAIRS = 1000  # of annotators; a crowd has hundreds of thousands
+DECIMALS = 4
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an import did.
+
+    Attributes:
+        is_repeated: everything was there already, nothing was written.
+        task: "classification" or "multilabel".
+        images: in the data set.
+        counts: class -> split -> images; an image with several classes counts in each, a soft label by its strongest.
+        groups: patients, or what else was told to stay on one side.
+        own_groups: images of which nothing tells the patient.
+        annotators: number -> how many images, and the share of its answers that are the majority's.
+        agreement: "all", or class by class -> the figures of `agreement.Agreement`.
+        disputed: each image's name, reason, agreement, votes, every annotator's answer, and its label (None: dropped).
+        failed: images that the job could not label, with its reason; left out.
+        unlabelled, few_annotators, missing: left out, for they have no class, too few answers, or no file.
+        identical: pairs of byte-identical images, kept on one side.
+        unused_classes: could be chosen, and are no image's label; they are not among the data set's classes.
+        modalities: DICOM's Modality, "RGB" for photographs -> images.
+        superseded_answers: an annotator's earlier, other answers to an image, which do not count.
+        regions, unsound_regions: boxes and polygons in the records, and those without area or with impossible points.
+    """
+
+    is_repeated: bool
+    task: str
+    images: int
+    counts: Mapping[str, Mapping[str, int]]
+    groups: int
+    own_groups: int
+    annotators: Mapping[str, Mapping[str, float]]
+    agreement: Mapping[str, Mapping[str, Any]]
+    disputed: Sequence[Mapping[str, Any]]
+    failed: Mapping[str, str | None]
+    unlabelled: Sequence[str]
+    few_annotators: Sequence[str]
+    missing: Sequence[str]
+    identical: Sequence[Sequence[str]]
+    unused_classes: Sequence[str]
+    modalities: Mapping[str, int]
+    superseded_answers: int
+    regions: int
+    unsound_regions: int
+
+    def summary(self) -> str:
+        """Lines for people: a table of counts, then agreement, then what was noticed."""
+        width = max(8, *(len(label) + 1 for label in self.counts))
+        lines = [f"{'class':<{width}}" + "".join(f"{split:>12}" for split in SPLITS)]
+        for label, row in self.counts.items():
+            lines.append(f"{label:<{width}}" + "".join(f"{row[split]:>12}" for split in SPLITS))
+        lines.append(f"{self.images} images of {self.groups} groups, {self.task}")
+        lines += self._annotator_lines()
+        dropped = sum(case["label"] is None for case in self.disputed)
+        if self.disputed:
+            cases = [f"{case['image']}: {_votes_line(case['votes'])}" for case in self.disputed]
+            lines.append(f"disputed images: {len(self.disputed)}, dropped: {dropped} ({some_of(cases)})")
+        left_out = {
+            "labeling failed": list(self.failed),
+            "no class": self.unlabelled,
+            "too few annotators": self.few_annotators,
+            "no file": self.missing,
+        }
+        lines += [f"left out, {why}: {len(names)} ({some_of(names)})" for why, names in left_out.items() if names]
+        if self.unused_classes:
+            lines.append(f"classes that no image has: {len(self.unused_classes)} ({some_of(self.unused_classes)})")
+        if self.identical:
+            pairs = [" = ".join(pair) for pair in self.identical]
+            lines.append(f"identical images, kept on one side: {len(pairs)} ({some_of(pairs)})")
+        if self.unsound_regions:
+            lines.append(f"regions without area or with impossible points, left out: {self.unsound_regions}")
+        if self.own_groups:
+            lines.append(
+                f"WARNING: nothing tells the patient of {self.own_groups} images: those of one patient may be on two "
+                "sides of the split; use --group-by"
+            )
+        if self.is_repeated:
+            lines.append("nothing to do: the folder holds this import already")
+        return "\n".join(lines)
+
+    def _annotator_lines(self) -> list[str]:
+        if not self.annotators:
+            return ["annotators: unknown, the labels are the job's own; its output folder has every answer"]
+        lines = [f"annotators: {len(self.annotators)}"]
+        for name, figures in self.agreement.items():
+            kappa, alpha = figures["fleiss_kappa"], figures["krippendorff_alpha"]
+            lines.append(
+                f"agreement{'' if name == 'all' else f' on {name}'}: Fleiss' kappa {_number(kappa)}, mean Cohen's "
+                f"kappa {_number(figures['mean_cohen_kappa'])}, Krippendorff's alpha {_number(alpha)} "
+                f"({figures['images']} images with several answers)"
+            )
+        return lines
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.3f}"
+
+
+def _votes_line(votes: Mapping[str, int]) -> str:
+    return " ".join(f"{label} {count}" for label, count in votes.items())
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, DECIMALS) if isinstance(value, float) else value
+
+
+def describe_agreement(votes: Sequence[Mapping[int, Collection[str]]], *, task: str) -> dict[str, dict[str, Any]]:
+    """The figures of `consolidation.agreement_of`, rounded, with the pairs that share most images."""
+    described = {}
+    for name, agreement in agreement_of(votes, task=task).items():
+        figures = {key: _rounded(value) for key, value in vars(agreement).items() if key != "pairs"}
+        pairs = [{key: _rounded(value) for key, value in asdict(pair).items()} for pair in agreement.pairs[:MAX_PAIRS]]
+        described[name] = {**figures, "pairs": pairs, "pairs_not_shown": max(0, len(agreement.pairs) - MAX_PAIRS)}
+    return described
+
+
+def describe_annotators(
+    votes: Sequence[Mapping[int, Collection[str]]], decisions: Iterable[Decision]
+) -> dict[str, dict[str, float]]:
+    """How much each annotator answered, and how often as the majority of those who saw the image.
+
+    Args:
+        votes: of each image.
+        decisions: of the same images, in the same order.
+    """
+    images: dict[int, int] = {}
+    alike: dict[int, int] = {}
+    for image, decision in zip(votes, decisions, strict=True):
+        majority = {label for label, count in decision.votes.items() if 2 * count > decision.annotators}
+        for who, chosen in image.items():
+            images[who] = images.get(who, 0) + 1
+            alike[who] = alike.get(who, 0) + (set(chosen) == majority)
+    return {
+        str(who): {"images": count, "with_majority": round(alike[who] / count, DECIMALS)}
+        for who, count in sorted(images.items())
+    }

@@ -1,0 +1,71 @@
+"""The votes of a labeling job: who chose what of which image, which of them count, and which images stay in dispute."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.prepare.consolidation import Decision, choose_task
+from sagemaker_monai.prepare.ground_truth_images import short_name
+from sagemaker_monai.prepare.ground_truth_jobs import Job
+from sagemaker_monai.prepare.ground_truth_manifest import Item
+from sagemaker_monai.tables import some_of
+
+Votes = dict[int, frozenset[str]]  # annotator, from 1, -> the classes that the annotator chose
+
+
+def number_annotators(items: Mapping[str, Item]) -> dict[str, int]:
+    """A number from 1 for each workerId, in the order in which they come up."""
+    numbers: dict[str, int] = {}
+    for item in items.values():
+        for answer in item.answers:
+            if answer.annotator is not None:
+                numbers.setdefault(answer.annotator, len(numbers) + 1)
+    return numbers
+
+
+def votes_of(item: Item, numbers: Mapping[str, int]) -> Votes:
+    """What each annotator chose; the job's own label counts as the answer of number 0."""
+    return {
+        0 if answer.annotator is None else numbers[answer.annotator]: answer.content.classes for answer in item.answers
+    }
+
+
+def choose_votes(
+    votes: Mapping[str, Votes], job: Job, *, asked: str, min_annotators: int
+) -> tuple[str, dict[str, Votes], list[str], list[str]]:
+    """The task, the votes that count, and the images without a class or with too few annotators."""
+    task = choose_task(list(votes.values()), asked=asked, is_multilabel=job.is_multilabel)
+    if task == "classification":  # no class is no answer here, and one of several tasks' sound answers there
+        votes = {name: {who: chosen for who, chosen in image.items() if chosen} for name, image in votes.items()}
+    empty = [name for name, image in votes.items() if not image]
+    few = [name for name, image in votes.items() if 0 < len(image) < min_annotators]
+    kept = {name: image for name, image in votes.items() if len(image) >= min_annotators}
+    return task, kept, empty, few
+
+
+def settle_disputes(
+    decisions: Mapping[str, Decision], votes: Mapping[str, Votes], names: Mapping[str, str], disputed: str
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """What the report says of each disputed image, and the references that stay."""
+    cases = [reference for reference, decision in decisions.items() if decision.dispute is not None]
+    if cases and disputed == "refuse":
+        shown = [
+            f"{short_name(case)}: {' '.join(f'{label} {count}' for label, count in decisions[case].votes.items())}"
+            for case in cases
+        ]
+        raise DatasetError(
+            f"disputed images: {len(cases)} ({some_of(shown)}); have them adjudicated, or choose --disputed keep or "
+            "drop"
+        )
+    report = [
+        {
+            "image": names[case],
+            "reason": decisions[case].dispute,
+            "agreement": round(decisions[case].agreement, 4),
+            "votes": decisions[case].votes,
+            "answers": {str(who): sorted(chosen) for who, chosen in votes[case].items()},
+            "label": decisions[case].label if disputed == "keep" else None,
+        }
+        for case in cases
+    ]
+    return report, [case for case in decisions if disputed == "keep" or decisions[case].dispute is None]
