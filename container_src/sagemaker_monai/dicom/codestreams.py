@@ -89,7 +89,7 @@ def read_j2k(data: bytes) -> Codestream:
 
     Raises:
         UndecodableImage: not such a stream, or its components differ in size or type.
-        PayloadTooLarge: more tiles, layers or resolutions than the limits.
+        PayloadTooLarge: more tiles than MAX_TILES, or layers or resolutions than the limits.
 
     Source: ITU-T T.800 A.5.1 (SIZ), A.6.1 (COD).
     """
@@ -104,7 +104,10 @@ def read_j2k(data: bytes) -> Codestream:
         raise UndecodableImage("the components of a JPEG 2000 frame differ in size or type; export it again")
     if not tile_x or not tile_y or size_x <= off_x or size_y <= off_y:
         raise UndecodableImage(_BROKEN)
-    if -((tile_off_x - size_x) // tile_x) * -((tile_off_y - size_y) // tile_y) > MAX_TILES:
+    tiles = -((tile_off_x - size_x) // tile_x) * -((tile_off_y - size_y) // tile_y)
+    if tiles > 65_535:
+        raise UndecodableImage(_BROKEN)
+    if tiles > MAX_TILES:
         raise PayloadTooLarge(f"a JPEG 2000 frame with more than {MAX_TILES} tiles; export the file again")
     is_mixed = _check_coding_style(data, start + 2)
     depth = components[0][0]

@@ -12,11 +12,11 @@ from pydicom import Dataset, uid
 from pydicom.encaps import generate_frames, parse_basic_offsets, parse_fragments
 
 from sagemaker_monai.dicom.codestreams import Codestream, count_rle_segments, read_j2k, read_jpeg
-from sagemaker_monai.dicom.headers import quiet_pydicom
+from sagemaker_monai.dicom.headers import quiet_pydicom, refusing
 from sagemaker_monai.dicom.layouts import Layout, layout_of
 from sagemaker_monai.dicom.native import native_frames
 from sagemaker_monai.dicom.palettes import apply_palette
-from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
+from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 
 # A decoder gets one frame, its own header and the DICOM header, and returns (H, W) or (H, W, 3) of unsigned integers.
 Decode = Callable[[bytes, Codestream, Layout], np.ndarray]
@@ -69,8 +69,11 @@ def _jpeg_ls(data: bytes, stream: Codestream, _layout: Layout) -> np.ndarray:
 def _rle(data: bytes, stream: Codestream, layout: Layout) -> np.ndarray:
     from rle.rle import decode_frame
 
-    buffer = decode_frame(data, stream.rows * stream.columns, layout.bits_allocated, "<")
-    values = np.frombuffer(buffer, f"<u{max(layout.bits_allocated // 8, 1)}")
+    pixels = stream.rows * stream.columns
+    if layout.bits_allocated == 1:
+        packed = np.frombuffer(decode_frame(data, -(-pixels // 8), 8, "<"), np.uint8)
+        return np.unpackbits(packed, bitorder="little")[:pixels].reshape(_shape(stream))
+    values = np.frombuffer(decode_frame(data, pixels, layout.bits_allocated, "<"), f"<u{layout.bits_allocated // 8}")
     planes = values.reshape(stream.samples, stream.rows, stream.columns)
     return planes[0] if stream.samples == 1 else planes.transpose(1, 2, 0)
 
@@ -140,19 +143,12 @@ def decode_stored(dataset: Dataset, frames: Sequence[int] | None = None) -> np.n
         IndexError: no such frame.
     """
     quiet_pydicom()
-    try:
+    with refusing("the pixel data of the DICOM file is broken; export it again"):
         layout = layout_of(dataset)
         wanted = range(layout.frames) if frames is None else frames
-        if any(not 0 <= frame < layout.frames for frame in wanted):
-            raise IndexError(f"frames must be 0 to {layout.frames - 1}")
-        return _decode(dataset, layout, wanted)
-    except (UndecodableImage, UnsuitableImage, PayloadTooLarge, IndexError):
-        raise
-    except MemoryError as error:
-        raise PayloadTooLarge("the image needs more memory than there is; send a smaller one") from error
-    except Exception as error:
-        # Neither pydicom nor the decoders promise a list of what broken data raises, and their text could quote it.
-        raise UndecodableImage("the pixel data of the DICOM file is broken; export it again") from error
+        if all(0 <= frame < layout.frames for frame in wanted):
+            return _decode(dataset, layout, wanted)
+    raise IndexError(f"frames must be 0 to {layout.frames - 1}")
 
 
 def _decode(dataset: Dataset, layout: Layout, wanted: Sequence[int]) -> np.ndarray:

@@ -10,19 +10,21 @@ import io
 import logging
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import BinaryIO, cast
 
 from pydicom import Dataset, uid
-from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.filereader import read_dataset, read_sequence
 from pydicom.tag import BaseTag
 from pydicom.valuerep import VR
 
 from sagemaker_monai.dicom.limits import MAX_DEPTH, MAX_FILE_BYTES, Budget, LimitedFile, inflate
-from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
+from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
 
 PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # FloatPixelData, DoubleFloatPixelData, PixelData
 _BULK_GROUP = 0x7FE0
@@ -96,34 +98,49 @@ def quiet_pydicom() -> None:
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 
 
-def _read(source: Path | bytes, *, is_header_only: bool) -> Dataset:
-    quiet_pydicom()
+@contextmanager
+def refusing(message: str) -> Iterator[None]:
+    """Turn whatever hostile bytes make pydicom and the decoders raise into one of our refusals.
+
+    None of them promises a list: broken files raise struct.error, KeyError, NotImplementedError, RecursionError and
+    more, and which ones changes with their versions. Their text could quote the file.
+
+    Args:
+        message: what is wrong, and the remedy, for an error that is not one of ours.
+
+    Raises:
+        UndecodableImage, UnsuitableImage, PayloadTooLarge: raised inside, or `message`.
+    """
     try:
-        if isinstance(source, Path):
-            size = source.stat().st_size
-            with source.open("rb") as file:
-                return _parse(file, size, is_header_only=is_header_only)
-        return _parse(io.BytesIO(source), len(source), is_header_only=is_header_only)
-    except (UndecodableImage, PayloadTooLarge):
+        yield
+    except (UndecodableImage, UnsuitableImage, PayloadTooLarge):
         raise
-    except OSError as error:
-        raise UndecodableImage(f"the file cannot be read ({type(error).__name__})") from error
     except MemoryError as error:
         raise PayloadTooLarge("the DICOM file needs more memory than there is; send a smaller file") from error
     except Exception as error:
-        # pydicom promises no list: broken files raise struct.error, KeyError, NotImplementedError, RecursionError and
-        # more. Nothing but pydicom runs above; its text could quote the file.
-        raise UndecodableImage("the DICOM file is broken: its elements cannot be parsed; export it again") from error
+        raise UndecodableImage(message) from error
 
 
-def _parse(file: IO[bytes], size_bytes: int, *, is_header_only: bool) -> Dataset:
+def _read(source: Path | bytes, *, is_header_only: bool) -> Dataset:
+    quiet_pydicom()
+    with refusing("the DICOM file is broken: its elements cannot be parsed; export it again"):
+        if not isinstance(source, Path):
+            return _parse(io.BytesIO(source), len(source), is_header_only=is_header_only)
+        try:
+            with source.open("rb") as file:
+                return _parse(file, source.stat().st_size, is_header_only=is_header_only)
+        except OSError as error:
+            raise UndecodableImage(f"the file cannot be read ({type(error).__name__})") from error
+
+
+def _parse(file: BinaryIO, size_bytes: int, *, is_header_only: bool) -> Dataset:
     if size_bytes > MAX_FILE_BYTES:
         raise PayloadTooLarge(f"the DICOM file is larger than {MAX_FILE_BYTES} bytes; send a smaller file")
     head = file.read(_PREAMBLE_BYTES + 4)
     if not is_dicom(head):
         raise UndecodableImage(_NOT_DICOM)
     budget = Budget()
-    limited = cast(IO[bytes], LimitedFile(file, size_bytes, budget, is_header_only=is_header_only))
+    limited = cast(BinaryIO, LimitedFile(file, size_bytes, budget, is_header_only=is_header_only))
     limited.seek(_PREAMBLE_BYTES + 4 if head[_PREAMBLE_BYTES:] == b"DICM" else 0)
     meta = FileMetaDataset()
     if _next_group(limited) == 0x0002:
@@ -134,7 +151,7 @@ def _parse(file: IO[bytes], size_bytes: int, *, is_header_only: bool) -> Dataset
     is_implicit, is_little = _encoding(limited, syntax)
     if syntax == uid.DeflatedExplicitVRLittleEndian:
         data = inflate(limited.read())
-        limited = cast(IO[bytes], LimitedFile(io.BytesIO(data), len(data), budget, is_header_only=is_header_only))
+        limited = cast(BinaryIO, LimitedFile(io.BytesIO(data), len(data), budget, is_header_only=is_header_only))
     dataset = read_dataset(limited, is_implicit, is_little, stop_when=_is_at_pixels if is_header_only else None)
     _expand(meta, budget, depth=0)
     _expand(dataset, budget, depth=0)
@@ -142,13 +159,13 @@ def _parse(file: IO[bytes], size_bytes: int, *, is_header_only: bool) -> Dataset
     return dataset
 
 
-def _next_group(file: IO[bytes]) -> int | None:
+def _next_group(file: BinaryIO) -> int | None:
     head = file.read(2)
     file.seek(-len(head), 1)
     return struct.unpack("<H", head)[0] if len(head) == 2 else None
 
 
-def _encoding(file: IO[bytes], syntax: str) -> tuple[bool, bool]:
+def _encoding(file: BinaryIO, syntax: str) -> tuple[bool, bool]:
     """Whether the data set is implicit VR, and little endian; guessed from its first element without a syntax."""
     if syntax:
         return syntax == uid.ImplicitVRLittleEndian, syntax != uid.ExplicitVRBigEndian
@@ -176,7 +193,7 @@ def _expand(dataset: Dataset, budget: Budget, depth: int) -> None:
                 continue
             value = element.value or b""
             items = read_sequence(
-                cast(IO[bytes], LimitedFile(io.BytesIO(value), len(value), budget)),  # type: ignore[arg-type]
+                cast(BinaryIO, LimitedFile(io.BytesIO(value), len(value), budget)),  # type: ignore[arg-type]
                 element.is_implicit_VR,
                 element.is_little_endian,
                 len(value),

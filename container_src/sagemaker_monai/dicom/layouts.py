@@ -1,10 +1,10 @@
 """How the pixels of one DICOM file lie in its data: the Image Pixel module, checked before anything is allocated."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from pydicom import Dataset, uid
 
+from sagemaker_monai.dicom.elements import whole_number, word
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.volumes import check_voxels
 
@@ -97,7 +97,7 @@ def layout_of(dataset: Dataset) -> Layout:
     columns = whole_number(dataset, "Columns", low=1, high=65_535)
     frames = whole_number(dataset, "NumberOfFrames", low=0, high=1 << 31, default=1) or 1
     check_voxels(frames, rows, columns, samples)
-    syntax, is_little_endian = _syntax(dataset)
+    syntax = _syntax(dataset)
     default_photometric = "RGB" if samples == 3 else "MONOCHROME2"
     return Layout(
         rows=rows,
@@ -112,72 +112,26 @@ def layout_of(dataset: Dataset) -> Layout:
         photometric=word(dataset, "PhotometricInterpretation") or default_photometric,
         is_planar=whole_number(dataset, "PlanarConfiguration", low=0, high=1, default=0) == 1,
         syntax=syntax,
-        is_little_endian=is_little_endian,
+        is_little_endian=syntax != uid.ExplicitVRBigEndian,
         is_word=getattr(element, "VR", None) == "OW",
         data=bytes(data),
     )
 
 
-def whole_number(
-    dataset: Dataset, keyword: str, *, low: int, high: int, default: int | None = None, is_lax: bool = False
-) -> int:
-    """Read a number of the header.
-
-    Args:
-        dataset: the header.
-        keyword: of the element.
-        low: the lowest value that makes sense.
-        high: the highest.
-        default: used when the element is missing or empty; without one that is an error.
-        is_lax: a value out of range counts as missing.
-
-    Raises:
-        UndecodableImage: missing, no whole number, or out of range.
-    """
-    value = _value(dataset, keyword)
-    if value is None or value == "":
-        if default is None:
-            raise UndecodableImage(f"the DICOM header has no {keyword}; export the file again")
-        return default
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UndecodableImage(f"{keyword} of the DICOM header is no whole number; correct it") from error
-    if low <= number <= high:
-        return number
-    if is_lax and default is not None:
-        return default
-    raise UndecodableImage(f"{keyword} of the DICOM header must be {low} to {high}, got {number}")
+def byte_order_is_little(dataset: Dataset) -> bool:
+    """The byte order of words in a file's data set."""
+    return _syntax(dataset) != uid.ExplicitVRBigEndian
 
 
-def word(dataset: Dataset, keyword: str) -> str:
-    """The first value of a CS or UI element, stripped; "" when it is missing or broken."""
-    value = _value(dataset, keyword)
-    if isinstance(value, list | tuple) or (
-        value is not None and not isinstance(value, str) and hasattr(value, "__iter__")
-    ):
-        value = next(iter(value), "")
-    return str(value).strip() if value is not None else ""
-
-
-def _value(dataset: Dataset, keyword: str) -> Any:
-    try:
-        return dataset.get(keyword)
-    except Exception as error:
-        # pydicom converts a value when it is asked for, and promises no list of what a broken one raises.
-        raise UndecodableImage(f"{keyword} of the DICOM header is broken; correct it") from error
-
-
-def _syntax(dataset: Dataset) -> tuple[str, bool]:
+def _syntax(dataset: Dataset) -> str:
     meta = getattr(dataset, "file_meta", None)
     syntax = word(meta, "TransferSyntaxUID") if meta is not None else ""
-    if not syntax:
-        is_implicit, is_little = dataset.original_encoding
-        if is_little is False:
-            syntax = uid.ExplicitVRBigEndian
-        else:
-            syntax = uid.ImplicitVRLittleEndian if is_implicit in (True, None) else uid.ExplicitVRLittleEndian
-    return str(syntax), syntax != uid.ExplicitVRBigEndian
+    if syntax:
+        return syntax
+    is_implicit, is_little = dataset.original_encoding
+    if is_little is False:
+        return uid.ExplicitVRBigEndian
+    return uid.ExplicitVRLittleEndian if is_implicit is False else uid.ImplicitVRLittleEndian
 
 
 def _instead(dataset: Dataset) -> str:

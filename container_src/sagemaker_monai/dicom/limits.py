@@ -9,7 +9,7 @@ see the file otherwise.
 import io
 import zlib
 from dataclasses import dataclass
-from typing import IO
+from typing import BinaryIO
 
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
 
@@ -54,7 +54,7 @@ class Budget:
 class LimitedFile:
     """A file that never reads past its end, so that a length of 4 GiB allocates nothing, and that counts its reads."""
 
-    def __init__(self, file: IO[bytes], size_bytes: int, budget: Budget, *, is_header_only: bool = False) -> None:
+    def __init__(self, file: BinaryIO, size_bytes: int, budget: Budget, *, is_header_only: bool = False) -> None:
         self._file = file
         self._size_bytes = size_bytes
         self._budget = budget

@@ -1,0 +1,109 @@
+"""The frames of one DICOM file in the modality's unit, with how they are shown and where they come from.
+
+The order is the standard's: stored values (`decoding`), Modality LUT or rescale (`modality`), and then, only when
+somebody looks or a network is given what a viewer shows, VOI and inversion (`display`).
+"""
+
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+
+from sagemaker_monai.dicom.decoding import decode_stored
+from sagemaker_monai.dicom.display import apply_display, display_of
+from sagemaker_monai.dicom.elements import group_item, numbers, whole_number, word
+from sagemaker_monai.dicom.headers import read_instance, refusing
+from sagemaker_monai.dicom.modality import modality_transform, modality_values
+from sagemaker_monai.errors import UndecodableImage
+from sagemaker_monai.volumes import Display, Frame, Identity
+
+__all__ = ["apply_display", "display_of", "header_of", "modality_values", "read_frames", "spacing_of"]
+
+_PIXEL_GROUP = 0x7FE0
+_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")  # the first sound one is taken
+
+
+def read_frames(source: Path | bytes | Dataset) -> list[Frame]:
+    """Read every frame of a file.
+
+    Args:
+        source: a file, its bytes, or its dataset as of `headers.read_instance`.
+
+    Returns:
+        One Frame for each, in the file's order. Grey: float32 modality values. Colour: uint8 RGB, of which deeper
+        samples keep their high byte.
+
+    Raises:
+        UndecodableImage: broken, or header and data contradict each other.
+        UnsuitableImage: no image, or stored in a way that is not supported.
+        PayloadTooLarge: more than the limits.
+    """
+    dataset = source if isinstance(source, Dataset) else read_instance(source)
+    stored = decode_stored(dataset)
+    with refusing("the DICOM header is broken; export the file again"):
+        header = header_of(dataset)
+        modality = word(dataset, "Modality")
+        return [
+            Frame(
+                values=_values(dataset, stored[frame], frame),
+                spacing_mm=spacing_of(dataset, frame),
+                display=display_of(dataset, frame) if stored.ndim == 3 else Display(),
+                modality=modality,
+                identity=_identity(header, frame if len(stored) > 1 else None),
+            )
+            for frame in range(len(stored))
+        ]
+
+
+def spacing_of(dataset: Dataset, frame: int) -> tuple[float, float] | None:
+    """Distance of pixel centres along W and H in mm, None when the header does not say.
+
+    DICOM has the distance between rows, which is along H, first. Without PixelSpacing it is that at the detector of a
+    projection, which the patient's anatomy is magnified against.
+
+    Args:
+        dataset: the header.
+        frame: number from 0.
+
+    Source: DICOM PS3.3 10.7.1.1, 10.7.1.3, C.7.6.16.2.1.
+    """
+    measures = group_item(dataset, frame, "PixelMeasuresSequence")
+    for holder in (dataset,) if measures is None else (measures, dataset):
+        for keyword in _SPACINGS:
+            try:
+                values = numbers(holder, keyword)
+            except UndecodableImage:
+                continue
+            if len(values) == 2 and min(values) > 0:
+                return values[1], values[0]
+    return None
+
+
+def header_of(dataset: Dataset) -> Dataset:
+    """The same data set without pixel data, sharing all other elements."""
+    header = Dataset({tag: dataset.get_item(tag) for tag in sorted(dataset.keys()) if tag.group != _PIXEL_GROUP})
+    implicit, little = dataset.original_encoding
+    header.set_original_encoding(implicit, little, dataset.original_character_set)
+    header.file_meta = getattr(dataset, "file_meta", None) or FileMetaDataset()
+    return header
+
+
+def _values(dataset: Dataset, stored: np.ndarray, frame: int) -> np.ndarray:
+    if stored.ndim == 2:
+        return modality_transform(dataset, frame).apply(stored).T[None]  # (1, W, H)
+    depth = 8 * stored.dtype.itemsize
+    if word(dataset, "PhotometricInterpretation") != "PALETTE COLOR":
+        depth = whole_number(dataset, "BitsStored", low=1, high=depth, default=depth)
+    unsigned = stored.view(f"u{stored.dtype.itemsize}")
+    return (unsigned >> max(depth - 8, 0)).astype(np.uint8).transpose(2, 1, 0)  # (3, W, H)
+
+
+def _identity(header: Dataset, frame: int | None) -> Identity:
+    instance = word(header, "SOPInstanceUID") or (word(header.file_meta, "MediaStorageSOPInstanceUID"))
+    return Identity(
+        series_instance_uid=word(header, "SeriesInstanceUID"),
+        sop_instance_uids=(instance,),
+        frame=None if frame is None else frame + 1,
+        headers=(header,),
+    )
