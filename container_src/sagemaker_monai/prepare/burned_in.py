@@ -151,7 +151,7 @@ def black_out(dataset: Dataset) -> Dataset:
 
     pixels = decode_stored(dataset)  # (F, H, W) or (F, H, W, 3)
     is_outside = np.ones(pixels.shape[1:3], dtype=bool)
-    for place in _regions(dataset, *is_outside.shape):
+    for place in _regions(dataset, is_outside.shape[0], is_outside.shape[1]):
         is_outside[place] = False
     if has_overlay_in_pixels(dataset) or is_outside.all() or not is_outside.any():
         raise UnsuitableImage(

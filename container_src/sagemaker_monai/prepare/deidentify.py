@@ -264,9 +264,12 @@ class Deidentifier:
         result = Dataset()
         for tag in item.keys():  # noqa: SIM118
             vr = _vr_of(item, tag, item.get_item(tag))
-            if action_of(tag, vr) is Action.REMOVE or depth > MAX_DEPTH:
+            action = action_of(tag, vr)
+            if action is Action.REMOVE or depth > MAX_DEPTH:
                 continue
-            if vr == "SQ":
+            if action is Action.EMPTY:
+                result[tag] = DataElement(tag, vr, [] if vr == "SQ" else None)
+            elif vr == "SQ":
                 items = [self._dummy_item(nested, depth + 1) for nested in (item[tag].value or ())[:1]]
                 result[tag] = DataElement(tag, "SQ", Sequence(items))
             elif vr == "UI":

@@ -51,10 +51,10 @@ def _kind_of(head: bytes) -> tuple[int, tuple[tuple[int, int], ...], int]:
             break
         size = struct.unpack_from(order + "i", head)[0]
         if size == 540 and len(head) >= 540 and head[4:7] in (b"n+2", b"ni2"):
-            start = struct.unpack_from(order + "q", head, 168)[0] if head[4:7] == b"n+2" else 0
+            start = (struct.unpack_from(order + "q", head, 168)[0] or 544) if head[4:7] == b"n+2" else 0
             return 540, _NIFTI2_TEXTS, start
         if size == 348 and head[344:348] in (b"n+1\0", b"ni1\0"):
-            start = struct.unpack_from(order + "f", head, 108)[0] if head[344:348] == b"n+1\0" else 0.0
+            start = (struct.unpack_from(order + "f", head, 108)[0] or 352) if head[344:348] == b"n+1\0" else 0.0
             return 348, _NIFTI1_TEXTS, int(start) if 0 <= start < 2**31 else -1
         if size == 348:
             return 348, _ANALYZE_TEXTS, 0

@@ -94,6 +94,7 @@ _OURS: dict[int, Action] = {
         Action.REMOVE,
     ),
     **dict.fromkeys(_tags("TextValue", "TrackingID").values(), Action.DUMMY),
+    **dict.fromkeys(_tags("AnnotationGroupUID").values(), Action.MAP_UID),  # D in the table, as if it were a text
     # Coding schemes are described by the standard's or a vendor's words.
     **dict.fromkeys(
         _tags(
