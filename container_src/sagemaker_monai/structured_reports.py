@@ -1,0 +1,292 @@
+"""Answers as DICOM: one structured report (TID 1500, Measurement Report) for an image or a series, by highdicom.
+
+What a report says, and where: the images that were looked at are its evidence and the source of its one measurement
+group; a probability is a measurement with the unit 1; a predicted class is a coded evaluation; a value (regression) is
+a measurement with its unit. Algorithm and device are the model with its version. It is complete and UNVERIFIED, for no
+person has looked at it.
+
+Classes have no codes of a standard unless the caller gives them. Without, a class has a private code of the scheme
+`SCHEME`, made from its name alone, so that it is the same in every report. Its probability has that code with `P-` in
+front.
+
+UIDs are made from what was looked at, the model's version and the answer (2.25 and a hash, PS3.5, B.2): the same
+question gives the same report, which an archive then keeps once.
+
+highdicom is imported when the first report is made: most servers never make one.
+"""
+
+import hashlib
+import io
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sagemaker_monai.evidence import make_evidence, text_of
+
+if TYPE_CHECKING:
+    from highdicom.sr import CodedConcept
+    from pydicom import Dataset
+
+DICOM_TYPE = "application/dicom"
+SCHEME = "99SMMONAI"  # PS3.3, 8.2: private coding schemes begin with 99
+MANUFACTURER = "sagemaker-monai"
+SERIES_DESCRIPTION = "AI findings, not verified"
+SERIES_NUMBER = 9_900  # above those that scanners give (a guess)
+
+_MAX_LO_CHARS = 64
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+# LOINC, by Modality (CID 100); the others have a private code.
+_PROCEDURES = {
+    "CT": ("25045-6", "CT unspecified body region"),
+    "MR": ("25056-3", "MRI unspecified body region"),
+    "NM": ("49118-3", "NM unspecified body region"),
+    "PT": ("44136-0", "PET unspecified body region"),
+    **dict.fromkeys(("CR", "DX", "RG", "RF", "XA"), ("43468-8", "XR unspecified body region")),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a report.
+
+    Attributes:
+        label: name of the class, or of what was measured.
+        probability: of the class, 0 to 1; None: not reported.
+        value: what was measured; None: nothing.
+        unit: of the value, a code of UCUM ("1", "mm", "a"); the unit 1 is "no units".
+        is_predicted: the model's decision is this class. Several may be, or none.
+        code: value, scheme and meaning in a coding scheme, such as ("39607008", "SCT", "Lung structure").
+    """
+
+    label: str
+    probability: float | None = None
+    value: float | None = None
+    unit: str = "1"
+    is_predicted: bool = False
+    code: tuple[str, str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Which model says it.
+
+    Attributes:
+        name: of the algorithm, such as the network's.
+        version: `model_version`, the digest of the artifact.
+        parameters: further lines on how it was run.
+    """
+
+    name: str
+    version: str
+    parameters: tuple[str, ...] = ()
+
+
+def encode_sr(
+    findings: Sequence[Finding],
+    *,
+    headers: Sequence["Dataset"],
+    model: Provenance,
+    now: datetime,
+    frame: int | None = None,
+    series_number: int = SERIES_NUMBER,
+    series_description: str = SERIES_DESCRIPTION,
+) -> bytes:
+    """Write the report on one image or one series.
+
+    Args:
+        findings: at least one, with finite numbers.
+        headers: of the files that the answer is about, without pixel data; `Identity.headers`. The patient and the
+            study of the first are the report's.
+        model: the model.
+        now: when the answer was made, local time.
+        frame: number of the frame from 1, where the answer is about one of several; `Identity.frame`.
+        series_number: 1 or more.
+        series_description: at most 64 characters.
+
+    Returns:
+        A DICOM file, Comprehensive SR, Explicit VR Little Endian.
+
+    Raises:
+        NotAcceptable: what was looked at is not DICOM, or lacks the UIDs that a report refers to.
+    """
+    if not findings or not all(math.isfinite(number) for finding in findings for number in _numbers(finding)):
+        raise ValueError("a report needs findings, and finite numbers in them")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)\.")  # the source's header has its faults
+        evidence = make_evidence(headers)
+        from highdicom import sr
+        from highdicom.coding_schemes import CodingSchemeIdentificationItem
+        from pydicom.valuerep import DT
+
+        uids = [str(source.SOPInstanceUID) for source in evidence]
+        report = sr.MeasurementReport(
+            observation_context=_observer(model),
+            procedure_reported=_procedure(text_of(headers[0], "Modality")),
+            imaging_measurements=[_measurements(findings, evidence, model, frame, uids)],
+        )
+        # highdicom knows which attributes are the patient's for the classes of today's standard only.
+        first_class, evidence[0].SOPClassUID = evidence[0].SOPClassUID, _SECONDARY_CAPTURE
+        document = sr.ComprehensiveSR(
+            evidence=evidence,
+            content=report,
+            series_instance_uid=_uid("series", str(evidence[0].StudyInstanceUID), model.name, model.version),
+            series_number=series_number,
+            sop_instance_uid=_uid("report", *uids, str(frame), model.name, model.version, repr(tuple(findings))),
+            instance_number=1,
+            manufacturer=MANUFACTURER,
+            manufacturer_model_name=model.name[:_MAX_LO_CHARS],
+            software_versions=model.version[:_MAX_LO_CHARS],
+            series_description=series_description,
+            is_complete=True,
+            is_final=False,
+            is_verified=False,
+            content_date=now.date(),
+            content_time=now.time(),
+            series_date=now.date(),
+            series_time=now.time(),
+            specific_character_set="ISO_IR 192",
+            coding_schemes=[
+                CodingSchemeIdentificationItem(SCHEME, name="sagemaker-monai", responsible_organization=MANUFACTURER)
+            ],
+        )
+        references = document.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+        references.ReferencedSOPSequence[0].ReferencedSOPClassUID = first_class
+        document.InstanceCreationDate = document.ContentDate
+        document.InstanceCreationTime = document.ContentTime
+        # highdicom takes the time from the clock.
+        document.ContributingEquipmentSequence[-1].ContributionDateTime = DT(now)
+        buffer = io.BytesIO()
+        document.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def encode_sr_multipart(reports: Sequence[bytes]) -> tuple[bytes, str]:
+    """Put several reports into one body, as DICOMweb does.
+
+    Args:
+        reports: from `encode_sr`, in the order of the answers.
+
+    Returns:
+        The body and its content type.
+
+    Source: DICOM PS3.18, 8.7.3.2.
+    """
+    digest = hashlib.sha256()
+    for report in reports:
+        digest.update(report)
+    boundary = digest.hexdigest()  # no report can contain the digest of itself and the others
+    parts = (b"--%s\r\nContent-Type: %s\r\n\r\n%s\r\n" % (boundary.encode(), DICOM_TYPE.encode(), x) for x in reports)
+    body = b"".join((*parts, b"--%s--\r\n" % boundary.encode()))
+    return body, f'multipart/related; type="{DICOM_TYPE}"; boundary={boundary}'
+
+
+def _numbers(finding: Finding) -> Iterable[float]:
+    return (number for number in (finding.probability, finding.value) if number is not None)
+
+
+# --- what is said ----------------------------------------------------------------------------------------------------
+
+
+def _observer(model: Provenance) -> Any:
+    from highdicom import sr
+    from pydicom.sr.codedict import codes
+
+    return sr.ObservationContext(
+        observer_device_context=sr.ObserverContext(
+            observer_type=codes.DCM.Device,
+            observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+                uid=_uid("device", model.name, model.version),
+                name=MANUFACTURER,
+                manufacturer_name=MANUFACTURER,
+                model_name=model.name,
+                serial_number=model.version,
+            ),
+        )
+    )
+
+
+def _measurements(
+    findings: Sequence[Finding], evidence: Sequence["Dataset"], model: Provenance, frame: int | None, uids: list[str]
+) -> Any:
+    from highdicom import sr
+
+    measurements, evaluations = [], []
+    for finding in findings:
+        concept = _concept(finding)
+        if finding.probability is not None:
+            name = _private(f"P-{_digest(concept.scheme_designator, concept.value)}", f"Probability of {finding.label}")
+            measurements.append(sr.Measurement(name=name, value=float(finding.probability), unit=_unit("1")))
+        if finding.value is not None:
+            measurements.append(sr.Measurement(name=concept, value=float(finding.value), unit=_unit(finding.unit)))
+        if finding.is_predicted:
+            name = _private("PREDICTED", "Predicted class")
+            evaluations.append(sr.QualitativeEvaluation(name=name, value=concept))
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(
+            uid=_uid("tracking", *uids, str(frame), model.name, model.version), identifier="image-level findings"
+        ),
+        algorithm_id=sr.AlgorithmIdentification(
+            name=model.name,
+            version=model.version,
+            parameters=[f"artifact {model.version}", *model.parameters],
+            manufacturer=MANUFACTURER,
+        ),
+        measurements=measurements,
+        qualitative_evaluations=evaluations,
+        source_images=[
+            sr.SourceImageForMeasurementGroup(
+                referenced_sop_class_uid=source.SOPClassUID,
+                referenced_sop_instance_uid=source.SOPInstanceUID,
+                referenced_frame_numbers=None if frame is None else [frame],
+            )
+            for source in evidence
+        ],
+    )
+
+
+def _concept(finding: Finding) -> "CodedConcept":
+    from highdicom.sr import CodedConcept
+
+    if finding.code is not None:
+        value, scheme, meaning = finding.code
+        return CodedConcept(value=value, scheme_designator=scheme, meaning=meaning[:_MAX_LO_CHARS])
+    return _private(_digest(SCHEME, finding.label), finding.label)
+
+
+def _private(code: str, meaning: str) -> "CodedConcept":
+    from highdicom.sr import CodedConcept
+
+    text = "".join(character if character.isprintable() and character != "\\" else " " for character in meaning).strip()
+    return CodedConcept(value=code, scheme_designator=SCHEME, meaning=text[:_MAX_LO_CHARS] or "unnamed")
+
+
+def _unit(unit: str) -> "CodedConcept":
+    from highdicom.sr import CodedConcept
+
+    return CodedConcept(value=unit, scheme_designator="UCUM", meaning="no units" if unit == "1" else unit)
+
+
+def _procedure(modality: str) -> "CodedConcept":
+    from highdicom.sr import CodedConcept
+
+    if modality in _PROCEDURES:
+        value, meaning = _PROCEDURES[modality]
+        return CodedConcept(value=value, scheme_designator="LN", meaning=meaning)
+    return _private("IMAGING", "Imaging procedure")
+
+
+def _digest(*texts: str) -> str:
+    """12 hexadecimal digits, so that a code with its prefix stays below the 16 characters of SH."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12].upper()
+
+
+def _uid(*texts: str) -> str:
+    """A UID that depends on the texts alone: 2.25. and a UUID as a number (PS3.5, B.2), of version 8 (RFC 9562)."""
+    number = int.from_bytes(hashlib.sha256("\0".join((SCHEME, *texts)).encode("utf-8", "surrogatepass")).digest()[:16])
+    number = number & ~(0xF << 76) | 8 << 76
+    number = number & ~(0x3 << 62) | 2 << 62
+    return f"2.25.{number}"
