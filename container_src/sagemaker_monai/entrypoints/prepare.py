@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from sagemaker_monai.entrypoints.dicomweb_access import outside
 from sagemaker_monai.entrypoints.processing import Parser, run_command
 from sagemaker_monai.prepare.__main__ import run
 
@@ -23,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         arguments = list(sys.argv[1:] if argv is None else argv)
-        return run_command(lambda: run(arguments, Parser(prog="prepare")), os.environ)
+        parser = Parser(prog="prepare")
+        parser.set_defaults(outside=outside(os.environ))  # importers do not know the environment
+        return run_command(lambda: run(arguments, parser), os.environ)
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -1,0 +1,232 @@
+"""`dicomweb`: series from a DICOMweb server (Orthanc, AWS HealthImaging, any other) to a folder or to S3.
+
+Search first (`dicomweb_search`), then each series in one request (WADO-RS), streamed part by part to a file for each
+instance. What an earlier run stored is not fetched again (`stores.Journal`); if a series is there in part, the rest is
+fetched instance by instance, and so is every series of a server that has no retrieval of series, as AWS HealthImaging.
+
+dicomweb-client is not used for this. Its `iter_series` gives datasets, parsed and to be encoded again, so that files
+would not be the server's own; it keeps each part whole in memory, without a limit on its size or on its header; it
+takes a body that was cut off for a complete one; it drops what came before an error; it follows redirects; and its
+retries know neither Retry-After nor a lost connection. `requests`, below it, is used directly.
+"""
+
+import argparse
+import hmac
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.prepare.deidentify import BURNED_IN, Deidentifier
+from sagemaker_monai.prepare.dicomweb_http import Access, Server, check_url
+from sagemaker_monai.prepare.dicomweb_retrieve import Plan, Retrieval, Transform
+from sagemaker_monai.prepare.dicomweb_search import Query, find_series, list_instances
+from sagemaker_monai.prepare.stores import FolderStore, Journal, Store
+from sagemaker_monai.progress import track
+
+S3 = "s3://"
+PARALLEL = 4  # series at a time; a guess that a small server bears, and hides the latency of a distant one
+MAX_PARALLEL = 32
+
+
+def _no_s3(_uri: str, _kms_key: str | None) -> Store:
+    raise ConfigError("S3 can be written by the command `prepare` only; name a folder")
+
+
+def _no_salt() -> bytes:
+    raise ConfigError("de-identification takes its salt from the environment: use the command `prepare`")
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What only `entrypoints` knows: credentials, AWS, the salt.
+
+    Attributes:
+        access: root of a service to how it is reached.
+        open_s3: URI and KMS key to a store.
+        salt: of the de-identification.
+    """
+
+    access: Callable[[str], Access] = lambda _root: Access()
+    open_s3: Callable[[str, str | None], Store] = _no_s3
+    salt: Callable[[], bytes] = _no_salt
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the command; `outside` comes with the parser's defaults, from `entrypoints.prepare`."""
+    parser.add_argument("url", metavar="URL", help="root of the DICOMweb service, e.g. https://host/dicom-web")
+    parser.add_argument("out", metavar="OUT", help="folder for series/, or s3://bucket/prefix")
+    parser.add_argument("--study", action="append", default=[], metavar="UID", help="StudyInstanceUID; may be repeated")
+    parser.add_argument(
+        "--series", action="append", default=[], metavar="UID", help="SeriesInstanceUID; may be repeated"
+    )
+    parser.add_argument("--modality", action="append", default=[], metavar="CODE", help="such as CT; may be repeated")
+    parser.add_argument(
+        "--patient-id", action="append", default=[], metavar="ID", help="may have * and ?; may be repeated"
+    )
+    parser.add_argument("--study-date", metavar="RANGE", help="YYYYMMDD, or a range as 20200101-20201231")
+    parser.add_argument(
+        "--query", action="append", default=[], metavar="KEY=VALUE",
+        help="another search key, by keyword or tag, e.g. SeriesDescription=*lung*; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--limit", type=int, metavar="N", help="series at most")
+    parser.add_argument("--parallel", type=int, default=PARALLEL, help="series at a time (default: %(default)s)")
+    parser.add_argument(
+        "--deidentify", action=argparse.BooleanOptionalAction,
+        help="by the profile of DICOM PS3.15, with DEIDENTIFY_SALT (default: for S3 yes, for a folder no)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--burned-in", choices=BURNED_IN, default="refuse",
+        help="when de-identified, pictures that may have text about the patient in them (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep-patient-characteristics", action="store_true", help="when de-identified, keep sex, age, size and weight"
+    )
+    parser.add_argument("--kms-key", metavar="ID", help="that encrypts objects in S3 (default: as the bucket says)")
+    parser.add_argument(
+        "--state", type=Path, metavar="FILE",
+        help="record by which a run goes on where another stopped; names original UIDs "
+        "(default: retrieval.jsonl in OUT, beside it if de-identified, in the current folder for S3)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--insecure-http",
+        action="store_true",
+        help="allow http:// to other machines: credentials and images unprotected",
+    )
+
+
+def run(options: argparse.Namespace) -> str:
+    """Retrieve what the options say.
+
+    Returns:
+        What to print.
+
+    Raises:
+        CallerError: with cause and remedy.
+    """
+    outside: Outside = getattr(options, "outside", None) or Outside()
+    root = check_url(options.url, is_http_allowed=options.insecure_http)
+    query = Query(
+        studies=options.study,
+        series=options.series,
+        modalities=options.modality,
+        patients=options.patient_id,
+        study_date=options.study_date,
+        keys=[tuple(each.partition("=")[::2]) for each in options.query],
+        limit=options.limit,
+    )
+    query.check()
+    if not 1 <= options.parallel <= MAX_PARALLEL:
+        raise ConfigError(f"--parallel must be from 1 to {MAX_PARALLEL}, got {options.parallel}")
+    is_s3 = options.out.startswith(S3)
+    is_deidentified = is_s3 if options.deidentify is None else options.deidentify
+    transform, treatment = _deidentification(options, outside.salt()) if is_deidentified else (None, "")
+    if options.kms_key and not is_s3:
+        raise ConfigError("--kms-key is for s3:// only")
+    store = outside.open_s3(options.out, options.kms_key) if is_s3 else FolderStore(Path(options.out))
+    state = options.state or _default_state(options.out, is_deidentified=is_deidentified)
+    journal = Journal(state, source=root, treatment=treatment)
+    try:
+        report = retrieve(
+            root,
+            outside.access(root),
+            query,
+            store,
+            journal,
+            transform=transform,
+            parallel=options.parallel,
+        )
+    finally:
+        journal.close()
+    return report.summary()
+
+
+def _deidentification(options: argparse.Namespace, salt: bytes) -> tuple[Transform, str]:
+    """The de-identification, and a word by which a later run knows whether its own is the same."""
+    transform = Deidentifier(
+        salt, burned_in=options.burned_in, keep_patient_characteristics=options.keep_patient_characteristics
+    )
+    rules = f"journal:{options.burned_in}:{options.keep_patient_characteristics}"
+    return transform, hmac.digest(salt, rules.encode(), "sha256").hex()
+
+
+def _default_state(out: str, *, is_deidentified: bool) -> Path:
+    if out.startswith(S3):
+        return Path(out.removeprefix(S3).strip("/").replace("/", "-") + ".retrieval.jsonl")
+    folder = Path(out)
+    return (
+        folder.resolve().with_name(f"{folder.resolve().name}.retrieval.jsonl")
+        if is_deidentified
+        else folder / "retrieval.jsonl"
+    )
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a retrieval did.
+
+    Attributes:
+        series: that the search found.
+        instances: in them.
+        new: of these, fetched by this run.
+        new_bytes: of the fetched, as the server sent them.
+        duration_s: of fetching.
+    """
+
+    series: int
+    instances: int
+    new: int
+    new_bytes: int
+    duration_s: float
+
+    def summary(self) -> str:
+        """One line for the person who ran it."""
+        speed = self.new_bytes / 1e6 / max(self.duration_s, 1e-3)
+        fetched = f"{self.new} fetched ({self.new_bytes / 1e6:.1f} MB, {speed:.1f} MB/s)" if self.new else "0 fetched"
+        return (
+            f"{self.series} series with {self.instances} instances: {fetched}, {self.instances - self.new} there before"
+        )
+
+
+def retrieve(
+    root: str,
+    access: Access,
+    query: Query,
+    store: Store,
+    journal: Journal,
+    *,
+    transform: Transform | None = None,
+    parallel: int = PARALLEL,
+) -> Report:
+    """Search, and fetch what the store has not.
+
+    Args:
+        root: of the service, from `check_url`.
+        access: how it is reached.
+        query: what is looked for.
+        store: takes the instances.
+        journal: says what the store has.
+        transform: applied to every instance before it is stored, or None.
+        parallel: series at a time, at least 1.
+
+    Raises:
+        CallerError: with cause and remedy; what came until then is stored, and not fetched again by the next run.
+    """
+    stop = threading.Event()
+    server = Server(root, access, stop)
+    found = find_series(server, query)
+    if not found:
+        raise DatasetError("the server has no series of this search; widen it, or check the values")
+    plans = []
+    for series in track(found, total=len(found), what="listing series"):
+        listed = list_instances(server, series)
+        there = {uid for uid in listed if uid in journal.stored and store.has(journal.stored[uid])}
+        plans.append(Plan(series, tuple(listed), set(listed) - there))
+    total = sum(len(plan.missing) for plan in plans)
+    started = time.monotonic()
+    retrieval = Retrieval(server, store, journal, transform, stop)
+    sizes = list(track(retrieval.fetch(plans, parallel), total=total, what="retrieving instances"))
+    duration_s = time.monotonic() - started
+    return Report(len(plans), sum(len(plan.listed) for plan in plans), len(sizes), sum(sizes), duration_s)

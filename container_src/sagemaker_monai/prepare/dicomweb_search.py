@@ -1,0 +1,201 @@
+"""What a DICOMweb server has: series by search keys, and the instances of a series (QIDO-RS).
+
+Servers differ: some ignore a key they do not know, some ignore `offset`, some answer with fewer results than asked
+for. So results that contradict a key are left out, and a list ends with a page that brings nothing new.
+
+Source: DICOM PS3.18, 10.6.
+"""
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom.datadict import tag_for_keyword
+
+from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.prepare.dicomweb_faults import NotOffered
+from sagemaker_monai.prepare.dicomweb_http import Server
+from sagemaker_monai.prepare.stores import is_uid
+
+PAGE = 500  # results asked for at once; AWS HealthImaging gives 1,000 at most, Orthanc 100 unless it is told otherwise
+MAX_RESULTS = 1_000_000  # of one search
+STUDY_UID, SERIES_UID, INSTANCE_UID = "0020000D", "0020000E", "00080018"
+MODALITY, PATIENT_ID, NUMBER_OF_INSTANCES = "00080060", "00100020", "00201209"
+_OF_PROTOCOL = {"limit", "offset", "fuzzymatching", "includefield"}
+_DATE_RANGE = re.compile(r"\d{8}|\d{8}-(\d{8})?|-\d{8}")
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is looked for; several values of one key are alternatives, several keys are all asked for.
+
+    Attributes:
+        studies, series: UIDs.
+        modalities: as DICOM writes them, such as CT.
+        patients: PatientIDs; `*` and `?` are wildcards.
+        study_date: a date or a range, as 20200101-20201231.
+        keys: further keywords or tags, each with a value.
+        limit: series at most; None takes all.
+    """
+
+    studies: Sequence[str] = ()
+    series: Sequence[str] = ()
+    modalities: Sequence[str] = ()
+    patients: Sequence[str] = ()
+    study_date: str | None = None
+    keys: Sequence[tuple[str, str]] = ()
+    limit: int | None = None
+
+    def check(self) -> None:
+        """Refuse what no server can answer.
+
+        Raises:
+            ConfigError: with the option.
+        """
+        for name, uids in {"--study": self.studies, "--series": self.series}.items():
+            if any(not is_uid(uid) for uid in uids):
+                raise ConfigError(f"{name} must be a DICOM UID: digits and dots, at most 64 characters")
+        if any(re.fullmatch("[A-Z0-9_ ]{1,16}", modality) is None for modality in self.modalities):
+            raise ConfigError("--modality must be a DICOM code in capitals, such as CT")
+        if self.study_date is not None and not _DATE_RANGE.fullmatch(self.study_date):
+            raise ConfigError(
+                "--study-date must be YYYYMMDD or a range such as 20200101-20201231, 20200101- or -20201231"
+            )
+        for key, value in self.keys:
+            if key in _OF_PROTOCOL or not value:
+                raise ConfigError(f"--query {key}: must be KEY=VALUE with a keyword or tag of DICOM")
+            if tag_for_keyword(key) is None and not re.fullmatch("[0-9A-Fa-f]{8}", key):
+                raise ConfigError(f"--query {key}: not a keyword of DICOM, and not a tag of eight hexadecimal digits")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"--limit must be at least 1, got {self.limit}")
+
+
+@dataclass(frozen=True)
+class FoundSeries:
+    """One series.
+
+    Attributes:
+        study, uid: StudyInstanceUID and SeriesInstanceUID.
+        count: NumberOfSeriesRelatedInstances; None where the server does not say.
+    """
+
+    study: str
+    uid: str
+    count: int | None
+
+
+def find_series(server: Server, query: Query) -> list[FoundSeries]:
+    """All series that are looked for, each once, in the server's order.
+
+    Raises:
+        CallerError: the search cannot be had, or not completely.
+    """
+    query.check()
+    found: dict[str, FoundSeries] = {}
+    alternatives = [each or (None,) for each in (query.studies, query.series, query.modalities, query.patients)]
+    for study, series, modality, patient in itertools.product(*alternatives):
+        wanted = {STUDY_UID: study, SERIES_UID: series, MODALITY: modality, PATIENT_ID: patient}
+        keys = [("SeriesInstanceUID", series), ("Modality", modality), ("PatientID", patient)]
+        keys += [("StudyDate", query.study_date), *query.keys]
+        words = [(key, value) for key, value in keys if value is not None]
+        words += [("includefield", tag) for tag in (STUDY_UID, PATIENT_ID, NUMBER_OF_INSTANCES)]
+        path = f"/studies/{study}/series" if study else "/series"
+        for record in _pages(server, path, words, SERIES_UID, "series"):
+            if not _contradicts(record, wanted):
+                each = _series_of(record, study)
+                found.setdefault(each.uid, each)
+            if query.limit is not None and len(found) >= query.limit:
+                return list(found.values())
+    return list(found.values())
+
+
+def list_instances(server: Server, series: FoundSeries) -> list[str]:
+    """SOPInstanceUIDs of a series, each once, in the server's order.
+
+    Raises:
+        CallerError: they cannot be had, or not completely.
+    """
+    path = f"/studies/{series.study}/series/{series.uid}/instances"
+    instances = []
+    for record in _pages(server, path, [], INSTANCE_UID, "instances of a series", is_complete=_has(series.count)):
+        uid = value_of(record, INSTANCE_UID)
+        if value_of(record, SERIES_UID) not in (None, series.uid):
+            raise DatasetError("the server lists instances of another series than the asked one; ask its operator")
+        instances.append(str(uid))
+    return instances
+
+
+def _has(count: int | None) -> Callable[[int], bool]:
+    return lambda got: count is not None and got == count
+
+
+def _pages(
+    server: Server,
+    path: str,
+    words: Sequence[tuple[str, str]],
+    identity: str,
+    what: str,
+    *,
+    is_complete: Callable[[int], bool] = lambda _got: False,
+) -> Iterator[dict[str, Any]]:
+    """Each result once; the caller may stop at any."""
+    seen: set[str] = set()
+    offset = 0
+    while not is_complete(len(seen)):
+        paging = [("limit", str(PAGE)), ("offset", str(offset)), ("fuzzymatching", "false")]
+        try:
+            page = server.get_json(path, [*words, *paging])
+        except NotOffered as error:
+            raise ConfigError(
+                f"the server has no search for {what} at this URL ({error.status}): "
+                "give the root of its DICOMweb service, such as https://host/dicom-web"
+            ) from error
+        before = len(seen)
+        for record in page:
+            uid = value_of(record, identity)
+            if not is_uid(uid):
+                raise DatasetError(f"the server's list of {what} has an entry without a valid UID; ask its operator")
+            if uid not in seen:
+                seen.add(uid)
+                yield record
+        if len(seen) > MAX_RESULTS:
+            raise DatasetError(f"the search finds more than {MAX_RESULTS} {what}; narrow it")
+        if len(seen) == before:
+            if len(page) == PAGE:  # one that ignores limit too has given all
+                raise DatasetError(
+                    f"the server gives only the first {before} {what} (it ignores the parameter offset); "
+                    "narrow the search, for example by --study"
+                )
+            return
+        offset += len(page)
+
+
+def value_of(record: dict[str, Any], tag: str) -> Any:
+    """The first value of an element of DICOM JSON, or None (PS3.18, F.2)."""
+    element = record.get(tag, record.get(tag.lower()))
+    values = element.get("Value") if isinstance(element, dict) else None
+    return values[0] if isinstance(values, list) and values else None
+
+
+def _contradicts(record: dict[str, Any], wanted: dict[str, str | None]) -> bool:
+    for tag, value in wanted.items():
+        given = value_of(record, tag)
+        if (
+            value is not None
+            and isinstance(given, str)
+            and not set("*?") & set(value)
+            and given.strip() != value.strip()
+        ):
+            return True
+    return False
+
+
+def _series_of(record: dict[str, Any], study: str | None) -> FoundSeries:
+    uid, given = value_of(record, SERIES_UID), study or value_of(record, STUDY_UID)
+    if not is_uid(given):
+        raise DatasetError("the server lists a series without its StudyInstanceUID; name the study by --study")
+    count = value_of(record, NUMBER_OF_INSTANCES)
+    is_number = isinstance(count, int | str) and str(count).strip().isdecimal() and len(str(count)) <= 9
+    return FoundSeries(str(given), str(uid), int(count) if is_number else None)
