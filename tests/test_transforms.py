@@ -220,7 +220,7 @@ def test_the_preset_survives_json_and_a_copy_is_given_out():
 
     assert both.spec == spec
     assert (both.channels, both.size) == (1, (48, 48))
-    assert [step["_target_"] for step in spec] == list(TRANSFORMS)
+    assert [step["_target_"] for step in spec] == list(TRANSFORMS)[:2]
 
 
 def changed(step, key, value):

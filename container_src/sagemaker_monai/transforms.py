@@ -1,194 +1,82 @@
 """Preprocessing as data: a list of `{"_target_": ..., argument: value}`, the form MONAI's own tools read, and its two
-halves as code. Random transforms live in `augmentation.py`.
+halves as code. Random transforms live in `augmentation.py`, what is written for which kind of image in `presets.py`.
 
-*Load* makes a picture a uint8 array of fixed size: slow, the same every epoch, so its result is what the cache keeps.
-*Scale* makes it the network's float32 input, on the device. Training, validation, scoring and serving all come through
-`Preprocessing`, so one file or body has one tensor.
+*Load* makes an image an array of fixed size and type: slow, the same every epoch, so its result is what the cache
+keeps. *Scale* makes it the network's float32 input, on the device. Training, validation, scoring and serving all come
+through `Preprocessing`, so one file or body has one tensor.
 
-The two callables are not subclasses of `monai.transforms.Transform`: importing it takes 3 s of CPU, which every start
-of a server would pay, and MONAI's tools accept any callable. torch is imported where it is used, since the processes
-that fill the cache need NumPy and Pillow only.
+The callables are not subclasses of `monai.transforms.Transform`: importing it takes 3 s of CPU, which every start of a
+server would pay, and MONAI's tools accept any callable. torch is imported where it is used, since the processes that
+fill the cache need NumPy and Pillow only.
 """
 
 import copy
 import inspect
-import math
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
-
 from sagemaker_monai.errors import BundleError
-from sagemaker_monai.images import decode
+from sagemaker_monai.medical import LoadSlice, LoadVolume, NormalizeIntensity
+from sagemaker_monai.photographs import FITS, LoadPhotograph, NormalizePhotograph, photograph_preprocessing
 from sagemaker_monai.samples import Sample
+from sagemaker_monai.volumes import Identity
 
 if TYPE_CHECKING:
     import torch
 
-MAX_SIDE = 4_096  # pixels; of the network's input, not of the picture
-PAD_VALUE = 0  # black, as dermatoscopes frame their pictures and as MONAI pads
+__all__ = [
+    "FITS",
+    "TRANSFORMS",
+    "Load",
+    "LoadPhotograph",
+    "LoadSlice",
+    "LoadVolume",
+    "NormalizeIntensity",
+    "NormalizePhotograph",
+    "Preprocessing",
+    "build_load",
+    "build_preprocessing",
+    "photograph_preprocessing",
+]
 
-# Mean and standard deviation of ImageNet, the usual choice and what published weights expect; the grey ones are the
-# means of the three. Values: the PyTorch model zoo's documentation.
-_IMAGENET = {
-    1: ([0.449], [0.226]),
-    3: ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-}
+Load = LoadPhotograph | LoadSlice | LoadVolume
+Scale = NormalizePhotograph | NormalizeIntensity
 
-
-def _stretch(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return _resize(image, size)
-
-
-def _pad(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    scale = min(size[0] / image.width, size[1] / image.height)
-    inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    canvas = Image.new(image.mode, size, PAD_VALUE)
-    canvas.paste(_resize(image, inner), ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
-    return canvas
-
-
-def _crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    scale = max(size[0] / image.width, size[1] / image.height)
-    width, height = min(size[0] / scale, image.width), min(size[1] / scale, image.height)
-    left, top = (image.width - width) / 2, (image.height - height) / 2
-    return _resize(image, size, (left, top, left + width, top + height))
-
-
-def _resize(
-    image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
-) -> Image.Image:
-    # BILINEAR here is a triangle as wide as the reduction, so it does not alias. BOX is 5 % faster at 224 px, but
-    # takes source pixels whole or not at all, which is uneven below a reduction by 2, and enlarges to blocks.
-    if image.size == size and box is None:
-        return image
-    return image.resize(size, Image.Resampling.BILINEAR, box=box)
-
-
-FITS: dict[str, Callable[[Image.Image, tuple[int, int]], Image.Image]] = {
-    "stretch": _stretch,  # to the size, whatever the aspect
-    "pad": _pad,  # all of the picture, centred, the rest PAD_VALUE
-    "crop": _crop,  # the largest centred part with the size's aspect
-}
-
-
-class LoadPhotograph:
-    """The load half: decode, turn upright, bring to one size.
-
-    Args:
-        channels: 1 (grey) or 3 (RGB).
-        size: [width, height] of the result in pixels.
-        fit: a key of `FITS`: how a picture of another aspect fills the size.
-    """
-
-    def __init__(self, channels: int, size: Sequence[int], fit: str) -> None:
-        if type(channels) is not int or channels not in _IMAGENET:
-            raise ValueError(f"channels must be 1 or 3, got {channels!r}")
-        if not isinstance(size, list | tuple) or len(size) != 2:
-            raise ValueError(f"size must be [width, height], got {size!r}")
-        if not all(type(side) is int and 1 <= side <= MAX_SIDE for side in size):
-            raise ValueError(f"size must be two whole numbers from 1 to {MAX_SIDE}, got {size!r}")
-        if not isinstance(fit, str) or fit not in FITS:
-            raise ValueError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
-        self.channels = channels
-        self.size = (size[0], size[1])
-        self.fit = fit
-
-    def pixels(self, sample: Sample) -> np.ndarray:
-        """Load one picture.
-
-        Returns:
-            uint8 (C, W, H).
-
-        Raises:
-            UndecodableImage, UnsuitableImage, PayloadTooLarge: as `images.decode`.
-        """
-        image = decode(sample, channels=self.channels, min_size=self.size, is_fitted_inside=self.fit == "pad")
-        rows = np.asarray(FITS[self.fit](image, self.size))  # (H, W) or (H, W, C)
-        return np.ascontiguousarray(rows.reshape(*rows.shape[:2], self.channels).transpose(2, 1, 0))
-
-    def __call__(self, sample: Sample) -> "torch.Tensor":
-        """Load one picture as a uint8 tensor (C, W, H); raises as `pixels`."""
-        import torch
-
-        return torch.from_numpy(self.pixels(sample))
-
-
-class NormalizePhotograph:
-    """The scale half: `(values / 255 - mean) / std` for each channel, in float32 and in this order of operations.
-
-    Each value is computed alone, so that one picture, the same in a batch, and its values as float give the same bits.
-
-    Args:
-        mean: one number a channel, in units of the full range 0 to 1.
-        std: same, above 0.
-    """
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        for name, values in (("mean", mean), ("std", std)):
-            if not isinstance(values, list | tuple) or len(values) not in _IMAGENET:
-                raise ValueError(f"{name} must be a list of 1 or 3 numbers, got {values!r}")
-            if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
-                raise ValueError(f"{name} must hold finite numbers, got {values!r}")
-        if len(mean) != len(std):
-            raise ValueError(f"mean and std must be equally long, got {len(mean)} and {len(std)}")
-        if min(std) <= 0:
-            raise ValueError(f"std must be above 0, got {std!r}")
-        self.mean = [float(value) for value in mean]
-        self.std = [float(value) for value in std]
-
-    def __call__(self, values: "torch.Tensor") -> "torch.Tensor":
-        """Scale uint8 or float values from 0 to 255, (..., C, W, H), to float32 of the same shape and device."""
-        import torch
-
-        shape = (len(self.mean), 1, 1)
-        mean = torch.tensor(self.mean, dtype=torch.float32, device=values.device).reshape(shape)
-        std = torch.tensor(self.std, dtype=torch.float32, device=values.device).reshape(shape)
-        return values.to(torch.float32, copy=True).div_(255.0).sub_(mean).div_(std)
-
-
-# Exactly these targets may stand in an artifact, in this order: one of each half.
-TRANSFORMS: dict[str, type[LoadPhotograph] | type[NormalizePhotograph]] = {
+# Exactly these targets may stand in an artifact; artifacts out there name them, so they stay in this module's name.
+TRANSFORMS: dict[str, type[Load] | type[Scale]] = {
     "sagemaker_monai.transforms.LoadPhotograph": LoadPhotograph,
     "sagemaker_monai.transforms.NormalizePhotograph": NormalizePhotograph,
+    "sagemaker_monai.transforms.LoadSlice": LoadSlice,
+    "sagemaker_monai.transforms.LoadVolume": LoadVolume,
+    "sagemaker_monai.transforms.NormalizeIntensity": NormalizeIntensity,
 }
-
-
-def photograph_preprocessing(*, channels: int, image_size: int, fit: str) -> list[dict[str, Any]]:
-    """The preset for photographs, as the artifact stores it.
-
-    Args:
-        channels: 1 or 3.
-        image_size: width and height of the network's input in pixels.
-        fit: a key of `FITS`.
-    """
-    mean, std = _IMAGENET[channels]
-    return [
-        {
-            "_target_": "sagemaker_monai.transforms.LoadPhotograph",
-            "channels": channels,
-            "size": [image_size, image_size],
-            "fit": fit,
-        },
-        {"_target_": "sagemaker_monai.transforms.NormalizePhotograph", "mean": list(mean), "std": list(std)},
-    ]
+# One load half and the scale half that goes with it.
+PAIRS: dict[type[Load], type[Scale]] = {
+    LoadPhotograph: NormalizePhotograph,
+    LoadSlice: NormalizeIntensity,
+    LoadVolume: NormalizeIntensity,
+}
 
 
 class Preprocessing:
     """Both halves, built from a spec by `build_preprocessing`.
 
     Attributes:
-        channels: of the tensors, 1 or 3.
-        size: (width, height) in pixels.
+        spatial_dims: 2 or 3.
+        channels: of the tensors.
+        size: (width, height) in pixels, or (width, height, depth) in voxels.
+        dtype: of the loaded values, "uint8" (photographs) or "float32".
+        value_range: lowest and highest loaded value, None where there is no bound.
     """
 
-    def __init__(self, spec: list[dict[str, Any]], load: LoadPhotograph, scale: NormalizePhotograph) -> None:
+    def __init__(self, spec: list[dict[str, Any]], load: Load, scale: Scale) -> None:
         self._spec = spec
         self._load = load
         self._scale = scale
+        self.spatial_dims = load.spatial_dims
         self.channels = load.channels
-        self.size = load.size
+        self.size: tuple[int, ...] = load.size
+        self.dtype = load.dtype
+        self.value_range = load.value_range
 
     @property
     def spec(self) -> list[dict[str, Any]]:
@@ -196,16 +84,28 @@ class Preprocessing:
         return copy.deepcopy(self._spec)
 
     @property
-    def load_pixels(self) -> LoadPhotograph:
+    def load_pixels(self) -> Load:
         """The load half alone, which works without torch: for the processes that fill the cache."""
         return self._load
 
     def load(self, sample: Sample) -> "torch.Tensor":
-        """Make one picture a uint8 tensor (C, W, H); raises as `images.decode`."""
+        """Make one image a tensor (C, W, H[, D]) of `dtype`.
+
+        Raises:
+            UndecodableImage, UnsuitableImage, PayloadTooLarge: as `reading`; UnsuitableImage also for a sample with
+                several images.
+        """
         return self._load(sample)
 
+    def load_each(self, sample: Sample) -> list[tuple["torch.Tensor", Identity | None]]:
+        """Make every image of a sample (frame, or series) a tensor, with where it comes from; raises as `load`."""
+        import torch
+
+        return [(torch.from_numpy(values), identity) for values, identity in self._load.pixels_of_each(sample)]
+
     def scale(self, batch: "torch.Tensor") -> "torch.Tensor":
-        """Make uint8 or float values from 0 to 255, (N, C, W, H), the network's float32 input, on the same device."""
+        """Make loaded values, (N, C, W, H[, D]) of `dtype` or float, the network's float32 input, on the same
+        device."""
         return self._scale(batch)
 
 
@@ -213,25 +113,43 @@ def build_preprocessing(spec: list[dict[str, Any]]) -> Preprocessing:
     """Build the preprocessing that an artifact describes.
 
     Args:
-        spec: as `photograph_preprocessing` returns it; plain data, possibly from a file that is not trusted.
+        spec: as `presets.preprocessing_for` returns it; plain data, possibly from a file that is not trusted.
 
     Raises:
-        BundleError: a target that is not in `TRANSFORMS`, other than one of each half in order, or a missing,
+        BundleError: a target that is not in `TRANSFORMS`, other than a load half and its scale half, or a missing,
             unknown or wrong argument.
     """
-    if not isinstance(spec, list) or len(spec) != len(TRANSFORMS):
-        raise BundleError(f"preprocessing must be a list of {len(TRANSFORMS)} steps: {', '.join(TRANSFORMS)}")
-    load, scale = (_build_step(step, target) for step, target in zip(spec, TRANSFORMS, strict=True))
-    assert isinstance(load, LoadPhotograph)
-    assert isinstance(scale, NormalizePhotograph)
+    if not isinstance(spec, list) or len(spec) != 2:
+        raise BundleError(f"preprocessing must be a list of two steps, of {', '.join(TRANSFORMS)}")
+    load = build_load(spec[0])
+    scale = _build_step(spec[1])
+    if not isinstance(scale, PAIRS[type(load)]):
+        raise BundleError(
+            f"preprocessing must scale with {PAIRS[type(load)].__name__} what {type(load).__name__} loads, got "
+            f"{type(scale).__name__}"
+        )
+    assert isinstance(scale, Scale)
     if len(scale.mean) != load.channels:
         raise BundleError(f"preprocessing loads {load.channels} channels but scales {len(scale.mean)}")
     return Preprocessing(copy.deepcopy(spec), load, scale)
 
 
-def _build_step(step: Any, target: str) -> LoadPhotograph | NormalizePhotograph:
-    if not isinstance(step, dict) or step.get("_target_") != target:
-        raise BundleError(f"preprocessing must be the steps {', '.join(TRANSFORMS)}, in this order and no other target")
+def build_load(step: Any) -> Load:
+    """Build the load half that an artifact describes.
+
+    Raises:
+        BundleError: as `build_preprocessing`.
+    """
+    load = _build_step(step)
+    if not isinstance(load, Load):
+        raise BundleError("preprocessing must begin with a step that loads an image")
+    return load
+
+
+def _build_step(step: Any) -> Load | Scale:
+    target = step.get("_target_") if isinstance(step, dict) else None
+    if not isinstance(target, str) or target not in TRANSFORMS:
+        raise BundleError(f"preprocessing must be steps of {', '.join(TRANSFORMS)} and no other target")
     arguments = {key: value for key, value in step.items() if key != "_target_"}
     expected = set(inspect.signature(TRANSFORMS[target]).parameters)
     if set(arguments) != expected:

@@ -1,0 +1,272 @@
+"""What values become: a window, percentiles, a z-score; after the modality's own unit and before the network.
+
+A spec is plain data with a `kind` of `INTENSITIES` and its numbers. Kinds that make a picture to look at give 0 to 1
+and are inverted last where the header shows the smallest value as white, so that bone is bright in every X-ray; what
+means "no pixel" becomes 0, which is black in both.
+
+Statistics are of one channel of one image, in float64, without the voxels that mean "no pixel"; colours share theirs,
+or the picture would change its hue.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sagemaker_monai.errors import UnsuitableImage
+from sagemaker_monai.volumes import Display, Lut, Window
+
+# Centre and width in HU: the usual ones, as Radiopaedia's "Windowing (CT)" lists them.
+WINDOWS: dict[str, tuple[float, float]] = {
+    "lung": (-600, 1500),
+    "mediastinum": (50, 350),
+    "soft_tissue": (50, 400),
+    "bone": (400, 1800),
+    "brain": (40, 80),
+}
+_CHUNK = 1 << 20
+
+Change = Callable[[np.ndarray, np.ndarray | None, Display, Mapping[str, Any]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class IntensityKind:
+    """A row of `INTENSITIES`.
+
+    Attributes:
+        parameters: the spec's other keys, in order.
+        change: from float32 values of one channel, the voxels to leave out (or None), the header's display and the spec
+            to float32 of the same shape.
+        check: raises ValueError for numbers that make no sense.
+        is_display: gives 0 to 1.
+    """
+
+    parameters: tuple[str, ...]
+    change: Change
+    check: Callable[[Mapping[str, Any]], None]
+    is_display: bool = True
+
+
+def window(values: np.ndarray, shape: Window) -> np.ndarray:
+    """Map modality values to 0 to 1 by a VOI window.
+
+    Args:
+        values: float32, any shape, in the unit of the modality (HU for CT).
+        shape: a width below 1 with LINEAR, which the standard does not allow and files have, counts as LINEAR_EXACT.
+
+    Returns:
+        float32 of the same shape, within 0 and 1.
+
+    Source: DICOM PS3.3 C.11.2.1.2.1 and C.11.2.1.3.
+    """
+    center, width = float(shape.center), float(shape.width)
+    if shape.function == "SIGMOID":
+        with np.errstate(over="ignore"):
+            return np.asarray(1 / (1 + np.exp((values - np.float32(center)) * np.float32(-4 / width))), np.float32)
+    if shape.function == "LINEAR" and width == 1:
+        return np.asarray(values > np.float32(center - 0.5), np.float32)
+    if shape.function == "LINEAR" and width > 1:
+        center, width = center - 0.5, width - 1
+    return _stretch(values, center - width / 2, center + width / 2)
+
+
+def _stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    if not high > low:
+        return np.zeros_like(values)
+    changed = values - np.float32(low)
+    changed *= np.float32(1 / (high - low))
+    return np.clip(changed, 0, 1, out=changed)
+
+
+def _window(values: np.ndarray, _left_out: Any, _display: Display, spec: Mapping[str, Any]) -> np.ndarray:
+    return window(values, Window(spec["center"], spec["width"]))
+
+
+def _header(values: np.ndarray, left_out: np.ndarray | None, display: Display, _spec: Mapping[str, Any]) -> np.ndarray:
+    if isinstance(display.voi, Window) and display.voi.width > 0:
+        return window(values, display.voi)
+    if isinstance(display.voi, Lut):
+        table = np.asarray(display.voi.table, np.float32)
+        # What lies outside the table is its first or last entry; modality values need not be whole.
+        return table[np.clip(np.rint(values - np.float32(display.voi.first)), 0, len(table) - 1).astype(np.int64)]
+    counted = _counted(values, left_out)
+    return _stretch(values, float(counted.min()), float(counted.max()))
+
+
+def _percentile(values: np.ndarray, left_out: Any, _display: Display, spec: Mapping[str, Any]) -> np.ndarray:
+    # Percentiles are values of the image or lie between two; float32 holds them as well as it holds the image.
+    low, high = np.percentile(_counted(values, left_out), [spec["low"], spec["high"]])
+    return _stretch(values, float(low), float(high))
+
+
+def _range(values: np.ndarray, _left_out: Any, _display: Display, spec: Mapping[str, Any]) -> np.ndarray:
+    return _stretch(values, spec["low"], spec["high"])
+
+
+def _zscore(values: np.ndarray, left_out: np.ndarray | None, display: Display, spec: Mapping[str, Any]) -> np.ndarray:
+    counted = _counted(values, left_out)
+    if spec["nonzero"]:
+        counted = counted[counted != 0]
+    mean, std = _mean_and_std(counted)
+    sign = -1.0 if display.is_inverted else 1.0
+    changed = values - np.float32(mean)
+    changed *= np.float32(sign / std if std > 0 else 0)
+    if spec["nonzero"]:
+        changed[values == 0] = 0
+    return changed
+
+
+def _none(values: np.ndarray, _left_out: Any, _display: Display, _spec: Mapping[str, Any]) -> np.ndarray:
+    return values.copy()
+
+
+def _counted(values: np.ndarray, left_out: np.ndarray | None) -> np.ndarray:
+    # One memory order, so that a sum does not depend on how a reader laid the volume out.
+    flat = np.ascontiguousarray(values).reshape(-1)
+    if left_out is None:
+        return flat
+    counted = flat[~np.ascontiguousarray(left_out).reshape(-1)]
+    return counted if counted.size else flat
+
+
+def _mean_and_std(flat: np.ndarray) -> tuple[float, float]:
+    if not flat.size:
+        return 0.0, 0.0
+    parts = [flat[start : start + _CHUNK] for start in range(0, flat.size, _CHUNK)]
+    mean = math.fsum(float(part.sum(dtype=np.float64)) for part in parts) / flat.size
+    squares = math.fsum(float(np.square(part.astype(np.float64) - mean).sum()) for part in parts)
+    return mean, math.sqrt(squares / flat.size)
+
+
+def _no_numbers(_spec: Mapping[str, Any]) -> None:
+    return None
+
+
+def _check_numbers(spec: Mapping[str, Any], *names: str) -> None:
+    for name in names:
+        if type(spec[name]) not in (int, float) or not math.isfinite(spec[name]) or abs(spec[name]) > 1e9:
+            raise ValueError(f"intensity's {name} must be a number, got {spec[name]!r}")
+
+
+def _check_window(spec: Mapping[str, Any]) -> None:
+    _check_numbers(spec, "center", "width")
+    if spec["width"] < 1:
+        raise ValueError(f"intensity's width must be at least 1, got {spec['width']!r}")
+
+
+def _check_range(spec: Mapping[str, Any]) -> None:
+    _check_numbers(spec, "low", "high")
+    if not spec["high"] - spec["low"] >= 1e-6:
+        raise ValueError(f"intensity's high must lie above low, got {spec['low']!r} and {spec['high']!r}")
+
+
+def _check_percentile(spec: Mapping[str, Any]) -> None:
+    _check_range(spec)
+    if spec["low"] < 0 or spec["high"] > 100:
+        raise ValueError(f"intensity's percentiles must lie within 0 and 100, got {spec['low']!r} and {spec['high']!r}")
+
+
+def _check_zscore(spec: Mapping[str, Any]) -> None:
+    if type(spec["nonzero"]) is not bool:
+        raise ValueError(f"intensity's nonzero must be true or false, got {spec['nonzero']!r}")
+
+
+INTENSITIES: dict[str, IntensityKind] = {
+    "window": IntensityKind(("center", "width"), _window, _check_window),
+    "header": IntensityKind((), _header, _no_numbers),  # the first VOI LUT or window; without one, lowest to highest
+    "percentile": IntensityKind(("low", "high"), _percentile, _check_percentile),
+    "range": IntensityKind(("low", "high"), _range, _check_range),
+    # (value - mean) / deviation; negated where the smallest value is white. nonzero leaves out a background of 0.
+    "zscore": IntensityKind(("nonzero",), _zscore, _check_zscore, is_display=False),
+    "none": IntensityKind((), _none, _no_numbers, is_display=False),  # the modality's unit, such as HU, never inverted
+}
+
+
+def check_intensity(spec: object) -> dict[str, Any]:
+    """Return a copy of a spec that `change_intensity` can take.
+
+    Raises:
+        ValueError: an unknown kind, or missing, unknown or wrong numbers.
+    """
+    kind = spec.get("kind") if isinstance(spec, Mapping) else None
+    if not isinstance(spec, Mapping) or not isinstance(kind, str) or kind not in INTENSITIES:
+        raise ValueError(f"intensity must be an object with kind, one of {', '.join(INTENSITIES)}")
+    row = INTENSITIES[kind]
+    if set(spec) != {"kind", *row.parameters}:
+        raise ValueError(f"intensity {kind} needs exactly {', '.join(('kind', *row.parameters))}")
+    row.check(spec)
+    return dict(spec)
+
+
+def padding_mask(values: np.ndarray, display: Display) -> np.ndarray | None:
+    """The voxels that mean "no pixel", as bool of the same shape; None when there are none."""
+    if display.padding is None:
+        return None
+    low, high = (np.float32(value) for value in display.padding)
+    mask = (values >= low) & (values <= high)
+    return mask if mask.any() else None
+
+
+def change_intensity(
+    values: np.ndarray,
+    spec: Mapping[str, Any],
+    display: Display,
+    *,
+    left_out: np.ndarray | None = None,
+    is_colour: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Apply a spec to an image.
+
+    Args:
+        values: (C, ...) in the unit of the modality, or RGB from 0 to 255.
+        spec: from `check_intensity`.
+        display: of the header; without meaning for colour.
+        left_out: bool like `values`, the voxels that mean "no pixel"; None for none.
+        is_colour: the channels are red, green and blue of one picture.
+
+    Returns:
+        float32 of the same shape and the lowest value of each channel, float32 (C,): what to fill a border with, and
+        what stands where there is no pixel. It is 0 for all kinds but "none".
+
+    Raises:
+        UnsuitableImage: a window in the modality's unit for a colour picture, which has none.
+    """
+    row = INTENSITIES[spec["kind"]]
+    if is_colour:
+        if spec["kind"] == "window":
+            raise UnsuitableImage("a colour picture has no window in HU or other units; send grey images")
+        display = Display()
+        if spec["kind"] == "header":
+            row, spec = INTENSITIES["range"], {"kind": "range", "low": 0, "high": 255}
+    values = np.asarray(values, np.float32)
+    parts = [values] if is_colour else [values[index] for index in range(len(values))]
+    masks = [None] * len(parts) if left_out is None else ([left_out] if is_colour else list(left_out))
+    changed = [row.change(part, mask, display, spec) for part, mask in zip(parts, masks, strict=True)]
+    result = changed[0] if is_colour else np.stack(changed)
+    if row.is_display and display.is_inverted:
+        result = np.float32(1) - result
+    lowest = np.zeros(len(values), np.float32)
+    if spec["kind"] == "none":
+        lowest = np.array(
+            [_counted(result[i], None if left_out is None else left_out[i]).min() for i in range(len(values))]
+        )
+    if left_out is not None:
+        result = np.where(left_out, lowest.reshape(-1, *[1] * (values.ndim - 1)), result)
+    return result, lowest
+
+
+def show(values: np.ndarray, display: Display) -> np.ndarray:
+    """Make a grey image what a viewer shows first: the header's window or LUT, inverted where it says so.
+
+    Args:
+        values: (1, ...) in the unit of the modality.
+        display: of the header.
+
+    Returns:
+        uint8 of the same shape, 255 is white.
+    """
+    mask = padding_mask(values, display)
+    shown, _ = change_intensity(values, {"kind": "header"}, display, left_out=mask)
+    return np.asarray(np.rint(shown * np.float32(255)), np.uint8)

@@ -1,0 +1,295 @@
+"""Slices and volumes of any modality: from a sample to float32 values of one size, and from those to the network's
+input.
+
+Of a volume: turned to one orientation, brought to one spacing, its intensities changed, then cut or padded to the size
+at that spacing, or stretched to it. Of a slice: its intensities changed, then resized like a photograph, by the spacing
+of its pixels where it is known. Each sequence of a sample with several goes this way alone, with its own header.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sagemaker_monai.errors import UnsuitableImage
+from sagemaker_monai.intensity import INTENSITIES, change_intensity, check_intensity, padding_mask
+from sagemaker_monai.reading import (
+    MAX_CHANNELS,
+    read_frame_channels,
+    read_frames_of,
+    read_volume_channels,
+    read_volumes_of,
+)
+from sagemaker_monai.resampling import (
+    AXIS_LETTERS,
+    crop_or_pad,
+    grid_of_spacing,
+    reorient,
+    resample,
+    resize,
+    spacing_of,
+)
+from sagemaker_monai.samples import Sample, Sequences
+from sagemaker_monai.volumes import Frame, Identity, Volume
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_SIDE = 4_096  # of the network's input
+MAX_VALUES = 1 << 27  # of the network's input, all channels together: 512 MiB
+MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's conversion to grey
+
+Loaded = list[tuple[np.ndarray, Identity | None]]
+
+
+def _stretch(values: np.ndarray, size: tuple[int, int], _aspect: float, _fill: np.ndarray) -> np.ndarray:
+    return resize(values, size)
+
+
+def _pad(values: np.ndarray, size: tuple[int, int], aspect: float, fill: np.ndarray) -> np.ndarray:
+    width, height = values.shape[1] * aspect, values.shape[2]
+    scale = min(size[0] / width, size[1] / height)
+    inner = [max(1, min(side, round(extent * scale))) for side, extent in zip(size, (width, height), strict=True)]
+    return crop_or_pad(resize(values, inner), size, fill)
+
+
+def _crop(values: np.ndarray, size: tuple[int, int], aspect: float, _fill: np.ndarray) -> np.ndarray:
+    width, height = values.shape[1] * aspect, values.shape[2]
+    scale = max(size[0] / width, size[1] / height)
+    boxes = []
+    for side, length, extent in zip(size, (width, height), values.shape[1:], strict=True):
+        half = min(side / scale / length, 1.0) * extent / 2
+        boxes.append((extent / 2 - half, extent / 2 + half))
+    return resize(values, size, boxes)
+
+
+# From (C, W, H), (width, height), the width of a pixel in its heights, and the value of a border, to (C, *size).
+SLICE_FITS: dict[str, Callable[[np.ndarray, tuple[int, int], float, np.ndarray], np.ndarray]] = {
+    "stretch": _stretch,
+    "pad": _pad,
+    "crop": _crop,
+}
+VOLUME_FITS = ("stretch", "pad")  # to the size whatever the spacing; at the spacing, cut and padded about the centre
+
+
+class _LoadMedical:
+    """What slices and volumes have in common: channels, size, intensity, and one image or each."""
+
+    spatial_dims: int
+    dtype = "float32"
+
+    def __init__(self, channels: int, size: Sequence[int], intensity: Mapping[str, Any]) -> None:
+        if type(channels) is not int or not 1 <= channels <= MAX_CHANNELS:
+            raise ValueError(f"channels must be a whole number from 1 to {MAX_CHANNELS}, got {channels!r}")
+        names = ", ".join(("width", "height", "depth")[: self.spatial_dims])
+        if not isinstance(size, list | tuple) or len(size) != self.spatial_dims:
+            raise ValueError(f"size must be [{names}], got {size!r}")
+        if not all(type(side) is int and 1 <= side <= MAX_SIDE for side in size):
+            raise ValueError(f"size must be whole numbers from 1 to {MAX_SIDE}, got {size!r}")
+        if math.prod(size) * channels > MAX_VALUES:
+            raise ValueError(f"size and channels make more than {MAX_VALUES} values, got {size!r}")
+        self.channels = channels
+        self.intensity = check_intensity(intensity)
+        self.value_range: tuple[float, float] | None = (
+            (0.0, 1.0) if INTENSITIES[self.intensity["kind"]].is_display else None
+        )
+
+    def pixels(self, sample: Sample) -> np.ndarray:
+        """Load one image.
+
+        Returns:
+            float32 (C, W, H[, D]).
+
+        Raises:
+            UndecodableImage, UnsuitableImage, PayloadTooLarge: as `reading`; UnsuitableImage also for several images,
+                other channels, or what the intensity or the spacing cannot be had from.
+        """
+        loaded = self.pixels_of_each(sample)
+        if len(loaded) != 1:
+            raise UnsuitableImage(f"{len(loaded)} images where one is meant; name one")
+        return loaded[0][0]
+
+    def pixels_of_each(self, sample: Sample) -> Loaded:
+        """Load every image of a sample, each with where it comes from (None for what is not DICOM); as `pixels`."""
+        raise NotImplementedError
+
+    def __call__(self, sample: Sample) -> "torch.Tensor":
+        """Load one image as a float32 tensor (C, W, H[, D]); raises as `pixels`."""
+        import torch
+
+        return torch.from_numpy(self.pixels(sample))
+
+    def _check_channels(self, found: int) -> None:
+        if found != self.channels:
+            raise UnsuitableImage(f"this model takes images of {self.channels} channels, this one has {found}")
+
+
+class LoadSlice(_LoadMedical):
+    """The load half for 2-D images of any modality.
+
+    Args:
+        channels: 1 (grey; colours become it), 3 (colours) or the number of sequences.
+        size: [width, height] of the result in pixels.
+        fit: a key of `SLICE_FITS`.
+        intensity: a spec of `intensity.INTENSITIES`.
+    """
+
+    spatial_dims = 2
+
+    def __init__(self, channels: int, size: Sequence[int], fit: str, intensity: Mapping[str, Any]) -> None:
+        super().__init__(channels, size, intensity)
+        if not isinstance(fit, str) or fit not in SLICE_FITS:
+            raise ValueError(f"fit must be one of {', '.join(SLICE_FITS)}, got {fit!r}")
+        self.size = (size[0], size[1])
+        self.fit = fit
+
+    def pixels_of_each(self, sample: Sample) -> Loaded:
+        """Load every frame of a sample; as `pixels`."""
+        if isinstance(sample.source, Sequences):
+            self._check_channels(len(sample.source.channels))
+            frames = read_frame_channels(sample.source)
+            return [(np.concatenate([self._prepare(frame) for frame in frames]), frames[0].identity)]
+        return [(self._prepare_whole(frame), frame.identity) for frame in read_frames_of(sample)]
+
+    def _prepare_whole(self, frame: Frame) -> np.ndarray:
+        is_colour = _is_colour(frame)
+        if is_colour and self.channels == 1:
+            grey = (frame.values.astype(np.float32) * _LUMA.reshape(3, 1, 1)).sum(axis=0, keepdims=True)
+            # A range of 0 to 255 is all that a header says of colours.
+            return self._prepare(replace(frame, values=grey), is_colour=True)
+        self._check_channels(len(frame.values))
+        return self._prepare(frame, is_colour=is_colour)
+
+    def _prepare(self, frame: Frame, *, is_colour: bool = False) -> np.ndarray:
+        left_out = None if is_colour else padding_mask(frame.values, frame.display)
+        values, fill = change_intensity(
+            frame.values, self.intensity, frame.display, left_out=left_out, is_colour=is_colour
+        )
+        aspect = frame.spacing_mm[0] / frame.spacing_mm[1] if frame.spacing_mm is not None else 1.0
+        if not 1e-3 < aspect < 1e3:
+            raise UnsuitableImage(
+                "the image's pixel spacing is broken: a pixel is 1,000 times as wide as high, or less"
+            )
+        return np.ascontiguousarray(SLICE_FITS[self.fit](values, self.size, aspect, fill))
+
+
+class LoadVolume(_LoadMedical):
+    """The load half for 3-D images of any modality.
+
+    Args:
+        channels: of the volume, or the number of sequences.
+        size: [width, height, depth] of the result in voxels.
+        fit: one of `VOLUME_FITS`.
+        orientation: where the axes of the result go, such as "RAS"; volumes without geometry are taken as they are.
+        spacing_mm: distance of the voxels along the axes of the result; None leaves it.
+        intensity: a spec of `intensity.INTENSITIES`.
+    """
+
+    spatial_dims = 3
+
+    def __init__(
+        self,
+        channels: int,
+        size: Sequence[int],
+        fit: str,
+        orientation: str,
+        spacing_mm: Sequence[float] | None,
+        intensity: Mapping[str, Any],
+    ) -> None:
+        super().__init__(channels, size, intensity)
+        if not isinstance(fit, str) or fit not in VOLUME_FITS:
+            raise ValueError(f"fit must be one of {', '.join(VOLUME_FITS)}, got {fit!r}")
+        if not isinstance(orientation, str) or not _is_orientation(orientation):
+            raise ValueError(f"orientation must be three letters such as RAS or LPS, got {orientation!r}")
+        if spacing_mm is not None:
+            if not isinstance(spacing_mm, list | tuple) or len(spacing_mm) != 3:
+                raise ValueError(f"spacing_mm must be three numbers or null, got {spacing_mm!r}")
+            if not all(type(mm) in (int, float) and MIN_SPACING_MM <= mm <= MAX_SPACING_MM for mm in spacing_mm):
+                raise ValueError(
+                    f"spacing_mm must be numbers from {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g}, got {spacing_mm!r}"
+                )
+        self.size = (size[0], size[1], size[2])
+        self.fit = fit
+        self.orientation = orientation
+        self.spacing_mm = None if spacing_mm is None else tuple(float(mm) for mm in spacing_mm)
+
+    def pixels_of_each(self, sample: Sample) -> Loaded:
+        """Load every series of a sample; as `pixels`."""
+        if isinstance(sample.source, Sequences):
+            self._check_channels(len(sample.source.channels))
+            volumes = read_volume_channels(sample.source)
+            return [(np.concatenate([self._prepare(volume) for volume in volumes]), volumes[0].identity)]
+        loaded: Loaded = []
+        for volume in read_volumes_of(sample):
+            self._check_channels(len(volume.values))
+            loaded.append((self._prepare(volume), volume.identity))
+        return loaded
+
+    def _prepare(self, volume: Volume) -> np.ndarray:
+        left_out = padding_mask(volume.values, volume.display)
+        if left_out is not None:  # or what means "no pixel" would run into its neighbours
+            present = volume.values[~left_out]
+            lowest = present.min() if present.size else np.float32(0)
+            volume = replace(volume, values=np.where(left_out, lowest, volume.values))
+        if volume.has_geometry:
+            mask = None if left_out is None else replace(volume, values=left_out)
+            volume = reorient(volume, self.orientation)
+            left_out = None if mask is None else reorient(mask, self.orientation).values
+        if self.spacing_mm is not None:
+            if not volume.has_geometry:
+                raise UnsuitableImage(
+                    "this model takes volumes of a certain spacing, and this one has none; send DICOM, NIfTI, NRRD or "
+                    "MetaImage"
+                )
+            if left_out is not None:
+                grid = grid_of_spacing(left_out.shape[1:], spacing_of(volume.affine), self.spacing_mm)
+                shares = resize(left_out.astype(np.float32), [size for size, _ in grid], [box for _, box in grid])
+                left_out = shares >= 0.5
+            volume = resample(volume, self.spacing_mm)
+        values, fill = change_intensity(volume.values, self.intensity, volume.display, left_out=left_out)
+        fitted = resize(values, self.size) if self.fit == "stretch" else crop_or_pad(values, self.size, fill)
+        return np.ascontiguousarray(fitted)
+
+
+def _is_colour(frame: Frame) -> bool:
+    return frame.values.dtype == np.uint8 and len(frame.values) == 3
+
+
+def _is_orientation(axcodes: str) -> bool:
+    # Each of the three pairs once.
+    pairs = [next((pair for pair in AXIS_LETTERS if letter in pair), None) for letter in axcodes]
+    return len(axcodes) == 3 and set(pairs) == set(AXIS_LETTERS)
+
+
+class NormalizeIntensity:
+    """The scale half for slices and volumes: `(values - mean) / std` for each channel, in float32 and in this order.
+
+    Args:
+        mean: one number a channel, in the unit that the load half gives.
+        std: same, above 0.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        for name, values in (("mean", mean), ("std", std)):
+            if not isinstance(values, list | tuple) or not 1 <= len(values) <= MAX_CHANNELS:
+                raise ValueError(f"{name} must be a list of 1 to {MAX_CHANNELS} numbers, got {values!r}")
+            if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
+                raise ValueError(f"{name} must hold finite numbers, got {values!r}")
+        if len(mean) != len(std):
+            raise ValueError(f"mean and std must be equally long, got {len(mean)} and {len(std)}")
+        if min(std) <= 0:
+            raise ValueError(f"std must be above 0, got {std!r}")
+        self.mean = [float(value) for value in mean]
+        self.std = [float(value) for value in std]
+
+    def __call__(self, values: "torch.Tensor") -> "torch.Tensor":
+        """Scale a batch (N, C, W, H) or (N, C, W, H, D) to float32 of the same shape and device."""
+        import torch
+
+        shape = (len(self.mean), *[1] * (values.ndim - 2))
+        mean = torch.tensor(self.mean, dtype=torch.float32, device=values.device).reshape(shape)
+        std = torch.tensor(self.std, dtype=torch.float32, device=values.device).reshape(shape)
+        return values.to(torch.float32, copy=True).sub_(mean).div_(std)

@@ -1,0 +1,177 @@
+"""How each kind of image is prepared: a table of presets, and the one function that writes a preprocessing spec.
+
+Windows by name and spacings are resolved here: an artifact has numbers only, so that a change of a table never changes
+what a model out there sees.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.intensity import INTENSITIES, WINDOWS, check_intensity
+from sagemaker_monai.medical import MAX_SPACING_MM, MIN_SPACING_MM, SLICE_FITS
+from sagemaker_monai.photographs import photograph_preprocessing
+from sagemaker_monai.reading import MAX_CHANNELS
+
+ORIENTATION = "RAS"
+_UNSET = ("", "preset")
+_LIMITS = re.compile(r"(-?\d{1,6}(?:\.\d{1,6})?)/(\d{1,6}(?:\.\d{1,6})?)")
+# Of values from 0 to 1: about what windowed images have (a guess), so that the input has mean 0 and deviation 1.
+_DISPLAY_MEAN, _DISPLAY_STD = 0.5, 0.25
+
+
+def _window(name: str) -> dict[str, Any]:
+    center, width = WINDOWS[name]
+    return {"kind": "window", "center": center, "width": width}
+
+
+_HEADER = {"kind": "header"}
+_PERCENTILE = {"kind": "percentile", "low": 0.5, "high": 99.5}
+_ZSCORE = {"kind": "zscore", "nonzero": True}  # zeros are air, or what a brain was cut out of
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A row of `PRESETS`.
+
+    Attributes:
+        spatial_dims: 2 or 3.
+        intensity: the spec without a window of the user's; None for photographs, which have none.
+        augmentation: the key of `augmentation.AUGMENTATIONS` that suits it.
+        spacing_mm: what volumes are resampled to when they are cut and padded; None leaves their own.
+        has_hu: values are Hounsfield units, so that windows by name make sense.
+    """
+
+    spatial_dims: int
+    intensity: dict[str, Any] | None
+    augmentation: str
+    spacing_mm: tuple[float, float, float] | None = None
+    has_hu: bool = False
+
+
+# Spacings are about what body CT and brain MR are reconstructed to, so that little is lost (a guess, not tuned).
+PRESETS: dict[str, Preset] = {
+    "photo": Preset(2, None, "photo"),
+    "ct_slice": Preset(2, _window("soft_tissue"), "grey", has_hu=True),
+    "xray": Preset(2, _HEADER, "grey"),
+    "mr_slice": Preset(2, _ZSCORE, "grey"),
+    "ct_volume": Preset(3, _window("soft_tissue"), "volume", spacing_mm=(1.5, 1.5, 3.0), has_hu=True),
+    "mr_volume": Preset(3, _ZSCORE, "volume", spacing_mm=(1.0, 1.0, 1.0)),
+    # Plain arrays, whose unit nobody knows: from the lowest to the highest value.
+    "volume": Preset(3, {"kind": "percentile", "low": 0, "high": 100}, "volume"),
+}
+
+# What a user may write for `window`, beside the names of WINDOWS and CENTER/WIDTH.
+_NAMED_INTENSITIES: dict[str, dict[str, Any]] = {
+    "header": _HEADER,
+    "percentile": _PERCENTILE,
+    "zscore": _ZSCORE,
+    "none": {"kind": "none"},
+}
+
+
+def preprocessing_for(
+    preset: str,
+    *,
+    channels: int,
+    image_size: int,
+    image_depth: int = 0,
+    fit: str,
+    window: str = "",
+    spacing_mm: str = "",
+) -> list[dict[str, Any]]:
+    """Write a preset as the artifact stores it.
+
+    Args:
+        preset: a key of `PRESETS`.
+        channels: 1 or 3 for photographs, else 1 to 16.
+        image_size: width and height of the network's input in pixels.
+        image_depth: slices of the network's input; 0 is `image_size`.
+        fit: "stretch", "pad" or "crop"; volumes are stretched to the size whatever their spacing, or with either of the
+            others cut and padded about their centre at one spacing.
+        window: "" or "preset" for the preset's own; "header", "percentile", "zscore", "none", a name of
+            `intensity.WINDOWS`, or CENTER/WIDTH in the unit of the modality.
+        spacing_mm: "" or "preset"; "none"; one number or three with commas, for volumes that are cut and padded.
+
+    Raises:
+        ConfigError: an unknown name, or an argument that does not fit the preset; says what is allowed.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+    row = PRESETS[preset]
+    if fit not in SLICE_FITS:
+        raise ConfigError(f"fit must be one of {', '.join(SLICE_FITS)}, got {fit!r}")
+    if row.spatial_dims == 2 and image_depth:
+        raise ConfigError(f"image_depth is for volumes only: set it to 0 or preset to one of {_volume_presets()}")
+    if row.spatial_dims == 2 and spacing_mm not in (*_UNSET, "none"):
+        raise ConfigError(f"spacing_mm is for volumes only: leave it out or set preset to one of {_volume_presets()}")
+    if row.intensity is None:
+        if channels not in (1, 3):
+            raise ConfigError(f"preset {preset} has 1 or 3 channels, got {channels}; use another preset for sequences")
+        if window not in _UNSET:
+            raise ConfigError(f"window is for medical images only: leave it out or set preset to another than {preset}")
+        return photograph_preprocessing(channels=channels, image_size=image_size, fit=fit)
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise ConfigError(f"preset {preset} has 1 to {MAX_CHANNELS} channels, got {channels}")
+    intensity = dict(row.intensity) if window in _UNSET else _intensity(preset, window)
+    load: dict[str, Any] = {"channels": channels, "size": [image_size, image_size], "fit": fit, "intensity": intensity}
+    if row.spatial_dims == 2:
+        load["_target_"] = "sagemaker_monai.transforms.LoadSlice"
+    else:
+        load["_target_"] = "sagemaker_monai.transforms.LoadVolume"
+        load["size"] = [image_size, image_size, image_depth or image_size]
+        load["fit"] = "stretch" if fit == "stretch" else "pad"
+        load["orientation"] = ORIENTATION
+        load["spacing_mm"] = _spacing(row, fit, spacing_mm)
+    is_display = INTENSITIES[intensity["kind"]].is_display
+    mean, std = (_DISPLAY_MEAN, _DISPLAY_STD) if is_display else (0.0, 1.0)
+    scale = {
+        "_target_": "sagemaker_monai.transforms.NormalizeIntensity",
+        "mean": [mean] * channels,
+        "std": [std] * channels,
+    }
+    return [load, scale]
+
+
+def _intensity(preset: str, window: str) -> dict[str, Any]:
+    if window in _NAMED_INTENSITIES:
+        return dict(_NAMED_INTENSITIES[window])
+    if window in WINDOWS:
+        if not PRESETS[preset].has_hu:
+            able = ", ".join(name for name, row in PRESETS.items() if row.has_hu)
+            raise ConfigError(f"window {window} is in HU, which preset {preset} has not: use one of {able}")
+        return _window(window)
+    if limits := _LIMITS.fullmatch(window):
+        try:
+            return check_intensity({"kind": "window", "center": float(limits[1]), "width": float(limits[2])})
+        except ValueError as error:
+            raise ConfigError(f"window {window}: {error}") from error
+    allowed = ", ".join(("preset", *_NAMED_INTENSITIES, *WINDOWS))
+    raise ConfigError(f"window must be one of {allowed}, or CENTER/WIDTH such as 40/400, got {window[:40]!r}")
+
+
+def _spacing(row: Preset, fit: str, text: str) -> list[float] | None:
+    if text in _UNSET:
+        return None if fit == "stretch" or row.spacing_mm is None else list(row.spacing_mm)
+    if text == "none":
+        return None
+    if fit == "stretch":
+        raise ConfigError("spacing_mm needs fit=pad: stretching brings a volume to the size whatever its spacing")
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 3) or not all(
+        math.isfinite(mm) and MIN_SPACING_MM <= mm <= MAX_SPACING_MM for mm in numbers
+    ):
+        raise ConfigError(
+            f"spacing_mm must be preset, none, or one or three numbers from {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g} "
+            f"such as 1.5 or 1,1,3, got {text[:40]!r}"
+        )
+    return numbers * 3 if len(numbers) == 1 else numbers
+
+
+def _volume_presets() -> str:
+    return ", ".join(name for name, row in PRESETS.items() if row.spatial_dims == 3)

@@ -1,0 +1,194 @@
+"""Planes and volumes on other grids: exact turns of axes, another spacing, another size.
+
+The filter is Pillow's bilinear one: a triangle as wide as the reduction, so that nothing aliases, linear interpolation
+where voxels become smaller. It works axis by axis in one thread and adds up in float64, never by a matrix library whose
+sums depend on threads and processor: training and serving get the same bits. SciPy's and MONAI's interpolation lost:
+both pick single voxels when they reduce, which is noise for a CT of 512 rows shown to a network of 128.
+
+Values are channel first, as in `volumes`; a box or an affine counts as there.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from sagemaker_monai.errors import UnsuitableImage
+from sagemaker_monai.volumes import Volume, check_voxels
+
+AXIS_LETTERS = ("LR", "PA", "IS")  # of the world's x, y and z: towards the lower end, towards the higher
+SAME_SPACING_VOXELS = 0.01  # how far the last voxel may lie from where the asked spacing has it without resampling
+
+Box = tuple[float, float]
+
+
+def resize(values: np.ndarray, size: Sequence[int], boxes: Sequence[Box] | None = None) -> np.ndarray:
+    """Bring planes or volumes to a size.
+
+    Args:
+        values: float32 (C, ...) with as many axes more as `size` has entries, in any memory order.
+        size: of the result, without channels.
+        boxes: for each axis the part to take, in voxels from the outer edge of the first one. It may stick out: the
+            voxels at the edge count on outside. None takes everything.
+
+    Returns:
+        float32 (C, *size), in the memory order of `values`.
+
+    Raises:
+        PayloadTooLarge: more values than `volumes.MAX_VOXELS`.
+    """
+    extents = values.shape[1:]
+    boxes = [(0.0, float(extent)) for extent in extents] if boxes is None else boxes
+    check_voxels(values.shape[0], *size)
+    # What shrinks most comes first: nothing in between is then larger than both ends.
+    axes = sorted(range(len(size)), key=lambda axis: (size[axis] / extents[axis], axis))
+    order = np.argsort([-abs(stride) for stride in values.strides], kind="stable")
+    stored = np.ascontiguousarray(values.transpose(order), np.float32)
+    for axis in axes:
+        if size[axis] != extents[axis] or boxes[axis] != (0, extents[axis]):
+            stored = _resize_axis(stored, list(order).index(axis + 1), size[axis], boxes[axis])
+    return stored.transpose(np.argsort(order))
+
+
+def _resize_axis(values: np.ndarray, axis: int, size: int, box: Box) -> np.ndarray:
+    extent = values.shape[axis]
+    before, after = max(0, math.ceil(-box[0])), max(0, math.ceil(box[1] - extent))
+    if before or after:
+        values = np.pad(values, [(before, after) if each == axis else (0, 0) for each in range(values.ndim)], "edge")
+        box = (box[0] + before, box[1] + before)
+        extent += before + after
+    # Sums of floats may pass the edge by their last bit, which Pillow refuses.
+    start, stop = max(box[0], 0.0), min(box[1], float(extent))
+    outer, inner = math.prod(values.shape[:axis]), math.prod(values.shape[axis + 1 :])
+    result = np.empty((*values.shape[:axis], size, *values.shape[axis + 1 :]), np.float32)
+    if inner == 1:
+        image = Image.fromarray(values.reshape(outer, extent))
+        rows = image.resize((size, outer), Image.Resampling.BILINEAR, box=(start, 0, stop, outer))
+        result.reshape(outer, size)[:] = np.asarray(rows)
+        return result
+    planes, resized = values.reshape(outer, extent, inner), result.reshape(outer, size, inner)
+    for plane, target in zip(planes, resized, strict=True):
+        image = Image.fromarray(plane)
+        target[:] = np.asarray(image.resize((inner, size), Image.Resampling.BILINEAR, box=(0, start, inner, stop)))
+    return result
+
+
+def crop_or_pad(values: np.ndarray, size: Sequence[int], fill: np.ndarray) -> np.ndarray:
+    """Cut out the centre, and put it in the centre, of each axis.
+
+    Args:
+        values: (C, ...).
+        size: of the result, without channels.
+        fill: (C,), what stands outside.
+
+    Returns:
+        (C, *size) of the same type; the centre is MONAI's (`ResizeWithPadOrCrop`).
+    """
+    result = np.empty((values.shape[0], *size), values.dtype)
+    result[:] = fill.reshape(-1, *[1] * len(size))
+    source, target = [slice(None)], [slice(None)]
+    for extent, side in zip(values.shape[1:], size, strict=True):
+        if extent >= side:
+            start = extent // 2 - side // 2
+            source.append(slice(start, start + side))
+            target.append(slice(None))
+        else:
+            start = (side - extent) // 2
+            source.append(slice(None))
+            target.append(slice(start, start + extent))
+    result[tuple(target)] = values[tuple(source)]
+    return result
+
+
+def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
+    """Distance of voxel centres along the three axes of a volume in mm."""
+    w, h, d = np.linalg.norm(np.asarray(affine, np.float64)[:3, :3], axis=0)
+    return float(w), float(h), float(d)
+
+
+def check_affine(affine: np.ndarray) -> None:
+    """Refuse an affine that is no grid of voxels.
+
+    Raises:
+        UnsuitableImage: not finite, or axes without length or within one plane.
+    """
+    axes = np.asarray(affine, np.float64)[:3, :3]
+    lengths = np.linalg.norm(axes, axis=0)
+    if not np.isfinite(affine).all() or not (lengths > 0).all() or abs(np.linalg.det(axes / lengths)) < 1e-3:
+        raise UnsuitableImage("the volume's geometry is broken: its axes have no length or lie in one plane")
+
+
+def reorient(volume: Volume, axcodes: str) -> Volume:
+    """Turn and flip the axes of a volume so that they run as asked as nearly as they can; no value changes.
+
+    Args:
+        volume: of any orientation.
+        axcodes: where each axis goes, such as "RAS": to the right, to anterior, to superior.
+
+    Raises:
+        UnsuitableImage: as `check_affine`.
+    """
+    check_affine(volume.affine)
+    axes = np.asarray(volume.affine, np.float64)[:3, :3]
+    cosines = axes / np.linalg.norm(axes, axis=0)  # [world axis, voxel axis]
+    # The one of the six orders that fits best; with oblique volumes axis by axis could take one axis twice.
+    of_world = max(
+        itertools.permutations(range(3)), key=lambda order: sum(abs(cosines[w, v]) for w, v in enumerate(order))
+    )
+    turn = np.zeros((4, 4))
+    turn[3, 3] = 1
+    order, flips = [], []
+    for axis, letter in enumerate(axcodes):
+        world = next(index for index, pair in enumerate(AXIS_LETTERS) if letter in pair)
+        voxel = of_world[world]
+        is_up = letter == AXIS_LETTERS[world][1]
+        is_flipped = (cosines[world, voxel] > 0) != is_up
+        order.append(voxel + 1)
+        flips.append(slice(None, None, -1) if is_flipped else slice(None))
+        turn[voxel, axis] = -1 if is_flipped else 1
+        turn[voxel, 3] = volume.values.shape[voxel + 1] - 1 if is_flipped else 0
+    values = volume.values.transpose(0, *order)[(slice(None), *flips)]
+    return replace(volume, values=values, affine=np.asarray(volume.affine, np.float64) @ turn)
+
+
+def grid_of_spacing(extents: Sequence[int], spacing: Sequence[float], wanted: Sequence[float]) -> list[tuple[int, Box]]:
+    """Number of voxels and box for each axis that give exactly the wanted spacing about the same centre."""
+    grid = []
+    for extent, old, new in zip(extents, spacing, wanted, strict=True):
+        if abs(old / new - 1) * extent < SAME_SPACING_VOXELS:
+            grid.append((extent, (0.0, float(extent))))
+            continue
+        size = max(1, round(extent * old / new))
+        half = size * new / old / 2
+        grid.append((size, (extent / 2 - half, extent / 2 + half)))
+    return grid
+
+
+def resample(volume: Volume, spacing_mm: Sequence[float]) -> Volume:
+    """Bring a volume to a spacing.
+
+    Args:
+        volume: of any spacing.
+        spacing_mm: distance of the result's voxels along W, H and D.
+
+    Returns:
+        The volume on a grid of exactly this spacing with the same centre and, rounded to whole voxels, the same extent;
+        where a voxel sticks out, the edge counts on. An axis that has the spacing already stays as it is.
+
+    Raises:
+        UnsuitableImage: as `check_affine`.
+        PayloadTooLarge: more values than `volumes.MAX_VOXELS`.
+    """
+    check_affine(volume.affine)
+    grid = grid_of_spacing(volume.values.shape[1:], spacing_of(volume.affine), spacing_mm)
+    sizes, boxes = [size for size, _ in grid], [box for _, box in grid]
+    zoom = np.eye(4)
+    for axis, (size, (start, stop)) in enumerate(grid):
+        step = (stop - start) / size
+        zoom[axis, axis] = step
+        zoom[axis, 3] = start + step / 2 - 0.5  # the centre of the first voxel; voxel 0 reaches from -0.5 to 0.5
+    affine = np.asarray(volume.affine, np.float64) @ zoom
+    return replace(volume, values=resize(volume.values, sizes, boxes), affine=affine)
