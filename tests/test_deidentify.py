@@ -288,7 +288,6 @@ def ultrasound(**place: int) -> Dataset:
 
 
 def test_ultrasound_is_blacked_out_outside_of_its_regions():
-    pytest.importorskip("sagemaker_monai.dicom.decoding")
     original = ultrasound()
 
     result = read_back(Deidentifier(SALT, burned_in="black_out")(original))
@@ -307,7 +306,6 @@ def test_ultrasound_is_blacked_out_outside_of_its_regions():
     ids=["region is everything", "region is outside", "no region"],
 )
 def test_what_nothing_says_where_to_black_out_is_refused(dataset):
-    pytest.importorskip("sagemaker_monai.dicom.decoding")
     with pytest.raises(UnsuitableImage, match="where in the picture"):
         Deidentifier(SALT, burned_in="black_out")(dataset)
 

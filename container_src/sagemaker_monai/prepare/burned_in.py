@@ -150,8 +150,9 @@ def black_out(dataset: Dataset) -> Dataset:
     from sagemaker_monai.dicom.decoding import decode_stored
 
     pixels = decode_stored(dataset)  # (F, H, W) or (F, H, W, 3)
-    is_outside = np.ones(pixels.shape[1:3], dtype=bool)
-    for place in _regions(dataset, is_outside.shape[0], is_outside.shape[1]):
+    rows, columns = pixels.shape[1:3]
+    is_outside = np.ones((rows, columns), dtype=bool)
+    for place in _regions(dataset, rows, columns):
         is_outside[place] = False
     if has_overlay_in_pixels(dataset) or is_outside.all() or not is_outside.any():
         raise UnsuitableImage(

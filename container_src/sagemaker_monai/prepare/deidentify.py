@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Literal
 
 from pydicom import Dataset, dcmwrite
-from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.multival import MultiValue
@@ -34,6 +33,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 from sagemaker_monai.dicom.headers import PIXEL_TAGS, quiet_pydicom, read_instance
 from sagemaker_monai.errors import ConfigError, UndecodableImage, UnsuitableImage
 from sagemaker_monai.prepare.burned_in import black_out, burned_in_risk
+from sagemaker_monai.prepare.elements import Element, code, dummy_sequence, text_element, vr_of
 from sagemaker_monai.prepare.identity import MAX_DEPTH, compile_needles, identity_of, needles, stands_in_bulk, values_of
 from sagemaker_monai.prepare.profile import (
     PATIENT_CHARACTERISTICS,
@@ -41,7 +41,6 @@ from sagemaker_monai.prepare.profile import (
     action_of,
     basic_action,
     dummy,
-    is_known,
 )
 from sagemaker_monai.prepare.pseudonyms import check_salt, mapped_uid, pseudonym, shift_of, shifted
 
@@ -56,7 +55,6 @@ _CODES = {
 }
 _MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 _ENCAPSULATED = "1.2.840.10008.5.1.4.1.1.104."  # PDF, CDA, STL and other documents
-_CONTENT_SEQUENCE = 0x0040A730
 _PIXEL_DESCRIPTIONS = frozenset({0x00080060, 0x00280004})  # Modality, PhotometricInterpretation: nothing works without
 _TEXT_VRS = frozenset({"CS", "LO", "SH", "LT", "ST", "UT", "UC", "UR", "DS", "IS", "AS"})
 _NUMBERS = re.compile(rb"[0-9eE+\-. \\\0]*")
@@ -66,7 +64,6 @@ _SYNTAXES: dict[object, UID] = {  # by (is implicit, is little endian)
     (False, True): ExplicitVRLittleEndian,
     (False, False): ExplicitVRBigEndian,
 }
-_Element = DataElement | RawDataElement
 _READABLE_ERRORS = (UndecodableImage, UnsuitableImage)
 _MIN_SEARCHED_BYTES = 16  # numbers take less, and no name is hidden in one
 
@@ -151,7 +148,7 @@ class Deidentifier:
         self._describe(dataset, result, sop_class, patient)
         if is_suspect and self._burned_in == "black_out":
             black_out(result)
-            result.DeidentificationMethodCodeSequence.append(_code("113101", _CODES["113101"]))
+            result.DeidentificationMethodCodeSequence.append(code("113101", _CODES["113101"]))
             self.counts["pictures blacked out"] += 1
         self.counts["objects de-identified"] += 1
         return result
@@ -182,7 +179,7 @@ class Deidentifier:
         result.set_original_encoding(implicit, little, source.original_character_set)
         for tag in source.keys():  # noqa: SIM118 - iterating a Dataset parses every element
             element = source.get_item(tag)
-            vr = _vr_of(source, tag, element)
+            vr = vr_of(source, tag, element)
             action = Action.KEEP if tag in self._keeps else action_of(tag, vr)
             try:
                 new = self._element(action, source, element, vr, patient, depth)
@@ -199,8 +196,8 @@ class Deidentifier:
         return result
 
     def _element(
-        self, action: Action, source: Dataset, element: _Element, vr: str, patient: _Patient, depth: int
-    ) -> _Element | None:
+        self, action: Action, source: Dataset, element: Element, vr: str, patient: _Patient, depth: int
+    ) -> Element | None:
         """What an element becomes; None removes it."""
         tag = element.tag
         if action is Action.REMOVE:
@@ -212,21 +209,21 @@ class Deidentifier:
             return DataElement(tag, "SQ", Sequence(items))
         if action is Action.MAP_UID or vr == "UI":
             self.counts["UIDs replaced"] += 1
-            return _text_element(tag, vr, [mapped_uid(self._salt, uid) for uid in values_of(source[tag])])
+            return text_element(tag, vr, [mapped_uid(self._salt, uid) for uid in values_of(source[tag])])
         if action is Action.SHIFT:
             moved = [shifted(value, vr, patient.shift_days) if value else "" for value in values_of(source[tag])]
             if None in moved:
                 return self._element(basic_action(tag, vr), source, element, vr, patient, depth)
             self.counts["times kept" if vr == "TM" else "dates moved"] += 1
-            return _text_element(tag, vr, moved)
+            return text_element(tag, vr, moved)
         self.counts["values replaced or emptied"] += 1
         if action is Action.PATIENT:
             return DataElement(tag, vr, patient.pseudonym)
         if action is Action.EMPTY:
             return DataElement(tag, vr, [] if vr == "SQ" else None)
-        return self._dummy_sequence(source[tag]) if vr == "SQ" else DataElement(tag, vr, dummy(vr))
+        return dummy_sequence(source[tag], self._salt) if vr == "SQ" else DataElement(tag, vr, dummy(vr))
 
-    def _kept(self, source: Dataset, element: _Element, vr: str, patient: _Patient) -> _Element | None:
+    def _kept(self, source: Dataset, element: Element, vr: str, patient: _Patient) -> Element | None:
         tag, value = element.tag, element.value
         if not isinstance(element, RawDataElement):
             element = copy(element)  # bytes are shared, lists of values are not
@@ -251,33 +248,6 @@ class Deidentifier:
             return None
         return element
 
-    def _dummy_sequence(self, element: DataElement) -> DataElement:
-        """One item without content (action D): an empty section of a report, or the first item in dummies."""
-        if element.tag == _CONTENT_SEQUENCE:
-            item = Dataset()
-            item.RelationshipType, item.ValueType, item.ContinuityOfContent = "CONTAINS", "CONTAINER", "SEPARATE"
-            item.ConceptNameCodeSequence = [_code("121070", "Findings")]
-            return DataElement(element.tag, "SQ", Sequence([item]))
-        return DataElement(element.tag, "SQ", Sequence([self._dummy_item(item) for item in (element.value or ())[:1]]))
-
-    def _dummy_item(self, item: Dataset, depth: int = 0) -> Dataset:
-        result = Dataset()
-        for tag in item.keys():  # noqa: SIM118
-            vr = _vr_of(item, tag, item.get_item(tag))
-            action = action_of(tag, vr)
-            if action is Action.REMOVE or depth > MAX_DEPTH:
-                continue
-            if action is Action.EMPTY:
-                result[tag] = DataElement(tag, vr, [] if vr == "SQ" else None)
-            elif vr == "SQ":
-                items = [self._dummy_item(nested, depth + 1) for nested in (item[tag].value or ())[:1]]
-                result[tag] = DataElement(tag, "SQ", Sequence(items))
-            elif vr == "UI":
-                result[tag] = _text_element(tag, vr, [mapped_uid(self._salt, uid) for uid in values_of(item[tag])])
-            elif " " not in vr:  # of "US or SS" and the like nobody needs one
-                result[tag] = DataElement(tag, vr, dummy(vr))
-        return result
-
     def _describe(self, source: Dataset, result: Dataset, sop_class: str, patient: _Patient) -> None:
         old = _meta_of(source)
         uid = str(source.get("SOPInstanceUID") or old.get("MediaStorageSOPInstanceUID") or "")
@@ -298,7 +268,7 @@ class Deidentifier:
         result.LongitudinalTemporalInformationModified = "MODIFIED"
         result.DeidentificationMethod = METHOD
         codes = ["113100", "113107", *(["113108"] if self._keeps else [])]
-        result.DeidentificationMethodCodeSequence = [_code(value, _CODES[value]) for value in codes]
+        result.DeidentificationMethodCodeSequence = [code(value, _CODES[value]) for value in codes]
 
 
 def _meta_of(dataset: Dataset) -> Dataset:
@@ -314,24 +284,6 @@ def _check_class(sop_class: str) -> None:
         raise UnsuitableImage("the object has no SOPClassUID, so nobody knows what it is; export it again")
 
 
-def _vr_of(dataset: Dataset, tag: BaseTag, element: _Element) -> str:
-    """The value representation, the dictionary's where the file gives none or UN for a public element."""
-    if not isinstance(element, RawDataElement) or element.VR not in (None, "UN"):
-        return str(element.VR)
-    if tag.is_private or not is_known(tag):
-        return "UN"
-    if element.VR is None:
-        return dictionary_VR(tag)
-    try:
-        return str(dataset[tag].VR)
-    except Exception:  # as in `_cleaned`; UN is removed
-        return "UN"
-
-
-def _text_element(tag: BaseTag, vr: str, values: list[str | None]) -> DataElement:
-    return DataElement(tag, vr, values[0] if len(values) == 1 else values or None)
-
-
 def _capped_age(tag: BaseTag, values: list[str]) -> DataElement | None:
     if len(values) != 1 or not re.fullmatch(r"[0-9]{3}[DWMY]", values[0]):
         return None
@@ -343,9 +295,3 @@ def _holds(data: bytes, patient: _Patient) -> bool:
     if len(data) > _MAX_TEXT_BYTES:  # in tables of numbers short words stand by chance
         return stands_in_bulk(data, patient.bulk_words)
     return patient.words is not None and patient.words.search(data) is not None
-
-
-def _code(value: str, meaning: str) -> Dataset:
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
-    return item

@@ -1,0 +1,69 @@
+"""Single DICOM elements: their type as it stands in a file, and the ones that de-identification puts in their place."""
+
+from pydicom import Dataset
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag
+
+from sagemaker_monai.prepare.identity import MAX_DEPTH, values_of
+from sagemaker_monai.prepare.profile import Action, action_of, dummy, is_known
+from sagemaker_monai.prepare.pseudonyms import mapped_uid
+
+Element = DataElement | RawDataElement
+_CONTENT_SEQUENCE = 0x0040A730
+
+
+def vr_of(dataset: Dataset, tag: BaseTag, element: Element) -> str:
+    """The value representation, the dictionary's where the file gives none or UN for a public element."""
+    if not isinstance(element, RawDataElement) or element.VR not in (None, "UN"):
+        return str(element.VR)
+    if tag.is_private or not is_known(tag):
+        return "UN"
+    if element.VR is None:
+        return dictionary_VR(tag)
+    try:
+        return str(dataset[tag].VR)
+    except Exception:  # pydicom promises no list of exceptions; UN is removed
+        return "UN"
+
+
+def text_element(tag: BaseTag, vr: str, values: list[str | None]) -> DataElement:
+    """An element with none, one or several values."""
+    return DataElement(tag, vr, values[0] if len(values) == 1 else values or None)
+
+
+def code(value: str, meaning: str) -> Dataset:
+    """A code of DICOM's own scheme."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
+    return item
+
+
+def dummy_sequence(element: DataElement, salt: bytes) -> DataElement:
+    """One item without content (action D): an empty section of a report, or the first item in dummies."""
+    if element.tag == _CONTENT_SEQUENCE:
+        item = Dataset()
+        item.RelationshipType, item.ValueType, item.ContinuityOfContent = "CONTAINS", "CONTAINER", "SEPARATE"
+        item.ConceptNameCodeSequence = [code("121070", "Findings")]
+        return DataElement(element.tag, "SQ", Sequence([item]))
+    return DataElement(element.tag, "SQ", Sequence([_dummy_item(item, salt) for item in (element.value or ())[:1]]))
+
+
+def _dummy_item(item: Dataset, salt: bytes, depth: int = 0) -> Dataset:
+    result = Dataset()
+    for tag in item.keys():  # noqa: SIM118
+        vr = vr_of(item, tag, item.get_item(tag))
+        action = action_of(tag, vr)
+        if action is Action.REMOVE or depth > MAX_DEPTH:
+            continue
+        if action is Action.EMPTY:
+            result[tag] = DataElement(tag, vr, [] if vr == "SQ" else None)
+        elif vr == "SQ":
+            items = [_dummy_item(nested, salt, depth + 1) for nested in (item[tag].value or ())[:1]]
+            result[tag] = DataElement(tag, "SQ", Sequence(items))
+        elif vr == "UI":
+            result[tag] = text_element(tag, vr, [mapped_uid(salt, uid) for uid in values_of(item[tag])])
+        elif " " not in vr:  # of "US or SS" and the like nobody needs one
+            result[tag] = DataElement(tag, vr, dummy(vr))
+    return result
