@@ -87,12 +87,24 @@ def key_parts(reference: str) -> tuple[str, ...]:
     return () if any(part in (".", "..") or "\0" in part or "\\" in part for part in parts) else parts
 
 
-def _shared(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many of the last parts are the same."""
-    count = 0
-    while count < min(len(one), len(other)) and one[-1 - count] == other[-1 - count]:
-        count += 1
-    return count
+def _ends_of(files: Mapping[str, Path]) -> tuple[dict[str, tuple[str, int]], dict[str, tuple[str, int]]]:
+    """Every end of every name, from the last part to all of it -> a file with it, and how many have it.
+
+    The second one has the names without their suffix: a DICOM server's ID has none, its file may have one.
+    """
+    exact: dict[str, tuple[str, int]] = {}
+    stems: dict[str, tuple[str, int]] = {}
+    for name in files:
+        forms = [(exact, name)]
+        stem, _, suffix = name.rpartition(".")
+        if f".{suffix.lower()}" in SUFFIXES:
+            forms.append((stems, stem))
+        for ends, form in forms:
+            parts = form.split("/")
+            for depth in range(1, len(parts) + 1):
+                end = "/".join(parts[-depth:])
+                ends[end] = (name, ends.get(end, (name, 0))[1] + 1)
+    return exact, stems
 
 
 def match_files(references: Sequence[str], files: Mapping[str, Path]) -> tuple[dict[str, Path], list[str]]:
@@ -108,29 +120,20 @@ def match_files(references: Sequence[str], files: Mapping[str, Path]) -> tuple[d
     Raises:
         DatasetError: a reference could be several files, or a file several references.
     """
-    by_name: dict[str, list[str]] = defaultdict(list)
-    for name in files:
-        last = name.rpartition("/")[2]
-        by_name[last].append(name)
-        stem, _, suffix = last.rpartition(".")
-        if f".{suffix.lower()}" in SUFFIXES:  # a DICOM server's ID has no suffix, its file may have one
-            by_name[stem].append(name)
+    exact, stems = _ends_of(files)
     best: dict[str, tuple[int, str]] = {}
     ambiguous = []
     for reference in references:
         parts = key_parts(reference)
-        candidates = []
-        for name in by_name.get(parts[-1], ()) if parts else ():
-            own = name.split("/")
-            own[-1] = parts[-1]  # they are the same, but perhaps for the suffix
-            candidates.append((_shared(parts, own), _is_exact(name, parts[-1]), name))
-        if not candidates:
-            continue
-        candidates.sort(reverse=True)
-        if len(candidates) > 1 and candidates[0][:2] == candidates[1][:2]:
-            ambiguous.append(reference)
-        else:
-            best[reference] = (candidates[0][0], candidates[0][2])
+        for depth in range(len(parts), 0, -1):
+            end = "/".join(parts[-depth:])
+            if (hit := exact.get(end) or stems.get(end)) is not None:
+                name, count = hit
+                if count > 1:
+                    ambiguous.append(reference)
+                else:
+                    best[reference] = (depth, name)
+                break
     claims: dict[str, list[str]] = defaultdict(list)
     for reference, (_, name) in best.items():
         claims[name].append(reference)
@@ -148,11 +151,6 @@ def match_files(references: Sequence[str], files: Mapping[str, Path]) -> tuple[d
             f"({some_of(sorted(map(short_name, ambiguous)))}); let the folder of images mirror more of the keys"
         )
     return found, [reference for reference in references if reference not in found]
-
-
-def _is_exact(name: str, last: str) -> bool:
-    """Whether a file has exactly this last name, suffix included."""
-    return name.rpartition("/")[2] == last
 
 
 def short_name(reference: str) -> str:
@@ -185,13 +183,13 @@ def name_files(keys: Sequence[Sequence[str]], suffixes: Sequence[str]) -> list[s
     for name in short:
         counts[name.lower()] += 1
     names, taken = [], {name.lower() for name in short if counts[name.lower()] == 1}
+    numbers: dict[str, int] = defaultdict(lambda: 1)
     for name, stem, suffix in zip(short, stems, suffixes, strict=True):
         if counts[name.lower()] > 1:
-            name = _safe(stem, suffix)
-            number = 2
+            first = name = _safe(stem, suffix)
             while name.lower() in taken:
-                name = _safe([*stem, str(number)], suffix)
-                number += 1
+                numbers[first] += 1
+                name = _safe([*stem, str(numbers[first])], suffix)
             taken.add(name.lower())
         names.append(name)
     return names

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.prepare.ground_truth_answers import parse_json
+from sagemaker_monai.prepare.ground_truth_answers import MAX_DEPTH, parse_json
 from sagemaker_monai.prepare.ground_truth_labels import MULTILABEL_TYPES, Answer, Names, read_custom, read_workers
 from sagemaker_monai.prepare.ground_truth_manifest import (
     MAX_REFERENCE_LENGTH,
@@ -135,16 +135,16 @@ def _read_json(path: Path, what: str) -> Any:
 
 def _shown_image(value: Any, depth: int = 0) -> str | None:
     """The address that the DICOM task's page repeats in its answer (`imageurl`)."""
-    if isinstance(value, str) and depth < 6 and "imageurl" in value:
+    if isinstance(value, str) and depth < MAX_DEPTH and "imageurl" in value:
         try:
             return _shown_image(parse_json(value, "an answer"), depth + 1)
         except DatasetError:
             return None
-    if isinstance(value, Mapping) and depth < 6:
+    if isinstance(value, Mapping) and depth < MAX_DEPTH:
         if isinstance(value.get("imageurl"), str):
             return str(value["imageurl"])
         return next((found for inner in value.values() if (found := _shown_image(inner, depth + 1))), None)
-    if isinstance(value, list) and depth < 6:
+    if isinstance(value, list) and depth < MAX_DEPTH:
         return next((found for inner in value if (found := _shown_image(inner, depth + 1))), None)
     return None
 
