@@ -5,6 +5,7 @@ nibabel and MONAI have it. Which attributes hold these numbers is `planes`' subj
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -76,7 +77,8 @@ def spacing_mm(affine: np.ndarray) -> tuple[float, ...]:
 
 def axcodes(affine: np.ndarray) -> str:
     """The way along each voxel axis, such as "LPS" or "RAS": the letter of the direction that it is nearest to."""
-    return "".join(nibabel.orientations.aff2axcodes(affine))
+    codes: Any = nibabel.orientations  # incomplete types
+    return "".join(codes.aff2axcodes(affine))
 
 
 @dataclass(frozen=True)
