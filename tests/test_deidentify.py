@@ -287,6 +287,13 @@ def ultrasound(**place: int) -> Dataset:
     )
 
 
+def test_a_region_may_end_where_the_picture_does():
+    result = Deidentifier(SALT, burned_in="black_out")(ultrasound(right=4, bottom=4))
+
+    pixels = np.frombuffer(result.PixelData, "<u2").reshape(4, 4)
+    np.testing.assert_array_equal(pixels == 500, [[False] * 4] * 2 + [[False, True, True, True]] * 2)
+
+
 def test_ultrasound_is_blacked_out_outside_of_its_regions():
     original = ultrasound()
 

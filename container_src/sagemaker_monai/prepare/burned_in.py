@@ -120,6 +120,7 @@ def has_overlay_in_pixels(dataset: Dataset) -> bool:
 
 
 def _regions(dataset: Dataset, rows: int, columns: int) -> list[tuple[slice, slice]]:
+    """The places of the regions; none when one of them lies outside: they were made for a picture of another size."""
     places = []
     for item in dataset.get("SequenceOfUltrasoundRegions") or ():
         try:
@@ -127,9 +128,11 @@ def _regions(dataset: Dataset, rows: int, columns: int) -> list[tuple[slice, sli
                 int(item[f"RegionLocation{name}"].value) for name in ("MinX0", "MinY0", "MaxX1", "MaxY1")
             )
         except (KeyError, TypeError, ValueError):
-            continue
-        if 0 <= left <= right < columns and 0 <= top <= bottom < rows:
-            places.append((slice(top, bottom + 1), slice(left, right + 1)))
+            return []
+        # The maximum is inside (C.8.5.5.1.1), yet scanners write the number of columns or rows.
+        if not (0 <= left <= right <= columns and 0 <= top <= bottom <= rows):
+            return []
+        places.append((slice(top, bottom + 1), slice(left, right + 1)))
     return places
 
 
