@@ -43,7 +43,8 @@ def expected(files, both):
 
 
 def load(files, cache_dir, workers=1, both=None):
-    return load_images(files, both or preprocessing(), cache_dir=cache_dir, workers=workers, what="reading images")
+    samples = [Sample(path) for path in files]
+    return load_images(samples, both or preprocessing(), cache_dir=cache_dir, workers=workers, what="reading images")
 
 
 def forbid_decoding(monkeypatch):
@@ -256,7 +257,7 @@ def test_reading_stops_when_asked_and_leaves_nothing_behind(files, tmp_path, wor
 
     with pytest.raises(TrainingStopped, match="stopped while images were read"):
         load_images(
-            files,
+            [Sample(path) for path in files],
             preprocessing(),
             cache_dir=tmp_path / "cache",
             workers=workers,

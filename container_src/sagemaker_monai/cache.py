@@ -1,4 +1,4 @@
-"""The load half of the preprocessing, done once for a data set: one uint8 array (N, C, W, H), memory-mapped from disk.
+"""The load half of the preprocessing, done once for a data set: one array (N, C, W, H[, D]), memory-mapped from disk.
 
 A cache is a folder named by the hash of everything that decides its pixels, with the array, the list of unreadable
 images and a checksum. It is built under another name and renamed, so a folder with the right name is whole; of two
@@ -13,8 +13,8 @@ the main script again, torch and MONAI with it: 5 s of CPU for each, where this 
 import contextlib
 import errno
 import functools
-import hashlib
 import json
+import math
 import mmap
 import os
 import subprocess
@@ -27,27 +27,25 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import PIL.features
 
-import sagemaker_monai
+from sagemaker_monai.cache_keys import key_of, paths_of
 from sagemaker_monai.errors import CallerError, TrainingStopped
 from sagemaker_monai.progress import track
-from sagemaker_monai.samples import Sample
-from sagemaker_monai.transforms import LoadPhotograph, Preprocessing
+from sagemaker_monai.samples import Sample, Sequences
+from sagemaker_monai.transforms import Load, Preprocessing, build_load
 
-PIXELS_FILE = "pixels.u8"
+PIXELS_FILE = "pixels.raw"
 INDEX_FILE = "index.json"
-_LAYOUT = 1  # of the folder; part of the key
 _CHECK_BYTES = 16 * 1024**2
 
 
 @dataclass(frozen=True)
 class LoadedImages:
-    """The pictures of one split.
+    """The images of one split.
 
     Attributes:
-        pixels: uint8 (N, C, W, H), read-only when it is memory-mapped from a cache.
-        unreadable: indices of the pictures that could not be decoded; their pixels are 0.
+        pixels: (N, C, W, H[, D]) of the preprocessing's `dtype`, read-only when it is memory-mapped from a cache.
+        unreadable: indices of the images that could not be decoded; their pixels are 0.
     """
 
     pixels: np.ndarray
@@ -55,7 +53,7 @@ class LoadedImages:
 
 
 def load_images(
-    samples: Sequence[Path],
+    samples: Sequence[Sample],
     preprocessing: Preprocessing,
     *,
     cache_dir: Path | None,
@@ -63,34 +61,34 @@ def load_images(
     what: str,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> LoadedImages:
-    """Load picture files, from the cache when they are there.
+    """Load images, from the cache when they are there.
 
     Args:
-        samples: the files.
+        samples: files, folders with the DICOM files of a series, or sequences of them.
         preprocessing: its load half is used.
         cache_dir: where caches are kept, made when missing; None, or too small a disk, keeps the pixels in memory.
         workers: number of processes; 1 or less works in this one.
         what: what the progress lines are about, e.g. "reading training images".
-        is_stopping: asked after every picture.
+        is_stopping: asked after every image.
 
     Returns:
-        One entry for each of `samples`, in order. A file that cannot be read, or not as a picture, is listed, not
-        raised.
+        One entry for each of `samples`, in order. What cannot be read, or not as such an image, is listed, not raised.
 
     Raises:
-        RuntimeError: a worker ended without finishing; names the picture it was at.
+        RuntimeError: a worker ended without finishing; names the image it was at.
         TrainingStopped: `is_stopping` said yes.
     """
     shape = (len(samples), preprocessing.channels, *preprocessing.size)
-    size_bytes = int(np.prod(shape))
+    dtype = np.dtype(preprocessing.dtype)
+    size_bytes = math.prod(shape) * dtype.itemsize
     build = functools.partial(
-        _build, samples, preprocessing.load_pixels, shape, workers=workers, what=what, is_stopping=is_stopping
+        _build, samples, preprocessing, shape, workers=workers, what=what, is_stopping=is_stopping
     )
     if cache_dir is None or not samples:
         return _in_memory(build, size_bytes)
     cache_dir.mkdir(parents=True, exist_ok=True)
-    folder = cache_dir / _key(samples, preprocessing)
-    if (found := _read(folder, shape)) is not None:
+    folder = cache_dir / key_of(samples, preprocessing)
+    if (found := _read(folder, shape, dtype)) is not None:
         return found
     with tempfile.TemporaryDirectory(dir=cache_dir, prefix=".building-", ignore_cleanup_errors=True) as name:
         building = Path(name) / folder.name
@@ -106,11 +104,13 @@ def load_images(
                 )
                 return _in_memory(build, size_bytes)
             built = build(file)
-        index = {"shape": shape, "unreadable": built.unreadable, "crc32": _checksum(built.pixels)}
+        index = {"shape": shape, "dtype": dtype.name, "unreadable": built.unreadable, "crc32": _checksum(built.pixels)}
         (building / INDEX_FILE).write_text(json.dumps(index))
         # Mapped before the renaming: it stays valid whatever another process does to the names.
-        loaded = LoadedImages(_open_pixels(building, shape), built.unreadable)
-        return loaded if _rename(building, folder) else _read(folder, shape) or _replace(folder, building, loaded)
+        loaded = LoadedImages(_open_pixels(building, shape, dtype), built.unreadable)
+        return (
+            loaded if _rename(building, folder) else _read(folder, shape, dtype) or _replace(folder, building, loaded)
+        )
 
 
 def _rename(building: Path, folder: Path) -> bool:
@@ -137,28 +137,15 @@ def _in_memory(build: "functools.partial[LoadedImages]", size_bytes: int) -> Loa
         return build(file)
 
 
-def _key(samples: Sequence[Path], preprocessing: Preprocessing) -> str:
-    digest = hashlib.sha256()
-    versions: list[str | None] = [sagemaker_monai.__version__, np.__version__, PIL.__version__]
-    versions += [PIL.features.version(codec) for codec in ("jpg", "libjpeg_turbo", "zlib", "libtiff", "webp")]
-    digest.update(json.dumps([_LAYOUT, versions, preprocessing.spec[0]], sort_keys=True).encode())
-    for path in samples:
-        try:
-            status = path.stat()
-            entry = [str(path), status.st_size, status.st_mtime_ns]
-        except OSError:
-            entry = [str(path)]
-        digest.update(json.dumps(entry).encode())
-    return digest.hexdigest()
-
-
-def _read(folder: Path, shape: tuple[int, ...]) -> LoadedImages | None:
+def _read(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> LoadedImages | None:
     """Open a cache; None when it is not there or not whole."""
     try:
         index = json.loads((folder / INDEX_FILE).read_text())
-        if (folder / PIXELS_FILE).stat().st_size != np.prod(shape) or tuple(index["shape"]) != shape:
+        if (folder / PIXELS_FILE).stat().st_size != math.prod(shape) * dtype.itemsize:
             return None
-        pixels = _open_pixels(folder, shape)
+        if tuple(index["shape"]) != shape or index["dtype"] != dtype.name:
+            return None
+        pixels = _open_pixels(folder, shape, dtype)
         # A second for 1.5 GB, and it brings the file into memory, where training wants it anyway.
         if _checksum(pixels) != index["crc32"]:
             return None
@@ -167,12 +154,12 @@ def _read(folder: Path, shape: tuple[int, ...]) -> LoadedImages | None:
         return None
 
 
-def _open_pixels(folder: Path, shape: tuple[int, ...]) -> np.ndarray:
-    return np.memmap(folder / PIXELS_FILE, np.uint8, "r", shape=shape)
+def _open_pixels(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    return np.memmap(folder / PIXELS_FILE, dtype, "r", shape=shape)
 
 
 def _checksum(pixels: np.ndarray) -> int:
-    flat = pixels.reshape(-1).data
+    flat = pixels.reshape(-1).view(np.uint8).data
     checksum = 0
     for start in range(0, len(flat), _CHECK_BYTES):
         checksum = zlib.crc32(flat[start : start + _CHECK_BYTES], checksum)
@@ -180,8 +167,8 @@ def _checksum(pixels: np.ndarray) -> int:
 
 
 def _build(
-    samples: Sequence[Path],
-    load: LoadPhotograph,
+    samples: Sequence[Sample],
+    preprocessing: Preprocessing,
     shape: tuple[int, ...],
     file: IO[bytes],
     *,
@@ -189,11 +176,11 @@ def _build(
     what: str,
     is_stopping: Callable[[], bool],
 ) -> LoadedImages:
-    pixels = _map(file.fileno(), shape)
+    pixels = _map(file.fileno(), shape, np.dtype(preprocessing.dtype))
     results = (
-        _load_each(pixels, load, enumerate(samples))
+        _load_each(pixels, preprocessing.load_pixels, enumerate(samples))
         if workers <= 1
-        else _load_in_processes(file.fileno(), shape, load, samples, workers)
+        else _load_in_processes(file.fileno(), shape, preprocessing, samples, workers)
     )
     unreadable = []
     for index, is_read in track(results, total=len(samples), what=what):
@@ -204,29 +191,26 @@ def _build(
     return LoadedImages(pixels, tuple(sorted(unreadable)))
 
 
-def _map(descriptor: int, shape: tuple[int, ...]) -> np.ndarray:
-    size_bytes = int(np.prod(shape))
+def _map(descriptor: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    size_bytes = math.prod(shape) * dtype.itemsize
     if size_bytes == 0:
-        return np.zeros(shape, np.uint8)
-    return np.frombuffer(mmap.mmap(descriptor, size_bytes), np.uint8).reshape(shape)
+        return np.zeros(shape, dtype)
+    return np.frombuffer(mmap.mmap(descriptor, size_bytes), dtype).reshape(shape)
 
 
-def _load_each(
-    pixels: np.ndarray, load: LoadPhotograph, samples: Iterator[tuple[int, Path]]
-) -> Iterator[tuple[int, bool]]:
-    for index, path in samples:
+def _load_each(pixels: np.ndarray, load: Load, samples: Iterator[tuple[int, Sample]]) -> Iterator[tuple[int, bool]]:
+    for index, sample in samples:
         try:
-            pixels[index] = load.pixels(Sample(path))
+            pixels[index] = load.pixels(sample)
             yield index, True
         except CallerError:
             yield index, False
 
 
 def _load_in_processes(
-    descriptor: int, shape: tuple[int, ...], load: LoadPhotograph, samples: Sequence[Path], workers: int
+    descriptor: int, shape: tuple[int, ...], preprocessing: Preprocessing, samples: Sequence[Sample], workers: int
 ) -> Iterator[tuple[int, bool]]:
-    """Deal the pictures out, and yield what the workers report through one shared pipe."""
-    arguments = {"channels": load.channels, "size": load.size, "fit": load.fit}
+    """Deal the images out, and yield what the workers report through one shared pipe."""
     hands = [list(range(worker, len(samples), workers)) for worker in range(min(workers, len(samples)))]
     reading, writing = os.pipe()
     started: list[subprocess.Popen[bytes]] = []
@@ -238,8 +222,9 @@ def _load_in_processes(
                     job = {
                         "descriptor": descriptor,
                         "shape": shape,
-                        "load": arguments,
-                        "samples": [[index, os.fsdecode(samples[index])] for index in hand],
+                        "dtype": preprocessing.dtype,
+                        "load": preprocessing.spec[0],
+                        "samples": [_to_json(index, samples[index]) for index in hand],
                     }
                     started.append(_start_worker(job, descriptor, writing))
             finally:
@@ -252,7 +237,7 @@ def _load_in_processes(
             code = worker.wait()
             unfinished = [index for index in hand if index in left]
             if code != 0 or unfinished:
-                where = samples[unfinished[0]].name if unfinished else "the end"
+                where = paths_of(samples[unfinished[0]])[0].name if unfinished else "the end"
                 raise RuntimeError(f"a process that reads images ended with status {code} at {where}")
     finally:
         for worker in started:
@@ -274,12 +259,22 @@ def _start_worker(job: dict[str, Any], descriptor: int, writing: int) -> "subpro
     return worker
 
 
+def _to_json(index: int, sample: Sample) -> list[Any]:
+    paths = [os.fsdecode(path) for path in paths_of(sample)]
+    return [index, isinstance(sample.source, Sequences), paths, sample.formats]
+
+
+def _from_json(index: int, is_sequences: bool, names: list[str], formats: list[str]) -> tuple[int, Sample]:
+    paths = tuple(Path(name) for name in names)
+    return index, Sample(Sequences(paths) if is_sequences else paths[0], tuple(formats))
+
+
 def _work() -> None:
-    """Be a worker: one job from standard input, a line `INDEX 1` or `INDEX 0` for each picture to standard output."""
+    """Be a worker: one job from standard input, a line `INDEX 1` or `INDEX 0` for each image to standard output."""
     job = json.loads(sys.stdin.buffer.read())
-    pixels = _map(job["descriptor"], tuple(job["shape"]))
-    samples = ((index, Path(path)) for index, path in job["samples"])
-    for index, is_read in _load_each(pixels, LoadPhotograph(**job["load"]), samples):
+    pixels = _map(job["descriptor"], tuple(job["shape"]), np.dtype(job["dtype"]))
+    samples = (_from_json(*entry) for entry in job["samples"])
+    for index, is_read in _load_each(pixels, build_load(job["load"]), samples):
         # One short write each: the system keeps lines of several processes apart in a pipe.
         os.write(sys.stdout.fileno(), b"%d %d\n" % (index, is_read))
 
