@@ -26,8 +26,8 @@ from sagemaker_monai.volumes import Identity, Volume, check_voxels
 __all__ = ["Instance", "Series", "choose_series", "find_instances", "group_series", "read_series"]
 
 MAX_THREADS = 8
-# Pixels of a slice from which threads pay: on 2 cores they made raw slices of 1,024 x 1,024 1.4 times as fast, and those
-# of 512 x 512, whose headers take longer than their pixels, 0.8 times.
+# Pixels of a slice from which threads pay: on 2 cores they made raw slices of 1,024 x 1,024 1.4 times as fast, but
+# those of 512 x 512, whose headers take longer than their pixels, 0.8 times.
 PIXELS_FOR_THREADS = 1 << 20
 FRAMES_AT_ONCE = 64  # of a multi-frame file, so that its stored values never stand in memory all together
 ON_SLICE = 1e-3  # of the distance of slices
