@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import requests
 from requests.auth import HTTPBasicAuth
@@ -152,7 +152,10 @@ def _aws(region: str | None) -> Sign:
         raise ConfigError("set AWS_REGION: requests are signed for a region")
 
     def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        signed = AWSRequest(method=request.method, url=request.url)
+        # The signature is of the query in its strict form, whatever the form that is sent.
+        parts = urlsplit(str(request.url))
+        query = urlencode(parse_qsl(parts.query, keep_blank_values=True), quote_via=quote, safe="")
+        signed = AWSRequest(method=request.method, url=parts._replace(query=query).geturl())
         SigV4Auth(credentials.get_frozen_credentials(), _SERVICE, region).add_auth(signed)
         request.headers.update(signed.headers)
         return request

@@ -35,8 +35,7 @@ class S3Store:
     def __init__(self, client: Any, bucket: str, prefix: str, kms_key: str | None) -> None:
         self._client, self._bucket, self._kms_key = client, bucket, kms_key
         self._prefix = f"{prefix}/" if prefix else ""
-        self._folder = tempfile.TemporaryDirectory()
-        self.incoming = Path(self._folder.name)
+        self.incoming = Path(tempfile.mkdtemp())
         self._lock = threading.Lock()
         self._sizes: dict[str, int] | None = None
 

@@ -31,6 +31,8 @@ CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 15.0, 60.0
 PACE_S, MIN_PACE_BYTES = 60.0, 64 << 10
 READ_BYTES = 1 << 20
 MAX_JSON_BYTES = 64 << 20  # one page of a search
+# What RFC 3986 lets stand in a query: Orthanc 1.10's search compares values as they are in the URL, escapes included.
+UNESCAPED = "*?/:,@"
 MAX_REDIRECTS = 5
 REDIRECTS = {301, 302, 303, 307, 308}
 Answer = TypeVar("Answer")
@@ -148,7 +150,7 @@ class Server:
         Raises:
             LostError, NotOffered, CallerError
         """
-        words = f"?{urlencode(query, quote_via=quote, safe='')}" if query else ""
+        words = f"?{urlencode(query, quote_via=quote, safe=UNESCAPED)}" if query else ""
         url = f"{self._root}{path}{words}"
         headers = {"Accept": accept, "Accept-Encoding": "identity", "User-Agent": "sagemaker-monai"}
         for _hop in range(MAX_REDIRECTS + 1):

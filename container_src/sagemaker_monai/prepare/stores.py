@@ -12,6 +12,7 @@ import os
 import re
 import tempfile
 import threading
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -194,7 +195,8 @@ def make_clear(folder: Path) -> None:
 def remove(folder: Path) -> None:
     """Remove a folder for incoming files; when all is well it is empty."""
     make_clear(folder)
-    folder.rmdir()
+    with suppress(OSError):  # somebody else's file is in it
+        folder.rmdir()
 
 
 def new_part(folder: Path) -> tuple[Path, IO[bytes]]:
