@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from sagemaker_monai.contents import NPY_MAGIC, is_archive, is_dicom_file, is_dicomdir
+from sagemaker_monai.contents import NPY_MAGIC, ReferenceNotAllowed, is_archive, is_dicom_file, is_dicomdir
 from sagemaker_monai.errors import (
     CallerError,
     MalformedRequest,
@@ -38,12 +38,6 @@ MAX_INSTANCES = 5_000  # DICOM files of one request; a cardiac CT has some 3,000
 # What exports of DICOM put beside the images: licences, checksums, tables, the start page of a disc.
 _COMPANIONS = frozenset({".txt", ".csv", ".json", ".xml", ".html", ".htm", ".pdf", ".md", ".inf", ".md5"})
 _COMPANION_NAMES = frozenset({"LICENSE", "README", "SHA256SUMS", "LOCKFILE", "VERSION"})
-
-
-class ReferenceNotAllowed(CallerError):  # noqa: N818 - the name is the code that clients see
-    """The request names an object that the deployer did not list, or lists none at all."""
-
-    status = 403
 
 
 @contextmanager

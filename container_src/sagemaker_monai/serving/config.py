@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.serving.privileges import Account, find_account
+from sagemaker_monai.serving.references import Prefix, parse_prefixes
 
 BACK_ENDS = ("workers", "mms")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -66,6 +67,7 @@ class ServeConfig:
         max_batch_size: requests that a worker may take at once.
         back_end: one of BACK_ENDS.
         allow_bundle_code: whether the artifact's code/inference.py may run.
+        allowed_prefixes: objects of S3 that requests may name instead of holding images.
         worker_account: who the processes run as that decode uploads; None: who this process runs as.
         log_level: one of LOG_LEVELS.
     """
@@ -84,6 +86,7 @@ class ServeConfig:
     max_batch_size: int
     back_end: str
     allow_bundle_code: bool
+    allowed_prefixes: tuple[Prefix, ...]
     worker_account: Account | None
     log_level: str
 
@@ -149,6 +152,7 @@ class ServeConfig:
             max_batch_size=_number(values, "MAX_BATCH_SIZE", 16 if gpus else 1, low=1, high=256),
             back_end=_choice(values, "MODEL_SERVER", "mms" if is_multi_model else "workers", BACK_ENDS),
             allow_bundle_code=_flag(values, "ALLOW_BUNDLE_CODE", default=False),
+            allowed_prefixes=parse_prefixes(values.get("ALLOWED_S3_PREFIXES", "")),
             worker_account=find_account(values.get("WORKER_USER", "")),
             log_level=log_level(values.get("SAGEMAKER_CONTAINER_LOG_LEVEL", "")),
         )
@@ -171,6 +175,7 @@ VARIABLES: dict[str, str] = {
     "SAGEMAKER_STARTUP_TIMEOUT": "seconds until the first answer; default 600",
     "SAGEMAKER_MAX_PAYLOAD_IN_MB": "largest body in MiB; default 100; 0: 1024",
     "ALLOW_BUNDLE_CODE": "true: trust the artifact as code and run its code/inference.py; default false",
+    "ALLOWED_S3_PREFIXES": "objects that requests may name, as s3://bucket/prefix/ s3://other/; default: none",
     "WORKER_USER": "account of the processes that decode uploads, where serve starts as root; in the image: model",
     "SAGEMAKER_CONTAINER_LOG_LEVEL": "DEBUG, INFO (default), WARNING, ERROR, CRITICAL or Python's number",
 }

@@ -26,6 +26,7 @@ from sagemaker_monai.errors import (
     Overloaded,
     PayloadTooLarge,
     RequestTimeout,
+    Timeout,
     Unavailable,
     UnsupportedMediaType,
     error_body,
@@ -43,6 +44,7 @@ from sagemaker_monai.serving.json_server import (
 )
 from sagemaker_monai.serving.model_requests import LOAD_BODY_BYTES, parse_load
 from sagemaker_monai.serving.models import ModelStore
+from sagemaker_monai.serving.references import ObjectStore, names_objects
 
 logger = logging.getLogger(__name__)
 
@@ -72,10 +74,19 @@ def pattern_of(path: str) -> tuple[str, str]:
 
 
 class Gateway:
-    """The server of the public port."""
+    """The server of the public port.
 
-    def __init__(self, config: ServeConfig, back_end: BackEnd | ModelStore) -> None:
+    Args:
+        config: the settings.
+        back_end: what answers.
+        objects: where the objects are that requests may name; None: they may name none.
+    """
+
+    def __init__(
+        self, config: ServeConfig, back_end: BackEnd | ModelStore, *, objects: ObjectStore | None = None
+    ) -> None:
         self._config = config
+        self._objects = objects
         self._back_end = back_end
         self._max_held_bytes = max(MIN_HELD_BYTES, 2 * config.max_payload_bytes)
         self._held_bytes = 0
@@ -216,12 +227,24 @@ class Gateway:
             if encoding not in ("", "identity"):
                 raise UnsupportedMediaType("Content-Encoding is not supported; send the body as it is")
             body = await self._read_body(request, held, limit_bytes=self._config.max_payload_bytes)
+            if self._objects is not None and names_objects(body, content_type):
+                body, content_type = await self._fetch(self._objects, body, held)
             return as_http(await answer(Request(body, content_type, header(request, hdrs.ACCEPT))))
         finally:
             held.release()
             self._in_flight -= 1
             if self._in_flight == 0:
                 self._idle.set()
+
+    async def _fetch(self, objects: ObjectStore, body: bytes, held: "_HeldBytes") -> tuple[bytes, str]:
+        """Put the objects that a request names in its place; what answers cannot, for it has no credentials."""
+        try:
+            async with asyncio.timeout(self._config.timeout_s):
+                plan = await asyncio.to_thread(objects.locate, body)
+                held.add(plan.size_bytes)
+                return await asyncio.to_thread(objects.fetch, plan)
+        except TimeoutError as error:
+            raise Timeout("the objects took too long to read; name fewer or smaller ones") from error
 
     async def _read_body(self, request: web.BaseRequest, held: "_HeldBytes", *, limit_bytes: int) -> bytes:
         too_large = PayloadTooLarge(f"the body is larger than {_size(limit_bytes)}")

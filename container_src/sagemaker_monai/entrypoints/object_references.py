@@ -1,0 +1,254 @@
+"""Fetches the objects that a request names, and makes a body of them as if the client had sent them in an archive.
+
+Every object is looked up before the first is read, so that a request that is too large costs no transfer; it is read
+only in the state in which it was looked up (its ETag). Which objects may be named, `serving.references` decides.
+
+An error says which object of the request it is about and nothing about it: neither whether a forbidden one exists, nor
+whose bucket it is.
+"""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sagemaker_monai.archives import is_litter
+from sagemaker_monai.containers import MAX_INSTANCES
+from sagemaker_monai.contents import GZIP_MAGIC, ZIP_MAGICS, is_tar
+from sagemaker_monai.errors import PayloadTooLarge, Timeout, Unavailable
+from sagemaker_monai.serving.references import ObjectUnavailable, Prefix, Reference, parse_references
+from sagemaker_monai.tars import archive_end, member_header, padding
+
+THREADS = 8  # objects that are fetched at once; one takes some 30 ms however small it is (a guess)
+CONNECT_TIMEOUT_S = 3.0
+READ_TIMEOUT_S = 10.0  # between two pieces
+ATTEMPTS = 3
+CHUNK_BYTES = 1 << 20
+PAGE_OBJECTS = 1_000  # S3's most
+MAX_PAGES = 20  # of a folder, with the objects that are passed over
+TAR_TYPE = "application/x-tar"
+_MEMBER_BYTES = 1_024  # header and padding of one member
+_ODD = re.compile(r"[^0-9A-Za-z._-]")
+
+_UNAVAILABLE = "does not exist, or this endpoint may not read it (s3:GetObject, and s3:ListBucket for folders)"
+_ELSEWHERE = "is in a bucket of another region, or the endpoint's credentials are not valid"
+_CHANGED = "changed while it was read; send this request again"
+# S3's codes, and the plain statuses that stand in their place where an answer has no body (HEAD).
+_CAUSES = {
+    **dict.fromkeys(("NoSuchKey", "NoSuchBucket", "404", "AccessDenied", "AllAccessDisabled", "403"), _UNAVAILABLE),
+    "InvalidObjectState": "is archived; restore it first",
+    **dict.fromkeys(("PreconditionFailed", "412"), _CHANGED),
+    **dict.fromkeys(("PermanentRedirect", "TemporaryRedirect", "301", "307", "400", "BadRequest"), _ELSEWHERE),
+    **dict.fromkeys(("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"), _ELSEWHERE),
+    **dict.fromkeys(("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"), _ELSEWHERE),
+}
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One object: its bucket and key, its place in the request, and the state in which it was found."""
+
+    bucket: str
+    key: str
+    index: int
+    size_bytes: int
+    etag: str
+
+
+@dataclass(frozen=True)
+class FoundObjects:
+    """What a request names; the plan between `locate` and `fetch`.
+
+    Attributes:
+        objects: in the request's order, those of a folder by their keys.
+        size_bytes: of the body that they become.
+        deadline_s: by the monotonic clock.
+        is_alone: one object that was named itself.
+    """
+
+    objects: tuple[Found, ...]
+    size_bytes: int
+    deadline_s: float
+    is_alone: bool
+
+
+class S3Objects:
+    """S3 as a `serving.references.ObjectStore`.
+
+    Args:
+        allowed: which objects may be named.
+        max_bytes: of all objects of a request together, in the body that they become.
+        timeout_s: for all of a request.
+    """
+
+    def __init__(self, allowed: tuple[Prefix, ...], *, max_bytes: int, timeout_s: float) -> None:
+        self._allowed = allowed
+        self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+        self._client = make_client()
+
+    def locate(self, body: bytes) -> FoundObjects:
+        """Find what a request names; see `serving.references.ObjectStore`."""
+        deadline_s = time.monotonic() + self._timeout_s
+        references = parse_references(body, self._allowed)
+
+        def look_up(numbered: tuple[int, Reference]) -> list[Found]:
+            index, reference = numbered
+            _check_time(deadline_s)
+            with _faults_named(index):
+                return self._list(index, reference) if reference.is_folder else [self._head(index, reference)]
+
+        found = [item for items in _in_threads(look_up, list(enumerate(references))) for item in items]
+        if len(found) > MAX_INSTANCES:
+            raise PayloadTooLarge(f"{len(found)} objects are more than {MAX_INSTANCES}; send several requests")
+        size_bytes = sum(item.size_bytes + _MEMBER_BYTES for item in found)
+        if size_bytes > self._max_bytes:
+            raise PayloadTooLarge(f"the objects have more than {self._max_bytes} bytes together; send several requests")
+        return FoundObjects(tuple(found), size_bytes, deadline_s, len(references) == 1 and not references[0].is_folder)
+
+    def fetch(self, plan: FoundObjects) -> tuple[bytes, str]:
+        """Make a body of what was found: a tar archive, or an archive as it is; see `ObjectStore`."""
+
+        def read(item: Found) -> bytes:
+            with _faults_named(item.index):
+                return self._read(item, plan.deadline_s)
+
+        contents = _in_threads(read, plan.objects)
+        if plan.is_alone and (content_type := _archive_type(contents[0])) is not None:
+            return contents[0], content_type
+        parts: list[bytes] = []
+        for number, (item, content) in enumerate(zip(plan.objects, contents, strict=True)):
+            name = _ODD.sub("_", item.key.rpartition("/")[2])[-80:]
+            parts += [member_header(f"{number}/{name}", len(content)), content, padding(len(content))]
+        parts.append(archive_end(sum(map(len, parts))))
+        return b"".join(parts), TAR_TYPE
+
+    def _head(self, index: int, reference: Reference) -> Found:
+        answer = self._client.head_object(Bucket=reference.bucket, Key=reference.key)
+        return Found(reference.bucket, reference.key, index, int(answer["ContentLength"]), answer["ETag"])
+
+    def _list(self, index: int, folder: Reference) -> list[Found]:
+        found: list[Found] = []
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=folder.bucket, Prefix=folder.key, PaginationConfig={"PageSize": PAGE_OBJECTS}
+        )
+        for number, page in enumerate(pages, start=1):
+            for item in page.get("Contents", ()):
+                key = item["Key"]
+                if not key.endswith("/") and not is_litter(key):
+                    found.append(Found(folder.bucket, key, index, int(item["Size"]), item["ETag"]))
+            if len(found) > MAX_INSTANCES or number == MAX_PAGES:
+                raise PayloadTooLarge(
+                    f"object {index}: the folder has more than {MAX_INSTANCES} objects; name a smaller"
+                )
+        if not found:
+            raise ObjectUnavailable(f"object {index} {_UNAVAILABLE}")
+        return found
+
+    def _read(self, item: Found, deadline_s: float) -> bytes:
+        _check_time(deadline_s)
+        answer = self._client.get_object(Bucket=item.bucket, Key=item.key, IfMatch=item.etag)
+        body, content = answer["Body"], bytearray()
+        try:
+            # Never more than was found, whatever comes: memory was set aside for that.
+            while chunk := body.read(min(CHUNK_BYTES, item.size_bytes + 1 - len(content))):
+                content += chunk
+                _check_time(deadline_s)
+                if len(content) > item.size_bytes:
+                    break
+        finally:
+            body.close()
+        if len(content) != item.size_bytes:
+            raise Unavailable(f"object {item.index} {_CHANGED}")
+        return bytes(content)
+
+
+def resolve_references(
+    body: bytes, allowed: tuple[Prefix, ...], *, max_bytes: int = 100 * 1024**2, timeout_s: float = 60.0
+) -> tuple[bytes, str]:
+    """Turn a request that names objects into one that holds them: its new body and content type.
+
+    Raises:
+        MalformedRequest, ReferenceNotAllowed, PayloadTooLarge, ObjectUnavailable, Unavailable, Timeout: as
+            `serving.references.ObjectStore`.
+    """
+    store = S3Objects(allowed, max_bytes=max_bytes, timeout_s=timeout_s)
+    return store.fetch(store.locate(body))
+
+
+def make_client() -> Any:
+    """An S3 client with short time limits, which goes to the endpoint's own region and to no other.
+
+    botocore would follow a bucket into any region, where nobody expects the endpoint's requests, or pays for them.
+    """
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
+        max_pool_connections=THREADS,
+    )
+    client = boto3.client("s3", region_name=os.environ.get("AWS_REGION") or None, config=config)
+
+    def stay_here(context: dict[str, Any], **_: Any) -> None:
+        context.setdefault("s3_redirect", {})["redirected"] = True  # botocore.utils.S3RegionRedirectorv2 follows once
+
+    client.meta.events.register("before-call.s3", stay_here)
+    return client
+
+
+def _in_threads(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
+    """Work on every piece, in their order; after an error no further one is begun."""
+    with ThreadPoolExecutor(min(THREADS, len(pieces))) as pool:
+        try:
+            return list(pool.map(work, pieces))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _check_time(deadline_s: float) -> None:
+    if time.monotonic() > deadline_s:
+        raise Timeout("the objects took too long to read; name fewer or smaller ones")
+
+
+def _archive_type(content: bytes) -> str | None:
+    """The content type of an object that is an archive itself."""
+    if content.startswith(ZIP_MAGICS):
+        return "application/zip"
+    if content.startswith(GZIP_MAGIC):
+        return "application/gzip"
+    return TAR_TYPE if is_tar(content) else None
+
+
+@contextmanager
+def _faults_named(index: int) -> Iterator[None]:
+    """What S3 says in our words; its own could quote names, keys and accounts."""
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        CredentialRetrievalError,
+        NoCredentialsError,
+        PartialCredentialsError,
+    )
+
+    try:
+        yield
+    except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as error:
+        raise ObjectUnavailable("the endpoint has no credentials for S3; give its role s3:GetObject") from error
+    except ClientError as error:
+        cause = _CAUSES.get(str(error.response.get("Error", {}).get("Code", "")))
+        if cause is None or cause == _CHANGED:
+            raise Unavailable(f"object {index} {cause or 'cannot be read now; send this request again'}") from error
+        raise ObjectUnavailable(f"object {index} {cause}") from error
+    except (BotoCoreError, OSError) as error:  # OSError: a connection that ends while a body is read
+        raise Unavailable(f"object {index} cannot be read now; send this request again") from error
