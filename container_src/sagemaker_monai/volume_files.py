@@ -5,7 +5,6 @@ when they are needed: nibabel takes 0.3 s.
 """
 
 import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,15 @@ from pathlib import Path
 from sagemaker_monai.contents import NPY_MAGIC, is_nifti
 from sagemaker_monai.errors import UndecodableImage
 from sagemaker_monai.formats.arrays import read_npy_volume, read_npz_volume
-from sagemaker_monai.formats.inflate import opened
+from sagemaker_monai.formats.inflate import gunzipped_head, opened
 from sagemaker_monai.formats.metaimage import read_metaimage
 from sagemaker_monai.formats.nrrd import read_nrrd
 from sagemaker_monai.formats.pairs import header_of
 from sagemaker_monai.formats.voxels import NonFinite
 from sagemaker_monai.volumes import Volume
 
-HEAD_BYTES = 4_096  # from which a format is recognised: 540 inflated of a NIfTI-2 header, or the first keys of a text
+HEAD_BYTES = 4_096  # from which a format is recognised: what a gzipped header needs, or the first keys of a text
+_MARKED_BYTES = 540  # of a NIfTI-2 header, the longest that is looked at after unpacking
 
 Reader = Callable[[Path | bytes, NonFinite], Volume]
 
@@ -98,11 +98,9 @@ def volume_format_of(head: bytes, name: str) -> str | None:
     Returns:
         A name of VOLUME_FORMATS, None for what is no volume as far as one can see.
     """
+    head = head[:HEAD_BYTES]
     if head.startswith(b"\x1f\x8b"):
-        try:
-            inflated = zlib.decompressobj(wbits=31).decompress(head, HEAD_BYTES)
-        except zlib.error:
-            inflated = b""
+        inflated = gunzipped_head(head, _MARKED_BYTES)
         # Of what is gzipped as a whole, only these are read: a gzipped .npy, say, is none of the formats.
         marks = [mark for mark in ("NIFTI", "ANALYZE") if _MARKS[mark](inflated)]
         return marks[0] if marks else _format_by_name(name)

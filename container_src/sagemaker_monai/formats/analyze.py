@@ -7,6 +7,7 @@ needs left and right converts to NIfTI with a program that knows where the files
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nibabel.spm99analyze import Spm99AnalyzeHeader
@@ -21,6 +22,7 @@ from sagemaker_monai.volumes import Volume
 HEADER_BYTES = 348
 MAX_OFFSET_BYTES = 16 << 20
 
+_HEADER_CLASS: Any = Spm99AnalyzeHeader  # nibabel's classes are not typed
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8"}
 # SPM's own codes beyond Analyze's: its marks for signed bytes, unsigned words and the other byte order.
 _SPM_TYPES = {130: "i1", 132: "u2", 136: "u4"}
@@ -57,16 +59,16 @@ def read_analyze(source: Path | bytes, non_finite: NonFinite = "refuse") -> Volu
     return Volume(channel_first(values, channel_axis), affine, has_geometry=False)
 
 
-def _header(block: bytes) -> Spm99AnalyzeHeader:
+def _header(block: bytes) -> Any:
     if len(block) < HEADER_BYTES:
         raise UndecodableImage("the Analyze header is cut off")
     for order in "<>":
         if block[:4] == struct.pack(f"{order}i", HEADER_BYTES):
-            return Spm99AnalyzeHeader(block, endianness=order, check=False)
+            return _HEADER_CLASS(block, endianness=order, check=False)
     raise UndecodableImage("not an Analyze header: its length is not 348")
 
 
-def _shape(header: Spm99AnalyzeHeader) -> tuple[tuple[int, ...], int | None]:
+def _shape(header: Any) -> tuple[tuple[int, ...], int | None]:
     rank, *sizes = (int(size) for size in header["dim"])
     if not 2 <= rank <= 7:
         raise UndecodableImage(f"the Analyze header claims {rank} axes; 2 to 4 are possible")
@@ -80,7 +82,7 @@ def _shape(header: Spm99AnalyzeHeader) -> tuple[tuple[int, ...], int | None]:
     return tuple(sizes[:4]), 3
 
 
-def _stored(header: Spm99AnalyzeHeader, shape: tuple[int, ...]) -> Stored:
+def _stored(header: Any, shape: tuple[int, ...]) -> Stored:
     code, bits = int(header["datatype"]), int(header["bitpix"])
     if code in _OTHER_TYPES:
         raise UnsuitableImage(f"the Analyze file holds {_OTHER_TYPES[code]}; send integers or floating point")

@@ -19,6 +19,7 @@ SIGNS = {"RAS": (1.0, 1.0, 1.0), "LAS": (-1.0, 1.0, 1.0), "LPS": (-1.0, -1.0, 1.
 MM_PER_UNIT = {"m": 1e3, "cm": 10.0, "mm": 1.0, "um": 1e-3, "μm": 1e-3, "µm": 1e-3, "micron": 1e-3, "microns": 1e-3}
 
 _SPACING_LIMITS_MM = (1e-7, 1e7)  # a tenth of a nanometre to ten kilometres: outside is no image of anybody
+_FARTHEST_MM = 1e9
 _SMALLEST_VOLUME = 1e-4  # of the parallelepiped of three unit directions; 1 is orthogonal
 
 
@@ -57,7 +58,7 @@ def affine_of(directions: np.ndarray, origin: np.ndarray, shape: Sequence[int]) 
             length = np.linalg.norm(normal)
             directions[:, axis] = normal / length if length > 0 else 0
     lengths = np.linalg.norm(directions, axis=0)
-    if not np.all((lengths > _SPACING_LIMITS_MM[0]) & (lengths < _SPACING_LIMITS_MM[1]) & (np.abs(origin) < 1e9)):
+    if not np.all((lengths > _SPACING_LIMITS_MM[0]) & (lengths < _SPACING_LIMITS_MM[1])):
         raise UndecodableImage("the header's spacing is zero or beyond reason; write sound geometry or none")
     if abs(np.linalg.det(directions / lengths)) < _SMALLEST_VOLUME:
         raise UndecodableImage("the header's axes lie in one plane; write sound geometry or none")

@@ -32,7 +32,7 @@ _INFLATERS = {
     "bzip2": bz2.BZ2Decompressor,
 }
 _MAGICS = {"gzip": b"\x1f\x8b", "bzip2": b"BZ"}  # of a further member; zlib has one only
-_BEST_RATIOS = {"raw": 1, "gzip": 1_032, "zlib": 1_032, "bzip2": 1 << 17}  # what no packed file can pass
+_BEST_RATIOS = {"raw": 1, "gzip": 1_032, "zlib": 1_032, "bzip2": 1 << 21}  # what no packed file can pass
 
 
 def most_bytes(packed_bytes: int) -> int:
@@ -145,6 +145,19 @@ class Stream:
         return next(self._source, b"")
 
 
+def gunzipped_head(head: bytes, size: int) -> bytes:
+    """The first `size` bytes of what a gzip file holds, or fewer, from what it begins with."""
+    unpacked = b""
+    while head.startswith(_MAGICS["gzip"]) and len(unpacked) < size:
+        inflater = zlib.decompressobj(wbits=31)
+        try:
+            unpacked += inflater.decompress(head, size - len(unpacked))
+        except zlib.error:
+            break
+        head = inflater.unused_data
+    return unpacked
+
+
 def _raw(file: BinaryIO) -> Iterator[bytes]:
     while piece := file.read(PIECE_BYTES):
         yield piece
@@ -162,7 +175,7 @@ def _inflated(file: BinaryIO, packed_bytes: int, packing: str) -> Iterator[bytes
                     data += file.read(1)
                 if not data:
                     break
-                if members and not data.startswith(_MAGICS.get(packing, data[:0] + b"\0none")):
+                if members and not _is_member(data, packing):
                     return  # rubbish after the last member, which gzip passes over too
                 inflater, members = _INFLATERS[packing](), members + 1
                 if members > _FREE_MEMBERS + (count >> 10):
@@ -179,6 +192,10 @@ def _inflated(file: BinaryIO, packed_bytes: int, packing: str) -> Iterator[bytes
                 inflater, is_full = None, False
     if inflater is not None or not members:
         raise UndecodableImage("the packed file is cut off; write or send it again")
+
+
+def _is_member(data: bytes, packing: str) -> bool:
+    return packing in _MAGICS and data.startswith(_MAGICS[packing])
 
 
 def _decompress(inflater: Any, data: bytes) -> bytes:

@@ -153,6 +153,7 @@ def _stored(fields: dict[str, str], shape: tuple[int, ...]) -> Stored:
     return Stored(dtype, shape, is_text=is_text)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused by `affine_of`
 def _geometry(fields: dict[str, str], shape: tuple[int, ...], channel_axis: int | None) -> tuple[np.ndarray, bool]:
     rank = _whole(fields, "NDims")
     scale = MM_PER_UNIT.get(fields.get("DistanceUnits", "mm").lower(), 1.0)

@@ -17,6 +17,7 @@ nibabel computes the geometry. It does not read the values, which it would do wi
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Header
@@ -33,7 +34,7 @@ from sagemaker_monai.volumes import Volume
 MAX_HEADER_BYTES = 16 << 20  # before the values: the header and its extensions
 
 # Header class by sizeof_hdr, and the magics of one file and of a pair with their place.
-_VERSIONS = {
+_VERSIONS: dict[int, tuple[Any, slice, bytes, bytes]] = {  # nibabel's classes are not typed
     348: (Nifti1Header, slice(344, 348), b"n+1\0", b"ni1\0"),
     540: (Nifti2Header, slice(4, 12), b"n+2\0\r\n\x1a\n", b"ni2\0\r\n\x1a\n"),
 }
@@ -120,7 +121,7 @@ def _read_header(stream: Stream) -> _Header:
     )
 
 
-def _shape(header: Nifti1Header) -> tuple[tuple[int, ...], int | None]:
+def _shape(header: Any) -> tuple[tuple[int, ...], int | None]:
     """Sizes of (W, H), (W, H, D) or (W, H, D, C), and where C is."""
     rank, *sizes = (int(size) for size in header["dim"])
     if not 1 <= rank <= 7:
@@ -138,7 +139,7 @@ def _shape(header: Nifti1Header) -> tuple[tuple[int, ...], int | None]:
     return (*spatial, *further), 3
 
 
-def _stored(header: Nifti1Header, shape: tuple[int, ...]) -> Stored:
+def _stored(header: Any, shape: tuple[int, ...]) -> Stored:
     code, bits = int(header["datatype"]), int(header["bitpix"])
     if code in _OTHER_TYPES:
         raise UnsuitableImage(f"the NIfTI file holds {_OTHER_TYPES[code]}; send integers or floating point")
@@ -155,7 +156,7 @@ def _stored(header: Nifti1Header, shape: tuple[int, ...]) -> Stored:
     return Stored(dtype, shape, slope, intercept)
 
 
-def _offset(header: Nifti1Header, size: int) -> int:
+def _offset(header: Any, size: int) -> int:
     """Bytes before the values; in one file after the header and the four bytes that say whether extensions follow."""
     offset = float(header["vox_offset"])
     least = size + 4 if size else 0
@@ -164,7 +165,8 @@ def _offset(header: Nifti1Header, size: int) -> int:
     return int(offset)
 
 
-def _geometry(header: Nifti1Header, shape: list[int]) -> tuple[np.ndarray, bool]:
+@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused by `affine_of`
+def _geometry(header: Any, shape: list[int]) -> tuple[np.ndarray, bool]:
     scale = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     pixdim = np.abs(np.asarray(header["pixdim"][1:4], np.float64))
     if int(header["sform_code"]) > 0:
@@ -176,7 +178,7 @@ def _geometry(header: Nifti1Header, shape: list[int]) -> tuple[np.ndarray, bool]
     return affine_of(matrix[:3, :3] * scale, matrix[:3, 3] * scale, shape), True
 
 
-def _qform(header: Nifti1Header, pixdim: np.ndarray) -> np.ndarray:
+def _qform(header: Any, pixdim: np.ndarray) -> np.ndarray:
     header = header.copy()
     header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1  # as nifti1_io.c; nibabel would refuse others
     header["pixdim"][1:4] = pixdim

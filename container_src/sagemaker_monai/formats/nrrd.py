@@ -200,6 +200,7 @@ def _vectors(text: str) -> list[list[float] | None]:
     return vectors
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused by `affine_of`
 def _geometry(header: _Header, shape: tuple[int, ...], channel_axis: int | None) -> tuple[np.ndarray, bool]:
     fields = header.fields
     spatial = [axis for axis in range(len(shape)) if axis != channel_axis]
@@ -208,7 +209,7 @@ def _geometry(header: _Header, shape: tuple[int, ...], channel_axis: int | None)
         return grid([spacings[axis] for axis in spatial]), False
     vectors = _vectors(fields["space directions"])
     columns = [vector for vector in vectors if vector is not None]
-    [origin] = _vectors(fields["space origin"])[:1] if "space origin" in fields else [None]
+    origin = next(iter(_vectors(fields.get("space origin", ""))), None)
     length = len(columns[0]) if columns else 0
     if len(vectors) != len(shape) or any(len(vector) != length for vector in columns):
         raise UndecodableImage("the NRRD field `space directions` must have a vector for each axis")
