@@ -5,6 +5,7 @@ multi-frame file (NM, RTDOSE) by counting from the first frame. Cine files have 
 tell volumes of one series apart: echo, time, b-value, type of image.
 """
 
+import functools
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.tag import BaseTag, Tag
 
 from sagemaker_monai.dicom.geometry import Cosines, Vector, is_sound, normal_of
 from sagemaker_monai.errors import PayloadTooLarge
@@ -71,10 +73,17 @@ class Plane:
     rescale: str = ""
 
 
+@functools.cache
+def tag_of(keyword: str) -> BaseTag:
+    """The tag of a keyword; asking a dataset by keyword looks it up each time, at the cost of everything else here."""
+    return Tag(keyword)
+
+
 def value_of(dataset: Dataset | None, keyword: str) -> Any:
     """A value of a header, or None where it is absent, empty or unreadable."""
+    tag = tag_of(keyword)
     try:
-        value = dataset.get(keyword) if dataset is not None else None
+        value = dataset[tag].value if dataset is not None and tag in dataset else None
     except BAD_VALUE:
         return None
     return None if value is None or (isinstance(value, str) and not value) else value
@@ -142,9 +151,9 @@ def _grouped(groups: Sequence[Dataset | None], header: Dataset, sequence: str, k
     """The dataset that has the keyword: a functional group of the frame, one that all share, or the main dataset."""
     for group in groups:
         item = item_of(group, sequence) if sequence else None
-        if item is not None and keyword in item:
+        if item is not None and tag_of(keyword) in item:
             return item
-    return header if keyword in header else None
+    return header if tag_of(keyword) in header else None
 
 
 def _plane(groups: Sequence[Dataset | None], header: Dataset) -> Plane:
