@@ -130,6 +130,8 @@ def _read(source: Path | bytes, *, is_header_only: bool) -> Dataset:
             with source.open("rb") as file:
                 return _parse(file, source.stat().st_size, is_header_only=is_header_only)
         except OSError as error:
+            if error.errno is None:  # pydicom's own, about the bytes
+                raise
             raise UndecodableImage(f"the file cannot be read ({type(error).__name__})") from error
 
 
@@ -140,6 +142,15 @@ def _parse(file: BinaryIO, size_bytes: int, *, is_header_only: bool) -> Dataset:
     if not is_dicom(head):
         raise UndecodableImage(_NOT_DICOM)
     budget = Budget()
+    try:
+        return _parse_within(budget, file, size_bytes, head, is_header_only=is_header_only)
+    except Exception:
+        if budget.refusal is not None:
+            raise budget.refusal from None
+        raise
+
+
+def _parse_within(budget: Budget, file: BinaryIO, size_bytes: int, head: bytes, *, is_header_only: bool) -> Dataset:
     limited = cast(BinaryIO, LimitedFile(file, size_bytes, budget, is_header_only=is_header_only))
     limited.seek(_PREAMBLE_BYTES + 4 if head[_PREAMBLE_BYTES:] == b"DICM" else 0)
     meta = FileMetaDataset()
@@ -202,7 +213,6 @@ def _expand(dataset: Dataset, budget: Budget, depth: int) -> None:
             )
             dataset[tag] = element = DataElement(tag, VR.SQ, items)
         if element.VR == VR.SQ:
-            budget.take_items(len(element.value or ()))
             for item in element.value or ():
                 _expand(item, budget, depth + 1)
 

@@ -15,20 +15,30 @@ from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
 
 MAX_FILE_BYTES = 1 << 31  # of one file, and of what a deflated one inflates to: 2^29 values of 32 bit
 MAX_HEADER_BYTES = 1 << 28  # of everything before the pixel data; the largest seen in the field were some MB (a guess)
-# An element costs two or three reads and an empty item one object of about 1.5 kB. A whole slide of 10,000 tiles with
-# per-frame groups needs about 600,000 reads, a CT slice 600.
-MAX_READS = 2_000_000
-MAX_ITEMS = 200_000  # of all sequences together
+# An element costs two or three reads of 3 us each, and an empty item becomes an object of about 1.5 kB. A whole slide of
+# 10,000 tiles with groups for each needs about 600,000 reads and 50,000 items, a CT slice 600 reads.
+MAX_READS = 1_000_000
+MAX_ITEMS = 100_000  # of all sequences together
 MAX_DEPTH = 24  # of sequences in sequences; SR templates and enhanced objects stay below 12
+
+_ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # (FFFE,E000) in both byte orders
+_ITEM_HEADER_BYTES = 8  # which pydicom reads at once: tag and length
 
 
 @dataclass
 class Budget:
-    """What is left of the bounds for one file, shared by all of its nested parts."""
+    """What is left of the bounds for one file, shared by all of its nested parts.
+
+    Attributes:
+        reads, items, header_bytes: still allowed.
+        refusal: the bound that was passed. pydicom turns what a read raises into errors of its own, so whoever parses
+            has to look here.
+    """
 
     reads: int = MAX_READS
     items: int = MAX_ITEMS
     header_bytes: int = MAX_HEADER_BYTES
+    refusal: PayloadTooLarge | None = None
 
     def take_read(self) -> None:
         """Count one read.
@@ -38,17 +48,31 @@ class Budget:
         """
         self.reads -= 1
         if self.reads < 0:
-            raise PayloadTooLarge("the DICOM header has too many elements; send a smaller file")
+            self._refuse("the DICOM header has too many elements; send a smaller file")
 
-    def take_items(self, count: int) -> None:
-        """Count items of a sequence.
+    def take_item(self) -> None:
+        """Count one item of a sequence.
+
+        Raises:
+            PayloadTooLarge: one too many.
+        """
+        self.items -= 1
+        if self.items < 0:
+            self._refuse(f"the DICOM header has more than {MAX_ITEMS} items in sequences; send a smaller file")
+
+    def take_bytes(self, count: int) -> None:
+        """Count bytes of the header.
 
         Raises:
             PayloadTooLarge: too many.
         """
-        self.items -= count
-        if self.items < 0:
-            raise PayloadTooLarge(f"the DICOM header has more than {MAX_ITEMS} items in sequences; send a smaller file")
+        self.header_bytes -= count
+        if self.header_bytes < 0:
+            self._refuse(f"the DICOM header is larger than {MAX_HEADER_BYTES} bytes; send a smaller file")
+
+    def _refuse(self, message: str) -> None:
+        self.refusal = PayloadTooLarge(message)
+        raise self.refusal
 
 
 class LimitedFile:
@@ -66,10 +90,11 @@ class LimitedFile:
         left = max(self._size_bytes - self._file.tell(), 0)
         count = left if size < 0 else min(size, left)
         if self._is_header_only:
-            self._budget.header_bytes -= count
-            if self._budget.header_bytes < 0:
-                raise PayloadTooLarge(f"the DICOM header is larger than {MAX_HEADER_BYTES} bytes; send a smaller file")
-        return self._file.read(count)
+            self._budget.take_bytes(count)
+        data = self._file.read(count)
+        if count == _ITEM_HEADER_BYTES and data[:4] in _ITEM_TAGS:
+            self._budget.take_item()
+        return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """As of every file."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydicom import Dataset
 
-from sagemaker_monai.dicom.elements import group_item, items, number, word
+from sagemaker_monai.dicom.elements import group_item, items, number, value_of, word
 from sagemaker_monai.dicom.headers import refusing
 from sagemaker_monai.dicom.layouts import byte_order_is_little
 from sagemaker_monai.dicom.luts import look_up, read_lut
@@ -51,7 +51,8 @@ def modality_transform(dataset: Dataset, frame: int) -> ModalityTransform:
     Source: DICOM PS3.3 C.11.1, C.7.6.16.2.9, C.8.8.3.
     """
     holder = group_item(dataset, frame, "PixelValueTransformationSequence") or dataset
-    tables = items(holder, "ModalityLUTSequence")
+    # Some writers leave an item without values in the sequence, which is no table.
+    tables = [item for item in items(holder, "ModalityLUTSequence") if value_of(item, "LUTDescriptor") is not None]
     if tables:
         is_signed = number(dataset, "PixelRepresentation") == 1
         first, _, table = read_lut(tables[0], is_signed=is_signed, is_little_endian=byte_order_is_little(dataset))

@@ -1,4 +1,4 @@
-"""PET: the factor from modality values to the standardised uptake value by body weight (SUVbw), used on request only."""
+"""PET: the factor from modality values to the standardised uptake value by body weight (SUVbw), used on request."""
 
 import datetime
 import math

@@ -1,0 +1,73 @@
+"""Small DICOM files for the tests of the reader, of every shape that it must know."""
+
+import io
+from typing import Any
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.filewriter import dcmwrite
+from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+SERIES_UID = "1.2.826.0.1.3680043.8.498.1"
+INSTANCE_UID = "1.2.826.0.1.3680043.8.498.2"
+
+
+def made_dataset(stored: np.ndarray, syntax: str = ExplicitVRLittleEndian, **elements: Any) -> Dataset:
+    """A dataset with `stored` as native pixel data: (F, H, W), or (F, H, W, 3) for colour; elements by keyword."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    dataset.file_meta.MediaStorageSOPInstanceUID = INSTANCE_UID
+    dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.7", INSTANCE_UID
+    dataset.SeriesInstanceUID, dataset.Modality = SERIES_UID, "OT"
+    dataset.Rows, dataset.Columns = stored.shape[1:3]
+    if len(stored) > 1:
+        dataset.NumberOfFrames = len(stored)
+    dataset.SamplesPerPixel = 3 if stored.ndim == 4 else 1
+    dataset.PhotometricInterpretation = "RGB" if stored.ndim == 4 else "MONOCHROME2"
+    if stored.ndim == 4:
+        dataset.PlanarConfiguration = 0
+    bits = 8 * stored.dtype.itemsize
+    dataset.BitsAllocated = dataset.BitsStored = bits
+    dataset.HighBit = bits - 1
+    dataset.PixelRepresentation = int(stored.dtype.kind == "i")
+    order = ">" if syntax == ExplicitVRBigEndian else "<"
+    data = stored.astype(stored.dtype.newbyteorder(order)).tobytes()
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    if "PixelData" not in elements:
+        dataset.PixelData = data + b"\0" * (len(data) % 2)
+    dataset["PixelData"].VR = "OB" if bits == 8 and syntax != ImplicitVRLittleEndian else "OW"
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    return dataset
+
+
+def made_file(stored: np.ndarray, syntax: str = ExplicitVRLittleEndian, **elements: Any) -> bytes:
+    """The same as a file."""
+    return as_file(made_dataset(stored, syntax, **elements))
+
+
+def as_file(dataset: Dataset) -> bytes:
+    """A dataset with its file meta information as the bytes of a file with preamble."""
+    file = io.BytesIO()
+    dcmwrite(file, dataset, enforce_file_format=True)
+    return file.getvalue()
+
+
+def item(**elements: Any) -> Sequence:
+    """A sequence of one item."""
+    dataset = Dataset()
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    return Sequence([dataset])
+
+
+def element(tag: int, vr: str, value: bytes, *, is_long: bool = False, length: int | None = None) -> bytes:
+    """An element in explicit VR little endian, whose length may lie."""
+    size = len(value) if length is None else length
+    head = (tag >> 16).to_bytes(2, "little") + (tag & 0xFFFF).to_bytes(2, "little") + vr.encode()
+    return head + (b"\0\0" + size.to_bytes(4, "little") if is_long else size.to_bytes(2, "little")) + value

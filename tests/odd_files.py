@@ -1,0 +1,174 @@
+"""The odd DICOM files of the shared data, each read by us and by others: what the tests and docs/formats.md tell."""
+
+import csv
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import SimpleITK
+from pydicom.pixels import apply_color_lut, pixel_array
+
+from sagemaker_monai.dicom.decoding import decode_stored
+from sagemaker_monai.dicom.headers import read_instance
+from sagemaker_monai.dicom.pixels import modality_values, read_frames
+from sagemaker_monai.errors import CallerError
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_DATA = (ROOT / os.environ.get("SHARED_DATA", "../shared/data")).resolve()
+ODD_DICOM = SHARED_DATA / "odd_dicom"
+
+# Decoders that ours are not, in pydicom. Native data is unpacked by pydicom itself.
+_OTHER_PLUGINS = {
+    "1.2.840.10008.1.2.4.50": "pillow",
+    "1.2.840.10008.1.2.4.57": "",
+    "1.2.840.10008.1.2.4.70": "",
+    "1.2.840.10008.1.2.4.51": "",
+    "1.2.840.10008.1.2.4.80": "gdcm",
+    "1.2.840.10008.1.2.4.81": "gdcm",
+    "1.2.840.10008.1.2.4.90": "gdcm",
+    "1.2.840.10008.1.2.4.91": "gdcm",
+    "1.2.840.10008.1.2.4.201": "",
+    "1.2.840.10008.1.2.5": "pydicom",
+}
+# Files with the same picture, stored in another way.
+_TWINS = {
+    "rle/SC_rgb_rle_32bit.dcm": "big_endian/SC_rgb_expb_32bit.dcm",
+    "segmentation_1bit/liver_rle.dcm": "segmentation_1bit/liver.dcm",
+    "segmentation_1bit/liver_j2k.dcm": "segmentation_1bit/liver.dcm",
+    "broken/JPEG-lossy.dcm": "jpeg_extended/JPEGExtended_1s_1f_u_16_12.dcm",
+    "rle/rtdose_rle_1frame.dcm": "rtdose/rtdose_expb_1frame.dcm",
+    "rtdose/rtdose_expb_1frame.dcm": "rle/rtdose_rle_1frame.dcm",
+    "segmentation_1bit/liver_nonbyte_aligned_rle.dcm": "segmentation_1bit/liver_nonbyte_aligned_j2k.dcm",
+    "segmentation_1bit/liver_nonbyte_aligned_j2k.dcm": "segmentation_1bit/liver_nonbyte_aligned_rle.dcm",
+}
+_LOSSY_STEPS = 2  # of 255: libjpeg and libjpeg-turbo round differently
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one file.
+
+    Attributes:
+        name: path under odd_dicom.
+        outcome: "read" or "refused".
+        code: of the refusal, "" for what is read.
+        shape: of the stored values: frames, rows, columns, and 3 for colour; () when refused.
+        dtype: of the stored values.
+        compared_with: readers that have the same values, of which `recorded` (shape, lowest and highest value by pydicom
+            with pylibjpeg) stands in index.csv.
+        differs_from: readers that have other values.
+    """
+
+    name: str
+    outcome: str
+    code: str
+    shape: tuple[int, ...]
+    dtype: str
+    compared_with: tuple[str, ...]
+    differs_from: tuple[str, ...]
+
+
+def odd_dicom_paths() -> list[Path]:
+    """Every file of index.csv, then those of the media folder."""
+    if not ODD_DICOM.is_dir():
+        return []
+    media = sorted(path for path in (ODD_DICOM / "dicomdir").rglob("*") if path.is_file())
+    return [ODD_DICOM / name for name in _index()] + media
+
+
+def read_odd_dicom(path: Path) -> Row:
+    """Read a file, and compare its values with every other reader that can read it."""
+    name = path.relative_to(ODD_DICOM).as_posix()
+    try:
+        dataset = read_instance(path)
+        stored = decode_stored(dataset)
+        read_frames(path)
+    except CallerError as error:
+        return Row(name, "refused", error.code, (), "", (), ())
+    same, other = [], []
+    for reader, compare in _READERS.items():
+        answer = compare(path, dataset, stored)
+        if answer is not None:
+            (same if answer else other).append(reader)
+    return Row(name, "read", "", stored.shape, str(stored.dtype), tuple(same), tuple(other))
+
+
+def _with_recorded(path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> bool | None:
+    row = _index().get(path.relative_to(ODD_DICOM).as_posix(), {})
+    recorded = row.get("decoded_as", "")
+    if row.get("pydicom_result") != "decodes" or dataset.PhotometricInterpretation == "PALETTE COLOR":
+        return None  # the record has the indices into the palette
+    shape, _, values = recorded.partition(")")
+    lowest, _, highest = values.rpartition(" ")[2].partition("..")
+    sizes = tuple(int(size) for size in shape.strip("( ").split(",") if size)
+    return (
+        stored.reshape(sizes).shape == sizes
+        and float(lowest) == float(stored.min())
+        and float(highest) == float(stored.max())
+    )
+
+
+def _with_pydicom(path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> bool | None:
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    plugin = _OTHER_PLUGINS.get(syntax, None)
+    if plugin == "":
+        return None
+    theirs = pydicom.dcmread(path, force=True)
+    theirs.file_meta.TransferSyntaxUID = syntax or "1.2.840.10008.1.2"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            values = pixel_array(theirs, decoding_plugin=plugin or "")
+        except Exception:
+            return None
+        if dataset.PhotometricInterpretation == "PALETTE COLOR":
+            values = apply_color_lut(values, dataset)
+    return _agree(values.reshape(stored.shape), stored, is_lossy=syntax == "1.2.840.10008.1.2.4.50")
+
+
+def _with_simpleitk(path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> bool | None:
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        values = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
+    except RuntimeError:
+        return None
+    if values.size != stored.size:
+        return False
+    ours = stored
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        ours = stored >> 8  # SimpleITK's palettes have 8 bits
+    elif dataset.BitsAllocated == 1:
+        ours = stored * 255
+    elif dataset.PhotometricInterpretation == "MONOCHROME1":
+        ours = 2**dataset.BitsStored - 1 - stored  # SimpleITK inverts on reading, before it rescales
+    if stored.ndim == 3 and not {"ModalityLUTSequence", "DoseGridScaling"} & set(dataset.dir()):
+        ours = modality_values(dataset, ours)  # SimpleITK applies neither of those
+    return _agree(values.reshape(ours.shape), ours, is_lossy=False)
+
+
+def _with_twin(path: Path, _dataset: pydicom.Dataset, stored: np.ndarray) -> bool | None:
+    twin = _TWINS.get(path.relative_to(ODD_DICOM).as_posix())
+    return np.array_equal(decode_stored(read_instance(ODD_DICOM / twin)), stored) if twin else None
+
+
+def _agree(theirs: np.ndarray, ours: np.ndarray, *, is_lossy: bool) -> bool:
+    if is_lossy:
+        return bool(np.abs(theirs.astype(float) - ours.astype(float)).max() <= _LOSSY_STEPS)
+    return bool(np.allclose(theirs.astype(float), ours.astype(float), rtol=1e-6, atol=0))
+
+
+_READERS: dict[str, Callable[[Path, pydicom.Dataset, np.ndarray], bool | None]] = {
+    "recorded": _with_recorded,
+    "pydicom": _with_pydicom,
+    "SimpleITK": _with_simpleitk,
+    "twin": _with_twin,
+}
+
+
+def _index() -> dict[str, dict[str, str]]:
+    with (ODD_DICOM / "index.csv").open(newline="") as file:
+        return {row["file"]: row for row in csv.DictReader(file)}
