@@ -30,6 +30,7 @@ from sagemaker_monai.images import (
     read_request,
 )
 from sagemaker_monai.samples import Instances
+from sagemaker_monai.volume_files import VOLUME_FORMATS
 from tests.dicom_bodies import dicom, zip_of
 
 PILLOW_FORMATS = {f"image/{name}": name.upper() for name in ("jpeg", "png", "bmp", "tiff", "webp")}
@@ -215,10 +216,18 @@ def test_training_takes_the_pictures_and_no_container():
 
 
 def test_volumes_and_dicom_files_have_endings_of_their_own():
-    assert {".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".npy", ".npz", ".img", ".hdr"} <= VOLUME_SUFFIXES
+    assert {suffix for row in VOLUME_FORMATS.values() for suffix in row.suffixes} == VOLUME_SUFFIXES
     assert {".dcm", ".dicom", ".ima", ""} == DICOM_SUFFIXES
     assert not IMAGE_SUFFIXES & VOLUME_SUFFIXES
     assert not (IMAGE_SUFFIXES | VOLUME_SUFFIXES) & DICOM_SUFFIXES
+
+
+@pytest.mark.parametrize("content_type", ["x-nifti", "x-nifti+gzip", "x-nrrd", "x-metaimage"])
+def test_a_volume_must_be_of_the_type_it_is_sent_as(content_type):
+    [sample] = read_request(b"anything", f"application/{content_type}")
+
+    assert set(sample.formats) < set(VOLUME_FORMATS)
+    assert len(sample.formats) == 1
 
 
 PHOTOGRAPHS = ["image/jpeg", "image/png", "application/json", "multipart/form-data", "application/zip"]
