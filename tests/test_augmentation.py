@@ -6,6 +6,7 @@ import torch
 from PIL import Image, ImageEnhance
 
 from sagemaker_monai.augmentation import AUGMENTATIONS, STEPS, augment, compose, flip, warp
+from sagemaker_monai.grey_augmentation import affine_matrices, warp_with_border
 
 
 def photographs(count=4, channels=3, width=20, height=14, seed=0):
@@ -28,9 +29,9 @@ def matrix(angle_rad=0.0, zoom=1.0, shift=(0.0, 0.0)):
     return torch.tensor([[[cos, -sin, shift[0]], [sin, cos, shift[1]], [0, 0, 1]]])
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("name", ["none", "light", "photo"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_preset_gives_floats_in_range(name, channels):
+def test_every_preset_for_photographs_gives_floats_in_range(name, channels):
     result = augment(photographs(channels=channels), AUGMENTATIONS[name], seeded())
 
     assert result.dtype == torch.float32
@@ -259,3 +260,125 @@ def test_a_gpu_gives_what_the_cpu_gives():
     ours = augment(photographs(), AUGMENTATIONS["photo"], seeded())
 
     assert (augment(photographs().cuda(), AUGMENTATIONS["photo"], seeded()).cpu() - ours).abs().max() < 0.1
+
+
+def volumes(count=3, channels=1, size=(12, 10, 8), seed=0):
+    return torch.randn((count, channels, *size), generator=seeded(seed)) * 200 - 400
+
+
+def smooth_volume(size=(24, 20, 16)):
+    w, h, d = torch.meshgrid(*(torch.linspace(0, 3, side) for side in size), indexing="ij")
+    return (torch.sin(w) * torch.cos(h) + torch.cos(w + h - d))[None, None] * 100
+
+
+@pytest.mark.parametrize("name", ["grey", "volume"])
+@pytest.mark.parametrize("size", [(12, 10), (12, 10, 8)])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_grey_presets_change_every_image_by_the_seed_alone_and_leave_the_input_alone(name, size, channels):
+    batch = volumes(1, channels, size).repeat(5, *[1] * (len(size) + 1))
+
+    first = augment(batch, AUGMENTATIONS[name], seeded(1))
+
+    assert (first.dtype, first.shape) == (torch.float32, batch.shape)
+    assert first.isfinite().all()
+    assert torch.equal(first, augment(batch, AUGMENTATIONS[name], seeded(1)))
+    assert len({image.numpy().tobytes() for image in first}) == 5
+    assert torch.equal(batch[0], volumes(1, channels, size)[0])
+
+
+@pytest.mark.parametrize("name", ["grey", "volume"])
+def test_a_part_of_a_batch_changes_as_it_does_in_the_whole(name):
+    whole = augment(volumes(5), AUGMENTATIONS[name], seeded(7))
+    part = augment(volumes(5)[2:], AUGMENTATIONS[name], seeded(7), skipped=2)
+
+    assert (part - whole[2:]).abs().max() < 1e-3  # of a deviation of 200; sums of a batch may differ in their last bit
+
+
+@pytest.mark.parametrize("axes", [[0], [2], [0, 1, 2]])
+def test_mirroring_is_exact_along_the_axes_that_were_asked(axes):
+    changed = augment(volumes(), [{"step": "mirror", "axes": axes, "probability": 1.0}], seeded())
+
+    assert np.array_equal(changed.numpy(), np.flip(volumes().numpy(), [axis + 2 for axis in axes]))
+
+
+def test_slices_for_radiologists_are_never_mirrored_by_the_preset():
+    assert "mirror" not in [step["step"] for step in AUGMENTATIONS["grey"]]
+
+
+@pytest.mark.parametrize("size", [(24, 20, 16), (9, 17, 5)])
+def test_warping_volumes_agrees_with_monais_affine(size):
+    transforms = pytest.importorskip("monai.transforms")
+    generator = seeded(5)
+    values = torch.rand((4, 2, *size), generator=generator) * 255
+    matrices = torch.eye(4).repeat(4, 1, 1)
+    matrices[:, :3, :3] += torch.randn((4, 3, 3), generator=generator) * 0.2
+    matrices[:, :3, 3] = torch.randn((4, 3), generator=generator) * 2
+
+    ours = warp_with_border(values, matrices)
+
+    for image, affine, expected in zip(values, matrices, ours, strict=True):
+        monai = transforms.Affine(affine=affine.numpy(), mode="bilinear", padding_mode="border", image_only=True)
+        assert (torch.as_tensor(monai(image)) - expected).abs().max() < 0.005  # of 255
+
+
+@pytest.mark.parametrize("size", [(30, 20), (30, 20, 10)])
+def test_drawn_matrices_turn_zoom_and_shift_within_their_limits(size):
+    step = {"max_angle_rad": 0.3, "max_tilt_rad": 0.1, "smallest": 0.8, "largest": 1.25, "max_fraction": 0.1}
+    dims = len(size)
+
+    matrices = affine_matrices(step, torch.rand((500, 10), generator=seeded()), size)
+
+    linear, shifts = matrices[:, :dims, :dims].double(), matrices[:, :dims, dims].double()
+    zooms = torch.linalg.det(linear) ** (-1 / dims)
+    turns = linear * zooms.reshape(-1, 1, 1)
+    assert torch.allclose(turns @ turns.mT, torch.eye(dims).double().expand_as(turns), atol=1e-6)  # no shear
+    assert (zooms >= 0.8).all()
+    assert (zooms <= 1.25).all()
+    assert (shifts.abs() <= torch.tensor(size) * 0.1).all()
+    angles = torch.atan2(turns[:, 1, 0], turns[:, 0, 0]).abs()
+    assert 0.28 < angles.max() < 0.32
+    if dims == 3:
+        # The angle between the slices' normal before and after comes from the two tilts alone.
+        assert 0.09 < torch.acos(turns[:, 2, 2].clamp(max=1)).max() < 0.1 * math.sqrt(2) + 1e-3
+
+
+def test_intensity_follows_the_image_whatever_its_unit():
+    """The same image in HU, and in thousandths of it with an offset, is changed to the same image."""
+    steps = [{"step": "intensity", "brightness": 0.3, "contrast": 0.3, "gamma": 0.3}, {"step": "noise", "largest": 0.2}]
+    batch = volumes()
+
+    changed = augment(batch, steps, seeded(2))
+    scaled = augment(batch / 1000 + 5, steps, seeded(2))
+
+    assert ((scaled - 5) * 1000 - changed).abs().max() < 0.5
+    assert (changed - batch).abs().mean() > 10
+
+
+def test_brightness_and_noise_are_measured_in_the_images_own_deviation():
+    batch = volumes(400, size=(6, 6, 6))
+    std = batch.flatten(1).std(dim=1, correction=0)
+
+    shifted = augment(batch, [{"step": "intensity", "brightness": 0.5, "contrast": 0, "gamma": 0}], seeded())
+    noisy = augment(batch, [{"step": "noise", "largest": 0.5}], seeded())
+
+    shares = (shifted - batch).flatten(1).mean(dim=1) / std
+    assert -0.5 <= shares.min() < -0.48
+    assert 0.48 < shares.max() <= 0.5
+    amounts = (noisy - batch).flatten(1).std(dim=1) / std
+    assert amounts.max() < 0.62
+    assert amounts.mean() == pytest.approx(0.25, abs=0.03)
+
+
+def test_a_constant_volume_stays_constant():
+    changed = augment(torch.full((2, 1, 8, 8, 8), -1000.0), AUGMENTATIONS["volume"], seeded())
+
+    assert (changed + 1000).abs().max() < 0.01
+
+
+def test_steps_for_photographs_and_volumes_do_not_mix():
+    with pytest.raises(ValueError, match="for photographs"):
+        augment(volumes(), AUGMENTATIONS["photo"], seeded())
+    with pytest.raises(ValueError, match="steps must be"):
+        augment(volumes(), [*AUGMENTATIONS["volume"], {"step": "flip", "probability": 1}], seeded())
+    with pytest.raises(ValueError, match="steps must be"):
+        augment(volumes(), AUGMENTATIONS["volume"][::-1], seeded())

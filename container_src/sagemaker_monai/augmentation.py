@@ -1,4 +1,5 @@
-"""Random transforms of a whole batch of photographs, on the batch's device, for training only.
+"""Random transforms of a whole batch, on the batch's device, for training only: the presets for all images, and the
+steps for photographs. The steps for slices and volumes are in `grey_augmentation`.
 
 A preset is a list of steps, plain data that the artifact records. The order is fixed and is the order of `STEPS`:
 flip, rotate, zoom, shift, colour. Flips are exact; rotation, zoom and shift become one affine matrix an image and one
@@ -18,6 +19,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from sagemaker_monai.grey_augmentation import GREY_STEPS, augment_grey
+
 Step = Mapping[str, Any]
 
 AUGMENTATIONS: dict[str, list[dict[str, Any]]] = {
@@ -33,6 +36,33 @@ AUGMENTATIONS: dict[str, list[dict[str, Any]]] = {
         {"step": "zoom", "smallest": 0.8, "largest": 1.25},
         {"step": "shift", "max_fraction": 0.05},
         {"step": "colour", "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue_rad": 0.05},
+    ],
+    # No mirror image: the heart is on the left, and patients lie as the protocol says. Usual ranges, not tuned here.
+    "grey": [
+        {
+            "step": "affine",
+            "max_angle_rad": 0.17,
+            "max_tilt_rad": 0.0,
+            "smallest": 0.9,
+            "largest": 1.1,
+            "max_fraction": 0.05,
+        },
+        {"step": "intensity", "brightness": 0.2, "contrast": 0.2, "gamma": 0.2},
+        {"step": "noise", "largest": 0.1},
+    ],
+    # Tilts are smaller than turns: slices are often further apart than pixels, and a large tilt would be a shear.
+    "volume": [
+        {"step": "mirror", "axes": [0, 1, 2], "probability": 0.5},
+        {
+            "step": "affine",
+            "max_angle_rad": 0.26,
+            "max_tilt_rad": 0.13,
+            "smallest": 0.9,
+            "largest": 1.1,
+            "max_fraction": 0.05,
+        },
+        {"step": "intensity", "brightness": 0.1, "contrast": 0.1, "gamma": 0.1},
+        {"step": "noise", "largest": 0.1},
     ],
 }
 
@@ -56,20 +86,29 @@ def augment(
     """Change every image of a batch at random.
 
     Args:
-        batch: uint8 (N, C, W, H), C 1 or 3; saturation and hue leave C = 1 alone.
-        steps: a value of `AUGMENTATIONS`, or any steps in the order of `STEPS`, each at most once.
+        batch: for steps of `STEPS` values from 0 to 255, (N, C, W, H), C 1 or 3; saturation and hue leave C = 1 alone.
+            For steps of `GREY_STEPS` values of any range, (N, C, W, H) or (N, C, W, H, D).
+        steps: a value of `AUGMENTATIONS`, or any steps in the order of `STEPS`, or of `GREY_STEPS`, each at most once.
         generator: seeded by the caller; its state alone decides. On the CPU it gives a GPU the same transforms.
         skipped: images of the batch before these, which another process changes; each image keeps its transform.
 
     Returns:
-        float32 (N, C, W, H) from 0 to 255, on the batch's device.
+        float32 of the batch's shape on its device; photographs from 0 to 255.
 
     Raises:
-        ValueError: an unknown step, or steps in another order.
+        ValueError: an unknown step, steps in another order, or steps for photographs with volumes.
     """
     by_name = {step["step"]: step for step in steps}
-    if [step["step"] for step in steps] != [name for name in STEPS if name in by_name]:
-        raise ValueError(f"augmentation steps must be some of {', '.join(STEPS)}, in this order and each once")
+    names = [step["step"] for step in steps]
+    if names and names == [name for name in GREY_STEPS if name in by_name]:
+        return augment_grey(batch, steps, generator, skipped=skipped)
+    if names != [name for name in STEPS if name in by_name]:
+        raise ValueError(
+            f"augmentation steps must be some of {', '.join(STEPS)}, or of {', '.join(GREY_STEPS)}, in this order and "
+            "each once"
+        )
+    if names and batch.ndim != 4:
+        raise ValueError(f"{', '.join(names)} are for photographs, got a batch of {batch.ndim} axes")
     draws = torch.rand((skipped + len(batch), _DRAWS), generator=generator, device=generator.device)[skipped:]
     draws = draws.to(batch.device)
     if "flip" in by_name:

@@ -5,11 +5,16 @@ again only if one row of `NETWORKS` would have written exactly that, so no name 
 artifact can ask for a network of a size or kind that was not foreseen. MONAI is imported when a network is built:
 the import costs 3 s, which reading a table need not.
 
+Networks for volumes are MONAI's with `spatial_dims` 3. Those of fixed strides cannot take a small volume; the residual
+ones can be told to keep its resolution, so that 28 voxels are not 1 after four stages: a row has one set of arguments
+for each range of sizes. SE-ResNet and EfficientNet halve a volume five times from its first layer on.
+
 Vision transformers are left out: MONAI's needs einops as one more dependency, and without weights from a much larger
 data set they stay behind these networks on some thousands of photographs (arXiv:2010.11929, section 4.3).
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +22,7 @@ from torch import nn
 
 from sagemaker_monai.errors import BundleError, ConfigError
 
-MIN_IMAGE_SIZE = 32  # every network halves the image five times
+MIN_IMAGE_SIZE = 32  # every 2-D network halves the image five times
 MAX_IN_CHANNELS = 16
 MAX_CLASSES = 10_000
 
@@ -26,9 +31,11 @@ MAX_CLASSES = 10_000
 class NetworkEntry:
     """One row of `NETWORKS`.
 
-    `fixed` are arguments that never change; `in_channels` and `num_classes` are the names which the target gives to
-    the two that come from the data; `dropout` is its name for the dropout rate, or None where it has none. `head` is
-    the prefix of the last layer's weights.
+    `fixed` are arguments that never change, None where there is no network for images; `fixed_3d` are those of the
+    network for volumes, by the least side of a cube with as many voxels that they are for; `smallest_3d` is the
+    shortest side of a volume that it can take; `in_channels` and `num_classes` are the names
+    which the target gives to the two that come from the data; `dropout` is its name for the dropout rate, or None where
+    it has none. `head` is the prefix of the last layer's weights.
     """
 
     target: str
@@ -36,7 +43,15 @@ class NetworkEntry:
     in_channels: str = "in_channels"
     num_classes: str = "num_classes"
     dropout: str | None = None
-    fixed: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] | None = None
+    fixed_3d: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    smallest_3d: int = 32  # halved five times, as 2-D
+
+    def arguments(self, spatial_dims: int) -> list[Mapping[str, Any]]:
+        """Every set of fixed arguments for images (2) or volumes (3)."""
+        if spatial_dims == 3:
+            return list(self.fixed_3d.values())
+        return [] if self.fixed is None else [self.fixed]
 
 
 def _densenet(layers: int) -> NetworkEntry:
@@ -46,17 +61,25 @@ def _densenet(layers: int) -> NetworkEntry:
         num_classes="out_channels",
         dropout="dropout_prob",
         fixed={"spatial_dims": 2},
+        fixed_3d={0: {"spatial_dims": 3}},
     )
 
 
 def _resnet(layers: int) -> NetworkEntry:
     # MONAI's defaults are made for volumes. These two arguments give the 2-D network of arXiv:1512.03385 as everybody
     # trains it: a quarter of the arithmetic, and weights made with torchvision fit.
+    common = {"bias_downsample": False, "shortcut_type": "B"}
     return NetworkEntry(
         target=f"monai.networks.nets.resnet{layers}",
         head="fc.",
         in_channels="n_input_channels",
         fixed={"spatial_dims": 2, "conv1_t_stride": 2, "bias_downsample": False},
+        fixed_3d={
+            # The stem that arXiv:1512.03385 gives to images of 32 pixels; MedMNIST's published 3-D results have it too.
+            0: {"spatial_dims": 3, "conv1_t_size": 3, "conv1_t_stride": 1, "no_max_pool": True, **common},
+            48: {"spatial_dims": 3, "conv1_t_size": 7, "conv1_t_stride": 2, "no_max_pool": False, **common},
+        },
+        smallest_3d=8,
     )
 
 
@@ -66,6 +89,7 @@ def _efficientnet(name: str) -> NetworkEntry:
         target="monai.networks.nets.EfficientNetBN",
         head="_fc.",
         fixed={"spatial_dims": 2, "model_name": name, "pretrained": False},
+        fixed_3d={0: {"spatial_dims": 3, "model_name": name, "pretrained": False}},
     )
 
 
@@ -73,6 +97,7 @@ NETWORKS: dict[str, NetworkEntry] = {
     "densenet121": _densenet(121),
     "densenet169": _densenet(169),
     "densenet201": _densenet(201),
+    "resnet10": _resnet(10),
     "resnet18": _resnet(18),
     "resnet50": _resnet(50),
     "efficientnet-b0": _efficientnet("efficientnet-b0"),
@@ -85,20 +110,35 @@ NETWORKS: dict[str, NetworkEntry] = {
         head="last_linear.",
         dropout="dropout_prob",
         fixed={"spatial_dims": 2},
+        fixed_3d={0: {"spatial_dims": 3}},
+    ),
+    "segresnet": NetworkEntry(
+        target="sagemaker_monai.segresnet.SegResNetClassifier",
+        head="head.",
+        dropout="dropout_prob",
+        fixed_3d={0: {"spatial_dims": 3, "init_filters": 16}},
+        smallest_3d=16,  # halved three times, and instance normalization needs more than one voxel
     ),
 }
 
 
 def network_def(
-    name: str, *, in_channels: int, num_classes: int, image_size: int, dropout: float = 0.0
+    name: str,
+    *,
+    spatial_dims: int = 2,
+    in_channels: int,
+    num_classes: int,
+    image_size: int | Sequence[int],
+    dropout: float = 0.0,
 ) -> dict[str, Any]:
-    """Describe a classifier as plain data, ready for JSON.
+    """Describe a network as plain data, ready for JSON.
 
     Args:
         name: a key of `NETWORKS`.
-        in_channels: colours of an image, 1 to 16.
-        num_classes: outputs, 2 to 10,000.
-        image_size: side of the square image in pixels, at least 32; nothing of it is stored.
+        spatial_dims: 2 for images, 3 for volumes.
+        in_channels: colours or sequences of an image, 1 to 16.
+        num_classes: outputs, 1 to 10,000.
+        image_size: sides in pixels, or one for all; nothing of it is stored but what a small volume changes.
         dropout: rate of the network's own dropout, 0 to below 1.
 
     Raises:
@@ -107,12 +147,31 @@ def network_def(
     if name not in NETWORKS:
         raise ConfigError(f"network must be one of {', '.join(NETWORKS)}, got {name!r}")
     entry = NETWORKS[name]
-    if image_size < MIN_IMAGE_SIZE:
-        raise ConfigError(f"image_size must be at least {MIN_IMAGE_SIZE} for {name}, got {image_size}")
+    if not entry.arguments(spatial_dims):
+        able = ", ".join(key for key, value in NETWORKS.items() if value.arguments(spatial_dims))
+        what = "volumes" if spatial_dims == 3 else "images"
+        raise ConfigError(f"{name} takes no {what}: set network to one of {able}")
+    sides = [image_size] * spatial_dims if isinstance(image_size, int) else list(image_size)
+    smallest = MIN_IMAGE_SIZE if spatial_dims == 2 else entry.smallest_3d
+    if min(sides) < smallest:
+        which = "image_size" if spatial_dims == 2 else "image_size and image_depth"
+        raise ConfigError(f"{which} must be at least {smallest} for {name}, got {min(sides)}")
+    if spatial_dims == 2:
+        [fixed] = entry.arguments(2)
+    else:
+        side = round(math.prod(sides) ** (1 / 3))
+        fixed = entry.fixed_3d[max(least for least in entry.fixed_3d if least <= side)]
+    return _definition(name, fixed, in_channels, num_classes, dropout)
+
+
+def _definition(
+    name: str, fixed: Mapping[str, Any], in_channels: int, num_classes: int, dropout: float
+) -> dict[str, Any]:
+    entry = NETWORKS[name]
     if not 1 <= in_channels <= MAX_IN_CHANNELS:
         raise ConfigError(f"a network takes 1 to {MAX_IN_CHANNELS} channels, got {in_channels}")
-    if not 2 <= num_classes <= MAX_CLASSES:
-        raise ConfigError(f"a network has 2 to {MAX_CLASSES} classes, got {num_classes}")
+    if not 1 <= num_classes <= MAX_CLASSES:
+        raise ConfigError(f"a network has 1 to {MAX_CLASSES} outputs, got {num_classes}")
     if not 0 <= dropout < 1:
         raise ConfigError(f"dropout must be at least 0 and below 1, got {dropout}")
     if dropout and entry.dropout is None:
@@ -120,7 +179,7 @@ def network_def(
         raise ConfigError(f"{name} has no dropout to set: set dropout to 0 or network to one of {able}")
     definition = {
         "_target_": entry.target,
-        **entry.fixed,
+        **fixed,
         entry.in_channels: in_channels,
         entry.num_classes: num_classes,
     }
@@ -138,21 +197,22 @@ def network_name(definition: object) -> str:
     if not isinstance(definition, Mapping):
         raise BundleError(f"network_def must be an object with _target_, got {type(definition).__name__}")
     for name, entry in NETWORKS.items():
-        try:
-            rebuilt = network_def(
-                name,
-                in_channels=definition[entry.in_channels],
-                num_classes=definition[entry.num_classes],
-                image_size=MIN_IMAGE_SIZE,
-                dropout=0.0 if entry.dropout is None else definition[entry.dropout],
-            )
-        except (KeyError, TypeError, ConfigError):
-            continue
-        # 1, 1.0 and True are equal in Python but not the same data.
-        sizes_are_integers = type(definition[entry.in_channels]) is type(definition[entry.num_classes]) is int
-        types_are_equal = all(type(rebuilt[key]) is type(definition[key]) for key in rebuilt if key in definition)
-        if rebuilt == definition and sizes_are_integers and types_are_equal:
-            return name
+        for fixed in (*entry.arguments(2), *entry.arguments(3)):
+            try:
+                rebuilt = _definition(
+                    name,
+                    fixed,
+                    in_channels=definition[entry.in_channels],
+                    num_classes=definition[entry.num_classes],
+                    dropout=0.0 if entry.dropout is None else definition[entry.dropout],
+                )
+            except (KeyError, TypeError, ConfigError):
+                continue
+            # 1, 1.0 and True are equal in Python but not the same data.
+            sizes_are_integers = type(definition[entry.in_channels]) is type(definition[entry.num_classes]) is int
+            types_are_equal = all(type(rebuilt[key]) is type(definition[key]) for key in rebuilt if key in definition)
+            if rebuilt == definition and sizes_are_integers and types_are_equal:
+                return name
     raise BundleError(
         f"network_def is none that this version writes (target {str(definition.get('_target_'))[:80]!r}): "
         "train again, or serve it with the version that wrote it"
@@ -163,7 +223,7 @@ def build_network(definition: Any) -> nn.Module:
     """Build the module of a network_def, with random weights.
 
     Returns:
-        A module from float32 (N, C, W, H) to logits (N, K).
+        A module from float32 (N, C, W, H) or (N, C, W, H, D) to logits or numbers (N, K).
 
     Raises:
         BundleError: the definition is none that `network_def` writes.
@@ -178,12 +238,16 @@ def _constructors() -> dict[str, Callable[..., nn.Module]]:
     """Every target of the table, by name."""
     from monai.networks import nets
 
+    from sagemaker_monai.segresnet import SegResNetClassifier
+
     return {
         "monai.networks.nets.DenseNet121": nets.DenseNet121,
         "monai.networks.nets.DenseNet169": nets.DenseNet169,
         "monai.networks.nets.DenseNet201": nets.DenseNet201,
+        "monai.networks.nets.resnet10": nets.resnet10,
         "monai.networks.nets.resnet18": nets.resnet18,
         "monai.networks.nets.resnet50": nets.resnet50,
         "monai.networks.nets.EfficientNetBN": nets.EfficientNetBN,
         "monai.networks.nets.SEResNet50": nets.SEResNet50,
+        "sagemaker_monai.segresnet.SegResNetClassifier": SegResNetClassifier,
     }

@@ -1,0 +1,154 @@
+"""Random transforms of a whole batch of slices or volumes, on the batch's device, for training only.
+
+The steps, in the order of `GREY_STEPS`: mirror, affine (rotation, zoom and shift as one matrix and one `grid_sample`),
+intensity, noise. What comes in from outside repeats the border: a mirrored rib would be a finding, and a value that the
+image does not have would tell the network the angle. Strengths are relative to each image's own deviation, so that they
+mean the same for windows, z-scores and HU; nothing is cut off.
+
+The matrices are checked against `monai.transforms.Affine` in the tests.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+Step = Mapping[str, Any]
+
+# Column of each step's random numbers, all drawn for every image whatever the steps.
+_COLUMNS = {"mirror": slice(0, 3), "affine": slice(3, 13), "intensity": slice(13, 16), "noise": slice(16, 18)}
+_DRAWS = 18
+GREY_STEPS = tuple(_COLUMNS)
+
+
+def augment_grey(
+    batch: torch.Tensor, steps: Sequence[Step], generator: torch.Generator, *, skipped: int
+) -> torch.Tensor:
+    """Change every image of a batch at random; as `augmentation.augment`.
+
+    Args:
+        batch: (N, C, W, H) or (N, C, W, H, D), any type.
+        steps: some of `GREY_STEPS`, in this order.
+        generator: seeded by the caller; its state alone decides. On the CPU it gives a GPU the same transforms, but
+            for the noise, which a GPU draws itself.
+        skipped: images of the batch before these, which another process changes.
+
+    Returns:
+        float32 of the same shape, of any range, on the batch's device.
+    """
+    by_name = {step["step"]: step for step in steps}
+    draws = torch.rand((skipped + len(batch), _DRAWS), generator=generator, device=generator.device)[skipped:]
+    # Where they were drawn, so that reading the seeds does not wait for a GPU.
+    seeds = draws[:, _COLUMNS["noise"]].double()
+    draws = draws.to(batch.device)
+    if "mirror" in by_name:
+        axes = [axis for axis in by_name["mirror"]["axes"] if axis < batch.ndim - 2]
+        is_mirrored = draws[:, _COLUMNS["mirror"]] < by_name["mirror"]["probability"]
+        for axis in axes:
+            batch = _mirror(batch, axis + 2, is_mirrored[:, axis])
+    values = batch.to(torch.float32)
+    if "affine" in by_name:
+        matrices = affine_matrices(by_name["affine"], draws[:, _COLUMNS["affine"]], values.shape[2:])
+        values = warp_with_border(values, matrices)
+    if "intensity" in by_name:
+        values = _change_intensity(values, by_name["intensity"], draws[:, _COLUMNS["intensity"]])
+    if "noise" in by_name:
+        values = _add_noise(values, by_name["noise"], seeds)
+    return values
+
+
+def _mirror(batch: torch.Tensor, axis: int, is_mirrored: torch.Tensor) -> torch.Tensor:
+    # Each image read once from where its values stand; both variants of a batch of volumes would be twice the memory.
+    extent = batch.shape[axis]
+    forward = torch.arange(extent, device=batch.device)
+    index = torch.where(is_mirrored[:, None], extent - 1 - forward, forward)  # (N, extent)
+    shape = [len(batch)] + [1] * (batch.ndim - 1)
+    shape[axis] = extent
+    return batch.gather(axis, index.reshape(shape).expand_as(batch))
+
+
+def affine_matrices(step: Step, draws: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Draw a rotation, zoom and shift for each image.
+
+    Args:
+        step: `max_angle_rad` in the plane of W and H, `max_tilt_rad` about W and about H (volumes only), `smallest` and
+            `largest` zoom, `max_fraction` of each side to shift by.
+        draws: (N, 10) from 0 to 1.
+        size: (W, H) or (W, H, D).
+
+    Returns:
+        float32 (N, d + 1, d + 1) as `warp_with_border` takes them.
+    """
+    dims = len(size)
+    spread = draws * 2 - 1
+    matrix = torch.eye(dims + 1, device=draws.device).repeat(len(draws), 1, 1)
+    planes = [(0, 1, "max_angle_rad"), (1, 2, "max_tilt_rad"), (0, 2, "max_tilt_rad")]
+    for column, (first, second, name) in enumerate(planes[: 1 if dims == 2 else 3]):
+        angle_rad = spread[:, column] * step[name]
+        turn = torch.eye(dims + 1, device=draws.device).repeat(len(draws), 1, 1)
+        turn[:, first, first] = turn[:, second, second] = angle_rad.cos()
+        turn[:, second, first] = angle_rad.sin()
+        turn[:, first, second] = -turn[:, second, first]
+        matrix = matrix @ turn
+    # Even in the logarithm: half as large is as likely as twice as large.
+    low, high = math.log(step["smallest"]), math.log(step["largest"])
+    zoom = torch.exp(-(low + draws[:, 3] * (high - low)))
+    matrix[:, :dims, :dims] *= zoom.reshape(-1, 1, 1)
+    matrix[:, :dims, dims] = spread[:, 4 : 4 + dims] * step["max_fraction"] * draws.new_tensor(list(size))
+    return matrix
+
+
+def warp_with_border(values: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    """Resample every image by its own affine matrix, linear, with the border repeated outside.
+
+    Args:
+        values: float32 (N, C, W, H) or (N, C, W, H, D).
+        matrices: float32 (N, d + 1, d + 1) from (w, h[, d], 1) of a resulting pixel to that of where its value comes
+            from, in pixels from the image's centre: the convention of `monai.transforms.Affine(affine=...)`.
+
+    Returns:
+        float32 of the same shape.
+    """
+    size = values.shape[2:]
+    dims = len(size)
+    # grid_sample counts from -1 to 1, and names the last axis first. Not affine_grid, which takes longer than this.
+    halves = values.new_tensor([[side / 2] for side in size])
+    matrices = (matrices[:, :dims] / halves).flip(1)  # (N, dims, dims + 1)
+    grid = matrices[:, :, dims].reshape(-1, dims, *[1] * dims)
+    for axis, side in enumerate(size):
+        along = torch.arange(side, device=values.device) - (side - 1) / 2
+        shape = [1] * dims
+        shape[axis] = side
+        grid = grid + matrices[:, :, axis].reshape(-1, dims, *[1] * dims) * along.reshape(shape)
+    grid = grid.movedim(1, -1)  # (N, W, H[, D], dims)
+    return functional.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _change_intensity(values: torch.Tensor, step: Step, draws: torch.Tensor) -> torch.Tensor:
+    """Gamma between the image's lowest and highest value, contrast about its mean, brightness in its deviations."""
+    flat = values.flatten(2)  # (N, C, P); each channel is a sequence with a range of its own
+    spread = (draws * 2 - 1).reshape(-1, 3, 1, 1)
+    low, high = flat.amin(dim=2, keepdim=True), flat.amax(dim=2, keepdim=True)
+    extent = (high - low).clamp_min(torch.finfo(torch.float32).tiny)
+    gamma = torch.exp(spread[:, 2] * math.log1p(step["gamma"]))
+    flat = ((flat - low) / extent).clamp_(0, 1).pow_(gamma).mul_(extent).add_(low)
+    std, mean = torch.std_mean(flat, dim=2, keepdim=True, correction=0)
+    contrast = 1 + spread[:, 1] * step["contrast"]
+    shift = spread[:, 0] * step["brightness"] * std
+    return flat.sub_(mean).mul_(contrast).add_(mean + shift).reshape(values.shape)
+
+
+def _add_noise(values: torch.Tensor, step: Step, seeds: torch.Tensor) -> torch.Tensor:
+    """Gaussian noise of a deviation drawn from 0 to `largest` times the image's own."""
+    std = values.flatten(2).std(dim=2, correction=0)  # (N, C)
+    generator = torch.Generator(device=values.device)
+    noisy = torch.empty_like(values)
+    for index, (amount, seed) in enumerate(seeds.tolist()):
+        # A seed for each image, so that it has the same noise whichever process changes it.
+        generator.manual_seed(int(seed * 2**24))
+        noise = torch.randn(values.shape[1:], generator=generator, device=values.device)
+        scale = (amount * step["largest"] * std[index]).reshape(-1, *[1] * (values.ndim - 2))
+        noisy[index] = torch.addcmul(values[index], noise, scale)
+    return noisy
