@@ -168,6 +168,19 @@ def test_bombs_and_heaps_of_members_are_refused(monkeypatch):
         read_volume_file(npz(**{f"a{index}": np.zeros((2, 2)) for index in range(100)}))
 
 
+@pytest.mark.parametrize(("claim", "error"), [("(1, 64, 1)", UndecodableImage), ("(99999, 99999,)", PayloadTooLarge)])
+def test_a_member_is_inflated_no_further_than_its_header_says(claim, error):
+    body = npy(np.zeros((64, 1 << 20), np.uint8)).replace(b"(64, 1048576)", claim.ljust(13).encode())
+    packed = zipped(**{"image.npy": body})
+    tracemalloc.start()
+    with pytest.raises(error):
+        read_volume_file(packed)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 4 << 20
+
+
 @pytest.mark.parametrize("cut", [1, 30, 100])
 def test_a_damaged_archive_is_refused(cut):
     body = npz(image=ramp((3, 4, 5), "<i2"))

@@ -1,7 +1,6 @@
 import gzip
 import struct
 import tracemalloc
-import warnings
 import zlib
 
 import nibabel
@@ -316,8 +315,6 @@ def zeros_packed(count):
 def test_a_bomb_is_refused_before_it_goes_off(monkeypatch):
     monkeypatch.setattr(inflate, "FREE_BYTES", 8 << 20)
     header = nifti(dim=[3, 256, 256, 256, 1, 1, 1, 1])[:352]
-    inner = gzip.compress(header)[:-8]
-    assert inner
     packed = gzip.compress(header) + zeros_packed(32 << 20)
 
     with pytest.raises(PayloadTooLarge, match="unpacks to more"):
@@ -417,5 +414,4 @@ def test_real_volumes_and_labels_are_as_two_other_readers_have_them():
     paths = sorted(HIPPOCAMPUS.glob("*Tr/*.nii.gz"))[::12]
 
     assert len(paths) > 20
-    with warnings.catch_warnings():
-        assert {read_odd_nifti(path).outcome for path in paths} == {"read"}
+    assert {read_odd_nifti(path).outcome for path in paths} == {"read"}

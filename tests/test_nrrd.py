@@ -180,6 +180,8 @@ FAULTS = {
     "odd endian": {"endian": "middle"},
     "fewer kinds": {"kinds": "domain domain"},
     "fewer directions": {"space_directions": "(2,0,0) (0,3,0)"},
+    "more directions": {"space_directions": "(2,0,0) (0,3,0) (0,0,4) none", "kinds": None},
+    "origin empty": {"space_origin": "()"},
     "directions of two lengths": {"space_directions": "(2,0,0) (0,3,0) (0,4)"},
     "no vector": {"space_directions": "(2,0,0) (0,3,0) 0,0,4"},
     "no numbers": {"space_directions": "(2,0,0) (0,3,0) (0,0,x)"},
@@ -263,7 +265,8 @@ def test_packed_values_are_bounded_and_checked(monkeypatch, encoding, pack):
 
 
 @pytest.mark.parametrize(
-    "text", [b"1 2 3", b"1 2 3 4 5", b"1 2 3 x", b"1 2 3 40000", b"1 2 3 nan", b"", b"1 2 3 " + b"4" * 600]
+    "text",
+    [b"1 2 3", b"1 2 3 4 5", b"1 2 3 x", b"1 2 3 40000", b"1 2 3 nan", b"1 2 3 4.5", b"", b"1 2 3 " + b"4" * 600],
 )
 def test_text_that_is_not_the_numbers_is_refused(text):
     with pytest.raises(UndecodableImage):

@@ -21,11 +21,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from sagemaker_monai.contents import NPY_MAGIC, ReferenceNotAllowed, is_archive, is_dicom_file, is_dicomdir
+from sagemaker_monai.contents import NPY_MAGIC, is_archive, is_dicom_file, is_dicomdir
 from sagemaker_monai.errors import (
     CallerError,
     MalformedRequest,
     PayloadTooLarge,
+    ReferenceNotAllowed,
     UndecodableImage,
     UnsuitableImage,
     UnsupportedMediaType,

@@ -5,23 +5,25 @@ may, in arrays `affine` (4, 4; RAS, mm) or `spacing` (three numbers, mm) beside 
 or the only other one.
 """
 
+import io
 import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, BinaryIO, Literal, NoReturn
 
 import numpy as np
 
-from sagemaker_monai.archives import ArchiveLimits, ArchiveTooLargeError, UnsafeArchiveError, member_names, read_members
+from sagemaker_monai.archives import ArchiveLimits, ArchiveTooLargeError, UnsafeArchiveError, copy_member, member_names
 from sagemaker_monai.contents import NPY_MAGIC
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
 from sagemaker_monai.formats.geometry import affine_of, grid
 from sagemaker_monai.formats.inflate import Stream, most_bytes, opened
 from sagemaker_monai.formats.voxels import NonFinite, Stored, check_shape, read_values
-from sagemaker_monai.volumes import Volume
+from sagemaker_monai.volumes import Volume, check_voxels
 
 MAX_NPY_HEADER_BYTES = 1_024  # NumPy writes 118 for plain numbers
+_HEAD_BYTES = 12 + MAX_NPY_HEADER_BYTES  # magic, version, length, header
 
 _LENGTH_BYTES = {b"\x01\x00": 2, b"\x02\x00": 4, b"\x03\x00": 4}  # by format version; numpy.lib.format
 _ENTRY = r"'(descr|fortran_order|shape)'\s*:\s*('[^'\\\n]*'|True|False|\([0-9,\s]*\))\s*"
@@ -92,7 +94,7 @@ def read_npy_volume(source: Path | bytes, non_finite: NonFinite = "refuse") -> V
 
 def _read_array(source: Path | bytes, non_finite: NonFinite) -> np.ndarray:
     with opened(source) as (file, size):
-        header = parse_npy_header(file.read(12 + MAX_NPY_HEADER_BYTES))
+        header = parse_npy_header(file.read(_HEAD_BYTES))
         shape = header.shape
         if len(shape) not in (2, 3, 4):
             raise UnsuitableImage(f"the array has {len(shape)} axes; send (W, H, D), (C, W, H, D) or (W, H)")
@@ -121,7 +123,7 @@ def read_npz_volume(source: Path | bytes, non_finite: NonFinite = "refuse") -> V
         limits = ArchiveLimits(_MAX_MEMBERS, member_bytes=total_bytes, total_bytes=total_bytes, ratio=_DEFLATE_RATIO)
         try:
             names = _wanted(member_names(file, limits=limits))
-            contents = dict(read_members(file, limits=limits, wanted=lambda name: name in names))
+            contents = {name: _member(file, name, limits) for name in names}
         except ArchiveTooLargeError as error:
             raise PayloadTooLarge(f"{error.reason}; send one image") from error
         except UnsafeArchiveError as error:
@@ -135,6 +137,29 @@ def read_npz_volume(source: Path | bytes, non_finite: NonFinite = "refuse") -> V
             raise UndecodableImage("the last row of the array `affine` must be 0, 0, 0, 1")
         return Volume(values, affine_of(matrix[:3, :3], matrix[:3, 3], values.shape[1:]))
     return Volume(values, grid(list(geometry.get("spacing", ()))), has_geometry=False)
+
+
+class _Member(io.BytesIO):
+    """A member while it is inflated: its header is checked as soon as it is there, and its length never exceeded."""
+
+    limit_bytes: int | None = None
+
+    def write(self, content: Any, /) -> int:
+        """Write, or refuse what the header does not announce."""
+        count = super().write(content)
+        if self.limit_bytes is None and self.tell() >= _HEAD_BYTES:
+            header = parse_npy_header(self.getbuffer()[:_HEAD_BYTES].tobytes())
+            check_voxels(*header.shape)
+            self.limit_bytes = header.offset + math.prod(header.shape) * header.dtype.itemsize
+        if self.limit_bytes is not None and self.tell() > self.limit_bytes:
+            raise UndecodableImage("the npy values do not fill the shape exactly")
+        return count
+
+
+def _member(file: BinaryIO, name: str, limits: ArchiveLimits) -> bytes:
+    member = _Member()
+    copy_member(file, name, member, limits=limits)
+    return member.getvalue()
 
 
 def _wanted(names: list[str]) -> set[str]:

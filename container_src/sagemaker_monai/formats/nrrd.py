@@ -135,7 +135,10 @@ def _axes_without_space(header: _Header, rank: int) -> list[int]:
     if "complex" in kinds:
         raise UnsuitableImage("the NRRD file holds complex numbers; send integers or floating point")
     if "space directions" in fields:
-        return [axis for axis, vector in enumerate(_vectors(fields["space directions"])) if vector is None]
+        vectors = _vectors(fields["space directions"])
+        if len(vectors) != rank:
+            raise UndecodableImage("the NRRD field `space directions` must have a vector for each axis")
+        return [axis for axis, vector in enumerate(vectors) if vector is None]
     if kinds and not {"???", "none"} & set(kinds):
         return [axis for axis, kind in enumerate(kinds) if kind not in _SPATIAL_KINDS]
     if "spacings" in fields:
@@ -211,8 +214,8 @@ def _geometry(header: _Header, shape: tuple[int, ...], channel_axis: int | None)
     columns = [vector for vector in vectors if vector is not None]
     origin = next(iter(_vectors(fields.get("space origin", ""))), None)
     length = len(columns[0]) if columns else 0
-    if len(vectors) != len(shape) or any(len(vector) != length for vector in columns):
-        raise UndecodableImage("the NRRD field `space directions` must have a vector for each axis")
+    if any(len(vector) != length for vector in columns):
+        raise UndecodableImage("the NRRD field `space directions` must have vectors of one length")
     if origin is not None and len(origin) != length:
         raise UndecodableImage("the NRRD field `space origin` must be a vector as long as the directions")
     scale = _mm_per_unit(fields.get("space units", ""))

@@ -18,6 +18,8 @@ from sagemaker_monai.volumes import check_voxels
 
 MAX_CHANNELS = 16  # sequences, echoes, maps of one image; more are a time series, which no classifier here takes
 
+MAX_TEXT_BYTES = 64 << 20  # of numbers written as text, at one digit each: 320^3, some 4 s
+
 NonFinite = Literal["refuse", "zero"]
 
 _MAX_TOKEN_BYTES = 512  # of one number written as text
@@ -84,6 +86,8 @@ def read_values(stream: Stream, stored: Stored, non_finite: NonFinite) -> np.nda
         PayloadTooLarge: no memory for them.
     """
     check_shape(stored.shape)
+    if stored.is_text and stored.size_bytes > MAX_TEXT_BYTES:
+        raise PayloadTooLarge("the file has too many numbers written as text; write it with a binary encoding")
     stream.expect(stored.size_bytes)
     count = math.prod(stored.shape)
     try:
@@ -149,8 +153,10 @@ def _numbers(stream: Stream, stored: Stored) -> Iterator[np.ndarray]:
             numbers = np.array([float(token) for token in tokens])
         except ValueError as error:
             raise UndecodableImage("the file's text is no list of numbers") from error
-        if limits is not None and not np.all((numbers >= limits.min) & (numbers <= limits.max)):
-            raise UndecodableImage("a number in the file's text is outside the range of its type")
+        if limits is not None and not np.all(
+            (numbers >= limits.min) & (numbers <= limits.max) & (np.trunc(numbers) == numbers)
+        ):
+            raise UndecodableImage("a number in the file's text is none of its type; its range or a fraction is wrong")
         yield numbers
         if not piece:
             return
