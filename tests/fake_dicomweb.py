@@ -1,5 +1,8 @@
-"""A DICOMweb server on loopback that can be told to misbehave, and small DICOM files for it."""
+"""A DICOMweb server on loopback that can be told to misbehave, small DICOM files for it, and the command that asks."""
 
+import argparse
+import hashlib
+import http.server
 import io
 import json
 import re
@@ -8,10 +11,12 @@ from contextlib import contextmanager
 from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
-from pydicom import Dataset, dcmwrite
+from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
+from sagemaker_monai.entrypoints.dicomweb_access import outside
+from sagemaker_monai.prepare import dicomweb
 from tests import loopback
 
 STUDY = "1.2.3"
@@ -101,16 +106,57 @@ class Handler(loopback.Handler):
 
 
 @contextmanager
-def serving(series=None, first=lambda handler: False, **attributes):
-    """One that has `series`: SeriesInstanceUID to SOPInstanceUID to bytes."""
-    attributes = {
-        "series": series or {},
-        "first": first,
-        "asked": [],
-        "headers": [],
-        "lock": threading.Lock(),
-        **attributes,
-    }
-    with loopback.listening(Handler, **attributes) as server:
-        server.root = f"http://127.0.0.1:{server.server_port}/dicom-web"
-        yield server
+def serving(series=None, first=lambda handler: False, tls=None):
+    """One that has `series`: SeriesInstanceUID to SOPInstanceUID to bytes; `tls` is a context for https."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        vars(server).update(series=series or {}, first=first, asked=[], headers=[], lock=threading.Lock())
+        server.daemon_threads = True  # one of a test that stalls is not waited for
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+            server.handle_error = lambda *_: None
+        server.root = f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}/dicom-web"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def once(match, answer):
+    """Answer the first request whose route matches in a way of its own."""
+    done = []
+
+    def first(handler):
+        if done or not re.fullmatch(match, handler.route):
+            return False
+        done.append(handler.route)
+        answer(handler)
+        return True
+
+    return first
+
+
+def always(match, answer):
+    def first(handler):
+        if not re.fullmatch(match, handler.route):
+            return False
+        answer(handler)
+        return True
+
+    return first
+
+
+def run(root, out, *options, environment=None):
+    """The command; its summary."""
+    parser = argparse.ArgumentParser()
+    dicomweb.add_options(parser)
+    parser.set_defaults(outside=outside(environment or {}))
+    return dicomweb.run(parser.parse_args([root, str(out), *options]))
+
+
+def digests(folder):
+    """SHA-256 of every file by its SOPInstanceUID, which pydicom reads."""
+    files = list(folder.rglob("*.dcm"))
+    return {str(dcmread(file).SOPInstanceUID): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

@@ -69,7 +69,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--study-date", metavar="RANGE", help="YYYYMMDD, or a range as 20200101-20201231")
     parser.add_argument(
         "--query", action="append", default=[], metavar="KEY=VALUE",
-        help="another search key, by keyword or tag, e.g. SeriesDescription=*lung*; may be repeated (Orthanc 1.10 finds blanks by ? only)",
+        help="another search key, by keyword or tag, e.g. SeriesDescription=*lung*; may be repeated "
+        "(for a blank, Orthanc 1.10 needs ?)",
     )  # fmt: skip
     parser.add_argument("--limit", type=int, metavar="N", help="series at most")
     parser.add_argument("--parallel", type=int, default=PARALLEL, help="series at a time (default: %(default)s)")

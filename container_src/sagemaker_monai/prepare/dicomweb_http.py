@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
 from ipaddress import ip_address
@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import requests
+import urllib3
 
 from sagemaker_monai.errors import ConfigError, DatasetError, Unavailable
 from sagemaker_monai.prepare.dicomweb_faults import InterruptedRetrieval, LostError, check_status, losing
@@ -96,6 +97,14 @@ class Server:
     def __init__(self, root: str, access: Access, stop: threading.Event) -> None:
         self._root, self._access, self._stop = root, access, stop
         self._own = threading.local()  # a session is not made for several threads
+        self._open: set[requests.Response] = set()
+
+    def close(self) -> None:
+        """Make threads that wait for a body give up at once; to be called when `stop` is set."""
+        for response in tuple(self._open):
+            # The body may have come to its end meanwhile, or its connection is closed.
+            with suppress(OSError, ValueError, AttributeError, urllib3.exceptions.HTTPError):
+                response.raw.shutdown()
 
     def get_json(self, path: str, query: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
         """One page of a search; empty where the server found nothing.
@@ -158,13 +167,21 @@ class Server:
                 raise InterruptedRetrieval
             with losing():
                 response = self._send(url, headers)
-            with response:  # whoever reads from it has faults of their own, such as a full disk
+            with response, self._listed(response):  # whoever reads has faults of their own, such as a full disk
                 if response.status_code not in REDIRECTS:
                     check_status(response)
                     yield response
                     return
                 url = self._followed(url, response.headers.get("Location", ""))
         raise DatasetError(f"the server redirects more than {MAX_REDIRECTS} times; give the URL of the service itself")
+
+    @contextmanager
+    def _listed(self, response: requests.Response) -> Iterator[None]:
+        self._open.add(response)
+        try:
+            yield
+        finally:
+            self._open.discard(response)
 
     def chunks(self, response: requests.Response) -> Iterator[bytes]:
         """The body as it arrives.

@@ -108,6 +108,7 @@ class Retrieval:
                         raise error
             finally:
                 self._stop.set()
+                self._server.close()
                 pool.shutdown(cancel_futures=True)
                 remove(self._store.incoming)
         if failures:
