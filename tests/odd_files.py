@@ -58,8 +58,8 @@ class Row:
         code: of the refusal, "" for what is read.
         shape: of the stored values: frames, rows, columns, and 3 for colour; () when refused.
         dtype: of the stored values.
-        compared_with: readers that have the same values, of which `recorded` (shape, lowest and highest value by pydicom
-            with pylibjpeg) stands in index.csv.
+        compared_with: readers that have the same values. `recorded` is pydicom with pylibjpeg, whose shape, lowest and
+            highest value stand in index.csv; `twin` a file with the same picture, stored in another way.
         differs_from: readers that have other values.
     """
 
@@ -114,7 +114,7 @@ def _with_recorded(path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> 
 
 def _with_pydicom(path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> bool | None:
     syntax = dataset.file_meta.get("TransferSyntaxUID")
-    plugin = _OTHER_PLUGINS.get(syntax, None)
+    plugin = _OTHER_PLUGINS.get(syntax)
     if plugin == "":
         return None
     theirs = pydicom.dcmread(path, force=True)

@@ -15,8 +15,8 @@ from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
 
 MAX_FILE_BYTES = 1 << 31  # of one file, and of what a deflated one inflates to: 2^29 values of 32 bit
 MAX_HEADER_BYTES = 1 << 28  # of everything before the pixel data; the largest seen in the field were some MB (a guess)
-# An element costs two or three reads of 3 us each, and an empty item becomes an object of about 1.5 kB. A whole slide of
-# 10,000 tiles with groups for each needs about 600,000 reads and 50,000 items, a CT slice 600 reads.
+# An element costs two or three reads of 3 us each, and an empty item becomes an object of about 1.5 kB. A whole slide
+# of 10,000 tiles with groups for each needs about 600,000 reads and 50,000 items, a CT slice 600 reads.
 MAX_READS = 1_000_000
 MAX_ITEMS = 100_000  # of all sequences together
 MAX_DEPTH = 24  # of sequences in sequences; SR templates and enhanced objects stay below 12

@@ -1,0 +1,398 @@
+"""Stored values: every syntax, every layout of the pixels, and frames that ask for more than the header says."""
+
+import struct
+import tracemalloc
+
+import jpeg_ls
+import numpy as np
+import pytest
+from openjpeg.utils import encode_array as encode_j2k
+from pydicom.encaps import encapsulate, encapsulate_extended
+from pydicom.pixels import apply_color_lut, convert_color_space
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+)
+from rle.utils import encode_pixel_data as encode_rle
+
+from sagemaker_monai.dicom import decoding
+from sagemaker_monai.dicom.decoding import DECODERS, decode_stored, holds_interpreter
+from sagemaker_monai.dicom.headers import read_instance
+from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
+from tests.made_dicom import as_file, made_dataset, made_file
+from tests.odd_files import ODD_DICOM, odd_dicom_paths, read_odd_dicom
+
+NATIVE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
+rng = np.random.default_rng(3)
+needs_odd_files = pytest.mark.skipif(not ODD_DICOM.is_dir(), reason="the shared data is not here")
+
+REFUSED = {
+    "broken/JPEG2000-embedded-sequence-delimiter.dcm": "UndecodableImage",
+    "broken/MR_truncated.dcm": "UndecodableImage",
+    "broken/badVR.dcm": "UndecodableImage",
+    "broken/nested_priv_SQ.dcm": "UndecodableImage",
+    "not_an_image/zipMR.gz": "UndecodableImage",
+    "not_an_image/ExplVR_LitEndNoMeta.dcm": "UnsuitableImage",
+    "not_an_image/UN_sequence.dcm": "UnsuitableImage",
+    "not_an_image/empty_charset_LEI.dcm": "UnsuitableImage",
+    "not_an_image/no_meta_group_length.dcm": "UnsuitableImage",
+    "not_an_image/reportsi.dcm": "UnsuitableImage",
+    "not_an_image/rtstruct.dcm": "UnsuitableImage",
+    "not_an_image/waveform_ecg.dcm": "UnsuitableImage",
+    "dicomdir/DICOMDIR": "UnsuitableImage",
+}
+WRONG_IN_SIMPLEITK = {  # whose RLE of 32 bits is not even what it reads from the same picture without compression
+    "rle/SC_rgb_rle_32bit.dcm",
+    "rle/SC_rgb_rle_32bit_2frame.dcm",
+}
+ONE_OTHER_READER = {
+    "jpeg_ls/JLSL_08_07_0_1F.dcm",  # 7 bits: gdcm refuses them
+    "segmentation_1bit/liver_rle.dcm",  # single bits in RLE: nobody else reads them; its twin has three readers
+    "segmentation_1bit/liver_nonbyte_aligned_rle.dcm",
+}
+
+
+@needs_odd_files
+@pytest.mark.parametrize("path", odd_dicom_paths(), ids=lambda path: path.relative_to(ODD_DICOM).as_posix())
+def test_every_odd_file_is_read_as_others_read_it_or_refused_with_its_code(path):
+    row = read_odd_dicom(path)
+
+    assert row.code == REFUSED.get(row.name, "")
+    if row.outcome == "read":
+        assert set(row.differs_from) == ({"SimpleITK"} if row.name in WRONG_IN_SIMPLEITK else set())
+        assert len(row.compared_with) >= (1 if row.name in ONE_OTHER_READER else 2)
+
+
+@pytest.mark.parametrize("syntax", NATIVE)
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8"])
+def test_native_integers_keep_every_bit_and_their_sign(dtype, syntax):
+    limits = np.iinfo(dtype)
+    stored = rng.integers(limits.min, limits.max, (2, 3, 5), dtype, endpoint=True)
+
+    read = decode_stored(read_instance(made_file(stored, syntax)))
+
+    assert read.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(read, stored)
+
+
+@pytest.mark.parametrize("syntax", NATIVE)
+@pytest.mark.parametrize(("keyword", "dtype"), [("FloatPixelData", "f4"), ("DoubleFloatPixelData", "f8")])
+def test_floating_point_pixels_are_read(keyword, dtype, syntax):
+    stored = rng.normal(size=(2, 3, 4)).astype(dtype)
+    dataset = made_dataset(np.zeros((2, 3, 4), np.uint32), syntax)
+    del dataset.PixelData, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation
+    dataset.BitsAllocated = 8 * stored.dtype.itemsize
+    setattr(dataset, keyword, stored.astype(stored.dtype.newbyteorder("<>"[syntax == ExplicitVRBigEndian])).tobytes())
+
+    np.testing.assert_array_equal(decode_stored(read_instance(as_file(dataset))), stored)
+
+
+def test_big_endian_bytes_in_words_are_put_in_order():
+    stored = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    dataset = made_dataset(stored, ExplicitVRBigEndian)
+    dataset.PixelData = stored.tobytes()[:18]
+    dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").byteswap().tobytes()
+    dataset["PixelData"].VR = "OW"
+
+    np.testing.assert_array_equal(decode_stored(read_instance(as_file(dataset))), stored)
+
+
+def test_frames_of_single_bits_may_begin_within_a_byte():
+    bits = rng.integers(0, 2, (3, 3, 5), np.uint8)
+    data = np.packbits(bits.ravel(), bitorder="little").tobytes()
+    dataset = made_dataset(bits, BitsAllocated=1, BitsStored=1, HighBit=0, PixelData=data)
+
+    np.testing.assert_array_equal(decode_stored(dataset), bits)
+    np.testing.assert_array_equal(decode_stored(dataset, [2, 0]), bits[[2, 0]])
+
+
+@pytest.mark.parametrize("is_signed", [False, True])
+def test_bits_outside_bits_stored_are_removed(is_signed):
+    stored = np.array([[[0x0ABC, 0xFABC, 0x8001, 0x0801]]], np.uint16)
+    dataset = made_dataset(stored, BitsStored=12, HighBit=11, PixelRepresentation=int(is_signed))
+
+    expected = [0xABC - 0x1000, 0xABC - 0x1000, 1, 0x801 - 0x1000] if is_signed else [0xABC, 0xABC, 1, 0x801]
+    assert decode_stored(dataset).ravel().tolist() == expected
+
+
+def test_a_high_bit_at_the_top_is_respected():
+    dataset = made_dataset(np.array([[[0xABC5, 0x0010]]], np.uint16), BitsStored=12, HighBit=15)
+
+    assert decode_stored(dataset).ravel().tolist() == [0xABC, 0x001]
+
+
+def test_planes_of_colour_become_pixels():
+    stored = rng.integers(0, 256, (2, 3, 4, 3), np.uint8)
+    planes = stored.transpose(0, 3, 1, 2)
+    dataset = made_dataset(stored, PlanarConfiguration=1, PixelData=planes.tobytes())
+
+    np.testing.assert_array_equal(decode_stored(dataset), stored)
+
+
+def test_ybr_full_becomes_the_rgb_of_pydicom():
+    ybr = rng.integers(0, 256, (1, 16, 16, 3), np.uint8)
+
+    read = decode_stored(made_dataset(ybr, PhotometricInterpretation="YBR_FULL"))
+
+    np.testing.assert_array_equal(read, convert_color_space(ybr, "YBR_FULL", "RGB"))
+
+
+def test_halved_chroma_is_shared_by_two_pixels():
+    data = bytes([10, 20, 128, 128, 200, 30, 128, 128])  # Y Y CB CR: without colour, so that R = G = B = Y
+    dataset = made_dataset(np.zeros((1, 1, 4, 3), np.uint8), PhotometricInterpretation="YBR_FULL_422", PixelData=data)
+
+    assert decode_stored(dataset)[0, 0].tolist() == [[10] * 3, [20] * 3, [200] * 3, [30] * 3]
+
+
+def _with_palette(stored: np.ndarray, descriptor: list[int], tables: list[bytes], kind: str = "") -> object:
+    dataset = made_dataset(stored, PhotometricInterpretation="PALETTE COLOR")
+    for colour, table in zip(("Red", "Green", "Blue"), tables, strict=True):
+        setattr(dataset, f"{colour}PaletteColorLookupTableDescriptor", descriptor)
+        setattr(dataset, f"{kind}{colour}PaletteColorLookupTableData", table)
+    return dataset
+
+
+def test_palettes_map_from_their_first_value_and_hold_at_their_ends():
+    tables = [np.array([1, 2, 3 + index], "<u2") * 257 for index in range(3)]
+    dataset = _with_palette(np.array([[[0, 9, 10, 11, 12, 200]]], np.uint8), [3, 10, 16], [t.tobytes() for t in tables])
+
+    read = decode_stored(dataset)
+
+    assert read.dtype == np.uint16
+    assert (read[0, 0] // 257).tolist() == [[1] * 3, [1] * 3, [1] * 3, [2] * 3, [3, 4, 5], [3, 4, 5]]
+    np.testing.assert_array_equal(read, apply_color_lut(np.array([[[0, 9, 10, 11, 12, 200]]], np.uint8), dataset))
+
+
+def test_a_segmented_palette_is_that_of_pydicom():
+    words = [0, 2, 100, 200, 1, 4, 1000, 0, 1, 7, 2, 2, 0, 0]  # discrete, linear, discrete; then the first two again
+    data = struct.pack(f"<{len(words)}H", *words)
+    stored = np.arange(13, dtype=np.uint8).reshape(1, 1, 13)
+    dataset = _with_palette(stored, [13, 0, 16], [data] * 3, "Segmented")
+
+    read = decode_stored(dataset)
+
+    # By hand, PS3.3 C.7.9.2.
+    assert read[0, 0, :, 0].tolist() == [100, 200, 400, 600, 800, 1000, 7, 100, 200, 400, 600, 800, 1000]
+    np.testing.assert_array_equal(read, apply_color_lut(stored, dataset))
+
+
+def test_an_indirect_segment_of_a_palette_points_to_a_byte():
+    words = [0, 1, 300, 0, 2, 500, 600, 2, 1, 6, 0]  # PS3.3 C.7.9.2.3; pydicom takes the 6 for an index of entries
+    data = struct.pack(f"<{len(words)}H", *words)
+    dataset = _with_palette(np.arange(5, dtype=np.uint8).reshape(1, 1, 5), [5, 0, 16], [data] * 3, "Segmented")
+
+    assert decode_stored(dataset)[0, 0, :, 1].tolist() == [300, 500, 600, 500, 600]
+
+
+def test_a_segmented_palette_that_repeats_itself_without_end_is_refused():
+    words = [0, 1, 5] + [2, 0xFFFF, 0, 0] * 2_000
+    dataset = _with_palette(
+        np.zeros((1, 1, 2), np.uint8), [0, 0, 16], [struct.pack(f"<{len(words)}H", *words)] * 3, "Segmented"
+    )
+
+    with pytest.raises(UndecodableImage, match="colour tables"):
+        decode_stored(dataset)
+
+
+def _rle(frame: np.ndarray) -> bytes:
+    return encode_rle(
+        frame.tobytes(),
+        rows=frame.shape[0],
+        columns=frame.shape[1],
+        samples_per_pixel=1 if frame.ndim == 2 else 3,
+        bits_allocated=8 * frame.itemsize,
+        number_of_frames=1,
+        byteorder="<",
+    )
+
+
+def _j2k(frame: np.ndarray) -> bytes:
+    return encode_j2k(frame, bits_stored=8 * frame.itemsize, photometric_interpretation=2 if frame.ndim == 2 else 1)
+
+
+ENCODERS = {
+    RLELossless: _rle,
+    JPEG2000Lossless: _j2k,
+    HTJ2KLossless: _j2k,
+    JPEGLSLossless: lambda frame: bytes(jpeg_ls.encode_array(frame)),
+}
+
+
+def _compressed(stored: np.ndarray, syntax: str, **elements: object) -> object:
+    return made_dataset(
+        stored, syntax, PixelData=encapsulate([ENCODERS[syntax](frame) for frame in stored]), **elements
+    )
+
+
+@pytest.mark.parametrize("syntax", ENCODERS)
+@pytest.mark.parametrize("shape", [(3, 37, 45), (1, 36, 48, 3)])
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_lossless_compression_loses_nothing(syntax, shape, dtype):
+    stored = rng.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+
+    read = decode_stored(read_instance(as_file(_compressed(stored, syntax))))
+
+    assert read.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(read, stored)
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
+def test_signed_values_are_signed_whatever_the_codestream_says(syntax):
+    stored = rng.integers(-(2**15), 2**15, (1, 40, 40), np.int16)
+    unsigned = made_dataset(stored, syntax, PixelData=encapsulate([ENCODERS[syntax](stored[0].view(np.uint16))]))
+
+    np.testing.assert_array_equal(decode_stored(unsigned), stored)
+
+
+def test_twelve_bits_without_a_sign_in_jpeg_2000_get_it_from_the_header():
+    stored = np.resize(np.array([-2048, -1, 0, 2047], np.int16), (40, 40))
+    data = encode_j2k((stored & 0xFFF).astype(np.uint16), bits_stored=12, photometric_interpretation=2)
+    dataset = made_dataset(stored[None], JPEG2000Lossless, BitsStored=12, HighBit=11, PixelData=encapsulate([data]))
+
+    np.testing.assert_array_equal(decode_stored(dataset)[0], stored)
+
+
+def test_single_frames_of_a_compressed_file_are_decoded_in_the_order_asked_for():
+    stored = rng.integers(0, 256, (5, 40, 40), np.uint8)
+
+    np.testing.assert_array_equal(decode_stored(_compressed(stored, JPEGLSLossless), [4, 1]), stored[[4, 1]])
+    with pytest.raises(IndexError):
+        decode_stored(_compressed(stored, JPEGLSLossless), [5])
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_frames_in_several_fragments_are_put_together(parts):
+    stored = rng.integers(0, 256, (3, 16, 16), np.uint8)
+    data = encapsulate([_rle(frame) for frame in stored], fragments_per_frame=parts)
+
+    np.testing.assert_array_equal(decode_stored(made_dataset(stored, RLELossless, PixelData=data)), stored)
+
+
+def test_extended_offset_tables_are_used():
+    stored = rng.integers(0, 256, (3, 16, 16), np.uint8)
+    data, offsets, lengths = encapsulate_extended([_rle(frame) for frame in stored])
+    dataset = made_dataset(
+        stored, RLELossless, PixelData=data, ExtendedOffsetTable=offsets, ExtendedOffsetTableLengths=lengths
+    )
+
+    np.testing.assert_array_equal(decode_stored(read_instance(as_file(dataset))), stored)
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless, JPEGBaseline8Bit])
+def test_a_codestream_of_another_size_is_refused_before_it_is_decoded(syntax, monkeypatch):
+    jpeg = b"\xff\xd8\xff\xc0\0\x0b\x08\xff\xff\xff\xff\x01\x01\x11\0"
+    data = {
+        JPEG2000Lossless: _j2k(np.zeros((64, 64), np.uint8)),
+        JPEGLSLossless: bytes(jpeg_ls.encode_array(np.zeros((64, 64), np.uint8))),
+        JPEGBaseline8Bit: jpeg,
+    }[syntax]
+    monkeypatch.setitem(DECODERS, syntax, (lambda *_: pytest.fail("the decoder was called"),))
+    dataset = made_dataset(np.zeros((1, 4, 4), np.uint8), syntax, PixelData=encapsulate([data]))
+
+    with pytest.raises(UndecodableImage, match="but the header says 4 x 4"):
+        decode_stored(dataset)
+
+
+def test_more_scans_tiles_or_layers_than_any_camera_writes_are_refused():
+    scan = b"\xff\xda\0\x08\x01\x01\0\0\0\0\0"
+    jpeg = b"\xff\xd8\xff\xc0\0\x0b\x08\0\x04\0\x04\x01\x01\x11\0" + scan * 100
+    j2k = bytearray(_j2k(np.zeros((200, 200), np.uint8)))
+    tiled = j2k[:24] + struct.pack(">LL", 1, 1) + j2k[32:]  # XTsiz, YTsiz
+    for syntax, data, size in ((JPEGBaseline8Bit, jpeg, 4), (JPEG2000Lossless, bytes(tiled), 200)):
+        dataset = made_dataset(np.zeros((1, size, size), np.uint8), syntax, PixelData=encapsulate([data]))
+        with pytest.raises(PayloadTooLarge):
+            decode_stored(dataset)
+
+
+def test_a_jp2_box_without_length_ends():
+    data = b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\0xxxx" * 4  # pydicom's parser of boxes stays at the first one
+    dataset = made_dataset(np.zeros((1, 4, 4), np.uint8), JPEG2000Lossless, PixelData=encapsulate([data]))
+
+    with pytest.raises(UndecodableImage):
+        decode_stored(dataset)
+
+
+@pytest.mark.parametrize(
+    ("elements", "error"),
+    [
+        ({"Rows": 65_535, "Columns": 65_535}, PayloadTooLarge),
+        ({"NumberOfFrames": 2**31 - 1}, PayloadTooLarge),
+        ({"NumberOfFrames": 5}, UndecodableImage),
+        ({"NumberOfFrames": -1}, UndecodableImage),
+        ({"Rows": 0}, UndecodableImage),
+        ({"Rows": None}, UndecodableImage),
+        ({"BitsStored": 17}, UndecodableImage),
+        ({"BitsAllocated": 12}, UnsuitableImage),
+        ({"BitsAllocated": 0}, UndecodableImage),
+        ({"SamplesPerPixel": 4}, UnsuitableImage),
+        ({"SamplesPerPixel": 9}, UndecodableImage),
+        ({"PixelData": b""}, UndecodableImage),
+        ({"PixelData": b"\0\0"}, UndecodableImage),
+    ],
+)
+def test_headers_that_ask_for_more_than_there_is_are_refused(elements, error):
+    dataset = made_dataset(np.zeros((1, 4, 4), np.uint16), **elements)
+    tracemalloc.start()
+
+    with pytest.raises(error):
+        decode_stored(dataset)
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+def test_more_frames_than_fragments_are_refused():
+    stored = np.zeros((2, 4, 4), np.uint8)
+    dataset = _compressed(stored, RLELossless)
+    dataset.NumberOfFrames = 1000
+
+    with pytest.raises(UndecodableImage, match="NumberOfFrames is 1000, but the pixel data holds 2"):
+        decode_stored(dataset)
+
+
+@pytest.mark.parametrize(
+    ("elements", "words"),
+    [
+        ({"Modality": "RTPLAN"}, "no image but a radiotherapy plan"),
+        ({"Modality": "SR"}, "no image but a structured report"),
+        ({"Modality": "OT", "EncapsulatedDocument": b"%PDF"}, "no image but a document"),
+        ({"Modality": "MILLER"}, "holds no image; send"),
+    ],
+)
+def test_files_without_an_image_say_so(elements, words):
+    dataset = made_dataset(np.zeros((1, 2, 2), np.uint8), **elements)
+    del dataset.PixelData
+
+    with pytest.raises(UnsuitableImage, match=words):
+        decode_stored(dataset)
+
+
+def test_a_syntax_without_decoder_is_named():
+    dataset = made_dataset(np.zeros((1, 2, 2), np.uint8))
+    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.102"
+
+    with pytest.raises(UnsuitableImage, match=r"MPEG-4 AVC/H\.264"):
+        decode_stored(dataset)
+
+
+def test_a_decoder_that_refuses_is_followed_by_the_next(monkeypatch):
+    stored = rng.integers(0, 256, (1, 40, 40), np.uint8)
+
+    def refuse(*_: object) -> np.ndarray:
+        raise RuntimeError
+
+    monkeypatch.setitem(DECODERS, JPEG2000Lossless, (refuse, decoding._gdcm))
+
+    np.testing.assert_array_equal(decode_stored(_compressed(stored, JPEG2000Lossless)), stored)
+
+
+def test_only_native_data_leaves_the_interpreter_to_others():
+    assert not any(holds_interpreter(syntax) for syntax in NATIVE)
+    assert all(holds_interpreter(syntax) for syntax in DECODERS)
