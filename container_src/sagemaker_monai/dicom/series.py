@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from pydicom import Dataset
 
-from sagemaker_monai.dicom.decoding import decode_stored, holds_interpreter
+from sagemaker_monai.dicom.decoding import DECODERS, decode_stored, holds_interpreter
 from sagemaker_monai.dicom.findings import Finding, Policy
 from sagemaker_monai.dicom.geometry import affine_of, normal_of, spread_of
 from sagemaker_monai.dicom.grouping import Series, group_series
@@ -64,9 +64,8 @@ def read_series(series: Series, *, policy: Policy = DEFAULT_POLICY, threads: int
     Args:
         series: from `group_series`.
         policy: what to do about its findings.
-        threads: how many decode at once where the decoder lets go of the interpreter, which none for compressed data
-            does. When None, one for each CPU, at most MAX_THREADS, and only for large slices. The result does not
-            depend on it.
+        threads: how many decode at once where the decoder lets go of the interpreter. When None, one for each CPU, at
+            most MAX_THREADS, for compressed or large slices. The result does not depend on it.
 
     Returns:
         A volume (1, W, H, D): modality values, each slice with its own rescale; d along the normal of the slices (row
@@ -144,7 +143,9 @@ def _decode(series: Series, values: np.ndarray, threads: int | None) -> dict[int
 
     is_held = any(holds_interpreter(each.transfer_syntax_uid) for each in series.instances)
     if threads is None:
-        threads = min(MAX_THREADS, len(os.sched_getaffinity(0))) if values[0].size >= PIXELS_FOR_THREADS else 1
+        is_compressed = any(each.transfer_syntax_uid in DECODERS for each in series.instances)
+        pays = is_compressed or values[0].size >= PIXELS_FOR_THREADS
+        threads = min(MAX_THREADS, len(os.sched_getaffinity(0))) if pays else 1
     if is_held or threads == 1 or len(series.instances) == 1:
         for instance in series.instances:
             fill(instance)
