@@ -63,8 +63,9 @@ def window(values: np.ndarray, shape: Window) -> np.ndarray:
     """
     center, width = float(shape.center), float(shape.width)
     if shape.function == "SIGMOID":
+        # In float64, whose last bit may depend on the processor but does not survive the rounding to float32.
         with np.errstate(over="ignore"):
-            return np.asarray(1 / (1 + np.exp((values - np.float32(center)) * np.float32(-4 / width))), np.float32)
+            return np.asarray(1 / (1 + np.exp((values.astype(np.float64) - center) * (-4 / width))), np.float32)
     if shape.function == "LINEAR" and width == 1:
         return np.asarray(values > np.float32(center - 0.5), np.float32)
     if shape.function == "LINEAR" and width > 1:
@@ -97,7 +98,8 @@ def _header(values: np.ndarray, left_out: np.ndarray | None, display: Display, _
 
 def _percentile(values: np.ndarray, left_out: Any, _display: Display, spec: Mapping[str, Any]) -> np.ndarray:
     # Percentiles are values of the image or lie between two; float32 holds them as well as it holds the image.
-    low, high = np.percentile(_counted(values, left_out), [spec["low"], spec["high"]])
+    counted = values.ravel(order="K") if left_out is None else _counted(values, left_out)
+    low, high = np.percentile(counted, [spec["low"], spec["high"]])
     return _stretch(values, float(low), float(high))
 
 
@@ -244,7 +246,7 @@ def change_intensity(
     parts = [values] if is_colour else [values[index] for index in range(len(values))]
     masks = [None] * len(parts) if left_out is None else ([left_out] if is_colour else list(left_out))
     changed = [row.change(part, mask, display, spec) for part, mask in zip(parts, masks, strict=True)]
-    result = changed[0] if is_colour else np.stack(changed)
+    result = changed[0] if is_colour else changed[0][np.newaxis] if len(changed) == 1 else np.stack(changed)
     if row.is_display and display.is_inverted:
         result = np.float32(1) - result
     lowest = np.zeros(len(values), np.float32)
