@@ -217,6 +217,16 @@ def test_messages_of_refusals_quote_nothing_of_the_file():
 
 
 @needs_odd_files
+@pytest.mark.parametrize("name", ["rle/SC_rgb_rle.dcm", "jpeg_ls/CT1_JLSN.dcm", "mono_explicit/MR_small.dcm"])
+def test_a_file_that_is_cut_off_is_broken_and_not_without_image(name):
+    data = (ODD_DICOM / name).read_bytes()
+
+    for cut in (len(data) - 1_200, len(data) * 3 // 4):
+        with pytest.raises(UndecodableImage):
+            read_frames(data[:cut])
+
+
+@needs_odd_files
 def test_mutated_files_are_read_or_refused_and_never_anything_else():
     rng = random.Random(5)
     files = [path.read_bytes() for path in odd_dicom_paths() if path.stat().st_size < 60_000]

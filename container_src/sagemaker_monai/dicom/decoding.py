@@ -50,7 +50,7 @@ def _gdcm(data: bytes, stream: Codestream, layout: Layout) -> np.ndarray:
 
 
 def _openjpeg(data: bytes, stream: Codestream, _layout: Layout) -> np.ndarray:
-    from openjpeg import decode_pixel_data
+    from openjpeg.utils import decode_pixel_data
 
     width = 1 if stream.precision <= 8 else 2 if stream.precision <= 16 else 4
     return np.frombuffer(decode_pixel_data(data, version=2), f"<u{width}").reshape(_shape(stream))
@@ -247,7 +247,8 @@ def _signed(values: np.ndarray, stream: Codestream, layout: Layout) -> np.ndarra
     shift = target.itemsize * 8 - bits
     if shift <= 0:
         return wide.view(target)
-    return (wide << shift).view(target) >> shift
+    signed: np.ndarray = (wide << shift).view(target) >> shift
+    return signed
 
 
 def _aligned(values: np.ndarray, layout: Layout, precision: int | None = None) -> np.ndarray:

@@ -84,7 +84,8 @@ def _windowed(values: np.ndarray, window: Window) -> np.ndarray:
     center, width = window.center, window.width
     if window.function == "SIGMOID":
         exponent = np.clip((values - np.float32(center)) * np.float32(-4 / width), -80, 80)
-        return np.float32(1) / (1 + np.exp(exponent))
+        sigmoid: np.ndarray = np.float32(1) / (1 + np.exp(exponent))
+        return sigmoid
     if window.function == "LINEAR":
         center, width = center - 0.5, width - 1
         if width <= 0:

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from pydicom import Dataset, uid
 from pydicom.datadict import dictionary_VR
@@ -164,6 +164,10 @@ def _parse_within(budget: Budget, file: BinaryIO, size_bytes: int, head: bytes, 
         data = inflate(limited.read())
         limited = cast(BinaryIO, LimitedFile(io.BytesIO(data), len(data), budget, is_header_only=is_header_only))
     dataset = read_dataset(limited, is_implicit, is_little, stop_when=_is_at_pixels if is_header_only else None)
+    # pydicom gives an element without its end back, and leaves it out without a word.
+    is_cut = not is_header_only and bool(limited.read(1)) and not any(tag in dataset for tag in PIXEL_TAGS)
+    if is_cut:
+        raise UndecodableImage("the DICOM file is cut off within its pixel data; send the whole file")
     _expand(meta, budget, depth=0)
     _expand(dataset, budget, depth=0)
     dataset.file_meta = meta
@@ -196,7 +200,7 @@ def _expand(dataset: Dataset, budget: Budget, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise UndecodableImage(f"sequences of the DICOM file are nested more than {MAX_DEPTH} deep")
     for tag in list(dataset.keys()):
-        element = dataset.get_item(tag)
+        element: Any = dataset.get_item(tag)  # pydicom's stub knows no raw element here
         if isinstance(element, RawDataElement):
             vr = _vr_of(element)
             if vr != VR.SQ:
@@ -204,7 +208,7 @@ def _expand(dataset: Dataset, budget: Budget, depth: int) -> None:
                 continue
             value = element.value or b""
             items = read_sequence(
-                cast(BinaryIO, LimitedFile(io.BytesIO(value), len(value), budget)),  # type: ignore[arg-type]
+                cast(BinaryIO, LimitedFile(io.BytesIO(value), len(value), budget)),
                 element.is_implicit_VR,
                 element.is_little_endian,
                 len(value),

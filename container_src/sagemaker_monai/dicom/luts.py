@@ -52,4 +52,5 @@ def read_lut(item: Dataset, *, is_signed: bool, is_little_endian: bool) -> tuple
 def look_up(values: np.ndarray, first: int, table: np.ndarray) -> np.ndarray:
     """Entries of `table` for `values`, of which `first` has the first; those outside have the first or last entry."""
     index = np.rint(values).astype(np.int64) if values.dtype.kind == "f" else values.astype(np.int64)
-    return table[np.clip(index - first, 0, len(table) - 1)]
+    found: np.ndarray = table[np.clip(index - first, 0, len(table) - 1)]
+    return found

@@ -45,7 +45,7 @@ def _first_mapped(dataset: Dataset, *, is_signed: bool) -> int:
 def _descriptor(dataset: Dataset, colour: str) -> tuple[int, int, int]:
     values = dataset.get(f"{colour}PaletteColorLookupTableDescriptor")
     try:
-        count, first, bits = (int(value) for value in values)  # type: ignore[union-attr]
+        count, first, bits = (int(value) for value in values)
     except (TypeError, ValueError) as error:
         raise UndecodableImage(_BROKEN) from error
     if bits not in (8, 16) or not -0x10000 < count < 0x10000:
