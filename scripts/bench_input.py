@@ -76,7 +76,9 @@ def input_cases(paths: Sequence[Path], size: int, folder: Path) -> dict[str, Cas
         folder: for our cache.
     """
     both = build_preprocessing(photograph_preprocessing(channels=3, image_size=size, fit="stretch"))
-    pixels = load_images(paths, both, cache_dir=folder, workers=1, what="building the cache").pixels
+    pixels = load_images(
+        [Sample(path) for path in paths], both, cache_dir=folder, workers=1, what="building the cache"
+    ).pixels
     generator = torch.Generator().manual_seed(0)
     return {
         **_monai_cases(paths, size),

@@ -161,7 +161,7 @@ def training_request(
         "AlgorithmSpecification": {
             "TrainingImage": image,
             "TrainingInputMode": options.input_mode,
-            "MetricDefinitions": metric_definitions(labels_of(account, channels.values())),
+            "MetricDefinitions": metric_definitions(*labels_of(account, channels.values())),
             "EnableSageMakerMetricsTimeSeries": True,
         },
         "RoleArn": account.role(options.role, options.project, "training"),

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from sagemaker_monai.dataset_json import DATASET_JSON
+from sagemaker_monai.entries import LITTER, image_files
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.layouts import DATASET_JSON, LITTER, PRETRAINED, read_channels
+from sagemaker_monai.layouts import PRETRAINED, read_channels
 from sagemaker_monai.progress import track
 from sagemaker_monai.shards import MANIFEST, SHARD_BYTES, manifest_text, plan_shards, write_shards
 from scripts.aws import command, upload
@@ -84,14 +86,15 @@ def find(folder: Path, name: str) -> Found:
     if name == PRETRAINED:
         return Found(every, 0)
     try:
-        layout = read_channels({"training": folder})
+        layout = read_channels({"training": folder.absolute()})
     except DatasetError as error:
         raise CommandError(f"this is no data set that `train` reads: {error}") from error
     columns = private_columns({column for entry in layout.entries for column in entry.metadata})
     if columns:
         raise CommandError(f"the list of pictures has columns that tell who somebody is ({', '.join(columns)}): "
                            "remove them, training does not need them")  # fmt: skip
-    pictures = {entry.image.relative_to(folder).as_posix() for entry in layout.entries}
+    root = folder.absolute()
+    pictures = {file.relative_to(root).as_posix() for entry in layout.entries for file in image_files(entry.image)}
     lists = [each for each in every if "/" not in each and each.lower().endswith(".csv")]
     lists = [DATASET_JSON] if DATASET_JSON in every else lists
     names = [each for each in every if each in pictures] + lists

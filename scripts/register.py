@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from sagemaker_monai.log_metrics import GOALS
 from scripts.aws import command
 from scripts.aws.calls import Call, check
 from scripts.aws.command import Context, say
@@ -26,15 +27,16 @@ from scripts.launch_training import MOST_REPORT_BYTES, REPORT, member_of
 
 NAME = "register"
 EVALUATION = "evaluation.json"
-# What the container takes and answers. images.MEDIA_TYPES and tasks.classification.ENCODERS say it too, but need torch;
-# a test compares them.
-CONTENT_TYPES = ("image/jpeg", "image/png", "image/bmp", "image/tiff", "image/webp", "application/x-npy",
-                 "application/json", "multipart/form-data", "application/zip")  # fmt: skip
-ANSWER_TYPES = ("application/json", "text/csv", "application/jsonlines")
+# What the container takes and answers. images.MEDIA_TYPES and entrypoints.inference.ANSWER_TYPES say it too, but need
+# torch; a test compares them.
+CONTENT_TYPES = ("image/jpeg", "image/png", "image/bmp", "image/tiff", "image/webp", "application/dicom",
+                 "application/x-nifti", "application/x-nifti+gzip", "application/x-nrrd", "application/x-metaimage",
+                 "application/x-npy", "application/json", "multipart/form-data", "multipart/related",
+                 "application/zip", "application/x-tar", "application/gzip", "application/x-gzip")  # fmt: skip
+ANSWER_TYPES = ("application/json", "text/csv", "application/jsonlines", "application/dicom")
 PENDING, APPROVED = "PendingManualApproval", "Approved"
-SCORES = ("accuracy", "balanced_accuracy", "auc", "loss")
 MOST_VERSIONS = 200  # of the group's newest that are compared
-PURPOSE = "Classify medical images; one class for each image, with the probability of every class."
+PURPOSE = "Answer medical images, with the probability of every class or the number that was asked for."
 CAVEATS = ("Not a medical device. Scores hold for images like those of the test split: check the model on images of "
            "the place where it shall be used.")  # fmt: skip
 
@@ -153,7 +155,7 @@ def _evaluation(metrics: Mapping[str, Any]) -> dict[str, Any]:
         return {"notes": f"95 % interval {interval[0]:.4g} to {interval[1]:.4g}"} if interval else {}
 
     whole = [{"name": name, "type": "number", "value": metrics[name], **notes(name)}
-             for name in SCORES if isinstance(metrics.get(name), (int, float))]  # fmt: skip
+             for name in GOALS if isinstance(metrics.get(name), (int, float))]  # fmt: skip
     classes = [{"name": f"sensitivity of {label}"[:255], "type": "number", "value": row["sensitivity"]}
                for label, row in metrics.get("per_class", {}).items()
                if isinstance(row.get("sensitivity"), (int, float))]  # fmt: skip

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sagemaker_monai.progress import track
-from sagemaker_monai.tasks.classification import spreadsheet_safe
+from sagemaker_monai.tables import spreadsheet_safe
 from scripts.answers import predictions
 from scripts.aws.account import Account
 from scripts.aws.listing import Item, below

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from sagemaker_monai import errors
 from sagemaker_monai.config import hyperparameter_table
+from sagemaker_monai.entrypoints.inference import ANSWER_TYPES
 from sagemaker_monai.errors import INTERNAL_ERROR, CallerError, ConfigError, DatasetError, TrainingStopped
 from sagemaker_monai.images import MEDIA_TYPES
 from sagemaker_monai.networks import NETWORKS
 from sagemaker_monai.serving.config import VARIABLES
-from sagemaker_monai.tasks.classification import ENCODERS
 
 TRAINING_ERRORS = (ConfigError, DatasetError, TrainingStopped)  # end a job or a start and are no answer to a request
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -36,7 +36,9 @@ def error_table() -> str:
 def content_type_table() -> str:
     """What a request may be, and what answers it."""
     rows = [[f"`{name}`", ", ".join(f"`{suffix}`" for suffix in row.suffixes)] for name, row in MEDIA_TYPES.items()]
-    return table(["Content-Type", "files"], rows) + "\n\nAccept: " + ", ".join(f"`{name}`" for name in ENCODERS) + "."
+    return (
+        table(["Content-Type", "files"], rows) + "\n\nAccept: " + ", ".join(f"`{name}`" for name in ANSWER_TYPES) + "."
+    )
 
 
 TABLES: dict[str, Callable[[], str]] = {

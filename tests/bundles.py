@@ -7,6 +7,7 @@ import torch
 
 from sagemaker_monai.bundle import write_bundle
 from sagemaker_monai.networks import build_network, network_def
+from sagemaker_monai.tasks.classification import Classification
 from sagemaker_monai.transforms import photograph_preprocessing
 
 LABELS = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
@@ -20,7 +21,7 @@ def bundle_parts(labels: tuple[str, ...] = LABELS, channels: int = 3, fit: str =
     return {
         "network_def": definition,
         "preprocessing": photograph_preprocessing(channels=channels, image_size=IMAGE_SIZE, fit=fit),
-        "labels": labels,
+        "task": Classification(labels),
         "weights": build_network(definition).state_dict(),
         "train_config": {"hyperparameters": {"network": "resnet18"}},
         "provenance": {"dataset_fingerprint": "0" * 64},

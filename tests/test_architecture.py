@@ -12,13 +12,20 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import from its own layer's modules and from those below; the first part of the name decides.
 LAYERS = [
-    {"entrypoints", "prepare", "serving"},
+    {"entrypoints", "prepare", "serving", "doctor"},
     {"training", "steps", "predictor"},
     {"loading"},
-    {"datasets", "layouts", "shards", "unpacking", "cache", "bundle"},
-    {"transforms", "augmentation", "networks", "pretrained", "optimizers", "tasks", "checkpoints", "distributed"},
-    {"images", "reading", "volume_files"},
-    {"dicom", "formats", "containers", "pictures", "volumes", "samples", "archives", "tars", "splitting", "tables"},
+    {"datasets", "dataset_json", "entries", "layouts", "shards", "unpacking", "cache", "cache_keys", "bundle"},
+    {
+        *("transforms", "photographs", "medical", "presets", "intensity", "resampling"),
+        *("augmentation", "grey_augmentation", "networks", "segresnet", "pretrained"),
+        *("choices", "optimizers", "tasks", "checkpoints", "distributed"),
+    },
+    {"images", "reading", "volume_files", "structured_reports", "evidence"},
+    {
+        *("dicom", "formats", "containers", "contents", "heaps", "multipart", "pictures", "volumes", "samples"),
+        *("archives", "tars", "splitting", "tables"),
+    },
     {"config", "errors", "files", "log_metrics", "progress"},
 ]
 OUTER = {"entrypoints"}

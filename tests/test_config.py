@@ -8,10 +8,13 @@ from hypothesis import strategies as st
 from sagemaker_monai.augmentation import AUGMENTATIONS
 from sagemaker_monai.config import TrainConfig, hyperparameter_rows, hyperparameter_table
 from sagemaker_monai.errors import ConfigError, failure_line
+from sagemaker_monai.intensity import WINDOWS
 from sagemaker_monai.networks import MIN_IMAGE_SIZE, NETWORKS
 from sagemaker_monai.optimizers import build_optimizer
+from sagemaker_monai.presets import _NAMED_INTENSITIES, PRESETS
 from sagemaker_monai.steps import BETTER_IF
 from sagemaker_monai.tasks.losses import IMBALANCE
+from sagemaker_monai.tasks.table import TASKS
 from sagemaker_monai.transforms import FITS
 
 FIELDS = TrainConfig.model_fields
@@ -35,15 +38,30 @@ def fault(**hyperparameters):
         ("imbalance", IMBALANCE),
         ("best_metric", BETTER_IF),
         ("fit", FITS),
+        ("task", TASKS),
+        ("preset", PRESETS),
     ],
 )
 def test_the_choices_of_a_hyperparameter_are_the_rows_of_its_table(field, table):
-    assert choices(field) == set(table)
+    assert choices(field) - {"auto"} == set(table)
 
 
-def test_the_smallest_image_is_the_networks_smallest():
-    assert TrainConfig.parse({"image_size": str(MIN_IMAGE_SIZE)}).image_size == MIN_IMAGE_SIZE
-    assert "image_size must be a whole number from 32" in fault(image_size=str(MIN_IMAGE_SIZE - 1))
+@pytest.mark.parametrize("window", ["preset", *_NAMED_INTENSITIES, *WINDOWS, "-600/1500", "40/400", "0.5/1.5"])
+def test_every_window_that_a_preset_knows_may_be_asked_for(window):
+    assert TrainConfig.parse({"window": window}).window == window
+    assert window.partition("/")[2] or window in dict(TrainConfig.model_fields["window"].json_schema_extra)["allowed"]
+
+
+@pytest.mark.parametrize("window", ["", "lungs", "40", "40/", "/400", "a/b"])
+def test_a_window_that_no_preset_knows_is_refused(window):
+    assert "window" in fault(window=window)
+
+
+def test_the_smallest_image_is_that_of_some_network():
+    smallest = min(MIN_IMAGE_SIZE, *(row.smallest_3d for row in NETWORKS.values()))
+
+    assert TrainConfig.parse({"image_size": str(smallest)}).image_size == smallest
+    assert f"image_size must be a whole number from {smallest}" in fault(image_size=str(smallest - 1))
 
 
 @pytest.mark.parametrize(

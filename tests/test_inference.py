@@ -11,7 +11,7 @@ from PIL import Image
 from sagemaker_monai.bundle import read_bundle
 from sagemaker_monai.entrypoints.inference import input_fn, model_fn, negotiate, output_fn, predict_fn
 from sagemaker_monai.errors import BundleError, NotAcceptable, UnsupportedMediaType
-from sagemaker_monai.tasks.classification import ENCODERS
+from sagemaker_monai.tasks.encoding import ENCODERS
 from tests.bundles import LABELS
 
 

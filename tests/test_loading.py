@@ -8,7 +8,8 @@ from PIL import Image
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import Dataset, Record
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.loading import input_channels, load_dataset
+from sagemaker_monai.loading import choose_preprocessing, load_dataset
+from sagemaker_monai.samples import Sample
 from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
 
 PREPROCESSING = build_preprocessing(photograph_preprocessing(channels=3, image_size=32, fit="stretch"))
@@ -32,6 +33,11 @@ def dataset(tmp_path):
 
     splits = (records("training", range(10)), records("validation", range(10, 14)), records("test", range(14, 16)))
     return Dataset(LABELS, *splits, "0" * 64)
+
+
+def input_channels(config, records):
+    [load, _] = choose_preprocessing(config, Dataset(LABELS, tuple(records), (), (), "0" * 64))
+    return load["channels"]
 
 
 def spoil(record):
@@ -137,8 +143,10 @@ def test_one_image_with_color_makes_three_channels(tmp_path):
 
 
 @pytest.mark.parametrize(("color", "channels"), [("rgb", 3), ("grey", 1)])
-def test_the_color_can_be_set(color, channels):
-    assert input_channels(TrainConfig(color=color), []) == channels
+def test_the_color_can_be_set(color, channels, tmp_path):
+    image = picture(tmp_path / "x.png", 7, "L" if color == "rgb" else "RGB")
+
+    assert input_channels(TrainConfig(color=color), [Record(image, "x.png", 0, "x", {})]) == channels
 
 
 def test_unreadable_images_say_nothing_about_color(tmp_path):
@@ -150,10 +158,8 @@ def test_unreadable_images_say_nothing_about_color(tmp_path):
 
 
 def test_pixels_are_what_the_preprocessing_alone_makes(dataset):
-    from sagemaker_monai.images import PICTURE_FORMATS, Sample
-
     loaded = load(dataset)
     record = dataset.validation[2]
 
-    expected = PREPROCESSING.load(Sample(record.image, PICTURE_FORMATS)).numpy()
+    expected = PREPROCESSING.load(Sample(record.image)).numpy()
     assert np.array_equal(loaded.pixels[loaded.rows["validation"][2]], expected)

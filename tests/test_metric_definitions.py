@@ -12,10 +12,11 @@ from pathlib import Path
 import botocore
 import pytest
 
-from sagemaker_monai.config import TrainConfig
+from sagemaker_monai.choices import BEST_METRIC
 from sagemaker_monai.log_metrics import (
     MAX_DEFINITIONS,
     OBJECTIVES,
+    SCORES,
     epoch_line,
     logged_names,
     metric_definitions,
@@ -149,15 +150,23 @@ def test_definitions_keep_to_the_limits_of_the_service_and_classes_are_what_is_l
 
 
 def test_every_objective_is_a_metric_that_is_found_and_has_a_type_of_the_service(shapes):
-    names = {definition["Name"] for definition in metric_definitions()}
+    names = {definition["Name"] for task in SCORES for definition in metric_definitions(task=task)}
 
     assert set(OBJECTIVES) <= names
     assert set(OBJECTIVES.values()) == set(shapes["HyperParameterTuningJobObjectiveType"]["enum"])
-    assert next(iter(OBJECTIVES)) == f"best_epoch_{TrainConfig().best_metric}"
+    assert next(iter(OBJECTIVES)) == f"best_epoch_{BEST_METRIC['classification']}"
     assert {name for name, goal in OBJECTIVES.items() if goal == "Minimize"} == {
-        "best_epoch_loss",
-        "validation_loss",
+        f"{when}_{score}" for when in ("best_epoch", "validation") for score in ("loss", "mae", "rmse")
     }
+
+
+@pytest.mark.parametrize("task", SCORES)
+def test_every_task_has_as_many_definitions_as_the_service_takes(task):
+    names = [definition["Name"] for definition in metric_definitions([f"c{i}" for i in range(50)], task)]
+
+    assert len(names) <= 40
+    assert {f"{when}_{score}" for when in ("validation", "best_epoch", "test") for score in SCORES[task]} <= set(names)
+    assert any("sensitivity" in name for name in names) == (task != "regression")
 
 
 def test_the_table_is_read_without_torch_numpy_and_pydantic():

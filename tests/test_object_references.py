@@ -8,17 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagemaker_monai.contents import ReferenceNotAllowed
 from sagemaker_monai.entrypoints import object_references
 from sagemaker_monai.entrypoints.object_references import S3Objects, resolve_references
-from sagemaker_monai.errors import CallerError, ConfigError, MalformedRequest, PayloadTooLarge, Timeout, Unavailable
+from sagemaker_monai.errors import (
+    CallerError,
+    ConfigError,
+    MalformedRequest,
+    ObjectUnavailable,
+    PayloadTooLarge,
+    ReferenceNotAllowed,
+    Timeout,
+    Unavailable,
+)
 from sagemaker_monai.images import read_request
 from sagemaker_monai.samples import Instances
 from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.gateway import Gateway
 from sagemaker_monai.serving.references import (
     MAX_REFERENCES,
-    ObjectUnavailable,
     Prefix,
     Reference,
     names_objects,

@@ -7,8 +7,8 @@ import tarfile
 import jsonschema
 import pytest
 
+from sagemaker_monai.entrypoints.inference import ANSWER_TYPES
 from sagemaker_monai.images import MEDIA_TYPES
-from sagemaker_monai.tasks.classification import ENCODERS
 from scripts import register
 from scripts.aws import calls
 from scripts.aws.trained import Trained
@@ -109,7 +109,7 @@ def planned(capsys, *arguments):
 
 def test_what_the_container_takes_and_answers_is_what_the_package_says():
     assert set(register.CONTENT_TYPES) == set(MEDIA_TYPES)
-    assert set(register.ANSWER_TYPES) == set(ENCODERS)
+    assert set(register.ANSWER_TYPES) == set(ANSWER_TYPES)
 
 
 def test_a_version_names_artifact_image_metrics_and_data(ready, capsys):

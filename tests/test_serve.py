@@ -21,12 +21,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagemaker_monai.entrypoints.serve import check_answer, draw_picture
+from sagemaker_monai.entrypoints.warm_up import check_answer, draw_picture
 from sagemaker_monai.images import MEDIA_TYPES
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.serving.back_end import Response, StartError
-from sagemaker_monai.tasks.classification import ENCODERS
+from sagemaker_monai.tasks.encoding import ENCODERS
 from tests.bundles import LABELS, write_small_bundle
 from tests.flaws import change_a_weight, empty
 from tests.served import SERVE, Served, code_of

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 from torch import nn
 
-from sagemaker_monai import steps, training
+from sagemaker_monai import training
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS, Dataset, Record
 from sagemaker_monai.distributed import ALONE
@@ -18,6 +18,7 @@ from sagemaker_monai.errors import ConfigError, TrainingStopped
 from sagemaker_monai.loading import LoadedDataset
 from sagemaker_monai.networks import build_network, network_def
 from sagemaker_monai.steps import split_into_batches, step_seed
+from sagemaker_monai.tasks import metrics
 from sagemaker_monai.tasks.losses import IMBALANCE
 from sagemaker_monai.training import choose_precision, fit
 from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
@@ -211,7 +212,7 @@ def with_scores(monkeypatch, values, losses=None):
             "sensitivity": dict.fromkeys(LABELS, 0.5),
         }
 
-    monkeypatch.setattr(steps, "score", score)
+    monkeypatch.setattr(metrics, "score", score)
 
 
 @small

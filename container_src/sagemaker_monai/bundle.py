@@ -28,6 +28,8 @@ from torch import nn
 from sagemaker_monai.errors import BundleError
 from sagemaker_monai.files import sha256_of, write_text
 from sagemaker_monai.networks import build_network
+from sagemaker_monai.tasks.table import read_task
+from sagemaker_monai.tasks.task import Task
 from sagemaker_monai.transforms import Preprocessing, build_preprocessing
 
 METADATA, INFERENCE, TRAIN = "configs/metadata.json", "configs/inference.json", "configs/train.json"
@@ -37,12 +39,15 @@ STAGING = ".writing-"
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
 REMEDY = "train again, or deploy the model.tar.gz exactly as training wrote it"
 
-# What a classifier does after preprocessing, in MONAI's words. Nothing here is configurable yet, so anything else in an
-# artifact was not written by us.
+# Not configurable, so anything else in an artifact was not written by us.
 INFERER = {"_target_": "monai.inferers.SimpleInferer"}
-POSTPROCESSING = {
-    "_target_": "monai.transforms.Compose",
-    "transforms": [{"_target_": "monai.transforms.Activations", "softmax": True}],
+COMPOSE = "monai.transforms.Compose"
+# task -> what MONAI's schema calls it and its output
+TASK_WORDS = {
+    "classification": ("classification", "probabilities", [0, 1]),
+    "multilabel": ("multi-label classification", "probabilities", [0, 1]),
+    "ordinal": ("ordinal classification", "probabilities", [0, 1]),
+    "regression": ("regression", "values", []),
 }
 
 
@@ -51,8 +56,9 @@ class Bundle:
     """A checked artifact.
 
     Attributes:
-        labels: class names in the order of the network's outputs.
-        preprocessing: the one way from a picture to the network's input.
+        labels: names in the order of the answers.
+        task: from the network's outputs to answers and predictions.
+        preprocessing: the one way from an image to the network's input.
         network: in evaluation mode, on the CPU, with the artifact's weights.
         network_def: what the network was built from.
         metadata: configs/metadata.json.
@@ -60,6 +66,7 @@ class Bundle:
     """
 
     labels: tuple[str, ...]
+    task: Task
     preprocessing: Preprocessing
     network: nn.Module
     network_def: dict[str, Any]
@@ -72,7 +79,7 @@ def write_bundle(
     *,
     network_def: Mapping[str, Any],
     preprocessing: list[dict[str, Any]],
-    labels: tuple[str, ...],
+    task: Task,
     weights: Mapping[str, torch.Tensor],
     train_config: Mapping[str, Any],
     provenance: Mapping[str, Any],
@@ -82,8 +89,8 @@ def write_bundle(
     Args:
         folder: the model directory; made if missing. Files in it that are not the artifact's stay.
         network_def: from `networks.network_def`.
-        preprocessing: from `transforms.photograph_preprocessing`.
-        labels: class names in the order of the network's outputs.
+        preprocessing: from `presets.preprocessing_for`.
+        task: with all that it takes from the data.
         weights: state_dict.
         train_config: what goes into configs/train.json.
         provenance: versions and the data set's fingerprint, for configs/metadata.json.
@@ -102,15 +109,14 @@ def write_bundle(
     try:
         (staging / "configs").mkdir()
         (staging / "models").mkdir()
-        channels = build_preprocessing(preprocessing).channels
-        _write_json(staging / METADATA, _metadata(labels, preprocessing, channels, provenance))
+        _write_json(staging / METADATA, _metadata(task, build_preprocessing(preprocessing), provenance))
         _write_json(
             staging / INFERENCE,
             {
                 "network_def": dict(network_def),
-                "preprocessing": {"_target_": "monai.transforms.Compose", "transforms": preprocessing},
+                "preprocessing": {"_target_": COMPOSE, "transforms": preprocessing},
                 "inferer": INFERER,
-                "postprocessing": POSTPROCESSING,
+                "postprocessing": {"_target_": COMPOSE, "transforms": task.postprocessing()},
             },
         )
         _write_json(staging / TRAIN, train_config)
@@ -154,20 +160,22 @@ def read_bundle(folder: Path) -> Bundle:
     model_version = sha256_of(folder / CHECKSUMS)[:12]
     _check_metrics(folder, model_version)
 
-    metadata = _read_json(folder, METADATA, keys=set(_metadata(("a", "b"), [], 0, {})))
+    metadata = _read_json(folder, METADATA, keys=METADATA_KEYS)
     inference = _read_json(folder, INFERENCE, keys={"network_def", "preprocessing", "inferer", "postprocessing"})
-    if inference["inferer"] != INFERER or inference["postprocessing"] != POSTPROCESSING:
-        raise BundleError(f"{INFERENCE} has an inferer or postprocessing that this program does not write; {REMEDY}")
-    preprocessing = build_preprocessing(_compose_transforms(inference["preprocessing"]))
+    if inference["inferer"] != INFERER:
+        raise BundleError(f"{INFERENCE} has an inferer that this program does not write; {REMEDY}")
+    preprocessing = build_preprocessing(_compose_transforms(inference["preprocessing"], "preprocessing"))
     labels, channels = _data_format(metadata)
+    task = read_task(_compose_transforms(inference["postprocessing"], "postprocessing"), labels)
     if channels != preprocessing.channels:
         raise BundleError(f"{METADATA} says {channels} channels, the preprocessing makes {preprocessing.channels}")
     network = build_network(inference["network_def"])
     _load_weights(network, folder / WEIGHTS)
     network.eval()
-    _check_outputs(network, preprocessing, labels)
+    _check_outputs(network, preprocessing, task)
     return Bundle(
         labels=labels,
+        task=task,
         preprocessing=preprocessing,
         network=network,
         network_def=inference["network_def"],
@@ -176,15 +184,27 @@ def read_bundle(folder: Path) -> Bundle:
     )
 
 
-def _metadata(
-    labels: tuple[str, ...], preprocessing: list[dict[str, Any]], channels: int, provenance: Mapping[str, Any]
-) -> dict[str, Any]:
+METADATA_KEYS = {
+    "version",
+    "task",
+    "description",
+    "monai_version",
+    "pytorch_version",
+    "numpy_version",
+    "network_data_format",
+    "provenance",
+}
+
+
+def _metadata(task: Task, preprocessing: Preprocessing, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """configs/metadata.json in the words of MONAI's schema; what it has no word for is under `provenance`."""
-    size = next((step["size"] for step in preprocessing if "size" in step), [0, 0])
+    channels, size = preprocessing.channels, list(preprocessing.size)
+    words, output, value_range = TASK_WORDS[task.name]
+    names = "RGB" if channels == 3 else "L" if channels == 1 else [f"channel {i}" for i in range(channels)]
     return {
         "version": "0.1.0",
-        "task": "image classification",
-        "description": "2-D image classifier",
+        "task": f"image {words}",
+        "description": f"{len(size)}-D image {'regressor' if task.name == 'regression' else 'classifier'}",
         "monai_version": provenance.get("monai_version", ""),
         "pytorch_version": provenance.get("pytorch_version", ""),
         "numpy_version": provenance.get("numpy_version", ""),
@@ -198,19 +218,19 @@ def _metadata(
                     "dtype": "float32",
                     "value_range": [],
                     "is_patch_data": False,
-                    "channel_def": {str(index): name for index, name in enumerate("RGB" if channels == 3 else "L")},
+                    "channel_def": {str(index): name for index, name in enumerate(names)},
                 }
             },
             "outputs": {
                 "pred": {
-                    "type": "probabilities",
-                    "format": "classes",
-                    "num_channels": len(labels),
+                    "type": output,
+                    "format": "classes" if output == "probabilities" else "values",
+                    "num_channels": len(task.labels),
                     "spatial_shape": [],
                     "dtype": "float32",
-                    "value_range": [0, 1],
+                    "value_range": value_range,
                     "is_patch_data": False,
-                    "channel_def": {str(index): label for index, label in enumerate(labels)},
+                    "channel_def": {str(index): label for index, label in enumerate(task.labels)},
                 }
             },
         },
@@ -232,17 +252,17 @@ def _data_format(metadata: dict[str, Any]) -> tuple[tuple[str, ...], int]:
         raise BundleError(f"network_data_format in {METADATA} lacks {error}; {REMEDY}") from error
     if outputs != len(labels):
         raise BundleError(f"{METADATA} says {outputs} outputs and names {len(labels)} classes")
-    if len(labels) < 2 or not all(isinstance(x, str) and x for x in labels) or len(set(labels)) != len(labels):
-        raise BundleError(f"{METADATA} must name two or more different classes")
+    if not labels or not all(isinstance(x, str) and x for x in labels) or len(set(labels)) != len(labels):
+        raise BundleError(f"{METADATA} must name different classes")
     return labels, channels
 
 
-def _compose_transforms(config: Any) -> list[dict[str, Any]]:
+def _compose_transforms(config: Any, what: str) -> list[dict[str, Any]]:
     """The steps of a `Compose` as our writer makes it."""
     if not isinstance(config, dict) or set(config) != {"_target_", "transforms"}:
-        raise BundleError(f"preprocessing in {INFERENCE} must be a Compose of transforms")
-    if config["_target_"] != "monai.transforms.Compose" or not isinstance(config["transforms"], list):
-        raise BundleError(f"preprocessing in {INFERENCE} must be a Compose of transforms")
+        raise BundleError(f"{what} in {INFERENCE} must be a Compose of transforms")
+    if config["_target_"] != COMPOSE or not isinstance(config["transforms"], list):
+        raise BundleError(f"{what} in {INFERENCE} must be a Compose of transforms")
     return config["transforms"]
 
 
@@ -279,18 +299,19 @@ def _is_plain_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
 
 
-def _check_outputs(network: nn.Module, preprocessing: Preprocessing, labels: tuple[str, ...]) -> None:
-    """One black picture must go through the network and give one number a class."""
-    width, height = preprocessing.size
+def _check_outputs(network: nn.Module, preprocessing: Preprocessing, task: Task) -> None:
+    """One black image must go through the network and give as many numbers as the task reads."""
     try:
         with torch.inference_mode():
-            output = network(torch.zeros(1, preprocessing.channels, width, height))
+            output = network(torch.zeros(1, preprocessing.channels, *preprocessing.size))
     except (RuntimeError, ValueError) as error:
+        size = "x".join(map(str, preprocessing.size))
+        raise BundleError(f"the network does not take the {size} images that preprocessing makes") from error
+    if output.shape != (1, task.outputs):
         raise BundleError(
-            f"the network does not take the {width}x{height} pictures that preprocessing makes"
-        ) from error
-    if output.shape != (1, len(labels)):
-        raise BundleError(f"the network has {output.shape[-1]} outputs and the artifact names {len(labels)} classes")
+            f"the network has {output.shape[-1]} outputs and the artifact names {len(task.labels)} classes, "
+            f"for which {task.name} has {task.outputs}"
+        )
 
 
 def _check_metrics(folder: Path, model_version: str) -> None:

@@ -27,10 +27,10 @@ NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 # field: what must hold for it to have an effect
-EFFECTIVE_WITH = {
-    "momentum": ("optimizer", "sgd"),
-    "focal_gamma": ("imbalance", "focal"),
-    "logit_adjustment_tau": ("imbalance", "logit_adjusted"),
+EFFECTIVE_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
+    "momentum": ("optimizer", ("sgd",)),
+    "focal_gamma": ("imbalance", ("focal",)),
+    "logit_adjustment_tau": ("imbalance", ("logit_adjusted", "auto")),
 }
 
 
@@ -39,12 +39,22 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    task: Literal["auto", "classification", "multilabel", "ordinal", "regression"] = Field(
+        "auto",
+        description="one class an image, any number of findings, grades in order, or numbers; auto: as dataset.json "
+        "says, or by the form of the labels",
+    )
+    preset: Literal["auto", "photo", "ct_slice", "xray", "mr_slice", "ct_volume", "mr_volume", "volume"] = Field(
+        "auto", description="how images are prepared; auto: by the kind of the files and their Modality"
+    )
     network: Literal[
         "densenet121",
         "densenet169",
         "densenet201",
+        "resnet10",
         "resnet18",
         "resnet50",
+        "segresnet",
         "efficientnet-b0",
         "efficientnet-b1",
         "efficientnet-b2",
@@ -52,12 +62,31 @@ class TrainConfig(BaseModel):
         "efficientnet-b4",
         "seresnet50",
     ] = Field("resnet18", description="MONAI classifier to train")
-    image_size: int = Field(64, ge=32, le=1024, description="side in pixels of the square that the network sees")
+    image_size: int = Field(64, ge=8, le=1024, description="side in pixels of the square that the network sees")
+    image_depth: int = Field(0, ge=0, le=1024, description="slices of the volume that the network sees; 0: image_size")
+    window: str = Field(
+        "preset",
+        pattern=r"^(preset|header|percentile|zscore|none|lung|bone|brain|soft_tissue|mediastinum|-?[0-9.]{1,9}/[0-9.]{1,9})$",
+        description="how medical values become what the network sees: as the preset does, as the header shows them, "
+        "between percentiles, by mean and deviation, unchanged, or between limits",
+        json_schema_extra={
+            "allowed": "one of preset, header, percentile, zscore, none, lung, bone, brain, soft_tissue, mediastinum, "
+            "or CENTER/WIDTH like 40/400"
+        },
+    )
+    spacing_mm: str = Field(
+        "preset",
+        pattern=r"^(preset|none|[0-9.]{1,9}(,[0-9.]{1,9}){0,2})$",
+        description="distance of voxels that volumes are resampled to",
+        json_schema_extra={"allowed": "one of preset, none, or one or three numbers like 1.5 or 1,1,3"},
+    )
     fit: Literal["stretch", "pad", "crop"] = Field(
-        "stretch", description="how a photograph becomes square: stretched, padded with black, or its centre cut out"
+        "stretch",
+        description="how an image takes the size: stretched, padded with black, or its centre cut out; volumes are "
+        "stretched, or cut and padded",
     )
     color: Literal["auto", "rgb", "grey"] = Field(
-        "auto", description="channels of the network's input: 3, 1, or 1 only if all training images are grey"
+        "auto", description="channels of the network's input: 3, 1, or as the training images have them"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout rate; densenet and seresnet50 only")
     epochs: int = Field(30, ge=1, le=10_000, description="passes over the training images")
@@ -74,25 +103,25 @@ class TrainConfig(BaseModel):
     ema_decay: float = Field(
         0.99, ge=0, lt=1, description="moving average of the weights, which is then what is scored and shipped; 0: off"
     )
-    imbalance: Literal["none", "balanced_sampler", "class_weighted", "focal", "logit_adjusted"] = Field(
-        "logit_adjusted",
-        description="what is done about rare classes: nothing, drawn as often as the others, weighted in the loss, "
-        "focal loss (arXiv:1708.02002), logit-adjusted loss (arXiv:2007.07314)",
+    imbalance: Literal["auto", "none", "balanced_sampler", "class_weighted", "focal", "logit_adjusted"] = Field(
+        "auto",
+        description="what is done about rare classes: what suits the task, nothing, drawn as often as the others, "
+        "weighted in the loss, focal loss (arXiv:1708.02002), logit-adjusted loss (arXiv:2007.07314)",
     )
     focal_gamma: float = Field(2.0, ge=0, le=10, description="of the focal loss")
     logit_adjustment_tau: float = Field(1.0, ge=0, le=5, description="of the logit-adjusted loss; 1: balanced error")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
-    augmentation: Literal["none", "light", "photo"] = Field(
-        "photo",
-        description="random changes of training images: none, flips and small changes, or any rotation, "
-        "zoom and colour too",
+    augmentation: Literal["auto", "none", "light", "photo", "grey", "volume"] = Field(
+        "auto",
+        description="random changes of training images: what suits the preset, none, flips and small changes, for "
+        "photographs (any rotation, zoom and colour too), for grey images, for volumes",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="of the arithmetic; auto: bf16 on a GPU that has it, else fp32. fp16 needs a GPU"
     )
-    best_metric: Literal["balanced_accuracy", "accuracy", "auc", "loss"] = Field(
-        "balanced_accuracy", description="validation metric that chooses the epoch that ships"
-    )
+    best_metric: Literal[
+        "auto", "balanced_accuracy", "accuracy", "auc", "loss", "f1", "average_precision", "kappa", "mae", "rmse", "r2"
+    ] = Field("auto", description="validation metric that chooses the epoch that ships; auto: what suits the task")
     early_stop_patience: int = Field(
         0, ge=0, le=10_000, description="epochs without a better best_metric before training stops; 0: never"
     )
@@ -122,9 +151,9 @@ class TrainConfig(BaseModel):
                 "validation_fraction and test_fraction must leave something to train on, "
                 f"got {self.validation_fraction:g} + {self.test_fraction:g}"
             )
-        for name, (other, value) in EFFECTIVE_WITH.items():
-            if getattr(self, name) != type(self).model_fields[name].default and getattr(self, other) != value:
-                faults.append(f"{name} has an effect only with {other}={value}: leave it out or set that")
+        for name, (other, able) in EFFECTIVE_WITH.items():
+            if getattr(self, name) != type(self).model_fields[name].default and getattr(self, other) not in able:
+                faults.append(f"{name} has an effect only with {other}={able[0]}: leave it out or set that")
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -224,6 +253,8 @@ def allowed(field: FieldInfo) -> str:
         return f"one of {', '.join(map(str, choices))}"
     if field.annotation is bool:
         return "true or false"
+    if field.annotation is str:
+        return str(dict(field.json_schema_extra or {})["allowed"])  # type: ignore[arg-type]
     kind = "a whole number" if field.annotation is int else "a number"
     words = {"ge": "from", "gt": "above", "le": "to", "lt": "to below"}
     limits = [

@@ -6,8 +6,6 @@ Nothing here imports a reader: serving photographs must not cost the import of p
 import re
 import zlib
 
-from sagemaker_monai.errors import CallerError
-
 HEAD_BYTES = 352  # a NIfTI-1 header with its magic, and DICOM's preamble and prefix
 NPY_MAGIC = b"\x93NUMPY"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -20,12 +18,6 @@ _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
 # (PS3.10, 7.1), and PS3.4, B.5, has the UID.
 _DIRECTORY = re.compile(rb"\x02\x00\x02\x00UI\x14\x00" + re.escape(b"1.2.840.10008.1.3.10"))
 _MAX_META_BYTES = 2_048  # before that element stand a length and a version, 26 bytes; more is a guess
-
-
-class ReferenceNotAllowed(CallerError):  # noqa: N818 - the name is the code that clients see
-    """The request names an object that the deployer did not list, or lists none at all."""
-
-    status = 403
 
 
 def is_dicom_file(content: bytes) -> bool:

@@ -1,25 +1,30 @@
-"""A data set to train on: labels, and pictures with class and group in three splits, checked before the first epoch.
+"""A data set to train on: labels, and images with target and group in three splits, checked before the first epoch.
 
 `read_dataset` accepts the layouts of `layouts`, draws the splits that are missing, and refuses what cannot give an
-honest result: a group on two sides, a class that training never sees. `write_dataset_json` writes the layout that all
-importers use. Pictures are not opened here; those that cannot be decoded show when the cache is built.
+honest result: a group on two sides, a class that training never sees. Images are not opened here; those that cannot be
+decoded show when the cache is built.
 """
 
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from sagemaker_monai.entries import Entry, Image, Layout, Metadata, image_files
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.files import write_text
-from sagemaker_monai.layouts import DATASET_JSON, Entry, Layout, Metadata, read_channels
+from sagemaker_monai.layouts import read_channels
 from sagemaker_monai.splitting import SPLITS, split_by_group
 from sagemaker_monai.tables import some_of
+from sagemaker_monai.tasks.labels import FEWEST_LABELS, Label, task_of_labels
+from sagemaker_monai.tasks.table import TASKS
+from sagemaker_monai.tasks.task import Floats, Task
 
-__all__ = ["SPLITS", "Dataset", "Record", "read_dataset", "split_by_group", "write_dataset_json"]
+__all__ = ["SPLITS", "Dataset", "Record", "read_dataset", "split_by_group"]
 
 MAX_LABEL_LENGTH = 100
 MAX_TITLE_LENGTH = 200
@@ -27,34 +32,39 @@ MAX_TITLE_LENGTH = 200
 
 @dataclass(frozen=True)
 class Record:
-    """One picture to learn from.
+    """One image to learn from.
 
     Attributes:
-        image: absolute path of the file.
+        image: absolute path of the file or series folder, or one of these a channel.
         name: the same relative to the channel, with slashes; stable across machines.
-        label: class index, from 0.
-        group: pictures of one group (lesion, patient) are in one split.
+        label: the class with the largest share, from 0; what splits are stratified by.
+        group: images of one group (lesion, patient) are in one split.
         metadata: what else the data set says, such as age in years, sex, localization; None where unknown.
+        target: what the task makes of the label (`Task.target`); empty stands for the class alone.
     """
 
-    image: Path
+    image: Image
     name: str
     label: int
     group: str
     metadata: Metadata
+    target: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits and their classes.
+    """Three splits and their labels.
 
     Attributes:
-        labels: class names; their order is the order of the model's outputs.
+        labels: names; their order is the order of the model's answers.
         training, validation, test: records in the order of the data set; test may be empty if no fraction was asked.
-        fingerprint: SHA-256 in hex over labels, names, classes, groups, splits and file sizes; it does not depend on
-            where the folder is or in which order records come. Contents are not hashed: reading a large data set
-            twice costs minutes, and a changed picture of the same size to the byte is no accident.
+        fingerprint: SHA-256 in hex over labels, names, labels of the images, groups, splits and file sizes; it does not
+            depend on where the folder is or in which order records come. Contents are not hashed: reading a large data
+            set twice costs minutes, and a changed picture of the same size to the byte is no accident.
         title: what the data set calls itself in dataset.json, for people; may be empty.
+        task: a key of `tasks.table.TASKS`.
+        modality: Modality of DICOM that dataset.json names, or "".
+        spatial_dims: 2 or 3 where dataset.json says, else None.
     """
 
     labels: tuple[str, ...]
@@ -63,29 +73,120 @@ class Dataset:
     test: tuple[Record, ...]
     fingerprint: str
     title: str = ""
+    task: str = "classification"
+    modality: str = ""
+    spatial_dims: int | None = None
 
     def split(self, name: str) -> tuple[Record, ...]:
         """The records of one of SPLITS."""
         return {"training": self.training, "validation": self.validation, "test": self.test}[name]
 
 
-def _check_labels(layout: Layout) -> None:
-    """Refuse labels that cannot name a model's outputs."""
-    labels = layout.labels
-    if unknown := sorted({entry.label for entry in layout.entries} - set(labels)):
-        raise DatasetError(
-            f"classes that are not in labels: {len(unknown)} ({some_of(unknown)}); labels has {some_of(labels)}: "
-            "add or correct them"
-        )
+def targets_of(records: Sequence[Record], labels: Sequence[str]) -> Floats:
+    """The targets of records, float64 (N, T); the class alone becomes one share of K."""
+    rows = [record.target or tuple(float(i == record.label) for i in range(len(labels))) for record in records]
+    return np.array(rows, dtype=np.float64).reshape(len(rows), -1 if rows else len(labels))
+
+
+REGRESSION_STRATA = 4  # by quartile: a split has numbers of every size
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """Entries with their targets and the class that they are stratified by."""
+
+    layout: Layout
+    task: Task
+    targets: dict[str, tuple[float, ...]]  # by name of the entry
+    strata: dict[str, int]
+
+
+def _label_entries(layout: Layout, asked: str, labels: tuple[str, ...] | None) -> _Labelled:
+    """Make targets of the labels.
+
+    Args:
+        layout: of all channels.
+        asked: the hyperparameter `task`.
+        labels: of a model, or None to take the data set's.
+    """
     if not layout.entries:
         raise DatasetError("the data set has no images; add some to its training split")
+    name = layout.task or task_of_labels([entry.label for entry in layout.entries]) if asked == "auto" else asked
+    if name in _WRITTEN_LABELS:
+        layout = _WRITTEN_LABELS[name](layout)
+    task = TASKS[name](labels or layout.labels)
+    faults, targets = [], {}
+    for entry in layout.entries:
+        try:
+            targets[entry.name] = task.target(entry.label)
+        except ValueError as error:
+            faults.append(f"{entry.name}: {error}")
+    if faults:
+        raise DatasetError(f"labels that are not for {name}: {len(faults)} ({some_of(faults)}); correct them")
+    values = np.array(list(targets.values()))
+    if name == "regression":
+        edges = np.quantile(values[:, 0], np.linspace(0, 1, REGRESSION_STRATA + 1)[1:-1])
+        strata = np.searchsorted(edges, values[:, 0], side="right")
+    elif name == "multilabel":
+        strata = _rarest(values)
+    else:
+        strata = values.argmax(axis=1)
+    return _Labelled(layout, task, targets, dict(zip(targets, strata.tolist(), strict=True)))
+
+
+def _rarest(shares: Floats) -> np.ndarray:
+    """The rarest finding of each image, or one more where there is none."""
+    frequency = (shares >= 0.5).sum(axis=0)
+    rank = np.where(shares >= 0.5, frequency, len(shares) + 1)
+    strata: np.ndarray = np.where((shares >= 0.5).any(axis=1), rank.argmin(axis=1), shares.shape[1])
+    return strata
+
+
+def _lists(layout: Layout) -> Layout:
+    """Findings that a table has in one cell, separated by |."""
+    entries = [
+        replace(entry, label=tuple(part.strip() for part in entry.label.split("|") if part.strip()))
+        if isinstance(entry.label, str) else entry
+        for entry in layout.entries
+    ]  # fmt: skip
+    if layout.task is not None:
+        return replace(layout, entries=entries)
+    names = {name for entry in entries if isinstance(entry.label, tuple | dict) for name in entry.label}
+    return replace(layout, entries=entries, labels=tuple(sorted(names | {x for x in layout.labels if "|" not in x})))
+
+
+def _numbers(layout: Layout) -> Layout:
+    """Numbers have no classes; a layout without names for them calls them value."""
+    return layout if layout.task == "regression" else replace(layout, labels=("value",))
+
+
+# What a table or class folders mean when the task says that labels are no class names.
+_WRITTEN_LABELS: dict[str, Callable[[Layout], Layout]] = {"multilabel": _lists, "regression": _numbers}
+
+
+def _check_labels(labels: Sequence[str], task: str) -> None:
+    """Refuse labels that cannot name a model's answers."""
     if odd := [label for label in labels if len(label) > MAX_LABEL_LENGTH or not label.isprintable()]:
         raise DatasetError(
             f"class names longer than {MAX_LABEL_LENGTH} characters or not printable: {len(odd)} "
             f"({some_of([ascii(label) for label in odd])}); rename them"
         )
-    if len(labels) < 2:
+    if len(labels) < FEWEST_LABELS[task]:
         raise DatasetError(f"the data set has one class only ({some_of(labels)}); give at least two to tell apart")
+
+
+def _check_classes(layout: Layout) -> None:
+    """Refuse classes that are not in labels."""
+    used = {name for entry in layout.entries for name in _names(entry.label)}
+    if unknown := sorted(used - set(layout.labels)):
+        raise DatasetError(
+            f"classes that are not in labels: {len(unknown)} ({some_of(unknown)}); labels has "
+            f"{some_of(layout.labels)}: add or correct them"
+        )
+
+
+def _names(label: Label) -> tuple[str, ...]:
+    return (label,) if isinstance(label, str) else () if isinstance(label, float) else tuple(label)
 
 
 def _check_groups(entries: Sequence[Entry]) -> None:
@@ -100,25 +201,29 @@ def _check_groups(entries: Sequence[Entry]) -> None:
         )
 
 
-def _draw_missing(layout: Layout, wanted: Mapping[str, float], seed: int) -> list[Entry]:
+def _draw_missing(labelled: _Labelled, wanted: Mapping[str, float], seed: int) -> list[Entry]:
     """Give every entry a split: those without one count as training, from which the missing splits are drawn."""
-    given = {entry.split or "training" for entry in layout.entries}
+    entries = labelled.layout.entries
+    given = {entry.split or "training" for entry in entries}
     shares = {split: 0.0 if split in given else share for split, share in wanted.items()}
-    pool = [entry for entry in layout.entries if entry.split in (None, "training")]
-    index = {label: position for position, label in enumerate(layout.labels)}
+    pool = [entry for entry in entries if entry.split in (None, "training")]
     drawn = split_by_group(
-        [index[entry.label] for entry in pool],
+        [labelled.strata[entry.name] for entry in pool],
         [entry.group for entry in pool],
         fractions=(1 - shares["validation"] - shares["test"], shares["validation"], shares["test"]),
         seed=seed,
     )
     split_of = {entry.name: split for entry, split in zip(pool, drawn, strict=True)}
-    return [replace(entry, split=split_of.get(entry.name, entry.split)) for entry in layout.entries]
+    return [replace(entry, split=split_of.get(entry.name, entry.split)) for entry in entries]
 
 
-def _check_splits(labels: Sequence[str], entries: Sequence[Entry], wanted: Mapping[str, float]) -> None:
+def _check_splits(labelled: _Labelled, entries: Sequence[Entry], wanted: Mapping[str, float]) -> None:
     """Refuse splits that cannot be trained, chosen or scored with."""
-    if unseen := sorted(set(labels) - {entry.label for entry in entries if entry.split == "training"}):
+    labels = labelled.task.labels
+    training = [labelled.targets[entry.name] for entry in entries if entry.split == "training"]
+    seen = np.array(training).reshape(len(training), -1)
+    is_unseen = [labelled.task.name != "regression" and not (seen[:, i] > 0).any() for i in range(len(labels))]
+    if unseen := sorted(label for label, is_missing in zip(labels, is_unseen, strict=True) if is_missing):
         raise DatasetError(
             f"classes without a training image: {len(unseen)} of {len(labels)} ({some_of(unseen)}); "
             "add some or remove the classes"
@@ -132,17 +237,33 @@ def _check_splits(labels: Sequence[str], entries: Sequence[Entry], wanted: Mappi
 
 
 def _fingerprint(labels: Sequence[str], entries: Sequence[Entry]) -> str:
-    rows = sorted([entry.split, entry.name, entry.label, entry.group, entry.image.stat().st_size] for entry in entries)
-    return hashlib.sha256(json.dumps([labels, rows]).encode()).hexdigest()
+    rows = sorted(
+        ([entry.split, entry.name, entry.label, entry.group, _size(entry.image)] for entry in entries),
+        key=lambda row: row[:2],
+    )
+    return hashlib.sha256(json.dumps([labels, rows], sort_keys=True).encode()).hexdigest()
+
+
+def _size(image: Image) -> int | list[Any]:
+    """The size of a file in bytes; names and sizes of several files."""
+    if isinstance(image, Path) and image.is_file():
+        return image.stat().st_size
+    return [[file.name, file.stat().st_size] for file in image_files(image)]
 
 
 def read_dataset(
-    channels: Mapping[str, Path], *, validation_fraction: float, test_fraction: float, seed: int
+    channels: Mapping[str, Path],
+    *,
+    task: str = "auto",
+    validation_fraction: float,
+    test_fraction: float,
+    seed: int,
 ) -> Dataset:
     """Read and check a data set in any of the layouts.
 
     Args:
         channels: name and folder of each SageMaker channel; see `layouts.read_channels` for which are read.
+        task: a key of `tasks.table.TASKS`, or "auto" for what dataset.json or the form of the labels says.
         validation_fraction, test_fraction: shares of the training images, 0 to below 1 together, that become a split
             the data set does not have; whole groups, stratified by class. 0 leaves test empty.
         seed: of that draw.
@@ -152,15 +273,16 @@ def read_dataset(
         ConfigError: the fractions are no shares of a whole.
     """
     wanted = {"validation": validation_fraction, "test": test_fraction}
-    layout, entries = _read_and_draw(channels, wanted, seed)
-    _check_splits(layout.labels, entries, wanted)
-    return _dataset(layout, entries, layout.labels)
+    labelled, entries = _read_and_draw(channels, wanted, seed, task)
+    _check_splits(labelled, entries, wanted)
+    return _dataset(labelled, entries)
 
 
 def read_dataset_to_score(
     channels: Mapping[str, Path],
     *,
     labels: Sequence[str],
+    task: str = "classification",
     validation_fraction: float,
     test_fraction: float,
     seed: int,
@@ -170,89 +292,63 @@ def read_dataset_to_score(
     Args:
         channels: as for `read_dataset`.
         labels: the model's classes; the records' labels are positions in these.
+        task: the model's.
         validation_fraction, test_fraction, seed: of the model's training, so that the same splits are drawn.
 
     Raises:
         DatasetError: as for `read_dataset`, or the classes are others.
         ConfigError: the fractions are no shares of a whole.
     """
-    layout, entries = _read_and_draw(channels, {"validation": validation_fraction, "test": test_fraction}, seed)
-    unknown, missing = sorted(set(layout.labels) - set(labels)), sorted(set(labels) - set(layout.labels))
+    wanted = {"validation": validation_fraction, "test": test_fraction}
+    labelled, entries = _read_and_draw(channels, wanted, seed, task)
+    own = labelled.layout.labels
+    unknown, missing = sorted(set(own) - set(labels)), sorted(set(labels) - set(own))
+    if task == "regression" and own == ("value",):
+        unknown = missing = []
     if unknown or missing:
         raise DatasetError(
             f"the data set's classes are not the model's: {len(unknown)} that the model does not know "
             f"({some_of(unknown)}), {len(missing)} that the data set lacks ({some_of(missing)}); rename or remove the "
             "first and declare the others, in the labels of dataset.json or by empty class folders"
         )
-    return _dataset(layout, entries, labels)
+    return _dataset(_label_entries(labelled.layout, task, tuple(labels)), entries)
 
 
-def _read_and_draw(channels: Mapping[str, Path], wanted: Mapping[str, float], seed: int) -> tuple[Layout, list[Entry]]:
-    """Read the channels, and give every picture a split."""
+def _read_and_draw(
+    channels: Mapping[str, Path], wanted: Mapping[str, float], seed: int, task: str
+) -> tuple[_Labelled, list[Entry]]:
+    """Read the channels, and give every image a target and a split."""
     if not all(0 <= share < 1 for share in wanted.values()) or sum(wanted.values()) >= 1:
         raise ConfigError(
             "validation_fraction and test_fraction must be from 0 to below 1 together, "
             f"got {wanted['validation']:g} and {wanted['test']:g}"
         )
     layout = read_channels({name: folder.absolute() for name, folder in channels.items()})
-    _check_labels(layout)
+    if layout.task != "regression" and task in ("auto", "classification", "ordinal"):
+        _check_classes(layout)
+    labelled = _label_entries(layout, task, None)
+    _check_labels(labelled.task.labels, labelled.task.name)
     _check_groups(layout.entries)
-    return layout, _draw_missing(layout, wanted, seed)
+    return labelled, _draw_missing(labelled, wanted, seed)
 
 
-def _dataset(layout: Layout, entries: Sequence[Entry], labels: Sequence[str]) -> Dataset:
-    index = {label: position for position, label in enumerate(labels)}
+def _dataset(labelled: _Labelled, entries: Sequence[Entry]) -> Dataset:
     records: dict[str, list[Record]] = {split: [] for split in SPLITS}
     for entry in entries:
-        record = Record(entry.image, entry.name, index[entry.label], entry.group, entry.metadata)
-        records[entry.split or "training"].append(record)
+        target = labelled.targets[entry.name]
+        label = labelled.strata[entry.name]
+        records[entry.split or "training"].append(
+            Record(entry.image, entry.name, label, entry.group, entry.metadata, target)
+        )
+    layout = labelled.layout
     return Dataset(
-        labels=tuple(labels),
+        labels=labelled.task.labels,
         training=tuple(records["training"]),
         validation=tuple(records["validation"]),
         test=tuple(records["test"]),
         fingerprint=_fingerprint(layout.labels, entries),
         title=layout.title[:MAX_TITLE_LENGTH],
+        task=labelled.task.name,
+        modality=layout.modality,
+        spatial_dims=layout.spatial_dims,
     )
-
-
-def write_dataset_json(
-    folder: Path,
-    *,
-    name: str,
-    description: str,
-    labels: Sequence[str],
-    records: Mapping[str, Sequence[Mapping[str, Any]]],
-    reference: str = "",
-    licence: str = "",
-) -> None:
-    """Write `dataset.json` in the Medical Segmentation Decathlon layout, whole or not at all.
-
-    Args:
-        folder: root of the data set.
-        name, description, reference, licence: for people.
-        labels: class names in the order of the model's outputs.
-        records: split -> one mapping an image: `image` ("./images/1.jpg"), `label` (class name), `group`, and metadata.
-    """
-    content = {
-        "name": name,
-        "description": description,
-        "reference": reference,
-        "licence": licence,
-        "tensorImageSize": "2D",
-        "modality": {"0": "RGB"},
-        "labels": {str(index): label for index, label in enumerate(labels)},
-        "numTraining": len(records.get("training", ())),
-        "numValidation": len(records.get("validation", ())),
-        "numTest": len(records.get("test", ())),
-    }
-    head = json.dumps(content, indent=1, ensure_ascii=False).removesuffix("\n}")
-    lists = [  # one line an image, so that people and diff can read it
-        f' "{split}": [\n'
-        + ",\n".join(
-            f"  {json.dumps(dict(item), ensure_ascii=False, allow_nan=False)}" for item in records.get(split, ())
-        )
-        + "\n ]"
-        for split in SPLITS
-    ]
-    write_text(folder / DATASET_JSON, ",\n".join([head, *lists]) + "\n}\n")

@@ -67,6 +67,18 @@ class NotAcceptable(CallerError):
     status = 406
 
 
+class ReferenceNotAllowed(CallerError):
+    """The request names an object that the deployer did not list, or lists none at all."""
+
+    status = 403
+
+
+class ObjectUnavailable(CallerError):
+    """An object that the request names is not there, or this endpoint may not read it."""
+
+    status = 424
+
+
 class NotFound(CallerError):
     """No such path."""
 

@@ -1,30 +1,48 @@
-"""A Bundle on a device: pictures in, Predictions out. Evaluation after training and every server go through here."""
+"""A Bundle on a device: images in, predictions out. Evaluation after training and every server go through here."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from sagemaker_monai.bundle import Bundle, read_bundle
-from sagemaker_monai.images import name_picture
+from sagemaker_monai.choices import images_at_once
+from sagemaker_monai.images import name_picture, split_arrays
 from sagemaker_monai.samples import Sample
-from sagemaker_monai.tasks.classification import Prediction, make_predictions
+from sagemaker_monai.tasks.task import Prediction
+from sagemaker_monai.volumes import Identity
 
-BATCH_SIZE = 32  # pictures that go through the network at once; bounds memory, does not change answers beyond 1e-6
+BATCH_SIZE = 32  # images that go through the network at once; bounds memory, does not change answers beyond 1e-6
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What one sample came to: DICOM files may hold several images.
+
+    Attributes:
+        predictions: one an image, at least one.
+        identities: where each image comes from, None for what is not DICOM.
+    """
+
+    predictions: tuple[Prediction, ...]
+    identities: tuple[Identity | None, ...]
 
 
 class Predictor:
-    """Answers for pictures.
+    """Answers for images.
 
     Attributes:
         bundle: the checked artifact.
-        labels: class names in the order of the probabilities.
+        labels: names in the order of the answers.
+        task: of the artifact.
         model_version: digest of the artifact.
     """
 
     def __init__(self, bundle: Bundle, device: str = "cpu") -> None:
         self.bundle = bundle
         self.labels = bundle.labels
+        self.task = bundle.task
         self.model_version = bundle.model_version
         self._device = torch.device(device)
         self._network = bundle.network.to(self._device)
@@ -38,41 +56,60 @@ class Predictor:
         """
         return cls(read_bundle(folder), device)
 
-    def load(self, samples: Sequence[Sample]) -> torch.Tensor:
-        """Decode and resize pictures exactly as training did.
+    def load(self, sample: Sample) -> torch.Tensor:
+        """Read and prepare one image exactly as training did.
+
+        Returns:
+            (C, *size), in the preprocessing's type.
+
+        Raises:
+            CallerError: it cannot be used, or is not exactly one image.
+        """
+        return self.bundle.preprocessing.load(sample)
+
+    def outputs(self, images: torch.Tensor) -> torch.Tensor:
+        """Run the network.
+
+        Args:
+            images: from `load`, (N, C, *size).
+
+        Returns:
+            float32 on the CPU, (N, outputs of the task).
+        """
+        at_once = images_at_once(images.shape[2:], BATCH_SIZE)
+        # Not TF32, which a GPU uses unasked for convolutions: its answers differ from a CPU's by 1e-3.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            parts = [
+                self._network(self.bundle.preprocessing.scale(part.to(self._device))).float().cpu()
+                for part in torch.split(images, at_once)
+            ]
+        return torch.cat(parts)
+
+    def answer(self, samples: Sequence[Sample]) -> list[Answered]:
+        """Answer every image of every sample.
 
         Args:
             samples: one or more.
 
         Returns:
-            uint8, (N, C, W, H).
+            One entry a sample.
 
         Raises:
-            CallerError: a picture cannot be used; with several, the message begins with its index from 0.
+            CallerError: a sample cannot be used; with several, the message begins with its index from 0.
         """
-        pictures = []
+        preprocessing = self.bundle.preprocessing
+        loaded: list[list[tuple[torch.Tensor, Identity | None]]] = []
         for index, sample in enumerate(samples):
             with name_picture(index, len(samples)):
-                pictures.append(self.bundle.preprocessing.load(sample))
-        return torch.stack(pictures)
-
-    def logits(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Run the network.
-
-        Args:
-            pictures: from `load`, uint8, (N, C, W, H).
-
-        Returns:
-            float32 on the CPU, (N, classes).
-        """
-        # Not TF32, which a GPU uses unasked for convolutions: its answers differ from a CPU's by 1e-3.
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            parts = [
-                self._network(self.bundle.preprocessing.scale(part.to(self._device))).float().cpu()
-                for part in torch.split(pictures, BATCH_SIZE)
-            ]
-        return torch.cat(parts)
+                parts = split_arrays([sample], spatial_dims=preprocessing.spatial_dims)
+                loaded.append([image for part in parts for image in preprocessing.load_each(part)])
+        outputs = self.outputs(torch.stack([image for images in loaded for image, _ in images]))
+        predictions = iter(self.task.predictions(self.task.answers(outputs)))
+        return [
+            Answered(tuple(next(predictions) for _ in images), tuple(identity for _, identity in images))
+            for images in loaded
+        ]
 
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
-        """One Prediction a picture; raises as `load` does."""
-        return make_predictions(self.logits(self.load(samples)), self.labels)
+        """The predictions of all images of all samples, in order; raises as `answer` does."""
+        return [prediction for answered in self.answer(samples) for prediction in answered.predictions]

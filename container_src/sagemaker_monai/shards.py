@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sagemaker_monai.dataset_json import DATASET_JSON
+from sagemaker_monai.entries import image_files
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.files import sha256_of, write_text
-from sagemaker_monai.layouts import DATASET_JSON, read_channels
+from sagemaker_monai.layouts import read_channels
 from sagemaker_monai.progress import track
 from sagemaker_monai.tars import CHUNK_BYTES, archive_end, member_header, padding
 
@@ -83,7 +85,9 @@ def plan_shards(dataset: Path, *, shard_bytes: int = SHARD_BYTES) -> list[Planne
         raise ConfigError(f"a shard must have at least {SMALLEST_SHARD_BYTES} bytes, got {shard_bytes}")
     if not (dataset / DATASET_JSON).is_file():
         raise DatasetError(f"there is no {DATASET_JSON}, which shards need: prepare the data set, or upload its files")
-    images = sorted((entry.name, entry.image) for entry in read_channels({"training": dataset}).entries)
+    root = dataset.absolute()
+    entries = read_channels({"training": root}).entries
+    images = sorted((file.relative_to(root).as_posix(), file) for entry in entries for file in image_files(entry.image))
     shards: list[PlannedShard] = []
     members: list[tuple[str, Path, int]] = []
     content_bytes = 0

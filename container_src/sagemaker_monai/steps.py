@@ -13,20 +13,20 @@ import torch
 from torch import nn
 
 from sagemaker_monai.augmentation import AUGMENTATIONS, augment
+from sagemaker_monai.choices import images_at_once
 from sagemaker_monai.config import TrainConfig
-from sagemaker_monai.datasets import SPLITS
+from sagemaker_monai.datasets import targets_of
 from sagemaker_monai.distributed import Processes, share_batch
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.loading import LoadedDataset
-from sagemaker_monai.log_metrics import SCORES, Row, validation_values
+from sagemaker_monai.log_metrics import GOALS, Row, validation_values
 from sagemaker_monai.optimizers import MovingAverage, build_optimizer, learning_rate_factor
 from sagemaker_monai.progress import track
-from sagemaker_monai.tasks.classification import class_probabilities
-from sagemaker_monai.tasks.losses import Loss, build_loss, epoch_order
-from sagemaker_monai.tasks.metrics import score
+from sagemaker_monai.tasks.losses import epoch_order
+from sagemaker_monai.tasks.task import Floats, Loss, Task
 from sagemaker_monai.transforms import Preprocessing
 
-BETTER_IF = {name: 1 if goal == "Maximize" else -1 for name, goal in SCORES.items()}  # sign of an improvement
+BETTER_IF = {name: 1 if goal == "Maximize" else -1 for name, goal in GOALS.items()}  # sign of an improvement
 EVALUATION_BATCH = 64
 RESIDENT_SHARE = 0.25  # of free GPU memory that decoded images may take; otherwise they are sent batch by batch
 STEPS_BETWEEN_CHECKS = 20  # of the loss; reading it makes a GPU wait
@@ -52,6 +52,7 @@ class Run:
         self,
         config: TrainConfig,
         data: LoadedDataset,
+        task: Task,
         network: nn.Module,
         preprocessing: Preprocessing,
         device: torch.device,
@@ -60,13 +61,14 @@ class Run:
     ) -> None:
         self._config = config
         self._processes = processes
-        self._labels = data.dataset.labels
+        self._task = task
         self._preprocessing = preprocessing
         self._device = device
         self._autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
         # channels_last: a step of batch 32 at 64 px on one thread of an AMD EPYC 7003 takes 0.58 (efficientnet-b0),
         # 0.84 (densenet121) and 0.99 (resnet18) of the time that it takes otherwise.
-        self._network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._memory_format = torch.channels_last if preprocessing.spatial_dims == 2 else torch.contiguous_format
+        self._network = network.to(device).to(memory_format=self._memory_format)  # type: ignore[call-overload]
         if processes.world_size > 1 and device.type == "cuda":
             self._network = nn.SyncBatchNorm.convert_sync_batchnorm(self._network)
         self._parallel = processes.wrap(self._network, device)  # the same weights
@@ -76,17 +78,17 @@ class Run:
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self._read = _image_reader(data.pixels, device)
         self._rows = data.rows
-        self._targets = {
-            split: torch.tensor([record.label for record in data.dataset.split(split)]) for split in SPLITS
-        }
-        if config.best_metric == "auc" and len(set(self._targets["validation"].tolist())) < 2:
+        records = {split: data.dataset.split(split) for split in ("training", "validation")}
+        self._classes = torch.tensor([record.label for record in records["training"]])
+        self._validation_targets = targets_of(records["validation"], task.labels)
+        if config.best_metric == "auc" and len({record.label for record in records["validation"]}) < 2:
             raise ConfigError(
                 "best_metric auc does not exist on the validation split, which has one class only: set another, or "
                 "give the split images of more classes"
             )
-        counts = torch.bincount(self._targets["training"], minlength=len(self._labels))
-        self._loss: Loss = build_loss(config, counts, device)
-        self.steps_per_epoch = len(split_into_batches(self._targets["training"], config.batch_size))
+        self._targets = task.training_targets(targets_of(records["training"], task.labels))
+        self._loss: Loss = task.build_loss(config, self._targets, device)
+        self.steps_per_epoch = len(split_into_batches(self._classes, config.batch_size))
         self.learning_rate = 0.0
         self.step = 0  # steps of the epoch under way that are done
         self._total = torch.zeros((), dtype=torch.float64, device=device)  # their losses, each times its images
@@ -120,7 +122,7 @@ class Run:
 
     def train_epoch(self, epoch: int, is_stopping: Callable[[], bool]) -> float | None:
         """Train on every batch once, or on those that are left; the mean loss, or None if asked to stop on the way."""
-        config, targets = self._config, self._targets["training"]
+        config, targets = self._config, self._classes
         generator = torch.Generator().manual_seed(step_seed(config.seed, epoch, -1))
         batches = split_into_batches(epoch_order(config, targets, generator), config.batch_size)
         self._network.train()
@@ -159,10 +161,10 @@ class Run:
             group["lr"] = self.learning_rate
         own = share_batch(len(batch), rank=self._processes.rank, world_size=self._processes.world_size)
         batch = batch[own.start : own.stop]
-        targets = self._targets["training"][batch].to(self._device)
+        targets = self._targets[batch].to(self._device)
         images = self._read(self._rows["training"][batch.numpy()])
         images = augment(images, AUGMENTATIONS[config.augmentation], generator, skipped=own.start)
-        inputs = self._preprocessing.scale(images).contiguous(memory_format=torch.channels_last)  # (N, C, W, H)
+        inputs = self._preprocessing.scale(images).contiguous(memory_format=self._memory_format)  # (N, C, W, H)
         with torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None):
             logits = self._parallel(inputs)
         loss = self._loss(logits, targets)
@@ -180,32 +182,40 @@ class Run:
             self._average.update()
         return loss
 
-    def validate(self) -> tuple[Row, float]:
-        """Metrics of the validation split, and the one that chooses, turned so that more is better."""
+    def validate(self) -> tuple[Row, float, Task]:
+        """Metrics of the validation split, the one that chooses, turned so that more is better, and the task tuned."""
         rows = self._rows["validation"]
         network = self.scored.eval()
-        logits = torch.zeros(len(rows), len(self._labels))
-        starts = range(0, len(rows), EVALUATION_BATCH)[self._processes.rank :: self._processes.world_size]
+        outputs = torch.zeros(len(rows), self._task.outputs)
+        at_once = images_at_once(self._preprocessing.size, EVALUATION_BATCH)
+        starts = range(0, len(rows), at_once)[self._processes.rank :: self._processes.world_size]
         # Not TF32, which a GPU uses unasked: validation and serving would differ by 1e-3.
         flags = torch.backends.cudnn.flags(enabled=True, deterministic=self._config.deterministic, allow_tf32=False)
         with torch.inference_mode(), flags:
             for start in starts:
-                images = self._read(rows[start : start + EVALUATION_BATCH])
-                inputs = self._preprocessing.scale(images).contiguous(memory_format=torch.channels_last)
-                logits[start : start + EVALUATION_BATCH] = network(inputs).float().cpu()
-        logits = self._processes.add(logits)  # each fills its batches of zeros, so that all have the same to the bit
-        if not torch.isfinite(logits).all():
+                images = self._read(rows[start : start + at_once])
+                inputs = self._preprocessing.scale(images).contiguous(memory_format=self._memory_format)
+                outputs[start : start + at_once] = network(inputs).float().cpu()
+        outputs = self._processes.add(outputs)  # each fills its batches of zeros, so that all have the same to the bit
+        if not torch.isfinite(outputs).all():
             raise ConfigError(
                 "training diverged: the network answers with values that are not finite; lower learning_rate "
                 f"({self._config.learning_rate:g} now) or set clip_grad_norm to 1"
             )
-        scores = score(class_probabilities(logits).numpy(), self._targets["validation"].numpy(), self._labels)
+        answers: Floats = self._task.answers(outputs).numpy()
+        scores = self._task.score(answers, self._validation_targets)
         value = scores[self._config.best_metric]
-        return validation_values(scores), BETTER_IF[self._config.best_metric] * value
+        if value is None:
+            raise ConfigError(
+                f"best_metric {self._config.best_metric} does not exist on the validation split: set another, or give "
+                "the split images with other labels"
+            )
+        tuned = self._task.tuned(answers, self._validation_targets)
+        return validation_values(scores, self._task.name), BETTER_IF[self._config.best_metric] * value, tuned
 
 
 def _image_reader(pixels: np.ndarray, device: torch.device) -> Callable[[np.ndarray], torch.Tensor]:
-    """From positions to uint8 images (N, C, W, H) on the device, which holds all of them if they fit well."""
+    """From positions to images (N, C, *size) on the device, which holds all of them if they fit well."""
     if device.type == "cuda" and pixels.nbytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
         resident = torch.from_numpy(np.array(pixels)).to(device)
         return lambda rows: resident[torch.from_numpy(rows).to(device)]

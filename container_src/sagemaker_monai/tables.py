@@ -10,6 +10,8 @@ DELIMITERS = (",", "\t", ";")
 MAX_NAMED = 5
 MAX_NAME_LENGTH = 60
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
 
 def some_of(names: Sequence[str]) -> str:
     """The first few names and how many more there are, short enough for one line of an error."""
@@ -59,3 +61,11 @@ def read_table(content: bytes, *, what: str, required: Sequence[str]) -> list[di
         if len(row) != len(columns):
             raise DatasetError(f"{what}: row {number} has {len(row)} cells, the header has {len(columns)}; correct it")
     return [dict(zip(columns, (cell.strip() for cell in row), strict=True)) for row in rows[1:]]
+
+
+def spreadsheet_safe(cell: str) -> str:
+    """Put an apostrophe before a cell that spreadsheets would take for a formula.
+
+    Source: OWASP, CSV Injection.
+    """
+    return "'" + cell if cell.startswith(FORMULA_STARTS) else cell

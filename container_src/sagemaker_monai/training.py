@@ -1,7 +1,7 @@
 """fit(): from a decoded data set to the best epoch's weights.
 
-Images lie in one uint8 array (`loading`, `cache`); a batch is an index into it, augmented and scaled on the device.
-Validation goes the way that serving goes: the artifact's own scaling, evaluation mode, float32, softmax in float64.
+Images lie in one array (`loading`, `cache`); a batch is an index into it, augmented and scaled on the device.
+Validation goes the way that serving goes: the artifact's own scaling, evaluation mode, float32, answers in float64.
 
 On one CPU with one number of threads, two runs are equal bit by bit; on a GPU they are with `deterministic`. So is a
 run that goes on from a checkpoint, also from one that was written between two steps.
@@ -22,7 +22,9 @@ from torch import nn
 
 from sagemaker_monai import __version__
 from sagemaker_monai.checkpoints import dump, load, read_newest, write_checkpoint
+from sagemaker_monai.choices import resolve
 from sagemaker_monai.config import TrainConfig
+from sagemaker_monai.datasets import targets_of
 from sagemaker_monai.distributed import ALONE, Processes
 from sagemaker_monai.errors import ConfigError, TrainingStopped
 from sagemaker_monai.files import sha256_of
@@ -31,6 +33,8 @@ from sagemaker_monai.log_metrics import Row, epoch_row
 from sagemaker_monai.networks import NETWORKS, build_network, network_def
 from sagemaker_monai.pretrained import PretrainedReport, load_pretrained
 from sagemaker_monai.steps import Run
+from sagemaker_monai.tasks.table import TASKS, read_task
+from sagemaker_monai.tasks.task import Task
 from sagemaker_monai.transforms import build_preprocessing
 
 logger = logging.getLogger(__name__)
@@ -44,6 +48,7 @@ class FitResult:
 
     Attributes:
         network_def: plain data of the network.
+        task: with what it took from the data.
         weights: state dict of the best epoch, on the CPU; the moving average if there is one.
         history: one row of numbers an epoch, NaN where a metric does not exist.
         best_epoch: from 1; 0 when training was stopped in its first epoch, and `weights` are those of its last step.
@@ -53,6 +58,7 @@ class FitResult:
     """
 
     network_def: dict[str, Any]
+    task: Task
     weights: dict[str, torch.Tensor]
     history: list[Row]
     best_epoch: int
@@ -70,6 +76,7 @@ class _Found:
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     best_epoch: int = 0
     best_value: tuple[float, float] = (float("-inf"), 0.0)
+    postprocessing: list[dict[str, Any]] = field(default_factory=list)  # of the best epoch
     stopped: str | None = None
 
 
@@ -86,7 +93,7 @@ def fit(
     on_resume: Callable[[list[Row]], None] | None = None,
     is_stopping: Callable[[], bool],
 ) -> FitResult:
-    """Train a classifier and keep the epoch that is best on the validation split.
+    """Train a network and keep the epoch that is best on the validation split.
 
     Args:
         config: hyperparameters.
@@ -107,11 +114,20 @@ def fit(
         TrainingStopped: asked to stop before the first step.
     """
     preprocessing = build_preprocessing(preprocessing_spec)
+    task = TASKS[data.dataset.task](data.dataset.labels)
+    task = task.fitted(targets_of(data.dataset.training, task.labels))
+    config = resolve(
+        config,
+        task=task.name,
+        spatial_dims=preprocessing.spatial_dims,
+        is_photograph=preprocessing.dtype == "uint8",
+    )
     definition = network_def(
         config.network,
+        spatial_dims=preprocessing.spatial_dims,
         in_channels=preprocessing.channels,
-        num_classes=len(data.dataset.labels),
-        image_size=min(preprocessing.size),
+        num_classes=task.outputs,
+        image_size=preprocessing.size,
         dropout=config.dropout,
     )
     precision = choose_precision(config, device)
@@ -123,7 +139,7 @@ def fit(
         if pretrained is not None:
             report = load_pretrained(network, pretrained, head=NETWORKS[config.network].head)
             logger.info("pretrained weights: %s", report.summary())
-        run = Run(config, data, network, preprocessing, device, precision, processes)
+        run = Run(config, data, task, network, preprocessing, device, precision, processes)
         found = _resume(run, read_newest(saved_to) if saved_to else None, config, processes)
         if found.history and on_resume is not None and processes.is_main:
             on_resume(found.history)
@@ -143,15 +159,16 @@ def fit(
                 if run.step or found.epochs:
                     save()
                 break
-            values, metric = run.validate()
+            values, metric, tuned = run.validate()
             value = (metric, -values["validation_loss"])  # of equal epochs, the one with the smaller loss
             values |= {"epoch": epoch, "train_loss": train_loss, "learning_rate": run.learning_rate}
             values["seconds"] = time.perf_counter() - began
             if value > found.best_value:
                 found.best_epoch, found.best_value = epoch, value
                 found.best = _copy(run.scored)
+                found.postprocessing = tuned.postprocessing()
             best = values if found.best_epoch == epoch else found.history[found.best_epoch - 1]
-            row = epoch_row(values, best, data.dataset.labels)
+            row = epoch_row(values, best, data.dataset.labels, task.name)
             found.history.append(row)
             found.epochs = epoch
             if config.early_stop_patience and epoch - found.best_epoch >= config.early_stop_patience:
@@ -163,10 +180,17 @@ def fit(
             if not run.step:
                 raise TrainingStopped("training was stopped before its first step, so there is nothing to save")
             # Whoever stops a job gets what it has; it says of itself that no epoch ended.
-            found.best = _copy(run.scored)
+            found.best, found.postprocessing = _copy(run.scored), task.postprocessing()
             stopped = f"{stopped}, after {run.step} of {run.steps_per_epoch} steps: never validated"
     return FitResult(
-        definition, found.best, found.history, found.best_epoch, stopped or found.stopped, precision, report
+        definition,
+        read_task(found.postprocessing, task.labels),
+        found.best,
+        found.history,
+        found.best_epoch,
+        stopped or found.stopped,
+        precision,
+        report,
     )
 
 
@@ -179,6 +203,7 @@ def job_key(
         config.model_dump(exclude=NOT_OF_THE_RESULT),
         data.dataset.fingerprint,
         data.dataset.labels,
+        data.dataset.task,
         data.unreadable,
         preprocessing_spec,
         None if pretrained is None else sha256_of(pretrained),

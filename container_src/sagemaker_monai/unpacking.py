@@ -9,12 +9,13 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from sagemaker_monai.archives import UnsafeArchiveError
+from sagemaker_monai.dataset_json import DATASET_JSON, listed_images
 from sagemaker_monai.errors import DatasetError, TrainingStopped
-from sagemaker_monai.layouts import DATASET_JSON, PRETRAINED, listed_images
+from sagemaker_monai.layouts import PRETRAINED
 from sagemaker_monai.progress import track
 from sagemaker_monai.shards import MANIFEST, REMEDY, Shard, read_manifest
 from sagemaker_monai.tables import some_of
@@ -51,7 +52,8 @@ def unpack_channels(
 def _unpack(name: str, channel: Path, target: Path, is_stopping: Callable[[], bool]) -> None:
     shards = read_manifest(channel)
     _check_sizes(name, channel, shards)
-    left = listed_images(channel)
+    listed = listed_images(channel)
+    left = set(listed)
     target.parent.mkdir(parents=True, exist_ok=True)
     needed, free = sum(shard.size_bytes for shard in shards), shutil.disk_usage(target.parent).free
     if needed > free:
@@ -62,10 +64,10 @@ def _unpack(name: str, channel: Path, target: Path, is_stopping: Callable[[], bo
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpacking-") as temporary:
         building = Path(temporary) / target.name
         building.mkdir()
-        files = (file for shard in shards for file in _unpack_shard(channel, shard, building, left))
+        files = (file for shard in shards for file in _unpack_shard(channel, shard, building, listed))
         total = sum(shard.files for shard in shards)
         for file in track(files, total=total, what=f"unpacking {len(shards)} shards of channel {name}"):
-            left.discard(file)
+            left.discard(_listed_as(file, listed) or file)
             if is_stopping():
                 raise TrainingStopped("the job was stopped while shards were unpacked, so there is nothing to save")
         if left:
@@ -108,19 +110,24 @@ class _Counted:
         return content
 
 
-def _unpack_shard(channel: Path, shard: Shard, target: Path, left: Set[str]) -> Iterator[str]:
-    """Write those pictures of a shard that are `left` and yield their names; it is read once, to its last byte."""
+def _listed_as(name: str, listed: Set[str]) -> str | None:
+    """What dataset.json has for a file: its own name or a series folder that it is in; None if neither is there."""
+    return next((each for each in (name, *map(str, PurePosixPath(name).parents)) if each in listed), None)
+
+
+def _unpack_shard(channel: Path, shard: Shard, target: Path, listed: Set[str]) -> Iterator[str]:
+    """Write the files of a shard, all of which are listed, and yield their names; it is read once, to its last byte."""
     count = 0
     with (channel / shard.name).open("rb", buffering=0) as file:
         stream = _Counted(file, shard)
         try:
             for name, content in read_tar(stream, max_files=shard.files, max_bytes=shard.size_bytes):
-                if name not in left:
+                path = target / name
+                if _listed_as(name, listed) is None or path.exists():
                     raise DatasetError(
                         f"{shard.name} has a file that {DATASET_JSON} does not list, or that another shard has "
                         f"({some_of([name])}); {REMEDY}"
                     )
-                path = target / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("xb") as picture:
                     for chunk in content:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sagemaker_monai.log_metrics import CLASSIFICATION, SCORES
 from scripts.aws.account import Account
 from scripts.aws.errors import CommandError
 from scripts.aws.listing import one
@@ -130,11 +131,12 @@ def checked_out() -> str:
     return run.stdout.strip() if run.returncode == 0 else ""
 
 
-def labels_of(account: Account, uris: Iterable[str]) -> tuple[str, ...]:
-    """Class names of the data set's dataset.json, nothing where there is none."""
+def labels_of(account: Account, uris: Iterable[str]) -> tuple[tuple[str, ...], str]:
+    """Class names and task of the data set's dataset.json; no names and classification where there is none."""
     for uri in uris:
         text = read_object(account, folder_uri(uri) + "dataset.json", most_bytes=1 << 30) if account.is_known else None
         if text is not None:
-            names = json.loads(text).get("labels", {})
-            return tuple(names[index] for index in sorted(names, key=int))
-    return ()
+            content = json.loads(text)
+            names, task = content.get("labels", {}), content.get("task", CLASSIFICATION)
+            return tuple(names[index] for index in sorted(names, key=int)), task if task in SCORES else CLASSIFICATION
+    return (), CLASSIFICATION

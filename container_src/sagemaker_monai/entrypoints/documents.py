@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from sagemaker_monai.datasets import SPLITS, Dataset, Record
-from sagemaker_monai.log_metrics import WHOLE_NUMBERS, logged_names
-from sagemaker_monai.tasks.classification import spreadsheet_safe
+from sagemaker_monai.datasets import SPLITS, Dataset, Record, targets_of
+from sagemaker_monai.log_metrics import CLASSIFICATION, SCORES, WHOLE_NUMBERS, logged_names
+from sagemaker_monai.tables import spreadsheet_safe
+from sagemaker_monai.tasks.task import Floats, Task
 
 Row = Mapping[str, float]
+MAJORITY = 0.5  # share of annotators that makes a finding true
 
 
 def history_csv(history: Sequence[Row], labels: Sequence[str]) -> str:
@@ -25,21 +28,37 @@ def history_csv(history: Sequence[Row], labels: Sequence[str]) -> str:
     )
 
 
-def predictions_csv(records: Sequence[Record], probabilities: np.ndarray, labels: Sequence[str]) -> str:
-    """One line an image: its name, true class, predicted class, and the probability of every class with all digits."""
-    predicted = probabilities.argmax(axis=1)
+def predictions_csv(records: Sequence[Record], answers: Floats, task: Task) -> str:
+    """One line an image: its name, what is true, what is predicted, and every number of the answer with all digits."""
+    truths = targets_of(records, task.labels)
+    rows = zip(records, truths, task.predictions(torch.from_numpy(answers)), answers.tolist(), strict=True)
     return _csv(
-        ["image", "label", "predicted", *map(spreadsheet_safe, labels)],
+        ["image", "label", "predicted", *map(spreadsheet_safe, task.labels)],
         (
             [
                 spreadsheet_safe(record.name),
-                spreadsheet_safe(labels[record.label]),
-                spreadsheet_safe(labels[best]),
+                spreadsheet_safe(TRUE_LABEL[task.name](truth, task.labels)),
+                spreadsheet_safe(str(next(iter(prediction.cells().values())))),
                 *map(repr, row),
             ]
-            for record, best, row in zip(records, predicted, probabilities.tolist(), strict=True)
+            for record, truth, prediction, row in rows
         ),
     )
+
+
+def _class_name(truth: np.ndarray, labels: Sequence[str]) -> str:
+    return labels[int(truth.argmax())]
+
+
+# What stands in the column `label`, of a target.
+TRUE_LABEL: dict[str, Callable[[np.ndarray, Sequence[str]], str]] = {
+    "classification": _class_name,
+    "ordinal": _class_name,
+    "multilabel": lambda truth, labels: "|".join(
+        label for label, share in zip(labels, truth, strict=True) if share >= MAJORITY
+    ),
+    "regression": lambda truth, _labels: " ".join(map(repr, truth.tolist())),
+}
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -57,24 +76,34 @@ def model_quality(metrics: Mapping[str, Any]) -> dict[str, Any]:
     scores are means over the classes, each counted by its images. No standard deviations: the intervals of metrics.json
     are of whole groups, which those would not be.
 
-    Source: SageMaker developer guide, "Model quality metrics" (multiclass); balanced_accuracy, auc and loss are ours.
+    Source: SageMaker developer guide, "Model quality metrics" (multiclass, regression); balanced_accuracy, auc, loss,
+    kappa and the group multilabel_classification_metrics are ours.
     """
-    labels = metrics["labels"]
-    matrix = np.array(metrics["confusion_matrix"], dtype=np.float64)  # rows true, columns predicted
-    values = {name: metrics[name] for name in ("accuracy", "balanced_accuracy", "auc", "loss")} | _weighted(matrix)
-    return {
-        "multiclass_classification_metrics": {
-            "confusion_matrix": {
-                true: {predicted: int(count) for predicted, count in zip(labels, row, strict=True)}
-                for true, row in zip(labels, matrix, strict=True)
-            },
-            **{
-                name: {"value": float(value), "standard_deviation": "NaN"}
-                for name, value in values.items()
-                if value is not None
-            },
+    task = metrics.get("task", CLASSIFICATION)
+    values = {name: metrics[name] for name in SCORES[task]}
+    found: dict[str, Any] = {}
+    if "confusion_matrix" in metrics:
+        labels = metrics["labels"]
+        matrix = np.array(metrics["confusion_matrix"], dtype=np.float64)  # rows true, columns predicted
+        values |= _weighted(matrix)
+        found["confusion_matrix"] = {
+            true: {predicted: int(count) for predicted, count in zip(labels, row, strict=True)}
+            for true, row in zip(labels, matrix, strict=True)
         }
+    found |= {
+        name: {"value": float(value), "standard_deviation": "NaN"}
+        for name, value in values.items()
+        if value is not None
     }
+    return {QUALITY_GROUP[task]: found}
+
+
+QUALITY_GROUP = {
+    "classification": "multiclass_classification_metrics",
+    "ordinal": "multiclass_classification_metrics",
+    "multilabel": "multilabel_classification_metrics",
+    "regression": "regression_metrics",
+}
 
 
 def _weighted(matrix: np.ndarray) -> dict[str, float]:
@@ -120,27 +149,27 @@ def model_card(
     dataset: Dataset, metrics: Mapping[str, Any], hyperparameters: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> str:
     """The artifact's docs/README.md: what it is, what it learned from, how good it is, what it is not for."""
-    labels = dataset.labels
-    counts = {split: np.bincount([r.label for r in dataset.split(split)], minlength=len(labels)) for split in SPLITS}
+    labels, task = dataset.labels, dataset.task
+    size = " x ".join(map(str, provenance["input_size"]))
+    columns = list(next(iter(metrics["per_class"].values()))["intervals_95"])
     lines = [
         "# Model card",
         "",
-        f"A classifier of photographs into {len(labels)} classes ({hyperparameters['network']} of MONAI "
-        f"{provenance['monai_version']}, {hyperparameters['image_size']} x {hyperparameters['image_size']} pixels), "
-        f"model version {metrics['model_version']}.",
+        f"A {WHAT_IT_IS[task].format(len(labels))} ({hyperparameters['network']} of MONAI "
+        f"{provenance['monai_version']}, input {size}), model version {metrics['model_version']}.",
         "",
-        "**Not a medical device.** For research. It has not been examined for any clinical use, it always names one of "
-        "its classes, also for an image of something else, and its probabilities are not calibrated.",
+        "**Not a medical device.** For research. It has not been examined for any clinical use, it always answers, "
+        "also for an image of something else, and its probabilities are not calibrated.",
         "",
         "## Data",
         "",
         *([f"{_cell(dataset.title)}.", ""] if dataset.title else []),
-        f"Fingerprint {dataset.fingerprint}. Images by class:",
+        f"Fingerprint {dataset.fingerprint}. {IMAGES_BY[task]}:",
         "",
-        "| class | training | validation | test |",
+        f"| {'class' if task != 'regression' else 'number'} | training | validation | test |",
         "|---|---|---|---|",
         *(
-            f"| {_cell(label)} | " + " | ".join(str(counts[split][index]) for split in SPLITS) + " |"
+            f"| {_cell(label)} | " + " | ".join(_amount(dataset, split, index) for split in SPLITS) + " |"
             for index, label in enumerate(labels)
         ),
         "",
@@ -152,25 +181,52 @@ def model_card(
         "",
         *(
             f"- {name.replace('_', ' ')}: {_with_interval(metrics[name], metrics['intervals_95'][name])}"
-            for name in ("accuracy", "balanced_accuracy", "auc")
+            for name in SCORES[task]
+            if name in metrics["intervals_95"]
         ),
         "",
-        "| class | images | sensitivity | specificity | precision | F1 | AUC |",
-        "|---|---|---|---|---|---|---|",
+        "| class | images | " + " | ".join(HEADINGS.get(name, name.replace("_", " ")) for name in columns) + " |",
+        "|---|---" + "|---" * len(columns) + "|",
         *(
-            f"| {_cell(label)} | {row['images']} | "
-            + " | ".join(
-                _with_interval(row[name], row["intervals_95"][name])
-                for name in ("sensitivity", "specificity", "precision", "f1", "auc")
-            )
+            f"| {_cell(label)} | {row.get('images', metrics['images'])} | "
+            + " | ".join(_with_interval(row[name], row["intervals_95"][name]) for name in columns)
             + " |"
             for label, row in metrics["per_class"].items()
         ),
         "",
-        "The confusion matrix is in metrics.json, every hyperparameter in configs/train.json.",
+        f"{'The confusion matrix is' if 'confusion_matrix' in metrics else 'More is'} in metrics.json, every "
+        "hyperparameter in configs/train.json.",
         "",
     ]
     return "\n".join(lines)
+
+
+WHAT_IT_IS = {
+    "classification": "classifier of images into {} classes",
+    "multilabel": "classifier of images by {} findings, any number of which may be there",
+    "ordinal": "classifier of images into {} grades",
+    "regression": "regressor from images to {} numbers",
+}
+IMAGES_BY = {
+    "classification": "Images by class",
+    "multilabel": "Images by finding",
+    "ordinal": "Images by grade",
+    "regression": "Means of the numbers",
+}
+HEADINGS = {"f1": "F1", "auc": "AUC", "r2": "R2", "mae": "MAE", "rmse": "RMSE"}
+
+
+def _amount(dataset: Dataset, split: str, index: int) -> str:
+    """How many images of a split have a label (several annotators: by half of them), or a number's mean."""
+    records = dataset.split(split)
+    if not records:
+        return "0"
+    column = targets_of(records, dataset.labels)[:, index]
+    if dataset.task == "regression":
+        return f"{column.mean():.4g}"
+    if dataset.task == "multilabel":
+        return str(int((column >= MAJORITY).sum()))
+    return str(sum(record.label == index for record in records))
 
 
 def _with_interval(value: float | None, interval: Sequence[float] | None) -> str:

@@ -70,6 +70,7 @@ def evaluate(
     dataset = read_dataset_to_score(
         channels,
         labels=predictor.labels,
+        task=predictor.task.name,
         validation_fraction=training.config.validation_fraction,
         test_fraction=training.config.test_fraction,
         seed=training.config.seed,
@@ -88,7 +89,7 @@ def evaluate(
         predictor.model_version,
     )
     unreadable: dict[str, str] = {}
-    probabilities = score_files(
+    answers = score_files(
         predictor,
         records,
         what=f"scoring {len(records)} images",
@@ -99,13 +100,13 @@ def evaluate(
     records = [record for record in records if record.name not in unreadable]
     note = FIRST_EPOCH_NOTE * (training.best_epoch == 0) + "".join(NOTES[name] for name in chosen) * is_known
     metrics = {
-        **measure(predictor, records, probabilities, split=split, note=note, seed=training.config.seed),
+        **measure(predictor, records, answers, split=split, note=note, seed=training.config.seed),
         "best_epoch": training.best_epoch,
         "unreadable_images": {split: list(unreadable)},
         "dataset_fingerprint": dataset.fingerprint,
     }
     write_text(output / "evaluation.json", documents.as_json(documents.model_quality(metrics)))
-    write_scores(output, metrics, records, probabilities)
+    write_scores(output, metrics, records, answers, predictor.task)
 
 
 def _training_of(folder: Path) -> _Training:

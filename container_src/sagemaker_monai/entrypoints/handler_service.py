@@ -18,7 +18,6 @@ from types import ModuleType
 from typing import Any
 
 from sagemaker_monai.entrypoints import inference
-from sagemaker_monai.entrypoints.inference import Answer
 from sagemaker_monai.errors import INTERNAL_ERROR, BundleError, CallerError, MalformedRequest, error_body, failure_line
 from sagemaker_monai.files import write_text
 from sagemaker_monai.serving.back_end import Request, Response
@@ -87,7 +86,7 @@ class Handler:
         start = 0
         for index, group in samples.items():
             assert answer is not None
-            part = Answer(answer.predictions[start : start + len(group)], answer.model_version)
+            part = answer.part(start, len(group))
             start += len(group)
             try:
                 body, content_type = inference.output_fn(part, requests[index].accept)

@@ -3,27 +3,56 @@
 The artifact's own code/inference.py may replace any of them where the deployer allows it (`handler_service`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from sagemaker_monai.errors import NotAcceptable
 from sagemaker_monai.images import read_request
-from sagemaker_monai.predictor import Predictor
+from sagemaker_monai.predictor import Answered, Predictor
 from sagemaker_monai.samples import Sample
-from sagemaker_monai.tasks.classification import ENCODERS, Prediction
+from sagemaker_monai.structured_reports import DICOM_TYPE, Finding, Provenance, encode_sr, encode_sr_multipart
+from sagemaker_monai.tasks.encoding import ENCODERS
+from sagemaker_monai.tasks.task import Prediction
+from sagemaker_monai.volumes import Identity
 
 DEFAULT_TYPE = "application/json"
+ANSWER_TYPES = (*ENCODERS, DICOM_TYPE)
+WITH_UIDS = re.compile(r";\s*uids\s*=\s*\"?true\"?\s*(?=[;,]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The predictions for the pictures of one request, in order, and the digest of the artifact they came from."""
+    """The answers of one request or several, and the artifact they came from.
 
-    predictions: list[Prediction]
+    Attributes:
+        samples: one entry a sample, each with one prediction or, for DICOM files with several images, more.
+        model_version: the artifact's digest.
+        description: what the artifact says of itself, for reports.
+    """
+
+    samples: tuple[Answered, ...]
     model_version: str
+    description: str = ""
+
+    @property
+    def predictions(self) -> list[Prediction]:
+        """All predictions in order."""
+        return [prediction for answered in self.samples for prediction in answered.predictions]
+
+    @property
+    def identities(self) -> list[Identity | None]:
+        """Where each of them comes from, None for what is not DICOM."""
+        return [identity for answered in self.samples for identity in answered.identities]
+
+    def part(self, start: int, count: int) -> "Answer":
+        """The answer to `count` samples from `start`."""
+        return replace(self, samples=self.samples[start : start + count])
 
 
 def model_fn(model_dir: str) -> Predictor:
@@ -55,16 +84,16 @@ def input_fn(body: bytes, content_type: str) -> list[Sample]:
 
 
 def predict_fn(samples: Sequence[Sample], model: Predictor) -> Answer:
-    """Decode and classify pictures.
+    """Read images and answer them.
 
     Args:
         samples: one or more, also those of several requests.
         model: from `model_fn`.
 
     Raises:
-        UndecodableImage, UnsuitableImage, PayloadTooLarge: a picture cannot be used.
+        UndecodableImage, UnsuitableImage, PayloadTooLarge: an image cannot be used.
     """
-    return Answer(model.predict(samples), model.model_version)
+    return Answer(tuple(model.answer(samples)), model.model_version, str(model.bundle.metadata["description"]))
 
 
 def output_fn(answer: Answer, accept: str) -> tuple[bytes, str]:
@@ -72,20 +101,58 @@ def output_fn(answer: Answer, accept: str) -> tuple[bytes, str]:
 
     Args:
         answer: from `predict_fn`.
-        accept: the header; empty for none.
+        accept: the header; empty for none. With `uids=true` on a range, text answers name the DICOM series and
+            instances that they are about.
 
     Returns:
         The body and its content type.
 
     Raises:
-        NotAcceptable: none of ENCODERS fits.
+        NotAcceptable: nothing of what can be written fits, or DICOM was asked for what is not DICOM.
     """
     content_type = negotiate(accept)
-    return ENCODERS[content_type](answer.predictions, answer.model_version), content_type
+    if content_type == DICOM_TYPE:
+        return _as_structured_reports(answer)
+    origins = [_origin(identity) for identity in answer.identities] if WITH_UIDS.search(accept) else []
+    return ENCODERS[content_type](answer.predictions, answer.model_version, origins), content_type
+
+
+def _origin(identity: Identity | None) -> dict[str, Any]:
+    """What is said of an image's source; nothing of the patient."""
+    return {
+        "SeriesInstanceUID": None if identity is None else identity.series_instance_uid,
+        "SOPInstanceUIDs": [] if identity is None else list(identity.sop_instance_uids),
+        "frame": None if identity is None else identity.frame,
+    }
+
+
+_FINDINGS: dict[str, Callable[[float], Finding]] = {
+    "probability": lambda number: Finding("", probability=number),
+    "value": lambda number: Finding("", value=number),
+}
+
+
+def _as_structured_reports(answer: Answer) -> tuple[bytes, str]:
+    """One report an image or series; several are parts of one multipart body."""
+    from pydicom import Dataset  # serving of photographs does not need it
+
+    now = datetime.now()
+    model = Provenance(name=f"sagemaker-monai {answer.description}", version=answer.model_version)
+    reports = []
+    for prediction, identity in zip(answer.predictions, answer.identities, strict=True):
+        if identity is None:
+            raise NotAcceptable("a DICOM report can only be about DICOM images: send those, or accept another type")
+        findings = [
+            replace(_FINDINGS[kind](number), label=label, is_predicted=is_predicted)
+            for label, kind, number, is_predicted in prediction.findings()
+        ]
+        headers = [header for header in identity.headers if isinstance(header, Dataset)]
+        reports.append(encode_sr(findings, headers=headers, model=model, now=now, frame=identity.frame))
+    return (reports[0], DICOM_TYPE) if len(reports) == 1 else encode_sr_multipart(reports)
 
 
 def negotiate(accept: str) -> str:
-    """Choose among ENCODERS what an Accept header asks for.
+    """Choose among ANSWER_TYPES what an Accept header asks for.
 
     The highest q wins, then the range that the client named first, then the table's order; the q of a type is that of
     the most specific range that fits it. Parameters other than q are ignored, and so is a range that cannot be read.
@@ -102,7 +169,7 @@ def negotiate(accept: str) -> str:
     if not ranges:
         return DEFAULT_TYPE
     ranked = []
-    for order, content_type in enumerate(ENCODERS):
+    for order, content_type in enumerate(ANSWER_TYPES):
         # Most specific first: application/json, then application/*, then */*.
         for wanted in (content_type, content_type.partition("/")[0] + "/*", "*/*"):
             position = next((place for place, (name, _) in enumerate(ranges) if name == wanted), None)
@@ -111,7 +178,7 @@ def negotiate(accept: str) -> str:
                     ranked.append((-ranges[position][1], position, order, content_type))
                 break
     if not ranked:
-        raise NotAcceptable(f"Accept names none of {', '.join(ENCODERS)}")
+        raise NotAcceptable(f"Accept names none of {', '.join(ANSWER_TYPES)}")
     return min(ranked)[-1]
 
 

@@ -17,6 +17,7 @@ import torch
 from sagemaker_monai import __version__
 from sagemaker_monai.augmentation import AUGMENTATIONS
 from sagemaker_monai.bundle import add_document, write_bundle
+from sagemaker_monai.choices import resolve
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS, Dataset, read_dataset
 from sagemaker_monai.distributed import ALONE, Processes
@@ -24,13 +25,14 @@ from sagemaker_monai.entrypoints import documents
 from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.errors import TrainingStopped
 from sagemaker_monai.files import write_text
-from sagemaker_monai.loading import LoadedDataset, input_channels, load_dataset
+from sagemaker_monai.loading import LoadedDataset, choose_preprocessing, load_dataset
 from sagemaker_monai.log_metrics import Row, epoch_line
 from sagemaker_monai.networks import network_def
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.pretrained import find_weights
+from sagemaker_monai.tasks.table import TASKS
 from sagemaker_monai.training import FitResult, choose_precision, fit, job_key
-from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
+from sagemaker_monai.transforms import build_preprocessing
 from sagemaker_monai.unpacking import unpack_channels
 
 logger = logging.getLogger(__name__)
@@ -84,21 +86,27 @@ def run_job(
     processes.host_is_ready("channels")
     dataset = read_dataset(
         {name: folder for name, folder in channels.items() if name != PRETRAINED},
+        task=config.task,
         validation_fraction=config.validation_fraction,
         test_fraction=config.test_fraction,
         seed=config.seed,
     )
     processes.agree(dataset.fingerprint, otherwise=UNEQUAL_DATA, is_stopping=is_stopping)
     logger.info("%s", _summary(dataset))
-    spec = photograph_preprocessing(
-        channels=input_channels(config, dataset.training), image_size=config.image_size, fit=config.fit
-    )
+    spec = choose_preprocessing(config, dataset)
     preprocessing = build_preprocessing(spec)
+    config = resolve(
+        config,
+        task=dataset.task,
+        spatial_dims=preprocessing.spatial_dims,
+        is_photograph=preprocessing.dtype == "uint8",
+    )
     network_def(  # for its checks, before images are read
         config.network,
+        spatial_dims=preprocessing.spatial_dims,
         in_channels=preprocessing.channels,
-        num_classes=len(dataset.labels),
-        image_size=config.image_size,
+        num_classes=TASKS[dataset.task](dataset.labels).outputs,
+        image_size=preprocessing.size,
         dropout=config.dropout,
     )
     processes.wait_for_own_host("images", is_stopping)
@@ -120,12 +128,12 @@ def run_job(
             "training was stopped in its first epoch, and an artifact is there already, which stays: start the job "
             "again and it goes on from its checkpoint"
         )
-    provenance = _provenance(dataset, result, device)
+    provenance = _provenance(dataset, result, device) | {"input_size": list(preprocessing.size)}
     write_bundle(
         model_dir,
         network_def=result.network_def,
         preprocessing=spec,
-        labels=dataset.labels,
+        task=result.task,
         weights=result.weights,
         train_config=_train_config(config, data, result),
         provenance=provenance,
@@ -212,10 +220,10 @@ def _report(
     split = "test" if data.dataset.test else "validation"
     records = data.dataset.split(split)
     predictor = Predictor.read(model_dir, device.type)
-    probabilities = score_files(predictor, records, what=f"scoring the {split} split", is_stopping=is_out_of_time)
+    answers = score_files(predictor, records, what=f"scoring the {split} split", is_stopping=is_out_of_time)
     note = FIRST_EPOCH_NOTE * (result.best_epoch == 0) + VALIDATION_NOTE * (split == "validation")
     metrics = {
-        **measure(predictor, records, probabilities, split=split, note=note, seed=config.seed),
+        **measure(predictor, records, answers, split=split, note=note, seed=config.seed),
         "best_epoch": result.best_epoch,
         "unreadable_images": {name: list(names) for name, names in data.unreadable.items()},
         "dataset_fingerprint": data.dataset.fingerprint,
@@ -223,12 +231,13 @@ def _report(
     add_document(model_dir, "metrics.json", documents.as_json(metrics))
     card = documents.model_card(data.dataset, metrics, config.model_dump(), provenance)
     add_document(model_dir, "README.md", card)
-    write_scores(output_data_dir, metrics, records, probabilities)
+    write_scores(output_data_dir, metrics, records, answers, predictor.task)
 
 
 def _summary(dataset: Dataset) -> str:
     counts = ", ".join(f"{len(dataset.split(split))} {split}" for split in SPLITS)
-    return f"{len(dataset.labels)} classes, images: {counts}; fingerprint {dataset.fingerprint[:12]}"
+    what = "numbers" if dataset.task == "regression" else "classes"
+    return f"{dataset.task}, {len(dataset.labels)} {what}, images: {counts}; fingerprint {dataset.fingerprint[:12]}"
 
 
 def _train_config(config: TrainConfig, data: LoadedDataset, result: FitResult) -> dict[str, Any]:

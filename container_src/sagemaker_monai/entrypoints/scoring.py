@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from sagemaker_monai.datasets import Record
+from sagemaker_monai.choices import images_at_once
+from sagemaker_monai.datasets import Record, targets_of
 from sagemaker_monai.entrypoints import documents
 from sagemaker_monai.errors import CallerError, TrainingStopped
 from sagemaker_monai.files import write_text
-from sagemaker_monai.images import PICTURE_FORMATS
 from sagemaker_monai.log_metrics import scores_line
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.progress import track
 from sagemaker_monai.samples import Sample
-from sagemaker_monai.tasks.classification import class_probabilities
-from sagemaker_monai.tasks.metrics import report
+from sagemaker_monai.tasks.task import Task
 
 SCORING_BATCH = 64  # images decoded at once
 FIRST_EPOCH_NOTE = "Training was stopped in its first epoch, so these weights were never validated. "
@@ -44,7 +43,7 @@ def score_files(
         on_unreadable: called for each file that cannot be read, which is then left out.
 
     Returns:
-        float64 (N, K), in the order of the records.
+        float64 (N, K), the task's answers in the order of the records.
 
     Raises:
         TrainingStopped: `is_stopping` said yes.
@@ -55,57 +54,60 @@ def score_files(
 
     def score() -> None:
         if waiting:
-            parts.append(class_probabilities(predictor.logits(torch.stack(waiting))).numpy())
+            parts.append(predictor.task.answers(predictor.outputs(torch.stack(waiting))).numpy())
             waiting.clear()
 
+    at_once = images_at_once(predictor.bundle.preprocessing.size, SCORING_BATCH)
     for record in track(records, total=len(records), what=what):
         if is_stopping():
             raise TrainingStopped(f"{what} was cut off, as the job was asked to stop")
         try:
-            waiting.append(predictor.load([Sample(record.image, PICTURE_FORMATS)])[0])
+            waiting.append(predictor.load(Sample(record.image)))
         except CallerError as error:
             if on_unreadable is None:
                 raise
             on_unreadable(record, error)
-        if len(waiting) == SCORING_BATCH:
+        if len(waiting) == at_once:
             score()
     score()
     return np.concatenate(parts) if parts else np.zeros((0, len(predictor.labels)))
 
 
 def measure(
-    predictor: Predictor, records: Sequence[Record], probabilities: np.ndarray, *, split: str, note: str, seed: int
+    predictor: Predictor, records: Sequence[Record], answers: np.ndarray, *, split: str, note: str, seed: int
 ) -> dict[str, Any]:
     """What metrics.json has first: the artifact, what was scored, and the scores with their intervals.
 
     Args:
         predictor: the artifact.
         records: what was scored.
-        probabilities: from `score_files`.
+        answers: from `score_files`.
         split: name of what was scored.
         note: for people; what to think of when they read the scores.
         seed: of the intervals' resampling.
     """
-    targets = np.array([record.label for record in records])
     groups = [record.group for record in records]
     return {
         "model_version": predictor.model_version,
+        "task": predictor.task.name,
         "split": split,
         "note": note,
-        **report(probabilities, targets, groups, predictor.labels, seed=seed),
+        **predictor.task.report(answers, targets_of(records, predictor.labels), groups, seed=seed),
     }
 
 
-def write_scores(folder: Path, metrics: dict[str, Any], records: Sequence[Record], probabilities: np.ndarray) -> None:
+def write_scores(
+    folder: Path, metrics: dict[str, Any], records: Sequence[Record], answers: np.ndarray, task: Task
+) -> None:
     """Write metrics.json and the table of predictions, and print the line of scores.
 
     Args:
         folder: there already.
         metrics: from `measure`, with whatever was added.
-        records, probabilities: what was scored.
+        records, answers: what was scored.
+        task: of the artifact.
     """
     split = metrics["split"]
     write_text(folder / "metrics.json", documents.as_json(metrics))
-    table = documents.predictions_csv(records, probabilities, metrics["labels"])
-    write_text(folder / f"{split}_predictions.csv", table)
-    print(scores_line(split, metrics), flush=True)
+    write_text(folder / f"{split}_predictions.csv", documents.predictions_csv(records, answers, task))
+    print(scores_line(split, metrics, task.name), flush=True)

@@ -12,10 +12,7 @@ if __name__ == "__main__":  # as process 1 of a container it would not hear a si
 
 import argparse
 import asyncio
-import io
-import json
 import logging
-import math
 import os
 import socket
 import time
@@ -25,16 +22,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
-
 from sagemaker_monai.entrypoints.environment import library_defaults
+from sagemaker_monai.entrypoints.warm_up import warm_up
 from sagemaker_monai.errors import BundleError, CallerError, ConfigError, failure_line
-from sagemaker_monai.serving.back_end import BackEnd, Request, Response, StartError, WarmUp
+from sagemaker_monai.serving.back_end import BackEnd, StartError
 from sagemaker_monai.serving.config import VARIABLES, ServeConfig
 from sagemaker_monai.serving.gateway import Gateway
 from sagemaker_monai.serving.mms import ModelServer, SingleModel
 from sagemaker_monai.serving.models import ModelStore
 from sagemaker_monai.serving.privileges import readable_artifact, restrict_this_process, room_for
+from sagemaker_monai.serving.references import ObjectStore
 from sagemaker_monai.serving.workers import WorkerPool, WorkerPools
 
 logger = logging.getLogger(__name__)
@@ -125,6 +122,15 @@ def make_store(
     return ModelStore(config, host, readable=readable)
 
 
+def make_objects(config: ServeConfig) -> ObjectStore | None:
+    """S3, where requests may name objects in it; boto3 is imported only then."""
+    if not config.allowed_prefixes:
+        return None
+    from sagemaker_monai.entrypoints.object_references import S3Objects
+
+    return S3Objects(config.allowed_prefixes, max_bytes=config.max_payload_bytes, timeout_s=config.timeout_s)
+
+
 async def supervise(config: ServeConfig, make: Callable[[], BackEnd | ModelStore]) -> None:
     """Run the server until SIGTERM or SIGINT.
 
@@ -143,7 +149,7 @@ async def supervise(config: ServeConfig, make: Callable[[], BackEnd | ModelStore
     stopped = asyncio.create_task(stop.wait())
     listener = bind(config.port)
     back_end = make()
-    gateway = Gateway(config, back_end)
+    gateway = Gateway(config, back_end, objects=make_objects(config))
     failed = asyncio.create_task(back_end.failed())
     start = asyncio.create_task(back_end.start())
     try:
@@ -189,40 +195,6 @@ def bind(port: int) -> socket.socket:
 
 def _port_error(port: int, error: OSError) -> ConfigError:
     return ConfigError(f"port {port} cannot be used ({os.strerror(error.errno or 0)}): set SAGEMAKER_BIND_TO_PORT")
-
-
-def warm_up(config: ServeConfig, model_dir: Path) -> WarmUp:
-    """A drawn picture, and what a sound answer to it is.
-
-    Code of the artifact's own may want other input than pictures: there, any answer shows that the model is loaded.
-    """
-    has_code = config.allow_bundle_code and (model_dir / "code" / "inference.py").exists()
-    return WarmUp(
-        Request(draw_picture(), "image/png", "application/json"), check=(lambda _: None) if has_code else check_answer
-    )
-
-
-def draw_picture() -> bytes:
-    """A grey gradient as PNG, 256 x 256; grey and RGB models take it alike."""
-    stream = io.BytesIO()
-    Image.linear_gradient("L").save(stream, "PNG")
-    return stream.getvalue()
-
-
-def check_answer(response: Response) -> None:
-    """Require one finite distribution over the classes.
-
-    Raises:
-        StartError: the answer to the warm-up is anything else.
-    """
-    if response.status != 200:
-        text = response.body.decode(errors="replace")
-        raise StartError(f"BundleError: the model answers {response.status} to a drawn picture: {text[:500]}")
-    [prediction] = json.loads(response.body)["predictions"]
-    probabilities = prediction["probabilities"]
-    total = sum(probabilities.values())
-    if prediction["predicted_class"] not in probabilities or not math.isclose(total, 1.0, abs_tol=1e-3):
-        raise StartError(f"BundleError: the probabilities for a drawn picture sum to {total}, not to 1")
 
 
 if __name__ == "__main__":

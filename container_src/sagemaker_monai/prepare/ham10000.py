@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from sagemaker_monai import __version__
-from sagemaker_monai.datasets import SPLITS, split_by_group, write_dataset_json
+from sagemaker_monai.dataset_json import write_dataset_json
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.files import sha256_of
 from sagemaker_monai.images import decode
@@ -30,18 +30,19 @@ from sagemaker_monai.prepare.ham10000_tables import LABELS, Row, read_metadata, 
 from sagemaker_monai.prepare.leaks import Move, count_by_class, gather_groups, join_groups, separated
 from sagemaker_monai.progress import track
 from sagemaker_monai.samples import Sample
-from sagemaker_monai.splitting import check_fractions
+from sagemaker_monai.splitting import SPLITS, check_fractions, split_by_group
 from sagemaker_monai.tables import some_of
 
 JPEG_QUALITY = (
     95  # of shrunk images, with full colour resolution: 60 % more bytes than 4:2:0, no colour fringes at borders
 )
 TITLE = "HAM10000"
-ORIGIN = {
+ORIGIN: Any = {
     "description": "Dermatoscopic images of pigmented skin lesions, split by lesion",
     "reference": "Tschandl, Rosendahl, Kittler: Scientific Data 5, 180161 (2018), doi 10.7910/DVN/DBW86T",
     "licence": "CC BY-NC 4.0",
 }
+ANOTHER_ORIGIN: Any = {"description": "Imported from the layout of HAM10000, split by lesion"}
 ON_CONFLICT = ("move", "refuse")
 ON_MISMATCH = ("refuse", "drop")
 
@@ -338,7 +339,7 @@ def import_ham10000(
     write_dataset_json(
         out,
         name=title,
-        **(ORIGIN if title == TITLE else {"description": "Imported from the layout of HAM10000, split by lesion"}),
+        **(ORIGIN if title == TITLE else ANOTHER_ORIGIN),
         labels=LABELS,
         records=_items(rows, groups, splits),
     )

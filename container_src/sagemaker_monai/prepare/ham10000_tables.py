@@ -5,8 +5,9 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
+from sagemaker_monai.entries import Metadata
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.layouts import SPLIT_NAMES, Metadata
+from sagemaker_monai.layouts import SPLIT_NAMES
 from sagemaker_monai.tables import read_table, some_of
 
 LABELS = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")

@@ -12,8 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sagemaker_monai.contents import ReferenceNotAllowed
-from sagemaker_monai.errors import CallerError, ConfigError, MalformedRequest, PayloadTooLarge
+from sagemaker_monai.errors import ConfigError, MalformedRequest, PayloadTooLarge, ReferenceNotAllowed
 
 MAX_REFERENCES_BYTES = 2 * 1024 * 1024  # of a body that names objects: 1,000 of them with the longest keys
 MAX_REFERENCES = 1_000  # of one request
@@ -23,12 +22,6 @@ _MARK = b'"objects"'
 # Amazon S3 User Guide, "General purpose bucket naming rules": names, and the endings of what is not a plain bucket.
 _BUCKET = re.compile(r"(?!xn--|sthree-)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _OTHER_ENDINGS = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
-
-
-class ObjectUnavailable(CallerError):  # noqa: N818 - the name is the code that clients see
-    """An object that the request names is not there, or this endpoint may not read it."""
-
-    status = 424
 
 
 @dataclass(frozen=True)

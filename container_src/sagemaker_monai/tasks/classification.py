@@ -1,20 +1,22 @@
-"""One class for each image: what a prediction is, and how it is written for a client.
+"""One class for each image, of two (a binary task) or more: softmax.
 
-Losses are in `losses`, scores in `metrics`.
+Losses are in `losses`, scores in `metrics`. An image may have shares of several classes, as several annotators give
+them: it is trained with all of them and scored by the largest.
 """
 
-import csv
-import io
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 
+from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.errors import BundleError
-
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+from sagemaker_monai.tasks import metrics
+from sagemaker_monai.tasks.labels import Label
+from sagemaker_monai.tasks.losses import build_loss
+from sagemaker_monai.tasks.task import Floats, Loss, finite
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,22 @@ class Prediction:
     predicted_class: str
     probability: float
     probabilities: dict[str, float]
+
+    def fields(self) -> dict[str, Any]:
+        """What JSON says of it."""
+        return {
+            "predicted_class": self.predicted_class,
+            "probability": self.probability,
+            "probabilities": self.probabilities,
+        }
+
+    def cells(self) -> dict[str, str | float]:
+        """The same as one row of a table."""
+        return {"predicted_class": self.predicted_class, "probability": self.probability, **self.probabilities}
+
+    def findings(self) -> list[tuple[str, str, float, bool]]:
+        """Every class with its probability."""
+        return [(label, "probability", p, label == self.predicted_class) for label, p in self.probabilities.items()]
 
 
 def class_probabilities(logits: torch.Tensor) -> torch.Tensor:
@@ -41,10 +59,7 @@ def class_probabilities(logits: torch.Tensor) -> torch.Tensor:
     Raises:
         BundleError: a logit is not finite, so no answer can be given.
     """
-    logits = logits.detach().to("cpu", torch.float64)
-    if not torch.isfinite(logits).all():
-        raise BundleError("the network answers with values that are not finite: its weights are damaged")
-    return torch.softmax(logits, dim=1)
+    return torch.softmax(finite(logits), dim=1)
 
 
 def predictions_from_probabilities(probabilities: torch.Tensor, labels: Sequence[str]) -> list[Prediction]:
@@ -79,60 +94,78 @@ def make_predictions(logits: torch.Tensor, labels: Sequence[str]) -> list[Predic
     return predictions_from_probabilities(class_probabilities(logits), labels)
 
 
-def _as_dict(prediction: Prediction, model_version: str) -> dict[str, Any]:
-    return {
-        "predicted_class": prediction.predicted_class,
-        "probability": prediction.probability,
-        "probabilities": prediction.probabilities,
-        "model_version": model_version,
-    }
+def class_target(label: Label, labels: Sequence[str]) -> tuple[float, ...]:
+    """A class name, or shares of classes, as K shares that sum to 1.
 
-
-def encode_json(predictions: Sequence[Prediction], model_version: str) -> bytes:
-    """`{"predictions": [{"predicted_class", "probability", "probabilities", "model_version"}]}`."""
-    return _json({"predictions": [_as_dict(prediction, model_version) for prediction in predictions]}) + b"\n"
-
-
-def encode_jsonlines(predictions: Sequence[Prediction], model_version: str) -> bytes:
-    """One object a line, without the outer list."""
-    return b"".join(_json(_as_dict(prediction, model_version)) + b"\n" for prediction in predictions)
-
-
-def encode_csv(predictions: Sequence[Prediction], model_version: str) -> bytes:
-    """A header and one row for each prediction: predicted_class, probability, every class, model_version.
-
-    Probabilities have all their digits. A name that a spreadsheet would run as a formula gets an apostrophe in front.
+    Raises:
+        ValueError: neither, or a class that is not in `labels`.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180
-    classes = list(predictions[0].probabilities) if predictions else []
-    writer.writerow(["predicted_class", "probability", *map(spreadsheet_safe, classes), "model_version"])
-    for prediction in predictions:
-        writer.writerow(
-            [
-                spreadsheet_safe(prediction.predicted_class),
-                repr(prediction.probability),
-                *map(repr, prediction.probabilities.values()),
-                spreadsheet_safe(model_version),
-            ]
-        )
-    return text.getvalue().encode("utf-8", errors="backslashreplace")
+    if isinstance(label, str):
+        if label not in labels:
+            raise ValueError(f"class {label[:60]!r} is not in labels")
+        return tuple(float(name == label) for name in labels)
+    if not isinstance(label, dict):
+        raise ValueError("the label must be a class name, or an object of classes and their shares")  # noqa: TRY004 - of data
+    if unknown := [name for name in label if name not in labels]:
+        raise ValueError(f"class {unknown[0][:60]!r} is not in labels")
+    total = sum(label.values())
+    if not total > 0 or min(label.values()) < 0:
+        raise ValueError("shares of classes must be at least 0 and not all 0")
+    return tuple(label.get(name, 0.0) / total for name in labels)
 
 
-def spreadsheet_safe(cell: str) -> str:
-    """Put an apostrophe before a cell that spreadsheets would take for a formula.
+@dataclass(frozen=True)
+class Classification:
+    """See `task.Task`. Targets (N, K) are shares of the classes, answers (N, K) their probabilities."""
 
-    Source: OWASP, CSV Injection.
-    """
-    return "'" + cell if cell.startswith(FORMULA_STARTS) else cell
+    labels: tuple[str, ...]
+    name: ClassVar[str] = "classification"
 
+    @property
+    def outputs(self) -> int:
+        """One a class."""
+        return len(self.labels)
 
-def _json(value: Any) -> bytes:
-    return json.dumps(value, allow_nan=False).encode("ascii")
+    def target(self, label: Label) -> tuple[float, ...]:
+        """See `class_target`."""
+        return class_target(label, self.labels)
 
+    def fitted(self, targets: Floats) -> Self:  # noqa: ARG002 - nothing is taken from the data
+        """Nothing is taken from the data."""
+        return self
 
-ENCODERS: dict[str, Callable[[Sequence[Prediction], str], bytes]] = {
-    "application/json": encode_json,
-    "text/csv": encode_csv,
-    "application/jsonlines": encode_jsonlines,
-}
+    def tuned(self, answers: Floats, targets: Floats) -> Self:  # noqa: ARG002
+        """Nothing is taken from the data."""
+        return self
+
+    def training_targets(self, targets: Floats) -> torch.Tensor:
+        """Class indices (N,) where every image has one class, else the shares (N, K)."""
+        if (targets.max(axis=1, initial=0.0) == 1.0).all():
+            return torch.from_numpy(targets.argmax(axis=1))
+        return torch.from_numpy(targets.astype(np.float32))
+
+    def build_loss(self, config: TrainConfig, targets: torch.Tensor, device: torch.device) -> Loss:
+        """See `losses.build_loss`."""
+        if targets.dim() == 2:
+            return build_loss(config, targets.sum(dim=0), device)
+        return build_loss(config, torch.bincount(targets, minlength=len(self.labels)), device)
+
+    def answers(self, outputs: torch.Tensor) -> torch.Tensor:
+        """See `class_probabilities`."""
+        return class_probabilities(outputs)
+
+    def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
+        """See `metrics.score`."""
+        return metrics.score(answers, targets.argmax(axis=1), self.labels)
+
+    def report(self, answers: Floats, targets: Floats, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
+        """See `metrics.report`."""
+        return metrics.report(answers, targets.argmax(axis=1), groups, self.labels, seed=seed)
+
+    def predictions(self, answers: torch.Tensor) -> list[Prediction]:
+        """See `predictions_from_probabilities`."""
+        return predictions_from_probabilities(answers, self.labels)
+
+    def postprocessing(self) -> list[dict[str, Any]]:
+        """Softmax, in MONAI's words."""
+        return [{"_target_": "monai.transforms.Activations", "softmax": True}]

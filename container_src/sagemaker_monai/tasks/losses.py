@@ -64,13 +64,15 @@ def build_loss(config: TrainConfig, class_counts: torch.Tensor, device: torch.de
     """Make the loss of training.
 
     Args:
-        config: `imbalance` and its parameters, `label_smoothing`. With the focal loss, smoothing changes the target of
-            the cross-entropy and not the focal factor, which stays that of the true class.
+        config: `imbalance`, not "auto", and its parameters, `label_smoothing`. With the focal loss, smoothing changes
+            the target of the cross-entropy and not the focal factor, which stays that of the true class.
         class_counts: (K,), training images of each class, each at least 1.
         device: where the logits will be.
 
     Returns:
-        A function of logits (N, K) and classes (N,) that gives the mean loss as a float32 scalar.
+        A function of logits (N, K) and classes (N,), or the share of each class (N, K), that gives the mean loss as a
+        float32 scalar. An image with shares has the mean weight of its classes, and the focal factor of their mean
+        log probability.
     """
     terms = IMBALANCE[config.imbalance](class_counts.float(), config)
     weights, adjustment = terms.weights.to(device), terms.adjustment.to(device)
@@ -79,12 +81,16 @@ def build_loss(config: TrainConfig, class_counts: torch.Tensor, device: torch.de
         adjusted = logits.float() + adjustment
         losses = functional.cross_entropy(adjusted, targets, reduction="none", label_smoothing=config.label_smoothing)
         if terms.gamma:
-            log_true = functional.log_softmax(adjusted, dim=1).gather(1, targets[:, None])[:, 0]
+            log_probabilities = functional.log_softmax(adjusted, dim=1)
+            if targets.dim() == 2:
+                log_true = (log_probabilities * targets).sum(dim=1)
+            else:
+                log_true = log_probabilities.gather(1, targets[:, None])[:, 0]
             # 1 - p through expm1: where p is next to 1, the subtraction would leave nothing to differentiate.
             losses = losses * (-torch.expm1(log_true)).clamp_min(1e-12) ** terms.gamma
         # Divided by N and not by the sum of weights in the batch, which would give a rare class its weight back
         # whenever it is alone in the batch.
-        return (losses * weights[targets]).mean()
+        return (losses * (targets @ weights if targets.dim() == 2 else weights[targets])).mean()
 
     return loss
 

@@ -5,7 +5,7 @@ themselves, and how often its group was drawn for the bootstrap. A class that do
 that is everywhere or nowhere has no AUC: those are None, are left out of the macro averages, and the report names them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,21 @@ from sagemaker_monai.errors import DatasetError
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+RESAMPLES = 1000
 CHUNK_VALUES = 20_000_000  # float64 values of a bootstrap's weights in memory at once: 160 MB
 SMALLEST_PROBABILITY = 1e-15  # in the log loss, as scikit-learn did; one sure mistake must not make it infinite
 
 
-def score(probabilities: Floats, targets: Integers, labels: Sequence[str]) -> dict[str, Any]:
+def score(
+    probabilities: Floats, targets: Integers, labels: Sequence[str], predicted: Integers | None = None
+) -> dict[str, Any]:
     """Score answers.
 
     Args:
-        probabilities: (N, K), rows sum to 1; the predicted class is the first with the largest.
+        probabilities: (N, K), rows sum to 1.
         targets: (N,), true classes from 0.
         labels: K class names.
+        predicted: (N,), predicted classes; None takes the first with the largest probability.
 
     Returns:
         `loss` (log loss, natural), `accuracy`, `balanced_accuracy` (mean sensitivity), `auc` (mean one-versus-rest),
@@ -35,18 +39,18 @@ def score(probabilities: Floats, targets: Integers, labels: Sequence[str]) -> di
     Raises:
         DatasetError: there is nothing to score.
     """
-    if len(targets) == 0:
-        raise DatasetError("there is no image to score: give the split at least one")
-    matrix = _confusion_matrices(probabilities, targets, np.ones((1, len(targets))))
+    refuse_nothing(targets)
+    predicted = probabilities.argmax(axis=1) if predicted is None else predicted
+    matrix = confusion_matrices(predicted, targets, len(labels), np.ones((1, len(targets))))
     rates = _rates(matrix)
     aucs = _aucs(probabilities, targets, np.ones((1, len(targets))))
     true = np.clip(probabilities[np.arange(len(targets)), targets], SMALLEST_PROBABILITY, 1.0)
     return {
         "loss": float(-np.log(true).mean()),
         "accuracy": float(rates["accuracy"][0]),
-        "balanced_accuracy": _number(_mean(rates["sensitivity"])[0]),
-        "auc": _number(_mean(aucs)[0]),
-        "sensitivity": {label: _number(value) for label, value in zip(labels, rates["sensitivity"][0], strict=True)},
+        "balanced_accuracy": number(mean(rates["sensitivity"])[0]),
+        "auc": number(mean(aucs)[0]),
+        "sensitivity": {label: number(value) for label, value in zip(labels, rates["sensitivity"][0], strict=True)},
         "confusion_matrix": matrix[0].astype(int).tolist(),
     }
 
@@ -58,7 +62,8 @@ def report(
     labels: Sequence[str],
     *,
     seed: int,
-    resamples: int = 1000,
+    resamples: int = RESAMPLES,
+    predicted: Integers | None = None,
 ) -> dict[str, Any]:
     """Score answers for people: everything of `score`, each class by itself, and 95 % intervals.
 
@@ -72,6 +77,7 @@ def report(
         labels: K class names.
         seed: of the resampling.
         resamples: how many.
+        predicted: as for `score`.
 
     Returns:
         What goes into metrics.json; None where a number does not exist.
@@ -82,16 +88,21 @@ def report(
     Source: Davison and Hinkley, Bootstrap Methods and their Application (1997), 3.8; Field and Welsh, Bootstrapping
     clustered data, J. R. Statist. Soc. B 69 (2007), 369-390.
     """
-    scores = score(probabilities, targets, labels)
-    once = np.ones((1, len(targets)))
-    rates = _rates(_confusion_matrices(probabilities, targets, once))
-    rates["auc"] = _aucs(probabilities, targets, once)
-    drawn = _bootstrap(probabilities, targets, groups, seed=seed, resamples=resamples)
+    refuse_nothing(targets)
+    predicted = probabilities.argmax(axis=1) if predicted is None else predicted
+    scores = score(probabilities, targets, labels, predicted)
+
+    def compute(weights: Floats) -> dict[str, Floats]:
+        rates = _rates(confusion_matrices(predicted, targets, len(labels), weights))
+        return {**rates, "auc": _aucs(probabilities, targets, weights)}
+
+    rates = compute(np.ones((1, len(targets))))
+    drawn = bootstrap(compute, groups, seed=seed, resamples=resamples)
     per_class = {
         label: {
             "images": int((targets == index).sum()),
-            **{name: _number(rates[name][0, index]) for name in PER_CLASS},
-            "intervals_95": {name: _interval(drawn[name][:, index]) for name in PER_CLASS},
+            **{name: number(rates[name][0, index]) for name in PER_CLASS},
+            "intervals_95": {name: interval(drawn[name][:, index]) for name in PER_CLASS},
         }
         for index, label in enumerate(labels)
     }
@@ -100,27 +111,40 @@ def report(
         "groups": len(set(groups)),
         **{name: scores[name] for name in ("loss", "accuracy", "balanced_accuracy", "auc")},
         "intervals_95": {
-            "accuracy": _interval(drawn["accuracy"]),
-            "balanced_accuracy": _interval(_mean(drawn["sensitivity"])),
-            "auc": _interval(_mean(drawn["auc"])),
+            "accuracy": interval(drawn["accuracy"]),
+            "balanced_accuracy": interval(mean(drawn["sensitivity"])),
+            "auc": interval(mean(drawn["auc"])),
         },
         "labels": list(labels),
         "confusion_matrix": scores["confusion_matrix"],
         "per_class": per_class,
         "classes_without_auc": [label for label, row in per_class.items() if row["auc"] is None],
-        "bootstrap": {"resamples": resamples, "unit": "group", "interval": "percentile", "seed": seed},
+        "bootstrap": described(resamples, seed),
     }
 
 
 PER_CLASS = ("sensitivity", "specificity", "precision", "f1", "auc")
 
 
-def _confusion_matrices(probabilities: Floats, targets: Integers, weights: Floats) -> Floats:
+def refuse_nothing(targets: np.ndarray) -> None:
+    """Refuse an empty split.
+
+    Raises:
+        DatasetError: no row.
+    """
+    if len(targets) == 0:
+        raise DatasetError("there is no image to score: give the split at least one")
+
+
+def described(resamples: int, seed: int) -> dict[str, Any]:
+    """How the intervals were made, for metrics.json."""
+    return {"resamples": resamples, "unit": "group", "interval": "percentile", "seed": seed}
+
+
+def confusion_matrices(predicted: Integers, targets: Integers, classes: int, weights: Floats) -> Floats:
     """(R, K, K) sums of the weights (R, N); rows true, columns predicted."""
-    classes = probabilities.shape[1]
-    cell = targets * classes + probabilities.argmax(axis=1)
     cells = np.zeros((len(targets), classes * classes))
-    cells[np.arange(len(targets)), cell] = 1.0
+    cells[np.arange(len(targets)), targets * classes + predicted] = 1.0
     return (weights @ cells).reshape(-1, classes, classes)
 
 
@@ -132,10 +156,10 @@ def _rates(matrices: Floats) -> dict[str, Floats]:
     negatives = total[:, None] - true
     return {
         "accuracy": hits.sum(axis=1) / total,
-        "sensitivity": _divide(hits, true),
-        "specificity": _divide(negatives - (predicted - hits), negatives),
-        "precision": _divide(hits, predicted),
-        "f1": _divide(2 * hits, true + predicted),
+        "sensitivity": divide(hits, true),
+        "specificity": divide(negatives - (predicted - hits), negatives),
+        "precision": divide(hits, predicted),
+        "f1": divide(2 * hits, true + predicted),
     }
 
 
@@ -145,30 +169,32 @@ def _aucs(probabilities: Floats, targets: Integers, weights: Floats) -> Floats:
     The area is the Mann-Whitney statistic: the chance that an image of the class has a higher probability than one
     of the others, where a tie counts half.
     """
-    areas = np.full((len(weights), probabilities.shape[1]), np.nan)
-    for index in range(probabilities.shape[1]):
-        order = np.argsort(probabilities[:, index], kind="stable")
-        ranked = probabilities[order, index]
-        is_class = targets[order] == index
-        negatives = np.where(is_class, 0.0, weights[:, order])  # (R, N), by rising probability
-        up_to = np.concatenate([np.zeros((len(weights), 1)), np.cumsum(negatives, axis=1)], axis=1)
-        positions = np.flatnonzero(is_class)
-        below = up_to[:, np.searchsorted(ranked, ranked[positions], side="left")]
-        below_or_equal = up_to[:, np.searchsorted(ranked, ranked[positions], side="right")]
-        positives = weights[:, order[positions]]
-        wins = (positives * (below + below_or_equal) / 2).sum(axis=1)
-        areas[:, index] = _divide(wins, positives.sum(axis=1) * up_to[:, -1])
-    return areas
+    columns = range(probabilities.shape[1])
+    return np.stack([area(probabilities[:, index], targets == index, weights) for index in columns], axis=1)
 
 
-def _bootstrap(
-    probabilities: Floats, targets: Integers, groups: Sequence[str], *, seed: int, resamples: int
+def area(scores: Floats, is_positive: NDArray[np.bool_], weights: Floats) -> Floats:
+    """Areas under the ROC curve of scores (N,) for each row of weights (R, N): (R,), NaN where one side is empty."""
+    order = np.argsort(scores, kind="stable")
+    ranked = scores[order]
+    is_class = is_positive[order]
+    negatives = np.where(is_class, 0.0, weights[:, order])  # (R, N), by rising score
+    up_to = np.concatenate([np.zeros((len(weights), 1)), np.cumsum(negatives, axis=1)], axis=1)
+    positions = np.flatnonzero(is_class)
+    below = up_to[:, np.searchsorted(ranked, ranked[positions], side="left")]
+    below_or_equal = up_to[:, np.searchsorted(ranked, ranked[positions], side="right")]
+    positives = weights[:, order[positions]]
+    wins = (positives * (below + below_or_equal) / 2).sum(axis=1)
+    return divide(wins, positives.sum(axis=1) * up_to[:, -1])
+
+
+def bootstrap(
+    compute: Callable[[Floats], dict[str, Floats]], groups: Sequence[str], *, seed: int, resamples: int
 ) -> dict[str, Floats]:
-    """The rates and areas of every resample, resamples along the first axis."""
+    """What `compute` makes of the weights (R, N) of every resample, resamples along the first axis."""
     parts: dict[str, list[Floats]] = {}
     for weights in _group_draws(groups, seed=seed, resamples=resamples):
-        rates = _rates(_confusion_matrices(probabilities, targets, weights))
-        for name, values in {**rates, "auc": _aucs(probabilities, targets, weights)}.items():
+        for name, values in compute(weights).items():
             parts.setdefault(name, []).append(values)
     return {name: np.concatenate(values) for name, values in parts.items()}
 
@@ -184,21 +210,23 @@ def _group_draws(groups: Sequence[str], *, seed: int, resamples: int) -> Iterato
         yield draws[:, group_of_image].astype(np.float64)
 
 
-def _divide(above: Floats, below: Floats) -> Floats:
+def divide(above: Floats, below: Floats) -> Floats:
+    """NaN where there is nothing to divide by."""
     return np.divide(above, below, out=np.full_like(above, np.nan, dtype=np.float64), where=below > 0)
 
 
-def _mean(values: Floats) -> Floats:
+def mean(values: Floats) -> Floats:
     """Mean over the last axis of what exists, NaN where nothing does."""
     exists = ~np.isnan(values)
-    return _divide(np.where(exists, values, 0.0).sum(axis=-1), exists.sum(axis=-1).astype(np.float64))
+    return divide(np.where(exists, values, 0.0).sum(axis=-1), exists.sum(axis=-1).astype(np.float64))
 
 
-def _number(value: float) -> float | None:
+def number(value: float) -> float | None:
+    """None for what does not exist, as JSON wants it."""
     return None if np.isnan(value) else float(value)
 
 
-def _interval(values: Floats) -> list[float] | None:
+def interval(values: Floats) -> list[float] | None:
     """2.5 and 97.5 percentile of what exists."""
     values = values[~np.isnan(values)]
     return [float(limit) for limit in np.percentile(values, [2.5, 97.5])] if len(values) else None

@@ -1,0 +1,52 @@
+"""What `auto` means for a task and a kind of images: after `resolve` no hyperparameter is left to choose."""
+
+import math
+from collections.abc import Sequence
+
+from sagemaker_monai.config import TrainConfig
+from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.log_metrics import SCORES
+
+# task -> (what auto means, what else the task knows)
+IMBALANCE: dict[str, tuple[str, tuple[str, ...]]] = {
+    "classification": ("logit_adjusted", ("none", "balanced_sampler", "class_weighted", "focal")),
+    "multilabel": ("class_weighted", ("none", "focal")),
+    "ordinal": ("none", ("balanced_sampler", "class_weighted")),
+    "regression": ("none", ()),
+}
+BEST_METRIC = {"classification": "balanced_accuracy", "multilabel": "auc", "ordinal": "kappa", "regression": "mae"}
+
+VALUES_AT_ONCE = 1 << 22  # 64 pictures of 256 x 256, or 4 volumes of 101 x 101 x 101
+
+
+def images_at_once(size: Sequence[int], most: int) -> int:
+    """How many images go through a network at once where nothing is learned, so that large ones fit into memory."""
+    return max(1, min(most, VALUES_AT_ONCE // math.prod(size)))
+
+
+def resolve(config: TrainConfig, *, task: str, spatial_dims: int, is_photograph: bool) -> TrainConfig:
+    """Give every `auto` its value.
+
+    Args:
+        config: as given; one that is resolved already stays as it is.
+        task: a key of `tasks.table.TASKS`.
+        spatial_dims: 2 or 3, of the network's input.
+        is_photograph: whether the values are 8-bit pictures.
+
+    Raises:
+        ConfigError: a hyperparameter does not suit the task or the images.
+    """
+    usual, others = IMBALANCE[task]
+    imbalance = usual if config.imbalance == "auto" else config.imbalance
+    if imbalance not in (usual, *others):
+        raise ConfigError(f"imbalance {imbalance} is not for {task}: set one of auto, {', '.join((usual, *others))}")
+    best_metric = BEST_METRIC[task] if config.best_metric == "auto" else config.best_metric
+    if best_metric not in SCORES[task]:
+        raise ConfigError(f"best_metric {best_metric} is not for {task}: set one of auto, {', '.join(SCORES[task])}")
+    usual = "volume" if spatial_dims == 3 else "photo" if is_photograph else "grey"
+    augmentation = usual if config.augmentation == "auto" else config.augmentation
+    if augmentation != "none" and (augmentation == "volume") != (spatial_dims == 3):
+        raise ConfigError(f"augmentation {augmentation} is not for {spatial_dims}-D images: set auto, none or {usual}")
+    return config.model_copy(
+        update={"task": task, "imbalance": imbalance, "best_metric": best_metric, "augmentation": augmentation}
+    )

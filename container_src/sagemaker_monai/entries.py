@@ -1,0 +1,167 @@
+"""The images of a data set as its files describe them, and how their names become files below a channel."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.images import IMAGE_SUFFIXES
+from sagemaker_monai.samples import Sequences
+from sagemaker_monai.tables import some_of
+from sagemaker_monai.tasks.labels import Label
+
+CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")  # and what no file name can be made of
+DRIVE = re.compile(r"[A-Za-z]:")
+LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
+VOLUME_SUFFIXES = frozenset({".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".npy", ".npz", ".hdr"})
+IMAGE_NAMES = IMAGE_SUFFIXES | DICOM_SUFFIXES | VOLUME_SUFFIXES | {".zip", ".tar"}  # the last two: of one series
+Metadata = dict[str, str | float | None]
+Image = Path | Sequences  # a file, a folder with the files of one DICOM series, or one of these a channel
+BETWEEN_SEQUENCES = " + "  # in the name of an image of several sequences
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image as its layout describes it; `split` is None where the layout says nothing."""
+
+    image: Image
+    name: str
+    label: Label
+    group: str
+    split: str | None
+    metadata: Metadata
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What one channel holds.
+
+    Attributes:
+        labels: class names in model order, which may name classes without an image; names of numbers for regression.
+        entries: the images.
+        title: what the data set calls itself.
+        task: a key of `tasks.table.TASKS`, None where the layout does not say.
+        modality: Modality of DICOM that the layout names, "" where it does not.
+        spatial_dims: 2 or 3, None where the layout does not say.
+    """
+
+    labels: tuple[str, ...]
+    entries: list[Entry]
+    title: str = ""
+    task: str | None = None
+    modality: str = ""
+    spatial_dims: int | None = None
+
+
+def visible(folder: Path) -> list[Path]:
+    """What is in a folder, sorted, without hidden files, litter and the manifests that SageMaker writes beside data."""
+    return sorted(
+        (
+            path
+            for path in folder.iterdir()
+            if not path.name.startswith(".")
+            and path.name.lower() not in LITTER
+            and not path.name.endswith(("-manifest", ".manifest"))
+        ),
+        key=lambda path: path.name,
+    )
+
+
+def is_image(path: Path) -> bool:
+    """Whether a path is an image: a file of a known type by its name, or DICOM by its first bytes, as PACS write it.
+
+    A folder is one if it may hold a DICOM series: there are files in it, and none is named as a picture.
+    """
+    if path.is_dir():
+        files = image_files(path)
+        return bool(files) and not any(file.suffix.lower() in IMAGE_SUFFIXES for file in files)
+    if path.name.lower().endswith(tuple(IMAGE_NAMES)):
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def image_files(image: Image) -> list[Path]:
+    """The files of an image, in the order of their names; those of a series folder at any depth.
+
+    Links are passed over in folders, as the reader of series does.
+    """
+    if isinstance(image, Sequences):
+        return [file for channel in image.channels for file in image_files(channel)]
+    if not image.is_dir():
+        return [image]
+    return sorted(
+        path for path in image.rglob("*") if path.is_file() and not path.is_symlink() and not path.name.startswith(".")
+    )
+
+
+def name_parts(name: str) -> tuple[str, ...]:
+    """The folders and the file that a name in a table means below the channel; none if it cannot be such a name."""
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or DRIVE.fullmatch(parts[0]):
+        return ()
+    # Not all that cannot be printed: macOS puts U+202F into names of screenshots.
+    return () if CONTROL.search(name) else parts
+
+
+def _inside(root: Path, real_root: str, name: str) -> Path | None:
+    """The file that a name in a table means, or None if it would lead out of the channel."""
+    if not (parts := name_parts(name)):
+        return None
+    path = root.joinpath(*parts)
+    return path if os.path.realpath(path).startswith(real_root + os.sep) else None
+
+
+def locate(root: Path, names: Sequence[str], *, what: str) -> list[Path]:
+    """Find the files and series folders that a table names.
+
+    Raises:
+        DatasetError: a name leads out of the channel, comes twice, or there is no such file or an empty folder.
+    """
+    real_root = os.path.realpath(root)
+    paths = [_inside(root, real_root, name) for name in names]
+    if outside := [name for name, path in zip(names, paths, strict=True) if path is None]:
+        raise DatasetError(
+            f"{what} names images outside its channel: {len(outside)} ({some_of(outside)}); "
+            "use paths relative to it with /, without .. or links that lead out"
+        )
+    if twice := sorted(name for name, count in Counter(map(str, map(PurePosixPath, names))).items() if count > 1):
+        raise DatasetError(
+            f"{what} names images more than once: {len(twice)} ({some_of(twice)}); keep one line for each"
+        )
+    found = [path for path in paths if path is not None]
+    if missing := [name for name, path in zip(names, found, strict=True) if not _is_there(path)]:
+        raise DatasetError(
+            f"{what} names images that are not in the channel: {len(missing)} of {len(names)} ({some_of(missing)}); "
+            "add the files or remove their lines"
+        )
+    return found
+
+
+def _is_there(path: Path) -> bool:
+    # os.path, because pathlib raises if a name is too long.
+    return os.path.isfile(path) or (os.path.isdir(path) and bool(image_files(path)))  # noqa: PTH112, PTH113
+
+
+def images_of_names(root: Path, names: Sequence[tuple[str, ...]], *, what: str) -> list[tuple[Image, str]]:
+    """The images that a list names, each by one name or by one a channel, and their names relative to the channel.
+
+    Raises:
+        DatasetError: as for `locate`.
+    """
+    found: Mapping[str, Path] = {}
+    flat = [name for image in names for name in image]
+    found = dict(zip(flat, locate(root, flat, what=what), strict=True))
+    images: list[tuple[Image, str]] = []
+    for image in names:
+        paths = [found[name] for name in image]
+        relative = BETWEEN_SEQUENCES.join(path.relative_to(root).as_posix() for path in paths)
+        images.append((paths[0] if len(paths) == 1 else Sequences(tuple(paths)), relative))
+    return images

@@ -1,0 +1,226 @@
+"""Any number of findings for each image, each by itself: sigmoid, with a threshold of its own for each.
+
+Thresholds are chosen on the validation split with the epoch that ships: where sensitivity plus specificity is largest
+(Youden, Cancer 3 (1950), 32-35). The probabilities are answered beside them, so that a client may choose its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from sagemaker_monai.config import TrainConfig
+from sagemaker_monai.tasks import metrics
+from sagemaker_monai.tasks.labels import Label
+from sagemaker_monai.tasks.task import Floats, Loss, finite
+
+DEFAULT_THRESHOLD = 0.5
+LARGEST_WEIGHT = 100.0  # of a rare finding in the loss; above it one image would be a step of its own (a guess)
+OF_ALL = ("auc", "average_precision", "f1")  # scores that are means over the labels
+
+
+@dataclass(frozen=True)
+class MultiLabelPrediction:
+    """The findings of one image: those at or above their thresholds, and the probability of each."""
+
+    predicted_classes: tuple[str, ...]
+    probabilities: dict[str, float]
+    thresholds: dict[str, float]
+
+    def fields(self) -> dict[str, Any]:
+        """What JSON says of it."""
+        return {
+            "predicted_classes": list(self.predicted_classes),
+            "probabilities": self.probabilities,
+            "thresholds": self.thresholds,
+        }
+
+    def cells(self) -> dict[str, str | float]:
+        """The same as one row of a table; names of classes are separated by |."""
+        return {"predicted_classes": "|".join(self.predicted_classes), **self.probabilities}
+
+    def findings(self) -> list[tuple[str, str, float, bool]]:
+        """Every finding with its probability."""
+        return [(label, "probability", p, label in self.predicted_classes) for label, p in self.probabilities.items()]
+
+
+@dataclass(frozen=True)
+class MultiLabel:
+    """See `task.Task`. Targets (N, K) are 0, 1 or shares of annotators; answers (N, K) are probabilities."""
+
+    labels: tuple[str, ...]
+    thresholds: tuple[float, ...] = ()
+    name: ClassVar[str] = "multilabel"
+
+    @property
+    def outputs(self) -> int:
+        """One a finding."""
+        return len(self.labels)
+
+    @property
+    def _thresholds(self) -> np.ndarray:
+        return np.array(self.thresholds or [DEFAULT_THRESHOLD] * len(self.labels))
+
+    def target(self, label: Label) -> tuple[float, ...]:
+        """A list of findings, perhaps empty, or an object of findings and shares from 0 to 1; a name is a list of one.
+
+        Raises:
+            ValueError: none of these, or a finding that is not in labels.
+        """
+        if isinstance(label, str):
+            label = (label,)
+        shares = label if isinstance(label, dict) else dict.fromkeys(label, 1.0) if isinstance(label, tuple) else None
+        if shares is None:
+            raise ValueError("the label must be a list of classes, or an object of classes and shares")
+        if unknown := [name for name in shares if name not in self.labels]:
+            raise ValueError(f"class {unknown[0][:60]!r} is not in labels")
+        if not all(0 <= share <= 1 for share in shares.values()):
+            raise ValueError("shares of classes must be from 0 to 1")
+        return tuple(float(shares.get(name, 0.0)) for name in self.labels)
+
+    def fitted(self, targets: Floats) -> Self:  # noqa: ARG002 - thresholds are for answers
+        """Nothing is taken from the training split."""
+        return self
+
+    def tuned(self, answers: Floats, targets: Floats) -> Self:
+        """With the thresholds that are best on these answers; 0.5 where a finding is everywhere or nowhere."""
+        chosen = [_best_threshold(answers[:, index], targets[:, index] >= 0.5) for index in range(len(self.labels))]
+        return replace(self, thresholds=tuple(chosen))
+
+    def training_targets(self, targets: Floats) -> torch.Tensor:
+        """float32 (N, K)."""
+        return torch.from_numpy(targets.astype(np.float32))
+
+    def build_loss(self, config: TrainConfig, targets: torch.Tensor, device: torch.device) -> Loss:
+        """Mean binary cross-entropy; a finding's images weighted by their rarity, or the focal loss."""
+        positive = targets.sum(dim=0)
+        weight = ((len(targets) - positive) / positive.clamp_min(1e-6)).clamp(1 / LARGEST_WEIGHT, LARGEST_WEIGHT)
+        weight = (weight if config.imbalance == "class_weighted" else torch.ones_like(weight)).to(device)
+        gamma = config.focal_gamma if config.imbalance == "focal" else 0.0
+
+        def loss(outputs: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+            outputs = outputs.float()
+            smoothed = shares * (1 - config.label_smoothing) + config.label_smoothing / 2
+            each = functional.binary_cross_entropy_with_logits(outputs, smoothed, pos_weight=weight, reduction="none")
+            if gamma:
+                p = torch.sigmoid(outputs)
+                each = each * (shares * (1 - p) + (1 - shares) * p).clamp_min(1e-12) ** gamma
+            return each.mean()
+
+        return loss
+
+    def answers(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Probabilities (N, K), each by itself."""
+        return torch.sigmoid(finite(outputs))
+
+    def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
+        """Binary log loss, and means over the labels of AUC, average precision, and F1 at the thresholds."""
+        metrics.refuse_nothing(targets)
+        is_true = targets >= 0.5
+        each = self._each(answers, is_true, np.ones((1, len(targets))))
+        clipped = np.clip(answers, metrics.SMALLEST_PROBABILITY, 1 - metrics.SMALLEST_PROBABILITY)
+        return {
+            "loss": float(-np.where(is_true, np.log(clipped), np.log(1 - clipped)).mean()),
+            "accuracy": float((self._is_predicted(answers) == is_true).mean()),
+            **{name: metrics.number(metrics.mean(each[name])[0]) for name in OF_ALL},
+            "sensitivity": self._by_label(each["sensitivity"][0]),
+        }
+
+    def report(self, answers: Floats, targets: Floats, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
+        """Scores of each label by itself and their means, with intervals from resampling groups."""
+        scores = self.score(answers, targets)
+        is_true = targets >= 0.5
+        each = self._each(answers, is_true, np.ones((1, len(targets))))
+        drawn = metrics.bootstrap(
+            lambda weights: self._each(answers, is_true, weights), groups, seed=seed, resamples=metrics.RESAMPLES
+        )
+        per_class = {
+            label: {
+                "images": int(is_true[:, index].sum()),
+                "threshold": float(self._thresholds[index]),
+                **{name: metrics.number(values[0, index]) for name, values in each.items()},
+                "intervals_95": {name: metrics.interval(values[:, index]) for name, values in drawn.items()},
+            }
+            for index, label in enumerate(self.labels)
+        }
+        return {
+            "images": len(targets),
+            "groups": len(set(groups)),
+            **{name: scores[name] for name in ("loss", "accuracy", *OF_ALL)},
+            "intervals_95": {name: metrics.interval(metrics.mean(drawn[name])) for name in OF_ALL},
+            "labels": list(self.labels),
+            "per_class": per_class,
+            "classes_without_auc": [label for label, row in per_class.items() if row["auc"] is None],
+            "bootstrap": metrics.described(metrics.RESAMPLES, seed),
+        }
+
+    def predictions(self, answers: torch.Tensor) -> list[MultiLabelPrediction]:
+        """The findings of each image."""
+        thresholds = self._by_label(self._thresholds)
+        rows = [dict(zip(self.labels, row, strict=True)) for row in answers.tolist()]
+        return [
+            MultiLabelPrediction(tuple(name for name in row if row[name] >= thresholds[name]), row, dict(thresholds))
+            for row in rows
+        ]
+
+    def postprocessing(self) -> list[dict[str, Any]]:
+        """Sigmoid in MONAI's words, and a step of our own for the thresholds."""
+        return [
+            {"_target_": "monai.transforms.Activations", "sigmoid": True},
+            {"_target_": "sagemaker_monai.tasks.Thresholds", "thresholds": self._thresholds.tolist()},
+        ]
+
+    def _is_predicted(self, answers: Floats) -> np.ndarray:
+        is_predicted: np.ndarray = answers >= self._thresholds
+        return is_predicted
+
+    def _by_label(self, values: np.ndarray) -> dict[str, float]:
+        return dict(zip(self.labels, values.tolist(), strict=True))
+
+    def _each(self, answers: Floats, is_true: np.ndarray, weights: Floats) -> dict[str, Floats]:
+        """Scores of every label (R, K) under weights (R, N), NaN where they do not exist."""
+        is_predicted = self._is_predicted(answers)
+        hits, true = weights @ (is_predicted & is_true), weights @ is_true
+        predicted, total = weights @ is_predicted, weights.sum(axis=1, keepdims=True)
+        columns = range(answers.shape[1])
+        return {
+            "sensitivity": metrics.divide(hits, true),
+            "specificity": metrics.divide(total - true - (predicted - hits), total - true),
+            "precision": metrics.divide(hits, predicted),
+            "f1": metrics.divide(2 * hits, true + predicted),
+            "auc": np.stack([metrics.area(answers[:, i], is_true[:, i], weights) for i in columns], axis=1),
+            "average_precision": np.stack(
+                [_average_precisions(answers[:, i], is_true[:, i], weights) for i in columns], axis=1
+            ),
+        }
+
+
+def _average_precisions(scores: Floats, is_true: np.ndarray, weights: Floats) -> Floats:
+    """Mean precision over the positives, (R,); tied scores count as one threshold. NaN without a positive.
+
+    Source: scikit-learn's definition, sum of (R_n - R_(n-1)) P_n over falling thresholds.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # the last image of each threshold
+    ordered = weights[:, order]
+    hits = np.cumsum(ordered * is_true[order], axis=1)[:, ends]
+    precision = np.nan_to_num(metrics.divide(hits, np.cumsum(ordered, axis=1)[:, ends]))
+    gained = np.diff(hits, axis=1, prepend=0.0)
+    return metrics.divide((gained * precision).sum(axis=1), hits[:, -1])
+
+
+def _best_threshold(scores: Floats, is_true: np.ndarray) -> float:
+    """The middle of the gap in which sensitivity plus specificity is largest; of several, the one nearest 0.5."""
+    if is_true.all() or not is_true.any():
+        return DEFAULT_THRESHOLD
+    values = np.unique(scores)
+    candidates = np.concatenate([[values[0]], (values[:-1] + values[1:]) / 2])
+    positives, negatives = np.sort(scores[is_true]), np.sort(scores[~is_true])
+    sensitivity = 1 - np.searchsorted(positives, candidates, side="left") / len(positives)
+    specificity = np.searchsorted(negatives, candidates, side="left") / len(negatives)
+    youden = sensitivity + specificity
+    best = candidates[youden >= youden.max() - 1e-12]
+    return float(best[np.argmin(np.abs(best - DEFAULT_THRESHOLD))])

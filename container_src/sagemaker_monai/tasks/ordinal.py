@@ -1,0 +1,165 @@
+"""Grades in order, such as the stages of a disease: the network says whether the grade is above each but the last.
+
+Output k is the logit of "above grade k, given that it is above grade k - 1", so that the chances of being above never
+rise with the grade, whatever the network answers (CORN, arXiv:2111.08851). The predicted grade is the median: the
+number of grades that are more likely passed than not. One class more or less is then a smaller mistake than three,
+which softmax does not know.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from sagemaker_monai.config import TrainConfig
+from sagemaker_monai.tasks import metrics
+from sagemaker_monai.tasks.classification import class_target
+from sagemaker_monai.tasks.labels import Label
+from sagemaker_monai.tasks.task import Floats, Loss, finite
+
+
+@dataclass(frozen=True)
+class OrdinalPrediction:
+    """The grade of one image: its name, the mean grade from 0, and the probability of every grade."""
+
+    predicted_class: str
+    grade: int
+    expected_grade: float
+    probabilities: dict[str, float]
+
+    def fields(self) -> dict[str, Any]:
+        """What JSON says of it."""
+        return {
+            "predicted_class": self.predicted_class,
+            "probability": self.probabilities[self.predicted_class],
+            "grade": self.grade,
+            "expected_grade": self.expected_grade,
+            "probabilities": self.probabilities,
+        }
+
+    def cells(self) -> dict[str, str | float]:
+        """The same as one row of a table."""
+        fields = self.fields()
+        return {**{name: fields[name] for name in list(fields)[:-1]}, **self.probabilities}
+
+    def findings(self) -> list[tuple[str, str, float, bool]]:
+        """Every grade with its probability, and the mean grade."""
+        rows = [(label, "probability", p, label == self.predicted_class) for label, p in self.probabilities.items()]
+        return [*rows, ("expected grade", "value", self.expected_grade, False)]
+
+
+@dataclass(frozen=True)
+class Ordinal:
+    """See `task.Task`. Targets (N, K) are one for the grade, answers (N, K) probabilities of the grades."""
+
+    labels: tuple[str, ...]
+    name: ClassVar[str] = "ordinal"
+
+    @property
+    def outputs(self) -> int:
+        """One for each step from a grade to the next."""
+        return len(self.labels) - 1
+
+    def target(self, label: Label) -> tuple[float, ...]:
+        """A grade by its name; see `classification.class_target`."""
+        return class_target(label, self.labels)
+
+    def fitted(self, targets: Floats) -> Self:  # noqa: ARG002 - nothing is taken from the data
+        """Nothing is taken from the data."""
+        return self
+
+    def tuned(self, answers: Floats, targets: Floats) -> Self:  # noqa: ARG002
+        """Nothing is taken from the data."""
+        return self
+
+    def training_targets(self, targets: Floats) -> torch.Tensor:
+        """Grades (N,) from 0."""
+        return torch.from_numpy(targets.argmax(axis=1))
+
+    def build_loss(self, config: TrainConfig, targets: torch.Tensor, device: torch.device) -> Loss:
+        """Mean over the images of the binary cross-entropies of the steps that concern their grade.
+
+        Source: arXiv:2111.08851, equation 7; averaged over images and not over all steps, so that the loss of an image
+        does not depend on the others of its batch. With class_weighted every grade has the same sum of weights.
+        """
+        steps = torch.arange(self.outputs, device=device)
+        counts = torch.bincount(targets, minlength=len(self.labels)).float()
+        is_weighted = config.imbalance == "class_weighted"
+        weights = (counts.sum() / (len(counts) * counts) if is_weighted else torch.ones_like(counts)).to(device)
+
+        def loss(outputs: torch.Tensor, grades: torch.Tensor) -> torch.Tensor:
+            is_above = (grades[:, None] > steps).float()
+            concerns = (grades[:, None] >= steps).float()
+            smoothed = is_above * (1 - config.label_smoothing) + config.label_smoothing / 2
+            each = functional.binary_cross_entropy_with_logits(outputs.float(), smoothed, reduction="none")
+            return ((each * concerns).sum(dim=1) * weights[grades]).mean()
+
+        return loss
+
+    def answers(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Probabilities of the grades, rows sum to 1."""
+        above = torch.sigmoid(finite(outputs)).cumprod(dim=1)  # (N, K - 1), falling
+        ones, zeros = torch.ones_like(above[:, :1]), torch.zeros_like(above[:, :1])
+        return torch.cat([ones, above], dim=1) - torch.cat([above, zeros], dim=1)
+
+    def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
+        """Those of a classifier, the mean absolute error in grades, and kappa with quadratic weights."""
+        grades, predicted = targets.argmax(axis=1), median_grades(answers)
+        scores = metrics.score(answers, grades, self.labels, predicted)
+        matrix = np.array(scores["confusion_matrix"], dtype=np.float64)[None]
+        return {**scores, **{name: metrics.number(values[0]) for name, values in _of_grades(matrix).items()}}
+
+    def report(self, answers: Floats, targets: Floats, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
+        """See `metrics.report`, with the scores of grades."""
+        grades, predicted = targets.argmax(axis=1), median_grades(answers)
+        report = metrics.report(answers, grades, groups, self.labels, seed=seed, predicted=predicted)
+        scores = self.score(answers, targets)
+        drawn = metrics.bootstrap(
+            lambda weights: _of_grades(metrics.confusion_matrices(predicted, grades, len(self.labels), weights)),
+            groups,
+            seed=seed,
+            resamples=metrics.RESAMPLES,
+        )
+        report |= {name: scores[name] for name in drawn}
+        report["intervals_95"] |= {name: metrics.interval(values) for name, values in drawn.items()}
+        return report
+
+    def predictions(self, answers: torch.Tensor) -> list[OrdinalPrediction]:
+        """The median grade of each image."""
+        rows = answers.numpy()
+        means = rows @ np.arange(len(self.labels))
+        return [
+            OrdinalPrediction(self.labels[grade], int(grade), float(mean), dict(zip(self.labels, row, strict=True)))
+            for grade, mean, row in zip(median_grades(rows), means, rows.tolist(), strict=True)
+        ]
+
+    def postprocessing(self) -> list[dict[str, Any]]:
+        """A step of our own: MONAI has none."""
+        return [{"_target_": "sagemaker_monai.tasks.ConditionalOrdinal"}]
+
+
+def median_grades(probabilities: Floats) -> NDArray[np.int64]:
+    """How many grades each image is above with a probability of more than a half, (N,)."""
+    above = 1.0 - np.cumsum(probabilities, axis=1)[:, :-1]
+    grades: NDArray[np.int64] = (above > 0.5).sum(axis=1).astype(np.int64)
+    return grades
+
+
+def _of_grades(matrices: Floats) -> dict[str, Floats]:
+    """Scores of confusion matrices (R, K, K) whose classes are in order, each (R,).
+
+    Source of kappa: Cohen, Psychological Bulletin 70 (1968), 213-220, with weights (i - j)**2.
+    """
+    grades = np.arange(matrices.shape[1])
+    distance = np.abs(grades[:, None] - grades)
+    total = matrices.sum(axis=(1, 2))
+    expected = matrices.sum(axis=2)[:, :, None] * matrices.sum(axis=1)[:, None, :] / total[:, None, None]
+    observed_cost = (matrices * distance**2).sum(axis=(1, 2))
+    return {
+        "kappa": 1 - metrics.divide(observed_cost, (expected * distance**2).sum(axis=(1, 2))),
+        "mae": metrics.divide((matrices * distance).sum(axis=(1, 2)), total),
+    }

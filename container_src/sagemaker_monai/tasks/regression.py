@@ -1,0 +1,153 @@
+"""Numbers for each image, such as an age or a volume: standardised for the network, answered in their own unit."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from sagemaker_monai.config import TrainConfig
+from sagemaker_monai.tasks import metrics
+from sagemaker_monai.tasks.labels import Label
+from sagemaker_monai.tasks.task import Floats, Loss, finite
+
+SCORES = ("mae", "rmse", "r2")
+
+
+@dataclass(frozen=True)
+class RegressionPrediction:
+    """The numbers of one image by name, in the unit of the labels."""
+
+    values: dict[str, float]
+
+    def fields(self) -> dict[str, Any]:
+        """What JSON says of it."""
+        return {"values": self.values}
+
+    def cells(self) -> dict[str, str | float]:
+        """The same as one row of a table."""
+        return dict(self.values)
+
+    def findings(self) -> list[tuple[str, str, float, bool]]:
+        """Every number."""
+        return [(name, "value", value, False) for name, value in self.values.items()]
+
+
+@dataclass(frozen=True)
+class Regression:
+    """See `task.Task`. Targets and answers (N, K) are numbers in the unit of the labels.
+
+    Attributes:
+        mean, std: of the training split's targets; what the network answers is (value - mean) / std.
+    """
+
+    labels: tuple[str, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    name: ClassVar[str] = "regression"
+
+    @property
+    def outputs(self) -> int:
+        """One a number."""
+        return len(self.labels)
+
+    def target(self, label: Label) -> tuple[float, ...]:
+        """A number, also as text; or an object of names and numbers where there are several.
+
+        Raises:
+            ValueError: no number, one that is not finite, or other names than those of labels.
+        """
+        if isinstance(label, dict):
+            if set(label) != set(self.labels):
+                raise ValueError(f"the label must have a number for each of {', '.join(self.labels)[:200]}")
+            numbers = [label[name] for name in self.labels]
+        else:
+            try:
+                numbers = [float(label)]  # type: ignore[arg-type]
+            except (TypeError, ValueError):
+                raise ValueError("the label must be a number") from None
+        if len(numbers) != len(self.labels) or not all(math.isfinite(number) for number in numbers):
+            raise ValueError("the label must be one finite number")
+        return tuple(float(number) for number in numbers)
+
+    def fitted(self, targets: Floats) -> Self:
+        """With mean and standard deviation of the training split; a constant target is only centred."""
+        std = targets.std(axis=0)
+        return replace(self, mean=tuple(targets.mean(axis=0)), std=tuple(np.where(std > 0, std, 1.0)))
+
+    def tuned(self, answers: Floats, targets: Floats) -> Self:  # noqa: ARG002 - nothing is taken from validation
+        """Nothing is taken from the validation split."""
+        return self
+
+    def training_targets(self, targets: Floats) -> torch.Tensor:
+        """float32 (N, K), standardised."""
+        return torch.from_numpy(((targets - self.mean) / self.std).astype(np.float32))
+
+    def build_loss(self, config: TrainConfig, targets: torch.Tensor, device: torch.device) -> Loss:  # noqa: ARG002
+        """Smooth L1 of the standardised numbers: squared near 0, so that outliers of the labels do not rule."""
+        return lambda outputs, wanted: functional.smooth_l1_loss(outputs.float(), wanted)
+
+    def answers(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Numbers (N, K) in the unit of the labels."""
+        return finite(outputs) * torch.tensor(self.std, dtype=torch.float64) + torch.tensor(
+            self.mean, dtype=torch.float64
+        )
+
+    def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
+        """The loss of the standardised numbers; mean absolute error, its root mean square and R2, means over names."""
+        metrics.refuse_nothing(targets)
+        each = _each(answers, targets, np.ones((1, len(targets))))
+        standardised = torch.from_numpy((answers - targets) / self.std)
+        return {
+            "loss": float(functional.smooth_l1_loss(standardised, torch.zeros_like(standardised))),
+            **{name: metrics.number(metrics.mean(each[name])[0]) for name in SCORES},
+        }
+
+    def report(self, answers: Floats, targets: Floats, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
+        """Scores of each number by itself and their means, with intervals from resampling groups."""
+        scores = self.score(answers, targets)
+        each = _each(answers, targets, np.ones((1, len(targets))))
+        drawn = metrics.bootstrap(
+            lambda weights: _each(answers, targets, weights), groups, seed=seed, resamples=metrics.RESAMPLES
+        )
+        return {
+            "images": len(targets),
+            "groups": len(set(groups)),
+            **scores,
+            "intervals_95": {name: metrics.interval(metrics.mean(drawn[name])) for name in SCORES},
+            "labels": list(self.labels),
+            "per_class": {
+                label: {
+                    "mean": float(targets[:, index].mean()),
+                    **{name: metrics.number(each[name][0, index]) for name in SCORES},
+                    "intervals_95": {name: metrics.interval(drawn[name][:, index]) for name in SCORES},
+                }
+                for index, label in enumerate(self.labels)
+            },
+            "bootstrap": metrics.described(metrics.RESAMPLES, seed),
+        }
+
+    def predictions(self, answers: torch.Tensor) -> list[RegressionPrediction]:
+        """The numbers of each image."""
+        return [RegressionPrediction(dict(zip(self.labels, row, strict=True))) for row in answers.tolist()]
+
+    def postprocessing(self) -> list[dict[str, Any]]:
+        """A step of our own: value = output * std + mean."""
+        return [{"_target_": "sagemaker_monai.tasks.Rescale", "mean": list(self.mean), "std": list(self.std)}]
+
+
+def _each(answers: Floats, targets: Floats, weights: Floats) -> dict[str, Floats]:
+    """Scores of every number (R, K) under weights (R, N)."""
+    total = weights.sum(axis=1, keepdims=True)
+    errors = answers - targets
+    squares = weights @ errors**2
+    centred = targets - targets.mean(axis=0)  # or the difference of two large numbers would be left below
+    spread = weights @ centred**2 - (weights @ centred) ** 2 / total
+    return {
+        "mae": (weights @ np.abs(errors)) / total,
+        "rmse": np.sqrt(squares / total),
+        "r2": 1 - metrics.divide(squares, np.where(spread > 1e-12, spread, 0.0)),
+    }

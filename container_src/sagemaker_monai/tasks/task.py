@@ -1,0 +1,109 @@
+"""What every task has: how labels become targets, network outputs answers, and answers scores and predictions.
+
+A task is a frozen value of its labels and of the few numbers that belong to them (thresholds, a mean); the artifact
+carries it as `postprocessing`, and training, scoring and serving build it from there (`tasks.table`).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sagemaker_monai.config import TrainConfig
+from sagemaker_monai.errors import BundleError
+from sagemaker_monai.tasks.labels import Label
+
+Floats = NDArray[np.float64]
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Prediction(Protocol):
+    """The answer for one image."""
+
+    def fields(self) -> dict[str, Any]:
+        """What JSON says of it."""
+
+    def cells(self) -> dict[str, str | float]:
+        """The same as one row of a table."""
+
+    def findings(self) -> list[tuple[str, str, float, bool]]:
+        """What a report says of it: name, kind ("probability" or "value"), number, and whether it was decided for."""
+
+
+class Task(Protocol):
+    """See `classification`, `multilabel`, `ordinal` and `regression`.
+
+    Attributes:
+        name: a key of `table.TASKS`.
+        labels: names in the order of the answers' columns.
+        outputs: of the network.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 - see above
+    @property
+    def labels(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def outputs(self) -> int: ...  # noqa: D102
+
+    def target(self, label: Label) -> tuple[float, ...]:
+        """One label as numbers.
+
+        Raises:
+            ValueError: it is none of this task; the message says why, without the image.
+        """
+
+    def fitted(self, targets: Floats) -> Self:
+        """The task with what it takes from the training split's targets (N, T)."""
+
+    def tuned(self, answers: Floats, targets: Floats) -> Self:
+        """The task with what it takes from the chosen epoch's answers on the validation split."""
+
+    def training_targets(self, targets: Floats) -> torch.Tensor:
+        """What the loss takes, one row an image, of the targets (N, T)."""
+
+    def build_loss(self, config: TrainConfig, targets: torch.Tensor, device: torch.device) -> Loss:
+        """The loss of training: the mean of a batch, float32.
+
+        Args:
+            config: with nothing left to choose, see `choices`.
+            targets: of the training split, from `training_targets`.
+            device: where the outputs will be.
+        """
+
+    def answers(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Network outputs (N, outputs) as answers, float64 on the CPU.
+
+        Raises:
+            BundleError: an output is not finite.
+        """
+
+    def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
+        """Every score of `log_metrics.SCORES[name]`, None where it does not exist.
+
+        Raises:
+            DatasetError: there is nothing to score.
+        """
+
+    def report(self, answers: Floats, targets: Floats, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
+        """Scores for people, with 95 % intervals from resampling whole groups: what metrics.json has."""
+
+    def predictions(self, answers: torch.Tensor) -> Sequence[Prediction]:
+        """One prediction a row of answers."""
+
+    def postprocessing(self) -> list[dict[str, Any]]:
+        """The task as data for the artifact: a list of transforms."""
+
+
+def finite(outputs: torch.Tensor) -> torch.Tensor:
+    """Outputs in float64 on the CPU.
+
+    Raises:
+        BundleError: one is not finite, so no answer can be given.
+    """
+    outputs = outputs.detach().to("cpu", torch.float64)
+    if not torch.isfinite(outputs).all():
+        raise BundleError("the network answers with values that are not finite: its weights are damaged")
+    return outputs
