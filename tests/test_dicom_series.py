@@ -1,4 +1,6 @@
+import contextlib
 import os
+import time
 from pathlib import Path
 
 import nibabel
@@ -9,7 +11,7 @@ from pydicom.uid import generate_uid
 
 from sagemaker_monai.dicom.findings import MESSAGES, Policy, finding
 from sagemaker_monai.dicom.series import choose_series, find_instances, group_series, read_series
-from sagemaker_monai.errors import ConfigError, PayloadTooLarge, UndecodableImage, UnsuitableImage
+from sagemaker_monai.errors import CallerError, ConfigError, PayloadTooLarge, UndecodableImage, UnsuitableImage
 from tests.compare_series import compare_series
 from tests.dicom_series import (
     AXIAL,
@@ -696,3 +698,49 @@ def test_the_volume_is_the_same_in_niftis_closest_axes_for_reversed_normals():
     assert np.linalg.det(volume.affine[:3, :3]) > 0
     # Rows run to the left and columns to the front; the normal points down.
     assert np.array_equal(image.get_fdata(), values.transpose(2, 1, 0)[::-1, :, ::-1])
+
+
+# --- hostile ---------------------------------------------------------------------------------------------------------
+
+
+def mutated(content, rng):
+    changed = bytearray(content)
+    for _ in range(rng.integers(1, 6)):
+        place = int(rng.integers(132, len(changed)))
+        kind = rng.integers(3)
+        if kind == 0:
+            changed[place] = rng.integers(256)
+        elif kind == 1:
+            changed[place] = int(rng.choice(list(b"0123456789.-+eE\\nN ")))
+        else:
+            del changed[place : place + int(rng.integers(1, 5))]
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mutated_files_are_read_or_refused_and_nothing_else(seed):
+    rng = np.random.default_rng(seed)
+    single = [to_bytes(dataset) for dataset in make_series(pixels((3, 4, 5)), EchoTime=3)]
+    several = [to_bytes(enhanced(pixels((3, 4, 5))))]
+    for _ in range(60):
+        files = [
+            mutated(content, rng) if rng.random() < 0.6 else content for content in (single, several)[rng.integers(2)]
+        ]
+        for series in group_series(find_instances(files)):
+            with contextlib.suppress(CallerError):
+                read_series(series)
+
+
+def test_thousands_of_orientations_are_sorted_in_no_time():
+    angles = np.linspace(0, 1, 2000)
+    file = enhanced(np.zeros((2000, 1, 1), np.int16))
+    for angle, group_ in zip(angles, file.PerFrameFunctionalGroupsSequence, strict=True):
+        turn = Dataset()
+        turn.ImageOrientationPatient = [float(np.cos(angle)), float(np.sin(angle)), 0, 0, 0, -1]
+        group_.PlaneOrientationSequence = [turn]
+
+    started = time.perf_counter()
+    series = group([file])
+
+    assert time.perf_counter() - started < 20
+    assert len(series) > 500

@@ -16,6 +16,7 @@ from sagemaker_monai.dicom.ordering import findings_of_values, sort_slices
 from sagemaker_monai.dicom.stacks import Slice, Stack, split_places
 
 SAME_ORIENTATION = 1e-3  # of a cosine: 0.06 degree
+MAX_KINDS = 1024  # of orientations that others are compared with; a radial scan has some hundreds
 
 
 @dataclass(frozen=True)
@@ -117,15 +118,17 @@ def _split_always(whole: Stack) -> list[Stack]:
 
 def _orientations(slices: Sequence[Slice]) -> dict[Hashable, int]:
     """Orientation -> number of its kind; those that differ by rounding are of one kind, none at all is -1."""
-    kinds: list[np.ndarray] = []
+    kinds = np.empty((MAX_KINDS, 6))
+    count = 0
     numbers: dict[Hashable, int] = {None: -1}
     for each in slices:
         orientation = each.plane.orientation
-        if orientation in numbers:
+        if orientation is None or orientation in numbers:
             continue
-        cosines = np.asarray(orientation)
-        near = [number for number, kind in enumerate(kinds) if np.abs(kind - cosines).max() < SAME_ORIENTATION]
-        if not near:
-            kinds.append(cosines)
-        numbers[orientation] = near[0] if near else len(kinds) - 1
+        near = np.flatnonzero(np.abs(kinds[:count] - orientation).max(axis=1, initial=0) < SAME_ORIENTATION)
+        numbers[orientation] = int(near[0]) if len(near) else len(numbers) + MAX_KINDS
+        if not len(near) and count < MAX_KINDS:
+            kinds[count] = orientation
+            numbers[orientation] = count
+            count += 1
     return numbers
