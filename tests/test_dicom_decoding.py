@@ -396,3 +396,14 @@ def test_a_decoder_that_refuses_is_followed_by_the_next(monkeypatch):
 def test_only_native_data_leaves_the_interpreter_to_others():
     assert not any(holds_interpreter(syntax) for syntax in NATIVE)
     assert all(holds_interpreter(syntax) for syntax in DECODERS)
+
+
+@needs_odd_files
+def test_a_jpeg_with_a_lost_table_is_refused_before_gdcm_which_would_abort_the_process(monkeypatch):
+    data = (ODD_DICOM / "jpeg_baseline/SC_rgb_dcmtk_+eb+cy+n1.dcm").read_bytes()
+    second_table = data.index(b"\xff\xdb", data.index(b"\xff\xdb") + 2)
+    broken = data[: second_table + 1] + b"\0" + data[second_table + 2 :]
+    monkeypatch.setitem(DECODERS, JPEGBaseline8Bit, (lambda *_: pytest.fail("the decoder was called"),))
+
+    with pytest.raises(UndecodableImage, match="compressed frame"):
+        decode_stored(read_instance(broken))

@@ -59,7 +59,8 @@ def read_jpeg(data: bytes) -> Codestream:
         if marker == 0xFF:  # fill byte
             position += 1
             continue
-        if marker in (0xD8, 0xD9, 0xDA):
+        # No marker of a header (T.81 table B.1). gdcm aborts the process for a table that was lost behind such a one.
+        if marker < 0xC0 or 0xD0 <= marker <= 0xDA:
             break
         length = struct.unpack(">H", data[position + 2 : position + 4])[0]
         segment = data[position + 4 : position + 2 + length]
