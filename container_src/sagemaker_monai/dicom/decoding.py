@@ -79,12 +79,13 @@ def _rle(data: bytes, stream: Codestream, layout: Layout) -> np.ndarray:
 
 
 # Transfer syntax: decoders, of which the next is tried when one refuses a frame.
-# Slices of 512 x 512, 16 bit (8 for baseline) a second in one thread, from real CT, on 2 cores of an AMD EPYC:
+# Slices of 512 x 512, 16 bit (8 for baseline) a second in one thread, from real CT, on 2 cores (Intel(R) Xeon(R) Processor):
 #   JPEG 2000 lossless  openjpeg  42, gdcm 37 on one core and 66 on two, for it starts openjpeg's threads by itself
 #   JPEG-LS             pyjpegls 236, gdcm 156
 #   RLE                 pylibjpeg-rle 2,085, gdcm 153
 #   JPEG lossless       gdcm 230
 #   JPEG baseline       gdcm 979
+# HTJ2K and JPEG extended were not measured. A hostile JPEG can make gdcm abort the process (seen in fuzzing).
 # Two Python threads decode no more than one with any of them, because all hold the interpreter; only processes help.
 _JPEG: tuple[Decode, ...] = (_gdcm,)
 _J2K: tuple[Decode, ...] = (_openjpeg, _gdcm)
