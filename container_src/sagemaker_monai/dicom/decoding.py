@@ -79,7 +79,7 @@ def _rle(data: bytes, stream: Codestream, layout: Layout) -> np.ndarray:
 
 
 # Transfer syntax: decoders, of which the next is tried when one refuses a frame.
-# Slices of 512 x 512, 16 bit (8 for baseline) a second in one thread, from real CT, on 2 cores (Intel(R) Xeon(R) Processor):
+# Slices of 512 x 512, 16 bit (8 for baseline) a second in one thread, from real CT, on 2 cores of an Intel Xeon:
 #   JPEG 2000 lossless  openjpeg  42, gdcm 37 on one core and 66 on two, for it starts openjpeg's threads by itself
 #   JPEG-LS             pyjpegls 236, gdcm 156
 #   RLE                 pylibjpeg-rle 2,085, gdcm 153
