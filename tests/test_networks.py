@@ -64,8 +64,9 @@ def last_features(definition, size):
 @pytest.mark.parametrize(
     ("size", "stages"),
     [
-        ((28, 28, 28), (4, 4, 4)),  # 28 14 7 4: no halving before the stages
-        ((64, 64, 64), (2, 2, 2)),  # 32 16 | 16 8 4 2
+        ((28, 28, 28), (2, 2, 2)),  # 28 | 14: 14 7 4 2
+        ((40, 40, 40), (3, 3, 3)),  # 40 | 20: 20 10 5 3
+        ((64, 64, 64), (2, 2, 2)),  # 32 | 16: 16 8 4 2
         ((96, 96, 16), (3, 3, 1)),  # as many voxels as a cube of 53
     ],
 )
@@ -110,7 +111,7 @@ def test_an_impossible_network_for_volumes_is_refused(changes, message):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"no_max_pool": 1}, {"conv1_t_size": 9}, {"conv1_t_size": 7}, {"shortcut_type": "A"}, {"spatial_dims": 2}],
+    [{"no_max_pool": 0}, {"conv1_t_size": 9}, {"conv1_t_size": 7}, {"shortcut_type": "A"}, {"spatial_dims": 2}],
     ids=str,
 )
 def test_a_definition_for_volumes_that_no_row_writes_is_refused(changed):

@@ -75,8 +75,9 @@ def _resnet(layers: int) -> NetworkEntry:
         in_channels="n_input_channels",
         fixed={"spatial_dims": 2, "conv1_t_stride": 2, "bias_downsample": False},
         fixed_3d={
-            # The stem that arXiv:1512.03385 gives to images of 32 pixels; MedMNIST's published 3-D results have it too.
-            0: {"spatial_dims": 3, "conv1_t_size": 3, "conv1_t_stride": 1, "no_max_pool": True, **common},
+            # At 28 voxels the stages see 14, 7, 4 and 2. Without the pooling, as MedMNIST's published results have it,
+            # they see 28, 14, 7 and 4, and a step on a CPU takes 16 s instead of 2.9 s (resnet18, batch 16, one thread).
+            0: {"spatial_dims": 3, "conv1_t_size": 3, "conv1_t_stride": 1, "no_max_pool": False, **common},
             48: {"spatial_dims": 3, "conv1_t_size": 7, "conv1_t_stride": 2, "no_max_pool": False, **common},
         },
         smallest_3d=8,
