@@ -6,8 +6,8 @@ artifact can ask for a network of a size or kind that was not foreseen. MONAI is
 the import costs 3 s, which reading a table need not.
 
 Networks for volumes are MONAI's with `spatial_dims` 3. Those of fixed strides cannot take a small volume; the residual
-ones can be told to keep its resolution, so that 28 voxels are not 1 after four stages: a row has one set of arguments
-for each range of sizes. SE-ResNet and EfficientNet halve a volume five times from its first layer on.
+ones can be told to halve it once less before their stages, so that 28 voxels do not end as 1: a row has one set of
+arguments for each range of sizes. SE-ResNet and EfficientNet halve a volume five times from its first layer on.
 
 Vision transformers are left out: MONAI's needs einops as one more dependency, and without weights from a much larger
 data set they stay behind these networks on some thousands of photographs (arXiv:2010.11929, section 4.3).
@@ -76,7 +76,7 @@ def _resnet(layers: int) -> NetworkEntry:
         fixed={"spatial_dims": 2, "conv1_t_stride": 2, "bias_downsample": False},
         fixed_3d={
             # At 28 voxels the stages see 14, 7, 4 and 2. Without the pooling, as MedMNIST's published results have it,
-            # they see 28, 14, 7 and 4, and a step on a CPU takes 16 s instead of 2.9 s (resnet18, batch 16, one thread).
+            # they see 28, 14, 7 and 4, and a step takes 16 s instead of 2.9 s (resnet18, batch 16, one CPU thread).
             0: {"spatial_dims": 3, "conv1_t_size": 3, "conv1_t_stride": 1, "no_max_pool": False, **common},
             48: {"spatial_dims": 3, "conv1_t_size": 7, "conv1_t_stride": 2, "no_max_pool": False, **common},
         },
