@@ -4,12 +4,12 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from sagemaker_monai.errors import CallerError, ConfigError, failure_line
-from sagemaker_monai.prepare.ham10000 import ON_CONFLICT, ON_MISMATCH, TITLE, import_ham10000
-
-FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}  # options in the order of SPLITS, with their defaults
+from sagemaker_monai.prepare import dicomweb
+from sagemaker_monai.prepare.dicom_folder_options import add_dicom_folder_options, run_dicom_folder
+from sagemaker_monai.prepare.ground_truth_options import add_ground_truth_options, run_ground_truth
+from sagemaker_monai.prepare.ham10000_options import add_ham10000_options, run_ham10000
 
 
 @dataclass(frozen=True)
@@ -21,48 +21,15 @@ class Importer:
     run: Callable[[argparse.Namespace], str]
 
 
-def _add_ham10000_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help="the outer zip, or the folder with the part zips or unpacked folders")
-    parser.add_argument("out", type=Path, help="folder for images/ and dataset.json")
-    for name, share in FRACTIONS.items():
-        parser.add_argument(f"--{name}", type=float, metavar="SHARE", help=f"of the images (default: {share})")
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
-    parser.add_argument("--split-csv", type=Path, help="a given split, image_id,split, instead of a drawn one")
-    parser.add_argument("--max-side", type=int, help="shrink images whose longer side has more pixels")
-    parser.add_argument(
-        "--duplicates", choices=ON_CONFLICT, default="move",
-        help="near-identical images, or in a given split images of one lesion, on two sides (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--title", default=TITLE, help="what the data set is called in dataset.json (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--mismatch", choices=ON_MISMATCH, default="refuse",
-        help="ids that are not in images, metadata and given split alike (default: %(default)s)",
-    )  # fmt: skip
-
-
-def _run_ham10000(options: argparse.Namespace) -> str:
-    asked = {name: getattr(options, name) for name in FRACTIONS if getattr(options, name) is not None}
-    if options.split_csv is not None and asked:
-        raise ConfigError(f"--split-csv gives the split already; leave out {', '.join(f'--{name}' for name in asked)}")
-    training, validation, test = (FRACTIONS | asked).values()
-    report = import_ham10000(
-        options.source,
-        options.out,
-        fractions=(training, validation, test),
-        seed=options.seed,
-        split_csv=options.split_csv,
-        max_side=options.max_side,
-        duplicates=options.duplicates,
-        mismatch=options.mismatch,
-        title=options.title,
-    )
-    return report.summary()
-
-
 SOURCES = {
-    "ham10000": Importer("HAM10000 skin-lesion photographs (Dataverse, Kaggle)", _add_ham10000_options, _run_ham10000),
+    "ham10000": Importer("HAM10000 skin-lesion photographs (Dataverse, Kaggle)", add_ham10000_options, run_ham10000),
+    "dicom_folder": Importer(
+        "DICOM files or series with labels in a CSV file or by folders", add_dicom_folder_options, run_dicom_folder
+    ),
+    "ground_truth": Importer(
+        "labels of a SageMaker Ground Truth job, by all annotators", add_ground_truth_options, run_ground_truth
+    ),
+    "dicomweb": Importer("series of a DICOMweb server, to a folder or S3", dicomweb.add_options, dicomweb.run),
 }
 
 

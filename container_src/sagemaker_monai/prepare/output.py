@@ -1,22 +1,30 @@
 """The folder an importer writes: only what it wrote itself is ever replaced or removed.
 
-`import_report.json` names every image that is written, from before the first one is. So a run that was interrupted can
+`import_report.json` names every file that is written, from before the first one is. So a run that was interrupted can
 be repeated, one with other options replaces the former, and a folder with anybody else's files is refused. dataset.json
 is removed before the first image changes and comes back, whole, after the last: where it is, all of it is true.
+
+Images lie in `images/`, the files of a DICOM series in `series/NAME/`. A file's name is relative to the output folder;
+one without a folder lies in `images/`.
 """
 
 import json
-from collections.abc import Collection, Mapping
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sagemaker_monai.dataset_json import DATASET_JSON
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.files import sha256_of, write_text
-from sagemaker_monai.layouts import DATASET_JSON
 from sagemaker_monai.tables import some_of
 
 REPORT = "import_report.json"
 IMAGES = "images"
+SERIES = "series"
+_PART = re.compile(r"\.(.+)\.\d+\.part")  # a file that is being written, as `files.write_text` and others name it
 
 
 def _write_report(out: Path, report: Mapping[str, Any]) -> None:
@@ -36,13 +44,36 @@ def read_report(out: Path) -> dict[str, Any] | None:
         report = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         report = None
-    if not isinstance(report, dict) or not isinstance(report.get("files"), dict):
+    files = report.get("files") if isinstance(report, dict) else None
+    if not isinstance(files, dict) or any(name.startswith("/") or ".." in name.split("/") for name in files):
         raise DatasetError(f"{REPORT} in the output folder is not an importer's; name another output folder")
+    assert isinstance(report, dict)
     return report
 
 
+def _in_folder(name: str) -> str:
+    return name if "/" in name else f"{IMAGES}/{name}"
+
+
+def _present(out: Path) -> Iterator[Path]:
+    """The files below `images/` and `series/`, and links to folders."""
+    for place in (IMAGES, SERIES):
+        if (out / place).is_symlink():
+            yield out / place
+            continue
+        for parent, folders, names in os.walk(out / place):
+            yield from (Path(parent, name) for name in names)
+            yield from (Path(parent, name) for name in folders if Path(parent, name).is_symlink())
+
+
+def _is_unfinished(path: Path, name: str, ours: Collection[str]) -> bool:
+    """Whether it is what a killed run left of one of its files."""
+    match = _PART.fullmatch(path.name)
+    return match is not None and f"{name.rpartition('/')[0]}/{match[1]}" in ours and not path.is_symlink()
+
+
 def check_output(out: Path) -> None:
-    """Refuse a folder that holds what no importer wrote; hidden files do not count.
+    """Refuse a folder that holds what no importer wrote; hidden files do not count, but among the images.
 
     Raises:
         DatasetError: with some of the names.
@@ -52,14 +83,14 @@ def check_output(out: Path) -> None:
     if not out.is_dir() or out.is_symlink():
         raise DatasetError(f"{out.name} is not a folder; name another output folder")
     report = read_report(out)
-    ours = {REPORT, DATASET_JSON, IMAGES} if report is not None else set()
+    ours = {REPORT, DATASET_JSON, IMAGES, SERIES} if report is not None else set()
     foreign = sorted(path.name for path in out.iterdir() if path.name not in ours and not path.name.startswith("."))
-    images = out / IMAGES
-    if report is not None and images.is_symlink():
-        foreign.append(IMAGES)
-    elif report is not None and images.is_dir():
-        written = report["files"]
-        foreign += sorted(f"{IMAGES}/{path.name}" for path in images.iterdir() if path.name not in written)
+    if report is not None:
+        written = set(map(_in_folder, report["files"]))
+        names = {path.relative_to(out).as_posix(): path for path in _present(out)}
+        foreign += sorted(
+            name for name, path in names.items() if name not in written and not _is_unfinished(path, name, written)
+        )
     if foreign:
         raise DatasetError(
             f"the output folder holds what no import wrote: {len(foreign)} ({some_of(foreign)}); "
@@ -67,28 +98,50 @@ def check_output(out: Path) -> None:
         )
 
 
+def check_places(source: Path, out: Path) -> None:
+    """Refuse an output folder in the source, or around it: what was imported would be imported again, or replaced.
+
+    Raises:
+        DatasetError: one is in the other.
+    """
+    inner, outer = source.resolve(), out.resolve()
+    if inner == outer or inner in outer.parents or outer in inner.parents:
+        raise DatasetError("the output folder and the source must not be in one another; name another output folder")
+
+
 def is_up_to_date(out: Path, key: str) -> bool:
     """Whether the folder holds exactly what an import with this key wrote, by the sizes of its files."""
     report = read_report(out)
     if report is None or report.get("key") != key or not (out / DATASET_JSON).is_file():
         return False
-    present = {path.name: path.stat().st_size for path in (out / IMAGES).iterdir()} if (out / IMAGES).is_dir() else {}
-    return present == report["files"] and sha256_of(out / DATASET_JSON) == report.get("dataset_json_sha256")
+    present = {path.relative_to(out).as_posix(): path.lstat().st_size for path in _present(out)}
+    written = {_in_folder(name): size for name, size in report["files"].items()}
+    return present == written and sha256_of(out / DATASET_JSON) == report.get("dataset_json_sha256")
 
 
 def begin(out: Path, names: Collection[str]) -> None:
-    """Make the folder ready for images of these names; from here until `finish` there is no dataset.json in it."""
-    (out / IMAGES).mkdir(parents=True, exist_ok=True)
+    """Make the folder ready for files of these names; from here until `finish` there is no dataset.json in it."""
+    out.mkdir(parents=True, exist_ok=True)
     before = (read_report(out) or {}).get("files", {})
+    ours = set(map(_in_folder, {*before, *names}))
+    for name in {name.rpartition("/")[0] for name in map(_in_folder, names)}:
+        (out / name).mkdir(parents=True, exist_ok=True)
     _write_report(out, {"is_complete": False, "files": dict.fromkeys(sorted({*before, *names}))})
     (out / DATASET_JSON).unlink(missing_ok=True)
+    for path in list(_present(out)):
+        if _is_unfinished(path, path.relative_to(out).as_posix(), ours):
+            path.unlink()
 
 
 def remove_stale(out: Path, files: Collection[str]) -> None:
-    """Remove images of an earlier import whose names are not among `files`."""
-    for name in (read_report(out) or {}).get("files", {}):
-        if name not in files:
-            (out / IMAGES / name).unlink(missing_ok=True)
+    """Remove files of an earlier import whose names are not among `files`, and folders that are empty then."""
+    kept = set(map(_in_folder, files))
+    for name in map(_in_folder, (read_report(out) or {}).get("files", {})):
+        if name not in kept:
+            (out / name).unlink(missing_ok=True)
+    for parent, _, _ in os.walk(out / SERIES, topdown=False):
+        with suppress(OSError):  # it is not empty
+            Path(parent).rmdir()
 
 
 def finish(out: Path, report: Mapping[str, Any], *, key: str, files: Mapping[str, int]) -> None:
@@ -98,7 +151,7 @@ def finish(out: Path, report: Mapping[str, Any], *, key: str, files: Mapping[str
         out: the output folder.
         report: what to say about the import.
         key: tells by equality whether another import would give the same.
-        files: name and size in bytes of every image.
+        files: name and size in bytes of every file.
     """
     digest = sha256_of(out / DATASET_JSON)
     head = {"is_complete": True, "key": key, "dataset_json_sha256": digest}

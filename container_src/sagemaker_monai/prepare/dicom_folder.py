@@ -1,0 +1,266 @@
+"""A folder or archive of DICOM files and a table of labels become a data set, grouped by patient.
+
+Files are copied, and de-identified on the way unless that is switched off: then nothing that is written tells a
+patient, names of files and folders included, for people put patients there. Which side of the split a patient is on
+depends on the patient's own ID and the seed alone, not on the salt: a run with another salt gives the same split.
+"""
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sagemaker_monai.dicom.media import Media, find_media
+from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
+from sagemaker_monai.prepare import output
+from sagemaker_monai.prepare.deidentify import BurnedIn, Deidentifier
+from sagemaker_monai.prepare.dicom_copy import Copied, copy_instance
+from sagemaker_monai.prepare.dicom_units import (
+    GROUP_BY,
+    SUFFIXES,
+    Kind,
+    Unit,
+    choose_kind,
+    choose_stacks,
+    group_key,
+    instance_units,
+    label_units,
+    names_of,
+    series_units,
+)
+from sagemaker_monai.prepare.ground_truth_images import name_files
+from sagemaker_monai.prepare.import_report import Report, repeated
+from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_folders, read_labels
+from sagemaker_monai.prepare.matching import find_lines, key_of, refuse_mismatch, shown_lines
+from sagemaker_monai.prepare.pseudonyms import pseudonym
+from sagemaker_monai.prepare.publish import Choices, Notices, Written, publish, refuse_unusable
+from sagemaker_monai.prepare.sides import refuse_torn
+from sagemaker_monai.progress import track
+from sagemaker_monai.tables import some_of
+
+FOLDERS = "folders"
+TITLE = "DICOM"
+KINDS = ("file", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID")
+DESCRIPTIONS = {"instance": "DICOM images with their labels", "series": "DICOM series with their labels"}
+
+
+@dataclass(frozen=True)
+class Units:
+    """What of the files is an image.
+
+    Attributes:
+        unit: one of `dicom_units.UNITS`.
+        series: which stacks of a study: see `dicom_units.choose_stacks`.
+        group_by: one of `dicom_units.GROUP_BY`; the table's column of groups joins groups further.
+    """
+
+    unit: str = "auto"
+    series: str = "most"
+    group_by: str = GROUP_BY[0]
+
+
+@dataclass(frozen=True)
+class Deidentification:
+    """How files are de-identified; `is_random`: the salt was made for this run only."""
+
+    salt: bytes
+    burned_in: BurnedIn = "refuse"
+    keeps_characteristics: bool = False
+    is_random: bool = False
+
+    def told(self) -> str:
+        """What tells it from another one, without the salt."""
+        salt = "random" if self.is_random else hmac.digest(self.salt, b"import", "sha256").hex()
+        return f"{salt} {self.burned_in} {self.keeps_characteristics}"
+
+
+def import_dicom_folder(
+    source: Path,
+    out: Path,
+    *,
+    labels: Path | str,
+    reading: LabelOptions | None = None,
+    units: Units | None = None,
+    choices: Choices | None = None,
+    deidentification: Deidentification | None = None,
+) -> Report:
+    """Import DICOM files with their labels.
+
+    Args:
+        source: a folder of any depth, a zip or tar file, a DICOMDIR; see `dicom.media`.
+        out: folder to write `images/` or `series/`, `dataset.json` and `import_report.json` to; empty, new, or an
+            earlier import, which is replaced. The same call again finds everything done and writes nothing.
+        labels: a CSV file, or "folders".
+        reading: how the table is read.
+        units: what is an image.
+        choices: what is left out, how it is split.
+        deidentification: None copies files byte for byte.
+
+    Raises:
+        DatasetError: files, labels or the output folder cannot be used.
+        ConfigError: an option is out of range.
+    """
+    reading, units, choices = reading or LabelOptions(), units or Units(), choices or Choices(title=TITLE)
+    choices.check()
+    if units.group_by not in GROUP_BY:
+        raise ConfigError(f"group-by must be one of {', '.join(GROUP_BY)}, got {units.group_by!r}")
+    table_file = None if labels == FOLDERS else Path(labels)
+    if not source.exists():
+        raise DatasetError(f"there is no {source.name}; name a folder, a zip or tar file, or a DICOMDIR")
+    output.check_places(source, out)
+    output.check_output(out)
+    options = {**vars(reading), **vars(units), **vars(choices)}
+    key = key_of(source, table_file, {**options, "salt": deidentification.told() if deidentification else ""})
+    if output.is_up_to_date(out, key):
+        return repeated(output.read_report(out) or {})
+
+    table = read_labels(table_file, reading, kinds=KINDS) if table_file is not None else None  # the search takes long
+    media = _find(source)
+    if table is None:
+        table = labels_of_folders([each.name for each in media.instances if each.has_pixels], reading)
+    kind = choose_kind(units.unit, table, media.instances, is_folders=table_file is None)
+    notices = Notices()
+    chosen, faults = _choose(media, table, kind, units, choices, notices)
+    if table.has_split:
+        refuse_torn([group_key(unit, units.group_by) for unit, _ in chosen], [line.split for _, line in chosen])
+    names = _names(chosen, kind, is_private=deidentification is not None)
+    output.begin(out, [file for _, files in names for file in files])
+    images = []
+    deidentifier = _deidentifier(deidentification)
+    whole = list(zip(chosen, names, strict=True))
+    for (unit, line), (name, files) in track(whole, total=len(whole), what="copying images"):
+        try:
+            images.append(_copy(unit, line, name, files, out, deidentifier, group_by=units.group_by))
+        except CallerError as error:
+            faults[unit.name] = str(error)
+            refuse_unusable({unit.name: str(error)}, choices.unusable)
+    notices.leave_out("cannot be used", [f"{name}: {why}" for name, why in faults.items()])
+    if not images:
+        raise DatasetError(f"none of the labelled images can be used; the first: {next(iter(faults.values()))}")
+    _notice(images, chosen, deidentification, units, notices)
+    return publish(
+        out,
+        images,
+        table,
+        choices,
+        notices,
+        importer="dicom_folder",
+        key=key,
+        spatial_dims=3 if kind == "series" else 2,
+        description=DESCRIPTIONS[kind],
+        group_name="patient" if units.group_by == GROUP_BY[0] else "group",
+        order=(lambda group: pseudonym(deidentification.salt, group)) if deidentification else str,
+        is_private=deidentification is not None,
+        options=options,
+    )
+
+
+def _find(source: Path) -> Media:
+    try:
+        media = find_media(source, keep_headers=False)
+    except CallerError as error:
+        raise DatasetError(f"{source.name} cannot be used: {error}") from error
+    if not any(each.has_pixels for each in media.instances):
+        others = f", but other files: {len(media.others)} ({some_of([each.name for each in media.others])})"
+        raise DatasetError(f"{source.name} has no DICOM files with pictures{others if media.others else ''}")
+    return media
+
+
+def _choose(
+    media: Media, table: LabelTable, kind: Kind, options: Units, choices: Choices, notices: Notices
+) -> tuple[list[tuple[Unit, Line]], dict[str, str]]:
+    """The units that become images with their lines, and why others cannot."""
+    units = series_units(media.instances) if kind == "series" else instance_units(media.instances)
+    labelled = label_units(units, table, find_lines(table, names_of(units, kind), suffixes=SUFFIXES))
+    bare = [unit.name for place, unit in enumerate(units) if place not in labelled]
+    used = {line.key for line in labelled.values()}
+    unmatched = [line for line in table.lines if line.key not in used]
+    refuse_mismatch(table, unmatched, bare, mismatch=choices.mismatch)
+    places = choose_stacks(units, labelled, options.series) if kind == "series" else sorted(labelled)
+    taken = set(places)
+    pictureless = [each.name for each in media.instances if not each.has_pixels]
+    notices.leave_out("no DICOM file", [each.name for each in media.others if each.code == "NotDicom"])
+    notices.leave_out("no picture", pictureless)
+    notices.leave_out("labels without images", shown_lines(table, unmatched))
+    notices.leave_out("images without labels", bare)
+    notices.leave_out(
+        "other series of a labelled study", [units[place].name for place in labelled if place not in taken]
+    )
+    if table.unlabelled:
+        notices.counts["lines without a label"] = len(table.unlabelled)
+    faults = {each.name: each.reason for each in media.others if each.code != "NotDicom"}
+    faults |= {units[place].name: units[place].fault for place in places if units[place].fault}
+    refuse_unusable(faults, choices.unusable)
+    chosen = [(units[place], labelled[place]) for place in places if not units[place].fault]
+    if not chosen:
+        raise DatasetError("no image has a label and a sound file; check that files and labels belong together")
+    return chosen, faults
+
+
+def _names(chosen: Sequence[tuple[Unit, Line]], kind: Kind, *, is_private: bool) -> list[tuple[str, list[str]]]:
+    """What each image is called in the data set, and its files."""
+    if kind == "series":
+        folders = [f"{output.SERIES}/{number:05d}/" for number in range(1, len(chosen) + 1)]
+        return [
+            (folder, [f"{folder}{place:05d}.dcm" for place in range(1, len(unit.instances) + 1)])
+            for folder, (unit, _) in zip(folders, chosen, strict=True)
+        ]
+    if is_private:
+        names = [f"{number:06d}.dcm" for number in range(1, len(chosen) + 1)]
+    else:
+        names = name_files([unit.name.split("/") for unit, _ in chosen], [".dcm"] * len(chosen))
+    return [(f"{output.IMAGES}/{name}", [f"{output.IMAGES}/{name}"]) for name in names]
+
+
+def _deidentifier(rules: Deidentification | None) -> Deidentifier | None:
+    if rules is None:
+        return None
+    return Deidentifier(rules.salt, burned_in=rules.burned_in, keep_patient_characteristics=rules.keeps_characteristics)
+
+
+def _copy(
+    unit: Unit, line: Line, name: str, files: list[str], out: Path, deidentifier: Deidentifier | None, *, group_by: str
+) -> Written:
+    copies: list[Copied] = [
+        copy_instance(instance, out / file, deidentifier) for instance, file in zip(unit.instances, files, strict=True)
+    ]
+    is_patient = group_by == GROUP_BY[0]
+    return Written(
+        image=name,
+        source=unit.name,
+        line=line,
+        group=copies[0].patient if is_patient else group_key(unit, group_by),
+        shown_group=copies[0].pseudonym if is_patient else "",
+        files={file: copied.size_bytes for file, copied in zip(files, copies, strict=True)},
+        pictures=tuple(digest for copied in copies for digest in copied.pictures),
+        modality=unit.instances[0].modality,
+    )
+
+
+def _notice(
+    images: Sequence[Written],
+    chosen: Sequence[tuple[Unit, Line]],
+    deidentification: Deidentification | None,
+    units: Units,
+    notices: Notices,
+) -> None:
+    files = sum(len(image.files) for image in images)
+    if deidentification is None:
+        notices.notes.append(f"{files} files were copied as they are, with all that they say of patients")
+    else:
+        notices.notes.append(
+            f"{files} files were de-identified (DICOM PS3.15, basic profile), and each was proved clean"
+        )
+        if deidentification.is_random:
+            notices.warnings.append(
+                "the salt was made for this run: another run gives other pseudonyms, UIDs and dates; set "
+                "DEIDENTIFY_SALT or --salt-file to keep them"
+            )
+    if unsure := sum(not image.group.startswith(f"{units.group_by}:") for image in images):
+        notices.warnings.append(
+            f"{unsure} images have no {units.group_by}: their groups are patients by name, studies or files, and one "
+            "patient may be on two sides of the split"
+        )
+    placeless = sum(unit.series is not None and not unit.series.has_geometry for unit, _ in chosen)
+    if placeless:
+        notices.warnings.append(f"{placeless} series have no geometry: slices are in the order of InstanceNumber")

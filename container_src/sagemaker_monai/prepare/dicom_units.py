@@ -1,0 +1,191 @@
+"""What one image of the data set is: a DICOM file, or a stack of slices; and which stacks of a study are taken."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Literal
+
+from sagemaker_monai.dicom.grouping import Series, group_series
+from sagemaker_monai.dicom.media import Instance
+from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.prepare.labels_table import LabelTable, Line
+from sagemaker_monai.prepare.matching import NAMED_KINDS, line_of, match_names
+
+UNITS = ("auto", "instance", "series")
+SUFFIXES = (".dicom", ".dcm", ".ima", ".dic")
+_GROUP_BY = {
+    "PatientID": "patient_id",
+    "StudyInstanceUID": "study_instance_uid",
+    "SeriesInstanceUID": "series_instance_uid",
+}
+GROUP_BY = tuple(_GROUP_BY)
+_KEYS = {"SOPInstanceUID": "sop_instance_uid", **_GROUP_BY}
+
+Kind = Literal["instance", "series"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One image.
+
+    Attributes:
+        name: of its file, or of the folder that has its files, as found. Untrusted text.
+        instances: its files, in the order of slices.
+        fault: why it cannot be used, "" where nothing is known against it.
+        is_plan: a localizer, or in colour: no volume that anybody labels.
+        series: where it is a stack.
+    """
+
+    name: str
+    instances: tuple[Instance, ...] = field(repr=False)
+    fault: str = ""
+    is_plan: bool = False
+    series: Series | None = field(default=None, repr=False)
+
+
+def folder_of(name: str) -> str:
+    """The folder of a file's name, "" at the top."""
+    return name.rpartition("/")[0]
+
+
+def choose_kind(asked: str, table: LabelTable, instances: Sequence[Instance], *, is_folders: bool) -> Kind:
+    """What an image is where it was not said.
+
+    Labels of files and SOPInstanceUIDs are those of instances, labels of series, studies and patients those of series.
+    Names that no file has but folders are series too, and so are folders by class when the files in them lie in folders
+    of their own.
+    """
+    if asked not in UNITS:
+        raise ConfigError(f"unit must be one of {', '.join(UNITS)}, got {asked!r}")
+    if asked == "instance" or asked == "series":
+        return "instance" if asked == "instance" else "series"
+    names = [each.name for each in instances]
+    if is_folders:
+        depth = 3 if table.has_split else 2
+        return "series" if all(name.count("/") >= depth for name in names) else "instance"
+    if table.kind not in NAMED_KINDS:
+        return "instance" if table.kind == "SOPInstanceUID" else "series"
+    keys = [line.key for line in table.lines]
+    folders = sorted({folder_of(name) for name in names} - {""})
+    files = match_names(keys, names, suffixes=SUFFIXES)
+    return "series" if not files and match_names(keys, folders, suffixes=()) else "instance"
+
+
+def instance_units(instances: Sequence[Instance]) -> list[Unit]:
+    """One unit a file with a picture."""
+    return [
+        Unit(
+            each.name,
+            (each,),
+            fault=f"has {each.number_of_frames} frames, which is no single image; choose --unit series"
+            if each.number_of_frames > 1
+            else "",
+        )
+        for each in instances
+        if each.has_pixels
+    ]
+
+
+def series_units(instances: Sequence[Instance]) -> list[Unit]:
+    """One unit a stack of slices."""
+    stacks = [stack for stack in group_series([each for each in instances if each.has_pixels]) if stack.slices]
+    owners: dict[int, int] = defaultdict(int)
+    for stack in stacks:
+        for each in stack.instances:
+            owners[id(each)] += 1
+    units = []
+    for stack in stacks:
+        faults = [found.message for found in stack.findings if found.severity == "error"]
+        if any(owners[id(each)] > 1 for each in stack.instances):
+            faults.append("several volumes are in one file, which cannot be told apart in a folder; split it")
+        first = stack.instances[0]
+        units.append(
+            Unit(
+                name=_common_folder([each.name for each in stack.instances]) or first.name,
+                instances=stack.instances,
+                fault="; ".join(faults),
+                is_plan="LOCALIZER" in first.image_type or first.samples_per_pixel > 1,
+                series=stack,
+            )
+        )
+    return units
+
+
+def _common_folder(names: Sequence[str]) -> str:
+    parts = [PurePosixPath(name).parts[:-1] for name in names]
+    shared = []
+    for level in zip(*parts, strict=False):
+        if len(set(level)) > 1:
+            break
+        shared.append(level[0])
+    return "/".join(shared)
+
+
+def keys_of(unit: Unit, kind: str) -> list[str]:
+    """What a unit goes by in a table whose lines are about `kind`."""
+    if kind not in NAMED_KINDS:
+        return [str(getattr(each, _KEYS[kind])).strip() for each in unit.instances]
+    names = [each.name for each in unit.instances]
+    return [*names, *({folder_of(name) for name in names} if unit.series is not None else ())]
+
+
+def names_of(units: Sequence[Unit], kind: Kind) -> list[str]:
+    """The names that a line may mean: files, and for series their folders too."""
+    files = [each.name for unit in units for each in unit.instances]
+    folders = {folder_of(name) for name in files} - {""} if kind == "series" else ()
+    return [*dict.fromkeys(files), *sorted(folders)]
+
+
+def label_units(units: Sequence[Unit], table: LabelTable, lines: dict[str, Line]) -> dict[int, Line]:
+    """The line of each unit that has one, by the unit's place.
+
+    Raises:
+        DatasetError: lines that contradict each other.
+    """
+    found = {}
+    for place, unit in enumerate(units):
+        if (line := line_of(keys_of(unit, table.kind), lines, unit.name)) is not None:
+            found[place] = line
+    return found
+
+
+def choose_stacks(units: Sequence[Unit], labelled: dict[int, Line], which: str) -> list[int]:
+    """The places of the units that are taken, of all that share a label and a study.
+
+    Args:
+        units: stacks.
+        labelled: their lines.
+        which: "most", the stack with the most slices, localizers and colour last; "all"; or a SeriesInstanceUID, or
+            several with commas.
+    """
+    if which == "all":
+        return sorted(labelled)
+    if which != "most":
+        wanted = {part.strip() for part in which.split(",")}
+        chosen = [place for place in labelled if units[place].instances[0].series_instance_uid in wanted]
+        if not chosen:
+            raise ConfigError("no labelled series has the UID of --series; name another, most or all")
+        return sorted(chosen)
+    rivals: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for place, line in labelled.items():
+        rivals[line.key, units[place].instances[0].study_instance_uid].append(place)
+    return sorted(max(places, key=lambda place: _rank(units[place])) for places in rivals.values())
+
+
+def _rank(unit: Unit) -> tuple[bool, int, str]:
+    assert unit.series is not None
+    return not unit.is_plan, len(unit.series.slices), unit.instances[0].series_instance_uid
+
+
+def group_key(unit: Unit, group_by: str) -> str:
+    """Whose the unit is, by its first file's header: what keeps images on one side. May be personal data.
+
+    Without the attribute a study is taken, and without that the file.
+    """
+    first = unit.instances[0]
+    value = str(getattr(first, _GROUP_BY[group_by])).strip()
+    if value:
+        return f"{group_by}:{value}"
+    study = first.study_instance_uid.strip()
+    return f"StudyInstanceUID:{study}" if study else f"file:{unit.name}"

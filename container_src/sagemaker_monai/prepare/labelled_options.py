@@ -1,0 +1,82 @@
+"""Options that the importers of labelled files share on the command line."""
+
+import argparse
+from pathlib import Path
+
+from sagemaker_monai.prepare.fractions import add_fraction_options, fractions_of
+from sagemaker_monai.prepare.labels_table import TASKS, LabelOptions
+from sagemaker_monai.prepare.matching import ON_MISMATCH
+from sagemaker_monai.prepare.publish import ON_DUPLICATES, ON_UNUSABLE, Choices
+
+
+def add_labelled_options(parser: argparse.ArgumentParser, *, title: str) -> None:
+    """Add the options of labels, of what is left out, and of the split."""
+    parser.add_argument(
+        "--labels", required=True, metavar="CSV|folders", help="a CSV file, or folders by class: CLASS/..."
+    )
+    parser.add_argument(
+        "--label-column", action="append", default=[], metavar="NAME",
+        help="column with the label (default: label); several, repeated or with commas, are findings with 0 and 1",
+    )  # fmt: skip
+    parser.add_argument("--match", default="", metavar="COLUMN", help="column that says what a line is about")
+    parser.add_argument("--task", choices=TASKS, default="auto", help="(default: %(default)s)")
+    parser.add_argument("--grades", default="", metavar="A,B,C", help="of an ordinal label, the lowest first")
+    parser.add_argument(
+        "--split-column", default="", metavar="NAME", help="column with a given split (default: split, if there is one)"
+    )
+    parser.add_argument(
+        "--group-column", default="", metavar="NAME",
+        help="column of what must stay on one side (default: group, if there is one)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep-columns", default="", metavar="A,B", help="columns that are written to dataset.json (default: none)"
+    )
+    parser.add_argument(
+        "--mismatch", choices=ON_MISMATCH, default="refuse",
+        help="labels without images and images without labels (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--unusable", choices=ON_UNUSABLE, default="refuse",
+        help="labelled images that cannot be used (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--duplicates", choices=ON_DUPLICATES, default="join",
+        help="images of different groups with the same pixels: keep them on one side, or refuse (default: %(default)s)",
+    )  # fmt: skip
+    add_fraction_options(parser)
+    parser.add_argument("--title", default=title, help="what the data set is called (default: %(default)s)")
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def reading_of(options: argparse.Namespace) -> LabelOptions:
+    """How the table is read."""
+    return LabelOptions(
+        columns=tuple(name for given in options.label_column for name in _parts(given)),
+        task=options.task,
+        grades=_parts(options.grades),
+        match=options.match,
+        split_column=options.split_column,
+        group_column=options.group_column,
+        keep_columns=_parts(options.keep_columns),
+    )
+
+
+def choices_of(options: argparse.Namespace) -> Choices:
+    """What is left out, and how it is split."""
+    return Choices(
+        mismatch=options.mismatch,
+        unusable=options.unusable,
+        duplicates=options.duplicates,
+        fractions=fractions_of(options, given_by="--split-column" if options.split_column else ""),
+        seed=options.seed,
+        title=options.title,
+    )
+
+
+def labels_of(options: argparse.Namespace) -> Path | str:
+    """The CSV file, or "folders"."""
+    given: str = options.labels
+    return given if given == "folders" else Path(given)

@@ -1,0 +1,142 @@
+"""Which files a line of a table of labels is about, and what to do where table and files do not agree."""
+
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from sagemaker_monai import __version__
+from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.files import sha256_of
+from sagemaker_monai.prepare.labels_table import LabelTable, Line
+from sagemaker_monai.tables import some_of
+
+ON_MISMATCH = ("refuse", "drop")
+NAMED_KINDS = frozenset({"file", "case"})  # lines that name files; others may name a patient, and are never shown
+
+
+def stem_of(name: str, suffixes: Sequence[str]) -> str:
+    """A name without its suffix, when it has one of these (in small letters, the longest first)."""
+    lower = name.lower()
+    return next((name[: -len(suffix)] for suffix in suffixes if lower.endswith(suffix)), name)
+
+
+def match_names(keys: Sequence[str], names: Sequence[str], *, suffixes: Sequence[str]) -> dict[str, str]:
+    """Find what each key means: the name that has most of its last parts in common with it.
+
+    Args:
+        keys: from a table, with / or \\ between folders, with or without suffix.
+        names: of files or folders, relative, with slashes.
+        suffixes: that a key may lack, in small letters, the longest first.
+
+    Returns:
+        Key to name, for those that were found; no name twice.
+
+    Raises:
+        DatasetError: a key could be several names, or two keys mean one.
+    """
+    exact: dict[str, set[str]] = defaultdict(set)
+    stems: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        for ends, form in ((exact, name), (stems, stem_of(name, suffixes))):
+            parts = form.split("/")
+            for depth in range(1, len(parts) + 1):
+                ends["/".join(parts[-depth:])].add(name)
+    found: dict[str, str] = {}
+    unclear = []
+    for key in keys:
+        parts = [part for part in key.replace("\\", "/").split("/") if part not in ("", ".")]
+        for depth in range(len(parts), 0, -1):
+            end = "/".join(parts[-depth:])
+            if hits := exact.get(end) or stems.get(end):
+                if len(hits) > 1:
+                    unclear.append(key)
+                else:
+                    [found[key]] = hits
+                break
+    claimed: dict[str, list[str]] = defaultdict(list)
+    for key, name in found.items():
+        claimed[name].append(key)
+    unclear += [key for claimants in claimed.values() if len(claimants) > 1 for key in claimants]
+    if unclear:
+        raise DatasetError(
+            f"names in the labels that could be several files, or share one: {len(unclear)} ({some_of(unclear)}); "
+            "write them with more of their folders"
+        )
+    return found
+
+
+def find_lines(table: LabelTable, names: Sequence[str], *, suffixes: Sequence[str]) -> dict[str, Line]:
+    """The line by each name that it means, or, where lines have UIDs or patients, by its key itself."""
+    if table.kind not in NAMED_KINDS:
+        return {line.key: line for line in table.lines}
+    found = match_names([line.key for line in table.lines], names, suffixes=suffixes)
+    return {found[line.key]: line for line in table.lines if line.key in found}
+
+
+def line_of(keys: Sequence[str], lines: Mapping[str, Line], name: str) -> Line | None:
+    """The line about something that goes by several keys.
+
+    Raises:
+        DatasetError: several lines with different labels.
+    """
+    found = [lines[key] for key in dict.fromkeys(keys) if key in lines]
+    if any((line.label, line.group, line.split) != (found[0].label, found[0].group, found[0].split) for line in found):
+        raise DatasetError(
+            f"lines of the table give the files of one series ({some_of([name])}) different labels; label series, or "
+            "choose --unit instance"
+        )
+    return found[0] if found else None
+
+
+def refuse_mismatch(table: LabelTable, unmatched: Sequence[Line], bare: Sequence[str], *, mismatch: str) -> None:
+    """Refuse labels without images and images without labels, unless they are to be dropped.
+
+    Args:
+        table: says what lines are about; patients and UIDs are shown by the number of their row.
+        unmatched: lines without an image.
+        bare: names of images without a line.
+        mismatch: one of ON_MISMATCH.
+
+    Raises:
+        DatasetError: there are some, with counts and some names.
+    """
+    if mismatch != "refuse":
+        return
+    faults = []
+    if unmatched:
+        faults.append(f"labels without images: {len(unmatched)} ({some_of(shown_lines(table, unmatched))})")
+    if bare:
+        faults.append(f"images without labels: {len(bare)} ({some_of(bare)})")
+    if faults:
+        raise DatasetError(f"{'; '.join(faults)}; complete or correct them, or leave them out with --mismatch drop")
+
+
+def shown_lines(table: LabelTable, lines: Sequence[Line]) -> list[str]:
+    """What lines can be called in a message."""
+    return [line.key if table.kind in NAMED_KINDS else f"row {line.row}" for line in lines]
+
+
+def stamps_of(source: Path, *, is_wanted: Callable[[str], bool] = lambda _name: True) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of a file, or of all in a folder, sorted: what tells that a source has changed."""
+    if not source.is_dir():
+        state = source.stat()
+        return [(source.name, state.st_size, state.st_mtime_ns)]
+    stamps = []
+    for parent, folders, names in os.walk(source):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(parent, name)
+            if not name.startswith(".") and is_wanted(name) and path.is_file():
+                state = path.stat()
+                stamps.append((path.relative_to(source).as_posix(), state.st_size, state.st_mtime_ns))
+    return sorted(stamps)
+
+
+def key_of(source: Path, table: Path | None, options: Mapping[str, object]) -> str:
+    """What is equal as long as an import would give the same: of the source's files, the table, options and program."""
+    content = sha256_of(table) if table is not None and table.is_file() else None
+    told = [__version__, stamps_of(source), content, {name: str(value) for name, value in sorted(options.items())}]
+    return hashlib.sha256(json.dumps(told).encode("utf-8", "backslashreplace")).hexdigest()

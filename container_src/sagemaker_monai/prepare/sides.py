@@ -1,0 +1,106 @@
+"""From labels and groups to the sides of a split, and to the names of groups that a data set may show."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.prepare.ground_truth_groups import split_images
+from sagemaker_monai.prepare.import_report import NO_CLASS
+from sagemaker_monai.prepare.leaks import count_by_class
+from sagemaker_monai.splitting import SPLITS
+from sagemaker_monai.tasks.labels import Label
+
+BINS = 5  # of numbers, by which a split is stratified (a guess)
+
+
+def classes_of(label: Label, task: str, classes: Sequence[str]) -> list[str]:
+    """The classes of a label, as they are counted."""
+    if task == "regression":
+        return [classes[0]]
+    return [label] if isinstance(label, str) else list(label) if isinstance(label, tuple) else []
+
+
+def draw_split(
+    labels: Sequence[Label],
+    groups: Sequence[str],
+    *,
+    task: str,
+    classes: Sequence[str],
+    fractions: tuple[float, float, float],
+    seed: int,
+) -> list[str]:
+    """Choose a side for each image: whole groups, stratified by class, findings or size of the number.
+
+    Raises:
+        DatasetError: all images are one group, so that nothing can be held out.
+    """
+    if len(set(groups)) == 1 and fractions[0] < 1:
+        raise DatasetError(
+            "all images are of one group (patient), so none can be held out; tell patients apart with --group-by, or "
+            "give --train 1 --validation 0 --test 0"
+        )
+    if task == "regression":
+        numbers = [float(label) for label in labels if isinstance(label, int | float)]
+        ranks = {value: rank for rank, value in enumerate(sorted(set(numbers)))}
+        told = [[BINS * ranks[value] // len(ranks)] for value in numbers]
+    else:
+        place = {name: index for index, name in enumerate(classes)}
+        told = [[place[name] for name in classes_of(label, task, classes)] for label in labels]
+    return split_images(told, groups, fractions=fractions, seed=seed)
+
+
+def refuse_torn(groups: Sequence[str], splits: Sequence[str | None]) -> None:
+    """Refuse a given split that has images of one group on two sides.
+
+    Raises:
+        DatasetError: with the counts; groups may be patients and are not named.
+    """
+    sides: dict[str, set[str]] = {}
+    for group, split in zip(groups, splits, strict=True):
+        sides.setdefault(group, set()).add(split or "none")
+    if torn := [group for group, seen in sides.items() if len(seen) > 1]:
+        images = sum(group in set(torn) for group in groups)
+        raise DatasetError(
+            f"the given split has {len(torn)} of {len(sides)} groups (patients, or images with the same pixels) on "
+            f"two sides, {images} images; correct it, or leave the column out and have the split drawn"
+        )
+
+
+def count_images(
+    labels: Sequence[Label], splits: Sequence[str], *, task: str, classes: Sequence[str]
+) -> Mapping[str, Mapping[str, int]]:
+    """Images by class and side, in the order of the classes."""
+    told = [
+        (name, split)
+        for label, split in zip(labels, splits, strict=True)
+        for name in (classes_of(label, task, classes) or [NO_CLASS])
+    ]
+    counts = count_by_class([name for name, _ in told], [split for _, split in told])
+    order = {name: index for index, name in enumerate(classes)}
+    none = dict.fromkeys(SPLITS, 0)
+    return {
+        name: counts.get(name, none) for name in sorted({*order, *counts}, key=lambda name: order.get(name, math.inf))
+    }
+
+
+def missing_sides(counts: Mapping[str, Mapping[str, int]], fractions: tuple[float, float, float] | None) -> list[str]:
+    """Warnings about sides without an image, and classes that training does not have."""
+    warnings = []
+    for split, share in zip(SPLITS, fractions or (1, 1, 1), strict=True):
+        if share and not any(row[split] for row in counts.values()):
+            warnings.append(f"no image is for {split}")
+    if absent := [name for name, row in counts.items() if not row["training"]]:
+        warnings.append(f"training has no image of {len(absent)} of {len(counts)} classes")
+    return warnings
+
+
+def public_names(groups: Sequence[str], what: str, *, order: Callable[[str], str] = lambda group: group) -> list[str]:
+    """Numbers for groups, whose own names may be personal data: the same for the same set of groups.
+
+    Args:
+        groups: of each image.
+        what: begins every name.
+        order: sorts them, so that numbers do not depend on the order of files.
+    """
+    numbers = {group: number for number, group in enumerate(sorted(set(groups), key=order), start=1)}
+    return [f"{what}-{numbers[group]}" for group in groups]
