@@ -1,0 +1,361 @@
+"""The examination of a data set, from folders to one value that the reports are made of.
+
+Files are looked at in other processes, once; everything after that compares small facts.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from pydicom.uid import UID
+
+from sagemaker_monai.dicom.grouping import Series
+from sagemaker_monai.doctor.confounding import Association, find_associations, issues_of
+from sagemaker_monai.doctor.duplicates import find_duplicates
+from sagemaker_monai.doctor.facts import ATTRIBUTES, FileFacts, Task, look_at
+from sagemaker_monai.doctor.files import ARCHIVE, DICOM, PICTURE, Found, find_files
+from sagemaker_monai.doctor.images import Examined, are_classes_patients, images_of
+from sagemaker_monai.doctor.issues import Issue, by_severity, issue
+from sagemaker_monai.doctor.labels import Labels, read_labels
+from sagemaker_monai.doctor.privacy import Scrubber, check_privacy
+from sagemaker_monai.doctor.splits import check_labels, check_leaks, count_classes, count_patients
+from sagemaker_monai.doctor.stacks import Stacks, examine_stacks
+from sagemaker_monai.doctor.workers import map_isolated
+from sagemaker_monai.progress import track
+from sagemaker_monai.volume_files import VOLUME_FORMATS
+
+PixelChoice = Literal["auto", "all", "sample", "none"]
+ALL_UP_TO = 20_000  # image files whose pixels are all looked at: some minutes
+SAMPLE = 2_000  # image files otherwise
+PRIVACY_UP_TO = 20_000  # headers that are searched for PHI, 3 ms each; more are sampled
+MIXED_SPACING = 1.5  # times
+MANY_VALUES = 20  # of a table that are shown
+_UNSUPPORTED = frozenset({"UnsuitableImage", "PayloadTooLarge"})
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to look at.
+
+    Attributes:
+        labels, columns: see `labels.read_labels`.
+        pixels: whose pixels are decoded: "all", a "sample" of SAMPLE, "none"; "auto" is all up to ALL_UP_TO files.
+        processes: that look at files; 0 works in this one, without protection against decoders that crash.
+        show_names: names of files may stand in the reports.
+    """
+
+    labels: Path | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    pixels: PixelChoice = "auto"
+    processes: int = 0
+    show_names: bool = False
+
+
+@dataclass(frozen=True)
+class Examination:
+    """All that was found out. No value in it names a patient, but for those that are not part of `repr`.
+
+    Attributes:
+        kinds: files by kind.
+        counts: of DICOM headers and other images: title -> value -> how many.
+        numbers: of patients, studies, series, stacks, image files, bytes.
+        faults: files that cannot be read, by the code of the error.
+        pixels: which choice was made, and how many files were decoded.
+        duplicates: copies by kind.
+        labels: where labels come from, their number and task, images by class and split.
+        privacy: see `privacy.check_privacy`.
+        associations: attributes that go with the label.
+        issues: what is wrong, the worst first.
+        seconds: that it took.
+        names: of the files, in the order of their numbers; for --show-names only.
+        files, images, stacks, shown: for the contact sheet.
+    """
+
+    kinds: Mapping[str, int]
+    counts: Mapping[str, Mapping[str, int]]
+    numbers: Mapping[str, int]
+    faults: Mapping[str, int]
+    pixels: Mapping[str, str | int]
+    duplicates: Mapping[str, int]
+    labels: Mapping[str, object]
+    privacy: Mapping[str, object]
+    associations: tuple[Association, ...]
+    issues: tuple[Issue, ...]
+    seconds: float
+    names: tuple[str, ...] = field(repr=False)
+    files: tuple[FileFacts, ...] = field(repr=False)
+    images: tuple[Examined, ...] = field(repr=False)
+    stacks: tuple[Series, ...] = field(repr=False)
+    shown: Callable[[str], str] = field(repr=False)
+
+    def count(self, severity: str) -> int:
+        """How many issues have a severity."""
+        return sum(each.severity == severity for each in self.issues)
+
+
+def examine(channels: Mapping[str, Path], scratch: Path, options: Options | None = None) -> Examination:
+    """Examine a data set.
+
+    Args:
+        channels: name and folder (or archive, or file) of each; a single one has no say in names.
+        scratch: an empty folder for what is unpacked; the contact sheet reads from it too.
+        options: what to look at.
+
+    Raises:
+        ConfigError: there is nothing to examine, or options contradict each other.
+    """
+    options = options or Options()
+    started = time.monotonic()
+    found = [
+        each
+        for name, folder in channels.items()
+        for each in find_files(folder, scratch, f"{name}/" if len(channels) > 1 else "")
+    ]
+    found.sort(key=lambda each: each.name)
+    files = _look(found, options)
+    folders = {name: folder for name, folder in channels.items() if folder.is_dir()}
+    labels = read_labels(folders, options.labels, options.columns) if folders else Labels()
+    scrubber = Scrubber(files)
+    images = images_of(labels, files)
+    patient_folders = (
+        len(labels.classes) if labels.source == "class folders" and are_classes_patients(images, files) else 0
+    )
+    if patient_folders:
+        labels = Labels()
+        images = images_of(labels, files)
+    stacks = examine_stacks(files, are_volumes=_are_volumes(labels, images))
+    duplicates, duplicate_issues = find_duplicates(images, files)
+    privacy, privacy_issues = check_privacy(files, scrubber)
+    associations = find_associations(
+        [
+            (dict(files[image.files[0]].attributes), image.names)
+            for image in images
+            if image.is_labelled and image.files
+        ],
+        ATTRIBUTES,
+        is_multilabel=_is_multilabel(labels),
+    )
+    associations = [replace(each, finding=scrubber.shown(each.finding)) for each in associations]
+    issues = [
+        *_file_issues(files),
+        *stacks.issues,
+        *duplicate_issues,
+        *check_labels(
+            images, labels, files, lambda text: text if options.show_names else scrubber.shown(text),
+            scrubber.sentence, show_names=options.show_names,
+        ),
+        *([issue("classes_are_patients", patient_folders)] if patient_folders else []),
+        *check_leaks(images, files),
+        *privacy_issues,
+        *issues_of(associations),
+        *_mixtures(files, scrubber),
+    ]  # fmt: skip
+    return Examination(
+        kinds=dict(Counter(facts.found.kind for facts in files).most_common()),
+        counts=_counts(files, stacks, scrubber),
+        numbers=_numbers(files, stacks),
+        faults=dict(Counter(fault for facts in files if (fault := _fault_of(facts))).most_common()),
+        pixels=_pixels(files, options),
+        duplicates=duplicates,
+        labels=_labels(labels, images, scrubber),
+        privacy=privacy,
+        associations=tuple(associations),
+        issues=tuple(by_severity(issues)),
+        seconds=time.monotonic() - started,
+        names=tuple(facts.found.name for facts in files),
+        files=tuple(files),
+        images=tuple(images),
+        stacks=stacks.stacks,
+        shown=scrubber.shown,
+    )
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _look(found: Sequence[Found], options: Options) -> list[FileFacts]:
+    images = [position for position, each in enumerate(found) if _may_be_image(each)]
+    headers = [position for position in images if found[position].kind == DICOM]
+    private = set(_even(headers, PRIVACY_UP_TO))
+    decoded = set(_even(images, {"all": len(images), "none": 0}.get(_choice(len(images), options), SAMPLE)))
+    tasks = [
+        Task(each, wants_privacy=position in private, wants_pixels=position in decoded)
+        for position, each in enumerate(found)
+    ]
+    # Others have nothing to look at but their size.
+    looked: dict[int, FileFacts] = {}
+    worked = map_isolated(look_at, tasks, _given_up, processes=options.processes)
+    for position, facts in track(worked, total=len(tasks), what="examining files"):
+        looked[position] = facts
+    return [looked[position] for position in range(len(tasks))]
+
+
+def _may_be_image(found: Found) -> bool:
+    return not found.fault and (found.kind in (DICOM, PICTURE) or found.kind in VOLUME_FORMATS)
+
+
+def _choice(images: int, options: Options) -> str:
+    if options.pixels != "auto":
+        return options.pixels
+    return "all" if images <= ALL_UP_TO else "sample"
+
+
+def _even(positions: Sequence[int], count: int) -> list[int]:
+    """At most `count` of them, evenly spread."""
+    if len(positions) <= count:
+        return list(positions)
+    return [positions[number * len(positions) // count] for number in range(count)]
+
+
+def _given_up(task: Task) -> FileFacts:
+    return FileFacts(task.found, 0, fault="Crashed")
+
+
+def _fault_of(facts: FileFacts) -> str:
+    return facts.fault or (facts.pixels.fault if facts.pixels else "")
+
+
+def _file_issues(files: Sequence[FileFacts]) -> list[Issue]:
+    broken: dict[str, list[int]] = {}
+    codes: dict[str, Counter[str]] = {}
+    for position, facts in enumerate(files, start=1):
+        fault = _fault_of(facts)
+        if not fault:
+            continue
+        code = (
+            "crashed_readers" if fault == "Crashed"
+            else "unreadable_archives" if facts.found.kind == ARCHIVE
+            else "unsupported_images" if fault in _UNSUPPORTED
+            else "unreadable_images"
+        )  # fmt: skip
+        broken.setdefault(code, []).append(position)
+        codes.setdefault(code, Counter())[fault] += 1
+    issues = [
+        issue(code, len(positions), positions, codes=", ".join(f"{name} {n}" for name, n in codes[code].most_common()))
+        for code, positions in broken.items()
+    ]
+    for code, positions in (
+        ("no_picture", [n for n, facts in enumerate(files, 1) if facts.instance and not facts.instance.has_pixels]),
+        ("blank_images", [n for n, facts in enumerate(files, 1) if facts.pixels and facts.pixels.is_blank]),
+        ("images_sampled", [n for n, facts in enumerate(files, 1) if facts.is_usable and facts.pixels is None]),
+    ):
+        if positions:
+            issues.append(issue(code, len(positions), positions))
+    if not any(facts.is_usable for facts in files):
+        issues.append(issue("no_images"))
+    return issues
+
+
+def _mixtures(files: Sequence[FileFacts], scrubber: Scrubber) -> list[Issue]:
+    issues = []
+    usable = [facts for facts in files if facts.is_usable]
+    modalities = Counter(facts.instance.modality for facts in usable if facts.instance)
+    if len(modalities) > 1:
+        shown = ", ".join(f"{scrubber.shown(name) or '(none)'} {count}" for name, count in modalities.most_common(5))
+        issues.append(issue("mixed_modality", len(modalities), values=shown))
+    widths = [facts.spacing_mm[0] for facts in usable if facts.spacing_mm]
+    if widths and max(widths) > MIXED_SPACING * min(widths):
+        issues.append(issue("mixed_spacing", len(widths), low=min(widths), high=max(widths)))
+    return issues
+
+
+# --- counts ----------------------------------------------------------------------------------------------------------
+
+
+def _counts(files: Sequence[FileFacts], stacks: Stacks, scrubber: Scrubber) -> dict[str, dict[str, int]]:
+    instances = [facts.instance for facts in files if facts.instance]
+    usable = [facts for facts in files if facts.is_usable]
+    sizes = [f"{stack.slices[0].instance.columns} x {stack.slices[0].instance.rows} x {len(stack.slices)}"
+             for stack in stacks.stacks]  # fmt: skip
+    sizes += [" x ".join(map(str, facts.shape)) for facts in usable if not facts.instance and facts.shape[0]]
+    tables: dict[str, Iterable[str]] = {
+        "Modality": (instance.modality for instance in instances),
+        "Manufacturer": (instance.manufacturer.strip() for instance in instances),
+        "TransferSyntax": (syntax_name(instance.transfer_syntax_uid) for instance in instances),
+        "PhotometricInterpretation": (instance.photometric_interpretation for instance in instances),
+        "BitsStored": (str(facts.bits) for facts in usable if facts.bits),
+        "Size": sizes,
+        "SpacingMm": (
+            "unknown" if facts.spacing_mm is None else f"{facts.spacing_mm[0]:.2f} x {facts.spacing_mm[1]:.2f}"
+            for facts in usable
+            if facts.found.kind != PICTURE
+        ),
+    }
+    return {title: _top(values, scrubber, is_ours=title in _OWN_TEXTS) for title, values in tables.items()}
+
+
+_OWN_TEXTS = frozenset({"Size", "SpacingMm", "BitsStored", "TransferSyntax"})  # made here, so nobody's name
+
+
+def _top(values: Iterable[str], scrubber: Scrubber, *, is_ours: bool) -> dict[str, int]:
+    counted = Counter[str]()
+    for value, count in Counter(values).items():
+        counted[(value if is_ours else scrubber.shown(value)) or "(none)"] += count
+    ordered = sorted(counted.items(), key=lambda each: (-each[1], each[0]))
+    rest = sum(count for _, count in ordered[MANY_VALUES:])
+    return dict(ordered[:MANY_VALUES]) | ({f"({len(ordered) - MANY_VALUES} others)": rest} if rest else {})
+
+
+def syntax_name(uid: str) -> str:
+    """The standard's name of a transfer syntax; a UID that it does not know is not shown."""
+    if not uid:
+        return "(none)"
+    name = UID(uid.strip(" \0")).name
+    return "(not of the standard)" if name == uid.strip(" \0") or not UID(uid).is_transfer_syntax else name
+
+
+def _numbers(files: Sequence[FileFacts], stacks: Stacks) -> dict[str, int]:
+    instances = [facts.instance for facts in files if facts.instance]
+    return {
+        "files": len(files),
+        "bytes": sum(facts.size_bytes for facts in files),
+        "image_files": sum(facts.is_image for facts in files),
+        "usable_image_files": sum(facts.is_usable for facts in files),
+        "patients": count_patients(files),
+        "studies": len({instance.study_instance_uid for instance in instances} - {""}),
+        **stacks.counts,
+    }
+
+
+def _pixels(files: Sequence[FileFacts], options: Options) -> dict[str, str | int]:
+    looked = [facts.pixels for facts in files if facts.pixels]
+    return {
+        "choice": _choice(sum(_may_be_image(facts.found) for facts in files), options),
+        "decoded": sum(not pixels.fault for pixels in looked),
+        "refused": sum(bool(pixels.fault) for pixels in looked),
+        "not_looked_at": sum(facts.is_image and not facts.pixels for facts in files),
+    }
+
+
+# --- labels ----------------------------------------------------------------------------------------------------------
+
+
+def _is_multilabel(labels: Labels) -> bool:
+    return labels.task == "multilabel" or any(isinstance(case.label, tuple) for case in labels.cases)
+
+
+def _are_volumes(labels: Labels, images: Sequence[Examined]) -> bool | None:
+    if labels.spatial_dims is not None:
+        return labels.spatial_dims == 3
+    labelled = [image for image in images if image.is_labelled and image.files]
+    if not labelled:
+        return None
+    return sum(len(image.files) > 1 for image in labelled) * 2 > len(labelled)
+
+
+def _labels(labels: Labels, images: Sequence[Examined], scrubber: Scrubber) -> dict[str, object]:
+    labelled = [image for image in images if image.is_labelled]
+    numbers = [image.case.label for image in labelled if image.case and isinstance(image.case.label, float)]
+    return {
+        "source": labels.source or "none",
+        "task": labels.task or ("multilabel" if _is_multilabel(labels) else "classification" if labelled else "none"),
+        "labelled": len(labelled),
+        "with_files": sum(bool(image.files) for image in labelled),
+        "groups": len({image.group for image in labelled if image.group}),
+        "splits": dict(Counter(image.split or "not given" for image in labelled)),
+        "classes": count_classes(labelled, labels, scrubber.shown),
+        "range": [min(numbers), max(numbers)] if numbers else [],
+    }

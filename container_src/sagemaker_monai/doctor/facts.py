@@ -1,0 +1,300 @@
+"""One file to what the examination needs of it: small, without pixels and header, so that it travels between processes.
+
+Every reader here refuses what is broken by one of our errors, and only its code is kept: texts could quote the file.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pydicom import Dataset
+
+from sagemaker_monai.contents import GZIP_MAGIC
+from sagemaker_monai.dicom.decoding import decode_stored
+from sagemaker_monai.dicom.headers import read_instance, refusing
+from sagemaker_monai.dicom.media import MEDIA_DIRECTORY, Instance, instance_of
+from sagemaker_monai.dicom.modality import modality_transform
+from sagemaker_monai.dicom.planes import integer_of, numbers_of, text_of
+from sagemaker_monai.doctor.files import DICOM, DICOMDIR, PICTURE, Found
+from sagemaker_monai.errors import CallerError
+from sagemaker_monai.formats.inflate import gunzipped_head
+from sagemaker_monai.pictures import PICTURE_FORMATS, decode
+from sagemaker_monai.prepare.burned_in import burned_in_risk
+from sagemaker_monai.prepare.deidentify_nifti import deidentify_nifti_header
+from sagemaker_monai.prepare.duplicates import THUMBNAIL_SIDE
+from sagemaker_monai.prepare.phi import PhiFinding, find_phi
+from sagemaker_monai.samples import Sample
+from sagemaker_monai.volume_files import VOLUME_FORMATS, read_volume_file
+
+FRAMES_AT_ONCE = 64
+_HEAD_BYTES = 1 << 16
+# Header attributes that may tell a label: the scanner, the encoding, how the picture was made.
+ATTRIBUTES = (
+    "Modality", "Manufacturer", "ManufacturerModelName", "TransferSyntaxUID", "PhotometricInterpretation", "Rows",
+    "Columns", "BitsStored", "PixelRepresentation", "SliceThickness", "PixelSpacing", "ConvolutionKernel", "KVP",
+    "MagneticFieldStrength", "PatientPosition", "ViewPosition", "BodyPartExamined",
+)  # fmt: skip
+_GROUP_LENGTH = ",0000)"
+_NUMBERS = frozenset({"Rows", "Columns", "BitsStored", "PixelRepresentation"})
+_EXIF_TAGS = (0x8825, 0x013B, 0xA431, 0xA430)  # GPSInfo, Artist, BodySerialNumber, CameraOwnerName
+
+
+@dataclass(frozen=True)
+class Privacy:
+    """What may identify the patient: attributes by keyword with their kind, and the risk of text in the pixels."""
+
+    found: tuple[tuple[str, str], ...]
+    private: int
+    burned_in: str
+    has_regions: bool
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What decoding gave: digest of size and values, or the code of the error."""
+
+    fault: str = ""
+    digest: bytes = b""
+    is_blank: bool = False
+    thumbnail: bytes = b""  # (32, 32) uint8 of a photograph
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """One file.
+
+    Attributes:
+        found: where it is and what.
+        size_bytes: of it on disk.
+        instance: of DICOM, without header; None where it is not, or cannot be parsed.
+        attributes: values of ATTRIBUTES that the header has, as text.
+        shape: columns, rows and slices (or frames); zeros where unknown.
+        spacing_mm: distance of pixels, None where unknown.
+        bits: BitsStored, or of a value of a volume; 0 where unknown.
+        words: PatientID and the parts of PatientName, in small letters; never shown.
+        privacy: None where it was not looked at.
+        pixels: None where they were not looked at.
+        fault: code of the error that kept the header from being read, or "".
+    """
+
+    found: Found
+    size_bytes: int
+    instance: Instance | None = field(default=None, repr=False)
+    attributes: tuple[tuple[str, str], ...] = ()
+    shape: tuple[int, int, int] = (0, 0, 0)
+    spacing_mm: tuple[float, float] | None = None
+    bits: int = 0
+    words: frozenset[str] = field(default=frozenset(), repr=False)
+    privacy: Privacy | None = None
+    pixels: Pixels | None = None
+    fault: str = ""
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is of a kind that holds pictures, and its header does not say that it holds none."""
+        if self.found.kind == DICOM:
+            return self.instance is None or self.instance.has_pixels
+        return self.found.kind == PICTURE or self.found.kind in VOLUME_FORMATS
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether nothing speaks against it."""
+        return self.is_image and not self.fault and not (self.pixels is not None and self.pixels.fault)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A file to look at, and how closely."""
+
+    found: Found
+    wants_privacy: bool = True
+    wants_pixels: bool = True
+
+
+def look_at(task: Task) -> FileFacts:
+    """Examine one file; whatever is in it, this returns."""
+    found = task.found
+    try:
+        size = found.path.stat().st_size
+    except OSError:
+        return FileFacts(found, 0, fault="Unreadable")
+    facts = FileFacts(found, size, fault=found.fault)
+    if found.fault:
+        return facts
+    try:
+        if found.kind == DICOM:
+            return _look_at_dicom(facts, task)
+        if found.kind == PICTURE:
+            return _look_at_picture(facts, task)
+        if found.kind in VOLUME_FORMATS:
+            return _look_at_volume(facts, task)
+    except CallerError as error:
+        return replace(facts, fault=error.code)
+    except MemoryError:
+        return replace(facts, fault="PayloadTooLarge")
+    except Exception:  # a fault of a reader must not end the examination of all other files
+        return replace(facts, fault="InternalError")
+    return facts
+
+
+# --- DICOM -----------------------------------------------------------------------------------------------------------
+
+
+def _look_at_dicom(facts: FileFacts, task: Task) -> FileFacts:
+    instance = instance_of(facts.found.path, facts.found.name)
+    header = instance.header
+    assert header is not None
+    if instance.sop_class_uid == MEDIA_DIRECTORY:
+        return replace(facts, found=replace(facts.found, kind=DICOMDIR))
+    spacing = next((plane.spacing for plane in instance.planes if plane.spacing), None)
+    facts = replace(
+        facts,
+        instance=replace(instance, header=None),
+        attributes=tuple(attributes_of(header)),
+        shape=(instance.columns, instance.rows, instance.number_of_frames),
+        spacing_mm=spacing and (spacing[1], spacing[0]),
+        bits=integer_of(header, "BitsStored") or 0,
+        words=words_of(header),
+    )
+    if task.wants_privacy:
+        facts = replace(facts, privacy=_privacy_of(header))
+    if task.wants_pixels and instance.has_pixels:
+        facts = replace(facts, pixels=_pixels_of(_dicom_values(facts)))
+    return facts
+
+
+def attributes_of(header: Dataset) -> Iterator[tuple[str, str]]:
+    """Keyword and value of ATTRIBUTES that a header has; lengths to 0.1 mm, so that rounding tells nothing."""
+    for keyword in ATTRIBUTES:
+        if keyword == "TransferSyntaxUID":
+            text = text_of(header.file_meta, keyword)
+        elif keyword in _NUMBERS:
+            text = str(integer_of(header, keyword) or 0) if keyword in header else ""
+        elif keyword in ("SliceThickness", "PixelSpacing"):
+            numbers = numbers_of(header, keyword, 2 if keyword == "PixelSpacing" else 1)
+            text = "" if numbers is None else f"{numbers[0]:.1f}"
+        else:
+            text = text_of(header, keyword).strip().upper()
+        if text:
+            yield keyword, text
+
+
+def words_of(header: Dataset) -> frozenset[str]:
+    """PatientID and parts of PatientName, in small letters."""
+    name = text_of(header, "PatientName")
+    for separator in "^=,;_":
+        name = name.replace(separator, " ")
+    words = {text_of(header, "PatientID").strip().lower(), *name.lower().split()}
+    return frozenset(word for word in words if len(word) >= 3)
+
+
+def _privacy_of(header: Dataset) -> Privacy:
+    with refusing("the DICOM header is broken; export the file again"):
+        found = find_phi(header)
+        return Privacy(
+            found=tuple((each.keyword, each.kind) for each in found if _is_telling(each)),
+            private=sum(each.kind == "private" and not each.keyword.endswith(_GROUP_LENGTH) for each in found),
+            burned_in=burned_in_risk(header),
+            has_regions=bool(header.get("SequenceOfUltrasoundRegions")),
+        )
+
+
+def _is_telling(found: PhiFinding) -> bool:
+    """Whether it is of the kinds that are counted by attribute; lengths of groups (retired) say nothing of anybody."""
+    return not found.kind.startswith(("private", "burned")) and not found.keyword.endswith(_GROUP_LENGTH)
+
+
+def _dicom_values(facts: FileFacts) -> Iterator[np.ndarray]:
+    """Modality values of grey frames (H, W), or bytes of colour (H, W, 3), a few frames at once."""
+    dataset = read_instance(facts.found.path)
+    frames = facts.shape[2]
+    for start in range(0, frames, FRAMES_AT_ONCE):
+        chosen = list(range(start, min(start + FRAMES_AT_ONCE, frames)))
+        stored = decode_stored(dataset, chosen if frames > 1 else None)
+        for frame, values in zip(chosen, stored, strict=True):
+            with refusing("the modality transform of the DICOM header is broken; correct it"):
+                yield values if values.ndim == 3 else modality_transform(dataset, frame).apply(values)
+
+
+# --- pictures and volumes --------------------------------------------------------------------------------------------
+
+
+def _look_at_picture(facts: FileFacts, task: Task) -> FileFacts:
+    size, has_exif = _opened_picture(facts.found.path)
+    found = (("EXIF", "place, artist or serial number"),) if has_exif else ()
+    facts = replace(facts, shape=(*size, 1), bits=8, privacy=Privacy(found, 0, "unknown", has_regions=False))
+    if not task.wants_pixels:
+        return facts
+    try:
+        picture = decode(Sample(facts.found.path), channels=3, min_size=None)
+    except CallerError as error:
+        return replace(facts, pixels=Pixels(fault=error.code))
+    values = np.asarray(picture)  # (H, W, 3)
+    is_grey = bool((values[..., 0] == values[..., 1]).all() and (values[..., 0] == values[..., 2]).all())
+    pixels = _pixels_of(iter([values[..., 0].astype(np.float32) if is_grey else values]))
+    side = THUMBNAIL_SIDE
+    thumbnail = picture.convert("L").resize((side, side), Image.Resampling.BOX)
+    return replace(facts, shape=(*picture.size, 1), pixels=replace(pixels, thumbnail=thumbnail.tobytes()))
+
+
+def _opened_picture(path: Path) -> tuple[tuple[int, int], bool]:
+    """Width and height of a picture by its header, and whether EXIF says where, by whom or with which camera."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            with Image.open(path, formats=PICTURE_FORMATS) as image:
+                exif = image.getexif()
+                return image.size, any(tag in exif for tag in _EXIF_TAGS)
+    except Exception:  # Pillow promises no list of errors; what is broken shows when it is decoded
+        return (0, 0), False
+
+
+def _look_at_volume(facts: FileFacts, task: Task) -> FileFacts:
+    path = facts.found.path
+    if facts.found.kind in ("NIFTI", "ANALYZE"):
+        found = (("header", "texts or extensions"),) if has_texts(path) else ()
+        facts = replace(facts, privacy=Privacy(found, 0, "unknown", has_regions=False))
+    if not task.wants_pixels:
+        return facts
+    try:
+        volume = read_volume_file(path)
+    except CallerError as error:
+        return replace(facts, pixels=Pixels(fault=error.code))
+    columns, rows, slices = (int(size) for size in volume.values.shape[1:])
+    spacing = np.linalg.norm(np.asarray(volume.affine, np.float64)[:3, :3], axis=0)
+    return replace(
+        facts,
+        shape=(columns, rows, slices),
+        spacing_mm=(float(spacing[0]), float(spacing[1])) if volume.has_geometry else None,
+        bits=0,
+        pixels=_pixels_of(np.ascontiguousarray(channel.T) for channel in volume.values),
+    )
+
+
+def has_texts(path: Path) -> bool:
+    """Whether a NIfTI or Analyze header has free texts that the de-identification would blank."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+        head = gunzipped_head(head, 540) if head.startswith(GZIP_MAGIC) else head[:540]
+        return any(old != new for old, new in zip(head, deidentify_nifti_header(head), strict=True))
+    except (CallerError, OSError, ValueError):
+        return False
+
+
+def _pixels_of(parts: Iterator[np.ndarray]) -> Pixels:
+    """Digest values, a part at a time: what is equal has equal digests, whatever header or format it came in."""
+    digest, low, high = hashlib.sha256(), np.inf, -np.inf
+    try:
+        for part in parts:
+            digest.update(f"{part.shape}{part.dtype.str}".encode())
+            digest.update(np.ascontiguousarray(part).data)
+            if part.size:
+                low, high = min(low, float(part.min())), max(high, float(part.max()))
+    except CallerError as error:
+        return Pixels(fault=error.code)
+    return Pixels(digest=digest.digest(), is_blank=not low < high)

@@ -1,0 +1,162 @@
+"""Finding the files to examine: below a folder, in archives, and what each is by its first bytes.
+
+Archives are unpacked into a scratch folder under names of our own, so that everything after this is a file on disk.
+Links that lead out of the folder, hidden files, pipes and what operating systems leave are passed over.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from sagemaker_monai.archives import ArchiveTooLargeError, UnsafeArchiveError, is_litter
+from sagemaker_monai.contents import is_archive, is_dicom_file, is_dicomdir
+from sagemaker_monai.dicom.packed import MediaLimits, unpacker_of
+from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.images import IMAGE_SUFFIXES
+from sagemaker_monai.volume_files import HEAD_BYTES, volume_format_of
+
+MAX_FILES = 1 << 20
+MAX_DEPTH = 32
+LIMITS = MediaLimits(files=1 << 17, archive_bytes=1 << 33)  # of one archive: 8 GiB
+LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+_HEAD_BYTES = 1 << 16
+_PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")
+_TEXTS = frozenset({".csv", ".tsv", ".json", ".txt", ".md", ".xml", ".html", ".pdf", ".xlsx", ".docx", ".yaml", ".py"})
+
+DICOM, DICOMDIR, PICTURE, ARCHIVE, OTHER = "DICOM", "DICOMDIR", "picture", "archive", "other"
+
+
+@dataclass(frozen=True)
+class Found:
+    """One file.
+
+    Attributes:
+        path: where it can be read.
+        name: below the folder or archive that was named, with the channel's name first where there are several.
+            Untrusted, and may name a patient.
+        owner: the real path of the file in the data set that it is, or is in.
+        kind: "DICOM", "DICOMDIR", "picture", "archive", a name of `volume_files.VOLUME_FORMATS`, or "other" with a
+            well-known suffix after a space.
+        fault: code of the error that kept it from being opened or unpacked, or "".
+    """
+
+    path: Path
+    name: str
+    owner: str
+    kind: str
+    fault: str = ""
+
+
+def find_files(source: Path, scratch: Path, prefix: str = "") -> Iterator[Found]:
+    """Find the files of a folder, an archive or a single file.
+
+    Args:
+        source: which.
+        scratch: an empty folder of the caller's, for what is unpacked.
+        prefix: put before every name.
+
+    Raises:
+        ConfigError: there is nothing at `source`, or more than MAX_FILES files.
+    """
+    if not source.exists():
+        raise ConfigError("there is no such file or folder to examine; name another")
+    base = source if source.is_dir() else source.parent
+    count = 0
+    for path in _walk(source) if source.is_dir() else [source]:
+        for found in _open(path, prefix + path.relative_to(base).as_posix(), scratch):
+            count += 1
+            if count > MAX_FILES:
+                raise ConfigError(f"there are more than {MAX_FILES} files; name a smaller folder")
+            yield found
+
+
+def kind_of(head: bytes, name: str) -> str:
+    """What a file is, see `Found.kind`; `head` are its first 64 KiB."""
+    if is_dicom_file(head):
+        return DICOMDIR if is_dicomdir(head) else DICOM
+    if (known := volume_format_of(head[:HEAD_BYTES], "")) is not None:
+        return known
+    if head.startswith(_PICTURES) or (head.startswith(b"RIFF") and head[8:12] == b"WEBP"):
+        return PICTURE
+    if is_archive(head):
+        return ARCHIVE
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return PICTURE
+    return volume_format_of(b"", name) or (f"{OTHER} {suffix}" if suffix in _TEXTS else OTHER)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    root = os.path.realpath(folder)
+    waiting, seen = [(folder, 0)], set[str]()
+    while waiting:
+        place, depth = waiting.pop()
+        try:
+            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+        except OSError:
+            continue  # a folder that may not be entered
+        folders = []
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name.lower() in LITTER:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                folders.append((Path(entry.path), depth + 1))
+                continue
+            real = os.path.realpath(entry.path)
+            if real.startswith(root + os.sep) and real not in seen and _is_plain(real):
+                seen.add(real)
+                yield Path(entry.path)
+        if depth < MAX_DEPTH:
+            waiting.extend(reversed(folders))
+
+
+def _is_plain(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 - a pipe would never end
+    except OSError:
+        return False
+
+
+def _open(path: Path, name: str, scratch: Path) -> Iterator[Found]:
+    owner = os.path.realpath(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError:
+        yield Found(path, name, owner, OTHER, "Unreadable")
+        return
+    kind = kind_of(head, name)
+    if kind != ARCHIVE:
+        yield Found(path, name, owner, kind)
+        return
+    members, fault = [], ""
+    try:
+        for member in _unpack(path, name, owner, scratch):
+            members.append(member)
+    except ArchiveTooLargeError:
+        fault = "PayloadTooLarge"
+    except UnsafeArchiveError:
+        fault = "UndecodableImage"
+    except OSError:
+        fault = "Unreadable"
+    yield Found(path, name, owner, ARCHIVE, fault)
+    yield from members
+
+
+def _unpack(path: Path, name: str, owner: str, scratch: Path) -> Iterator[Found]:
+    with path.open("rb") as file:
+        unpack = unpacker_of(file.read(512))
+        if unpack is None:
+            raise UnsafeArchiveError("an archive of a kind that is not read")
+        file.seek(0)
+        folder = scratch / str(sum(1 for _ in scratch.iterdir()))
+        folder.mkdir()
+        for number, (member, content) in enumerate(unpack(file, LIMITS)):
+            parts = member.split("/")
+            if is_litter(member) or any(part.startswith(".") or part.lower() in LITTER for part in parts):
+                continue
+            target = folder / str(number)
+            target.write_bytes(content)
+            yield Found(target, f"{name}/{member}", owner, kind_of(content[:_HEAD_BYTES], member))

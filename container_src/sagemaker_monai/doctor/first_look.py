@@ -1,0 +1,155 @@
+"""What `train` looks at before the first epoch: headers only, and only what makes a score wrong or a job useless.
+
+A data set of photographs costs one look at the names of its files. Of DICOM the first header of each image is read,
+1.5 ms each, of at most SAMPLE images; the whole examination is `doctor`'s.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sagemaker_monai.contents import is_dicom_file
+from sagemaker_monai.entries import DICOM_SUFFIXES, VOLUME_SUFFIXES, Image, image_files
+from sagemaker_monai.errors import CallerError, DatasetError
+from sagemaker_monai.images import IMAGE_SUFFIXES
+from sagemaker_monai.splitting import SPLITS
+
+if TYPE_CHECKING:
+    from pydicom import Dataset as Header
+
+    from sagemaker_monai.datasets import Dataset, Record
+
+SAMPLE = 5_000  # images whose header is read
+MIXED_SPACING = 1.5  # times
+CONFOUNDING_TASKS = frozenset({"classification", "ordinal"})
+_PROJECTIONS = frozenset({"CR", "DX", "MG", "PX", "IO", "XA", "RF", "US", "ES", "XC", "OP", "GM", "SM", "SC", "OT"})
+
+
+def first_look(channels: Mapping[str, Path], dataset: "Dataset") -> list[str]:
+    """Look at the headers of a data set that is about to be trained with.
+
+    Args:
+        channels: name and folder of each.
+        dataset: of `read_dataset`, its splits drawn.
+
+    Returns:
+        Lines to log, each with cause and remedy; none where all is well, or nothing is DICOM. They name nobody.
+
+    Raises:
+        DatasetError: a PatientID has images in more than one split, or no DICOM image has a picture that can be read.
+    """
+    del channels  # records have whole paths; a reader of other layouts may need the folders
+    placed = [(record, split) for split in SPLITS for record in dataset.split(split) if _may_be_dicom(record.image)]
+    if not placed:
+        return []
+    chosen = placed[:: -(-len(placed) // SAMPLE)]
+    headers, faults = _read_headers(chosen)
+    if not headers and faults:
+        raise DatasetError(
+            f"none of the {len(faults)} DICOM images has a header and pixels that can be read "
+            f"({', '.join(f'{code} {count}' for code, count in Counter(faults).most_common())}); examine the data set "
+            "with doctor"
+        )
+    if not headers:
+        return []
+    _check_patients(headers)
+    lines = [f"{len(faults)} DICOM images cannot be read by their header; examine the data set with doctor"] * bool(
+        faults
+    )
+    lines += _mixtures([header for _, _, header in headers], dataset.spatial_dims)
+    if dataset.task in CONFOUNDING_TASKS:
+        lines += _confounding(headers, dataset.labels)
+    if len(chosen) < len(placed):
+        lines.append(f"{len(chosen)} of {len(placed)} DICOM headers were looked at")
+    return lines
+
+
+def _may_be_dicom(image: Image) -> bool:
+    """By name where that is plain, else by the first bytes; folders hold DICOM series."""
+    if not isinstance(image, Path):
+        return _may_be_dicom(image.channels[0])
+    name = image.name.lower()
+    if name.endswith(tuple(IMAGE_SUFFIXES)) or name.endswith(tuple(VOLUME_SUFFIXES)):
+        return False
+    if name.endswith(tuple(DICOM_SUFFIXES)) or image.is_dir():
+        return True
+    try:
+        with image.open("rb") as file:
+            return is_dicom_file(file.read(512))
+    except OSError:
+        return False
+
+
+Looked = tuple["Record", str, "Header"]
+
+
+def _read_headers(placed: Sequence[tuple["Record", str]]) -> tuple[list[Looked], list[str]]:
+    from sagemaker_monai.dicom.headers import read_header
+    from sagemaker_monai.dicom.planes import integer_of
+
+    headers: list[Looked] = []
+    faults = []
+    for record, split in placed:
+        files = image_files(record.image)
+        try:
+            header = read_header(files[0]) if files else None
+        except CallerError as error:
+            faults.append(error.code)
+            continue
+        if header is None or not (integer_of(header, "Rows") and integer_of(header, "Columns")):
+            faults.append("no picture")
+        else:
+            headers.append((record, split, header))
+    return headers, faults
+
+
+def _check_patients(headers: Sequence[Looked]) -> None:
+    from sagemaker_monai.dicom.planes import text_of
+    from sagemaker_monai.doctor.images import known_patient
+
+    sides: Mapping[str, set[str]] = defaultdict(set)
+    for _, split, header in headers:
+        if patient := known_patient(text_of(header, "PatientID")):
+            sides[patient].add(split)
+    torn = sum(len(splits) > 1 for splits in sides.values())
+    if len(sides) > 1 and torn:  # one ID for everybody is what some anonymisers write
+        raise DatasetError(
+            f"{torn} of {len(sides)} patients (PatientID of the DICOM headers) have images in more than one split, "
+            "which would make the scores too good: name the patient as group, or put all images of a patient into one "
+            "split"
+        )
+
+
+def _mixtures(headers: Sequence["Header"], spatial_dims: int | None) -> list[str]:
+    from sagemaker_monai.dicom.planes import numbers_of, text_of, value_of
+
+    lines = []
+    modalities = Counter(text_of(header, "Modality") for header in headers)
+    if len(modalities) > 1:
+        lines.append(f"the images are of {len(modalities)} modalities; train on one, or know why not")
+    widths = [spacing[1] for header in headers if (spacing := numbers_of(header, "PixelSpacing", 2)) and spacing[1] > 0]
+    if widths and max(widths) > MIXED_SPACING * min(widths):
+        lines.append(
+            f"pixels are from {min(widths):.3g} to {max(widths):.3g} mm wide; a preset that resamples makes them equal"
+        )
+    bare = sum(
+        value_of(header, "ImagePositionPatient") is None
+        and value_of(header, "PerFrameFunctionalGroupsSequence") is None
+        and text_of(header, "Modality") not in _PROJECTIONS
+        for header in headers
+    )
+    if bare and spatial_dims != 2:
+        lines.append(
+            f"{bare} images have no position in the patient (ImagePositionPatient): slices are sorted by number"
+        )
+    return lines
+
+
+def _confounding(headers: Sequence[Looked], labels: Sequence[str]) -> list[str]:
+    from sagemaker_monai.doctor.confounding import find_associations, issues_of
+    from sagemaker_monai.doctor.facts import ATTRIBUTES, attributes_of
+
+    rows = [(dict(attributes_of(header)), (labels[record.label],)) for record, _, header in headers]
+    found = issues_of(find_associations(rows, ATTRIBUTES, is_multilabel=False))
+    return [each.message for each in found if each.severity == "warning"]

@@ -1,0 +1,118 @@
+"""The images that labels speak of, with what their files say: the rows that all comparisons are made over."""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sagemaker_monai.doctor.facts import FileFacts
+from sagemaker_monai.doctor.labels import Case, Labels, names_of
+from sagemaker_monai.prepare.profile import is_blank
+
+# PatientID that anonymisers write for everybody, in small letters.
+NOBODY = frozenset({"", "anonymous", "anonymized", "anonymised", "anon", "unknown", "none", "removed", "na", "n/a",
+                    "patient", "patientid", "id", "xxx"})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One image: a labelled one with its files, or a file that nothing is said about.
+
+    Attributes:
+        files: positions of its files in the list of facts; none where they are missing.
+        names: classes of its label.
+        is_labelled: something is said about it.
+        group: of the table, or "".
+        split: or None.
+        patient: PatientID, "" where it is unknown or says nothing.
+        series: SeriesInstanceUID, or "".
+        digest: of its pixels, empty where they are unknown, blank or not whole.
+    """
+
+    files: tuple[int, ...]
+    names: tuple[str, ...] = ()
+    is_labelled: bool = False
+    group: str = field(default="", repr=False)
+    split: str | None = None
+    patient: str = field(default="", repr=False)
+    series: str = field(default="", repr=False)
+    digest: bytes = field(default=b"", repr=False)
+    case: Case | None = field(default=None, repr=False)
+
+    @property
+    def example(self) -> int:
+        """The number of its first file, from 1; 0 when it has none."""
+        return self.files[0] + 1 if self.files else 0
+
+
+def known_patient(patient_id: str) -> str:
+    """A PatientID without padding, "" where it is empty or what anonymisers write for everybody."""
+    text = patient_id.strip(" \0")
+    is_nobody = text.lower() in NOBODY or (is_blank(text) and not text.startswith("P-"))
+    return "" if is_nobody else text
+
+
+def patient_of(facts: FileFacts) -> str:
+    """The `known_patient` of a file."""
+    return known_patient(facts.instance.patient_id) if facts.instance else ""
+
+
+def images_of(labels: Labels, files: Sequence[FileFacts]) -> list[Examined]:
+    """Labelled images in the order of their table, and then files with pictures that nothing is said about."""
+    owned: Mapping[str, list[int]] = defaultdict(list)
+    for position, facts in enumerate(files):
+        if facts.is_image or facts.fault:
+            owned[facts.found.owner].append(position)
+    images, used = [], set[int]()
+    for case in labels.cases:
+        positions = tuple(dict.fromkeys(each for path in case.paths for each in owned.get(os.path.realpath(path), ())))
+        used |= set(positions)
+        images.append(_examined(positions, files, case))
+    masks = {os.path.realpath(path) for path in labels.masks}
+    rest = [
+        position
+        for position, facts in enumerate(files)
+        if facts.is_image and position not in used and facts.found.owner not in masks
+    ]
+    return images + [_examined((position,), files, None) for position in rest]
+
+
+def are_classes_patients(images: Sequence[Examined], files: Sequence[FileFacts]) -> bool:
+    """Whether every class is called as the patient of all its images: folders of patients, and not of classes."""
+    labelled = [image for image in images if image.is_labelled and image.files]
+    return bool(labelled) and all(
+        image.names and image.patient and any(word in image.names[0].lower() for word in files[image.files[0]].words)
+        for image in labelled
+    )
+
+
+def is_there(case: Case) -> bool:
+    """Whether all files of a case exist."""
+    try:
+        return bool(case.paths) and all(Path(path).exists() for path in case.paths)
+    except (OSError, ValueError):
+        return False
+
+
+def _examined(positions: tuple[int, ...], files: Sequence[FileFacts], case: Case | None) -> Examined:
+    own = [files[position] for position in positions]
+    return Examined(
+        files=positions,
+        names=names_of(case.label) if case else (),
+        is_labelled=case is not None,
+        group=case.group if case else "",
+        split=case.split if case else None,
+        patient=next((patient for facts in own if (patient := patient_of(facts))), ""),
+        series=next((facts.instance.series_instance_uid for facts in own if facts.instance), ""),
+        digest=_digest(own),
+        case=case,
+    )
+
+
+def _digest(own: Sequence[FileFacts]) -> bytes:
+    digests = [facts.pixels.digest if facts.pixels else b"" for facts in own]
+    if not digests or not all(digests) or all(facts.pixels and facts.pixels.is_blank for facts in own):
+        return b""
+    return digests[0] if len(digests) == 1 else hashlib.sha256(b"".join(sorted(digests))).digest()

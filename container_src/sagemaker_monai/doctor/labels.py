@@ -1,0 +1,250 @@
+"""What is said about images: labels, groups and splits, read as train reads them, and less strictly where it would not.
+
+Train refuses a data set at the first fault. Here its reason is one finding among others, and the rest is still looked
+at: a table that names files which are not there says much about those that are.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sagemaker_monai.dataset_json import DATASET_JSON, MAX_DATASET_JSON_BYTES
+from sagemaker_monai.entries import Entry, image_files, visible
+from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.layouts import SPLIT_NAMES, read_channels
+from sagemaker_monai.splitting import SPLITS
+from sagemaker_monai.tables import read_table
+from sagemaker_monai.tasks.labels import Label
+
+COLUMNS = ("image", "label", "group", "split")
+MAX_TABLE_BYTES = 1 << 28
+_MASKS = 0.5  # of the labels of dataset.json; if so many are names of files, they are masks
+
+
+@dataclass(frozen=True)
+class Case:
+    """One labelled image.
+
+    Attributes:
+        paths: its files, which may not be there.
+        label: as the table has it, None for a mask.
+        group: as the table has it, "" where it has none.
+        split: one of SPLITS, None where the table does not say.
+    """
+
+    paths: tuple[Path, ...] = field(repr=False)
+    label: Label | None
+    group: str = field(default="", repr=False)
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Labels:
+    """All that is said about images.
+
+    Attributes:
+        source: "dataset.json", "table", "class folders", or "" where nothing is said.
+        cases: the labelled images.
+        classes: declared class names, in the model's order.
+        task: as the data set or the form of the labels says, "segmentation" for masks.
+        masks: files that are labels.
+        fault: why train cannot read it, or "". It may quote names of files.
+        is_faulty: the fault is one of a data set, and not of a mere folder of files.
+        is_table: a table says which images there are, so that others have no label.
+    """
+
+    source: str = ""
+    cases: tuple[Case, ...] = ()
+    classes: tuple[str, ...] = ()
+    task: str = ""
+    masks: frozenset[Path] = frozenset()
+    fault: str = ""
+    is_faulty: bool = False
+    spatial_dims: int | None = None
+
+    @property
+    def is_table(self) -> bool:
+        """Whether a table says which images there are, so that others have no label."""
+        return self.source in (DATASET_JSON, "table")
+
+
+def read_labels(channels: Mapping[str, Path], table: Path | None, columns: Mapping[str, str]) -> Labels:
+    """Read what is said about the images of a data set.
+
+    Args:
+        channels: name and folder of each channel.
+        table: a CSV file of labels whose names are relative to the only channel, or None for the layouts of train.
+        columns: its names for those of COLUMNS that are called otherwise.
+
+    Raises:
+        ConfigError: `table` cannot be read as such.
+    """
+    if table is not None:
+        return _read_named_table(next(iter(channels.values())), table, columns)
+    try:
+        layout = read_channels({name: folder.absolute() for name, folder in channels.items()})
+    except (DatasetError, OSError) as error:
+        return _read_leniently(channels, str(error) if isinstance(error, DatasetError) else type(error).__name__)
+    source = _source_of(channels)
+    masks = _masks_of(channels, layout.entries) if source == DATASET_JSON else {}
+    cases = [
+        Case(
+            tuple(image_files(entry.image)),
+            None if entry.name in masks else entry.label,
+            "" if entry.group == entry.name else entry.group,
+            entry.split,
+        )
+        for entry in layout.entries
+    ]
+    if masks:
+        return Labels(source, tuple(cases), (), "segmentation", frozenset(masks.values()))
+    return Labels(source, tuple(cases), layout.labels, layout.task or "", spatial_dims=layout.spatial_dims)
+
+
+def _source_of(channels: Mapping[str, Path]) -> str:
+    folders = list(channels.values())
+    if any((folder / DATASET_JSON).is_file() for folder in folders):
+        return DATASET_JSON
+    return "table" if any(_tables(folder) for folder in folders) else "class folders"
+
+
+def _tables(folder: Path) -> list[Path]:
+    return [path for path in visible(folder) if path.suffix.lower() == ".csv" and path.is_file()]
+
+
+def _masks_of(channels: Mapping[str, Path], entries: Sequence[Entry]) -> dict[str, Path]:
+    """Files that are the labels of images, by name of the image; none unless they are most of the labels."""
+    masks = {}
+    for entry in entries:
+        if isinstance(entry.label, str) and ("/" in entry.label or "." in entry.label):
+            places = (folder.absolute() / entry.label for folder in channels.values())
+            mask = next(filter(_is_file, places), None)
+            if mask is not None:
+                masks[entry.name] = mask
+    return masks if len(masks) > _MASKS * len(entries) else {}
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a zero
+        return False
+
+
+# --- tables that train does not read ---------------------------------------------------------------------------------
+
+
+def _read_named_table(folder: Path, table: Path, columns: Mapping[str, str]) -> Labels:
+    if unknown := sorted(set(columns) - set(COLUMNS)):
+        raise ConfigError(f"--columns knows {', '.join(COLUMNS)}, got {', '.join(unknown)[:100]}")
+    names = {column: columns.get(column, column).lower() for column in COLUMNS}
+    try:
+        if table.stat().st_size > MAX_TABLE_BYTES:
+            raise ConfigError(f"the table of labels is larger than {MAX_TABLE_BYTES >> 20} MiB")
+        rows = read_table(table.read_bytes(), what=table.name, required=[names["image"], names["label"]])
+    except OSError as error:
+        raise ConfigError(f"the table of labels cannot be read ({error.strerror})") from error
+    except DatasetError as error:
+        raise ConfigError(f"{error}; name other columns with --columns image=NAME,label=NAME") from error
+    cases = tuple(_cases_of_rows(folder, rows, names))
+    return Labels("table", cases, _classes_of(cases))
+
+
+def _cases_of_rows(folder: Path, rows: Sequence[Mapping[str, str]], names: Mapping[str, str]) -> Iterator[Case]:
+    for row in rows:
+        if not row[names["image"]] or not row[names["label"]]:
+            continue
+        split = SPLIT_NAMES.get(row.get(names["split"], "").lower())
+        paths = _paths(folder, row[names["image"]].split(";"))
+        yield Case(paths, row[names["label"]], row.get(names["group"], ""), split)
+
+
+def _paths(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
+    """The files that names mean: of a folder its files; a name that leads out of the data set means nothing there."""
+    paths: list[Path] = []
+    for name in names:
+        path = folder.absolute() / name.strip()
+        if "\0" in name or ".." in path.parts:
+            path = folder.absolute() / "\N{REPLACEMENT CHARACTER}"
+        try:
+            paths += image_files(path) or [path]
+        except OSError:
+            paths.append(path)
+    return tuple(paths)
+
+
+def _classes_of(cases: Sequence[Case]) -> tuple[str, ...]:
+    return tuple(sorted({name for case in cases for name in names_of(case.label)}))
+
+
+def names_of(label: Label | None) -> tuple[str, ...]:
+    """The classes of a label: one, the one with the largest share, all findings; none of a number."""
+    if isinstance(label, str):
+        return (label,)
+    if isinstance(label, dict):
+        return (max(label, key=lambda name: label[name]),) if label else ()
+    return label if isinstance(label, tuple) else ()
+
+
+# --- what train refuses ----------------------------------------------------------------------------------------------
+
+
+def _read_leniently(channels: Mapping[str, Path], fault: str) -> Labels:
+    cases: list[Case] = []
+    source, is_faulty = "", len(channels) > 1
+    for name, folder in channels.items():
+        if not folder.is_dir():
+            continue
+        split = SPLIT_NAMES.get(name.lower()) if len(channels) > 1 else None
+        if (folder / DATASET_JSON).is_file():
+            source, is_faulty = DATASET_JSON, True
+            cases += _cases_of_json(folder, split)
+        elif len(tables := _tables(folder)) == 1:
+            rows = _rows_of(tables[0])
+            if rows:
+                source, is_faulty = "table", True
+                cases += _cases_of_rows(folder, rows, dict(zip(COLUMNS, COLUMNS, strict=True)))
+    return Labels(source, tuple(cases), _classes_of(cases), fault=fault, is_faulty=is_faulty)
+
+
+def _rows_of(table: Path) -> list[dict[str, str]]:
+    try:
+        if table.stat().st_size > MAX_TABLE_BYTES:
+            return []
+        return read_table(table.read_bytes(), what="", required=("image", "label"))
+    except (OSError, DatasetError):
+        return []
+
+
+def _cases_of_json(folder: Path, split: str | None) -> Iterator[Case]:
+    try:
+        if (folder / DATASET_JSON).stat().st_size > MAX_DATASET_JSON_BYTES:
+            return
+        content = json.loads((folder / DATASET_JSON).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return
+    for own in SPLITS:
+        listed = content.get(own) if isinstance(content, dict) else None
+        for item in listed if isinstance(listed, list) else ():
+            if isinstance(item, dict) and (names := _texts(item.get("image"))):
+                label = item.get("label")
+                group = item.get("group")
+                yield Case(
+                    _paths(folder, names),
+                    label if isinstance(label, str | float) else tuple(_texts(label)) or None,
+                    group if isinstance(group, str) else "",
+                    split or own,
+                )
+
+
+def _texts(value: Any) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [each for each in values if isinstance(each, str) and each.strip()]
+
+
+def without_names(fault: str) -> str:
+    """A reason of train without what it quotes: names of files and groups stand in brackets."""
+    return re.sub(r"\s*\([^()]*(?:\([^()]*\)[^()]*)*\)", "", fault)

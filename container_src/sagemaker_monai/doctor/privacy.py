@@ -1,0 +1,118 @@
+"""What may identify patients: in headers, in pixels, in names of files; and what keeps it out of the report.
+
+Nothing here gives a value. Counts of attributes are by keyword; texts of headers and names of classes are shown only
+when no PatientID, no name, no long number and no UID of any file stands in them.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from sagemaker_monai.doctor.facts import FileFacts
+from sagemaker_monai.doctor.files import DICOM, PICTURE
+from sagemaker_monai.doctor.issues import Issue, issue
+from sagemaker_monai.tables import some_of
+
+MAX_SHOWN = 60  # characters
+WITHHELD = "(withheld)"
+_TOKEN = re.compile(r"[^\W_]+")
+_NUMBERS = re.compile(r"\d{6,}|(?:\d+\.){4,}\d+|(?:19|20)\d\d[-./]\d\d?[-./]\d\d?")  # dates, record numbers, UIDs
+
+
+class Scrubber:
+    """Knows what patients are called in the files that were examined, and shows texts without it."""
+
+    def __init__(self, files: Iterable[FileFacts]) -> None:
+        self._words = frozenset[str]().union(*(facts.words for facts in files))
+        self._long = [word for word in self._words if not _TOKEN.fullmatch(word)]  # with blanks, dashes, dots
+
+    def shown(self, text: str) -> str:
+        """The text on one line, cut, or WITHHELD."""
+        line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        return WITHHELD if self.is_personal(line) else line if len(line) <= MAX_SHOWN else line[: MAX_SHOWN - 1] + "…"
+
+    def sentence(self, text: str) -> str:
+        """A sentence of ours with what it quotes, of which single words are withheld."""
+        line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        return " ".join(WITHHELD if self.is_personal(word) else word for word in line.split())
+
+    def is_personal(self, text: str) -> bool:
+        """Whether something in it may be somebody's name, number or date."""
+        lower = text.lower()
+        return (
+            lower in self._words
+            or bool(_NUMBERS.search(lower))
+            or any(token in self._words for token in _TOKEN.findall(lower))
+            or any(word in lower for word in self._long)
+        )
+
+
+def check_privacy(files: Sequence[FileFacts], scrubber: Scrubber) -> tuple[dict[str, object], list[Issue]]:
+    """Count what may identify patients.
+
+    Returns:
+        What the report says: files that were looked at, attributes by keyword, private attributes, the risk of text in
+        the pixels by Modality, names; and the issues.
+    """
+    looked = [(position, facts) for position, facts in enumerate(files, start=1) if facts.privacy is not None]
+    headers = [(position, facts) for position, facts in looked if facts.found.kind == DICOM]
+    attributes, kinds, private_files = Counter[str](), Counter[str](), []
+    burned: dict[str, Counter[str]] = {}
+    risky: dict[str, list[int]] = {"stated": [], "likely": []}
+    modalities = Counter[str]()
+    for position, facts in headers:
+        assert facts.privacy is not None
+        assert facts.instance is not None
+        attributes.update({keyword for keyword, _ in facts.privacy.found})
+        kinds.update({kind for _, kind in facts.privacy.found})
+        private_files += [position] if facts.privacy.private else []
+        modality = scrubber.shown(facts.instance.modality) or "(none)"
+        risk = facts.privacy.burned_in
+        burned.setdefault(modality, Counter())[risk] += 1
+        if facts.privacy.has_regions:
+            burned[modality]["with known regions"] += 1
+        if risk in risky:
+            risky[risk].append(position)
+            modalities[modality] += risk == "likely"
+    identified = [position for position, facts in headers if facts.privacy and facts.privacy.found]
+    issues = []
+    if identified:
+        issues.append(issue("phi_in_headers", len(identified), identified, kinds=_counted(kinds)))
+    if private_files:
+        issues.append(issue("private_attributes", len(private_files), private_files))
+    if risky["stated"]:
+        issues.append(issue("burned_in_stated", len(risky["stated"]), risky["stated"]))
+    if risky["likely"]:
+        issues.append(issue("burned_in_likely", len(risky["likely"]), risky["likely"], modalities=_counted(modalities)))
+    named = [position for position, facts in enumerate(files, start=1) if is_in_name(facts)]
+    if named:
+        issues.append(issue("phi_in_names", len(named), named))
+    for code, is_kind in (("phi_in_volumes", False), ("phi_in_pictures", True)):
+        found = [
+            position
+            for position, facts in looked
+            if facts.found.kind != DICOM and (facts.found.kind == PICTURE) is is_kind and facts.privacy
+            and facts.privacy.found
+        ]  # fmt: skip
+        if found:
+            issues.append(issue(code, len(found), found))
+    section = {
+        "headers_examined": len(headers),
+        "headers_with_phi": len(identified),
+        "attributes": dict(attributes.most_common()),
+        "kinds": dict(kinds.most_common()),
+        "files_with_private_attributes": len(private_files),
+        "burned_in": {modality: dict(counts) for modality, counts in sorted(burned.items())},
+        "names_with_patient": len(named),
+    }
+    return section, issues
+
+
+def is_in_name(facts: FileFacts) -> bool:
+    """Whether the name of a file or of a folder above it holds the PatientID or a name of its own header."""
+    name = facts.found.name.lower()
+    return any(re.search(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", name) for word in facts.words if len(word) >= 4)
+
+
+def _counted(counts: Counter[str]) -> str:
+    return some_of([f"{name} {count}" for name, count in counts.most_common()])

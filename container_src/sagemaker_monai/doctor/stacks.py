@@ -1,0 +1,110 @@
+"""Series of DICOM files as volumes: how many there are, and which cannot be read as one, and why."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sagemaker_monai.dicom.findings import MESSAGES, Finding, Severity
+from sagemaker_monai.dicom.grouping import Series, group_series
+from sagemaker_monai.dicom.media import Instance
+from sagemaker_monai.doctor.facts import FileFacts
+from sagemaker_monai.doctor.issues import MAX_EXAMPLES, SEVERITIES, Issue, issue
+
+# Of a picture that is no part of a volume these say nothing against it.
+_OF_VOLUMES = frozenset(MESSAGES) - {"mixed_rescale", "localizer", "no_pixels"}
+_TOLD_ONCE = frozenset(
+    {"mixed_size", "mixed_orientation", "several_volumes", "guessed_volumes"}
+)  # count is the series'
+_NOT_HERE = frozenset({"no_pixels", "single_slice"})  # said of the files, or plain from the counts
+
+
+@dataclass(frozen=True)
+class Stacks:
+    """What `group_series` made of the files.
+
+    Attributes:
+        stacks: all of them, those without pictures left out.
+        counts: series, stacks, stacks that are volumes, and of these those that can be used.
+        issues: what is odd, by code.
+    """
+
+    stacks: tuple[Series, ...] = field(repr=False)
+    counts: Mapping[str, int]
+    issues: tuple[Issue, ...]
+
+
+def examine_stacks(files: Sequence[FileFacts], *, are_volumes: bool | None) -> Stacks:
+    """Group the DICOM files.
+
+    Args:
+        files: all files.
+        are_volumes: whether the data set's images are volumes; None where nobody says, then stacks of several slices
+            are.
+    """
+    series: Mapping[object, list[Instance]] = defaultdict(list)
+    positions: dict[int, int] = {}
+    for position, facts in enumerate(files, start=1):
+        if facts.instance is not None and facts.instance.has_pixels and facts.is_usable:
+            series[facts.instance.series_instance_uid or position].append(facts.instance)
+            positions[id(facts.instance)] = position
+    stacks, broken = [], []
+    for instances in series.values():
+        try:
+            stacks += [stack for stack in group_series(instances) if stack.slices]
+        except Exception:  # geometry of a hostile header; the series is said to be unusable
+            broken.append(positions[id(instances[0])])
+    volumes = [stack for stack in stacks if are_volumes is not False and len(stack.slices) > 1]
+    refused = [stack for stack in volumes if any(found.severity == "error" for found in _severe(stack, is_volume=True))]
+    issues = _issues(stacks, positions, are_volumes=are_volumes)
+    if broken:
+        issues.append(issue("unsupported_images", len(broken), broken, codes="series that cannot be sorted"))
+    counts = {
+        "series": len(series),
+        "stacks": len(stacks),
+        "volumes": len(volumes),
+        "usable_volumes": len(volumes) - len(refused),
+    }
+    return Stacks(tuple(stacks), counts, tuple(issues))
+
+
+def _severe(stack: Series, *, is_volume: bool) -> list[Finding]:
+    """The findings with the severity that they have here."""
+    found = []
+    for each in stack.findings:
+        severity: Severity = each.severity
+        if each.code in _OF_VOLUMES and not is_volume:
+            severity = "note"
+        elif each.code == "colour":
+            severity = "note"  # used picture by picture
+        found.append(Finding(each.code, severity, each.message, each.count))
+    return found
+
+
+def _issues(stacks: Sequence[Series], positions: Mapping[int, int], *, are_volumes: bool | None) -> list[Issue]:
+    counts = Counter[str]()
+    severities: dict[str, Severity] = {}
+    examples: dict[str, list[int]] = defaultdict(list)
+    uids: dict[str, set[object]] = defaultdict(set)
+    for stack in stacks:
+        is_volume = are_volumes is not False and len(stack.slices) > 1
+        first = positions[id(stack.slices[0].instance)]
+        for found in _severe(stack, is_volume=is_volume):
+            if found.code in _NOT_HERE or (not is_volume and found.code in _OF_VOLUMES and are_volumes is not True):
+                continue
+            seen = (stack.uid or first) in uids[found.code]
+            uids[found.code].add(stack.uid or first)
+            counts[found.code] += 0 if seen and found.code in _TOLD_ONCE else found.count
+            worse = min(found.severity, severities.get(found.code, "note"), key=SEVERITIES.index)
+            severities[found.code] = worse
+            examples[found.code].append(first)
+    return [
+        Issue(
+            code,
+            severities[code],
+            f"{MESSAGES[code].format(count)} (in all {len(uids[code])} series)",
+            len(uids[code]),
+            "series",
+            tuple(examples[code][:MAX_EXAMPLES]),
+        )
+        for code, count in counts.items()
+    ]

@@ -1,0 +1,109 @@
+"""Small pictures of images, as a viewer shows them: what the contact sheet is made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sagemaker_monai.dicom.grouping import group_series
+from sagemaker_monai.dicom.media import instance_of
+from sagemaker_monai.dicom.pixels import apply_display, read_frames
+from sagemaker_monai.dicom.series import read_series
+from sagemaker_monai.doctor.files import DICOM, PICTURE
+from sagemaker_monai.errors import CallerError
+from sagemaker_monai.pictures import decode
+from sagemaker_monai.samples import Sample
+from sagemaker_monai.volume_files import read_volume_file
+from sagemaker_monai.volumes import Display, Volume
+
+SIDE = 128  # pixels
+MAX_STACK_VOXELS = 1 << 27  # 512 x 512 x 512; of larger stacks only the middle slice is decoded
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What to show: the files of one image, all of one kind.
+
+    Attributes:
+        paths: files; several are the slices of one series.
+        kind: as of `files.Found`.
+        voxels: of the whole image, by its headers.
+    """
+
+    paths: tuple[Path, ...] = field(repr=False)
+    kind: str
+    voxels: int
+
+
+def draw(picture: Picture) -> np.ndarray | None:
+    """Draw an image, (SIDE, SIDE, 3) uint8; None where it cannot be read. A volume is shown in three planes."""
+    try:
+        if picture.kind == PICTURE:
+            return _fitted([np.asarray(decode(Sample(picture.paths[0]), channels=3, min_size=(SIDE, SIDE)))])
+        if picture.kind != DICOM:
+            return _of_volume(read_volume_file(picture.paths[0], non_finite="zero"))
+        if len(picture.paths) == 1 or picture.voxels > MAX_STACK_VOXELS:
+            return _of_file(picture.paths[len(picture.paths) // 2])
+        return _of_stack(picture.paths)
+    except CallerError:
+        return None
+    except Exception:  # one picture less on the sheet
+        return None
+
+
+def _of_file(path: Path) -> np.ndarray:
+    frames = read_frames(path)
+    frame = frames[len(frames) // 2]
+    return _fitted([_shown(frame.values, frame.display)])
+
+
+def _of_stack(paths: Sequence[Path]) -> np.ndarray:
+    stacks = [stack for stack in group_series([instance_of(path) for path in paths]) if stack.slices]
+    stack = max(stacks, key=lambda each: len(each.slices))
+    try:
+        return _of_volume(read_series(stack))
+    except CallerError:  # a series that is no volume still has a slice in its middle
+        return _of_file(stack.slices[len(stack.slices) // 2].instance.source)  # type: ignore[arg-type]
+
+
+def _of_volume(volume: Volume) -> np.ndarray:
+    values = volume.values[:1]  # (1, W, H, D) of the first channel
+    _, columns, rows, slices = values.shape
+    if slices == 1:
+        return _fitted([_shown(values[..., 0], volume.display)])
+    spacing = np.linalg.norm(np.asarray(volume.affine, np.float64)[:3, :3], axis=0)
+    shown = apply_display(values, volume.display)
+    planes = (
+        (shown[:, :, :, slices // 2], spacing[1] / spacing[0]),
+        (shown[:, :, rows // 2, ::-1], spacing[2] / spacing[0]),
+        (shown[:, columns // 2, :, ::-1], spacing[2] / spacing[1]),
+    )
+    return _fitted([_bytes(plane) for plane, _ in planes], [float(aspect) for _, aspect in planes])
+
+
+def _shown(values: np.ndarray, display: Display) -> np.ndarray:
+    """(C, W, H) of a frame to (H, W, 3) bytes."""
+    return values.transpose(2, 1, 0) if values.shape[0] == 3 else _bytes(apply_display(values, display))
+
+
+def _bytes(shown: np.ndarray) -> np.ndarray:
+    """(1, W, H), 0 to 1, to (H, W, 3) bytes."""
+    grey = np.clip(np.nan_to_num(shown[0].T) * 255 + 0.5, 0, 255).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _fitted(pictures: Sequence[np.ndarray], aspects: Sequence[float] = ()) -> np.ndarray:
+    """One picture, or three in a square of four, each shrunk into its place with its pixels' aspect kept."""
+    canvas = Image.new("RGB", (SIDE, SIDE))
+    side = SIDE if len(pictures) == 1 else SIDE // 2
+    places = [(0, 0), (side, 0), (0, side)]
+    for pixels, place, aspect in zip(pictures, places, aspects or [1.0] * len(pictures), strict=False):
+        image = Image.fromarray(np.ascontiguousarray(pixels), "RGB")
+        height = image.height * (aspect if np.isfinite(aspect) and 0.05 < aspect < 20 else 1.0)
+        scale = side / max(image.width, height)
+        size = (max(1, round(image.width * scale)), max(1, round(height * scale)))
+        image = image.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)
+        canvas.paste(image, (place[0] + (side - size[0]) // 2, place[1] + (side - size[1]) // 2))
+    return np.asarray(canvas)
