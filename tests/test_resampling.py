@@ -158,6 +158,15 @@ def test_where_the_grid_sticks_out_the_edge_counts_on():
     assert np.allclose(wide.affine[0], [2.6, 0, 0, 0.2])  # centres at 1.5 -+ 1.3 voxels
 
 
+def test_a_voxel_larger_than_the_volume_takes_no_memory_for_what_is_outside():
+    tiny = Volume(np.full((1, 4, 300, 300), 5, np.float32), np.diag([1e-9, 1e-9, 1e-9, 1.0]))
+
+    result = resample(tiny, (100.0, 100.0, 100.0))
+
+    assert result.values.tolist() == [[[[5.0]]]]
+    assert np.allclose(spacing_of(result.affine), 100)
+
+
 def test_a_spacing_that_a_volume_has_changes_nothing():
     given_volume = volume(spacing=(1.0000001, 0.9999999, 3.0))
     result = resample(given_volume, (1.0, 1.0, 3.0))

@@ -55,6 +55,9 @@ def resize(values: np.ndarray, size: Sequence[int], boxes: Sequence[Box] | None 
 
 def _resize_axis(values: np.ndarray, axis: int, size: int, box: Box) -> np.ndarray:
     extent = values.shape[axis]
+    # A header may ask for one voxel as large as a million of the old ones: what lies further out than the volume is
+    # long would only give its edges more weight, and would have to be laid out in memory.
+    box = (max(box[0], -float(extent)), min(box[1], 2.0 * extent))
     before, after = max(0, math.ceil(-box[0])), max(0, math.ceil(box[1] - extent))
     if before or after:
         values = np.pad(values, [(before, after) if each == axis else (0, 0) for each in range(values.ndim)], "edge")
