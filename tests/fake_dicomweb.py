@@ -95,10 +95,10 @@ class Handler(loopback.Handler):
     def whole(self, body, boundary=BOUNDARY):
         self.answer(200, body, Content_Type=f'multipart/related; type="application/dicom"; boundary="{boundary}"')
 
-    def cut(self, body, boundary=BOUNDARY):
+    def cut(self, body, content_type=f"multipart/related; boundary={BOUNDARY}"):
         """An answer without a length, whose end is the end of the connection, as Orthanc's."""
         self.send_response(200)
-        self.send_header("Content-Type", f"multipart/related; boundary={boundary}")
+        self.send_header("Content-Type", content_type)
         self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)

@@ -156,6 +156,8 @@ FAULTS = {
         lambda handler, own: handler.answer(200, b"", Content_Type=RELATED, Content_Encoding="gzip"),
         "compressed, which was not asked for",
     ),
+    "nothing": (lambda handler, own: handler.answer(204, b""), "sends nothing for an instance that it lists"),
+    "one without its end": (lambda handler, own: handler.cut(own[0], content_type="application/dicom"), "whose end"),
     "teapot": (lambda handler, own: handler.answer(418, b""), "HTTP status 418"),
 }  # fmt: skip
 
@@ -254,6 +256,14 @@ def test_a_listed_instance_that_is_not_sent_is_an_error(tmp_path):
         with pytest.raises(DatasetError, match=r"lists an instance that it does not send \(404\)"):
             run(server.root, tmp_path / "out")
     assert len(digests(tmp_path / "out")) == 1
+
+
+def test_one_series_that_is_not_found_does_not_make_others_slow(tmp_path):
+    series = {f"1.2.3.{number}": make_series(f"1.2.3.{number}", 3) for number in (1, 2)}
+    with serving(series, once(ONE_SERIES, lambda handler: handler.answer(404, b""))) as server:
+        run(server.root, tmp_path / "out", "--parallel=1")
+
+    assert sum("/instances/" in route for route in server.asked) == 3
 
 
 def test_ctrl_c_leaves_whole_files_and_ends_at_once(tmp_path):

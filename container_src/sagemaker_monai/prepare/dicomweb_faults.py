@@ -95,11 +95,13 @@ def losing() -> Iterator[None]:
                 "the server's TLS certificate cannot be verified: "
                 "set DICOMWEB_CA_BUNDLE to a PEM file of the authority that signed it, or correct the host name"
             ) from error
+        refused = (
+            "the server refuses the TLS connection: it may want a certificate of the client (DICOMWEB_CLIENT_CERT)"
+        )
         if any(isinstance(cause, ssl.SSLError) and "ALERT" in str(cause.reason) for cause in causes):
-            raise ConfigError(
-                "the server refuses the TLS connection: it may want a certificate of the client "
-                "(DICOMWEB_CLIENT_CERT, DICOMWEB_CLIENT_KEY)"
-            ) from error
+            raise ConfigError(refused) from error
+        if any(isinstance(cause, ssl.SSLError) for cause in causes):  # what tells why gets lost on the way sometimes
+            raise LostError(refused) from error
         if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
             raise ConfigError("URL is not one; give the root of the service, such as https://host/dicom-web") from error
         raise LostError("the connection to the server failed or broke") from error

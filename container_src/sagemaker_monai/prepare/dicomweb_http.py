@@ -24,7 +24,7 @@ import urllib3
 from sagemaker_monai.errors import ConfigError, DatasetError, Unavailable
 from sagemaker_monai.prepare.dicomweb_faults import InterruptedRetrieval, LostError, check_status, losing
 
-ATTEMPTS = 6  # without any progress
+ATTEMPTS = 6
 FIRST_DELAY_S, MAX_DELAY_S = 1.0, 60.0
 MAX_RETRY_AFTER_S = 600.0  # a server that asks for more is given up for now
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 15.0, 60.0
@@ -127,12 +127,11 @@ class Server:
 
         return self.insist(ask)
 
-    def insist(self, ask: Callable[[], Answer], has_progress: Callable[[], bool] = lambda: False) -> Answer:
+    def insist(self, ask: Callable[[], Answer]) -> Answer:
         """Ask again, ever later, until there is an answer.
 
         Args:
             ask: raises LostError when it is worth another try.
-            has_progress: whether the try that failed brought something, after which counting begins anew.
 
         Raises:
             Unavailable: too many tries.
@@ -142,7 +141,7 @@ class Server:
             try:
                 return ask()
             except LostError as error:
-                tries = 1 if has_progress() else tries + 1
+                tries += 1
                 # Clients that were all sent away at once come back spread out.
                 own = min(FIRST_DELAY_S * 2 ** (tries - 1), MAX_DELAY_S) * random.uniform(0.75, 1.25)  # noqa: S311
                 delay = own if error.delay_s is None else max(error.delay_s, 0.0)

@@ -179,7 +179,11 @@ class Retrieval:
                         self._take(part.content, length, plan, incoming, only)
                 except CutOffError as error:
                     raise LostError("the server's answer is cut off") from error
-            elif media_type == "application/dicom" and _has_end(response):
+            elif media_type == "application/dicom":
+                if not _has_end(response):
+                    raise DatasetError(
+                        "the server sends an instance whose end cannot be told from a break; ask its operator"
+                    )
                 self._take(chunks, "", plan, incoming, only)
             else:
                 raise DatasetError(

@@ -118,27 +118,24 @@ class Journal:
         except BlockingIOError as error:
             raise ConfigError("another retrieval into this output runs: wait for it, or name another output") from error
         first = self._file.readline(_MAX_LINE_BYTES)
-        if first.endswith(b"\n"):
-            found = _parsed(first)
-            if "journal" not in found:
-                raise ConfigError("the state file is not one of a retrieval; name another with --state")
-            if found != head:
+        is_whole = first.endswith(b"\n")
+        found = _parsed(first) if is_whole else {}
+        if (is_whole and "journal" not in found) or not b'{"journal":'.startswith(first[:11]):
+            raise ConfigError("the state file is not one of a retrieval; name another with --state")
+        end = self._file.tell() if is_whole else 0
+        while is_whole and (line := self._file.readline(_MAX_LINE_BYTES)).endswith(b"\n"):
+            self._take(_parsed(line))
+            end = self._file.tell()
+        if found != head:
+            if self.stored:
                 raise ConfigError(
                     "the output holds a retrieval from another server, or with another de-identification or salt; "
                     "name another output folder or prefix, or remove it with its state file"
                 )
-            end = self._file.tell()
-            while (line := self._file.readline(_MAX_LINE_BYTES)).endswith(b"\n"):
-                self._take(_parsed(line))
-                end = self._file.tell()
-            # A killed process leaves half a line.
-            self._file.seek(end)
-            self._file.truncate()
-        elif first and not b'{"journal":'.startswith(first[:11]):
-            raise ConfigError("the state file is not one of a retrieval; name another with --state")
-        else:
-            self._file.seek(0)
-            self._file.truncate()
+            end = 0  # a run that stored nothing binds nobody
+        self._file.seek(end)  # a killed process leaves half a line
+        self._file.truncate()
+        if end == 0:
             self._write(head)
 
     def _take(self, entry: dict[str, Any]) -> None:
