@@ -94,8 +94,8 @@ ISSUES: dict[str, tuple[Severity, str, str]] = {
                              "classes; train would"),
     "confounded": ("warning", "attributes", "{attribute} goes with the label: the majority label of its values is "
                    "right for {accuracy:.0%} of the images, always the largest class for {base:.0%} (Cramer's V "
-                   "{v:.2f}, {images} images); a network may learn the scanner and not the disease: collect all labels from "
-                   "each scanner, or score within one"),
+                   "{v:.2f}, {images} images); a network may learn the scanner and not the disease: collect all "
+                   "labels from each scanner, or score within one"),
     "associated": ("note", "attributes", "{attribute} goes with the label in part (Cramer's V {v:.2f}; majority label "
                    "{accuracy:.0%}, largest class {base:.0%}, {images} images)"),
     "phi_in_headers": ("warning", "files", "{n} DICOM headers hold what may identify a patient ({kinds}); de-identify "

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from sagemaker_monai.dataset_json import DATASET_JSON, MAX_DATASET_JSON_BYTES
-from sagemaker_monai.entries import Entry, image_files, visible
+from sagemaker_monai.entries import Entry, image_files, name_parts, visible
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.layouts import SPLIT_NAMES, read_channels
 from sagemaker_monai.splitting import SPLITS
 from sagemaker_monai.tables import read_table
 from sagemaker_monai.tasks.labels import Label
 
+_OUTSIDE = ".outside"  # which is not looked for, as all hidden files
 COLUMNS = ("image", "label", "group", "split")
 MAX_TABLE_BYTES = 1 << 28
 _MASKS = 0.5  # of the labels of dataset.json; if so many are names of files, they are masks
@@ -166,9 +167,8 @@ def _paths(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
     """The files that names mean: of a folder its files; a name that leads out of the data set means nothing there."""
     paths: list[Path] = []
     for name in names:
-        path = folder.absolute() / name.strip()
-        if "\0" in name or ".." in path.parts:
-            path = folder.absolute() / "\N{REPLACEMENT CHARACTER}"
+        is_inside = bool(name_parts(name.strip()))
+        path = folder.absolute() / (name.strip() if is_inside else _OUTSIDE)
         try:
             paths += image_files(path) or [path]
         except OSError:

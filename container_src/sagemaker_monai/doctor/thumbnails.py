@@ -44,7 +44,7 @@ def draw(picture: Picture) -> np.ndarray | None:
             return _fitted([np.asarray(decode(Sample(picture.paths[0]), channels=3, min_size=(SIDE, SIDE)))])
         if picture.kind != DICOM:
             return _of_volume(read_volume_file(picture.paths[0], non_finite="zero"))
-        if len(picture.paths) == 1 or picture.voxels > MAX_STACK_VOXELS:
+        if picture.voxels > MAX_STACK_VOXELS:
             return _of_file(picture.paths[len(picture.paths) // 2])
         return _of_stack(picture.paths)
     except CallerError:
@@ -62,6 +62,8 @@ def _of_file(path: Path) -> np.ndarray:
 def _of_stack(paths: Sequence[Path]) -> np.ndarray:
     stacks = [stack for stack in group_series([instance_of(path) for path in paths]) if stack.slices]
     stack = max(stacks, key=lambda each: len(each.slices))
+    if len(stack.slices) == 1:
+        return _of_file(paths[0])
     try:
         return _of_volume(read_series(stack))
     except CallerError:  # a series that is no volume still has a slice in its middle
