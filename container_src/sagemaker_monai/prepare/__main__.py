@@ -11,6 +11,7 @@ from sagemaker_monai.prepare.dicom_folder_options import add_dicom_folder_option
 from sagemaker_monai.prepare.ground_truth_options import add_ground_truth_options, run_ground_truth
 from sagemaker_monai.prepare.ham10000_options import add_ham10000_options, run_ham10000
 from sagemaker_monai.prepare.medmnist_options import add_medmnist_options, run_medmnist
+from sagemaker_monai.prepare.nifti_folder_options import add_nifti_folder_options, run_nifti_folder
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ SOURCES = {
     ),
     "ground_truth": Importer(
         "labels of a SageMaker Ground Truth job, by all annotators", add_ground_truth_options, run_ground_truth
+    ),
+    "nifti_folder": Importer(
+        "volumes (NIfTI and others) with labels in a CSV file or by folders", add_nifti_folder_options, run_nifti_folder
     ),
     "medmnist": Importer("an .npz file of MedMNIST, in the published split", add_medmnist_options, run_medmnist),
     "dicomweb": Importer("series of a DICOMweb server, to a folder or S3", dicomweb.add_options, dicomweb.run),

@@ -47,20 +47,21 @@ def add_labelled_options(parser: argparse.ArgumentParser, *, title: str) -> None
     parser.add_argument("--title", default=title, help="what the data set is called (default: %(default)s)")
 
 
-def _parts(text: str) -> tuple[str, ...]:
+def parts_of(text: str) -> tuple[str, ...]:
+    """The parts of a text with commas between them."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def reading_of(options: argparse.Namespace) -> LabelOptions:
     """How the table is read."""
     return LabelOptions(
-        columns=tuple(name for given in options.label_column for name in _parts(given)),
+        columns=tuple(name for given in options.label_column for name in parts_of(given)),
         task=options.task,
-        grades=_parts(options.grades),
+        grades=parts_of(options.grades),
         match=options.match,
         split_column=options.split_column,
         group_column=options.group_column,
-        keep_columns=_parts(options.keep_columns),
+        keep_columns=parts_of(options.keep_columns),
     )
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -46,7 +46,11 @@ def match_names(keys: Sequence[str], names: Sequence[str], *, suffixes: Sequence
                 ends["/".join(parts[-depth:])].add(name)
     found: dict[str, str] = {}
     unclear = []
+    whole = set(names)
     for key in keys:
+        if key in whole:  # even where it is the end of another one
+            found[key] = key
+            continue
         parts = [part for part in key.replace("\\", "/").split("/") if part not in ("", ".")]
         for depth in range(len(parts), 0, -1):
             end = "/".join(parts[-depth:])
@@ -68,12 +72,27 @@ def match_names(keys: Sequence[str], names: Sequence[str], *, suffixes: Sequence
     return found
 
 
-def find_lines(table: LabelTable, names: Sequence[str], *, suffixes: Sequence[str]) -> dict[str, Line]:
-    """The line by each name that it means, or, where lines have UIDs or patients, by its key itself."""
+def find_lines(
+    table: LabelTable, names: Sequence[str], *, suffixes: Sequence[str] = (), dropped: Sequence[str] = ()
+) -> dict[str, Line]:
+    """The line by each name that it means, or, where lines have UIDs or patients, by its key itself.
+
+    Args:
+        table: of labels.
+        names: of files, folders or cases.
+        suffixes: that a line may lack, where names have them.
+        dropped: suffixes that lines may have, where names have none.
+
+    Raises:
+        DatasetError: as `match_names`.
+    """
     if table.kind not in NAMED_KINDS:
         return {line.key: line for line in table.lines}
-    found = match_names([line.key for line in table.lines], names, suffixes=suffixes)
-    return {found[line.key]: line for line in table.lines if line.key in found}
+    keys = [stem_of(line.key, dropped) for line in table.lines]
+    if twice := sorted(key for key, count in Counter(keys).items() if count > 1):
+        raise DatasetError(f"names in the labels that differ in their suffix only: {len(twice)} ({some_of(twice)})")
+    found = match_names(keys, names, suffixes=suffixes)
+    return {found[key]: line for key, line in zip(keys, table.lines, strict=True) if key in found}
 
 
 def line_of(keys: Sequence[str], lines: Mapping[str, Line], name: str) -> Line | None:

@@ -1,0 +1,193 @@
+"""Which files of a folder are one case: a volume, or one file a sequence.
+
+Names say it: `CASE_t1.nii.gz` beside `CASE_flair.nii.gz`, `CASE/t1.nii.gz`, or nnU-Net's `CASE_0000.nii.gz`. In a
+folder of the Medical Segmentation Decathlon the images that its dataset.json lists for training are the cases; folders
+of label maps (labelsTr, labelsTs) are passed over everywhere.
+"""
+
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sagemaker_monai.dataset_json import DATASET_JSON, MAX_DATASET_JSON_BYTES, MAX_SEQUENCES
+from sagemaker_monai.entries import name_parts
+from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.prepare.matching import stem_of
+from sagemaker_monai.tables import some_of
+from sagemaker_monai.volume_files import HEAD_BYTES, VOLUME_FORMATS, volume_format_of
+
+# The longest first, so that .nii.gz goes before .gz and .nii.
+SUFFIXES = tuple(
+    sorted({suffix for row in VOLUME_FORMATS.values() for suffix in row.suffixes}, key=lambda s: (-len(s), s))
+)
+MAX_FILES = 1_000_000
+_LABEL_FOLDER = re.compile(r"labels(tr|ts|val)?", re.IGNORECASE)
+_CHANNEL = re.compile(r"(.+)_(\d{4})")
+_DATA_SUFFIXES = (".img", ".img.gz", ".raw", ".zraw", ".bin")  # of pairs, whose headers are what counts
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image.
+
+    Attributes:
+        name: relative to the source, with slashes, without suffix and sequence. Untrusted text.
+        files: one a sequence, in their order.
+        fault: why it cannot be used, "" where nothing is known against it.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a folder has: cases, the names of their sequences (none: one file a case), what the Decathlon calls the
+    modality, and the names of other files."""
+
+    cases: list[Case]
+    sequences: tuple[str, ...]
+    modality: str
+    others: list[str]
+
+
+def find_cases(source: Path, sequences: Sequence[str] = ()) -> Found:
+    """Find the cases of a folder.
+
+    Args:
+        source: the folder.
+        sequences: their names in the order of the channels; empty takes nnU-Net's numbers where all files have them,
+            else a file is a case.
+
+    Raises:
+        DatasetError: no folder, or no volumes in it.
+        ConfigError: sequences that are none.
+    """
+    if not source.is_dir():
+        raise DatasetError(f"{source.name} is no folder; name one with volumes (NIfTI, NRRD, MetaImage, NPY, ...)")
+    if len(set(map(str.lower, sequences))) < len(sequences) or len(sequences) > MAX_SEQUENCES:
+        raise ConfigError(f"--sequences must be at most {MAX_SEQUENCES} different names")
+    listed, modality = _decathlon(source)
+    missing: list[Case] = []
+    if listed is None:
+        volumes, others = _volumes(source)
+    else:
+        files = {name: source / name for name in listed}
+        volumes = {name: path for name, path in files.items() if path.is_file()}
+        missing = [
+            Case(stem_of(name, SUFFIXES), (), f"{DATASET_JSON} lists it, and there is no such file")
+            for name in files
+            if name not in volumes
+        ]
+        others = []
+    if not volumes:
+        raise DatasetError(f"{source.name} has no volumes ({', '.join(VOLUME_FORMATS)}); name a folder with some")
+    stems = {name: stem_of(name, SUFFIXES) for name in volumes}
+    if sequences:
+        cases, unnamed = _by_sequence(volumes, stems, sequences)
+        return Found(cases + missing, tuple(sequences), modality, others + unnamed)
+    matches = {name: _CHANNEL.fullmatch(stem) for name, stem in stems.items()}
+    if all(matches.values()):
+        numbers = sorted({match[2] for match in matches.values() if match})
+        cases, _ = _by_sequence(volumes, stems, numbers)
+        return Found(cases + missing, tuple(numbers) if len(numbers) > 1 else (), modality, others)
+    return Found([Case(stems[name], (path,)) for name, path in volumes.items()] + missing, (), modality, others)
+
+
+def _decathlon(source: Path) -> tuple[list[str] | None, str]:
+    """The images that a dataset.json lists for training, None without one; and its modality."""
+    path = source / DATASET_JSON
+    if not path.is_file():
+        return None, ""
+    if path.stat().st_size > MAX_DATASET_JSON_BYTES:
+        raise DatasetError(
+            f"{DATASET_JSON} is larger than {MAX_DATASET_JSON_BYTES >> 20} MiB; it must only list images"
+        )
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{DATASET_JSON} in the source is not JSON; correct or remove it") from error
+    content = content if isinstance(content, dict) else {}
+    modality = content.get("modality")
+    names = list(modality.values()) if isinstance(modality, dict) else []
+    first = names[0] if names and isinstance(names[0], str) and len(names[0]) <= 16 else ""
+    told = {"MRI": "MR", "CT": "CT", "MR": "MR"}.get(first.upper(), "")
+    training = content.get("training")
+    if not isinstance(training, list) or not training:
+        return None, told
+    images = [item.get("image") if isinstance(item, dict) else None for item in training]
+    parts = [name_parts(image) if isinstance(image, str) else () for image in images]
+    if not all(parts):
+        raise DatasetError(f"{DATASET_JSON} in the source lists images without a name, or outside of it; correct it")
+    return list(dict.fromkeys("/".join(each) for each in parts)), told
+
+
+def _volumes(source: Path) -> tuple[dict[str, Path], list[str]]:
+    """The volumes below a folder by their names, sorted, and the names of what is none."""
+    volumes, others = {}, []
+    for name, path in _walk(source):
+        lower = path.name.lower()
+        if lower.endswith(_DATA_SUFFIXES):
+            continue
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+        if volume_format_of(head, path.name) is None:
+            others.append(name)
+        else:
+            volumes[name] = path
+    return volumes, others
+
+
+def _walk(source: Path) -> Iterator[tuple[str, Path]]:
+    root, count = os.path.realpath(source), 0
+    for parent, folders, names in os.walk(source):
+        folders[:] = sorted(
+            name for name in folders if not name.startswith((".", "__MACOSX")) and not _LABEL_FOLDER.fullmatch(name)
+        )
+        for name in sorted(names):
+            path = Path(parent, name)
+            if name.startswith(".") or not path.is_file() or not os.path.realpath(path).startswith(root + os.sep):
+                continue
+            count += 1
+            if count > MAX_FILES:
+                raise DatasetError(f"the folder has more than {MAX_FILES} files; name a smaller one")
+            yield path.relative_to(source).as_posix(), path
+
+
+def _by_sequence(
+    volumes: dict[str, Path], stems: dict[str, str], sequences: Sequence[str]
+) -> tuple[list[Case], list[str]]:
+    """Cases with a file of each sequence, and the files that are of none."""
+    found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    unnamed = []
+    for name, path in volumes.items():
+        folder, _, stem = stems[name].rpartition("/")
+        for sequence in sorted(sequences, key=lambda each: -len(each)):  # t1ce before ce
+            lower = sequence.lower()
+            if stem.lower() == lower and folder:
+                found[folder][sequence].append(path)
+                break
+            if stem.lower().endswith((f"_{lower}", f"-{lower}")):
+                case = stem[: -len(sequence) - 1]
+                found[f"{folder}/{case}" if folder else case][sequence].append(path)
+                break
+        else:
+            unnamed.append(name)
+    if not found:
+        raise DatasetError(
+            f"no file is named after a sequence ({some_of(list(sequences))}): CASE_SEQUENCE or CASE/SEQUENCE; the "
+            f"files are {some_of(list(volumes))}"
+        )
+    cases = []
+    for case, files in found.items():
+        lacking = [sequence for sequence in sequences if sequence not in files]
+        twice = [sequence for sequence in sequences if len(files.get(sequence, ())) > 1]
+        fault = f"lacks the sequence {some_of(lacking)}" if lacking else ""
+        fault = f"has several files of {some_of(twice)}" if twice else fault
+        cases.append(Case(case, () if fault else tuple(files[sequence][0] for sequence in sequences), fault))
+    return cases, unnamed

@@ -1,0 +1,117 @@
+"""Copies of volumes for a data set: read once to be sure of them, without the texts of their headers where asked.
+
+NIfTI, Analyze and NPY files are copied, the first two through `deidentify_nifti` where they are de-identified: voxels
+stay bit for bit. All other formats (headers with free texts and names of other files), and files whose suffix belies
+what they are, are written anew as .nii.gz from what the reader gave: float32, which is what training sees anyway; the
+affine is rounded to float32, as NIfTI keeps it.
+"""
+
+import gzip
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sagemaker_monai.contents import GZIP_MAGIC
+from sagemaker_monai.errors import UnsuitableImage
+from sagemaker_monai.formats.pairs import image_of
+from sagemaker_monai.prepare.deidentify_nifti import deidentify_nifti
+from sagemaker_monai.prepare.nifti_cases import SUFFIXES
+from sagemaker_monai.reading import kind_of, read_volume_channels, read_volumes_of
+from sagemaker_monai.samples import Sample, Sequences
+from sagemaker_monai.volumes import Volume
+
+REWRITTEN = ".nii.gz"
+_COPIED = {"NIFTI": (".nii", ".nii.gz", ".hdr", ".hdr.gz"), "ANALYZE": (".hdr",), "NPY": (".npy",)}
+_HEADERS = (".hdr", ".hdr.gz")
+_MAX_NIFTI1_SIDE = 32_767
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a file is copied: its suffix in the data set, the image beside a header, and whether it is written anew."""
+
+    source: Path
+    suffix: str
+    image: Path | None
+    is_rewritten: bool
+
+    def names(self, stem: str) -> list[str]:
+        """The names of the copies, that of the image first."""
+        return [stem + self.suffix] + ([stem + self._image_suffix()] if self.image is not None else [])
+
+    def _image_suffix(self) -> str:
+        assert self.image is not None
+        return ".img.gz" if self.image.name.lower().endswith(".gz") else ".img"
+
+
+def plan_copy(path: Path) -> Plan:
+    """Decide how a file is copied.
+
+    Raises:
+        UndecodableImage: it cannot be read, is no volume, or a header without its image.
+    """
+    kind = kind_of(path)
+    suffix = next((each for each in SUFFIXES if path.name.lower().endswith(each)), "")
+    with path.open("rb") as file:
+        is_packed = file.read(2) == GZIP_MAGIC
+    if suffix not in _COPIED.get(kind, ()) or suffix.endswith(".gz") != is_packed:
+        return Plan(path, REWRITTEN, None, is_rewritten=True)
+    return Plan(path, suffix, image_of(path)[0] if suffix in _HEADERS else None, is_rewritten=False)
+
+
+def read_case(files: Sequence[Path]) -> list[Volume]:
+    """The volumes of a case, one a file, on one grid.
+
+    Raises:
+        UndecodableImage, UnsuitableImage, PayloadTooLarge: as `reading.read_volumes_of`.
+    """
+    if len(files) > 1:
+        return read_volume_channels(Sequences(tuple(files)))
+    volumes = read_volumes_of(Sample(files[0]))
+    if len(volumes) != 1:
+        raise UnsuitableImage(f"the file holds {len(volumes)} volumes; write one in each file")
+    return volumes
+
+
+def copy_volume(plan: Plan, volume: Volume, out: Path, names: Sequence[str], *, is_private: bool) -> dict[str, int]:
+    """Write the copies; returns their names and sizes in bytes.
+
+    Args:
+        plan: how.
+        volume: what the file holds.
+        out: the output folder.
+        names: of `Plan.names`, relative to it.
+        is_private: headers lose their texts.
+
+    Raises:
+        UndecodableImage, PayloadTooLarge: as `deidentify_nifti`.
+    """
+    sources = [plan.source] + ([plan.image] if plan.image is not None else [])
+    for source, name in zip(sources, names, strict=True):
+        target = out / name
+        target.unlink(missing_ok=True)
+        if plan.is_rewritten:
+            target.write_bytes(encoded(volume))
+        elif is_private and plan.suffix != ".npy":
+            deidentify_nifti(source, target)
+        else:
+            shutil.copyfile(source, target)
+    return {name: (out / name).stat().st_size for name in names}
+
+
+def encoded(volume: Volume) -> bytes:
+    """A volume as the bytes of a .nii.gz file: float32 (W, H, D), or (W, H, D, C) with several channels."""
+    import nibabel
+
+    values = np.asarray(volume.values, np.float32)
+    array = values[0] if len(values) == 1 else np.moveaxis(values, 0, -1)
+    kind = nibabel.Nifti1Image if max(array.shape) <= _MAX_NIFTI1_SIDE else nibabel.Nifti2Image
+    image = kind(array, volume.affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(volume.affine, code=1 if volume.has_geometry else 0)
+    image.set_qform(None, code=0)
+    image.header.set_zooms([*np.linalg.norm(volume.affine[:3, :3], axis=0), *([1.0] * (array.ndim - 3))])
+    return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)

@@ -1,0 +1,265 @@
+"""A folder of volumes (NIfTI, Analyze, NRRD, MetaImage, NPY, NPZ) and a table of labels become a data set.
+
+Several sequences of a case become the channels of one image. Files of volumes say nothing of patients: a part of the
+name or a column of the table does, or each case is a group of its own, which is said. Where headers are de-identified,
+files and groups get numbers for names.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
+from sagemaker_monai.prepare import output
+from sagemaker_monai.prepare.ground_truth_images import name_files
+from sagemaker_monai.prepare.import_report import Report, repeated
+from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_folders, read_labels
+from sagemaker_monai.prepare.matching import NAMED_KINDS, find_lines, key_of, refuse_mismatch, shown_lines
+from sagemaker_monai.prepare.nifti_cases import SUFFIXES, Case, Found, find_cases
+from sagemaker_monai.prepare.nifti_copy import Plan, copy_volume, plan_copy, read_case
+from sagemaker_monai.prepare.publish import Choices, Notices, Written, digest_of, publish, refuse_unusable
+from sagemaker_monai.prepare.sides import refuse_torn
+from sagemaker_monai.progress import track
+
+FOLDERS = "folders"
+TITLE = "volumes"
+KINDS = ("file", "case", "PatientID")
+MODALITIES = ("CT", "MR", "PT", "US", "OT")
+
+
+@dataclass(frozen=True)
+class Cases:
+    """What of the files is an image.
+
+    Attributes:
+        sequences: names of the sequences of a case, in the order of the channels; empty: see `nifti_cases`.
+        group_by: a regular expression with one group, searched in the case's name; "" without.
+        modality: one of MODALITIES, "" takes the Decathlon's, or OT: values without a known unit.
+        is_private: headers lose their texts, and names become numbers.
+    """
+
+    sequences: tuple[str, ...] = ()
+    group_by: str = ""
+    modality: str = ""
+    is_private: bool = True
+
+
+@dataclass(frozen=True)
+class _Image:
+    """A case with its line and group, how its files are copied, and what they are called."""
+
+    case: Case
+    line: Line
+    group: str
+    plans: tuple[Plan, ...]
+    names: tuple[tuple[str, ...], ...]
+
+
+def import_nifti_folder(
+    source: Path,
+    out: Path,
+    *,
+    labels: Path | str,
+    reading: LabelOptions | None = None,
+    cases: Cases | None = None,
+    choices: Choices | None = None,
+) -> Report:
+    """Import volumes with their labels.
+
+    Args:
+        source: a folder of any depth, one of the Medical Segmentation Decathlon among others.
+        out: folder to write `images/`, `dataset.json` and `import_report.json` to; empty, new, or an earlier import,
+            which is replaced. The same call again finds everything done and writes nothing.
+        labels: a CSV file that names files or cases, or "folders".
+        reading: how the table is read.
+        cases: what is an image.
+        choices: what is left out, how it is split.
+
+    Raises:
+        DatasetError: files, labels or the output folder cannot be used.
+        ConfigError: an option is out of range.
+    """
+    reading, cases, choices = reading or LabelOptions(), cases or Cases(), choices or Choices(title=TITLE)
+    choices.check()
+    pattern = _pattern(cases.group_by)
+    if cases.modality and cases.modality not in MODALITIES:
+        raise ConfigError(f"modality must be one of {', '.join(MODALITIES)}, got {cases.modality!r}")
+    table_file = None if labels == FOLDERS else Path(labels)
+    if not source.exists():
+        raise DatasetError(f"there is no folder {source.name}; name one with volumes")
+    output.check_places(source, out)
+    output.check_output(out)
+    options = {**vars(reading), **vars(cases), **vars(choices)}
+    key = key_of(source, table_file, options)
+    if output.is_up_to_date(out, key):
+        return repeated(output.read_report(out) or {})
+
+    table = read_labels(table_file, reading, kinds=KINDS) if table_file is not None else None
+    found = find_cases(source, cases.sequences)
+    if table is None:
+        table = labels_of_folders([case.name for case in found.cases], reading)
+    elif table.kind not in NAMED_KINDS and pattern is None:
+        table = replace(table, kind="case")  # without another word a patient is a case
+    notices = Notices()
+    modality = cases.modality or found.modality or "OT"
+    chosen, faults = _choose(found, table, pattern, choices, notices)
+    images = _planned(chosen, found, faults, pattern, is_private=cases.is_private)
+    refuse_unusable(faults, choices.unusable)
+    if table.has_split:
+        refuse_torn([image.group for image in images], [image.line.split for image in images])
+    output.begin(out, [name for image in images for names in image.names for name in names])
+    written: list[Written] = []
+    shapes: Counter[tuple[bool, int]] = Counter()
+    for image in track(images, total=len(images), what="copying volumes"):
+        try:
+            done, shape = _copy(image, out, modality, is_private=cases.is_private)
+        except CallerError as error:
+            faults[image.case.name] = str(error)
+            refuse_unusable({image.case.name: str(error)}, choices.unusable)
+            continue
+        written.append(done)
+        shapes[shape] += 1
+    notices.leave_out("cannot be used", [f"{name}: {why}" for name, why in faults.items()])
+    if not written:
+        raise DatasetError(
+            f"none of the labelled volumes can be used; the first: {next(iter(faults.values()), 'none')}"
+        )
+    _notice(written, cases, modality, notices)
+    return publish(
+        out,
+        written,
+        table,
+        choices,
+        notices,
+        importer="nifti_folder",
+        key=key,
+        spatial_dims=_spatial_dims(shapes),
+        description="volumes with their labels",
+        group_name="group",
+        order=str,
+        is_private=cases.is_private,
+        options=options,
+    )
+
+
+def _pattern(group_by: str) -> re.Pattern[str] | None:
+    if not group_by:
+        return None
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise ConfigError(f"--group-by is no regular expression: {error}") from error
+    if pattern.groups != 1:
+        raise ConfigError(f"--group-by must have one group in parentheses, got {pattern.groups}")
+    return pattern
+
+
+def _group(case: Case, pattern: re.Pattern[str] | None) -> str:
+    match = pattern.search(case.name) if pattern is not None else None
+    return f"match:{match[1]}" if match and match[1] else f"case:{case.name}"
+
+
+def _choose(
+    found: Found, table: LabelTable, pattern: re.Pattern[str] | None, choices: Choices, notices: Notices
+) -> tuple[list[tuple[Case, Line]], dict[str, str]]:
+    """The cases that become images with their lines, and why others cannot."""
+    lines = find_lines(table, [case.name for case in found.cases], dropped=SUFFIXES)
+    if table.kind in NAMED_KINDS:
+        labelled = {case.name: lines.get(case.name) for case in found.cases}
+    else:
+        labelled = {case.name: lines.get(_group(case, pattern).removeprefix("match:")) for case in found.cases}
+    used = {line.key for line in labelled.values() if line is not None}
+    unmatched = [line for line in table.lines if line.key not in used]
+    bare_names = [name for name, line in labelled.items() if line is None]
+    refuse_mismatch(table, unmatched, bare_names, mismatch=choices.mismatch)
+    notices.leave_out("no volume of a case", found.others)
+    notices.leave_out("labels without images", shown_lines(table, unmatched))
+    notices.leave_out("images without labels", bare_names)
+    if table.unlabelled:
+        notices.counts["lines without a label"] = len(table.unlabelled)
+    pairs = [(case, line) for case in found.cases if (line := labelled[case.name]) is not None]
+    if not pairs:
+        raise DatasetError("no volume has a label; check that files and labels belong together")
+    return [(case, line) for case, line in pairs if not case.fault], {
+        case.name: case.fault for case, _ in pairs if case.fault
+    }
+
+
+def _planned(
+    chosen: Sequence[tuple[Case, Line]],
+    found: Found,
+    faults: dict[str, str],
+    pattern: re.Pattern[str] | None,
+    *,
+    is_private: bool,
+) -> list[_Image]:
+    """Decide how each case is copied and what it is called; adds to `faults`."""
+    planned = []
+    for case, line in chosen:
+        try:
+            planned.append((case, line, tuple(plan_copy(file) for file in case.files)))
+        except CallerError as error:
+            faults[case.name] = str(error)
+    if is_private:
+        stems = [f"{number:05d}" for number in range(1, len(planned) + 1)]
+    else:
+        keys = [[*folders, f"{last}.nii"] for *folders, last in (case.name.split("/") for case, _, _ in planned)]
+        stems = [name.removesuffix(".nii") for name in name_files(keys, [".nii"] * len(keys))]
+    images = []
+    for (case, line, plans), stem in zip(planned, stems, strict=True):
+        ends = [f"_{name}" for name in found.sequences] or [""]
+        names = tuple(
+            tuple(f"{output.IMAGES}/{name}" for name in plan.names(stem + end))
+            for plan, end in zip(plans, ends, strict=True)
+        )
+        images.append(_Image(case, line, _group(case, pattern), plans, names))
+    return images
+
+
+def _copy(image: _Image, out: Path, modality: str, *, is_private: bool) -> tuple[Written, tuple[bool, int]]:
+    """Copy a case; also says whether it is a volume of several slices, and how many channels it has."""
+    volumes = read_case(image.case.files)
+    files: dict[str, int] = {}
+    for plan, volume, names in zip(image.plans, volumes, image.names, strict=True):
+        files |= copy_volume(plan, volume, out, names, is_private=is_private)
+    heads = [names[0] for names in image.names]
+    written = Written(
+        image=heads if len(heads) > 1 else heads[0],
+        source=image.case.name,
+        line=image.line,
+        group=image.group,
+        shown_group="",
+        files=files,
+        pictures=tuple(digest_of(volume.values) for volume in volumes),
+        modality=modality,
+    )
+    return written, (volumes[0].values.shape[3] > 1, sum(len(volume.values) for volume in volumes))
+
+
+def _spatial_dims(shapes: Counter[tuple[bool, int]]) -> int:
+    if len(shapes) > 1:
+        told = [
+            f"{count} {'volumes' if is_deep else 'single slices'} of {channels} channel{'s' * (channels > 1)}"
+            for (is_deep, channels), count in shapes.most_common()
+        ]
+        raise DatasetError(f"the images are of several kinds: {', '.join(told)}; import each kind on its own")
+    [(is_deep, _)] = shapes
+    return 3 if is_deep else 2
+
+
+def _notice(images: Sequence[Written], cases: Cases, modality: str, notices: Notices) -> None:
+    files = sum(len(image.files) for image in images)
+    if cases.is_private:
+        notices.notes.append(f"{files} files were copied without the texts of their headers, and numbered")
+        notices.notes.append("faces that can be rendered from a head are not removed")
+    else:
+        notices.notes.append(f"{files} files were copied with all that their headers say")
+    if own := sum(image.group.startswith("case:") and image.line.group is None for image in images):
+        notices.warnings.append(
+            f"nothing tells the patient of {own} images: those of one patient may be on two sides of the split; use "
+            "--group-by or a column group"
+        )
+    if modality == "OT":
+        notices.warnings.append("the modality is unknown: values are taken as they are; --modality CT means HU")
