@@ -43,7 +43,13 @@ def write_dataset(folder: Path, items: Sequence[tuple[Dataset | bytes | None, di
 def sound(count: int = 24) -> list[tuple[Dataset | bytes | None, dict[str, Any]]]:
     """Items that nothing speaks against, half of each class, a patient each."""
     return [
-        (slice_of(number), {"label": ("benign", "malignant")[number % 2], "group": f"g{number}",
-                            "split": ("training", "training", "training", "training", "validation", "validation")[number % 6]})
+        (
+            slice_of(number),
+            {
+                "label": ("benign", "malignant")[number % 2],
+                "group": f"g{number}",
+                "split": "training" if number % 6 < 4 else "validation",
+            },
+        )
         for number in range(count)
-    ]  # fmt: skip
+    ]

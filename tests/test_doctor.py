@@ -164,7 +164,8 @@ def planted(number, **elements):
         number,
         PatientName="Zanzibar^Quixote", PatientID="ID-778899", PatientBirthDate="19490228", StudyDate="20200301",
         SeriesInstanceUID=f"1.2.840.99999.77.{number}", StudyInstanceUID="1.2.840.99999.77",
-        SOPInstanceUID=f"1.2.840.99999.77.1.{number}", ReferringPhysicianName="Doolittle^John", AccessionNumber="ACC4711",
+        SOPInstanceUID=f"1.2.840.99999.77.1.{number}", ReferringPhysicianName="Doolittle^John",
+        AccessionNumber="ACC4711",
         Manufacturer="Scanner of Zanzibar", ManufacturerModelName="ID-778899", ConvolutionKernel="QUIXOTE",
         SeriesDescription="Zanzibar Quixote ID-778899", StationName="Doolittle", **elements,
     )  # fmt: skip
@@ -220,7 +221,9 @@ def test_names_are_shown_when_they_are_asked_for(doctor, tmp_path):
 
 
 def test_the_png_holds_pixels_and_nothing_else(doctor, tmp_path):
-    doctor(write_dataset(tmp_path / "data", [(planted(n), {"label": ("benign", "malignant")[n % 2]}) for n in range(4)]))
+    doctor(
+        write_dataset(tmp_path / "data", [(planted(n), {"label": ("benign", "malignant")[n % 2]}) for n in range(4)])
+    )
 
     data = (doctor.output / "contact_sheet.png").read_bytes()
     kinds, place = [], 8
@@ -325,7 +328,8 @@ def test_hostile_files_never_stop_the_examination(doctor, tmp_path):
     huge.Rows = huge.Columns = 65535
     random = np.random.default_rng(0)
     hostile = {
-        "good.dcm": good, "huge.dcm": to_bytes(huge), "cut.dcm": good[: len(good) // 2], "noise.dcm": random.bytes(4096),
+        "good.dcm": good, "huge.dcm": to_bytes(huge), "cut.dcm": good[: len(good) // 2],
+        "noise.dcm": random.bytes(4096),
         "head.dcm": b"\0" * 128 + b"DICM" + random.bytes(4096), "empty.dcm": b"", "empty.png": b"",
         "cut.png": b"\x89PNG\r\n\x1a\n" + random.bytes(100), "cut.nii.gz": b"\x1f\x8b\x08" + random.bytes(50),
         "noise.nii": struct.pack("<i", 348) + random.bytes(344), "noise.zip": b"PK\x03\x04" + random.bytes(500),

@@ -17,7 +17,7 @@ from sagemaker_monai.doctor.confounding import Association, find_associations, i
 from sagemaker_monai.doctor.duplicates import find_duplicates
 from sagemaker_monai.doctor.facts import ATTRIBUTES, FileFacts, Task, look_at
 from sagemaker_monai.doctor.files import ARCHIVE, DICOM, PICTURE, Found, find_files
-from sagemaker_monai.doctor.images import Examined, are_classes_patients, images_of
+from sagemaker_monai.doctor.images import Examined, are_classes_folders, images_of
 from sagemaker_monai.doctor.issues import Issue, by_severity, issue
 from sagemaker_monai.doctor.labels import Labels, read_labels
 from sagemaker_monai.doctor.privacy import Scrubber, check_privacy
@@ -120,10 +120,10 @@ def examine(channels: Mapping[str, Path], scratch: Path, options: Options | None
     labels = read_labels(folders, options.labels, options.columns) if folders else Labels()
     scrubber = Scrubber(files)
     images = images_of(labels, files)
-    patient_folders = (
-        len(labels.classes) if labels.source == "class folders" and are_classes_patients(images, files) else 0
+    other_folders = (
+        len(labels.classes) if labels.source == "class folders" and are_classes_folders(images, files) else 0
     )
-    if patient_folders:
+    if other_folders:
         labels = Labels()
         images = images_of(labels, files)
     stacks = examine_stacks(files, are_volumes=_are_volumes(labels, images))
@@ -147,7 +147,7 @@ def examine(channels: Mapping[str, Path], scratch: Path, options: Options | None
             images, labels, files, lambda text: text if options.show_names else scrubber.shown(text),
             scrubber.sentence, show_names=options.show_names,
         ),
-        *([issue("classes_are_patients", patient_folders)] if patient_folders else []),
+        *([issue("folders_are_no_classes", other_folders)] if other_folders else []),
         *check_leaks(images, files),
         *privacy_issues,
         *issues_of(associations),

@@ -140,9 +140,7 @@ def _mixtures(headers: Sequence["Header"], spatial_dims: int | None) -> list[str
         for header in headers
     )
     if bare and spatial_dims != 2:
-        lines.append(
-            f"{bare} images have no position in the patient (ImagePositionPatient): slices are sorted by number"
-        )
+        lines.append(f"{bare} images have no ImagePositionPatient: slices are sorted by InstanceNumber")
     return lines
 
 

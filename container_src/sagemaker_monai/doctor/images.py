@@ -79,13 +79,24 @@ def images_of(labels: Labels, files: Sequence[FileFacts]) -> list[Examined]:
     return images + [_examined((position,), files, None) for position in rest]
 
 
-def are_classes_patients(images: Sequence[Examined], files: Sequence[FileFacts]) -> bool:
-    """Whether every class is called as the patient of all its images: folders of patients, and not of classes."""
+def are_classes_folders(images: Sequence[Examined], files: Sequence[FileFacts]) -> bool:
+    """Whether folders that could be classes are something else.
+
+    Either each is called as the patient of all its images, or all files of each are one series of slices.
+    """
     labelled = [image for image in images if image.is_labelled and image.files]
-    return bool(labelled) and all(
-        image.names and image.patient and any(word in image.names[0].lower() for word in files[image.files[0]].words)
+    if not labelled or not all(image.names for image in labelled):
+        return False
+    classes: Mapping[str, list[Examined]] = defaultdict(list)
+    for image in labelled:
+        classes[image.names[0]].append(image)
+    are_patients = all(
+        image.patient and any(word in image.names[0].lower() for word in files[image.files[0]].words)
         for image in labelled
     )
+    are_series = all(len(own) > 1 and own[0].series and len({image.series for image in own}) == 1
+                     for own in classes.values())  # fmt: skip
+    return are_patients or are_series
 
 
 def is_there(case: Case) -> bool:

@@ -90,8 +90,8 @@ ISSUES: dict[str, tuple[Severity, str, str]] = {
                     "whether patients are on several sides cannot be told"),
     "no_patient": ("warning", "files", "{n} labelled DICOM files have no PatientID; whether their patients are on "
                    "several sides cannot be told"),
-    "classes_are_patients": ("note", "classes", "the {n} folders are called as patients, so they were not taken for "
-                             "classes; train would"),
+    "folders_are_no_classes": ("note", "classes", "the {n} folders are called as patients, or hold one series each, so "
+                               "they were not taken for classes; train would"),
     "confounded": ("warning", "attributes", "{attribute} goes with the label: the majority label of its values is "
                    "right for {accuracy:.0%} of the images, always the largest class for {base:.0%} (Cramer's V "
                    "{v:.2f}, {images} images); a network may learn the scanner and not the disease: collect all "
