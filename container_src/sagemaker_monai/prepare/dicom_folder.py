@@ -31,7 +31,7 @@ from sagemaker_monai.prepare.dicom_units import (
 from sagemaker_monai.prepare.ground_truth_images import name_files
 from sagemaker_monai.prepare.import_report import Report, repeated
 from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_folders, read_labels
-from sagemaker_monai.prepare.matching import find_lines, key_of, refuse_mismatch, shown_lines
+from sagemaker_monai.prepare.matching import NAMED_KINDS, find_lines, key_of, refuse_mismatch, shown_lines
 from sagemaker_monai.prepare.pseudonyms import pseudonym
 from sagemaker_monai.prepare.publish import Choices, Notices, Written, publish, refuse_unusable
 from sagemaker_monai.prepare.sides import refuse_torn
@@ -171,9 +171,11 @@ def _choose(
 ) -> tuple[list[tuple[Unit, Line]], dict[str, str]]:
     """The units that become images with their lines, and why others cannot."""
     units = series_units(media.instances) if kind == "series" else instance_units(media.instances)
-    labelled = label_units(units, table, find_lines(table, names_of(units, kind), suffixes=SUFFIXES))
+    lines = find_lines(table, names_of(media.instances, kind), suffixes=SUFFIXES)
+    labelled = label_units(units, table, lines)
     bare = [unit.name for place, unit in enumerate(units) if place not in labelled]
-    used = {line.key for line in labelled.values()}
+    # Each picture found is in a unit, or is a copy of a slice that is.
+    used = {line.key for line in (lines if table.kind in NAMED_KINDS else labelled).values()}
     unmatched = [line for line in table.lines if line.key not in used]
     refuse_mismatch(table, unmatched, bare, mismatch=choices.mismatch)
     places = choose_stacks(units, labelled, options.series) if kind == "series" else sorted(labelled)

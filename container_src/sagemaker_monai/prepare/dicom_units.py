@@ -130,11 +130,11 @@ def keys_of(unit: Unit, kind: str) -> list[str]:
     return [*names, *({folder_of(name) for name in names} if unit.series is not None else ())]
 
 
-def names_of(units: Sequence[Unit], kind: Kind) -> list[str]:
-    """The names that a line may mean: files, and for series their folders too."""
-    files = [each.name for unit in units for each in unit.instances]
+def names_of(instances: Sequence[Instance], kind: Kind) -> list[str]:
+    """The names that a line may mean: files with pictures, and for series their folders too."""
+    files = [each.name for each in instances if each.has_pixels]
     folders = {folder_of(name) for name in files} - {""} if kind == "series" else ()
-    return [*dict.fromkeys(files), *sorted(folders)]
+    return [*files, *sorted(folders)]
 
 
 def label_units(units: Sequence[Unit], table: LabelTable, lines: dict[str, Line]) -> dict[int, Line]:

@@ -40,6 +40,7 @@ TASKS = ("auto", *FEWEST_LABELS)
 MAX_ARRAY_BYTES = 1 << 34  # of one array: all of PathMNIST at 224 x 224 is 13.5 GB
 MAX_IMAGES = 1_000_000
 MAX_SIDE = 1024
+MAX_CLASSES = 10_000
 _LIMITS = ArchiveLimits(members=64, member_bytes=MAX_ARRAY_BYTES, total_bytes=1 << 35, ratio=1032)
 REFERENCE = "J. Yang et al., MedMNIST v2, Scientific Data 10, 41 (2023), doi 10.1038/s41597-022-01721-8"
 
@@ -225,9 +226,11 @@ def _meaning(
     needed = columns if task == "multilabel" else int(values.max()) + 1
     if task == "multilabel" and values.max() > 1:
         raise DatasetError("the labels of findings must be 0 and 1")
+    if needed > MAX_CLASSES:
+        raise DatasetError(f"the labels need {needed} classes, at most {MAX_CLASSES} are made")
     names = tuple(classes) or (known.classes if known else tuple(str(number) for number in range(needed)))
     is_wrong = len(names) != needed if task == "multilabel" else len(names) < needed
-    if is_wrong or needed > 10_000:
+    if is_wrong:
         raise ConfigError(f"the labels need {needed} classes, there are {len(names)} names ({some_of(names)})")
     if len(set(names)) < len(names) or not all(name.strip() for name in names):
         raise ConfigError("--classes names a class twice, or one has no name")
