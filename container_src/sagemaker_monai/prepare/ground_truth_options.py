@@ -4,9 +4,8 @@ import argparse
 from pathlib import Path
 
 from sagemaker_monai.prepare.consolidation import LABELS, TASKS
+from sagemaker_monai.prepare.fractions import add_fraction_options, fractions_of
 from sagemaker_monai.prepare.ground_truth import ON_DISPUTE, ON_MISSING, TITLE, import_ground_truth
-
-FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
 
 def add_ground_truth_options(parser: argparse.ArgumentParser) -> None:
@@ -46,11 +45,7 @@ def add_ground_truth_options(parser: argparse.ArgumentParser) -> None:
         help="what tells the patient: a regular expression with one group on the image's key, or a key of the "
         "manifest's lines (default: the DICOM header)",
     )  # fmt: skip
-    for name, share in FRACTIONS.items():
-        parser.add_argument(
-            f"--{name}", type=float, default=share, metavar="SHARE", help="of the images (default: %(default)s)"
-        )
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
+    add_fraction_options(parser)
     parser.add_argument("--title", default=TITLE, help="what the data set is called (default: %(default)s)")
 
 
@@ -69,7 +64,7 @@ def run_ground_truth(options: argparse.Namespace) -> str:
         min_annotators=options.min_annotators,
         missing=options.missing,
         group_by=options.group_by,
-        fractions=(options.train, options.validation, options.test),
+        fractions=fractions_of(options),
         seed=options.seed,
         title=options.title,
     )
