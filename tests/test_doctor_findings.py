@@ -114,6 +114,18 @@ def test_a_table_of_ones_own_is_read_by_its_columns(examined, tmp_path):
     assert found(examination, "images_without_labels").examples == (4,)
 
 
+def test_a_table_of_ones_own_may_leave_out_suffix_and_folder(examined, tmp_path):
+    for folder, name in (("part1", "a.dcm"), ("part2", "b.dcm"), ("part1", "twice.dcm"), ("part2", "twice.dcm")):
+        (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / folder / name).write_bytes(to_bytes(slice_of(ord(name[0]))))
+    (tmp_path / "answers.csv").write_text("image,label\na,x\nb.dcm,y\ntwice,x\n")
+
+    examination = examined(tmp_path / "data", labels=tmp_path / "answers.csv")
+
+    assert examination.labels["with_files"] == 2
+    assert found(examination, "labels_without_images").count == 1  # which of the two is meant nobody knows
+
+
 def test_folders_called_as_their_patients_are_not_taken_for_classes(examined, tmp_path):
     for n in range(3):
         place = tmp_path / "data" / f"Patient-{n:04d}" / "series"

@@ -6,8 +6,9 @@ at: a table that names files which are not there says much about those that are.
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,8 +151,23 @@ def _read_named_table(folder: Path, table: Path, columns: Mapping[str, str]) -> 
         raise ConfigError(f"the table of labels cannot be read ({error.strerror})") from error
     except DatasetError as error:
         raise ConfigError(f"{error}; name other columns with --columns image=NAME,label=NAME") from error
-    cases = tuple(_cases_of_rows(folder, rows, names))
+    cases = tuple(_found_by_stem(folder, list(_cases_of_rows(folder, rows, names))))
     return Labels("table", cases, _classes_of(cases))
+
+
+def _found_by_stem(folder: Path, cases: Sequence[Case]) -> Iterator[Case]:
+    """Cases whose files are not there as they are called, with the only file of that name or stem in any folder."""
+    missing = [case for case in cases if len(case.paths) == 1 and not _is_file(case.paths[0])]
+    if not missing:
+        yield from cases
+        return
+    places: dict[str, set[Path]] = defaultdict(set)
+    for path in image_files(folder):
+        places[path.name].add(path)
+        places[path.name.partition(".")[0]].add(path)
+    for case in cases:
+        own = places.get(case.paths[0].name, set()) if len(case.paths) == 1 else set()
+        yield replace(case, paths=tuple(own)) if len(own) == 1 and not _is_file(case.paths[0]) else case
 
 
 def _cases_of_rows(folder: Path, rows: Sequence[Mapping[str, str]], names: Mapping[str, str]) -> Iterator[Case]:
