@@ -171,6 +171,40 @@ def test_an_archive_is_as_good_as_a_folder(tmp_path, run, kind):
     assert records_of(tmp_path / "packed") == records_of(tmp_path / "out")
 
 
+def test_class_folders_in_an_archive_are_classes(tmp_path, run):
+    with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
+        for n in range(6):
+            archive.writestr(f"scans/{'ab'[n % 2]}/{n}.dcm", slice_file(f"P{n}"))
+
+    report = run(source=tmp_path / "scans.zip")
+
+    assert (report.images, set(report.counts), report.spatial_dims) == (6, {"a", "b"}, 2)
+
+
+def test_labels_of_patients_with_single_pictures_are_labels_of_pictures(tmp_path, run):
+    files = {f"{n}-{view}": slice_file(f"P{n}", series=view, Modality="DX") for n in range(6) for view in (1, 2)}
+    put(tmp_path / "source", files)
+
+    report = run(*labels(6, "PatientID", "P{}"))
+
+    assert (report.images, report.groups, report.spatial_dims, report.modalities) == (12, 6, 2, {"DX": 12})
+    with pytest.raises(ConfigError, match="choose --unit series"):
+        run(*labels(6, "PatientID", "P{}"), units={"series": "all"})
+
+
+def test_series_without_geometry_and_mixed_modalities_are_said(tmp_path, run):
+    bare = {"ImagePositionPatient": None, "ImageOrientationPatient": None}
+    files = {f"p{n}/{i}": slice_file(f"P{n}", number=i, **(bare if n == 0 else {})) for n in range(6) for i in (1, 2)}
+    files |= {f"p{n}/{i}": slice_file(f"P{n}", number=i, Modality="MR") for n in (1, 2) for i in (1, 2)}
+    put(tmp_path / "source", files)
+
+    report = run(*labels(6, "PatientID", "P{}"))
+
+    assert "1 series have the finding missing_geometry" in report.warnings
+    assert any("2 modalities are mixed" in text for text in report.warnings)
+    assert content_of(tmp_path / "out")["modality"] == {"0": "CT"}
+
+
 def test_labels_without_images_and_images_without_labels_are_refused_or_dropped(tmp_path, run):
     put(tmp_path / "source", patients(8))
     rows = [*labels(7), ["IM77", "a"]]

@@ -6,6 +6,7 @@ depends on the patient's own ID and the seed alone, not on the salt: a run with 
 """
 
 import hmac
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,9 +117,13 @@ def import_dicom_folder(
 
     table = read_labels(table_file, reading, kinds=KINDS) if table_file is not None else None  # the search takes long
     media = _find(source)
+    below = _archive_prefix(source, media)
     if table is None:
-        table = labels_of_folders([each.name for each in media.instances if each.has_pixels], reading)
-    kind = choose_kind(units.unit, table, media.instances, is_folders=table_file is None)
+        pictures = [each.name for each in media.instances if each.has_pixels]
+        table = labels_of_folders(pictures, reading, below=below)
+    kind = choose_kind(units.unit, table, media.instances, is_folders=table_file is None, below=below)
+    if kind == "instance" and units.series != "most":
+        raise ConfigError("--series chooses among series, and an image is a file here; choose --unit series")
     notices = Notices()
     chosen, faults = _choose(media, table, kind, units, choices, notices)
     if table.has_split:
@@ -164,6 +169,13 @@ def _find(source: Path) -> Media:
         others = f", but other files: {len(media.others)} ({some_of([each.name for each in media.others])})"
         raise DatasetError(f"{source.name} has no DICOM files with pictures{others if media.others else ''}")
     return media
+
+
+def _archive_prefix(source: Path, media: Media) -> str:
+    """What names of files in an archive begin with: its own name, and that of the folder that was packed."""
+    packed = f"{source.name}/{source.name.partition('.')[0]}/"
+    is_packed = all(each.name.startswith(packed) for each in media.instances)
+    return packed if is_packed else f"{source.name}/" if source.is_file() else ""
 
 
 def _choose(
@@ -263,6 +275,6 @@ def _notice(
             f"{unsure} images have no {units.group_by}: their groups are patients by name, studies or files, and one "
             "patient may be on two sides of the split"
         )
-    placeless = sum(unit.series is not None and not unit.series.has_geometry for unit, _ in chosen)
-    if placeless:
-        notices.warnings.append(f"{placeless} series have no geometry: slices are in the order of InstanceNumber")
+    stacks = [unit.series for unit, _ in chosen if unit.series is not None]
+    odd = Counter(found.code for stack in stacks for found in stack.findings if found.severity == "warning")
+    notices.warnings.extend(f"{count} series have the finding {code}" for code, count in sorted(odd.items()))

@@ -1,6 +1,6 @@
 """What one image of the data set is: a DICOM file, or a stack of slices; and which stacks of a study are taken."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -49,27 +49,47 @@ def folder_of(name: str) -> str:
     return name.rpartition("/")[0]
 
 
-def choose_kind(asked: str, table: LabelTable, instances: Sequence[Instance], *, is_folders: bool) -> Kind:
+def choose_kind(
+    asked: str, table: LabelTable, instances: Sequence[Instance], *, is_folders: bool, below: str = ""
+) -> Kind:
     """What an image is where it was not said.
 
-    Labels of files and SOPInstanceUIDs are those of instances, labels of series, studies and patients those of series.
-    Names that no file has but folders are series too, and so are folders by class when the files in them lie in folders
-    of their own.
+    Labels of files and SOPInstanceUIDs are those of instances, labels of series, studies and patients those of series
+    unless no series has more than one picture, as X-rays. Names that no file has but folders are series too, and so are
+    folders by class when the files in them lie in folders of their own.
+
+    Args:
+        asked: one of UNITS.
+        table: of labels.
+        instances: all that were found.
+        is_folders: labels are folders.
+        below: what names begin with that is no folder of a class.
+
+    Raises:
+        ConfigError: no such unit.
     """
     if asked not in UNITS:
         raise ConfigError(f"unit must be one of {', '.join(UNITS)}, got {asked!r}")
     if asked == "instance" or asked == "series":
         return "instance" if asked == "instance" else "series"
-    names = [each.name for each in instances]
+    names = [each.name.removeprefix(below) for each in instances]
     if is_folders:
         depth = 3 if table.has_split else 2
         return "series" if all(name.count("/") >= depth for name in names) else "instance"
     if table.kind not in NAMED_KINDS:
-        return "instance" if table.kind == "SOPInstanceUID" else "series"
+        return "instance" if table.kind == "SOPInstanceUID" or not _has_stacks(instances) else "series"
     keys = [line.key for line in table.lines]
     folders = sorted({folder_of(name) for name in names} - {""})
     files = match_names(keys, names, suffixes=SUFFIXES)
     return "series" if not files and match_names(keys, folders, suffixes=()) else "instance"
+
+
+def _has_stacks(instances: Sequence[Instance]) -> bool:
+    counts: Counter[str] = Counter()
+    for each in instances:
+        if each.has_pixels:
+            counts[each.series_instance_uid or each.name] += each.number_of_frames
+    return max(counts.values(), default=0) > 1
 
 
 def instance_units(instances: Sequence[Instance]) -> list[Unit]:

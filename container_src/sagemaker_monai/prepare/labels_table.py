@@ -4,7 +4,6 @@ A line says what it is about in one column (a file, a UID, a patient, a case) an
 0 and 1. What a line means for files is decided in `matching`; nothing here opens an image.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 from sagemaker_monai.entries import Metadata
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.layouts import SPLIT_NAMES
+from sagemaker_monai.prepare.label_values import classes_in_order, label_of
 from sagemaker_monai.tables import read_table, some_of
 from sagemaker_monai.tasks.labels import FEWEST_LABELS, Label
 
@@ -29,9 +29,6 @@ MATCHES = {
     "PatientID": ("patientid", "patient", "subjectid", "subject"),
 }
 GROUP_COLUMN, SPLIT_COLUMN = "group", "split"
-_YES_NO = {"1": True, "1.0": True, "true": True, "yes": True, "0": False, "0.0": False, "false": False, "no": False}
-_BETWEEN_CLASSES = re.compile(r"[|;]")
-_NUMBER = re.compile(r"-?\d+")
 _SPOILT = re.compile(r"-?\d*\.\d+([eE]-?\d+)?|-?\d+(\.\d+)?[eE][+-]?\d+")  # a number that is no class number
 
 
@@ -126,7 +123,7 @@ def read_labels(table: Path, options: LabelOptions, *, kinds: Sequence[str] = tu
     lines, unlabelled = _lines(rows, key, columns, task, split, group, kept, table.name)
     if not lines:
         raise DatasetError(f"no line of {table.name} has a label in {some_of(columns)}; name another --label-column")
-    classes = _classes([line.label for line in lines], columns, task, options.grades)
+    classes = classes_in_order([line.label for line in lines], columns, task, options.grades)
     return LabelTable(kind, task, classes, lines, unlabelled, has_split=bool(split), has_groups=bool(group))
 
 
@@ -200,7 +197,7 @@ def _lines(
             raise DatasetError(f"{place} has {split} {row[split][:60]!r}; use training, validation or test")
         line = Line(
             key=name,
-            label=_label(row, columns, task, place),
+            label=label_of(row, columns, task, place),
             group=(row[group] or None) if group else None,
             split=SPLIT_NAMES[row[split].lower()] if split else None,
             kept={column: row[column] or None for column in kept},
@@ -214,70 +211,13 @@ def _lines(
     return tuple(lines.values()), tuple(name for name in unlabelled if name not in lines)
 
 
-def _label(row: Mapping[str, str], columns: Sequence[str], task: str, place: str) -> Label:
-    if len(columns) > 1:
-        cells = {column: row[column].lower() for column in columns}
-        if odd := [column for column, cell in cells.items() if cell not in _YES_NO]:
-            raise DatasetError(
-                f"{place} has {row[odd[0]][:40]!r} in {odd[0]}; columns of findings hold 0 or 1 (decide what an empty "
-                "or uncertain one means)"
-            )
-        return tuple(column for column, cell in cells.items() if _YES_NO[cell])
-    text = row[columns[0]]
-    if task == "multilabel":
-        return tuple(dict.fromkeys(filter(None, map(str.strip, _BETWEEN_CLASSES.split(text)))))
-    if task != "regression":
-        return text
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise DatasetError(f"{place} has {text[:40]!r} in {columns[0]}; regression needs a finite number with a point")
-    return value
-
-
-def in_order(names: set[str]) -> tuple[str, ...]:
-    """Class names in alphabetical order, numbers by their size."""
-    if all(_NUMBER.fullmatch(name) for name in names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
-    return tuple(sorted(names))
-
-
-def _classes(labels: Sequence[Label], columns: Sequence[str], task: str, grades: Sequence[str]) -> tuple[str, ...]:
-    if task == "regression":
-        return tuple(columns)
-    if task == "multilabel":
-        told = {name for label in labels if isinstance(label, tuple) for name in label}
-        return tuple(columns) if len(columns) > 1 else _enough(in_order(told), task)
-    found = {label for label in labels if isinstance(label, str)}
-    if task != "ordinal":
-        return _enough(in_order(found), task)
-    if not grades and not all(_NUMBER.fullmatch(name) for name in found):
-        raise ConfigError(
-            f"the order of {some_of(sorted(found))} is not known; give --grades, the lowest first, with commas"
-        )
-    if odd := sorted(found - set(grades)) if grades else []:
-        raise DatasetError(f"labels that are none of --grades: {len(odd)} ({some_of(odd)}); correct one of them")
-    if len(set(grades)) < len(grades):
-        raise ConfigError("--grades names a grade twice")
-    return _enough(tuple(grades) or in_order(found), task)
-
-
-def _enough(classes: tuple[str, ...], task: str) -> tuple[str, ...]:
-    if len(classes) < FEWEST_LABELS[task]:
-        raise DatasetError(
-            f"{task} needs at least {FEWEST_LABELS[task]} classes, the labels have {len(classes)} ({some_of(classes)})"
-        )
-    return classes
-
-
-def labels_of_folders(names: Sequence[str], options: LabelOptions) -> LabelTable:
+def labels_of_folders(names: Sequence[str], options: LabelOptions, *, below: str = "") -> LabelTable:
     """The class of each file by the folder that it lies in, right below the source: `CLASS/any/depth`.
 
     Args:
         names: relative to the source, with slashes.
         options: task and grades; classes and grades can be folders.
+        below: what names begin with that is no folder of a class: an archive.
 
     Returns:
         A table of kind "file". Where every first folder is named as a split (train, val, test), it is one, and the
@@ -290,7 +230,7 @@ def labels_of_folders(names: Sequence[str], options: LabelOptions) -> LabelTable
     task = _task((), (LABEL_COLUMN,), options)
     if task not in ("classification", "ordinal"):
         raise ConfigError(f"folders tell one class or grade an image, which is not {task}; give --labels a CSV")
-    parts = {name: name.split("/") for name in names}
+    parts = {name: name.removeprefix(below).split("/") for name in names}
     has_split = bool(parts) and all(len(each) > 2 and each[0].lower() in SPLIT_NAMES for each in parts.values())
     depth = 1 if has_split else 0
     if loose := sorted(name for name, each in parts.items() if len(each) < depth + 2):
@@ -302,5 +242,5 @@ def labels_of_folders(names: Sequence[str], options: LabelOptions) -> LabelTable
         Line(name, each[depth], split=SPLIT_NAMES[each[0].lower()] if has_split else None)
         for name, each in parts.items()
     )
-    classes = _classes([line.label for line in lines], (), task, options.grades)
+    classes = classes_in_order([line.label for line in lines], (), task, options.grades)
     return LabelTable("file", task, classes, lines, has_split=has_split)
