@@ -1,5 +1,6 @@
 """Folders of DICOM files with tables of labels: matching, series, patients on one side and not in the output."""
 
+import gzip
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from sagemaker_monai.reading import read_volumes_of
 from sagemaker_monai.samples import Sample
 from tests.identified import SALT
 from tests.imported import content_of, put, records_of, slice_file, table
+from tests.test_dicom_media import write_dicomdir
 
 SHARED = Path(__file__).resolve().parent.parent / os.environ.get("SHARED_DATA", "../shared/data")
 EVEN = (0.5, 0.25, 0.25)
@@ -169,6 +171,25 @@ def test_an_archive_is_as_good_as_a_folder(tmp_path, run, kind):
     run(*labels(8), source=packed, out="packed")
 
     assert records_of(tmp_path / "packed") == records_of(tmp_path / "out")
+
+
+def test_files_in_gzip_are_matched_by_their_names(tmp_path, run):
+    put(tmp_path / "source", {f"{name}.gz": gzip.compress(content) for name, content in patients(8).items()})
+
+    assert run(*labels(8)).images == 8
+
+
+def test_of_a_dicomdir_the_files_that_it_lists_are_taken(tmp_path, run):
+    put(tmp_path / "medium", {f"IMAGES/IM{n}": slice_file(f"P{n}") for n in range(6)} | {"stray": slice_file("P77")})
+    write_dicomdir(tmp_path / "medium" / "DICOMDIR", [["IMAGES", f"IM{n}"] for n in range(6)])
+    rows = labels(6, "PatientID", "P{}")
+
+    assert run(*rows, source=tmp_path / "medium" / "DICOMDIR").images == 6
+    with pytest.raises(DatasetError, match=r"images without labels: 1 \(stray\)"):
+        run(*rows, source=tmp_path / "medium", out="folder")
+    (tmp_path / "medium" / "IMAGES" / "IM5").unlink()
+    with pytest.raises(DatasetError, match="a DICOMDIR lists this file, which is not there"):
+        run(*rows, source=tmp_path / "medium" / "DICOMDIR", mismatch="drop")
 
 
 def test_class_folders_in_an_archive_are_classes(tmp_path, run):
@@ -408,6 +429,7 @@ def test_broken_files_and_pixels_that_cannot_be_decoded_are_found_before_trainin
         run(*rows)
     report = run(*rows, unusable="leave-out")
     assert (report.images, report.left_out["cannot be used"], report.left_out["no DICOM file"]) == (6, 2, 1)
+    assert any("1 of them: the DICOM file has 2 bytes of pixel data" in note for note in report.notes)
 
 
 def test_a_file_of_several_frames_is_a_series_and_no_single_image(tmp_path, run):

@@ -26,6 +26,7 @@ from sagemaker_monai.prepare.dicom_units import (
     group_key,
     instance_units,
     label_units,
+    name_of,
     names_of,
     series_units,
 )
@@ -108,10 +109,11 @@ def import_dicom_folder(
     table_file = None if labels == FOLDERS else Path(labels)
     if not source.exists():
         raise DatasetError(f"there is no {source.name}; name a folder, a zip or tar file, or a DICOMDIR")
-    output.check_places(source, out)
+    whole = source.parent if source.name.lower() == "dicomdir" else source  # what a change of is a change of the source
+    output.check_places(whole, out)
     output.check_output(out)
     options = {**vars(reading), **vars(units), **vars(choices)}
-    key = key_of(source, table_file, {**options, "salt": deidentification.told() if deidentification else ""})
+    key = key_of(whole, table_file, {**options, "salt": deidentification.told() if deidentification else ""})
     if output.is_up_to_date(out, key):
         return repeated(output.read_report(out) or {})
 
@@ -119,7 +121,7 @@ def import_dicom_folder(
     media = _find(source)
     below = _archive_prefix(source, media)
     if table is None:
-        pictures = [each.name for each in media.instances if each.has_pixels]
+        pictures = [name_of(each) for each in media.instances if each.has_pixels]
         table = labels_of_folders(pictures, reading, below=below)
     kind = choose_kind(units.unit, table, media.instances, is_folders=table_file is None, below=below)
     if kind == "instance" and units.series != "most":
@@ -132,14 +134,14 @@ def import_dicom_folder(
     output.begin(out, [file for _, files in names for file in files])
     images = []
     deidentifier = _deidentifier(deidentification)
-    whole = list(zip(chosen, names, strict=True))
-    for (unit, line), (name, files) in track(whole, total=len(whole), what="copying images"):
+    pairs = list(zip(chosen, names, strict=True))
+    for (unit, line), (name, files) in track(pairs, total=len(pairs), what="copying images"):
         try:
             images.append(_copy(unit, line, name, files, out, deidentifier, group_by=units.group_by))
         except CallerError as error:
             faults[unit.name] = str(error)
             refuse_unusable({unit.name: str(error)}, choices.unusable)
-    notices.leave_out("cannot be used", [f"{name}: {why}" for name, why in faults.items()])
+    notices.leave_out_unusable(faults)
     if not images:
         raise DatasetError(f"none of the labelled images can be used; the first: {next(iter(faults.values()))}")
     _notice(images, chosen, deidentification, units, notices)
@@ -162,7 +164,8 @@ def import_dicom_folder(
 
 def _find(source: Path) -> Media:
     try:
-        media = find_media(source, keep_headers=False)
+        # Without their headers a DICOMDIR that was named is not told from an image; with them 10,000 files are 1 GB.
+        media = find_media(source, keep_headers=source.name.lower() == "dicomdir")
     except CallerError as error:
         raise DatasetError(f"{source.name} cannot be used: {error}") from error
     if not any(each.has_pixels for each in media.instances):

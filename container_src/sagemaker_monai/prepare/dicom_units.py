@@ -13,7 +13,8 @@ from sagemaker_monai.prepare.labels_table import LabelTable, Line
 from sagemaker_monai.prepare.matching import NAMED_KINDS, line_of, match_names
 
 UNITS = ("auto", "instance", "series")
-SUFFIXES = (".dicom", ".dcm", ".ima", ".dic")
+SUFFIXES = (".dicom.gz", ".dcm.gz", ".ima.gz", ".dicom", ".dcm", ".ima", ".dic", ".gz")
+_ONLY_FILE = ".gz/1"  # what `dicom.media` calls the one file in a gzip file
 _GROUP_BY = {
     "PatientID": "patient_id",
     "StudyInstanceUID": "study_instance_uid",
@@ -49,6 +50,11 @@ def folder_of(name: str) -> str:
     return name.rpartition("/")[0]
 
 
+def name_of(instance: Instance) -> str:
+    """The name that people know: of a gzip file its own."""
+    return instance.name.removesuffix("/1") if instance.name.endswith(_ONLY_FILE) else instance.name
+
+
 def choose_kind(
     asked: str, table: LabelTable, instances: Sequence[Instance], *, is_folders: bool, below: str = ""
 ) -> Kind:
@@ -72,7 +78,7 @@ def choose_kind(
         raise ConfigError(f"unit must be one of {', '.join(UNITS)}, got {asked!r}")
     if asked == "instance" or asked == "series":
         return "instance" if asked == "instance" else "series"
-    names = [each.name.removeprefix(below) for each in instances]
+    names = [name_of(each).removeprefix(below) for each in instances]
     if is_folders:
         depth = 3 if table.has_split else 2
         return "series" if all(name.count("/") >= depth for name in names) else "instance"
@@ -96,7 +102,7 @@ def instance_units(instances: Sequence[Instance]) -> list[Unit]:
     """One unit a file with a picture."""
     return [
         Unit(
-            each.name,
+            name_of(each),
             (each,),
             fault=f"has {each.number_of_frames} frames, which is no single image; choose --unit series"
             if each.number_of_frames > 1
@@ -122,7 +128,7 @@ def series_units(instances: Sequence[Instance]) -> list[Unit]:
         first = stack.instances[0]
         units.append(
             Unit(
-                name=_common_folder([each.name for each in stack.instances]) or first.name,
+                name=_common_folder([name_of(each) for each in stack.instances]) or name_of(first),
                 instances=stack.instances,
                 fault="; ".join(faults),
                 is_plan="LOCALIZER" in first.image_type or first.samples_per_pixel > 1,
@@ -146,13 +152,13 @@ def keys_of(unit: Unit, kind: str) -> list[str]:
     """What a unit goes by in a table whose lines are about `kind`."""
     if kind not in NAMED_KINDS:
         return [str(getattr(each, _KEYS[kind])).strip() for each in unit.instances]
-    names = [each.name for each in unit.instances]
+    names = [name_of(each) for each in unit.instances]
     return [*names, *({folder_of(name) for name in names} if unit.series is not None else ())]
 
 
 def names_of(instances: Sequence[Instance], kind: Kind) -> list[str]:
     """The names that a line may mean: files with pictures, and for series their folders too."""
-    files = [each.name for each in instances if each.has_pixels]
+    files = [name_of(each) for each in instances if each.has_pixels]
     folders = {folder_of(name) for name in files} - {""} if kind == "series" else ()
     return [*files, *sorted(folders)]
 

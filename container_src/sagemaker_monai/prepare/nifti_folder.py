@@ -121,7 +121,7 @@ def import_nifti_folder(
             continue
         written.append(done)
         shapes[shape] += 1
-    notices.leave_out("cannot be used", [f"{name}: {why}" for name, why in faults.items()])
+    notices.leave_out_unusable(faults)
     if not written:
         raise DatasetError(
             f"none of the labelled volumes can be used; the first: {next(iter(faults.values()), 'none')}"

@@ -26,6 +26,7 @@ from sagemaker_monai.tables import some_of
 
 ON_UNUSABLE = ("refuse", "leave-out")
 ON_DUPLICATES = ("join", "refuse")
+MAX_REASONS = 20  # in the report
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,12 @@ class Notices:
         if names:
             self.left_out[why] = list(names)
             self.counts[why] = len(names)
+
+    def leave_out_unusable(self, faults: Mapping[str, str]) -> None:
+        """Say what could not be used: names, and each reason with its count."""
+        self.leave_out("cannot be used", list(faults))
+        reasons = Counter(faults.values())
+        self.notes.extend(f"cannot be used, {count} of them: {why}" for why, count in reasons.most_common(MAX_REASONS))
 
 
 def refuse_unusable(faults: Mapping[str, str], unusable: str) -> None:
