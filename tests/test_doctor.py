@@ -5,6 +5,8 @@ import io
 import json
 import os
 import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -390,3 +392,19 @@ def test_a_picture_with_a_place_in_exif_is_told(doctor, tmp_path):
     [found] = [each for each in document["findings"] if each["code"] == "phi_in_pictures"]
     assert (found["count"], found["examples"]) == (1, [2])
     assert_nothing_is_named(doctor.output, printed)
+
+
+def test_the_report_is_the_same_in_every_run_but_for_the_seconds(tmp_path):
+    folder = write_dataset(tmp_path / "data", sound(6))
+    reports = []
+    for seed in ("1", "2"):
+        output = tmp_path / f"out{seed}"
+        subprocess.run(
+            [sys.executable, "-m", "sagemaker_monai.entrypoints.doctor", folder, "--output", output],
+            env={**os.environ, "PYTHONHASHSEED": seed}, check=True, capture_output=True, timeout=120,
+        )  # fmt: skip
+        lines = (output / "doctor.json").read_text().splitlines()
+        reports.append([line for line in lines if not line.startswith(' "seconds"')])
+        reports.append((output / "doctor.html").read_bytes())
+
+    assert reports[:2] == reports[2:]

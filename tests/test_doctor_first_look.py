@@ -1,17 +1,25 @@
 """What train looks at before it trains: lines to log, and the errors that make training wrong."""
 
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sagemaker_monai.datasets import read_dataset
+from sagemaker_monai.dicom.headers import read_header
+from sagemaker_monai.dicom.planes import text_of
+from sagemaker_monai.doctor.facts import attributes_of
 from sagemaker_monai.doctor.first_look import first_look
-from sagemaker_monai.errors import DatasetError
-from tests.dicom_series import CT, make_series, pixels, write_series
+from sagemaker_monai.doctor.quick_header import read_some
+from sagemaker_monai.errors import CallerError, DatasetError
+from tests.dicom_series import CT, make_series, pixels, to_bytes, write_series
 from tests.examined import slice_of, sound, write_dataset
+
+SHARED_DATA = Path(__file__).resolve().parent.parent / os.environ.get("SHARED_DATA", "../shared/data")
 
 
 def look(folder):
@@ -101,3 +109,33 @@ def test_a_header_takes_some_milliseconds_at_most(tmp_path):
         took.append(time.process_time() - started)
 
     assert np.median(took) / 60 < 0.01
+
+
+@pytest.mark.skipif(not (SHARED_DATA / "odd_dicom").is_dir(), reason="needs the real data set")
+def test_the_few_elements_are_those_of_the_whole_reader():
+    checked = 0
+    for path in sorted(SHARED_DATA.glob("*_dicom/**/*")):
+        if not path.is_file() or path.suffix in (".csv", ".md") or path.name == "SHA256SUMS":
+            continue
+        try:
+            whole = read_header(path)
+        except CallerError as error:
+            with pytest.raises(type(error)):
+                read_some(path)
+            continue
+        some = read_some(path)
+        assert dict(attributes_of(some)) == dict(attributes_of(whole)), path.name
+        for keyword in ("PatientID", "NumberOfFrames", "ImagePositionPatient"):
+            assert text_of(some, keyword) == text_of(whole, keyword), (path.name, keyword)
+        checked += 1
+
+    assert checked > 150
+
+
+def test_a_header_that_goes_on_behind_the_beginning_is_read_whole(tmp_path):
+    path = tmp_path / "x.dcm"
+    dataset = slice_of(0)
+    dataset.private_block(0x0009, "TEST", create=True).add_new(0x01, "OB", bytes(300_000))
+    path.write_bytes(to_bytes(dataset))
+
+    assert read_some(path).Rows == 12

@@ -5,6 +5,7 @@ Links that lead out of the folder, hidden files, pipes and what operating system
 """
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ MAX_FILES = 1 << 20
 MAX_DEPTH = 32
 LIMITS = MediaLimits(files=1 << 17, archive_bytes=1 << 33)  # of one archive: 8 GiB
 LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+KEPT_FREE_BYTES = 1 << 30  # of the disk that archives are unpacked to
 _HEAD_BYTES = 1 << 16
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")
 _TEXTS = frozenset({".csv", ".tsv", ".json", ".txt", ".md", ".xml", ".html", ".pdf", ".xlsx", ".docx", ".yaml", ".py"})
@@ -157,6 +159,8 @@ def _unpack(path: Path, name: str, owner: str, scratch: Path) -> Iterator[Found]
             parts = member.split("/")
             if is_litter(member) or any(part.startswith(".") or part.lower() in LITTER for part in parts):
                 continue
+            if len(content) > shutil.disk_usage(folder).free - KEPT_FREE_BYTES:
+                raise ArchiveTooLargeError("there is no room to unpack it")
             target = folder / str(number)
             target.write_bytes(content)
             yield Found(target, f"{name}/{member}", owner, kind_of(content[:_HEAD_BYTES], member))

@@ -55,7 +55,7 @@ class Labels:
         masks: files that are labels.
         fault: why train cannot read it, or "". It may quote names of files.
         is_faulty: the fault is one of a data set, and not of a mere folder of files.
-        is_table: a table says which images there are, so that others have no label.
+        spatial_dims: 2 or 3, None where nothing says so.
     """
 
     source: str = ""

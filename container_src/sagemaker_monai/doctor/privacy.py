@@ -99,10 +99,10 @@ def check_privacy(files: Sequence[FileFacts], scrubber: Scrubber) -> tuple[dict[
     section = {
         "headers_examined": len(headers),
         "headers_with_phi": len(identified),
-        "attributes": dict(attributes.most_common()),
-        "kinds": dict(kinds.most_common()),
+        "attributes": _ordered(attributes),
+        "kinds": _ordered(kinds),
         "files_with_private_attributes": len(private_files),
-        "burned_in": {modality: dict(counts) for modality, counts in sorted(burned.items())},
+        "burned_in": {modality: _ordered(counts) for modality, counts in sorted(burned.items())},
         "names_with_patient": len(named),
     }
     return section, issues
@@ -114,5 +114,10 @@ def is_in_name(facts: FileFacts) -> bool:
     return any(re.search(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", name) for word in facts.words if len(word) >= 4)
 
 
+def _ordered(counts: Counter[str]) -> dict[str, int]:
+    """The most frequent first, and those that are as frequent in the order of their names: the same in every run."""
+    return dict(sorted(counts.items(), key=lambda each: (-each[1], each[0])))
+
+
 def _counted(counts: Counter[str]) -> str:
-    return some_of([f"{name} {count}" for name, count in counts.most_common()])
+    return some_of([f"{name} {count}" for name, count in _ordered(counts).items()])

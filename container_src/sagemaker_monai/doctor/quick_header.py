@@ -1,0 +1,48 @@
+"""The few elements of a DICOM header that a first look needs, in a third of the time that all of it takes.
+
+Only the beginning of a file is read, so that no length in it can ask for more. What is not plain (deflated, without
+preamble, or a header that goes on behind the beginning) is left to the whole reader.
+"""
+
+import io
+from pathlib import Path
+
+from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag
+
+from sagemaker_monai.dicom.headers import quiet_pydicom, read_header
+from sagemaker_monai.doctor.facts import ATTRIBUTES
+
+BEGINNING_BYTES = 1 << 18
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_META_BYTES = 4096
+_LAST_GROUP = 0x0028
+_WANTED: list[BaseTag | int] = [
+    BaseTag(tag)
+    for keyword in (*ATTRIBUTES, "PatientID", "NumberOfFrames", "ImagePositionPatient")
+    if (tag := tag_for_keyword(keyword)) is not None and tag >> 16 != 0x0002
+]
+
+
+def read_some(path: Path) -> Dataset:
+    """Read PatientID, size, place and the attributes of `facts.ATTRIBUTES`; others may be there or not.
+
+    Raises:
+        UndecodableImage, PayloadTooLarge: as `headers.read_header`.
+    """
+    quiet_pydicom()
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(BEGINNING_BYTES)
+        if beginning[128:132] != b"DICM" or _DEFLATED in beginning[:_META_BYTES]:
+            return read_header(path)
+        header = read_partial(io.BytesIO(beginning), stop_when=_is_behind, specific_tags=_WANTED)
+    except Exception:  # the whole reader says what is wrong, if anything is
+        return read_header(path)
+    return header if "Rows" in header and "Columns" in header else read_header(path)
+
+
+def _is_behind(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return tag >> 16 > _LAST_GROUP
