@@ -367,7 +367,7 @@ def test_the_sheet_has_a_place_for_each_picture_and_shows_the_windowed_values(ex
 def test_a_volume_is_shown_by_its_middle_planes_head_up(tmp_path):
     values = np.zeros((8, 16, 16), np.int16)
     values[7] = 1000  # the uppermost slice of an axial series: its position grows to the head
-    files = write_series(tmp_path / "series", make_series(values))
+    files = write_series(tmp_path / "series", make_series(values, WindowCenter=500, WindowWidth=1000))
 
     drawn = draw(Picture(tuple(files), "DICOM", values.size))
 

@@ -1,10 +1,12 @@
 """Small pictures of images, as a viewer shows them: what the contact sheet is made of."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from nibabel import orientations
 from PIL import Image
 
 from sagemaker_monai.dicom.grouping import group_series
@@ -16,9 +18,10 @@ from sagemaker_monai.errors import CallerError
 from sagemaker_monai.pictures import decode
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.volume_files import read_volume_file
-from sagemaker_monai.volumes import Display, Volume
+from sagemaker_monai.volumes import Display, Volume, Window
 
 SIDE = 128  # pixels
+PERCENTILES = (0.5, 99.5)  # of a volume whose header has no window
 MAX_STACK_VOXELS = 1 << 27  # 512 x 512 x 512; of larger stacks only the middle slice is decoded
 
 
@@ -72,17 +75,31 @@ def _of_stack(paths: Sequence[Path]) -> np.ndarray:
 
 def _of_volume(volume: Volume) -> np.ndarray:
     values = volume.values[:1]  # (1, W, H, D) of the first channel
-    _, columns, rows, slices = values.shape
-    if slices == 1:
+    if values.shape[3] == 1:
         return _fitted([_shown(values[..., 0], volume.display)])
     spacing = np.linalg.norm(np.asarray(volume.affine, np.float64)[:3, :3], axis=0)
-    shown = apply_display(values, volume.display)
+    if volume.has_geometry:  # to the left, to the back, to the head, as viewers show patients
+        values, turn = _to_patient(values, volume.affine)
+        spacing = spacing[np.argsort(turn[:, 0])]
+    _, columns, rows, slices = values.shape
+    display = volume.display
+    if display.voi is None:  # of the whole range one bright vessel would leave the rest dark
+        low, high = np.percentile(values, PERCENTILES)
+        display = replace(display, voi=Window(float(low + high) / 2, float(high - low) or 1.0, "LINEAR_EXACT"))
+    shown = apply_display(values, display)
     planes = (
         (shown[:, :, :, slices // 2], spacing[1] / spacing[0]),
         (shown[:, :, rows // 2, ::-1], spacing[2] / spacing[0]),
         (shown[:, columns // 2, :, ::-1], spacing[2] / spacing[1]),
     )
     return _fitted([_bytes(plane) for plane, _ in planes], [float(aspect) for _, aspect in planes])
+
+
+def _to_patient(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Turn (1, W, H, D) by right angles so that axes grow to LPS; and where each axis went (3, 2)."""
+    nibabel: Any = orientations  # without types
+    turn = nibabel.ornt_transform(nibabel.io_orientation(affine), nibabel.axcodes2ornt(tuple("LPS")))
+    return nibabel.apply_orientation(values[0], turn)[None], turn
 
 
 def _shown(values: np.ndarray, display: Display) -> np.ndarray:
