@@ -1,4 +1,4 @@
-"""A small artifact with known weights, for tests of whatever reads one."""
+"""A small artifact with known weights, for tests of whatever reads one: photographs, or any preset and task."""
 
 from pathlib import Path
 from typing import Any
@@ -7,23 +7,61 @@ import torch
 
 from sagemaker_monai.bundle import write_bundle
 from sagemaker_monai.networks import build_network, network_def
+from sagemaker_monai.presets import PRESETS, preprocessing_for
 from sagemaker_monai.tasks.classification import Classification
-from sagemaker_monai.transforms import photograph_preprocessing
+from sagemaker_monai.tasks.multilabel import MultiLabel
+from sagemaker_monai.tasks.ordinal import Ordinal
+from sagemaker_monai.tasks.regression import Regression
+from sagemaker_monai.tasks.task import Task
 
 LABELS = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 IMAGE_SIZE = 32
+VOLUME_SIZE = 16  # width, height and depth
+
+# A task of each kind as training leaves it, with the numbers that it takes from the data.
+TASKS: dict[str, Task] = {
+    "classification": Classification(("healthy", "ill")),
+    "multilabel": MultiLabel(("effusion", "nodule", "mass"), thresholds=(0.25, 0.5, 0.75)),
+    "ordinal": Ordinal(("none", "mild", "severe")),
+    "regression": Regression(("age", "volume_ml"), mean=(50.0, 3.0), std=(10.0, 0.5)),
+}
 
 
-def bundle_parts(labels: tuple[str, ...] = LABELS, channels: int = 3, fit: str = "stretch") -> dict[str, Any]:
-    """What `write_bundle` wants: a resnet18 with seeded random weights."""
+def bundle_parts(
+    labels: tuple[str, ...] = LABELS,
+    channels: int = 3,
+    fit: str = "stretch",
+    *,
+    preset: str = "photo",
+    window: str = "",
+    image_size: int = 0,
+    task: Task | None = None,
+) -> dict[str, Any]:
+    """What `write_bundle` wants: a residual network with seeded random weights.
+
+    Args:
+        labels: classes, where `task` is None.
+        channels: of the input.
+        fit: how images get its size.
+        preset: a key of `presets.PRESETS`; photographs get a resnet18, all others a resnet10.
+        window: as the hyperparameter.
+        image_size: sides of the input; 0 is IMAGE_SIZE, or VOLUME_SIZE for volumes.
+        task: None is classification; one of `TASKS`, for example.
+    """
     torch.manual_seed(7)
-    definition = network_def("resnet18", in_channels=channels, num_classes=len(labels), image_size=IMAGE_SIZE)
+    spatial_dims = PRESETS[preset].spatial_dims
+    side = image_size or (IMAGE_SIZE if spatial_dims == 2 else VOLUME_SIZE)
+    task = task or Classification(labels)
+    network = "resnet18" if preset == "photo" else "resnet10"
+    definition = network_def(
+        network, spatial_dims=spatial_dims, in_channels=channels, num_classes=task.outputs, image_size=side
+    )
     return {
         "network_def": definition,
-        "preprocessing": photograph_preprocessing(channels=channels, image_size=IMAGE_SIZE, fit=fit),
-        "task": Classification(labels),
+        "preprocessing": preprocessing_for(preset, channels=channels, image_size=side, fit=fit, window=window),
+        "task": task,
         "weights": build_network(definition).state_dict(),
-        "train_config": {"hyperparameters": {"network": "resnet18"}},
+        "train_config": {"hyperparameters": {"network": network}},
         "provenance": {"dataset_fingerprint": "0" * 64},
     }
 

@@ -16,8 +16,10 @@ from sagemaker_monai.cache import load_images
 from sagemaker_monai.entrypoints.inference import input_fn
 from sagemaker_monai.images import MEDIA_TYPES
 from sagemaker_monai.predictor import Predictor
+from sagemaker_monai.samples import Sample
 from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
 from tests.bundles import IMAGE_SIZE, write_small_bundle
+from tests.medical_bodies import OF_ONE, OF_VOLUMES
 
 PICTURE_FORMATS = {
     "image/jpeg": ("JPEG", ".jpg", {"quality": 90}),
@@ -89,7 +91,7 @@ def test_serving_makes_the_tensor_that_validation_saw(
     path = tmp_path / f"picture{PICTURE_FORMATS[content_type][1]}"
     path.write_bytes(body)
     validation = build_preprocessing(photograph_preprocessing(channels=channels, image_size=IMAGE_SIZE, fit=fit))
-    loaded = load_images([path, path], validation, cache_dir=tmp_path / "cache", workers=1, what="test")
+    loaded = load_images([Sample(path), Sample(path)], validation, cache_dir=tmp_path / "cache", workers=1, what="test")
     seen = validation.scale(torch.from_numpy(np.array(loaded.pixels)))  # as validation scales: a batch from the cache
 
     serving = served_preprocessing(channels, fit)
@@ -106,7 +108,7 @@ def test_raw_values_in_npy_give_the_tensor_of_the_picture_that_they_are(photogra
     path = tmp_path / "picture.png"
     photograph.save(path)
     preprocessing = build_preprocessing(photograph_preprocessing(channels=3, image_size=48, fit=fit))
-    loaded = load_images([path], preprocessing, cache_dir=None, workers=1, what="test")
+    loaded = load_images([Sample(path)], preprocessing, cache_dir=None, workers=1, what="test")
     buffer = io.BytesIO()
     np.save(buffer, np.asarray(photograph).transpose(2, 1, 0))  # (H, W, C) -> (C, W, H)
 
@@ -116,7 +118,9 @@ def test_raw_values_in_npy_give_the_tensor_of_the_picture_that_they_are(photogra
 
 
 def test_every_content_type_is_among_those_compared():
-    assert set(MEDIA_TYPES) == {*PICTURE_FORMATS, *WRAPPERS, "application/x-npy"}
+    medical = {content_type.partition(";")[0] for content_type in (*OF_ONE, *OF_VOLUMES)}  # see test_spine_medical
+
+    assert set(MEDIA_TYPES) == {*PICTURE_FORMATS, *WRAPPERS, *medical}
 
 
 def test_the_artifact_gives_the_preprocessing_that_it_was_written_with(tmp_path, photograph):
@@ -124,9 +128,8 @@ def test_the_artifact_gives_the_preprocessing_that_it_was_written_with(tmp_path,
     spec = photograph_preprocessing(channels=3, image_size=32, fit="pad")
     [sample] = input_fn(encode(photograph, "image/png"), "image/png")
 
-    assert torch.equal(
-        Predictor.read(tmp_path).load([sample])[0], build_preprocessing(spec).load(sample)
-    )  # and not that of another fit
+    # And not that of another fit.
+    assert torch.equal(Predictor.read(tmp_path).load(sample), build_preprocessing(spec).load(sample))
     assert read_bundle(tmp_path).preprocessing.spec == spec
 
 
