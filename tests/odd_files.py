@@ -5,11 +5,15 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
+import openjpeg.utils
 import pydicom
 import SimpleITK
+from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_color_lut, pixel_array
 
 from sagemaker_monai.dicom.decoding import decode_stored
@@ -21,19 +25,21 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = (ROOT / os.environ.get("SHARED_DATA", "../shared/data")).resolve()
 ODD_DICOM = SHARED_DATA / "odd_dicom"
 
-# Decoders that ours are not, in pydicom. Native data is unpacked by pydicom itself.
-_OTHER_PLUGINS = {
-    "1.2.840.10008.1.2.4.50": "pillow",
-    "1.2.840.10008.1.2.4.57": "",
-    "1.2.840.10008.1.2.4.70": "",
-    "1.2.840.10008.1.2.4.51": "",
-    "1.2.840.10008.1.2.4.80": "gdcm",
-    "1.2.840.10008.1.2.4.81": "gdcm",
-    "1.2.840.10008.1.2.4.90": "gdcm",
-    "1.2.840.10008.1.2.4.91": "gdcm",
-    "1.2.840.10008.1.2.4.201": "",
-    "1.2.840.10008.1.2.5": "pydicom",
+# Decoders that ours are not, by transfer syntax. Native data is unpacked by pydicom itself.
+_BY_PYDICOM = {  # plugins of pydicom
+    "1.2.840.10008.1.2.4.50": ("gdcm",),
+    "1.2.840.10008.1.2.4.51": ("gdcm",),
+    "1.2.840.10008.1.2.4.57": ("gdcm",),
+    "1.2.840.10008.1.2.4.70": ("gdcm",),
+    "1.2.840.10008.1.2.4.80": ("gdcm", "pyjpegls"),
+    "1.2.840.10008.1.2.4.81": ("gdcm", "pyjpegls"),
+    "1.2.840.10008.1.2.4.90": ("gdcm",),
+    "1.2.840.10008.1.2.4.91": ("gdcm",),
+    "1.2.840.10008.1.2.4.201": (),
+    "1.2.840.10008.1.2.5": ("pydicom",),
 }
+_J2K = {"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.201"}
+_HTJ2K = {"1.2.840.10008.1.2.4.201"}
 # Files with the same picture, stored in another way.
 _TWINS = {
     "rle/SC_rgb_rle_32bit.dcm": "big_endian/SC_rgb_expb_32bit.dcm",
@@ -45,6 +51,7 @@ _TWINS = {
     "segmentation_1bit/liver_nonbyte_aligned_rle.dcm": "segmentation_1bit/liver_nonbyte_aligned_j2k.dcm",
     "segmentation_1bit/liver_nonbyte_aligned_j2k.dcm": "segmentation_1bit/liver_nonbyte_aligned_rle.dcm",
 }
+_LOSSY = "1.2.840.10008.1.2.4.50"
 _LOSSY_STEPS = 2  # of 255: libjpeg and libjpeg-turbo round differently
 
 
@@ -112,22 +119,43 @@ def _with_recorded(path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> 
     )
 
 
-def _with_pydicom(path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> bool | None:
+def _with_pydicom(path: Path, dataset: pydicom.Dataset, stored: np.ndarray, plugin: str) -> bool | None:
     syntax = dataset.file_meta.get("TransferSyntaxUID")
-    plugin = _OTHER_PLUGINS.get(syntax)
-    if plugin == "":
+    if plugin not in _BY_PYDICOM.get(syntax, ("pydicom",)):
         return None
     theirs = pydicom.dcmread(path, force=True)
     theirs.file_meta.TransferSyntaxUID = syntax or "1.2.840.10008.1.2"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            values = pixel_array(theirs, decoding_plugin=plugin or "")
+            values = pixel_array(theirs, decoding_plugin=plugin if syntax in _BY_PYDICOM else "")
         except Exception:
             return None
         if dataset.PhotometricInterpretation == "PALETTE COLOR":
             values = apply_color_lut(values, dataset)
-    return _agree(values.reshape(stored.shape), stored, is_lossy=syntax == "1.2.840.10008.1.2.4.50")
+    return _agree(values.reshape(stored.shape), stored, is_lossy=syntax == _LOSSY)
+
+
+def _with_openjpeg(_path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> bool | None:
+    if dataset.file_meta.get("TransferSyntaxUID") not in _J2K:
+        return None
+    return _with_frames(dataset, stored, openjpeg.utils.decode)
+
+
+def _with_openjph(_path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> bool | None:
+    if dataset.file_meta.get("TransferSyntaxUID") not in _HTJ2K:
+        return None
+    return _with_frames(dataset, stored, lambda frame: imagecodecs.htj2k_decode(frame, planar=False))
+
+
+def _with_frames(dataset: pydicom.Dataset, stored: np.ndarray, decode: Callable[[bytes], np.ndarray]) -> bool | None:
+    """Frames decoded one by one, where codestream and header agree about the sign."""
+    frames = generate_frames(dataset.PixelData, number_of_frames=len(stored))
+    try:
+        values = np.stack([decode(frame) for frame in frames])
+    except Exception:
+        return None
+    return _agree(values, stored, is_lossy=False) if values.dtype == stored.dtype else None
 
 
 def _with_simpleitk(path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> bool | None:
@@ -163,7 +191,11 @@ def _agree(theirs: np.ndarray, ours: np.ndarray, *, is_lossy: bool) -> bool:
 
 _READERS: dict[str, Callable[[Path, pydicom.Dataset, np.ndarray], bool | None]] = {
     "recorded": _with_recorded,
-    "pydicom": _with_pydicom,
+    "pydicom": partial(_with_pydicom, plugin="pydicom"),
+    "gdcm": partial(_with_pydicom, plugin="gdcm"),
+    "pyjpegls": partial(_with_pydicom, plugin="pyjpegls"),
+    "openjpeg": _with_openjpeg,
+    "openjph": _with_openjph,
     "SimpleITK": _with_simpleitk,
     "twin": _with_twin,
 }

@@ -1,12 +1,14 @@
 """Stored values: every syntax, every layout of the pixels, and frames that ask for more than the header says."""
 
+import statistics
 import struct
+import sys
+import threading
+import time
 import tracemalloc
 
-import jpeg_ls
 import numpy as np
 import pytest
-from openjpeg.utils import encode_array as encode_j2k
 from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.pixels import apply_color_lut, convert_color_space
 from pydicom.uid import (
@@ -16,20 +18,23 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
 )
-from rle.utils import encode_pixel_data as encode_rle
 
-from sagemaker_monai.dicom import decoding
-from sagemaker_monai.dicom.decoding import DECODERS, decode_stored, holds_interpreter
+from sagemaker_monai.dicom.codestreams import Codestream
+from sagemaker_monai.dicom.decoding import DECODERS, Decoder, decode_stored, holds_interpreter
 from sagemaker_monai.dicom.headers import read_instance
+from sagemaker_monai.dicom.layouts import layout_of
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
+from tests.compressed_frames import ENCODERS, LOSSLESS, as_j2k, as_jpeg_ls, as_rle, compressed
 from tests.made_dicom import as_file, made_dataset, made_file
 from tests.odd_files import ODD_DICOM, odd_dicom_paths, read_odd_dicom
 
 NATIVE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
 rng = np.random.default_rng(3)
+NEVER = Decoder(lambda *_: pytest.fail("the decoder was called"))
 needs_odd_files = pytest.mark.skipif(not ODD_DICOM.is_dir(), reason="the shared data is not here")
 
 REFUSED = {
@@ -52,7 +57,6 @@ WRONG_IN_SIMPLEITK = {  # whose RLE of 32 bits is not even what it reads from th
     "rle/SC_rgb_rle_32bit_2frame.dcm",
 }
 ONE_OTHER_READER = {
-    "jpeg_ls/JLSL_08_07_0_1F.dcm",  # 7 bits: gdcm refuses them
     "segmentation_1bit/liver_rle.dcm",  # single bits in RLE: nobody else reads them; its twin has three readers
     "segmentation_1bit/liver_nonbyte_aligned_rle.dcm",
 }
@@ -200,43 +204,13 @@ def test_a_segmented_palette_that_repeats_itself_without_end_is_refused():
         decode_stored(dataset)
 
 
-def _rle(frame: np.ndarray) -> bytes:
-    return encode_rle(
-        frame.tobytes(),
-        rows=frame.shape[0],
-        columns=frame.shape[1],
-        samples_per_pixel=1 if frame.ndim == 2 else 3,
-        bits_allocated=8 * frame.itemsize,
-        number_of_frames=1,
-        byteorder="<",
-    )
-
-
-def _j2k(frame: np.ndarray) -> bytes:
-    return encode_j2k(frame, bits_stored=8 * frame.itemsize, photometric_interpretation=2 if frame.ndim == 2 else 1)
-
-
-ENCODERS = {
-    RLELossless: _rle,
-    JPEG2000Lossless: _j2k,
-    HTJ2KLossless: _j2k,
-    JPEGLSLossless: lambda frame: bytes(jpeg_ls.encode_array(frame)),
-}
-
-
-def _compressed(stored: np.ndarray, syntax: str, **elements: object) -> object:
-    return made_dataset(
-        stored, syntax, PixelData=encapsulate([ENCODERS[syntax](frame) for frame in stored]), **elements
-    )
-
-
-@pytest.mark.parametrize("syntax", ENCODERS)
+@pytest.mark.parametrize("syntax", LOSSLESS)
 @pytest.mark.parametrize("shape", [(3, 37, 45), (1, 36, 48, 3)])
 @pytest.mark.parametrize("dtype", ["u1", "u2"])
 def test_lossless_compression_loses_nothing(syntax, shape, dtype):
     stored = rng.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
 
-    read = decode_stored(read_instance(as_file(_compressed(stored, syntax))))
+    read = decode_stored(read_instance(as_file(compressed(stored, syntax))))
 
     assert read.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(read, stored)
@@ -252,7 +226,7 @@ def test_signed_values_are_signed_whatever_the_codestream_says(syntax):
 
 def test_twelve_bits_without_a_sign_in_jpeg_2000_get_it_from_the_header():
     stored = np.resize(np.array([-2048, -1, 0, 2047], np.int16), (40, 40))
-    data = encode_j2k((stored & 0xFFF).astype(np.uint16), bits_stored=12, photometric_interpretation=2)
+    data = as_j2k((stored & 0xFFF).astype(np.uint16), bits_stored=12)
     dataset = made_dataset(stored[None], JPEG2000Lossless, BitsStored=12, HighBit=11, PixelData=encapsulate([data]))
 
     np.testing.assert_array_equal(decode_stored(dataset)[0], stored)
@@ -261,22 +235,22 @@ def test_twelve_bits_without_a_sign_in_jpeg_2000_get_it_from_the_header():
 def test_single_frames_of_a_compressed_file_are_decoded_in_the_order_asked_for():
     stored = rng.integers(0, 256, (5, 40, 40), np.uint8)
 
-    np.testing.assert_array_equal(decode_stored(_compressed(stored, JPEGLSLossless), [4, 1]), stored[[4, 1]])
+    np.testing.assert_array_equal(decode_stored(compressed(stored, JPEGLSLossless), [4, 1]), stored[[4, 1]])
     with pytest.raises(IndexError):
-        decode_stored(_compressed(stored, JPEGLSLossless), [5])
+        decode_stored(compressed(stored, JPEGLSLossless), [5])
 
 
 @pytest.mark.parametrize("parts", [1, 3])
 def test_frames_in_several_fragments_are_put_together(parts):
     stored = rng.integers(0, 256, (3, 16, 16), np.uint8)
-    data = encapsulate([_rle(frame) for frame in stored], fragments_per_frame=parts)
+    data = encapsulate([as_rle(frame) for frame in stored], fragments_per_frame=parts)
 
     np.testing.assert_array_equal(decode_stored(made_dataset(stored, RLELossless, PixelData=data)), stored)
 
 
 def test_extended_offset_tables_are_used():
     stored = rng.integers(0, 256, (3, 16, 16), np.uint8)
-    data, offsets, lengths = encapsulate_extended([_rle(frame) for frame in stored])
+    data, offsets, lengths = encapsulate_extended([as_rle(frame) for frame in stored])
     dataset = made_dataset(
         stored, RLELossless, PixelData=data, ExtendedOffsetTable=offsets, ExtendedOffsetTableLengths=lengths
     )
@@ -288,11 +262,11 @@ def test_extended_offset_tables_are_used():
 def test_a_codestream_of_another_size_is_refused_before_it_is_decoded(syntax, monkeypatch):
     jpeg = b"\xff\xd8\xff\xc0\0\x0b\x08\xff\xff\xff\xff\x01\x01\x11\0"
     data = {
-        JPEG2000Lossless: _j2k(np.zeros((64, 64), np.uint8)),
-        JPEGLSLossless: bytes(jpeg_ls.encode_array(np.zeros((64, 64), np.uint8))),
+        JPEG2000Lossless: as_j2k(np.zeros((64, 64), np.uint8)),
+        JPEGLSLossless: as_jpeg_ls(np.zeros((64, 64), np.uint8)),
         JPEGBaseline8Bit: jpeg,
     }[syntax]
-    monkeypatch.setitem(DECODERS, syntax, (lambda *_: pytest.fail("the decoder was called"),))
+    monkeypatch.setitem(DECODERS, syntax, NEVER)
     dataset = made_dataset(np.zeros((1, 4, 4), np.uint8), syntax, PixelData=encapsulate([data]))
 
     with pytest.raises(UndecodableImage, match="but the header says 4 x 4"):
@@ -302,7 +276,7 @@ def test_a_codestream_of_another_size_is_refused_before_it_is_decoded(syntax, mo
 def test_more_scans_tiles_or_layers_than_any_camera_writes_are_refused():
     scan = b"\xff\xda\0\x08\x01\x01\0\0\0\0\0"
     jpeg = b"\xff\xd8\xff\xc0\0\x0b\x08\0\x04\0\x04\x01\x01\x11\0" + scan * 100
-    j2k = bytearray(_j2k(np.zeros((200, 200), np.uint8)))
+    j2k = bytearray(as_j2k(np.zeros((200, 200), np.uint8)))
     tiled = j2k[:24] + struct.pack(">LL", 1, 1) + j2k[32:]  # XTsiz, YTsiz
     for syntax, data, size in ((JPEGBaseline8Bit, jpeg, 4), (JPEG2000Lossless, bytes(tiled), 200)):
         dataset = made_dataset(np.zeros((1, size, size), np.uint8), syntax, PixelData=encapsulate([data]))
@@ -350,7 +324,7 @@ def test_headers_that_ask_for_more_than_there_is_are_refused(elements, error):
 
 def test_more_frames_than_fragments_are_refused():
     stored = np.zeros((2, 4, 4), np.uint8)
-    dataset = _compressed(stored, RLELossless)
+    dataset = compressed(stored, RLELossless)
     dataset.NumberOfFrames = 1000
 
     with pytest.raises(UndecodableImage, match="NumberOfFrames is 1000, but the pixel data holds 2"):
@@ -382,28 +356,60 @@ def test_a_syntax_without_decoder_is_named():
         decode_stored(dataset)
 
 
-def test_a_decoder_that_refuses_is_followed_by_the_next(monkeypatch):
-    stored = rng.integers(0, 256, (1, 40, 40), np.uint8)
-
-    def refuse(*_: object) -> np.ndarray:
-        raise RuntimeError
-
-    monkeypatch.setitem(DECODERS, JPEG2000Lossless, (refuse, decoding._gdcm))
-
-    np.testing.assert_array_equal(decode_stored(_compressed(stored, JPEG2000Lossless)), stored)
+@pytest.fixture
+def short_turns():
+    """Threads that wait for the interpreter ask for it soon."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    yield
+    sys.setswitchinterval(usual)
 
 
-def test_only_native_data_leaves_the_interpreter_to_others():
-    assert not any(holds_interpreter(syntax) for syntax in NATIVE)
-    assert all(holds_interpreter(syntax) for syntax in DECODERS)
+@pytest.mark.parametrize(
+    ("syntax", "repeated"),
+    [
+        (RLELossless, 20),
+        (JPEGBaseline8Bit, 20),
+        (JPEGLosslessSV1, 10),
+        (JPEGLSLossless, 4),
+        (JPEG2000Lossless, 1),
+        (HTJ2KLossless, 4),
+    ],
+)
+def test_other_threads_run_while_a_frame_is_decoded_where_the_table_says_so(syntax, repeated, short_turns):
+    rows = np.cumsum(rng.integers(-9, 10, (200, 1_500)), axis=1).astype(np.uint16)
+    frame = np.tile(rows, (repeated, 1))  # so that it takes 20 ms or more
+    layout = layout_of(made_dataset(frame[np.newaxis], syntax))
+    arguments = ENCODERS[syntax](frame), Codestream(*frame.shape, 1, 16), layout
+
+    def decode() -> None:
+        span.append(time.perf_counter())
+        DECODERS[syntax].decode(*arguments)
+        span.append(time.perf_counter())
+
+    span: list[float] = []
+    shares = []
+    for _ in range(5):  # the first imports the decoder, and a busy machine may spoil one
+        span.clear()
+        moments = []
+        thread = threading.Thread(target=decode)
+        thread.start()
+        while thread.is_alive():
+            moments.append(time.perf_counter())
+        started, ended = span
+        inside = [moment for moment in moments if started < moment < ended]
+        longest_wait = np.diff([started, *inside, ended]).max()
+        shares.append(longest_wait / (ended - started))
+
+    assert holds_interpreter(syntax) == (statistics.median(shares) > 0.5), shares
 
 
 @needs_odd_files
-def test_a_jpeg_with_a_lost_table_is_refused_before_gdcm_which_would_abort_the_process(monkeypatch):
+def test_a_jpeg_with_a_lost_table_is_refused_before_it_is_decoded(monkeypatch):
     data = (ODD_DICOM / "jpeg_baseline/SC_rgb_dcmtk_+eb+cy+n1.dcm").read_bytes()
     second_table = data.index(b"\xff\xdb", data.index(b"\xff\xdb") + 2)
     broken = data[: second_table + 1] + b"\0" + data[second_table + 2 :]
-    monkeypatch.setitem(DECODERS, JPEGBaseline8Bit, (lambda *_: pytest.fail("the decoder was called"),))
+    monkeypatch.setitem(DECODERS, JPEGBaseline8Bit, NEVER)
 
     with pytest.raises(UndecodableImage, match="compressed frame"):
         decode_stored(read_instance(broken))

@@ -8,6 +8,7 @@ Sequences are parsed at once and not when they are asked for, because only then 
 
 import io
 import logging
+import re
 import struct
 import warnings
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ _MAX_WORD_BYTES = 1 << 16
 _WORD_VRS = frozenset(map(str, (VR.AE, VR.AS, VR.CS, VR.DA, VR.DS, VR.DT, VR.IS, VR.LO, VR.PN, VR.SH, VR.TM, VR.UI)))
 _VR_NAMES = frozenset(name.value.encode() for name in VR if len(name.value) == 2)
 _MAX_FIRST_ELEMENT_BYTES = 4096  # of a file without preamble: a group length, a character set or a UID
+_QUIET: Any = ("ignore", None, Warning, re.compile(r"pydicom\."), 0)  # the filter as `warnings.filters` has it
+_ABOVE_ALL = logging.CRITICAL + 1
 _NOT_DICOM = "not a DICOM file: no DICM prefix and no DICOM element at its beginning"
 
 
@@ -92,10 +95,14 @@ def quiet_pydicom() -> None:
     """Keep pydicom's warnings out of the logs: they quote values of the file, which may be a patient's.
 
     Not undone afterwards: `catch_warnings` in several threads at once restores the wrong filters. Only warnings and
-    log lines of pydicom's own modules are concerned; what they complain about decides nothing here.
+    log lines of pydicom's own modules are concerned; what they complain about decides nothing here. Called before each
+    file, it does nothing while the filter stands first: to set it again clears caches of the whole process.
     """
-    warnings.filterwarnings("ignore", module=r"pydicom\.")
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    if warnings.filters[:1] != [_QUIET]:
+        warnings.filterwarnings("ignore", module=r"pydicom\.")
+    logger = logging.getLogger("pydicom")
+    if logger.level != _ABOVE_ALL:
+        logger.setLevel(_ABOVE_ALL)
 
 
 @contextmanager
