@@ -34,6 +34,7 @@ ENDPOINT ?=
 JOB ?=
 INPUT ?=
 RANGES ?=
+RUNS ?=
 KIND ?=
 SOURCE ?=
 BACK_END ?= venv
@@ -83,6 +84,16 @@ format: .venv/installed  ## let ruff order and lay out the code
 	.venv/bin/ruff format .
 
 check: lint test  ## what CI runs before the demo
+
+doctor: .venv/installed  ## examine a data set: DATA=folder, zip or tar [OUTPUT=doctor] [OPTIONS=--help]
+	$(call NEED,DATA).venv/bin/python -m sagemaker_monai.entrypoints.doctor "$(DATA)" \
+		--output "$(if $(filter file undefined,$(origin OUTPUT)),doctor,$(OUTPUT))" $(OPTIONS)
+
+real-runs: .venv/installed  ## real data from import to answers, beside baselines: DATA=folder [RUNS="..."] [OPTIONS=--quick]
+	@$(call NEED,DATA).venv/bin/python -m scripts.real_runs "$(DATA)" $(if $(RUNS),--runs $(RUNS)) $(OPTIONS)
+
+bench-io: .venv/installed  ## time the reading of volumes against MONAI and others: [OPTIONS=--help]
+	.venv/bin/python -m scripts.bench_io $(OPTIONS)
 
 bench-input: .venv/installed  ## time the training input against MONAI's own pipelines
 	.venv/bin/python -m scripts.bench_input
@@ -210,7 +221,7 @@ clean:  ## remove .venv, .demo and caches
 	rm -rf .venv .sdk .sdk3 .demo .simulate .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist container_src/*.egg-info
 	find container_src scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help install demo test lint format check bench-input docs lock build test-image \
+.PHONY: help install demo test lint format check doctor real-runs bench-io bench-input docs lock build test-image \
 	train-local serve-local predict-local shell push scan sbom iam infra prepare-s3 train tune process deploy predict \
 	transform register pipeline status logs delete prices simulate simulate-train simulate-spot simulate-endpoint \
 	simulate-async simulate-batch simulate-multi-model simulate-all clean

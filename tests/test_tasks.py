@@ -64,6 +64,12 @@ def test_a_task_comes_back_from_the_data_in_an_artifact(name):
     assert read_task(task.postprocessing(), task.labels) == task
 
 
+def test_what_a_task_takes_from_the_data_comes_back_too(rng):
+    answers, truth = rng.random((9, 2)), rng.integers(0, 2, (9, 2)).astype(float)
+    for task in (MultiLabel(FINDINGS).tuned(answers, truth), Regression(("age",)).fitted(answers[:, :1])):
+        assert read_task(task.postprocessing(), task.labels) == task
+
+
 @pytest.mark.parametrize(
     ("steps", "labels"),
     [

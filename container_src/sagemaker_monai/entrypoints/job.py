@@ -21,6 +21,7 @@ from sagemaker_monai.choices import resolve
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS, Dataset, read_dataset
 from sagemaker_monai.distributed import ALONE, Processes
+from sagemaker_monai.doctor.first_look import first_look
 from sagemaker_monai.entrypoints import documents
 from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.errors import TrainingStopped
@@ -84,8 +85,9 @@ def run_job(
     processes.wait_for_own_host("channels", is_stopping)
     channels = unpack_channels(channels, cache_dir / "channels", is_stopping=is_stopping)
     processes.host_is_ready("channels")
+    images = {name: folder for name, folder in channels.items() if name != PRETRAINED}
     dataset = read_dataset(
-        {name: folder for name, folder in channels.items() if name != PRETRAINED},
+        images,
         task=config.task,
         validation_fraction=config.validation_fraction,
         test_fraction=config.test_fraction,
@@ -93,6 +95,8 @@ def run_job(
     )
     processes.agree(dataset.fingerprint, otherwise=UNEQUAL_DATA, is_stopping=is_stopping)
     logger.info("%s", _summary(dataset))
+    for line in first_look(images, dataset) if processes.is_main else ():
+        logger.warning("%s", line)
     spec = choose_preprocessing(config, dataset)
     preprocessing = build_preprocessing(spec)
     config = resolve(

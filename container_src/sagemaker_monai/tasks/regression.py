@@ -76,7 +76,7 @@ class Regression:
     def fitted(self, targets: Floats) -> Self:
         """With mean and standard deviation of the training split; a constant target is only centred."""
         std = targets.std(axis=0)
-        return replace(self, mean=tuple(targets.mean(axis=0)), std=tuple(np.where(std > 0, std, 1.0)))
+        return replace(self, mean=tuple(targets.mean(axis=0).tolist()), std=tuple(np.where(std > 0, std, 1.0).tolist()))
 
     def tuned(self, answers: Floats, targets: Floats) -> Self:  # noqa: ARG002 - nothing is taken from validation
         """Nothing is taken from the validation split."""

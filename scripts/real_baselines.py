@@ -1,0 +1,107 @@
+"""What can be said of the real runs without a network: a number for each, from the training split to the test split."""
+
+import csv
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
+from sklearn.preprocessing import StandardScaler
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A data set's images and labels by split, as dataset.json has them."""
+
+    images: dict[str, list[Path]]
+    labels: dict[str, list[Any]]
+    names: tuple[str, ...]
+
+    @classmethod
+    def read(cls, channel: Path) -> "Answers":
+        """Read a data set that an importer wrote."""
+        content = json.loads((channel / "dataset.json").read_text())
+        return cls(
+            {split: [channel / item["image"] for item in content[split]] for split in ("training", "test")},
+            {split: [item["label"] for item in content[split]] for split in ("training", "test")},
+            tuple(content["labels"].values()),
+        )
+
+    def indices(self, split: str) -> np.ndarray:
+        """Classes from 0."""
+        return np.array([self.names.index(label) for label in self.labels[split]])
+
+
+def scanner_encoding(_channel: Path, data: Answers) -> float:
+    """AUC of the training split's share of each label by the encoding of the file: sign, bits, rescale."""
+    import pydicom
+
+    def key(path: Path) -> tuple[Any, ...]:
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        return header.PixelRepresentation, header.BitsStored, float(header.get("RescaleIntercept", 0))
+
+    positives: Counter[Any] = Counter()
+    totals: Counter[Any] = Counter()
+    for path, label in zip(data.images["training"], data.indices("training"), strict=True):
+        totals[key(path)] += 1
+        positives[key(path)] += int(label)
+    scores = [(positives[k] + 1) / (totals[k] + 2) for k in map(key, data.images["test"])]
+    return float(roc_auc_score(data.indices("test"), scores))
+
+
+def adrenal_shape(_channel: Path, data: Answers) -> float:
+    """AUC of a logistic regression on the logarithms of volume, three shadows, and two erosions of each shape."""
+
+    def sizes(path: Path) -> np.ndarray:
+        inside: Any = np.load(path, allow_pickle=False) > 127
+        found: list[float] = [inside.mean(), *(inside.any(axis=axis).mean() for axis in range(3))]
+        for _ in range(2):
+            core = inside[1:-1, 1:-1, 1:-1]
+            for axis in range(3):
+                for step in (-1, 1):
+                    core = core & np.roll(inside, step, axis)[1:-1, 1:-1, 1:-1]
+            inside = core
+            found.append(inside.mean())
+        return np.log(np.array(found) + 1e-4)
+
+    rows = {split: np.stack([sizes(path) for path in data.images[split]]) for split in ("training", "test")}
+    scale = StandardScaler().fit(rows["training"])
+    model = LogisticRegression(C=100, max_iter=5000).fit(scale.transform(rows["training"]), data.indices("training"))
+    return float(roc_auc_score(data.indices("test"), model.predict_proba(scale.transform(rows["test"]))[:, 1]))
+
+
+def most_frequent_grade(_channel: Path, data: Answers) -> float:
+    """Kappa with quadratic weights of answering one grade always, which is 0 by its definition."""
+    median = int(np.median(data.indices("training")))
+    truth = data.indices("test")
+    return float(np.nan_to_num(cohen_kappa_score(truth, np.full_like(truth, median), weights="quadratic")))
+
+
+def crop_size(_channel: Path, data: Answers) -> float:
+    """Mean absolute error of a linear regression on the three sides of the picture, whatever is in it."""
+    import nibabel
+
+    sides = {
+        split: np.array([nibabel.load(path).shape[:3] for path in data.images[split]], dtype=float)
+        for split in ("training", "test")
+    }
+    model = LinearRegression().fit(sides["training"], data.labels["training"])
+    return float(np.abs(model.predict(sides["test"]) - np.array(data.labels["test"])).mean())
+
+
+def hippocampus_labels(source: Path, made: Path) -> None:
+    """Write labels.csv: the volume of each case's labelled voxels in cm3, from its label map."""
+    import nibabel
+
+    with (made / "labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "label"])
+        for path in sorted((source / "labelsTr").glob("*.nii.gz")):
+            image: Any = nibabel.load(path)
+            voxels = int((np.asarray(image.dataobj) > 0).sum())
+            cubic_mm = float(np.abs(np.linalg.det(image.affine[:3, :3])))
+            writer.writerow([path.name, f"{voxels * cubic_mm / 1000:.4f}"])
