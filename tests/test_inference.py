@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sagemaker_monai.bundle import read_bundle
-from sagemaker_monai.entrypoints.inference import input_fn, model_fn, negotiate, output_fn, predict_fn
+from sagemaker_monai.entrypoints.inference import (
+    ANSWER_TYPES,
+    RELATED_TYPE,
+    input_fn,
+    model_fn,
+    negotiate,
+    output_fn,
+    predict_fn,
+)
 from sagemaker_monai.errors import BundleError, NotAcceptable, UnsupportedMediaType
 from sagemaker_monai.tasks.encoding import ENCODERS
 from tests.bundles import LABELS
@@ -46,13 +54,19 @@ def png():
         ("image/png, text/csv ; q = 0.3", "text/csv"),
         (" , ", "application/json"),
         ("nonsense", "application/json"),
+        ("application/dicom", "application/dicom"),
+        ("application/json;q=0.5, application/dicom", "application/dicom"),
+        ("application/json; uids=true", "application/json"),
+        ('multipart/related; type="application/dicom"', "multipart/related"),
+        ("multipart/related;type=application/dicom;q=0.2, text/csv;q=0.1", "multipart/related"),
+        ('multipart/related; type="image/png", text/csv', "text/csv"),
         ("text/csv;q=high, application/jsonlines;q=0.1", "application/jsonlines"),
     ],
 )
 def test_the_answer_is_in_the_form_that_the_client_prefers(accept, chosen):
     expected = {chosen}
     if accept.startswith("*/*, application/json;q=0"):
-        expected = set(ENCODERS) - {"application/json"}
+        expected = set(ANSWER_TYPES) - {"application/json"}
     assert negotiate(accept) in expected
 
 
@@ -67,7 +81,7 @@ def test_an_accept_that_cannot_be_met_is_told_what_can_be_had(accept):
 @given(st.text())
 def test_any_accept_is_answered_or_refused(accept):
     with contextlib.suppress(NotAcceptable):
-        assert negotiate(accept) in ENCODERS
+        assert negotiate(accept) in (*ANSWER_TYPES, RELATED_TYPE)
 
 
 def read_json(body):

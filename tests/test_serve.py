@@ -28,7 +28,9 @@ from sagemaker_monai.samples import Sample
 from sagemaker_monai.serving.back_end import Response, StartError
 from sagemaker_monai.tasks.encoding import ENCODERS
 from tests.bundles import LABELS, write_small_bundle
+from tests.dicom_samples import dicom_bytes, series_values
 from tests.flaws import change_a_weight, empty
+from tests.medical_bodies import EDGE, OF_VOLUMES, as_related, as_tar, as_tar_gz
 from tests.served import SERVE, Served, code_of
 
 BACK_ENDS = ("workers", "mms")
@@ -77,6 +79,7 @@ def as_multipart(*bodies):
 ONE = photograph(1)
 TWO = [photograph(2), photograph(3)]
 PNGS = [encode(picture) for picture in TWO]
+DICOM = [dicom_bytes(values, number=number, z_mm=number) for number, values in enumerate(series_values(2, 40, 50))]
 # Content type -> body and the lossless pictures in it; JPEG is compared with its own decoded bytes.
 REQUESTS = {
     "image/png": (encode(ONE), [encode(ONE)]),
@@ -88,7 +91,14 @@ REQUESTS = {
     "application/json": (as_json(*PNGS), PNGS),
     "multipart/form-data; boundary=edge": (as_multipart(*PNGS), PNGS),
     "application/zip": (as_zip(*PNGS), PNGS),
+    "application/x-tar": (as_tar(*PNGS), PNGS),
+    "application/gzip": (as_tar_gz(*PNGS), PNGS),
+    "application/x-gzip": (as_tar_gz(*PNGS), PNGS),
+    "application/dicom": (DICOM[0], DICOM[:1]),
+    f'multipart/related; type="application/dicom"; boundary="{EDGE}"': (as_related(*DICOM), DICOM),
 }
+# What a model of photographs refuses: test_serve_medical has models that take them.
+VOLUMES = [name for name in OF_VOLUMES if name not in REQUESTS]
 
 
 CREDENTIALS = {
@@ -172,7 +182,17 @@ def test_every_content_type_gets_the_predictors_answer(server, predictor, conten
 
 
 def test_every_content_type_of_the_table_is_among_those_asked():
-    assert {content_type.partition(";")[0] for content_type in REQUESTS} == set(MEDIA_TYPES)
+    assert {content_type.partition(";")[0] for content_type in (*REQUESTS, *VOLUMES)} == set(MEDIA_TYPES)
+
+
+@pytest.mark.parametrize("content_type", VOLUMES)
+def test_a_model_of_photographs_refuses_volumes_as_such(server, content_type):
+    volume = OF_VOLUMES[content_type][1](np.ones((9, 8, 7), np.int16), np.eye(4))
+
+    status, _, body = server.invoke(volume, content_type)
+
+    assert (status, code_of(body)) == (422, "UnsuitableImage")
+    assert "volume" in json.loads(body)["error"]["message"]
 
 
 @pytest.mark.parametrize("accept", ENCODERS)
@@ -255,7 +275,9 @@ def hostile_bodies(flag):
     return [*bodies, b"RIFF\xff\xff\xff\xffWEBPVP8X", b"<svg xmlns='x'><image href='file:///etc/passwd'/></svg>"]
 
 
-@pytest.mark.parametrize("content_type", [*REQUESTS, "application/x-www-form-urlencoded", "application/octet-stream"])
+@pytest.mark.parametrize(
+    "content_type", [*REQUESTS, *VOLUMES, "application/x-www-form-urlencoded", "application/octet-stream"]
+)
 def test_hostile_bodies_get_a_small_refusal_and_the_next_request_is_answered(
     server, content_type, tmp_path, small_bundle
 ):
@@ -520,4 +542,4 @@ def test_a_sound_answer_to_the_warm_up_is_a_distribution_over_classes():
 def test_the_picture_of_the_warm_up_suits_grey_and_colour_models(tmp_path):
     for channels in (1, 3):
         write_small_bundle(tmp_path / str(channels), channels=channels)
-        assert len(Predictor.read(tmp_path / str(channels)).predict([Sample(draw_picture(), ("PNG",))])) == 1
+        assert len(Predictor.read(tmp_path / str(channels)).predict([Sample(draw_picture(channels), ("PNG",))])) == 1

@@ -8,9 +8,11 @@ import torch
 
 from sagemaker_monai.bundle import Bundle, read_bundle
 from sagemaker_monai.choices import images_at_once
+from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.images import name_picture, split_arrays
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.tasks.task import Prediction
+from sagemaker_monai.transforms import LoadPhotograph
 from sagemaker_monai.volumes import Identity
 
 BATCH_SIZE = 32  # images that go through the network at once; bounds memory, does not change answers beyond 1e-6
@@ -97,12 +99,12 @@ class Predictor:
         Raises:
             CallerError: a sample cannot be used; with several, the message begins with its index from 0.
         """
-        preprocessing = self.bundle.preprocessing
+        spatial_dims = self.bundle.preprocessing.spatial_dims
         loaded: list[list[tuple[torch.Tensor, Identity | None]]] = []
         for index, sample in enumerate(samples):
             with name_picture(index, len(samples)):
-                parts = split_arrays([sample], spatial_dims=preprocessing.spatial_dims)
-                loaded.append([image for part in parts for image in preprocessing.load_each(part)])
+                parts = split_arrays([sample], spatial_dims=spatial_dims)
+                loaded.append([image for part in parts for image in self._load_each(part)])
         outputs = self.outputs(torch.stack([image for images in loaded for image, _ in images]))
         predictions = iter(self.task.predictions(self.task.answers(outputs)))
         return [
@@ -110,6 +112,22 @@ class Predictor:
             for images in loaded
         ]
 
+    def _load_each(self, sample: Sample) -> list[tuple[torch.Tensor, Identity | None]]:
+        preprocessing = self.bundle.preprocessing
+        try:
+            return preprocessing.load_each(sample)
+        except UndecodableImage as error:
+            # No picture, but perhaps sound: asked only now, so that pictures do not pay for it.
+            if isinstance(preprocessing.load_pixels, LoadPhotograph) and _is_volume_file(sample):
+                raise UnsuitableImage("this model takes pictures, not a file of a volume") from error
+            raise
+
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
         """The predictions of all images of all samples, in order; raises as `answer` does."""
         return [prediction for answered in self.answer(samples) for prediction in answered.predictions]
+
+
+def _is_volume_file(sample: Sample) -> bool:
+    from sagemaker_monai.volume_files import HEAD_BYTES, volume_format_of
+
+    return isinstance(sample.source, bytes) and volume_format_of(sample.source[:HEAD_BYTES], "") is not None

@@ -3,6 +3,7 @@
 The artifact's own code/inference.py may replace any of them where the deployer allows it (`handler_service`).
 """
 
+import importlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +20,15 @@ from sagemaker_monai.samples import Sample
 from sagemaker_monai.structured_reports import DICOM_TYPE, Finding, Provenance, encode_sr, encode_sr_multipart
 from sagemaker_monai.tasks.encoding import ENCODERS
 from sagemaker_monai.tasks.task import Prediction
+from sagemaker_monai.transforms import LoadPhotograph
 from sagemaker_monai.volumes import Identity
 
 DEFAULT_TYPE = "application/json"
 ANSWER_TYPES = (*ENCODERS, DICOM_TYPE)
+RELATED_TYPE = "multipart/related"  # of several reports; who accepts this, as DICOMweb does, gets one in it, too
+# Imported with a model of medical images, so that its first request does not wait for it (0.5 s); a server of
+# photographs does without until it gets such an image.
+READERS = ("sagemaker_monai.dicom.series", "sagemaker_monai.volume_files", "sagemaker_monai.formats.nifti")
 WITH_UIDS = re.compile(r";\s*uids\s*=\s*\"?true\"?\s*(?=[;,]|$)", re.IGNORECASE)
 
 
@@ -64,7 +70,11 @@ def model_fn(model_dir: str) -> Predictor:
     Raises:
         BundleError: it is not sound.
     """
-    return Predictor.read(Path(model_dir), "cuda" if torch.cuda.is_available() else "cpu")
+    model = Predictor.read(Path(model_dir), "cuda" if torch.cuda.is_available() else "cpu")
+    if not isinstance(model.bundle.preprocessing.load_pixels, LoadPhotograph):
+        for name in READERS:
+            importlib.import_module(name)
+    return model
 
 
 def input_fn(body: bytes, content_type: str) -> list[Sample]:
@@ -111,8 +121,10 @@ def output_fn(answer: Answer, accept: str) -> tuple[bytes, str]:
         NotAcceptable: nothing of what can be written fits, or DICOM was asked for what is not DICOM.
     """
     content_type = negotiate(accept)
-    if content_type == DICOM_TYPE:
-        return _as_structured_reports(answer)
+    if content_type in (DICOM_TYPE, RELATED_TYPE):
+        reports = _structured_reports(answer)
+        is_one = len(reports) == 1 and content_type == DICOM_TYPE
+        return (reports[0], DICOM_TYPE) if is_one else encode_sr_multipart(reports)
     origins = [_origin(identity) for identity in answer.identities] if WITH_UIDS.search(accept) else []
     return ENCODERS[content_type](answer.predictions, answer.model_version, origins), content_type
 
@@ -132,8 +144,8 @@ _FINDINGS: dict[str, Callable[[float], Finding]] = {
 }
 
 
-def _as_structured_reports(answer: Answer) -> tuple[bytes, str]:
-    """One report an image or series; several are parts of one multipart body."""
+def _structured_reports(answer: Answer) -> list[bytes]:
+    """One report an image or series."""
     from pydicom import Dataset  # serving of photographs does not need it
 
     now = datetime.now()
@@ -148,14 +160,15 @@ def _as_structured_reports(answer: Answer) -> tuple[bytes, str]:
         ]
         headers = [header for header in identity.headers if isinstance(header, Dataset)]
         reports.append(encode_sr(findings, headers=headers, model=model, now=now, frame=identity.frame))
-    return (reports[0], DICOM_TYPE) if len(reports) == 1 else encode_sr_multipart(reports)
+    return reports
 
 
 def negotiate(accept: str) -> str:
-    """Choose among ANSWER_TYPES what an Accept header asks for.
+    """Choose among ANSWER_TYPES and RELATED_TYPE what an Accept header asks for.
 
     The highest q wins, then the range that the client named first, then the table's order; the q of a type is that of
-    the most specific range that fits it. Parameters other than q are ignored, and so is a range that cannot be read.
+    the most specific range that fits it. Parameters other than q are ignored, but for the type of what is in parts, and
+    so is a range that cannot be read.
 
     Args:
         accept: the header; empty or without a media range: JSON.
@@ -169,7 +182,7 @@ def negotiate(accept: str) -> str:
     if not ranges:
         return DEFAULT_TYPE
     ranked = []
-    for order, content_type in enumerate(ANSWER_TYPES):
+    for order, content_type in enumerate((*ANSWER_TYPES, RELATED_TYPE)):
         # Most specific first: application/json, then application/*, then */*.
         for wanted in (content_type, content_type.partition("/")[0] + "/*", "*/*"):
             position = next((place for place, (name, _) in enumerate(ranges) if name == wanted), None)
@@ -187,8 +200,10 @@ def _media_range(part: str) -> tuple[str, float] | None:
     name, *parameters = (piece.strip().lower() for piece in part.split(";"))
     quality = 1.0
     for parameter in parameters:
-        key, _, value = parameter.partition("=")
-        if key.strip() == "q":
+        key, _, value = (piece.strip() for piece in parameter.partition("="))
+        if name == RELATED_TYPE and key == "type" and value.strip('"') != DICOM_TYPE:
+            return None
+        if key == "q":
             try:
                 quality = float(value)
             except ValueError:

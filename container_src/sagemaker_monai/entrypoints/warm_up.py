@@ -1,12 +1,14 @@
 """What a server asks its model before it says that it is ready, and what a sound answer is.
 
-The question suits the artifact: a drawn picture for photographs, raw values of the input's size for medical images.
+The question suits the artifact: a drawn picture for photographs, raw values for slices, a file with geometry for
+volumes. It is small, for every input is brought to the network's size, and grey, for a window in HU takes no colours.
 """
 
 import io
 import json
 import math
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from sagemaker_monai.serving.config import ServeConfig
 
 INFERENCE = "configs/inference.json"
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
-MAX_VALUES = 1 << 28  # of the question; no network that an artifact may name takes more
+MAX_CHANNELS = 64  # of the question; no artifact may name as many
+SIDE = 16  # of drawn slices and volumes
 
 
 def warm_up(config: ServeConfig, model_dir: Path) -> WarmUp:
@@ -36,28 +39,57 @@ def question(model_dir: Path) -> Request:
         file = model_dir / INFERENCE
         text = file.read_bytes() if file.stat().st_size <= MAX_CONFIG_BYTES else b""
         load = json.loads(text)["preprocessing"]["transforms"][0]
-        if load["_target_"].endswith(".LoadPhotograph"):
-            return Request(draw_picture(), "image/png", "application/json")
-        shape = (load["channels"], *load["size"])
-        if all(type(side) is int and side > 0 for side in shape) and math.prod(shape) <= MAX_VALUES:
-            return Request(draw_values(shape), "application/x-npy", "application/json")
+        channels = load.get("channels")
+        if type(channels) is int and 0 < channels <= MAX_CHANNELS:
+            content_type, draw = QUESTIONS[load["_target_"].rpartition(".")[2]]
+            return Request(draw(channels), content_type, "application/json")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         pass
-    return Request(draw_picture(), "image/png", "application/json")
+    return Request(draw_picture(3), "image/png", "application/json")
 
 
-def draw_picture() -> bytes:
+def draw_picture(_channels: int) -> bytes:
     """A grey gradient as PNG, 256 x 256; grey and RGB models take it alike."""
     stream = io.BytesIO()
     Image.linear_gradient("L").save(stream, "PNG")
     return stream.getvalue()
 
 
-def draw_values(shape: tuple[int, ...]) -> bytes:
-    """A gradient of whole numbers from 0 to 255 along the last axis as npy, (C, *size)."""
+def draw_slice(channels: int) -> bytes:
+    """A gradient of whole numbers as npy, (C, W, H); three channels of int16 are sequences, not colours."""
     stream = io.BytesIO()
-    np.save(stream, np.ascontiguousarray(np.broadcast_to(np.linspace(0, 255, shape[-1]).astype(np.uint8), shape)))
+    np.save(stream, _gradient(channels, SIDE, SIDE))
     return stream.getvalue()
+
+
+def draw_volume(channels: int) -> bytes:
+    """A gradient of whole numbers as NIfTI-1, W, H, D and channels, with voxels of 1 mm.
+
+    Source: nifti1.h.
+    """
+    header = bytearray(352)  # 348 and the four bytes that say that no extension follows
+    struct.pack_into("<i", header, 0, 348)  # sizeof_hdr
+    struct.pack_into("<8h", header, 40, 4, SIDE, SIDE, SIDE, channels, 1, 1, 1)  # dim
+    struct.pack_into("<2h", header, 70, 4, 16)  # datatype: int16; bitpix
+    struct.pack_into("<8f", header, 76, 1, 1, 1, 1, 1, 0, 0, 0)  # pixdim
+    struct.pack_into("<2f", header, 108, 352, 1)  # vox_offset, scl_slope
+    header[123] = 2  # xyzt_units: mm
+    struct.pack_into("<h", header, 254, 1)  # sform_code: scanner
+    struct.pack_into("<12f", header, 280, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0)  # srow_x, srow_y, srow_z
+    header[344:348] = b"n+1\0"
+    return bytes(header) + _gradient(SIDE, SIDE, SIDE, channels).tobytes(order="F")
+
+
+def _gradient(*shape: int) -> np.ndarray:
+    return (np.arange(math.prod(shape)) % 251).astype("<i2").reshape(shape)
+
+
+# By the name of the artifact's load half: content type, and what makes the body for so many channels.
+QUESTIONS: dict[str, tuple[str, Callable[[int], bytes]]] = {
+    "LoadPhotograph": ("image/png", draw_picture),
+    "LoadSlice": ("application/x-npy", draw_slice),
+    "LoadVolume": ("application/x-nifti", draw_volume),
+}
 
 
 def check_answer(response: Response) -> None:
@@ -68,10 +100,10 @@ def check_answer(response: Response) -> None:
     """
     if response.status != 200:
         text = response.body.decode(errors="replace")
-        raise StartError(f"BundleError: the model answers {response.status} to a drawn picture: {text[:500]}")
+        raise StartError(f"BundleError: the model answers {response.status} to a drawn image: {text[:500]}")
     [prediction] = json.loads(response.body)["predictions"]
     if (fault := _fault(prediction)) is not None:
-        raise StartError(f"BundleError: {fault} for a drawn picture")
+        raise StartError(f"BundleError: {fault} for a drawn image")
 
 
 def _fault(prediction: Mapping[str, Any]) -> str | None:
