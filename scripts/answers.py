@@ -4,6 +4,8 @@ import json
 import re
 from typing import Any
 
+from scripts.tasks import task_of
+
 JSON_TYPES = frozenset({"application/json", "application/jsonlines", "application/x-ndjson"})
 SPACE = re.compile(r"\s*")
 
@@ -48,6 +50,4 @@ def predictions(content_type: str, body: bytes) -> list[dict[str, Any]] | None:
     for document in documents(content_type, body) or [None]:
         listed = document.get("predictions", [document]) if isinstance(document, dict) else [document]
         found += listed if isinstance(listed, list) else [listed]
-    is_ours = all(isinstance(each, dict) and {"predicted_class", "probability", "probabilities"} <= set(each)
-                  for each in found)  # fmt: skip
-    return found if is_ours else None
+    return found if all(task_of(each) is not None for each in found) else None

@@ -1,10 +1,14 @@
-"""One input to an endpoint, and its answer: at once, or by way of S3 where the endpoint is asynchronous."""
+"""One input to an endpoint, and its answer: at once, or by way of S3 where the endpoint is asynchronous.
+
+A series of DICOM files is one input, and goes as a zip that is made in memory.
+"""
 
 import hashlib
+import io
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from scripts.aws.account import Account
 from scripts.aws.calls import Call
 from scripts.aws.listing import Item, encryption, fetch
 from scripts.aws.names import split_s3
+from scripts.content_types import MOST_SERIES_BYTES, as_zip, content_of
 from scripts.endpoints import LIMITS, Answer, Endpoint, in_own_words, refused
 
 REMEDY = {
@@ -29,21 +34,26 @@ READ_TIMEOUT_S = 70
 
 @dataclass(frozen=True)
 class Source:
-    """An input: a file, or an object in S3.
+    """An input: a file, an object in S3, or a series of DICOM files here or there.
 
     Attributes:
         shown: how it is called in the output.
         name: path below the folder that was asked for, for what is saved.
         content_type: of the request.
-        size_bytes: of the body.
-        place: where it is.
+        size_bytes: of the body; of a series, of its files.
+        place: where it is: a file, a folder with a series, an object, the objects of a series, or the body itself.
     """
 
     shown: str
     name: str
     content_type: str
     size_bytes: int
-    place: Path | Item
+    place: Path | Item | tuple[Item, ...] | bytes
+
+    @property
+    def is_series(self) -> bool:
+        """Whether the body is yet to be made of several files."""
+        return isinstance(self.place, tuple) or (isinstance(self.place, Path) and self.place.is_dir())
 
 
 @dataclass(frozen=True)
@@ -88,10 +98,11 @@ class Asking:
             ClientError: AWS refuses not this input but all.
         """
         limit = LIMITS[self.endpoint.mode]
-        if source.size_bytes > limit:
-            text = f"{source.size_bytes} bytes, and {self.endpoint.mode} endpoints take {limit}"
-            return Answer(code="too-large", message=f"{text}: {REMEDY[self.endpoint.mode]}")
         try:
+            source = self._packed(source)
+            if source.size_bytes > limit:
+                text = f"{source.size_bytes} bytes, and {self.endpoint.mode} endpoints take {limit}"
+                return Answer(code="too-large", message=f"{text}: {REMEDY[self.endpoint.mode]}")
             return self._later(source) if self.endpoint.mode == "async" else self._at_once(source)
         except ClientError as error:
             return refused(error)
@@ -114,11 +125,26 @@ class Asking:
         answer = self.account.send(self.call(source, self._read(source)), **self.client_settings)
         return Answer(answer.get("ContentType", ""), answer["Body"].read())
 
+    def _packed(self, source: Source) -> Source:
+        """A series as the body that it becomes; any other input as it is."""
+        if not source.is_series or source.size_bytes > MOST_SERIES_BYTES:
+            return source
+        body = content_of(source.place) if isinstance(source.place, Path) else as_zip(self._members(source))
+        return replace(source, place=body, size_bytes=len(body))
+
+    def _members(self, source: Source) -> Iterator[tuple[str, bytes]]:
+        assert isinstance(source.place, tuple)
+        for item in source.place:
+            yield item.key.rpartition("/")[2], self._fetch(item)
+
     def _read(self, source: Source) -> bytes:
-        if isinstance(source.place, Path):
-            return source.place.read_bytes()
-        found = self.account.client("s3").get_object(Bucket=source.place.bucket, Key=source.place.key)
-        return bytes(found["Body"].read())
+        if isinstance(source.place, bytes):
+            return source.place
+        assert not isinstance(source.place, tuple)
+        return source.place.read_bytes() if isinstance(source.place, Path) else self._fetch(source.place)
+
+    def _fetch(self, item: Item) -> bytes:
+        return bytes(self.account.client("s3").get_object(Bucket=item.bucket, Key=item.key)["Body"].read())
 
     # By way of S3
 
@@ -128,10 +154,15 @@ class Asking:
         The name is a digest of content and place, so that a run which was killed leaves nothing that the next one does
         not find and remove, and says nothing of whose picture it is.
         """
-        if isinstance(source.place, Path):
-            facts = [str(source.place.resolve()), sha256_of(source.place)]
-        else:
-            facts = [source.place.uri, source.place.etag]
+        match source.place:
+            case Item():
+                facts = [source.place.uri, source.place.etag]
+            case Path() if source.place.is_file():
+                facts = [str(source.place.resolve()), sha256_of(source.place)]
+            case bytes():
+                facts = [source.shown, hashlib.sha256(source.place).hexdigest()]
+            case _:  # a series that is not packed, in a dry run
+                facts = [source.shown]
         return f"{self.inputs}/{hashlib.sha256(' '.join([*facts, source.content_type]).encode()).hexdigest()[:40]}"
 
     def _later(self, source: Source) -> Answer:
@@ -153,10 +184,11 @@ class Asking:
     def _upload(self, source: Source, bucket: str, key: str) -> None:
         s3 = self.account.client("s3")
         extra = {"ContentType": source.content_type, **encryption(self.kms_key)}
-        if isinstance(source.place, Path):
-            with source.place.open("rb") as file:
+        if isinstance(source.place, Path | bytes):
+            with io.BytesIO(source.place) if isinstance(source.place, bytes) else source.place.open("rb") as file:
                 s3.upload_fileobj(file, bucket, key, ExtraArgs=extra)
         else:
+            assert isinstance(source.place, Item)
             origin = {"Bucket": source.place.bucket, "Key": source.place.key}
             s3.copy(origin, bucket, key, ExtraArgs={**extra, "MetadataDirective": "REPLACE"})
 

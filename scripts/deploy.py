@@ -47,6 +47,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="serverless: requests at once; async: those of one instance (default: %(default)s)")  # fmt: skip
     add("--provisioned-concurrency", type=int, help="serverless: kept warm and paid for")
     add("--environment", nargs="*", default=[], type=pair, metavar="NAME=VALUE", help="of the container; no secrets")
+    add("--allow-prefix", nargs="+", default=[], metavar="S3URI", help="s3://bucket/folder/ whose objects requests may "
+        "name instead of holding them; the role needs leave to read them: `make iam KIND=hosting`")  # fmt: skip
     add("--capture", type=int, metavar="PERCENT", help="keep this share of requests and answers in S3 (default: none; "
         "they are patients' data)")  # fmt: skip
     add("--min-instances", type=int, help="autoscaling; async: 0 unless said otherwise")
@@ -58,7 +60,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--canary", type=int, default=10, help="percent of the instances that move first, at most 50 "
         "(default: %(default)s)")  # fmt: skip
     add("--bake-s", type=int, default=300, help="how long alarms are watched after each step (default: %(default)s)")
-    add("--smoke", metavar="FILE[=CLASS]", help="picture of the prediction at the end (default: of the test split)")
+    add("--smoke", metavar="FILE[=CLASS]", help="image, or folder of a series, of the prediction at the end "
+        "(default: of the test split)")  # fmt: skip
     add("--no-smoke", action="store_true", help="leave that prediction out")
     add("--smoke-wait-s", type=float, default=900.0,
         help="async: how long it is waited for (default: %(default)s)")  # fmt: skip
@@ -131,7 +134,7 @@ def predict(context: Context, plan: Plan, former: str) -> None:
                 remedy = f"{back}, " if former else ""
                 raise UnfinishedError(f"{plan.endpoint} answers wrongly to {probe.source.shown}: {fault}. It stays and "
                                       f"costs: {remedy}`make delete ENDPOINT={plan.endpoint}` removes it")  # fmt: skip
-            known = "as the job's evaluation did" if probe.probabilities else "well-formed"
+            known = "as the job's evaluation did" if probe.numbers else "well-formed"
             say(NAME, f"{plan.endpoint} answers to {probe.source.shown} {known}")
 
 

@@ -3,7 +3,8 @@
 What is asked of AWS and in which order is in deploy.py; how many instances there are, and the alarms, in scaling.py.
 
 Network isolation is on wherever AWS has it. That is in multi-model mode, too: SageMaker itself fetches the archives
-and tells the container only the folder, so the container needs no network. Serverless endpoints have none.
+and tells the container only the folder, so the container needs no network. Serverless endpoints have none, nor has a
+container that fetches objects which requests name (--allow-prefix): it reaches S3, and whatever else the VPC lets it.
 
 Sources: botocore's model of sagemaker (limits, "Currently you cannot use ModelDataSource in conjunction with SageMaker
 batch transform, SageMaker serverless endpoints, SageMaker multi-model endpoints", table of InferenceAmiVersion);
@@ -17,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.serving.references import parse_prefixes
 from scripts.aws.account import Account
 from scripts.aws.calls import Call
 from scripts.aws.errors import CommandError
@@ -28,6 +31,7 @@ from scripts.aws.trained import Trained
 VARIANT = "AllTraffic"
 MIB = 1 << 20
 SHORTEST_S, LONGEST_S = 60, 3600  # of both time-outs
+PREFIXES = "ALLOWED_S3_PREFIXES"  # variable of the container
 SERVERLESS_MB = (1024, 2048, 3072, 4096, 5120, 6144)
 
 
@@ -146,6 +150,24 @@ def check_options(options: argparse.Namespace, trained: Trained) -> None:
         raise CommandError(f"--provisioned-concurrency is at most --max-concurrency ({options.max_concurrency})")
 
 
+def prefixes_of(options: argparse.Namespace) -> dict[str, str]:
+    """The container's variable with the folders whose objects requests may name.
+
+    Raises:
+        CommandError: one is no folder in S3, or the variable is given twice.
+    """
+    if not options.allow_prefix:
+        return {}
+    if PREFIXES in dict(options.environment):
+        raise CommandError(f"--allow-prefix and --environment {PREFIXES} are the same: leave one out")
+    text = " ".join(options.allow_prefix)
+    try:
+        parse_prefixes(text)
+    except ConfigError as error:
+        raise CommandError(f"--allow-prefix: {error}") from error
+    return {PREFIXES: text}
+
+
 def models_folder(account: Account, options: argparse.Namespace, endpoint: str) -> str:
     """Where a multi-model endpoint's archives lie."""
     return place(account, options, "models", endpoint) + "/"
@@ -175,10 +197,10 @@ def model_call(
         "PrimaryContainer": {
             "Image": image,
             **data,
-            "Environment": {**mode.environment, **dict(options.environment)},
+            "Environment": {**mode.environment, **prefixes_of(options), **dict(options.environment)},
         },
         "ExecutionRoleArn": account.role(options.role, options.project, mode.role),
-        "EnableNetworkIsolation": mode.is_isolated,
+        "EnableNetworkIsolation": mode.is_isolated and not options.allow_prefix,
     }
     if options.subnets:
         request["VpcConfig"] = {"Subnets": options.subnets, "SecurityGroupIds": options.security_groups}

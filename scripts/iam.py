@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.serving.references import parse_prefixes
 from scripts.aws.account import Account
 from scripts.aws.command import Context, run
 from scripts.aws.errors import CommandError
@@ -37,6 +39,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)} (default: all)")
     parser.add_argument("--account", help="twelve digits (default: whose credentials boto3 finds)")
     parser.add_argument("--trust", action="store_true", help="print who may take the role, too")
+    parser.add_argument("--allow-prefix", nargs="+", default=[], metavar="S3URI",
+                        help="hosting and batch: s3://bucket/folder/, as for `make deploy`")  # fmt: skip
     parser.add_argument("--source", help=f"what CodeBuild builds: {HTTPS_OR_S3}")
 
 
@@ -87,6 +91,7 @@ def scope_of(account: Account, options: argparse.Namespace) -> Scope:
             "kms_key": key_arn(plain, options.kms_key) if options.kms_key else None,
             "subnets": network_arns(plain, "subnet", options.subnets),
             "security_groups": network_arns(plain, "security-group", options.security_groups),
+            "named_by_requests": named_by_requests(getattr(options, "allow_prefix", [])),
             "sources": (Source(kind, arns[kind]),) if kind in arns else (),
         }
     )
@@ -101,6 +106,18 @@ def key_arn(scope: Scope, key: str) -> str:
     if "alias/" in key:
         raise CommandError(f"policies need a key's ARN or id, and {key!r} is an alias: `aws kms describe-key` tells it")
     return key if key.startswith("arn:") else scope.arn("kms", f"key/{key}")
+
+
+def named_by_requests(uris: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Bucket and beginning of the keys of each folder that requests may name objects of.
+
+    Raises:
+        CommandError: one is no folder in S3.
+    """
+    try:
+        return tuple((each.bucket, each.key_prefix) for each in parse_prefixes(" ".join(uris)))
+    except ConfigError as error:
+        raise CommandError(f"--allow-prefix: {error}") from error
 
 
 def network_arns(scope: Scope, kind: str, names: Iterable[str]) -> tuple[str, ...]:

@@ -26,7 +26,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from scripts.ask import LocalError, predict
+from scripts import ask
+from scripts.ask import LocalError
 
 HOST = "algo-1"
 SHM_SIZE = "64m"
@@ -50,10 +51,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     serve.add_argument("model", type=Path, help="folder of the artifact, or model.tar.gz")
     serve.add_argument("--port", type=int, default=8080, help="on 127.0.0.1 (default: %(default)s)")
 
-    predict = commands.add_parser("predict", help="post pictures to a server on this machine and print the answers")
-    predict.add_argument("pictures", type=Path, nargs="+", help="files, or folders of them")
-    predict.add_argument("--port", type=int, default=8080, help="of the server (default: %(default)s)")
-    predict.add_argument("--json", action="store_true", help="print the answers as they came")
+    ask.add_options(commands.add_parser("predict", help="post images to a server on this machine, print the answers"))
 
     shell = commands.add_parser("shell", help="a shell, or one command, in the image")
     shell.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="default: bash")
@@ -69,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; its exit code is that of the container."""
     options = parse_arguments(argv)
     try:
-        return {"train": train, "serve": serve, "predict": predict, "shell": shell}[options.command](options)
+        return {"train": train, "serve": serve, "predict": ask.predict, "shell": shell}[options.command](options)
     except LocalError as error:
         print(f"local: {error}", file=sys.stderr)
         return 2

@@ -1,8 +1,8 @@
 """A SageMaker pipeline (`make pipeline`): prepare, train, evaluate, and register what is good enough.
 
 The requests in its steps are those of the other commands. What may differ from one execution to the next is a
-parameter: data, machines, hyperparameters, and the balanced accuracy from which a model is registered; what is below
-it ends the execution as failed. `--print` prints the definition; nothing runs without `--start`.
+parameter: data, machines, hyperparameters, and the score from which a model is registered; what is worse ends the
+execution as failed. `--print` prints the definition; nothing runs without `--start`.
 What is defined stands in pipeline_definition.py.
 """
 
@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from sagemaker_monai.log_metrics import SCORES
 from scripts import launch_training, process, register
 from scripts.aws import command, follow
 from scripts.aws.calls import Call, check
@@ -32,8 +33,11 @@ ATTEMPTS = 50
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", metavar="S3URI", help="a download to prepare first (default: data that is ready)")
     parser.add_argument("--source-kind", default="ham10000", help="what the download is (default: %(default)s)")
-    parser.add_argument("--min-balanced-accuracy", type=float, default=0.5, metavar="SHARE",
-                        help="of the evaluation, from which a model is registered (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--task", choices=SCORES, help="of the data (default: as dataset.json says)")
+    parser.add_argument("--register-if", type=pair, metavar="SCORE=NUMBER", help="score of the evaluation, and from "
+                        "which number, or up to which of loss, mae and rmse, a model is registered")  # fmt: skip
+    parser.add_argument("--min-balanced-accuracy", type=float, metavar="SHARE",
+                        help="the same of balanced_accuracy (default for classification: 0.5)")  # fmt: skip
     parser.add_argument("--pipeline-role", help="role of the pipeline, name or ARN (default: the one of `make infra`)")
     parser.add_argument("--print", action="store_true", dest="is_printed", help="print the definition, change nothing")
     parser.add_argument("--start", action="store_true", help="start an execution and follow it")

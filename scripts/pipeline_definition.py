@@ -8,20 +8,33 @@ Sources: the pipeline definition's JSON schema, version 2020-12-01
 Guide, "Pass data between steps" (property files and JsonGet).
 """
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from sagemaker_monai.choices import BEST_METRIC
+from sagemaker_monai.log_metrics import CLASSIFICATION, SCORES
 from scripts import launch_training, process, register
 from scripts.aws.calls import Call, check
 from scripts.aws.command import Context
 from scripts.aws.errors import CommandError
 from scripts.aws.names import folder_uri, tags
-from scripts.aws.places import image_address, place
+from scripts.aws.places import image_address, labels_of, place
 from scripts.launch_training import CHECKPOINTS, hyperparameters_of, training_request
 
 VERSION = "2020-12-01"
 REPORT = "EvaluationReport"  # property file
-SCORE = "multiclass_classification_metrics.balanced_accuracy.value"  # of evaluation.json
+# task -> the group of scores in evaluation.json. entrypoints.documents.QUALITY_GROUP says it too, but needs torch; a
+# test compares them.
+GROUPS = {
+    "classification": "multiclass_classification_metrics",
+    "ordinal": "multiclass_classification_metrics",
+    "multilabel": "multilabel_classification_metrics",
+    "regression": "regression_metrics",
+}
+USUAL = ("balanced_accuracy", 0.5)  # of a classifier; what is good enough for another task nobody else can know
+COMPARED = {"Maximize": "GreaterThanOrEqualTo", "Minimize": "LessThanOrEqualTo"}
 EXECUTION = {"Get": "Execution.PipelineExecutionId"}
 ARTIFACT = {"Get": "Steps.Train.ModelArtifacts.S3ModelArtifacts"}
 
@@ -42,6 +55,70 @@ def output_of(step: str, kind: str) -> dict[str, str]:
     return {"Get": f"Steps.{step}.ProcessingOutputConfig.Outputs['{name}'].S3Output.S3Uri"}
 
 
+@dataclass(frozen=True)
+class Threshold:
+    """The score that decides whether a model is registered.
+
+    Attributes:
+        task: of the models.
+        score: one of SCORES[task].
+        value: from which, or up to which where less is better, a model is good enough.
+    """
+
+    task: str
+    score: str
+    value: float
+
+    @property
+    def goal(self) -> str:
+        """What is better: Maximize or Minimize."""
+        return SCORES[self.task][self.score]
+
+    @property
+    def parameter(self) -> str:
+        """Name of the pipeline's parameter, such as MinBalancedAccuracy."""
+        return ("Min" if self.goal == "Maximize" else "Max") + self.score.title().replace("_", "")
+
+    @property
+    def path(self) -> str:
+        """Where in evaluation.json the score is."""
+        return f"{GROUPS[self.task]}.{self.score}.value"
+
+
+def threshold_of(context: Context, data: str) -> Threshold:
+    """What was asked for, of the task of the data set.
+
+    Args:
+        context: of the command.
+        data: address of the channel; its dataset.json says the task unless one says otherwise.
+
+    Raises:
+        CommandError: the task has no such score, or nothing was asked for and nothing is usual.
+    """
+    options = context.options
+    task = options.task or (CLASSIFICATION if options.source else labels_of(context.account, [data])[1])
+    if options.register_if is None:
+        score, value = USUAL if options.min_balanced_accuracy is None else (USUAL[0], options.min_balanced_accuracy)
+        if not 0 <= value <= 1:
+            raise CommandError(f"--min-balanced-accuracy is from 0 to 1, got {value:g}")
+        if task != CLASSIFICATION and options.min_balanced_accuracy is None:
+            raise CommandError(f"the data set's task is {task}: say when a model is good enough, --register-if "
+                               f"{BEST_METRIC[task]}=NUMBER")  # fmt: skip
+    elif options.min_balanced_accuracy is not None:
+        raise CommandError("--min-balanced-accuracy is a --register-if, too: leave one out")
+    else:
+        score, text = options.register_if
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise CommandError(f"--register-if takes SCORE=NUMBER, got {score}={text}")
+    if score not in SCORES[task]:
+        raise CommandError(f"{task} has no {score}: --register-if takes one of {', '.join(SCORES[task])}")
+    return Threshold(task, score, value)
+
+
 def define(context: Context) -> dict[str, Any]:
     """The pipeline's definition.
 
@@ -49,16 +126,15 @@ def define(context: Context) -> dict[str, Any]:
         CommandError: a request that AWS would refuse, or a setting that fits to nothing.
     """
     account, options = context.account, context.options
-    if not 0 <= options.min_balanced_accuracy <= 1:
-        raise CommandError(f"--min-balanced-accuracy is from 0 to 1, got {options.min_balanced_accuracy:g}")
     hyperparameters = hyperparameters_of(options.hyperparameters)
     data = data_of(context)
+    threshold = threshold_of(context, data)
     image = image_address(account, options)
     parameters: dict[str, Any] = {
         **({"SourceUri": folder_uri(options.source)} if options.source else {"DataUri": data}),
         "TrainingInstanceType": options.instance_type,
         "ProcessingInstanceType": options.processing_instance_type,
-        "MinBalancedAccuracy": options.min_balanced_accuracy,
+        threshold.parameter: threshold.value,
         **hyperparameters,
     }
     prepared = output_of("Prepare", "prepare") if options.source else parameter("DataUri")
@@ -72,7 +148,7 @@ def define(context: Context) -> dict[str, Any]:
             {"Name": name, "Type": "Float" if isinstance(value, float) else "String", "DefaultValue": value}
             for name, value in parameters.items()
         ],
-        "Steps": [*steps, _condition(context, image)],
+        "Steps": [*steps, _condition(context, image, threshold)],
     }
 
 
@@ -136,11 +212,12 @@ def _step(context: Context, name: str, kind: str, request: Mapping[str, Any]) ->
     return {"Name": name, "Type": kind, "Arguments": {**request, "Tags": tags(options.project, options.tags)}}
 
 
-def _condition(context: Context, image: str) -> dict[str, Any]:
+def _condition(context: Context, image: str, threshold: Threshold) -> dict[str, Any]:
     options = context.options
     source = {"S3Uri": ARTIFACT, "S3DataType": "S3Prefix", "CompressionType": "None"}
     is_folder = options.output_compression == "NONE"
-    score = {"Std:JsonGet": {"PropertyFile": {"Get": f"Steps.Evaluate.PropertyFiles.{REPORT}"}, "Path": SCORE}}
+    file = {"Get": f"Steps.Evaluate.PropertyFiles.{REPORT}"}
+    score = {"Std:JsonGet": {"PropertyFile": file, "Path": threshold.path}}
     package = register.package_request(
         options,
         model_data={"ModelDataSource": {"S3DataSource": source}} if is_folder else {"ModelDataUrl": ARTIFACT},
@@ -149,13 +226,15 @@ def _condition(context: Context, image: str) -> dict[str, Any]:
         card=register.model_card(None, {}, image),
         properties={"training_job": {"Get": "Steps.Train.TrainingJobName"}, "pipeline_execution": EXECUTION},
     )  # a version has the tags of its group, which is there before
-    least = parameter("MinBalancedAccuracy")
-    reason = {"Std:Join": {"On": "", "Values": ["The balanced accuracy is below ", least, ": nothing is registered."]}}
+    limit = parameter(threshold.parameter)
+    side = "below" if threshold.goal == "Maximize" else "above"
+    words = [f"The {threshold.score.replace('_', ' ')} is {side} ", limit, ": nothing is registered."]
+    reason = {"Std:Join": {"On": "", "Values": words}}
     return {
         "Name": "IsGoodEnough",
         "Type": "Condition",
         "Arguments": {
-            "Conditions": [{"Type": "GreaterThanOrEqualTo", "LeftValue": score, "RightValue": least}],
+            "Conditions": [{"Type": COMPARED[threshold.goal], "LeftValue": score, "RightValue": limit}],
             "IfSteps": [{"Name": "Register", "Type": "RegisterModel", "Arguments": package}],
             "ElseSteps": [{"Name": "NotGoodEnough", "Type": "Fail", "Arguments": {"ErrorMessage": reason}}],
         },

@@ -27,6 +27,7 @@ from scripts.policy_statements import (
     image,
     key,
     logs,
+    named_objects,
     network,
     pass_roles,
     tagged,
@@ -59,10 +60,14 @@ def training(scope: Scope) -> Document:
 
 
 def hosting(scope: Scope) -> Document:
-    """Endpoints of all modes: read models and asynchronous input, write answers and captured requests; no data set."""
+    """Endpoints of all modes: read models and asynchronous input, write answers and captured requests.
+
+    No data set, unless it is below what requests may name.
+    """
     answers = ["async/*/output/*", "async/*/failure/*", "capture/*"]
     return document(
         files(scope, read=["jobs/*", "models/*", "async/*/input/*"], write=answers),
+        named_objects(scope),
         image(scope),
         logs(scope, {f"/aws/sagemaker/Endpoints/{scope.project}-*": ("",)}),
         *(key(scope), network(scope)),
@@ -73,6 +78,7 @@ def batch(scope: Scope) -> Document:
     """Batch transform: read models, data and manifests, write predictions."""
     return document(
         files(scope, read=["jobs/*", "models/*", "data/*", "transform/*"], write=["transform/*"]),
+        named_objects(scope),
         image(scope),
         logs(scope, {"/aws/sagemaker/TransformJobs": (f"{scope.project}-",)}),
         *(key(scope), network(scope)),

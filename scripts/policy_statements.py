@@ -82,6 +82,7 @@ class Scope:
         subnets: ARNs, if jobs run in a VPC.
         security_groups: ARNs, if jobs run in a VPC.
         sources: of the build; more than one only in the template, which chooses.
+        named_by_requests: bucket and beginning of the keys of objects that requests may name (`deploy --allow-prefix`).
     """
 
     account: str
@@ -96,6 +97,7 @@ class Scope:
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
+    named_by_requests: tuple[tuple[str, str], ...] = ()
 
     def arn(self, service: str, resource: str) -> str:
         """ARN of something in this account and region."""
@@ -247,3 +249,18 @@ def pass_roles(scope: Scope, *kinds: str) -> Document:
 def tagged(scope: Scope, place: str = "Resource") -> Document:
     """Condition that a thing (`Resource`), or what is asked for (`Request`), has the project's tag."""
     return {"StringEquals": {f"aws:{place}Tag/project": scope.project}}
+
+
+def named_objects(scope: Scope) -> list[Document]:
+    """Read the objects that requests may name, in buckets of this account; nothing where they may name none."""
+    ours = {"StringEquals": {"s3:ResourceAccount": scope.account}}
+    arns = [f"arn:{scope.partition}:s3:::{bucket}" for bucket, _ in scope.named_by_requests]
+    starts = [start for _, start in scope.named_by_requests]
+    return [
+        *(
+            allow(f"ListNamed{index}", ["s3:ListBucket"], arn, ours | {"StringLike": {"s3:prefix": [f"{start}*"]}})
+            for index, (arn, start) in enumerate(zip(arns, starts, strict=True))
+        ),
+        *([allow("ReadNamed", ["s3:GetObject"],
+                 [f"{arn}/{start}*" for arn, start in zip(arns, starts, strict=True)], ours)] if arns else []),
+    ]  # fmt: skip

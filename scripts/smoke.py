@@ -1,31 +1,34 @@
 """The prediction after a deployment, which must be right: what is sent, and what must come back.
 
-A training job of ours has scored its test split and written each picture's probabilities (test_predictions.csv). A few
-of those pictures are sent from the job's own channels, and the endpoint must say the same. Where the pictures cannot be
-had one by one (shards) or the artifact is of no job, a grey picture must get a well-formed answer with the artifact's
-classes; `--smoke FILE=CLASS` sends one whose class is known.
+A training job of ours has scored its test split and written each image's numbers (test_predictions.csv). A few of those
+images are sent from the job's own channels, series of DICOM files as zips, and the endpoint must say the same. Where
+the images cannot be had one by one (shards) or the artifact is of no job, a grey picture or volume must get a
+well-formed answer with the artifact's labels; `--smoke FILE=CLASS` sends one whose class is known.
 """
 
 import csv
 import io
+import itertools
 import json
+import math
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from scripts.ask import CONTENT_TYPES
 from scripts.asking import Source
 from scripts.aws.account import Account
 from scripts.aws.errors import CommandError
 from scripts.aws.instances import has_gpu
-from scripts.aws.listing import one
+from scripts.aws.listing import below, one
 from scripts.aws.names import folder_uri, split_s3
 from scripts.aws.places import read_object
 from scripts.aws.trained import Trained
+from scripts.content_types import DICOM, SERIES, size_of, type_of_file, type_of_name
 from scripts.endpoints import Answer
 from scripts.launch_training import member_of
 
@@ -44,17 +47,26 @@ class Probe:
 
     Attributes:
         source: the input.
-        labels: the names of the classes, nothing where they are not known.
-        probabilities: of each class, nothing where they are not known.
-        predicted: the class, empty where it is not known.
-        tolerance: of a probability.
+        labels: the names of the labels, nothing where they are not known.
+        numbers: of each label, nothing where they are not known.
+        predicted: class, or classes with | between them; empty where it is not known.
+        tolerance: of a probability, and of other numbers as a share of them.
     """
 
     source: Source
     labels: frozenset[str] = frozenset()
-    probabilities: Mapping[str, float] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
     predicted: str = ""
     tolerance: float = SAME_KIND
+
+
+@dataclass(frozen=True)
+class Network:
+    """What an artifact says of itself: labels, and channels and size of what it reads; else a photograph's."""
+
+    labels: frozenset[str] = frozenset()
+    channels: int = 3
+    size: tuple[int, ...] = (64, 64)
 
 
 def find_probes(account: Account, trained: Trained, instance_type: str, asked: str | None, folder: Path) -> list[Probe]:
@@ -71,26 +83,39 @@ def find_probes(account: Account, trained: Trained, instance_type: str, asked: s
         CommandError: there is no such file.
     """
     if asked:
-        return [_of_file(asked, _labels(account, trained))]
+        return [_of_file(asked, _network(account, trained).labels)]
     rows = _test_rows(account, trained.job) if trained.job else []
     probes = list(_of_rows(account, trained.job, rows, instance_type))
     if probes:
         return probes
-    labels = frozenset(rows[0]) - frozenset(COLUMNS) if rows else _labels(account, trained)
-    path = folder / "grey.png"
-    Image.new("RGB", (64, 64), (128, 128, 128)).save(path)
-    return [Probe(Source("a grey picture", path.name, "image/png", path.stat().st_size, path), labels)]
+    network = _network(account, trained)
+    labels = frozenset(rows[0]) - frozenset(COLUMNS) if rows else network.labels
+    return [Probe(_drawn(network, folder), labels)]
+
+
+def _drawn(network: Network, folder: Path) -> Source:
+    """A grey picture, or for another network than of photographs a ramp of the size that it takes."""
+    if len(network.size) == 2 and network.channels == 3:
+        path = folder / "grey.png"
+        Image.new("RGB", (64, 64), (128, 128, 128)).save(path)
+        return Source("a grey picture", path.name, "image/png", path.stat().st_size, path)
+    path = folder / "ramp.npy"
+    shape = (network.channels, *network.size)
+    np.save(path, np.linspace(0, 1000, math.prod(shape), dtype=np.float32).reshape(shape))
+    return Source("a drawn volume" if len(network.size) == 3 else "a drawn slice", path.name, "application/x-npy",
+                  path.stat().st_size, path)  # fmt: skip
 
 
 def _of_file(asked: str, labels: frozenset[str]) -> Probe:
     path, predicted = Path(asked), ""
-    if not path.is_file() and "=" in asked:
+    if not path.exists() and "=" in asked:
         name, _, predicted = asked.rpartition("=")
         path = Path(name)
-    if not path.is_file() or path.suffix.lower() not in CONTENT_TYPES:
-        raise CommandError(f"--smoke takes FILE or FILE=CLASS, a picture on this machine, got {asked!r}")
-    source = Source(path.name, path.name, CONTENT_TYPES[path.suffix.lower()], path.stat().st_size, path)
-    return Probe(source, labels, predicted=predicted)
+    content_type = SERIES if path.is_dir() else type_of_file(path) if path.is_file() else None
+    if content_type is None or not size_of(path):
+        raise CommandError("--smoke takes FILE or FILE=CLASS, an image or the folder of a series on this machine, got "
+                           f"{asked!r}")  # fmt: skip
+    return Probe(Source(path.name, path.name, content_type, size_of(path), path), labels, predicted=predicted)
 
 
 def _of_rows(
@@ -102,19 +127,24 @@ def _of_rows(
     trained_on = str(job.get("ResourceConfig", {}).get("InstanceType", ""))
     is_same_kind = has_gpu(trained_on) == has_gpu(instance_type)
     for row in rows[:: max(1, -(-len(rows) // PICTURES))]:
-        name = row["image"].removeprefix("./")
-        content_type = CONTENT_TYPES.get(Path(name).suffix.lower())
-        found = next(filter(None, (one(account, folder_uri(uri) + name) for uri in channels)), None)
-        if found is None or content_type is None:
+        name = _plain(row["image"]).removeprefix("./")
+        source = next(filter(None, (_stored(account, folder_uri(uri), name) for uri in channels)), None)
+        if source is None:
             continue
-        probabilities = {label: float(value) for label, value in row.items() if label not in COLUMNS}
-        yield Probe(
-            Source(found.uri, found.name, content_type, found.size_bytes, found),
-            frozenset(probabilities),
-            probabilities,
-            row["predicted"],
-            SAME_KIND if is_same_kind else OTHER_KIND,
-        )
+        numbers = {label: float(value) for label, value in row.items() if label not in COLUMNS}
+        tolerance = SAME_KIND if is_same_kind else OTHER_KIND
+        yield Probe(source, frozenset(numbers), numbers, row["predicted"], tolerance)
+
+
+def _stored(account: Account, channel: str, name: str) -> Source | None:
+    """An image of a channel: an object, or the objects of a series; None for one that no request can hold."""
+    found = one(account, channel + name)
+    if found is None:
+        items = tuple(below(account, f"{channel}{name.rstrip('/')}/"))
+        size = sum(item.size_bytes for item in items)
+        return Source(f"{channel}{name}", name.rstrip("/"), SERIES, size, items) if items else None
+    content_type = type_of_name(name) or (None if Path(name).suffix else DICOM)
+    return Source(found.uri, found.name, content_type, found.size_bytes, found) if content_type else None
 
 
 def _test_rows(account: Account, job: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -130,8 +160,8 @@ def _test_rows(account: Account, job: Mapping[str, Any]) -> list[dict[str, str]]
     return [] if text is None else list(csv.DictReader(io.StringIO(text.decode())))
 
 
-def _labels(account: Account, trained: Trained) -> frozenset[str]:
-    """Class names of an artifact, nothing where it is another model's; an archive is read as far as its metadata."""
+def _network(account: Account, trained: Trained) -> Network:
+    """What the artifact's metadata say, which of another model are none; an archive is read as far as they are."""
     if trained.is_folder:
         text = read_object(account, trained.artifact + METADATA)
     else:
@@ -145,9 +175,12 @@ def _labels(account: Account, trained: Trained) -> frozenset[str]:
         except tarfile.TarError as error:
             raise CommandError(f"{trained.artifact} is no archive: name the model.tar.gz of a training job") from error
     try:
-        return frozenset(json.loads(text or "{}")["network_data_format"]["outputs"]["pred"]["channel_def"].values())
+        known = json.loads(text or "{}")["network_data_format"]
+        image = known["inputs"]["image"]
+        labels = frozenset(known["outputs"]["pred"]["channel_def"].values())
+        return Network(labels, int(image["num_channels"]), tuple(map(int, image["spatial_shape"])))
     except (KeyError, TypeError, ValueError):
-        return frozenset()
+        return Network()
 
 
 def fault_of(probe: Probe, answer: Answer) -> str | None:
@@ -156,28 +189,101 @@ def fault_of(probe: Probe, answer: Answer) -> str | None:
         return f"an answer was expected, got {answer.code}: {answer.message}"
     try:
         [prediction] = json.loads(answer.body)["predictions"]
+        kind = next(name for name in KINDS if name in prediction)
         # The table of a job marks names that a spreadsheet would compute; so both are without the mark.
-        got = {_plain(name): float(value) for name, value in prediction["probabilities"].items()}
-        predicted = _plain(prediction["predicted_class"])
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return f"one prediction with probabilities was expected, got {answer.body[:200]!r}"
+        field_name = "values" if kind == "values" else "probabilities"
+        got = {_plain(name): float(value) for name, value in prediction[field_name].items()}
+        fault = KINDS[kind](prediction, got)
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration):
+        return f"one prediction with probabilities or values was expected, got {answer.body[:200]!r}"
     labels = {_plain(name) for name in probe.labels}
     if labels and set(got) != labels:
-        return f"the classes {', '.join(sorted(labels))} were expected, got {', '.join(sorted(got))}"
+        return f"the labels {', '.join(sorted(labels))} were expected, got {', '.join(sorted(got))}"
+    if fault:
+        return fault
+    wanted = {_plain(name): value for name, value in probe.numbers.items()}
+    for name, value in wanted.items():
+        within = probe.tolerance * (max(1.0, abs(value)) if kind == "values" else 1.0)
+        if not abs(got[name] - value) <= within:
+            return f"{name}={value:.6f} was expected within {within:g}, got {got[name]:.6f}"
+    predicted = set(_predicted(prediction))
+    expected = {_plain(name) for name in probe.predicted.split("|")} - {""}
+    if kind == "values" or predicted == expected or not (wanted or expected):
+        return None
+    if wanted and IS_TIE[kind](prediction, wanted, predicted ^ expected, 2 * probe.tolerance):
+        return None
+    return f"the class {'|'.join(sorted(expected))!r} was expected, got {'|'.join(sorted(predicted))!r}"
+
+
+def _predicted(prediction: Mapping[str, Any]) -> list[str]:
+    found = prediction.get("predicted_classes", [prediction.get("predicted_class")])
+    return [_plain(name) for name in found if name is not None]
+
+
+Numbers = Mapping[str, float]
+
+
+def _fault_of_class(prediction: Mapping[str, Any], got: Numbers) -> str | None:
+    if fault := _fault_of_grade(prediction, got):
+        return fault
+    [predicted] = _predicted(prediction)
+    if got[predicted] < max(got.values()):
+        return f"the most probable class was expected, got {predicted!r} of {got}"
+    return None
+
+
+def _fault_of_grade(prediction: Mapping[str, Any], got: Numbers) -> str | None:
     if abs(sum(got.values()) - 1) > SUM_TOLERANCE or not all(0 <= value <= 1 for value in got.values()):
         return f"probabilities that sum to 1 were expected, got {got}"
-    if predicted not in got or got[predicted] < max(got.values()):
-        return f"the most probable class was expected, got {predicted!r} of {got}"
-    wanted = {_plain(name): value for name, value in probe.probabilities.items()}
-    for name, value in wanted.items():
-        if abs(got[name] - value) > probe.tolerance:
-            return f"{name}={value:.6f} was expected within {probe.tolerance:g}, got {got[name]:.6f}"
-    expected = _plain(probe.predicted)
-    # Two classes that are as probable within the tolerance may change places.
-    is_tie = bool(wanted) and wanted[expected] - wanted.get(predicted, 0.0) <= 2 * probe.tolerance
-    if expected and predicted != expected and not is_tie:
-        return f"the class {expected!r} was expected, got {predicted!r}"
-    return None
+    [predicted] = _predicted(prediction)
+    return None if predicted in got else f"one of the classes was expected, got {predicted!r} of {got}"
+
+
+def _fault_of_findings(prediction: Mapping[str, Any], got: Numbers) -> str | None:
+    if not all(0 <= value <= 1 for value in got.values()):
+        return f"probabilities were expected, got {got}"
+    least = {_plain(name): float(value) for name, value in prediction["thresholds"].items()}
+    above = {name for name, value in got.items() if value >= least[name]}
+    predicted = set(_predicted(prediction))
+    return None if predicted == above else f"those above their thresholds were expected, got {sorted(predicted)}"
+
+
+def _fault_of_values(_prediction: Mapping[str, Any], got: Numbers) -> str | None:
+    return None if all(map(math.isfinite, got.values())) else f"finite numbers were expected, got {got}"
+
+
+# Field of a prediction by which its kind is known -> what must be so whatever the image is. A grade has a class, too.
+KINDS: dict[str, Callable[[Mapping[str, Any], Numbers], str | None]] = {
+    "values": _fault_of_values,
+    "predicted_classes": _fault_of_findings,
+    "grade": _fault_of_grade,
+    "predicted_class": _fault_of_class,
+}
+
+
+def _is_tie_of_classes(_prediction: Mapping[str, Any], wanted: Numbers, differing: set[str], within: float) -> bool:
+    """Two classes that are as probable within the tolerance may change places."""
+    values = [wanted.get(name, 0.0) for name in differing]
+    return max(values) - min(values) <= within
+
+
+def _is_tie_of_findings(prediction: Mapping[str, Any], wanted: Numbers, differing: set[str], within: float) -> bool:
+    """A finding at its threshold may be there or not."""
+    least = {_plain(name): value for name, value in prediction["thresholds"].items()}
+    return all(abs(wanted[name] - least[name]) <= within for name in differing if name in wanted)
+
+
+def _is_tie_of_grades(_prediction: Mapping[str, Any], wanted: Numbers, _differing: set[str], within: float) -> bool:
+    """The median is between two grades where those below are as likely as those above."""
+    below_each = itertools.accumulate(wanted.values())
+    return any(abs(share - 0.5) <= within * len(wanted) for share in below_each)
+
+
+IS_TIE: dict[str, Callable[[Mapping[str, Any], Numbers, set[str], float], bool]] = {
+    "predicted_classes": _is_tie_of_findings,
+    "grade": _is_tie_of_grades,
+    "predicted_class": _is_tie_of_classes,
+}
 
 
 def _plain(name: str) -> str:

@@ -4,6 +4,9 @@ SageMaker sends every object below a prefix under one Content-Type, whatever it 
 job. So a prefix with several types is refused with their names, and --content-type takes the objects of one of them,
 named in a manifest. One job a type, started by itself, would have cost money that nobody has asked for.
 
+One object is one request, so a series of DICOM files is one object, too: a zip or tar file. Its files by themselves
+would be asked one by one.
+
 Source: API reference, TransformS3DataSource (S3Prefix, ManifestFile and the manifest's format).
 """
 
@@ -14,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from scripts.ask import CONTENT_TYPES
 from scripts.aws.account import Account
 from scripts.aws.errors import CommandError
 from scripts.aws.listing import Item, below, one
 from scripts.aws.names import digest, folder_uri, split_s3
 from scripts.aws.places import read_object
+from scripts.content_types import type_of_name
 
 MOST_MANIFEST_BYTES = 256 * 1024 * 1024
 MANIFEST_SUFFIXES = (".manifest", ".json")
@@ -126,7 +129,7 @@ def _renamed(item: Item, name: str) -> Item:
 
 
 def _type_of(item: Item) -> str | None:
-    return CONTENT_TYPES.get(PurePosixPath(item.key).suffix.lower())
+    return type_of_name(item.key)
 
 
 def _of_type(items: list[Item], content_type: str | None) -> list[Item]:

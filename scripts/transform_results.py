@@ -11,12 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from sagemaker_monai.log_metrics import CLASSIFICATION
 from sagemaker_monai.progress import track
 from sagemaker_monai.tables import spreadsheet_safe
 from scripts.answers import predictions
 from scripts.aws.account import Account
 from scripts.aws.listing import Item, below
 from scripts.endpoints import in_own_words
+from scripts.tasks import TASKS, task_of
 
 DOWNLOADS = 8  # at once, below the ten connections of a client
 NO_OUTPUT = "no-output"
@@ -79,24 +81,37 @@ def reasons(log: Iterable[str], items: Sequence[Item]) -> dict[str, str]:
 def as_csv(results: Sequence[Result]) -> str:
     """A header and a row for each prediction.
 
-    Columns: source, index (from 0, of several pictures in one object), predicted_class, probability, one for each
-    class, error. Probabilities have all their digits.
+    Columns: source, index (from 0, of several images in one object), those of the task (predicted_class and
+    probability; predicted_classes with | between them; predicted_class, probability, grade and expected_grade; none for
+    numbers), one for each label, error. Numbers have all their digits.
     """
-    classes = list(dict.fromkeys(name for result in results for each in result.predictions
-                                 for name in each["probabilities"]))  # fmt: skip
+    every = [each for result in results for each in result.predictions]
+    tasks = {task_of(each) for each in every} or {CLASSIFICATION}
+    heads = list(dict.fromkeys(head for task in tasks if task for head in TASKS[task].heads))
+    labels = list(dict.fromkeys(name for each in every for name in _numbers(each)))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180
-    writer.writerow(["source", "index", "predicted_class", "probability", *map(spreadsheet_safe, classes), "error"])
+    writer.writerow(["source", "index", *heads, *map(spreadsheet_safe, labels), "error"])
     for result in results:
-        writer.writerows(_rows(result, classes))
+        writer.writerows(_rows(result, heads, labels))
     return text.getvalue()
 
 
-def _rows(result: Result, classes: Sequence[str]) -> Iterator[list[str]]:
+def _numbers(prediction: Mapping[str, Any]) -> dict[str, float]:
+    task = task_of(prediction)
+    return dict(prediction[TASKS[task].numbers]) if task else {}
+
+
+def _rows(result: Result, heads: Sequence[str], labels: Sequence[str]) -> Iterator[list[str]]:
     source = spreadsheet_safe(result.source)
     if not result.predictions:
-        yield [source, "", "", "", *[""] * len(classes), spreadsheet_safe(result.error)]
+        yield [source, "", *[""] * (len(heads) + len(labels)), spreadsheet_safe(result.error)]
     for index, each in enumerate(result.predictions):
-        values = [repr(each["probabilities"][name]) if name in each["probabilities"] else "" for name in classes]
-        name = spreadsheet_safe(str(each["predicted_class"]))
-        yield [source, str(index), name, repr(each["probability"]), *values, ""]
+        task, numbers = task_of(each), _numbers(each)
+        said = TASKS[task].cells(each) if task else {}
+        cells = [_cell(said[head]) if head in said else "" for head in heads]
+        yield [source, str(index), *cells, *(_cell(numbers[name]) if name in numbers else "" for name in labels), ""]
+
+
+def _cell(value: Any) -> str:
+    return spreadsheet_safe(value) if isinstance(value, str) else repr(value)

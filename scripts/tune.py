@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sagemaker_monai.choices import BEST_METRIC
 from sagemaker_monai.config import TrainConfig
-from sagemaker_monai.log_metrics import OBJECTIVES
+from sagemaker_monai.log_metrics import BEST, OBJECTIVES, SCORES, VALIDATION
 from scripts import launch_training
 from scripts.aws import command, follow
 from scripts.aws.calls import Call
@@ -25,7 +26,7 @@ from scripts.aws.command import Context, say
 from scripts.aws.create import create_job
 from scripts.aws.errors import CommandError, UnfinishedError
 from scripts.aws.names import name_of, tags
-from scripts.aws.places import contents, image_address, place
+from scripts.aws.places import contents, image_address, labels_of, place
 from scripts.aws.prices import cost_line, hourly
 from scripts.launch_training import CHECKPOINTS, channels_of, hyperparameters_of, training_request
 
@@ -106,8 +107,9 @@ def parse_range(text: str) -> Range:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ranges", nargs="+", type=parse_range, required=True, metavar="NAME=...",
                         help="LOW:HIGH[:linear|log|reverse-log] of a number, or choices A,B,C")  # fmt: skip
-    parser.add_argument("--objective", choices=OBJECTIVES, default=next(iter(OBJECTIVES)),
-                        help="metric of the log (default: %(default)s)")  # fmt: skip
+    usual = ", ".join(f"{BEST}{metric} for {task}" for task, metric in BEST_METRIC.items())
+    parser.add_argument("--objective", choices=OBJECTIVES, metavar="METRIC",
+                        help=f"of the log (default by the data set's task: {usual})")  # fmt: skip
     parser.add_argument("--strategy", choices=STRATEGIES, default="Bayesian", help="(default: %(default)s)")
     parser.add_argument("--max-jobs", type=int, help=f"training jobs in all (default: {MAX_JOBS}; with Grid: all)")
     parser.add_argument("--parallel", type=int, default=2, help="training jobs at once (default: %(default)s)")
@@ -161,11 +163,24 @@ def count_jobs(options: argparse.Namespace) -> int:
     return asked
 
 
+def objective_of(asked: str | None, task: str) -> dict[str, str]:
+    """HyperParameterTuningJobObjective.
+
+    Raises:
+        CommandError: the data set's task has no such score.
+    """
+    name = asked or BEST + BEST_METRIC[task]
+    if name not in {prefix + score for prefix in (BEST, VALIDATION) for score in SCORES[task]}:
+        raise CommandError(f"a job of the task {task} has no {name}: its scores are {', '.join(SCORES[task])}")
+    return {"Type": OBJECTIVES[name], "MetricName": name}
+
+
 def tuning_request(
     context: Context, channels: Mapping[str, str], fixed: Mapping[str, str], image: str
 ) -> dict[str, Any]:
     """CreateHyperParameterTuningJob without its name, tags and checkpoints."""
     options = context.options
+    _, task = labels_of(context.account, channels.values())
     definition = training_request(context, channels, fixed, image)
     definition["StaticHyperParameters"] = definition.pop("HyperParameters")
     for name in NOT_TUNED:
@@ -175,7 +190,7 @@ def tuning_request(
         ranges.setdefault(each.kind, []).append(each.as_request())
     config: dict[str, Any] = {
         "Strategy": options.strategy,
-        "HyperParameterTuningJobObjective": {"Type": OBJECTIVES[options.objective], "MetricName": options.objective},
+        "HyperParameterTuningJobObjective": objective_of(options.objective, task),
         "ResourceLimits": {"MaxNumberOfTrainingJobs": count_jobs(options), "MaxParallelTrainingJobs": options.parallel},
         "ParameterRanges": ranges,
         "TrainingJobEarlyStoppingType": "Auto" if options.early_stopping else "Off",

@@ -401,7 +401,7 @@ KNOWN = Probe(SENT, frozenset({"dark", "light"}), {"dark": 0.5004, "light": 0.49
     (prediction(dark=0.4999, light=0.5001), None),  # a tie within the tolerance
     (prediction(dark=0.502, light=0.498), "dark=0.500400 was expected"),
     (prediction(dark=0.5004, light=0.4), "sum to 1"),
-    (prediction(dark=0.5, grey=0.5), "the classes dark, light were expected"),
+    (prediction(dark=0.5, grey=0.5), "the labels dark, light were expected"),
     (json.dumps({"predictions": [{"predicted_class": "light", "probabilities": {"dark": 0.5004, "light": 0.4996}}]}),
      "the most probable class was expected"),
     ("[]", "one prediction"), ("<html>", "one prediction"), (json.dumps({"predictions": []}), "one prediction"),

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from sagemaker_monai.images import MEDIA_TYPES
-from scripts import ask, local
+from scripts import local
+from scripts.content_types import CONTENT_TYPES
 from tests import loopback
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -296,4 +297,4 @@ def test_no_server_is_said_with_the_remedy(tmp_path, port, capsys):
 def test_every_suffix_has_the_content_type_that_serve_reads():
     by_suffix = {suffix: name for name, row in MEDIA_TYPES.items() for suffix in row.suffixes}
 
-    assert by_suffix == ask.CONTENT_TYPES
+    assert by_suffix == CONTENT_TYPES

@@ -180,16 +180,46 @@ def test_what_is_registered_is_what_was_evaluated_and_jobs_have_our_tags(ready, 
     assert defaults["SourceUri"] == f"s3://{BUCKET}/monai/data/raw/"
 
 
-def test_the_score_of_the_condition_is_in_what_evaluate_writes():
+@pytest.mark.parametrize("task", SCORES)
+def test_every_score_of_a_condition_is_in_what_evaluate_writes(task):
     from sagemaker_monai.entrypoints.documents import model_quality
-    from scripts.pipeline_definition import SCORE
 
-    metrics = {"labels": ["a", "b"], "confusion_matrix": [[3, 1], [1, 1]], "accuracy": 4 / 6,
-               "balanced_accuracy": 0.625, "auc": 0.5, "loss": 1.0}  # fmt: skip
-    found = model_quality(metrics)
-    for name in SCORE.split("."):
-        found = found[name]
-    assert found == 0.625
+    for number, score in enumerate(SCORES[task], start=1):
+        metrics = {name: place / 8 for place, name in enumerate(SCORES[task], start=1)} | {"task": task}
+        found = model_quality(metrics)
+        for name in Threshold(task, score, 0.5).path.split("."):
+            found = found[name]
+        assert found == number / 8
+
+
+@pytest.mark.parametrize(("task", "words", "parameter", "kind"), [
+    ("regression", ["--register-if", "mae=4.5"], {"MaxMae": 4.5}, "LessThanOrEqualTo"),
+    ("multilabel", ["--register-if", "auc=0.8"], {"MinAuc": 0.8}, "GreaterThanOrEqualTo"),
+    ("ordinal", ["--min-balanced-accuracy", "0.25"], {"MinBalancedAccuracy": 0.25}, "GreaterThanOrEqualTo"),
+])  # fmt: skip
+def test_a_model_of_another_task_is_registered_by_a_score_of_its_own(ready, capsys, task, words, parameter, kind):
+    ready.put("monai/data/training/dataset.json", json.dumps({"task": task, "labels": {"0": "a", "1": "b"}}).encode())
+
+    definition = defined(capsys, *words)
+
+    [(name, value)] = parameter.items()
+    known = {each["Name"]: each["DefaultValue"] for each in definition["Parameters"]}
+    [condition] = definition["Steps"][-1]["Arguments"]["Conditions"]
+    assert known[name] == value
+    assert condition["Type"] == kind
+    assert condition["RightValue"] == {"Get": f"Parameters.{name}"}
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    ([], "--register-if mae=NUMBER"),
+    (["--register-if", "auc=0.5"], "regression has no auc"),
+    (["--register-if", "mae=much"], "takes SCORE=NUMBER"),
+])  # fmt: skip
+def test_another_task_without_a_score_of_its_own_is_refused(ready, capsys, words, said):
+    ready.put("monai/data/training/dataset.json", b'{"task": "regression", "labels": {"0": "mm"}}')
+
+    assert make(*words) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_the_pipeline_is_created_left_alone_and_updated(ready, capsys):

@@ -10,7 +10,7 @@ from botocore.stub import Stubber
 
 from scripts import endpoints, predict
 from scripts.aws.account import Account
-from scripts.saving import save
+from scripts.saving import SavingError, parts_of, save
 from tests.cloud import ACCOUNT, BUCKET, PROJECT, REGION, killing, run_and_kill, run_command
 from tests.simulated import simulation
 
@@ -181,7 +181,7 @@ def test_nothing_that_is_there_is_overwritten_and_the_same_is_not_written_twice(
 
 @pytest.mark.parametrize("name", ["../a", "/a", "x/../../a"])
 def test_a_name_that_leads_out_of_the_folder_is_not_saved(tmp_path, name):
-    with pytest.raises(predict.CommandError, match="outside"):
+    with pytest.raises(SavingError, match="outside"):
         save(tmp_path / "out", name, "text/csv", b"x")
 
     assert list(tmp_path.iterdir()) == []

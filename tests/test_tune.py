@@ -7,7 +7,6 @@ import pytest
 from botocore.stub import Stubber
 
 from sagemaker_monai.config import TrainConfig
-from sagemaker_monai.log_metrics import OBJECTIVES
 from scripts import tune
 from scripts.aws import calls
 from scripts.simulate.processes import ProcessRunner
@@ -65,16 +64,33 @@ def test_ranges_become_what_the_type_of_the_hyperparameter_says(ready, capsys):
     assert {"Key": "project", "Value": PROJECT} in request["Tags"]
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_every_objective_is_looked_for_in_the_log_and_has_its_direction(ready, capsys, objective):
-    request = requested(capsys, *RANGES, "--objective", objective)
+@pytest.mark.parametrize(("task", "usual", "other", "kind"), [
+    ("classification", "best_epoch_balanced_accuracy", "validation_loss", "Minimize"),
+    ("multilabel", "best_epoch_auc", "best_epoch_f1", "Maximize"),
+    ("ordinal", "best_epoch_kappa", "validation_mae", "Minimize"),
+    ("regression", "best_epoch_mae", "best_epoch_r2", "Maximize"),
+])  # fmt: skip
+def test_the_objective_is_the_tasks_own_is_looked_for_in_the_log_and_has_its_direction(
+    ready, capsys, task, usual, other, kind
+):
+    ready.put("monai/data/training/dataset.json", json.dumps({"task": task, "labels": {"0": "a", "1": "b"}}).encode())
 
-    defined = request["TrainingJobDefinition"]["AlgorithmSpecification"]["MetricDefinitions"]
-    assert objective in [definition["Name"] for definition in defined]
-    assert request["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"] == {
-        "MetricName": objective,
-        "Type": "Minimize" if objective.endswith("loss") else "Maximize",
-    }
+    for objective, direction, words in ((usual, "Minimize" if usual.endswith("mae") else "Maximize", []),
+                                        (other, kind, ["--objective", other])):  # fmt: skip
+        request = requested(capsys, *RANGES, *words)
+        defined = request["TrainingJobDefinition"]["AlgorithmSpecification"]["MetricDefinitions"]
+        assert objective in [definition["Name"] for definition in defined]
+        assert request["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"] == {
+            "MetricName": objective, "Type": direction,
+        }  # fmt: skip
+
+
+def test_a_score_that_the_task_has_not_is_refused(ready, capsys):
+    ready.put("monai/data/training/dataset.json", b'{"task": "multilabel", "labels": {"0": "a"}}')
+
+    assert search(*RANGES, "--objective", "best_epoch_balanced_accuracy") == 2
+
+    assert "multilabel has no best_epoch_balanced_accuracy: its scores are loss" in capsys.readouterr().err
 
 
 def test_names_fit_into_the_32_characters_of_tuning_jobs(ready, capsys):
