@@ -1,8 +1,9 @@
 """Upload a data set to S3 (`make prepare-s3 DATA=folder`), checked before and verified by S3 while it is sent.
 
-What goes is what `train` reads of the folder: dataset.json or the CSV file, and the pictures; whatever else lies in it
-stays here. Names that may tell who a patient is are refused, for a key is no secret. The list of pictures goes last: a
-prefix with it is complete. What is there already is not sent again, whatever became of the run that sent it.
+What goes is what `train` reads of the folder: dataset.json or the CSV file, and the images, series folders and volumes
+too; whatever else lies in it stays here. Files are de-identified on the way unless they are (upload_privacy.py), and
+names that may tell who a patient is are refused, for a key is no secret. The list of images goes last: a prefix with it
+is complete. What is there already is not sent again, whatever became of the run that sent it.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.layouts import PRETRAINED, read_channels
 from sagemaker_monai.progress import track
 from sagemaker_monai.shards import MANIFEST, SHARD_BYTES, manifest_text, plan_shards, write_shards
+from scripts import upload_privacy
 from scripts.aws import command, upload
 from scripts.aws.calls import Call
 from scripts.aws.command import Context, say
@@ -28,6 +30,7 @@ from scripts.aws.keys import both_file_and_folder, masked, private_columns, priv
 from scripts.aws.names import split_s3
 from scripts.aws.places import place
 from scripts.aws.upload import Item, Uploader
+from scripts.upload_privacy import Cleaning, plan_cleaning
 
 NAME = "prepare-s3"
 SHOWN = 3  # names in a message, and requests in a dry run besides the last
@@ -67,6 +70,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="delete what is below the same place in S3 and not in the folder; needs s3:DeleteObject, "
         "which `make iam` gives to nobody",
     )
+    upload_privacy.add_options(parser)
     command.add_dry_run(parser)  # fmt: skip
 
 
@@ -144,11 +148,12 @@ def work(context: Context) -> int:
     found = find(options.folder, options.name)
     bucket, key = split_s3(place(account, options, "data", options.name))
     prefix = f"{key}/"
-    check_names([f"{options.name}/{name}" for name in found.names], prefix.removesuffix(f"{options.name}/"),
+    cleaning = _cleaning(found, options)
+    check_names([f"{options.name}/{key}" for key in cleaning.keys.values()], prefix.removesuffix(f"{options.name}/"),
                 allow_private=options.allow_keys)  # fmt: skip
     sizes = {name: (options.folder / name).stat().st_size for name in found.names}
     _report(found, sizes)
-    targets = _targets(options, sizes)
+    targets = _targets(options, {cleaning.keys[name]: size for name, size in sizes.items()})
     if options.dry_run:
         return _dry_run(context, bucket, prefix, targets)
     stored = upload.stored_below(account, bucket, prefix)
@@ -159,8 +164,9 @@ def work(context: Context) -> int:
                            "another --name, or remove what is there")  # fmt: skip
     context.after_interrupt = f"what is uploaded stays below s3://{bucket}/{prefix}: the same command goes on there"
     uploader = Uploader(account, bucket, stored, options.kms_key, options.parallel)
-    sent = _send(context, uploader, prefix, found)
-    _others(context, bucket, prefix, others)
+    sent = _send(context, uploader, prefix, cleaning)
+    # Files that were cleaned have another size, so that there may be another shard than was planned.
+    _others(context, bucket, prefix, sorted(set(others) - {each.item.key for each in sent}))
     new = [each for each in sent if each.is_new]
     say(NAME, f"{len(new)} objects uploaded, {len(sent) - len(new)} were there; S3 has verified their checksums")
     command.result({"S3Uri": f"s3://{bucket}/{prefix}", "objects": len(sent),
@@ -203,30 +209,47 @@ def _dry_run(context: Context, bucket: str, prefix: str, targets: dict[str, int]
     return command.show_plan(context, NAME, shown, [*lines, "objects that are there with the same content are kept"])
 
 
-def _send(context: Context, uploader: Uploader, prefix: str, found: Found) -> list[upload.Sent]:
-    """Upload pictures or shards, and when all are there what lists them."""
-    options, folder = context.options, context.options.folder
+def _cleaning(found: Found, options: argparse.Namespace) -> Cleaning:
+    if options.name == PRETRAINED:
+        return Cleaning(options.folder, {name: name for name in found.names})
     try:
-        if options.shards:
-            return _send_shards(context, uploader, prefix)
-        items = [Item(folder / name, prefix + name) for name in found.names]
-        last = [item for item in items if item.key.removeprefix(prefix) == DATASET_JSON or item.key.endswith(".csv")]
-        first = items[: len(items) - len(last)]
-        sent = list(track(uploader.send(first), total=len(first), what="uploading files"))
-        return sent + list(uploader.send(last))
+        cleaning = plan_cleaning(options.folder, found.names, options)
+    except OSError as error:
+        raise CommandError(f"a file cannot be read ({error.strerror}): leave the folder alone meanwhile") from error
+    for line in cleaning.lines:
+        say(NAME, line)
+    return cleaning
+
+
+def _send(context: Context, uploader: Uploader, prefix: str, cleaning: Cleaning) -> list[upload.Sent]:
+    """Upload images or shards, and when all are there what lists them."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="clean-") as temporary:
+            if context.options.shards:
+                folder = cleaning.staged(Path(temporary)) if cleaning.cleans else cleaning.folder
+                return _send_shards(context, uploader, prefix, folder)
+            names = list(cleaning.keys)
+            last = [name for name in names if name == DATASET_JSON or ("/" not in name and name.endswith(".csv"))]
+            first = names[: len(names) - len(last)]
+            sent: list[upload.Sent] = []
+            for part in (first, last):
+                made = cleaning.files(part, Path(temporary))
+                items = (Item(path, prefix + key, is_temporary=is_made) for key, path, is_made in made)
+                sent += track(uploader.send(items), total=len(part), what="uploading files")
+            return sent
     except OSError as error:
         raise CommandError(f"a file cannot be read ({error.strerror or 'timed out'}): leave the folder alone meanwhile"
                            ) from error  # fmt: skip
 
 
-def _send_shards(context: Context, uploader: Uploader, prefix: str) -> list[upload.Sent]:
+def _send_shards(context: Context, uploader: Uploader, prefix: str, folder: Path) -> list[upload.Sent]:
     options = context.options
     shards = []
     with tempfile.TemporaryDirectory(prefix="shards-") as temporary:
         out = Path(temporary)
 
         def items() -> Iterator[Item]:
-            for shard in write_shards(options.folder, out, shard_bytes=options.shard_mib * MIB):
+            for shard in write_shards(folder, out, shard_bytes=options.shard_mib * MIB):
                 shards.append(shard)
                 assert shard.path is not None
                 yield Item(shard.path, prefix + shard.name, is_temporary=True)
@@ -234,10 +257,10 @@ def _send_shards(context: Context, uploader: Uploader, prefix: str) -> list[uplo
         try:
             sent = list(uploader.send(items(), ahead=SHARDS_AHEAD))
             manifest = out / MANIFEST
-            manifest.write_text(manifest_text(options.folder, shards), encoding="utf-8")
+            manifest.write_text(manifest_text(folder, shards), encoding="utf-8")
         except DatasetError as error:
             raise CommandError(str(error)) from error
-        for item in (Item(options.folder / DATASET_JSON, prefix + DATASET_JSON), Item(manifest, prefix + MANIFEST)):
+        for item in (Item(folder / DATASET_JSON, prefix + DATASET_JSON), Item(manifest, prefix + MANIFEST)):
             sent += uploader.send([item])
     return sent
 

@@ -1,0 +1,312 @@
+"""What of a data set's files tells who a patient is, and how they are uploaded without it.
+
+DICOM files are de-identified on the way (`prepare.deidentify`), all of them or none: where every one says that it was
+and nothing of a patient is found in it, all go as they are, as those that `prepare dicom_folder` wrote; a part of them
+could not be told apart by series. NIfTI and Analyze headers lose their texts, JPEG and PNG what cameras write beside
+the picture. Names and lists follow. What cannot be cleaned is refused before anything is sent.
+
+The salt must be the same in the next run, or that would upload everything again under other UIDs. So one that nobody
+gave is made once and kept for this project, in a file of this user, outside of the data set.
+"""
+
+import argparse
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydicom import Dataset, dcmwrite
+
+from sagemaker_monai.contents import HEAD_BYTES, is_archive, is_dicom_file
+from sagemaker_monai.dataset_json import DATASET_JSON
+from sagemaker_monai.dicom.headers import read_header, read_instance
+from sagemaker_monai.errors import CallerError, ConfigError
+from sagemaker_monai.prepare.burned_in import burned_in_risk
+from sagemaker_monai.prepare.deidentify import BURNED_IN, Deidentifier
+from sagemaker_monai.prepare.deidentify_nifti import deidentify_nifti
+from sagemaker_monai.prepare.phi import find_phi
+from sagemaker_monai.prepare.proof import prove_deidentified
+from sagemaker_monai.prepare.pseudonyms import check_salt
+from sagemaker_monai.progress import track
+from scripts.aws.errors import CommandError
+from scripts.aws.keys import masked
+from scripts.identifiers import Identifiers, Replacer, rewritten
+from scripts.picture_metadata import CLEANED, LOOKED_AT, cleaned, telling
+from scripts.volume_headers import has_texts, is_clean_nifti
+
+SALT = "DEIDENTIFY_SALT"
+MOST_SALT_BYTES = 4096
+NIFTI = (".nii", ".nii.gz", ".hdr", ".hdr.gz")
+TEXTS = (".nrrd", ".nhdr", ".mha", ".mhd")
+SHOWN = 3
+
+Clean = Callable[[Path, Path], None]  # from a file to another
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """How files are cleaned."""
+    add = parser.add_argument
+    add("--deidentify", action=argparse.BooleanOptionalAction, default=True,
+        help="DICOM by the profile of PS3.15, texts in NIfTI headers, what cameras write beside a picture")  # fmt: skip
+    add("--salt-file", type=Path, metavar="FILE", help=f"secret for new UIDs, names and dates (default: {SALT}; else "
+        "one that is made once and kept for this user and project)")  # fmt: skip
+    add("--burned-in", choices=BURNED_IN, default="refuse",
+        help="DICOM pictures that may have text about the patient in them (default: %(default)s)")  # fmt: skip
+
+
+@dataclass
+class Cleaning:
+    """How the files of a folder go to S3.
+
+    Attributes:
+        folder: of the data set.
+        keys: name in the folder -> name below the prefix in S3, in the order of uploading.
+        cleans: name in the folder -> what makes the file that goes; others go as they are.
+        lines: what to say about it.
+    """
+
+    folder: Path
+    keys: dict[str, str]
+    cleans: dict[str, Clean] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+    def files(self, names: Sequence[str], temporary: Path) -> Iterator[tuple[str, Path, bool]]:
+        """Key, file and whether it is a temporary one, of each name; each is made when it is asked for.
+
+        Raises:
+            CommandError: a file cannot be de-identified.
+        """
+        for number, name in enumerate(names):
+            if name not in self.cleans:
+                yield self.keys[name], self.folder / name, False
+                continue
+            target = temporary / f"{number:08d}"
+            _make(self.cleans[name], self.folder / name, target, name)
+            yield self.keys[name], target, True
+
+    def staged(self, temporary: Path) -> Path:
+        """A folder with all files as they go, for shards; links where nothing changes."""
+        for name, key in track(self.keys.items(), total=len(self.keys), what="cleaning files"):
+            target = temporary / key
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if name in self.cleans:
+                _make(self.cleans[name], self.folder / name, target, name)
+            else:
+                _linked(self.folder / name, target)
+        return temporary
+
+
+def _make(clean: Clean, source: Path, target: Path, name: str) -> None:
+    try:
+        clean(source, target)
+    except CallerError as error:
+        raise CommandError(f"{masked(name)} (letters masked) cannot be de-identified: {error}") from error
+
+
+def _linked(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another file system
+        target.write_bytes(source.read_bytes())
+
+
+def plan_cleaning(folder: Path, names: Sequence[str], options: argparse.Namespace) -> Cleaning:
+    """Look at every file of a data set, and say how it goes.
+
+    Args:
+        folder: of the data set.
+        names: of its files, in the order of uploading.
+        options: of `add_options`, with project, allow_keys and dry_run.
+
+    Raises:
+        CommandError: something cannot be cleaned, or nobody gave a salt that can be used.
+    """
+    plan = Cleaning(folder, {name: name for name in names})
+    if not options.deidentify:
+        plan.lines.append("NOTHING IS DE-IDENTIFIED (--no-deidentify): whatever the files say of patients goes to S3")
+        return plan
+    dicom, archives = _by_content(folder, names)
+    if archives:
+        raise CommandError(f"{len(archives)} archives cannot be de-identified on the way ({_some(archives)}): unpack "
+                           "them, each series into a folder")  # fmt: skip
+    _plan_others(plan, [name for name in names if name not in dicom])
+    if dicom:
+        _plan_dicom(plan, dicom, options)
+    return plan
+
+
+def _by_content(folder: Path, names: Sequence[str]) -> tuple[dict[str, None], list[str]]:
+    """The DICOM files, and the archives."""
+    dicom: dict[str, None] = {}
+    archives: list[str] = []
+    for name in names:
+        with (folder / name).open("rb") as file:
+            head = file.read(HEAD_BYTES)
+        if is_dicom_file(head):
+            dicom[name] = None
+        elif name.lower().endswith((".zip", ".tar", ".tgz", ".tar.gz")) and is_archive(head):
+            archives.append(name)
+    return dicom, archives
+
+
+def _plan_others(plan: Cleaning, names: Sequence[str]) -> None:
+    """Volumes and photographs."""
+    refused: list[str] = []
+    counts = {"volumes lose the texts of their headers": 0, "pictures lose what a camera wrote beside them": 0}
+    volumes, pictures = counts
+    for name in names:
+        path, lower = plan.folder / name, name.lower()
+        if lower.endswith(NIFTI) and not is_clean_nifti(path):
+            plan.cleans[name] = deidentify_as(lower)
+            counts[volumes] += 1
+        elif lower.endswith(CLEANED) and (content := path.read_bytes()) != cleaned(content):
+            plan.cleans[name] = _clean_picture
+            counts[pictures] += 1
+        elif (lower.endswith(TEXTS) and has_texts(path)) or (lower.endswith(LOOKED_AT) and telling(path)):
+            refused.append(name)
+    if refused:
+        raise CommandError(f"{len(refused)} files have texts in them that may be about a patient and cannot be removed "
+                           f"on the way ({_some(refused)}): remove them or save as another format, or "
+                           "--no-deidentify if they tell nothing")  # fmt: skip
+    plan.lines += [f"{count} {what}" for what, count in counts.items() if count]
+
+
+def deidentify_as(name: str) -> Clean:
+    """`deidentify_nifti` goes by the suffix, and the file that is made here has none."""
+    suffix = next(suffix for suffix in sorted(NIFTI, key=len, reverse=True) if name.endswith(suffix))
+
+    def clean(source: Path, target: Path) -> None:
+        named = target.with_name(target.name + suffix)
+        deidentify_nifti(source, named)
+        named.replace(target)
+
+    return clean
+
+
+def _clean_picture(source: Path, target: Path) -> None:
+    target.write_bytes(cleaned(source.read_bytes()))
+
+
+def _plan_dicom(plan: Cleaning, names: dict[str, None], options: argparse.Namespace) -> None:
+    found, risky, telling_files = Identifiers(), [], 0
+    for name in track(names, total=len(names), what="reading DICOM headers"):
+        try:
+            header = read_header(plan.folder / name)
+        except CallerError as error:
+            raise CommandError(f"{masked(name)} (letters masked): {error}") from error
+        found.add(header)
+        if burned_in_risk(header) in ("stated", "likely"):
+            risky.append(name)
+        telling_files += not is_deidentified(header)
+    if risky and options.burned_in == "refuse":
+        raise CommandError(f"{len(risky)} of {len(names)} DICOM pictures may have text about the patient in them, by "
+                           f"their headers ({_some(risky)}): leave them out, or give --burned-in black_out or, after "
+                           "somebody has looked at them, keep")  # fmt: skip
+    if not telling_files and not (risky and options.burned_in == "black_out"):
+        plan.lines.append(f"{len(names)} DICOM files are de-identified already and go as they are")
+        return
+    salt, line = find_salt(options, plan.folder)
+    plan.lines += [line, f"{len(names)} DICOM files are de-identified (PS3.15, basic profile), each is proved clean"]
+    deidentifier = Deidentifier(salt, burned_in=options.burned_in)
+    plan.cleans |= dict.fromkeys(names, lambda source, target: deidentify(deidentifier, source, target))
+    _rename(plan, Replacer(found, salt), allow_private=options.allow_keys)
+
+
+def is_deidentified(header: Dataset) -> bool:
+    """Whether a file says so, and nothing is found in its header; pictures with text in them are another question."""
+    found = [each for each in find_phi(header) if not each.kind.startswith("burned in")]
+    return header.get("PatientIdentityRemoved") == "YES" and not found
+
+
+def deidentify(deidentifier: Deidentifier, source: Path, target: Path) -> None:
+    """Write a de-identified file.
+
+    Raises:
+        CallerError: it cannot be read or de-identified.
+        CommandError: it could not be proved to be clean.
+    """
+    dataset = read_instance(source)
+    result = deidentifier(dataset)
+    if faults := prove_deidentified(dataset, result):
+        raise CommandError(f"a de-identified file could not be proved to be clean ({faults[0]}): leave it out")
+    dcmwrite(target, result, enforce_file_format=True)
+
+
+def _rename(plan: Cleaning, replace: Replacer, *, allow_private: bool) -> None:
+    """Let names and lists follow the files."""
+    plan.keys = {name: replace.name(key) for name, key in plan.keys.items()}
+    if len(set(plan.keys.values())) < len(plan.keys):
+        raise CommandError("two files would have one name without what tells the patient in it: rename them")
+    left = [name for name, key in plan.keys.items() if replace.is_telling(key)]
+    columns: list[str] = []
+    for name in plan.keys:
+        if name == DATASET_JSON or ("/" not in name and name.lower().endswith(".csv")):
+            before = (plan.folder / name).read_bytes()
+            after, telling_keys = rewritten(name, before, replace)
+            columns += telling_keys
+            if after != before:
+                plan.cleans[name] = lambda _source, target, after=after: target.write_bytes(after)  # type: ignore[misc]
+    if (left or columns) and not allow_private:
+        where = [f"{len(left)} names of files ({_some(left)})"] if left else []
+        where += [f"the list of images ({', '.join(dict.fromkeys(columns))})"] if columns else []
+        raise CommandError(f"names or numbers of patients, by the files' headers, stand in {' and '.join(where)}: "
+                           "remove them there, or add --allow-keys if they tell nothing")  # fmt: skip
+    changed = sum(name != key for name, key in plan.keys.items())
+    if changed:
+        plan.lines.append(f"{changed} files have new names, for theirs had UIDs or numbers of patients in them")
+
+
+def find_salt(options: argparse.Namespace, folder: Path) -> tuple[bytes, str]:
+    """The secret, and what to say about it.
+
+    Raises:
+        CommandError: it cannot be read, is too short, or would lie in the data set.
+    """
+    try:
+        if options.salt_file is None and os.environ.get(SALT):
+            salt = os.environ[SALT].encode("utf-8", "surrogateescape")
+            check_salt(salt)
+            return salt, f"the salt is that of {SALT}"
+        path = options.salt_file or kept_salt(options.project)
+        if path.resolve().is_relative_to(folder.resolve()):
+            raise CommandError(f"{path} lies in the data set: keep the salt elsewhere")
+        is_new = options.salt_file is None and not path.exists()
+        if is_new and options.dry_run:
+            return secrets.token_bytes(32), f"a salt would be made and kept in {path}"
+        if is_new:
+            _write_salt(path)
+        salt = path.read_bytes()[:MOST_SALT_BYTES].strip()
+        check_salt(salt)
+    except ConfigError as error:
+        raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"the salt cannot be read or kept ({error.strerror}): give --salt-file, or set {SALT}"
+                           ) from error  # fmt: skip
+    told = "was made and is kept" if is_new else "is that"
+    return salt, f"the salt {told} in {path}: keep it secret, and for another upload of the same patients"
+
+
+def kept_salt(project: str) -> Path:
+    """Where the salt of a project is kept.
+
+    Source: XDG Base Directory Specification 0.8.
+    """
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "sagemaker-monai" / f"{project}.salt"
+
+
+def _write_salt(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.touch(mode=0o600)
+    try:
+        part.write_text(secrets.token_hex(32) + "\n")
+        path.hardlink_to(part)  # of two runs the first one's salt stays
+    except FileExistsError:
+        pass
+    finally:
+        part.unlink()
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(masked(name) for name in names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
