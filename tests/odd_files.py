@@ -1,6 +1,8 @@
 """The odd DICOM files of the shared data, each read by us and by others: what the tests and docs/formats.md tell."""
 
 import csv
+import io
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import numpy as np
 import openjpeg.utils
 import pydicom
 import SimpleITK
+from PIL import Image, UnidentifiedImageError
 from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_color_lut, pixel_array
 
@@ -68,6 +71,7 @@ class Row:
         compared_with: readers that have the same values. `recorded` is pydicom with pylibjpeg, whose shape, lowest and
             highest value stand in index.csv; `twin` a file with the same picture, stored in another way.
         differs_from: readers that have other values.
+        largest_difference: of a value to that of any reader in `compared_with`.
     """
 
     name: str
@@ -77,6 +81,7 @@ class Row:
     dtype: str
     compared_with: tuple[str, ...]
     differs_from: tuple[str, ...]
+    largest_difference: float = 0.0
 
 
 def odd_dicom_paths() -> list[Path]:
@@ -96,15 +101,17 @@ def read_odd_dicom(path: Path) -> Row:
         read_frames(path)
     except CallerError as error:
         return Row(name, "refused", error.code, (), "", (), ())
-    same, other = [], []
-    for reader, compare in _READERS.items():
-        answer = compare(path, dataset, stored)
-        if answer is not None:
-            (same if answer else other).append(reader)
-    return Row(name, "read", "", stored.shape, str(stored.dtype), tuple(same), tuple(other))
+    answers = {reader: compare(path, dataset, stored) for reader, compare in _READERS.items()}
+    same = {reader: answer for reader, answer in answers.items() if answer is not None and math.isfinite(answer)}
+    other = tuple(reader for reader, answer in answers.items() if answer == math.inf)
+    return Row(name, "read", "", stored.shape, str(stored.dtype), tuple(same), other, max(same.values(), default=0.0))
 
 
-def _with_recorded(path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> bool | None:
+# Each answers with the largest difference of a value, infinity where the values are not the same, None where the reader
+# does not read the file.
+
+
+def _with_recorded(path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> float | None:
     row = _index().get(path.relative_to(ODD_DICOM).as_posix(), {})
     recorded = row.get("decoded_as", "")
     if row.get("pydicom_result") != "decodes" or dataset.PhotometricInterpretation == "PALETTE COLOR":
@@ -112,14 +119,15 @@ def _with_recorded(path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> 
     shape, _, values = recorded.partition(")")
     lowest, _, highest = values.rpartition(" ")[2].partition("..")
     sizes = tuple(int(size) for size in shape.strip("( ").split(",") if size)
-    return (
+    is_same = (
         stored.reshape(sizes).shape == sizes
         and float(lowest) == float(stored.min())
         and float(highest) == float(stored.max())
     )
+    return 0.0 if is_same else math.inf
 
 
-def _with_pydicom(path: Path, dataset: pydicom.Dataset, stored: np.ndarray, plugin: str) -> bool | None:
+def _with_pydicom(path: Path, dataset: pydicom.Dataset, stored: np.ndarray, plugin: str) -> float | None:
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if plugin not in _BY_PYDICOM.get(syntax, ("pydicom",)):
         return None
@@ -136,19 +144,19 @@ def _with_pydicom(path: Path, dataset: pydicom.Dataset, stored: np.ndarray, plug
     return _agree(values.reshape(stored.shape), stored, is_lossy=syntax == _LOSSY)
 
 
-def _with_openjpeg(_path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> bool | None:
+def _with_openjpeg(_path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> float | None:
     if dataset.file_meta.get("TransferSyntaxUID") not in _J2K:
         return None
     return _with_frames(dataset, stored, openjpeg.utils.decode)
 
 
-def _with_openjph(_path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> bool | None:
+def _with_openjph(_path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> float | None:
     if dataset.file_meta.get("TransferSyntaxUID") not in _HTJ2K:
         return None
     return _with_frames(dataset, stored, lambda frame: imagecodecs.htj2k_decode(frame, planar=False))
 
 
-def _with_frames(dataset: pydicom.Dataset, stored: np.ndarray, decode: Callable[[bytes], np.ndarray]) -> bool | None:
+def _with_frames(dataset: pydicom.Dataset, stored: np.ndarray, decode: Callable[[bytes], np.ndarray]) -> float | None:
     """Frames decoded one by one, where codestream and header agree about the sign."""
     frames = generate_frames(dataset.PixelData, number_of_frames=len(stored))
     try:
@@ -158,14 +166,25 @@ def _with_frames(dataset: pydicom.Dataset, stored: np.ndarray, decode: Callable[
     return _agree(values, stored, is_lossy=False) if values.dtype == stored.dtype else None
 
 
-def _with_simpleitk(path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> bool | None:
+def _with_pillow(_path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> float | None:
+    if dataset.file_meta.get("TransferSyntaxUID") != _LOSSY or dataset.PhotometricInterpretation == "RGB":
+        return None  # without a marker it takes three samples for YBR
+    frames = generate_frames(dataset.PixelData, number_of_frames=len(stored))
+    try:
+        values = np.stack([np.asarray(Image.open(io.BytesIO(frame))) for frame in frames])
+    except UnidentifiedImageError:
+        return None
+    return _agree(values, stored, is_lossy=True)
+
+
+def _with_simpleitk(path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> float | None:
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         values = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
     except RuntimeError:
         return None
     if values.size != stored.size:
-        return False
+        return math.inf
     ours = stored
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         ours = stored >> 8  # SimpleITK's palettes have 8 bits
@@ -178,24 +197,28 @@ def _with_simpleitk(path: Path, dataset: pydicom.Dataset, stored: np.ndarray) ->
     return _agree(values.reshape(ours.shape), ours, is_lossy=False)
 
 
-def _with_twin(path: Path, _dataset: pydicom.Dataset, stored: np.ndarray) -> bool | None:
+def _with_twin(path: Path, _dataset: pydicom.Dataset, stored: np.ndarray) -> float | None:
     twin = _TWINS.get(path.relative_to(ODD_DICOM).as_posix())
-    return np.array_equal(decode_stored(read_instance(ODD_DICOM / twin)), stored) if twin else None
+    if not twin:
+        return None
+    return 0.0 if np.array_equal(decode_stored(read_instance(ODD_DICOM / twin)), stored) else math.inf
 
 
-def _agree(theirs: np.ndarray, ours: np.ndarray, *, is_lossy: bool) -> bool:
-    if is_lossy:
-        return bool(np.abs(theirs.astype(float) - ours.astype(float)).max() <= _LOSSY_STEPS)
-    return bool(np.allclose(theirs.astype(float), ours.astype(float), rtol=1e-6, atol=0))
+def _agree(theirs: np.ndarray, ours: np.ndarray, *, is_lossy: bool) -> float:
+    # What a reader computes in float32 and another in float64 is the same.
+    allowed = _LOSSY_STEPS if is_lossy else 1e-6 * np.abs(ours.astype(float))
+    difference = np.abs(theirs.astype(float) - ours.astype(float))
+    return float(difference.max()) if (difference <= allowed).all() else math.inf
 
 
-_READERS: dict[str, Callable[[Path, pydicom.Dataset, np.ndarray], bool | None]] = {
+_READERS: dict[str, Callable[[Path, pydicom.Dataset, np.ndarray], float | None]] = {
     "recorded": _with_recorded,
     "pydicom": partial(_with_pydicom, plugin="pydicom"),
     "gdcm": partial(_with_pydicom, plugin="gdcm"),
     "pyjpegls": partial(_with_pydicom, plugin="pyjpegls"),
     "openjpeg": _with_openjpeg,
     "openjph": _with_openjph,
+    "Pillow": _with_pillow,
     "SimpleITK": _with_simpleitk,
     "twin": _with_twin,
 }
