@@ -8,7 +8,8 @@ from PIL import Image
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import Dataset, Record
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.loading import choose_preprocessing, load_dataset
+from sagemaker_monai.kinds import choose_preprocessing
+from sagemaker_monai.loading import load_dataset
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
 

@@ -19,6 +19,7 @@ from sagemaker_monai.entrypoints import documents, job, train
 from sagemaker_monai.entrypoints.train import PLACES, help_text, main
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.samples import Sample
+from sagemaker_monai.tasks.classification import Classification
 
 CLASSES = ("blue", "green spots", "red")
 QUICK = ["--epochs=1", "--image-size", "32", "--batch_size=16", "--num-workers=1"]
@@ -116,8 +117,14 @@ def test_the_command_line_wins_over_the_file_and_both_are_in_the_artifact(traine
     base, _ = trained
     written = json.loads((base / "model" / "configs" / "train.json").read_text())["hyperparameters"]
 
-    expected = TrainConfig(epochs=2, seed=3, image_size=32, batch_size=16, num_workers=1)
-    assert TrainConfig(**written) == expected
+    given = {"epochs": 2, "seed": 3, "image_size": 32, "batch_size": 16, "num_workers": 1}
+    chosen = {
+        "task": "classification",
+        "imbalance": "logit_adjusted",
+        "best_metric": "balanced_accuracy",
+        "augmentation": "photo",
+    }
+    assert TrainConfig(**written) == TrainConfig(**given, **chosen)
 
 
 def test_one_stable_line_of_metrics_is_printed_each_epoch(trained):
@@ -524,7 +531,7 @@ def test_predictions_in_the_table_are_safe_for_spreadsheets():
     from sagemaker_monai.datasets import Record
 
     record = Record(None, "=cmd.png", 0, "g", {})
-    text = documents.predictions_csv([record], np.array([[0.25, 0.75]]), ["-a", "b"])
+    text = documents.predictions_csv([record], np.array([[0.25, 0.75]]), Classification(("-a", "b")))
 
     assert text == "image,label,predicted,'-a,b\n'=cmd.png,'-a,b,0.25,0.75\n"
 

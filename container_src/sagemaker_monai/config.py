@@ -44,9 +44,18 @@ class TrainConfig(BaseModel):
         description="one class an image, any number of findings, grades in order, or numbers; auto: as dataset.json "
         "says, or by the form of the labels",
     )
-    preset: Literal["auto", "photo", "ct_slice", "xray", "mr_slice", "ct_volume", "mr_volume", "volume"] = Field(
-        "auto", description="how images are prepared; auto: by the kind of the files and their Modality"
-    )
+    preset: Literal[
+        "auto",
+        "photo",
+        "ct_slice",
+        "xray",
+        "mr_slice",
+        "pet_slice",
+        "ct_volume",
+        "mr_volume",
+        "pet_volume",
+        "volume",
+    ] = Field("auto", description="how images are prepared; auto: by the kind of the files and their Modality")
     network: Literal[
         "densenet121",
         "densenet169",
@@ -66,12 +75,12 @@ class TrainConfig(BaseModel):
     image_depth: int = Field(0, ge=0, le=1024, description="slices of the volume that the network sees; 0: image_size")
     window: str = Field(
         "preset",
-        pattern=r"^(preset|header|percentile|zscore|none|lung|bone|brain|soft_tissue|mediastinum|-?[0-9.]{1,9}/[0-9.]{1,9})$",
+        pattern=r"^(preset|header|percentile|zscore|suv|none|lung|bone|brain|soft_tissue|mediastinum|-?[0-9.]{1,9}/[0-9.]{1,9})$",
         description="how medical values become what the network sees: as the preset does, as the header shows them, "
-        "between percentiles, by mean and deviation, unchanged, or between limits",
+        "between percentiles, by mean and deviation, SUV of PET from 0 to 10, unchanged, or between limits",
         json_schema_extra={
-            "allowed": "one of preset, header, percentile, zscore, none, lung, bone, brain, soft_tissue, mediastinum, "
-            "or CENTER/WIDTH like 40/400"
+            "allowed": "one of preset, header, percentile, zscore, suv, none, lung, bone, brain, soft_tissue, "
+            "mediastinum, or CENTER/WIDTH like 40/400"
         },
     )
     spacing_mm: str = Field(
@@ -79,6 +88,16 @@ class TrainConfig(BaseModel):
         pattern=r"^(preset|none|[0-9.]{1,9}(,[0-9.]{1,9}){0,2})$",
         description="distance of voxels that volumes are resampled to",
         json_schema_extra={"allowed": "one of preset, none, or one or three numbers like 1.5 or 1,1,3"},
+    )
+    uneven_slices: Literal["refuse", "resample"] = Field(
+        "refuse",
+        description="DICOM series with missing slices or changing distances: not used, or interpolated onto an even "
+        "grid, in training and serving alike; volumes only",
+    )
+    non_finite: Literal["refuse", "zero"] = Field(
+        "refuse",
+        description="files of volumes (NIfTI, NRRD, MetaImage, npy) with NaN or infinite values: not used, or 0 there; "
+        "volumes only",
     )
     fit: Literal["stretch", "pad", "crop"] = Field(
         "stretch",

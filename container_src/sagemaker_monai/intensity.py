@@ -180,6 +180,8 @@ INTENSITIES: dict[str, IntensityKind] = {
     "header": IntensityKind((), _header, _no_numbers),  # the first VOI LUT or window; without one, lowest to highest
     "percentile": IntensityKind(("low", "high"), _percentile, _check_percentile),
     "range": IntensityKind(("low", "high"), _range, _check_range),
+    # The same of SUV, which the caller has made of the values (g/ml, by body weight).
+    "suv": IntensityKind(("low", "high"), _range, _check_range),
     # (value - mean) / deviation; negated where the smallest value is white. nonzero leaves out a background of 0.
     "zscore": IntensityKind(("nonzero",), _zscore, _check_zscore, is_display=False),
     "none": IntensityKind((), _none, _no_numbers, is_display=False),  # the modality's unit, such as HU, never inverted
@@ -237,7 +239,7 @@ def change_intensity(
     """
     row = INTENSITIES[spec["kind"]]
     if is_colour:
-        if spec["kind"] == "window":
+        if spec["kind"] in ("window", "suv"):
             raise UnsuitableImage("a colour picture has no window in HU or other units; send grey images")
         display = Display()
         if spec["kind"] == "header":

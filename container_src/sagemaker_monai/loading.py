@@ -3,34 +3,21 @@
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sagemaker_monai.cache import load_images
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS, Dataset, Record, targets_of
-from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
-from sagemaker_monai.images import IMAGE_SUFFIXES
-from sagemaker_monai.pictures import decode
-from sagemaker_monai.presets import preprocessing_for
-from sagemaker_monai.reading import read_frames_of, read_volumes_of
+from sagemaker_monai.errors import CallerError, DatasetError
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.tables import some_of
 from sagemaker_monai.transforms import Preprocessing
 
 logger = logging.getLogger(__name__)
-
-IMAGES_LOOKED_AT = 64  # training images that decide what all are
-PRESET_OF = {
-    (2, "CT"): "ct_slice",
-    (2, "MR"): "mr_slice",
-    (3, "CT"): "ct_volume",
-    (3, "MR"): "mr_volume",
-}
 
 
 @dataclass(frozen=True)
@@ -48,89 +35,6 @@ class LoadedDataset:
     pixels: np.ndarray
     rows: dict[str, np.ndarray]
     unreadable: dict[str, tuple[str, ...]]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What the images of a data set are, by those of them that were looked at."""
-
-    is_photograph: bool
-    spatial_dims: int
-    modality: str
-    channels: int
-
-
-def choose_preprocessing(config: TrainConfig, dataset: Dataset) -> list[dict[str, Any]]:
-    """The preprocessing of a data set: the preset as asked or by the kind of images, channels as asked or as they are.
-
-    Raises:
-        ConfigError: the preset is for other images, or its hyperparameters do not suit it.
-        DatasetError: none of the images that were looked at can be read.
-    """
-    looked_at = dataset.training[:: max(1, len(dataset.training) // IMAGES_LOOKED_AT)]
-    kind = _kind(looked_at, dataset)
-    preset = _preset_of(kind) if config.preset == "auto" else config.preset
-    if (preset == "photo") != kind.is_photograph and preset != "photo":
-        raise ConfigError(f"preset {preset} is not for photographs: set preset to auto or photo")
-    asked = {"auto": kind.channels, "rgb": 3, "grey": 1}[config.color]
-    logger.info("images: %s, channels: %d", preset, asked)
-    return preprocessing_for(
-        preset,
-        channels=asked,
-        image_size=config.image_size,
-        image_depth=config.image_depth,
-        fit=config.fit,
-        window=config.window,
-        spacing_mm=config.spacing_mm,
-    )
-
-
-def _preset_of(kind: Kind) -> str:
-    if kind.is_photograph:
-        return "photo"
-    return PRESET_OF.get((kind.spatial_dims, kind.modality), {2: "xray", 3: "volume"}[kind.spatial_dims])
-
-
-def _kind(records: Sequence[Record], dataset: Dataset) -> Kind:
-    if all(isinstance(record.image, Path) and record.image.suffix.lower() in IMAGE_SUFFIXES for record in records):
-        return Kind(True, 2, "", 3 if any(map(_is_coloured, records)) else 1)
-    modality = {"MRI": "MR"}.get(dataset.modality.upper(), dataset.modality.upper())
-    first: CallerError | None = None
-    for record in records:
-        try:
-            return _kind_of(record, modality, dataset.spatial_dims)
-        except CallerError as error:
-            first = first or error
-    names = some_of([record.name for record in records])
-    raise DatasetError(f"none of {len(records)} images can be read ({names}), the first because: {first}; replace them")
-
-
-def _kind_of(record: Record, modality: str, spatial_dims: int | None) -> Kind:
-    sample = Sample(record.image)
-    is_file = isinstance(record.image, Path) and record.image.is_file()
-    if spatial_dims == 2 or (spatial_dims is None and is_file and is_dicom_file(record.image)):
-        frames = read_frames_of(sample)
-        if len(frames) == 1:
-            return Kind(False, 2, frames[0].modality or modality, frames[0].values.shape[0])
-    volume = read_volumes_of(sample)[0]
-    return Kind(False, 3, volume.modality or modality, volume.values.shape[0])
-
-
-def is_dicom_file(path: Any) -> bool:
-    """Whether a file is DICOM by its first bytes."""
-    from sagemaker_monai.dicom.headers import is_dicom
-
-    with path.open("rb") as file:
-        return is_dicom(file.read(256))
-
-
-def _is_coloured(record: Record) -> bool:
-    try:
-        image = decode(Sample(record.image), channels=3, min_size=(64, 64))
-    except CallerError:
-        return False  # counted when all images are read
-    values = np.asarray(image)
-    return bool((values != values[..., :1]).any())
 
 
 def load_dataset(

@@ -9,10 +9,11 @@ of its pixels where it is known. Each sequence of a sample with several goes thi
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from sagemaker_monai.dicom.findings import Policy
 from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.intensity import INTENSITIES, change_intensity, check_intensity, padding_mask
 from sagemaker_monai.reading import (
@@ -73,6 +74,13 @@ SLICE_FITS: dict[str, Callable[[np.ndarray, tuple[int, int], float, np.ndarray],
     "crop": _crop,
 }
 VOLUME_FITS = ("stretch", "pad")  # to the size whatever the spacing; at the spacing, cut and padded about the centre
+# What is done about missing slices and changing distances of a DICOM series, and about values that are no numbers.
+UNEVEN_SLICES = {
+    "refuse": Policy(),
+    "resample": Policy(missing_slices="resample", uneven_spacing="resample"),
+}
+NON_FINITE = ("refuse", "zero")
+SAME_SUV = 0.01  # by which share the factors of slices may differ, which rounding of times makes
 
 
 class _LoadMedical:
@@ -126,6 +134,12 @@ class _LoadMedical:
         if found != self.channels:
             raise UnsuitableImage(f"this model takes images of {self.channels} channels, this one has {found}")
 
+    def _in_its_unit(self, image: Frame | Volume) -> np.ndarray:
+        """The values in the unit that the intensity is of: SUV where it says so, else the modality's."""
+        if self.intensity["kind"] != "suv":
+            return image.values
+        return np.asarray(image.values, np.float32) * np.float32(_suv_factor(image.identity))
+
 
 class LoadSlice(_LoadMedical):
     """The load half for 2-D images of any modality.
@@ -166,7 +180,7 @@ class LoadSlice(_LoadMedical):
     def _prepare(self, frame: Frame, *, is_colour: bool = False) -> np.ndarray:
         left_out = None if is_colour else padding_mask(frame.values, frame.display)
         values, fill = change_intensity(
-            frame.values, self.intensity, frame.display, left_out=left_out, is_colour=is_colour
+            self._in_its_unit(frame), self.intensity, frame.display, left_out=left_out, is_colour=is_colour
         )
         aspect = frame.spacing_mm[0] / frame.spacing_mm[1] if frame.spacing_mm is not None else 1.0
         if not 1e-3 < aspect < 1e3:
@@ -186,6 +200,8 @@ class LoadVolume(_LoadMedical):
         orientation: where the axes of the result go, such as "RAS"; volumes without geometry are taken as they are.
         spacing_mm: distance of the voxels along the axes of the result; None leaves it.
         intensity: a spec of `intensity.INTENSITIES`.
+        uneven_slices: a key of `UNEVEN_SLICES`; of DICOM series only.
+        non_finite: one of `NON_FINITE`; of files of volumes other than DICOM only.
     """
 
     spatial_dims = 3
@@ -198,8 +214,14 @@ class LoadVolume(_LoadMedical):
         orientation: str,
         spacing_mm: Sequence[float] | None,
         intensity: Mapping[str, Any],
+        uneven_slices: str = "refuse",
+        non_finite: Literal["refuse", "zero"] = "refuse",
     ) -> None:
         super().__init__(channels, size, intensity)
+        if not isinstance(uneven_slices, str) or uneven_slices not in UNEVEN_SLICES:
+            raise ValueError(f"uneven_slices must be one of {', '.join(UNEVEN_SLICES)}, got {uneven_slices!r}")
+        if not isinstance(non_finite, str) or non_finite not in NON_FINITE:
+            raise ValueError(f"non_finite must be one of {', '.join(NON_FINITE)}, got {non_finite!r}")
         if not isinstance(fit, str) or fit not in VOLUME_FITS:
             raise ValueError(f"fit must be one of {', '.join(VOLUME_FITS)}, got {fit!r}")
         if not isinstance(orientation, str) or not _is_orientation(orientation):
@@ -215,21 +237,26 @@ class LoadVolume(_LoadMedical):
         self.fit = fit
         self.orientation = orientation
         self.spacing_mm = None if spacing_mm is None else tuple(float(mm) for mm in spacing_mm)
+        self.uneven_slices = uneven_slices
+        self.non_finite = non_finite
 
     def pixels_of_each(self, sample: Sample) -> Loaded:
         """Load every series of a sample; as `pixels`."""
         if isinstance(sample.source, Sequences):
             self._check_channels(len(sample.source.channels))
-            volumes = read_volume_channels(sample.source)
+            volumes = read_volume_channels(
+                sample.source, policy=UNEVEN_SLICES[self.uneven_slices], non_finite=self.non_finite
+            )
             return [(np.concatenate([self._prepare(volume) for volume in volumes]), volumes[0].identity)]
         loaded: Loaded = []
-        for volume in read_volumes_of(sample):
+        for volume in read_volumes_of(sample, policy=UNEVEN_SLICES[self.uneven_slices], non_finite=self.non_finite):
             self._check_channels(len(volume.values))
             loaded.append((self._prepare(volume), volume.identity))
         return loaded
 
     def _prepare(self, volume: Volume) -> np.ndarray:
         left_out = padding_mask(volume.values, volume.display)
+        volume = replace(volume, values=self._in_its_unit(volume))
         if left_out is not None:  # or what means "no pixel" would run into its neighbours
             present = volume.values[~left_out]
             lowest = present.min() if present.size else np.float32(0)
@@ -252,6 +279,29 @@ class LoadVolume(_LoadMedical):
         values, fill = change_intensity(volume.values, self.intensity, volume.display, left_out=left_out)
         fitted = resize(values, self.size) if self.fit == "stretch" else crop_or_pad(values, self.size, fill)
         return np.ascontiguousarray(fitted)
+
+
+def _suv_factor(identity: Identity | None) -> float:
+    """From modality values to SUV.
+
+    Raises:
+        UnsuitableImage: the headers do not allow it, or slices of one volume have different factors.
+    """
+    from pydicom import Dataset
+
+    from sagemaker_monai.dicom.suv import suv_factor
+
+    headers = [] if identity is None else [header for header in identity.headers if isinstance(header, Dataset)]
+    factors = [suv_factor(header) for header in headers]
+    known = [factor for factor in factors if factor is not None]
+    if not known or len(known) < len(factors):
+        raise UnsuitableImage(
+            "SUV cannot be computed: it needs DICOM of PET that is corrected for attenuation and decay, with weight, "
+            "dose, half-life and times in its header; send the original files"
+        )
+    if max(known) > (1 + SAME_SUV) * min(known):
+        raise UnsuitableImage("slices of the series have different factors to SUV; send those of one acquisition")
+    return known[0]
 
 
 def _is_colour(frame: Frame) -> bool:

@@ -29,6 +29,7 @@ def _window(name: str) -> dict[str, Any]:
 
 _HEADER = {"kind": "header"}
 _PERCENTILE = {"kind": "percentile", "low": 0.5, "high": 99.5}
+_SUV = {"kind": "suv", "low": 0, "high": 10}  # g/ml; what lies above is tracer on its way out (a guess)
 _ZSCORE = {"kind": "zscore", "nonzero": True}  # zeros are air, or what a brain was cut out of
 
 
@@ -42,6 +43,7 @@ class Preset:
         augmentation: the key of `augmentation.AUGMENTATIONS` that suits it.
         spacing_mm: what volumes are resampled to when they are cut and padded; None leaves their own.
         has_hu: values are Hounsfield units, so that windows by name make sense.
+        has_suv: values are of PET, so that SUV makes sense.
     """
 
     spatial_dims: int
@@ -49,6 +51,7 @@ class Preset:
     augmentation: str
     spacing_mm: tuple[float, float, float] | None = None
     has_hu: bool = False
+    has_suv: bool = False
 
 
 # Spacings are about what body CT and brain MR are reconstructed to, so that little is lost (a guess, not tuned).
@@ -59,6 +62,9 @@ PRESETS: dict[str, Preset] = {
     "mr_slice": Preset(2, _ZSCORE, "grey"),
     "ct_volume": Preset(3, _window("soft_tissue"), "volume", spacing_mm=(1.5, 1.5, 3.0), has_hu=True),
     "mr_volume": Preset(3, _ZSCORE, "volume", spacing_mm=(1.0, 1.0, 1.0)),
+    # Not SUV unless asked for: many headers do not allow it.
+    "pet_slice": Preset(2, _PERCENTILE, "grey", has_suv=True),
+    "pet_volume": Preset(3, _PERCENTILE, "volume", spacing_mm=(4.0, 4.0, 4.0), has_suv=True),
     # Plain arrays, whose unit nobody knows: from the lowest to the highest value.
     "volume": Preset(3, {"kind": "percentile", "low": 0, "high": 100}, "volume"),
 }
@@ -68,6 +74,7 @@ _NAMED_INTENSITIES: dict[str, dict[str, Any]] = {
     "header": _HEADER,
     "percentile": _PERCENTILE,
     "zscore": _ZSCORE,
+    "suv": _SUV,
     "none": {"kind": "none"},
 }
 
@@ -81,6 +88,8 @@ def preprocessing_for(
     fit: str,
     window: str = "",
     spacing_mm: str = "",
+    uneven_slices: str = "refuse",
+    non_finite: str = "refuse",
 ) -> list[dict[str, Any]]:
     """Write a preset as the artifact stores it.
 
@@ -91,9 +100,11 @@ def preprocessing_for(
         image_depth: slices of the network's input; 0 is `image_size`.
         fit: "stretch", "pad" or "crop"; volumes are stretched to the size whatever their spacing, or with either of the
             others cut and padded about their centre at one spacing.
-        window: "" or "preset" for the preset's own; "header", "percentile", "zscore", "none", a name of
+        window: "" or "preset" for the preset's own; "header", "percentile", "zscore", "suv", "none", a name of
             `intensity.WINDOWS`, or CENTER/WIDTH in the unit of the modality.
         spacing_mm: "" or "preset"; "none"; one number or three with commas, for volumes that are cut and padded.
+        uneven_slices: a key of `medical.UNEVEN_SLICES`, of volumes.
+        non_finite: one of `medical.NON_FINITE`, of volumes.
 
     Raises:
         ConfigError: an unknown name, or an argument that does not fit the preset; says what is allowed.
@@ -107,6 +118,9 @@ def preprocessing_for(
         raise ConfigError(f"image_depth is for volumes only: set it to 0 or preset to one of {_volume_presets()}")
     if row.spatial_dims == 2 and spacing_mm not in (*_UNSET, "none"):
         raise ConfigError(f"spacing_mm is for volumes only: leave it out or set preset to one of {_volume_presets()}")
+    for name, value in (("uneven_slices", uneven_slices), ("non_finite", non_finite)):
+        if row.spatial_dims == 2 and value != "refuse":
+            raise ConfigError(f"{name} is for volumes only: leave it out or set preset to one of {_volume_presets()}")
     if row.intensity is None:
         if channels not in (1, 3):
             raise ConfigError(f"preset {preset} has 1 or 3 channels, got {channels}; use another preset for sequences")
@@ -125,6 +139,8 @@ def preprocessing_for(
         load["fit"] = "stretch" if fit == "stretch" else "pad"
         load["orientation"] = ORIENTATION
         load["spacing_mm"] = _spacing(row, fit, spacing_mm)
+        load["uneven_slices"] = uneven_slices
+        load["non_finite"] = non_finite
     is_display = INTENSITIES[intensity["kind"]].is_display
     mean, std = (_DISPLAY_MEAN, _DISPLAY_STD) if is_display else (0.0, 1.0)
     scale = {
@@ -136,6 +152,9 @@ def preprocessing_for(
 
 
 def _intensity(preset: str, window: str) -> dict[str, Any]:
+    if window == "suv" and not PRESETS[preset].has_suv:
+        able = ", ".join(name for name, row in PRESETS.items() if row.has_suv)
+        raise ConfigError(f"window suv is of PET, which preset {preset} is not for: use one of {able}")
     if window in _NAMED_INTENSITIES:
         return dict(_NAMED_INTENSITIES[window])
     if window in WINDOWS:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from sagemaker_monai.contents import GZIP_MAGIC, is_archive, is_dicom_file
+from sagemaker_monai.dicom.findings import Policy
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.pictures import PICTURE_FORMATS, decode
 from sagemaker_monai.samples import Instances, Sample, Sequences
@@ -19,12 +20,13 @@ from sagemaker_monai.volumes import Display, Frame, Volume, check_voxels
 
 if TYPE_CHECKING:
     from sagemaker_monai.dicom.grouping import Series
+    from sagemaker_monai.formats.voxels import NonFinite
 
 DICOM_FORMAT = "DICOM"  # beside the names of `pictures` and `volume_files` in `Sample.formats`
 MAX_CHANNELS = 16
 SAME_GRID = 0.1  # of a voxel: how far corners of two sequences may lie apart
 _HEAD_BYTES = 1 << 16  # what every recogniser needs, gzip included
-
+_POLICY = Policy()
 
 _Image = TypeVar("_Image", Frame, Volume)
 
@@ -63,12 +65,14 @@ def read_frames_of(sample: Sample) -> list[Frame]:
     return [_frame_of_volume(_read_volume(source, kind), is_bare=kind == "NPY")]
 
 
-def read_volumes_of(sample: Sample) -> list[Volume]:
+def read_volumes_of(sample: Sample, *, policy: Policy = _POLICY, non_finite: "NonFinite" = "refuse") -> list[Volume]:
     """Read 3-D images.
 
     Args:
         sample: DICOM files of one series or several; a DICOM file, a folder or an archive with one; a file of a volume;
             raw values (W, H, D) or (C, W, H, D); sequences with one volume each.
+        policy: what is done about findings of a DICOM series.
+        non_finite: of files of volumes, as for `volume_files.read_volume_file`; raw values are always refused.
 
     Returns:
         At least one: of DICOM files of a request one for each series.
@@ -81,7 +85,7 @@ def read_volumes_of(sample: Sample) -> list[Volume]:
     """
     source = sample.source
     if isinstance(source, Sequences):
-        volumes = read_volume_channels(source)
+        volumes = read_volume_channels(source, policy=policy, non_finite=non_finite)
         values = np.concatenate([volume.values for volume in volumes])
         first = volumes[0]
         display = _shared_display(volumes)
@@ -90,13 +94,15 @@ def read_volumes_of(sample: Sample) -> list[Volume]:
         values = _checked(source, ("(W, H, D)", "(C, W, H, D)"), is_colour_kept=False)
         return [Volume(values, np.eye(4), has_geometry=False)]
     if isinstance(source, Instances):
-        return _volumes_of_dicom(source.files)
+        return _volumes_of_dicom(source.files, policy)
     kind = kind_of(source, sample.formats)
     if kind == DICOM_FORMAT:
-        return [_volume_of_path(source)] if isinstance(source, Path) else _volumes_of_dicom((source,))
+        if isinstance(source, Path):
+            return [_volume_of_path(source, policy)]
+        return _volumes_of_dicom((source,), policy)
     if kind == "picture":
         raise UnsuitableImage("this model takes volumes, not pictures; send DICOM, NIfTI, NRRD, MetaImage or npy")
-    return [_read_volume(source, kind)]
+    return [_read_volume(source, kind, non_finite)]
 
 
 def read_frame_channels(sequences: Sequences) -> list[Frame]:
@@ -115,9 +121,14 @@ def read_frame_channels(sequences: Sequences) -> list[Frame]:
     return frames
 
 
-def read_volume_channels(sequences: Sequences) -> list[Volume]:
-    """Read one volume a channel, all on one grid of voxels; raises as `read_volumes_of`."""
-    volumes = [_only(read_volumes_of(Sample(path)), "volume") for path in _channels_of(sequences)]
+def read_volume_channels(
+    sequences: Sequences, *, policy: Policy = _POLICY, non_finite: "NonFinite" = "refuse"
+) -> list[Volume]:
+    """Read one volume a channel, all on one grid of voxels; arguments and errors as of `read_volumes_of`."""
+    volumes = [
+        _only(read_volumes_of(Sample(path), policy=policy, non_finite=non_finite), "volume")
+        for path in _channels_of(sequences)
+    ]
     for number, volume in enumerate(volumes[1:], start=2):
         if len(volume.values) != 1 or len(volumes[0].values) != 1:
             raise UnsuitableImage("a sequence has several channels; name one volume a channel")
@@ -179,10 +190,10 @@ def _read_head(path: Path, size: int = _HEAD_BYTES) -> bytes:
         raise UndecodableImage(f"the file cannot be read ({type(error).__name__})") from error
 
 
-def _read_volume(source: Path | bytes, kind: str) -> Volume:
+def _read_volume(source: Path | bytes, kind: str, non_finite: "NonFinite" = "refuse") -> Volume:
     from sagemaker_monai.volume_files import read_volume_file
 
-    return read_volume_file(source, (kind,))
+    return read_volume_file(source, (kind,), non_finite)
 
 
 def _frame_of_picture(sample: Sample) -> Frame:
@@ -224,7 +235,7 @@ def _frames_of_dicom(source: Path | Sequence[bytes]) -> list[Frame]:
     return frames
 
 
-def _volume_of_path(source: Path) -> Volume:
+def _volume_of_path(source: Path, policy: Policy) -> Volume:
     from sagemaker_monai.dicom.series import read_series
 
     stacks = _stacks_of(source)
@@ -233,17 +244,17 @@ def _volume_of_path(source: Path) -> Volume:
             f"the DICOM files hold {len(stacks)} series or volumes (other echoes, times or orientations); "
             "keep those of one in a folder of their own"
         )
-    return read_series(stacks[0])
+    return read_series(stacks[0], policy=policy)
 
 
-def _volumes_of_dicom(files: Sequence[bytes]) -> list[Volume]:
+def _volumes_of_dicom(files: Sequence[bytes], policy: Policy) -> list[Volume]:
     from sagemaker_monai.dicom.series import read_series
 
     stacks = _stacks_of(files)
     check_voxels(
         sum(each.slices[0].instance.rows * each.slices[0].instance.columns * len(each.slices) for each in stacks)
     )
-    return [read_series(each) for each in stacks]
+    return [read_series(each, policy=policy) for each in stacks]
 
 
 def _stacks_of(source: Path | Sequence[bytes]) -> list["Series"]:

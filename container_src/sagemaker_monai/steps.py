@@ -40,6 +40,25 @@ def split_into_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tenso
     return batches
 
 
+def check_best_metric(config: TrainConfig, task: Task, targets: Floats) -> None:
+    """Refuse a score that would not exist after an epoch.
+
+    Args:
+        config: with nothing left to choose.
+        task: fitted or not.
+        targets: (N, T) of the validation split.
+
+    Raises:
+        ConfigError: it does not exist whatever is answered, or not if all is answered right.
+    """
+    if task.score(targets, targets)[config.best_metric] is None:
+        raise ConfigError(
+            f"best_metric {config.best_metric} does not exist on the validation split, whose {len(targets)} images "
+            f"have {'one value' if task.name == 'regression' else 'one class'} only: set another, or give the split "
+            "images with other labels"
+        )
+
+
 def step_seed(seed: int, epoch: int, step: int) -> int:
     """A seed of 63 bits that belongs to one step alone."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}/{step}".encode()).digest()[:8]) >> 1
@@ -81,11 +100,7 @@ class Run:
         records = {split: data.dataset.split(split) for split in ("training", "validation")}
         self._classes = torch.tensor([record.label for record in records["training"]])
         self._validation_targets = targets_of(records["validation"], task.labels)
-        if config.best_metric == "auc" and len({record.label for record in records["validation"]}) < 2:
-            raise ConfigError(
-                "best_metric auc does not exist on the validation split, which has one class only: set another, or "
-                "give the split images of more classes"
-            )
+        check_best_metric(config, task, self._validation_targets)
         self._targets = task.training_targets(targets_of(records["training"], task.labels))
         self._loss: Loss = task.build_loss(config, self._targets, device)
         self.steps_per_epoch = len(split_into_batches(self._classes, config.batch_size))
@@ -203,14 +218,11 @@ class Run:
                 f"({self._config.learning_rate:g} now) or set clip_grad_norm to 1"
             )
         answers: Floats = self._task.answers(outputs).numpy()
-        scores = self._task.score(answers, self._validation_targets)
-        value = scores[self._config.best_metric]
-        if value is None:
-            raise ConfigError(
-                f"best_metric {self._config.best_metric} does not exist on the validation split: set another, or give "
-                "the split images with other labels"
-            )
+        # Tuned first: what is scored is what would ship after this epoch.
         tuned = self._task.tuned(answers, self._validation_targets)
+        scores = tuned.score(answers, self._validation_targets)
+        value = scores[self._config.best_metric]
+        assert value is not None, "check_best_metric"
         return validation_values(scores, self._task.name), BETTER_IF[self._config.best_metric] * value, tuned
 
 

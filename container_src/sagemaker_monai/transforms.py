@@ -151,9 +151,11 @@ def _build_step(step: Any) -> Load | Scale:
     if not isinstance(target, str) or target not in TRANSFORMS:
         raise BundleError(f"preprocessing must be steps of {', '.join(TRANSFORMS)} and no other target")
     arguments = {key: value for key, value in step.items() if key != "_target_"}
-    expected = set(inspect.signature(TRANSFORMS[target]).parameters)
-    if set(arguments) != expected:
-        raise BundleError(f"{target} needs exactly the arguments {', '.join(sorted(expected))}")
+    parameters = inspect.signature(TRANSFORMS[target]).parameters
+    # What came later has a default, so that artifacts from before are read as what they were.
+    needed = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
+    if not needed <= set(arguments) <= set(parameters):
+        raise BundleError(f"{target} needs exactly the arguments {', '.join(sorted(parameters))}")
     try:
         return TRANSFORMS[target](**arguments)
     except (ValueError, OverflowError) as error:  # JSON has whole numbers that no float can hold

@@ -13,7 +13,7 @@ import torch
 from sagemaker_monai.datasets import SPLITS, Dataset, Record, targets_of
 from sagemaker_monai.log_metrics import CLASSIFICATION, SCORES, WHOLE_NUMBERS, logged_names
 from sagemaker_monai.tables import spreadsheet_safe
-from sagemaker_monai.tasks.task import Floats, Task
+from sagemaker_monai.tasks.task import Floats, Prediction, Task
 
 Row = Mapping[str, float]
 MAJORITY = 0.5  # share of annotators that makes a finding true
@@ -38,12 +38,18 @@ def predictions_csv(records: Sequence[Record], answers: Floats, task: Task) -> s
             [
                 spreadsheet_safe(record.name),
                 spreadsheet_safe(TRUE_LABEL[task.name](truth, task.labels)),
-                spreadsheet_safe(str(next(iter(prediction.cells().values())))),
+                spreadsheet_safe(_predicted(prediction)),
                 *map(repr, row),
             ]
             for record, truth, prediction, row in rows
         ),
     )
+
+
+def _predicted(prediction: Prediction) -> str:
+    """The class or classes; numbers in the form in which the column `label` has them."""
+    values = prediction.fields().get("values")
+    return str(next(iter(prediction.cells().values()))) if values is None else " ".join(map(repr, values.values()))
 
 
 def _class_name(truth: np.ndarray, labels: Sequence[str]) -> str:
@@ -151,22 +157,23 @@ def model_card(
     """The artifact's docs/README.md: what it is, what it learned from, how good it is, what it is not for."""
     labels, task = dataset.labels, dataset.task
     size = " x ".join(map(str, provenance["input_size"]))
-    columns = list(next(iter(metrics["per_class"].values()))["intervals_95"])
+    first = next(iter(metrics["per_class"].values()))
+    columns, has_thresholds = list(first["intervals_95"]), "threshold" in first
     lines = [
         "# Model card",
         "",
-        f"A {WHAT_IT_IS[task].format(len(labels))} ({hyperparameters['network']} of MONAI "
+        f"A {WHAT_IT_IS[task].format(_counted(len(labels), task))} ({hyperparameters['network']} of MONAI "
         f"{provenance['monai_version']}, input {size}), model version {metrics['model_version']}.",
         "",
-        "**Not a medical device.** For research. It has not been examined for any clinical use, it always answers, "
-        "also for an image of something else, and its probabilities are not calibrated.",
+        "**Not a medical device.** For research. It has not been examined for any clinical use, and it always answers, "
+        f"also for an image of something else. {CAUTION[task]}",
         "",
         "## Data",
         "",
         *([f"{_cell(dataset.title)}.", ""] if dataset.title else []),
         f"Fingerprint {dataset.fingerprint}. {IMAGES_BY[task]}:",
         "",
-        f"| {'class' if task != 'regression' else 'number'} | training | validation | test |",
+        f"| {KIND_OF_LABEL[task]} | training | validation | test |",
         "|---|---|---|---|",
         *(
             f"| {_cell(label)} | " + " | ".join(_amount(dataset, split, index) for split in SPLITS) + " |"
@@ -185,10 +192,14 @@ def model_card(
             if name in metrics["intervals_95"]
         ),
         "",
-        "| class | images | " + " | ".join(HEADINGS.get(name, name.replace("_", " ")) for name in columns) + " |",
-        "|---|---" + "|---" * len(columns) + "|",
+        f"| {KIND_OF_LABEL[task]} | images | "
+        + "threshold | " * has_thresholds
+        + " | ".join(HEADINGS.get(name, name.replace("_", " ")) for name in columns)
+        + " |",
+        "|---|---" + "|---" * (len(columns) + has_thresholds) + "|",
         *(
             f"| {_cell(label)} | {row.get('images', metrics['images'])} | "
+            + (f"{row['threshold']:.3f} | " if has_thresholds else "")
             + " | ".join(_with_interval(row[name], row["intervals_95"][name]) for name in columns)
             + " |"
             for label, row in metrics["per_class"].items()
@@ -201,11 +212,24 @@ def model_card(
     return "\n".join(lines)
 
 
+def _counted(count: int, task: str) -> str:
+    noun = KIND_OF_LABEL[task]
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' * noun.endswith('s') or 's'}"
+
+
 WHAT_IT_IS = {
-    "classification": "classifier of images into {} classes",
-    "multilabel": "classifier of images by {} findings, any number of which may be there",
-    "ordinal": "classifier of images into {} grades",
-    "regression": "regressor from images to {} numbers",
+    "classification": "classifier of images into {}",
+    "multilabel": "classifier of images by {}, any number of which may be there",
+    "ordinal": "classifier of images into {} in order",
+    "regression": "regressor from images to {}",
+}
+KIND_OF_LABEL = {"classification": "class", "multilabel": "finding", "ordinal": "grade", "regression": "number"}
+CAUTION = {
+    "classification": "Its probabilities are not calibrated.",
+    "multilabel": "Its probabilities are not calibrated; a finding is answered from its threshold on, which was chosen "
+    "on the validation split.",
+    "ordinal": "Its probabilities are not calibrated.",
+    "regression": "Its numbers say nothing of how sure they are.",
 }
 IMAGES_BY = {
     "classification": "Images by class",

@@ -19,18 +19,20 @@ from sagemaker_monai.augmentation import AUGMENTATIONS
 from sagemaker_monai.bundle import add_document, write_bundle
 from sagemaker_monai.choices import resolve
 from sagemaker_monai.config import TrainConfig
-from sagemaker_monai.datasets import SPLITS, Dataset, read_dataset
+from sagemaker_monai.datasets import SPLITS, Dataset, read_dataset, targets_of
 from sagemaker_monai.distributed import ALONE, Processes
 from sagemaker_monai.doctor.first_look import first_look
 from sagemaker_monai.entrypoints import documents
 from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.errors import TrainingStopped
 from sagemaker_monai.files import write_text
-from sagemaker_monai.loading import LoadedDataset, choose_preprocessing, load_dataset
+from sagemaker_monai.kinds import choose_preprocessing
+from sagemaker_monai.loading import LoadedDataset, load_dataset
 from sagemaker_monai.log_metrics import Row, epoch_line
 from sagemaker_monai.networks import network_def
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.pretrained import find_weights
+from sagemaker_monai.steps import check_best_metric
 from sagemaker_monai.tasks.table import TASKS
 from sagemaker_monai.training import FitResult, choose_precision, fit, job_key
 from sagemaker_monai.transforms import build_preprocessing
@@ -105,11 +107,14 @@ def run_job(
         spatial_dims=preprocessing.spatial_dims,
         is_photograph=preprocessing.dtype == "uint8",
     )
-    network_def(  # for its checks, before images are read
+    # These for their checks, before images are read.
+    task = TASKS[dataset.task](dataset.labels).fitted(targets_of(dataset.training, dataset.labels))
+    check_best_metric(config, task, targets_of(dataset.validation, dataset.labels))
+    network_def(
         config.network,
         spatial_dims=preprocessing.spatial_dims,
         in_channels=preprocessing.channels,
-        num_classes=TASKS[dataset.task](dataset.labels).outputs,
+        num_classes=task.outputs,
         image_size=preprocessing.size,
         dropout=config.dropout,
     )
@@ -241,7 +246,10 @@ def _report(
 def _summary(dataset: Dataset) -> str:
     counts = ", ".join(f"{len(dataset.split(split))} {split}" for split in SPLITS)
     what = "numbers" if dataset.task == "regression" else "classes"
-    return f"{dataset.task}, {len(dataset.labels)} {what}, images: {counts}; fingerprint {dataset.fingerprint[:12]}"
+    order = f" (from low to high: {' < '.join(dataset.labels)[:200]})" * (dataset.task == "ordinal")
+    return (
+        f"{dataset.task}, {len(dataset.labels)} {what}{order}, images: {counts}; fingerprint {dataset.fingerprint[:12]}"
+    )
 
 
 def _train_config(config: TrainConfig, data: LoadedDataset, result: FitResult) -> dict[str, Any]:

@@ -1,0 +1,212 @@
+"""What kind of images a data set has, by some of them, and the preprocessing that follows from it.
+
+Channels are the data's: of single images 3 where some are in colour. One model takes either colours or grey, and where
+both occur `auto` makes all grey. Spreading a grey image over three channels lost: three channels may as well be three
+sequences, and a server could not tell a grey image from two that are missing.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sagemaker_monai.config import TrainConfig
+from sagemaker_monai.datasets import SPLITS, Dataset, Record
+from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
+from sagemaker_monai.images import IMAGE_SUFFIXES
+from sagemaker_monai.medical import UNEVEN_SLICES
+from sagemaker_monai.pictures import decode
+from sagemaker_monai.presets import PRESETS, preprocessing_for
+from sagemaker_monai.reading import DICOM_FORMAT, kind_of, read_frames_of, read_volumes_of
+from sagemaker_monai.samples import Sample, Sequences
+from sagemaker_monai.tables import some_of
+from sagemaker_monai.volumes import Frame, Volume
+
+logger = logging.getLogger(__name__)
+
+IMAGES_LOOKED_AT = 64  # training images that decide what all are; of volumes the first that can be read
+PRESET_OF = {
+    (2, "CT"): "ct_slice",
+    (2, "MR"): "mr_slice",
+    (2, "PT"): "pet_slice",
+    (3, "CT"): "ct_volume",
+    (3, "MR"): "mr_volume",
+    (3, "PT"): "pet_volume",
+}
+# What the Decathlon's sets and people write for `modality`.
+MODALITY_OF = {
+    **dict.fromkeys(("MRI", "FLAIR", "T1", "T1W", "T1GD", "T1CE", "T2", "T2W", "ADC", "DWI"), "MR"),
+    "PET": "PT",
+}
+COLOURS = 3
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the images of a data set are, by those of them that were looked at.
+
+    Attributes:
+        is_photograph: 8-bit pictures by their names, each and every one.
+        spatial_dims: 2 or 3.
+        modality: Modality of DICOM, "" where nobody says.
+        channels: of an image; 1 where some are in colour and others are not.
+        is_mixed: some are in colour and others are not.
+    """
+
+    is_photograph: bool
+    spatial_dims: int
+    modality: str
+    channels: int
+    is_mixed: bool = False
+
+
+def choose_preprocessing(config: TrainConfig, dataset: Dataset) -> list[dict[str, Any]]:
+    """The preprocessing of a data set: the preset as asked or by the kind of images, channels as asked or as they are.
+
+    Raises:
+        ConfigError: the preset is for other images, or its hyperparameters do not suit it.
+        DatasetError: none of the images that were looked at can be read, or they have different sequences.
+    """
+    _check_sequences(dataset)
+    kind = _kind(config, dataset)
+    preset = _preset_of(kind) if config.preset == "auto" else config.preset
+    _check_preset(preset, kind)
+    if preset == "photo" and isinstance(dataset.training[0].image, Sequences):
+        raise ConfigError(f"preset photo is for single pictures, and these are sequences: set preset to {_able(kind)}")
+    if config.color == "rgb" and not kind.is_photograph and preset != "photo" and kind.channels != COLOURS:
+        raise ConfigError(
+            f"color rgb is for images in colour, and {'some' if kind.is_mixed else 'these'} are not: set color to auto "
+            "or grey"
+        )
+    if config.color == "grey" and kind.channels not in (1, COLOURS):
+        raise ConfigError(f"color grey is for single images, and these have {kind.channels} sequences: leave it out")
+    channels = {"auto": kind.channels, "rgb": COLOURS, "grey": 1}[config.color]
+    logger.info("images: %s, channels: %d", preset, channels)
+    return preprocessing_for(
+        preset,
+        channels=channels,
+        image_size=config.image_size,
+        image_depth=config.image_depth,
+        fit=config.fit,
+        window=config.window,
+        spacing_mm=config.spacing_mm,
+        uneven_slices=config.uneven_slices,
+        non_finite=config.non_finite,
+    )
+
+
+def _preset_of(kind: Kind) -> str:
+    if kind.is_photograph:
+        return "photo"
+    return PRESET_OF.get((kind.spatial_dims, kind.modality), {2: "xray", 3: "volume"}[kind.spatial_dims])
+
+
+def _check_preset(preset: str, kind: Kind) -> None:
+    dims = PRESETS[preset].spatial_dims
+    if kind.is_photograph and preset != "photo":
+        raise ConfigError(
+            f"preset {preset} is not for photographs (8-bit pictures): set preset to auto or photo, and augmentation "
+            "to grey for pictures of X-rays"
+        )
+    if dims == 3 and kind.spatial_dims == 2:
+        raise ConfigError(
+            f"preset {preset} is for volumes, and these are single images: set preset to {_able(kind)}, or keep the "
+            "files of each series in a folder of its own"
+        )
+    if dims == 2 and kind.spatial_dims == 3:
+        raise ConfigError(f"preset {preset} is for single images, and these are volumes: set preset to {_able(kind)}")
+
+
+def _able(kind: Kind) -> str:
+    names = [name for name, row in PRESETS.items() if row.spatial_dims == kind.spatial_dims and name != "photo"]
+    return f"auto or one of {', '.join(names)}"
+
+
+def _check_sequences(dataset: Dataset) -> None:
+    """Refuse cases that lack a sequence, by their lists alone."""
+    records = [record for split in SPLITS for record in dataset.split(split)]
+    counts = Counter(len(_paths(record)) for record in records)
+    [(usual, _), *others] = counts.most_common()
+    if others:
+        odd = [record.name for record in records if len(_paths(record)) != usual]
+        raise DatasetError(
+            f"most images have {usual} sequence{'s' * (usual > 1)}, {len(odd)} have more or fewer ({some_of(odd)}); "
+            "name the same sequences for every image, in one order"
+        )
+
+
+def _paths(record: Record) -> tuple[Path, ...]:
+    return record.image.channels if isinstance(record.image, Sequences) else (record.image,)
+
+
+def _is_picture(record: Record) -> bool:
+    return all(path.suffix.lower() in IMAGE_SUFFIXES for path in _paths(record))
+
+
+def _kind(config: TrainConfig, dataset: Dataset) -> Kind:
+    records = dataset.training
+    looked_at = records[:: max(1, len(records) // IMAGES_LOOKED_AT)]
+    pictures = sum(map(_is_picture, records))
+    is_single = not isinstance(records[0].image, Sequences)
+    if pictures == len(records) and is_single:
+        coloured = [_is_coloured(record) for record in looked_at]
+        return Kind(True, 2, "", COLOURS if any(coloured) else 1)
+    if pictures and config.preset == "auto" and is_single:
+        raise ConfigError(
+            f"{pictures} of {len(records)} training images are 8-bit pictures and the others are medical files: set "
+            "preset to photo, which makes 8-bit pictures of all, or train on one kind"
+        )
+    said = dataset.modality.upper()
+    modality = MODALITY_OF.get(said, said)
+    kinds: list[Kind] = []
+    first: CallerError | None = None
+    for record in looked_at:
+        try:
+            kinds.append(_kind_of(record, modality, dataset.spatial_dims, config))
+        except CallerError as error:
+            first = first or error
+        if kinds and (kinds[0].spatial_dims == 3 or isinstance(record.image, Sequences)):
+            break  # reading 64 volumes takes minutes, and they have no colours
+    if kinds:
+        return _common(kinds)
+    names = some_of([record.name for record in looked_at])
+    raise DatasetError(
+        f"none of {len(looked_at)} images can be read ({names}), the first because: {first}; replace them"
+    )
+
+
+def _common(kinds: Sequence[Kind]) -> Kind:
+    """The first one's, but grey where colours and grey are mixed."""
+    channels = {kind.channels for kind in kinds}
+    return replace(kinds[0], channels=1, is_mixed=True) if channels == {1, COLOURS} else kinds[0]
+
+
+def _kind_of(record: Record, modality: str, spatial_dims: int | None, config: TrainConfig) -> Kind:
+    paths = _paths(record)
+    sample = Sample(paths[0])
+
+    def described(image: Frame | Volume, spatial_dims: int) -> Kind:
+        channels = image.values.shape[0] if len(paths) == 1 else len(paths)
+        return Kind(False, spatial_dims, image.modality or modality, channels)
+
+    is_plain = paths[0].is_file() and kind_of(paths[0]) in ("picture", DICOM_FORMAT)
+    if spatial_dims == 2 or (spatial_dims is None and is_plain):
+        frames = read_frames_of(sample)
+        if len(frames) == 1 or spatial_dims == 2:
+            return described(frames[0], 2)
+    volume = read_volumes_of(sample, policy=UNEVEN_SLICES[config.uneven_slices], non_finite=config.non_finite)[0]
+    # One slice is an image, whatever it is packed in: a NIfTI file, or a folder with one X-ray.
+    return described(volume, 2 if spatial_dims is None and volume.values.shape[3] == 1 else 3)
+
+
+def _is_coloured(record: Record) -> bool:
+    try:
+        image = decode(Sample(record.image), channels=COLOURS, min_size=(64, 64))
+    except CallerError:
+        return False  # counted when all images are read
+    values = np.asarray(image)
+    return bool((values != values[..., :1]).any())
