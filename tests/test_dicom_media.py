@@ -288,8 +288,9 @@ def medium(tmp_path, files):
     return tmp_path
 
 
-def test_a_dicomdir_that_is_named_gives_the_files_that_it_lists(medium):
-    media = find_media(medium / "DICOMDIR")
+@pytest.mark.parametrize("keep_headers", [True, False])
+def test_a_dicomdir_that_is_named_gives_the_files_that_it_lists(medium, keep_headers):
+    media = find_media(medium / "DICOMDIR", keep_headers=keep_headers)
 
     assert names(media) == ["images/s1/I0002", "images/s1/i0001"]
     assert [(other.name, other.code) for other in media.others] == [("images/s1/i0003", "MissingFile")]

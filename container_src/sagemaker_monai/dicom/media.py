@@ -13,7 +13,7 @@ import io
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -127,7 +127,7 @@ def find_media(
     return Media(search.instances, search.others)
 
 
-def instance_of(source: Path | bytes, name: str = "", *, keep_header: bool = True) -> Instance:
+def instance_of(source: Path | bytes, name: str = "") -> Instance:
     """Read the header of one DICOM file.
 
     Raises:
@@ -157,7 +157,7 @@ def instance_of(source: Path | bytes, name: str = "", *, keep_header: bool = Tru
         image_type=tuple(text_of(header, "ImageType").split("\\")),
         samples_per_pixel=integer_of(header, "SamplesPerPixel") or 1,
         planes=planes,
-        header=header if keep_header else None,
+        header=header,
     )
 
 
@@ -234,12 +234,12 @@ class _Search:
             self.others.append(Other(name, "NotDicom", "not a DICOM file"))
             return
         try:
-            instance = instance_of(source, name, keep_header=self.keep_headers)
+            instance = instance_of(source, name)
         except CallerError as error:
             self.others.append(Other(name, error.code, str(error)))
             return
         if instance.sop_class_uid != MEDIA_DIRECTORY and not _is_directory(instance.header):
-            self.instances.append(instance)
+            self.instances.append(instance if self.keep_headers else replace(instance, header=None))
 
 
 def _is_directory(header: Dataset | None) -> bool:

@@ -164,8 +164,7 @@ def import_dicom_folder(
 
 def _find(source: Path) -> Media:
     try:
-        # Without their headers a DICOMDIR that was named is not told from an image; with them 10,000 files are 1 GB.
-        media = find_media(source, keep_headers=source.name.lower() == "dicomdir")
+        media = find_media(source, keep_headers=False)  # with them 10,000 files are 1 GB
     except CallerError as error:
         raise DatasetError(f"{source.name} cannot be used: {error}") from error
     if not any(each.has_pixels for each in media.instances):
