@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from sagemaker_monai.containers import name_picture, read_json, read_npy, split_arrays
-from sagemaker_monai.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
+from sagemaker_monai.contents import is_dicom_file
+from sagemaker_monai.errors import MalformedRequest, PayloadTooLarge, UndecodableImage, UnsupportedMediaType
 from sagemaker_monai.heaps import read_gzip_body, read_tar_body, read_zip_body
 from sagemaker_monai.multipart import read_form, read_related
 from sagemaker_monai.pictures import PICTURE_FORMATS, count_pixels, decode
@@ -59,6 +60,8 @@ def _read_volume(body: bytes, _parameters: Mapping[str, str], *, volume_format: 
 
 
 def _read_dicom(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
+    if not is_dicom_file(body):
+        raise UndecodableImage("not a DICOM file; archives and other images have content types of their own")
     return [Sample(Instances((body,)))]
 
 
@@ -153,6 +156,7 @@ def read_request(body: bytes, content_type: str) -> list[Sample]:
     Raises:
         UnsupportedMediaType: no reader for `content_type`.
         MalformedRequest: the body is not what `content_type` promises, or holds no picture.
+        UndecodableImage: the body is no DICOM file, which `content_type` says it is.
         PayloadTooLarge: more pictures, archive members, inflated bytes or pixels together than the limits.
 
         An error of one picture of several begins with `image I: `, I counted from 0.
