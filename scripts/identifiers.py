@@ -17,6 +17,7 @@ from pydicom import Dataset
 
 from sagemaker_monai.dataset_json import DATASET_JSON
 from sagemaker_monai.prepare.identity import compile_needles, needles
+from sagemaker_monai.prepare.profile import is_blank
 from sagemaker_monai.prepare.pseudonyms import mapped_uid, pseudonym
 
 UID_KEYWORDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
@@ -43,13 +44,13 @@ class Identifiers:
     words: set[str] = field(default_factory=set)
 
     def add(self, header: Dataset) -> None:
-        """Add one file's."""
+        """Add one file's; pseudonyms tell nothing, and must stay what they are where files with them are mixed in."""
         self.uids |= {text for keyword in UID_KEYWORDS if (text := _text(header, keyword))}
-        if patient := _text(header, "PatientID"):
+        if (patient := _text(header, "PatientID")) and not is_blank(patient):
             self.patients.add(patient)
         self.words |= {text for keyword in NUMBER_KEYWORDS if len(text := _text(header, keyword)) >= SHORTEST}
         names = NAME_SEPARATORS.split(_text(header, "PatientName"))
-        self.words |= {part for part in names if len(part) >= SHORTEST_NAME}
+        self.words |= {part for part in names if len(part) >= SHORTEST_NAME and not is_blank(part)}
 
 
 def _text(header: Dataset, keyword: str) -> str:
@@ -79,7 +80,7 @@ class Replacer:
         return text
 
     def name(self, name: str) -> str:
-        """The same for each part of a path; a file that is called as a patient keeps its suffix."""
+        """The same for each part of a path, or of any text; a file that is called as a patient keeps its suffix."""
         parts = []
         for part in name.split("/"):
             stem, dot, suffix = part.partition(".")
@@ -120,7 +121,7 @@ def rewritten(name: str, content: bytes, replace: Replacer) -> tuple[bytes, list
     telling: dict[str, None] = {}
 
     def new(key: str, text: str) -> str:
-        result = replace.name(text) if "/" in text else replace(text)
+        result = replace.name(text)
         if replace.is_telling(result):
             telling[key] = None
         return result

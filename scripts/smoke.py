@@ -176,11 +176,14 @@ def _network(account: Account, trained: Trained) -> Network:
             raise CommandError(f"{trained.artifact} is no archive: name the model.tar.gz of a training job") from error
     try:
         known = json.loads(text or "{}")["network_data_format"]
-        image = known["inputs"]["image"]
         labels = frozenset(known["outputs"]["pred"]["channel_def"].values())
-        return Network(labels, int(image["num_channels"]), tuple(map(int, image["spatial_shape"])))
     except (KeyError, TypeError, ValueError):
         return Network()
+    try:
+        image = known["inputs"]["image"]
+        return Network(labels, int(image["num_channels"]), tuple(map(int, image["spatial_shape"])))
+    except (KeyError, TypeError, ValueError):
+        return Network(labels)
 
 
 def fault_of(probe: Probe, answer: Answer) -> str | None:

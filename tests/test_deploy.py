@@ -19,10 +19,12 @@ from sagemaker_monai.samples import Sample
 from scripts import deploy, hosting_requests, image_cuda, scaling
 from scripts.asking import Source
 from scripts.aws import calls, instances
+from scripts.aws.account import Account
+from scripts.aws.trained import Trained
 from scripts.endpoints import Answer
 from scripts.simulate.limits import Limits
 from scripts.simulate.processes import BIN, ProcessRunner
-from scripts.smoke import Probe, fault_of
+from scripts.smoke import Probe, fault_of, find_probes
 from tests import loopback
 from tests.cloud import ACCOUNT, BUCKET, PROJECT, REGION, environment, share_models, survives_deaths
 from tests.simulated import channel, simulation, training_request
@@ -343,7 +345,7 @@ def test_an_artifact_of_no_job_must_answer_with_its_own_classes(ready, capsys, t
     (tmp_path / "x.png").write_bytes(b"another")
     answers(ready, prediction(b=0.6, c=0.4))
     assert run(*words, "--endpoint", f"{PROJECT}-other") == 1
-    assert "the classes a, b were expected, got b, c" in capsys.readouterr().err
+    assert "the labels a, b were expected, got b, c" in capsys.readouterr().err
 
 
 def test_an_endpoint_of_others_stays_as_it_is(ready, capsys):
@@ -546,3 +548,68 @@ def test_an_update_moves_to_the_new_fleet_scales_again_and_goes_back_when_an_ala
         monkeypatch.setattr(scaling, "update_calls", ring)
         assert deploy.main([*words, "--instance-count", "3"]) == 1
         assert f"was rolled back to {new}" in capsys.readouterr().err
+
+
+def test_objects_that_requests_may_name_need_a_network_and_stand_in_the_containers_environment(ready, capsys):
+    words = ("--allow-prefix", "s3://scans/ct/", "s3://other/")
+
+    model = dict(requested(capsys, *words))["CreateModel"]
+
+    assert model["PrimaryContainer"]["Environment"] == {"ALLOWED_S3_PREFIXES": "s3://scans/ct/ s3://other/"}
+    assert model["EnableNetworkIsolation"] is False
+    assert "must be addresses that end in a slash" in refused(capsys, "--allow-prefix", "s3://scans/ct")
+    both = (*words, "--environment", "ALLOWED_S3_PREFIXES=s3://a-bucket/")
+    assert "leave one out" in refused(capsys, *both)
+
+
+VALUES = Probe(SENT, frozenset({"mm", "ml"}), {"mm": 12.0, "ml": -250.0}, "12.0", 1e-3)
+FOUND = Probe(SENT, frozenset({"a", "b"}), {"a": 0.9, "b": 0.4995}, "a", 1e-3)
+GRADED = Probe(SENT, frozenset({"0", "1"}), {"0": 0.4999, "1": 0.5001}, "1", 1e-3)
+
+
+def findings(predicted, **probabilities):
+    return {"predicted_classes": predicted, "probabilities": probabilities, "thresholds": {"a": 0.5, "b": 0.5}}
+
+
+def grade(predicted, zero, one):
+    return {"predicted_class": predicted, "probability": 1, "grade": 0, "expected_grade": 0.5,
+            "probabilities": {"0": zero, "1": one}}  # fmt: skip
+
+
+@pytest.mark.parametrize(("probe", "answered", "said"), [
+    (VALUES, {"values": {"mm": 12.01, "ml": -250.2}}, None),
+    (VALUES, {"values": {"mm": 12.02, "ml": -250.0}}, "mm=12.000000 was expected within 0.012"),
+    (VALUES, {"values": {"mm": float("nan"), "ml": -250.0}}, "finite numbers were expected"),
+    (VALUES, {"values": {"mm": 12.0}}, "the labels ml, mm were expected"),
+    (FOUND, findings(["a"], a=0.9, b=0.4995), None),
+    (FOUND, findings(["a", "b"], a=0.9, b=0.5001), None),  # at its threshold within the tolerance
+    (FOUND, findings(["b"], a=0.9, b=0.4995), "above their thresholds"),
+    (Probe(SENT, FOUND.labels, predicted="b"), findings(["a"], a=0.9, b=0.1), "the class 'b' was expected, got 'a'"),
+    (Probe(SENT, FOUND.labels), findings([], a=0.1, b=0.1), None),
+    (GRADED, grade("0", 0.5001, 0.4999), None),  # the median is between the two
+    (GRADED, grade("2", 0.4999, 0.5001), "one of the classes was expected"),
+    (Probe(SENT, GRADED.labels, {"0": 0.3, "1": 0.7}, "1"), grade("0", 0.3, 0.7), "the class '1' was expected"),
+    (GRADED, grade("1", 0.4, 0.5), "sum to 1"),
+])  # fmt: skip
+def test_an_answer_of_another_task_is_right_only_with_the_numbers_of_the_evaluation(probe, answered, said):
+    fault = fault_of(probe, Answer("application/json", json.dumps({"predictions": [answered]}).encode()))
+    assert fault is None if said is None else said in fault
+
+
+def test_series_of_the_test_split_are_sent_whole_from_the_jobs_channel(ready):
+    rows = ["series/1,dark,dark,0.9,0.1", "x.nii.gz,dark,dark,0.8,0.2", "IM1,dark,dark,1,0"]
+    table = "\n".join(["image,label,predicted,dark,light", *rows])
+    ready.put("jobs/j/output/output.tar.gz", archive(test_predictions_csv=table))
+    for name in ("series/1/a.dcm", "series/1/b.dcm", "series/10/a.dcm", "x.nii.gz", "IM1"):
+        ready.put(f"data/{name}", name.encode())
+    job = {"TrainingJobName": "j", "OutputDataConfig": {"S3OutputPath": f"s3://{BUCKET}/jobs"},
+           "InputDataConfig": [{"DataSource": {"S3DataSource": {"S3Uri": f"s3://{BUCKET}/data/"}}}]}  # fmt: skip
+    trained = Trained(f"s3://{BUCKET}/jobs/j/output/model.tar.gz", job)
+
+    probes = find_probes(Account(SimpleNamespace(region=REGION, profile=None)), trained, "ml.m5.large", None, None)
+
+    assert [probe.source.content_type for probe in probes] == [
+        "application/zip", "application/x-nifti+gzip", "application/dicom"
+    ]  # fmt: skip
+    assert [item.key for item in probes[0].source.place] == ["data/series/1/a.dcm", "data/series/1/b.dcm"]
+    assert probes[0].numbers == {"dark": 0.9, "light": 0.1}

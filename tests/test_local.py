@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sagemaker_monai.images import MEDIA_TYPES
-from scripts import local
+from scripts import ask, local
 from scripts.content_types import CONTENT_TYPES
 from tests import loopback
 
@@ -298,3 +298,45 @@ def test_every_suffix_has_the_content_type_that_serve_reads():
     by_suffix = {suffix: name for name, row in MEDIA_TYPES.items() for suffix in row.suffixes}
 
     assert by_suffix == CONTENT_TYPES
+
+
+TASKS = [
+    ({"predicted_classes": ["a", "b"], "probabilities": {"a": 0.75, "b": 0.5}, "thresholds": {}},
+     ["picture  predicted  a      b", "x.dcm    a|b        0.750  0.500"]),
+    ({"predicted_classes": [], "probabilities": {"a": 0.25, "b": 0.25}, "thresholds": {}},
+     ["picture  predicted  a      b", "x.dcm    -          0.250  0.250"]),
+    ({"predicted_class": "b", "probability": 0.75, "grade": 1, "expected_grade": 0.75,
+      "probabilities": {"a": 0.25, "b": 0.75}},
+     ["picture  predicted  expected grade  a      b", "x.dcm    b          0.75            0.250  0.750"]),
+    ({"values": {"mm": 12.3456, "ratio": -0.5}}, ["picture  mm     ratio", "x.dcm    12.35  -0.500"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("prediction", "lines"), TASKS)
+def test_answers_of_every_task_are_a_table(prediction, lines):
+    table = ask.as_table([("x.dcm", {"predictions": [prediction | {"model_version": "1"}]})])
+
+    assert table.splitlines() == lines
+
+
+class Reports(loopback.Handler):
+    def post(self):
+        self.read()
+        kind = 'multipart/related; type="application/dicom"; boundary=x'
+        body = b"--x\r\nContent-Type: application/dicom\r\n\r\nfirst\r\n--x\r\nContent-Type: application/dicom\r\n\r\n"
+        self.answer(200, body + b"second\r\n\r\n--x--\r\n", Content_Type=kind)
+
+
+def test_a_series_is_one_request_and_its_reports_are_saved_as_dicom(tmp_path, port, capsys):
+    series = tmp_path / "scans" / "one"
+    series.mkdir(parents=True)
+    for name in ("IM1", "IM2"):
+        (series / name).write_bytes(bytes(128) + b"DICM" + name.encode())
+    with loopback.listening(Reports) as server:
+        words = ["--port", str(server.server_port), "--series", "--accept", "application/dicom"]
+        assert local.main(["predict", str(tmp_path / "scans"), *words, "--save", str(tmp_path / "out")]) == 0
+
+    saved = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert saved == {"one.dcm": b"first", "one-2.dcm": b"second\r\n"}
+    [_, row] = capsys.readouterr().out.splitlines()
+    assert row.startswith("one/")

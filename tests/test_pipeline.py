@@ -7,11 +7,13 @@ from argparse import Namespace
 import pytest
 from botocore.stub import Stubber
 
+from sagemaker_monai.log_metrics import SCORES
 from scripts import pipeline
 from scripts.aws.account import Account
 from scripts.aws.calls import Call, check
 from scripts.aws.command import Context
 from scripts.aws.errors import CommandError, UnfinishedError
+from scripts.pipeline_definition import Threshold
 from tests.cloud import ACCOUNT, BUCKET, PROJECT, REGION, share_models, survives_deaths
 
 OPERATIONS = {"Training": ("CreateTrainingJob", "TrainingJobName"), "Processing": ("CreateProcessingJob",
@@ -218,7 +220,7 @@ def test_a_model_of_another_task_is_registered_by_a_score_of_its_own(ready, caps
 def test_another_task_without_a_score_of_its_own_is_refused(ready, capsys, words, said):
     ready.put("monai/data/training/dataset.json", b'{"task": "regression", "labels": {"0": "mm"}}')
 
-    assert make(*words) == 2
+    assert run(*words) == 2
     assert said in capsys.readouterr().err
 
 

@@ -227,6 +227,21 @@ def test_nobody_leaves_the_prefix_deletes_more_than_sent_inputs_or_uses_a_bucket
         assert not allowed(policy, action, f"{BUCKET}/monai/async/e/input/1", s3__ResourceAccount="999999999999")
 
 
+@pytest.mark.parametrize("kind", ["hosting", "batch"])
+def test_an_endpoint_reads_what_requests_may_name_and_nothing_beside_it(kind):
+    policy = KINDS[kind](scope_of(named_by_requests=(("scans", "ct/"), ("all-scans", ""))))
+    ours = {"s3__ResourceAccount": ACCOUNT}
+
+    for key, may in {"scans/ct/1/a": True, "scans/mr/a": False, "scans/ct": False, "all-scans/a": True}.items():
+        assert allowed(policy, "s3:GetObject", f"arn:aws:s3:::{key}", **ours) == may
+        assert not allowed(policy, "s3:GetObject", f"arn:aws:s3:::{key}", s3__ResourceAccount="999999999999")
+        assert not allowed(policy, "s3:PutObject", f"arn:aws:s3:::{key}", **ours)
+    for bucket, prefix, may in (("scans", "ct/1/", True), ("scans", "mr/", False), ("all-scans", "x/", True)):
+        place = f"arn:aws:s3:::{bucket}"
+        assert allowed(policy, "s3:ListBucket", place, **ours, s3__prefix=prefix) == may
+    assert [finding for finding in lint({"policy": policy})["policy"] if not is_accepted(finding)] == []
+
+
 SAGEMAKER = f"arn:aws:sagemaker:eu-central-1:{ACCOUNT}:"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/"
 PASSED = {

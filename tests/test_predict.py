@@ -1,14 +1,19 @@
 """`make predict`: how each kind of endpoint is asked, what comes out, and what of it stays where."""
 
+import io
 import json
+import random
 import urllib.request
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
 from scripts import endpoints, predict
+from scripts.asking import Asking
 from scripts.aws.account import Account
 from scripts.saving import SavingError, parts_of, save
 from tests.cloud import ACCOUNT, BUCKET, PROJECT, REGION, killing, run_and_kill, run_command
@@ -331,3 +336,67 @@ def test_endpoints_of_the_offline_sagemaker_are_asked_as_aws_would_be(tmp_path, 
             codes[name] = bad["error"]["code"]
         assert codes == {"now": "418", "later": "418"}
         assert aws.keys(BUCKET, "monai/async/later/input/") == []
+
+
+def asking_of(account):
+    realtime = endpoints.Endpoint("e", "realtime")
+    return Asking(account, realtime, "application/json", None, "s3://inputs", 60, 1, 0, False, None, 1)
+
+
+def find(account, *inputs):
+    return predict.find_sources(account, list(map(str, inputs)), None, by_series=True)
+
+
+def zipped(source):
+    with zipfile.ZipFile(io.BytesIO(source.place)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_the_dicom_files_of_a_folder_here_or_in_s3_are_one_request(ready, tmp_path):
+    files = {name: bytes(128) + b"DICM" + name.encode() for name in ("IM1", "IM2", "3.dcm")}
+    for name, content in files.items():
+        (tmp_path / "scan").mkdir(exist_ok=True)
+        (tmp_path / "scan" / name).write_bytes(content)
+        ready.put(f"monai/scans/one/{name}", content)
+    ready.put("monai/scans/two/IM1", b"x")
+    ready.put("monai/scans/v.nii.gz", b"x")
+    account = Account(SimpleNamespace(region=REGION, profile=None))
+    asking = Asking(
+        account, endpoints.Endpoint("e", "realtime"), "application/json", None, "", 60, 1, 0, False, None, 1
+    )
+
+    sources = predict.find_sources(account, [str(tmp_path), f"s3://{BUCKET}/monai/scans"], None, by_series=True)
+
+    assert [(each.shown, each.name, each.content_type) for each in sources] == [
+        (f"{tmp_path}/scan/", "scan", "application/zip"),
+        (f"s3://{BUCKET}/monai/scans/v.nii.gz", "v.nii.gz", "application/x-nifti+gzip"),
+        (f"s3://{BUCKET}/monai/scans/one/", "one", "application/zip"),
+        (f"s3://{BUCKET}/monai/scans/two/", "two", "application/zip"),
+    ]
+    here, _, there, _ = (asking._packed(each) if each.is_series else each for each in sources)
+    assert zipped(here) == zipped(there) == files
+    assert here.size_bytes == len(here.place)
+    assert asking.input_uri(here) == asking.input_uri(here)
+
+
+def test_a_series_that_is_too_large_is_told_by_the_size_of_its_zip(tmp_path, monkeypatch):
+    monkeypatch.setitem(endpoints.LIMITS, "realtime", 400)
+    contents = {"zeros": bytes(10_000), "noise": random.Random(0).randbytes(10_000)}  # the first is small in a zip
+    for name, content in contents.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "IM1").write_bytes(bytes(128) + b"DICM" + content)
+    sent = []
+    account = SimpleNamespace(send=lambda call, **_: sent.append(call) or {"ContentType": "", "Body": io.BytesIO()})
+
+    small, large = (asking_of(account).ask(each) for each in reversed(find(account, tmp_path)))
+
+    assert (small.code, large.code) == ("", "too-large")
+    assert "deploy MODE=async" in large.message
+    assert [call.request["ContentType"] for call in sent] == ["application/zip"]
+
+
+def test_parts_of_an_answer_are_told_by_its_boundary():
+    body = b"--b\r\nContent-Type: text/csv\r\n\r\none\r\n--b\r\n\r\ntwo--b\r\n--b--\r\n"
+
+    assert parts_of('multipart/related; boundary="b"', body) == [("text/csv", b"one"), ("", b"two--b")]
+    assert parts_of("text/csv", body) == [("text/csv", body)]

@@ -335,3 +335,20 @@ def test_a_plan_without_an_account_has_placeholders(cloud, capsys, monkeypatch):
 
     assert request["ModelName"] == f"{PROJECT}-model"
     assert request["TransformInput"]["ContentType"] == "image/png"
+
+
+@pytest.mark.parametrize(("prediction", "heading", "row"), [
+    ({"predicted_classes": ["b", "=a"], "probabilities": {"=a": 0.5, "b": 0.75}, "thresholds": {}},
+     ["predicted_classes", "'=a", "b"], ["b|=a", "0.5", "0.75"]),
+    ({"predicted_class": "1", "probability": 0.75, "grade": 1, "expected_grade": 0.75, "probabilities": {"1": 0.75}},
+     ["predicted_class", "probability", "grade", "expected_grade", "1"], ["1", "0.75", "1", "0.75", "0.75"]),
+    ({"values": {"mm": -1.5}}, ["mm"], ["-1.5"]),
+])  # fmt: skip
+def test_a_table_of_every_task_has_the_columns_of_the_task(prediction, heading, row):
+    results = [Result("s3://a", (prediction,)), Result("s3://b", error="Bad")]
+
+    rows = list(csv.reader(io.StringIO(as_csv(results), newline="")))
+
+    assert rows[0] == ["source", "index", *heading, "error"]
+    assert rows[1] == ["s3://a", "0", *row, ""]
+    assert rows[2] == ["s3://b", "", *[""] * len(heading), "Bad"]

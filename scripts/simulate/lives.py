@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scripts.aws.names import CREATED_BY, default_bucket
+from scripts.content_types import content_of, files_below, type_of_file
 from scripts.draw_sample import draw_sample
 from scripts.simulate.faults import JobError
 from scripts.simulate.server import Simulation
@@ -137,15 +138,18 @@ def _interrupt_at_checkpoint(stage: Stage) -> None:
 
 
 def pictures(stage: Stage) -> Path:
-    """A folder of some pictures of the data set."""
+    """A folder of some images of the data set; a series is a zip, which is one object for a batch, too."""
     folder = stage.folder / "pictures"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     known = json.loads((stage.data / "dataset.json").read_text()) if (stage.data / "dataset.json").is_file() else {}
     named = [stage.data / record["image"] for record in known.get("test", [])]
-    found = named or sorted(path for path in stage.data.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    found = named or [path for path in files_below(stage.data) if type_of_file(path) and path.suffix.lower() != ".json"]
     for path in found[:: max(1, len(found) // PICTURES)][:PICTURES]:
-        shutil.copy(path, folder)
+        if path.is_dir():
+            (folder / f"{path.name}.zip").write_bytes(content_of(path))
+        else:
+            shutil.copy(path, folder)
     return folder
 
 

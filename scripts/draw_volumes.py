@@ -1,0 +1,115 @@
+"""Draw a synthetic CT data set as DICOM: spheres and cubes in noise, one series a patient, with a table of labels.
+
+It stands in for scans where none may be shipped: to try the whole way and to test it, not to learn anything about
+anybody. Names, numbers and dates in the headers are made up, so that de-identification has something to remove. The
+bodies have one volume, so that neither mean nor maximum tells them apart; of the grades the size tells. The same seed
+draws the same voxels; UIDs follow from the seed, too.
+
+Source: DICOM PS3.3 A.3 (CT Image IOD): what a reader needs of it.
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import Dataset, FileMetaDataset, dcmwrite
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+SIDE, SLICES = 22, 14  # voxels, which are no cubes, so that spacing matters
+PIXEL_MM, SLICE_MM = 1.5, 2.25
+SHAPES = ("sphere", "cube")
+GRADES = ("small", "medium", "large")
+AIR_HU, TISSUE_HU, NOISE_HU, INTERCEPT_HU = -1000, 60, 90, -1024
+TABLE = "labels.csv"
+PRODUCER = "SYNTHETIC"
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One drawn series: its label and its voxels in HU (slices, rows, columns)."""
+
+    label: str
+    values: Floats
+
+
+def draw_scans(count: int, *, task: str, seed: int) -> Iterator[Scan]:
+    """Scans of each label in turn; "ordinal" draws spheres of three sizes, "classification" two shapes of one."""
+    generator = np.random.default_rng(seed)
+    labels = GRADES if task == "ordinal" else SHAPES
+    for number in range(count):
+        label = labels[number % len(labels)]
+        radius_mm = (4.5 + 2.5 * GRADES.index(label) if task == "ordinal" else 9.0) + generator.uniform(-0.75, 0.75)
+        yield Scan(label, _draw(generator, radius_mm, is_cube=label == "cube"))
+
+
+def _draw(generator: np.random.Generator, radius_mm: float, *, is_cube: bool) -> Floats:
+    size_mm = np.array([SLICES * SLICE_MM, SIDE * PIXEL_MM, SIDE * PIXEL_MM])
+    centre_mm = size_mm / 2 + generator.uniform(-4, 4, 3)
+    grid = [np.arange(count) * step for count, step in ((SLICES, SLICE_MM), (SIDE, PIXEL_MM), (SIDE, PIXEL_MM))]
+    offsets = np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1) - centre_mm  # (slices, rows, columns, 3)
+    half_mm = radius_mm * (np.pi / 6) ** (1 / 3)  # half the edge of a cube with the sphere's volume
+    is_inside = np.abs(offsets).max(axis=-1) < half_mm if is_cube else np.linalg.norm(offsets, axis=-1) < radius_mm
+    values = np.where(is_inside, TISSUE_HU, AIR_HU / 4) + generator.normal(0, NOISE_HU, is_inside.shape)
+    drawn: Floats = values.astype(np.float32)
+    return drawn
+
+
+def write_scan(folder: Path, scan: Scan, number: int, *, seed: int) -> str:
+    """Write a series as a scanner would, a file a slice; returns its SeriesInstanceUID."""
+    folder.mkdir(parents=True, exist_ok=True)
+    study, series, frame = (generate_uid(entropy_srcs=[str(seed), str(number), part]) for part in ("a", "b", "c"))
+    for index, values in enumerate(scan.values):
+        dataset = _header(number)
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.FrameOfReferenceUID = study, series, frame
+        dataset.SOPInstanceUID = generate_uid(entropy_srcs=[series, str(index)])
+        dataset.InstanceNumber = index + 1
+        dataset.ImagePositionPatient = [0, 0, index * SLICE_MM]
+        stored = np.rint(values - INTERCEPT_HU).clip(0, 4095).astype("<u2")
+        dataset.PixelData = stored.tobytes()
+        dataset["PixelData"].VR = "OW"
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        dcmwrite(folder / f"IM{index:04d}", dataset, enforce_file_format=True)
+    return str(series)
+
+
+def _header(number: int) -> Dataset:
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = CTImageStorage
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.PatientName, dataset.PatientID = f"Drawn^Patient{number:03d}", f"DRAWN-{number:05d}"
+    dataset.PatientBirthDate, dataset.StudyDate, dataset.StudyTime = "19700101", "20200229", "120000"
+    dataset.Modality, dataset.Manufacturer, dataset.ImageType = "CT", PRODUCER, ["ORIGINAL", "PRIMARY", "AXIAL"]
+    dataset.AccessionNumber, dataset.StudyID, dataset.SeriesNumber = f"ACC{number:06d}", "1", 1
+    dataset.ImageOrientationPatient, dataset.PixelSpacing = [1, 0, 0, 0, 1, 0], [PIXEL_MM, PIXEL_MM]
+    dataset.SliceThickness, dataset.RescaleIntercept, dataset.RescaleSlope = SLICE_MM, INTERCEPT_HU, 1
+    dataset.RescaleType, dataset.WindowCenter, dataset.WindowWidth = "HU", 0, 1000
+    dataset.Rows = dataset.Columns = SIDE
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
+    return dataset
+
+
+def draw_volumes(folder: Path, count: int, *, task: str, seed: int) -> Path:
+    """Write series and their table into a folder; returns the table.
+
+    Args:
+        folder: made if missing; every patient has a folder of files without suffix in `scans`.
+        count: of series.
+        task: "classification" or "ordinal".
+        seed: of everything.
+    """
+    rows = []
+    for number, scan in enumerate(draw_scans(count, task=task, seed=seed)):
+        series = write_scan(folder / "scans" / f"{number:03d}", scan, number, seed=seed)
+        rows.append((series, scan.label))
+    table = folder / TABLE
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([("SeriesInstanceUID", "label"), *rows])
+    return table
