@@ -275,7 +275,7 @@ def broken():
         "raw values without geometry": (
             OF_VOLUMES["application/x-npy"][1](stored(1), None),
             "application/x-npy",
-            {422},
+            422,
         ),
         "a body above the limit": (bytes(5 << 20), "application/zip", 413),
     }
