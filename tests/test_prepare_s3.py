@@ -12,8 +12,10 @@ from scripts import prepare_s3
 from scripts.aws import upload
 from scripts.aws.upload import part_bytes
 from tests.cloud import BUCKET, run_command, survives_kills
+from tests.dicom_samples import series_bytes
 
 PREFIX = "monai/data/training/"
+SERIES = "1.2.826.0.1.3680043.8.498.1.7"  # not pydicom's own UID, which stands in what it writes
 PICTURES = {"images/a.jpg": b"first", "images/b.jpg": b"second picture"}
 
 
@@ -305,3 +307,41 @@ def test_the_command_runs_as_a_person_runs_it(ready, folder):
     assert done.returncode == 0
     assert (gone.returncode, gone.stdout) == (2, "")
     assert "there is no folder" in gone.stderr
+
+
+@pytest.mark.parametrize("shards", [[], ["--shards"]])
+def test_series_are_uploaded_de_identified_once_and_not_again(ready, tmp_path, monkeypatch, capsys, shards):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    monkeypatch.delenv("DEIDENTIFY_SALT", raising=False)
+    series = {
+        f"series/{SERIES}/{n}.dcm": content
+        for n, content in enumerate(series_bytes(series=SERIES, PatientID="MRN-4711"))
+    }
+    folder = write_dataset(tmp_path / "data", series)
+    listed = {"image": f"./series/{SERIES}/", "label": "nv", "group": "MRN-4711"}
+    content = {"labels": {"0": "nv"}, "training": [listed], "validation": [], "test": []}
+    (folder / "dataset.json").write_text(json.dumps(content))
+
+    assert prepare(folder, *shards) == 0
+    first = {key: ready.get(key) for key in ready.keys("monai/")}
+    assert "was made and is kept in" in capsys.readouterr().err
+    assert prepare(folder, *shards) == 0
+
+    assert uploaded(capsys) == 0
+    assert {key: ready.get(key) for key in ready.keys("monai/")} == first
+    everything = b"\0".join([*map(str.encode, first), *first.values()])
+    for secret in (SERIES, "MRN-4711", "Name^Secret", "Secret"):
+        assert secret.encode() not in everything
+    assert len(first) == (3 if shards else 7)
+    [record] = json.loads(first[f"{PREFIX}dataset.json"])["training"]
+    assert record["group"].startswith("P-")
+
+
+def test_without_de_identification_the_files_go_as_they_are_and_that_is_said(ready, tmp_path, capsys):
+    content = series_bytes()[0]
+    folder = write_dataset(tmp_path / "data", {"images/a.dcm": content})
+
+    assert prepare(folder, "--no-deidentify") == 0
+
+    assert ready.get(f"{PREFIX}images/a.dcm") == content
+    assert "NOTHING IS DE-IDENTIFIED" in capsys.readouterr().err
