@@ -1,25 +1,23 @@
-"""Write the README's tables from the code they describe (`make docs`); a test compares the two."""
+"""Write the tables of the documents from the code they describe (`make docs`); a test compares the two."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sagemaker_monai import errors
 from sagemaker_monai.config import hyperparameter_table
+from sagemaker_monai.entrypoints.dicomweb_access import VARIABLES as DICOMWEB_VARIABLES
 from sagemaker_monai.entrypoints.inference import ANSWER_TYPES
 from sagemaker_monai.errors import INTERNAL_ERROR, CallerError, ConfigError, DatasetError, TrainingStopped
 from sagemaker_monai.images import MEDIA_TYPES
-from sagemaker_monai.networks import NETWORKS
+from sagemaker_monai.prepare.__main__ import SOURCES
 from sagemaker_monai.serving.config import VARIABLES
+from scripts.format_tables import finding_table, limit_table, transfer_syntax_table, volume_format_table
+from scripts.markdown import code, table, with_blocks
+from scripts.medical_tables import answer_blocks, network_table, preset_table, task_table, window_table
 
 TRAINING_ERRORS = (ConfigError, DatasetError, TrainingStopped)  # end a job or a start and are no answer to a request
-README = Path(__file__).resolve().parent.parent / "README.md"
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def error_table() -> str:
@@ -35,39 +33,46 @@ def error_table() -> str:
 
 def content_type_table() -> str:
     """What a request may be, and what answers it."""
-    rows = [[f"`{name}`", ", ".join(f"`{suffix}`" for suffix in row.suffixes)] for name, row in MEDIA_TYPES.items()]
-    return (
-        table(["Content-Type", "files"], rows) + "\n\nAccept: " + ", ".join(f"`{name}`" for name in ANSWER_TYPES) + "."
-    )
+    rows = [[f"`{name}`", code(*row.suffixes)] for name, row in MEDIA_TYPES.items()]
+    return table(["Content-Type", "files"], rows) + f"\n\nAccept: {code(*ANSWER_TYPES)}."
 
 
-TABLES: dict[str, Callable[[], str]] = {
-    "hyperparameters": hyperparameter_table,
-    "networks": lambda: ", ".join(f"`{name}`" for name in NETWORKS) + ".",
-    "content types": content_type_table,
-    "errors": error_table,
-    "environment of serve": lambda: table(["variable", "meaning"], [[f"`{k}`", v] for k, v in VARIABLES.items()]),
+def _variables(rows: Mapping[str, str]) -> str:
+    return table(["variable", "meaning"], [[f"`{name}`", meaning] for name, meaning in rows.items()])
+
+
+DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {
+        "hyperparameters": hyperparameter_table,
+        "networks": network_table,
+        "content types": content_type_table,
+        "errors": error_table,
+        "environment of serve": lambda: _variables(VARIABLES),
+    },
+    "docs/data.md": {
+        "sources": lambda: table(["source", "what"], [[f"`{name}`", row.help] for name, row in SOURCES.items()]),
+        "environment of prepare": lambda: _variables(DICOMWEB_VARIABLES),
+    },
+    "docs/formats.md": {
+        "transfer syntaxes": transfer_syntax_table,
+        "volume formats": volume_format_table,
+        "findings": finding_table,
+        "limits": limit_table,
+    },
+    "docs/medical.md": {
+        "presets": preset_table,
+        "windows": window_table,
+        "tasks": task_table,
+        "answers": answer_blocks,
+    },
 }
 
 
-def with_tables(text: str) -> str:
-    """The README with every table between its two marks written anew.
-
-    Raises:
-        ValueError: a mark is missing.
-    """
-    for name, make in TABLES.items():
-        start, end = f"<!-- table: {name} -->\n", "<!-- end -->"
-        if text.count(start) != 1:
-            raise ValueError(f"the README must have the marks of table {name!r} once, found {text.count(start)}")
-        before, _, after = text.partition(start)
-        text = before + start + make().strip() + "\n" + end + after.partition(end)[2]
-    return text
-
-
 def main() -> int:
-    """Update the README in place."""
-    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
+    """Update the documents in place."""
+    for name, blocks in DOCUMENTS.items():
+        path = ROOT / name
+        path.write_text(with_blocks(path.read_text(encoding="utf-8"), blocks), encoding="utf-8")
     return 0
 
 

@@ -1,0 +1,112 @@
+"""The tables of docs/medical.md: presets, windows, networks, tasks and their answers."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from sagemaker_monai.choices import BEST_METRIC, IMBALANCE
+from sagemaker_monai.intensity import WINDOWS
+from sagemaker_monai.kinds import PRESET_OF
+from sagemaker_monai.log_metrics import SCORES
+from sagemaker_monai.networks import MIN_IMAGE_SIZE, NETWORKS
+from sagemaker_monai.presets import PRESETS
+from sagemaker_monai.tasks.classification import Classification
+from sagemaker_monai.tasks.encoding import encode_jsonlines
+from sagemaker_monai.tasks.multilabel import MultiLabel
+from sagemaker_monai.tasks.ordinal import Ordinal
+from sagemaker_monai.tasks.regression import Regression
+from sagemaker_monai.tasks.task import Task
+from scripts.markdown import table
+
+MODEL_VERSION = "21f86b31a5a1"  # such as an artifact has
+LOSSES = {
+    "classification": "cross-entropy of a softmax",
+    "multilabel": "binary cross-entropy of a sigmoid for each finding",
+    "ordinal": "binary cross-entropy for each step from a grade to the next (CORN)",
+    "regression": "smooth L1 of standardised numbers",
+}
+# A task as an artifact has it, and one image's answer of its network after softmax, sigmoid or rescaling.
+ANSWERS: dict[str, tuple[Task, Sequence[float]]] = {
+    "classification": (Classification(("without", "with")), (0.0625, 0.9375)),
+    "multilabel": (
+        MultiLabel(("effusion", "nodule", "cardiomegaly"), thresholds=(0.5, 0.25, 0.375)),
+        (0.75, 0.125, 0.4375),
+    ),
+    "ordinal": (Ordinal(("0", "1", "2", "3")), (0.125, 0.125, 0.5, 0.25)),
+    "regression": (Regression(("age",), mean=(60.0,), std=(12.0,)), (71.5,)),
+}
+
+
+def preset_table() -> str:
+    """How each kind of image is prepared."""
+    chosen = {preset: f"{modality} in {dims}-D" for (dims, modality), preset in PRESET_OF.items()}
+    chosen |= {"photo": "photographs", "xray": "other images", "volume": "other volumes"}
+    rows = [
+        [
+            f"`{name}`",
+            chosen[name],
+            f"{row.spatial_dims}-D",
+            INTENSITY[row.intensity["kind"]](row.intensity) if row.intensity else "8-bit values",
+            "-" if row.spatial_dims == 2 else "as it is" if row.spacing_mm is None else _millimetres(row.spacing_mm),
+            f"`{row.augmentation}`",
+        ]
+        for name, row in PRESETS.items()
+    ]
+    return table(["preset", "chosen for", "input", "values", "spacing with `fit=pad`", "augmentation"], rows)
+
+
+INTENSITY: dict[str, Callable[[dict[str, object]], str]] = {
+    "window": lambda spec: f"window {spec['center']}/{spec['width']} HU",
+    "header": lambda _: "the header's window or LUT",
+    "suv": lambda spec: f"SUV {spec['low']} to {spec['high']}",
+    "percentile": lambda spec: f"percentiles {spec['low']} to {spec['high']}",
+    "zscore": lambda spec: "mean 0, deviation 1" + (", of the voxels that are not 0" if spec["nonzero"] else ""),
+}
+
+
+def window_table() -> str:
+    """Windows by name."""
+    rows = [[f"`{name}`", f"{center:g}", f"{width:g}"] for name, (center, width) in WINDOWS.items()]
+    return table(["window", "centre, HU", "width, HU"], rows)
+
+
+def network_table() -> str:
+    """Which network takes what."""
+    rows = [
+        [
+            f"`{name}`",
+            str(MIN_IMAGE_SIZE) if row.arguments(2) else "-",
+            str(row.smallest_3d) if row.arguments(3) else "-",
+            "yes" if row.dropout else "-",
+        ]
+        for name, row in NETWORKS.items()
+    ]
+    return table(["network", "images, from px", "volumes, from voxels a side", "`dropout`"], rows)
+
+
+def task_table() -> str:
+    """What each task is trained with, and what is said of it."""
+    rows = [
+        [
+            f"`{name}`",
+            LOSSES[name],
+            f"**`{IMBALANCE[name][0]}`**" + "".join(f", `{other}`" for other in IMBALANCE[name][1]),
+            ", ".join(f"**`{score}`**" if score == BEST_METRIC[name] else f"`{score}`" for score in SCORES[name]),
+        ]
+        for name in LOSSES
+    ]
+    return table(["task", "loss", "`imbalance`", "scores"], rows)
+
+
+def answer_blocks() -> str:
+    """What an endpoint answers for one image of each task, as `application/jsonlines`."""
+    return "\n\n".join(f"`{name}`:\n\n```json\n{_answer(*ANSWERS[name])}\n```" for name in ANSWERS)
+
+
+def _answer(task: Task, answers: Sequence[float]) -> str:
+    predictions = task.predictions(torch.tensor([answers], dtype=torch.float64))
+    return encode_jsonlines(predictions, MODEL_VERSION).decode().strip()
+
+
+def _millimetres(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{side:g}" for side in spacing) + " mm"
