@@ -35,6 +35,7 @@ from scripts.upload_privacy import Cleaning, plan_cleaning
 NAME = "prepare-s3"
 SHOWN = 3  # names in a message, and requests in a dry run besides the last
 SHARDS_AHEAD = 4  # on disk at a time
+HEADERS_ALONE = (".hdr", ".hdr.gz", ".mhd", ".nhdr")
 MIB = 1 << 20
 
 
@@ -99,6 +100,9 @@ def find(folder: Path, name: str) -> Found:
                            "remove them, training does not need them")  # fmt: skip
     root = folder.absolute()
     pictures = {file.relative_to(root).as_posix() for entry in layout.entries for file in image_files(entry.image)}
+    if halves := [name for name in pictures if name.lower().endswith(HEADERS_ALONE)]:
+        raise CommandError(f"{len(halves)} volumes are headers whose values lie in other files, which no list names "
+                           f"({masked(min(halves))}): save them as .nii.gz, .nrrd or .mha")  # fmt: skip
     lists = [each for each in every if "/" not in each and each.lower().endswith(".csv")]
     lists = [DATASET_JSON] if DATASET_JSON in every else lists
     names = [each for each in every if each in pictures] + lists

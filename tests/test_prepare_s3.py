@@ -345,3 +345,11 @@ def test_without_de_identification_the_files_go_as_they_are_and_that_is_said(rea
 
     assert ready.get(f"{PREFIX}images/a.dcm") == content
     assert "NOTHING IS DE-IDENTIFIED" in capsys.readouterr().err
+
+
+def test_headers_whose_values_lie_in_another_file_are_refused(ready, tmp_path, capsys):
+    folder = write_dataset(tmp_path / "data", {"a.hdr": b"x"})
+
+    assert prepare(folder) == 2
+
+    assert "1 volumes are headers whose values lie in other files" in capsys.readouterr().err
