@@ -58,7 +58,7 @@ def commands(*programs):
                     continue
                 while words and re.fullmatch(r"[A-Z0-9_]+=.*", words[0]):
                     words = words[1:]
-                if words and Path(words[0]).name in programs and (len(words) > 1 or "make" in programs):
+                if words and words[0].rpartition("/")[2] in programs and (len(words) > 1 or "make" in programs):
                     found.append(pytest.param(words[1:], id=f"{name}: {' '.join(words)[:70]}"))
     return found
 
