@@ -1,4 +1,4 @@
-"""Bodies of requests, made with Pillow and the standard library."""
+"""Bodies of requests: pictures, and medical images of a patient whose name begins with PATIENT."""
 
 import base64
 import io
@@ -7,6 +7,13 @@ import zipfile
 
 import numpy as np
 from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import ExplicitVRLittleEndian
+
+from tests.compressed_frames import LOSSLESS
+from tests.dicom_series import CT, make_series, make_slice, to_bytes
+from tests.medical_bodies import OF_SEVERAL, OF_VOLUMES
+from tests.medical_bodies import as_json as as_json_of_files
 
 
 def picture(level, size=(32, 24)):
@@ -63,3 +70,42 @@ SOUND = {
     "application/zip": (as_zip(PNG, encode(DARK, "PNG")), 2),
 }
 ANIMATION = encode(LIGHT, "TIFF", save_all=True, append_images=[picture(120)])
+
+
+# Medical images
+
+_HEADER = CT | {"PatientName": "PATIENT^A", "PatientID": "PATIENT-1", "PixelRepresentation": 0}
+
+
+def ct(level, shape=(8, 40, 36)):
+    """Stored values (D, H, W), uint16."""
+    return np.random.default_rng(level).normal(1000 + level, 60, shape).astype(np.uint16)
+
+
+def series(level, syntax=ExplicitVRLittleEndian):
+    """The files of a CT series, in a transfer syntax."""
+    datasets = make_series(ct(level), SeriesInstanceUID=f"1.2.3.{level}", StudyInstanceUID=f"1.2.4.{level}", **_HEADER)
+    for dataset, values in zip(datasets, ct(level), strict=True):
+        if syntax in LOSSLESS:
+            dataset.file_meta.TransferSyntaxUID = syntax
+            dataset.PixelData = encapsulate([LOSSLESS[syntax](values)])
+            dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    return [to_bytes(dataset) for dataset in datasets]
+
+
+SERIES = series(100)
+DICOM_FILE = to_bytes(make_slice(ct(1)[0], **_HEADER))
+MULTI_FRAME = to_bytes(make_slice(ct(2), **_HEADER))
+# What a model of CT volumes answers once: content type -> body.
+ONE_VOLUME = {name: wrap(*SERIES) for name, wrap in OF_SEVERAL.items()} | {
+    name: encode_volume(ct(3).T, np.diag([1.0, 1, 2.5, 1]))
+    for name, (_, encode_volume) in OF_VOLUMES.items()
+    if name not in (*OF_SEVERAL, "application/x-npy")
+}
+# What a model of photographs answers, for DICOM is shown as a viewer would: content type -> body and number of answers.
+DICOM_PICTURES = {
+    "application/dicom": (MULTI_FRAME, 8),
+    "application/zip": (OF_SEVERAL["application/zip"](*SERIES), 8),
+    "application/json": (as_json_of_files(DICOM_FILE, DICOM_FILE), 2),
+}
+SYNTAXES = tuple(LOSSLESS)

@@ -9,8 +9,23 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.bundles import write_small_bundle
 from tests.flaws import change_a_weight, empty
-from tests.image.bodies import ANIMATION, DARK, LIGHT, PNG, SOUND, encode
+from tests.image.bodies import (
+    ANIMATION,
+    DARK,
+    DICOM_FILE,
+    DICOM_PICTURES,
+    LIGHT,
+    ONE_VOLUME,
+    PNG,
+    SERIES,
+    SOUND,
+    SYNTAXES,
+    as_zip,
+    encode,
+    series,
+)
 from tests.image.containers import IMAGE, bind, code_of, docker, served, started_server
 
 BACK_ENDS = ("workers", "mms")
@@ -308,3 +323,71 @@ def test_many_clients_at_once_are_all_answered(server):
         list(clients.map(client, range(8)))
 
     assert statuses == [200] * 40
+
+
+@pytest.mark.parametrize("content_type", DICOM_PICTURES)
+def test_dicom_is_answered_by_a_model_of_photographs(server, content_type):
+    body, images = DICOM_PICTURES[content_type]
+
+    status, _, answer = server.invoke(body, content_type)
+
+    assert status == 200
+    assert len(json.loads(answer)["predictions"]) == images
+
+
+@pytest.fixture(scope="module", params=BACK_ENDS)
+def volumes(request, tmp_path_factory):
+    """A model of CT volumes in the image, whose processes have no rights."""
+    folder = tmp_path_factory.mktemp("volumes") / "model"
+    write_small_bundle(folder, preset="ct_volume", channels=1, fit="pad", labels=("healthy", "ill"))
+    with served(folder, MODEL_SERVER=request.param, SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:
+        yield server
+        code, _ = server.container.stop(30)
+        log = server.container.log()
+    assert code == 0
+    for word in ("PATIENT", "1.2.3.", "Warning", "Traceback"):
+        assert word not in log
+
+
+@pytest.mark.parametrize("content_type", ONE_VOLUME)
+def test_a_series_or_a_volume_is_one_answer(volumes, content_type):
+    status, _, answer = volumes.invoke(ONE_VOLUME[content_type], content_type)
+
+    assert status == 200, answer
+    assert len(json.loads(answer)["predictions"]) == 1
+
+
+def test_every_decoder_works_without_rights_and_gives_the_same_answer(volumes):
+    reference = json.loads(volumes.invoke(as_zip(*SERIES), "application/zip")[2])
+
+    for syntax in SYNTAXES:
+        status, _, answer = volumes.invoke(as_zip(*series(100, syntax)), "application/zip")
+
+        assert (status, json.loads(answer)) == (200, reference), syntax
+
+
+def test_a_report_is_dicom_and_two_series_are_two(volumes):
+    _, headers, report = volumes.invoke(as_zip(*SERIES), "application/zip", "application/dicom")
+    _, several_headers, several = volumes.invoke(as_zip(*SERIES, *series(50)), "application/zip", "application/dicom")
+
+    assert headers["Content-Type"] == "application/dicom"
+    assert report[128:132] == b"DICM"
+    assert several_headers["Content-Type"].startswith('multipart/related; type="application/dicom"; boundary=')
+    assert several.count(b"DICM") == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        (DICOM_FILE[:-100], "application/dicom", 400),
+        (as_zip(*SERIES[1:], SERIES[0][:300]), "application/zip", 400),
+        (as_zip(*SERIES[:2], *SERIES[4:]), "application/zip", 422),
+        (PNG, "image/png", 422),
+    ],
+)
+def test_broken_medical_images_are_refused_without_a_name(volumes, body, content_type, status):
+    answered, _, answer = volumes.invoke(body, content_type)
+
+    assert (answered, code_of(answer)) in {(400, "UndecodableImage"), (422, "UnsuitableImage")}
+    assert answered == status
+    assert b"PATIENT" not in answer

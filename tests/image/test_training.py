@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.image.bodies import series
 from tests.image.containers import QUICK, bind, container, job_flags, run_train
 
 FAILURE_LIMIT = 1024
@@ -126,6 +127,39 @@ def test_two_channels_are_two_splits(channel, tmp_path):
 
     assert job.code == 0, job.log
     assert re.search(r"12 validation", job.log)
+
+
+def test_series_with_several_findings_become_a_model_of_volumes(tmp_path):
+    data = tmp_path / "data"
+    findings = [[], ["nodule"], ["effusion"], ["effusion", "nodule"]]
+    items = {"training": range(12), "validation": range(12, 16), "test": range(16, 20)}
+    for number in range(20):
+        for index, content in enumerate(series(100 * (number % 4) + number)):
+            (data / f"PATIENT-{number}").mkdir(parents=True, exist_ok=True)
+            (data / f"PATIENT-{number}" / f"{index}.dcm").write_bytes(content)
+    records = {
+        split: [
+            {"image": f"./PATIENT-{number}/", "label": findings[number % 4], "group": f"PATIENT-{number}"}
+            for number in numbers
+        ]
+        for split, numbers in items.items()
+    }
+    described = {"task": "multilabel", "tensorImageSize": "3D", "modality": {"0": "CT"}}
+    labels = {"labels": {"0": "effusion", "1": "nodule"}}
+    (data / "dataset.json").write_text(json.dumps(described | labels | records))
+    small = {"epochs": "1", "image_size": "16", "network": "resnet10", "num_workers": "2", "batch_size": "4"}
+
+    job = run_train(tmp_path / "job", {"training": data}, small)
+
+    assert job.code == 0, job.log
+    assert files(job.base / "model") >= ARTIFACT
+    inference = json.loads((job.base / "model" / "configs" / "inference.json").read_text())
+    assert inference["network_def"]["spatial_dims"] == 3
+    assert inference["preprocessing"]["transforms"][0]["_target_"].endswith(".LoadVolume")
+    assert "PATIENT" not in job.log
+    assert "Warning" not in job.log
+    metrics = json.loads((job.base / "model" / "docs" / "metrics.json").read_text())
+    assert "effusion" in json.dumps(metrics)
 
 
 def test_train_is_process_1(channel, tmp_path):
