@@ -1,4 +1,4 @@
-"""Small medical data sets to train on, one of each kind, with a signal in their intensities that a network can learn."""
+"""Small medical data sets to train on, one of each kind, with a signal in their intensities that can be learned."""
 
 import json
 from pathlib import Path

@@ -13,6 +13,7 @@ SPECS = {
     "header": {"kind": "header"},
     "percentile": {"kind": "percentile", "low": 10, "high": 90},
     "range": {"kind": "range", "low": -160, "high": 240},
+    "suv": {"kind": "suv", "low": 0, "high": 10},
     "zscore": {"kind": "zscore", "nonzero": False},
     "none": {"kind": "none"},
 }
@@ -120,7 +121,7 @@ def test_percentiles_are_numpys():
     assert np.allclose(change(values, SPECS["percentile"]), np.clip((values - low) / (high - low), 0, 1), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in INTENSITIES if kind not in ("none", "window", "range")])
+@pytest.mark.parametrize("kind", [kind for kind in INTENSITIES if kind not in ("none", "window", "range", "suv")])
 def test_an_image_of_one_value_is_zero_and_not_an_error(kind):
     assert (change(np.full((1, 4, 4), 7, np.float32), SPECS[kind]) == 0).all()
 
@@ -140,6 +141,8 @@ def test_colours_keep_their_hue_and_have_no_window():
     assert np.allclose(scored, (colours - colours.mean()) / colours.std(), atol=1e-5)
     with pytest.raises(UnsuitableImage, match="no window in HU"):
         change(colours, SPECS["window"], is_colour=True)
+    with pytest.raises(UnsuitableImage):
+        change(colours, SPECS["suv"], is_colour=True)
 
 
 @pytest.mark.parametrize("kind", INTENSITIES)

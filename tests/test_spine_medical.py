@@ -9,7 +9,6 @@ import torch
 
 from sagemaker_monai.cache import load_images
 from sagemaker_monai.entrypoints.inference import input_fn
-from sagemaker_monai.intensity import INTENSITIES
 from sagemaker_monai.medical import SLICE_FITS
 from sagemaker_monai.photographs import FITS, photograph_preprocessing
 from sagemaker_monai.predictor import Predictor
@@ -28,6 +27,7 @@ NUMBERS = {
     "zscore": {"nonzero": True},
     "none": {},
 }
+KINDS = tuple(NUMBERS)  # SUV needs a header of PET, see test_medical_options
 # CT slices with all that a header may say of how they look, part of them without pixels.
 HEADER = CT | {"WindowCenter": 50, "WindowWidth": 350, "PixelPaddingValue": -2000}
 
@@ -85,7 +85,7 @@ def on_disk(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("fit", "spacing_mm"), [("stretch", None), ("pad", None), ("pad", (0.9, 0.7, 2.0))])
-@pytest.mark.parametrize("kind", INTENSITIES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_series_is_the_same_tensor_however_it_is_sent(on_disk, kind, fit, spacing_mm, tmp_path):
     folder, files = on_disk
     validation, serving = volumes(kind, fit, spacing_mm)
@@ -150,7 +150,7 @@ def slice_files(tmp_path_factory):
 
 
 @pytest.mark.parametrize("fit", SLICE_FITS)
-@pytest.mark.parametrize("kind", INTENSITIES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_slice_is_the_same_tensor_however_it_is_sent(slice_files, kind, fit, tmp_path):
     validation, serving = preprocessing("LoadSlice", kind, fit, [19, 23])
     paths = slice_files[:2] if kind == "window" else slice_files  # colours have no unit that a window could be in
@@ -209,7 +209,7 @@ def test_instances_of_json_are_images_by_themselves(slice_files, tmp_path):
 AFFINE = np.array([[-0.8, 0.1, 0, 20], [0.1, 0.7, 0.2, -31], [0, 0.2, -2.2, 7], [0, 0, 0, 1]], float)
 
 
-@pytest.mark.parametrize("kind", INTENSITIES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("content_type", OF_VOLUMES)
 def test_a_file_of_a_volume_is_the_same_tensor_in_both(content_type, kind, tmp_path):
     suffix, encode = OF_VOLUMES[content_type]

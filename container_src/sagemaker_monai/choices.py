@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.log_metrics import SCORES
+
+if TYPE_CHECKING:
+    from sagemaker_monai.tasks.task import Floats, Task
 
 # task -> (what auto means, what else the task knows)
 IMBALANCE: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -15,6 +19,8 @@ IMBALANCE: dict[str, tuple[str, tuple[str, ...]]] = {
     "regression": ("none", ()),
 }
 BEST_METRIC = {"classification": "balanced_accuracy", "multilabel": "auc", "ordinal": "kappa", "regression": "mae"}
+
+ALWAYS_THERE = frozenset({"loss", "accuracy", "balanced_accuracy", "mae", "rmse"})  # scores of whatever images
 
 VALUES_AT_ONCE = 1 << 22  # 64 pictures of 256 x 256, or 4 volumes of 101 x 101 x 101
 
@@ -50,3 +56,22 @@ def resolve(config: TrainConfig, *, task: str, spatial_dims: int, is_photograph:
     return config.model_copy(
         update={"task": task, "imbalance": imbalance, "best_metric": best_metric, "augmentation": augmentation}
     )
+
+
+def check_best_metric(config: TrainConfig, task: "Task", targets: "Floats") -> None:
+    """Refuse a score that would not exist after an epoch.
+
+    Args:
+        config: with nothing left to choose.
+        task: fitted or not.
+        targets: (N, T) of the validation split.
+
+    Raises:
+        ConfigError: it does not exist whatever is answered, or not if all is answered right.
+    """
+    if config.best_metric not in ALWAYS_THERE and task.score(targets, targets)[config.best_metric] is None:
+        raise ConfigError(
+            f"best_metric {config.best_metric} does not exist on the validation split, whose {len(targets)} images "
+            f"have {'one value' if task.name == 'regression' else 'one class'} only: set another, or give the split "
+            "images with other labels"
+        )

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from sagemaker_monai.augmentation import AUGMENTATIONS, augment
-from sagemaker_monai.choices import images_at_once
+from sagemaker_monai.choices import check_best_metric, images_at_once
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import targets_of
 from sagemaker_monai.distributed import Processes, share_batch
@@ -38,25 +38,6 @@ def split_into_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tenso
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
-
-
-def check_best_metric(config: TrainConfig, task: Task, targets: Floats) -> None:
-    """Refuse a score that would not exist after an epoch.
-
-    Args:
-        config: with nothing left to choose.
-        task: fitted or not.
-        targets: (N, T) of the validation split.
-
-    Raises:
-        ConfigError: it does not exist whatever is answered, or not if all is answered right.
-    """
-    if task.score(targets, targets)[config.best_metric] is None:
-        raise ConfigError(
-            f"best_metric {config.best_metric} does not exist on the validation split, whose {len(targets)} images "
-            f"have {'one value' if task.name == 'regression' else 'one class'} only: set another, or give the split "
-            "images with other labels"
-        )
 
 
 def step_seed(seed: int, epoch: int, step: int) -> int:

@@ -37,7 +37,8 @@ def first_look(channels: Mapping[str, Path], dataset: "Dataset") -> list[str]:
         Lines to log, each with cause and remedy; none where all is well, or nothing is DICOM. They name nobody.
 
     Raises:
-        DatasetError: a PatientID has images in more than one split, or no DICOM image has a picture that can be read.
+        DatasetError: a PatientID has images in more than one split, every class has images of one patient or series
+            only, or no DICOM image has a picture that can be read.
     """
     del channels  # records have whole paths; a reader of other layouts may need the folders
     placed = [(record, split) for split in SPLITS for record in dataset.split(split) if _may_be_dicom(record.image)]
@@ -53,6 +54,8 @@ def first_look(channels: Mapping[str, Path], dataset: "Dataset") -> list[str]:
         )
     if not headers:
         return []
+    if dataset.task in CONFOUNDING_TASKS:
+        _check_classes(headers)
     _check_patients(headers)
     lines = [f"{len(faults)} DICOM images cannot be read by their header; examine the data set with doctor"] * bool(
         faults
@@ -102,6 +105,26 @@ def _read_headers(placed: Sequence[tuple["Record", str]]) -> tuple[list[Looked],
         else:
             headers.append((record, split, header))
     return headers, faults
+
+
+def _check_classes(headers: Sequence[Looked]) -> None:
+    """Refuse classes that are patients or series: folders by patient look like class folders."""
+    from sagemaker_monai.dicom.planes import text_of
+    from sagemaker_monai.doctor.images import known_patient
+
+    for what, name in (("patient", "PatientID"), ("series", "SeriesInstanceUID")):
+        members: Mapping[int, set[str]] = defaultdict(set)
+        for record, _, header in headers:
+            text = text_of(header, name)
+            members[record.label].add((known_patient(text) or "") if what == "patient" else text)
+        owners = [next(iter(names)) for names in members.values() if len(names) == 1]
+        is_each_alone = len(owners) == len(members) == len(set(owners)) and all(owners)
+        if len(members) > 1 and is_each_alone and len(headers) > len(members):
+            raise DatasetError(
+                f"each of the {len(members)} classes has images of one {what} only ({name} of the DICOM headers), so "
+                "the classes would be told apart by it: where folders are of patients, name the classes in "
+                "dataset.json or a CSV file (prepare dicom_folder with a table of labels)"
+            )
 
 
 def _check_patients(headers: Sequence[Looked]) -> None:

@@ -187,7 +187,8 @@ def model_card(
         "whole groups.",
         "",
         *(
-            f"- {name.replace('_', ' ')}: {_with_interval(metrics[name], metrics['intervals_95'][name])}"
+            f"- {name.replace('_', ' ')}: {_with_interval(name, metrics, metrics['intervals_95'])}"
+            + _mixed(name, labels, task)
             for name in SCORES[task]
             if name in metrics["intervals_95"]
         ),
@@ -200,7 +201,7 @@ def model_card(
         *(
             f"| {_cell(label)} | {row.get('images', metrics['images'])} | "
             + (f"{row['threshold']:.3f} | " if has_thresholds else "")
-            + " | ".join(_with_interval(row[name], row["intervals_95"][name]) for name in columns)
+            + " | ".join(_with_interval(name, row, row["intervals_95"]) for name in columns)
             + " |"
             for label, row in metrics["per_class"].items()
         ),
@@ -237,6 +238,7 @@ IMAGES_BY = {
     "ordinal": "Images by grade",
     "regression": "Means of the numbers",
 }
+IN_UNIT_OF_LABELS = frozenset({"mae", "rmse"})
 HEADINGS = {"f1": "F1", "auc": "AUC", "r2": "R2", "mae": "MAE", "rmse": "RMSE"}
 
 
@@ -253,10 +255,17 @@ def _amount(dataset: Dataset, split: str, index: int) -> str:
     return str(sum(record.label == index for record in records))
 
 
-def _with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+def _with_interval(name: str, scores: Mapping[str, Any], intervals: Mapping[str, Sequence[float] | None]) -> str:
+    value, interval = scores[name], intervals[name]
     if value is None:
         return "-"
-    return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+    digits = ".4g" if name in IN_UNIT_OF_LABELS else ".3f"
+    return f"{value:{digits}}" + (f" ({interval[0]:{digits}} to {interval[1]:{digits}})" if interval else "")
+
+
+def _mixed(name: str, labels: Sequence[str], task: str) -> str:
+    is_mixed = task == "regression" and len(labels) > 1 and name in IN_UNIT_OF_LABELS
+    return ", the mean over numbers that may have other units" * is_mixed
 
 
 def _cell(text: str) -> str:

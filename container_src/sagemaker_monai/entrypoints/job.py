@@ -17,7 +17,7 @@ import torch
 from sagemaker_monai import __version__
 from sagemaker_monai.augmentation import AUGMENTATIONS
 from sagemaker_monai.bundle import add_document, write_bundle
-from sagemaker_monai.choices import resolve
+from sagemaker_monai.choices import check_best_metric, resolve
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS, Dataset, read_dataset, targets_of
 from sagemaker_monai.distributed import ALONE, Processes
@@ -32,7 +32,6 @@ from sagemaker_monai.log_metrics import Row, epoch_line
 from sagemaker_monai.networks import network_def
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.pretrained import find_weights
-from sagemaker_monai.steps import check_best_metric
 from sagemaker_monai.tasks.table import TASKS
 from sagemaker_monai.training import FitResult, choose_precision, fit, job_key
 from sagemaker_monai.transforms import build_preprocessing
