@@ -71,6 +71,9 @@ demo: .venv/installed  ## photographs to answers here: [DATA=path/to/dataverse] 
 		$(if $(IMAGE_SIZE),--image-size $(IMAGE_SIZE)) $(if $(NETWORK),--network $(NETWORK)) \
 		$(if $(PORT),--port $(PORT)) $(DEMO_OPTIONS)
 
+demo-volume: .venv/installed  ## CT series to answers here, as DICOM and 3-D: [EPOCHS=] [DEMO_OPTIONS="--task ordinal"]
+	@.venv/bin/python -m scripts.demo_volume $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(PORT),--port $(PORT)) $(DEMO_OPTIONS)
+
 test: .venv/installed  ## run the tests
 	.venv/bin/python -m pytest -q --ignore=tests/image
 
@@ -122,7 +125,7 @@ serve-local:  ## serve an artifact in the image: MODEL=folder or model.tar.gz [P
 	$(call NEED,MODEL)$(PYTHON) -m scripts.local serve --image $(LOCAL_IMAGE) "$(MODEL)" $(if $(PORT),--port $(PORT))
 
 predict-local:  ## post a picture, or a folder of them, to serve-local: IMAGE=file [PORT=8080]
-	$(call NEED,IMAGE)$(PYTHON) -m scripts.local predict "$(IMAGE)" $(if $(PORT),--port $(PORT))
+	$(call NEED,IMAGE)$(PYTHON) -m scripts.local predict "$(IMAGE)" $(if $(PORT),--port $(PORT)) $(if $(SAVE),--save "$(SAVE)") $(OPTIONS)
 
 shell:  ## a shell in the image
 	$(PYTHON) -m scripts.local shell --image $(LOCAL_IMAGE)
@@ -221,7 +224,7 @@ clean:  ## remove .venv, .demo and caches
 	rm -rf .venv .sdk .sdk3 .demo .simulate .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist container_src/*.egg-info
 	find container_src scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help install demo test lint format check doctor real-runs bench-io bench-input docs lock build test-image \
+.PHONY: help install demo demo-volume test lint format check doctor real-runs bench-io bench-input docs lock build test-image \
 	train-local serve-local predict-local shell push scan sbom iam infra prepare-s3 train tune process deploy predict \
 	transform register pipeline status logs delete prices simulate simulate-train simulate-spot simulate-endpoint \
 	simulate-async simulate-batch simulate-multi-model simulate-all clean

@@ -228,3 +228,15 @@ def test_a_model_is_scored_with_its_own_labels(tmp_path):
 
     assert [record.label for record in dataset.training] == [0, 0]
     assert dataset.training[0].target == (1.0, 0.0)
+
+
+def test_the_values_of_a_volume_in_two_files_go_with_its_header(tmp_path):
+    for name, text in {
+        "a.hdr": "", "a.img": "", "b.img": "", "c.mhd": "ElementDataFile = c.raw\n", "c.raw": "", "d.raw": "",
+        "e.nhdr": "NRRD0004\ndata file: LIST\nf1.raw\nf2.raw\n", "f1.raw": "", "f2.raw": "",
+    }.items():  # fmt: skip
+        (tmp_path / name).write_text(text)
+
+    assert [path.name for path in image_files(tmp_path / "a.hdr")] == ["a.hdr", "a.img"]
+    assert [path.name for path in image_files(tmp_path / "c.mhd")] == ["c.mhd", "c.raw"]
+    assert [path.name for path in image_files(tmp_path / "e.nhdr")] == ["e.nhdr", "f1.raw", "f2.raw"]

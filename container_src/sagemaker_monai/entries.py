@@ -18,6 +18,8 @@ DRIVE = re.compile(r"[A-Za-z]:")
 LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 VOLUME_SUFFIXES = frozenset({".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".npy", ".npz", ".hdr"})
+HEADER_SUFFIXES = frozenset({".hdr", ".mhd", ".nhdr"})  # of volumes whose values lie in other files
+MAX_HEADER_BYTES = 1 << 20
 IMAGE_NAMES = IMAGE_SUFFIXES | DICOM_SUFFIXES | VOLUME_SUFFIXES | {".zip", ".tar"}  # the last two: of one series
 Metadata = dict[str, str | float | None]
 Image = Path | Sequences  # a file, a folder with the files of one DICOM series, or one of these a channel
@@ -91,15 +93,30 @@ def is_image(path: Path) -> bool:
 def image_files(image: Image) -> list[Path]:
     """The files of an image, in the order of their names; those of a series folder at any depth.
 
-    Links are passed over in folders, as the reader of series does.
+    Links are passed over in folders, as the reader of series does. A header whose values lie beside it comes first.
     """
     if isinstance(image, Sequences):
         return [file for channel in image.channels for file in image_files(channel)]
     if not image.is_dir():
-        return [image]
+        return [image, *_values_of(image)]
     return sorted(
         path for path in image.rglob("*") if path.is_file() and not path.is_symlink() and not path.name.startswith(".")
     )
+
+
+def _values_of(header: Path) -> list[Path]:
+    """The files beside a header of a volume that hold its values: the .img of a .hdr, or those that its text names."""
+    suffix = header.suffix.lower()
+    if suffix not in HEADER_SUFFIXES:
+        return []
+    beside = [path for path in visible(header.parent) if path.is_file() and path != header]
+    if suffix == ".hdr":
+        wanted = {f"{header.stem}{ending}".lower() for ending in (".img", ".img.gz")}
+        return [path for path in beside if path.name.lower() in wanted]
+    with header.open("rb") as file:
+        text = file.read(MAX_HEADER_BYTES).decode("latin-1")
+    names = set(re.split(r"[\s=:]+", text))
+    return [path for path in beside if path.name in names]
 
 
 def name_parts(name: str) -> tuple[str, ...]:
