@@ -47,6 +47,18 @@ def test_a_preset_of_one_voxel_can_load_its_question(tmp_path):
     assert build_preprocessing(spec).load(sample).numel() == 1
 
 
+@pytest.mark.parametrize("preset", ["pet_slice", "pet_volume"])
+@pytest.mark.parametrize("fit", ["stretch", "pad"])
+def test_a_model_of_suv_is_asked_a_pet_whose_header_allows_it(preset, fit, tmp_path):
+    spec = preprocessing_for(preset, channels=1, image_size=8, fit=fit, window="suv")
+    request = asked(tmp_path, spec)
+
+    [sample] = input_fn(request.body, request.content_type)
+    [(image, _)] = build_preprocessing(spec).load_each(sample)
+
+    assert image.std() > 0
+
+
 def test_every_load_half_has_a_question():
     halves = {LoadPhotograph, LoadSlice, LoadVolume}
 

@@ -129,7 +129,7 @@ def preprocessing_for(
         return photograph_preprocessing(channels=channels, image_size=image_size, fit=fit)
     if not 1 <= channels <= MAX_CHANNELS:
         raise ConfigError(f"preset {preset} has 1 to {MAX_CHANNELS} channels, got {channels}")
-    intensity = dict(row.intensity) if window in _UNSET else _intensity(preset, window)
+    intensity = dict(row.intensity) if window in _UNSET else _intensity(preset, window, channels)
     load: dict[str, Any] = {"channels": channels, "size": [image_size, image_size], "fit": fit, "intensity": intensity}
     if row.spatial_dims == 2:
         load["_target_"] = "sagemaker_monai.transforms.LoadSlice"
@@ -151,7 +151,10 @@ def preprocessing_for(
     return [load, scale]
 
 
-def _intensity(preset: str, window: str) -> dict[str, Any]:
+def _intensity(preset: str, window: str, channels: int) -> dict[str, Any]:
+    if window == "suv" and channels > 1:
+        # A request has several sequences as plain arrays, which have no header to compute it from.
+        raise ConfigError(f"window suv is for images of one channel, these have {channels}: use percentile or header")
     if window == "suv" and not PRESETS[preset].has_suv:
         able = ", ".join(name for name, row in PRESETS.items() if row.has_suv)
         raise ConfigError(f"window suv is of PET, which preset {preset} is not for: use one of {able}")

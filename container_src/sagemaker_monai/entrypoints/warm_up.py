@@ -42,6 +42,8 @@ def question(model_dir: Path) -> Request:
         channels = load.get("channels")
         if type(channels) is int and 0 < channels <= MAX_CHANNELS:
             content_type, draw = QUESTIONS[load["_target_"].rpartition(".")[2]]
+            if "intensity" in load and load["intensity"]["kind"] == "suv":
+                content_type, draw = "application/dicom", draw_pet
             return Request(draw(channels), content_type, "application/json")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         pass
@@ -78,6 +80,35 @@ def draw_volume(channels: int) -> bytes:
     struct.pack_into("<12f", header, 280, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0)  # srow_x, srow_y, srow_z
     header[344:348] = b"n+1\0"
     return bytes(header) + _gradient(SIDE, SIDE, SIDE, channels).tobytes(order="F")
+
+
+def draw_pet(_channels: int) -> bytes:
+    """A gradient as one PET slice whose header allows SUV; Part 10, 70 kg and 350 MBq at the time of injection."""
+    from pydicom import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage
+
+    tracer = Dataset()
+    tracer.RadionuclideTotalDose, tracer.RadionuclideHalfLife = 350e6, 6586.2  # Bq; s, of fluorine-18
+    elements: dict[str, Any] = {
+        "SOPClassUID": PositronEmissionTomographyImageStorage,
+        "SOPInstanceUID": "2.25.1", "SeriesInstanceUID": "2.25.2",
+        "Modality": "PT", "Units": "BQML", "CorrectedImage": ["ATTN", "DECY"], "DecayCorrection": "ADMIN",
+        "PatientWeight": 70, "RadiopharmaceuticalInformationSequence": [tracer],
+        "ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "PixelSpacing": [4, 4], "SliceThickness": 4, "RescaleSlope": 100, "RescaleIntercept": 0,
+        "Rows": SIDE, "Columns": SIDE, "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2",
+        "BitsAllocated": 16, "BitsStored": 16, "HighBit": 15, "PixelRepresentation": 1,
+    }  # fmt: skip
+    slice_ = Dataset()
+    for keyword, value in elements.items():
+        setattr(slice_, keyword, value)
+    slice_.PixelData = _gradient(SIDE, SIDE).tobytes()
+    slice_["PixelData"].VR = "OW"
+    slice_.file_meta = FileMetaDataset()
+    slice_.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    stream = io.BytesIO()
+    slice_.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
 
 
 def _gradient(*shape: int) -> np.ndarray:
