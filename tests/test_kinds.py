@@ -118,6 +118,23 @@ def test_colours_are_kept_where_all_have_them_and_become_grey_where_some_have_no
         chosen([grey], color="rgb")
 
 
+def test_grey_that_is_stored_in_colour_is_grey_unless_colours_are_asked_for(tmp_path):
+    values = np.repeat(np.arange(81).reshape(9, 9, 1), 3, axis=2)
+    grey = [saved(tmp_path / f"{index}", to_bytes(coloured(values + index))) for index in range(3)]
+    colour = saved(tmp_path / "c", to_bytes(coloured(values + np.array([1, 0, 0]))))
+
+    assert chosen(grey) == ("LoadSlice", "header", 1)
+    assert chosen(grey, color="rgb") == ("LoadSlice", "header", 3)
+    assert chosen([*grey, colour]) == ("LoadSlice", "header", 3)
+
+
+def test_photographs_take_grey_and_colours_alike(tmp_path):
+    grey = saved(tmp_path / "g", ct(Modality="XC"))
+    colour = saved(tmp_path / "c", to_bytes(coloured(np.full((9, 9, 3), (1, 9, 9)))))
+
+    assert chosen([grey, colour], preset="photo") == ("LoadPhotograph", None, 3)
+
+
 def test_photographs_keep_their_preset_whatever_else_is_said(tmp_path):
     Image.new("RGB", (40, 40), (1, 2, 3)).save(tmp_path / "x.png")
 

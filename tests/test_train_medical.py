@@ -334,3 +334,37 @@ def test_jobs_of_other_presets_windows_and_spacings_have_checkpoints_of_their_ow
         keys.append(job_key(chosen, data, spec, None))
 
     assert len(set(keys)) == len(keys)
+
+
+# --- tables: the task is a hyperparameter
+
+
+def table_of_slices(folder, label_of):
+    medical_sets.ct_slices(folder)
+    (folder / "dataset.json").unlink()
+    rows = [f"images/{index}.dcm,{label_of(index)},P{index}" for index in range(medical_sets.COUNT)]
+    (folder / "labels.csv").write_text("\n".join(["image,label,group", *rows]) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("task", "label_of", "labels"),
+    [
+        ("multilabel", lambda index: ["dry", "wet", "dry|wet", "wet | cold"][index % 4], ("cold", "dry", "wet")),
+        ("regression", lambda index: f"{0.5 * (index % 5)}", ("value",)),
+        ("ordinal", lambda index: f"grade {index % 2}", ("grade 0", "grade 1")),
+    ],
+    ids=["multilabel", "regression", "ordinal"],
+)
+def test_a_table_of_labels_is_for_any_task_that_is_asked_for(task, label_of, labels, tmp_path):
+    def lay_out(folder):
+        table_of_slices(folder, label_of)
+
+    code, lines = train_on(tmp_path, lay_out, **{**SMALL, "epochs": 1, "task": task})
+
+    assert code == 0, lines
+    bundle = read_bundle(tmp_path / "model")
+    assert (bundle.task.name, bundle.labels) == (task, labels)
+    options = ["--model", tmp_path / "model", "--data", tmp_path / "input" / "data" / "training", "--output"]
+    assert evaluate.main(list(map(str, [*options, tmp_path / "out"]))) == 0
+    reported = json_of(tmp_path / "output" / "data" / "metrics.json")
+    assert json_of(tmp_path / "out" / "metrics.json") == reported | {"unreadable_images": {"test": []}}

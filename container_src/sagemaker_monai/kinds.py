@@ -1,8 +1,9 @@
 """What kind of images a data set has, by some of them, and the preprocessing that follows from it.
 
-Channels are the data's: of single images 3 where some are in colour. One model takes either colours or grey, and where
-both occur `auto` makes all grey. Spreading a grey image over three channels lost: three channels may as well be three
-sequences, and a server could not tell a grey image from two that are missing.
+Channels are the data's: of single images 3 where some show colour. A preset but that of photographs takes either
+colours or grey, and where some files are stored in colour and others are not, `auto` makes all grey. Spreading a grey
+image over three channels lost: three channels may as well be three sequences, and a server could not tell a grey image
+from one whose other two are missing.
 """
 
 import logging
@@ -53,8 +54,9 @@ class Kind:
         is_photograph: 8-bit pictures by their names, each and every one.
         spatial_dims: 2 or 3.
         modality: Modality of DICOM, "" where nobody says.
-        channels: of an image; 1 where some are in colour and others are not.
-        is_mixed: some are in colour and others are not.
+        channels: of an image as it is stored; 1 where some are stored in colour and others are not.
+        is_mixed: some are stored in colour and others are not.
+        has_colour: some are in colour to the eye; None where nothing is stored in colour.
     """
 
     is_photograph: bool
@@ -62,6 +64,7 @@ class Kind:
     modality: str
     channels: int
     is_mixed: bool = False
+    has_colour: bool | None = None
 
 
 def choose_preprocessing(config: TrainConfig, dataset: Dataset) -> list[dict[str, Any]]:
@@ -84,7 +87,7 @@ def choose_preprocessing(config: TrainConfig, dataset: Dataset) -> list[dict[str
         )
     if config.color == "grey" and kind.channels not in (1, COLOURS):
         raise ConfigError(f"color grey is for single images, and these have {kind.channels} sequences: leave it out")
-    channels = {"auto": kind.channels, "rgb": COLOURS, "grey": 1}[config.color]
+    channels = {"auto": _usual_channels(preset, kind), "rgb": COLOURS, "grey": 1}[config.color]
     logger.info("images: %s, channels: %d", preset, channels)
     return preprocessing_for(
         preset,
@@ -97,6 +100,14 @@ def choose_preprocessing(config: TrainConfig, dataset: Dataset) -> list[dict[str
         uneven_slices=config.uneven_slices,
         non_finite=config.non_finite,
     )
+
+
+def _usual_channels(preset: str, kind: Kind) -> int:
+    if kind.has_colour is None:
+        return kind.channels
+    if preset == "photo":  # takes grey and colours alike
+        return COLOURS if kind.has_colour else 1
+    return kind.channels if kind.has_colour else 1
 
 
 def _preset_of(kind: Kind) -> str:
@@ -153,8 +164,7 @@ def _kind(config: TrainConfig, dataset: Dataset) -> Kind:
     pictures = sum(map(_is_picture, records))
     is_single = not isinstance(records[0].image, Sequences)
     if pictures == len(records) and is_single:
-        coloured = [_is_coloured(record) for record in looked_at]
-        return Kind(True, 2, "", COLOURS if any(coloured) else 1)
+        return Kind(True, 2, "", COLOURS, has_colour=any(map(_is_coloured, looked_at)))
     if pictures and config.preset == "auto" and is_single:
         raise ConfigError(
             f"{pictures} of {len(records)} training images are 8-bit pictures and the others are medical files: set "
@@ -181,8 +191,10 @@ def _kind(config: TrainConfig, dataset: Dataset) -> Kind:
 
 def _common(kinds: Sequence[Kind]) -> Kind:
     """The first one's, but grey where colours and grey are mixed."""
-    channels = {kind.channels for kind in kinds}
-    return replace(kinds[0], channels=1, is_mixed=True) if channels == {1, COLOURS} else kinds[0]
+    is_mixed = {kind.channels for kind in kinds} == {1, COLOURS}
+    known = [kind.has_colour for kind in kinds if kind.has_colour is not None]
+    channels = 1 if is_mixed else kinds[0].channels
+    return replace(kinds[0], channels=channels, is_mixed=is_mixed, has_colour=any(known) if known else None)
 
 
 def _kind_of(record: Record, modality: str, spatial_dims: int | None, config: TrainConfig) -> Kind:
@@ -190,8 +202,12 @@ def _kind_of(record: Record, modality: str, spatial_dims: int | None, config: Tr
     sample = Sample(paths[0])
 
     def described(image: Frame | Volume, spatial_dims: int) -> Kind:
-        channels = image.values.shape[0] if len(paths) == 1 else len(paths)
-        return Kind(False, spatial_dims, image.modality or modality, channels)
+        if len(paths) > 1:
+            return Kind(False, spatial_dims, image.modality or modality, len(paths))
+        values = image.values
+        is_rgb = values.dtype == np.uint8 and len(values) == COLOURS
+        has_colour = bool((values != values[:1]).any()) if is_rgb else None
+        return Kind(False, spatial_dims, image.modality or modality, len(values), has_colour=has_colour)
 
     is_plain = paths[0].is_file() and kind_of(paths[0]) in ("picture", DICOM_FORMAT)
     if spatial_dims == 2 or (spatial_dims is None and is_plain):
