@@ -58,15 +58,15 @@ def adrenal_shape(_channel: Path, data: Answers) -> float:
 
     def sizes(path: Path) -> np.ndarray:
         inside: Any = np.load(path, allow_pickle=False) > 127
-        found: list[float] = [inside.mean(), *(inside.any(axis=axis).mean() for axis in range(3))]
+        found = [float(inside.mean()), *(float(inside.any(axis=axis).mean()) for axis in range(3))]
         for _ in range(2):
             core = inside[1:-1, 1:-1, 1:-1]
             for axis in range(3):
                 for step in (-1, 1):
                     core = core & np.roll(inside, step, axis)[1:-1, 1:-1, 1:-1]
             inside = core
-            found.append(inside.mean())
-        return np.log(np.array(found) + 1e-4)
+            found.append(float(inside.mean()))
+        return np.log(np.asarray(found, dtype=np.float64) + 1e-4)
 
     rows = {split: np.stack([sizes(path) for path in data.images[split]]) for split in ("training", "test")}
     scale = StandardScaler().fit(rows["training"])
@@ -85,10 +85,11 @@ def crop_size(_channel: Path, data: Answers) -> float:
     """Mean absolute error of a linear regression on the three sides of the picture, whatever is in it."""
     import nibabel
 
-    sides = {
-        split: np.array([nibabel.load(path).shape[:3] for path in data.images[split]], dtype=float)
-        for split in ("training", "test")
-    }
+    def size(path: Path) -> list[float]:
+        image: Any = nibabel.load(path)
+        return [float(side) for side in image.shape[:3]]
+
+    sides = {split: np.array([size(path) for path in data.images[split]]) for split in ("training", "test")}
     model = LinearRegression().fit(sides["training"], data.labels["training"])
     return float(np.abs(model.predict(sides["test"]) - np.array(data.labels["test"])).mean())
 

@@ -14,7 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"entrypoints", "prepare", "serving", "doctor"},
     {"training", "steps", "predictor"},
-    {"loading"},
+    {"loading", "kinds"},
     {"datasets", "dataset_json", "entries", "layouts", "shards", "unpacking", "cache", "cache_keys", "bundle"},
     {
         *("transforms", "photographs", "medical", "presets", "intensity", "resampling"),

@@ -2,24 +2,22 @@
 the versions of what reads them."""
 
 import functools
-import glob
 import hashlib
 import importlib.metadata
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import PIL.features
 
 import sagemaker_monai
+from sagemaker_monai.entries import image_files
 from sagemaker_monai.samples import Sample, Sequences
 from sagemaker_monai.transforms import Preprocessing
 
 _LAYOUT = 2  # of the folder; part of the key
-_READERS = ("pydicom", "nibabel", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm")
-_HEADER_SUFFIXES = (".hdr", ".img", ".mhd", ".nhdr")
+_READERS = ("pydicom", "nibabel", "imagecodecs", "pylibjpeg-rle")
 
 
 def key_of(samples: Sequence[Sample], preprocessing: Preprocessing) -> str:
@@ -36,7 +34,9 @@ def key_of(samples: Sequence[Sample], preprocessing: Preprocessing) -> str:
     digest.update(json.dumps([_LAYOUT, versions, preprocessing.spec[0]], sort_keys=True).encode())
     for sample in samples:
         paths = paths_of(sample)
-        entries = [[len(paths), *sample.formats]] + [_entry(file) for path in paths for file in _files_below(path)]
+        entries = [[len(paths), *sample.formats]] + [
+            _entry(file) for path in paths for file in (path, *image_files(path))
+        ]
         digest.update(json.dumps(entries).encode())
     return digest.hexdigest()
 
@@ -55,19 +55,6 @@ def _entry(path: Path) -> list[str | int]:
         return [str(path), status.st_size, status.st_mtime_ns]
     except OSError:
         return [str(path)]
-
-
-def _files_below(path: Path) -> Iterator[Path]:
-    """The path itself, and everything below it when it is a folder, in the order of names."""
-    yield path
-    if path.is_dir():
-        for folder, folders, files in os.walk(path):
-            folders.sort()
-            yield from (Path(folder, name) for name in sorted(files))
-        return
-    # A header of this kind has its voxels in a file beside it.
-    if path.suffix.lower() in _HEADER_SUFFIXES:
-        yield from sorted(each for each in path.parent.glob(f"{glob.escape(path.stem)}.*") if each != path)
 
 
 def paths_of(sample: Sample) -> tuple[Path, ...]:

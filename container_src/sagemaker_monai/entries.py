@@ -109,6 +109,8 @@ def _values_of(header: Path) -> list[Path]:
     suffix = header.suffix.lower()
     if suffix not in HEADER_SUFFIXES:
         return []
+    if not header.is_file():
+        return []
     beside = [path for path in visible(header.parent) if path.is_file() and path != header]
     if suffix == ".hdr":
         wanted = {f"{header.stem}{ending}".lower() for ending in (".img", ".img.gz")}

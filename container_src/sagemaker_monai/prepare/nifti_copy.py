@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def encoded(volume: Volume) -> bytes:
 
     values = np.asarray(volume.values, np.float32)
     array = values[0] if len(values) == 1 else np.moveaxis(values, 0, -1)
-    kind = nibabel.Nifti1Image if max(array.shape) <= _MAX_NIFTI1_SIDE else nibabel.Nifti2Image
+    kind: Any = nibabel.Nifti1Image if max(array.shape) <= _MAX_NIFTI1_SIDE else nibabel.Nifti2Image
     image = kind(array, volume.affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(volume.affine, code=1 if volume.has_geometry else 0)

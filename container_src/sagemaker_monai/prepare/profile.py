@@ -15,7 +15,7 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
-from dicomanonymizer.dicom_anonymization_databases import (  # type: ignore[import-untyped]
+from dicomanonymizer.dicom_anonymization_databases import (
     dicomfields_2026c as table,
 )
 from pydicom._uid_dict import UID_dictionary
