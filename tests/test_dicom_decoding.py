@@ -24,7 +24,7 @@ from pydicom.uid import (
 )
 
 from sagemaker_monai.dicom.codestreams import Codestream
-from sagemaker_monai.dicom.decoding import DECODERS, Decoder, decode_stored, holds_interpreter
+from sagemaker_monai.dicom.decoding import DECODERS, Decoder, decode_stored
 from sagemaker_monai.dicom.headers import read_instance
 from sagemaker_monai.dicom.layouts import layout_of
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
@@ -376,7 +376,7 @@ def short_turns():
         (HTJ2KLossless, 4),
     ],
 )
-def test_other_threads_run_while_a_frame_is_decoded_where_the_table_says_so(syntax, repeated, short_turns):
+def test_other_threads_run_while_a_frame_is_decoded(syntax, repeated, short_turns):
     rows = np.cumsum(rng.integers(-9, 10, (200, 1_500)), axis=1).astype(np.uint16)
     frame = np.tile(rows, (repeated, 1))  # so that it takes 20 ms or more
     layout = layout_of(made_dataset(frame[np.newaxis], syntax))
@@ -401,7 +401,7 @@ def test_other_threads_run_while_a_frame_is_decoded_where_the_table_says_so(synt
         longest_wait = np.diff([started, *inside, ended]).max()
         shares.append(longest_wait / (ended - started))
 
-    assert holds_interpreter(syntax) == (statistics.median(shares) > 0.5), shares
+    assert statistics.median(shares) < 0.5, shares
 
 
 @needs_odd_files

@@ -13,6 +13,7 @@ from pydicom import Dataset, uid
 from pydicom.encaps import generate_frames, parse_basic_offsets, parse_fragments
 
 from sagemaker_monai.dicom.codestreams import Codestream, count_rle_segments, read_j2k, read_jpeg
+from sagemaker_monai.dicom.effort import check_j2k, check_jpeg, check_jpeg_end
 from sagemaker_monai.dicom.headers import quiet_pydicom, refusing
 from sagemaker_monai.dicom.layouts import Layout, layout_of
 from sagemaker_monai.dicom.native import native_frames
@@ -54,9 +55,7 @@ def _jpeg_lossless(data: bytes, stream: Codestream, _layout: Layout) -> np.ndarr
 def _jpeg_as(data: bytes, stream: Codestream, space: str) -> np.ndarray:
     from imagecodecs import jpeg8_decode
 
-    # Where data is missing, libjpeg makes some up, and the warning that it gives does not reach us.
-    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        raise UndecodableImage("a JPEG frame of the DICOM file is cut off: it has no end; send the whole file")
+    check_jpeg(data, stream)
     if stream.samples == 1:
         return jpeg8_decode(data)
     # Both are said, because libjpeg would guess from markers and knows no PhotometricInterpretation.
@@ -66,37 +65,44 @@ def _jpeg_as(data: bytes, stream: Codestream, space: str) -> np.ndarray:
 def _jpeg_ls(data: bytes, _stream: Codestream, _layout: Layout) -> np.ndarray:
     from imagecodecs import jpegls_decode
 
+    check_jpeg_end(data)
     return jpegls_decode(data)
 
 
-def _j2k(data: bytes, _stream: Codestream, _layout: Layout) -> np.ndarray:
+def _j2k(data: bytes, stream: Codestream, _layout: Layout) -> np.ndarray:
     from imagecodecs import jpeg2k_decode
 
-    # Without the boxes of a JP2 file, in whose place PS3.5 8.2.4 puts the DICOM header, so that no colour profile is
-    # applied and what is decoded is the codestream that was checked.
-    return jpeg2k_decode(data[data.index(_SOC_SIZ) :], numthreads=1)
+    # Without the boxes of a JP2 file, in whose place is the DICOM header (PS3.5 8.2.4), so that no colour profile is
+    # applied, and what is decoded is the codestream that was checked.
+    codestream = data[data.index(_SOC_SIZ) :]
+    check_j2k(codestream, stream)
+    return jpeg2k_decode(codestream, numthreads=1)
 
 
 def _rle(data: bytes, stream: Codestream, layout: Layout) -> np.ndarray:
-    from rle.rle import decode_frame
+    from imagecodecs import dicomrle_decode
 
     pixels = stream.rows * stream.columns
+    count = -(-pixels // 8) if layout.bits_allocated == 1 else pixels * stream.samples
+    kind = f"<u{max(layout.bits_allocated // 8, 1)}"
+    values = np.frombuffer(dicomrle_decode(data, kind, out=count * int(kind[2:])), kind)
+    if len(values) != count:
+        raise UndecodableImage(_BROKEN)
     if layout.bits_allocated == 1:
-        packed = np.frombuffer(decode_frame(data, -(-pixels // 8), 8, "<"), np.uint8)
-        return np.unpackbits(packed, bitorder="little")[:pixels].reshape(_shape(stream))
-    values = np.frombuffer(decode_frame(data, pixels, layout.bits_allocated, "<"), f"<u{layout.bits_allocated // 8}")
+        return np.unpackbits(values, bitorder="little")[:pixels].reshape(_shape(stream))
     planes = values.reshape(stream.samples, stream.rows, stream.columns)
     return planes[0] if stream.samples == 1 else planes.transpose(1, 2, 0)
 
 
-# Slices of 512 x 512, 16 bit (8 for baseline) a second in one thread, from real CT, on 2 cores of an Intel Xeon:
-#   JPEG 2000, HTJ2K  OpenJPEG by imagecodecs 42 and 210
-#   JPEG-LS           CharLS by imagecodecs 210
-#   JPEG              libjpeg-turbo by imagecodecs: 1,780 baseline, 470 extended, 560 lossless
-#   RLE               pylibjpeg-rle 2,085
-# Not used: OpenJPH (htj2k_decode), twice as fast, which decodes a frame that is cut off to something; imagecodecs' RLE,
-# which lets go of the interpreter, but takes 1.1 to 2.5 times as long and does not notice a plane that is too short;
-# gdcm, which throws C++ exceptions past Python for broken JPEG and so ends the process.
+# All of them let go of the interpreter, so that threads decode at once. Slices of 512 x 512, 16 bit (8 for baseline) a
+# second in one thread, from real CT, on 2 cores of an Intel Xeon:
+#   JPEG 2000, HTJ2K  OpenJPEG 42 and 210
+#   JPEG-LS           CharLS 210
+#   JPEG              libjpeg-turbo: 1,780 baseline, 470 extended, 560 lossless
+#   RLE               imagecodecs' own 2,255
+# Not used: OpenJPH (htj2k_decode), twice as fast, which makes up what is missing of a frame that is cut off;
+# pylibjpeg-rle, 1,380, which panics for some broken frames; gdcm, which throws C++ exceptions past Python for broken
+# JPEG and so ends the process.
 DECODERS: dict[str, Decoder] = {
     uid.JPEGBaseline8Bit: Decoder(_jpeg, makes_rgb=True),
     uid.JPEGExtended12Bit: Decoder(_jpeg, makes_rgb=True),
@@ -109,7 +115,7 @@ DECODERS: dict[str, Decoder] = {
     uid.HTJ2KLossless: Decoder(_j2k),
     uid.HTJ2KLosslessRPCL: Decoder(_j2k),
     uid.HTJ2K: Decoder(_j2k),
-    uid.RLELossless: Decoder(_rle, holds_interpreter=True),
+    uid.RLELossless: Decoder(_rle),
 }
 
 _NATIVE = frozenset(
@@ -237,15 +243,12 @@ def _signed(values: np.ndarray, stream: Codestream, layout: Layout) -> np.ndarra
     the bits mean the same in both: those above the precision are filled with the sign or with zeros.
     """
     if layout.bits_allocated == 1:
-        return (values != 0).astype(np.uint8)
+        return np.asarray(values != 0, np.uint8)
     target = np.dtype(f"{'ui'[layout.is_signed]}{layout.bits_allocated // 8}")
     if layout.syntax in _JPEG_SYNTAXES or layout.syntax == uid.RLELossless:
         return _aligned(values.astype(target.str.replace("i", "u")).view(target), layout, precision=stream.precision)
-    bits = stream.precision
-    wide: np.ndarray = values.astype(target.str.replace("i", "u"))
-    shift = target.itemsize * 8 - bits
-    if shift <= 0:
-        return wide.view(target)
+    wide = values.astype(target.str.replace("i", "u"))
+    shift = max(target.itemsize * 8 - stream.precision, 0)
     signed: np.ndarray = (wide << shift).view(target) >> shift
     return signed
 
@@ -271,10 +274,12 @@ def _rgb(values: np.ndarray, photometric: str, layout: Layout) -> np.ndarray:
     """YBR_FULL to RGB; PS3.3 C.7.6.3.1.2, whose equations are solved for R, G and B here."""
     if values.ndim != 3 or photometric not in _YBR:
         return values
-    top = (1 << layout.bits_stored) - 1
-    centre = (top + 1) / 2
-    luma = values[..., 0].astype(np.float32)
-    blue, red = (values[..., 1 + index].astype(np.float32) - centre for index in (0, 1))
+    top = min((1 << layout.bits_stored) - 1, np.iinfo(values.dtype).max)
+    centre = (1 << layout.bits_stored) / 2
+    kind: type[np.floating] = np.float32 if layout.bits_stored <= 16 else np.float64
+    highest = min(kind(top), np.nextafter(kind(top + 1), kind(0)))  # 2^64 - 1 is no float
+    luma = values[..., 0].astype(kind)
+    blue, red = (values[..., 1 + index].astype(kind) - centre for index in (0, 1))
     rgb = np.stack(
         [
             luma + 1.402 * red,
@@ -283,7 +288,7 @@ def _rgb(values: np.ndarray, photometric: str, layout: Layout) -> np.ndarray:
         ],
         axis=-1,
     )
-    return np.clip(np.floor(rgb + 0.5), 0, top).astype(values.dtype)
+    return np.clip(np.floor(rgb + 0.5), 0, highest).astype(values.dtype)
 
 
 def _shape(stream: Codestream) -> tuple[int, ...]:

@@ -64,8 +64,8 @@ def read_series(series: Series, *, policy: Policy = DEFAULT_POLICY, threads: int
     Args:
         series: from `group_series`.
         policy: what to do about its findings.
-        threads: how many decode at once where the decoder lets go of the interpreter. When None, one for each CPU, at
-            most MAX_THREADS, for compressed or large slices. The result does not depend on it.
+        threads: how many decode at once. When None, one for each CPU, at most MAX_THREADS, for compressed or large
+            slices. The result does not depend on it.
 
     Returns:
         A volume (1, W, H, D): modality values, each slice with its own rescale; d along the normal of the slices (row
