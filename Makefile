@@ -71,7 +71,7 @@ demo: .venv/installed  ## photographs to answers here: [DATA=path/to/dataverse] 
 		$(if $(IMAGE_SIZE),--image-size $(IMAGE_SIZE)) $(if $(NETWORK),--network $(NETWORK)) \
 		$(if $(PORT),--port $(PORT)) $(DEMO_OPTIONS)
 
-demo-volume: .venv/installed  ## CT series to answers here, as DICOM and 3-D: [EPOCHS=] [DEMO_OPTIONS="--task ordinal"]
+demo-volume: .venv/installed  ## CT series to answers here, as DICOM and 3-D: [EPOCHS=] [DEMO_OPTIONS=--help]
 	@.venv/bin/python -m scripts.demo_volume $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(PORT),--port $(PORT)) $(DEMO_OPTIONS)
 
 test: .venv/installed  ## run the tests

@@ -6,27 +6,20 @@ tree below .demo/, and speaks to the server over HTTP alone.
 
 import argparse
 import csv
-import http.client
-import json
 import os
 import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
+from scripts import served
 from scripts.draw_sample import draw_sample
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-START_TIMEOUT_S = 120
-STOP_TIMEOUT_S = 30
 # The served probabilities and the evaluation's differ by the order of float32 sums in batches of another size.
 TOLERANCE = 1e-5
 # Fast enough for five minutes on two cores, and with the drawn sample neither chance nor perfect.
@@ -58,43 +51,6 @@ def run(command: list[str], environment: dict[str, str]) -> None:
     code = subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
     if code != 0:
         raise SystemExit(code)
-
-
-def free_port() -> int:
-    """A port that nobody listens on right now."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until_healthy(server: subprocess.Popen[bytes], port: int) -> float:
-    """Wait for 200 from /ping; seconds it took."""
-    started = time.monotonic()
-    while time.monotonic() - started < START_TIMEOUT_S:
-        if server.poll() is not None:
-            raise SystemExit(f"serve ended with exit code {server.returncode}")
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-            connection.request("GET", "/ping")
-            if connection.getresponse().status == 200:
-                return time.monotonic() - started
-        except OSError:
-            pass
-        time.sleep(0.05)
-    raise SystemExit(f"serve did not answer /ping with 200 in {START_TIMEOUT_S} s")
-
-
-def ask(port: int, picture: Path) -> dict[str, Any]:
-    """Post one JPEG and return its prediction."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    headers = {"Content-Type": "image/jpeg", "Accept": "application/json"}
-    connection.request("POST", "/invocations", body=picture.read_bytes(), headers=headers)
-    response = connection.getresponse()
-    answer = json.loads(response.read())
-    if response.status != 200:
-        raise SystemExit(f"/invocations answered {response.status}: {answer}")
-    prediction: dict[str, Any] = answer["predictions"][0]
-    return prediction
 
 
 def balanced_accuracy(rows: list[tuple[str, str]]) -> float:
@@ -131,18 +87,8 @@ def main() -> int:
     run([str(BIN / "train"), *flags], environment)
 
     step("Serve the artifact and post pictures of the test split, which training never saw")
-    port = options.port or free_port()
-    environment |= {"SAGEMAKER_BIND_TO_PORT": str(port), "SAGEMAKER_CONTAINER_LOG_LEVEL": "WARNING"}
-    print(f"$ SAGEMAKER_BIND_TO_PORT={port} serve", flush=True)
-    server = subprocess.Popen([str(BIN / "serve")], env=environment, cwd=ROOT)
-    try:
-        print(f"/ping answered 200 after {wait_until_healthy(server, port):.1f} s", flush=True)
+    with served.served(environment, options.port) as port:
         is_equal, reached = compare(port, channel, base / "output" / "data" / "test_predictions.csv", options.images)
-    finally:
-        server.send_signal(signal.SIGTERM)
-        code = server.wait(STOP_TIMEOUT_S)
-    if code != 0:
-        raise SystemExit(f"serve ended with exit code {code} after SIGTERM")
     artifact = (base / "model").relative_to(ROOT)
     print(f"\nEverything stopped. {time.monotonic() - began:.0f} s in all; the artifact is in {artifact}")
     if reached < options.min_balanced_accuracy:
@@ -163,7 +109,7 @@ def compare(port: int, channel: Path, predictions: Path, limit: int) -> tuple[bo
     rows, worst = [], 0.0
     print(f"\n{'picture':<22}{'true class':<12}{'predicted':<12}probability")
     for expected in evaluated:
-        answer = ask(port, channel / expected["image"])
+        [answer] = served.predictions(port, channel / expected["image"])
         rows.append((expected["label"], answer["predicted_class"]))
         worst = max(
             worst, *(abs(answer["probabilities"][name] - float(expected[name])) for name in answer["probabilities"])

@@ -6,19 +6,16 @@ of its files, and its probabilities must be those that the evaluation wrote down
 
 import argparse
 import csv
-import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from scripts.ask import Image, post
-from scripts.content_types import DICOM, SERIES
-from scripts.demo import BIN, ROOT, STOP_TIMEOUT_S, TOLERANCE, free_port, run, step, wait_until_healthy
+from scripts import served
+from scripts.content_types import DICOM
+from scripts.demo import BIN, ROOT, TOLERANCE, run, step
 from scripts.draw_volumes import GRADES, draw_volumes
 
 # Enough that a small network learns something; the whole takes less than a minute on two cores.
@@ -29,8 +26,8 @@ SALT = "of drawn data, and so no secret"
 def parse_arguments() -> argparse.Namespace:
     """The demo's options."""
     parser = argparse.ArgumentParser(prog="make demo-volume", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--task", choices=("classification", "ordinal"), default="classification",
-                        help="spheres and cubes, or three sizes (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--task", choices=("ordinal", "classification"), default="ordinal",
+                        help="three sizes, or spheres and cubes, which takes more scans and epochs (default: %(default)s)")  # fmt: skip
     parser.add_argument("--scans", type=int, default=40, help="series that are drawn (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=SETTINGS["epochs"], help="(default: %(default)s)")
     parser.add_argument("--network", default=SETTINGS["network"], help="(default: %(default)s)")
@@ -67,19 +64,9 @@ def main() -> int:
     run([str(BIN / "train"), *flags], environment)
 
     step("Serve the artifact and post the series of the test split, each as a zip")
-    port = options.port or free_port()
-    environment |= {"SAGEMAKER_BIND_TO_PORT": str(port), "SAGEMAKER_CONTAINER_LOG_LEVEL": "WARNING"}
-    print(f"$ SAGEMAKER_BIND_TO_PORT={port} serve", flush=True)
-    server = subprocess.Popen([str(BIN / "serve")], env=environment, cwd=ROOT)
-    try:
-        print(f"/ping answered 200 after {wait_until_healthy(server, port):.1f} s", flush=True)
+    with served.served(environment, options.port) as port:
         worst, accuracy = compare(port, channel, ml / "output" / "data" / "test_predictions.csv")
         report(port, channel, ml / "output" / "data" / "test_predictions.csv", base / "report.dcm")
-    finally:
-        server.send_signal(signal.SIGTERM)
-        code = server.wait(STOP_TIMEOUT_S)
-    if code != 0:
-        raise SystemExit(f"serve ended with exit code {code} after SIGTERM")
     print(f"\nEverything stopped. {time.monotonic() - began:.0f} s in all; the artifact is in "
           f"{(ml / 'model').relative_to(ROOT)}")  # fmt: skip
     if accuracy < options.min_accuracy:
@@ -93,21 +80,13 @@ def evaluated(predictions: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def ask(port: int, folder: Path, accept: str) -> bytes:
-    """Post the files of a series and return the answer's body."""
-    status, _, body = post(Image(folder, folder.name, SERIES), port, accept)
-    if status != 200:
-        raise SystemExit(f"/invocations answered {status}: {body[:1000]!r}")
-    return body
-
-
 def compare(port: int, channel: Path, predictions: Path) -> tuple[float, float]:
     """Print what came back beside what the evaluation said; the largest difference, and the accuracy."""
     worst, right = 0.0, 0
     rows = evaluated(predictions)
     print(f"\n{'series':<18}{'true class':<12}{'predicted':<12}probability")
     for row in rows:
-        [answer] = json.loads(ask(port, channel / row["image"], "application/json"))["predictions"]
+        [answer] = served.predictions(port, channel / row["image"])
         numbers = answer["probabilities"]
         worst = max(worst, *(abs(numbers[name] - float(row[name])) for name in numbers))
         right += answer["predicted_class"] == row["label"]
@@ -122,7 +101,7 @@ def report(port: int, channel: Path, predictions: Path, target: Path) -> None:
     from pydicom import dcmread
 
     folder = channel / evaluated(predictions)[0]["image"]
-    target.write_bytes(ask(port, folder, DICOM))
+    target.write_bytes(served.ask(port, folder, DICOM))
     dataset = dcmread(target)
     print(f"\nreport about {folder.name}, in {target.relative_to(ROOT)}: {dataset.SOPClassUID.name}")
     for depth, item in _items(dataset, 0):

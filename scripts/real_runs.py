@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from scripts import served
 from scripts.real_baselines import (
     Answers,
     adrenal_shape,
@@ -31,12 +32,10 @@ from scripts.real_baselines import (
     most_frequent_grade,
     scanner_encoding,
 )
-from scripts.served import post, series_as_zip, served
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 TOLERANCE = 1e-4  # of served answers against the evaluation's, relative to the larger of 1 and the number
-TYPES = {".dcm": "application/dicom", ".gz": "application/x-nifti", ".npy": "application/x-npy", ".png": "image/png"}
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ def run_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
     seconds = time.monotonic() - began
     metrics = json.loads((base / "output" / "data" / "metrics.json").read_text())
     print(f"\n== {name}: serve and ask", flush=True)
-    with served(environment) as port:
+    with served.served(environment) as port:
         worst, count = compare(port, channel, base / "output" / "data" / "test_predictions.csv")
         extra = EXTRA[name](port, options.data.resolve()) if name in EXTRA else []
     baseline, measure = run.baseline
@@ -178,7 +177,7 @@ def compare(port: int, channel: Path, predictions: Path) -> tuple[float, int]:
     with predictions.open(newline="", encoding="utf-8") as file:
         for expected in csv.DictReader(file):
             path = channel / expected["image"]
-            [answer] = json.loads(post(port, path.read_bytes(), TYPES[path.suffix], "application/json"))["predictions"]
+            [answer] = served.predictions(port, path)
             for label, number in (answer.get("probabilities") or answer["values"]).items():
                 wanted = float(expected[label])
                 worst = max(worst, abs(number - wanted) / max(1.0, abs(wanted)))
@@ -190,9 +189,8 @@ def ask_with_series(port: int, data: Path) -> list[str]:
     """A model of MR volumes is asked about series of the same kind from a scanner, in JSON and as a report."""
     lines = []
     for folder in sorted((data / "dicom_series").glob("*/*HCropVolume")):
-        body = series_as_zip(folder)
-        [answer] = json.loads(post(port, body, "application/zip", "application/json"))["predictions"]
-        report = post(port, body, "application/zip", "application/dicom")
+        [answer] = served.predictions(port, folder)
+        report = served.ask(port, folder, "application/dicom")
         if report[128:132] != b"DICM":
             raise SystemExit("the report is not DICOM")
         numbers = ", ".join(f"{key} {value:.2f}" for key, value in answer["values"].items())

@@ -1,17 +1,20 @@
 """A `serve` of this project on a free port of this machine, and requests to it."""
 
 import http.client
-import io
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
+
+from scripts.ask import Image, post
+from scripts.content_types import SERIES, type_of_file
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -60,26 +63,20 @@ def served(environment: Mapping[str, str], port: int = 0) -> Iterator[int]:
         raise SystemExit(f"serve ended with exit code {code} after SIGTERM")
 
 
-def post(port: int, body: bytes, content_type: str, accept: str) -> bytes:
-    """Post one body; the answer's.
+def ask(port: int, path: Path, accept: str = "application/json") -> bytes:
+    """Post an image, or the folder of a DICOM series as a zip; the answer's body.
 
     Raises:
         SystemExit: any other status than 200.
     """
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("POST", "/invocations", body=body, headers={"Content-Type": content_type, "Accept": accept})
-    response = connection.getresponse()
-    answer = response.read()
-    if response.status != 200:
-        raise SystemExit(f"/invocations answered {response.status}: {answer[:500].decode(errors='replace')}")
+    content_type = (type_of_file(path) if path.is_file() else SERIES) or "application/octet-stream"
+    status, _, answer = post(Image(path, path.name, content_type), port, accept)
+    if status != 200:
+        raise SystemExit(f"/invocations answered {status}: {answer[:500].decode(errors='replace')}")
     return answer
 
 
-def series_as_zip(folder: Path) -> bytes:
-    """The files of a folder as one zip, as a client sends a series."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                archive.write(path, path.relative_to(folder).as_posix())
-    return stream.getvalue()
+def predictions(port: int, path: Path) -> list[dict[str, Any]]:
+    """The predictions of an image; raises as `ask`."""
+    found: list[dict[str, Any]] = json.loads(ask(port, path))["predictions"]
+    return found
