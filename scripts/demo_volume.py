@@ -27,7 +27,7 @@ def parse_arguments() -> argparse.Namespace:
     """The demo's options."""
     parser = argparse.ArgumentParser(prog="make demo-volume", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--task", choices=("ordinal", "classification"), default="ordinal",
-                        help="three sizes, or spheres and cubes, which takes more scans and epochs (default: %(default)s)")  # fmt: skip
+                        help="three sizes; or spheres and cubes, which take longer (default: %(default)s)")  # fmt: skip
     parser.add_argument("--scans", type=int, default=40, help="series that are drawn (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=SETTINGS["epochs"], help="(default: %(default)s)")
     parser.add_argument("--network", default=SETTINGS["network"], help="(default: %(default)s)")

@@ -243,3 +243,19 @@ def test_importing_it_imports_no_reader():
         "assert not {'pydicom', 'nibabel', 'gdcm', 'torch', 'monai', 'scipy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
+
+
+@pytest.mark.parametrize("end", [0.5, 300])
+def test_a_broken_file_in_a_series_folder_refuses_the_series_instead_of_shortening_it(tmp_path, end):
+    files = series_bytes()
+    last = files[-1]
+    for number, content in enumerate([*files[:-1], last[: int(end * len(last)) if end < 1 else end]]):
+        (tmp_path / f"{number}.dcm").write_bytes(content)
+    (tmp_path / "README.txt").write_text("about these images")
+
+    with pytest.raises(UndecodableImage, match="a DICOM file of the series: ") as refusal:
+        read_volumes_of(Sample(tmp_path))
+    assert str(tmp_path) not in str(refusal.value)
+
+    (tmp_path / "5.dcm").write_bytes(last)
+    assert read_volumes_of(Sample(tmp_path))[0].values.shape[-1] == 6

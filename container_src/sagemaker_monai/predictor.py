@@ -8,9 +8,9 @@ import torch
 
 from sagemaker_monai.bundle import Bundle, read_bundle
 from sagemaker_monai.choices import images_at_once
-from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
+from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.images import name_picture, split_arrays
-from sagemaker_monai.samples import Instances, Sample
+from sagemaker_monai.samples import Sample
 from sagemaker_monai.tasks.task import Prediction
 from sagemaker_monai.transforms import LoadPhotograph
 from sagemaker_monai.volumes import Identity
@@ -115,20 +115,12 @@ class Predictor:
     def _load_each(self, sample: Sample) -> list[tuple[torch.Tensor, Identity | None]]:
         preprocessing = self.bundle.preprocessing
         try:
-            images = preprocessing.load_each(sample)
+            return preprocessing.load_each(sample)
         except UndecodableImage as error:
             # No picture, but perhaps sound: asked only now, so that pictures do not pay for it.
             if isinstance(preprocessing.load_pixels, LoadPhotograph) and _is_volume_file(sample):
                 raise UnsuitableImage("this model takes pictures, not a file of a volume") from error
             raise
-        except UnsuitableImage:
-            _refuse_broken_files(sample)  # a series with a hole may have a file that cannot be read
-            raise
-        if isinstance(sample.source, Instances):
-            used = {uid for _, identity in images if identity is not None for uid in identity.sop_instance_uids}
-            if len(used) < len(sample.source.files):
-                _refuse_broken_files(sample)
-        return images
 
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
         """The predictions of all images of all samples, in order; raises as `answer` does."""
@@ -139,27 +131,3 @@ def _is_volume_file(sample: Sample) -> bool:
     from sagemaker_monai.volume_files import HEAD_BYTES, volume_format_of
 
     return isinstance(sample.source, bytes) and volume_format_of(sample.source[:HEAD_BYTES], "") is not None
-
-
-def _refuse_broken_files(sample: Sample) -> None:
-    """Refuse a request with a DICOM file that cannot be read, instead of passing it over as in a folder.
-
-    Without it there would be fewer answers than images, or a series that ends too early. Reports and other files
-    without pixels are passed over.
-    """
-    if not isinstance(sample.source, Instances):
-        return
-    from pydicom.uid import UID
-
-    from sagemaker_monai.dicom.media import find_media
-
-    count = len(sample.source.files)
-    media = find_media(sample.source.files, keep_headers=False)
-    for other in media.others:
-        error = PayloadTooLarge if other.code == PayloadTooLarge.__name__ else UndecodableImage
-        raise error(f"DICOM file {other.name} of {count}: {other.reason}")
-    for each in media.instances:
-        # Where a file ends between two elements of its header, nothing else tells that it was longer.
-        is_image = not each.sop_class_uid or "Image Storage" in UID(each.sop_class_uid).name
-        if is_image and not each.has_pixels:
-            raise UndecodableImage(f"DICOM file {each.name} of {count} is of an image without pixels; send it whole")

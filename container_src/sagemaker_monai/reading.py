@@ -217,9 +217,10 @@ def _frame_of_volume(volume: Volume, *, is_bare: bool) -> Frame:
 
 def _frames_of_dicom(source: Path | Sequence[bytes]) -> list[Frame]:
     from sagemaker_monai.dicom.pixels import read_frames
-    from sagemaker_monai.dicom.series import find_instances, group_series
+    from sagemaker_monai.dicom.series import group_series
+    from sagemaker_monai.dicom.whole import whole_instances
 
-    instances = [each for each in find_instances(source) if each.has_pixels]
+    instances = whole_instances(source)
     if not instances:
         raise UnsuitableImage("no DICOM image with pixels was found; send files with pixel data")
     if len(instances) == 1:
@@ -258,9 +259,10 @@ def _volumes_of_dicom(files: Sequence[bytes], policy: Policy) -> list[Volume]:
 
 
 def _stacks_of(source: Path | Sequence[bytes]) -> list["Series"]:
-    from sagemaker_monai.dicom.series import find_instances, group_series
+    from sagemaker_monai.dicom.series import group_series
+    from sagemaker_monai.dicom.whole import whole_instances
 
-    stacks = [each for each in group_series(find_instances(source)) if each.slices]
+    stacks = [each for each in group_series(whole_instances(source)) if each.slices]
     if not stacks:
         raise UnsuitableImage("no DICOM series with pixels was found; send files with pixel data")
     # A localizer beside its series is a plan, not an image to be judged.
