@@ -2,10 +2,12 @@
 
 import statistics
 import struct
+import subprocess
 import sys
 import threading
 import time
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -25,12 +27,21 @@ from pydicom.uid import (
 
 from sagemaker_monai.dicom.codestreams import Codestream
 from sagemaker_monai.dicom.decoding import DECODERS, Decoder, decode_stored
-from sagemaker_monai.dicom.headers import read_instance
+from sagemaker_monai.dicom.headers import quiet_pydicom, read_instance
 from sagemaker_monai.dicom.layouts import layout_of
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
-from tests.compressed_frames import ENCODERS, LOSSLESS, as_j2k, as_jpeg_ls, as_rle, compressed
+from tests.compressed_frames import (
+    ENCODERS,
+    LOSSLESS,
+    as_j2k,
+    as_jpeg,
+    as_jpeg_lossless,
+    as_jpeg_ls,
+    as_rle,
+    compressed,
+)
 from tests.made_dicom import as_file, made_dataset, made_file
-from tests.odd_files import ODD_DICOM, odd_dicom_paths, read_odd_dicom
+from tests.odd_files import ODD_DICOM, ROOT, odd_dicom_paths, read_odd_dicom
 
 NATIVE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
 rng = np.random.default_rng(3)
@@ -284,6 +295,74 @@ def test_more_scans_tiles_or_layers_than_any_camera_writes_are_refused():
             decode_stored(dataset)
 
 
+PIXELS = (
+    np.array([[[200, 30, 30], [30, 200, 30], [30, 30, 200], [128, 128, 128]]], np.uint8).repeat(40, 0).repeat(10, 1)
+)
+
+
+def _untold(jpeg: bytes) -> bytes:
+    """A JPEG without all that its colour space could be told by: JFIF and Adobe segments, components named R, G, B."""
+    position = 2
+    while jpeg[position + 1] in (0xE0, 0xEE):
+        position += 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
+    part = bytearray(jpeg[:2] + jpeg[position:])
+    frame = next(part.index(bytes([0xFF, sof])) for sof in (0xC0, 0xC3) if bytes([0xFF, sof]) in part)
+    scan = part.rindex(b"\xff\xda")
+    part[frame + 10 : frame + 19 : 3] = part[scan + 5 : scan + 11 : 2] = b"\1\2\3"
+    return bytes(part)
+
+
+@pytest.mark.parametrize("header", ["RGB", "YBR_FULL", "YBR_FULL_422"])
+@pytest.mark.parametrize("coded", ["RGB", "YCBCR"])
+def test_the_markers_of_a_jpeg_tell_its_colours_and_without_them_the_header(coded, header):
+    marked = as_jpeg(PIXELS, outcolorspace=coded, subsampling="444")
+
+    for frame, is_told in ((marked, True), (_untold(marked), coded[0] == header[0])):
+        dataset = made_dataset(
+            PIXELS[np.newaxis],
+            JPEGBaseline8Bit,
+            PhotometricInterpretation=header,
+            PixelData=encapsulate([frame]),
+        )
+        error = np.abs(decode_stored(dataset)[0].astype(int) - PIXELS).max()
+        assert (error < 8) == is_told
+
+
+@pytest.mark.parametrize(
+    ("syntax", "encode"),
+    [
+        (JPEGBaseline8Bit, lambda frame: as_jpeg(frame, level=100)),
+        (JPEGLosslessSV1, as_jpeg_lossless),
+        (JPEGLSLossless, as_jpeg_ls),
+        (RLELossless, as_rle),
+        (JPEG2000Lossless, lambda frame: as_j2k(frame, photometric_interpretation=3, use_mct=False)),
+    ],
+)
+def test_ybr_in_every_compression_becomes_rgb_once(syntax, encode):
+    ybr = convert_color_space(PIXELS, "RGB", "YBR_FULL")
+    frame = encode(ybr)
+    if syntax in (JPEGBaseline8Bit, JPEGLosslessSV1):
+        frame = _untold(frame)
+    dataset = made_dataset(
+        ybr[np.newaxis], syntax, PhotometricInterpretation="YBR_FULL", PixelData=encapsulate([frame])
+    )
+
+    assert np.abs(decode_stored(dataset)[0].astype(int) - PIXELS).max() <= 2
+
+
+def test_what_is_decoded_of_a_jp2_file_is_the_codestream_that_was_checked():
+    stored = rng.integers(0, 256, (1, 40, 40), np.uint8)
+    small, large = as_j2k(stored[0]), as_j2k(np.zeros((400, 400), np.uint8))
+    head = b"\0\0\0\x0cjP  \r\n\x87\n"
+
+    def boxed(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">L", 8 + len(data)) + name + data
+
+    for data in (head + boxed(b"jp2c", small), head + boxed(b"free", small) + boxed(b"jp2c", large)):
+        dataset = made_dataset(stored, JPEG2000Lossless, PixelData=encapsulate([data]))
+        np.testing.assert_array_equal(decode_stored(dataset), stored)
+
+
 def test_a_jp2_box_without_length_ends():
     data = b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\0xxxx" * 4  # pydicom's parser of boxes stays at the first one
     dataset = made_dataset(np.zeros((1, 4, 4), np.uint8), JPEG2000Lossless, PixelData=encapsulate([data]))
@@ -413,3 +492,37 @@ def test_a_jpeg_with_a_lost_table_is_refused_before_it_is_decoded(monkeypatch):
 
     with pytest.raises(UndecodableImage, match="compressed frame"):
         decode_stored(read_instance(broken))
+
+
+def test_decoders_are_loaded_when_a_frame_needs_them_by_whichever_thread_is_first(tmp_path):
+    stored = rng.integers(0, 256, (1, 40, 40), np.uint8)
+    path = tmp_path / "frame.dcm"
+    path.write_bytes(as_file(compressed(stored, JPEGLSLossless)))
+    code = (
+        "import sys, threading\n"
+        "from pathlib import Path\n"
+        "from sagemaker_monai.dicom.decoding import decode_stored\n"
+        "from sagemaker_monai.dicom.headers import quiet_pydicom, read_instance\n"
+        "assert not any(name.startswith('imagecodecs') for name in sys.modules)\n"
+        "dataset, sums = read_instance(Path(sys.argv[1])), []\n"
+        "run = lambda: sums.append(int(decode_stored(dataset).sum()))\n"
+        "threads = [threading.Thread(target=run) for _ in range(8)]\n"
+        "[thread.start() for thread in threads], [thread.join() for thread in threads]\n"
+        "print(sums, sorted(name for name in sys.modules if name.startswith('imagecodecs._jpeg')))\n"
+    )
+
+    command = [sys.executable, "-c", code, str(path)]
+    run = subprocess.run(command, cwd=ROOT / "container_src", capture_output=True, text=True, check=True)
+
+    assert run.stdout.strip() == f"{[int(stored.sum())] * 8} ['imagecodecs._jpegls']"
+
+
+def test_pydicom_stays_quiet_although_others_change_the_filters_and_is_quieted_no_oftener():
+    quiet_pydicom()
+    before = list(warnings.filters)
+    quiet_pydicom()
+    assert warnings.filters == before
+
+    warnings.simplefilter("error")
+    read_instance(made_file(np.zeros((1, 2, 2), np.uint8)))
+    warnings.warn_explicit("a value of the file", UserWarning, "valuerep.py", 1, module="pydicom.valuerep")
