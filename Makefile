@@ -101,8 +101,9 @@ bench-io: .venv/installed  ## time the reading of volumes against MONAI and othe
 bench-input: .venv/installed  ## time the training input against MONAI's own pipelines
 	.venv/bin/python -m scripts.bench_input
 
-docs: .venv/installed  ## write the README's generated tables from the code
+docs: .venv/installed  ## write the generated tables of README and docs/ from the code, and from the odd files if there
 	.venv/bin/python -m scripts.write_tables
+	.venv/bin/python -m tests.formats
 
 lock: .venv/installed  ## resolve pyproject.toml into the hashed pins of docker/ (needs uv)
 	.venv/bin/python scripts/lock.py

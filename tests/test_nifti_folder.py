@@ -219,6 +219,12 @@ def test_a_pattern_without_one_group_is_refused(tmp_path, run, pattern):
         run(*labels(2), cases={"group_by": pattern})
 
 
+def test_a_pattern_that_says_nothing_of_a_case_is_refused_and_not_passed_over(tmp_path, run):
+    put(tmp_path / "source", {f"case_{n}.nii.gz": packed(n) for n in range(2)})
+    with pytest.raises(DatasetError, match="--group-by says nothing of some cases: 2 "):
+        run(*labels(2), cases={"group_by": r"^(subject)"})
+
+
 def test_equal_volumes_of_two_cases_are_one_group(tmp_path, run):
     files = {f"case_{n}.nii.gz": packed(n) for n in range(6)}
     files["case_5.nii.gz"] = packed(1, descrip=b"another text")

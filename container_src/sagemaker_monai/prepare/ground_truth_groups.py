@@ -4,12 +4,12 @@ A patient is told by the DICOM header, by a part of the file's name, or by a key
 numbers: the values may be personal data, and the data set goes to S3.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 
-from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.prepare.ground_truth_images import Image, short_name
 from sagemaker_monai.prepare.ground_truth_manifest import Item
+from sagemaker_monai.prepare.matching import group_pattern
 from sagemaker_monai.splitting import split_by_group
 from sagemaker_monai.tables import some_of
 
@@ -33,12 +33,7 @@ def group_images(items: Mapping[str, Item], images: Mapping[str, Image], group_b
         values = {reference: image.patient for reference, image in images.items()}
         return _numbered(values, "patient", {reference: image.name for reference, image in images.items()})
     if "(" in group_by:
-        try:
-            pattern = re.compile(group_by)
-        except re.error as error:
-            raise ConfigError(f"--group-by is no regular expression: {error}") from error
-        if pattern.groups != 1:
-            raise ConfigError(f"--group-by must have one group in parentheses, got {pattern.groups}")
+        pattern = group_pattern(group_by)
         matches = {reference: pattern.search(reference) for reference in images}
         values = {reference: match[1] if match else None for reference, match in matches.items()}
     else:

@@ -3,18 +3,34 @@
 import hashlib
 import json
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sagemaker_monai import __version__
-from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.files import sha256_of
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
 from sagemaker_monai.tables import some_of
 
 ON_MISMATCH = ("refuse", "drop")
 NAMED_KINDS = frozenset({"file", "case"})  # lines that name files; others may name a patient, and are never shown
+
+
+def group_pattern(group_by: str) -> re.Pattern[str]:
+    """The regular expression that tells the group of an image in its name.
+
+    Raises:
+        ConfigError: it is none with one group.
+    """
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise ConfigError(f"--group-by is no regular expression: {error}") from error
+    if pattern.groups != 1:
+        raise ConfigError(f"--group-by must have one group in parentheses, got {pattern.groups}")
+    return pattern
 
 
 def stem_of(name: str, suffixes: Sequence[str]) -> str:

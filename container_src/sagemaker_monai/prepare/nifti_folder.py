@@ -16,12 +16,20 @@ from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.ground_truth_images import name_files
 from sagemaker_monai.prepare.import_report import Report, repeated
 from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_folders, read_labels
-from sagemaker_monai.prepare.matching import NAMED_KINDS, find_lines, key_of, refuse_mismatch, shown_lines
+from sagemaker_monai.prepare.matching import (
+    NAMED_KINDS,
+    find_lines,
+    group_pattern,
+    key_of,
+    refuse_mismatch,
+    shown_lines,
+)
 from sagemaker_monai.prepare.nifti_cases import SUFFIXES, Case, Found, find_cases
 from sagemaker_monai.prepare.nifti_copy import Plan, copy_volume, plan_copy, read_case
 from sagemaker_monai.prepare.publish import Choices, Notices, Written, digest_of, publish, refuse_unusable
 from sagemaker_monai.prepare.sides import refuse_torn
 from sagemaker_monai.progress import track
+from sagemaker_monai.tables import some_of
 
 FOLDERS = "folders"
 TITLE = "volumes"
@@ -83,7 +91,7 @@ def import_nifti_folder(
     """
     reading, cases, choices = reading or LabelOptions(), cases or Cases(), choices or Choices(title=TITLE)
     choices.check()
-    pattern = _pattern(cases.group_by)
+    pattern = group_pattern(cases.group_by) if cases.group_by else None
     if cases.modality and cases.modality not in MODALITIES:
         raise ConfigError(f"modality must be one of {', '.join(MODALITIES)}, got {cases.modality!r}")
     table_file = None if labels == FOLDERS else Path(labels)
@@ -105,6 +113,11 @@ def import_nifti_folder(
     notices = Notices()
     modality = cases.modality or found.modality or "OT"
     chosen, faults = _choose(found, table, pattern, choices, notices)
+    if untold := [case.name for case, _ in chosen if _group(case, pattern).startswith("case:")] if pattern else []:
+        raise DatasetError(
+            f"--group-by says nothing of some cases: {len(untold)} ({some_of(untold)}); correct it so that every case "
+            "has a group; folders are part of a case's name"
+        )
     images = _planned(chosen, found, faults, pattern, is_private=cases.is_private)
     refuse_unusable(faults, choices.unusable)
     if table.has_split:
@@ -142,18 +155,6 @@ def import_nifti_folder(
         is_private=cases.is_private,
         options=options,
     )
-
-
-def _pattern(group_by: str) -> re.Pattern[str] | None:
-    if not group_by:
-        return None
-    try:
-        pattern = re.compile(group_by)
-    except re.error as error:
-        raise ConfigError(f"--group-by is no regular expression: {error}") from error
-    if pattern.groups != 1:
-        raise ConfigError(f"--group-by must have one group in parentheses, got {pattern.groups}")
-    return pattern
 
 
 def _group(case: Case, pattern: re.Pattern[str] | None) -> str:
