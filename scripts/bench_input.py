@@ -13,6 +13,7 @@ import re
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,11 @@ def _monai_cases(paths: Sequence[Path], size: int) -> dict[str, Case]:
         transforms.RandFlip(spatial_axis=0, prob=0.5),
         transforms.RandZoom(min_zoom=0.8, max_zoom=1.25, prob=0.5),
     ]
+    with warnings.catch_warnings():  # of a decoder of DICOM that is not installed, and photographs do not need it
+        warnings.filterwarnings("ignore", message="NvImgCodec")
+        load = transforms.LoadImage(image_only=True)
     read = [
-        transforms.LoadImage(image_only=True),
+        load,
         transforms.EnsureChannelFirst(channel_dim=-1),
         transforms.ScaleIntensity(),
     ]

@@ -121,7 +121,8 @@ def test_weights_count_images_as_if_they_were_there_that_often(number, seed, dec
     weighted = metrics._aucs(probabilities, targets, times[None].astype(float))
     plain = metrics._aucs(probabilities[repeated], targets[repeated], np.ones((1, len(repeated))))
     assert weighted == pytest.approx(plain, nan_ok=True)
-    matrix = metrics.confusion_matrices(probabilities.argmax(axis=1), targets, 3, times[None].astype(float))[0]
+    predicted, weights = probabilities.argmax(axis=1), times[None].astype(float)
+    [matrix] = metrics.confusion_matrices(predicted, targets, len(LABELS), weights)
     assert matrix.astype(int).tolist() == score(probabilities[repeated], targets[repeated], LABELS)["confusion_matrix"]
 
 

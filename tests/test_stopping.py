@@ -1,8 +1,8 @@
 import os
 import signal
 import threading
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from sagemaker_monai.datasets import Record
@@ -72,5 +72,7 @@ def test_scoring_has_a_minute_once_the_job_is_asked_to_stop(monkeypatch):
 def test_scoring_asks_before_every_file_whether_it_shall_stop():
     records = [Record(None, "x.png", 0, "g", {})]
 
+    predictor = SimpleNamespace(bundle=SimpleNamespace(preprocessing=SimpleNamespace(size=(64, 64))))
+
     with pytest.raises(TrainingStopped, match=r"^scoring the test split was cut off, as the job was asked to stop$"):
-        score_files(np, records, what="scoring the test split", is_stopping=lambda: True)
+        score_files(predictor, records, what="scoring the test split", is_stopping=lambda: True)
