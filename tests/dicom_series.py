@@ -114,7 +114,9 @@ def write_series(folder: Path, files: Sequence[Dataset], *, seed: int = 2) -> li
     return paths
 
 
-def enhanced(values: np.ndarray, orientation: Sequence[float] = AXIAL, *, order: Sequence[int] | None = None) -> Dataset:
+def enhanced(
+    values: np.ndarray, orientation: Sequence[float] = AXIAL, *, order: Sequence[int] | None = None
+) -> Dataset:
     """An enhanced MR file whose frames are the slices of a volume (D, H, W), in `order`."""
     order = range(len(values)) if order is None else order
     places = positions_of(len(values), orientation)
