@@ -145,6 +145,7 @@ def test_help_names_the_commands(command):
         "train",
         "serve",
         "prepare",
+        "doctor",
         "evaluate",
         "version",
         "help",
