@@ -38,7 +38,7 @@ def check_jpeg_end(data: bytes) -> None:
     """Refuse a JPEG or JPEG-LS frame that is cut off.
 
     Where data is missing, libjpeg makes some up, and the warning that it gives does not come through imagecodecs.
-    CharLS may turn for 3 s before it refuses such a frame of 200 bytes.
+    CharLS may turn for 3 s before it refuses such a frame of 80 bytes.
 
     Raises:
         UndecodableImage: no end (EOI) behind the last scan.
