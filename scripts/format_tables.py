@@ -29,7 +29,7 @@ LIBRARIES = {
     "_jpeg_lossless": "libjpeg-turbo, by imagecodecs",
     "_jpeg_ls": "CharLS, by imagecodecs",
     "_j2k": "OpenJPEG, by imagecodecs",
-    "_rle": "pylibjpeg-rle",
+    "_rle": "imagecodecs",
 }
 # Format -> what its files are, and where their geometry comes from.
 VOLUMES = {

@@ -53,6 +53,23 @@ def scanner_encoding(_channel: Path, data: Answers) -> float:
     return float(roc_auc_score(data.indices("test"), scores))
 
 
+def soft_tissue(_channel: Path, data: Answers) -> float:
+    """AUC of a logistic regression on how bright soft tissue is: percentiles from 0 to 400 HU, and what is above it."""
+    import pydicom
+
+    def values(path: Path) -> list[float]:
+        dataset = pydicom.dcmread(path)
+        slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
+        hu = dataset.pixel_array.astype(np.float64) * slope + intercept
+        tissue = hu[(hu > 0) & (hu < 400)]
+        return [*map(float, np.percentile(tissue, (50, 75, 90, 95, 99))), (hu > 120).mean(), (hu > 200).mean()]
+
+    rows = {split: np.array([values(path) for path in data.images[split]]) for split in ("training", "test")}
+    scale = StandardScaler().fit(rows["training"])
+    model = LogisticRegression(max_iter=5000).fit(scale.transform(rows["training"]), data.indices("training"))
+    return float(roc_auc_score(data.indices("test"), model.predict_proba(scale.transform(rows["test"]))[:, 1]))
+
+
 def adrenal_shape(_channel: Path, data: Answers) -> float:
     """AUC of a logistic regression on the logarithms of volume, three shadows, and two erosions of each shape."""
 
@@ -100,7 +117,7 @@ def hippocampus_labels(source: Path, made: Path) -> None:
 
     with (made / "labels.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["file", "label"])
+        writer.writerow(["file", "volume_cm3"])
         for path in sorted((source / "labelsTr").glob("*.nii.gz")):
             image: Any = nibabel.load(path)
             voxels = int((np.asarray(image.dataobj) > 0).sum())

@@ -466,8 +466,9 @@ def test_other_threads_run_while_a_frame_is_decoded(syntax, repeated, short_turn
         span.append(time.perf_counter())
 
     span: list[float] = []
-    shares = []
-    for _ in range(8):  # the first imports the decoder, and a busy machine spoils some
+    shares: list[float] = []
+    # Two, lest chance alone passes; a busy machine spoils many, and a decoder that holds the interpreter all.
+    while sum(share < 0.5 for share in shares) < 2 and len(shares) < 60:
         span.clear()
         moments = []
         thread = threading.Thread(target=decode)
@@ -479,7 +480,7 @@ def test_other_threads_run_while_a_frame_is_decoded(syntax, repeated, short_turn
         longest_wait = np.diff([started, *inside, ended]).max()
         shares.append(longest_wait / (ended - started))
 
-    assert sorted(shares)[1] < 0.5, shares  # the second best, lest chance alone passes
+    assert sum(share < 0.5 for share in shares) == 2, shares
 
 
 @needs_odd_files

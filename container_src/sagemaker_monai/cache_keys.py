@@ -17,7 +17,7 @@ from sagemaker_monai.samples import Sample, Sequences
 from sagemaker_monai.transforms import Preprocessing
 
 _LAYOUT = 2  # of the folder; part of the key
-_READERS = ("pydicom", "nibabel", "imagecodecs", "pylibjpeg-rle")
+_READERS = ("pydicom", "nibabel", "imagecodecs")
 
 
 def key_of(samples: Sequence[Sample], preprocessing: Preprocessing) -> str:

@@ -59,7 +59,7 @@ def read_jpeg(data: bytes) -> Codestream:
         if marker == 0xFF:  # fill byte
             position += 1
             continue
-        # No marker of a header (T.81 table B.1). gdcm aborts the process for a table that was lost behind such a one.
+        # No marker of a header (T.81 table B.1). A decoder would look on and see another header.
         if marker < 0xC0 or 0xD0 <= marker <= 0xDA:
             break
         length = struct.unpack(">H", data[position + 2 : position + 4])[0]
