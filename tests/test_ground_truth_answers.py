@@ -12,7 +12,7 @@ HANDLE = {"highlight": True, "active": False}
 
 
 def dicom_task(*chosen, offered=("Edema", "Pneumonia", "No Finding"), roi=None):
-    """As a page for DICOM with checkboxes sends it: the checkboxes by crowd-form, the rest as a text in a hidden input."""
+    """As a page for DICOM sends it: the checkboxes by crowd-form, the rest as a text in a hidden input."""
     labels = {"label": list(chosen), "imageurl": URL} | ({"ROI": roi} if roi is not None else {})
     return json.dumps({"disease": {name: name in chosen for name in offered}, "labels": json.dumps(labels)})
 
