@@ -186,7 +186,7 @@ def read_or_refuse(body, **options):
         assert volume.affine.shape == (4, 4)
         assert np.isfinite(volume.affine).all()
         assert np.linalg.det(volume.affine) != 0
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 30
 
 
 @pytest.mark.parametrize("kind", FILES)
