@@ -163,7 +163,7 @@ def test_a_jpeg_ls_frame_without_end_takes_no_time():
     with pytest.raises(UndecodableImage, match="cut off"):
         decode_stored(dataset)
 
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 2  # 3 without the check
 
 
 def test_mutated_frames_of_every_syntax_neither_end_the_process_nor_take_long():
