@@ -17,7 +17,7 @@ LAYERS = [
     {"loading", "kinds"},
     {"datasets", "dataset_json", "entries", "layouts", "shards", "unpacking", "cache", "cache_keys", "bundle"},
     {
-        *("transforms", "photographs", "medical", "presets", "intensity", "resampling"),
+        *("transforms", "photographs", "medical", "presets", "intensity", "normalization", "resampling"),
         *("augmentation", "grey_augmentation", "networks", "segresnet", "pretrained"),
         *("choices", "optimizers", "tasks", "checkpoints", "distributed"),
     },

@@ -16,6 +16,7 @@ import numpy as np
 from sagemaker_monai.dicom.findings import Policy
 from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.intensity import INTENSITIES, change_intensity, check_intensity, padding_mask
+from sagemaker_monai.normalization import check_scale, standardize
 from sagemaker_monai.reading import (
     MAX_CHANNELS,
     read_frame_channels,
@@ -323,23 +324,10 @@ class NormalizeIntensity:
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        for name, values in (("mean", mean), ("std", std)):
-            if not isinstance(values, list | tuple) or not 1 <= len(values) <= MAX_CHANNELS:
-                raise ValueError(f"{name} must be a list of 1 to {MAX_CHANNELS} numbers, got {values!r}")
-            if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
-                raise ValueError(f"{name} must hold finite numbers, got {values!r}")
-        if len(mean) != len(std):
-            raise ValueError(f"mean and std must be equally long, got {len(mean)} and {len(std)}")
-        if min(std) <= 0:
-            raise ValueError(f"std must be above 0, got {std!r}")
+        check_scale(mean, std, counts=range(1, MAX_CHANNELS + 1), described=f"1 to {MAX_CHANNELS}")
         self.mean = [float(value) for value in mean]
         self.std = [float(value) for value in std]
 
     def __call__(self, values: "torch.Tensor") -> "torch.Tensor":
         """Scale a batch (N, C, W, H) or (N, C, W, H, D) to float32 of the same shape and device."""
-        import torch
-
-        shape = (len(self.mean), *[1] * (values.ndim - 2))
-        mean = torch.tensor(self.mean, dtype=torch.float32, device=values.device).reshape(shape)
-        std = torch.tensor(self.std, dtype=torch.float32, device=values.device).reshape(shape)
-        return values.to(torch.float32, copy=True).sub_(mean).div_(std)
+        return standardize(values, self.mean, self.std, spatial_dims=values.ndim - 2)

@@ -4,7 +4,6 @@ float32. DICOM counts as the picture that a viewer shows first.
 The targets that artifacts name stand in `transforms`.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from PIL import Image
 
 from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.intensity import show
+from sagemaker_monai.normalization import check_scale, standardize
 from sagemaker_monai.pictures import decode
 from sagemaker_monai.reading import is_dicom_sample, read_frames_of
 from sagemaker_monai.samples import Sample
@@ -149,26 +149,13 @@ class NormalizePhotograph:
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        for name, values in (("mean", mean), ("std", std)):
-            if not isinstance(values, list | tuple) or len(values) not in _IMAGENET:
-                raise ValueError(f"{name} must be a list of 1 or 3 numbers, got {values!r}")
-            if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
-                raise ValueError(f"{name} must hold finite numbers, got {values!r}")
-        if len(mean) != len(std):
-            raise ValueError(f"mean and std must be equally long, got {len(mean)} and {len(std)}")
-        if min(std) <= 0:
-            raise ValueError(f"std must be above 0, got {std!r}")
+        check_scale(mean, std, counts=tuple(_IMAGENET), described="1 or 3")
         self.mean = [float(value) for value in mean]
         self.std = [float(value) for value in std]
 
     def __call__(self, values: "torch.Tensor") -> "torch.Tensor":
         """Scale uint8 or float values from 0 to 255, (..., C, W, H), to float32 of the same shape and device."""
-        import torch
-
-        shape = (len(self.mean), 1, 1)
-        mean = torch.tensor(self.mean, dtype=torch.float32, device=values.device).reshape(shape)
-        std = torch.tensor(self.std, dtype=torch.float32, device=values.device).reshape(shape)
-        return values.to(torch.float32, copy=True).div_(255.0).sub_(mean).div_(std)
+        return standardize(values, self.mean, self.std, spatial_dims=2, unit=255.0)
 
 
 def photograph_preprocessing(*, channels: int, image_size: int, fit: str) -> list[dict[str, Any]]:
