@@ -6,7 +6,7 @@ them: it is trained with all of them and scored by the largest.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from sagemaker_monai.errors import BundleError
 from sagemaker_monai.tasks import metrics
 from sagemaker_monai.tasks.labels import Label
 from sagemaker_monai.tasks.losses import build_loss
-from sagemaker_monai.tasks.task import Floats, Loss, finite
+from sagemaker_monai.tasks.task import Floats, Loss, TakesNothing, finite
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def class_target(label: Label, labels: Sequence[str]) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(TakesNothing):
     """See `task.Task`. Targets (N, K) are shares of the classes, answers (N, K) their probabilities."""
 
     labels: tuple[str, ...]
@@ -129,14 +129,6 @@ class Classification:
     def target(self, label: Label) -> tuple[float, ...]:
         """See `class_target`."""
         return class_target(label, self.labels)
-
-    def fitted(self, targets: Floats) -> Self:  # noqa: ARG002 - nothing is taken from the data
-        """Nothing is taken from the data."""
-        return self
-
-    def tuned(self, answers: Floats, targets: Floats) -> Self:  # noqa: ARG002
-        """Nothing is taken from the data."""
-        return self
 
     def training_targets(self, targets: Floats) -> torch.Tensor:
         """Class indices (N,) where every image has one class, else the shares (N, K)."""

@@ -15,7 +15,7 @@ from torch.nn import functional
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.tasks import metrics
 from sagemaker_monai.tasks.labels import Label
-from sagemaker_monai.tasks.task import Floats, Loss, finite
+from sagemaker_monai.tasks.task import Floats, Loss, TakesNothing, finite
 
 DEFAULT_THRESHOLD = 0.5
 LARGEST_WEIGHT = 100.0  # of a rare finding in the loss; above it one image would be a step of its own (a guess)
@@ -48,7 +48,7 @@ class MultiLabelPrediction:
 
 
 @dataclass(frozen=True)
-class MultiLabel:
+class MultiLabel(TakesNothing):
     """See `task.Task`. Targets (N, K) are 0, 1 or shares of annotators; answers (N, K) are probabilities."""
 
     labels: tuple[str, ...]
@@ -80,10 +80,6 @@ class MultiLabel:
         if not all(0 <= share <= 1 for share in shares.values()):
             raise ValueError("shares of classes must be from 0 to 1")
         return tuple(float(shares.get(name, 0.0)) for name in self.labels)
-
-    def fitted(self, targets: Floats) -> Self:  # noqa: ARG002 - thresholds are for answers
-        """Nothing is taken from the training split."""
-        return self
 
     def tuned(self, answers: Floats, targets: Floats) -> Self:
         """With the thresholds that are best on these answers; 0.5 where a finding is everywhere or nowhere."""

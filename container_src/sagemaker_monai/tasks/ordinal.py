@@ -8,7 +8,7 @@ which softmax does not know.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.tasks import metrics
 from sagemaker_monai.tasks.classification import class_target
 from sagemaker_monai.tasks.labels import Label
-from sagemaker_monai.tasks.task import Floats, Loss, finite
+from sagemaker_monai.tasks.task import Floats, Loss, TakesNothing, finite
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class OrdinalPrediction:
 
 
 @dataclass(frozen=True)
-class Ordinal:
+class Ordinal(TakesNothing):
     """See `task.Task`. Targets (N, K) are one for the grade, answers (N, K) probabilities of the grades."""
 
     labels: tuple[str, ...]
@@ -67,14 +67,6 @@ class Ordinal:
     def target(self, label: Label) -> tuple[float, ...]:
         """A grade by its name; see `classification.class_target`."""
         return class_target(label, self.labels)
-
-    def fitted(self, targets: Floats) -> Self:  # noqa: ARG002 - nothing is taken from the data
-        """Nothing is taken from the data."""
-        return self
-
-    def tuned(self, answers: Floats, targets: Floats) -> Self:  # noqa: ARG002
-        """Nothing is taken from the data."""
-        return self
 
     def training_targets(self, targets: Floats) -> torch.Tensor:
         """Grades (N,) from 0."""

@@ -12,7 +12,7 @@ from torch.nn import functional
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.tasks import metrics
 from sagemaker_monai.tasks.labels import Label
-from sagemaker_monai.tasks.task import Floats, Loss, finite
+from sagemaker_monai.tasks.task import Floats, Loss, TakesNothing, finite
 
 SCORES = ("mae", "rmse", "r2")
 
@@ -37,7 +37,7 @@ class RegressionPrediction:
 
 
 @dataclass(frozen=True)
-class Regression:
+class Regression(TakesNothing):
     """See `task.Task`. Targets and answers (N, K) are numbers in the unit of the labels.
 
     Attributes:
@@ -77,10 +77,6 @@ class Regression:
         """With mean and standard deviation of the training split; a constant target is only centred."""
         std = targets.std(axis=0)
         return replace(self, mean=tuple(targets.mean(axis=0).tolist()), std=tuple(np.where(std > 0, std, 1.0).tolist()))
-
-    def tuned(self, answers: Floats, targets: Floats) -> Self:  # noqa: ARG002 - nothing is taken from validation
-        """Nothing is taken from the validation split."""
-        return self
 
     def training_targets(self, targets: Floats) -> torch.Tensor:
         """float32 (N, K), standardised."""

@@ -97,6 +97,18 @@ class Task(Protocol):
         """The task as data for the artifact: a list of transforms."""
 
 
+class TakesNothing:
+    """For a task that takes nothing from the training split, or nothing from the validation split."""
+
+    def fitted(self, targets: Floats) -> Self:  # noqa: ARG002 - the name is part of the protocol
+        """The task as it is."""
+        return self
+
+    def tuned(self, answers: Floats, targets: Floats) -> Self:  # noqa: ARG002
+        """The task as it is."""
+        return self
+
+
 def finite(outputs: torch.Tensor) -> torch.Tensor:
     """Outputs in float64 on the CPU.
 
