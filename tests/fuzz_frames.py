@@ -10,10 +10,12 @@ import copy
 import faulthandler
 import json
 import random
+import re
 import resource
 import struct
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset
@@ -156,7 +158,9 @@ def main() -> None:
         spent_s = time.process_time() - started
         if spent_s > longest_s:
             longest_s, longest = spent_s, number
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    # Not ru_maxrss, in which Linux counts what the parent had before it became this process.
+    [peak] = re.findall(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    peak_mb = int(peak) // 1024
     print(
         json.dumps(
             {

@@ -177,4 +177,4 @@ def test_mutated_frames_of_every_syntax_neither_end_the_process_nor_take_long():
     assert min(result["read"], result["refused"]) > 300
     assert result["longest_s"] < 5
     assert result["longest_message"] < 250
-    assert result["peak_mb"] < 6_000  # Linux counts what the parent had before it became this process
+    assert result["peak_mb"] < 1_000
