@@ -16,8 +16,9 @@ from itertools import islice
 from pathlib import Path
 
 from sagemaker_monai.dataset_json import DATASET_JSON
-from sagemaker_monai.entries import LITTER, image_files
+from sagemaker_monai.entries import image_files
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.files import LITTER
 from sagemaker_monai.layouts import PRETRAINED, read_channels
 from sagemaker_monai.progress import track
 from sagemaker_monai.shards import MANIFEST, SHARD_BYTES, manifest_text, plan_shards, write_shards

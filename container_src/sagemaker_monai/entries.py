@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.images import IMAGE_SUFFIXES
+from sagemaker_monai.files import LITTER
+from sagemaker_monai.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES
 from sagemaker_monai.samples import Sequences
 from sagemaker_monai.tables import some_of
 from sagemaker_monai.tasks.labels import Label
 
 CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")  # and what no file name can be made of
 DRIVE = re.compile(r"[A-Za-z]:")
-LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
-DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
-VOLUME_SUFFIXES = frozenset({".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".npy", ".npz", ".hdr"})
+DICOM_NAMES = DICOM_SUFFIXES - {""}
+VOLUME_NAMES = VOLUME_SUFFIXES - {".img", ".img.gz", ".hdr.gz"}  # of a pair the plain header is the image
 HEADER_SUFFIXES = frozenset({".hdr", ".mhd", ".nhdr"})  # of volumes whose values lie in other files
 MAX_HEADER_BYTES = 1 << 20
-IMAGE_NAMES = IMAGE_SUFFIXES | DICOM_SUFFIXES | VOLUME_SUFFIXES | {".zip", ".tar"}  # the last two: of one series
+IMAGE_NAMES = IMAGE_SUFFIXES | DICOM_NAMES | VOLUME_NAMES | {".zip", ".tar"}  # the last two: of one series
 Metadata = dict[str, str | float | None]
 Image = Path | Sequences  # a file, a folder with the files of one DICOM series, or one of these a channel
 BETWEEN_SEQUENCES = " + "  # in the name of an image of several sequences

@@ -10,8 +10,6 @@ that are not there are reported.
 """
 
 import io
-import os
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,10 +22,9 @@ from sagemaker_monai.dicom.headers import is_dicom, read_header
 from sagemaker_monai.dicom.packed import HEAD_BYTES, MediaLimits, Unpacker, unpacker_of
 from sagemaker_monai.dicom.planes import Plane, integer_of, planes_of, text_of, value_of
 from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage
+from sagemaker_monai.files import LITTER, plain_files
 
-MAX_FOLDER_DEPTH = 32
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
-LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # in small letters; hidden files are passed over too
 
 
 @dataclass(frozen=True)
@@ -263,36 +260,7 @@ def _directory_entries(header: Dataset) -> set[str]:
 
 
 def _walk(folder: Path, max_files: int) -> Iterator[Path]:
-    """Plain files of a folder and its folders, sorted by name, each once."""
-    root = os.path.realpath(folder)
-    waiting, seen, count = [(folder, 0)], set[str](), 0
-    while waiting:
-        place, depth = waiting.pop()
-        try:
-            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
-        except OSError:
-            continue  # a folder that may not be entered has nothing for us
-        folders = []
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name.lower() in LITTER:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                folders.append((Path(entry.path), depth + 1))
-                continue
-            real = os.path.realpath(entry.path)
-            if not real.startswith(root + os.sep) or real in seen or not _is_plain(real):
-                continue
-            seen.add(real)
-            count += 1
-            if count > max_files:
-                raise PayloadTooLarge(f"the folder has more than {max_files} files; name a smaller one")
-            yield Path(entry.path)
-        if depth < MAX_FOLDER_DEPTH:
-            waiting.extend(reversed(folders))
-
-
-def _is_plain(path: str) -> bool:
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 - a pipe would never end
-    except OSError:
-        return False
+    for count, path in enumerate(plain_files(folder), start=1):
+        if count > max_files:
+            raise PayloadTooLarge(f"the folder has more than {max_files} files; name a smaller one")
+        yield path

@@ -6,7 +6,6 @@ Links that lead out of the folder, hidden files, pipes and what operating system
 
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,13 +14,12 @@ from sagemaker_monai.archives import ArchiveTooLargeError, UnsafeArchiveError, i
 from sagemaker_monai.contents import is_archive, is_dicom_file, is_dicomdir
 from sagemaker_monai.dicom.packed import MediaLimits, unpacker_of
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.files import LITTER, plain_files
 from sagemaker_monai.images import IMAGE_SUFFIXES
 from sagemaker_monai.volume_files import HEAD_BYTES, volume_format_of
 
 MAX_FILES = 1 << 20
-MAX_DEPTH = 32
 LIMITS = MediaLimits(files=1 << 17, archive_bytes=1 << 33)  # of one archive: 8 GiB
-LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 KEPT_FREE_BYTES = 1 << 30  # of the disk that archives are unpacked to
 _HEAD_BYTES = 1 << 16
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")
@@ -66,7 +64,7 @@ def find_files(source: Path, scratch: Path, prefix: str = "") -> Iterator[Found]
         raise ConfigError("there is no such file or folder to examine; name another")
     base = source if source.is_dir() else source.parent
     count = 0
-    for path in _walk(source) if source.is_dir() else [source]:
+    for path in plain_files(source) if source.is_dir() else [source]:
         for found in _open(path, prefix + path.relative_to(base).as_posix(), scratch):
             count += 1
             if count > MAX_FILES:
@@ -88,37 +86,6 @@ def kind_of(head: bytes, name: str) -> str:
     if suffix in IMAGE_SUFFIXES:
         return PICTURE
     return volume_format_of(b"", name) or (f"{OTHER} {suffix}" if suffix in _TEXTS else OTHER)
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    root = os.path.realpath(folder)
-    waiting, seen = [(folder, 0)], set[str]()
-    while waiting:
-        place, depth = waiting.pop()
-        try:
-            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
-        except OSError:
-            continue  # a folder that may not be entered
-        folders = []
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name.lower() in LITTER:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                folders.append((Path(entry.path), depth + 1))
-                continue
-            real = os.path.realpath(entry.path)
-            if real.startswith(root + os.sep) and real not in seen and _is_plain(real):
-                seen.add(real)
-                yield Path(entry.path)
-        if depth < MAX_DEPTH:
-            waiting.extend(reversed(folders))
-
-
-def _is_plain(path: str) -> bool:
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 - a pipe would never end
-    except OSError:
-        return False
 
 
 def _open(path: Path, name: str, scratch: Path) -> Iterator[Found]:

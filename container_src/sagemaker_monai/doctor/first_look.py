@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagemaker_monai.contents import is_dicom_file
-from sagemaker_monai.entries import DICOM_SUFFIXES, VOLUME_SUFFIXES, Image, image_files
+from sagemaker_monai.entries import DICOM_NAMES, VOLUME_NAMES, Image, image_files
 from sagemaker_monai.errors import CallerError, DatasetError
 from sagemaker_monai.images import IMAGE_SUFFIXES
 from sagemaker_monai.splitting import SPLITS
@@ -73,9 +73,9 @@ def _may_be_dicom(image: Image) -> bool:
     if not isinstance(image, Path):
         return _may_be_dicom(image.channels[0])
     name = image.name.lower()
-    if name.endswith(tuple(IMAGE_SUFFIXES)) or name.endswith(tuple(VOLUME_SUFFIXES)):
+    if name.endswith(tuple(IMAGE_SUFFIXES)) or name.endswith(tuple(VOLUME_NAMES)):
         return False
-    if name.endswith(tuple(DICOM_SUFFIXES)) or image.is_dir():
+    if name.endswith(tuple(DICOM_NAMES)) or image.is_dir():
         return True
     try:
         with image.open("rb") as file:

@@ -15,6 +15,7 @@ from sagemaker_monai.entrypoints.environment import library_defaults
 from sagemaker_monai.entrypoints.inputs import Places, read_channels
 from sagemaker_monai.entrypoints.processing import Parser, base_folder, run_command
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.files import replacing, write_text
 
 DESCRIPTION = (
     "Examine a data set: what it holds, which series cannot be used and why, copies, labels without images, patients "
@@ -96,7 +97,6 @@ def _run(options: Namespace, verdict: list[int]) -> None:
     from sagemaker_monai.doctor.page import as_page
     from sagemaker_monai.doctor.report import as_document, as_json, as_text, exit_code, summary
     from sagemaker_monai.doctor.workers import count_processes
-    from sagemaker_monai.files import write_text
     from sagemaker_monai.unpacking import unpack_channels
 
     processes = count_processes() if options.processes is None else options.processes
@@ -139,12 +139,8 @@ def _run(options: Namespace, verdict: list[int]) -> None:
 
 
 def _write_bytes(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as part:
         part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _channels(options: Namespace, environment: Mapping[str, str]) -> dict[str, Path]:

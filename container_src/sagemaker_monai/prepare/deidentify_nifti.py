@@ -6,13 +6,13 @@ Faces that can be rendered from a head are not removed.
 """
 
 import gzip
-import os
 import struct
 import zlib
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
+from sagemaker_monai.files import replacing
 
 MAX_EXTENSION_BYTES = 1 << 26  # between header and voxels; a converter's DICOM header takes some kB
 MAX_FILE_BYTES = 1 << 34  # of the inflated file: 4e9 voxels of 32 bit
@@ -73,19 +73,19 @@ def deidentify_nifti(source: Path, target: Path) -> None:
     """
     is_packed = source.suffix.lower() == ".gz"
     inner = source.with_suffix("").suffix.lower() if is_packed else source.suffix.lower()
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as raw, gzip.open(source) if is_packed else source.open("rb") as file:
+        with (
+            replacing(target) as part,
+            part.open("wb") as raw,
+            gzip.open(source) if is_packed else source.open("rb") as file,
+        ):
             if is_packed:
                 with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
                     _copy(cast(BinaryIO, file), cast(BinaryIO, packed), has_header=inner != ".img")
             else:
                 _copy(cast(BinaryIO, file), raw, has_header=inner != ".img")
-        part.replace(target)
     except (OSError, EOFError, zlib.error) as error:
         raise UndecodableImage(f"the NIfTI file is broken or cannot be read ({type(error).__name__})") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _copy(file: BinaryIO, target: BinaryIO, *, has_header: bool) -> None:
