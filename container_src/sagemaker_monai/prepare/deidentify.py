@@ -15,7 +15,6 @@ Pixel data and the transfer syntax stay bit for bit. Pictures that are likely to
 out (`burned_in`). Faces that can be rendered from a head CT or MR are not removed.
 """
 
-import os
 import re
 from collections import Counter
 from copy import copy
@@ -32,9 +31,18 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 
 from sagemaker_monai.dicom.headers import PIXEL_TAGS, quiet_pydicom, read_instance
 from sagemaker_monai.errors import ConfigError, UndecodableImage, UnsuitableImage
+from sagemaker_monai.files import replacing
 from sagemaker_monai.prepare.burned_in import black_out, burned_in_risk
 from sagemaker_monai.prepare.elements import Element, code, dummy_sequence, text_element, vr_of
-from sagemaker_monai.prepare.identity import MAX_DEPTH, compile_needles, identity_of, needles, stands_in_bulk, values_of
+from sagemaker_monai.prepare.identity import (
+    MAX_DEPTH,
+    compile_needles,
+    identity_of,
+    needles,
+    patient_of,
+    stands_in_bulk,
+    values_of,
+)
 from sagemaker_monai.prepare.profile import (
     PATIENT_CHARACTERISTICS,
     Action,
@@ -72,22 +80,14 @@ class _Patient:
     """What one object's elements are replaced with, and what must not stand anywhere."""
 
     def __init__(self, salt: bytes, dataset: Dataset) -> None:
-        key = _patient_key(dataset)
+        keyword, value = patient_of(dataset)
+        key = value if keyword == "PatientID" else f"{keyword}:{value}" * bool(value)
         self.pseudonym = pseudonym(salt, key)
         self.shift_days = shift_of(salt, key)
         identity = identity_of(dataset)
         found = needles(identity.words, identity.encodings)
         self.words = compile_needles(found)
         self.bulk_words = [needle for needle in found if len(needle) >= 6]
-
-
-def _patient_key(dataset: Dataset) -> str:
-    """PatientID; without one the name, then the study: one patient too few is safer in a split than one too many."""
-    for keyword in ("PatientID", "PatientName", "StudyInstanceUID", "SOPInstanceUID"):
-        text = str(dataset.get(keyword) or "").strip(" \0")
-        if text:
-            return text if keyword == "PatientID" else f"{keyword}:{text}"
-    return ""
 
 
 class Deidentifier:
@@ -160,12 +160,8 @@ class Deidentifier:
             CallerError: as `read_instance` and `__call__`.
         """
         result = self(read_instance(source))
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
+        with replacing(target) as part:
             dcmwrite(part, result, enforce_file_format=True)
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
 
     def report(self) -> list[str]:
         """What was done so far, in words with counts; no values."""

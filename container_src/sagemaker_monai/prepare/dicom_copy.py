@@ -4,7 +4,6 @@ What the copy costs beside the copying: a slice of 512 x 512 took 3 ms to read, 
 0.4 ms to decode where it was not compressed, on one core of an AMD EPYC.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +15,13 @@ from sagemaker_monai.dicom.layouts import layout_of
 from sagemaker_monai.dicom.media import Instance
 from sagemaker_monai.dicom.modality import modality_values
 from sagemaker_monai.errors import UnsuitableImage
+from sagemaker_monai.files import replacing
 from sagemaker_monai.prepare.deidentify import Deidentifier
+from sagemaker_monai.prepare.identity import patient_of
 from sagemaker_monai.prepare.proof import prove_deidentified
 from sagemaker_monai.prepare.publish import digest_of
 
 FRAMES_AT_ONCE = 64  # of a multi-frame file
-_NAMED_BY = ("PatientID", "PatientName", "StudyInstanceUID", "SOPInstanceUID")  # as `deidentify` tells patients
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,8 @@ def copy_instance(instance: Instance, target: Path, deidentifier: Deidentifier |
     """
     dataset = read_instance(instance.source)
     pictures = picture_digests(dataset)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     pseudonym = ""
-    try:
+    with replacing(target) as part:
         if deidentifier is None:
             part.write_bytes(instance.source if isinstance(instance.source, bytes) else instance.source.read_bytes())
         else:
@@ -69,18 +68,8 @@ def copy_instance(instance: Instance, target: Path, deidentifier: Deidentifier |
                 )
             dcmwrite(part, result, enforce_file_format=True)
             pseudonym = str(result.PatientID)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-    return Copied(target.stat().st_size, pictures, patient_key(dataset), pseudonym)
-
-
-def patient_key(dataset: Dataset) -> str:
-    """PatientID, or what stands in for it, with its name before."""
-    for keyword in _NAMED_BY:
-        if value := str(dataset.get(keyword) or "").strip(" \0"):
-            return f"{keyword}:{value}"
-    return ""
+    keyword, value = patient_of(dataset)
+    return Copied(target.stat().st_size, pictures, f"{keyword}:{value}" * bool(value), pseudonym)
 
 
 def picture_digests(dataset: Dataset) -> tuple[bytes | None, ...]:

@@ -158,3 +158,15 @@ def stands_in_bulk(data: bytes, found: list[bytes]) -> bool:
         if any(needle in chunk for needle in found):
             return True
     return False
+
+
+# One patient too few is safer in a split than one too many.
+PATIENT_KEYWORDS = ("PatientID", "PatientName", "StudyInstanceUID", "SOPInstanceUID")
+
+
+def patient_of(dataset: Dataset) -> tuple[str, str]:
+    """What tells the patient of an object: the first of PATIENT_KEYWORDS that it has, and its value; both may be ""."""
+    for keyword in PATIENT_KEYWORDS:
+        if value := str(dataset.get(keyword) or "").strip(" \0"):
+            return keyword, value
+    return "", ""
