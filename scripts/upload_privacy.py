@@ -14,6 +14,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from pydicom import Dataset, dcmwrite
@@ -246,7 +247,7 @@ def _rename(plan: Cleaning, replace: Replacer, *, allow_private: bool) -> None:
             after, telling_keys = rewritten(name, before, replace)
             columns += telling_keys
             if after != before:
-                plan.cleans[name] = lambda _source, target, after=after: target.write_bytes(after)  # type: ignore[misc]
+                plan.cleans[name] = partial(_put, after)
     if (left or columns) and not allow_private:
         where = [f"{len(left)} names of files ({_some(left)})"] if left else []
         where += [f"the list of images ({', '.join(dict.fromkeys(columns))})"] if columns else []
@@ -255,6 +256,10 @@ def _rename(plan: Cleaning, replace: Replacer, *, allow_private: bool) -> None:
     changed = sum(name != key for name, key in plan.keys.items())
     if changed:
         plan.lines.append(f"{changed} files have new names, for theirs had UIDs or numbers of patients in them")
+
+
+def _put(content: bytes, _source: Path, target: Path) -> None:
+    target.write_bytes(content)
 
 
 def find_salt(options: argparse.Namespace, folder: Path) -> tuple[bytes, str]:

@@ -64,7 +64,7 @@ def volume(out, image):
     return read
 
 
-@pytest.mark.parametrize("key", ["case_{}", "case_{}.nii.gz", "scans/case_{}.nii.gz", "/home/me/scans/case_{}"])
+@pytest.mark.parametrize("key", ["case_{}", "case_{}.nii.gz", "scans/case_{}.nii.gz", "/anywhere/scans/case_{}"])
 def test_a_case_is_named_with_or_without_folders_and_suffix(tmp_path, run, key):
     put(tmp_path / "source", {f"scans/case_{n}.nii.gz": packed(n) for n in range(8)})
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sagemaker_monai.entrypoints import object_references
-from sagemaker_monai.entrypoints.object_references import S3Objects, resolve_references
+from sagemaker_monai.entrypoints.object_references import S3Objects
 from sagemaker_monai.errors import (
     CallerError,
     ConfigError,
@@ -38,6 +38,12 @@ from tests.test_gateway import CONFIG, Client, FakeBackEnd, code_of, post
 
 OURS = "scans"
 ALLOWED = (Prefix(OURS, "in/"),)
+
+
+def resolve_references(body, allowed, *, max_bytes=100 * 1024**2, timeout_s=60.0):
+    """What the gateway does: a request that names objects becomes one that holds them."""
+    store = S3Objects(allowed, max_bytes=max_bytes, timeout_s=timeout_s)
+    return store.fetch(store.locate(body))
 
 
 def naming(*pairs):

@@ -273,7 +273,8 @@ def allowed(field: FieldInfo) -> str:
     if field.annotation is bool:
         return "true or false"
     if field.annotation is str:
-        return str(dict(field.json_schema_extra or {})["allowed"])  # type: ignore[arg-type]
+        assert isinstance(field.json_schema_extra, dict)
+        return str(field.json_schema_extra["allowed"])
     kind = "a whole number" if field.annotation is int else "a number"
     words = {"ge": "from", "gt": "above", "le": "to", "lt": "to below"}
     limits = [

@@ -72,7 +72,12 @@ class Policy:
     mixed_photometric: Action = "refuse"
     mixed_rescale: Action = "warn"
 
-    def __post_init__(self) -> None:  # noqa: D105
+    def __post_init__(self) -> None:
+        """Refuse an action that a code cannot have.
+
+        Raises:
+            ConfigError: names the code and what is allowed.
+        """
         for field in fields(self):
             action = getattr(self, field.name)
             allowed = ("refuse", "warn", "resample") if field.name in RESAMPLED else ("refuse", "warn")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from sagemaker_monai.archives import ArchiveLimits, ArchiveTooLargeError, UnsafeArchiveError, read_members
-from sagemaker_monai.tars import read_tar
+from sagemaker_monai.tars import Stream, read_tar
 
 HEAD_BYTES = 512  # a tar file says what it is at 257
 DEFLATE_RATIO = 1032  # the most that deflate can: blank slices do, so the limits on bytes are what counts
@@ -47,7 +47,7 @@ def _unzip(file: BinaryIO, limits: MediaLimits) -> Iterator[tuple[str, bytes]]:
     return read_members(file, limits=ArchiveLimits(limits.files, size, size, DEFLATE_RATIO))
 
 
-def _untar(file: BinaryIO, limits: MediaLimits) -> Iterator[tuple[str, bytes]]:
+def _untar(file: Stream, limits: MediaLimits) -> Iterator[tuple[str, bytes]]:
     for name, chunks in read_tar(file, max_files=limits.files, max_bytes=limits.archive_bytes):
         yield name, b"".join(chunks)
 
@@ -59,7 +59,7 @@ def _gunzip(file: BinaryIO, limits: MediaLimits) -> Iterator[tuple[str, bytes]]:
             head = unpacked.read(HEAD_BYTES)
             unpacked.seek(0)
             if head[257:262] == b"ustar":
-                yield from _untar(unpacked, limits)  # type: ignore[arg-type]
+                yield from _untar(unpacked, limits)
                 return
             chunks, left = [], limits.archive_bytes
             while chunk := unpacked.read(CHUNK_BYTES):

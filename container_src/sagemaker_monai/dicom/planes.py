@@ -20,7 +20,6 @@ from sagemaker_monai.dicom.geometry import Cosines, Vector, is_sound, normal_of
 from sagemaker_monai.errors import PayloadTooLarge
 
 MAX_FRAMES = 1 << 16  # of one file
-RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 # What pydicom raises when the text of a value is no number, or not of its VR.
 BAD_VALUE = (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, NotImplementedError,
              struct.error, DecimalException)  # fmt: skip

@@ -14,6 +14,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def _split_by_attributes(stack: Stack) -> list[Stack]:
             if len(places) == len(part.slices):
                 divided.append(part)
                 continue
-            pieces = part.split(lambda each: dict(each.plane.tells).get(name, ""), name)  # noqa: B023 - called at once
+            pieces = part.split(partial(_told, name), name)
             counts = [len(_places(piece.slices)) for piece in pieces]
             if sum(counts) > len(places) and min(counts) >= SMALLEST_SHARE * len(places):
                 divided += pieces
@@ -88,6 +89,10 @@ def _split_by_attributes(stack: Stack) -> list[Stack]:
                 divided.append(part)
         stacks = divided
     return stacks
+
+
+def _told(name: str, each: Slice) -> str:
+    return dict(each.plane.tells).get(name, "")
 
 
 def _places(slices: Sequence[Slice]) -> list[list[Slice]]:

@@ -56,8 +56,8 @@ def draw(picture: Picture) -> np.ndarray | None:
         return None
 
 
-def _of_file(path: Path) -> np.ndarray:
-    frames = read_frames(path)
+def _of_file(source: Path | bytes) -> np.ndarray:
+    frames = read_frames(source)
     frame = frames[len(frames) // 2]
     return _fitted([_shown(frame.values, frame.display)])
 
@@ -70,7 +70,7 @@ def _of_stack(paths: Sequence[Path]) -> np.ndarray:
     try:
         return _of_volume(read_series(stack))
     except CallerError:  # a series that is no volume still has a slice in its middle
-        return _of_file(stack.slices[len(stack.slices) // 2].instance.source)  # type: ignore[arg-type]
+        return _of_file(stack.slices[len(stack.slices) // 2].instance.source)
 
 
 def _of_volume(volume: Volume) -> np.ndarray:

@@ -170,19 +170,6 @@ class S3Objects:
         return bytes(content)
 
 
-def resolve_references(
-    body: bytes, allowed: tuple[Prefix, ...], *, max_bytes: int = 100 * 1024**2, timeout_s: float = 60.0
-) -> tuple[bytes, str]:
-    """Turn a request that names objects into one that holds them: its new body and content type.
-
-    Raises:
-        MalformedRequest, ReferenceNotAllowed, PayloadTooLarge, ObjectUnavailable, Unavailable, Timeout: as
-            `serving.references.ObjectStore`.
-    """
-    store = S3Objects(allowed, max_bytes=max_bytes, timeout_s=timeout_s)
-    return store.fetch(store.locate(body))
-
-
 def make_client() -> Any:
     """An S3 client with short time limits, which goes to the endpoint's own region and to no other.
 

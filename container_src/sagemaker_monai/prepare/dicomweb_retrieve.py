@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -153,7 +154,7 @@ class Retrieval:
     def _fetch_instance(self, path: str, plan: Plan, uid: str, incoming: Path) -> None:
         for accept in dict.fromkeys([self._accept, SINGLE]):
             try:
-                self._server.insist(lambda accept=accept: self._receive(path, accept, plan, incoming, only=uid))  # type: ignore[misc]
+                self._server.insist(partial(self._receive, path, accept, plan, incoming, only=uid))
                 self._accept = accept
                 break
             except NotOffered as error:

@@ -77,7 +77,7 @@ class LabelTable:
         classes: in the order of the model's outputs; grades in theirs; names of numbers.
         lines: each key once.
         unlabelled: keys without a label.
-        has_split, has_groups: whether the lines say so.
+        has_split: whether the lines say so.
     """
 
     kind: str
@@ -86,7 +86,6 @@ class LabelTable:
     lines: tuple[Line, ...]
     unlabelled: tuple[str, ...] = ()
     has_split: bool = False
-    has_groups: bool = False
 
 
 def plain(name: str) -> str:
@@ -124,7 +123,7 @@ def read_labels(table: Path, options: LabelOptions, *, kinds: Sequence[str] = tu
     if not lines:
         raise DatasetError(f"no line of {table.name} has a label in {some_of(columns)}; name another --label-column")
     classes = classes_in_order([line.label for line in lines], columns, task, options.grades)
-    return LabelTable(kind, task, classes, lines, unlabelled, has_split=bool(split), has_groups=bool(group))
+    return LabelTable(kind, task, classes, lines, unlabelled, has_split=bool(split))
 
 
 def _column(names: Sequence[str], wanted: str, what: str) -> str:
