@@ -26,7 +26,7 @@ LAYERS = [
         *("dicom", "formats", "containers", "contents", "heaps", "multipart", "pictures", "volumes", "samples"),
         *("archives", "tars", "splitting", "tables"),
     },
-    {"config", "errors", "files", "log_metrics", "progress"},
+    {"config", "errors", "files", "log_metrics", "progress", "remarks"},
 ]
 OUTER = {"entrypoints"}
 SAGEMAKER = {"boto3", "botocore", "mms", "sagemaker_inference", "sagemaker_training"}

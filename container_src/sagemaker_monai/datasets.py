@@ -18,6 +18,7 @@ import numpy as np
 from sagemaker_monai.entries import Entry, Image, Layout, Metadata, image_files
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.layouts import read_channels
+from sagemaker_monai.remarks import Remark
 from sagemaker_monai.splitting import SPLITS, split_by_group
 from sagemaker_monai.tables import some_of
 from sagemaker_monai.tasks.labels import FEWEST_LABELS, Label, task_of_labels
@@ -65,6 +66,7 @@ class Dataset:
         task: a key of `tasks.table.TASKS`.
         modality: Modality of DICOM that dataset.json names, or "".
         spatial_dims: 2 or 3 where dataset.json says, else None.
+        remarks: what was odd about the data set and read all the same.
     """
 
     labels: tuple[str, ...]
@@ -76,6 +78,7 @@ class Dataset:
     task: str = "classification"
     modality: str = ""
     spatial_dims: int | None = None
+    remarks: tuple[Remark, ...] = ()
 
     def split(self, name: str) -> tuple[Record, ...]:
         """The records of one of SPLITS."""
@@ -351,4 +354,5 @@ def _dataset(labelled: _Labelled, entries: Sequence[Entry]) -> Dataset:
         task=labelled.task.name,
         modality=layout.modality,
         spatial_dims=layout.spatial_dims,
+        remarks=layout.remarks,
     )

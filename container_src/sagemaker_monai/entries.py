@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.files import LITTER
 from sagemaker_monai.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES
+from sagemaker_monai.remarks import Remark
 from sagemaker_monai.samples import Sequences
 from sagemaker_monai.tables import some_of
 from sagemaker_monai.tasks.labels import Label
@@ -49,6 +50,7 @@ class Layout:
         task: a key of `tasks.table.TASKS`, None where the layout does not say.
         modality: Modality of DICOM that the layout names, "" where it does not.
         spatial_dims: 2 or 3, None where the layout does not say.
+        remarks: what was odd and read all the same.
     """
 
     labels: tuple[str, ...]
@@ -57,6 +59,7 @@ class Layout:
     task: str | None = None
     modality: str = ""
     spatial_dims: int | None = None
+    remarks: tuple[Remark, ...] = ()
 
 
 def visible(folder: Path) -> list[Path]:

@@ -188,4 +188,5 @@ def read_channels(channels: Mapping[str, Path]) -> Layout:
     if len(set(said)) > 1:
         raise DatasetError("the channels are of different tasks or images; correct task, modality or tensorImageSize")
     task, modality, spatial_dims = said[0]
-    return Layout(labels, entries, task=task, modality=modality, spatial_dims=spatial_dims)
+    remarks = tuple(dict.fromkeys(remark for layout in layouts.values() for remark in layout.remarks))
+    return Layout(labels, entries, task=task, modality=modality, spatial_dims=spatial_dims, remarks=remarks)

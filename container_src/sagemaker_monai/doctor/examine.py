@@ -151,6 +151,7 @@ def examine(channels: Mapping[str, Path], scratch: Path, options: Options | None
         *check_leaks(images, files),
         *privacy_issues,
         *issues_of(associations),
+        *(Issue(each.code, each.severity, each.message, each.count, each.unit) for each in labels.remarks),
         *_mixtures(files, scrubber),
     ]  # fmt: skip
     return Examination(

@@ -16,6 +16,7 @@ from sagemaker_monai.dataset_json import DATASET_JSON, MAX_DATASET_JSON_BYTES
 from sagemaker_monai.entries import Entry, image_files, name_parts, visible
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.layouts import SPLIT_NAMES, read_channels
+from sagemaker_monai.remarks import Remark
 from sagemaker_monai.splitting import SPLITS
 from sagemaker_monai.tables import read_table
 from sagemaker_monai.tasks.labels import Label
@@ -56,6 +57,7 @@ class Labels:
         fault: why train cannot read it, or "". It may quote names of files.
         is_faulty: the fault is one of a data set, and not of a mere folder of files.
         spatial_dims: 2 or 3, None where nothing says so.
+        remarks: what was odd and read all the same.
     """
 
     source: str = ""
@@ -66,6 +68,7 @@ class Labels:
     fault: str = ""
     is_faulty: bool = False
     spatial_dims: int | None = None
+    remarks: tuple[Remark, ...] = ()
 
     @property
     def is_table(self) -> bool:
@@ -102,8 +105,15 @@ def read_labels(channels: Mapping[str, Path], table: Path | None, columns: Mappi
         for entry in layout.entries
     ]
     if masks:
-        return Labels(source, tuple(cases), (), "segmentation", frozenset(masks.values()))
-    return Labels(source, tuple(cases), layout.labels, layout.task or "", spatial_dims=layout.spatial_dims)
+        return Labels(source, tuple(cases), (), "segmentation", frozenset(masks.values()), remarks=layout.remarks)
+    return Labels(
+        source,
+        tuple(cases),
+        layout.labels,
+        layout.task or "",
+        spatial_dims=layout.spatial_dims,
+        remarks=layout.remarks,
+    )
 
 
 def _source_of(channels: Mapping[str, Path]) -> str:

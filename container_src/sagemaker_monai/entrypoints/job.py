@@ -96,7 +96,8 @@ def run_job(
     )
     processes.agree(dataset.fingerprint, otherwise=UNEQUAL_DATA, is_stopping=is_stopping)
     logger.info("%s", _summary(dataset))
-    for line in first_look(images, dataset) if processes.is_main else ():
+    remarks = [remark.message for remark in dataset.remarks]
+    for line in [*remarks, *first_look(images, dataset)] if processes.is_main else ():
         logger.warning("%s", line)
     spec = choose_preprocessing(config, dataset)
     preprocessing = build_preprocessing(spec)
