@@ -24,7 +24,7 @@ LAYERS = [
     {"images", "reading", "volume_files", "structured_reports", "evidence"},
     {
         *("dicom", "formats", "containers", "contents", "heaps", "multipart", "pictures", "volumes", "samples"),
-        *("archives", "tars", "splitting", "tables"),
+        *("archives", "tars", "splitting", "tables", "spreadsheets", "spreadsheet_parts"),
     },
     {"config", "errors", "files", "log_metrics", "progress", "remarks"},
 ]

@@ -13,7 +13,7 @@ from sagemaker_monai.dataset_json import DATASET_JSON, read_dataset_json
 from sagemaker_monai.entries import IMAGE_NAMES, Entry, Layout, Metadata, images_of_names, is_image, locate, visible
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.splitting import SPLITS
-from sagemaker_monai.tables import read_table, some_of
+from sagemaker_monai.tables import is_table, read_table, some_of, table_content
 
 SPLIT_NAMES = {
     "training": "training",
@@ -27,7 +27,7 @@ PRETRAINED = "pretrained"  # the channel of weights, not of images
 
 
 def _csv_files(root: Path) -> list[Path]:
-    return [path for path in visible(root) if path.suffix.lower() == ".csv" and path.is_file()]
+    return [path for path in visible(root) if is_table(path) and path.is_file()]
 
 
 def _read_csv(root: Path) -> Layout:
@@ -42,8 +42,9 @@ def _read_csv(root: Path) -> Layout:
             "keep the one that lists the images"
         )
     [table] = tables
-    rows = read_table(table.read_bytes(), what=table.name, required=("image", "label"))
-    for number, row in enumerate(rows, start=2):
+    rows = read_table(table_content(table), what=table.name, required=("image", "label"))
+    for row in rows:
+        number = row.number
         if not row["image"] or not row["label"]:
             raise DatasetError(f"{table.name}: row {number} has no image or no label; fill it in or remove the row")
         if "split" in row and row["split"].lower() not in SPLIT_NAMES:

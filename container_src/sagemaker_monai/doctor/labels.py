@@ -18,7 +18,7 @@ from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.layouts import SPLIT_NAMES, read_channels
 from sagemaker_monai.remarks import Remark
 from sagemaker_monai.splitting import SPLITS
-from sagemaker_monai.tables import read_table
+from sagemaker_monai.tables import is_table, read_table
 from sagemaker_monai.tasks.labels import Label
 
 _OUTSIDE = ".outside"  # which is not looked for, as all hidden files
@@ -124,7 +124,7 @@ def _source_of(channels: Mapping[str, Path]) -> str:
 
 
 def _tables(folder: Path) -> list[Path]:
-    return [path for path in visible(folder) if path.suffix.lower() == ".csv" and path.is_file()]
+    return [path for path in visible(folder) if is_table(path) and path.is_file()]
 
 
 def _masks_of(channels: Mapping[str, Path], entries: Sequence[Entry]) -> dict[str, Path]:
