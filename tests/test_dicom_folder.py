@@ -135,7 +135,7 @@ def test_of_a_study_the_series_with_most_slices_is_taken_and_no_localizer(tmp_pa
     assert report.left_out["other series of a labelled study"] == 6
     assert all(len(list((tmp_path / "out" / item["image"]).iterdir())) == 4 for item in records_of(tmp_path / "out"))
 
-    assert run(*rows, units={"series": "all"}).images == 9
+    assert run(*rows, units={"series": "all"}).images == 6  # a localizer is no image beside others
     uid = f"1.2.{sum(map(ord, 'P1'))}.2"
     assert run(*rows, units={"series": uid}, fractions=(1, 0, 0)).files == 2
     with pytest.raises(ConfigError, match="no labelled series has the UID"):
@@ -568,3 +568,94 @@ def test_real_series_become_folders_that_are_read_as_the_originals(tmp_path):
         for item in records_of(tmp_path / "out")
     }
     assert copies == originals
+
+
+# --- what an object is
+
+
+def dose(patient, count=9, **values):
+    """A dose distribution beside a patient's CT, with more slices than it."""
+    header = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.2", "Modality": "RTDOSE", "ImageType": None}
+    return {f"{patient}/dose/{i}": slice_file(patient, 2, i, **header | values) for i in range(1, count)}
+
+
+def studies(count=6, slices=4):
+    return {f"P{n}/ct/{i}": slice_file(f"P{n}", 1, i) for n in range(count) for i in range(1, slices)}
+
+
+@pytest.mark.parametrize("column", ["PatientID", "SeriesInstanceUID", "folders"])
+def test_no_dose_becomes_the_image_of_a_study_and_the_report_says_what_was_left(tmp_path, run, column):
+    files = studies()
+    for n in range(6):
+        files |= dose(f"P{n}")
+    if column == "folders":
+        files = {f"{'ab'[int(name[1]) % 2]}/{name}": content for name, content in files.items()}
+    put(tmp_path / "source", files)
+    keys = {"PatientID": "P{n}", "SeriesInstanceUID": "1.2.{sum}.1"}
+    rows = (
+        [[keys[column].format(n=n, sum=sum(map(ord, f"P{n}"))), "ab"[n % 2]] for n in range(6)]
+        if column in keys
+        else []
+    )
+
+    report = run(*([[column, "label"], *rows] if rows else ()))
+
+    assert (report.images, report.modalities) == (6, {"CT": 6})
+    if column == "SeriesInstanceUID":  # a dose is nothing that somebody forgot to label
+        assert report.left_out["no images"] == 6
+        return
+    assert report.left_out["other series of a labelled study"] == 6
+    assert report.studies[0] == {
+        "study": 1,
+        "taken": ["CT, 3 slices"],
+        "left": [{"series": "RTDOSE (dose distribution), 8 slices", "why": "dose distribution"}],
+    }
+    assert len(report.studies) == 6
+    assert "left out, 6 of them: dose distribution" in report.summary()
+
+
+def test_doses_are_taken_where_they_are_asked_for_and_where_there_is_nothing_else(tmp_path, run):
+    put(tmp_path / "source", studies() | {k: v for n in range(6) for k, v in dose(f"P{n}").items()})
+    put(tmp_path / "doses", {k: v for n in range(6) for k, v in dose(f"P{n}").items()})
+    rows = labels(6, "PatientID", "P{}")
+
+    assert run(*rows, units={"modality": ("RTDOSE",)}).modalities == {"RTDOSE": 6}
+    alone = run(*rows, source=tmp_path / "doses", out="alone")
+    assert alone.modalities == {"RTDOSE": 6}
+    assert "6 of 6 images are no plain ones: RTDOSE (dose distribution)" in alone.warnings
+
+
+def test_a_study_with_nothing_but_a_dose_cannot_be_used_beside_ct(tmp_path, run):
+    put(tmp_path / "source", studies(5) | dose("P5"))
+    rows = labels(6, "PatientID", "P{}")
+
+    with pytest.raises(DatasetError, match=r"is no image like the others, only RTDOSE \(dose distribution\)"):
+        run(*rows)
+    assert run(*rows, unusable="leave-out").modalities == {"CT": 5}
+
+
+def test_series_of_equal_length_are_not_chosen_by_their_uid(tmp_path, run):
+    files = studies() | {f"P3/other/{i}": slice_file("P3", 2, i, SeriesDescription="Bone") for i in range(1, 4)}
+    put(tmp_path / "source", files)
+    rows = labels(6, "PatientID", "P{}")
+
+    with pytest.raises(DatasetError, match="the study has 2 series with 3 slices each; choose with --modality"):
+        run(*rows)
+    assert run(*rows, units={"series": "all"}).images == 7
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(DatasetError, match="no series has a description as asked for"):
+        run(*rows, units={"description": "bone"}, out="other")
+    assert run(*rows, units={"description": "bone"}, unusable="leave-out", fractions=(1, 0, 0), out="b").images == 1
+
+
+def test_captures_among_x_rays_are_left_out_and_alone_they_are_images(tmp_path, run):
+    capture = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7", "Modality": "DX"}
+    x_rays = {f"{n}": slice_file(f"P{n}", Modality="DX") for n in range(6)}
+    captures = {f"c{n}": slice_file(f"P{n}", 2, 7, **capture) for n in range(6)}
+    put(tmp_path / "source", x_rays | captures)
+    put(tmp_path / "captures", captures)
+    rows = labels(6, "PatientID", "P{}")
+
+    report = run(*rows)
+    assert (report.images, report.left_out["no images like the others"]) == (6, 6)
+    assert run(*rows, source=tmp_path / "captures", out="c").images == 6

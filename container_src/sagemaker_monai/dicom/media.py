@@ -10,6 +10,7 @@ that are not there are reported.
 """
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,7 +35,8 @@ class Instance:
     Attributes:
         source: the file, or its bytes.
         name: where it was found, relative to the folder or archive, or its number. Untrusted text.
-        instance_number: InstanceNumber, None where absent.
+        instance_number, series_number: InstanceNumber and SeriesNumber, None where absent.
+        series_time: date and time of the series, else of acquisition or content, as digits that compare; or "".
         planes: the place of each frame, in the file's order.
         header: the dataset without pixel data; None when headers are not kept.
 
@@ -55,6 +57,8 @@ class Instance:
     rows: int
     columns: int
     number_of_frames: int
+    series_number: int | None
+    series_time: str
     instance_number: int | None
     acquisition_number: int | None
     series_description: str
@@ -147,6 +151,8 @@ def instance_of(source: Path | bytes, name: str = "") -> Instance:
         rows=max(integer_of(header, "Rows") or 0, 0),
         columns=max(integer_of(header, "Columns") or 0, 0),
         number_of_frames=len(planes),
+        series_number=integer_of(header, "SeriesNumber"),
+        series_time=_series_time(header),
         instance_number=integer_of(header, "InstanceNumber"),
         acquisition_number=integer_of(header, "AcquisitionNumber"),
         series_description=text_of(header, "SeriesDescription"),
@@ -156,6 +162,14 @@ def instance_of(source: Path | bytes, name: str = "") -> Instance:
         planes=planes,
         header=header,
     )
+
+
+def _series_time(header: Dataset) -> str:
+    for what in ("Series", "Acquisition", "Content"):
+        date, time = (re.sub(r"[.:]", "", text_of(header, f"{what}{part}").strip(" \0")) for part in ("Date", "Time"))
+        if re.fullmatch("[0-9]{8}", date) and re.fullmatch("[0-9]{4,12}", time):
+            return date + time[:6].ljust(6, "0")
+    return ""
 
 
 class _Search:

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sagemaker_monai.dicom.choice import Choice
 from sagemaker_monai.dicom.media import Media, find_media
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.deidentify import BurnedIn, Deidentifier
+from sagemaker_monai.prepare.dicom_choice import AUTO, choice_of, choose_units, images_without_label
 from sagemaker_monai.prepare.dicom_copy import Copied, copy_instance
 from sagemaker_monai.prepare.dicom_units import (
     GROUP_BY,
@@ -22,7 +24,6 @@ from sagemaker_monai.prepare.dicom_units import (
     Kind,
     Unit,
     choose_kind,
-    choose_stacks,
     group_key,
     instance_units,
     label_units,
@@ -52,12 +53,14 @@ class Units:
 
     Attributes:
         unit: one of `dicom_units.UNITS`.
-        series: which stacks of a study: see `dicom_units.choose_stacks`.
+        series: which series of a study: "auto", or as `dicom.choice.Choice` has it; `modality` and `description` too.
         group_by: one of `dicom_units.GROUP_BY`; the table's column of groups joins groups further.
     """
 
     unit: str = "auto"
-    series: str = "most"
+    series: str = AUTO
+    modality: tuple[str, ...] = ()
+    description: str = ""
     group_by: str = GROUP_BY[0]
 
 
@@ -124,10 +127,13 @@ def import_dicom_folder(
         pictures = [name_of(each) for each in media.instances if each.has_pixels]
         table = labels_of_folders(pictures, reading, below=below)
     kind = choose_kind(units.unit, table, media.instances, is_folders=table_file is None, below=below)
-    if kind == "instance" and units.series != "most":
-        raise ConfigError("--series chooses among series, and an image is a file here; choose --unit series")
+    if kind == "instance" and (units.series not in (AUTO, "most") or units.description):
+        raise ConfigError(
+            "--series and --series-description choose among series, and an image is a file here; choose --unit series"
+        )
     notices = Notices()
-    chosen, faults = _choose(media, table, kind, units, choices, notices)
+    choice = choice_of(units.modality, units.description, units.series, is_folders=table_file is None)
+    chosen, faults = _choose(media, table, kind, choice, choices, notices, is_folders=table_file is None)
     if table.has_split:
         refuse_torn([group_key(unit, units.group_by) for unit, _ in chosen], [line.split for _, line in chosen])
     names = _names(chosen, kind, is_private=deidentification is not None)
@@ -181,33 +187,38 @@ def _archive_prefix(source: Path, media: Media) -> str:
 
 
 def _choose(
-    media: Media, table: LabelTable, kind: Kind, options: Units, choices: Choices, notices: Notices
+    media: Media, table: LabelTable, kind: Kind, choice: Choice, choices: Choices, notices: Notices, *, is_folders: bool
 ) -> tuple[list[tuple[Unit, Line]], dict[str, str]]:
     """The units that become images with their lines, and why others cannot."""
     units = series_units(media.instances) if kind == "series" else instance_units(media.instances)
     lines = find_lines(table, names_of(media.instances, kind), suffixes=SUFFIXES)
     labelled = label_units(units, table, lines)
-    bare = [unit.name for place, unit in enumerate(units) if place not in labelled]
+    forgotten, no_images = images_without_label(units, labelled)
+    bare = [units[place].name for place in forgotten]
     # Each picture found is in a unit, or is a copy of a slice that is.
     used = {line.key for line in (lines if table.kind in NAMED_KINDS else labelled).values()}
     unmatched = [line for line in table.lines if line.key not in used]
     refuse_mismatch(table, unmatched, bare, mismatch=choices.mismatch)
-    places = choose_stacks(units, labelled, options.series) if kind == "series" else sorted(labelled)
-    taken = set(places)
+    selection = choose_units(units, labelled, table, choice, is_folders=is_folders)
     pictureless = [each.name for each in media.instances if not each.has_pixels]
     notices.leave_out("no DICOM file", [each.name for each in media.others if each.code == "NotDicom"])
     notices.leave_out("no picture", pictureless)
     notices.leave_out("labels without images", shown_lines(table, unmatched))
     notices.leave_out("images without labels", bare)
-    notices.leave_out(
-        "other series of a labelled study", [units[place].name for place in labelled if place not in taken]
-    )
+    notices.leave_out("no images", [units[place].name for place in no_images])
+    left = "other series of a labelled study" if kind == "series" else "no images like the others"
+    notices.leave_out(left, [units[place].name for place in selection.left])
+    reasons = Counter([*selection.left.values(), *no_images.values()])
+    notices.notes.extend(f"left out, {count} of them: {why}" for why, count in reasons.most_common())
+    notices.warnings.extend(selection.warnings)
+    notices.studies.extend(selection.studies)
     if table.unlabelled:
         notices.counts["lines without a label"] = len(table.unlabelled)
     faults = {each.name: each.reason for each in media.others if each.code != "NotDicom"}
-    faults |= {units[place].name: units[place].fault for place in places if units[place].fault}
+    faults |= {units[place].name: why for place, why in selection.faults.items()}
+    faults |= {units[place].name: units[place].fault for place in selection.taken if units[place].fault}
     refuse_unusable(faults, choices.unusable)
-    chosen = [(units[place], labelled[place]) for place in places if not units[place].fault]
+    chosen = [(units[place], labelled[place]) for place in selection.taken if not units[place].fault]
     if not chosen:
         raise DatasetError("no image has a label and a sound file; check that files and labels belong together")
     return chosen, faults

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.prepare.deidentify import BURNED_IN
+from sagemaker_monai.prepare.dicom_choice import AUTO
 from sagemaker_monai.prepare.dicom_folder import TITLE, Deidentification, Units, import_dicom_folder
 from sagemaker_monai.prepare.dicom_units import GROUP_BY, UNITS
-from sagemaker_monai.prepare.labelled_options import add_labelled_options, choices_of, labels_of, reading_of
+from sagemaker_monai.prepare.labelled_options import add_labelled_options, choices_of, labels_of, parts_of, reading_of
 from sagemaker_monai.prepare.pseudonyms import check_salt, make_salt
 
 MAX_SALT_BYTES = 4096
@@ -23,9 +24,17 @@ def add_dicom_folder_options(parser: argparse.ArgumentParser) -> None:
         help="what is an image: a file, or a series (default: what the labels are about)",
     )  # fmt: skip
     parser.add_argument(
-        "--series", default="most", metavar="most|all|UID",
-        help="which series of a labelled study (default: the one with most slices)",
+        "--series", default=AUTO, metavar="RULE|UID",
+        help="which series of a labelled study: most-slices, thinnest, newest, all, or a SeriesInstanceUID "
+        "(default: most-slices, and all where classes are folders)",
     )  # fmt: skip
+    parser.add_argument(
+        "--modality", action="append", default=[], metavar="CODE",
+        help="such as CT; may be repeated; SEG, RTDOSE and others that are no images only where they are named",
+    )  # fmt: skip
+    parser.add_argument(
+        "--series-description", default="", metavar="PATTERN", help="of SeriesDescription, such as *lung*, in any case"
+    )
     parser.add_argument(
         "--group-by", choices=GROUP_BY, default=GROUP_BY[0], help="what stays on one side (default: %(default)s)"
     )
@@ -50,7 +59,13 @@ def run_dicom_folder(options: argparse.Namespace) -> str:
         options.out,
         labels=labels_of(options),
         reading=reading_of(options),
-        units=Units(unit=options.unit, series=options.series, group_by=options.group_by),
+        units=Units(
+            unit=options.unit,
+            series=options.series,
+            modality=tuple(part for given in options.modality for part in parts_of(given)),
+            description=options.series_description,
+            group_by=options.group_by,
+        ),
         choices=choices_of(options),
         deidentification=_deidentification(options) if options.deidentify else None,
     )

@@ -1,4 +1,4 @@
-"""What one image of the data set is: a DICOM file, or a stack of slices; and which stacks of a study are taken."""
+"""What one image of the data set is: a DICOM file, or a stack of slices. What is taken is `dicom_choice`'s subject."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Literal
 
 from sagemaker_monai.dicom.grouping import Series, group_series
 from sagemaker_monai.dicom.media import Instance
+from sagemaker_monai.dicom.objects import IMAGES, subject_of
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
 from sagemaker_monai.prepare.matching import NAMED_KINDS, line_of, match_names
@@ -34,14 +35,12 @@ class Unit:
         name: of its file, or of the folder that has its files, as found. Untrusted text.
         instances: its files, in the order of slices.
         fault: why it cannot be used, "" where nothing is known against it.
-        is_plan: a localizer, or in colour: no volume that anybody labels.
         series: where it is a stack.
     """
 
     name: str
     instances: tuple[Instance, ...] = field(repr=False)
     fault: str = ""
-    is_plan: bool = False
     series: Series | None = field(default=None, repr=False)
 
 
@@ -92,9 +91,10 @@ def choose_kind(
 
 def _has_stacks(instances: Sequence[Instance]) -> bool:
     counts: Counter[str] = Counter()
-    for each in instances:
-        if each.has_pixels:
-            counts[each.series_instance_uid or each.name] += each.number_of_frames
+    pictures = [each for each in instances if each.has_pixels]
+    images = [each for each in pictures if subject_of(each).kind in IMAGES]
+    for each in images or pictures:
+        counts[each.series_instance_uid or each.name] += each.number_of_frames
     return max(counts.values(), default=0) > 1
 
 
@@ -131,7 +131,6 @@ def series_units(instances: Sequence[Instance]) -> list[Unit]:
                 name=_common_folder([name_of(each) for each in stack.instances]) or name_of(first),
                 instances=stack.instances,
                 fault="; ".join(faults),
-                is_plan="LOCALIZER" in first.image_type or first.samples_per_pixel > 1,
                 series=stack,
             )
         )
@@ -174,34 +173,6 @@ def label_units(units: Sequence[Unit], table: LabelTable, lines: dict[str, Line]
         if (line := line_of(keys_of(unit, table.kind), lines, unit.name)) is not None:
             found[place] = line
     return found
-
-
-def choose_stacks(units: Sequence[Unit], labelled: dict[int, Line], which: str) -> list[int]:
-    """The places of the units that are taken, of all that share a label and a study.
-
-    Args:
-        units: stacks.
-        labelled: their lines.
-        which: "most", the stack with the most slices, localizers and colour last; "all"; or a SeriesInstanceUID, or
-            several with commas.
-    """
-    if which == "all":
-        return sorted(labelled)
-    if which != "most":
-        wanted = {part.strip() for part in which.split(",")}
-        chosen = [place for place in labelled if units[place].instances[0].series_instance_uid in wanted]
-        if not chosen:
-            raise ConfigError("no labelled series has the UID of --series; name another, most or all")
-        return sorted(chosen)
-    rivals: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for place, line in labelled.items():
-        rivals[line.key, units[place].instances[0].study_instance_uid].append(place)
-    return sorted(max(places, key=lambda place: _rank(units[place])) for places in rivals.values())
-
-
-def _rank(unit: Unit) -> tuple[bool, int, str]:
-    assert unit.series is not None
-    return not unit.is_plan, len(unit.series.slices), unit.instances[0].series_instance_uid
 
 
 def group_key(unit: Unit, group_by: str) -> str:

@@ -25,6 +25,7 @@ class Report:
         left_out: why -> how many.
         warnings: sentences without names.
         notes: sentences too, on what was done.
+        studies: of each study of which something was left, by its number: what was taken, and what was left and why.
         identical: pairs of images with the same pixels that were different groups; kept on one side.
         examples: why -> names of what was left out. They may tell a patient: written to the report only where nothing
             was de-identified.
@@ -41,6 +42,7 @@ class Report:
     left_out: Mapping[str, int] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
+    studies: Sequence[Mapping[str, Any]] = ()
     identical: Sequence[Sequence[str]] = ()
     examples: Mapping[str, Sequence[str]] = field(default_factory=dict)
 

@@ -91,12 +91,14 @@ class Written:
 
 @dataclass(frozen=True)
 class Notices:
-    """What the importer noticed: names of what was left out by the reason, warnings, and what it did."""
+    """What the importer noticed: names of what was left out by the reason, warnings, what it did, and of each study
+    what of it was taken and left."""
 
     left_out: dict[str, list[str]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    studies: list[dict[str, object]] = field(default_factory=list)
 
     def leave_out(self, why: str, names: Sequence[str]) -> None:
         """Say what was left out; nothing if there are no names."""
@@ -219,6 +221,7 @@ def publish(
         examples=notices.left_out,
         identical=[[_text(images[one].image), _text(images[other].image)] for one, other in identical],
         notes=notices.notes,
+        studies=notices.studies,
         warnings=[*notices.warnings, *missing_sides(counts, None if table.has_split else choices.fractions)],
     )
     shown = {image.group: image.shown_group for image in images}
