@@ -74,8 +74,18 @@ demo: .venv/installed  ## photographs to answers here: [DATA=path/to/dataverse] 
 demo-volume: .venv/installed  ## CT series to answers here, as DICOM and 3-D: [EPOCHS=] [DEMO_OPTIONS=--help]
 	@.venv/bin/python -m scripts.demo_volume $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(PORT),--port $(PORT)) $(DEMO_OPTIONS)
 
-test: .venv/installed  ## run the tests
-	.venv/bin/python -m pytest -q --ignore=tests/image
+# The tests, in as many processes as there are cores; WORKERS=0 is one process, as a debugger wants it. A process takes
+# whole stretches of the list (worksteal), so what a module prepares for its tests is made once.
+WORKERS ?= logical
+PYTEST = .venv/bin/python -m pytest -q --numprocesses $(WORKERS) --dist worksteal --ignore=tests/image
+
+test: .venv/installed  ## run the tests, without those that take long: [WORKERS=]
+	$(PYTEST) -m "not long"
+
+test-long: .venv/installed  ## run those that take long: fuzz, every network, kills, other programs: [WORKERS=]
+	$(PYTEST) -m long
+
+test-all: test test-long  ## run both
 
 lint: .venv/installed  ## ruff and mypy
 	.venv/bin/ruff check .
@@ -86,7 +96,7 @@ format: .venv/installed  ## let ruff order and lay out the code
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-check: lint test  ## what CI runs before the demo
+check: lint test-all  ## what CI runs before the demo
 
 doctor: .venv/installed  ## examine a data set: DATA=folder, zip or tar [OUTPUT=doctor] [OPTIONS=--help]
 	$(call NEED,DATA).venv/bin/python -m sagemaker_monai.entrypoints.doctor "$(DATA)" \
@@ -225,7 +235,7 @@ clean:  ## remove .venv, .demo and caches
 	rm -rf .venv .sdk .sdk3 .demo .simulate .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist container_src/*.egg-info
 	find container_src scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help install demo demo-volume test lint format check doctor real-runs bench-io bench-input docs lock build test-image \
-	train-local serve-local predict-local shell push scan sbom iam infra prepare-s3 train tune process deploy predict \
-	transform register pipeline status logs delete prices simulate simulate-train simulate-spot simulate-endpoint \
-	simulate-async simulate-batch simulate-multi-model simulate-all clean
+.PHONY: help install demo demo-volume test test-long test-all lint format check doctor real-runs bench-io bench-input \
+	docs lock build test-image train-local serve-local predict-local shell push scan sbom iam infra prepare-s3 train tune \
+	process deploy predict transform register pipeline status logs delete prices simulate simulate-train simulate-spot \
+	simulate-endpoint simulate-async simulate-batch simulate-multi-model simulate-all clean

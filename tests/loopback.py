@@ -2,17 +2,26 @@
 
 import http.client
 import http.server
+import os
 import random
 import socket
 import threading
 from contextlib import contextmanager, suppress
 
+# From below those that the kernel gives to whoever asks for any; each process of pytest-xdist has its own of these, for
+# what was found free must stay free until the server that it is meant for has started.
+PORTS = range(
+    20_000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")),
+    32_000,
+    int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")),
+)
+
 
 def free_port():
-    """A port that nobody has, from below those that the kernel gives to whoever asks for any."""
+    """A port that nobody has and no other process of these tests will take."""
     while True:
         with socket.socket() as listener, suppress(OSError):
-            port = random.randrange(20_000, 32_000)
+            port = random.SystemRandom().choice(PORTS)  # hypothesis gives every process the same seed
             listener.bind(("0.0.0.0", port))
             return port
 

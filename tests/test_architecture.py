@@ -1,6 +1,7 @@
 """The layers of the package: imports point downward, and only the outer layer knows SageMaker and the environment."""
 
 import ast
+import re
 import subprocess
 from pathlib import Path
 
@@ -95,3 +96,12 @@ def test_plain_make_lists_every_target():
     assert targets
     for target in targets:
         assert f"\n  {target} " in f"\n{listed}"
+
+
+def test_ci_runs_every_test_once():
+    recipes = dict(re.findall(r"^(test[a-z-]*):.*\n\t(.*)", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    called = re.findall(r"^(?:[A-Z_0-9]+=\S+ )*make (test\S*)", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+
+    assert recipes["test"] == '$(PYTEST) -m "not long"'
+    assert recipes["test-long"] == "$(PYTEST) -m long"
+    assert sorted(called) == ["test", "test-image", "test-long"]
