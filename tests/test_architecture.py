@@ -25,7 +25,7 @@ LAYERS = [
     {"images", "reading", "volume_files", "structured_reports", "evidence"},
     {
         *("dicom", "formats", "containers", "contents", "heaps", "multipart", "pictures", "volumes", "samples"),
-        *("archives", "tars", "splitting", "tables", "spreadsheets", "spreadsheet_parts"),
+        *("archives", "tars", "splitting", "tables", "spreadsheets", "spreadsheet_parts", "name_matching"),
     },
     {"config", "errors", "files", "log_metrics", "progress", "remarks"},
 ]

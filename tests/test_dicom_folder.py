@@ -230,7 +230,10 @@ def test_labels_without_images_and_images_without_labels_are_refused_or_dropped(
     put(tmp_path / "source", patients(8))
     rows = [*labels(7), ["IM77", "a"]]
 
-    with pytest.raises(DatasetError, match=r"labels without images: 1 \(IM77\); images without labels: 1 \(p7/IM7\)"):
+    with pytest.raises(
+        DatasetError,
+        match=r"labels without images: 1 \(IM77; the nearest name is p7/IM7\); images without labels: 1 \(p7/IM7\)",
+    ):
         run(*rows)
     assert not (tmp_path / "out").exists()
     report = run(*rows, mismatch="drop")

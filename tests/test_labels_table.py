@@ -4,7 +4,7 @@ import pytest
 
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.prepare.labels_table import LabelOptions, labels_of_folders, read_labels
-from sagemaker_monai.prepare.matching import match_names
+from sagemaker_monai.prepare.matching import find_lines
 from tests.imported import table
 
 
@@ -163,17 +163,12 @@ def test_folders_are_classes_at_any_depth_and_splits_above_them():
         labels_of_folders(["ill/1.dcm", "2.dcm"], LabelOptions())
 
 
-def test_a_name_means_the_file_with_most_last_parts_in_common():
-    names = ["a/1.dcm", "b/1.dcm", "b/2.dcm", "c/3"]
+def test_patients_that_a_spreadsheet_took_for_numbers_are_found_with_their_zeros(read):
+    table = read(["PatientID", "label"], ["100", "a"], ["101.0", "b"])
 
-    assert match_names(["2", "x/y/a/1.dcm", "b\\1", "3"], names, suffixes=(".dcm",)) == {
-        "2": "b/2.dcm", "x/y/a/1.dcm": "a/1.dcm", "b\\1": "b/1.dcm", "3": "c/3",
-    }  # fmt: skip
-    assert match_names(["4", "../etc/passwd"], names, suffixes=(".dcm",)) == {}
-    assert match_names(["a/x", "b/a/x"], ["a/x", "b/a/x"], suffixes=()) == {"a/x": "a/x", "b/a/x": "b/a/x"}
+    lines, remarks = find_lines(table, ["000100", "000101"])
 
-
-@pytest.mark.parametrize("keys", [["1.dcm"], ["a/1", "a/1.dcm"]])
-def test_a_name_that_could_be_several_files_is_never_guessed(keys):
-    with pytest.raises(DatasetError, match="could be several files, or share one"):
-        match_names(keys, ["a/1.dcm", "b/1.dcm"], suffixes=(".dcm",))
+    assert {patient: line.label for patient, line in lines.items()} == {"000100": "a", "000101": "b"}
+    assert [(remark.code, remark.count) for remark in remarks] == [("names_found_otherwise", 2)]
+    with pytest.raises(DatasetError, match=r"could be about several PatientID, or share one: 1 \(row 2\)"):
+        find_lines(table, ["0100", "00100", "000101"])

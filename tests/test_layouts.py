@@ -196,9 +196,14 @@ GOOD = {"image": "1.jpg", "label": "nv"}
         ({"training": [{**GOOD, "age": [1]}]}, "age must be a text, a number or null"),
         ({"training": [GOOD, GOOD]}, r"more than once: 1 \(1.jpg\)"),
         ({"training": [GOOD, {"image": ".//1.jpg", "label": "nv"}]}, "more than once"),
-        ({"training": [{"image": "no.jpg", "label": "nv"}]}, r"not in the channel: 1 of 1 \(no.jpg\)"),
+        (
+            {"training": [{"image": "no.jpg", "label": "nv"}]},
+            r"not in the channel: 1 of 1 \(no.jpg; the nearest name is 1.jpg\)",
+        ),
         ({"training": [{"image": "n" * 5000, "label": "nv"}]}, "not in the channel"),
         ({"training": [{"image": ".", "label": "nv"}]}, "outside"),
+        ({"training": [{"image": "/etc/hostname", "label": "nv"}]}, "not in the channel"),
+        ({"training": [{"image": "C:/x.jpg", "label": "nv"}]}, "not in the channel"),
     ],
 )
 def test_a_wrong_dataset_json_is_refused_in_one_short_line(tmp_path, content, message):
@@ -218,9 +223,9 @@ def test_a_wrong_dataset_json_is_refused_in_one_short_line(tmp_path, content, me
     "name",
     [
         "../secret.jpg",
-        "/etc/hostname",
+        "/../secret.jpg",
         "a/../../secret.jpg",
-        "C:/x.jpg",
+        "C:/../secret.jpg",
         "a\\..\\b",
         "x\0.jpg",
         "\ud800.jpg",

@@ -141,7 +141,7 @@ def read_dataset_json(root: Path) -> Layout:
     """
     content = _json_object(root / DATASET_JSON)
     labels, items = _items(content)
-    images = images_of_names(root, [item["image"] for _, item in items], what=DATASET_JSON)
+    images, remarks = images_of_names(root, [item["image"] for _, item in items], what=DATASET_JSON)
     entries = []
     for (split, item), (image, name) in zip(items, images, strict=True):
         metadata = _json_metadata(item, f"dataset.json: {name}")
@@ -155,6 +155,7 @@ def read_dataset_json(root: Path) -> Layout:
         task=content.get("task"),
         modality=first if isinstance(first, str) else "",
         spatial_dims=SPATIAL_DIMS.get(str(content.get("tensorImageSize"))),
+        remarks=remarks,
     )
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.files import LITTER
+from sagemaker_monai.files import LITTER, plain_files
 from sagemaker_monai.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES
+from sagemaker_monai.name_matching import key_parts, match_names, nearest_name
 from sagemaker_monai.remarks import Remark
 from sagemaker_monai.samples import Sequences
 from sagemaker_monai.tables import some_of
@@ -22,6 +23,8 @@ VOLUME_NAMES = VOLUME_SUFFIXES - {".img", ".img.gz", ".hdr.gz"}  # of a pair the
 HEADER_SUFFIXES = frozenset({".hdr", ".mhd", ".nhdr"})  # of volumes whose values lie in other files
 MAX_HEADER_BYTES = 1 << 20
 IMAGE_NAMES = IMAGE_SUFFIXES | DICOM_NAMES | VOLUME_NAMES | {".zip", ".tar"}  # the last two: of one series
+# That names in tables may lack, the longest first, so that .nii.gz goes before .gz.
+SUFFIXES = tuple(sorted(IMAGE_NAMES, key=lambda suffix: (-len(suffix), suffix)))
 Metadata = dict[str, str | float | None]
 Image = Path | Sequences  # a file, a folder with the files of one DICOM series, or one of these a channel
 BETWEEN_SEQUENCES = " + "  # in the name of an image of several sequences
@@ -141,30 +144,62 @@ def _inside(root: Path, real_root: str, name: str) -> Path | None:
     return path if os.path.realpath(path).startswith(real_root + os.sep) else None
 
 
-def locate(root: Path, names: Sequence[str], *, what: str) -> list[Path]:
-    """Find the files and series folders that a table names.
+def locate(root: Path, names: Sequence[str], *, what: str) -> tuple[list[Path], tuple[Remark, ...]]:
+    """Find the files and series folders that a table names, see `name_matching`; and how they were found.
 
     Raises:
-        DatasetError: a name leads out of the channel, comes twice, or there is no such file or an empty folder.
+        DatasetError: a name leads out of the channel, comes twice, could be several files, or there is no such file or
+            an empty folder.
     """
     real_root = os.path.realpath(root)
-    paths = [_inside(root, real_root, name) for name in names]
-    if outside := [name for name, path in zip(names, paths, strict=True) if path is None]:
+    inside = [_inside(root, real_root, name) for name in names]
+    there = {
+        name: path.relative_to(root).as_posix()
+        for name, path in zip(names, inside, strict=True)
+        if path is not None and _is_there(path)
+    }
+    if outside := [name for name, path in zip(names, inside, strict=True) if path is None and _leads_out(root, name)]:
         raise DatasetError(
             f"{what} names images outside its channel: {len(outside)} ({some_of(outside)}); "
             "use paths relative to it with /, without .. or links that lead out"
         )
-    if twice := sorted(name for name, count in Counter(map(str, map(PurePosixPath, names))).items() if count > 1):
+    keys = [there.get(name, name) for name in names]
+    if twice := sorted(key for key, count in Counter(map(str, map(PurePosixPath, keys))).items() if count > 1):
         raise DatasetError(
             f"{what} names images more than once: {len(twice)} ({some_of(twice)}); keep one line for each"
         )
-    found = [path for path in paths if path is not None]
-    if missing := [name for name, path in zip(names, found, strict=True) if not _is_there(path)]:
+    if len(there) == len(names):
+        return [root / key for key in keys], ()
+    known = dict.fromkeys([*there.values(), *_names_below(root)])
+    matches = match_names(keys, known, suffixes=SUFFIXES)
+    matches.refuse_unclear(what)
+    if matches.missing:
+        taken = set(matches.found.values())
+        near = nearest_name(matches.missing[0], [name for name in known if name not in taken])
+        shown = some_of(matches.missing) + (f"; the nearest name is {some_of([near])}" if near else "")
         raise DatasetError(
-            f"{what} names images that are not in the channel: {len(missing)} of {len(names)} ({some_of(missing)}); "
+            f"{what} names images that are not in the channel: {len(matches.missing)} of {len(names)} ({shown}); "
             "add the files or remove their lines"
         )
-    return found
+    return [root / matches.found[key] for key in keys], matches.remarks(what)
+
+
+def _leads_out(root: Path, name: str) -> bool:
+    """Whether a name goes up, cannot be one, or is there behind a link that leads out: not looked for elsewhere."""
+    return not name_parts("/".join(key_parts(name))) or (bool(name_parts(name)) and os.path.lexists(root / name))
+
+
+def _names_below(root: Path) -> list[str]:
+    """The images below a channel, and the folders that may be series: those without a picture in them."""
+    names: dict[str, None] = {}
+    folders: dict[str, bool] = {}
+    for path in plain_files(root):
+        name = path.relative_to(root).as_posix()
+        names[name] = None
+        is_picture = path.suffix.lower() in IMAGE_SUFFIXES
+        for parent in PurePosixPath(name).parents[:-1]:
+            folders[str(parent)] = folders.get(str(parent), False) or is_picture
+    return [*names, *(folder for folder, has_pictures in folders.items() if not has_pictures)]
 
 
 def _is_there(path: Path) -> bool:
@@ -172,18 +207,23 @@ def _is_there(path: Path) -> bool:
     return os.path.isfile(path) or (os.path.isdir(path) and bool(image_files(path)))  # noqa: PTH112, PTH113
 
 
-def images_of_names(root: Path, names: Sequence[tuple[str, ...]], *, what: str) -> list[tuple[Image, str]]:
+def images_of_names(
+    root: Path, names: Sequence[tuple[str, ...]], *, what: str
+) -> tuple[list[tuple[Image, str]], tuple[Remark, ...]]:
     """The images that a list names, each by one name or by one a channel, and their names relative to the channel.
+
+    Returns:
+        Images with their names, and how they were found.
 
     Raises:
         DatasetError: as for `locate`.
     """
-    found: Mapping[str, Path] = {}
     flat = [name for image in names for name in image]
-    found = dict(zip(flat, locate(root, flat, what=what), strict=True))
+    paths, remarks = locate(root, flat, what=what)
+    found: Mapping[str, Path] = dict(zip(flat, paths, strict=True))
     images: list[tuple[Image, str]] = []
     for image in names:
         paths = [found[name] for name in image]
         relative = BETWEEN_SEQUENCES.join(path.relative_to(root).as_posix() for path in paths)
         images.append((paths[0] if len(paths) == 1 else Sequences(tuple(paths)), relative))
-    return images
+    return images, remarks

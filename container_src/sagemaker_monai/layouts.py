@@ -10,7 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from sagemaker_monai.dataset_json import DATASET_JSON, read_dataset_json
-from sagemaker_monai.entries import IMAGE_NAMES, Entry, Layout, Metadata, images_of_names, is_image, locate, visible
+from sagemaker_monai.entries import (
+    IMAGE_NAMES,
+    Entry,
+    Layout,
+    Metadata,
+    images_of_names,
+    is_image,
+    locate,
+    name_parts,
+    visible,
+)
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.splitting import SPLITS
 from sagemaker_monai.tables import is_table, read_table, some_of, table_content
@@ -51,8 +61,8 @@ def _read_csv(root: Path) -> Layout:
             raise DatasetError(
                 f"{table.name}: row {number} has split {row['split'][:60]!r}; use training, validation or test"
             )
-    names = [tuple(part.strip() for part in row["image"].split(";")) for row in rows]
-    images = images_of_names(root, names, what=table.name)
+    names = [_sequences(root, row["image"]) for row in rows]
+    images, remarks = images_of_names(root, names, what=table.name)
     entries = []
     for row, (image, name) in zip(rows, images, strict=True):
         split = SPLIT_NAMES[row["split"].lower()] if "split" in row else None
@@ -60,7 +70,13 @@ def _read_csv(root: Path) -> Layout:
             key: value or None for key, value in row.items() if key not in ("image", "label", "group", "split")
         }
         entries.append(Entry(image, name, row["label"], row.get("group") or name, split, extra))
-    return Layout(tuple(sorted({str(entry.label) for entry in entries})), entries)
+    return Layout(tuple(sorted({str(entry.label) for entry in entries})), entries, remarks=remarks)
+
+
+def _sequences(root: Path, cell: str) -> tuple[str, ...]:
+    """The names in a cell: one, or several with `;` between them, unless a file is called so."""
+    is_one = ";" not in cell or (bool(name_parts(cell)) and (root / cell).is_file())
+    return (cell,) if is_one else tuple(part.strip() for part in cell.split(";"))
 
 
 def _class_entries(root: Path, folder: Path, split: str | None) -> Iterator[Entry]:
@@ -75,7 +91,8 @@ def _class_entries(root: Path, folder: Path, split: str | None) -> Iterator[Entr
                 f"({some_of(odd)}); remove them or convert them, accepted are DICOM, {', '.join(sorted(IMAGE_NAMES))}"
             )
         names = [path.relative_to(root).as_posix() for path in files]
-        for name, path in zip(names, locate(root, names, what=f"class folder {class_folder.name}"), strict=True):
+        paths, _ = locate(root, names, what=f"class folder {class_folder.name}")
+        for name, path in zip(names, paths, strict=True):
             yield Entry(path, name, class_folder.name, name, split, {})
 
 

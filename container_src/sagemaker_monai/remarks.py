@@ -30,7 +30,10 @@ class Remark:
 
 
 # Code -> severity, unit and sentence; {n} is the count, other braces are filled where the remark is made.
-REMARKS: dict[str, tuple[Severity, str, str]] = {}  # fmt: skip
+REMARKS: dict[str, tuple[Severity, str, str]] = {
+    "names_found_otherwise": ("note", "images", "{n} of {all} names in {what} are not written as their files are "
+                              "called, and were found where only one can be meant: {ways}"),
+}  # fmt: skip
 
 
 def remark(code: str, count: int = 1, **values: object) -> Remark:

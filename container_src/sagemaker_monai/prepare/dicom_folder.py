@@ -30,6 +30,7 @@ from sagemaker_monai.prepare.dicom_units import (
     name_of,
     names_of,
     series_units,
+    values_of,
 )
 from sagemaker_monai.prepare.ground_truth_images import name_files
 from sagemaker_monai.prepare.import_report import Report, repeated
@@ -191,7 +192,9 @@ def _choose(
 ) -> tuple[list[tuple[Unit, Line]], dict[str, str]]:
     """The units that become images with their lines, and why others cannot."""
     units = series_units(media.instances) if kind == "series" else instance_units(media.instances)
-    lines = find_lines(table, names_of(media.instances, kind), suffixes=SUFFIXES)
+    names = names_of(media.instances, kind) if table.kind in NAMED_KINDS else values_of(units, table.kind)
+    lines, remarks = find_lines(table, names, suffixes=SUFFIXES if table.kind in NAMED_KINDS else ())
+    notices.notes.extend(each.message for each in remarks)
     labelled = label_units(units, table, lines)
     forgotten, no_images = images_without_label(units, labelled)
     bare = [units[place].name for place in forgotten]

@@ -10,8 +10,9 @@ from sagemaker_monai.dicom.grouping import Series, group_series
 from sagemaker_monai.dicom.media import Instance
 from sagemaker_monai.dicom.objects import IMAGES, subject_of
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.name_matching import match_names
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
-from sagemaker_monai.prepare.matching import NAMED_KINDS, line_of, match_names
+from sagemaker_monai.prepare.matching import NAMED_KINDS, line_of
 
 UNITS = ("auto", "instance", "series")
 SUFFIXES = (".dicom.gz", ".dcm.gz", ".ima.gz", ".dicom", ".dcm", ".ima", ".dic", ".gz")
@@ -86,7 +87,8 @@ def choose_kind(
     keys = [line.key for line in table.lines]
     folders = sorted({folder_of(name) for name in names} - {""})
     files = match_names(keys, names, suffixes=SUFFIXES)
-    return "series" if not files and match_names(keys, folders, suffixes=()) else "instance"
+    files.refuse_unclear("the labels")
+    return "series" if not files.found and match_names(keys, folders).found else "instance"
 
 
 def _has_stacks(instances: Sequence[Instance]) -> bool:
@@ -153,6 +155,11 @@ def keys_of(unit: Unit, kind: str) -> list[str]:
         return [str(getattr(each, _KEYS[kind])).strip() for each in unit.instances]
     names = [name_of(each) for each in unit.instances]
     return [*names, *({folder_of(name) for name in names} if unit.series is not None else ())]
+
+
+def values_of(units: Sequence[Unit], kind: str) -> list[str]:
+    """The UIDs or patients that lines about `kind` may mean, each once."""
+    return list(dict.fromkeys(key for unit in units for key in keys_of(unit, kind) if key))
 
 
 def names_of(instances: Sequence[Instance], kind: Kind) -> list[str]:

@@ -4,14 +4,16 @@ import hashlib
 import json
 import os
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sagemaker_monai import __version__
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.files import sha256_of
+from sagemaker_monai.name_matching import match_names, nearest_name, stem_of
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
+from sagemaker_monai.remarks import Remark
 from sagemaker_monai.tables import some_of
 
 ON_MISMATCH = ("refuse", "drop")
@@ -33,82 +35,38 @@ def group_pattern(group_by: str) -> re.Pattern[str]:
     return pattern
 
 
-def stem_of(name: str, suffixes: Sequence[str]) -> str:
-    """A name without its suffix, when it has one of these (in small letters, the longest first)."""
-    lower = name.lower()
-    return next((name[: -len(suffix)] for suffix in suffixes if lower.endswith(suffix)), name)
-
-
-def match_names(keys: Sequence[str], names: Sequence[str], *, suffixes: Sequence[str]) -> dict[str, str]:
-    """Find what each key means: the name that has most of its last parts in common with it.
-
-    Args:
-        keys: from a table, with / or \\ between folders, with or without suffix.
-        names: of files or folders, relative, with slashes.
-        suffixes: that a key may lack, in small letters, the longest first.
-
-    Returns:
-        Key to name, for those that were found; no name twice.
-
-    Raises:
-        DatasetError: a key could be several names, or two keys mean one.
-    """
-    exact: dict[str, set[str]] = defaultdict(set)
-    stems: dict[str, set[str]] = defaultdict(set)
-    for name in names:
-        for ends, form in ((exact, name), (stems, stem_of(name, suffixes))):
-            parts = form.split("/")
-            for depth in range(1, len(parts) + 1):
-                ends["/".join(parts[-depth:])].add(name)
-    found: dict[str, str] = {}
-    unclear = []
-    whole = set(names)
-    for key in keys:
-        if key in whole:  # even where it is the end of another one
-            found[key] = key
-            continue
-        parts = [part for part in key.replace("\\", "/").split("/") if part not in ("", ".")]
-        for depth in range(len(parts), 0, -1):
-            end = "/".join(parts[-depth:])
-            if hits := exact.get(end) or stems.get(end):
-                if len(hits) > 1:
-                    unclear.append(key)
-                else:
-                    [found[key]] = hits
-                break
-    claimed: dict[str, list[str]] = defaultdict(list)
-    for key, name in found.items():
-        claimed[name].append(key)
-    unclear += [key for claimants in claimed.values() if len(claimants) > 1 for key in claimants]
-    if unclear:
-        raise DatasetError(
-            f"names in the labels that could be several files, or share one: {len(unclear)} ({some_of(unclear)}); "
-            "write them with more of their folders"
-        )
-    return found
-
-
 def find_lines(
-    table: LabelTable, names: Sequence[str], *, suffixes: Sequence[str] = (), dropped: Sequence[str] = ()
-) -> dict[str, Line]:
-    """The line by each name that it means, or, where lines have UIDs or patients, by its key itself.
+    table: LabelTable,
+    names: Sequence[str],
+    *,
+    suffixes: Sequence[str] = (),
+    dropped: Sequence[str] = (),
+) -> tuple[dict[str, Line], tuple[Remark, ...]]:
+    """The line by each name that it means: of a file, a folder, a case, a patient or a UID; and how they were found.
 
     Args:
         table: of labels.
-        names: of files, folders or cases.
+        names: of what the lines may be about.
         suffixes: that a line may lack, where names have them.
         dropped: suffixes that lines may have, where names have none.
 
     Raises:
-        DatasetError: as `match_names`.
+        DatasetError: a line that could be about several, or two about one.
     """
-    if table.kind not in NAMED_KINDS:
-        return {line.key: line for line in table.lines}
     keys = [stem_of(line.key, dropped) for line in table.lines]
     if twice := sorted(key for key, count in Counter(keys).items() if count > 1):
         raise DatasetError(f"names in the labels that differ in their suffix only: {len(twice)} ({some_of(twice)})")
-    found = match_names(keys, names, suffixes=suffixes)
-    return {found[key]: line for key, line in zip(keys, table.lines, strict=True) if key in found}
+    is_named = table.kind in NAMED_KINDS
+    matches = match_names(keys, dict.fromkeys(names), suffixes=suffixes, is_path=is_named)
+    if matches.unclear and not is_named:
+        rows = [f"row {line.row}" for key, line in zip(keys, table.lines, strict=True) if key in matches.unclear]
+        raise DatasetError(
+            f"lines that could be about several {table.kind}, or share one: {len(rows)} ({some_of(rows)}); write "
+            f"{table.kind} as it stands in the files"
+        )
+    matches.refuse_unclear("the labels")
+    lines = {matches.found[key]: line for key, line in zip(keys, table.lines, strict=True) if key in matches.found}
+    return lines, matches.remarks("the labels")
 
 
 def line_of(keys: Sequence[str], lines: Mapping[str, Line], name: str) -> Line | None:
@@ -142,7 +100,9 @@ def refuse_mismatch(table: LabelTable, unmatched: Sequence[Line], bare: Sequence
         return
     faults = []
     if unmatched:
-        faults.append(f"labels without images: {len(unmatched)} ({some_of(shown_lines(table, unmatched))})")
+        near = nearest_name(unmatched[0].key, bare) if table.kind in NAMED_KINDS else None
+        shown = some_of(shown_lines(table, unmatched)) + (f"; the nearest name is {some_of([near])}" if near else "")
+        faults.append(f"labels without images: {len(unmatched)} ({shown})")
     if bare:
         faults.append(f"images without labels: {len(bare)} ({some_of(bare)})")
     if faults:

@@ -16,7 +16,7 @@ from pathlib import Path
 from sagemaker_monai.dataset_json import DATASET_JSON, MAX_DATASET_JSON_BYTES, MAX_SEQUENCES
 from sagemaker_monai.entries import name_parts
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.prepare.matching import stem_of
+from sagemaker_monai.name_matching import stem_of
 from sagemaker_monai.tables import some_of
 from sagemaker_monai.volume_files import HEAD_BYTES, VOLUME_FORMATS, volume_format_of
 

@@ -166,11 +166,13 @@ def _choose(
     found: Found, table: LabelTable, pattern: re.Pattern[str] | None, choices: Choices, notices: Notices
 ) -> tuple[list[tuple[Case, Line]], dict[str, str]]:
     """The cases that become images with their lines, and why others cannot."""
-    lines = find_lines(table, [case.name for case in found.cases], dropped=SUFFIXES)
-    if table.kind in NAMED_KINDS:
-        labelled = {case.name: lines.get(case.name) for case in found.cases}
-    else:
-        labelled = {case.name: lines.get(_group(case, pattern).removeprefix("match:")) for case in found.cases}
+    names = [case.name for case in found.cases]
+    meant = (
+        names if table.kind in NAMED_KINDS else [_group(case, pattern).removeprefix("match:") for case in found.cases]
+    )
+    lines, remarks = find_lines(table, meant, dropped=SUFFIXES)
+    notices.notes.extend(each.message for each in remarks)
+    labelled = {name: lines.get(key) for name, key in zip(names, meant, strict=True)}
     used = {line.key for line in labelled.values() if line is not None}
     unmatched = [line for line in table.lines if line.key not in used]
     bare_names = [name for name, line in labelled.items() if line is None]
