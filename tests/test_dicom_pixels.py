@@ -121,7 +121,7 @@ def test_each_frame_has_its_own_functional_groups_before_the_shared_ones():
 
     assert first.values.ravel().tolist() == [13] * 4
     assert second.values.ravel().tolist() == [15] * 4
-    assert (first.display.voi, second.display.voi) == (Window(1, 2), Window(7, 8, "SIGMOID"))
+    assert (first.display.voi, second.display.voi) == (Window(1, 2, "SIGMOID"), Window(7, 8, "SIGMOID"))
     assert (first.spacing_mm, second.spacing_mm) == ((2, 1), (4, 3))
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from sagemaker_monai.datasets import read_dataset
+from sagemaker_monai.dicom.elements import text_of
 from sagemaker_monai.dicom.headers import read_header
-from sagemaker_monai.dicom.planes import text_of
 from sagemaker_monai.doctor.facts import attributes_of
 from sagemaker_monai.doctor.first_look import first_look
 from sagemaker_monai.doctor.quick_header import read_some

@@ -14,6 +14,7 @@ from pydicom.encaps import generate_frames, parse_basic_offsets, parse_fragments
 
 from sagemaker_monai.dicom.codestreams import Codestream, count_rle_segments, read_j2k, read_jpeg
 from sagemaker_monai.dicom.effort import check_j2k, check_jpeg, check_jpeg_end
+from sagemaker_monai.dicom.elements import value
 from sagemaker_monai.dicom.headers import quiet_pydicom, refusing
 from sagemaker_monai.dicom.layouts import Layout, layout_of
 from sagemaker_monai.dicom.native import native_frames
@@ -201,7 +202,7 @@ def _compressed_frames(dataset: Dataset, layout: Layout, wanted: Sequence[int]) 
 
 def _fragments_of_frames(dataset: Dataset, layout: Layout, count: int) -> list[bytes]:
     """The compressed frames up to the last one that is wanted."""
-    offsets = dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths")
+    offsets = value(dataset, "ExtendedOffsetTable"), value(dataset, "ExtendedOffsetTableLengths")
     extended = (bytes(offsets[0]), bytes(offsets[1])) if offsets[0] and offsets[1] else None
     table = parse_basic_offsets(layout.data)
     after_table = 8 + 4 * len(table)

@@ -7,7 +7,7 @@ overlays and curves are ignored.
 import numpy as np
 from pydicom import Dataset
 
-from sagemaker_monai.dicom.elements import group_item, items, number, numbers, word
+from sagemaker_monai.dicom.elements import FrameHeader, frame_header, has_value, holders, items, number, numbers, word
 from sagemaker_monai.dicom.headers import refusing
 from sagemaker_monai.dicom.layouts import byte_order_is_little
 from sagemaker_monai.dicom.luts import look_up, read_lut
@@ -41,7 +41,7 @@ def display_of(dataset: Dataset, frame: int) -> Display:
         transform = modality_transform(dataset, frame)
         is_inverted = word(dataset, "PhotometricInterpretation") == "MONOCHROME1"
         return Display(
-            voi=_voi(dataset, frame, transform),
+            voi=_voi(frame_header(dataset, frame), transform),
             is_inverted=is_inverted or word(dataset, "PresentationLUTShape") == "INVERSE",
             padding=_padding(dataset, transform),
         )
@@ -106,23 +106,24 @@ def _stretched(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.clip((values.astype(np.float64) - low) / (high - low), 0, 1).astype(np.float32)
 
 
-def _voi(dataset: Dataset, frame: int, transform: ModalityTransform) -> Window | Lut | None:
-    holder = group_item(dataset, frame, "FrameVOILUTSequence") or dataset
+def _voi(header: FrameHeader, transform: ModalityTransform) -> Window | Lut | None:
+    for holder in holders(header, "VOILUTSequence"):
+        try:
+            tables = [item for item in items(holder, "VOILUTSequence") if has_value(item, "LUTDescriptor")]
+            if tables:
+                is_signed = transform.may_be_negative or (
+                    number(header, "PixelRepresentation") == 1 and transform.table is None
+                )
+                is_little = byte_order_is_little(header.top)
+                first, bits, table = read_lut(tables[0], is_signed=is_signed, is_little_endian=is_little)
+                return Lut(first, np.minimum(table.astype(np.float32) / np.float32(2**bits - 1), 1))
+        except UndecodableImage:
+            pass  # as said in `display_of`
+        if has_value(holder, "WindowCenter") or has_value(holder, "WindowWidth"):
+            break
     try:
-        tables = items(holder, "VOILUTSequence")
-        if tables:
-            is_signed = transform.may_be_negative or (
-                number(dataset, "PixelRepresentation") == 1 and transform.table is None
-            )
-            first, bits, table = read_lut(
-                tables[0], is_signed=is_signed, is_little_endian=byte_order_is_little(dataset)
-            )
-            return Lut(first, np.minimum(table.astype(np.float32) / np.float32(2**bits - 1), 1))
-    except UndecodableImage:
-        pass  # as said in `display_of`
-    try:
-        pairs = zip(numbers(holder, "WindowCenter"), numbers(holder, "WindowWidth"), strict=False)
-        function = word(holder, "VOILUTFunction")
+        pairs = zip(numbers(header, "WindowCenter"), numbers(header, "WindowWidth"), strict=False)
+        function = word(header, "VOILUTFunction")
         function = function if function in _FUNCTIONS else "LINEAR"
         for center, width in pairs:
             if width >= 1 or (width > 0 and function != "LINEAR"):

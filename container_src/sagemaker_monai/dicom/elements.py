@@ -1,72 +1,180 @@
-"""Values of a header as numbers, words and items of functional groups, whatever a broken file has in their place."""
+"""The one reader of header values: numbers, words and items of a data set, or of one frame of a multi-frame file.
 
+A frame's value is looked for attribute by attribute: in the frame's own functional groups, then in those that all
+frames share, then at the top (PS3.3 C.7.6.16). An element that is empty counts as missing at every level, so that a
+group with a part of the values does not hide the rest of them.
+
+What has one reading is read, however it is spelled: a decimal comma, blanks and NULs around a value, "1.0" for a whole
+number, one value written several times, mm behind a length. What has two or none is refused by the element's name:
+"-1,024", "abc", two different values where one is meant.
+
+`value`, `word`, `numbers`, `number` and `whole_number` raise for a broken element; `value_of`, `text_of`, `numbers_of`,
+`integer_of` and `item_of` take it for a missing one. No text of the file is ever quoted.
+"""
+
+import functools
 import math
-from collections.abc import Iterable
-from typing import Any
+import re
+from collections.abc import Iterator
+from collections.abc import Sequence as Several
+from typing import Any, NamedTuple
 
 from pydicom import Dataset
+from pydicom.datadict import dictionary_VR
 from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag, Tag
 
 from sagemaker_monai.errors import UndecodableImage
 
-_MAX_VALUES = 4096  # of one element that are looked at
+_MAX_VALUES = 1 << 16  # of one element that are looked at
+_BLANKS = " \0\t\r\n"
+
+# Functional groups in which a keyword lies, keyword -> paths of sequences; PS3.3 C.7.6.16.2 and the macros of
+# enhanced CT, MR, PET and XA. What is not listed is looked for at the top only.
+_FRAME_TYPES = ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "PETFrameTypeSequence",
+                "XAXRFFrameCharacteristicsSequence")  # fmt: skip
+GROUPS: dict[str, tuple[str, ...]] = {
+    "ImagePositionPatient": ("PlanePositionSequence",),
+    "ImageOrientationPatient": ("PlaneOrientationSequence",),
+    **dict.fromkeys(("PixelSpacing", "SpacingBetweenSlices", "SliceThickness"), ("PixelMeasuresSequence",)),
+    **dict.fromkeys(
+        ("ImagerPixelSpacing", "NominalScannedPixelSpacing"),
+        ("PixelMeasuresSequence", "XAXRFFrameCharacteristicsSequence"),
+    ),
+    **dict.fromkeys(
+        ("RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence"),
+        ("PixelValueTransformationSequence",),
+    ),
+    **dict.fromkeys(("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"), ("FrameVOILUTSequence",)),
+    "PixelIntensityRelationship": ("FramePixelDataPropertiesSequence",),
+    "FrameType": _FRAME_TYPES,
+    **dict.fromkeys(
+        (
+            "StackID", "InStackPositionNumber", "TemporalPositionIndex", "FrameAcquisitionNumber",
+            "FrameAcquisitionDateTime", "FrameReferenceDateTime", "DimensionIndexValues",
+        ),
+        ("FrameContentSequence",),
+    ),
+    "TemporalPositionTimeOffset": ("TemporalPositionSequence",),
+    "ReferencedSegmentNumber": ("SegmentIdentificationSequence",),
+    "EffectiveEchoTime": ("MREchoSequence",),
+    **dict.fromkeys(("RepetitionTime", "FlipAngle"), ("MRTimingAndRelatedParametersSequence",)),
+    "InversionTimes": ("MRModifierSequence",),
+    "DiffusionBValue": ("MRDiffusionSequence",),
+    "DiffusionGradientOrientation": ("MRDiffusionSequence/DiffusionGradientDirectionSequence",),
+    "NominalCardiacTriggerDelayTime": ("CardiacSynchronizationSequence",),
+    "ConvolutionKernel": ("CTReconstructionSequence",),
+    "KVP": ("CTXRayDetailsSequence",),
+}  # fmt: skip
+_LENGTHS_MM = frozenset({
+    "ImagePositionPatient", "PixelSpacing", "SpacingBetweenSlices", "SliceThickness", "ImagerPixelSpacing",
+    "NominalScannedPixelSpacing", "GridFrameOffsetVector",
+})  # fmt: skip
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)  # "-1,024" and "1,250" are written both ways
 
 
-def value_of(dataset: Dataset, keyword: str) -> Any:
-    """The converted value of an element, None when it is missing.
+class FrameHeader(NamedTuple):
+    """The header of one frame: the data set, and its functional groups, the frame's own before the shared ones."""
+
+    top: Dataset
+    groups: tuple[Dataset, ...] = ()
+
+
+Header = Dataset | FrameHeader
+
+
+def frame_header(dataset: Dataset, frame: int) -> FrameHeader:
+    """The header of a frame, numbered from 0; without functional groups it is the data set's own."""
+    groups = []
+    for keyword, place in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
+        found = items(dataset, keyword)
+        if place < len(found):
+            groups.append(found[place])
+    return FrameHeader(dataset, tuple(groups))
+
+
+def holders(header: Header, keyword: str) -> Iterator[Dataset]:
+    """Where a keyword may stand, in the order of precedence, whether or not it does."""
+    if not isinstance(header, FrameHeader):
+        yield header
+        return
+    if header.groups:
+        for group in header.groups:
+            for path in GROUPS.get(keyword, ()):
+                yield from _items_along(group, path.split("/"))
+    yield header.top
+
+
+def has_value(dataset: Dataset, keyword: str) -> bool:
+    """Whether an element is there and not empty; one that is broken is there."""
+    if tag_of(keyword) not in dataset:
+        return False
+    try:
+        found = value(dataset, keyword)
+    except UndecodableImage:
+        return True
+    return bool(len(found)) if isinstance(found, Sequence) else bool(_several(found))
+
+
+# --- strict ----------------------------------------------------------------------------------------------------------
+
+
+def value(header: Header, keyword: str) -> Any:
+    """The converted value of an element, None when it is missing or empty.
 
     Raises:
         UndecodableImage: it cannot be converted.
     """
+    if isinstance(header, FrameHeader):
+        if header.groups and keyword in GROUPS:
+            found = next((at for at in holders(header, keyword) if has_value(at, keyword)), None)
+            return None if found is None else value(found, keyword)
+        header = header.top
+    tag = tag_of(keyword)
     try:
-        return dataset.get(keyword)
+        return header[tag].value if tag in header else None
     except Exception as error:
         # pydicom converts a value when it is asked for, and promises no list of what a broken one raises.
         raise UndecodableImage(f"{keyword} of the DICOM header is broken; correct it") from error
 
 
-def word(dataset: Dataset, keyword: str) -> str:
-    """The first value of an element of text, stripped; "" when it is missing.
+def word(header: Header, keyword: str) -> str:
+    """An element of text with one value, stripped; "" when it is missing.
 
     Raises:
-        UndecodableImage: it cannot be converted.
+        UndecodableImage: it cannot be converted, or has several different values.
     """
-    values = _several(value_of(dataset, keyword))
-    return str(values[0]).strip() if values else ""
+    values = {_text(part) for part in _several(value(header, keyword))}
+    return _only(values, keyword) if values else ""
 
 
-def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
+def numbers(header: Header, keyword: str) -> tuple[float, ...]:
     """All values of an element, () when it is missing.
 
     Raises:
-        UndecodableImage: one is no finite number.
+        UndecodableImage: one is no finite number, or missing before another.
     """
-    try:
-        values = tuple(float(value) for value in _several(value_of(dataset, keyword)))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UndecodableImage(f"{keyword} of the DICOM header is no number; correct it") from error
-    if not all(math.isfinite(value) for value in values):
-        raise UndecodableImage(f"{keyword} of the DICOM header is not finite; correct it")
-    return values
+    return tuple(_number(part, keyword) for part in _several(value(header, keyword), keeps_gaps=True))
 
 
-def number(dataset: Dataset, keyword: str) -> float | None:
-    """The first value of an element, None when it is missing.
+def number(header: Header, keyword: str) -> float | None:
+    """The value of an element, None when it is missing.
 
     Raises:
-        UndecodableImage: it is no finite number.
+        UndecodableImage: it is no finite number, or several different ones.
     """
-    values = numbers(dataset, keyword)
-    return values[0] if values else None
+    values = {_number(part, keyword) for part in _several(value(header, keyword))}
+    return _only(values, keyword) if values else None
 
 
 def whole_number(
-    dataset: Dataset, keyword: str, *, low: int, high: int, default: int | None = None, is_lax: bool = False
+    header: Header, keyword: str, *, low: int, high: int, default: int | None = None, is_lax: bool = False
 ) -> int:
     """Read a whole number.
 
     Args:
-        dataset: the header.
+        header: of a file or a frame.
         keyword: of the element.
         low: the lowest value that makes sense.
         high: the highest.
@@ -76,55 +184,151 @@ def whole_number(
     Raises:
         UndecodableImage: missing, no whole number, or out of range.
     """
-    values = _several(value_of(dataset, keyword))
-    if not values:
+    count = number(header, keyword)
+    if count is None:
         if default is None:
             raise UndecodableImage(f"the DICOM header has no {keyword}; export the file again")
         return default
-    try:
-        count = int(values[0])
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UndecodableImage(f"{keyword} of the DICOM header is no whole number; correct it") from error
+    if not count.is_integer():
+        raise UndecodableImage(f"{keyword} of the DICOM header is no whole number; correct it")
     if low <= count <= high:
-        return count
+        return int(count)
     if is_lax and default is not None:
         return default
-    raise UndecodableImage(f"{keyword} of the DICOM header must be {low} to {high}, got {count}")
+    raise UndecodableImage(f"{keyword} of the DICOM header must be {low} to {high}, got {int(count)}")
 
 
-def items(dataset: Dataset, keyword: str) -> Sequence | tuple[Dataset, ...]:
+def items(header: Header, keyword: str) -> Sequence | tuple[Dataset, ...]:
     """The items of a sequence, () when it is missing, empty or no sequence."""
-    value = value_of(dataset, keyword)
-    return value if isinstance(value, Sequence) else ()
+    found = value(header, keyword)
+    return found if isinstance(found, Sequence) else ()
 
 
-def group_item(dataset: Dataset, frame: int, keyword: str) -> Dataset | None:
-    """The functional group of a frame in an enhanced multi-frame file.
-
-    Args:
-        dataset: the header.
-        frame: number from 0.
-        keyword: of the group's sequence, such as PixelMeasuresSequence.
-
-    Returns:
-        The first item of the frame's own sequence, else of the shared one, None without both.
-
-    Source: DICOM PS3.3 C.7.6.16.
-    """
-    for holder, place in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
-        groups = items(dataset, holder)
-        found = items(groups[place], keyword) if place < len(groups) else ()
-        if found:
-            item: Dataset = found[0]
-            return item
-    return None
+# --- lenient ---------------------------------------------------------------------------------------------------------
 
 
-def _several(value: Any) -> list[Any]:
-    if value is None or isinstance(value, Sequence | Dataset):
+def value_of(header: Header | None, keyword: str) -> Any:
+    """A value of a header, or None where it is absent, empty or unreadable."""
+    try:
+        found = None if header is None else value(header, keyword)
+    except UndecodableImage:
+        return None
+    return None if isinstance(found, str) and not found else found
+
+
+def text_of(header: Header | None, keyword: str) -> str:
+    """A value as text, several joined with a backslash as the file has them; "" where there is none."""
+    found = value_of(header, keyword)
+    if found is None or isinstance(found, Sequence):
+        return ""
+    parts = found if _is_several(found) else [found]
+    try:
+        return "\\".join(_text(part) for part in parts)
+    except Exception:  # as in `value`: names decode when they are written out
+        return ""
+
+
+def numbers_of(header: Header | None, keyword: str, count: int) -> tuple[float, ...] | None:
+    """The numbers of a header, or None when there are not exactly as many, or one is not finite."""
+    try:
+        if count == 1:
+            found = None if header is None else number(header, keyword)
+            return None if found is None else (found,)
+        values = () if header is None else numbers(header, keyword)
+    except UndecodableImage:
+        return None
+    return values if len(values) == count else None
+
+
+def integer_of(header: Header | None, keyword: str) -> int | None:
+    """A whole number of a header, or None."""
+    found = numbers_of(header, keyword, 1)
+    return int(found[0]) if found and found[0].is_integer() else None
+
+
+def item_of(header: Header | None, keyword: str) -> Dataset | None:
+    """The first item of a sequence, or None."""
+    found = value_of(header, keyword)
+    return found[0] if isinstance(found, Sequence) and len(found) else None
+
+
+# --- spellings -------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def tag_of(keyword: str) -> BaseTag:
+    """The tag of a keyword; asking a dataset by keyword looks it up each time, at the cost of everything else here."""
+    return Tag(keyword)
+
+
+def is_oddly_spelled(header: Header, keyword: str) -> bool:
+    """Whether an element has numbers that were read all the same, though they are not written as DICOM asks."""
+    return any(type(part) in (str, bytes) for part in _several(value_of(header, keyword)))
+
+
+def _items_along(group: Dataset, path: list[str]) -> Iterator[Dataset]:
+    for item in items(group, path[0]):
+        if len(path) == 1:
+            yield item
+        else:
+            yield from _items_along(item, path[1:])
+
+
+def _several(found: Any, *, keeps_gaps: bool = False) -> list[Any]:
+    """The values of an element without empty ones; with `keeps_gaps` those that stand before others are kept."""
+    if found is None or isinstance(found, Sequence | Dataset):
         return []
-    if isinstance(value, str | bytes | int | float) or not isinstance(value, Iterable):
-        values = [value]
-    else:
-        values = [part for part, _ in zip(value, range(_MAX_VALUES), strict=False)]
-    return [part for part in values if part is not None and part != "" and part != b""]
+    values = list(found[:_MAX_VALUES]) if _is_several(found) else [found]
+    full = [part for part in values if not _is_empty(part)]
+    if not keeps_gaps or len(full) == len(values) or not full:
+        return full
+    last = max(place for place, part in enumerate(values) if not _is_empty(part))
+    return values[: last + 1]
+
+
+def _is_several(found: Any) -> bool:
+    return isinstance(found, Several) and not isinstance(found, str | bytes)
+
+
+def _is_empty(part: Any) -> bool:
+    return part is None or (isinstance(part, str) and not part.strip(_BLANKS)) or part == b""
+
+
+def _text(part: Any) -> str:
+    return str(part).strip(_BLANKS)
+
+
+def _number(part: Any, keyword: str) -> float:
+    if isinstance(part, bytes) and dictionary_VR(tag_of(keyword)) in ("DS", "IS"):
+        part = part.decode("ascii", "replace")  # of an element whose VR in the file is another one
+    try:
+        number = _parsed(part, keyword) if isinstance(part, str) else float(part)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UndecodableImage(f"{keyword} of the DICOM header is no number; correct it") from error
+    if not math.isfinite(number):
+        raise UndecodableImage(f"{keyword} of the DICOM header is not finite; correct it")
+    return number
+
+
+def _parsed(text: str, keyword: str) -> float:
+    text = text.strip(_BLANKS)
+    if keyword in _LENGTHS_MM and text.endswith("mm"):
+        text = text[:-2].rstrip(_BLANKS)
+    if _THOUSANDS.fullmatch(text):
+        raise UndecodableImage(
+            f"{keyword} of the DICOM header has a comma that may stand for a decimal point or between thousands; "
+            "correct it"
+        )
+    if not text:
+        raise UndecodableImage(f"{keyword} of the DICOM header lacks a value between others; correct it")
+    return float(text.replace(",", ".")) if _NUMBER.fullmatch(text) else float("nan" if _is_no_finite(text) else text)
+
+
+def _is_no_finite(text: str) -> bool:
+    return text.lower().lstrip("+-") in ("nan", "inf", "infinity")
+
+
+def _only(values: set[Any], keyword: str) -> Any:
+    if len(values) > 1:
+        raise UndecodableImage(f"{keyword} of the DICOM header has {len(values)} values where one is meant; correct it")
+    return next(iter(values))

@@ -3,7 +3,7 @@
 import numpy as np
 from pydicom import Dataset
 
-from sagemaker_monai.dicom.elements import value_of
+from sagemaker_monai.dicom.elements import value
 from sagemaker_monai.errors import UndecodableImage
 
 _BROKEN = "a lookup table of the DICOM file is broken; export it again"
@@ -26,7 +26,7 @@ def read_lut(item: Dataset, *, is_signed: bool, is_little_endian: bool) -> tuple
 
     Source: DICOM PS3.3 C.11.1.1.1 and C.11.2.1.1.
     """
-    descriptor, data = value_of(item, "LUTDescriptor"), value_of(item, "LUTData")
+    descriptor, data = value(item, "LUTDescriptor"), value(item, "LUTData")
     try:
         count, first, bits = (int(part) for part in descriptor)
     except (TypeError, ValueError, OverflowError) as error:

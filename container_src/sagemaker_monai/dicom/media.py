@@ -19,9 +19,10 @@ from typing import BinaryIO
 from pydicom import Dataset
 
 from sagemaker_monai.archives import ArchiveTooLargeError, UnsafeArchiveError, is_litter
+from sagemaker_monai.dicom.elements import integer_of, items, text_of
 from sagemaker_monai.dicom.headers import is_dicom, read_header
 from sagemaker_monai.dicom.packed import HEAD_BYTES, MediaLimits, Unpacker, unpacker_of
-from sagemaker_monai.dicom.planes import Plane, integer_of, planes_of, text_of, value_of
+from sagemaker_monai.dicom.planes import Plane, planes_of
 from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage
 from sagemaker_monai.files import LITTER, plain_files
 
@@ -266,7 +267,7 @@ def _joined(folder: str, name: str) -> str:
 def _directory_entries(header: Dataset) -> set[str]:
     """The files that a DICOMDIR lists, relative to it, in small letters, for copies change the case of names."""
     entries = set()
-    for record in value_of(header, "DirectoryRecordSequence") or ():
+    for record in items(header, "DirectoryRecordSequence"):
         parts = text_of(record, "ReferencedFileID").split("\\")
         if all(parts) and not any(part in (".", "..") or "/" in part for part in parts):
             entries.add("/".join(parts).lower())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydicom import Dataset
 
-from sagemaker_monai.dicom.elements import group_item, items, number, value_of, word
+from sagemaker_monai.dicom.elements import frame_header, has_value, holders, items, number, word
 from sagemaker_monai.dicom.headers import refusing
 from sagemaker_monai.dicom.layouts import byte_order_is_little
 from sagemaker_monai.dicom.luts import look_up, read_lut
@@ -42,22 +42,26 @@ class ModalityTransform:
 def modality_transform(dataset: Dataset, frame: int) -> ModalityTransform:
     """The transform of a frame, numbered from 0.
 
-    The frame's functional group goes before the shared one and that before the top of the data set; a LUT before
-    rescale; DoseGridScaling is what a dose has instead. A slope of 0, which would wipe the image out, counts as 1.
+    The frame's functional group goes before the shared one and that before the top of the data set, slope and intercept
+    each for itself; a LUT before rescale of the same place; DoseGridScaling is what a dose has instead. A slope of 0,
+    which would wipe the image out, counts as 1.
 
     Raises:
         UndecodableImage: a value of it is broken.
 
     Source: DICOM PS3.3 C.11.1, C.7.6.16.2.9, C.8.8.3.
     """
-    holder = group_item(dataset, frame, "PixelValueTransformationSequence") or dataset
-    # Some writers leave an item without values in the sequence, which is no table.
-    tables = [item for item in items(holder, "ModalityLUTSequence") if value_of(item, "LUTDescriptor") is not None]
-    if tables:
-        is_signed = number(dataset, "PixelRepresentation") == 1
-        first, _, table = read_lut(tables[0], is_signed=is_signed, is_little_endian=byte_order_is_little(dataset))
-        return ModalityTransform(first=first, table=table)
-    slope, intercept = number(holder, "RescaleSlope"), number(holder, "RescaleIntercept")
+    header = frame_header(dataset, frame)
+    for holder in holders(header, "ModalityLUTSequence"):
+        # Some writers leave an item without values in the sequence, which is no table.
+        tables = [item for item in items(holder, "ModalityLUTSequence") if has_value(item, "LUTDescriptor")]
+        if tables:
+            is_signed = number(dataset, "PixelRepresentation") == 1
+            first, _, table = read_lut(tables[0], is_signed=is_signed, is_little_endian=byte_order_is_little(dataset))
+            return ModalityTransform(first=first, table=table)
+        if any(has_value(holder, keyword) for keyword in ("RescaleSlope", "RescaleIntercept")):
+            break
+    slope, intercept = number(header, "RescaleSlope"), number(header, "RescaleIntercept")
     if slope is None and word(dataset, "Modality") == "RTDOSE":
         slope = number(dataset, "DoseGridScaling")
     return ModalityTransform(slope=slope or 1.0, intercept=intercept or 0.0)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydicom import Dataset
 
+from sagemaker_monai.dicom.elements import value
 from sagemaker_monai.errors import UndecodableImage
 
 _COLOURS = ("Red", "Green", "Blue")
@@ -43,7 +44,7 @@ def _first_mapped(dataset: Dataset, *, is_signed: bool) -> int:
 
 
 def _descriptor(dataset: Dataset, colour: str) -> tuple[int, int, int]:
-    values = dataset.get(f"{colour}PaletteColorLookupTableDescriptor")
+    values = value(dataset, f"{colour}PaletteColorLookupTableDescriptor")
     try:
         count, first, bits = (int(value) for value in values)
     except (TypeError, ValueError) as error:
@@ -56,7 +57,7 @@ def _descriptor(dataset: Dataset, colour: str) -> tuple[int, int, int]:
 def _table(dataset: Dataset, colour: str, *, is_little_endian: bool) -> np.ndarray:
     count, _, bits = _descriptor(dataset, colour)
     order = "<" if is_little_endian else ">"
-    plain = dataset.get(f"{colour}PaletteColorLookupTableData")
+    plain = value(dataset, f"{colour}PaletteColorLookupTableData")
     if isinstance(plain, bytes) and plain:
         # 8-bit entries may be stored one or two to a word, whatever the descriptor says; the length decides.
         width = 1 if len(plain) < 2 * count else 2
@@ -65,7 +66,7 @@ def _table(dataset: Dataset, colour: str, *, is_little_endian: bool) -> np.ndarr
             raise UndecodableImage(_BROKEN)
         entries = _swapped(entries) if width == 1 and not is_little_endian else entries
     else:
-        segmented = dataset.get(f"Segmented{colour}PaletteColorLookupTableData")
+        segmented = value(dataset, f"Segmented{colour}PaletteColorLookupTableData")
         if not isinstance(segmented, bytes) or len(segmented) < 2:
             raise UndecodableImage("the DICOM file is PALETTE COLOR but has no colour tables; export it again")
         code = "B" if bits == 8 else "H"

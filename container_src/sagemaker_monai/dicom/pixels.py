@@ -12,10 +12,9 @@ from pydicom.dataset import FileMetaDataset
 
 from sagemaker_monai.dicom.decoding import decode_stored
 from sagemaker_monai.dicom.display import apply_display, display_of
-from sagemaker_monai.dicom.elements import group_item, numbers, whole_number, word
+from sagemaker_monai.dicom.elements import frame_header, numbers_of, whole_number, word
 from sagemaker_monai.dicom.headers import read_instance, refusing
 from sagemaker_monai.dicom.modality import modality_transform, modality_values
-from sagemaker_monai.errors import UndecodableImage
 from sagemaker_monai.volumes import Display, Frame, Identity
 
 __all__ = ["apply_display", "display_of", "header_of", "modality_values", "read_frames", "spacing_of"]
@@ -68,15 +67,11 @@ def spacing_of(dataset: Dataset, frame: int) -> tuple[float, float] | None:
 
     Source: DICOM PS3.3 10.7.1.1, 10.7.1.3, C.7.6.16.2.1.
     """
-    measures = group_item(dataset, frame, "PixelMeasuresSequence")
-    for holder in (dataset,) if measures is None else (measures, dataset):
-        for keyword in _SPACINGS:
-            try:
-                values = numbers(holder, keyword)
-            except UndecodableImage:
-                continue
-            if len(values) == 2 and min(values) > 0:
-                return values[1], values[0]
+    header = frame_header(dataset, frame)
+    for keyword in _SPACINGS:
+        values = numbers_of(header, keyword, 2)
+        if values and min(values) > 0:
+            return values[1], values[0]
     return None
 
 

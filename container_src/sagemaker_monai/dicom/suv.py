@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pydicom import Dataset
 
-from sagemaker_monai.dicom.elements import items, number, value_of, word
+from sagemaker_monai.dicom.elements import items, number, text_of, word
 from sagemaker_monai.errors import UndecodableImage
 
 _DAY_S = 24 * 3600.0
@@ -36,7 +36,7 @@ def suv_factor(dataset: Dataset) -> float | None:
 
 
 def _from_becquerel(dataset: Dataset) -> float | None:
-    corrections = set(value_of(dataset, "CorrectedImage") or ())
+    corrections = set(text_of(dataset, "CorrectedImage").split("\\"))
     tracers = items(dataset, "RadiopharmaceuticalInformationSequence")
     if not {"ATTN", "DECY"} <= corrections or not tracers:
         return None
@@ -132,6 +132,6 @@ def _private(dataset: Dataset, group: int, creator: str, element: int) -> float 
 def _private_word(dataset: Dataset, group: int, creator: str, element: int) -> str:
     try:
         value = dataset.private_block(group, creator)[element].value
-    except Exception:  # no such block or element, or one that cannot be converted, as in `elements.value_of`
+    except Exception:  # no such block or element, or one that cannot be converted, as in `elements.value`
         return ""
     return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else str(value)

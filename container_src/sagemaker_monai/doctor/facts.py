@@ -15,10 +15,10 @@ from pydicom import Dataset
 
 from sagemaker_monai.contents import GZIP_MAGIC
 from sagemaker_monai.dicom.decoding import decode_stored
+from sagemaker_monai.dicom.elements import integer_of, item_of, numbers_of, text_of
 from sagemaker_monai.dicom.headers import read_instance, refusing
 from sagemaker_monai.dicom.media import MEDIA_DIRECTORY, Instance, instance_of
 from sagemaker_monai.dicom.modality import modality_transform
-from sagemaker_monai.dicom.planes import integer_of, numbers_of, text_of
 from sagemaker_monai.doctor.files import DICOM, DICOMDIR, PICTURE, Found
 from sagemaker_monai.errors import CallerError
 from sagemaker_monai.formats.inflate import gunzipped_head
@@ -178,7 +178,7 @@ def attributes_of(header: Dataset) -> Iterator[tuple[str, str]]:
             numbers = numbers_of(header, keyword, 2 if keyword == "PixelSpacing" else 1)
             text = "" if numbers is None else f"{numbers[0]:.1f}"
         else:
-            text = text_of(header, keyword).strip().upper()
+            text = text_of(header, keyword).upper()
         if text:
             yield keyword, text
 
@@ -188,7 +188,7 @@ def words_of(header: Dataset) -> frozenset[str]:
     name = text_of(header, "PatientName")
     for separator in "^=,;_":
         name = name.replace(separator, " ")
-    words = {text_of(header, "PatientID").strip().lower(), *name.lower().split()}
+    words = {text_of(header, "PatientID").lower(), *name.lower().split()}
     return frozenset(word for word in words if len(word) >= 3)
 
 
@@ -199,7 +199,7 @@ def _privacy_of(header: Dataset) -> Privacy:
             found=tuple((each.keyword, each.kind) for each in found if _is_telling(each)),
             private=sum(each.kind == "private" and not each.keyword.endswith(_GROUP_LENGTH) for each in found),
             burned_in=burned_in_risk(header),
-            has_regions=bool(header.get("SequenceOfUltrasoundRegions")),
+            has_regions=item_of(header, "SequenceOfUltrasoundRegions") is not None,
         )
 
 

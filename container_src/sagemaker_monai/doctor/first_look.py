@@ -88,7 +88,7 @@ Looked = tuple["Record", str, "Header"]
 
 
 def _read_headers(placed: Sequence[tuple["Record", str]]) -> tuple[list[Looked], list[str]]:
-    from sagemaker_monai.dicom.planes import integer_of
+    from sagemaker_monai.dicom.elements import integer_of
     from sagemaker_monai.doctor.quick_header import read_some
 
     headers: list[Looked] = []
@@ -109,7 +109,7 @@ def _read_headers(placed: Sequence[tuple["Record", str]]) -> tuple[list[Looked],
 
 def _check_classes(headers: Sequence[Looked]) -> None:
     """Refuse classes that are patients or series: folders by patient look like class folders."""
-    from sagemaker_monai.dicom.planes import text_of
+    from sagemaker_monai.dicom.elements import text_of
     from sagemaker_monai.doctor.images import known_patient
 
     for what, name in (("patient", "PatientID"), ("series", "SeriesInstanceUID")):
@@ -128,7 +128,7 @@ def _check_classes(headers: Sequence[Looked]) -> None:
 
 
 def _check_patients(headers: Sequence[Looked]) -> None:
-    from sagemaker_monai.dicom.planes import text_of
+    from sagemaker_monai.dicom.elements import text_of
     from sagemaker_monai.doctor.images import known_patient
 
     sides: Mapping[str, set[str]] = defaultdict(set)
@@ -145,7 +145,7 @@ def _check_patients(headers: Sequence[Looked]) -> None:
 
 
 def _mixtures(headers: Sequence["Header"], spatial_dims: int | None) -> list[str]:
-    from sagemaker_monai.dicom.planes import integer_of, numbers_of, text_of, value_of
+    from sagemaker_monai.dicom.elements import integer_of, numbers_of, text_of, value_of
 
     lines = []
     modalities = Counter(text_of(header, "Modality") for header in headers)

@@ -17,6 +17,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from sagemaker_monai.dicom.elements import integer_of, items, text_of
 from sagemaker_monai.dicom.headers import PIXEL_TAGS
 from sagemaker_monai.errors import UnsuitableImage
 
@@ -76,11 +77,11 @@ def burned_in_risk(dataset: Dataset) -> Risk:
         "stated": BurnedInAnnotation is YES, or an overlay stands in unused bits of the pixels; "likely": by its kind,
         see the module docstring; "none": the header says NO, or there is no picture; "unknown": neither.
     """
-    if str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES" or has_overlay_in_pixels(dataset):
+    if _text(dataset, "BurnedInAnnotation") == "YES" or has_overlay_in_pixels(dataset):
         return "stated"
     if "Rows" not in dataset and not any(tag in dataset for tag in PIXEL_TAGS):
         return "none"
-    if str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "NO":
+    if _text(dataset, "BurnedInAnnotation") == "NO":
         return "none"
     modality = _text(dataset, "Modality")
     image_type = _text(dataset, "ImageType")
@@ -94,11 +95,7 @@ def burned_in_risk(dataset: Dataset) -> Risk:
 
 
 def _text(dataset: Dataset, keyword: str) -> str:
-    value = dataset.get(keyword)
-    if value is None:
-        return ""
-    parts = [value] if isinstance(value, str) else list(value) if hasattr(value, "__iter__") else [value]
-    return "\\".join(str(part).strip() for part in parts).upper()
+    return text_of(dataset, keyword).upper()
 
 
 def _is_known(row: _KnownText, dataset: Dataset, modality: str, image_type: str) -> bool:
@@ -122,13 +119,11 @@ def has_overlay_in_pixels(dataset: Dataset) -> bool:
 def _regions(dataset: Dataset, rows: int, columns: int) -> list[tuple[slice, slice]]:
     """The places of the regions; none when one of them lies outside: they were made for a picture of another size."""
     places = []
-    for item in dataset.get("SequenceOfUltrasoundRegions") or ():
-        try:
-            left, top, right, bottom = (
-                int(item[f"RegionLocation{name}"].value) for name in ("MinX0", "MinY0", "MaxX1", "MaxY1")
-            )
-        except (KeyError, TypeError, ValueError):
+    for item in items(dataset, "SequenceOfUltrasoundRegions"):
+        corners = [integer_of(item, f"RegionLocation{name}") for name in ("MinX0", "MinY0", "MaxX1", "MaxY1")]
+        if None in corners:
             return []
+        left, top, right, bottom = (corner or 0 for corner in corners)
         # The maximum is inside (C.8.5.5.1.1), yet scanners write the number of columns or rows.
         if not (0 <= left <= right <= columns and 0 <= top <= bottom <= rows):
             return []

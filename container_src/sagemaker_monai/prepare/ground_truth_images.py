@@ -243,8 +243,9 @@ def open_images(keys: Mapping[str, Path]) -> dict[str, Image]:
 
 
 def _read_patient(path: Path) -> tuple[str | None, str]:
+    from sagemaker_monai.dicom.elements import text_of
     from sagemaker_monai.dicom.headers import read_header
 
     header = read_header(path)
-    patient, study = (str(header.get(key) or "").strip() for key in ("PatientID", "StudyInstanceUID"))
-    return patient or (f"study {study}" if study else None), str(header.get("Modality") or "").strip()
+    patient, study = (text_of(header, key) for key in ("PatientID", "StudyInstanceUID"))
+    return patient or (f"study {study}" if study else None), text_of(header, "Modality")

@@ -14,6 +14,7 @@ from pydicom.charset import convert_encodings
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement
 
+from sagemaker_monai.dicom.elements import text_of
 from sagemaker_monai.prepare.profile import is_blank, is_standard_uid
 
 MAX_DEPTH = 24  # of sequences in sequences, as the reader's
@@ -167,6 +168,6 @@ PATIENT_KEYWORDS = ("PatientID", "PatientName", "StudyInstanceUID", "SOPInstance
 def patient_of(dataset: Dataset) -> tuple[str, str]:
     """What tells the patient of an object: the first of PATIENT_KEYWORDS that it has, and its value; both may be ""."""
     for keyword in PATIENT_KEYWORDS:
-        if value := str(dataset.get(keyword) or "").strip(" \0"):
+        if value := text_of(dataset, keyword):
             return keyword, value
     return "", ""
