@@ -16,7 +16,7 @@ LAYERS = [
     {"entrypoints", "prepare", "serving", "doctor"},
     {"training", "steps", "predictor"},
     {"loading", "kinds"},
-    {"datasets", "dataset_json", "entries", "layouts", "shards", "unpacking", "cache", "cache_keys", "bundle"},
+    {"datasets", "dataset_json", "entries", "layouts", "masks", "shards", "unpacking", "cache", "cache_keys", "bundle"},
     {
         *("transforms", "photographs", "medical", "presets", "intensity", "normalization", "resampling"),
         *("augmentation", "grey_augmentation", "networks", "segresnet", "pretrained"),

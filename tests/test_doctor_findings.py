@@ -427,3 +427,18 @@ def test_masks_are_no_classes_and_odd_volumes_are_told(examined):
     odd = examined(SHARED_DATA / "odd_nifti")
 
     assert odd.faults == {"UndecodableImage": 1, "UnsuitableImage": 1}
+
+
+def test_masks_beside_images_are_counted_and_are_no_images_of_a_class(examined, tmp_path):
+    for label, seed in (("a", 0), ("b", 50)):
+        (tmp_path / label).mkdir()
+        for number in range(6):
+            values = np.random.default_rng(seed + number).integers(0, 256, (16, 16), dtype=np.uint8)
+            Image.fromarray(values).save(tmp_path / label / f"{number}.png")
+            Image.fromarray(values > 100 + seed).save(tmp_path / label / f"{number}_mask.png")
+    Image.fromarray(values).save(tmp_path / "a" / "1_lesion.png")
+    examination = examined(tmp_path)
+
+    assert found(examination, "masks_passed_over").count == 12
+    assert found(examination, "masks_among_images").count == 1
+    assert examination.labels["labelled"] == 13

@@ -188,6 +188,25 @@ def test_the_decathlons_list_says_which_files_are_cases(tmp_path, run):
     )
 
 
+@pytest.mark.parametrize("mask", ["case_{}_seg.nii.gz", "labelsTr/case_{}.nii.gz", "seg/case_{}_label.nii.gz"])
+def test_masks_beside_volumes_are_left_out_with_a_count(tmp_path, run, mask):
+    images = {f"case_{n}.nii.gz": packed(n) for n in range(6)}
+    put(tmp_path / "source", images | {mask.format(n): packed(9 + n) for n in range(5)})
+
+    report = run(*labels(6))
+
+    assert (report.images, report.left_out) == (6, {"masks of images": 5})
+
+
+def test_a_volume_that_the_table_names_is_no_mask(tmp_path, run):
+    put(tmp_path / "source", {f"case_{n}{end}.nii.gz": packed(n + len(end)) for n in range(6) for end in ("", "_seg")})
+
+    report = run(*labels(6, "case_{}_seg"), mismatch="drop")
+
+    assert report.images == 6
+    assert any("called as masks" in warning for warning in report.warnings)
+
+
 @pytest.mark.parametrize("name", ["../secret.nii.gz", "/etc/passwd", 7])
 def test_a_list_that_leads_out_of_the_folder_is_refused(tmp_path, run, name):
     put(tmp_path, {"secret.nii.gz": packed(1)})

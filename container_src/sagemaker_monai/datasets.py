@@ -9,13 +9,13 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sagemaker_monai.entries import Entry, Image, Layout, Metadata, image_files
+from sagemaker_monai.entries import Aside, Entry, Image, Layout, Metadata, image_files
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.layouts import read_channels
 from sagemaker_monai.remarks import Remark
@@ -67,6 +67,7 @@ class Dataset:
         modality: Modality of DICOM that dataset.json names, or "".
         spatial_dims: 2 or 3 where dataset.json says, else None.
         remarks: what was odd about the data set and read all the same.
+        aside: masks beside the images, for whoever needs them (`masks.images_with_masks`).
     """
 
     labels: tuple[str, ...]
@@ -79,6 +80,7 @@ class Dataset:
     modality: str = ""
     spatial_dims: int | None = None
     remarks: tuple[Remark, ...] = ()
+    aside: Aside = field(default_factory=Aside)
 
     def split(self, name: str) -> tuple[Record, ...]:
         """The records of one of SPLITS."""
@@ -355,4 +357,5 @@ def _dataset(labelled: _Labelled, entries: Sequence[Entry]) -> Dataset:
         modality=layout.modality,
         spatial_dims=layout.spatial_dims,
         remarks=layout.remarks,
+        aside=layout.aside,
     )

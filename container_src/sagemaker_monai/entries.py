@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from sagemaker_monai.errors import DatasetError
@@ -43,6 +43,21 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Aside:
+    """Files of a data set by what `masks` takes them for.
+
+    Attributes:
+        images: in the order they were given.
+        masks: each with the images that it is about, which may be several sequences, or none that is known.
+        doubtful: images that are called as masks, or masks of images by their names that are said to be images.
+    """
+
+    images: tuple[Path, ...] = ()
+    masks: Mapping[Path, tuple[Path, ...]] = field(default_factory=dict)
+    doubtful: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
 class Layout:
     """What one channel holds.
 
@@ -54,6 +69,7 @@ class Layout:
         modality: Modality of DICOM that the layout names, "" where it does not.
         spatial_dims: 2 or 3, None where the layout does not say.
         remarks: what was odd and read all the same.
+        aside: masks beside the images, which are not among the entries.
     """
 
     labels: tuple[str, ...]
@@ -63,6 +79,7 @@ class Layout:
     modality: str = ""
     spatial_dims: int | None = None
     remarks: tuple[Remark, ...] = ()
+    aside: Aside = field(default_factory=Aside)
 
 
 def visible(folder: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from sagemaker_monai.entries import (
     visible,
 )
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.masks import join_asides, mask_remarks, pass_over_masks
 from sagemaker_monai.splitting import SPLITS
 from sagemaker_monai.tables import is_table, read_table, some_of, table_content
 
@@ -138,7 +139,7 @@ def _read_channel(name: str, root: Path) -> Layout:
         raise DatasetError(f"channel {name} is {'empty' if root.is_dir() else 'missing'}; give it a data set")
     for is_there, read in LAYOUTS.values():
         if is_there(root):
-            return read(root)
+            return pass_over_masks(read(root), root, is_table=read is not _read_class_folders)
     raise DatasetError(
         f"channel {name} has no dataset.json, no class folders and no CSV file of images "
         f"(it holds {some_of([path.name for path in visible(root)])}); "
@@ -182,7 +183,8 @@ def read_channels(channels: Mapping[str, Path]) -> Layout:
     splits = _split_channels(channels)
     if len(splits) == 1:
         [name] = splits
-        return _read_channel(name, channels[name])
+        layout = _read_channel(name, channels[name])
+        return replace(layout, remarks=layout.remarks + mask_remarks(layout.aside))
     if len({os.path.realpath(channels[name]) for name in splits}) < len(splits):
         raise DatasetError(
             f"two channels are one folder ({some_of(sorted(splits))}): the model would be scored with images that it "
@@ -207,4 +209,13 @@ def read_channels(channels: Mapping[str, Path]) -> Layout:
         raise DatasetError("the channels are of different tasks or images; correct task, modality or tensorImageSize")
     task, modality, spatial_dims = said[0]
     remarks = tuple(dict.fromkeys(remark for layout in layouts.values() for remark in layout.remarks))
-    return Layout(labels, entries, task=task, modality=modality, spatial_dims=spatial_dims, remarks=remarks)
+    aside = join_asides([layout.aside for layout in layouts.values()])
+    return Layout(
+        labels,
+        entries,
+        task=task,
+        modality=modality,
+        spatial_dims=spatial_dims,
+        remarks=remarks + mask_remarks(aside),
+        aside=aside,
+    )

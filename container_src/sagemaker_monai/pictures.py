@@ -32,7 +32,7 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
+from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage, UnsuitableImage
 from sagemaker_monai.samples import Sample
 
 PICTURE_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # Pillow's names; no other plugin ever sees the bytes
@@ -41,6 +41,8 @@ MAX_FILE_BYTES = 512 * 1024**2  # of one picture
 # Each scan of a JPEG goes over the whole picture, and one that changes nothing takes 100 bytes: 1,000 of them over the
 # most pixels took 90 s. Progressive pictures have about ten.
 MAX_SCANS = 64
+MASK_VALUES = 32  # different values (or colours) that a mask has at most (a guess)
+_PEAK, _REST = 16, 0.05  # levels about a peak that are of it, and the share of pixels outside of two (guesses)
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -113,6 +115,40 @@ def count_pixels(data: bytes) -> int:
         return MAX_PIXELS + 1
     except Exception:  # as in `_from_bytes`
         return 0
+
+
+def has_few_values(path: Path) -> bool:
+    """Whether a picture has values as a mask has them: at most MASK_VALUES different ones, or nearly all of its pixels
+    about two of them, as JPEG leaves a mask. False for what cannot be read."""
+    try:
+        data = _read_file(path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
+                _check_header(image)
+                if image.mode == "1":
+                    return True
+                if image.format == "JPEG":
+                    _check_scans(data)
+                image.load()
+                if image.mode not in _OPAQUE_MODES | _ALPHA_MODES:
+                    return len(np.unique(np.asarray(image))) <= MASK_VALUES
+                if image.getcolors(MASK_VALUES) is not None:
+                    return True
+                return image.format in ("JPEG", "MPO", "WEBP") and _has_two_peaks(image.convert("L"))
+    except CallerError:
+        return False
+    except Exception:  # as in `_from_bytes`
+        return False
+
+
+def _has_two_peaks(image: Image.Image) -> bool:
+    counts = np.asarray(image.histogram())
+    total = int(counts.sum())
+    for _ in range(2):
+        peak = int(counts.argmax())
+        counts[max(peak - _PEAK, 0) : peak + _PEAK + 1] = 0
+    return int(counts.sum()) <= _REST * total
 
 
 def _read_file(path: Path) -> bytes:

@@ -33,6 +33,11 @@ class Remark:
 REMARKS: dict[str, tuple[Severity, str, str]] = {
     "names_found_otherwise": ("note", "images", "{n} of {all} names in {what} are not written as their files are "
                               "called, and were found where only one can be meant: {ways}"),
+    "masks_passed_over": ("note", "files", "{n} files are masks of images beside them, by their names: they are passed "
+                          "over, and no images of a class; name one in a table if it is an image"),
+    "masks_among_images": ("warning", "files", "{n} images are called as masks, and no image stands beside them, or "
+                           "they show many values, or a table names them: they are taken for images; leave them out if "
+                           "they are masks"),
 }  # fmt: skip
 
 

@@ -70,7 +70,7 @@ def images_of(labels: Labels, files: Sequence[FileFacts]) -> list[Examined]:
         positions = tuple(dict.fromkeys(each for path in case.paths for each in owned.get(os.path.realpath(path), ())))
         used |= set(positions)
         images.append(_examined(positions, files, case))
-    masks = {os.path.realpath(path) for path in labels.masks}
+    masks = {os.path.realpath(path) for path in (*labels.masks, *labels.aside.masks)}
     rest = [
         position
         for position, facts in enumerate(files)

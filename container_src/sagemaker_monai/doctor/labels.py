@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from sagemaker_monai.dataset_json import DATASET_JSON, MAX_DATASET_JSON_BYTES
-from sagemaker_monai.entries import Entry, image_files, name_parts, visible
+from sagemaker_monai.entries import Aside, Entry, image_files, name_parts, visible
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.layouts import SPLIT_NAMES, read_channels
+from sagemaker_monai.masks import join_asides, mask_remarks, masks_below
 from sagemaker_monai.remarks import Remark
 from sagemaker_monai.splitting import SPLITS
 from sagemaker_monai.tables import is_table, read_table
@@ -54,6 +55,7 @@ class Labels:
         classes: declared class names, in the model's order.
         task: as the data set or the form of the labels says, "segmentation" for masks.
         masks: files that are labels.
+        aside: masks beside the images.
         fault: why train cannot read it, or "". It may quote names of files.
         is_faulty: the fault is one of a data set, and not of a mere folder of files.
         spatial_dims: 2 or 3, None where nothing says so.
@@ -65,6 +67,7 @@ class Labels:
     classes: tuple[str, ...] = ()
     task: str = ""
     masks: frozenset[Path] = frozenset()
+    aside: Aside = field(default_factory=Aside)
     fault: str = ""
     is_faulty: bool = False
     spatial_dims: int | None = None
@@ -92,7 +95,11 @@ def read_labels(channels: Mapping[str, Path], table: Path | None, columns: Mappi
     try:
         layout = read_channels({name: folder.absolute() for name, folder in channels.items()})
     except (DatasetError, OSError) as error:
-        return _read_leniently(channels, str(error) if isinstance(error, DatasetError) else type(error).__name__)
+        fault = str(error) if isinstance(error, DatasetError) else type(error).__name__
+        labels = _read_leniently(channels, fault)
+        there = [folder.absolute() for folder in channels.values() if folder.is_dir()]
+        aside = join_asides([_masks_below(folder, labels.cases) for folder in there])
+        return replace(labels, aside=aside, remarks=labels.remarks + mask_remarks(aside))
     source = _source_of(channels)
     masks = _masks_of(channels, layout.entries) if source == DATASET_JSON else {}
     cases = [
@@ -113,6 +120,7 @@ def read_labels(channels: Mapping[str, Path], table: Path | None, columns: Mappi
         layout.task or "",
         spatial_dims=layout.spatial_dims,
         remarks=layout.remarks,
+        aside=layout.aside,
     )
 
 
@@ -162,7 +170,12 @@ def _read_named_table(folder: Path, table: Path, columns: Mapping[str, str]) -> 
     except DatasetError as error:
         raise ConfigError(f"{error}; name other columns with --columns image=NAME,label=NAME") from error
     cases = tuple(_found_by_stem(folder, list(_cases_of_rows(folder, rows, names))))
-    return Labels("table", cases, _classes_of(cases))
+    aside = _masks_below(folder.absolute(), cases)
+    return Labels("table", cases, _classes_of(cases), aside=aside, remarks=mask_remarks(aside))
+
+
+def _masks_below(folder: Path, cases: Sequence[Case]) -> Aside:
+    return masks_below(folder, [path for case in cases for path in case.paths if path.is_relative_to(folder)])
 
 
 def _found_by_stem(folder: Path, cases: Sequence[Case]) -> Iterator[Case]:

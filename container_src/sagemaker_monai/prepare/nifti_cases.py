@@ -1,21 +1,22 @@
 """Which files of a folder are one case: a volume, or one file a sequence.
 
 Names say it: `CASE_t1.nii.gz` beside `CASE_flair.nii.gz`, `CASE/t1.nii.gz`, or nnU-Net's `CASE_0000.nii.gz`. In a
-folder of the Medical Segmentation Decathlon the images that its dataset.json lists for training are the cases; folders
-of label maps (labelsTr, labelsTs) are passed over everywhere.
+folder of the Medical Segmentation Decathlon the images that its dataset.json lists for training are the cases. Masks
+(`masks`) are none, unless the table of labels names them or a sequence is called as they are.
 """
 
 import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sagemaker_monai.dataset_json import DATASET_JSON, MAX_DATASET_JSON_BYTES, MAX_SEQUENCES
-from sagemaker_monai.entries import name_parts
+from sagemaker_monai.entries import Aside, name_parts
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.masks import set_masks_aside
 from sagemaker_monai.name_matching import stem_of
 from sagemaker_monai.tables import some_of
 from sagemaker_monai.volume_files import HEAD_BYTES, VOLUME_FORMATS, volume_format_of
@@ -25,7 +26,6 @@ SUFFIXES = tuple(
     sorted({suffix for row in VOLUME_FORMATS.values() for suffix in row.suffixes}, key=lambda s: (-len(s), s))
 )
 MAX_FILES = 1_000_000
-_LABEL_FOLDER = re.compile(r"labels(tr|ts|val)?", re.IGNORECASE)
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 _DATA_SUFFIXES = (".img", ".img.gz", ".raw", ".zraw", ".bin")  # of pairs, whose headers are what counts
 
@@ -48,21 +48,23 @@ class Case:
 @dataclass(frozen=True)
 class Found:
     """What a folder has: cases, the names of their sequences (none: one file a case), what the Decathlon calls the
-    modality, and the names of other files."""
+    modality, the names of other files, and the masks."""
 
     cases: list[Case]
     sequences: tuple[str, ...]
     modality: str
     others: list[str]
+    aside: Aside = field(default_factory=Aside)
 
 
-def find_cases(source: Path, sequences: Sequence[str] = ()) -> Found:
+def find_cases(source: Path, sequences: Sequence[str] = (), named: Collection[str] = ()) -> Found:
     """Find the cases of a folder.
 
     Args:
         source: the folder.
         sequences: their names in the order of the channels; empty takes nnU-Net's numbers where all files have them,
             else a file is a case.
+        named: what the table of labels names: files and cases, which are no masks.
 
     Raises:
         DatasetError: no folder, or no volumes in it.
@@ -90,13 +92,32 @@ def find_cases(source: Path, sequences: Sequence[str] = ()) -> Found:
     stems = {name: stem_of(name, SUFFIXES) for name in volumes}
     if sequences:
         cases, unnamed = _by_sequence(volumes, stems, sequences)
-        return Found(cases + missing, tuple(sequences), modality, others + unnamed)
-    matches = {name: _CHANNEL.fullmatch(stem) for name, stem in stems.items()}
+        used = [path for case in cases for path in case.files]
+        aside = set_masks_aside(list(volumes.values()), source, named=used)
+        masks = {path.relative_to(source).as_posix() for path in aside.masks}
+        others += [name for name in unnamed if name not in masks]
+        return Found(cases + missing, tuple(sequences), modality, others, aside)
+    told = list(volumes.values()) if listed is not None else _told(volumes, stems, named)
+    aside = set_masks_aside(list(volumes.values()), source, named=told)
+    volumes = {name: path for name, path in volumes.items() if path not in aside.masks}
+    matches = {name: _CHANNEL.fullmatch(stems[name]) for name in volumes}
     if all(matches.values()):
         numbers = sorted({match[2] for match in matches.values() if match})
         cases, _ = _by_sequence(volumes, stems, numbers)
-        return Found(cases + missing, tuple(numbers) if len(numbers) > 1 else (), modality, others)
-    return Found([Case(stems[name], (path,)) for name, path in volumes.items()] + missing, (), modality, others)
+        return Found(cases + missing, tuple(numbers) if len(numbers) > 1 else (), modality, others, aside)
+    return Found([Case(stems[name], (path,)) for name, path in volumes.items()] + missing, (), modality, others, aside)
+
+
+def _told(volumes: dict[str, Path], stems: dict[str, str], named: Collection[str]) -> list[Path]:
+    """The volumes that a table means: by the whole name, or by a last part that is no other's and begins none."""
+    meant = {stem_of(name, SUFFIXES) for name in named}
+    last = {name: stem.rpartition("/")[2] for name, stem in stems.items()}
+    return [
+        path
+        for name, path in volumes.items()
+        if stems[name] in meant
+        or (last[name] in meant and sum(other.startswith(last[name]) for other in last.values()) == 1)
+    ]
 
 
 def _decathlon(source: Path) -> tuple[list[str] | None, str]:
@@ -146,9 +167,7 @@ def _volumes(source: Path) -> tuple[dict[str, Path], list[str]]:
 def _walk(source: Path) -> Iterator[tuple[str, Path]]:
     root, count = os.path.realpath(source), 0
     for parent, folders, names in os.walk(source):
-        folders[:] = sorted(
-            name for name in folders if not name.startswith((".", "__MACOSX")) and not _LABEL_FOLDER.fullmatch(name)
-        )
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         for name in sorted(names):
             path = Path(parent, name)
             if name.startswith(".") or not path.is_file() or not os.path.realpath(path).startswith(root + os.sep):

@@ -29,6 +29,7 @@ from sagemaker_monai.prepare.nifti_copy import Plan, copy_volume, plan_copy, rea
 from sagemaker_monai.prepare.publish import Choices, Notices, Written, digest_of, publish, refuse_unusable
 from sagemaker_monai.prepare.sides import refuse_torn
 from sagemaker_monai.progress import track
+from sagemaker_monai.remarks import remark
 from sagemaker_monai.tables import some_of
 
 FOLDERS = "folders"
@@ -105,7 +106,7 @@ def import_nifti_folder(
         return repeated(output.read_report(out) or {})
 
     table = read_labels(table_file, reading, kinds=KINDS) if table_file is not None else None
-    found = find_cases(source, cases.sequences)
+    found = find_cases(source, cases.sequences, [line.key for line in table.lines] if table is not None else [])
     if table is None:
         table = labels_of_folders([case.name for case in found.cases], reading)
     elif table.kind not in NAMED_KINDS and pattern is None:
@@ -178,6 +179,9 @@ def _choose(
     bare_names = [name for name, line in labelled.items() if line is None]
     refuse_mismatch(table, unmatched, bare_names, mismatch=choices.mismatch)
     notices.leave_out("no volume of a case", found.others)
+    notices.leave_out("masks of images", [path.name for path in found.aside.masks])
+    if found.aside.doubtful:
+        notices.warnings.append(remark("masks_among_images", len(found.aside.doubtful)).message)
     notices.leave_out("labels without images", shown_lines(table, unmatched))
     notices.leave_out("images without labels", bare_names)
     if table.unlabelled:
