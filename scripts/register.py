@@ -32,7 +32,8 @@ EVALUATION = "evaluation.json"
 CONTENT_TYPES = ("image/jpeg", "image/png", "image/bmp", "image/tiff", "image/webp", "application/dicom",
                  "application/x-nifti", "application/x-nifti+gzip", "application/x-nrrd", "application/x-metaimage",
                  "application/x-npy", "application/json", "multipart/form-data", "multipart/related",
-                 "application/zip", "application/x-tar", "application/gzip", "application/x-gzip")  # fmt: skip
+                 "application/zip", "application/x-tar", "application/gzip", "application/x-gzip",
+                 "application/x-image", "application/octet-stream")  # fmt: skip
 ANSWER_TYPES = ("application/json", "text/csv", "application/jsonlines", "application/dicom")
 PENDING, APPROVED = "PendingManualApproval", "Approved"
 MOST_VERSIONS = 200  # of the group's newest that are compared

@@ -44,6 +44,22 @@ def test_what_was_written_is_read_back(small_bundle):
     assert all(torch.equal(weights[name], tensor) for name, tensor in parts["weights"].items())
 
 
+@pytest.mark.parametrize("place", ["model", "Modell von Müller"])
+def test_an_artifact_one_folder_down_is_refused_with_the_folder_that_it_lies_in(artifact, tmp_path, place):
+    (tmp_path / "outer").mkdir()
+    shutil.move(artifact, tmp_path / "outer" / place)
+
+    with pytest.raises(BundleError, match=f"{place}/: pack what is in that folder"):
+        read_bundle(tmp_path / "outer")
+
+
+def test_an_artifact_that_is_still_packed_is_refused_as_such(tmp_path):
+    (tmp_path / "model.tar.gz").write_bytes(b"")
+
+    with pytest.raises(BundleError, match="still packed"):
+        read_bundle(tmp_path)
+
+
 def test_the_same_parts_give_the_same_version_and_one_other_weight_another(tmp_path):
     parts = bundle_parts()
     first, again = write_bundle(tmp_path / "a", **parts), write_bundle(tmp_path / "b", **parts)

@@ -124,6 +124,18 @@ def test_body_and_headers_reach_the_back_end_unchanged():
     assert (request.body, request.content_type, request.accept) == (b"\x00abc", "image/x; a=b", "text/csv")
 
 
+@pytest.mark.parametrize(
+    ("headers", "accept"),
+    [({}, "text/csv"), ({"Accept": "*/*"}, "text/csv"), ({"Accept": "application/json"}, "application/json")],
+)
+def test_who_does_not_say_what_he_accepts_gets_the_default_that_was_set(headers, accept):
+    config = dataclasses.replace(CONFIG, default_accept="text/csv")
+
+    _, _, _, back_end = ask(post(b"abc", **headers), config=config)
+
+    assert [request.accept for request in back_end.requests] == [accept]
+
+
 def test_a_chunked_body_is_joined():
     chunks = [b"3\r\nabc\r\n", b"2\r\nde\r\n", b"0\r\n\r\n"]
 

@@ -86,6 +86,8 @@ BODIES = {
     "application/x-tar": ("application/x-tar", tar("a.png", PNG), PNG),
     "application/gzip": ("application/gzip", gzip.compress(tar("a", dicom())), Instances((dicom(),))),
     "application/x-gzip": ("application/x-gzip", gzip.compress(tar("a.png", PNG)), PNG),
+    "application/x-image": ("application/x-image", PNG, PNG),
+    "application/octet-stream": ("application/octet-stream", dicom(), Instances((dicom(),))),
 }  # fmt: skip
 
 
@@ -122,6 +124,32 @@ def test_a_picture_must_be_of_the_type_it_is_sent_as(content_type, other):
     else:
         with pytest.raises(UndecodableImage):
             decode(sample, channels=3, min_size=None)
+
+
+@pytest.mark.parametrize("generic", ["application/x-image", "application/octet-stream"])
+@pytest.mark.parametrize(
+    "content_type", [name for name in BODIES if not name.startswith(("multipart/", "application/json"))]
+)
+def test_of_a_type_that_says_nothing_the_bytes_decide(generic, content_type):
+    _, body, source = BODIES[content_type]
+
+    [sample] = read_request(body, generic)
+
+    assert source is None or sample.source == source
+
+
+@pytest.mark.parametrize("body", [b"no image", b"PK\x03\x04 no zip", b"\x1f\x8b no gzip", b"\x93NUMPY no array"])
+def test_what_is_no_image_is_refused_under_a_type_that_says_nothing(body):
+    with pytest.raises((MalformedRequest, UndecodableImage)):
+        [decode(sample, channels=3, min_size=None) for sample in read_request(body, "application/octet-stream")]
+
+
+def test_other_spellings_of_a_type_are_as_binding():
+    [sample] = read_request(picture("image/jpeg"), "Image/JPG")
+    assert decode(sample, channels=3, min_size=None).size == (20, 12)
+    [sample] = read_request(PNG, "image/pjpeg")
+    with pytest.raises(UndecodableImage):
+        decode(sample, channels=3, min_size=None)
 
 
 @pytest.mark.parametrize("content_type", MEDIA_TYPES)

@@ -128,6 +128,20 @@ def test_every_form_says_the_same(version_and_model, png, content_type):
     ]
 
 
+@pytest.mark.parametrize("accept", ["text/csv; header=absent", 'text/CSV;Header="absent";q=1, */*;q=0.1'])
+def test_csv_without_its_header_is_the_same_rows(version_and_model, png, accept):
+    answer = predict_fn(input_fn(png, "image/png") * 2, version_and_model[1])
+    header, *rows = output_fn(answer, "text/csv")[0].splitlines()
+
+    body, content_type = output_fn(answer, accept)
+
+    assert content_type == "text/csv"
+    assert header.startswith(b"predicted_class,")
+    assert body.splitlines() == rows
+    assert len(rows) == 2
+    assert output_fn(answer, "text/csv; header=present")[0].splitlines() == [header, *rows]
+
+
 def test_a_content_type_without_a_reader_is_refused(png):
     with pytest.raises(UnsupportedMediaType):
         input_fn(png, "application/x-unknown")

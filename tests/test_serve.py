@@ -94,6 +94,8 @@ REQUESTS = {
     "application/x-tar": (as_tar(*PNGS), PNGS),
     "application/gzip": (as_tar_gz(*PNGS), PNGS),
     "application/x-gzip": (as_tar_gz(*PNGS), PNGS),
+    "application/x-image": (encode(ONE), [encode(ONE)]),
+    "application/octet-stream": (as_zip(*PNGS), PNGS),
     "application/dicom": (DICOM[0], DICOM[:1]),
     f'multipart/related; type="application/dicom"; boundary="{EDGE}"': (as_related(*DICOM), DICOM),
 }

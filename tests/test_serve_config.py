@@ -28,6 +28,7 @@ def test_an_empty_variable_counts_as_unset():
     [
         ({"SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": "7"}, 7),
         ({"SAGEMAKER_MODEL_SERVER_TIMEOUT": "2"}, 120),
+        ({"SAGEMAKER_MODEL_SERVER_TIMEOUT": "3600"}, 86_400),
         ({"SAGEMAKER_MODEL_SERVER_TIMEOUT": "2", "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": "7"}, 7),
     ],
 )
@@ -108,6 +109,7 @@ def test_the_log_level_may_be_pythons_number():
         ("MAX_BATCH_SIZE", "0"),
         ("OMP_NUM_THREADS", "many"),
         ("SAGEMAKER_MULTI_MODEL", "perhaps"),
+        ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "csv"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name_and_value(name, value):

@@ -78,6 +78,8 @@ WRAPPERS = {
     "application/json": ("application/json", as_json),
     "application/zip": ("application/zip", as_zip),
     "multipart/form-data": ("multipart/form-data; boundary=x", as_multipart),
+    "application/x-image": ("application/x-image", bytes),
+    "application/octet-stream": ("application/octet-stream", bytes),
 }
 
 

@@ -327,7 +327,7 @@ def _read_json(folder: Path, name: str, *, keys: set[str] | None = None) -> dict
     """One configuration file; with `keys`, exactly these must be there."""
     path = folder / name
     if not path.is_file():
-        raise BundleError(f"the artifact has no {name}; {REMEDY}")
+        raise BundleError(f"the artifact has no {name}; {_nested_remedy(folder, name) or REMEDY}")
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise BundleError(f"{name} is larger than {MAX_CONFIG_BYTES} bytes")
     try:
@@ -340,6 +340,13 @@ def _read_json(folder: Path, name: str, *, keys: set[str] | None = None) -> dict
         missing, extra = sorted(keys - value.keys()), sorted(value.keys() - keys)
         raise BundleError(f"{name}: keys missing {missing}, keys extra {extra[:5]}; {REMEDY}")
     return value
+
+
+def _nested_remedy(folder: Path, name: str) -> str:
+    """What to do where an artifact lies one folder down, or is still packed; "" where it does not."""
+    if inner := sorted(path.relative_to(folder).parts[0] for path in folder.glob(f"*/{name}")):
+        return f"one lies in the folder {inner[0][:60]}/: pack what is in that folder, and not the folder itself"
+    return "model.tar.gz lies there still packed: unpack it" if (folder / "model.tar.gz").is_file() else ""
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

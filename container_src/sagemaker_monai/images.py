@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from sagemaker_monai.containers import name_picture, read_json, read_npy, split_arrays
-from sagemaker_monai.contents import is_dicom_file
+from sagemaker_monai.contents import GZIP_MAGIC, NPY_MAGIC, ZIP_MAGICS, is_dicom_file, is_tar
 from sagemaker_monai.errors import MalformedRequest, PayloadTooLarge, UndecodableImage, UnsupportedMediaType
 from sagemaker_monai.heaps import read_gzip_body, read_tar_body, read_zip_body
 from sagemaker_monai.multipart import read_form, read_related
@@ -65,9 +65,22 @@ def _read_dicom(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
     return [Sample(Instances((body,)))]
 
 
+def _read_anything(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
+    """A body whose type says nothing: an archive, raw values, a DICOM file or one image, as its bytes say."""
+    if body.startswith(ZIP_MAGICS):
+        return read_zip_body(body, parameters)
+    if body.startswith(GZIP_MAGIC):
+        return read_gzip_body(body, parameters)
+    if body.startswith(NPY_MAGIC):
+        return read_npy(body, parameters)
+    if is_dicom_file(body):
+        return _read_dicom(body, parameters)
+    return read_tar_body(body, parameters) if is_tar(body) else [Sample(body)]
+
+
 # The type of a single picture is binding: a PNG sent as image/jpeg is refused. Inside JSON, multipart and archives the
 # bytes decide, whatever the part's own type or the member's name says; so they do in application/gzip, which names
-# only the compression.
+# only the compression, and in the two types at the end, which name nothing.
 MEDIA_TYPES: dict[str, MediaType] = {
     "image/jpeg": MediaType((".jpg", ".jpeg"), partial(_read_picture, pillow_format="JPEG")),
     "image/png": MediaType((".png",), partial(_read_picture, pillow_format="PNG")),
@@ -87,6 +100,18 @@ MEDIA_TYPES: dict[str, MediaType] = {
     "application/x-tar": MediaType((".tar",), read_tar_body),
     "application/gzip": MediaType((".tar.gz", ".tgz"), read_gzip_body),
     "application/x-gzip": MediaType((), read_gzip_body),
+    "application/x-image": MediaType((), _read_anything),  # SageMaker's built-in algorithms and JumpStart
+    "application/octet-stream": MediaType((), _read_anything),  # the SageMaker SDK where nobody chose a serializer
+}
+
+# Other spellings of a row's name, which are as binding.
+ALIASES = {
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/x-png": "image/png",
+    "image/tif": "image/tiff",
+    "image/x-ms-bmp": "image/bmp",
+    "application/x-zip-compressed": "application/zip",
 }
 
 IMAGE_SUFFIXES = frozenset(
@@ -111,7 +136,7 @@ def parse_content_type(value: str | None) -> tuple[str, dict[str, str]]:
         value: the header, e.g. `multipart/form-data; boundary="a b"`; None when there is none.
 
     Returns:
-        The type in lower case, a key of `MEDIA_TYPES`, and its parameters by lower-case name.
+        The type, a key of `MEDIA_TYPES`, and its parameters by lower-case name.
 
     Raises:
         UnsupportedMediaType: missing, malformed, or without a reader.
@@ -125,6 +150,7 @@ def parse_content_type(value: str | None) -> tuple[str, dict[str, str]]:
     if match is None:
         raise UnsupportedMediaType(f"the Content-Type is malformed; accepted are {accepted}")
     name, rest = match[1].lower(), match[2]
+    name = ALIASES.get(name, name)
     parameters: dict[str, str] = {}
     position = 0
     while position < len(rest):

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from sagemaker_monai.images import read_request
 from sagemaker_monai.predictor import Answered, Predictor
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.structured_reports import DICOM_TYPE, Finding, Provenance, encode_sr, encode_sr_multipart
-from sagemaker_monai.tasks.encoding import ENCODERS
+from sagemaker_monai.tasks.encoding import CSV_TYPE, ENCODERS, encode_csv
 from sagemaker_monai.tasks.task import Prediction
 from sagemaker_monai.transforms import LoadPhotograph
 from sagemaker_monai.volumes import Identity
@@ -29,6 +30,7 @@ RELATED_TYPE = "multipart/related"  # of several reports; who accepts this, as D
 # Imported with a model of medical images, so that its first request does not wait for it (0.5 s); a server of
 # photographs does without until it gets such an image.
 READERS = ("sagemaker_monai.dicom.series", "sagemaker_monai.volume_files", "sagemaker_monai.formats.nifti")
+NO_HEADER = re.compile(r";\s*header\s*=\s*\"?absent\"?\s*(?=[;,]|$)", re.IGNORECASE)  # RFC 4180, section 3
 WITH_UIDS = re.compile(r";\s*uids\s*=\s*\"?true\"?\s*(?=[;,]|$)", re.IGNORECASE)
 
 
@@ -112,7 +114,7 @@ def output_fn(answer: Answer, accept: str) -> tuple[bytes, str]:
     Args:
         answer: from `predict_fn`.
         accept: the header; empty for none. With `uids=true` on a range, text answers name the DICOM series and
-            instances that they are about.
+            instances that they are about; with `header=absent`, CSV has rows only, which batch transform can join.
 
     Returns:
         The body and its content type.
@@ -126,7 +128,10 @@ def output_fn(answer: Answer, accept: str) -> tuple[bytes, str]:
         is_one = len(reports) == 1 and content_type == DICOM_TYPE
         return (reports[0], DICOM_TYPE) if is_one else encode_sr_multipart(reports)
     origins = [_origin(identity) for identity in answer.identities] if WITH_UIDS.search(accept) else []
-    return ENCODERS[content_type](answer.predictions, answer.model_version, origins), content_type
+    encode = ENCODERS[content_type]
+    if content_type == CSV_TYPE and NO_HEADER.search(accept):
+        encode = partial(encode_csv, has_header=False)
+    return encode(answer.predictions, answer.model_version, origins), content_type
 
 
 def _origin(identity: Identity | None) -> dict[str, Any]:

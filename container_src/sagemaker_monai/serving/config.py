@@ -21,6 +21,7 @@ from sagemaker_monai.serving.references import Prefix, parse_prefixes
 BACK_ENDS = ("workers", "mms")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 MAX_PAYLOAD_MB = 1_024
+MAX_ACCEPT_CHARS = 1_000
 TRANSFORM_TOTAL_MB = 100  # CreateTransformJob: MaxConcurrentTransforms x MaxPayloadInMB may not be more
 
 
@@ -65,6 +66,7 @@ class ServeConfig:
         max_payload_mb: the largest body, in MiB.
         max_waiting: requests that may wait before more are refused.
         max_batch_size: requests that a worker may take at once.
+        default_accept: what a request accepts that does not say, or accepts anything; "" for the product's default.
         back_end: one of BACK_ENDS.
         allow_bundle_code: whether the artifact's code/inference.py may run.
         allowed_prefixes: objects of S3 that requests may name instead of holding images.
@@ -84,6 +86,7 @@ class ServeConfig:
     max_payload_mb: int
     max_waiting: int
     max_batch_size: int
+    default_accept: str
     back_end: str
     allow_bundle_code: bool
     allowed_prefixes: tuple[Prefix, ...]
@@ -131,8 +134,9 @@ class ServeConfig:
             timeout_s = _number(
                 values, "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", defaults.timeout_s, low=1, high=86_400
             )
-        else:  # the older name is in minutes
-            timeout_s = 60 * _number(values, "SAGEMAKER_MODEL_SERVER_TIMEOUT", 1, low=1, high=1_440)
+        else:  # The older name is in minutes. JumpStart and many examples set 3600 and mean seconds: a day is the most.
+            minutes = _number(values, "SAGEMAKER_MODEL_SERVER_TIMEOUT", 1, low=1, high=86_400)
+            timeout_s = min(60 * minutes, 86_400)
         base_dir = Path(values.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
         return cls(
             model_dir=Path(values.get("SM_MODEL_DIR", base_dir / "model")),
@@ -150,6 +154,7 @@ class ServeConfig:
             or MAX_PAYLOAD_MB,
             max_waiting=defaults.queue_per_worker * workers,
             max_batch_size=_number(values, "MAX_BATCH_SIZE", 16 if gpus else 1, low=1, high=256),
+            default_accept=_media_type(values, "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"),
             back_end=_choice(values, "MODEL_SERVER", "mms" if is_multi_model else "workers", BACK_ENDS),
             allow_bundle_code=_flag(values, "ALLOW_BUNDLE_CODE", default=False),
             allowed_prefixes=parse_prefixes(values.get("ALLOWED_S3_PREFIXES", "")),
@@ -171,7 +176,8 @@ VARIABLES: dict[str, str] = {
     "OMP_NUM_THREADS": "CPU threads of one worker; default: CPUs / workers",
     "MAX_BATCH_SIZE": "requests a free worker takes at once; default 1, 16 with a GPU; mms: always 1",
     "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": "seconds a request may take; default 60, in batch transform 3600",
-    "SAGEMAKER_MODEL_SERVER_TIMEOUT": "the same in minutes, read when the variable in seconds is not set",
+    "SAGEMAKER_MODEL_SERVER_TIMEOUT": "the same in minutes, a day at most; read when the one in seconds is not set",
+    "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "the Accept of requests that have none, or */*; default application/json",
     "SAGEMAKER_STARTUP_TIMEOUT": "seconds until the first answer; default 600",
     "SAGEMAKER_MAX_PAYLOAD_IN_MB": "largest body in MiB; default 100; 0: 1024",
     "ALLOW_BUNDLE_CODE": "true: trust the artifact as code and run its code/inference.py; default false",
@@ -227,6 +233,14 @@ def _choice(values: Mapping[str, str], name: str, default: str, allowed: tuple[s
     text = values.get(name, default)
     if text not in allowed:
         raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {text[:40]!r}")
+    return text
+
+
+def _media_type(values: Mapping[str, str], name: str) -> str:
+    """Text in the form of a header with media types; requests tell whether one of them can be written."""
+    text = values.get(name, "")
+    if text and not (text.isascii() and text.isprintable() and "/" in text and len(text) <= MAX_ACCEPT_CHARS):
+        raise ConfigError(f"{name} must be a media type, as text/csv, got {text[:40]!a}")
     return text
 
 

@@ -229,7 +229,10 @@ class Gateway:
             body = await self._read_body(request, held, limit_bytes=self._config.max_payload_bytes)
             if self._objects is not None and names_objects(body, content_type):
                 body, content_type = await self._fetch(self._objects, body, held)
-            return as_http(await answer(Request(body, content_type, header(request, hdrs.ACCEPT))))
+            accept = header(request, hdrs.ACCEPT)
+            if accept.strip() in ("", "*/*"):  # as sagemaker-inference takes them
+                accept = self._config.default_accept
+            return as_http(await answer(Request(body, content_type, accept)))
         finally:
             held.release()
             self._in_flight -= 1

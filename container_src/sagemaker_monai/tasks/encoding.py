@@ -9,6 +9,7 @@ from typing import Any
 from sagemaker_monai.tables import spreadsheet_safe
 from sagemaker_monai.tasks.task import Prediction
 
+CSV_TYPE = "text/csv"
 Origin = Mapping[str, Any]  # of a prediction: what is said of its source, empty unless it was asked for
 
 
@@ -28,8 +29,10 @@ def encode_jsonlines(predictions: Sequence[Prediction], model_version: str, orig
     return b"".join(_json(_as_dict(row, model_version, origin)) + b"\n" for row, origin in rows)
 
 
-def encode_csv(predictions: Sequence[Prediction], model_version: str, origins: Sequence[Origin] = ()) -> bytes:
-    """A header and one row for each prediction: the task's cells, then model_version.
+def encode_csv(
+    predictions: Sequence[Prediction], model_version: str, origins: Sequence[Origin] = (), *, has_header: bool = True
+) -> bytes:
+    """A header, unless there is to be none, and one row for each prediction: the task's cells, then model_version.
 
     Numbers have all their digits. A name that a spreadsheet would run as a formula gets an apostrophe in front.
     """
@@ -38,7 +41,7 @@ def encode_csv(predictions: Sequence[Prediction], model_version: str, origins: S
     for index, prediction in enumerate(predictions):
         origin = {name: _cell(value) for name, value in (origins[index] if origins else {}).items()}
         cells = {**origin, **prediction.cells(), "model_version": model_version}
-        if index == 0:
+        if index == 0 and has_header:
             writer.writerow([spreadsheet_safe(name) for name in cells])
         writer.writerow([spreadsheet_safe(cell) if isinstance(cell, str) else repr(cell) for cell in cells.values()])
     return text.getvalue().encode("utf-8", errors="backslashreplace")
@@ -54,6 +57,6 @@ def _json(value: Any) -> bytes:
 
 ENCODERS: dict[str, Callable[[Sequence[Prediction], str, Sequence[Origin]], bytes]] = {
     "application/json": encode_json,
-    "text/csv": encode_csv,
+    CSV_TYPE: encode_csv,
     "application/jsonlines": encode_jsonlines,
 }
