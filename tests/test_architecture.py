@@ -16,7 +16,10 @@ LAYERS = [
     {"entrypoints", "prepare", "serving", "doctor"},
     {"training", "steps", "predictor"},
     {"loading", "kinds"},
-    {"datasets", "dataset_json", "entries", "layouts", "masks", "shards", "unpacking", "cache", "cache_keys", "bundle"},
+    {
+        *("datasets", "dataset_json", "entries", "layouts", "labelled", "label_values", "label_readers", "label_rules"),
+        *("masks", "shards", "unpacking", "cache", "cache_keys", "bundle"),
+    },
     {
         *("transforms", "photographs", "medical", "presets", "intensity", "normalization", "resampling"),
         *("augmentation", "grey_augmentation", "networks", "segresnet", "pretrained"),
@@ -26,6 +29,7 @@ LAYERS = [
     {
         *("dicom", "formats", "containers", "contents", "heaps", "multipart", "pictures", "volumes", "samples"),
         *("archives", "tars", "splitting", "tables", "spreadsheets", "spreadsheet_parts", "name_matching"),
+        *("columns", "groups", "measurements", "label_names"),
     },
     {"config", "errors", "files", "log_metrics", "progress", "remarks"},
 ]

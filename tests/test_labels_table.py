@@ -62,10 +62,24 @@ def test_columns_of_zeros_and_ones_are_findings(read):
     assert [line.label for line in found.lines] == [("edema",), (), ("edema", "mass")]
 
 
-@pytest.mark.parametrize("cell", ["", "-1", "2", "nan", "maybe"])
-def test_an_empty_or_uncertain_finding_is_not_taken_for_no(read, cell):
-    with pytest.raises(DatasetError, match=r"row 3 has .* in mass; columns of findings hold 0 or 1"):
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [("2", "'2' in mass; columns of findings hold 0 or 1"), ("maybe", "'maybe' in mass"),
+     ("-1", "an uncertain finding .* --uncertain-labels: missing, positive, negative"), ("U", "an uncertain finding")],
+)  # fmt: skip
+def test_an_uncertain_or_odd_finding_is_not_taken_for_no(read, cell, message):
+    with pytest.raises(DatasetError, match=f"row 3 has {message}"):
         read(["file", "edema", "mass"], ["a", 1, 0], ["b", 1, cell], columns=("edema", "mass"))
+
+
+def test_a_cell_of_a_finding_is_no_finding_when_empty_and_a_line_without_a_label_when_it_says_so(read):
+    rows = [["file", "edema", "mass"], ["a", 1, ""], ["b", "", ""], ["c", "nan", 1]]
+    found = read(*rows, columns=("edema", "mass"))
+
+    assert [line.label for line in found.lines] == [("edema",), ()]
+    assert found.unlabelled == ("c",)
+    # Where "no" is written as 0, a line of empty cells says nothing.
+    assert read(*rows, ["d", 0, 0], columns=("edema", "mass")).unlabelled == ("b", "c")
 
 
 def test_findings_in_one_column_have_bars_between_them(read):
@@ -80,7 +94,10 @@ def test_numbers_are_for_regression_and_finite(read):
         1.5,
         -2.0,
     ]
-    for cell in ("nan", "inf", "1,5", "x"):
+    assert [line.label for line in read(["file", "label"], ["a", "1,5"], ["b", "nan"], task="regression").lines] == [
+        1.5
+    ]
+    for cell in ("inf", "x"):
         with pytest.raises(DatasetError, match="regression needs a finite number"):
             read(["file", "label"], ["a", cell], task="regression")
 

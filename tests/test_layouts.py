@@ -2,9 +2,10 @@ import json
 
 import pytest
 
+from sagemaker_monai.columns import SPLIT_NAMES
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.images import IMAGE_SUFFIXES
-from sagemaker_monai.layouts import SPLIT_NAMES, read_channels
+from sagemaker_monai.layouts import read_channels
 from sagemaker_monai.tables import read_table, some_of
 
 
@@ -129,7 +130,7 @@ def test_empty_columns_at_the_end_are_passed_over(tmp_path):
         ("image,dx\n1.jpg,nv\n", "no column label"),
         ("image,label,Label\n1.jpg,nv,nv\n", "names a column twice"),
         ("image,label\n1.jpg,nv,extra\n", "row 2 has 3 cells, the header has 2"),
-        ("image,label\n1.jpg,\n", "row 2 has no image or no label"),
+        ("image,label\n,nv\n", "row 2 has no image; fill it in"),
         ("image,label,split\n1.jpg,nv,eval\n", "row 2 has split 'eval'; use training, validation or test"),
         ("image,label\n1.jpg,nv\n./1.jpg,mel\n", "more than once"),
         ("image,label\n1.jpg,nv\nno.jpg,mel\n", r"not in the channel: 1 of 2 \(no.jpg\)"),

@@ -156,6 +156,7 @@ def read_dataset_json(root: Path) -> Layout:
         modality=first if isinstance(first, str) else "",
         spatial_dims=SPATIAL_DIMS.get(str(content.get("tensorImageSize"))),
         remarks=remarks,
+        source=DATASET_JSON,
     )
 
 

@@ -8,7 +8,7 @@ decoded show when the cache is built.
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ import numpy as np
 
 from sagemaker_monai.entries import Aside, Entry, Image, Layout, Metadata, image_files
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.layouts import read_channels
+from sagemaker_monai.labelled import Reading, read_labelled
 from sagemaker_monai.remarks import Remark
 from sagemaker_monai.splitting import SPLITS, split_by_group
 from sagemaker_monai.tables import some_of
-from sagemaker_monai.tasks.labels import FEWEST_LABELS, Label, task_of_labels
+from sagemaker_monai.tasks.labels import FEWEST_LABELS
 from sagemaker_monai.tasks.table import TASKS
 from sagemaker_monai.tasks.task import Floats, Task
 
@@ -106,19 +106,16 @@ class _Labelled:
     strata: dict[str, int]
 
 
-def _label_entries(layout: Layout, asked: str, labels: tuple[str, ...] | None) -> _Labelled:
+def _label_entries(layout: Layout, labels: tuple[str, ...] | None) -> _Labelled:
     """Make targets of the labels.
 
     Args:
-        layout: of all channels.
-        asked: the hyperparameter `task`.
+        layout: of all channels, its labels read.
         labels: of a model, or None to take the data set's.
     """
     if not layout.entries:
         raise DatasetError("the data set has no images; add some to its training split")
-    name = layout.task or task_of_labels([entry.label for entry in layout.entries]) if asked == "auto" else asked
-    if name in _WRITTEN_LABELS:
-        layout = _WRITTEN_LABELS[name](layout)
+    name = layout.task or "classification"
     task = TASKS[name](labels or layout.labels)
     faults, targets = [], {}
     for entry in layout.entries:
@@ -147,28 +144,6 @@ def _rarest(shares: Floats) -> np.ndarray:
     return strata
 
 
-def _lists(layout: Layout) -> Layout:
-    """Findings that a table has in one cell, separated by |."""
-    entries = [
-        replace(entry, label=tuple(part.strip() for part in entry.label.split("|") if part.strip()))
-        if isinstance(entry.label, str) else entry
-        for entry in layout.entries
-    ]  # fmt: skip
-    if layout.task is not None:
-        return replace(layout, entries=entries)
-    names = {name for entry in entries if isinstance(entry.label, tuple | dict) for name in entry.label}
-    return replace(layout, entries=entries, labels=tuple(sorted(names | {x for x in layout.labels if "|" not in x})))
-
-
-def _numbers(layout: Layout) -> Layout:
-    """Numbers have no classes; a layout without names for them calls them value."""
-    return layout if layout.task == "regression" else replace(layout, labels=("value",))
-
-
-# What a table or class folders mean when the task says that labels are no class names.
-_WRITTEN_LABELS: dict[str, Callable[[Layout], Layout]] = {"multilabel": _lists, "regression": _numbers}
-
-
 def _check_labels(labels: Sequence[str], task: str) -> None:
     """Refuse labels that cannot name a model's answers."""
     if odd := [label for label in labels if len(label) > MAX_LABEL_LENGTH or not label.isprintable()]:
@@ -178,20 +153,6 @@ def _check_labels(labels: Sequence[str], task: str) -> None:
         )
     if len(labels) < FEWEST_LABELS[task]:
         raise DatasetError(f"the data set has one class only ({some_of(labels)}); give at least two to tell apart")
-
-
-def _check_classes(layout: Layout) -> None:
-    """Refuse classes that are not in labels."""
-    used = {name for entry in layout.entries for name in _names(entry.label)}
-    if unknown := sorted(used - set(layout.labels)):
-        raise DatasetError(
-            f"classes that are not in labels: {len(unknown)} ({some_of(unknown)}); labels has "
-            f"{some_of(layout.labels)}: add or correct them"
-        )
-
-
-def _names(label: Label) -> tuple[str, ...]:
-    return (label,) if isinstance(label, str) else () if isinstance(label, float) else tuple(label)
 
 
 def _check_groups(entries: Sequence[Entry]) -> None:
@@ -237,7 +198,8 @@ def _check_splits(labelled: _Labelled, entries: Sequence[Entry], wanted: Mapping
         if (share > 0 or split == "validation") and not any(entry.split == split for entry in entries):
             raise DatasetError(
                 f"no image is left for {split} (groups in all: {len({entry.group for entry in entries})}); "
-                f"give a {split} split, more groups, or another {split}_fraction"
+                f"give a {split} split, more groups (is the right column taken for them? group_column names another, "
+                f"or none), or another {split}_fraction"
             )
 
 
@@ -260,6 +222,7 @@ def read_dataset(
     channels: Mapping[str, Path],
     *,
     task: str = "auto",
+    reading: Reading | None = None,
     validation_fraction: float,
     test_fraction: float,
     seed: int,
@@ -269,6 +232,7 @@ def read_dataset(
     Args:
         channels: name and folder of each SageMaker channel; see `layouts.read_channels` for which are read.
         task: a key of `tasks.table.TASKS`, or "auto" for what dataset.json or the form of the labels says.
+        reading: what else somebody said about columns and labels.
         validation_fraction, test_fraction: shares of the training images, 0 to below 1 together, that become a split
             the data set does not have; whole groups, stratified by class. 0 leaves test empty.
         seed: of that draw.
@@ -278,7 +242,7 @@ def read_dataset(
         ConfigError: the fractions are no shares of a whole.
     """
     wanted = {"validation": validation_fraction, "test": test_fraction}
-    labelled, entries = _read_and_draw(channels, wanted, seed, task)
+    labelled, entries = _read_and_draw(channels, wanted, seed, _reading(reading, task))
     _check_splits(labelled, entries, wanted)
     return _dataset(labelled, entries)
 
@@ -288,6 +252,7 @@ def read_dataset_to_score(
     *,
     labels: Sequence[str],
     task: str = "classification",
+    reading: Reading | None = None,
     validation_fraction: float,
     test_fraction: float,
     seed: int,
@@ -298,6 +263,7 @@ def read_dataset_to_score(
         channels: as for `read_dataset`.
         labels: the model's classes; the records' labels are positions in these.
         task: the model's.
+        reading: of the model's training.
         validation_fraction, test_fraction, seed: of the model's training, so that the same splits are drawn.
 
     Raises:
@@ -305,22 +271,28 @@ def read_dataset_to_score(
         ConfigError: the fractions are no shares of a whole.
     """
     wanted = {"validation": validation_fraction, "test": test_fraction}
-    labelled, entries = _read_and_draw(channels, wanted, seed, task)
+    labelled, entries = _read_and_draw(channels, wanted, seed, _reading(reading, task), known=tuple(labels))
     own = labelled.layout.labels
-    unknown, missing = sorted(set(own) - set(labels)), sorted(set(labels) - set(own))
-    if task == "regression" and own == ("value",):
-        unknown = missing = []
-    if unknown or missing:
+    unknown = sorted(set(own) - set(labels))
+    if unknown and not (task == "regression" and own == ("value",)):
         raise DatasetError(
             f"the data set's classes are not the model's: {len(unknown)} that the model does not know "
-            f"({some_of(unknown)}), {len(missing)} that the data set lacks ({some_of(missing)}); rename or remove the "
-            "first and declare the others, in the labels of dataset.json or by empty class folders"
+            f"({some_of(unknown)}), which has {some_of(labels)}; rename or remove them"
         )
-    return _dataset(_label_entries(labelled.layout, task, tuple(labels)), entries)
+    return _dataset(_label_entries(labelled.layout, tuple(labels)), entries)
+
+
+def _reading(reading: Reading | None, task: str) -> Reading:
+    reading = reading or Reading()
+    return replace(reading, rules=replace(reading.rules, task=task))
 
 
 def _read_and_draw(
-    channels: Mapping[str, Path], wanted: Mapping[str, float], seed: int, task: str
+    channels: Mapping[str, Path],
+    wanted: Mapping[str, float],
+    seed: int,
+    reading: Reading,
+    known: tuple[str, ...] = (),
 ) -> tuple[_Labelled, list[Entry]]:
     """Read the channels, and give every image a target and a split."""
     if not all(0 <= share < 1 for share in wanted.values()) or sum(wanted.values()) >= 1:
@@ -328,11 +300,10 @@ def _read_and_draw(
             "validation_fraction and test_fraction must be from 0 to below 1 together, "
             f"got {wanted['validation']:g} and {wanted['test']:g}"
         )
-    layout = read_channels({name: folder.absolute() for name, folder in channels.items()})
-    if layout.task != "regression" and task in ("auto", "classification", "ordinal"):
-        _check_classes(layout)
-    labelled = _label_entries(layout, task, None)
-    _check_labels(labelled.task.labels, labelled.task.name)
+    layout = read_labelled({name: folder.absolute() for name, folder in channels.items()}, reading, known=known)
+    labelled = _label_entries(layout, None)
+    if not known:
+        _check_labels(labelled.task.labels, labelled.task.name)
     _check_groups(layout.entries)
     return labelled, _draw_missing(labelled, wanted, seed)
 

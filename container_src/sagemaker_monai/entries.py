@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.files import LITTER, plain_files
 from sagemaker_monai.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES
+from sagemaker_monai.label_rules import Cells
 from sagemaker_monai.name_matching import key_parts, match_names, nearest_name
 from sagemaker_monai.remarks import Remark
 from sagemaker_monai.samples import Sequences
@@ -27,12 +28,21 @@ IMAGE_NAMES = IMAGE_SUFFIXES | DICOM_NAMES | VOLUME_NAMES | {".zip", ".tar"}  # 
 SUFFIXES = tuple(sorted(IMAGE_NAMES, key=lambda suffix: (-len(suffix), suffix)))
 Metadata = dict[str, str | float | None]
 Image = Path | Sequences  # a file, a folder with the files of one DICOM series, or one of these a channel
+SOURCES = ("dataset.json", "table", "class folders")
 BETWEEN_SEQUENCES = " + "  # in the name of an image of several sequences
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One image as its layout describes it; `split` is None where the layout says nothing."""
+    """One image as its layout describes it.
+
+    Attributes:
+        label: as it is written, until `labelled` has read it.
+        group: its own name where nothing tells one.
+        split: None where the layout says nothing.
+        metadata: all else that is said about it, also in columns that may tell the patient.
+        cells: in place of a label, where findings have a column each.
+    """
 
     image: Image
     name: str
@@ -40,6 +50,7 @@ class Entry:
     group: str
     split: str | None
     metadata: Metadata
+    cells: Cells | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,7 @@ class Layout:
         spatial_dims: 2 or 3, None where the layout does not say.
         remarks: what was odd and read all the same.
         aside: masks beside the images, which are not among the entries.
+        source: one of SOURCES; "" where channels are laid out in different ways.
     """
 
     labels: tuple[str, ...]
@@ -80,6 +92,7 @@ class Layout:
     spatial_dims: int | None = None
     remarks: tuple[Remark, ...] = ()
     aside: Aside = field(default_factory=Aside)
+    source: str = ""
 
 
 def visible(folder: Path) -> list[Path]:

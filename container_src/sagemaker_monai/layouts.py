@@ -5,10 +5,11 @@ channels is read, and nothing in them is written.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from sagemaker_monai.columns import Columns, find_column, split_column, split_of, usual_column
 from sagemaker_monai.dataset_json import DATASET_JSON, read_dataset_json
 from sagemaker_monai.entries import (
     IMAGE_NAMES,
@@ -22,18 +23,12 @@ from sagemaker_monai.entries import (
     visible,
 )
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.label_rules import Cells
 from sagemaker_monai.masks import join_asides, mask_remarks, pass_over_masks
 from sagemaker_monai.splitting import SPLITS
 from sagemaker_monai.tables import is_table, read_table, some_of, table_content
 
-SPLIT_NAMES = {
-    "training": "training",
-    "train": "training",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-}
+NO_COLUMNS = Columns()
 PRETRAINED = "pretrained"  # the channel of weights, not of images
 
 
@@ -41,10 +36,10 @@ def _csv_files(root: Path) -> list[Path]:
     return [path for path in visible(root) if is_table(path) and path.is_file()]
 
 
-def _read_csv(root: Path) -> Layout:
+def _read_csv(root: Path, columns: Columns) -> Layout:
     """One CSV file `image,label[,group][,split]`; other columns are kept as metadata.
 
-    `image` may be a series folder, and name several sequences with `;` between them.
+    `image` may be a series folder, and name several sequences with `;` between them. Labels stay as they are written.
     """
     tables = _csv_files(root)
     if len(tables) > 1:
@@ -53,31 +48,57 @@ def _read_csv(root: Path) -> Layout:
             "keep the one that lists the images"
         )
     [table] = tables
-    rows = read_table(table_content(table), what=table.name, required=("image", "label"))
+    content = table_content(table)
+    rows = read_table(content, what=table.name, fits=lambda names: not _roles_missing(names, columns))
+    if not rows:
+        read_table(content, what=table.name, required=("image", "label"))
+        raise DatasetError(f"{table.name} has no rows; it must list images")
+    found = _columns_of(rows, columns, table.name)
     for row in rows:
-        number = row.number
-        if not row["image"] or not row["label"]:
-            raise DatasetError(f"{table.name}: row {number} has no image or no label; fill it in or remove the row")
-        if "split" in row and row["split"].lower() not in SPLIT_NAMES:
+        if not row[found.image]:
+            raise DatasetError(f"{table.name}: row {row.number} has no image; fill it in or remove the row")
+        if found.split and not split_of(row[found.split]):
             raise DatasetError(
-                f"{table.name}: row {number} has split {row['split'][:60]!r}; use training, validation or test"
+                f"{table.name}: row {row.number} has split {row[found.split][:60]!r}; use training, validation or test"
             )
-    names = [_sequences(root, row["image"]) for row in rows]
+    names = [_sequences(root, row[found.image]) for row in rows]
     images, remarks = images_of_names(root, names, what=table.name)
+    taken = {found.image, *found.label, found.group, found.split}
     entries = []
     for row, (image, name) in zip(rows, images, strict=True):
-        split = SPLIT_NAMES[row["split"].lower()] if "split" in row else None
-        extra: Metadata = {
-            key: value or None for key, value in row.items() if key not in ("image", "label", "group", "split")
-        }
-        entries.append(Entry(image, name, row["label"], row.get("group") or name, split, extra))
-    return Layout(tuple(sorted({str(entry.label) for entry in entries})), entries, remarks=remarks)
+        extra: Metadata = {key: value or None for key, value in row.items() if key not in taken}
+        cells = Cells({column: row[column] for column in found.label}) if len(found.label) > 1 else None
+        label = "" if cells else row[found.label[0]]
+        split = split_of(row[found.split]) if found.split else None
+        entries.append(Entry(image, name, label, row.get(found.group) or name, split, extra, cells))
+    return Layout(tuple(sorted({str(entry.label) for entry in entries})), entries, remarks=remarks, source="table")
 
 
 def _sequences(root: Path, cell: str) -> tuple[str, ...]:
     """The names in a cell: one, or several with `;` between them, unless a file is called so."""
     is_one = ";" not in cell or (bool(name_parts(cell)) and (root / cell).is_file())
     return (cell,) if is_one else tuple(part.strip() for part in cell.split(";"))
+
+
+def _roles_missing(names: Sequence[str], wanted: Columns) -> list[str]:
+    """What a table has no column for, as far as nobody named one."""
+    told = {"image": bool(wanted.image), "label": bool(wanted.label)}
+    return [role for role, is_told in told.items() if not is_told and not usual_column(names, role)]
+
+
+def _columns_of(rows: Sequence[Mapping[str, str]], wanted: Columns, what: str) -> Columns:
+    """Which columns are for what; the group is the column of that name only, see `labelled` for others."""
+    names = list(rows[0])
+    if missing := _roles_missing(names, wanted):
+        raise DatasetError(
+            f"{what} has no column {some_of(missing)}; its first line must name the columns image, label"
+        )
+    image = find_column(names, wanted.image or usual_column(names, "image"), what)
+    label = tuple(find_column(names, name, what) for name in wanted.label or [usual_column(names, "label")])
+    rest = [name for name in names if name != image and name not in label]
+    split = find_column(names, wanted.split, what) if wanted.split else split_column(rows, rest)
+    group = usual_column([name for name in rest if name != split], "group")
+    return Columns(image, label, group, split)
 
 
 def _class_entries(root: Path, folder: Path, split: str | None) -> Iterator[Entry]:
@@ -100,7 +121,7 @@ def _class_entries(root: Path, folder: Path, split: str | None) -> Iterator[Entr
 def _read_class_folders(root: Path) -> Layout:
     """`CLASS/*`, or `train/CLASS/*` with or without `val/` and `test/`. An image is a group of its own."""
     folders = [path for path in visible(root) if path.is_dir()]
-    splits = {path: SPLIT_NAMES.get(path.name.lower()) for path in folders}
+    splits = {path: split_of(path.name) for path in folders}
     if len(set(splits.values())) > 1 and None in splits.values():
         others = [path.name for path, split in splits.items() if split is None]
         raise DatasetError(
@@ -123,23 +144,27 @@ def _read_class_folders(root: Path) -> Layout:
         )
     entries = [entry for folder, split in places for entry in _class_entries(root, folder, split)]
     classes = {path.name for folder, _ in places for path in visible(folder) if path.is_dir()}
-    return Layout(tuple(sorted(classes)), entries)
+    return Layout(tuple(sorted(classes)), entries, source="class folders")
 
 
 # The first layout whose mark is in the channel reads it.
-LAYOUTS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Layout]]] = {
-    DATASET_JSON: (lambda root: (root / DATASET_JSON).is_file(), read_dataset_json),
+LAYOUTS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, Columns], Layout]]] = {
+    DATASET_JSON: (lambda root: (root / DATASET_JSON).is_file(), lambda root, _: read_dataset_json(root)),
     "CSV file": (lambda root: bool(_csv_files(root)), _read_csv),
-    "class folders": (lambda root: any(path.is_dir() for path in visible(root)), _read_class_folders),
+    "class folders": (
+        lambda root: any(path.is_dir() for path in visible(root)),
+        lambda root, _: _read_class_folders(root),
+    ),
 }
 
 
-def _read_channel(name: str, root: Path) -> Layout:
+def _read_channel(name: str, root: Path, columns: Columns) -> Layout:
     if not root.is_dir() or not visible(root):
         raise DatasetError(f"channel {name} is {'empty' if root.is_dir() else 'missing'}; give it a data set")
     for is_there, read in LAYOUTS.values():
         if is_there(root):
-            return pass_over_masks(read(root), root, is_table=read is not _read_class_folders)
+            layout = read(root, columns)
+            return pass_over_masks(layout, root, is_table=layout.source != "class folders")
     raise DatasetError(
         f"channel {name} has no dataset.json, no class folders and no CSV file of images "
         f"(it holds {some_of([path.name for path in visible(root)])}); "
@@ -150,9 +175,9 @@ def _read_channel(name: str, root: Path) -> Layout:
 def _split_channels(channels: Mapping[str, Path]) -> dict[str, str]:
     """Channel name -> the split that its name stands for."""
     named = [name for name in channels if name != PRETRAINED]
-    if len(named) == 1 and named[0].lower() not in SPLIT_NAMES:
+    if len(named) == 1 and not split_of(named[0]):
         return {named[0]: "training"}
-    splits = {name: SPLIT_NAMES[name.lower()] for name in named if name.lower() in SPLIT_NAMES}
+    splits = {name: split for name in named if (split := split_of(name))}
     if "training" not in splits.values():
         raise DatasetError(
             f"there is no training channel (channels: {some_of(sorted(named)) or 'none'}); name one training"
@@ -167,14 +192,16 @@ def _split_channels(channels: Mapping[str, Path]) -> dict[str, str]:
     return splits
 
 
-def read_channels(channels: Mapping[str, Path]) -> Layout:
+def read_channels(channels: Mapping[str, Path], columns: Columns = NO_COLUMNS) -> Layout:
     """Read the channel `training` (`train`, or the only one), and `validation` and `test` where there are some.
 
     Args:
         channels: name and folder of each; that of weights (`pretrained`) is passed over.
+        columns: of tables, that somebody named.
 
     Returns:
-        Classes and pictures; with several channels a name begins with its channel's.
+        Classes and pictures; with several channels a name begins with its channel's. What labels mean, and who is a
+        patient, is read by `labelled.read_labelled`.
 
     Raises:
         DatasetError: a channel is missing, empty, in no known layout, of no known use, the folder of another channel,
@@ -183,14 +210,14 @@ def read_channels(channels: Mapping[str, Path]) -> Layout:
     splits = _split_channels(channels)
     if len(splits) == 1:
         [name] = splits
-        layout = _read_channel(name, channels[name])
+        layout = _read_channel(name, channels[name], columns)
         return replace(layout, remarks=layout.remarks + mask_remarks(layout.aside))
     if len({os.path.realpath(channels[name]) for name in splits}) < len(splits):
         raise DatasetError(
             f"two channels are one folder ({some_of(sorted(splits))}): the model would be scored with images that it "
             "has learned from; give each its own images, or only the training channel, from which the others are drawn"
         )
-    layouts = {name: _read_channel(name, channels[name]) for name in splits}
+    layouts = {name: _read_channel(name, channels[name], columns) for name in splits}
     entries = []
     for name, layout in layouts.items():
         for entry in layout.entries:
@@ -210,12 +237,14 @@ def read_channels(channels: Mapping[str, Path]) -> Layout:
     task, modality, spatial_dims = said[0]
     remarks = tuple(dict.fromkeys(remark for layout in layouts.values() for remark in layout.remarks))
     aside = join_asides([layout.aside for layout in layouts.values()])
+    sources = {layout.source for layout in layouts.values()}
     return Layout(
         labels,
         entries,
         task=task,
         modality=modality,
         spatial_dims=spatial_dims,
+        source=sources.pop() if len(sources) == 1 else "",
         remarks=remarks + mask_remarks(aside),
         aside=aside,
     )

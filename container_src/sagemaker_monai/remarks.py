@@ -38,6 +38,34 @@ REMARKS: dict[str, tuple[Severity, str, str]] = {
     "masks_among_images": ("warning", "files", "{n} images are called as masks, and no image stands beside them, or "
                            "they show many values, or a table names them: they are taken for images; leave them out if "
                            "they are masks"),
+    # who is a patient
+    "groups_by_column": ("note", "groups", "images with the same {column} stay on one side of the split ({n} groups); "
+                         "{option} names another column, or none"),
+    "group_is_label": ("warning", "columns", "the column {column} says the same as the label, so it is not taken for "
+                       "groups; name the column of patients with {option}"),
+    "groups_not_nested": ("warning", "groups", "{n} values of {other} have images of several {column}; images stay "
+                          "together by {column} ({option} names another column)"),
+    "images_without_group": ("warning", "images", "{n} images have no {column}: each counts as a patient of its own"),
+    "groups_alike": ("warning", "groups", "{n} values of {column} differ from another in case, blanks, leading zeros "
+                     "or .0 only, and are taken for one patient"),
+    "no_groups": ("warning", "images", "nothing says which images are of one patient: each of the {n} images counts "
+                  "as a patient of its own when the split is drawn; name the patient in a column (group, patient_id) "
+                  "if somebody has several images"),
+    # what labels mean
+    "missing_labels": ("warning", "images", "{n} images have no label ({written}) and are left out; {option} refuses "
+                       "them; such a name is a class where it is declared (labels of dataset.json, folders, grades)"),
+    "uncertain_labels": ("warning", "images", "{n} images have uncertain findings (-1, u), taken as {meant}"),
+    "empty_findings": ("note", "images", "{n} empty cells of findings are read as no finding"),
+    "findings_are_classes": ("warning", "classes", "each image has exactly one of the {n} label columns: if they "
+                             "exclude each other, set {option}"),
+    "labels_are_lists": ("note", "labels", "{n} labels are lists of findings, with | or ; between them: each is told "
+                         "by itself (multilabel)"),
+    "bars_in_names": ("note", "classes", "{n} class names have | or ; in them ({names}) and are taken as they are; set "
+                      "{option} if they are lists of findings"),
+    "labels_far_off": ("warning", "images", "{n} labels lie far from all others ({values}; the others are from "
+                       "{low:.6g} to {high:.6g}): if they stand for a missing value, set {option}"),
+    "similar_labels_kept": ("warning", "classes", "{n} classes look alike ({names}) and are kept apart"),
+    "similar_labels_merged": ("note", "classes", "{n} classes look alike ({names}) and are taken as one"),
 }  # fmt: skip
 
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sagemaker_monai.columns import split_of
 from sagemaker_monai.dataset_json import DATASET_JSON, MAX_DATASET_JSON_BYTES
 from sagemaker_monai.entries import Aside, Entry, image_files, name_parts, visible
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.layouts import SPLIT_NAMES, read_channels
+from sagemaker_monai.layouts import read_channels
 from sagemaker_monai.masks import join_asides, mask_remarks, masks_below
 from sagemaker_monai.remarks import Remark
 from sagemaker_monai.splitting import SPLITS
@@ -197,7 +198,7 @@ def _cases_of_rows(folder: Path, rows: Sequence[Mapping[str, str]], names: Mappi
     for row in rows:
         if not row[names["image"]] or not row[names["label"]]:
             continue
-        split = SPLIT_NAMES.get(row.get(names["split"], "").lower())
+        split = split_of(row.get(names["split"], ""))
         paths = _paths(folder, row[names["image"]].split(";"))
         yield Case(paths, row[names["label"]], row.get(names["group"], ""), split)
 
@@ -237,7 +238,7 @@ def _read_leniently(channels: Mapping[str, Path], fault: str) -> Labels:
     for name, folder in channels.items():
         if not folder.is_dir():
             continue
-        split = SPLIT_NAMES.get(name.lower()) if len(channels) > 1 else None
+        split = split_of(name) if len(channels) > 1 else None
         if (folder / DATASET_JSON).is_file():
             source, is_faulty = DATASET_JSON, True
             cases += _cases_of_json(folder, split)

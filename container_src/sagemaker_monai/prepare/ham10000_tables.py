@@ -5,9 +5,9 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
+from sagemaker_monai.columns import split_of
 from sagemaker_monai.entries import Metadata
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.layouts import SPLIT_NAMES
 from sagemaker_monai.tables import read_table, some_of
 
 LABELS = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
@@ -96,9 +96,10 @@ def read_split(content: bytes, *, what: str) -> dict[str, str]:
     """
     splits: dict[str, str] = {}
     for row in read_table(content, what=what, required=("image_id", "split")):
-        image, name = row["image_id"], row["split"].lower()
-        if name not in SPLIT_NAMES:
+        image, name = row["image_id"], row["split"]
+        split = split_of(name)
+        if not split:
             raise DatasetError(f"{what}: {image} has split {name[:60]!r}; use train, val or test")
-        if splits.setdefault(image, SPLIT_NAMES[name]) != SPLIT_NAMES[name]:
+        if splits.setdefault(image, split) != split:
             raise DatasetError(f"{what}: {image} is in two splits; keep one line for it")
     return splits

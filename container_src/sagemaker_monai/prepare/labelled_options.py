@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from sagemaker_monai.label_rules import MISSING_LABELS, SIMILAR, TASKS, UNCERTAIN, codes_of, grades_of
 from sagemaker_monai.prepare.fractions import add_fraction_options, fractions_of
-from sagemaker_monai.prepare.labels_table import TASKS, LabelOptions
+from sagemaker_monai.prepare.labels_table import LabelOptions
 from sagemaker_monai.prepare.matching import ON_MISMATCH
 from sagemaker_monai.prepare.publish import ON_DUPLICATES, ON_UNUSABLE, Choices
 
@@ -26,8 +27,9 @@ def add_labelled_options(parser: argparse.ArgumentParser, *, title: str) -> None
     )
     parser.add_argument(
         "--group-column", default="", metavar="NAME",
-        help="column of what must stay on one side (default: group, if there is one)",
+        help="column of what must stay on one side, or none (default: group, or one that names the patient)",
     )  # fmt: skip
+    add_rule_options(parser)
     parser.add_argument(
         "--keep-columns", default="", metavar="A,B", help="columns that are written to dataset.json (default: none)"
     )
@@ -47,6 +49,27 @@ def add_labelled_options(parser: argparse.ArgumentParser, *, title: str) -> None
     parser.add_argument("--title", default=title, help="what the data set is called (default: %(default)s)")
 
 
+def add_rule_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of labels that are missing, uncertain, or look alike; see `label_rules`."""
+    parser.add_argument(
+        "--missing-labels", choices=MISSING_LABELS, default="drop",
+        help="lines without a label (empty, nan, NA, #N/A, None, -, ?): left out with a count, or refused (default: "
+        "%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--missing-codes", default="", metavar="A,B", help="numbers that stand for a missing label, like -999,9999"
+    )
+    parser.add_argument(
+        "--uncertain-labels", choices=UNCERTAIN, default="refuse",
+        help="what -1, u or uncertain mean beside 0 and 1 (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--similar-labels", choices=SIMILAR, default="refuse",
+        help="labels that differ in case, blanks or as 1 and 1.0 only: refused, taken as one, or kept apart (default: "
+        "%(default)s)",
+    )  # fmt: skip
+
+
 def parts_of(text: str) -> tuple[str, ...]:
     """The parts of a text with commas between them."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
@@ -57,11 +80,15 @@ def reading_of(options: argparse.Namespace) -> LabelOptions:
     return LabelOptions(
         columns=tuple(name for given in options.label_column for name in parts_of(given)),
         task=options.task,
-        grades=parts_of(options.grades),
+        grades=grades_of(options.grades, "--grades"),
         match=options.match,
         split_column=options.split_column,
         group_column=options.group_column,
         keep_columns=parts_of(options.keep_columns),
+        missing_labels=options.missing_labels,
+        missing_codes=codes_of(options.missing_codes, "--missing-codes"),
+        uncertain_labels=options.uncertain_labels,
+        similar_labels=options.similar_labels,
     )
 
 

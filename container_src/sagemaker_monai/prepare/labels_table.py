@@ -4,22 +4,23 @@ A line says what it is about in one column (a file, a UID, a patient, a case) an
 0 and 1. What a line means for files is decided in `matching`; nothing here opens an image.
 """
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from sagemaker_monai.columns import find_column, plain, split_column, split_of
 from sagemaker_monai.entries import Metadata
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.layouts import SPLIT_NAMES
-from sagemaker_monai.prepare.label_values import classes_in_order, label_of
-from sagemaker_monai.tables import read_table, some_of
+from sagemaker_monai.groups import read_groups
+from sagemaker_monai.label_rules import Cells, LabelRules, ReadLabels
+from sagemaker_monai.label_values import read_label_values
+from sagemaker_monai.remarks import Remark
+from sagemaker_monai.tables import Row, read_table, some_of
 from sagemaker_monai.tasks.labels import FEWEST_LABELS, Label
 
 MAX_TABLE_BYTES = 1 << 28
 LABEL_COLUMN = "label"
-TASKS = ("auto", *FEWEST_LABELS)
-# What a column is called, without regard to case, blanks, - and _; the first that is there is taken, the finest first.
+# What a column is called, as `columns.plain` writes it; the first that is there is taken, the finest first.
 MATCHES = {
     "file": ("file", "image", "filename", "imagename", "path", "filepath"),
     "case": ("case", "caseid", "casename"),
@@ -28,8 +29,6 @@ MATCHES = {
     "StudyInstanceUID": ("studyinstanceuid", "studyuid"),
     "PatientID": ("patientid", "patient", "subjectid", "subject"),
 }
-GROUP_COLUMN, SPLIT_COLUMN = "group", "split"
-_SPOILT = re.compile(r"-?\d*\.\d+([eE]-?\d+)?|-?\d+(\.\d+)?[eE][+-]?\d+")  # a number that is no class number
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,12 @@ class LabelOptions:
 
     Attributes:
         columns: with the label, or several with 0 and 1; empty takes "label".
-        task: one of TASKS.
-        grades: of an ordinal label, the lowest first; empty where they are numbers.
+        task, grades: see `label_rules.LabelRules`.
         match: the column that says what a line is about, or a key of MATCHES; "" takes the finest that is there.
         split_column: "" takes the column `split` where there is one.
-        group_column: "" takes `group` where there is one.
+        group_column: "" takes `group`, or one that names a patient; see `groups`.
         keep_columns: that become metadata of the images.
+        missing_labels, missing_codes, uncertain_labels, similar_labels: see `label_rules.LabelRules`.
     """
 
     columns: tuple[str, ...] = ()
@@ -53,6 +52,16 @@ class LabelOptions:
     split_column: str = ""
     group_column: str = ""
     keep_columns: tuple[str, ...] = ()
+    missing_labels: str = "drop"
+    missing_codes: tuple[float, ...] = ()
+    uncertain_labels: str = "refuse"
+    similar_labels: str = "refuse"
+
+    @property
+    def rules(self) -> LabelRules:
+        """What labels mean."""
+        own = {each.name: getattr(self, each.name) for each in fields(LabelRules) if each.name != "is_command"}
+        return LabelRules(**own, is_command=True)
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,7 @@ class LabelTable:
         lines: each key once.
         unlabelled: keys without a label.
         has_split: whether the lines say so.
+        remarks: what was odd and read all the same.
     """
 
     kind: str
@@ -86,11 +96,7 @@ class LabelTable:
     lines: tuple[Line, ...]
     unlabelled: tuple[str, ...] = ()
     has_split: bool = False
-
-
-def plain(name: str) -> str:
-    """A column's name as it is compared."""
-    return re.sub(r"[\s_-]", "", name.lower())
+    remarks: tuple[Remark, ...] = ()
 
 
 def read_labels(table: Path, options: LabelOptions, *, kinds: Sequence[str] = tuple(MATCHES)) -> LabelTable:
@@ -114,28 +120,72 @@ def read_labels(table: Path, options: LabelOptions, *, kinds: Sequence[str] = tu
         raise DatasetError(f"{table.name} has no lines; it must name images and their labels")
     names = list(rows[0])
     kind, key = _key_column(names, options.match, kinds, table.name)
-    columns = [_column(names, name, table.name) for name in options.columns or (LABEL_COLUMN,)]
-    split = _optional(names, options.split_column, SPLIT_COLUMN, table.name)
-    group = _optional(names, options.group_column, GROUP_COLUMN, table.name)
-    kept = [_column(names, name, table.name) for name in options.keep_columns]
-    task = _task(rows, columns, options)
-    lines, unlabelled = _lines(rows, key, columns, task, split, group, kept, table.name)
-    if not lines:
-        raise DatasetError(f"no line of {table.name} has a label in {some_of(columns)}; name another --label-column")
-    classes = classes_in_order([line.label for line in lines], columns, task, options.grades)
-    return LabelTable(kind, task, classes, lines, unlabelled, has_split=bool(split))
+    columns = tuple(find_column(names, name, table.name) for name in options.columns or (LABEL_COLUMN,))
+    rest = [name for name in names if name not in columns]
+    split = find_column(names, options.split_column, table.name) if options.split_column else split_column(rows, rest)
+    kept = [find_column(names, name, table.name) for name in options.keep_columns]
+    for row in rows:
+        if not row[key]:
+            raise DatasetError(f"{table.name}: row {row.number} has nothing in {key}; fill it in or remove the row")
+        if split and not split_of(row[split]):
+            raise DatasetError(
+                f"{table.name}: row {row.number} has {split} {row[split][:60]!r}; use training, validation or test"
+            )
+    read = _labels(rows, columns, options.rules, table.name)
+    groups = read_groups(
+        {name: [row[name] for row in rows] for name in rest if name != split},
+        read.labels,
+        wanted=options.group_column,
+        what=table.name,
+        option=options.rules.option("group_column"),
+    )
+    lines: dict[str, Line] = {}
+    unlabelled: dict[str, None] = {}
+    for row, label, group in zip(rows, read.labels, groups.values, strict=True):
+        if label is None:
+            unlabelled[row[key]] = None
+            continue
+        line = Line(
+            key=row[key],
+            label=label,
+            group=group,
+            split=split_of(row[split]) if split else None,
+            kept={column: row[column] or None for column in kept},
+            row=row.number,
+        )
+        if lines.setdefault(line.key, line) != line:
+            raise DatasetError(
+                f"{table.name}: row {row.number} says something else of what row {lines[line.key].row} is about; keep "
+                "one of them, or match by another column with --match"
+            )
+    return LabelTable(
+        kind,
+        read.task,
+        _enough(read),
+        tuple(lines.values()),
+        tuple(name for name in unlabelled if name not in lines),
+        has_split=bool(split),
+        remarks=(*read.remarks, *groups.remarks),
+    )
 
 
-def _column(names: Sequence[str], wanted: str, what: str) -> str:
-    found = [name for name in names if plain(name) == plain(wanted)]
-    exact = [name for name in found if name == wanted.strip().lower()]
-    if not found:
-        raise DatasetError(f"{what} has no column {some_of([wanted])}; it has {some_of(names)}")
-    return (exact or found)[0]
+def _labels(rows: Sequence[Row], columns: tuple[str, ...], rules: LabelRules, what: str) -> ReadLabels:
+    """The labels of the rows."""
+    return read_label_values(
+        [Cells({name: row[name] for name in columns}) if len(columns) > 1 else row[columns[0]] for row in rows],
+        rules,
+        names=columns,
+        places=[f"{what}: row {row.number}" for row in rows],
+    )
 
 
-def _optional(names: Sequence[str], wanted: str, usual: str, what: str) -> str:
-    return _column(names, wanted, what) if wanted else usual if usual in names else ""
+def _enough(read: ReadLabels) -> tuple[str, ...]:
+    if len(read.classes) < FEWEST_LABELS[read.task]:
+        raise DatasetError(
+            f"{read.task} needs at least {FEWEST_LABELS[read.task]} classes, the labels have {len(read.classes)} "
+            f"({some_of(read.classes)})"
+        )
+    return read.classes
 
 
 def _key_column(names: Sequence[str], match: str, kinds: Sequence[str], what: str) -> tuple[str, str]:
@@ -143,7 +193,7 @@ def _key_column(names: Sequence[str], match: str, kinds: Sequence[str], what: st
     if match:
         asked = next((kind for kind in kinds if plain(kind) == plain(match)), None)
         if asked is None or any(plain(name) == plain(match) for name in names):
-            column = _column(names, match, what)
+            column = find_column(names, match, what)
             known = next((kind for kind in kinds if plain(column) in MATCHES[kind]), "file")
             return asked or known, column
         kinds = [asked]
@@ -156,58 +206,6 @@ def _key_column(names: Sequence[str], match: str, kinds: Sequence[str], what: st
         f"{what} has no column that says what a line is about ({', '.join(kinds)}); name it with --match, it has "
         f"{some_of(names)}"
     )
-
-
-def _task(rows: Sequence[Mapping[str, str]], columns: Sequence[str], options: LabelOptions) -> str:
-    if options.task not in TASKS:
-        raise ConfigError(f"task must be one of {', '.join(TASKS)}, got {options.task!r}")
-    guess = "multilabel" if len(columns) > 1 else "ordinal" if options.grades else "classification"
-    task = guess if options.task == "auto" else options.task
-    if len(columns) > 1 and task != "multilabel":
-        raise ConfigError(f"several label columns are for --task multilabel, not {task}; name one")
-    if options.grades and task != "ordinal":
-        raise ConfigError(f"--grades are for --task ordinal, not {task}")
-    if options.task == "auto" and task == "classification" and any(_SPOILT.fullmatch(row[columns[0]]) for row in rows):
-        raise DatasetError(f"the labels in {columns[0]} are numbers with decimals; choose --task regression")
-    return task
-
-
-def _lines(
-    rows: Sequence[Mapping[str, str]],
-    key: str,
-    columns: Sequence[str],
-    task: str,
-    split: str,
-    group: str,
-    kept: Sequence[str],
-    what: str,
-) -> tuple[tuple[Line, ...], tuple[str, ...]]:
-    lines: dict[str, Line] = {}
-    unlabelled: dict[str, None] = {}
-    for number, row in enumerate(rows, start=2):
-        place = f"{what}: row {number}"
-        name = row[key]
-        if not name:
-            raise DatasetError(f"{place} has nothing in {key}; fill it in or remove the row")
-        if not any(row[column] for column in columns) and not (task == "multilabel" and len(columns) == 1):
-            unlabelled[name] = None
-            continue
-        if split and row[split].lower() not in SPLIT_NAMES:
-            raise DatasetError(f"{place} has {split} {row[split][:60]!r}; use training, validation or test")
-        line = Line(
-            key=name,
-            label=label_of(row, columns, task, place),
-            group=(row[group] or None) if group else None,
-            split=SPLIT_NAMES[row[split].lower()] if split else None,
-            kept={column: row[column] or None for column in kept},
-            row=number,
-        )
-        if lines.setdefault(name, line) != line:
-            raise DatasetError(
-                f"{place} says something else of what row {lines[name].row} is about; keep one of them, or match by "
-                "another column with --match"
-            )
-    return tuple(lines.values()), tuple(name for name in unlabelled if name not in lines)
 
 
 def labels_of_folders(names: Sequence[str], options: LabelOptions, *, below: str = "") -> LabelTable:
@@ -226,20 +224,25 @@ def labels_of_folders(names: Sequence[str], options: LabelOptions, *, below: str
         DatasetError: files in no such folder, or fewer than two classes.
         ConfigError: a task that folders cannot tell.
     """
-    task = _task((), (LABEL_COLUMN,), options)
-    if task not in ("classification", "ordinal"):
-        raise ConfigError(f"folders tell one class or grade an image, which is not {task}; give --labels a CSV")
+    if options.rules.task not in ("auto", "classification", "ordinal"):
+        raise ConfigError(
+            f"folders tell one class or grade an image, which is not {options.rules.task}; give --labels a CSV"
+        )
     parts = {name: name.removeprefix(below).split("/") for name in names}
-    has_split = bool(parts) and all(len(each) > 2 and each[0].lower() in SPLIT_NAMES for each in parts.values())
+    has_split = bool(parts) and all(len(each) > 2 and split_of(each[0]) for each in parts.values())
     depth = 1 if has_split else 0
     if loose := sorted(name for name, each in parts.items() if len(each) < depth + 2):
         raise DatasetError(
             f"files that are in no folder of a class: {len(loose)} ({some_of(loose)}); put each into the folder of its "
             "class, or give --labels a CSV"
         )
-    lines = tuple(
-        Line(name, each[depth], split=SPLIT_NAMES[each[0].lower()] if has_split else None)
-        for name, each in parts.items()
+    labels = [each[depth] for each in parts.values()]
+    read = read_label_values(
+        labels, options.rules, declared=sorted(set(labels)), is_ordered=False, places=[f"file {name}" for name in names]
     )
-    classes = classes_in_order([line.label for line in lines], (), task, options.grades)
-    return LabelTable("file", task, classes, lines, has_split=has_split)
+    lines = tuple(
+        Line(name, label, split=split_of(each[0]) if has_split else None)
+        for (name, each), label in zip(parts.items(), read.labels, strict=True)
+        if label is not None
+    )
+    return LabelTable("file", read.task, _enough(read), lines, has_split=has_split, remarks=read.remarks)

@@ -1,0 +1,126 @@
+"""What columns of a table, and keys of an item, are for: one table of known spellings; and which cells say nothing.
+
+Names are compared without case, Unicode form, blanks and punctuation: `Image Name`, `image_name` and `IMAGENAME` are
+one. What a cell with a label means is decided in `label_values`, who is a patient in `groups`; nothing here opens a
+file.
+"""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.tables import some_of
+
+# role -> what its column may be called, as `plain` writes it; the first that is there is taken.
+SPELLINGS: dict[str, tuple[str, ...]] = {
+    "image": ("image", "file", "filename", "imagename", "imagefile", "imagepath", "path", "filepath"),
+    "label": ("label", "labels"),
+    "split": ("split",),
+    "group": ("group", "groups", "groupid"),
+}
+# Other columns that are a split where every cell is the name of one.
+SPLIT_COLUMNS = ("splits", "set", "subset", "partition", "phase", "usage", "dataset", "fold")
+# What a split may be called, as `plain` writes it: folders, channels, lists and cells.
+SPLIT_NAMES = {
+    "training": "training",
+    "train": "training",
+    "trainset": "training",
+    "trainingset": "training",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "validationset": "validation",
+    "valset": "validation",
+    "test": "test",
+    "testing": "test",
+    "testset": "test",
+    "testingset": "test",
+}
+NO_GROUP = "none"  # as the name of the column of groups: every image is a group of its own
+
+# Cells that spreadsheets, pandas, R and databases write where there is no value, without case and blanks.
+MISSING = frozenset({
+    "", "nan", "-nan", "+nan", "na", "n/a", "n.a.", "n.a", "<na>", "#na", "#n/a", "#n/an/a", "#nv", "#value!", "#wert!",
+    "#ref!", "#bezug!", "#div/0!", "#name?", "#null!", "#num!", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "null",
+    "<null>", "(null)", "none", "<none>", "(none)", "nil", "nat", "na_character_", "na_integer_", "na_real_", "\\n",
+    "-", "--", "---", "\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2212", ".", "?", "??", "???", "missing",
+    "(missing)", "(blank)", "(leer)", "(empty)", "notavailable", "notapplicable", "k.a.", "k.a", "keineangabe",
+})  # fmt: skip
+# What stands for anybody where a patient's number should be, besides MISSING: what anonymisers write for everybody.
+NOBODY = frozenset({"anonymous", "anonymized", "anonymised", "anon", "unknown", "removed", "patient", "patientid", "id",
+                    "xxx"})  # fmt: skip
+
+
+def plain(name: str) -> str:
+    """A name of a column as it is compared: NFKC, without case, blanks and punctuation."""
+    text = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(letter for letter in text if letter.isalnum() or unicodedata.combining(letter))
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell says that there is no value: see MISSING."""
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split()) in MISSING
+
+
+def names_group(text: str) -> bool:
+    """Whether a cell names a patient or another group, and is neither missing nor what is written for everybody."""
+    return not is_missing(text) and plain(text) not in NOBODY
+
+
+def split_of(text: str) -> str | None:
+    """The split that a name stands for: of a folder, a channel, a list or in a cell; None where it is none."""
+    return SPLIT_NAMES.get(plain(text))
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table that somebody named; empty where nobody did.
+
+    Attributes:
+        image: with the name of the file.
+        label: with the label; several for findings of 0 and 1.
+        group: of what stays together, or NO_GROUP.
+        split: with the name of a split.
+    """
+
+    image: str = ""
+    label: tuple[str, ...] = ()
+    group: str = ""
+    split: str = ""
+
+
+def find_column(names: Sequence[str], wanted: str, what: str) -> str:
+    """The column that somebody asked for.
+
+    Args:
+        names: of the table.
+        wanted: in any case, with any punctuation; one that is written so is preferred.
+        what: the table's name for messages.
+
+    Raises:
+        DatasetError: there is none, or several.
+    """
+    found = [name for name in names if plain(name) == plain(wanted)]
+    exact = [name for name in found if name.lower() == wanted.strip().lower()]
+    if not found:
+        raise DatasetError(f"{what} has no column {some_of([wanted])}; it has {some_of(names)}")
+    if len(exact or found) > 1:
+        raise DatasetError(f"{what} has several columns {some_of(exact or found)}; rename all but one")
+    return (exact or found)[0]
+
+
+def usual_column(names: Sequence[str], role: str) -> str:
+    """The column that is called as one of SPELLINGS[role], or ""."""
+    by_plain = {plain(name): name for name in reversed(names)}
+    return next((by_plain[usual] for usual in SPELLINGS[role] if usual in by_plain), "")
+
+
+def split_column(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> str:
+    """The column with the split: one called so, or one of SPLIT_COLUMNS whose cells are all names of splits; or ""."""
+    if usual := usual_column(names, "split"):
+        return usual
+    for name in names:
+        if plain(name) in SPLIT_COLUMNS and rows and all(split_of(row[name]) for row in rows):
+            return name
+    return ""

@@ -1,0 +1,176 @@
+"""Who is a patient: which column, or key of an item, tells what must stay on one side of a split.
+
+A column called `group` is one, and one whose name says patient, subject, case, study or lesion in any spelling is one
+too. Of several the coarsest is taken, since it keeps the groups of the others together. Names are compared as in
+`columns`.
+"""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sagemaker_monai.columns import NO_GROUP, NOBODY, SPELLINGS, find_column, is_missing, plain
+from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.remarks import Remark, remark
+
+# Words of columns that tell who is a patient, the coarsest first.
+# Words with a * mean that only with `id`, `number` or the like behind or before them.
+_ENDINGS = ("", "id", "ids", "no", "nr", "num", "number", "nummer", "code", "uid", "identifier", "pseudonym", "hash")
+_LEVELS: tuple[tuple[str, ...], ...] = (
+    ("patient", "patients", "patientname", "anonpatient", "pat*", "pt*", "pid", "00100020", "patienten", "paciente",
+     "paziente", "pasient", "potilas", "pacjent", "pacient",
+     "\u043f\u0430\u0446\u0438\u0435\u043d\u0442", "\u60a3\u8005", "\u75c5\u4eba", "\ud658\uc790"),
+    ("subject", "subj", "participant", "proband", "volunteer", "person*", "individual*", "mrn", "medicalrecord*",
+     "empi", "hospital*", "client*", "animal*", "mouse*", "donor*", "subjekt", "sujet", "sujeto", "soggetto",
+     "deelnemer",
+     "\u88ab\u9a13\u8005", "\u53d7\u8bd5\u8005"),
+    ("case", "fall*", "caso*", "cas*", "\u75c5\u4f8b", "\u75c7\u4f8b"),
+    ("study*", "studyinstance*", "exam*", "examination*", "accession", "untersuchung*", "examen*"),
+    ("series*", "seriesinstance*", "scan*", "acquisition*"),
+    ("lesion", "nodule", "tumor*", "tumour*", "specimen*", "slide*"),
+)  # fmt: skip
+
+
+_PATIENT_LEVELS = 2  # the first ones are people, whatever else a column says
+_WHOLE = re.compile(r"(\d+)\.0+")
+
+
+def _spellings(word: str) -> set[str]:
+    """A word of _LEVELS with all its endings, before and behind."""
+    bare = word.removesuffix("*")
+    endings = _ENDINGS[1:] if word.endswith("*") else _ENDINGS
+    return {plain(bare + ending) for ending in endings} | {plain(ending + bare) for ending in endings}
+
+
+_RANKS = {name: rank for rank, words in enumerate(_LEVELS) for word in words for name in _spellings(word)}
+
+
+def group_rank(name: str) -> int | None:
+    """How coarse the groups of a column are by its name, 0 for patients; None where it names none."""
+    return _RANKS.get(plain(name))
+
+
+def names_group(text: str) -> bool:
+    """Whether a cell names a patient or another group, and is neither missing nor what is written for everybody."""
+    return not is_missing(text) and plain(text) not in NOBODY
+
+
+def group_key(text: str) -> str:
+    """A name of a group as it is compared: without case, Unicode form, blanks, leading zeros, and the .0 of pandas.
+
+    Too much in one group costs little; a patient in two makes every score wrong.
+    """
+    folded = "".join(unicodedata.normalize("NFKC", text).casefold().split())
+    if whole := _WHOLE.fullmatch(folded):
+        folded = whole[1]
+    return (folded.lstrip("0") or "0") if folded.isdecimal() else folded
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What stays together.
+
+    Attributes:
+        column: that tells it; "" where none does.
+        values: of each row, None where it has none; spellings of one value are one.
+        remarks: which column it is, and what is odd about it.
+    """
+
+    column: str
+    values: tuple[str | None, ...]
+    remarks: tuple[Remark, ...] = ()
+
+
+def read_groups(
+    columns: Mapping[str, Sequence[str]], labels: Sequence[object], *, wanted: str = "", what: str, option: str
+) -> Groups:
+    """Choose the column that tells who is a patient, and read it.
+
+    Of several columns the coarsest by its name is taken; `group` and another one must be nested, and the coarser of
+    the two is taken.
+
+    Args:
+        columns: name -> a cell a row, "" where there is none; without those of image, label and split.
+        labels: of the rows. A column that says the same as these is none of groups where there is another one.
+        wanted: the column that somebody named, NO_GROUP for none, "" to choose.
+        what: the table's name for messages.
+        option: that names the column, for messages.
+
+    Raises:
+        DatasetError: no such column, or two columns that contradict each other.
+    """
+    nothing: tuple[None, ...] = (None,) * len(labels)
+    if wanted:
+        if plain(wanted) == NO_GROUP and NO_GROUP not in map(plain, columns):
+            return Groups("", nothing)
+        name = find_column(list(columns), wanted, what)
+        return _read(name, columns[name], option, is_named=True)
+    usual = [name for name in columns if plain(name) in SPELLINGS["group"]]
+    ranks = {name: rank for name in columns if (rank := group_rank(name)) is not None}
+    keys = {name: found for name in [*usual, *ranks] if any(found := _keys(columns[name]))}
+    remarks = []
+    for name in list(keys):
+        is_odd = ranks.get(name, len(_LEVELS)) >= _PATIENT_LEVELS and _is_label(keys[name], labels)
+        if is_odd and len(keys) > 1:
+            remarks.append(remark("group_is_label", column=name, option=option))
+            del keys[name]
+    if not keys:
+        return Groups("", nothing)
+    ranked = sorted((name for name in keys if name in ranks), key=lambda name: ranks[name])
+    same = [name for name in ranked if ranks[name] == ranks[ranked[0]]]
+    chosen = _coarsest([name for name in usual if name in keys] + same, keys, what, option)
+    remarks += [
+        remark("groups_not_nested", torn, column=chosen, other=other, option=option)
+        for other in keys
+        if other != chosen and (torn := _torn(keys[other], keys[chosen]))
+    ]
+    read = _read(chosen, columns[chosen], option, is_named=chosen in usual)
+    return Groups(chosen, read.values, (*read.remarks, *remarks))
+
+
+def _keys(cells: Sequence[str]) -> list[str]:
+    return [group_key(cell) if names_group(cell) else "" for cell in cells]
+
+
+def _read(name: str, cells: Sequence[str], option: str, *, is_named: bool) -> Groups:
+    keys = _keys(cells)
+    shown: dict[str, str] = {}
+    for key, cell in zip(keys, cells, strict=True):
+        shown[key] = min(shown.get(key, cell), cell)
+    values = tuple(shown[key] if key else None for key in keys)
+    remarks = [] if is_named else [remark("groups_by_column", len(set(keys) - {""}), column=name, option=option)]
+    if bare := keys.count(""):
+        remarks.append(remark("images_without_group", bare, column=name))
+    spellings = {cell for key, cell in zip(keys, cells, strict=True) if key}
+    if joined := len(spellings) - len(set(keys) - {""}):
+        remarks.append(remark("groups_alike", joined, column=name))
+    return Groups(name, values, tuple(remarks))
+
+
+def _is_label(keys: Sequence[str], labels: Sequence[object]) -> bool:
+    """Whether a column tells exactly as much as the label, about several images each."""
+    pairs = {(key, str(label)) for key, label in zip(keys, labels, strict=True)}
+    values, classes = {key for key, _ in pairs}, {label for _, label in pairs}
+    return len(pairs) == len(values) == len(classes) and len(keys) > len(pairs)
+
+
+def _torn(finer: Sequence[str], coarser: Sequence[str]) -> int:
+    """How many groups of one column have images in several groups of the other."""
+    parents: Mapping[str, set[str]] = defaultdict(set)
+    for small, large in zip(finer, coarser, strict=True):
+        if small and large:
+            parents[small].add(large)
+    return sum(len(each) > 1 for each in parents.values())
+
+
+def _coarsest(names: Sequence[str], keys: Mapping[str, Sequence[str]], what: str, option: str) -> str:
+    """The one of some columns whose groups keep those of all others together; the first of equal ones."""
+    for name in names:
+        if not any(_torn(keys[other], keys[name]) for other in names):
+            return name
+    raise DatasetError(
+        f"{what}: the columns {' and '.join(names)[:200]} disagree about what belongs together; name the one that "
+        f"tells the patient with {option}"
+    )

@@ -1,0 +1,114 @@
+"""What somebody may decide about labels, and what reading them gives; see `label_values`."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.remarks import Remark
+from sagemaker_monai.tasks.labels import FEWEST_LABELS, Label
+
+TASKS = ("auto", *FEWEST_LABELS)
+MISSING_LABELS = ("drop", "refuse")
+UNCERTAIN = ("refuse", "missing", "positive", "negative", "class")
+SIMILAR = ("refuse", "merge", "keep")
+
+
+@dataclass(frozen=True)
+class LabelRules:
+    """What somebody decided about labels.
+
+    Attributes:
+        task: one of TASKS.
+        grades: the lowest first; empty where nobody gave an order.
+        missing_labels: images without a label are dropped with a count, or refused; one of MISSING_LABELS.
+        missing_codes: numbers that stand for a missing value, such as -999.
+        uncertain_labels: what -1, u or uncertain mean beside 0 and 1; one of UNCERTAIN.
+        similar_labels: what becomes of labels that look alike; one of SIMILAR.
+        is_command: options are named with dashes in messages.
+    """
+
+    task: str = "auto"
+    grades: tuple[str, ...] = ()
+    missing_labels: str = "drop"
+    missing_codes: tuple[float, ...] = ()
+    uncertain_labels: str = "refuse"
+    similar_labels: str = "refuse"
+    is_command: bool = False
+
+    def option(self, name: str, value: str = "") -> str:
+        """How an option is written in a message."""
+        text = f"--{name.replace('_', '-')} {value}" if self.is_command else f"{name}={value}" if value else name
+        return text.strip()
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of several columns of findings, by column."""
+
+    texts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ReadLabels:
+    """What labels mean.
+
+    Attributes:
+        task: a key of FEWEST_LABELS.
+        classes: in the order of the model's outputs.
+        labels: in the order of what was read, None where there is none.
+        remarks: what was odd and read all the same.
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    labels: tuple[Label | None, ...]
+    remarks: tuple[Remark, ...] = ()
+
+
+def codes_of(text: str, option: str) -> tuple[float, ...]:
+    """Numbers with commas between them.
+
+    Raises:
+        ConfigError: one is no number.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return tuple(float(part) for part in parts)
+    except ValueError:
+        raise ConfigError(f"{option} must be numbers like -999,9999, got {text[:40]!r}") from None
+
+
+def grades_of(text: str, option: str) -> tuple[str, ...]:
+    """Names with commas between them, or a JSON list of names.
+
+    Raises:
+        ConfigError: a list that is none.
+    """
+    if not text.lstrip().startswith("["):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ConfigError(f'{option} must be names like Mild,Severe or a list like ["a, b", "c"], got {text[:40]!r}')
+    return tuple(name.strip() for name in names)
+
+
+def check_rules(rules: LabelRules) -> None:
+    """Refuse rules that are none.
+
+    Raises:
+        ConfigError: with what is allowed.
+    """
+    for name, value, allowed in (
+        ("task", rules.task, TASKS),
+        ("missing_labels", rules.missing_labels, MISSING_LABELS),
+        ("uncertain_labels", rules.uncertain_labels, UNCERTAIN),
+        ("similar_labels", rules.similar_labels, SIMILAR),
+    ):
+        if value not in allowed:
+            raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value[:40]!r}")
+    if len(set(rules.grades)) < len(rules.grades):
+        raise ConfigError(f"{rules.option('grades')} names a grade twice")

@@ -1,0 +1,115 @@
+"""What cells with labels mean: classes, findings, numbers, grades, or no label; and the order of classes.
+
+One reader for tables, items of dataset.json and folders, for `train`, `prepare`, `evaluate` and `doctor`. It sees all
+labels of a data set at once, for what one of them means depends on the others:
+
+- A cell of `columns.MISSING` is no label, unless somebody declared a class of that name (labels of dataset.json, a
+  folder, a grade). In findings an empty cell is "no finding".
+- `A|B` and `A;B` are findings where a part occurs in another label too; else they are one name.
+- Numbers with decimals are measurements and never silently classes.
+- Grades need an order: numbers (alone, or behind one and the same word) have one, words only where it is given.
+- Labels that look alike (see `label_names.alike_key`) are refused, merged, or kept apart, as the rules say.
+"""
+
+from collections.abc import Sequence
+
+from sagemaker_monai.columns import is_missing
+from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.label_names import lists_among
+from sagemaker_monai.label_readers import Reader
+from sagemaker_monai.label_rules import Cells, LabelRules, ReadLabels, check_rules
+from sagemaker_monai.measurements import numbers_of
+from sagemaker_monai.tables import some_of
+from sagemaker_monai.tasks.labels import Label, task_of_labels
+
+FEW_NUMBERS = 10  # different whole numbers are classes; more may be a measurement, with few images each
+IMAGES_A_NUMBER = 5
+
+
+def read_label_values(
+    values: Sequence[Label | Cells],
+    rules: LabelRules,
+    *,
+    declared: Sequence[str] = (),
+    known: Sequence[str] = (),
+    task: str | None = None,
+    is_ordered: bool = True,
+    names: Sequence[str] = (),
+    places: Sequence[str],
+) -> ReadLabels:
+    """Read all labels of a data set.
+
+    Args:
+        values: as they stand there.
+        rules: what somebody decided.
+        declared: classes in the model's order, by dataset.json or folders; others are refused. Empty in a table.
+        known: classes of a model that is to be scored; others may come.
+        task: that dataset.json names.
+        is_ordered: the declared classes are in an order that means something, as folders are not.
+        names: of numbers, for regression.
+        places: what each value is called in messages.
+
+    Raises:
+        DatasetError: labels that do not fit together or the task, with the remedy.
+        ConfigError: rules that contradict each other.
+    """
+    check_rules(rules)
+    columns = tuple(next((value.texts for value in values if isinstance(value, Cells)), ()))
+    chosen = _task(values, rules, task, columns, classes={*declared, *known, *rules.grades})
+    reader = Reader(rules, chosen, tuple(declared), tuple(known), tuple(places), is_ordered)
+    if chosen == "regression":
+        return reader.read_numbers(values, tuple(names) or ("value",))
+    if columns:
+        return reader.read_columns(values, columns)
+    return reader.read_names(values)
+
+
+def _task(
+    values: Sequence[Label | Cells], rules: LabelRules, told: str | None, columns: Sequence[str], classes: set[str]
+) -> str:
+    task = rules.task if rules.task != "auto" else told or ("ordinal" if rules.grades else "")
+    if columns:
+        task = task or "multilabel"
+        if task not in ("multilabel", "classification"):
+            wanted = rules.option("task", "multilabel")
+            raise ConfigError(f"several label columns are for {wanted}, not {task}; name one")
+    if rules.grades and task != "ordinal":
+        raise ConfigError(f"{rules.option('grades')} are for {rules.option('task', 'ordinal')}, not {task}")
+    if task:
+        return task
+    labels = [value for value in values if not isinstance(value, Cells)]
+    by_form = task_of_labels(labels)
+    if by_form != "classification":
+        return by_form
+    texts = [label for label in labels if isinstance(label, str) and label not in classes and not is_missing(label)]
+    if lists_among(texts):
+        return "multilabel"
+    _refuse_measurements(texts, rules)
+    return "classification"
+
+
+def _refuse_measurements(texts: Sequence[str], rules: LabelRules) -> None:
+    """Refuse numbers as classes that are none by their decimals, or by how many different ones there are."""
+    numbers = numbers_of(texts).values
+    values = [number for number in numbers if number is not None]
+    remedy = (
+        f"choose {rules.option('task', 'regression')}, or {rules.option('task', 'classification')} if they are classes"
+    )
+    spoilt = [
+        text for text, number in zip(texts, numbers, strict=True) if number is not None and _is_spoilt(text, number)
+    ]
+    if spoilt:
+        raise DatasetError(f"the labels are numbers with decimals ({some_of(list(dict.fromkeys(spoilt)))}); {remedy}")
+    if (
+        len(values) == len(texts)
+        and len(set(values)) > FEW_NUMBERS
+        and len(values) < IMAGES_A_NUMBER * len(set(values))
+    ):
+        raise DatasetError(
+            f"the labels are {len(set(values))} different whole numbers from {min(values):g} to {max(values):g} on "
+            f"{len(values)} images, which looks like a measurement; {remedy}"
+        )
+
+
+def _is_spoilt(text: str, number: float) -> bool:
+    return number != int(number) or "e" in text.lower()
