@@ -52,6 +52,12 @@ def group_rank(name: str) -> int | None:
     return _RANKS.get(plain(name))
 
 
+def is_person(name: str) -> bool:
+    """Whether a column names people, and not their cases, studies or lesions."""
+    rank = group_rank(name)
+    return rank is not None and rank < _PATIENT_LEVELS
+
+
 def names_group(text: str) -> bool:
     """Whether a cell names a patient or another group, and is neither missing nor what is written for everybody."""
     return not is_missing(text) and plain(text) not in NOBODY
@@ -112,7 +118,7 @@ def read_groups(
     keys = {name: found for name in [*usual, *ranks] if any(found := _keys(columns[name]))}
     remarks = []
     for name in list(keys):
-        is_odd = ranks.get(name, len(_LEVELS)) >= _PATIENT_LEVELS and _is_label(keys[name], labels)
+        is_odd = not is_person(name) and _is_label(keys[name], labels)
         if is_odd and len(keys) > 1:
             remarks.append(remark("group_is_label", column=name, option=option))
             del keys[name]

@@ -11,7 +11,7 @@ from pathlib import Path
 from sagemaker_monai.columns import find_column, plain, split_column, split_of
 from sagemaker_monai.entries import Metadata
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.groups import read_groups
+from sagemaker_monai.groups import is_person, read_groups
 from sagemaker_monai.label_rules import Cells, LabelRules, ReadLabels
 from sagemaker_monai.label_values import read_label_values
 from sagemaker_monai.remarks import Remark
@@ -132,8 +132,10 @@ def read_labels(table: Path, options: LabelOptions, *, kinds: Sequence[str] = tu
                 f"{table.name}: row {row.number} has {split} {row[split][:60]!r}; use training, validation or test"
             )
     read = _labels(rows, columns, options.rules, table.name)
+    # The name of a case is what a line is about, and tells of a patient only where it says so.
+    own = {split} if is_person(key) or options.group_column else {split, key}
     groups = read_groups(
-        {name: [row[name] for row in rows] for name in rest if name != split},
+        {name: [row[name] for row in rows] for name in rest if name not in own},
         read.labels,
         wanted=options.group_column,
         what=table.name,
