@@ -1,6 +1,5 @@
 """Files that crash or never end are given up, and all others are looked at."""
 
-import os
 import time
 from pathlib import Path
 
@@ -9,18 +8,7 @@ import pytest
 from sagemaker_monai.doctor.facts import FileFacts, Task, look_at
 from sagemaker_monai.doctor.files import Found
 from sagemaker_monai.doctor.workers import map_isolated
-
-
-def double(item):
-    if item == "crash":
-        os._exit(11)
-    if item == "hang":
-        time.sleep(300)
-    return item * 2
-
-
-def given_up(item):
-    return f"gave up {item}"
+from tests.doubled import double, given_up
 
 
 @pytest.mark.parametrize("processes", [0, 1, 2])

@@ -1,0 +1,16 @@
+"""What other processes do in the tests of them; a module of its own, that they import in no time."""
+
+import os
+import time
+
+
+def double(item):
+    if item == "crash":
+        os._exit(11)
+    if item == "hang":
+        time.sleep(300)
+    return item * 2
+
+
+def given_up(item):
+    return f"gave up {item}"
