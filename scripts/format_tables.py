@@ -7,8 +7,10 @@ from pydicom import uid
 from sagemaker_monai.containers import MAX_IMAGES, MAX_INSTANCES
 from sagemaker_monai.dicom import codestreams, effort, limits
 from sagemaker_monai.dicom.decoding import DECODERS
+from sagemaker_monai.dicom.elements import GROUPS
 from sagemaker_monai.dicom.findings import MESSAGES, Policy, finding
 from sagemaker_monai.dicom.planes import MAX_FRAMES
+from sagemaker_monai.dicom.tells import DISCRIMINATORS
 from sagemaker_monai.formats import arrays, inflate, metaimage, nifti, nrrd, voxels
 from sagemaker_monai.heaps import MAX_INFLATE_RATIO, MAX_INFLATED_BYTES
 from sagemaker_monai.images import MAX_REQUEST_PIXELS
@@ -61,6 +63,12 @@ def volume_format_table() -> str:
     """Every other format of volumes."""
     rows = [[VOLUMES[name][0], code(*row.suffixes), VOLUMES[name][1]] for name, row in VOLUME_FORMATS.items()]
     return table(["format", "files", "geometry"], rows)
+
+
+def discriminator_table() -> str:
+    """What tells volumes of one place apart, in the order in which it is tried."""
+    rows = [[f"`{name}`", code(*GROUPS.get(name, ())) or "-", row.kind] for name, row in DISCRIMINATORS.items()]
+    return table(["attribute", "functional group, else the main dataset", "kind"], rows)
 
 
 def finding_table() -> str:

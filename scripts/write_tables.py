@@ -12,7 +12,13 @@ from sagemaker_monai.errors import INTERNAL_ERROR, CallerError, ConfigError, Dat
 from sagemaker_monai.images import MEDIA_TYPES
 from sagemaker_monai.prepare.__main__ import SOURCES
 from sagemaker_monai.serving.config import VARIABLES
-from scripts.format_tables import finding_table, limit_table, transfer_syntax_table, volume_format_table
+from scripts.format_tables import (
+    discriminator_table,
+    finding_table,
+    limit_table,
+    transfer_syntax_table,
+    volume_format_table,
+)
 from scripts.markdown import code, table, with_blocks
 from scripts.medical_tables import answer_blocks, network_table, preset_table, task_table, window_table
 
@@ -56,6 +62,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/formats.md": {
         "transfer syntaxes": transfer_syntax_table,
         "volume formats": volume_format_table,
+        "discriminators": discriminator_table,
         "findings": finding_table,
         "limits": limit_table,
     },

@@ -473,7 +473,7 @@ def test_a_volume_beyond_the_limit_is_refused_before_it_is_allocated():
         ("TemporalPositionIdentifier", (1, 2)),
         ("DiffusionBValue", (0, 1000)),
         ("AcquisitionNumber", (1, 2)),
-        ("ImageType", (["DERIVED", "PRIMARY", "W"], ["DERIVED", "PRIMARY", "F"])),
+        ("ImageType", (["DERIVED", "PRIMARY", "F"], ["DERIVED", "PRIMARY", "W"])),
         ("TriggerTime", (0, 40)),
     ],
 )
@@ -520,14 +520,39 @@ def test_volumes_that_nothing_tells_apart_are_taken_in_the_order_of_their_number
         assert np.array_equal(stored_order(read_series(each)), content)
 
 
-def test_one_slice_with_another_acquisition_number_is_no_volume():
-    values = pixels()
+def test_a_slice_that_was_acquired_again_takes_the_place_of_the_first():
+    values, again = pixels(), pixels(seed=5)
     files = make_series(values, AcquisitionNumber=1)
     place = [float(number) for number in positions_of(6)[3]]
 
-    [series] = group([*files, make_slice(values[0], ImagePositionPatient=place, AcquisitionNumber=2)])
+    [series] = group([*files, make_slice(again[3], ImagePositionPatient=place, AcquisitionNumber=2)])
+
+    assert [(found.code, found.severity, found.count) for found in series.findings] == [
+        ("overlapping_acquisitions", "warning", 1)
+    ]
+    expected = values.copy()
+    expected[3] = again[3]
+    assert np.array_equal(stored_order(read_series(series)), expected)
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"AcquisitionNumber": 2, "KVP": "140"},  # measured otherwise
+        {"AcquisitionNumber": 2, "AcquisitionTime": "080000"},  # the higher number is not the later time
+        {"AcquisitionNumber": 1},
+    ],
+)
+def test_a_second_slice_in_one_place_that_may_be_another_image_is_refused(elements):
+    values = pixels()
+    files = make_series(values, AcquisitionNumber=1, KVP="80", AcquisitionTime="090000")
+    place = [float(number) for number in positions_of(6)[3]]
+    header = {"KVP": "80", "AcquisitionTime": "090000", **elements}
+
+    [series] = group([*files, make_slice(values[0], ImagePositionPatient=place, **header)])
 
     assert codes(series) == ["conflicting_slices"]
+    assert "remove those that do not" in refuse(series)
 
 
 # --- multi-frame -----------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 
@@ -28,6 +29,7 @@ from sagemaker_monai.errors import UndecodableImage
 
 _MAX_VALUES = 1 << 16  # of one element that are looked at
 _BLANKS = " \0\t\r\n"
+_PLAIN_VRS = frozenset({"CS", "DA", "DS", "DT", "IS", "LO", "SH", "ST", "TM"})
 
 # Functional groups in which a keyword lies, keyword -> paths of sequences; PS3.3 C.7.6.16.2 and the macros of
 # enhanced CT, MR, PET and XA. What is not listed is looked for at the top only.
@@ -62,8 +64,21 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "InversionTimes": ("MRModifierSequence",),
     "DiffusionBValue": ("MRDiffusionSequence",),
     "DiffusionGradientOrientation": ("MRDiffusionSequence/DiffusionGradientDirectionSequence",),
-    "NominalCardiacTriggerDelayTime": ("CardiacSynchronizationSequence",),
-    "ConvolutionKernel": ("CTReconstructionSequence",),
+    "ComplexImageComponent": ("MRImageFrameTypeSequence",),
+    **dict.fromkeys(
+        ("NominalCardiacTriggerDelayTime", "NominalPercentageOfCardiacPhase"), ("CardiacSynchronizationSequence",)
+    ),
+    **dict.fromkeys(
+        ("NominalRespiratoryTriggerDelayTime", "NominalPercentageOfRespiratoryPhase"),
+        ("RespiratorySynchronizationSequence",),
+    ),
+    **dict.fromkeys(
+        (
+            "ConvolutionKernel", "ReconstructionAlgorithm", "ReconstructionDiameter",
+            "ReconstructionTargetCenterPatient",
+        ),
+        ("CTReconstructionSequence",),
+    ),
     "KVP": ("CTXRayDetailsSequence",),
 }  # fmt: skip
 _LENGTHS_MM = frozenset({
@@ -226,6 +241,18 @@ def text_of(header: Header | None, keyword: str) -> str:
         return "\\".join(_text(part) for part in parts)
     except Exception:  # as in `value`: names decode when they are written out
         return ""
+
+
+def plain_text_of(dataset: Dataset, keyword: str) -> str:
+    """As `text_of` of the main dataset, but words and decimals as they are in the file.
+
+    To compare many attributes of many files: to convert them takes longer than all else that is done with a header.
+    """
+    tag = tag_of(keyword)
+    element: Any = dataset.get_item(tag) if tag in dataset else None  # pydicom's stub knows no raw element here
+    if isinstance(element, RawDataElement) and element.VR in _PLAIN_VRS and isinstance(element.value, bytes):
+        return element.value.decode("latin-1").strip(_BLANKS)
+    return text_of(dataset, keyword)
 
 
 def numbers_of(header: Header | None, keyword: str, count: int) -> tuple[float, ...] | None:

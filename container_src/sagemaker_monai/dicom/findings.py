@@ -40,6 +40,8 @@ class Policy:
         uneven_spacing: `resample` interpolates onto an even grid; `warn` takes the mean distance.
         duplicate_slices: same place, same pixels; all but one are left out.
         conflicting_slices: same place, other pixels; `warn` takes the one with the lowest InstanceNumber.
+        overlapping_acquisitions: same place, other pixels, the same settings and another AcquisitionNumber, in a few
+            places only; the highest is taken.
         mixed_spacing: PixelSpacing differs; `warn` takes the first slice's.
         mixed_size, mixed_orientation, several_volumes: the series was split into several stacks of slices.
         guessed_volumes: split too, but by the order of InstanceNumber, because no tag tells the volumes apart.
@@ -59,6 +61,7 @@ class Policy:
     uneven_spacing: Action = "refuse"
     duplicate_slices: Action = "warn"
     conflicting_slices: Action = "refuse"
+    overlapping_acquisitions: Action = "warn"
     mixed_spacing: Action = "refuse"
     mixed_size: Action = "warn"
     mixed_orientation: Action = "warn"
@@ -91,7 +94,7 @@ class Policy:
 
 
 RESAMPLED = frozenset({"missing_slices", "uneven_spacing"})
-ALWAYS_REFUSED = frozenset({"colour"})
+ALWAYS_REFUSED = frozenset({"colour", "ambiguous_volumes"})
 NOTES = frozenset({"single_slice", "localizer", "mixed_rescale"})
 
 # Code -> cause and remedy; {} is the count.
@@ -99,15 +102,19 @@ MESSAGES = {
     "missing_slices": "{} slices are missing within the series; export it whole, or allow resampling",
     "uneven_spacing": "the distance between slices changes at {} places; allow resampling onto an even grid",
     "duplicate_slices": "{} slices come twice with the same pixels; one of each is used",
-    "conflicting_slices": "{} slices lie where another one lies and have other pixels; export the volumes as "
-    "separate series",
+    "conflicting_slices": "{} slices lie where another one lies and have other pixels, and nothing says which of them "
+    "belong to the volume; remove those that do not, or export volumes as separate series",
+    "overlapping_acquisitions": "{} slices lie where a later acquisition has one; in each place the slice of the "
+    "highest AcquisitionNumber is used",
     "mixed_spacing": "{} slices have another PixelSpacing than the first; export them as a series of their own",
     "mixed_size": "the series has slices of {} sizes; each is a stack of its own",
     "mixed_orientation": "the series has slices of {} orientations; each is a stack of its own",
-    "several_volumes": "the series holds {} volumes of one place (echoes, times, b-values or image types); each is a "
-    "stack of its own",
+    "several_volumes": "the series holds {} volumes of one place (energies, echoes, times, b-values, kernels or image "
+    "types); each is a stack of its own",
     "guessed_volumes": "the series holds {} volumes of one place that no attribute tells apart; they were taken in the "
-    "order of InstanceNumber",
+    "order of InstanceNumber, which has them one after the other",
+    "ambiguous_volumes": "the series has {} slices in each place, and neither an attribute nor InstanceNumber tells "
+    "which belong together; export the volumes as separate series",
     "missing_geometry": "{} slices have no ImagePositionPatient, ImageOrientationPatient or PixelSpacing; the order is "
     "that of InstanceNumber",
     "missing_order": "{} slices have neither a position nor an InstanceNumber of their own; their order is unknown, "

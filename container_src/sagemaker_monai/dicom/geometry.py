@@ -4,6 +4,7 @@ Millimetres throughout. DICOM's patient coordinates are LPS (+x left, +y posteri
 nibabel and MONAI have it. Which attributes hold these numbers is `planes`' subject.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 
 RIGHT_ANGLE_TOLERANCE = 1e-3  # of the cosines' product; headers round to 6 digits
 UNIT_TOLERANCE = 1e-2
-SAME_PLACE_MM = 1e-3
-EVEN_TOLERANCE = 0.02  # of the distance of slices; a slice may lie so far from its place in an even grid,
-EVEN_TOLERANCE_MM = 0.02  # or so far, for headers round to 0.01 mm
+PLACE_TOLERANCE = 0.02  # of the distance of slices; a slice may lie so far from its place and is still there,
+PLACE_TOLERANCE_MM = 0.02  # or so far, for headers round to 0.01 mm,
+PLACE_TOLERANCE_MOST = 0.25  # but never further than this part of the distance, which micrographs have in micrometres
+GAP_PIXELS = 5  # slices may be much thicker than they are apart, but hardly further apart than so many pixels
 TILT_TOLERANCE_RAD = 2e-3  # 0.1 degree; what gantries do starts at 0.5
 MISSING_FROM = 1.5  # times the usual distance
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -42,6 +44,45 @@ def normal_of(orientation: Cosines) -> np.ndarray:
     row, column = np.reshape(orientation, (2, 3))
     normal = np.cross(row, column)
     return np.asarray(normal / np.linalg.norm(normal))
+
+
+def place_tolerance_mm(gap_mm: float) -> float:
+    """How far two positions may differ, along the normal or in the plane, and still be one place.
+
+    The only such tolerance there is: of what one place is when volumes are told apart, and of what even is when their
+    slices are counted.
+
+    Args:
+        gap_mm: the distance of slices, above 0; `likely_gap_mm` where it is not known yet.
+    """
+    return min(max(PLACE_TOLERANCE_MM, PLACE_TOLERANCE * gap_mm), PLACE_TOLERANCE_MOST * gap_mm)
+
+
+def likely_gap_mm(spacing: tuple[float, float], thickness: float | None) -> float:
+    """About how far slices of this PixelSpacing and SliceThickness are apart at most, mm."""
+    return min(GAP_PIXELS * min(spacing), thickness or math.inf)
+
+
+def places_of(positions: np.ndarray, orientation: Cosines, tolerance_mm: float) -> np.ndarray:
+    """Number the places of slices.
+
+    Args:
+        positions: (n, 3) LPS mm.
+        orientation: of all of them.
+        tolerance_mm: from `place_tolerance_mm`.
+
+    Returns:
+        (n,) integers: equal for slices in one place, and growing along the normal; of slices that lie side by side
+        first along the rows.
+    """
+    row, column = np.reshape(orientation, (2, 3))
+    numbers = np.zeros(len(positions), np.int64)
+    for axis in (normal_of(orientation), row, column):
+        along = positions @ axis
+        order = np.lexsort((along, numbers))
+        is_new = (np.diff(numbers[order]) > 0) | (np.diff(along[order]) > tolerance_mm)
+        numbers[order] = np.concatenate([[0], np.cumsum(is_new)])
+    return numbers
 
 
 def affine_of(
@@ -113,7 +154,7 @@ def spread_of(positions: np.ndarray, normal: np.ndarray) -> Spread:
     gaps = np.diff(along)
     usual = float(np.sort(gaps)[(len(gaps) - 1) // 2])  # the lower median: of two gaps, 1 and 2, 2 is the odd one
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
-    tolerance = max(EVEN_TOLERANCE_MM, EVEN_TOLERANCE * usual)
+    tolerance = place_tolerance_mm(usual)
     off_grid = np.abs(along - (step @ normal) * np.arange(len(along)))
     missing = uneven = 0
     if off_grid.max() > tolerance:

@@ -8,15 +8,13 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from sagemaker_monai.dicom.findings import Finding, finding
 from sagemaker_monai.dicom.media import Instance
 from sagemaker_monai.dicom.ordering import findings_of_values, sort_slices
-from sagemaker_monai.dicom.stacks import Slice, Stack, split_places
+from sagemaker_monai.dicom.stacks import Slice, Stack, by_number, split_places
+from sagemaker_monai.dicom.tells import alike
 
 SAME_ORIENTATION = 1e-3  # of a cosine: 0.06 degree
-MAX_KINDS = 1024  # of orientations that others are compared with; a radial scan has some hundreds
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def _stacks_of(instances: list[Instance]) -> list[Series]:
     stacks = [volume for stack in _split_always(whole) for volume in split_places(stack)]
     for stack in stacks:
         sort_slices(stack)
-    stacks.sort(key=lambda stack: -len(stack.slices))
+    stacks.sort(key=lambda stack: (-len(stack.slices), min(map(by_number, stack.slices))))
     return [_series(stack, number, bare if number == 0 else []) for number, stack in enumerate(stacks)]
 
 
@@ -118,17 +116,5 @@ def _split_always(whole: Stack) -> list[Stack]:
 
 def _orientations(slices: Sequence[Slice]) -> dict[Hashable, int]:
     """Orientation -> number of its kind; those that differ by rounding are of one kind, none at all is -1."""
-    kinds = np.empty((MAX_KINDS, 6))
-    count = 0
-    numbers: dict[Hashable, int] = {None: -1}
-    for each in slices:
-        orientation = each.plane.orientation
-        if orientation is None or orientation in numbers:
-            continue
-        near = np.flatnonzero(np.abs(kinds[:count] - orientation).max(axis=1, initial=0) < SAME_ORIENTATION)
-        numbers[orientation] = int(near[0]) if len(near) else len(numbers) + MAX_KINDS
-        if not len(near) and count < MAX_KINDS:
-            kinds[count] = orientation
-            numbers[orientation] = count
-            count += 1
-    return numbers
+    found = sorted({each.plane.orientation for each in slices if each.plane.orientation is not None})
+    return {None: -1, **dict(zip(found, alike(found, SAME_ORIENTATION), strict=True))}

@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 
 from sagemaker_monai.dicom.findings import Finding, finding
-from sagemaker_monai.dicom.geometry import SAME_PLACE_MM, normal_of, spread_of
-from sagemaker_monai.dicom.stacks import Stack, by_number
+from sagemaker_monai.dicom.geometry import normal_of, spread_of
+from sagemaker_monai.dicom.stacks import Stack, by_number, place_numbers, tolerance_mm
 
 
 def sort_slices(stack: Stack) -> None:
@@ -18,17 +18,17 @@ def sort_slices(stack: Stack) -> None:
         stack.findings.append(finding("single_slice", 1))
     orientation = slices[0].plane.orientation
     if orientation is None:
-        _sort_byby_number(stack)
+        _sort_by_number(stack)
         return
     positions = np.array([each.plane.position for each in slices])
     normal = normal_of(orientation)
-    order = np.argsort(positions @ normal, kind="stable")
+    order = np.argsort(place_numbers(slices), kind="stable")
     stack.slices = [slices[index] for index in order]
     if len(slices) == 1:
         return
-    along = positions[order] @ normal
-    if np.diff(along).min() < SAME_PLACE_MM:  # side by side: tiles or several slabs, which are no volume
-        stack.findings.append(finding("shifted_slices", int((np.diff(along) < SAME_PLACE_MM).sum())))
+    beside = np.diff(positions[order] @ normal) <= tolerance_mm(slices)
+    if beside.any():  # tiles or several slabs, which are no volume
+        stack.findings.append(finding("shifted_slices", int(beside.sum())))
         return
     spread = spread_of(positions[order], normal)
     for code, count in (
@@ -41,9 +41,9 @@ def sort_slices(stack: Stack) -> None:
             stack.findings.append(finding(code, count))
 
 
-def _sort_byby_number(stack: Stack) -> None:
+def _sort_by_number(stack: Stack) -> None:
     slices = stack.slices
-    stack.slices = sorted(slices, key=lambda each: by_number(each)[:2])
+    stack.slices = sorted(slices, key=by_number)
     invalid = sum(each.plane.is_invalid for each in slices)
     if invalid:
         stack.findings.append(finding("invalid_geometry", invalid))

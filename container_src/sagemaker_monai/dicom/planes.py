@@ -5,25 +5,33 @@ multi-frame file (NM, RTDOSE) by counting from the first frame. Cine files have 
 tell volumes of one series apart: echo, time, b-value, type of image.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pydicom import Dataset
 
-from sagemaker_monai.dicom.elements import Header, frame_header, integer_of, item_of, numbers_of, text_of, value_of
+from sagemaker_monai.dicom.elements import (
+    GROUPS,
+    FrameHeader,
+    Header,
+    frame_header,
+    integer_of,
+    item_of,
+    numbers_of,
+    plain_text_of,
+    text_of,
+    value_of,
+)
 from sagemaker_monai.dicom.geometry import Cosines, Vector, is_sound, normal_of
+from sagemaker_monai.dicom.tells import DISCRIMINATORS, NO_DATE
 from sagemaker_monai.errors import PayloadTooLarge
 
 MAX_FRAMES = 1 << 16  # of one file
 _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-# What may tell volumes of one place apart, tried in this order.
-DISCRIMINATORS = (
-    "StackID", "ReferencedSegmentNumber", "TemporalPositionIndex", "TemporalPositionIdentifier", "EffectiveEchoTime",
-    "EchoNumbers", "EchoTime", "DiffusionBValue", "DiffusionGradientOrientation", "InversionTime", "FlipAngle",
-    "FrameType", "ImageType", "FrameAcquisitionNumber", "AcquisitionNumber", "NominalCardiacTriggerDelayTime",
-    "TriggerTime", "FrameReferenceTime", "ConvolutionKernel",
-)  # fmt: skip
+# What a frame may say for itself; the others of the table are in the main dataset only.
+_OF_FRAMES = tuple(name for name in DISCRIMINATORS if name in GROUPS)
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class Plane:
         spacing: PixelSpacing: between rows, between columns, mm; may be known without a position.
         thickness: SpacingBetweenSlices or SliceThickness, mm, for a slice that has no neighbour.
         is_invalid: the header has a geometry, but not one that can be.
-        tells: values of `DISCRIMINATORS` that the frame has, as text.
+        tells: values of `tells.DISCRIMINATORS` that the frame has, as text.
         rescale: RescaleSlope and RescaleIntercept as text, for comparison.
     """
 
@@ -58,21 +66,21 @@ def planes_of(header: Dataset) -> tuple[Plane, ...]:
     frames = max(integer_of(header, "NumberOfFrames") or 1, 1)
     if frames > MAX_FRAMES:
         raise PayloadTooLarge(f"{frames} frames are more than {MAX_FRAMES}; send the file in parts")
+    common = _common_tells(header)
     if value_of(header, "PerFrameFunctionalGroupsSequence") is not None:
         # A file that lacks groups has frames without a place of their own.
-        return tuple(_plane(frame_header(header, frame)) for frame in range(frames))
+        return tuple(_plane(frame_header(header, frame), common) for frame in range(frames))
     if frames == 1:
-        return (_plane(frame_header(header, 0)),)
-    return _counted_planes(header, frames)
+        return (_plane(frame_header(header, 0), common),)
+    return _counted_planes(header, frames, common)
 
 
-def _plane(header: Header) -> Plane:
+def _plane(header: Header, common: Mapping[str, str]) -> Plane:
     position: Any = numbers_of(header, "ImagePositionPatient", 3)
     orientation: Any = numbers_of(header, "ImageOrientationPatient", 6)
     spacing: Any = numbers_of(header, "PixelSpacing", 2)
     between = numbers_of(header, "SpacingBetweenSlices", 1)
     thickness = numbers_of(header, "SliceThickness", 1)
-    tells = tuple((name, text) for name in DISCRIMINATORS if (text := text_of(header, name)))
     is_present = all(value_of(header, keyword) is not None for keyword in _GEOMETRY)
     is_complete = bool(position and orientation and spacing and is_sound(orientation, spacing, position))
     size = next((abs(number[0]) for number in (between, thickness) if number and number[0]), None)
@@ -83,18 +91,38 @@ def _plane(header: Header) -> Plane:
         spacing=spacing if has_spacing else None,
         thickness=size,
         is_invalid=is_present and not is_complete,
-        tells=tells,
+        tells=_tells(header, common),
         rescale="\\".join(text_of(header, keyword) for keyword in ("RescaleSlope", "RescaleIntercept")),
     )
 
 
-def _counted_planes(header: Dataset, frames: int) -> tuple[Plane, ...]:
+def _common_tells(header: Dataset) -> dict[str, str]:
+    """What the main dataset says of all frames, in the order of the table."""
+    found = {}
+    for name, row in DISCRIMINATORS.items():
+        if text := plain_text_of(header, name):
+            found[name] = (plain_text_of(header, row.date) or NO_DATE) + text if row.date else text
+    return found
+
+
+def _tells(header: Header, common: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    if not isinstance(header, FrameHeader) or not header.groups:
+        return tuple(common.items())
+    own = {name: text for name in _OF_FRAMES if (text := text_of(header, name))}
+    return tuple((common | own).items())
+
+
+def _counted_planes(header: Dataset, frames: int, common: Mapping[str, str]) -> tuple[Plane, ...]:
     """Frames of a file without functional groups: the first has a place, and the others a distance from it."""
-    first = _plane(frame_header(header, 0))
+    first = _plane(frame_header(header, 0), common)
     if first.position is None and not first.is_invalid:
-        first = _plane(_with_detector(header))  # NM keeps the place with its detector
+        first = _plane(_with_detector(header), common)  # NM keeps the place with its detector
     nowhere = Plane(
-        spacing=first.spacing, thickness=first.thickness, is_invalid=first.is_invalid, rescale=first.rescale
+        spacing=first.spacing,
+        thickness=first.thickness,
+        is_invalid=first.is_invalid,
+        tells=first.tells,
+        rescale=first.rescale,
     )
     offsets = _offsets(header, frames, first)
     if offsets is None or first.position is None or first.orientation is None:

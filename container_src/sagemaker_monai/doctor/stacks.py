@@ -13,7 +13,7 @@ from sagemaker_monai.doctor.issues import MAX_EXAMPLES, SEVERITIES, Issue, issue
 # Of a picture that is no part of a volume these say nothing against it.
 _OF_VOLUMES = frozenset(MESSAGES) - {"mixed_rescale", "localizer", "no_pixels"}
 _TOLD_ONCE = frozenset(
-    {"mixed_size", "mixed_orientation", "several_volumes", "guessed_volumes"}
+    {"mixed_size", "mixed_orientation", "several_volumes", "guessed_volumes", "ambiguous_volumes"}
 )  # count is the series'
 _NOT_HERE = frozenset({"no_pixels", "single_slice"})  # said of the files, or plain from the counts
 
