@@ -154,6 +154,70 @@ class TrainConfig(BaseModel):
     test_fraction: float = Field(
         0.15, ge=0, lt=1, description="share of the training images to score with, where the data has no such split"
     )
+    image_column: str = Field(
+        "auto",
+        min_length=1,
+        max_length=2000,
+        description="of a table: the column with the names of the images; auto: image, file, path and the like",
+        json_schema_extra={"allowed": "a column's name, or auto"},
+    )
+    label_column: str = Field(
+        "auto",
+        min_length=1,
+        max_length=2000,
+        description="of a table: the column with the label, or several of findings with 0 and 1; auto: label",
+        json_schema_extra={"allowed": "a column's name, several with commas, or auto"},
+    )
+    group_column: str = Field(
+        "auto",
+        min_length=1,
+        max_length=2000,
+        description="of a table, or the key of items in dataset.json: what stays on one side of the split; auto: "
+        "group, or one that names the patient (patient_id, subject, case, lesion_id and the like); none: each image is "
+        "a group",
+        json_schema_extra={"allowed": "a column's name, auto, or none"},
+    )
+    split_column: str = Field(
+        "auto",
+        min_length=1,
+        max_length=2000,
+        description="of a table: the column with training, validation or test; auto: split",
+        json_schema_extra={"allowed": "a column's name, or auto"},
+    )
+    fold: str = Field(
+        "none",
+        min_length=1,
+        max_length=2000,
+        description="of a column or key fold: the fold that is for validation, the others are for training",
+        json_schema_extra={"allowed": "a fold, or none"},
+    )
+    grades: str = Field(
+        "none",
+        min_length=1,
+        max_length=2000,
+        description="of task ordinal: the grades in their order, the lowest first",
+        json_schema_extra={"allowed": "names with commas, a JSON list of names, or none"},
+    )
+    missing_labels: Literal["drop", "refuse"] = Field(
+        "drop",
+        description="images whose label is empty, nan, NA, #N/A, None, - or ?: left out with a count, or the job is "
+        "refused",
+    )
+    missing_codes: str = Field(
+        "none",
+        min_length=1,
+        max_length=2000,
+        description="numbers that stand for a missing label",
+        json_schema_extra={"allowed": "numbers with commas like -999,9999, or none"},
+    )
+    uncertain_labels: Literal["refuse", "missing", "positive", "negative", "class"] = Field(
+        "refuse", description="what -1, u or uncertain mean as a label beside 0 and 1"
+    )
+    similar_labels: Literal["refuse", "merge", "keep"] = Field(
+        "refuse",
+        description="labels that differ in case, blanks, Unicode form or as 1 and 1.0 only: refused, taken for one, or "
+        "kept apart",
+    )
     max_unreadable_fraction: float = Field(
         0.01, ge=0, le=0.5, description="share of images that may be unreadable and are then left out"
     )

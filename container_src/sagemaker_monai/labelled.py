@@ -7,20 +7,66 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sagemaker_monai.columns import SPELLINGS, Columns, plain
+from sagemaker_monai.columns import SPELLINGS, Columns, is_missing, plain
+from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.entries import Entry, Layout
+from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.groups import group_rank, read_groups
-from sagemaker_monai.label_rules import LabelRules
+from sagemaker_monai.label_names import alike_key
+from sagemaker_monai.label_rules import LabelRules, codes_of, grades_of
 from sagemaker_monai.label_values import read_label_values
 from sagemaker_monai.layouts import read_channels
+from sagemaker_monai.remarks import remark
+from sagemaker_monai.tables import some_of
+
+FOLDS = frozenset({"fold", "folds", "kfold", "cvfold", "foldid"})  # as `columns.plain` writes them
+AUTO, NONE = "auto", "none"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a data set is to be read: the columns of its tables, and what its labels mean."""
+    """How a data set is to be read.
+
+    Attributes:
+        columns: of its tables, that somebody named.
+        rules: what its labels mean.
+        fold: that is for validation, "" for none; see `_with_folds`.
+    """
 
     columns: Columns = field(default_factory=Columns)
     rules: LabelRules = field(default_factory=LabelRules)
+    fold: str = ""
+
+
+def reading_of(config: TrainConfig) -> Reading:
+    """How the hyperparameters say that a data set is to be read.
+
+    Raises:
+        ConfigError: grades or codes that are none.
+    """
+
+    def told(name: str, default: str) -> str:
+        value: str = getattr(config, name)
+        return "" if value.strip().lower() == default else value.strip()
+
+    label = told("label_column", AUTO)
+    return Reading(
+        Columns(
+            image=told("image_column", AUTO),
+            label=tuple(filter(None, map(str.strip, label.split(",")))),
+            group=told("group_column", AUTO),
+            split=told("split_column", AUTO),
+        ),
+        LabelRules(
+            task=config.task,
+            grades=grades_of(told("grades", NONE), "grades"),
+            missing_labels=config.missing_labels,
+            missing_codes=codes_of(told("missing_codes", NONE), "missing_codes"),
+            uncertain_labels=config.uncertain_labels,
+            similar_labels=config.similar_labels,
+        ),
+        fold=told("fold", NONE),
+    )
 
 
 def read_labelled(channels: Mapping[str, Path], reading: Reading, *, known: tuple[str, ...] = ()) -> Layout:
@@ -41,7 +87,7 @@ def read_labelled(channels: Mapping[str, Path], reading: Reading, *, known: tupl
     layout = read_channels(channels, reading.columns)
     if not layout.entries:
         return layout
-    return _with_groups(_with_labels(layout, reading.rules, known), reading)
+    return _with_folds(_with_groups(_with_labels(layout, reading.rules, known), reading), reading)
 
 
 def _with_labels(layout: Layout, rules: LabelRules, known: tuple[str, ...]) -> Layout:
@@ -86,6 +132,33 @@ def _with_groups(layout: Layout, reading: Reading) -> Layout:
     )
     named = [replace(entry, group=group or entry.name) for entry, group in zip(entries, groups.values, strict=True)]
     return replace(layout, entries=named, remarks=(*layout.remarks, *groups.remarks))
+
+
+def _with_folds(layout: Layout, reading: Reading) -> Layout:
+    """Where items have a fold, those of the fold that was asked for are for validation, the others for training.
+
+    Raises:
+        ConfigError: there are no folds, no such fold, or a validation split as well.
+    """
+    keys = [key for entry in layout.entries for key in entry.metadata if plain(key) in FOLDS]
+    folds = {entry.name: _text(entry, keys[0]) for entry in layout.entries} if keys else {}
+    found = sorted({fold for fold in folds.values() if not is_missing(fold)})
+    if not reading.fold:
+        is_unused = len(found) > 1 and not any(entry.split == "validation" for entry in layout.entries)
+        said = (remark("folds_unused", len(found), folds=some_of(found)),) if is_unused else ()
+        return replace(layout, remarks=(*layout.remarks, *said))
+    if not any(alike_key(fold) == alike_key(reading.fold) for fold in found):
+        raise ConfigError(f"no image is of fold {reading.fold[:40]}; the data set has {some_of(found) or 'no folds'}")
+    if any(entry.split == "validation" for entry in layout.entries):
+        raise ConfigError(
+            "fold chooses images for validation, and the data set has such a split; leave one of them out"
+        )
+    entries = [
+        replace(entry, split="validation" if alike_key(folds[entry.name]) == alike_key(reading.fold) else "training")
+        if entry.split != "test" and not is_missing(folds[entry.name]) else entry
+        for entry in layout.entries
+    ]  # fmt: skip
+    return replace(layout, entries=entries)
 
 
 def _text(entry: Entry, key: str) -> str:

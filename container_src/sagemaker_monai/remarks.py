@@ -51,6 +51,8 @@ REMARKS: dict[str, tuple[Severity, str, str]] = {
     "no_groups": ("warning", "images", "nothing says which images are of one patient: each of the {n} images counts "
                   "as a patient of its own when the split is drawn; name the patient in a column (group, patient_id) "
                   "if somebody has several images"),
+    "folds_unused": ("note", "folds", "the images are of {n} folds ({folds}), which are not used, as no fold was asked "
+                     "for: fold=NUMBER takes that one for validation"),
     # what labels mean
     "missing_labels": ("warning", "images", "{n} images have no label ({written}) and are left out; {option} refuses "
                        "them; such a name is a class where it is declared (labels of dataset.json, folders, grades)"),

@@ -18,6 +18,7 @@ from sagemaker_monai.entrypoints.artifacts import artifact_folder
 from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.errors import BundleError, ConfigError, DatasetError
 from sagemaker_monai.files import write_text
+from sagemaker_monai.labelled import reading_of
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.tables import some_of
 from sagemaker_monai.unpacking import unpack_channels
@@ -25,6 +26,9 @@ from sagemaker_monai.unpacking import unpack_channels
 logger = logging.getLogger(__name__)
 
 OF_TRAINING = ("seed", "validation_fraction", "test_fraction", "max_unreadable_fraction")
+# How the data set was read; artifacts from before these were hyperparameters read it by the defaults.
+OF_READING = ("image_column", "label_column", "group_column", "split_column", "fold", "missing_labels", "missing_codes",
+              "uncertain_labels", "similar_labels")  # fmt: skip
 # What to think of scores on the very data set that the model was made with.
 NOTES = {
     "training": "The model has learned from these images, so the figures are too good. ",
@@ -71,6 +75,7 @@ def evaluate(
         channels,
         labels=predictor.labels,
         task=predictor.task.name,
+        reading=reading_of(training.config),
         validation_fraction=training.config.validation_fraction,
         test_fraction=training.config.test_fraction,
         seed=training.config.seed,
@@ -114,7 +119,8 @@ def _training_of(folder: Path) -> _Training:
     try:
         content: dict[str, Any] = json.loads((folder / TRAIN).read_bytes())
         given = content["hyperparameters"]
-        config = TrainConfig.model_validate({name: given[name] for name in OF_TRAINING})
+        reading = {name: given[name] for name in OF_READING if name in given}
+        config = TrainConfig.model_validate({name: given[name] for name in OF_TRAINING} | reading)
         return _Training(config, int(content["best_epoch"]), str(content["dataset_fingerprint"]))
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise BundleError(f"{TRAIN} does not say how the artifact was trained; {REMEDY}") from error

@@ -27,6 +27,7 @@ from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score
 from sagemaker_monai.errors import TrainingStopped
 from sagemaker_monai.files import write_text
 from sagemaker_monai.kinds import choose_preprocessing
+from sagemaker_monai.labelled import reading_of
 from sagemaker_monai.loading import LoadedDataset, load_dataset
 from sagemaker_monai.log_metrics import Row, epoch_line
 from sagemaker_monai.networks import network_def
@@ -90,6 +91,7 @@ def run_job(
     dataset = read_dataset(
         images,
         task=config.task,
+        reading=reading_of(config),
         validation_fraction=config.validation_fraction,
         test_fraction=config.test_fraction,
         seed=config.seed,

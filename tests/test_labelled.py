@@ -1,0 +1,377 @@
+"""What labels, groups and folds of a data set mean, in every layout: what train, evaluate and doctor read."""
+
+import json
+
+import pytest
+
+from sagemaker_monai.columns import Columns
+from sagemaker_monai.config import TrainConfig
+from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.label_rules import LabelRules
+from sagemaker_monai.labelled import Reading, read_labelled, reading_of
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Read rows of a table of images that nobody opens; keywords are rules, `columns` are those of a table."""
+
+    def call(header, *rows, columns=None, fold="", known=(), **rules):
+        names = header.split(",")
+        place = next((position for position, name in enumerate(names) if name == "image"), 0)
+        for row in rows:
+            (tmp_path / row.split(",")[place]).write_bytes(b"x")
+        (tmp_path / "labels.csv").write_text("\n".join([header, *rows, ""]))
+        reading = Reading(columns or Columns(), LabelRules(**rules), fold=fold)
+        return read_labelled({"training": tmp_path}, reading, known=known)
+
+    return call
+
+
+def numbered(*labels):
+    return [f'{number}.png,"{label}"' for number, label in enumerate(labels)]
+
+
+def labels_of(layout):
+    return [entry.label for entry in layout.entries]
+
+
+def codes(layout):
+    return [remark.code for remark in layout.remarks]
+
+
+# --- missing values
+
+
+@pytest.mark.parametrize(
+    "cell", ["", "nan", "NaN", "NA", "N/A", "#N/A", "null", "None", "-", "?", "<NA>", " n/a", "\u2014"]
+)
+def test_a_cell_that_spreadsheets_write_for_nothing_is_no_class(read, cell):
+    layout = read("image,label", *numbered("a", "b", cell))
+
+    assert (layout.labels, labels_of(layout), codes(layout)) == (("a", "b"), ["a", "b"], ["missing_labels"])
+    with pytest.raises(DatasetError, match=r"2\.png has no label, of 1 in all"):
+        read("image,label", *numbered("a", "b", cell), missing_labels="refuse")
+
+
+def test_what_was_declared_is_a_class_whatever_it_is_called(read, tmp_path):
+    assert read("image,label", *numbered("None", "Mild"), grades=("None", "Mild")).labels == ("None", "Mild")
+    assert labels_of(read("image,label", *numbered("NA", "x"), known=("NA", "x"))) == ["NA", "x"]
+    for name in ("None", "NA"):
+        (tmp_path / "folders" / name).mkdir(parents=True)
+        (tmp_path / "folders" / name / "1.png").write_bytes(b"x")
+
+    layout = read_labelled({"training": tmp_path / "folders"}, Reading())
+
+    assert labels_of(layout) == ["NA", "None"]
+
+
+def test_minus_is_a_class_beside_plus(read):
+    assert read("image,label", *numbered("+", "-", "+")).labels == ("+", "-")
+
+
+# --- grades
+
+
+@pytest.mark.parametrize(
+    ("labels", "order"),
+    [
+        (["10", "9", "2"], ("2", "9", "10")),
+        (["1.0", "0.5", "2"], ("0.5", "1.0", "2")),
+        (["Grade 10", "grade 9", "Grade_2"], ("Grade_2", "grade 9", "Grade 10")),
+        (["KL2", "KL0", "KL10"], ("KL0", "KL2", "KL10")),
+    ],
+)
+def test_grades_with_numbers_are_in_the_order_of_the_numbers(read, labels, order):
+    assert read("image,label", *numbered(*labels), task="ordinal").labels == order
+
+
+@pytest.mark.parametrize(
+    "labels", [["Mild", "Severe"], ["T1", "N2"], ["1", "2", "high"], ["T1a", "T1b"], ["a1", "a01"]]
+)
+def test_words_are_grades_only_in_an_order_that_was_given(read, labels):
+    with pytest.raises((ConfigError, DatasetError), match=r"order of .* is not known; give grades|look alike"):
+        read("image,label", *numbered(*labels), task="ordinal")
+    assert read("image,label", *numbered(*labels), grades=tuple(labels[::-1])).labels == tuple(labels[::-1])
+
+
+def test_class_folders_have_no_order_of_grades_and_dataset_json_has(tmp_path):
+    for name in ("Severe", "Mild"):
+        (tmp_path / "folders" / name).mkdir(parents=True)
+        (tmp_path / "folders" / name / "1.png").write_bytes(b"x")
+    ordinal = Reading(rules=LabelRules(task="ordinal"))
+    with pytest.raises(ConfigError, match="order of Mild, Severe is not known"):
+        read_labelled({"training": tmp_path / "folders"}, ordinal)
+    items = [{"image": f"{name}/1.png", "label": name} for name in ("Mild", "Severe")]
+    content = {"labels": {"0": "Mild", "1": "Severe"}, "training": items}
+    (tmp_path / "folders" / "dataset.json").write_text(json.dumps(content))
+
+    assert read_labelled({"training": tmp_path / "folders"}, ordinal).labels == ("Mild", "Severe")
+
+
+# --- measurements
+
+
+@pytest.mark.parametrize("labels", [["20.5", "30"], ["20,5", "30,5"], ["1e3", "2e3"], list(map(str, range(20, 60)))])
+def test_measurements_are_never_silently_classes(read, labels):
+    with pytest.raises(DatasetError, match="choose task=regression, or task=classification"):
+        read("image,label", *numbered(*labels))
+    assert len(read("image,label", *numbered(*labels), task="classification").labels) == len(labels)
+
+
+def test_whole_numbers_of_classes_stay_classes(read):
+    assert read("image,label", *numbered(*"0120212")).labels == ("0", "1", "2")
+    assert read("image,label", *numbered("0.0", "1.0", "1.0")).labels == ("0.0", "1.0")
+
+
+def test_numbers_have_a_decimal_point_or_comma(read):
+    layout = read("image,label", *numbered("1,5", "2.25", "\u22123", "nan"), task="regression")
+
+    assert labels_of(layout) == [1.5, 2.25, -3.0]
+    with pytest.raises(DatasetError, match="could be a number with decimals or thousands"):
+        read("image,label", *numbered("1,234", "2"), task="regression")
+
+
+def test_codes_far_from_all_other_numbers_are_told_and_can_be_missing(read):
+    labels = [*map(str, range(60, 75)), "-999", "9999"]
+    layout = read("image,label", *numbered(*labels), task="regression")
+
+    [remark] = layout.remarks
+    assert remark.code == "labels_far_off"
+    assert "-999 1 times, 9999 1 times" in remark.message
+    assert "missing_codes=-999,9999" in remark.message
+    layout = read("image,label", *numbered(*labels), task="regression", missing_codes=(-999.0, 9999.0))
+    assert (len(layout.entries), codes(layout)) == (15, ["missing_labels"])
+
+
+# --- findings
+
+
+@pytest.mark.parametrize("mark", ["|", ";", " | "])
+def test_lists_of_findings_are_multi_label_in_any_order(read, mark):
+    layout = read("image,label", *numbered(f"Effusion{mark}Edema", f"Edema{mark}Effusion", "Edema", ""))
+
+    assert (layout.task, layout.labels) == ("multilabel", ("Edema", "Effusion"))
+    assert labels_of(layout) == [("Effusion", "Edema"), ("Edema", "Effusion"), ("Edema",), ()]
+
+
+def test_a_name_with_a_bar_whose_parts_are_nowhere_else_is_a_name(read):
+    layout = read("image,label", *numbered("=1+1; x|y", "basal cell, nodular"))
+
+    assert (layout.task, layout.labels, codes(layout)) == (
+        "classification", ("=1+1; x|y", "basal cell, nodular"), ["bars_in_names"],
+    )  # fmt: skip
+
+
+def test_commas_between_labels_are_refused_where_they_could_be_lists(read):
+    with pytest.raises(DatasetError, match=r"commas whose parts are labels too: 1 \(a, b\)"):
+        read("image,label", *numbered("a", "b", "a, b"))
+
+
+def test_a_list_as_pandas_writes_it_is_a_list(read):
+    layout = read("image,label", *numbered("['Mass', 'Edema']", "['Edema']", "[]"))
+
+    assert labels_of(layout) == [("Mass", "Edema"), ("Edema",), ()]
+
+
+def test_columns_of_findings_are_multi_label_and_empty_is_no_finding(read):
+    rows = ["1.png,1,", "2.png,0.0,1", "3.png,,1.0"]
+    layout = read("image,Edema,Mass", *rows, columns=Columns(label=("Edema", "mass")))
+
+    assert (layout.task, layout.labels) == ("multilabel", ("edema", "mass"))
+    assert labels_of(layout) == [("edema",), ("mass",), ("mass",)]
+
+
+@pytest.mark.parametrize(
+    ("meaning", "expected"),
+    [("positive", [("a",), ("b",), ("a", "b")]), ("negative", [("a",), ("b",), ("a",)]), ("missing", [("a",), ("b",)])],
+)
+@pytest.mark.parametrize("code", ["-1", "-1.0", "u", "U", "uncertain"])
+def test_uncertain_findings_mean_what_the_rule_says(read, meaning, expected, code):
+    rows = ["1.png,1,0", "2.png,0,1", f"3.png,1,{code}"]
+    with pytest.raises(
+        DatasetError, match=r"3.png has an uncertain finding .* with uncertain_labels: missing, positive"
+    ):
+        read("image,a,b", *rows, columns=Columns(label=("a", "b")))
+
+    layout = read("image,a,b", *rows, columns=Columns(label=("a", "b")), uncertain_labels=meaning)
+
+    assert labels_of(layout) == expected
+    assert "uncertain_labels" in codes(layout)
+
+
+def test_an_uncertain_code_beside_yes_and_no_in_one_column_follows_the_same_rule(read):
+    labels = numbered("1", "0", "0", "-1")
+    with pytest.raises(DatasetError, match="uncertain finding"):
+        read("image,label", *labels)
+
+    assert labels_of(read("image,label", *labels, uncertain_labels="positive")) == ["1", "0", "0", "1"]
+    assert read("image,label", *labels, uncertain_labels="class").labels == ("-1", "0", "1")
+    assert read("image,label", *numbered("1", "-1", "1")).labels == ("-1", "1")
+
+
+def test_one_hot_columns_can_be_classes(read):
+    rows, columns = ["1.png,1,0", "2.png,0,1"], Columns(label=("a", "b"))
+
+    assert "findings_are_classes" in codes(read("image,a,b", *rows, columns=columns))
+    assert labels_of(read("image,a,b", *rows, columns=columns, task="classification")) == ["a", "b"]
+
+
+# --- names that look alike
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Benign", "benign"), ("1", "1.0"), ("1", "01"), ("No DR", "NoDR"), ("no_dr", "no dr"),
+        ("\u00d6dem", "O\u0308dem"),
+        ("stage II", "stage \u2161"), ("Benign", "B\u0435nign"), ("a\u00a0b", "a b"), ("zero\u200bwidth", "zerowidth"),
+    ],
+)  # fmt: skip
+def test_labels_that_look_alike_are_refused_merged_or_kept(read, one, other):
+    labels = numbered(one, other, other, "x y z")
+    with pytest.raises(DatasetError, match=r"look alike: 1 \(.* = .*similar_labels=merge .*similar_labels=keep"):
+        read("image,label", *labels)
+
+    merged = read("image,label", *labels, similar_labels="merge")
+    assert (labels_of(merged)[:3], codes(merged)) == ([other] * 3, ["similar_labels_merged"])
+    assert len(read("image,label", *labels, similar_labels="keep").labels) == 3
+
+
+def test_findings_in_lists_and_declared_classes_can_look_alike_too(read, tmp_path):
+    with pytest.raises(DatasetError, match="look alike"):
+        read("image,label", *numbered("Edema|Mass", "edema", "Mass"))
+    for name in ("Benign", "benign "):
+        (tmp_path / "folders" / name).mkdir(parents=True)
+        (tmp_path / "folders" / name / "1.png").write_bytes(b"x")
+    with pytest.raises(DatasetError, match="look alike"):
+        read_labelled({"training": tmp_path / "folders"}, Reading())
+    items = [{"image": "Benign/1.png", "label": "benign"}]
+    (tmp_path / "folders" / "dataset.json").write_text(
+        json.dumps({"labels": {"0": "Benign", "1": "x"}, "training": items})
+    )
+    with pytest.raises(DatasetError, match=r"not in labels: 1 .*look alike"):
+        read_labelled({"training": tmp_path / "folders"}, Reading())
+
+    merged = read_labelled({"training": tmp_path / "folders"}, Reading(rules=LabelRules(similar_labels="merge")))
+
+    assert labels_of(merged) == ["Benign"]
+
+
+# --- who is a patient
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["patient_id", "PatientID", "Patient ID", "patient-id", "subject", "SUBJECT_ID", "participant_id", "case",
+     "case_id",
+     "lesion_id", "MRN", "PatientenNummer", "id_paciente", "\u60a3\u8005ID", "study_id", "AccessionNumber", "ptid"],
+)  # fmt: skip
+def test_a_column_that_names_a_patient_is_the_group_and_a_remark_says_so(read, name):
+    layout = read(f"image,label,{name}", "1.png,a,p1", "2.png,b,p1", "3.png,a,p2", "4.png,b,p2")
+
+    assert [entry.group for entry in layout.entries] == ["p1", "p1", "p2", "p2"]
+    assert codes(layout) == ["groups_by_column"]
+
+
+@pytest.mark.parametrize("name", ["age", "sex", "id", "patient_age", "scanner", "study", "fall", "patch", "category"])
+def test_other_columns_are_no_groups(read, name):
+    layout = read(f"image,label,{name}", "1.png,a,p1", "2.png,b,p1")
+
+    assert [entry.group for entry in layout.entries] == ["1.png", "2.png"]
+
+
+def test_the_coarser_of_two_columns_keeps_both_together(read):
+    rows = ["1.png,a,l1,p1", "2.png,b,l2,p1", "3.png,b,l3,p2"]
+
+    assert [entry.group for entry in read("image,label,lesion_id,patient_id", *rows).entries] == ["p1", "p1", "p2"]
+    assert [entry.group for entry in read("image,label,group,patient_id", *rows).entries] == ["p1", "p1", "p2"]
+    assert [entry.group for entry in read("image,label,patient_id,group", *rows).entries] == ["p1", "p1", "p2"]
+    named = read("image,label,lesion_id,patient_id", *rows, columns=Columns(group="Lesion ID"))
+    assert [entry.group for entry in named.entries] == ["l1", "l2", "l3"]
+    none = read("image,label,lesion_id,patient_id", *rows, columns=Columns(group="none"))
+    assert [entry.group for entry in none.entries] == ["1.png", "2.png", "3.png"]
+
+
+def test_columns_that_contradict_each_other_are_refused_or_told(read):
+    rows = ["1.png,a,1,p1", "2.png,b,1,p2", "3.png,b,2,p2"]
+
+    assert "groups_not_nested" in codes(read("image,label,lesion_id,patient_id", *rows))
+    with pytest.raises(DatasetError, match=r"columns group and patient_id disagree .* with group_column"):
+        read("image,label,group,patient_id", *rows)
+
+
+def test_a_group_column_that_says_the_label_is_none_where_a_patient_is_named(read):
+    layout = read("image,label,group,participant_id", "1.png,AD,ad,s1", "2.png,AD,ad,s2", "3.png,HC,hc,s3")
+
+    assert [entry.group for entry in layout.entries] == ["s1", "s2", "s3"]
+    assert codes(layout) == ["groups_by_column", "group_is_label"]
+
+
+def test_the_label_column_is_never_the_group(read):
+    layout = read("image,group", "1.png,AD", "2.png,AD", "3.png,HC", columns=Columns(label=("group",)))
+
+    assert [entry.group for entry in layout.entries] == ["1.png", "2.png", "3.png"]
+
+
+@pytest.mark.parametrize("cell", ["", "nan", "None", "N/A", "unknown", "Anonymous"])
+def test_groups_that_name_nobody_are_no_group(read, cell):
+    layout = read("image,label,patient_id", f"1.png,a,{cell}", f"2.png,b,{cell}", "3.png,a,p", "4.png,b,p")
+
+    assert [entry.group for entry in layout.entries] == ["1.png", "2.png", "p", "p"]
+    assert codes(layout) == ["groups_by_column", "images_without_group"]
+
+
+def test_spellings_of_one_patient_are_one_group(read):
+    layout = read("image,label,patient_id", "1.png,a,12", "2.png,b,12.0", "3.png,a,012", "4.png,b,P 7", "5.png,b,p7")
+
+    assert [entry.group for entry in layout.entries] == ["012", "012", "012", "P 7", "P 7"]
+    assert "groups_alike" in codes(layout)
+
+
+def test_a_key_of_dataset_json_names_the_patient_too(tmp_path):
+    items = [{"image": f"{n}.png", "label": "ab"[n % 2], "PatientID": n // 2} for n in range(4)]
+    for item in items:
+        (tmp_path / item["image"]).write_bytes(b"x")
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"0": "a", "1": "b"}, "training": items}))
+
+    layout = read_labelled({"training": tmp_path}, Reading())
+
+    assert [entry.group for entry in layout.entries] == ["0", "0", "1", "1"]
+
+
+# --- folds and hyperparameters
+
+
+def test_a_fold_can_be_the_validation_split(read):
+    rows = ["1.png,a,0,train", "2.png,b,1,train", "3.png,a,1.0,", "4.png,b,0,test"]
+    rows[2] = "3.png,a,1.0,train"
+    layout = read("image,label,fold,split", *rows, fold="1")
+
+    assert [entry.split for entry in layout.entries] == ["training", "validation", "validation", "test"]
+    assert "folds_unused" in codes(read("image,label,fold,split", *rows))
+    with pytest.raises(ConfigError, match=r"no image is of fold 7; the data set has 0, 1, 1\.0"):
+        read("image,label,fold,split", *rows, fold="7")
+
+
+def test_a_column_whose_cells_are_all_names_of_splits_is_the_split(read):
+    assert [entry.split for entry in read("image,label,Subset", "1.png,a,Train", "2.png,b,Testing").entries] == [
+        "training", "test",
+    ]  # fmt: skip
+    assert [entry.split for entry in read("image,label,subset", "1.png,a,train", "2.png,b,skin").entries] == [
+        None,
+        None,
+    ]
+
+
+def test_hyperparameters_say_how_to_read():
+    config = TrainConfig.parse(
+        {"label_column": "Edema, Mass", "group_column": "none", "grades": '["a, b", "c"]', "missing_codes": "-9,99"}
+    )
+    reading = reading_of(config)
+
+    assert reading.columns == Columns(label=("Edema", "Mass"), group="none")
+    assert (reading.rules.grades, reading.rules.missing_codes) == (("a, b", "c"), (-9.0, 99.0))
+    assert reading_of(TrainConfig()) == Reading()
+    for odd in ({"grades": "[1]"}, {"missing_codes": "x"}):
+        with pytest.raises(ConfigError, match="must be"):
+            reading_of(TrainConfig.parse(odd))
