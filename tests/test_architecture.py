@@ -17,7 +17,8 @@ LAYERS = [
     {"training", "steps", "predictor"},
     {"loading", "kinds"},
     {
-        *("datasets", "dataset_json", "entries", "layouts", "labelled", "label_values", "label_readers", "label_rules"),
+        *("datasets", "dataset_json", "entries", "layouts", "table_layout", "class_folders"),
+        *("labelled", "label_values", "label_readers", "label_rules"),
         *("masks", "shards", "unpacking", "cache", "cache_keys", "bundle"),
     },
     {

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from sagemaker_monai.columns import SPLIT_NAMES
+from sagemaker_monai.columns import SPLIT_NAMES, Columns
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.images import IMAGE_SUFFIXES
 from sagemaker_monai.layouts import read_channels
@@ -69,13 +69,12 @@ def test_an_empty_class_folder_is_still_a_class(tmp_path):
     ("names", "message"),
     [
         (["nv/1.jpg", "nv/notes.pdf"], r"class folder nv holds what is no image of a known type: 1 \(nv/notes.pdf\)"),
-        (["nv/patient/1.jpg"], r"no image of a known type: 1 \(nv/patient\)"),
         (["nv/1.jpg", "2.jpg"], r"images outside the class folders: 1 \(2.jpg\); put each into the folder of"),
         (["train/nv/1.jpg", "2.jpg", "test/3.JPG"], r"images outside the class folders: 2 \(2.jpg, test/3.JPG\)"),
         (["train/nv/1.jpg", "mel/1.jpg"], r"mixes split folders with others \(mel\)"),
         (["val/nv/1.jpg", "valid/nv/1.jpg"], "two folders are for one split"),
-        (["part_1.zip"], "no dataset.json, no class folders and no CSV .*part_1.zip.*prepare"),
-        (["a.csv", "b.csv"], r"several CSV files \(a.csv, b.csv\)"),
+        (["part_1.zip"], "no dataset.json, no class folders and no table .*part_1.zip.*prepare"),
+        (["a.csv", "b.csv"], r"several tables \(a.csv, b.csv\), and none has rows and columns of images and labels"),
     ],
 )
 def test_an_unclear_layout_is_refused_with_its_cause(tmp_path, names, message):
@@ -127,7 +126,7 @@ def test_empty_columns_at_the_end_are_passed_over(tmp_path):
     ("text", "message"),
     [
         ("", "no column image, label"),
-        ("image,dx\n1.jpg,nv\n", "no column label"),
+        ("image,age\n1.jpg,nv\n", "no column label.*it has image, age: name another with image_column or label_column"),
         ("image,label,Label\n1.jpg,nv,nv\n", "names a column twice"),
         ("image,label\n1.jpg,nv,extra\n", "row 2 has 3 cells, the header has 2"),
         ("image,label\n,nv\n", "row 2 has no image; fill it in"),
@@ -343,4 +342,95 @@ def test_an_index_without_a_class_is_refused(tmp_path, index):
     put_json(tmp_path, training=[{"image": "1.jpg", "label": index}])
 
     with pytest.raises(DatasetError, match="must have label"):
+        read_channels({"training": tmp_path})
+
+
+# --- tables beside other things
+
+
+def rows_of(root):
+    layout = read_channels({"training": root})
+    return {entry.name: entry.label for entry in layout.entries}, [each.code for each in layout.remarks]
+
+
+def test_a_table_that_names_the_images_counts_more_than_folders(tmp_path):
+    put(tmp_path, "nv/1.jpg", "mel/2.jpg", "nv/3.jpg")
+    (tmp_path / "labels.csv").write_text("image,label\nnv/1.jpg,nv\nmel/2.jpg,mel\n")
+    (tmp_path / "README.csv").write_text("column,meaning\nimage,the file\n")
+
+    assert rows_of(tmp_path) == (
+        {"nv/1.jpg": "nv", "mel/2.jpg": "mel"}, ["tables_passed_over", "table_beside_folders"],
+    )  # fmt: skip
+
+
+def test_a_table_of_other_things_beside_folders_is_passed_over(tmp_path):
+    put(tmp_path, "nv/1.jpg", "mel/2.jpg")
+    (tmp_path / "scanners.csv").write_text("site,scanner\nA,B\n")
+
+    assert rows_of(tmp_path) == ({"nv/1.jpg": "nv", "mel/2.jpg": "mel"}, ["tables_passed_over"])
+
+
+def test_a_table_that_contradicts_the_folders_is_refused(tmp_path):
+    put(tmp_path, "nv/1.jpg", "mel/2.jpg")
+    (tmp_path / "labels.csv").write_text("image,label\n1.jpg,mel\n2.jpg,nv\n")
+    with pytest.raises(DatasetError, match="gives 2 of 2 images another label than the folder"):
+        read_channels({"training": tmp_path})
+
+    (tmp_path / "labels.csv").write_text("image,label\n7.jpg,mel\n8.jpg,nv\n")
+    with pytest.raises(DatasetError, match="not in the channel: 2 of 2"):
+        read_channels({"training": tmp_path})
+
+
+def test_tables_called_after_splits_are_one_data_set(tmp_path):
+    put(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+    for name, rows in {
+        "train_labels.csv": "1.jpg,nv\n",
+        "Val.csv": "2.jpg,mel\n",
+        "labels-test.csv": "3.jpg,nv\n",
+    }.items():
+        (tmp_path / name).write_text(f"image,label\n{rows}")
+
+    assert found(tmp_path) == {("1.jpg", "nv", "training"), ("2.jpg", "mel", "validation"), ("3.jpg", "nv", "test")}
+    (tmp_path / "more.csv").write_text("image,label\n1.jpg,nv\n")
+    with pytest.raises(DatasetError, match=r"several tables of images and labels .*train.csv, val.csv"):
+        read_channels({"training": tmp_path})
+
+
+def test_a_list_a_level_too_deep_is_found(tmp_path):
+    put(tmp_path, "data/images/1.jpg", "data/images/2.jpg")
+    (tmp_path / "data" / "labels.csv").write_text("image,label\n1,nv\n2,mel\n")
+
+    assert rows_of(tmp_path) == (
+        {"images/1.jpg": "nv", "images/2.jpg": "mel"}, ["names_found_otherwise", "data_set_below"],
+    )  # fmt: skip
+
+
+# --- columns
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [("image_id,dx", {}), ("Filename,Diagnosis", {}), ("IMG,target", {}), ("id,class", {}), ("image,file,label", {}),
+     ("scan,verdict", {"image": "Scan", "label": ("verdict",)}), ("file,path,label,dx", {"image": "file"})],
+)  # fmt: skip
+def test_columns_are_found_by_their_usual_names_or_named(tmp_path, header, columns):
+    put(tmp_path, "1.jpg")
+    cells = {"label": "nv", "dx": "nv", "diagnosis": "nv", "target": "nv", "class": "nv", "verdict": "nv"}
+    row = ",".join(cells.get(name.lower(), "1.jpg") for name in header.split(","))
+    (tmp_path / "list.csv").write_text(f"{header}\n{row}\n")
+
+    [entry] = read_channels({"training": tmp_path}, Columns(**columns)).entries
+
+    assert (entry.name, entry.label) == ("1.jpg", "nv")
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [("image,diagnosis,target", r"several columns that could be the label \(diagnosis, target\); name one with label"),
+     ("file,path,label", r"several columns that could be the image \(file, path\); .*--image-column")],
+)  # fmt: skip
+def test_of_several_columns_none_is_guessed(tmp_path, header, message):
+    (tmp_path / "list.csv").write_text(f"{header}\n1,2,3\n")
+
+    with pytest.raises(DatasetError, match=message):
         read_channels({"training": tmp_path})

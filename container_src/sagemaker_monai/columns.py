@@ -12,12 +12,24 @@ from dataclasses import dataclass
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.tables import some_of
 
-# role -> what its column may be called, as `plain` writes it; the first that is there is taken.
-SPELLINGS: dict[str, tuple[str, ...]] = {
-    "image": ("image", "file", "filename", "imagename", "imagefile", "imagepath", "path", "filepath"),
-    "label": ("label", "labels"),
-    "split": ("split",),
-    "group": ("group", "groups", "groupid"),
+# What columns may be called, as `plain` writes it, in ranks: of the first rank that is there must be one.
+_IMAGES = (
+    "file", "files", "filename", "filenames", "filepath", "path", "imagename", "imagefile", "imagefilename",
+    "imagepath", "imagefilepath", "imageid", "imageindex", "images", "img", "imgid", "imgname", "imgfile",
+    "imgfilename", "imgpath", "imgs", "isicid", "isicimageid", "idcode", "fname", "picture", "picturename", "photo",
+    "photoname", "pic", "dicom", "dicomfile", "dicompath", "bild", "bildname", "datei", "dateiname", "fichier",
+    "archivo", "imagen", "immagine",
+)  # fmt: skip
+_LABELS = (
+    "labels", "labelname", "class", "classname", "classlabel", "category", "target", "targetlabel", "diagnosis",
+    "diagnoses", "diagnose", "diagnostic", "dx", "finding", "findings", "findinglabels", "grade", "level", "severity",
+    "outcome", "groundtruth", "gt", "pathology", "y", "klasse", "befund", "etiqueta", "classe", "diagnostico",
+)  # fmt: skip
+SPELLINGS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "image": (("image",), _IMAGES, ("id", "name", "key")),
+    "label": (("label",), _LABELS),
+    "split": (("split",),),
+    "group": (("group", "groups", "groupid"),),
 }
 # Other columns that are a split where every cell is the name of one.
 SPLIT_COLUMNS = ("splits", "set", "subset", "partition", "phase", "usage", "dataset", "fold")
@@ -82,12 +94,14 @@ class Columns:
         label: with the label; several for findings of 0 and 1.
         group: of what stays together, or NO_GROUP.
         split: with the name of a split.
+        sheet: of a workbook that has several.
     """
 
     image: str = ""
     label: tuple[str, ...] = ()
     group: str = ""
     split: str = ""
+    sheet: str = ""
 
 
 def find_column(names: Sequence[str], wanted: str, what: str) -> str:
@@ -110,16 +124,33 @@ def find_column(names: Sequence[str], wanted: str, what: str) -> str:
     return (exact or found)[0]
 
 
-def usual_column(names: Sequence[str], role: str) -> str:
-    """The column that is called as one of SPELLINGS[role], or ""."""
-    by_plain = {plain(name): name for name in reversed(names)}
-    return next((by_plain[usual] for usual in SPELLINGS[role] if usual in by_plain), "")
+def usual_columns(names: Sequence[str], role: str) -> list[str]:
+    """The columns that are called as one of the first rank of SPELLINGS[role] that is there."""
+    for rank in SPELLINGS[role]:
+        if found := [name for name in names if plain(name) in rank]:
+            return found
+    return []
+
+
+def usual_column(names: Sequence[str], role: str, what: str) -> str:
+    """The column for a role by its name, or "".
+
+    Raises:
+        DatasetError: several could be meant.
+    """
+    found = usual_columns(names, role)
+    if len(found) > 1:
+        raise DatasetError(
+            f"{what} has several columns that could be the {role} ({some_of(found)}); name one with {role}_column "
+            f"(--{role}-column)"
+        )
+    return found[0] if found else ""
 
 
 def split_column(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> str:
     """The column with the split: one called so, or one of SPLIT_COLUMNS whose cells are all names of splits; or ""."""
-    if usual := usual_column(names, "split"):
-        return usual
+    if usual := usual_columns(names, "split"):
+        return usual[0]
     for name in names:
         if plain(name) in SPLIT_COLUMNS and rows and all(split_of(row[name]) for row in rows):
             return name

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sagemaker_monai.columns import NO_GROUP, NOBODY, SPELLINGS, find_column, is_missing, plain
+from sagemaker_monai.columns import NO_GROUP, NOBODY, find_column, is_missing, plain, usual_columns
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.remarks import Remark, remark
 
@@ -113,7 +113,7 @@ def read_groups(
             return Groups("", nothing)
         name = find_column(list(columns), wanted, what)
         return _read(name, columns[name], option, is_named=True)
-    usual = [name for name in columns if plain(name) in SPELLINGS["group"]]
+    usual = usual_columns(list(columns), "group")
     ranks = {name: rank for name in columns if (rank := group_rank(name)) is not None}
     keys = {name: found for name in [*usual, *ranks] if any(found := _keys(columns[name]))}
     remarks = []

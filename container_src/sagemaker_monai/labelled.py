@@ -120,7 +120,7 @@ def _with_groups(layout: Layout, reading: Reading) -> Layout:
     keys = dict.fromkeys(key for entry in entries for key in entry.metadata)
     wanted = reading.columns.group
     columns = {key: [_text(entry, key) for entry in entries] for key in keys
-               if group_rank(key) is not None or plain(key) in {*SPELLINGS["group"], plain(wanted)}}  # fmt: skip
+               if group_rank(key) is not None or plain(key) in {*SPELLINGS["group"][0], plain(wanted)}}  # fmt: skip
     if any(told) or not wanted:
         columns = {"group": told, **columns}
     groups = read_groups(

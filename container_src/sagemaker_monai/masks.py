@@ -83,25 +83,12 @@ def mask_remarks(aside: Aside) -> tuple[Remark, ...]:
     return tuple(remark(code, count) for code, count in counts.items() if count)
 
 
-def pass_over_masks(layout: Layout, root: Path, *, is_table: bool) -> Layout:
-    """The layout of a channel without its masks among the entries, and with them in `aside`.
+def pass_over_masks(layout: Layout, root: Path) -> Layout:
+    """The layout of a channel whose list names the images, with the masks among the other files in `aside`.
 
-    Args:
-        layout: as it was read.
-        root: of the channel.
-        is_table: the entries are named by a table, and so are images whatever they are called; masks are looked for
-            among the other files of the channel. Otherwise what lies in folders of classes may be masks, and a class
-            of nothing else is none.
+    What a list names are images, whatever they are called; in folders of classes see `class_folders`.
     """
-    if is_table:
-        return replace(layout, aside=masks_below(root, [path for entry in layout.entries for path in _paths(entry)]))
-    aside = set_masks_aside([path for entry in layout.entries for path in _paths(entry)], root)
-    if not aside.masks:
-        return replace(layout, aside=aside)
-    entries = [entry for entry in layout.entries if not set(_paths(entry)) & aside.masks.keys()]
-    emptied = {entry.label for entry in layout.entries} - {entry.label for entry in entries}
-    labels = tuple(label for label in layout.labels if label not in emptied)
-    return replace(layout, entries=entries, labels=labels, aside=aside)
+    return replace(layout, aside=masks_below(root, [path for entry in layout.entries for path in _paths(entry)]))
 
 
 def _paths(entry: Entry) -> tuple[Path, ...]:

@@ -68,6 +68,16 @@ REMARKS: dict[str, tuple[Severity, str, str]] = {
                        "{low:.6g} to {high:.6g}): if they stand for a missing value, set {option}"),
     "similar_labels_kept": ("warning", "classes", "{n} classes look alike ({names}) and are kept apart"),
     "similar_labels_merged": ("note", "classes", "{n} classes look alike ({names}) and are taken as one"),
+    # tables and folders
+    "tables_passed_over": ("note", "files", "{n} tables have no columns of images and labels and are passed over"),
+    "table_beside_folders": ("note", "images", "labels are those of {table}, which names {n} images, and not the names "
+                             "of the folders beside it"),
+    "data_set_below": ("note", "folders", "the data set lies {n} folders below the one that was given"),
+    "folders_passed_over": ("note", "folders", "{n} folders without an image beside those of splits are passed over"),
+    "splits_below_classes": ("note", "folders", "the folders below the classes are called as splits, and are taken for "
+                             "them"),
+    "patients_below_classes": ("note", "groups", "the {n} folders below the classes are taken for patients: the images "
+                               "of one ({images} in all) stay on one side of the split"),
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from sagemaker_monai.layouts import read_channels
 from sagemaker_monai.masks import join_asides, mask_remarks, masks_below
 from sagemaker_monai.remarks import Remark
 from sagemaker_monai.splitting import SPLITS
-from sagemaker_monai.tables import is_table, read_table
+from sagemaker_monai.tables import Row, is_table, read_table
 from sagemaker_monai.tasks.labels import Label
 
 _OUTSIDE = ".outside"  # which is not looked for, as all hidden files
@@ -250,7 +250,7 @@ def _read_leniently(channels: Mapping[str, Path], fault: str) -> Labels:
     return Labels(source, tuple(cases), _classes_of(cases), fault=fault, is_faulty=is_faulty)
 
 
-def _rows_of(table: Path) -> list[dict[str, str]]:
+def _rows_of(table: Path) -> list[Row]:
     try:
         if table.stat().st_size > MAX_TABLE_BYTES:
             return []
