@@ -125,12 +125,6 @@ def test_two_series_in_one_folder_are_not_mixed():
     assert np.array_equal(*by_uid.values(), first)
 
 
-def test_files_without_series_uid_are_each_a_series():
-    series = group(make_series(pixels(), SeriesInstanceUID=None))
-
-    assert [len(each.slices) for each in series] == [1] * 6
-
-
 def test_files_without_preamble_are_read():
     values = pixels()
     files = [to_bytes(dataset, has_preamble=False) for dataset in make_series(values)]

@@ -43,7 +43,13 @@ class Policy:
         overlapping_acquisitions: same place, other pixels, the same settings and another AcquisitionNumber, in a few
             places only; the highest is taken.
         mixed_spacing: PixelSpacing differs; `warn` takes the first slice's.
-        mixed_size, mixed_orientation, several_volumes: the series was split into several stacks of slices.
+        mixed_size, mixed_orientation, mixed_objects, mixed_frame_of_reference, several_volumes: the series was split
+            into several stacks of slices.
+        scattered_frame_of_reference: slices of one stack have a FrameOfReferenceUID of their own, or none beside
+            several; `warn` takes them for one.
+        shared_series_uid: the SeriesInstanceUID is that of several patients' studies, which are kept apart.
+        missing_series_uid, series_uid_per_slice: put together by what else the headers say.
+        incomplete_identity: some files have no PatientID or StudyInstanceUID, others one; `warn` takes them for theirs.
         guessed_volumes: split too, but by the order of InstanceNumber, because no tag tells the volumes apart.
         missing_geometry: sorted by InstanceNumber, and the volume has no geometry.
         missing_order: neither geometry nor InstanceNumber; `warn` takes the order of the files.
@@ -65,6 +71,13 @@ class Policy:
     mixed_spacing: Action = "refuse"
     mixed_size: Action = "warn"
     mixed_orientation: Action = "warn"
+    mixed_objects: Action = "warn"
+    mixed_frame_of_reference: Action = "warn"
+    scattered_frame_of_reference: Action = "refuse"
+    shared_series_uid: Action = "warn"
+    missing_series_uid: Action = "warn"
+    series_uid_per_slice: Action = "warn"
+    incomplete_identity: Action = "warn"
     several_volumes: Action = "warn"
     guessed_volumes: Action = "warn"
     missing_geometry: Action = "warn"
@@ -94,7 +107,7 @@ class Policy:
 
 
 RESAMPLED = frozenset({"missing_slices", "uneven_spacing"})
-ALWAYS_REFUSED = frozenset({"colour", "ambiguous_volumes"})
+ALWAYS_REFUSED = frozenset({"colour", "ambiguous_volumes", "mixed_patients", "mixed_studies"})
 NOTES = frozenset({"single_slice", "localizer", "mixed_rescale"})
 
 # Code -> cause and remedy; {} is the count.
@@ -109,6 +122,22 @@ MESSAGES = {
     "mixed_spacing": "{} slices have another PixelSpacing than the first; export them as a series of their own",
     "mixed_size": "the series has slices of {} sizes; each is a stack of its own",
     "mixed_orientation": "the series has slices of {} orientations; each is a stack of its own",
+    "mixed_objects": "the series has {} kinds of objects (by Modality and SOP class); each is a stack of its own",
+    "mixed_frame_of_reference": "the series has slices of {} frames of reference, whose places cannot be compared; "
+    "each is a stack of its own",
+    "scattered_frame_of_reference": "the slices name {} different FrameOfReferenceUIDs or none, so that their places "
+    "cannot be compared; export the series again with one",
+    "shared_series_uid": "the SeriesInstanceUID is that of {} studies or patients, which are kept apart; give each "
+    "series a UID of its own",
+    "mixed_patients": "files of one series name {} patients in one study, or do not say which of several they are "
+    "of; correct PatientID, StudyInstanceUID and SeriesInstanceUID",
+    "mixed_studies": "slices of one series and one patient name {} studies; correct StudyInstanceUID",
+    "incomplete_identity": "{} files of the series have no PatientID or StudyInstanceUID, which others have; they are "
+    "taken for theirs",
+    "missing_series_uid": "{} files have no SeriesInstanceUID; slices are put together where patient, study, "
+    "SeriesNumber and all else agree",
+    "series_uid_per_slice": "{} slices have a SeriesInstanceUID each; they are put together because patient, study, "
+    "SeriesNumber, frame of reference and all else agree",
     "several_volumes": "the series holds {} volumes of one place (energies, echoes, times, b-values, kernels or image "
     "types); each is a stack of its own",
     "guessed_volumes": "the series holds {} volumes of one place that no attribute tells apart; they were taken in the "

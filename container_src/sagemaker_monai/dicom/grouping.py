@@ -1,20 +1,20 @@
 """Instances to series, and series to stacks of slices that are one volume each, sorted by where they lie.
 
-What splits a series, always: the size, the orientation, a localizer beside other images, pictures in colour beside grey
-ones. What splits it only when slices lie in the same place is the subject of `stacks`.
+Which files are one series is the subject of `belonging`. What splits a series, always: what the objects are, the size,
+the orientation, the frame of reference, a localizer beside other images, pictures in colour beside grey ones. What
+splits it only when slices lie in the same place is the subject of `stacks`.
 """
 
-from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
+from sagemaker_monai.dicom.belonging import SAME_ORIENTATION, Files, split_series
 from sagemaker_monai.dicom.findings import Finding, finding
 from sagemaker_monai.dicom.media import Instance
+from sagemaker_monai.dicom.objects import IMAGES, subject_of
 from sagemaker_monai.dicom.ordering import findings_of_values, sort_slices
 from sagemaker_monai.dicom.stacks import Slice, Stack, by_number, split_places
 from sagemaker_monai.dicom.tells import alike
-
-SAME_ORIENTATION = 1e-3  # of a cosine: 0.06 degree
 
 
 @dataclass(frozen=True)
@@ -54,29 +54,31 @@ def group_series(instances: Sequence[Instance]) -> list[Series]:
             same place and no attribute tells them apart.
 
     Returns:
-        Stacks by SeriesInstanceUID in the order in which they come, and within a series the one with the most slices
-        first. A file without SeriesInstanceUID is a series of its own. A series without pictures (a report, a plan) has
-        no slices and the finding `no_pixels`.
+        Stacks by series in the order in which their first files come, and within a series the one with the most slices
+        first. A series without pictures (a report, a plan) has no slices and the finding `no_pixels`.
     """
-    parts: dict[Hashable, list[Instance]] = defaultdict(list)
-    for position, instance in enumerate(instances):
-        parts[instance.series_instance_uid or position].append(instance)
-    return [series for part in parts.values() for series in _stacks_of(part)]
+    return [stack for files in split_series(instances) for stack in stacks_of(files)]
 
 
-def _stacks_of(instances: list[Instance]) -> list[Series]:
-    first = instances[0]
+def stacks_of(files: Files) -> list[Series]:
+    """The stacks of one series of `belonging.split_series`."""
+    instances = files.instances
+    first = min(instances, key=lambda each: (each.instance_number is None, each.instance_number or 0, each.name))
     pictures = [instance for instance in instances if instance.has_pixels]
     bare = [finding("no_pixels", len(instances) - len(pictures))] if len(pictures) < len(instances) else []
     if not pictures:
         found = (replace(bare[0], severity="error"),)
-        return [Series(first.series_instance_uid, (), found, first.modality, first.series_description)]
+        return [
+            Series(first.series_instance_uid, (), (*found, *files.findings), first.modality, first.series_description)
+        ]
     whole = Stack([Slice(instance, frame) for instance in pictures for frame in range(instance.number_of_frames)])
     stacks = [volume for stack in _split_always(whole) for volume in split_places(stack)]
     for stack in stacks:
         sort_slices(stack)
     stacks.sort(key=lambda stack: (-len(stack.slices), min(map(by_number, stack.slices))))
-    return [_series(stack, number, bare if number == 0 else []) for number, stack in enumerate(stacks)]
+    return [
+        _series(stack, number, [*(bare if number == 0 else []), *files.findings]) for number, stack in enumerate(stacks)
+    ]
 
 
 def _series(stack: Stack, number: int, more: list[Finding]) -> Series:
@@ -98,6 +100,7 @@ def _split_always(whole: Stack) -> list[Stack]:
     stacks = [whole]
     orientations = _orientations(whole.slices)
     for code, name, key in (
+        ("mixed_objects", "object", lambda each: _object_of(each.instance)),
         (None, "localizer", lambda each: str("LOCALIZER" in each.instance.image_type)),
         (None, "colour", lambda each: str(each.instance.samples_per_pixel > 1)),
         ("mixed_size", "size", lambda each: f"{each.instance.columns} x {each.instance.rows}"),
@@ -111,7 +114,28 @@ def _split_always(whole: Stack) -> list[Stack]:
                     part.findings.append(finding(code, len(parts)))
             divided += parts
         stacks = divided
-    return stacks
+    return [part for stack in stacks for part in _split_frames_of_reference(stack)]
+
+
+def _object_of(instance: Instance) -> str:
+    subject = subject_of(instance)
+    return f"{subject.modality} {'' if subject.kind in IMAGES else subject.kind}"
+
+
+def _split_frames_of_reference(stack: Stack) -> list[Stack]:
+    """Places of two frames of reference cannot be compared; those of slices that each have their own are refused."""
+    uids = {each.instance.frame_of_reference_uid for each in stack.slices} - {""}
+    if len(uids) < 2 or stack.slices[0].plane.position is None:
+        return [stack]
+    parts = stack.split(lambda each: each.instance.frame_of_reference_uid, "FrameOfReferenceUID")
+    if min(len(part.slices) for part in parts) == 1 or any(
+        not dict(part.told_by)["FrameOfReferenceUID"] for part in parts
+    ):
+        stack.findings.append(finding("scattered_frame_of_reference", len(parts)))
+        return [stack]
+    for part in parts:
+        part.findings.append(finding("mixed_frame_of_reference", len(parts)))
+    return parts
 
 
 def _orientations(slices: Sequence[Slice]) -> dict[Hashable, int]:

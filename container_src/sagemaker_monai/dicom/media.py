@@ -50,6 +50,8 @@ class Instance:
     sop_class_uid: str
     series_instance_uid: str
     study_instance_uid: str
+    frame_of_reference_uid: str
+    study_date: str
     patient_id: str = field(repr=False)
     modality: str
     manufacturer: str
@@ -144,6 +146,8 @@ def instance_of(source: Path | bytes, name: str = "") -> Instance:
         sop_class_uid=text_of(header, "SOPClassUID"),
         series_instance_uid=text_of(header, "SeriesInstanceUID"),
         study_instance_uid=text_of(header, "StudyInstanceUID"),
+        frame_of_reference_uid=text_of(header, "FrameOfReferenceUID"),
+        study_date=text_of(header, "StudyDate"),
         patient_id=text_of(header, "PatientID"),
         modality=text_of(header, "Modality"),
         manufacturer=text_of(header, "Manufacturer"),

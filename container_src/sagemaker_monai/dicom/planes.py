@@ -109,7 +109,7 @@ def _tells(header: Header, common: Mapping[str, str]) -> tuple[tuple[str, str], 
     if not isinstance(header, FrameHeader) or not header.groups:
         return tuple(common.items())
     own = {name: text for name in _OF_FRAMES if (text := text_of(header, name))}
-    return tuple((common | own).items())
+    return tuple({**common, **own}.items())
 
 
 def _counted_planes(header: Dataset, frames: int, common: Mapping[str, str]) -> tuple[Plane, ...]:

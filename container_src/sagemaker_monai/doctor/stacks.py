@@ -4,8 +4,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sagemaker_monai.dicom.belonging import split_series
 from sagemaker_monai.dicom.findings import MESSAGES, Finding, Severity
-from sagemaker_monai.dicom.grouping import Series, group_series
+from sagemaker_monai.dicom.grouping import Series, stacks_of
 from sagemaker_monai.dicom.media import Instance
 from sagemaker_monai.doctor.facts import FileFacts
 from sagemaker_monai.doctor.issues import MAX_EXAMPLES, SEVERITIES, Issue, issue
@@ -13,14 +14,18 @@ from sagemaker_monai.doctor.issues import MAX_EXAMPLES, SEVERITIES, Issue, issue
 # Of a picture that is no part of a volume these say nothing against it.
 _OF_VOLUMES = frozenset(MESSAGES) - {"mixed_rescale", "localizer", "no_pixels"}
 _TOLD_ONCE = frozenset(
-    {"mixed_size", "mixed_orientation", "several_volumes", "guessed_volumes", "ambiguous_volumes"}
+    {
+        *("mixed_size", "mixed_orientation", "mixed_objects", "mixed_frame_of_reference", "shared_series_uid"),
+        *("mixed_patients", "mixed_studies", "incomplete_identity", "missing_series_uid", "series_uid_per_slice"),
+        *("several_volumes", "guessed_volumes", "ambiguous_volumes"),
+    }
 )  # count is the series'
 _NOT_HERE = frozenset({"no_pixels", "single_slice"})  # said of the files, or plain from the counts
 
 
 @dataclass(frozen=True)
 class Stacks:
-    """What `group_series` made of the files.
+    """What `dicom.grouping` made of the files.
 
     Attributes:
         stacks: all of them, those without pictures left out.
@@ -41,18 +46,19 @@ def examine_stacks(files: Sequence[FileFacts], *, are_volumes: bool | None) -> S
         are_volumes: whether the data set's images are volumes; None where nobody says, then stacks of several slices
             are.
     """
-    series: Mapping[object, list[Instance]] = defaultdict(list)
+    found: list[Instance] = []
     positions: dict[int, int] = {}
     for position, facts in enumerate(files, start=1):
         if facts.instance is not None and facts.instance.has_pixels and facts.is_usable:
-            series[facts.instance.series_instance_uid or position].append(facts.instance)
+            found.append(facts.instance)
             positions[id(facts.instance)] = position
     stacks, broken = [], []
-    for instances in series.values():
+    series = split_series(found)
+    for one in series:
         try:
-            stacks += [stack for stack in group_series(instances) if stack.slices]
+            stacks += [stack for stack in stacks_of(one) if stack.slices]
         except Exception:  # geometry of a hostile header; the series is said to be unusable
-            broken.append(positions[id(instances[0])])
+            broken.append(positions[id(one.instances[0])])
     volumes = [stack for stack in stacks if are_volumes is not False and len(stack.slices) > 1]
     refused = [stack for stack in volumes if any(found.severity == "error" for found in _severe(stack, is_volume=True))]
     issues = _issues(stacks, positions, are_volumes=are_volumes)

@@ -1,11 +1,12 @@
 """What one image of the data set is: a DICOM file, or a stack of slices. What is taken is `dicom_choice`'s subject."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal
 
+from sagemaker_monai.dicom.belonging import split_series
 from sagemaker_monai.dicom.grouping import Series, group_series
 from sagemaker_monai.dicom.media import Instance
 from sagemaker_monai.dicom.objects import IMAGES, subject_of
@@ -92,12 +93,9 @@ def choose_kind(
 
 
 def _has_stacks(instances: Sequence[Instance]) -> bool:
-    counts: Counter[str] = Counter()
     pictures = [each for each in instances if each.has_pixels]
     images = [each for each in pictures if subject_of(each).kind in IMAGES]
-    for each in images or pictures:
-        counts[each.series_instance_uid or each.name] += each.number_of_frames
-    return max(counts.values(), default=0) > 1
+    return any(sum(each.number_of_frames for each in files.instances) > 1 for files in split_series(images or pictures))
 
 
 def instance_units(instances: Sequence[Instance]) -> list[Unit]:
