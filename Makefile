@@ -2,6 +2,8 @@
 # The first Python that is 3.11 or 3.12; only needed to make .venv.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && { echo $$p; break; }; done)
+# What runs before `make install` did: our own package is found in its folder.
+ON_PLAIN_PYTHON = PYTHONPATH=container_src $(PYTHON)
 DATA ?=
 EPOCHS ?=
 IMAGE_SIZE ?=
@@ -129,17 +131,17 @@ test-image: .venv/installed  ## test the image with the engine that is there: [T
 	IMAGE=$(LOCAL_IMAGE) BASE_IMAGE="$(BASE_IMAGE)" .venv/bin/python -m pytest -q tests/image
 
 train-local:  ## train in the image: DATA=folder [OUTPUT=ml] [EPOCHS=] [HYPERPARAMETERS="name=value ..."]
-	$(call NEED,DATA)$(PYTHON) -m scripts.local train --image $(LOCAL_IMAGE) "$(DATA)" --output "$(OUTPUT)" --checkpoints \
+	$(call NEED,DATA)$(ON_PLAIN_PYTHON) -m scripts.local train --image $(LOCAL_IMAGE) "$(DATA)" --output "$(OUTPUT)" --checkpoints \
 		$(HYPERPARAMETER_FLAGS)
 
 serve-local:  ## serve an artifact in the image: MODEL=folder or model.tar.gz [PORT=8080]
-	$(call NEED,MODEL)$(PYTHON) -m scripts.local serve --image $(LOCAL_IMAGE) "$(MODEL)" $(if $(PORT),--port $(PORT))
+	$(call NEED,MODEL)$(ON_PLAIN_PYTHON) -m scripts.local serve --image $(LOCAL_IMAGE) "$(MODEL)" $(if $(PORT),--port $(PORT))
 
 predict-local:  ## post a picture, or a folder of them, to serve-local: IMAGE=file [PORT=8080]
-	$(call NEED,IMAGE)$(PYTHON) -m scripts.local predict "$(IMAGE)" $(if $(PORT),--port $(PORT)) $(if $(SAVE),--save "$(SAVE)") $(OPTIONS)
+	$(call NEED,IMAGE)$(ON_PLAIN_PYTHON) -m scripts.local predict "$(IMAGE)" $(if $(PORT),--port $(PORT)) $(if $(SAVE),--save "$(SAVE)") $(OPTIONS)
 
 shell:  ## a shell in the image
-	$(PYTHON) -m scripts.local shell --image $(LOCAL_IMAGE)
+	$(ON_PLAIN_PYTHON) -m scripts.local shell --image $(LOCAL_IMAGE)
 
 push: .venv/installed  ## push the image to ECR, print its digest: [REGION=] [PUSH_OPTIONS="--create --dry-run"]
 	@.venv/bin/python -m scripts.push --image $(REPOSITORY):$(TAG) $(if $(REGION),--region $(REGION)) $(PUSH_OPTIONS) $(OPTIONS)

@@ -10,6 +10,8 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+from sagemaker_monai.files import files_in, plain_files
+
 CONTENT_TYPES = {
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
@@ -63,12 +65,8 @@ def type_of_file(path: Path) -> str | None:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files of a folder in the order of their names, hidden ones left out."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    """All files of a folder in the order of their names, without litter."""
+    return sorted(plain_files(folder, takes_links_out=True))
 
 
 def with_series(files: Iterable[Path]) -> Iterator[tuple[Path, str | None]]:
@@ -89,11 +87,7 @@ def with_series(files: Iterable[Path]) -> Iterator[tuple[Path, str | None]]:
 
 def series_files(folder: Path) -> list[Path]:
     """The DICOM files directly in a folder, in the order of their names."""
-    return [
-        path
-        for path in sorted(folder.iterdir())
-        if path.is_file() and not path.name.startswith(".") and type_of_file(path) == DICOM
-    ]
+    return [path for path in files_in(folder) if type_of_file(path) == DICOM]
 
 
 def size_of(path: Path) -> int:

@@ -18,8 +18,8 @@ from pathlib import Path
 from sagemaker_monai.dataset_json import DATASET_JSON
 from sagemaker_monai.entries import image_files
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.files import LITTER
 from sagemaker_monai.layouts import PRETRAINED, read_channels
+from sagemaker_monai.names import is_litter
 from sagemaker_monai.progress import track
 from sagemaker_monai.shards import MANIFEST, SHARD_BYTES, manifest_text, plan_shards, write_shards
 from scripts import upload_privacy
@@ -106,14 +106,17 @@ def find(folder: Path, name: str) -> Found:
                            f"({masked(min(halves))}): save them as .nii.gz, .nrrd or .mha")  # fmt: skip
     lists = [each for each in every if "/" not in each and each.lower().endswith(".csv")]
     lists = [DATASET_JSON] if DATASET_JSON in every else lists
-    names = [each for each in every if each in pictures] + lists
-    return Found(names, len(every) - len(names))
+    # A hidden file that the list of pictures names is meant; the walk, which refuses links, has not seen it.
+    if linked := [name for name in sorted(pictures - set(every)) if (folder / name).is_symlink()]:
+        raise CommandError(f"the folder has a link ({masked(linked[0])}, letters masked): put the file itself there")
+    names = sorted(pictures) + lists
+    return Found(names, len({*every} - {*names}))
 
 
 def _walk(root: Path, folder: Path) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or entry.name.lower() in LITTER:
+            if is_litter(entry.name):
                 continue
             path = Path(entry.path)
             if entry.is_symlink():

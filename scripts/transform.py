@@ -197,6 +197,9 @@ def work(context: Context) -> int:
         cost_line(account.region, options.instance_type, options.instance_count),
         f"objects of {batch.content_type}: {count}; the job has no time limit of its own",
     ]
+    if batch.passed_over:
+        cost.append(f"{batch.passed_over} objects that systems leave beside people's files (.DS_Store, ._a.jpg) are no "
+                    "part of the job")  # fmt: skip
     if options.dry_run:
         name = name_of(options.project, NAME, digested)
         return command.show_plan(context, NAME, [*_uploads(context, batch, name),

@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+from sagemaker_monai.names import is_litter_path
 from scripts.aws.account import Account
 from scripts.aws.errors import CommandError
 from scripts.aws.listing import Item, below, one
@@ -37,6 +37,7 @@ class Batch:
         content_type: of every one.
         uri: a prefix, or a manifest in S3.
         manifest: text of a manifest that is not in S3 yet; None where `uri` is.
+        passed_over: objects of the prefix or manifest that are litter (see `sagemaker_monai.names`) and no part of it.
     """
 
     items: tuple[Item, ...]
@@ -44,6 +45,7 @@ class Batch:
     uri: str = ""
     manifest: str | None = None
     is_prefix: bool = True
+    passed_over: int = 0
 
     @property
     def digest(self) -> str:
@@ -75,16 +77,18 @@ def find_batch(account: Account, asked: str, content_type: str | None) -> Batch:
     if asked.endswith(MANIFEST_SUFFIXES) and one(account, asked) is not None:
         text = read_object(account, asked, most_bytes=MOST_MANIFEST_BYTES)
         return _of_manifest(account, text or b"", asked, asked, content_type)
-    items = list(below(account, asked))
+    every = list(below(account, asked, with_litter=True))
+    items = [item for item in every if not is_litter_path(item.name)]
     if not items:
         raise CommandError(
             f"there is nothing below {folder_uri(asked)}: `make prepare-s3 DATA=folder` uploads a folder"
         )
     chosen = _of_type(items, content_type)
     kind = content_type or _one_type(items)
-    if len(chosen) == len(items):
+    if len(chosen) == len(every):
         return Batch(tuple(items), kind, folder_uri(asked))
-    return Batch(tuple(chosen), kind, manifest=_manifest(folder_uri(asked), chosen), is_prefix=False)
+    manifest = _manifest(folder_uri(asked), [item.name for item in chosen])
+    return Batch(tuple(chosen), kind, manifest=manifest, is_prefix=False, passed_over=len(every) - len(items))
 
 
 def _local_text(path: Path) -> bytes:
@@ -105,6 +109,9 @@ def _of_manifest(account: Account, text: bytes, uri: str | None, shown: str, con
         bucket, before = split_s3(prefix)
         if not names or not all(isinstance(name, str) and name for name in names):
             raise TypeError
+        wanted = [name for name in names if not is_litter_path(name)]
+        if not wanted:
+            raise ValueError("litter only")
     except (ValueError, KeyError, TypeError) as error:
         raise CommandError(
             f'{shown} is no manifest: it is [{{"prefix": "s3://bucket/folder/"}}, "name", ...]'
@@ -114,14 +121,17 @@ def _of_manifest(account: Account, text: bytes, uri: str | None, shown: str, con
     # Listing the folder is one request for a thousand objects, asking for each is one for each.
     folder = f"s3://{bucket}/{before.rpartition('/')[0]}"
     listed = {item.key: item for item in below(account, folder)}
-    missing = [name for name in names if before + name not in listed]
+    missing = [name for name in wanted if before + name not in listed]
     if missing:
         raise CommandError(
             f"{shown} names {len(missing)} objects that are not there, the first is {prefix}{missing[0]}"
         )
-    items = [_renamed(listed[before + name], name) for name in dict.fromkeys(names)]
+    items = [_renamed(listed[before + name], name) for name in dict.fromkeys(wanted)]
     kind = content_type or _one_type(items)
-    return Batch(tuple(items), kind, uri or "", None if uri else text.decode(), is_prefix=False)
+    if len(wanted) < len(names):  # a listing that somebody made into a manifest
+        text, uri = _manifest(prefix, wanted).encode(), None
+    passed_over = len(names) - len(wanted)
+    return Batch(tuple(items), kind, uri or "", None if uri else text.decode(), False, passed_over)
 
 
 def _renamed(item: Item, name: str) -> Item:
@@ -153,6 +163,5 @@ def _one_type(items: Iterable[Item]) -> str:
     return kind
 
 
-def _manifest(prefix: str, items: Iterable[Item]) -> str:
-    names: list[Any] = [item.name for item in items]
+def _manifest(prefix: str, names: Iterable[str]) -> str:
     return json.dumps([{"prefix": prefix}, *names], indent=0, ensure_ascii=False) + "\n"

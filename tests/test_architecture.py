@@ -32,7 +32,7 @@ LAYERS = [
         *("archives", "tars", "splitting", "tables", "spreadsheets", "spreadsheet_parts", "name_matching"),
         *("columns", "groups", "measurements", "label_names"),
     },
-    {"config", "errors", "files", "log_metrics", "progress", "remarks"},
+    {"config", "digests", "errors", "files", "log_metrics", "names", "progress", "remarks"},
 ]
 OUTER = {"entrypoints"}
 SAGEMAKER = {"boto3", "botocore", "mms", "sagemaker_inference", "sagemaker_training"}

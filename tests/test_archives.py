@@ -11,7 +11,6 @@ from sagemaker_monai.archives import (
     ArchiveTooLargeError,
     UnsafeArchiveError,
     copy_member,
-    is_litter,
     member_names,
     read_members,
 )
@@ -50,8 +49,6 @@ def test_members_come_in_the_archives_order_without_folders_and_litter():
 
     assert read(data) == [("b/2.jpg", b"two"), ("a.jpg", b"")]
     assert member_names(io.BytesIO(data), limits=LIMITS) == ["b/2.jpg", "a.jpg"]
-    assert is_litter("x/Thumbs.db")
-    assert not is_litter("x/a.jpg")
 
 
 def test_a_path_is_read_as_an_open_file_is(tmp_path):
@@ -75,7 +72,7 @@ def test_one_member_is_copied_into_a_file():
 
 
 @pytest.mark.parametrize(
-    "name", ["../a.jpg", "a/../../b.jpg", "/a.jpg", "C:/a.jpg", "a\\b.jpg", "..", "a\nb.jpg", "a\x1bb.jpg"]
+    "name", ["../a.jpg", "a/../../b.jpg", "/a.jpg", "C:/a.jpg", "a\\..\\..\\b.jpg", "..", "a\nb.jpg", "a\x1bb.jpg"]
 )
 def test_a_name_that_leads_out_of_the_folder_is_refused_before_anything_is_read(name):
     data = packed(("good.jpg", b"1"), (name, b"2"))

@@ -11,7 +11,8 @@ from PIL import Image
 
 from sagemaker_monai import cache
 from sagemaker_monai.cache import INDEX_FILE, PIXELS_FILE, load_images
-from sagemaker_monai.errors import TrainingStopped
+from sagemaker_monai.digests import Digests
+from sagemaker_monai.errors import DatasetError, TrainingStopped
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
 
@@ -80,13 +81,13 @@ def test_a_second_time_nothing_is_decoded(files, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "change", ["touch", "content", "order", "fewer", "size", "fit", "channels", "version", "deleted"]
+    "change", ["name", "content", "order", "fewer", "size", "fit", "channels", "version", "deleted"]
 )
 def test_whatever_decides_the_pixels_makes_another_cache(files, tmp_path, monkeypatch, change):
     load(files, tmp_path / "cache")
     both = preprocessing()
-    if change == "touch":
-        os.utime(files[0], ns=(1, 1))
+    if change == "name":
+        files[0] = files[0].rename(files[0].with_suffix(".png"))
     elif change == "content":
         status = files[0].stat()
         files[0].write_bytes(files[1].read_bytes() + b"\0")
@@ -107,6 +108,39 @@ def test_whatever_decides_the_pixels_makes_another_cache(files, tmp_path, monkey
 
     assert len(list((tmp_path / "cache").iterdir())) == 2
     assert np.array_equal(loaded.pixels, expected(files, both))
+
+
+@pytest.mark.parametrize("change", ["touch", "move"])
+def test_a_data_set_that_was_touched_or_moved_keeps_its_cache(files, tmp_path, monkeypatch, change):
+    first = load(files, tmp_path / "cache")
+    forbid_decoding(monkeypatch)
+    if change == "touch":
+        os.utime(files[0], ns=(1, 1))
+    else:
+        files[0].parent.rename(tmp_path / "elsewhere")
+        files = [tmp_path / "elsewhere" / path.name for path in files]
+
+    assert np.array_equal(load(files, tmp_path / "cache").pixels, first.pixels)
+
+
+@pytest.mark.parametrize("is_seen_before", [True, False])
+def test_a_picture_that_changes_while_it_is_read_leaves_no_cache(files, tmp_path, monkeypatch, is_seen_before):
+    digests = Digests()
+    if is_seen_before:
+        digests.of(files)
+    build = cache._build
+
+    def change(*arguments, **options):
+        built = build(*arguments, **options)
+        files[0].write_bytes(files[0].read_bytes()[:-1] + b"\0")
+        return built
+
+    monkeypatch.setattr(cache, "_build", change)
+
+    with pytest.raises(DatasetError, match=r"1 files of the data set changed while it was read \(picture 0\.jpg\)"):
+        load_images([Sample(path) for path in files], preprocessing(), cache_dir=tmp_path / "cache", workers=1,
+                    what="reading images", digests=digests)  # fmt: skip
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_the_scale_half_may_change_without_decoding_again(files, tmp_path):

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from collections import Counter
 
@@ -152,11 +153,21 @@ def test_the_fingerprint_notices_every_change(complete, change):
     assert read(complete).fingerprint != before
 
 
-def test_the_fingerprint_notices_another_picture(complete):
-    before = read(complete).fingerprint
-    (complete / "images/0.jpg").write_bytes(b"another")
+@pytest.mark.parametrize("is_same_size", [True, False])
+def test_the_fingerprint_notices_another_picture_whatever_its_size_and_time(complete, is_same_size):
+    before, picture = read(complete).fingerprint, complete / "images/0.jpg"
+    status, content = picture.stat(), picture.read_bytes()
+    picture.write_bytes(bytes(len(content)) if is_same_size else b"another" + content)
+    os.utime(picture, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     assert read(complete).fingerprint != before
+
+
+def test_the_fingerprint_of_a_touched_data_set_stays(complete):
+    before = read(complete).fingerprint
+    os.utime(complete / "images/0.jpg", ns=(1, 1))
+
+    assert read(complete).fingerprint == before
 
 
 @pytest.mark.parametrize(

@@ -105,13 +105,13 @@ def test_a_pipe_is_not_waited_for(tmp_path, files):
     assert len(find_instances(tmp_path)) == 1
 
 
-def test_a_folder_too_deep_ends_the_search_and_nothing_else(tmp_path, files):
+def test_a_file_is_found_however_deep_it_lies(tmp_path, files):
     place = tmp_path.joinpath(*["d"] * 60)
     place.mkdir(parents=True)
-    (place / "lost").write_bytes(files[0])
+    (place / "b").write_bytes(files[0])
     (tmp_path / "a").write_bytes(files[1])
 
-    assert names(find_media(tmp_path)) == ["a"]
+    assert names(find_media(tmp_path)) == ["a", "/".join(["d"] * 60) + "/b"]
 
 
 def test_too_many_files_are_refused(tmp_path, files):

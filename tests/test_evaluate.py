@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -504,3 +505,28 @@ def test_probabilities_are_those_of_the_table(job, tmp_path):
     loss = -np.log([float(row[row["label"]]) for row in rows]).mean()
     assert metrics_of(tmp_path / "out")["loss"] == pytest.approx(loss)
     assert all(Path(row["image"]).parent.name == row["label"] for row in rows)
+
+
+@pytest.mark.parametrize("split", ["training", "test"])
+def test_of_an_artifact_of_an_older_age_nothing_is_claimed_about_its_data(job, tmp_path, caplog, monkeypatch, split):
+    caplog.set_level(logging.INFO)
+    known = evaluation._training_of(job / "model")
+    monkeypatch.setattr(evaluation, "_training_of", lambda folder: replace(known, dataset_fingerprint="0" * 64))
+
+    assert evaluate(job, tmp_path / "out", f"--split={split}") == 0
+
+    assert "of a data set of which cannot be told whether it is that of the model's training" in caplog.text
+    note = metrics_of(tmp_path / "out").get("note", "")
+    assert ("cannot be told of so old an artifact: The model has learned" in note) == (split == "training")
+
+
+def test_a_corrected_picture_makes_another_data_set_of_it(job, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    data = tmp_path / "data"
+    shutil.copytree(data_of(job), data)
+    picture = max((path for path in data.rglob("*") if path.suffix in (".png", ".jpg")), key=str)
+    picture.write_bytes(picture.read_bytes()[:-1] + b"\0")  # as large as before
+
+    assert evaluate(job, tmp_path / "out", data=data) == 0
+
+    assert "of another data set than that of the model's training" in caplog.text

@@ -3,6 +3,12 @@
 Nothing is ever written by a name that an archive chose: callers get names and bytes. Limits are counted on the bytes
 that come out, for the sizes in an archive's directory are only claims. What a member contains (a picture, an archive
 inside the archive) is the caller's question.
+
+Names are read as programs write them. Windows puts `\\` between folders. Where an archive does not say that a name is
+UTF-8 and its bytes are, as macOS and Linux leave them, it is taken so: text in an old code page is next to never UTF-8
+by chance. Any other name is read in code page 437, as the format says: of which page it really was, nothing in the
+archive tells. So some letters may be wrong, but two names stay two names, and nothing is found or refused by them.
+Source: PKWARE APPNOTE 4.4.17.1 (slashes), appendix D (437, UTF-8), 4.6.9 (Unicode path).
 """
 
 import io
@@ -13,14 +19,17 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
+
+from sagemaker_monai.names import is_litter_path, leads_out, parts_of
 
 CHUNK_BYTES = 1 << 16
 RATIO_FLOOR_BYTES = 1 << 20  # small members may shrink as far as they like: a blank page does
 BYTES_PER_DIRECTORY_ENTRY = 512  # 46 of header, the rest for name, extra fields and comment
 SMALLEST_DIRECTORY_LIMIT = 1 << 17  # above CHUNK_BYTES, and above the 64 KiB in which zipfile looks for the directory
-JUNK_NAMES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+_UTF8_FLAG = 0x800
+_UNICODE_PATH = 0x7075  # extra field: version 1, CRC-32 of the name in the directory, the name in UTF-8
 
 # What zipfile raises on bytes that are not a sound archive; a version or method that it lacks is a RuntimeError too.
 DAMAGE = (
@@ -108,14 +117,39 @@ def _damage_named() -> Iterator[None]:
         raise UnsafeArchiveError("the archive is damaged or not a zip file; pack it again") from error
 
 
-def _check_member(info: zipfile.ZipInfo, position: int) -> None:
-    """Refuse what a picture collection never has. `orig_filename` is the name before zipfile tidied it."""
+def _name_of(info: zipfile.ZipInfo) -> str:
+    """The name of a member, with slashes. `orig_filename` is the one before zipfile tidied it."""
     name = info.orig_filename
-    parts = PurePosixPath(name).parts
+    if not info.flag_bits & _UTF8_FLAG:
+        raw = name.encode("cp437")
+        name = _decoded(_unicode_path(info.extra, raw) or raw) or name
+    return name.replace("\\", "/")
+
+
+def _decoded(raw: bytes) -> str | None:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _unicode_path(extra: bytes, raw: bytes) -> bytes | None:
+    """The name that a program wrote in UTF-8 beside the one in its code page, if it is about that one."""
+    while len(extra) >= 4:
+        tag, size = struct.unpack_from("<HH", extra)
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
+        if tag == _UNICODE_PATH and field[:5] == b"\x01" + struct.pack("<I", zlib.crc32(raw)):
+            return field[5:]
+    return None
+
+
+def _check_member(info: zipfile.ZipInfo, name: str, position: int) -> None:
+    """Refuse what a picture collection never has."""
     kind = stat.S_IFMT(info.external_attr >> 16)
     faults = {
-        "would be written outside the folder": name.startswith("/") or ".." in parts or ":" in name or "\\" in name,
-        "has no usable name": not parts or not name.isprintable(),
+        "would be written outside the folder": leads_out(name),
+        "has no usable name": not (parts_of(name) or is_litter_path(name)),
+        "is a folder with a content": name.endswith("/") and info.file_size > 0,
         "is a link or a device": kind not in (0, stat.S_IFREG, stat.S_IFDIR),
         "is encrypted": bool(info.flag_bits & 0x41),  # bit 0: encrypted, bit 6: strongly
         "is packed with an unusual method; use plain zip": info.compress_type
@@ -123,13 +157,7 @@ def _check_member(info: zipfile.ZipInfo, position: int) -> None:
     }
     for fault, is_so in faults.items():
         if is_so:
-            raise UnsafeArchiveError(f"member {position} of the archive {fault}", name)
-
-
-def is_litter(name: str) -> bool:
-    """Whether an operating system put this file into the archive or folder (`__MACOSX`, `.DS_Store`, `._x`)."""
-    parts = PurePosixPath(name).parts
-    return "__MACOSX" in parts or parts[-1] in JUNK_NAMES or parts[-1].startswith("._")
+            raise UnsafeArchiveError(f"member {position} of the archive {fault}", info.orig_filename)
 
 
 def _inflate(
@@ -158,8 +186,10 @@ def _inflate(
 
 
 @contextmanager
-def _opened(file: BinaryIO | Path, limits: ArchiveLimits) -> Iterator[tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]]:
-    """Open an archive and check every member's entry before any is read."""
+def _opened(
+    file: BinaryIO | Path, limits: ArchiveLimits
+) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+    """Open an archive and check every member's entry before any is read; its files by their names, in its order."""
     if isinstance(file, Path):
         with file.open("rb") as stream, _opened(stream, limits) as opened:
             yield opened
@@ -168,15 +198,20 @@ def _opened(file: BinaryIO | Path, limits: ArchiveLimits) -> Iterator[tuple[zipf
     with _damage_named():
         archive = zipfile.ZipFile(_BoundedReads(file, directory_limit))
     with archive:
-        entries = archive.infolist()
-        for position, info in enumerate(entries, start=1):
-            _check_member(info, position)
-        files = [info for info in entries if not info.is_dir() and not is_litter(info.filename)]
+        entries = [(_name_of(info), info) for info in archive.infolist()]
+        for position, (name, info) in enumerate(entries, start=1):
+            _check_member(info, name, position)
+        files = [
+            ("/".join(parts_of(name)), info)
+            for name, info in entries
+            if not name.endswith("/") and not is_litter_path(name)
+        ]
         if len(files) > limits.members:
             raise ArchiveTooLargeError(f"the archive has {len(files)} members, at most {limits.members} are allowed")
-        if len({info.filename for info in files}) < len(files):
+        by_name = dict(files)
+        if len(by_name) < len(files):
             raise UnsafeArchiveError("the archive has the same member name twice")
-        yield archive, files
+        yield archive, by_name
 
 
 def member_names(file: BinaryIO | Path, *, limits: ArchiveLimits) -> list[str]:
@@ -187,7 +222,7 @@ def member_names(file: BinaryIO | Path, *, limits: ArchiveLimits) -> list[str]:
         ArchiveTooLargeError: more members than the limit.
     """
     with _opened(file, limits) as (_, files):
-        return [info.filename for info in files]
+        return list(files)
 
 
 def read_members(
@@ -207,12 +242,12 @@ def read_members(
     """
     budget_bytes = limits.total_bytes
     with _opened(file, limits) as (archive, files):
-        for info in files:
-            if wanted is not None and not wanted(info.filename):
+        for name, info in files.items():
+            if wanted is not None and not wanted(name):
                 continue
             content = b"".join(_inflate(archive, info, budget_bytes, limits))
             budget_bytes -= len(content)
-            yield info.filename, content
+            yield name, content
 
 
 def copy_member(file: BinaryIO | Path, name: str, target: BinaryIO, *, limits: ArchiveLimits) -> None:
@@ -222,6 +257,5 @@ def copy_member(file: BinaryIO | Path, name: str, target: BinaryIO, *, limits: A
         UnsafeArchiveError, ArchiveTooLargeError: as `read_members`.
     """
     with _opened(file, limits) as (archive, files):
-        [info] = [info for info in files if info.filename == name]
-        for chunk in _inflate(archive, info, limits.total_bytes, limits):
+        for chunk in _inflate(archive, files[name], limits.total_bytes, limits):
             target.write(chunk)

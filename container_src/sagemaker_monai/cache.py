@@ -12,7 +12,6 @@ the main script again, torch and MONAI with it: 5 s of CPU for each, where this 
 
 import contextlib
 import errno
-import functools
 import json
 import math
 import mmap
@@ -29,7 +28,8 @@ from typing import IO, Any
 import numpy as np
 
 from sagemaker_monai.cache_keys import key_of, paths_of
-from sagemaker_monai.errors import CallerError, TrainingStopped
+from sagemaker_monai.digests import Digests
+from sagemaker_monai.errors import CallerError, DatasetError, TrainingStopped
 from sagemaker_monai.progress import track
 from sagemaker_monai.samples import Sample, Sequences
 from sagemaker_monai.transforms import Load, Preprocessing, build_load
@@ -59,6 +59,7 @@ def load_images(
     cache_dir: Path | None,
     workers: int,
     what: str,
+    digests: Digests | None = None,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> LoadedImages:
     """Load images, from the cache when they are there.
@@ -69,6 +70,7 @@ def load_images(
         cache_dir: where caches are kept, made when missing; None, or too small a disk, keeps the pixels in memory.
         workers: number of processes; 1 or less works in this one.
         what: what the progress lines are about, e.g. "reading training images".
+        digests: of the run, which has read the files already; None reads them for this cache.
         is_stopping: asked after every image.
 
     Returns:
@@ -76,18 +78,22 @@ def load_images(
 
     Raises:
         RuntimeError: a worker ended without finishing; names the image it was at.
+        DatasetError: files changed while they were read.
         TrainingStopped: `is_stopping` said yes.
     """
+    digests = Digests() if digests is None else digests
     shape = (len(samples), preprocessing.channels, *preprocessing.size)
     dtype = np.dtype(preprocessing.dtype)
     size_bytes = math.prod(shape) * dtype.itemsize
-    build = functools.partial(
-        _build, samples, preprocessing, shape, workers=workers, what=what, is_stopping=is_stopping
-    )
+
+    def build(file: IO[bytes]) -> LoadedImages:
+        return _build(samples, preprocessing, shape, file, workers=workers, what=what, is_stopping=is_stopping)
+
     if cache_dir is None or not samples:
         return _in_memory(build, size_bytes)
     cache_dir.mkdir(parents=True, exist_ok=True)
-    folder = cache_dir / key_of(samples, preprocessing)
+    key = key_of(samples, preprocessing, digests)
+    folder = cache_dir / key
     if (found := _read(folder, shape, dtype)) is not None:
         return found
     with tempfile.TemporaryDirectory(dir=cache_dir, prefix=".building-", ignore_cleanup_errors=True) as name:
@@ -104,6 +110,8 @@ def load_images(
                 )
                 return _in_memory(build, size_bytes)
             built = build(file)
+        if key_of(samples, preprocessing, digests) != key:  # else they would have the name of what was there before
+            raise DatasetError("files came or went while they were read: leave the data set alone and start again")
         index = {"shape": shape, "dtype": dtype.name, "unreadable": built.unreadable, "crc32": _checksum(built.pixels)}
         (building / INDEX_FILE).write_text(json.dumps(index))
         # Mapped before the renaming: it stays valid whatever another process does to the names.
@@ -130,7 +138,7 @@ def _replace(folder: Path, building: Path, loaded: LoadedImages) -> LoadedImages
     return loaded
 
 
-def _in_memory(build: "functools.partial[LoadedImages]", size_bytes: int) -> LoadedImages:
+def _in_memory(build: Callable[[IO[bytes]], LoadedImages], size_bytes: int) -> LoadedImages:
     # A nameless file in memory, which workers can map; not /dev/shm, which containers keep at 64 MB.
     with os.fdopen(os.memfd_create("images"), "w+b") as file:
         file.truncate(size_bytes)

@@ -12,33 +12,42 @@ import numpy as np
 import PIL.features
 
 import sagemaker_monai
+from sagemaker_monai.digests import Digests
 from sagemaker_monai.entries import image_files
 from sagemaker_monai.samples import Sample, Sequences
 from sagemaker_monai.transforms import Preprocessing
 
-_LAYOUT = 2  # of the folder; part of the key
+_LAYOUT = 3  # of the folder; part of the key
 _READERS = ("pydicom", "nibabel", "imagecodecs")
 
 
-def key_of(samples: Sequence[Sample], preprocessing: Preprocessing) -> str:
-    """Hash what decides the pixels of `samples`, files by their size and the time of their last change.
+def key_of(samples: Sequence[Sample], preprocessing: Preprocessing, digests: Digests) -> str:
+    """Hash what decides the pixels of `samples`, files by their names and contents wherever they lie.
 
     Raises:
         TypeError: a sample that is no file, folder or sequences.
+        DatasetError, TrainingStopped: as `Digests.of`.
     """
+    files = [[(path, image_files(path)) for path in paths_of(sample)] for sample in samples]
+    found = digests.of(file for places in files for _, inside in places for file in inside)
     digest = hashlib.sha256()
     versions: list[str | None] = [sagemaker_monai.__version__, np.__version__, PIL.__version__]
     versions += [PIL.features.version(codec) for codec in ("jpg", "libjpeg_turbo", "zlib", "libtiff", "webp")]
     # Without importing one of them; DICOM may be loaded as a photograph, too.
     versions += [f"{name} {_version(name)}" for name in _READERS]
     digest.update(json.dumps([_LAYOUT, versions, preprocessing.spec[0]], sort_keys=True).encode())
-    for sample in samples:
-        paths = paths_of(sample)
-        entries = [[len(paths), *sample.formats]] + [
-            _entry(file) for path in paths for file in (path, *image_files(path))
+    for sample, places in zip(samples, files, strict=True):
+        entries = [
+            [[_name_in(path, file), found[file]] for file in inside]  # one list a channel
+            for path, inside in places
         ]
-        digest.update(json.dumps(entries).encode())
+        digest.update(json.dumps([list(sample.formats), entries]).encode())
     return digest.hexdigest()
+
+
+def _name_in(path: Path, file: Path) -> str:
+    """The name of a file of an image: readers go by endings, and by names in headers and of the files of a series."""
+    return file.relative_to(path).as_posix() if file.is_relative_to(path) and file != path else file.name
 
 
 @functools.cache
@@ -47,14 +56,6 @@ def _version(distribution: str) -> str:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return ""
-
-
-def _entry(path: Path) -> list[str | int]:
-    try:
-        status = path.stat()
-        return [str(path), status.st_size, status.st_mtime_ns]
-    except OSError:
-        return [str(path)]
 
 
 def paths_of(sample: Sample) -> tuple[Path, ...]:

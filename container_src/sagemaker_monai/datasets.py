@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from sagemaker_monai.digests import Digests
 from sagemaker_monai.entries import Aside, Entry, Image, Layout, Metadata, image_files
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.labelled import Reading, read_labelled
@@ -27,6 +27,7 @@ from sagemaker_monai.tasks.task import Floats, Task
 
 __all__ = ["SPLITS", "Dataset", "Record", "read_dataset", "split_by_group"]
 
+CONTENTS = "c1-"  # before a fingerprint over contents, and its version; older ones are of names and sizes
 MAX_LABEL_LENGTH = 100
 MAX_TITLE_LENGTH = 200
 
@@ -59,9 +60,8 @@ class Dataset:
     Attributes:
         labels: names; their order is the order of the model's answers.
         training, validation, test: records in the order of the data set; test may be empty if no fraction was asked.
-        fingerprint: SHA-256 in hex over labels, names, labels of the images, groups, splits and file sizes; it does not
-            depend on where the folder is or in which order records come. Contents are not hashed: reading a large data
-            set twice costs minutes, and a changed picture of the same size to the byte is no accident.
+        fingerprint: CONTENTS and SHA-256 in hex over labels, names, labels of the images, groups, splits and the bytes
+            of the files (see `digests`); it does not depend on where the folder is or in which order records come.
         title: what the data set calls itself in dataset.json, for people; may be empty.
         task: a key of `tasks.table.TASKS`.
         modality: Modality of DICOM that dataset.json names, or "".
@@ -203,19 +203,24 @@ def _check_splits(labelled: _Labelled, entries: Sequence[Entry], wanted: Mapping
             )
 
 
-def _fingerprint(labels: Sequence[str], entries: Sequence[Entry]) -> str:
+def _fingerprint(labels: Sequence[str], entries: Sequence[Entry], digests: Digests) -> str:
+    files = [image_files(entry.image) for entry in entries]
+    found = digests.of(file for inside in files for file in inside)
     rows = sorted(
-        ([entry.split, entry.name, entry.label, entry.group, _size(entry.image)] for entry in entries),
+        (
+            [entry.split, entry.name, entry.label, entry.group, [[file.name, found[file]] for file in inside]]
+            for entry, inside in zip(entries, files, strict=True)
+        ),
         key=lambda row: row[:2],
     )
-    return hashlib.sha256(json.dumps([labels, rows], sort_keys=True).encode()).hexdigest()
+    return CONTENTS + hashlib.sha256(json.dumps([labels, rows], sort_keys=True).encode()).hexdigest()
 
 
-def _size(image: Image) -> int | list[Any]:
-    """The size of a file in bytes; names and sizes of several files."""
-    if isinstance(image, Path) and image.is_file():
-        return image.stat().st_size
-    return [[file.name, file.stat().st_size] for file in image_files(image)]
+def is_same_data(fingerprint: str, other: str) -> bool | None:
+    """Whether two fingerprints are of the same data set; None where one is of an age that did not look at contents."""
+    if not (fingerprint.startswith(CONTENTS) and other.startswith(CONTENTS)):
+        return None
+    return fingerprint == other
 
 
 def read_dataset(
@@ -226,6 +231,7 @@ def read_dataset(
     validation_fraction: float,
     test_fraction: float,
     seed: int,
+    digests: Digests | None = None,
 ) -> Dataset:
     """Read and check a data set in any of the layouts.
 
@@ -236,6 +242,7 @@ def read_dataset(
         validation_fraction, test_fraction: shares of the training images, 0 to below 1 together, that become a split
             the data set does not have; whole groups, stratified by class. 0 leaves test empty.
         seed: of that draw.
+        digests: of the run; None reads the files for this data set alone.
 
     Raises:
         DatasetError: with cause and remedy in one line of at most 1,024 characters.
@@ -244,7 +251,7 @@ def read_dataset(
     wanted = {"validation": validation_fraction, "test": test_fraction}
     labelled, entries = _read_and_draw(channels, wanted, seed, _reading(reading, task))
     _check_splits(labelled, entries, wanted)
-    return _dataset(labelled, entries)
+    return _dataset(labelled, entries, digests or Digests())
 
 
 def read_dataset_to_score(
@@ -256,6 +263,7 @@ def read_dataset_to_score(
     validation_fraction: float,
     test_fraction: float,
     seed: int,
+    digests: Digests | None = None,
 ) -> Dataset:
     """Read and check a data set to score a model with: splits may be empty, and the classes must be the model's.
 
@@ -265,6 +273,7 @@ def read_dataset_to_score(
         task: the model's.
         reading: of the model's training.
         validation_fraction, test_fraction, seed: of the model's training, so that the same splits are drawn.
+        digests: as for `read_dataset`.
 
     Raises:
         DatasetError: as for `read_dataset`, or the classes are others.
@@ -279,7 +288,7 @@ def read_dataset_to_score(
             f"the data set's classes are not the model's: {len(unknown)} that the model does not know "
             f"({some_of(unknown)}), which has {some_of(labels)}; rename or remove them"
         )
-    return _dataset(_label_entries(labelled.layout, tuple(labels)), entries)
+    return _dataset(_label_entries(labelled.layout, tuple(labels)), entries, digests or Digests())
 
 
 def _reading(reading: Reading | None, task: str) -> Reading:
@@ -308,7 +317,7 @@ def _read_and_draw(
     return labelled, _draw_missing(labelled, wanted, seed)
 
 
-def _dataset(labelled: _Labelled, entries: Sequence[Entry]) -> Dataset:
+def _dataset(labelled: _Labelled, entries: Sequence[Entry], digests: Digests) -> Dataset:
     records: dict[str, list[Record]] = {split: [] for split in SPLITS}
     for entry in entries:
         target = labelled.targets[entry.name]
@@ -322,7 +331,7 @@ def _dataset(labelled: _Labelled, entries: Sequence[Entry]) -> Dataset:
         training=tuple(records["training"]),
         validation=tuple(records["validation"]),
         test=tuple(records["test"]),
-        fingerprint=_fingerprint(layout.labels, entries),
+        fingerprint=_fingerprint(layout.labels, entries, digests),
         title=layout.title[:MAX_TITLE_LENGTH],
         task=labelled.task.name,
         modality=layout.modality,

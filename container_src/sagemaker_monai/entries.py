@@ -8,17 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.files import LITTER, plain_files
+from sagemaker_monai.files import children, plain_files
 from sagemaker_monai.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES
 from sagemaker_monai.label_rules import Cells
 from sagemaker_monai.name_matching import key_parts, match_names, nearest_name
+from sagemaker_monai.names import parts_of
 from sagemaker_monai.remarks import Remark
 from sagemaker_monai.samples import Sequences
 from sagemaker_monai.tables import some_of
 from sagemaker_monai.tasks.labels import Label
 
-CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")  # and what no file name can be made of
-DRIVE = re.compile(r"[A-Za-z]:")
 DICOM_NAMES = DICOM_SUFFIXES - {""}
 VOLUME_NAMES = VOLUME_SUFFIXES - {".img", ".img.gz", ".hdr.gz"}  # of a pair the plain header is the image
 HEADER_SUFFIXES = frozenset({".hdr", ".mhd", ".nhdr"})  # of volumes whose values lie in other files
@@ -96,17 +95,8 @@ class Layout:
 
 
 def visible(folder: Path) -> list[Path]:
-    """What is in a folder, sorted, without hidden files, litter and the manifests that SageMaker writes beside data."""
-    return sorted(
-        (
-            path
-            for path in folder.iterdir()
-            if not path.name.startswith(".")
-            and path.name.lower() not in LITTER
-            and not path.name.endswith(("-manifest", ".manifest"))
-        ),
-        key=lambda path: path.name,
-    )
+    """What is in a folder, sorted, without litter and the manifests that SageMaker writes beside data."""
+    return [path for path in children(folder) if not path.name.endswith(("-manifest", ".manifest"))]
 
 
 def is_image(path: Path) -> bool:
@@ -129,15 +119,14 @@ def is_image(path: Path) -> bool:
 def image_files(image: Image) -> list[Path]:
     """The files of an image, in the order of their names; those of a series folder at any depth.
 
-    Links are passed over in folders, as the reader of series does. A header whose values lie beside it comes first.
+    Of a folder they are its `files.plain_files`, as for the reader of series. A header whose values lie beside it comes
+    first.
     """
     if isinstance(image, Sequences):
         return [file for channel in image.channels for file in image_files(channel)]
     if not image.is_dir():
         return [image, *_values_of(image)]
-    return sorted(
-        path for path in image.rglob("*") if path.is_file() and not path.is_symlink() and not path.name.startswith(".")
-    )
+    return sorted(plain_files(image))
 
 
 def _values_of(header: Path) -> list[Path]:
@@ -159,11 +148,7 @@ def _values_of(header: Path) -> list[Path]:
 
 def name_parts(name: str) -> tuple[str, ...]:
     """The folders and the file that a name in a table means below the channel; none if it cannot be such a name."""
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or "\\" in name or DRIVE.fullmatch(parts[0]):
-        return ()
-    # Not all that cannot be printed: macOS puts U+202F into names of screenshots.
-    return () if CONTROL.search(name) else parts
+    return parts_of(name, separators="/\\")
 
 
 def _inside(root: Path, real_root: str, name: str) -> Path | None:

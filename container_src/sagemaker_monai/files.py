@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})  # in small letters; what operating systems leave
-MAX_FOLDER_DEPTH = 32
+from sagemaker_monai.names import is_litter
 
 
 @contextmanager
@@ -21,34 +20,54 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def plain_files(folder: Path) -> Iterator[Path]:
-    """The plain files of a folder and its folders, sorted by name, each once.
+def plain_files(folder: Path, *, takes_links_out: bool = False) -> Iterator[Path]:
+    """The plain files of a folder and its folders, sorted by name, each once: what the folder holds, for all that read.
 
-    Hidden files, LITTER, pipes, and links that lead out of the folder or to another of its files are passed over, and
-    so are folders that may not be entered.
+    Litter (see `names`), pipes, and links that lead out of the folder or to another of its files are passed over, and
+    so are folders that may not be entered. What the folder itself is called does not count.
+
+    Args:
+        folder: where to begin.
+        takes_links_out: links to files elsewhere count too, for folders that are nobody's but the caller's.
     """
-    root = os.path.realpath(folder)
-    waiting, seen = [(folder, 0)], set[str]()
+    root = os.path.realpath(folder).rstrip("/")
+    waiting, seen = [(folder, root)], set[str]()
     while waiting:
-        place, depth = waiting.pop()
+        place, real_place = waiting.pop()
         try:
             entries = sorted(os.scandir(place), key=lambda entry: entry.name)
         except OSError:
             continue
         folders = []
         for entry in entries:
-            if entry.name.startswith(".") or entry.name.lower() in LITTER:
+            if is_litter(entry.name):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                folders.append((Path(entry.path), depth + 1))
+                folders.append((Path(entry.path), f"{real_place}/{entry.name}"))
                 continue
-            real = os.path.realpath(entry.path)
+            # Folders behind links are not entered, so what is no link lies where its name says.
+            is_link = entry.is_symlink()
+            real = os.path.realpath(entry.path) if is_link else f"{real_place}/{entry.name}"
             # os.path, because pathlib raises where access is denied; a pipe would never end.
-            if real.startswith(root + os.sep) and real not in seen and os.path.isfile(real):  # noqa: PTH113
+            is_file = os.path.isfile(real) if is_link else entry.is_file(follow_symlinks=False)  # noqa: PTH113
+            if is_file and real not in seen and (takes_links_out or real.startswith(f"{root}/")):
                 seen.add(real)
                 yield Path(entry.path)
-        if depth < MAX_FOLDER_DEPTH:
-            waiting.extend(reversed(folders))
+        waiting.extend(reversed(folders))
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files directly in a folder, links to files too, sorted by name, without litter."""
+    return [path for path in children(folder) if path.is_file()]
+
+
+def children(folder: Path) -> list[Path]:
+    """What lies directly in a folder, sorted by name, without litter.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    return sorted((path for path in folder.iterdir() if not is_litter(path.name)), key=lambda path: path.name)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,10 +5,11 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from sagemaker_monai.archives import ArchiveLimits, ArchiveTooLargeError, UnsafeArchiveError, is_litter, read_members
+from sagemaker_monai.archives import ArchiveLimits, ArchiveTooLargeError, UnsafeArchiveError, read_members
 from sagemaker_monai.containers import MAX_INSTANCES, gather
 from sagemaker_monai.contents import GZIP_MAGIC, gunzipped_head, is_nifti
 from sagemaker_monai.errors import MalformedRequest, PayloadTooLarge
+from sagemaker_monai.names import is_litter_path
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.tars import CHUNK_BYTES, DAMAGE, Stream, read_tar
 
@@ -46,7 +47,7 @@ def read_tar_body(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
     with _faults_named():
         # Folders count as members: an archive of one for each file may have twice as many.
         members = read_tar(stream, max_files=2 * MAX_INSTANCES, max_bytes=_inflated_limit(body))
-        pieces = [(name, b"".join(chunks)) for name, chunks in members if not is_litter(name)]
+        pieces = [(name, b"".join(chunks)) for name, chunks in members if not is_litter_path(name)]
         while stream.read(CHUNK_BYTES):  # gzip's checksum stands behind the end of the archive
             pass
     return gather(pieces)

@@ -12,6 +12,7 @@ import numpy as np
 from sagemaker_monai.cache import load_images
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS, Dataset, Record, targets_of
+from sagemaker_monai.digests import Digests
 from sagemaker_monai.errors import CallerError, DatasetError
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.tables import some_of
@@ -43,9 +44,12 @@ def load_dataset(
     preprocessing: Preprocessing,
     *,
     cache_dir: Path | None,
+    digests: Digests | None = None,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> LoadedDataset:
     """Decode every image of a data set, the test split's too, so that faults show before training.
+
+    `digests` are those that the data set was read with.
 
     Raises:
         TrainingStopped: `is_stopping`, asked after every image, said yes.
@@ -59,6 +63,7 @@ def load_dataset(
         cache_dir=cache_dir,
         workers=config.num_workers or len(os.sched_getaffinity(0)),
         what="reading images",
+        digests=digests,
         is_stopping=is_stopping,
     )
     faulty = set(loaded.unreadable)

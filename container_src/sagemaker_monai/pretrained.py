@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.files import children
 
 SUFFIXES = (".pt", ".pth")
 NESTED_UNDER = ("state_dict", "model_state_dict", "model", "network", "net")
@@ -70,7 +71,7 @@ def find_weights(folder: Path) -> Path:
     Raises:
         ConfigError: there is none, or more than one.
     """
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    files = [path for path in children(folder) if path.suffix.lower() in SUFFIXES] if folder.is_dir() else []
     if len(files) != 1:
         raise ConfigError(
             f"the channel pretrained must hold one file ending in {' or '.join(SUFFIXES)}, it has {len(files)}"

@@ -7,7 +7,6 @@ an object in S3 is read as it comes.
 
 import gzip
 import io
-import re
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -16,11 +15,11 @@ from pathlib import PurePosixPath
 from typing import Protocol
 
 from sagemaker_monai.archives import ArchiveTooLargeError, UnsafeArchiveError
+from sagemaker_monai.names import is_litter_path, leads_out, parts_of
 
 CHUNK_BYTES = 1 << 20  # also the most that a header may claim for itself
 BLOCK_BYTES = tarfile.BLOCKSIZE
 FILE_MODE = 0o644
-ODD = re.compile(r"[\\\0-\x1f\x7f]")
 
 # What tarfile and gzip raise on bytes that are not a sound archive.
 DAMAGE = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError)
@@ -116,8 +115,9 @@ def _checked_name(member: tarfile.TarInfo, position: int) -> str:
     path = PurePosixPath(member.name)
     is_file = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and member.sparse is None
     faults = {
-        "would be written outside the folder": path.is_absolute() or ".." in path.parts,
-        "has no usable name": not (path.parts or member.isdir()) or bool(ODD.search(member.name)),
+        # A backslash is a letter of a name here: tar has none between folders. It must not lead out all the same.
+        "would be written outside the folder": leads_out(member.name) or leads_out(member.name.replace("\\", "/")),
+        "has no usable name": not (parts_of(member.name) or member.isdir() or is_litter_path(member.name)),
         "is a link, a device or a sparse file": not (is_file or member.isdir()),
         "has no possible size": member.size < 0,
     }

@@ -6,6 +6,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from sagemaker_monai.names import is_litter_path
 from scripts.aws.account import Account
 from scripts.aws.errors import CommandError, is_missing
 from scripts.aws.names import folder_uri, split_s3
@@ -45,13 +46,18 @@ def one(account: Account, uri: str) -> Item | None:
     return _item(bucket, listed[0], key.rpartition("/")[2])
 
 
-def below(account: Account, uri: str) -> Iterator[Item]:
-    """The objects below a folder, in the order of their keys; without the empty ones that the console calls folders."""
+def below(account: Account, uri: str, *, with_litter: bool = False) -> Iterator[Item]:
+    """The objects below a folder, in the order of their keys; without the empty ones that the console calls folders.
+
+    What systems leave beside people's files and an upload of a whole folder takes along (`.DS_Store`, `._a.jpg`) is
+    passed over as it is on disk, unless it is asked for `with_litter`. What the folder itself is called does not count.
+    """
     bucket, prefix = split_s3(folder_uri(uri))
     for page in account.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
         for found in page.get("Contents", []):
-            if not found["Key"].endswith("/"):
-                yield _item(bucket, found, found["Key"].removeprefix(prefix))
+            name = found["Key"].removeprefix(prefix)
+            if not name.endswith("/") and name and (with_litter or not is_litter_path(name)):
+                yield _item(bucket, found, name)
 
 
 def find(account: Account, uri: str) -> list[Item]:

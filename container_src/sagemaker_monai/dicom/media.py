@@ -18,13 +18,14 @@ from typing import BinaryIO
 
 from pydicom import Dataset
 
-from sagemaker_monai.archives import ArchiveTooLargeError, UnsafeArchiveError, is_litter
+from sagemaker_monai.archives import ArchiveTooLargeError, UnsafeArchiveError
 from sagemaker_monai.dicom.elements import integer_of, items, text_of
 from sagemaker_monai.dicom.headers import is_dicom, read_header
 from sagemaker_monai.dicom.packed import HEAD_BYTES, MediaLimits, Unpacker, unpacker_of
 from sagemaker_monai.dicom.planes import Plane, planes_of
 from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage
-from sagemaker_monai.files import LITTER, plain_files
+from sagemaker_monai.files import plain_files
+from sagemaker_monai.names import is_litter_path
 
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 
@@ -235,8 +236,7 @@ class _Search:
     def _add_members(self, file: BinaryIO, unpack: Unpacker, prefix: str, *, is_named: bool) -> None:
         try:
             for name, content in unpack(file, self.limits):
-                parts = name.split("/")
-                if not any(part.startswith(".") or part.lower() in LITTER for part in parts) and not is_litter(name):
+                if not is_litter_path(name):
                     self._add(content, content[:HEAD_BYTES], f"{prefix}{name}")
         except UnsafeArchiveError as error:
             too_large = isinstance(error, ArchiveTooLargeError)

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from sagemaker_monai.archives import ArchiveTooLargeError, UnsafeArchiveError, is_litter
+from sagemaker_monai.archives import ArchiveTooLargeError, UnsafeArchiveError
 from sagemaker_monai.contents import is_archive, is_dicom_file, is_dicomdir
 from sagemaker_monai.dicom.packed import MediaLimits, unpacker_of
 from sagemaker_monai.errors import ConfigError
-from sagemaker_monai.files import LITTER, plain_files
+from sagemaker_monai.files import plain_files
 from sagemaker_monai.images import IMAGE_SUFFIXES
+from sagemaker_monai.names import is_litter_path
 from sagemaker_monai.volume_files import HEAD_BYTES, volume_format_of
 
 MAX_FILES = 1 << 20
@@ -123,8 +124,7 @@ def _unpack(path: Path, name: str, owner: str, scratch: Path) -> Iterator[Found]
         folder = scratch / str(sum(1 for _ in scratch.iterdir()))
         folder.mkdir()
         for number, (member, content) in enumerate(unpack(file, LIMITS)):
-            parts = member.split("/")
-            if is_litter(member) or any(part.startswith(".") or part.lower() in LITTER for part in parts):
+            if is_litter_path(member):
                 continue
             if len(content) > shutil.disk_usage(folder).free - KEPT_FREE_BYTES:
                 raise ArchiveTooLargeError("there is no room to unpack it")

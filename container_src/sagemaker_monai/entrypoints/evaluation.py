@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from sagemaker_monai.bundle import REMEDY, TRAIN
 from sagemaker_monai.config import TrainConfig
-from sagemaker_monai.datasets import SPLITS, Dataset, read_dataset_to_score
+from sagemaker_monai.datasets import SPLITS, Dataset, is_same_data, read_dataset_to_score
+from sagemaker_monai.digests import Digests
 from sagemaker_monai.entrypoints import documents
 from sagemaker_monai.entrypoints.artifacts import artifact_folder
 from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
@@ -35,6 +36,14 @@ NOTES = {
     "validation": "This split chose the epoch, so the figures are too good. ",
     "test": "",
 }
+# By `is_same_data`: what the log says of the data set, and how the notes above begin.
+CLAIMS = {
+    True: "the data set of the model's training",
+    False: "another data set than that of the model's training",
+    None: "a data set of which cannot be told whether it is that of the model's training: the artifact is of an age "
+    "that did not look at contents",
+}
+IF_SAME = "If this is the data set of the model's training, which cannot be told of so old an artifact: "
 
 
 @dataclass(frozen=True)
@@ -79,18 +88,19 @@ def evaluate(
         validation_fraction=training.config.validation_fraction,
         test_fraction=training.config.test_fraction,
         seed=training.config.seed,
+        digests=Digests(is_stopping=is_stopping),
     )
     chosen = SPLITS if split not in SPLITS else (split,)
     records = [record for name in chosen for record in dataset.split(name)]
     counts = ", ".join(f"{len(dataset.split(name))} {name}" for name in SPLITS)
     if not records:
         raise DatasetError(f"there is no {split} split (images: {counts}); choose another one with --split")
-    is_known = dataset.fingerprint == training.dataset_fingerprint
+    is_same = is_same_data(dataset.fingerprint, training.dataset_fingerprint)
     logger.info(
         "scoring %d images (%s) of %s; model version %s",
         len(records),
         counts,
-        "the data set of the model's training" if is_known else "another data set than that of the model's training",
+        CLAIMS[is_same],
         predictor.model_version,
     )
     unreadable: dict[str, str] = {}
@@ -103,7 +113,9 @@ def evaluate(
     )
     _check_unreadable(unreadable, dataset, training.config)
     records = [record for record in records if record.name not in unreadable]
-    note = FIRST_EPOCH_NOTE * (training.best_epoch == 0) + "".join(NOTES[name] for name in chosen) * is_known
+    too_good = "".join(NOTES[name] for name in chosen)
+    claimed = {True: too_good, False: "", None: f"{IF_SAME}{too_good}" if too_good else ""}[is_same]
+    note = FIRST_EPOCH_NOTE * (training.best_epoch == 0) + claimed
     metrics = {
         **measure(predictor, records, answers, split=split, note=note, seed=training.config.seed),
         "best_epoch": training.best_epoch,

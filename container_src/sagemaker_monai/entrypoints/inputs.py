@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.files import children
 
 PLACES = {
     "SAGEMAKER_BASE_DIR": "the tree of all other places, default /opt/ml",
@@ -108,7 +109,7 @@ def read_channels(places: Places, environment: Mapping[str, str]) -> dict[str, P
     folder = places.base / "input" / "data"
     if named or not folder.is_dir():
         return named
-    return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")}
+    return {path.name: path for path in children(folder) if path.is_dir()}
 
 
 def make_folders(places: Places) -> None:

@@ -19,7 +19,8 @@ from sagemaker_monai.augmentation import AUGMENTATIONS
 from sagemaker_monai.bundle import add_document, write_bundle
 from sagemaker_monai.choices import check_best_metric, resolve
 from sagemaker_monai.config import TrainConfig
-from sagemaker_monai.datasets import SPLITS, Dataset, read_dataset, targets_of
+from sagemaker_monai.datasets import CONTENTS, SPLITS, Dataset, read_dataset, targets_of
+from sagemaker_monai.digests import Digests
 from sagemaker_monai.distributed import ALONE, Processes
 from sagemaker_monai.doctor.first_look import first_look
 from sagemaker_monai.entrypoints import documents
@@ -41,6 +42,7 @@ from sagemaker_monai.unpacking import unpack_channels
 logger = logging.getLogger(__name__)
 
 PRETRAINED = "pretrained"
+DIGESTS = "digests.json"  # beside the cache
 SCORING_WHEN_STOPPED_S = 60.0  # SageMaker kills 120 s after SIGTERM, and the artifact must be written before this
 UNEQUAL_DATA = (
     "the hosts do not have the same data set: set S3DataDistributionType to FullyReplicated in every channel, as every "
@@ -88,6 +90,8 @@ def run_job(
     channels = unpack_channels(channels, cache_dir / "channels", is_stopping=is_stopping)
     processes.host_is_ready("channels")
     images = {name: folder for name, folder in channels.items() if name != PRETRAINED}
+    processes.wait_for_own_host("digests", is_stopping)
+    digests = Digests(cache_dir / DIGESTS, is_stopping=is_stopping)
     dataset = read_dataset(
         images,
         task=config.task,
@@ -95,7 +99,10 @@ def run_job(
         validation_fraction=config.validation_fraction,
         test_fraction=config.test_fraction,
         seed=config.seed,
+        digests=digests,
     )
+    digests.save()
+    processes.host_is_ready("digests")
     processes.agree(dataset.fingerprint, otherwise=UNEQUAL_DATA, is_stopping=is_stopping)
     logger.info("%s", _summary(dataset))
     remarks = [remark.message for remark in dataset.remarks]
@@ -121,7 +128,7 @@ def run_job(
         dropout=config.dropout,
     )
     processes.wait_for_own_host("images", is_stopping)
-    data = load_dataset(config, dataset, preprocessing, cache_dir=cache_dir, is_stopping=is_stopping)
+    data = load_dataset(config, dataset, preprocessing, cache_dir=cache_dir, digests=digests, is_stopping=is_stopping)
     processes.host_is_ready("images")
     key = job_key(config, data, spec, pretrained)
     processes.agree(key, otherwise=UNEQUAL_JOBS, is_stopping=is_stopping)
@@ -249,9 +256,8 @@ def _summary(dataset: Dataset) -> str:
     counts = ", ".join(f"{len(dataset.split(split))} {split}" for split in SPLITS)
     what = "numbers" if dataset.task == "regression" else "classes"
     order = f" (from low to high: {' < '.join(dataset.labels)[:200]})" * (dataset.task == "ordinal")
-    return (
-        f"{dataset.task}, {len(dataset.labels)} {what}{order}, images: {counts}; fingerprint {dataset.fingerprint[:12]}"
-    )
+    fingerprint = dataset.fingerprint[: len(CONTENTS) + 12]
+    return f"{dataset.task}, {len(dataset.labels)} {what}{order}, images: {counts}; fingerprint {fingerprint}"
 
 
 def _train_config(config: TrainConfig, data: LoadedDataset, result: FitResult) -> dict[str, Any]:

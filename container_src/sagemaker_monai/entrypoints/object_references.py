@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sagemaker_monai.archives import is_litter
 from sagemaker_monai.containers import MAX_INSTANCES
 from sagemaker_monai.contents import GZIP_MAGIC, ZIP_MAGICS, is_tar
 from sagemaker_monai.errors import ObjectUnavailable, PayloadTooLarge, Timeout, Unavailable
+from sagemaker_monai.names import is_litter_path
 from sagemaker_monai.serving.references import Prefix, Reference, parse_references
 from sagemaker_monai.tars import archive_end, member_header, padding
 
@@ -142,7 +142,7 @@ class S3Objects:
         for number, page in enumerate(pages, start=1):
             for item in page.get("Contents", ()):
                 key = item["Key"]
-                if not key.endswith("/") and not is_litter(key):
+                if not key.endswith("/") and not is_litter_path(key.removeprefix(folder.key)):
                     found.append(Found(folder.bucket, key, index, int(item["Size"]), item["ETag"]))
             if len(found) > MAX_INSTANCES or number == MAX_PAGES:
                 raise PayloadTooLarge(

@@ -25,6 +25,7 @@ from pathlib import Path
 from sagemaker_monai.entrypoints.environment import library_defaults
 from sagemaker_monai.entrypoints.warm_up import warm_up
 from sagemaker_monai.errors import BundleError, CallerError, ConfigError, failure_line
+from sagemaker_monai.files import children
 from sagemaker_monai.serving.back_end import BackEnd, StartError
 from sagemaker_monai.serving.config import VARIABLES, ServeConfig
 from sagemaker_monai.serving.gateway import Gateway
@@ -89,7 +90,7 @@ def check_folder(config: ServeConfig) -> None:
         BundleError: there is none.
     """
     try:
-        is_empty = not any(config.model_dir.iterdir())
+        is_empty = not children(config.model_dir)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise BundleError(f"the model artifact cannot be read ({reason}): {_ARTIFACT}") from error

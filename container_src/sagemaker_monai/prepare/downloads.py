@@ -4,7 +4,6 @@ A piece is known by its own name, wherever it lies up to two folders deep; every
 (segmentations, hmnist_*.csv, the ISIC 2018 test set, README) is not touched.
 """
 
-import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -17,11 +16,12 @@ from sagemaker_monai.archives import (
     ArchiveLimits,
     UnsafeArchiveError,
     copy_member,
-    is_litter,
     member_names,
     read_members,
 )
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.files import files_in, plain_files
+from sagemaker_monai.names import is_litter_path
 from sagemaker_monai.tables import some_of
 
 METADATA = re.compile(r"HAM10000_metadata(\.(csv|tab|tsv|txt))?", re.IGNORECASE)
@@ -48,7 +48,7 @@ class Pieces:
 
 def _sorted_out(names: list[str]) -> Pieces:
     """Tell the pieces from the rest by their names."""
-    paths = [PurePosixPath(name) for name in sorted(names) if not is_litter(name)]
+    paths = [PurePosixPath(name) for name in sorted(names) if not is_litter_path(name)]
     return Pieces(
         metadata=tuple(str(path) for path in paths if METADATA.fullmatch(path.name)),
         part_zips=tuple(str(path) for path in paths if PART_ZIP.fullmatch(path.name)),
@@ -84,12 +84,8 @@ class FolderDownload:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        names = []
-        for parent, folders, files in os.walk(folder):
-            depth = len(Path(parent).relative_to(folder).parts)
-            folders[:] = sorted(name for name in folders if not name.startswith(".") and depth < MAX_DEPTH - 1)
-            names += [Path(parent, name).relative_to(folder).as_posix() for name in files]
-        self.pieces = _sorted_out(names)
+        paths = [path.relative_to(folder) for path in plain_files(folder, takes_links_out=True)]
+        self.pieces = _sorted_out([path.as_posix() for path in paths if len(path.parts) <= MAX_DEPTH])
 
     def files(self) -> list[Path]:
         """What would have to change for the import to give something else."""
@@ -152,7 +148,7 @@ def open_download(source: Path) -> FolderDownload | ZipDownload:
     """
     if source.is_dir():
         download: FolderDownload | ZipDownload = FolderDownload(source)
-        zips = [path for path in source.iterdir() if path.suffix.lower() == ".zip"]
+        zips = [path for path in files_in(source) if path.suffix.lower() == ".zip"]
         if not download.pieces.metadata and len(zips) == 1:
             download = ZipDownload(zips[0])  # the outer zip alone in its folder
     elif source.is_file():

@@ -5,7 +5,6 @@ fetched: the files lie in one folder that mirrors the keys, from whatever level 
 of its last parts in common with it; where two files, or two names, have equally many, nothing is guessed.
 """
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
+from sagemaker_monai.files import plain_files
 from sagemaker_monai.images import IMAGE_SUFFIXES
 from sagemaker_monai.tables import some_of
 
@@ -54,16 +54,9 @@ def list_files(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise ConfigError(f"there is no folder {folder.name}; name with --images the folder that mirrors the keys")
-    root = os.path.realpath(folder)
     files = {}
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent, name)
-            if name.startswith(".") or not path.is_file():
-                continue
-            if os.path.realpath(path).startswith(root + os.sep):
-                files[path.relative_to(folder).as_posix()] = path
+    for path in plain_files(folder):
+        files[path.relative_to(folder).as_posix()] = path
         if len(files) > MAX_IMAGES:
             raise DatasetError(f"the folder of images has more than {MAX_IMAGES} files; name a smaller one")
     return files

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.files import children, plain_files
 from sagemaker_monai.prepare.ground_truth_answers import MAX_DEPTH, parse_json
 from sagemaker_monai.prepare.ground_truth_labels import MULTILABEL_TYPES, Answer, Names, read_custom, read_workers
 from sagemaker_monai.prepare.ground_truth_manifest import (
@@ -72,11 +73,11 @@ def _iterations(folder: Path) -> list[Path]:
     """The folders iteration-1, iteration-2, ... by their numbers."""
     if not folder.is_dir():
         return []
-    return sorted((path for path in folder.iterdir() if path.is_dir() and _iteration(path) >= 0), key=_iteration)
+    return sorted((path for path in children(folder) if path.is_dir() and _iteration(path) >= 0), key=_iteration)
 
 
 def _is_file_with(path: Path, suffix: str) -> bool:
-    return path.suffix.lower() == suffix and path.is_file() and not path.name.startswith(".")
+    return path.suffix.lower() == suffix and path.is_file()
 
 
 def find_files(source: Path) -> JobFiles:
@@ -91,12 +92,12 @@ def find_files(source: Path) -> JobFiles:
         return JobFiles(None, (source,)) if head.startswith(b"[") else JobFiles(source)
     if not source.is_dir():
         raise DatasetError(f"{source.name} is neither a file nor a folder; name a manifest or a job's output folder")
-    children = [path for path in source.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    if len(children) == 1 and not (source / "annotations").is_dir() and (children[0] / "manifests").is_dir():
-        source = children[0]  # the folder of the job's name that S3 has around it
+    folders = [path for path in children(source) if path.is_dir()]
+    if len(folders) == 1 and not (source / "annotations").is_dir() and (folders[0] / "manifests").is_dir():
+        source = folders[0]  # the folder of the job's name that S3 has around it
     inner = source / "manifests" / "output"
     places = (inner,) if inner.is_dir() else (source,)
-    manifests = sorted(path for place in places for path in place.iterdir() if _is_file_with(path, ".manifest"))
+    manifests = sorted(path for place in places for path in children(place) if _is_file_with(path, ".manifest"))
     if len(manifests) > 1:
         raise DatasetError(
             f"the folder has several manifests ({some_of([path.name for path in manifests])}); name the one to read"
@@ -104,16 +105,16 @@ def find_files(source: Path) -> JobFiles:
     requests = [
         path
         for iteration in _iterations(source / REQUESTS)
-        for path in sorted(iteration.rglob("*.json"))
-        if path.is_file()
+        for path in sorted(plain_files(iteration))
+        if path.suffix == ".json"
     ]
-    loose = [path for path in sorted(source.iterdir()) if _is_file_with(path, ".json")]
+    loose = [path for path in children(source) if _is_file_with(path, ".json")]
     responses = [
         (folder.name, path)
         for iteration in _iterations(source / RESPONSES)
-        for folder in sorted(iteration.iterdir())
+        for folder in children(iteration)
         if folder.is_dir() and folder.name.isdecimal()
-        for path in sorted(folder.iterdir())
+        for path in children(folder)
         if _is_file_with(path, ".json")
     ]
     files = JobFiles(manifests[0] if manifests else None, tuple(requests or loose), tuple(responses))

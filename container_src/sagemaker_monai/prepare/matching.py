@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from sagemaker_monai import __version__
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.files import sha256_of
+from sagemaker_monai.files import plain_files, sha256_of
 from sagemaker_monai.name_matching import match_names, nearest_name, stem_of
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
 from sagemaker_monai.remarks import Remark
@@ -119,15 +118,8 @@ def stamps_of(source: Path, *, is_wanted: Callable[[str], bool] = lambda _name: 
     if not source.is_dir():
         state = source.stat()
         return [(source.name, state.st_size, state.st_mtime_ns)]
-    stamps = []
-    for parent, folders, names in os.walk(source):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = Path(parent, name)
-            if not name.startswith(".") and is_wanted(name) and path.is_file():
-                state = path.stat()
-                stamps.append((path.relative_to(source).as_posix(), state.st_size, state.st_mtime_ns))
-    return sorted(stamps)
+    states = [(path, path.stat()) for path in plain_files(source) if is_wanted(path.name)]
+    return sorted((path.relative_to(source).as_posix(), state.st_size, state.st_mtime_ns) for path, state in states)
 
 
 def key_of(source: Path, table: Path | None, options: Mapping[str, object]) -> str:

@@ -6,7 +6,6 @@ folder of the Medical Segmentation Decathlon the images that its dataset.json li
 """
 
 import json
-import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from sagemaker_monai.dataset_json import DATASET_JSON, MAX_DATASET_JSON_BYTES, MAX_SEQUENCES
 from sagemaker_monai.entries import Aside, name_parts
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.files import plain_files
 from sagemaker_monai.masks import set_masks_aside
 from sagemaker_monai.name_matching import stem_of
 from sagemaker_monai.tables import some_of
@@ -165,17 +165,10 @@ def _volumes(source: Path) -> tuple[dict[str, Path], list[str]]:
 
 
 def _walk(source: Path) -> Iterator[tuple[str, Path]]:
-    root, count = os.path.realpath(source), 0
-    for parent, folders, names in os.walk(source):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        for name in sorted(names):
-            path = Path(parent, name)
-            if name.startswith(".") or not path.is_file() or not os.path.realpath(path).startswith(root + os.sep):
-                continue
-            count += 1
-            if count > MAX_FILES:
-                raise DatasetError(f"the folder has more than {MAX_FILES} files; name a smaller one")
-            yield path.relative_to(source).as_posix(), path
+    for count, path in enumerate(plain_files(source), start=1):
+        if count > MAX_FILES:
+            raise DatasetError(f"the folder has more than {MAX_FILES} files; name a smaller one")
+        yield path.relative_to(source).as_posix(), path
 
 
 def _by_sequence(

@@ -28,6 +28,7 @@ from sagemaker_monai.errors import (
     NotEnoughMemory,
     Unavailable,
 )
+from sagemaker_monai.files import children
 from sagemaker_monai.serving.back_end import BackEnd, ModelHost, Request, Response, StartError
 from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.memory import MemoryBudget, killed_processes, needed_bytes
@@ -201,7 +202,7 @@ class ModelStore:
 def _size(folder: Path, processes: int) -> int:
     """`needed_bytes` of an artifact; BundleError where there is none."""
     try:
-        is_empty = not any(folder.iterdir())
+        is_empty = not children(folder)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise BundleError(f"the folder that url names cannot be read ({reason})") from error

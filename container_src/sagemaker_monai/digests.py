@@ -1,0 +1,168 @@
+"""What files hold, as digests of their bytes: by these a data set, a job and a cache are known.
+
+A file is read once in a run and its digest is kept with the file's name, size, times and inode, in this process and, if
+a file is named for it, for the other processes of the host and for later runs. A touched file is read again and has the
+digest that it had. A file whose bytes change while a run goes on ends the run: what was checked, what is trained on and
+what is written into the artifact would be three things.
+
+A file is believed to be unchanged by its time only if that time was over when it was read: what is written in the same
+tick of the clock leaves the same time behind, so that younger files are read again whenever they are asked for. Not
+noticed are changes on file systems that keep neither inodes nor a time of change (FAT), if size and time stay the same.
+
+Names with sizes and times lost, which cost nothing: pictures are corrected in place, and files of values without
+compression have one size whatever they hold. Nor is a digest made while pictures are decoded: it must be known before,
+because it says whether there is anything to decode.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from sagemaker_monai.errors import DatasetError, TrainingStopped
+from sagemaker_monai.files import replacing
+from sagemaker_monai.progress import track
+
+UNREADABLE = ""  # the digest of what cannot be read, which the decoder will say too
+THREADS = 8  # for stores where waiting costs more than reading (a guess); hashlib and files need no interpreter lock
+SETTLED_S = 2.0  # the coarsest clock of a file system, FAT's
+MOST_REMEMBERED = 1_000_000
+_VERSION = 1
+_Signature = tuple[int, int, int, int, int]  # size, mtime_ns, ctime_ns, inode, device
+_CHANGED = "{count} files of the data set changed while it was read ({names}): leave it alone meanwhile and start again"
+
+
+class Digests:
+    """The digests of a run.
+
+    Args:
+        memory: a file for them, in a folder that nobody else writes to; never in a channel, which may be read-only.
+            None: they are kept in this process alone. A memory that is missing, broken, of another version, or that
+            others could have written is as good as none.
+        is_stopping: asked after every file.
+    """
+
+    def __init__(self, memory: Path | None = None, *, is_stopping: Callable[[], bool] = lambda: False) -> None:
+        self._memory = memory
+        self._is_stopping = is_stopping
+        self._remembered = _read_memory(memory) if memory is not None else {}
+        self._seen: dict[str, tuple[_Signature | None, str]] = {}  # None: too young to be known by its times
+
+    def of(self, files: Iterable[Path]) -> dict[Path, str]:
+        """SHA-256 of each file in hex, UNREADABLE for what is no plain file or cannot be read.
+
+        Raises:
+            DatasetError: files changed since they were read in this run, or while they are read.
+            TrainingStopped: `is_stopping` said yes.
+        """
+        wanted = list(dict.fromkeys(files))
+        found: dict[Path, str] = {}
+        left: list[Path] = []
+        for path in wanted:
+            known = self._known(path)
+            if known is None:
+                left.append(path)
+            else:
+                found[path] = known
+        changed = []
+        for path, (signature, digest) in zip(left, self._read_all(left), strict=True):
+            name = os.path.abspath(path)  # noqa: PTH100 - of a hundred thousand
+            before = self._seen.get(name)
+            if digest is None or (before is not None and before[1] != digest):
+                changed.append(path)
+                continue
+            self._seen[name] = (signature, digest)
+            found[path] = digest
+        if changed:
+            names = ", ".join(sorted(path.name for path in changed)[:3])
+            raise DatasetError(_CHANGED.format(count=len(changed), names=names[:200]))
+        return found
+
+    def save(self) -> None:
+        """Write the memory, if there is a file for it; a full or closed disk is no reason to end a run."""
+        if self._memory is None:
+            return
+        settled = {name: (*row[0], row[1]) for name, row in self._seen.items() if row[0] is not None and row[1]}
+        kept = settled
+        if len(settled) + len(self._remembered) <= MOST_REMEMBERED:
+            kept = {name: (*signature, digest) for name, (signature, digest) in self._remembered.items()} | settled
+        with contextlib.suppress(OSError), replacing(self._memory) as part:
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump({"version": _VERSION, "files": kept}, file)
+
+    def _known(self, path: Path) -> str | None:
+        name = os.path.abspath(path)  # noqa: PTH100
+        rows = [row for row in (self._seen.get(name), self._remembered.get(name)) if row is not None]
+        signature = _signature(path) if any(row[0] is not None for row in rows) else None
+        return next((digest for known, digest in rows if known is not None and known == signature), None)
+
+    def _read_all(self, files: Sequence[Path]) -> Iterator[tuple[_Signature | None, str | None]]:
+        if not files:
+            return
+        with ThreadPoolExecutor(min(THREADS, len(files))) as pool:
+            try:
+                results = pool.map(_read, files)
+                for result in track(results, total=len(files), what="reading what the files hold"):
+                    if self._is_stopping():
+                        raise TrainingStopped("the job was stopped while its files were read: nothing to save")
+                    yield result
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def _signature_of(status: os.stat_result) -> _Signature:
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+
+
+def _signature(path: Path) -> _Signature | None:
+    try:
+        return _signature_of(path.stat())
+    except OSError:
+        return None
+
+
+def _read(path: Path) -> tuple[_Signature | None, str | None]:
+    """A file's signature, None if it is too young to be known by it, and its digest, None if it changes meanwhile."""
+    started_ns = time.time_ns()
+    try:
+        # Not blocking: a pipe without a writer would never be open.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
+            before = os.fstat(file.fileno())
+            if not stat.S_ISREG(before.st_mode):
+                return None, UNREADABLE
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            after = os.fstat(file.fileno())
+    except OSError:
+        return None, UNREADABLE
+    signature = _signature_of(before)
+    if signature != _signature_of(after):
+        return None, None
+    is_settled = max(before.st_mtime_ns, before.st_ctime_ns) < started_ns - SETTLED_S * 1e9
+    return (signature if is_settled else None), digest
+
+
+def _read_memory(path: Path) -> dict[str, tuple[_Signature, str]]:
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+                return {}
+            content = json.load(file)
+        if content["version"] != _VERSION:
+            return {}
+        rows = {}
+        for name, (size, mtime_ns, ctime_ns, inode, device, digest) in content["files"].items():
+            numbers = (size, mtime_ns, ctime_ns, inode, device)
+            if not all(type(number) is int for number in numbers) or not isinstance(digest, str) or len(digest) != 64:
+                return {}
+            rows[name] = (numbers, digest)
+        return rows
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
