@@ -36,7 +36,7 @@ def labels_of(layout):
 
 
 def codes(layout):
-    return [remark.code for remark in layout.remarks]
+    return [remark.code for remark in layout.remarks if remark.code != "no_groups"]
 
 
 # --- missing values
@@ -135,7 +135,7 @@ def test_codes_far_from_all_other_numbers_are_told_and_can_be_missing(read):
     labels = [*map(str, range(60, 75)), "-999", "9999"]
     layout = read("image,label", *numbered(*labels), task="regression")
 
-    [remark] = layout.remarks
+    [remark, _] = layout.remarks
     assert remark.code == "labels_far_off"
     assert "-999 1 times, 9999 1 times" in remark.message
     assert "missing_codes=-999,9999" in remark.message
@@ -337,6 +337,79 @@ def test_a_key_of_dataset_json_names_the_patient_too(tmp_path):
     layout = read_labelled({"training": tmp_path}, Reading())
 
     assert [entry.group for entry in layout.entries] == ["0", "0", "1", "1"]
+
+
+def test_images_that_nobody_groups_are_said_to_count_each_as_a_patient(read):
+    assert [remark.code for remark in read("image,label", "1.png,a", "2.png,b").remarks] == ["no_groups"]
+    assert read("image,label,split", "1.png,a,train", "2.png,b,val").remarks == ()
+
+
+# --- lists of dataset.json
+
+
+def write_json(root, **content):
+    for listed in content.values():
+        for item in listed if isinstance(listed, list) else ():
+            if isinstance(item, dict) and "image" in item:
+                (root / item["image"]).write_bytes(b"x")
+    (root / "dataset.json").write_text(json.dumps({"labels": {"0": "a", "1": "b"}, **content}))
+    return {"training": root}
+
+
+def item(number, label="a"):
+    return {"image": f"{number}.png", "label": label}
+
+
+@pytest.mark.parametrize(
+    ("key", "split"),
+    [("val", "validation"), ("valid", "validation"), ("Validation", "validation"), ("testing", "test"),
+     ("train", "training")],
+)  # fmt: skip
+def test_lists_of_splits_may_have_other_names(tmp_path, key, split):
+    layout = read_labelled(write_json(tmp_path, **{key: [item(1), item(2)]}), Reading())
+
+    assert [entry.split for entry in layout.entries] == [split, split]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"holdout": [item(1)]},
+        {"fold0": ["1.nii.gz"]},
+        {"folds": [[item(1)], [item(2)]]},
+        {"extra": {"more": [item(1)]}},
+    ],
+)
+def test_lists_of_images_under_an_unknown_key_are_refused_by_name(tmp_path, content):
+    [key] = content
+
+    with pytest.raises(DatasetError, match=f"{key} holds images, and names no split"):
+        read_labelled(write_json(tmp_path, training=[item(7)], **content), Reading())
+
+
+def test_what_describes_a_data_set_stays_harmless(tmp_path):
+    told = {
+        "description": "x.png",
+        "modality": {"0": "CT"},
+        "authors": ["A", "B"],
+        "numTest": 0,
+        "more": {"image": "CT"},
+    }
+
+    assert len(read_labelled(write_json(tmp_path, training=[item(1)], **told), Reading()).entries) == 1
+
+
+def test_two_lists_for_one_split_are_refused_and_an_empty_one_is_passed_over(tmp_path):
+    with pytest.raises(DatasetError, match="validation and val are for one split"):
+        read_labelled(write_json(tmp_path, validation=[item(1)], val=[item(2)]), Reading())
+    assert len(read_labelled(write_json(tmp_path, validation=[], val=[item(2)]), Reading()).entries) == 1
+
+
+@pytest.mark.parametrize("label", [None, float("nan"), "nan", "N/A"])
+def test_an_item_whose_label_is_null_has_none(tmp_path, label):
+    layout = read_labelled(write_json(tmp_path, training=[item(1), item(2, label)]), Reading())
+
+    assert (labels_of(layout), layout.remarks[0].code) == (["a"], "missing_labels")
 
 
 # --- folds and hyperparameters

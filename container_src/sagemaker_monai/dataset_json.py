@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sagemaker_monai.entries import Entry, Layout, Metadata, images_of_names, name_parts
+from sagemaker_monai.columns import split_of
+from sagemaker_monai.entries import IMAGE_NAMES, Entry, Layout, Metadata, images_of_names, name_parts
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.files import write_text
 from sagemaker_monai.splitting import SPLITS
@@ -22,6 +23,7 @@ DATASET_JSON = "dataset.json"
 MAX_DATASET_JSON_BYTES = 1 << 28  # 256 MiB is a million images
 MAX_SEQUENCES = 16  # channels of an image
 SPATIAL_DIMS = {"2D": 2, "3D": 3}  # tensorImageSize
+NO_LABEL = "nan"  # of an item whose label is null
 NOT_METADATA = frozenset({"image", "label", "group", "rois"})
 
 
@@ -90,19 +92,56 @@ def _items(content: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, di
     if task in FEWEST_LABELS and len(labels) < FEWEST_LABELS[task]:
         raise DatasetError(f"dataset.json: labels must have at least {FEWEST_LABELS[task]} names for {task}")
     items: list[tuple[str, dict[str, Any]]] = []
-    for split in SPLITS:
-        listed = content.get(split, [])
+    for split, key in split_keys(content):
+        listed = content[key]
         if not isinstance(listed, list):
-            raise DatasetError(f"dataset.json: {split} must be a list of images, got {type(listed).__name__}")
+            raise DatasetError(f"dataset.json: {key} must be a list of images, got {type(listed).__name__}")
         for position, item in enumerate(listed):
-            place = f"dataset.json: {split}[{position}]"
+            place = f"dataset.json: {key}[{position}]"
             if not isinstance(item, dict):
                 raise DatasetError(f'{place} must be an object like {{"image": "./images/1.jpg", "label": "nv"}}')
             if not isinstance(item.get("group", ""), str):
                 raise DatasetError(f"{place}: group must be a text, like a patient or lesion id")
-            label = _label(item.get("label"), labels, place, is_number=task == "regression")
+            label = _label(item.get("label", False), labels, place, is_number=task == "regression")
             items.append((split, {**item, "image": _image_names(item.get("image"), place), "label": label}))
     return labels, items
+
+
+def split_keys(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The splits in order, each with the key that has the list of its images: training, val, testing and the like.
+
+    Raises:
+        DatasetError: two lists for one split, or lists of images under keys that name none.
+    """
+    found: dict[str, str] = {}
+    for key, value in content.items():
+        split = split_of(key)
+        if split is None:
+            if _holds_images(value):
+                raise DatasetError(
+                    f"dataset.json: {key[:60]} holds images, and names no split; call it training, validation or test, "
+                    "or take it out"
+                )
+        elif split in found and value and content[found[split]]:
+            raise DatasetError(f"dataset.json: {found[split]} and {key} are for one split; join them")
+        elif split not in found or value:
+            found[split] = key
+    return [(split, found[split]) for split in SPLITS if split in found]
+
+
+def _holds_images(value: Any, depth: int = 3) -> bool:
+    """Whether a value is a list of images, or has one in it."""
+    if depth == 0 or not isinstance(value, list | dict):
+        return False
+    if isinstance(value, dict):
+        return any(_holds_images(each, depth - 1) for each in value.values())
+    names = [each.get("image") if isinstance(each, dict) else each for each in value]
+    is_list = any(isinstance(name, str) and name.lower().endswith(tuple(IMAGE_NAMES)) for name in names)
+    return (
+        is_list
+        or any(isinstance(each, dict) and "image" in each for each in value)
+        or any(_holds_images(each, depth - 1) for each in value)
+    )
 
 
 def _image_names(value: Any, place: str) -> tuple[str, ...]:
@@ -116,6 +155,8 @@ def _label(value: Any, labels: Sequence[str], place: str, *, is_number: bool) ->
     """A label in one of its forms; what it means is the task's to say."""
     if isinstance(value, str) and value.strip():
         return value
+    if value is None or value != value:  # NaN, as pandas writes it
+        return NO_LABEL
     if isinstance(value, int | float) and not isinstance(value, bool) and is_number and abs(value) < math.inf:
         return float(value)
     if type(value) is int and 0 <= value < len(labels):

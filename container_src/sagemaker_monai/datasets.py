@@ -17,6 +17,7 @@ import numpy as np
 from sagemaker_monai.digests import Digests
 from sagemaker_monai.entries import Aside, Entry, Image, Layout, Metadata, image_files
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.label_rules import names_of
 from sagemaker_monai.labelled import Reading, read_labelled
 from sagemaker_monai.remarks import Remark
 from sagemaker_monai.splitting import SPLITS, split_by_group
@@ -30,6 +31,7 @@ __all__ = ["SPLITS", "Dataset", "Record", "read_dataset", "split_by_group"]
 CONTENTS = "c1-"  # before a fingerprint over contents, and its version; older ones are of names and sizes
 MAX_LABEL_LENGTH = 100
 MAX_TITLE_LENGTH = 200
+FEWEST_TRAINING = 2  # images: BatchNorm needs two values
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,11 @@ def _check_splits(labelled: _Labelled, entries: Sequence[Entry], wanted: Mapping
             f"classes without a training image: {len(unseen)} of {len(labels)} ({some_of(unseen)}); "
             "add some or remove the classes"
         )
+    if len(training) < FEWEST_TRAINING:
+        raise DatasetError(
+            f"the training split has {len(training)} image; a network needs at least {FEWEST_TRAINING} to learn from, "
+            "and hundreds to learn something"
+        )
     for split, share in wanted.items():
         if (share > 0 or split == "validation") and not any(entry.split == split for entry in entries):
             raise DatasetError(
@@ -284,9 +291,12 @@ def read_dataset_to_score(
     own = labelled.layout.labels
     unknown = sorted(set(own) - set(labels))
     if unknown and not (task == "regression" and own == ("value",)):
+        used = {name for entry in entries for name in names_of(entry.label)}
+        missing = sorted(set(labels) - used)
         raise DatasetError(
             f"the data set's classes are not the model's: {len(unknown)} that the model does not know "
-            f"({some_of(unknown)}), which has {some_of(labels)}; rename or remove them"
+            f"({some_of(unknown)}), {len(missing)} that the data set lacks ({some_of(missing)}); rename or remove the "
+            "first"
         )
     return _dataset(_label_entries(labelled.layout, tuple(labels)), entries, digests or Digests())
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from sagemaker_monai.columns import is_missing
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.label_names import alike_key, alike_names, findings_of, grades_in_order, in_order, shown_pairs
-from sagemaker_monai.label_rules import UNCERTAIN, Cells, LabelRules, ReadLabels
+from sagemaker_monai.label_rules import UNCERTAIN, Cells, LabelRules, ReadLabels, names_of
 from sagemaker_monai.measurements import far_off, numbers_of
 from sagemaker_monai.remarks import Remark, remark
 from sagemaker_monai.tables import some_of
@@ -59,8 +59,8 @@ class Reader:
             labels.append(label)
         if odd:
             raise DatasetError(
-                f"{self._place(odd)}: regression needs a finite number, and {len(odd)} labels are none; correct them, "
-                "or leave them empty"
+                f"labels that are not for regression: {len(odd)} ({self._place(odd)}: regression needs a finite "
+                "number); correct them, or leave them empty"
             )
         self._missing(values, labels)
         told = [label for label in labels if isinstance(label, float)]
@@ -261,11 +261,6 @@ class Reader:
 
     def _place(self, positions: Sequence[int]) -> str:
         return self.places[positions[0]]
-
-
-def names_of(label: Label | None) -> tuple[str, ...]:
-    """All names in a label: one, the findings, those with a share; none of a number."""
-    return (label,) if isinstance(label, str) else tuple(label) if isinstance(label, tuple | dict) else ()
 
 
 def _count(labels: Iterable[Label | None]) -> Counter[str]:

@@ -112,3 +112,8 @@ def check_rules(rules: LabelRules) -> None:
             raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value[:40]!r}")
     if len(set(rules.grades)) < len(rules.grades):
         raise ConfigError(f"{rules.option('grades')} names a grade twice")
+
+
+def names_of(label: Label | None) -> tuple[str, ...]:
+    """All names in a label: one, the findings, those with a share; none of a number."""
+    return (label,) if isinstance(label, str) else tuple(label) if isinstance(label, tuple | dict) else ()

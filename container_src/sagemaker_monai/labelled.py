@@ -131,7 +131,10 @@ def _with_groups(layout: Layout, reading: Reading) -> Layout:
         option=reading.rules.option("group_column"),
     )
     named = [replace(entry, group=group or entry.name) for entry, group in zip(entries, groups.values, strict=True)]
-    return replace(layout, entries=named, remarks=(*layout.remarks, *groups.remarks))
+    is_drawn = not any(entry.split == "validation" for entry in entries)
+    is_bare = is_drawn and all(group is None for group in groups.values)
+    said = (remark("no_groups", len(entries)),) if is_bare else ()
+    return replace(layout, entries=named, remarks=(*layout.remarks, *groups.remarks, *said))
 
 
 def _with_folds(layout: Layout, reading: Reading) -> Layout:

@@ -11,7 +11,7 @@ import numpy as np
 
 from sagemaker_monai.cache import load_images
 from sagemaker_monai.config import TrainConfig
-from sagemaker_monai.datasets import SPLITS, Dataset, Record, targets_of
+from sagemaker_monai.datasets import FEWEST_TRAINING, SPLITS, Dataset, Record, targets_of
 from sagemaker_monai.digests import Digests
 from sagemaker_monai.errors import CallerError, DatasetError
 from sagemaker_monai.samples import Sample
@@ -86,6 +86,11 @@ def load_dataset(
         if of_split and not kept:
             raise DatasetError(f"no image of the {split} split can be read: replace {some_of(unreadable[split])}")
         start += len(of_split)
+    if len(readable["training"]) < FEWEST_TRAINING:
+        raise DatasetError(
+            f"only one image of the training split can be read, and {FEWEST_TRAINING} are needed: replace "
+            f"{some_of(unreadable['training'])}"
+        )
     seen = targets_of(readable["training"], dataset.labels) > 0
     is_class = dataset.task != "regression"
     if unseen := [label for index, label in enumerate(dataset.labels) if is_class and not seen[:, index].any()]:

@@ -48,7 +48,7 @@ REMARKS: dict[str, tuple[Severity, str, str]] = {
     "images_without_group": ("warning", "images", "{n} images have no {column}: each counts as a patient of its own"),
     "groups_alike": ("warning", "groups", "{n} values of {column} differ from another in case, blanks, leading zeros "
                      "or .0 only, and are taken for one patient"),
-    "no_groups": ("warning", "images", "nothing says which images are of one patient: each of the {n} images counts "
+    "no_groups": ("note", "images", "nothing says which images are of one patient: each of the {n} images counts "
                   "as a patient of its own when the split is drawn; name the patient in a column (group, patient_id) "
                   "if somebody has several images"),
     "folds_unused": ("note", "folds", "the images are of {n} folds ({folds}), which are not used, as no fold was asked "

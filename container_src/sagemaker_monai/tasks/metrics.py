@@ -159,7 +159,7 @@ def _rates(matrices: Floats) -> dict[str, Floats]:
         "sensitivity": divide(hits, true),
         "specificity": divide(negatives - (predicted - hits), negatives),
         "precision": divide(hits, predicted),
-        "f1": divide(2 * hits, true + predicted),
+        "f1": np.where(true > 0, divide(2 * hits, true + predicted), np.nan),
     }
 
 

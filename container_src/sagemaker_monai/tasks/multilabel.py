@@ -186,7 +186,7 @@ class MultiLabel(TakesNothing):
             "sensitivity": metrics.divide(hits, true),
             "specificity": metrics.divide(total - true - (predicted - hits), total - true),
             "precision": metrics.divide(hits, predicted),
-            "f1": metrics.divide(2 * hits, true + predicted),
+            "f1": np.where(true > 0, metrics.divide(2 * hits, true + predicted), np.nan),
             "auc": np.stack([metrics.area(answers[:, i], is_true[:, i], weights) for i in columns], axis=1),
             "average_precision": np.stack(
                 [_average_precisions(answers[:, i], is_true[:, i], weights) for i in columns], axis=1

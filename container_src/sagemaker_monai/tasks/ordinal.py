@@ -142,16 +142,17 @@ def median_grades(probabilities: Floats) -> NDArray[np.int64]:
 
 
 def _of_grades(matrices: Floats) -> dict[str, Floats]:
-    """Scores of confusion matrices (R, K, K) whose classes are in order, each (R,).
+    """Scores of confusion matrices (R, K, K) whose classes are in order, each (R,); no kappa of one true class alone.
 
     Source of kappa: Cohen, Psychological Bulletin 70 (1968), 213-220, with weights (i - j)**2.
     """
     grades = np.arange(matrices.shape[1])
     distance = np.abs(grades[:, None] - grades)
     total = matrices.sum(axis=(1, 2))
+    is_one = (matrices.sum(axis=2) > 0).sum(axis=1) < 2  # kappa would be 0 whatever is answered
     expected = matrices.sum(axis=2)[:, :, None] * matrices.sum(axis=1)[:, None, :] / total[:, None, None]
     observed_cost = (matrices * distance**2).sum(axis=(1, 2))
     return {
-        "kappa": 1 - metrics.divide(observed_cost, (expected * distance**2).sum(axis=(1, 2))),
+        "kappa": np.where(is_one, np.nan, 1 - metrics.divide(observed_cost, (expected * distance**2).sum(axis=(1, 2)))),
         "mae": metrics.divide((matrices * distance).sum(axis=(1, 2)), total),
     }
