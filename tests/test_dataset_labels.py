@@ -238,3 +238,12 @@ def test_the_values_of_a_volume_in_two_files_go_with_its_header(tmp_path):
     assert [path.name for path in image_files(tmp_path / "a.hdr")] == ["a.hdr", "a.img"]
     assert [path.name for path in image_files(tmp_path / "c.mhd")] == ["c.mhd", "c.raw"]
     assert [path.name for path in image_files(tmp_path / "e.nhdr")] == ["e.nhdr", "f1.raw", "f2.raw"]
+
+
+def test_one_image_to_learn_from_is_refused(tmp_path):
+    (tmp_path / "list.csv").write_text("image,label,split\na.dcm,1.5,train\nb.dcm,2.5,val\nc.dcm,9,test\n")
+    for name in "abc":
+        (tmp_path / f"{name}.dcm").write_bytes(name.encode())
+
+    with pytest.raises(DatasetError, match="training split has 1 image; a network needs at least 2"):
+        read(tmp_path, task="regression")

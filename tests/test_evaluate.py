@@ -22,6 +22,10 @@ from sagemaker_monai.bundle import read_bundle
 from sagemaker_monai.entrypoints import documents, evaluation, train
 from sagemaker_monai.entrypoints.evaluate import main
 from sagemaker_monai.shards import write_sharded
+from sagemaker_monai.tasks.classification import Classification
+from sagemaker_monai.tasks.multilabel import MultiLabel
+from sagemaker_monai.tasks.ordinal import Ordinal
+from sagemaker_monai.tasks.regression import Regression
 from tests.bundles import write_small_bundle
 from tests.test_train_entrypoint import CLASSES, class_folders, csv_layout, dataset_json, picture
 
@@ -530,3 +534,36 @@ def test_a_corrected_picture_makes_another_data_set_of_it(job, tmp_path, caplog)
     assert evaluate(job, tmp_path / "out", data=data) == 0
 
     assert "of another data set than that of the model's training" in caplog.text
+
+
+# --- what is scored lacks a class
+
+
+@pytest.mark.parametrize(
+    ("task", "targets", "said"),
+    [
+        (Classification(("a", "b", "c")), [[1, 0, 0], [0, 1, 0]], "1 classes have no image here (c)"),
+        (Classification(("a", "b")), [[1, 0], [1, 0]], "Every image has a: its specificity and AUC do not exist"),
+        (MultiLabel(("a", "b")), [[1, 0], [0, 0]], "1 classes have no image here (b)"),
+        (Regression(("x",)), [[2.0], [2.0]], "R2 does not exist"),
+        (Classification(("a", "b")), [[1, 0], [0, 1]], ""),
+        (Regression(("x",)), [[2.0], [3.0]], ""),
+    ],
+)
+def test_scores_that_do_not_exist_are_named_with_the_reason(task, targets, said):
+    text = evaluation.absent_scores(task, np.array(targets, dtype=np.float64))
+
+    assert said in text
+    assert bool(said) == bool(text)
+
+
+@pytest.mark.parametrize("task", [Classification(("a", "b")), Ordinal(("a", "b")), MultiLabel(("a", "b"))])
+def test_a_set_of_one_class_has_null_for_what_does_not_exist(task):
+    targets, answers = np.array([[1.0, 0.0]] * 4), np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+
+    report = task.report(answers, targets, list("wxyz"), seed=0)
+
+    assert json.loads(json.dumps(report, allow_nan=False))["auc"] is None
+    assert report["accuracy"] == 0.75
+    assert [report["per_class"]["b"][name] for name in ("sensitivity", "f1", "auc")] == [None, None, None]
+    assert report.get("kappa") is None
