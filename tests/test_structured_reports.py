@@ -87,6 +87,41 @@ def test_the_images_are_its_evidence_and_the_source_of_its_measurements(document
     assert [item.referenced_sop_instance_uid for item in group.source_images] == ["1.2.3.4.1", "1.2.3.4.2"]
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"PatientID": "1"}, {"PatientID": "2"}),
+        ({"PatientID": "1"}, {"PatientID": ""}),
+        ({"PatientID": "1", "PatientName": "Doe^Jane"}, {"PatientID": "1", "PatientName": "Roe^Jane"}),
+        ({"PatientID": "ANON", "PatientBirthDate": "19700101"}, {"PatientID": "ANON", "PatientBirthDate": "19710101"}),
+        ({"PatientID": "1", "IssuerOfPatientID": "A"}, {"PatientID": "1", "IssuerOfPatientID": "B"}),
+        ({"StudyInstanceUID": "1.2.3.1"}, {"StudyInstanceUID": "1.2.3.2"}),
+    ],
+)
+def test_there_is_no_report_on_images_that_are_not_all_of_the_patient_it_would_name(first, second):
+    sources = [read_header(dicom(number, **more)) for number, more in enumerate((first, second, second), start=1)]
+
+    with pytest.raises(NotAcceptable, match="one patient and one study") as caught:
+        report_on(sources)
+
+    assert not any(
+        value and value in str(caught.value) for value in (*first.values(), *second.values()) if len(value) > 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"PatientID": "p1", "PatientName": "Doe^Jane"}, {"PatientID": " P1 ", "PatientName": "DOE^JANE^"}),
+        ({"PatientID": "1", "PatientName": "Doe^Jane"}, {"PatientID": "1", "PatientName": ""}),
+    ],
+)
+def test_one_patient_spelled_in_two_ways_is_one(first, second):
+    sources = [read_header(dicom(number, **more)) for number, more in enumerate((first, second), start=1)]
+
+    assert len(parse(report_on(sources)).CurrentRequestedProcedureEvidenceSequence) == 1
+
+
 def test_algorithm_and_device_are_the_model_with_its_version(document):
     said = texts(document)
     names = dict(said)

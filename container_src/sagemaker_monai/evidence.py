@@ -2,10 +2,13 @@
 
 Headers come from strangers and are only as good as their scanner. What a report requires and the header lacks is empty
 there; what the header has and its type does not allow is left out, so that a report is never worse than its source.
+
+A report names one patient and one study, and all its images have to be theirs: where headers name several, or some name
+none, there is none.
 """
 
+import re
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sagemaker_monai.errors import NotAcceptable
@@ -21,6 +24,8 @@ _REQUIRED = (
 )  # fmt: skip
 # Which patient and study it is, as far as an archive compares it.
 _OPTIONAL = ("IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription")
+# What has to be the same in all images where they have it; PatientID and StudyInstanceUID in all of them.
+_OF_ONE_PATIENT = ("IssuerOfPatientID", "PatientName", "PatientBirthDate")
 _SEXES = frozenset({"F", "M", "O"})
 
 
@@ -35,7 +40,7 @@ def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
         there and may be empty.
 
     Raises:
-        NotAcceptable: there are none, or one lacks a UID.
+        NotAcceptable: there are none, one lacks a UID, or they are not all of one patient and one study.
     """
     from pydicom import Dataset
 
@@ -53,6 +58,11 @@ def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
                 )
             setattr(source, keyword, value)
         evidence.append(source)
+    if len({source.StudyInstanceUID for source in evidence}) > 1 or not _is_one_patient(headers):
+        raise NotAcceptable(
+            "a DICOM report is of one patient and one study, but the images name several, or some name none; correct "
+            "PatientID, PatientName, PatientBirthDate and StudyInstanceUID, or Accept: application/json"
+        )
     first = evidence[0]
     for keyword in (*_REQUIRED, *_OPTIONAL):
         value = text_of(headers[0], keyword)
@@ -72,11 +82,23 @@ def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
 
 def text_of(header: "Dataset", keyword: str) -> str:
     """One value of a header as text, decoded by its own character set; empty where there is none or it is broken."""
-    with suppress(Exception):  # a value that its type does not allow raises whatever pydicom's conversion raises
-        value = header.get(keyword)
-        if value is not None and not hasattr(value, "append"):  # several values where there may be one
-            return str(value).strip(" \0")
-    return ""
+    from sagemaker_monai.dicom import elements
+
+    text = elements.text_of(header, keyword)
+    return "" if "\\" in text else text  # several values where there may be one
+
+
+def _is_one_patient(headers: Sequence["Dataset"]) -> bool:
+    from sagemaker_monai.dicom.belonging import plain_patient_id
+
+    if len({plain_patient_id(text_of(header, "PatientID")) for header in headers}) > 1:
+        return False
+    for keyword in _OF_ONE_PATIENT:
+        # Parts of a name are divided by carets and blanks, and written in capitals or not.
+        texts = {" ".join(re.split("[\\s^=]+", text_of(header, keyword).casefold())).strip() for header in headers}
+        if len(texts - {""}) > 1:
+            return False
+    return True
 
 
 def _vr(keyword: str) -> str:

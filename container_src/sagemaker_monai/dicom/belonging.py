@@ -86,7 +86,7 @@ def _key(
     if plane.position is None or each.number_of_frames > 1 or not each.has_pixels or subject.modality in PROJECTIONS:
         return None
     study, frame = _plain(each.study_instance_uid), _plain(each.frame_of_reference_uid)
-    patient = patient_of(each)
+    patient = plain_patient_id(each.patient_id)
     # Slices that name series of their own are only believed to be one where every level above and below says so.
     if not (study and frame and each.series_number is not None) if is_named else not (study or frame or patient):
         return None
@@ -124,9 +124,9 @@ def _count_places(slices: Sequence[Instance]) -> int:
 # --- patients and studies ---------------------------------------------------------------------------------------------
 
 
-def patient_of(each: Instance) -> str:
+def plain_patient_id(patient_id: str) -> str:
     """PatientID as it is compared: without case, and with single blanks."""
-    return " ".join(each.patient_id.replace("\0", " ").split()).casefold()
+    return " ".join(patient_id.replace("\0", " ").split()).casefold()
 
 
 def _plain(text: str) -> str:
@@ -136,7 +136,7 @@ def _plain(text: str) -> str:
 def _by_identity(files: Files) -> list[Files]:
     """Files of one series by study and patient."""
     studies = [_plain(each.study_instance_uid) for each in files.instances]
-    patients = [patient_of(each) for each in files.instances]
+    patients = [plain_patient_id(each.patient_id) for each in files.instances]
     if len(set(studies)) == 1 and len(set(patients)) == 1:
         return [files]
     named_studies, named_patients = set(studies) - {""}, set(patients) - {""}
