@@ -16,7 +16,6 @@ from pathlib import Path
 
 import boto3
 import pytest
-from botocore.loaders import create_loader
 
 from scripts.aws.account import Account
 from tests import loopback
@@ -208,12 +207,6 @@ def survives_kills(cloud, module, arguments, prepare: Callable[[], None], state:
     return kills
 
 
-def share_models(patch, loader=None):
-    """Read each service's model once, however many sessions there are: it takes longer than what is asked."""
-    loader = loader or create_loader()
-    patch.setattr("botocore.loaders.create_loader", lambda *_: loader)
-
-
 class Death(BaseException):
     """The end of a process, for a command in this one."""
 
@@ -231,8 +224,6 @@ def survives_deaths(cloud, main, arguments, prepare: Callable[[], None], state: 
     Returns:
         How many times it died.
     """
-
-    loader = create_loader()
 
     def run(at=0, *, is_after=False):
         count = 0
@@ -258,7 +249,6 @@ def survives_deaths(cloud, main, arguments, prepare: Callable[[], None], state: 
         usual = Account.client
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Account, "client", client)
-            share_models(patch, loader)
             return main(list(arguments)), count
 
     cloud.reset()

@@ -56,13 +56,23 @@ def moto_endpoint():
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def service_models():
+    """botocore's reader of the services' models, with what it has read."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
+
+
 @pytest.fixture
-def cloud(moto_endpoint, monkeypatch):
+def cloud(moto_endpoint, service_models, monkeypatch):
     """An empty AWS account, which boto3 finds in the environment."""
     import boto3
 
     from tests.cloud import Cloud, environment
 
+    # However many sessions there are: to read a model takes longer than what is asked.
+    monkeypatch.setattr("botocore.loaders.create_loader", lambda *_: service_models)
     for name, value in environment(moto_endpoint).items():
         monkeypatch.setenv(name, value)
     for name in ("AWS_REGION", "AWS_PROFILE", "AWS_SESSION_TOKEN"):

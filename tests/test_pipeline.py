@@ -14,7 +14,7 @@ from scripts.aws.calls import Call, check
 from scripts.aws.command import Context
 from scripts.aws.errors import CommandError, UnfinishedError
 from scripts.pipeline_definition import Threshold
-from tests.cloud import ACCOUNT, BUCKET, PROJECT, REGION, share_models, survives_deaths
+from tests.cloud import ACCOUNT, BUCKET, PROJECT, REGION, survives_deaths
 
 OPERATIONS = {"Training": ("CreateTrainingJob", "TrainingJobName"), "Processing": ("CreateProcessingJob",
               "ProcessingJobName"), "RegisterModel": ("CreateModelPackage", None)}  # fmt: skip
@@ -30,7 +30,6 @@ SOURCE = ["--source", f"s3://{BUCKET}/monai/data/raw"]
 @pytest.fixture
 def ready(cloud, monkeypatch):
     """An account with data and an image; executions have steps, which moto does not list."""
-    share_models(monkeypatch)
     monkeypatch.setattr(pipeline, "steps_of", lambda account, arn: {"Train": ("Succeeded", "")})
     cloud.fill()
     return cloud

@@ -8,16 +8,15 @@ import pytest
 from scripts import launch_training, process
 from scripts.aws import calls
 from scripts.simulate.processes import ProcessRunner
-from tests.cloud import BUCKET, PROJECT, run_command, share_models, survives_deaths
+from tests.cloud import BUCKET, PROJECT, run_command, survives_deaths
 from tests.simulated import simulation
 
 ROLE_END = f"role/{PROJECT}-eu-central-1-training"
 
 
 @pytest.fixture
-def ready(cloud, monkeypatch):
+def ready(cloud):
     """An account with data, an image and a training job that has completed."""
-    share_models(monkeypatch)
     fill(cloud)
     return cloud
 

@@ -12,7 +12,7 @@ from sagemaker_monai.images import MEDIA_TYPES
 from scripts import register
 from scripts.aws import calls
 from scripts.aws.trained import Trained
-from tests.cloud import BUCKET, PROJECT, share_models, survives_deaths
+from tests.cloud import BUCKET, PROJECT, survives_deaths
 
 JOB = f"{PROJECT}-train-made"
 METRICS = {
@@ -63,9 +63,8 @@ CARD = part(
 
 
 @pytest.fixture
-def ready(cloud, monkeypatch):
+def ready(cloud):
     """An account with a training job that has left metrics."""
-    share_models(monkeypatch)
     fill(cloud)
     return cloud
 

@@ -10,16 +10,15 @@ from sagemaker_monai.config import TrainConfig
 from scripts import tune
 from scripts.aws import calls
 from scripts.simulate.processes import ProcessRunner
-from tests.cloud import BUCKET, PROJECT, run_command, share_models, survives_deaths
+from tests.cloud import BUCKET, PROJECT, run_command, survives_deaths
 from tests.simulated import simulation
 
 RANGES = ["--ranges", "learning_rate=1e-4:1e-2:log", "batch_size=16:64", "network=resnet18,densenet121"]
 
 
 @pytest.fixture
-def ready(cloud, monkeypatch):
+def ready(cloud):
     """An account with data and an image."""
-    share_models(monkeypatch)
     cloud.fill()
     return cloud
 
