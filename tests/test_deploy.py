@@ -386,7 +386,7 @@ def state_of(cloud):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_deployment_that_is_killed_anywhere_and_repeated_leaves_what_one_leaves(cloud):
     words = ["--poll-s", "0", "--max-instances", "2", "--model", JOB, "--no-smoke"]  # a prediction changes nothing
     assert survives_deaths(cloud, deploy.main, words, lambda: fill(cloud), lambda: state_of(cloud)) >= 20
@@ -463,7 +463,7 @@ def test_alarms_are_of_server_errors_and_latency_and_tagged():
 PACK = "import shutil, sys; shutil.copytree(sys.argv[1], '.', dirs_exist_ok=True)"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_real_server_answers_as_the_job_wrote_and_an_update_that_does_not_is_found_out(
     tmp_path, small_bundle, monkeypatch, capsys
 ):

@@ -166,6 +166,7 @@ def test_a_jpeg_ls_frame_without_end_takes_no_time():
     assert time.process_time() - started < 2  # 3 without the check
 
 
+@pytest.mark.long
 def test_mutated_frames_of_every_syntax_neither_end_the_process_nor_take_long():
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'container_src'}:{ROOT}"}
     command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "tests.fuzz_frames", "1", "1500"]

@@ -13,6 +13,7 @@ from sagemaker_monai import distributed, training
 from sagemaker_monai.augmentation import AUGMENTATIONS, augment
 from sagemaker_monai.distributed import OtherProcessError, Processes, is_loss_of_another, share_batch
 from sagemaker_monai.errors import ConfigError, TrainingStopped
+from tests.exhaustive import exhaustive
 from tests.ranks import train_as
 from tests.test_training import NormFree, drawn, run, without_time
 
@@ -191,11 +192,13 @@ def assert_equal(first, second):
 
 @pytest.mark.parametrize(
     ("world_size", "settings"),
-    [
-        (2, {"batch_size": 8}),
-        (3, {"batch_size": 7, "ema_decay": 0.0, "imbalance": "class_weighted"}),  # 7 = 2 + 2 + 3; a last batch of 3
-        (3, {"batch_size": 2, "optimizer": "sgd", "learning_rate": 0.1}),  # the third process has nothing to do
-    ],
+    exhaustive(
+        [
+            (2, {"batch_size": 8}),
+            (3, {"batch_size": 7, "ema_decay": 0.0, "imbalance": "class_weighted"}),  # 7 = 2 + 2 + 3; a last batch of 3
+            (3, {"batch_size": 2, "optimizer": "sgd", "learning_rate": 0.1}),  # the third process has nothing to do
+        ]
+    ),
     ids=str,
 )
 def test_many_processes_train_the_network_that_one_trains(world_size, settings, tmp_path, monkeypatch):

@@ -63,6 +63,7 @@ def test_classes_are_unequal_and_lesions_have_several_pictures(sample):
     assert set(Counter(row["lesion_id"] for row in rows(sample)).values()) == {1, 2, 3, 4}
 
 
+@pytest.mark.long
 def test_the_same_seed_draws_the_same_bytes_and_another_does_not(tmp_path):
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         draw_sample(tmp_path / name, lesions=112, seed=seed, size=(40, 30))

@@ -321,6 +321,7 @@ SOUND = {
 }
 
 
+@pytest.mark.long
 @given(data=st.data())
 @settings(max_examples=400)
 def test_any_archive_gives_samples_or_a_callers_error(data):

@@ -230,6 +230,7 @@ def test_other_content_types_are_unsupported(value):
         parse_content_type(value)
 
 
+@pytest.mark.long
 @given(st.text(max_size=60))
 def test_any_content_type_is_parsed_or_unsupported(value):
     try:

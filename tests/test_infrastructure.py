@@ -151,6 +151,7 @@ def cfn_lint(path, *regions):
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.mark.long
 def test_cfn_lint_finds_nothing_in_the_printed_template(tmp_path, capsys):
     assert infrastructure.main(["--print"]) == 0
     (tmp_path / "template.yaml").write_text(capsys.readouterr().out)
@@ -172,6 +173,7 @@ def test_cfn_lint_finds_nothing_in_the_template_that_is_sent(tmp_path):
     assert [line for line in left if not line.startswith("W8001 Condition Has")] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("resource", "change", "rule"),
     [
@@ -400,7 +402,7 @@ def test_a_change_is_printed_and_made(cloud, capsys, monkeypatch):
     assert repository["imageTagMutability"] == "MUTABLE"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_was_killed_anywhere_is_finished_by_the_next(cloud):
     def state():
         iam = cloud.client("iam")

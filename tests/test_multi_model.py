@@ -339,6 +339,7 @@ def model_server(base, tmp_path_factory):
         server.stop()
 
 
+@pytest.mark.long
 def test_when_the_model_server_itself_dies_its_models_come_back_without_being_asked_for(model_server):
     [java] = [pid for pid, command in model_server.processes().items() if "com.amazonaws.ml.mms.ModelServer" in command]
     old = model_server.workers()
@@ -351,6 +352,7 @@ def test_when_the_model_server_itself_dies_its_models_come_back_without_being_as
     model_server.wait_until_healthy()
 
 
+@pytest.mark.long
 def test_when_the_process_that_forks_a_models_workers_dies_the_model_comes_back(model_server):
     assert model_server.load("two", model_server.url("two"))[0] == 200
     processes = model_server.processes()

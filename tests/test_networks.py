@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sagemaker_monai.errors import BundleError, ConfigError
 from sagemaker_monai.networks import NETWORKS, build_network, network_def, network_name
+from tests.exhaustive import exhaustive
 
 NETWORKS_2D = [name for name, entry in NETWORKS.items() if entry.arguments(2)]
 NETWORKS_3D = [name for name, entry in NETWORKS.items() if entry.arguments(3)]
@@ -22,7 +23,7 @@ def definition(name="resnet18", **changes):
     return network_def(name, spatial_dims=dims_of(name), in_channels=3, num_classes=4, image_size=64) | changes
 
 
-@pytest.mark.parametrize("name", NETWORKS_2D)
+@pytest.mark.parametrize("name", exhaustive(NETWORKS_2D))
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_network_runs_forward_and_backward_from_its_data_after_json(name, channels):
     data = json.loads(json.dumps(network_def(name, in_channels=channels, num_classes=5, image_size=32)))
@@ -37,7 +38,7 @@ def test_every_network_runs_forward_and_backward_from_its_data_after_json(name, 
     assert first.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", NETWORKS_3D)
+@pytest.mark.parametrize("name", exhaustive(NETWORKS_3D))
 def test_every_network_for_volumes_runs_forward_and_backward_on_the_smallest_that_it_takes(name):
     side = NETWORKS[name].smallest_3d
     data = network_def(name, spatial_dims=3, in_channels=2, num_classes=1, image_size=(side + 1, side, side))
@@ -125,7 +126,7 @@ def test_every_row_is_found_again_from_its_data(name):
     assert network_name(definition(name)) == name
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", exhaustive(NETWORKS))
 def test_the_head_prefix_names_exactly_the_layer_whose_shape_is_the_number_of_classes(name):
     def shapes(classes):
         network = build_network(

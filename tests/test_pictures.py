@@ -449,6 +449,7 @@ def mutated_files(draw):
     return bytes(data)
 
 
+@pytest.mark.long
 @given(data=st.one_of(mutated_files(), st.binary(max_size=200)))
 @settings(max_examples=400)
 def test_any_bytes_give_a_picture_or_a_callers_error(data):

@@ -324,7 +324,7 @@ def test_each_step_is_followed_and_the_reason_of_a_failure_is_said(cloud, capsys
     ]  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_start_that_is_killed_anywhere_and_repeated_leaves_one_execution(cloud):
     def state():
         [execution] = executions(cloud)

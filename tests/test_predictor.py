@@ -12,6 +12,7 @@ from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.predictor import Predictor
 from tests.bundles import write_small_bundle
 from tests.dicom_samples import dicom_bytes, series_values
+from tests.exhaustive import exhaustive
 from tests.medical_bodies import as_zip
 
 FILES = [dicom_bytes(values, number=number, z_mm=number) for number, values in enumerate(series_values(5, 40, 36))]
@@ -60,7 +61,9 @@ def test_the_refusal_names_the_place_of_the_file_and_nothing_of_it(models):
     assert "1.2." not in str(refusal.value)
 
 
-@pytest.mark.parametrize(("preset", "is_medical"), [("photo", False), ("ct_slice", True), ("mr_volume", True)])
+@pytest.mark.parametrize(
+    ("preset", "is_medical"), exhaustive([("photo", False), ("ct_slice", True), ("mr_volume", True)], short=2)
+)
 def test_readers_are_imported_before_traffic_and_only_by_models_of_medical_images(preset, is_medical, tmp_path):
     write_small_bundle(tmp_path, preset=preset, channels=1)
     code = f"""

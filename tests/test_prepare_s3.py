@@ -288,7 +288,7 @@ def test_a_part_grows_so_that_there_are_at_most_ten_thousand():
     assert part_bytes(5 * 1024**4) * 10_000 >= 5 * 1024**4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_upload_that_is_killed_anywhere_and_repeated_is_whole(cloud, tmp_path):
     folder = write_dataset(tmp_path / "data", {"a.jpg": b"x"})
     arguments = [folder, "--parallel", "1"]

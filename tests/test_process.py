@@ -181,7 +181,7 @@ def test_another_artifact_at_the_same_address_is_another_job(ready, capsys):
     assert requested(capsys, "evaluate")["ProcessingJobName"] != before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_start_that_is_killed_anywhere_and_repeated_leaves_one_job(ready):
     source = f"s3://{BUCKET}/monai/data/raw"
 

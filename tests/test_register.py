@@ -239,7 +239,7 @@ def test_a_group_of_others_is_left_alone(ready, capsys):
     assert packages(ready) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_registering_that_is_killed_anywhere_and_repeated_leaves_one_approved_version(cloud):
     def state():
         [package] = packages(cloud)

@@ -11,7 +11,7 @@ from tests import simulated_life as life
 from tests.image.conftest import draw
 from tests.simulated import simulation
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

@@ -216,7 +216,7 @@ def test_the_same_search_is_found_and_another_seed_is_another_search(ready, caps
     assert len(listed) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_search_that_is_killed_anywhere_and_repeated_leaves_one_job(cloud):
     def state():
         job = only_job(cloud)
