@@ -27,13 +27,13 @@ from sagemaker_monai.prepare.burned_in import burned_in_risk
 from sagemaker_monai.prepare.deidentify import BURNED_IN, Deidentifier
 from sagemaker_monai.prepare.deidentify_nifti import deidentify_nifti
 from sagemaker_monai.prepare.phi import find_phi
+from sagemaker_monai.prepare.picture_metadata import CLEANED, LOOKED_AT, cleaned, telling
 from sagemaker_monai.prepare.proof import prove_deidentified
 from sagemaker_monai.prepare.pseudonyms import check_salt
 from sagemaker_monai.progress import track
 from scripts.aws.errors import CommandError
 from scripts.aws.keys import masked
 from scripts.identifiers import Identifiers, Replacer, rewritten
-from scripts.picture_metadata import CLEANED, LOOKED_AT, cleaned, telling
 from scripts.volume_headers import has_texts, is_clean_nifti
 
 SALT = "DEIDENTIFY_SALT"

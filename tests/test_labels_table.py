@@ -139,8 +139,8 @@ def test_only_columns_that_were_asked_for_are_kept(read):
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        ([["file", "class"], ["a", "x"]], {}, "no column label; it has file, class"),
-        ([["name", "label"], ["a", "x"]], {}, "no column that says what a line is about"),
+        ([["file", "age"], ["a", "x"]], {}, "no column label; it has file, age"),
+        ([["title", "label"], ["a", "x"]], {}, "no column that says what a line is about"),
         ([["file", "label"]], {}, "has no lines"),
         ([["file", "label"], ["a", "x"], ["b", "x"]], {}, "needs at least 2 classes"),
         ([["file", "label"], ["", "x"]], {}, "row 2 has nothing in file"),

@@ -12,6 +12,7 @@ from sagemaker_monai.prepare.ground_truth_options import add_ground_truth_option
 from sagemaker_monai.prepare.ham10000_options import add_ham10000_options, run_ham10000
 from sagemaker_monai.prepare.medmnist_options import add_medmnist_options, run_medmnist
 from sagemaker_monai.prepare.nifti_folder_options import add_nifti_folder_options, run_nifti_folder
+from sagemaker_monai.prepare.pictures_options import add_pictures_options, run_pictures
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ SOURCES = {
     ),
     "nifti_folder": Importer(
         "volumes (NIfTI and others) with labels in a CSV file or by folders", add_nifti_folder_options, run_nifti_folder
+    ),
+    "pictures": Importer(
+        "pictures (JPEG, PNG, TIFF, ...) with labels in a table or by folders", add_pictures_options, run_pictures
     ),
     "medmnist": Importer("an .npz file of MedMNIST, in the published split", add_medmnist_options, run_medmnist),
     "dicomweb": Importer("series of a DICOMweb server, to a folder or S3", dicomweb.add_options, dicomweb.run),

@@ -13,11 +13,17 @@ from sagemaker_monai.prepare.publish import ON_DUPLICATES, ON_UNUSABLE, Choices
 def add_labelled_options(parser: argparse.ArgumentParser, *, title: str) -> None:
     """Add the options of labels, of what is left out, and of the split."""
     parser.add_argument(
-        "--labels", required=True, metavar="CSV|folders", help="a CSV file, or folders by class: CLASS/..."
+        "--labels", required=True, metavar="TABLE|folders", help="a CSV file, an .xlsx workbook, or folders: CLASS/..."
     )
+    parser.add_argument("--sheet", default="", metavar="NAME", help="of a workbook that has several with labels")
+    parser.add_argument(
+        "--image-column", default="", metavar="NAME",
+        help="column with the names of files (default: image, file, image_id and the like)",
+    )  # fmt: skip
     parser.add_argument(
         "--label-column", action="append", default=[], metavar="NAME",
-        help="column with the label (default: label); several, repeated or with commas, are findings with 0 and 1",
+        help="column with the label (default: label, diagnosis, dx and the like); several, repeated or with commas, "
+        "are findings with 0 and 1",
     )  # fmt: skip
     parser.add_argument("--match", default="", metavar="COLUMN", help="column that says what a line is about")
     parser.add_argument("--task", choices=TASKS, default="auto", help="(default: %(default)s)")
@@ -82,6 +88,8 @@ def reading_of(options: argparse.Namespace) -> LabelOptions:
         task=options.task,
         grades=grades_of(options.grades, "--grades"),
         match=options.match,
+        image_column=options.image_column,
+        sheet=options.sheet,
         split_column=options.split_column,
         group_column=options.group_column,
         keep_columns=parts_of(options.keep_columns),
@@ -105,6 +113,6 @@ def choices_of(options: argparse.Namespace) -> Choices:
 
 
 def labels_of(options: argparse.Namespace) -> Path | str:
-    """The CSV file, or "folders"."""
+    """The table, or "folders"."""
     given: str = options.labels
     return given if given == "folders" else Path(given)

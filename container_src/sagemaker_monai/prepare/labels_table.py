@@ -8,21 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from sagemaker_monai.columns import find_column, plain, split_column, split_of
-from sagemaker_monai.entries import Metadata
+from sagemaker_monai.columns import SPELLINGS, find_column, plain, split_column, split_of, usual_column, usual_columns
+from sagemaker_monai.entries import Layout, Metadata
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.groups import is_person, read_groups
 from sagemaker_monai.label_rules import Cells, LabelRules, ReadLabels
 from sagemaker_monai.label_values import read_label_values
 from sagemaker_monai.remarks import Remark
-from sagemaker_monai.tables import Row, read_table, some_of
+from sagemaker_monai.tables import Row, read_table, some_of, table_content
 from sagemaker_monai.tasks.labels import FEWEST_LABELS, Label
 
-MAX_TABLE_BYTES = 1 << 28
 LABEL_COLUMN = "label"
 # What a column is called, as `columns.plain` writes it; the first that is there is taken, the finest first.
 MATCHES = {
-    "file": ("file", "image", "filename", "imagename", "path", "filepath"),
+    "file": tuple(name for rank in SPELLINGS["image"] for name in rank),
     "case": ("case", "caseid", "casename"),
     "SOPInstanceUID": ("sopinstanceuid", "instanceuid", "sopuid"),
     "SeriesInstanceUID": ("seriesinstanceuid", "seriesuid"),
@@ -38,6 +37,8 @@ class LabelOptions:
     Attributes:
         columns: with the label, or several with 0 and 1; empty takes "label".
         task, grades: see `label_rules.LabelRules`.
+        image_column: with names of files; another way to say `match`.
+        sheet: of a workbook that has several.
         match: the column that says what a line is about, or a key of MATCHES; "" takes the finest that is there.
         split_column: "" takes the column `split` where there is one.
         group_column: "" takes `group`, or one that names a patient; see `groups`.
@@ -49,6 +50,8 @@ class LabelOptions:
     task: str = "auto"
     grades: tuple[str, ...] = ()
     match: str = ""
+    image_column: str = ""
+    sheet: str = ""
     split_column: str = ""
     group_column: str = ""
     keep_columns: tuple[str, ...] = ()
@@ -100,10 +103,10 @@ class LabelTable:
 
 
 def read_labels(table: Path, options: LabelOptions, *, kinds: Sequence[str] = tuple(MATCHES)) -> LabelTable:
-    """Read a CSV file of labels.
+    """Read a table of labels.
 
     Args:
-        table: with a header line; comma, semicolon or tab.
+        table: a CSV file or a workbook, see `tables`.
         options: how to read it.
         kinds: keys of MATCHES that are looked for.
 
@@ -112,15 +115,24 @@ def read_labels(table: Path, options: LabelOptions, *, kinds: Sequence[str] = tu
         ConfigError: options that contradict each other.
     """
     if not table.is_file():
-        raise ConfigError(f'there is no file {table.name}; name a CSV with the labels, or "folders"')
-    if table.stat().st_size > MAX_TABLE_BYTES:
-        raise DatasetError(f"{table.name} is larger than {MAX_TABLE_BYTES >> 20} MiB; it must only list labels")
-    rows = read_table(table.read_bytes(), what=table.name, required=())
+        raise ConfigError(f'there is no file {table.name}; name a table (CSV, .xlsx) with the labels, or "folders"')
+    if options.match and options.image_column:
+        raise ConfigError("give --match or --image-column, not both: each names the column that a line is about")
+    is_told = bool(options.match or options.image_column)
+    rows = read_table(
+        table_content(table),
+        what=table.name,
+        sheet=options.sheet,
+        fits=lambda names: bool(
+            (is_told or _keys_of(names, kinds)) and (options.columns or usual_columns(names, "label"))
+        ),
+    )
     if not rows:
         raise DatasetError(f"{table.name} has no lines; it must name images and their labels")
     names = list(rows[0])
-    kind, key = _key_column(names, options.match, kinds, table.name)
-    columns = tuple(find_column(names, name, table.name) for name in options.columns or (LABEL_COLUMN,))
+    kind, key = _key_column(names, options, kinds, table.name)
+    usual = usual_column([name for name in names if name != key], "label", table.name) or LABEL_COLUMN
+    columns = tuple(find_column(names, name, table.name) for name in options.columns or (usual,))
     rest = [name for name in names if name not in columns]
     split = find_column(names, options.split_column, table.name) if options.split_column else split_column(rows, rest)
     kept = [find_column(names, name, table.name) for name in options.keep_columns]
@@ -190,8 +202,23 @@ def _enough(read: ReadLabels) -> tuple[str, ...]:
     return read.classes
 
 
-def _key_column(names: Sequence[str], match: str, kinds: Sequence[str], what: str) -> tuple[str, str]:
+def _keys_of(names: Sequence[str], kinds: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """The kinds of keys that a table has columns for, the finest first; a mere `id` only if there is nothing else."""
+    found = {kind: [name for name in names if plain(name) in MATCHES[kind]] for kind in kinds}
+    if "file" in found:
+        found["file"] = usual_columns(names, "image")
+        if set(map(plain, found["file"])) <= set(SPELLINGS["image"][-1]) and any(
+            columns for kind, columns in found.items() if kind != "file"
+        ):
+            del found["file"]
+    return [(kind, columns) for kind, columns in found.items() if columns]
+
+
+def _key_column(names: Sequence[str], options: LabelOptions, kinds: Sequence[str], what: str) -> tuple[str, str]:
     """The kind of key, and the column with it."""
+    match = options.match
+    if options.image_column:
+        return "file", find_column(names, options.image_column, what)
     if match:
         asked = next((kind for kind in kinds if plain(kind) == plain(match)), None)
         if asked is None or any(plain(name) == plain(match) for name in names):
@@ -199,14 +226,24 @@ def _key_column(names: Sequence[str], match: str, kinds: Sequence[str], what: st
             known = next((kind for kind in kinds if plain(column) in MATCHES[kind]), "file")
             return asked or known, column
         kinds = [asked]
-    for kind in kinds:
-        for usual in MATCHES[kind]:
-            for name in names:
-                if plain(name) == usual:
-                    return kind, name
+    if keys := _keys_of(names, kinds):
+        kind, columns = keys[0]
+        return kind, usual_column(names, "image", what) if kind == "file" else columns[0]
     raise DatasetError(
         f"{what} has no column that says what a line is about ({', '.join(kinds)}); name it with --match, it has "
         f"{some_of(names)}"
+    )
+
+
+def labels_of_layout(layout: Layout, options: LabelOptions) -> LabelTable:
+    """The labels of folders by class, with the splits and patients that they tell, as a table of kind "file".
+
+    Raises:
+        DatasetError: fewer than two classes, or images of some splits only.
+        ConfigError: a task that folders cannot tell.
+    """
+    return _of_folders(
+        [(entry.name, str(entry.label), entry.split, entry.group) for entry in layout.entries], options, layout.remarks
     )
 
 
@@ -226,10 +263,6 @@ def labels_of_folders(names: Sequence[str], options: LabelOptions, *, below: str
         DatasetError: files in no such folder, or fewer than two classes.
         ConfigError: a task that folders cannot tell.
     """
-    if options.rules.task not in ("auto", "classification", "ordinal"):
-        raise ConfigError(
-            f"folders tell one class or grade an image, which is not {options.rules.task}; give --labels a CSV"
-        )
     parts = {name: name.removeprefix(below).split("/") for name in names}
     has_split = bool(parts) and all(len(each) > 2 and split_of(each[0]) for each in parts.values())
     depth = 1 if has_split else 0
@@ -238,13 +271,31 @@ def labels_of_folders(names: Sequence[str], options: LabelOptions, *, below: str
             f"files that are in no folder of a class: {len(loose)} ({some_of(loose)}); put each into the folder of its "
             "class, or give --labels a CSV"
         )
-    labels = [each[depth] for each in parts.values()]
+    return _of_folders(
+        [(name, each[depth], split_of(each[0]) if has_split else None, name) for name, each in parts.items()], options
+    )
+
+
+def _of_folders(
+    rows: Sequence[tuple[str, str, str | None, str]], options: LabelOptions, remarks: tuple[Remark, ...] = ()
+) -> LabelTable:
+    """Of names, classes, splits, and groups, which are the name where nothing tells one."""
+    if options.rules.task not in ("auto", "classification", "ordinal"):
+        raise ConfigError(
+            f"folders tell one class or grade an image, which is not {options.rules.task}; give --labels a CSV"
+        )
+    labels = [label for _, label, _, _ in rows]
     read = read_label_values(
-        labels, options.rules, declared=sorted(set(labels)), is_ordered=False, places=[f"file {name}" for name in names]
+        labels,
+        options.rules,
+        declared=sorted(set(labels)),
+        is_ordered=False,
+        places=[f"file {name}" for name, _, _, _ in rows],
     )
     lines = tuple(
-        Line(name, label, split=split_of(each[0]) if has_split else None)
-        for (name, each), label in zip(parts.items(), read.labels, strict=True)
+        Line(name, label, group=None if group == name else group, split=split)
+        for (name, _, split, group), label in zip(rows, read.labels, strict=True)
         if label is not None
     )
-    return LabelTable("file", read.task, _enough(read), lines, has_split=has_split, remarks=read.remarks)
+    has_split = bool(lines) and all(line.split for line in lines)
+    return LabelTable("file", read.task, _enough(read), lines, has_split=has_split, remarks=(*remarks, *read.remarks))

@@ -68,6 +68,15 @@ def find_lines(
     return lines, matches.remarks("the labels")
 
 
+def find_unlabelled(
+    table: LabelTable, names: Sequence[str], *, suffixes: Sequence[str] = (), dropped: Sequence[str] = ()
+) -> list[str]:
+    """The names that lines without a label are about."""
+    keys = dict.fromkeys(stem_of(key, dropped) for key in table.unlabelled)
+    found = match_names(list(keys), dict.fromkeys(names), suffixes=suffixes, is_path=table.kind in NAMED_KINDS).found
+    return list(found.values())
+
+
 def line_of(keys: Sequence[str], lines: Mapping[str, Line], name: str) -> Line | None:
     """The line about something that goes by several keys.
 

@@ -15,22 +15,15 @@ from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.ground_truth_images import name_files
 from sagemaker_monai.prepare.import_report import Report, repeated
+from sagemaker_monai.prepare.labelled_names import OWN, group_of, label_names, refuse_untold
 from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_folders, read_labels
-from sagemaker_monai.prepare.matching import (
-    NAMED_KINDS,
-    find_lines,
-    group_pattern,
-    key_of,
-    refuse_mismatch,
-    shown_lines,
-)
+from sagemaker_monai.prepare.matching import NAMED_KINDS, group_pattern, key_of
 from sagemaker_monai.prepare.nifti_cases import SUFFIXES, Case, Found, find_cases
 from sagemaker_monai.prepare.nifti_copy import Plan, copy_volume, plan_copy, read_case
 from sagemaker_monai.prepare.publish import Choices, Notices, Written, digest_of, publish, refuse_unusable
 from sagemaker_monai.prepare.sides import refuse_torn
 from sagemaker_monai.progress import track
 from sagemaker_monai.remarks import remark
-from sagemaker_monai.tables import some_of
 
 FOLDERS = "folders"
 TITLE = "volumes"
@@ -114,11 +107,7 @@ def import_nifti_folder(
     notices = Notices()
     modality = cases.modality or found.modality or "OT"
     chosen, faults = _choose(found, table, pattern, choices, notices)
-    if untold := [case.name for case, _ in chosen if _group(case, pattern).startswith("case:")] if pattern else []:
-        raise DatasetError(
-            f"--group-by says nothing of some cases: {len(untold)} ({some_of(untold)}); correct it so that every case "
-            "has a group; folders are part of a case's name"
-        )
+    refuse_untold([case.name for case, _ in chosen], pattern)
     images = _planned(chosen, found, faults, pattern, is_private=cases.is_private)
     refuse_unusable(faults, choices.unusable)
     if table.has_split:
@@ -158,37 +147,18 @@ def import_nifti_folder(
     )
 
 
-def _group(case: Case, pattern: re.Pattern[str] | None) -> str:
-    match = pattern.search(case.name) if pattern is not None else None
-    return f"match:{match[1]}" if match and match[1] else f"case:{case.name}"
-
-
 def _choose(
     found: Found, table: LabelTable, pattern: re.Pattern[str] | None, choices: Choices, notices: Notices
 ) -> tuple[list[tuple[Case, Line]], dict[str, str]]:
     """The cases that become images with their lines, and why others cannot."""
-    names = [case.name for case in found.cases]
-    meant = (
-        names if table.kind in NAMED_KINDS else [_group(case, pattern).removeprefix("match:") for case in found.cases]
+    lines = label_names(
+        [case.name for case in found.cases], table, pattern, choices, notices, what="volume", dropped=SUFFIXES
     )
-    lines, remarks = find_lines(table, meant, dropped=SUFFIXES)
-    notices.notes.extend(each.message for each in remarks)
-    labelled = {name: lines.get(key) for name, key in zip(names, meant, strict=True)}
-    used = {line.key for line in labelled.values() if line is not None}
-    unmatched = [line for line in table.lines if line.key not in used]
-    bare_names = [name for name, line in labelled.items() if line is None]
-    refuse_mismatch(table, unmatched, bare_names, mismatch=choices.mismatch)
     notices.leave_out("no volume of a case", found.others)
     notices.leave_out("masks of images", [path.name for path in found.aside.masks])
     if found.aside.doubtful:
         notices.warnings.append(remark("masks_among_images", len(found.aside.doubtful)).message)
-    notices.leave_out("labels without images", shown_lines(table, unmatched))
-    notices.leave_out("images without labels", bare_names)
-    if table.unlabelled:
-        notices.counts["lines without a label"] = len(table.unlabelled)
-    pairs = [(case, line) for case in found.cases if (line := labelled[case.name]) is not None]
-    if not pairs:
-        raise DatasetError("no volume has a label; check that files and labels belong together")
+    pairs = [(case, lines[case.name]) for case in found.cases if case.name in lines]
     return [(case, line) for case, line in pairs if not case.fault], {
         case.name: case.fault for case, _ in pairs if case.fault
     }
@@ -221,7 +191,7 @@ def _planned(
             tuple(f"{output.IMAGES}/{name}" for name in plan.names(stem + end))
             for plan, end in zip(plans, ends, strict=True)
         )
-        images.append(_Image(case, line, _group(case, pattern), plans, names))
+        images.append(_Image(case, line, group_of(case.name, pattern), plans, names))
     return images
 
 
@@ -263,7 +233,7 @@ def _notice(images: Sequence[Written], cases: Cases, modality: str, notices: Not
         notices.notes.append("faces that can be rendered from a head are not removed")
     else:
         notices.notes.append(f"{files} files were copied with all that their headers say")
-    if own := sum(image.group.startswith("case:") and image.line.group is None for image in images):
+    if own := sum(image.group.startswith(OWN) and image.line.group is None for image in images):
         notices.warnings.append(
             f"nothing tells the patient of {own} images: those of one patient may be on two sides of the split; use "
             "--group-by or a column group"

@@ -220,9 +220,13 @@ def publish(
         left_out=notices.counts,
         examples=notices.left_out,
         identical=[[_text(images[one].image), _text(images[other].image)] for one, other in identical],
-        notes=notices.notes,
+        notes=[*notices.notes, *(each.message for each in table.remarks if each.severity != "warning")],
         studies=notices.studies,
-        warnings=[*notices.warnings, *missing_sides(counts, None if table.has_split else choices.fractions)],
+        warnings=[
+            *notices.warnings,
+            *(each.message for each in table.remarks if each.severity == "warning"),
+            *missing_sides(counts, None if table.has_split else choices.fractions),
+        ],
     )
     shown = {image.group: image.shown_group for image in images}
     numbered = public_names(groups, group_name, order=order)

@@ -1,0 +1,76 @@
+"""Which of the files that an importer found have a label, and what tells their groups; the same for all of them."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.prepare.labels_table import LabelTable, Line
+from sagemaker_monai.prepare.matching import NAMED_KINDS, find_lines, find_unlabelled, refuse_mismatch, shown_lines
+from sagemaker_monai.prepare.publish import Choices, Notices
+from sagemaker_monai.tables import some_of
+
+OWN = "case:"  # begins the group of an image of which nothing tells the patient
+
+
+def group_of(name: str, pattern: re.Pattern[str] | None) -> str:
+    """The group that a name tells, or one of its own."""
+    match = pattern.search(name) if pattern is not None else None
+    return f"match:{match[1]}" if match and match[1] else f"{OWN}{name}"
+
+
+def refuse_untold(names: Sequence[str], pattern: re.Pattern[str] | None) -> None:
+    """Refuse a --group-by that says nothing of some names.
+
+    Raises:
+        DatasetError: with some of the names.
+    """
+    if pattern is not None and (untold := [name for name in names if group_of(name, pattern).startswith(OWN)]):
+        raise DatasetError(
+            f"--group-by says nothing of some cases: {len(untold)} ({some_of(untold)}); correct it so that every case "
+            "has a group; folders are part of a case's name"
+        )
+
+
+def label_names(
+    names: Sequence[str],
+    table: LabelTable,
+    pattern: re.Pattern[str] | None,
+    choices: Choices,
+    notices: Notices,
+    *,
+    what: str,
+    suffixes: Sequence[str] = (),
+    dropped: Sequence[str] = (),
+) -> Mapping[str, Line]:
+    """The line of each name that has one.
+
+    Args:
+        names: of files or cases; where lines are about patients, `pattern` finds these in the names.
+        table: of labels.
+        pattern: of --group-by.
+        choices: what becomes of labels without images, and images without labels.
+        notices: get what was left out, and how names were found.
+        what: one of the images is called, for messages.
+        suffixes, dropped: as for `matching.find_lines`.
+
+    Raises:
+        DatasetError: names and lines that do not fit together.
+    """
+    is_named = table.kind in NAMED_KINDS
+    meant = {name: name if is_named else group_of(name, pattern).removeprefix("match:") for name in names}
+    lines, remarks = find_lines(table, list(meant.values()), suffixes=suffixes, dropped=dropped)
+    notices.notes.extend(each.message for each in remarks)
+    labelled = {name: lines[key] for name, key in meant.items() if key in lines}
+    used = {line.key for line in labelled.values()}
+    unmatched = [line for line in table.lines if line.key not in used]
+    bare = [name for name in names if name not in labelled]
+    emptied = set(find_unlabelled(table, [meant[name] for name in bare], suffixes=suffixes, dropped=dropped))
+    bare = [name for name in bare if meant[name] not in emptied]
+    refuse_mismatch(table, unmatched, bare, mismatch=choices.mismatch)
+    notices.leave_out("labels without images", shown_lines(table, unmatched))
+    notices.leave_out("images without labels", bare)
+    if table.unlabelled:
+        notices.counts["lines without a label"] = len(table.unlabelled)
+    if not labelled:
+        raise DatasetError(f"no {what} has a label; check that files and labels belong together")
+    return labelled
