@@ -187,11 +187,11 @@ def _inflate(
 
 @contextmanager
 def _opened(
-    file: BinaryIO | Path, limits: ArchiveLimits
+    file: BinaryIO | Path, limits: ArchiveLimits, *, takes_litter: bool = False
 ) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
     """Open an archive and check every member's entry before any is read; its files by their names, in its order."""
     if isinstance(file, Path):
-        with file.open("rb") as stream, _opened(stream, limits) as opened:
+        with file.open("rb") as stream, _opened(stream, limits, takes_litter=takes_litter) as opened:
             yield opened
         return
     directory_limit = max(SMALLEST_DIRECTORY_LIMIT, limits.members * BYTES_PER_DIRECTORY_ENTRY)
@@ -204,7 +204,7 @@ def _opened(
         files = [
             ("/".join(parts_of(name)), info)
             for name, info in entries
-            if not name.endswith("/") and not is_litter_path(name)
+            if not name.endswith("/") and (takes_litter or not is_litter_path(name))
         ]
         if len(files) > limits.members:
             raise ArchiveTooLargeError(f"the archive has {len(files)} members, at most {limits.members} are allowed")
@@ -226,7 +226,11 @@ def member_names(file: BinaryIO | Path, *, limits: ArchiveLimits) -> list[str]:
 
 
 def read_members(
-    file: BinaryIO | Path, *, limits: ArchiveLimits, wanted: Callable[[str], bool] | None = None
+    file: BinaryIO | Path,
+    *,
+    limits: ArchiveLimits,
+    wanted: Callable[[str], bool] | None = None,
+    takes_litter: bool = False,
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the name and the content of each file of an archive, in the archive's order.
 
@@ -234,6 +238,7 @@ def read_members(
         file: a path, or an open seekable file such as `io.BytesIO(body)`.
         limits: how far it may inflate; members that are not wanted are not inflated and do not count.
         wanted: tells by the name whether a member is read; all are without it.
+        takes_litter: hidden files are read as others: a workbook has a part that is called `.rels`.
 
     Raises:
         UnsafeArchiveError: damaged, or any member is encrypted, a link, would leave the folder, or comes twice. All
@@ -241,7 +246,7 @@ def read_members(
         ArchiveTooLargeError: a limit is passed.
     """
     budget_bytes = limits.total_bytes
-    with _opened(file, limits) as (archive, files):
+    with _opened(file, limits, takes_litter=takes_litter) as (archive, files):
         for name, info in files.items():
             if wanted is not None and not wanted(name):
                 continue

@@ -96,7 +96,9 @@ def read_parts(content: bytes) -> Parts:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
         wanted = (".xml", _RELATIONS)
-        for name, xml in read_members(io.BytesIO(content), limits=LIMITS, wanted=lambda n: n.lower().endswith(wanted)):
+        for name, xml in read_members(
+            io.BytesIO(content), limits=LIMITS, wanted=lambda name: name.lower().endswith(wanted), takes_litter=True
+        ):
             parts[name] = _parsed(xml)
             archive.writestr(name, xml)
     lengths = [part.lengths for part in parts.values() if part.lengths]
