@@ -259,9 +259,20 @@ def _aligned(values: np.ndarray, layout: Layout, precision: int | None = None) -
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if layout.float_type or layout.bits_allocated == 1 or layout.bits_stored == layout.bits_allocated:
         return values
-    high_bit = layout.high_bit if precision is None or precision > layout.bits_stored else layout.bits_stored - 1
-    left, right = layout.bits_allocated - high_bit - 1, layout.bits_allocated - layout.bits_stored
-    return (values << left) >> right
+    is_cell = precision is None or precision > layout.bits_stored
+    stored = layout.aligned(values, None if is_cell else layout.bits_stored - 1)
+    if layout.padding is None or not is_cell:
+        return _padded(stored, layout)
+    low, high = layout.padding
+    return np.where((values >= low) & (values <= high), values, stored)
+
+
+def _padded(stored: np.ndarray, layout: Layout) -> np.ndarray:
+    """Values of a codestream of no more than BitsStored bits, with padding that lies outside them put back."""
+    if layout.padding is None:
+        return stored
+    cell = np.array(int(layout.padding[0])).astype(stored.dtype)
+    return np.where(stored == layout.aligned(cell), cell, stored)
 
 
 def _photometric(stream: Codestream, layout: Layout) -> str:

@@ -4,19 +4,23 @@ The order is the standard's (PS3.4 N.2): VOI LUT or window, then the inversion o
 overlays and curves are ignored.
 """
 
+from contextlib import suppress
+from dataclasses import replace
+
 import numpy as np
 from pydicom import Dataset
 
 from sagemaker_monai.dicom.elements import FrameHeader, frame_header, has_value, holders, items, number, numbers, word
 from sagemaker_monai.dicom.headers import refusing
-from sagemaker_monai.dicom.layouts import byte_order_is_little
+from sagemaker_monai.dicom.layouts import byte_order_is_little, padding_of
 from sagemaker_monai.dicom.luts import look_up, read_lut
 from sagemaker_monai.dicom.modality import ModalityTransform, modality_transform
 from sagemaker_monai.errors import UndecodableImage
 from sagemaker_monai.volumes import Display, Lut, Window
 
+_ONE_GREY = 1 / 255
+_LOOKED_AT = 64  # values along an axis, of which most windows already show something
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
-_PADDING = ("PixelPaddingValue", "FloatPixelPaddingValue", "DoubleFloatPixelPaddingValue")
 
 
 def display_of(dataset: Dataset, frame: int) -> Display:
@@ -38,13 +42,89 @@ def display_of(dataset: Dataset, frame: int) -> Display:
     Source: DICOM PS3.3 C.11.2, C.7.5.1.1.2, C.7.6.16.2.10, C.11.6.
     """
     with refusing("the display values of the DICOM header are broken; correct them"):
+        return _display(dataset, frame, modality_transform(dataset, frame))[0]
+
+
+def display_for(dataset: Dataset, frame: int, values: np.ndarray) -> tuple[Display, tuple[str, ...]]:
+    """How values are to be shown: as `display_of`, but for windows that show nothing of them.
+
+    A window shows nothing where all values have one grey (of 256) in it, or where it is no wider than a step from one
+    value to the next, so that it knows black and white only. Of several the first one that shows something is taken;
+    without one the picture goes from its lowest value to its highest.
+
+    Args:
+        dataset: the header.
+        frame: number from 0; of a volume its first slice's.
+        values: of the frame or the volume, any shape, in the modality's unit.
+
+    Returns:
+        The display, and the codes of `findings.MESSAGES` that it deserves.
+
+    Raises:
+        UndecodableImage: as `display_of`.
+    """
+    with refusing("the display values of the DICOM header are broken; correct them"):
         transform = modality_transform(dataset, frame)
-        is_inverted = word(dataset, "PhotometricInterpretation") == "MONOCHROME1"
-        return Display(
-            voi=_voi(frame_header(dataset, frame), transform),
-            is_inverted=is_inverted or word(dataset, "PresentationLUTShape") == "INVERSE",
-            padding=_padding(dataset, transform),
-        )
+        display, others = _display(dataset, frame, transform)
+        header = frame_header(dataset, frame)
+        if display.voi is None:
+            return display, ("useless_window",) if _has_voi(header) else ()
+        step = 1.0 if transform.table is not None else abs(transform.slope)
+        if not has_value(dataset, "BitsStored"):  # as in files of floating point, which have no steps
+            step = 0.0
+        return _that_shows(display, others, values, step)
+
+
+def _that_shows(
+    display: Display, others: list[Window | Lut], values: np.ndarray, step: float
+) -> tuple[Display, tuple[str, ...]]:
+    assert display.voi is not None
+    part = values[tuple(slice(None, None, -(-size // _LOOKED_AT)) for size in values.shape)]
+    if _shows(display.voi, *_ends(part, display), step) is True:
+        return display, ()
+    low, high = _ends(values, display)
+    if not low < high or _shows(display.voi, low, high, step):
+        return display, ()  # the picture itself is blank, which is not the window's fault
+    found = next((voi for voi in others if _shows(voi, low, high, step)), None)
+    return replace(display, voi=found), ("useless_window",)
+
+
+def _ends(values: np.ndarray, display: Display) -> tuple[float, float]:
+    """The lowest and highest value that are finite and no padding; infinite ones without any."""
+    low, high = float(values.min()), float(values.max())
+    if display.padding is None and np.isfinite([low, high]).all():
+        return low, high
+    counts = np.isfinite(values)
+    if display.padding is not None:
+        first, last = (np.float32(end) for end in display.padding)
+        counts &= (values < first) | (values > last)
+    return float(values.min(where=counts, initial=np.inf)), float(values.max(where=counts, initial=-np.inf))
+
+
+def _shows(voi: Window | Lut, low: float, high: float, step: float) -> bool:
+    """Whether something can be seen of values from `low` to `high`."""
+    if not low < high:
+        return False
+    if isinstance(voi, Lut):
+        first, last = (int(np.clip(np.rint(end) - voi.first, 0, len(voi.table) - 1)) for end in (low, high))
+        seen = voi.table[first : last + 1]
+        return bool(float(seen.max()) - float(seen.min()) >= _ONE_GREY)
+    black, white = (float(value) for value in _windowed(np.array([low, high], np.float32), voi))
+    width = voi.width - 1 if voi.function == "LINEAR" else voi.width
+    is_threshold = (width <= 0 or voi.width <= step) and high - low > step
+    return white - black >= _ONE_GREY and not is_threshold
+
+
+def _display(dataset: Dataset, frame: int, transform: ModalityTransform) -> tuple[Display, list[Window | Lut]]:
+    """The display with the first VOI, and the others."""
+    is_inverted = word(dataset, "PhotometricInterpretation") == "MONOCHROME1"
+    vois = _vois(frame_header(dataset, frame), transform)
+    display = Display(
+        voi=vois[0] if vois else None,
+        is_inverted=is_inverted or word(dataset, "PresentationLUTShape") == "INVERSE",
+        padding=_padding(dataset, transform),
+    )
+    return display, vois[1:]
 
 
 def apply_display(values: np.ndarray, display: Display) -> np.ndarray:
@@ -106,48 +186,44 @@ def _stretched(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.clip((values.astype(np.float64) - low) / (high - low), 0, 1).astype(np.float32)
 
 
-def _voi(header: FrameHeader, transform: ModalityTransform) -> Window | Lut | None:
+def _has_voi(header: FrameHeader) -> bool:
+    return any(
+        has_value(holder, keyword)
+        for holder in holders(header, "WindowCenter")
+        for keyword in ("WindowCenter", "WindowWidth", "VOILUTSequence")
+    )
+
+
+def _vois(header: FrameHeader, transform: ModalityTransform) -> list[Window | Lut]:
+    """What is sound of the VOI LUTs of the nearest place that has some, else of the windows."""
     for holder in holders(header, "VOILUTSequence"):
-        try:
+        with suppress(UndecodableImage):  # as said in `display_of`
             tables = [item for item in items(holder, "VOILUTSequence") if has_value(item, "LUTDescriptor")]
             if tables:
-                is_signed = transform.may_be_negative or (
-                    number(header, "PixelRepresentation") == 1 and transform.table is None
-                )
-                is_little = byte_order_is_little(header.top)
-                first, bits, table = read_lut(tables[0], is_signed=is_signed, is_little_endian=is_little)
-                return Lut(first, np.minimum(table.astype(np.float32) / np.float32(2**bits - 1), 1))
-        except UndecodableImage:
-            pass  # as said in `display_of`
+                return [_lut(header, table, transform) for table in tables]
         if has_value(holder, "WindowCenter") or has_value(holder, "WindowWidth"):
             break
-    try:
+    with suppress(UndecodableImage):
         pairs = zip(numbers(header, "WindowCenter"), numbers(header, "WindowWidth"), strict=False)
         function = word(header, "VOILUTFunction")
         function = function if function in _FUNCTIONS else "LINEAR"
-        for center, width in pairs:
-            if width >= 1 or (width > 0 and function != "LINEAR"):
-                return Window(center, width, function)
-    except UndecodableImage:
-        pass
-    return None
+        return [
+            Window(center, width, function)
+            for center, width in pairs
+            if width >= 1 or (width > 0 and function != "LINEAR")
+        ]
+    return []
+
+
+def _lut(header: FrameHeader, table: Dataset, transform: ModalityTransform) -> Lut:
+    is_signed = transform.may_be_negative or (number(header, "PixelRepresentation") == 1 and transform.table is None)
+    first, bits, entries = read_lut(table, is_signed=is_signed, is_little_endian=byte_order_is_little(header.top))
+    return Lut(first, np.minimum(entries.astype(np.float32) / np.float32(2**bits - 1), 1))
 
 
 def _padding(dataset: Dataset, transform: ModalityTransform) -> tuple[float, float] | None:
-    for keyword in _PADDING:
-        first = number(dataset, keyword)
-        if first is not None:
-            last = number(dataset, keyword.replace("Value", "RangeLimit"))
-            ends = [first, first if last is None else last]
-            if keyword == "PixelPaddingValue":
-                ends = [_with_sign(end, is_signed=number(dataset, "PixelRepresentation") == 1) for end in ends]
-            low, high = sorted(float(value) for value in transform.apply(np.array(ends)))
-            return low, high
-    return None
-
-
-def _with_sign(value: float, *, is_signed: bool) -> float:
-    """The VR of padding is ambiguous, and writers and parsers take it for signed or unsigned."""
-    if is_signed and value >= 0x8000:
-        return value - 0x10000
-    return value + 0x10000 if value < 0 and not is_signed else value
+    stored = padding_of(dataset)
+    if stored is None:
+        return None
+    low, high = sorted(float(value) for value in transform.apply(np.array(stored)))
+    return low, high

@@ -110,6 +110,9 @@ RESAMPLED = frozenset({"missing_slices", "uneven_spacing"})
 ALWAYS_REFUSED = frozenset({"colour", "ambiguous_volumes", "mixed_patients", "mixed_studies"})
 NOTES = frozenset({"single_slice", "localizer", "mixed_rescale"})
 
+# What is said of single images as much as of slices.
+OF_IMAGES = frozenset({"odd_numbers", "zero_slope", "for_processing", "useless_window"})
+
 # Code -> cause and remedy; {} is the count.
 MESSAGES = {
     "missing_slices": "{} slices are missing within the series; export it whole, or allow resampling",
@@ -157,6 +160,13 @@ MESSAGES = {
     "single_slice": "the stack has {} slice only",
     "localizer": "the stack is a localizer ({} slices)",
     "colour": "{} slices are in colour, which has no place in a volume; use them as 2-D images",
+    "odd_numbers": "{} images have numbers in their header that are not written as DICOM asks (decimal comma, unit, "
+    "text); they were read as what alone they can mean",
+    "zero_slope": "{} images have the RescaleSlope 0, which would wipe them out; it was taken for 1",
+    "for_processing": "{} images are raw data FOR PROCESSING (PresentationIntentType), which are not made to be looked "
+    "at; use those FOR PRESENTATION unless that is meant",
+    "useless_window": "{} images have a window or VOI LUT in their header that shows nothing of their values (broken, "
+    "without width, or beside them); the next one that does is used, else they go from their lowest to their highest",
     "no_pixels": "{} files of the series have no picture (a report, a plan or a bare header)",
 }
 

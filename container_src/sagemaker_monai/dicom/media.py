@@ -21,6 +21,7 @@ from pydicom import Dataset
 from sagemaker_monai.archives import ArchiveTooLargeError, UnsafeArchiveError
 from sagemaker_monai.dicom.elements import integer_of, items, text_of
 from sagemaker_monai.dicom.headers import is_dicom, read_header
+from sagemaker_monai.dicom.oddities import oddities_of
 from sagemaker_monai.dicom.packed import HEAD_BYTES, MediaLimits, Unpacker, unpacker_of
 from sagemaker_monai.dicom.planes import Plane, planes_of
 from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage
@@ -40,6 +41,7 @@ class Instance:
         instance_number, series_number: InstanceNumber and SeriesNumber, None where absent.
         series_time: date and time of the series, else of acquisition or content, as digits that compare; or "".
         planes: the place of each frame, in the file's order.
+        oddities: codes of `oddities.oddities_of`.
         header: the dataset without pixel data; None when headers are not kept.
 
         The others are the header's values under their DICOM keywords; "" or 0 where absent, `image_type` split.
@@ -70,6 +72,7 @@ class Instance:
     image_type: tuple[str, ...]
     samples_per_pixel: int
     planes: tuple[Plane, ...] = field(repr=False, compare=False)
+    oddities: tuple[str, ...] = field(compare=False)
     header: Dataset | None = field(repr=False, compare=False)
 
     @property
@@ -166,6 +169,7 @@ def instance_of(source: Path | bytes, name: str = "") -> Instance:
         image_type=tuple(text_of(header, "ImageType").split("\\")),
         samples_per_pixel=integer_of(header, "SamplesPerPixel") or 1,
         planes=planes,
+        oddities=oddities_of(header),
         header=header,
     )
 

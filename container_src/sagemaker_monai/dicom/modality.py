@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pydicom import Dataset
+from pydicom import Dataset, uid
 
-from sagemaker_monai.dicom.elements import frame_header, has_value, holders, items, number, word
+from sagemaker_monai.dicom.elements import FrameHeader, frame_header, has_value, holders, items, number, word
 from sagemaker_monai.dicom.headers import refusing
 from sagemaker_monai.dicom.layouts import byte_order_is_little
 from sagemaker_monai.dicom.luts import look_up, read_lut
@@ -39,11 +39,27 @@ class ModalityTransform:
         return self.table is None and (self.intercept < 0 or self.slope < 0)
 
 
+# Where a Modality LUT makes X-ray intensities for computations and is not meant for display: by SOP class the values of
+# PixelIntensityRelationship. There the stored values are the modality's, as windows of such files are made for them.
+# All other SOP classes: applied. PS3.3 C.8.7.1.1.2; DCMTK does the same.
+LUT_NOT_APPLIED: dict[str, frozenset[str]] = dict.fromkeys(
+    (
+        uid.XRayAngiographicImageStorage,
+        uid.XRayRadiofluoroscopicImageStorage,
+        "1.2.840.10008.5.1.4.1.1.12.3",  # X-Ray Angiographic Bi-Plane (retired)
+        uid.EnhancedXAImageStorage,
+        uid.EnhancedXRFImageStorage,
+    ),
+    frozenset({"LOG", "DISP"}),
+)
+
+
 def modality_transform(dataset: Dataset, frame: int) -> ModalityTransform:
     """The transform of a frame, numbered from 0.
 
     The frame's functional group goes before the shared one and that before the top of the data set, slope and intercept
-    each for itself; a LUT before rescale of the same place; DoseGridScaling is what a dose has instead. A slope of 0,
+    each for itself; a LUT before rescale of the same place, but for those of
+    LUT_NOT_APPLIED; DoseGridScaling is what a dose has instead. A slope of 0,
     which would wipe the image out, counts as 1.
 
     Raises:
@@ -55,7 +71,7 @@ def modality_transform(dataset: Dataset, frame: int) -> ModalityTransform:
     for holder in holders(header, "ModalityLUTSequence"):
         # Some writers leave an item without values in the sequence, which is no table.
         tables = [item for item in items(holder, "ModalityLUTSequence") if has_value(item, "LUTDescriptor")]
-        if tables:
+        if tables and not _is_for_computing(header):
             is_signed = number(dataset, "PixelRepresentation") == 1
             first, _, table = read_lut(tables[0], is_signed=is_signed, is_little_endian=byte_order_is_little(dataset))
             return ModalityTransform(first=first, table=table)
@@ -65,6 +81,11 @@ def modality_transform(dataset: Dataset, frame: int) -> ModalityTransform:
     if slope is None and word(dataset, "Modality") == "RTDOSE":
         slope = number(dataset, "DoseGridScaling")
     return ModalityTransform(slope=slope or 1.0, intercept=intercept or 0.0)
+
+
+def _is_for_computing(header: FrameHeader) -> bool:
+    relationships = LUT_NOT_APPLIED.get(word(header, "SOPClassUID"), frozenset())
+    return word(header, "PixelIntensityRelationship").upper() in relationships
 
 
 def modality_values(dataset: Dataset, stored: np.ndarray, frames: Sequence[int] | None = None) -> np.ndarray:

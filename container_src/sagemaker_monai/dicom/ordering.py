@@ -70,6 +70,7 @@ def findings_of_values(stack: Stack) -> list[Finding]:
         ),
         "mixed_rescale": sum(each.plane.rescale != first.plane.rescale for each in stack.slices),
     }
+    counts |= Counter(code for each in stack.slices for code in each.instance.oddities)
     return [finding(code, count) for code, count in counts.items() if count]
 
 

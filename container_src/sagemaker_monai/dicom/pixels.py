@@ -11,13 +11,13 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 
 from sagemaker_monai.dicom.decoding import decode_stored
-from sagemaker_monai.dicom.display import apply_display, display_of
+from sagemaker_monai.dicom.display import apply_display, display_for, display_of
 from sagemaker_monai.dicom.elements import frame_header, numbers_of, whole_number, word
 from sagemaker_monai.dicom.headers import read_instance, refusing
 from sagemaker_monai.dicom.modality import modality_transform, modality_values
 from sagemaker_monai.volumes import Display, Frame, Identity
 
-__all__ = ["apply_display", "display_of", "header_of", "modality_values", "read_frames", "spacing_of"]
+__all__ = ["apply_display", "display_for", "display_of", "header_of", "modality_values", "read_frames", "spacing_of"]
 
 _PIXEL_GROUP = 0x7FE0
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")  # the first sound one is taken
@@ -43,16 +43,20 @@ def read_frames(source: Path | bytes | Dataset) -> list[Frame]:
     with refusing("the DICOM header is broken; export the file again"):
         header = header_of(dataset)
         modality = word(dataset, "Modality")
-        return [
-            Frame(
-                values=_values(dataset, stored[frame], frame),
-                spacing_mm=spacing_of(dataset, frame),
-                display=display_of(dataset, frame) if stored.ndim == 3 else Display(),
-                modality=modality,
-                identity=_identity(header, frame if len(stored) > 1 else None),
+        frames = []
+        for frame in range(len(stored)):
+            values = _values(dataset, stored[frame], frame)
+            display, _ = display_for(dataset, frame, values) if stored.ndim == 3 else (Display(), ())
+            frames.append(
+                Frame(
+                    values=values,
+                    spacing_mm=spacing_of(dataset, frame),
+                    display=display,
+                    modality=modality,
+                    identity=_identity(header, frame if len(stored) > 1 else None),
+                )
             )
-            for frame in range(len(stored))
-        ]
+        return frames
 
 
 def spacing_of(dataset: Dataset, frame: int) -> tuple[float, float] | None:

@@ -19,7 +19,7 @@ from sagemaker_monai.dicom.grouping import Series, group_series
 from sagemaker_monai.dicom.headers import read_instance, refusing
 from sagemaker_monai.dicom.media import Instance, find_instances
 from sagemaker_monai.dicom.modality import modality_transform
-from sagemaker_monai.dicom.pixels import display_of, header_of
+from sagemaker_monai.dicom.pixels import display_for, header_of
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.volumes import Identity, Volume, check_voxels
 
@@ -88,10 +88,11 @@ def read_series(series: Series, *, policy: Policy = DEFAULT_POLICY, threads: int
     affine = _affine(series)
     if "resample" in actions:
         values, affine = _on_even_grid(values, affine, series)
+    display, _ = display_for(headers[id(first.instance)], first.frame, values)
     return Volume(
         values=values.transpose(2, 1, 0)[np.newaxis],
         affine=affine,
-        display=display_of(headers[id(first.instance)], first.frame),
+        display=display,
         modality=series.modality,
         identity=Identity(
             series_instance_uid=series.uid,

@@ -15,6 +15,7 @@ from pydicom import Dataset
 
 from sagemaker_monai.contents import GZIP_MAGIC
 from sagemaker_monai.dicom.decoding import decode_stored
+from sagemaker_monai.dicom.display import display_for
 from sagemaker_monai.dicom.elements import integer_of, item_of, numbers_of, text_of
 from sagemaker_monai.dicom.headers import read_instance, refusing
 from sagemaker_monai.dicom.media import MEDIA_DIRECTORY, Instance, instance_of
@@ -163,7 +164,9 @@ def _look_at_dicom(facts: FileFacts, task: Task) -> FileFacts:
     if task.wants_privacy:
         facts = replace(facts, privacy=_privacy_of(header))
     if task.wants_pixels and instance.has_pixels:
-        facts = replace(facts, pixels=_pixels_of(_dicom_values(facts)))
+        odd = dict.fromkeys(instance.oddities)
+        facts = replace(facts, pixels=_pixels_of(_dicom_values(facts, odd)))
+        facts = replace(facts, instance=replace(instance, header=None, oddities=tuple(odd)))
     return facts
 
 
@@ -208,8 +211,11 @@ def _is_telling(found: PhiFinding) -> bool:
     return not found.kind.startswith(("private", "burned")) and not found.keyword.endswith(_GROUP_LENGTH)
 
 
-def _dicom_values(facts: FileFacts) -> Iterator[np.ndarray]:
-    """Modality values of grey frames (H, W), or bytes of colour (H, W, 3), a few frames at once."""
+def _dicom_values(facts: FileFacts, odd: dict[str, None]) -> Iterator[np.ndarray]:
+    """Modality values of grey frames (H, W), or bytes of colour (H, W, 3), a few frames at once.
+
+    Codes of what only the values show are added to `odd`.
+    """
     dataset = read_instance(facts.found.path)
     frames = facts.shape[2]
     for start in range(0, frames, FRAMES_AT_ONCE):
@@ -217,7 +223,12 @@ def _dicom_values(facts: FileFacts) -> Iterator[np.ndarray]:
         stored = decode_stored(dataset, chosen if frames > 1 else None)
         for frame, values in zip(chosen, stored, strict=True):
             with refusing("the modality transform of the DICOM header is broken; correct it"):
-                yield values if values.ndim == 3 else modality_transform(dataset, frame).apply(values)
+                if values.ndim == 3:
+                    yield values
+                    continue
+                shown = modality_transform(dataset, frame).apply(values)
+                odd |= dict.fromkeys(display_for(dataset, frame, shown)[1])
+                yield shown
 
 
 # --- pictures and volumes --------------------------------------------------------------------------------------------

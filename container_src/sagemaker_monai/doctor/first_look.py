@@ -146,6 +146,8 @@ def _check_patients(headers: Sequence[Looked]) -> None:
 
 def _mixtures(headers: Sequence["Header"], spatial_dims: int | None) -> list[str]:
     from sagemaker_monai.dicom.elements import integer_of, numbers_of, text_of, value_of
+    from sagemaker_monai.dicom.findings import MESSAGES
+    from sagemaker_monai.dicom.oddities import oddities_of
 
     lines = []
     modalities = Counter(text_of(header, "Modality") for header in headers)
@@ -156,6 +158,8 @@ def _mixtures(headers: Sequence["Header"], spatial_dims: int | None) -> list[str
         lines.append(
             f"pixels are from {min(widths):.3g} to {max(widths):.3g} mm wide; a preset that resamples makes them equal"
         )
+    odd = Counter(code for header in headers for code in oddities_of(header))
+    lines += [MESSAGES[code].format(count) for code, count in odd.items()]
     bare = sum(
         value_of(header, "ImagePositionPatient") is None
         and (integer_of(header, "NumberOfFrames") or 1) == 1  # else the frames have places of their own

@@ -13,6 +13,7 @@ from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
 from sagemaker_monai.dicom.headers import quiet_pydicom, read_header
+from sagemaker_monai.dicom.oddities import LOOKED_AT
 from sagemaker_monai.doctor.facts import ATTRIBUTES
 
 BEGINNING_BYTES = 1 << 18
@@ -21,7 +22,7 @@ _META_BYTES = 4096
 _LAST_GROUP = 0x0028
 _WANTED: list[BaseTag | int] = [
     BaseTag(tag)
-    for keyword in (*ATTRIBUTES, "PatientID", "NumberOfFrames", "ImagePositionPatient")
+    for keyword in (*ATTRIBUTES, *LOOKED_AT, "PatientID", "NumberOfFrames")
     if (tag := tag_for_keyword(keyword)) is not None and tag >> 16 != 0x0002
 ]
 

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sagemaker_monai.dicom.belonging import split_series
-from sagemaker_monai.dicom.findings import MESSAGES, Finding, Severity
+from sagemaker_monai.dicom.findings import MESSAGES, OF_IMAGES, Finding, Severity
 from sagemaker_monai.dicom.grouping import Series, stacks_of
 from sagemaker_monai.dicom.media import Instance
 from sagemaker_monai.doctor.facts import FileFacts
 from sagemaker_monai.doctor.issues import MAX_EXAMPLES, SEVERITIES, Issue, issue
 
 # Of a picture that is no part of a volume these say nothing against it.
-_OF_VOLUMES = frozenset(MESSAGES) - {"mixed_rescale", "localizer", "no_pixels"}
+_OF_VOLUMES = frozenset(MESSAGES) - OF_IMAGES - {"mixed_rescale", "localizer", "no_pixels"}
 _TOLD_ONCE = frozenset(
     {
         *("mixed_size", "mixed_orientation", "mixed_objects", "mixed_frame_of_reference", "shared_series_uid"),
