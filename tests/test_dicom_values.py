@@ -110,7 +110,8 @@ def test_a_window_that_shows_nothing_gives_way_to_the_range_of_the_values(elemen
     assert frame.display.voi is None
     assert len(np.unique(show(frame.values, frame.display))) == 64
     assert display_for(dataset, 0, frame.values)[1] == ("useless_window",)
-    assert oddities_of(dataset) == ("useless_window",)  # the header alone tells, for eight bits hold no such values
+    if "VOILUTSequence" not in elements:  # the header alone tells, for eight bits hold no such values
+        assert oddities_of(dataset) == ("useless_window",)
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,24 @@ The order is the standard's (PS3.4 N.2): VOI LUT or window, then the inversion o
 overlays and curves are ignored.
 """
 
+import math
 from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 from pydicom import Dataset
 
-from sagemaker_monai.dicom.elements import FrameHeader, frame_header, has_value, holders, items, number, numbers, word
+from sagemaker_monai.dicom.elements import (
+    FrameHeader,
+    frame_header,
+    has_value,
+    holders,
+    integer_of,
+    items,
+    number,
+    numbers,
+    word,
+)
 from sagemaker_monai.dicom.headers import refusing
 from sagemaker_monai.dicom.layouts import byte_order_is_little, padding_of
 from sagemaker_monai.dicom.luts import look_up, read_lut
@@ -19,6 +30,7 @@ from sagemaker_monai.errors import UndecodableImage
 from sagemaker_monai.volumes import Display, Lut, Window
 
 _ONE_GREY = 1 / 255
+MAX_BITS = 64  # of an integer
 _LOOKED_AT = 64  # values along an axis, of which most windows already show something
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
@@ -75,6 +87,29 @@ def display_for(dataset: Dataset, frame: int, values: np.ndarray) -> tuple[Displ
         return _that_shows(display, others, values, step)
 
 
+def is_useless(dataset: Dataset) -> bool:
+    """Whether the header's first window shows nothing of any value that so many stored bits can hold, or is broken.
+
+    Of single files by the thousand this is asked, so that signs and tables, which would say a little more, are not
+    looked at.
+    """
+    header = frame_header(dataset, 0)
+    has_table = any(has_value(at, "VOILUTSequence") for at in holders(header, "VOILUTSequence"))
+    bits = integer_of(dataset, "BitsStored") if _has_voi(header) and not has_table else None
+    if bits is None or not 0 < bits <= MAX_BITS:
+        return False
+    try:
+        transform = modality_transform(dataset, 0)
+        vois = _vois(header, transform)
+    except UndecodableImage:
+        return False  # whoever reads the pixels says so
+    if transform.table is not None or not vois:
+        return not vois
+    ends = (transform.slope * end + transform.intercept for end in (-(1 << bits) // 2, (1 << bits) - 1))
+    low, high = sorted(ends)
+    return not _shows(vois[0], low, high, abs(transform.slope))
+
+
 def _that_shows(
     display: Display, others: list[Window | Lut], values: np.ndarray, step: float
 ) -> tuple[Display, tuple[str, ...]]:
@@ -109,10 +144,21 @@ def _shows(voi: Window | Lut, low: float, high: float, step: float) -> bool:
         first, last = (int(np.clip(np.rint(end) - voi.first, 0, len(voi.table) - 1)) for end in (low, high))
         seen = voi.table[first : last + 1]
         return bool(float(seen.max()) - float(seen.min()) >= _ONE_GREY)
-    black, white = (float(value) for value in _windowed(np.array([low, high], np.float32), voi))
+    black, white = _grey(low, voi), _grey(high, voi)
     width = voi.width - 1 if voi.function == "LINEAR" else voi.width
     is_threshold = (width <= 0 or voi.width <= step) and high - low > step
     return white - black >= _ONE_GREY and not is_threshold
+
+
+def _grey(value: float, window: Window) -> float:
+    """As `_windowed`, of one value."""
+    if window.function == "SIGMOID":
+        return 1 / (1 + math.exp(min(max(-4 * (value - window.center) / window.width, -80), 80)))
+    shift = 0.5 if window.function == "LINEAR" else 0.0
+    center, width = window.center - shift, window.width - 2 * shift
+    if width <= 0:
+        return float(value > center)
+    return min(max((value - center) / width + 0.5, 0), 1)
 
 
 def _display(dataset: Dataset, frame: int, transform: ModalityTransform) -> tuple[Display, list[Window | Lut]]:

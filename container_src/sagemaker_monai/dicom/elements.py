@@ -86,6 +86,8 @@ _LENGTHS_MM = frozenset({
     "NominalScannedPixelSpacing", "GridFrameOffsetVector",
 })  # fmt: skip
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
+_PLAIN = re.compile(rb"[-+.\d\\eE \0]*")
+_TEXTS = frozenset({"CS", "DS", "IS", "LO", "SH", "UI"})
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)  # "-1,024" and "1,250" are written both ways
 
 
@@ -123,8 +125,12 @@ def holders(header: Header, keyword: str) -> Iterator[Dataset]:
 
 def has_value(dataset: Dataset, keyword: str) -> bool:
     """Whether an element is there and not empty; one that is broken is there."""
-    if tag_of(keyword) not in dataset:
+    tag = tag_of(keyword)
+    if tag not in dataset:
         return False
+    raw = _raw(dataset, tag)
+    if raw is not None and raw.VR in _TEXTS:
+        return bool((raw.value or b"").strip(b" \0\t\r\n\\"))
     try:
         found = value(dataset, keyword)
     except UndecodableImage:
@@ -141,14 +147,9 @@ def value(header: Header, keyword: str) -> Any:
     Raises:
         UndecodableImage: it cannot be converted.
     """
-    if isinstance(header, FrameHeader):
-        if header.groups and keyword in GROUPS:
-            found = next((at for at in holders(header, keyword) if has_value(at, keyword)), None)
-            return None if found is None else value(found, keyword)
-        header = header.top
-    tag = tag_of(keyword)
+    dataset, tag = _holder(header, keyword), tag_of(keyword)
     try:
-        return header[tag].value if tag in header else None
+        return dataset[tag].value if tag in dataset else None
     except Exception as error:
         # pydicom converts a value when it is asked for, and promises no list of what a broken one raises.
         raise UndecodableImage(f"{keyword} of the DICOM header is broken; correct it") from error
@@ -170,7 +171,11 @@ def numbers(header: Header, keyword: str) -> tuple[float, ...]:
     Raises:
         UndecodableImage: one is no finite number, or missing before another.
     """
-    return tuple(_number(part, keyword) for part in _several(value(header, keyword), keeps_gaps=True))
+    dataset = _holder(header, keyword)
+    plain = _plain_numbers(dataset, keyword)
+    if plain is not None:
+        return plain
+    return tuple(_number(part, keyword) for part in _several(value(dataset, keyword), keeps_gaps=True))
 
 
 def number(header: Header, keyword: str) -> float | None:
@@ -179,7 +184,9 @@ def number(header: Header, keyword: str) -> float | None:
     Raises:
         UndecodableImage: it is no finite number, or several different ones.
     """
-    values = {_number(part, keyword) for part in _several(value(header, keyword))}
+    dataset = _holder(header, keyword)
+    values = set(_plain_numbers(dataset, keyword) or ())
+    values = values or {_number(part, keyword) for part in _several(value(dataset, keyword))}
     return _only(values, keyword) if values else None
 
 
@@ -290,7 +297,42 @@ def tag_of(keyword: str) -> BaseTag:
 
 def is_oddly_spelled(header: Header, keyword: str) -> bool:
     """Whether an element has numbers that were read all the same, though they are not written as DICOM asks."""
-    return any(type(part) in (str, bytes) for part in _several(value_of(header, keyword)))
+    for holder in holders(header, keyword):
+        raw = _raw(holder, tag_of(keyword))
+        if raw is not None and _PLAIN.fullmatch(raw.value or b""):
+            continue
+        if any(type(part) in (str, bytes) for part in _several(value_of(holder, keyword))):
+            return True
+    return False
+
+
+def _raw(dataset: Dataset, tag: BaseTag) -> RawDataElement | None:
+    """An element as it stands in the file, unless somebody has asked for its value already."""
+    element: Any = dataset.get_item(tag) if tag in dataset else None  # pydicom's stub knows no raw element
+    return element if isinstance(element, RawDataElement) else None
+
+
+def _plain_numbers(dataset: Dataset, keyword: str) -> tuple[float, ...] | None:
+    """Decimals written as DICOM asks, without pydicom's conversion, which takes longer than all else here; None for
+    whatever needs a second look.
+    """
+    raw = _raw(dataset, tag_of(keyword))
+    if raw is None or raw.VR not in ("DS", "IS") or not raw.value or not _PLAIN.fullmatch(raw.value):
+        return None
+    try:
+        found = tuple(map(float, raw.value.split(b"\\")))
+    except ValueError:
+        return None
+    return found if all(map(math.isfinite, found)) else None
+
+
+def _holder(header: Header, keyword: str) -> Dataset:
+    """The data set that has the value of a keyword; the top where none has."""
+    if not isinstance(header, FrameHeader):
+        return header
+    if header.groups and keyword in GROUPS:
+        return next((at for at in holders(header, keyword) if has_value(at, keyword)), header.top)
+    return header.top
 
 
 def _items_along(group: Dataset, path: list[str]) -> Iterator[Dataset]:

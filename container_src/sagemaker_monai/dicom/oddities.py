@@ -6,22 +6,18 @@ as an answer does. Here a window is judged by the values that the stored bits ca
 
 from collections.abc import Callable
 
-import numpy as np
 from pydicom import Dataset
 
-from sagemaker_monai.dicom.display import display_for
+from sagemaker_monai.dicom.display import is_useless
 from sagemaker_monai.dicom.elements import (
     FrameHeader,
     frame_header,
-    has_value,
     is_oddly_spelled,
     number,
     numbers,
     text_of,
 )  # fmt: skip
-from sagemaker_monai.dicom.layouts import bits_of
-from sagemaker_monai.dicom.modality import modality_transform
-from sagemaker_monai.errors import CallerError, UndecodableImage
+from sagemaker_monai.errors import UndecodableImage
 
 # Numbers that become places or pixels.
 _NUMBERS = (
@@ -58,21 +54,9 @@ def _has_zero_slope(header: FrameHeader) -> bool:
         return False
 
 
-def _has_useless_window(header: FrameHeader) -> bool:
-    """A window that shows nothing of any value that the stored bits can hold."""
-    if not has_value(header.top, "BitsStored"):
-        return False
-    try:
-        limits = np.array(bits_of(header.top).limits)
-        _, codes = display_for(header.top, 0, modality_transform(header.top, 0).apply(limits))
-    except CallerError:
-        return False  # whoever reads the pixels says so
-    return bool(codes)
-
-
 _RULES: dict[str, Callable[[FrameHeader], bool]] = {
     "odd_numbers": _has_odd_numbers,
     "zero_slope": _has_zero_slope,
-    "useless_window": _has_useless_window,
+    "useless_window": lambda header: is_useless(header.top),
     "for_processing": lambda header: text_of(header, "PresentationIntentType").upper() == "FOR PROCESSING",
 }
