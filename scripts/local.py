@@ -57,7 +57,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     shell.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="default: bash")
 
     for sub in (train, serve, shell):
-        sub.add_argument("--image", default=os.environ.get("IMAGE", "sagemaker-monai"), help="(default: %(default)s)")
+        sub.add_argument("--image", default=os.environ.get("IMAGE") or "sagemaker-monai", help="(default: %(default)s)")
         sub.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
         sub.add_argument("--dry-run", action="store_true", help="print the command and do nothing")
     return parser.parse_args(argv)

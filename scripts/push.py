@@ -213,7 +213,7 @@ def docker_without_credentials() -> Iterator[Callable[..., "subprocess.Completed
     """`subprocess.run` with a Docker configuration that is the user's but for the credentials, and goes afterwards."""
     users = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
     with tempfile.TemporaryDirectory(prefix="push-") as folder:
-        config = json.loads((users / "config.json").read_text()) if (users / "config.json").exists() else {}
+        config = json.loads((users / "config.json").read_bytes()) if (users / "config.json").exists() else {}
         kept = {name: value for name, value in config.items() if name not in LEFT_OUT}
         (Path(folder) / "config.json").write_text(json.dumps(kept))
         for name in KEPT_FOLDERS:

@@ -117,7 +117,8 @@ def _of_manifest(account: Account, text: bytes, uri: str | None, shown: str, con
             f'{shown} is no manifest: it is [{{"prefix": "s3://bucket/folder/"}}, "name", ...]'
         ) from error
     if not account.is_known:
-        return Batch((), content_type or "application/octet-stream", uri or "", text.decode(), is_prefix=False)
+        kind = content_type or "application/octet-stream"
+        return Batch((), kind, uri or "", text.decode("utf-8-sig"), is_prefix=False)
     # Listing the folder is one request for a thousand objects, asking for each is one for each.
     folder = f"s3://{bucket}/{before.rpartition('/')[0]}"
     listed = {item.key: item for item in below(account, folder)}
@@ -131,7 +132,7 @@ def _of_manifest(account: Account, text: bytes, uri: str | None, shown: str, con
     if len(wanted) < len(names):  # a listing that somebody made into a manifest
         text, uri = _manifest(prefix, wanted).encode(), None
     passed_over = len(names) - len(wanted)
-    return Batch(tuple(items), kind, uri or "", None if uri else text.decode(), False, passed_over)
+    return Batch(tuple(items), kind, uri or "", None if uri else text.decode("utf-8-sig"), False, passed_over)
 
 
 def _renamed(item: Item, name: str) -> Item:

@@ -231,3 +231,24 @@ def test_class_folders_with_an_empty_class_are_refused(tmp_path):
 
     with pytest.raises(DatasetError, match=r"without a training image: 1 of 3 \(df\)"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["\u6b63\u5e38\u3000\u80ba", "no\u00a0finding", "\u0646\u0645\u06cc\u200c\u062f"])
+def test_a_class_may_be_called_in_any_script_with_any_space(tmp_path, name):
+    for label in (name, "other"):
+        (tmp_path / label).mkdir()
+        for index in range(8):
+            (tmp_path / label / f"{index}.png").write_bytes(b"x")
+
+    assert set(read(tmp_path).labels) == {name, "other"}
+
+
+@pytest.mark.parametrize("name", ["a\u202eb", "a\u2028b", "a\x1bb", "a\tb"])
+def test_a_class_name_that_ends_or_turns_a_line_is_refused(tmp_path, name):
+    for label in (name, "other"):
+        (tmp_path / label).mkdir()
+        for index in range(8):
+            (tmp_path / label / f"{index}.png").write_bytes(b"x")
+
+    with pytest.raises(DatasetError, match="control characters"):
+        read(tmp_path)

@@ -240,7 +240,7 @@ def test_a_name_that_leads_out_of_the_channel_is_refused(tmp_path, name):
         json.dumps({"labels": {"0": "mel", "1": "nv"}, "training": [{"image": name, "label": "nv"}]})
     )
 
-    with pytest.raises(DatasetError, match="outside its channel: 1"):
+    with pytest.raises(DatasetError, match=r"outside its channel: 1|with control characters.*: 1"):
         read_channels({"training": root})
 
 

@@ -206,7 +206,7 @@ def read_json(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
     if body.count(b",") >= MAX_IMAGES:
         raise PayloadTooLarge(f'more than {MAX_IMAGES} pictures or values; send {{"instances": [{{"image": BASE64}}]}}')
     try:
-        request = json.loads(body.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        request = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise MalformedRequest("the body is not sound JSON in UTF-8") from error
     if isinstance(request, dict) and set(request) == {"objects"}:

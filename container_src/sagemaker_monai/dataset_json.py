@@ -15,6 +15,7 @@ from sagemaker_monai.columns import split_of
 from sagemaker_monai.entries import IMAGE_NAMES, Entry, Layout, Metadata, images_of_names, name_parts
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.files import write_text
+from sagemaker_monai.names import is_fit
 from sagemaker_monai.splitting import SPLITS
 from sagemaker_monai.tables import some_of
 from sagemaker_monai.tasks.labels import FEWEST_LABELS, Label
@@ -192,7 +193,7 @@ def read_dataset_json(root: Path) -> Layout:
     return Layout(
         labels,
         entries,
-        title=title if isinstance(title, str) and title.isprintable() else "",
+        title=title if isinstance(title, str) and is_fit(title) else "",
         task=content.get("task"),
         modality=first if isinstance(first, str) else "",
         spatial_dims=SPATIAL_DIMS.get(str(content.get("tensorImageSize"))),

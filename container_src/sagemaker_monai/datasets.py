@@ -19,6 +19,7 @@ from sagemaker_monai.entries import Aside, Entry, Image, Layout, Metadata, image
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.label_rules import names_of
 from sagemaker_monai.labelled import Reading, read_labelled
+from sagemaker_monai.names import is_fit
 from sagemaker_monai.remarks import Remark
 from sagemaker_monai.splitting import SPLITS, split_by_group
 from sagemaker_monai.tables import some_of
@@ -148,9 +149,9 @@ def _rarest(shares: Floats) -> np.ndarray:
 
 def _check_labels(labels: Sequence[str], task: str) -> None:
     """Refuse labels that cannot name a model's answers."""
-    if odd := [label for label in labels if len(label) > MAX_LABEL_LENGTH or not label.isprintable()]:
+    if odd := [label for label in labels if len(label) > MAX_LABEL_LENGTH or not is_fit(label)]:
         raise DatasetError(
-            f"class names longer than {MAX_LABEL_LENGTH} characters or not printable: {len(odd)} "
+            f"class names longer than {MAX_LABEL_LENGTH} characters or with control characters: {len(odd)} "
             f"({some_of([ascii(label) for label in odd])}); rename them"
         )
     if len(labels) < FEWEST_LABELS[task]:

@@ -12,7 +12,7 @@ from sagemaker_monai.files import children, plain_files
 from sagemaker_monai.images import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES
 from sagemaker_monai.label_rules import Cells
 from sagemaker_monai.name_matching import key_parts, match_names, nearest_name
-from sagemaker_monai.names import parts_of
+from sagemaker_monai.names import is_fit_path, parts_of
 from sagemaker_monai.remarks import Remark
 from sagemaker_monai.samples import Sequences
 from sagemaker_monai.tables import some_of
@@ -173,6 +173,11 @@ def locate(root: Path, names: Sequence[str], *, what: str) -> tuple[list[Path], 
         for name, path in zip(names, inside, strict=True)
         if path is not None and _is_there(path)
     }
+    if unfit := [ascii(name) for name in names if not is_fit_path(name)]:
+        raise DatasetError(
+            f"{what} names images with control characters, which end a line or turn its direction: {len(unfit)} "
+            f"({some_of(unfit)}); rename them"
+        )
     if outside := [name for name, path in zip(names, inside, strict=True) if path is None and _leads_out(root, name)]:
         raise DatasetError(
             f"{what} names images outside its channel: {len(outside)} ({some_of(outside)}); "

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sagemaker_monai.errors import NotAcceptable
+from sagemaker_monai.names import is_fit
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -117,4 +118,4 @@ def _is_sound(vr: str, value: str) -> bool:
         validate_value(vr, value, RAISE)
     except ValueError:
         return False
-    return value.isprintable()
+    return is_fit(value)  # a name may have an ideographic space

@@ -59,6 +59,11 @@ def is_fit(text: str) -> bool:
     return not _UNFIT.search(text)
 
 
+def is_fit_path(name: str) -> bool:
+    """As `is_fit`, for names of files, in which a byte that is no UTF-8 stands as Python's file names have it."""
+    return not _UNFIT_IN_PATHS.search(name)
+
+
 def leads_out(name: str) -> bool:
     """Whether a name with slashes could lead out of the folder that it is in: absolute, of a drive, or with `..`."""
     first, *_ = parts = name.split("/")
@@ -78,4 +83,4 @@ def parts_of(name: str, *, separators: str = "/") -> tuple[str, ...]:
     """
     for separator in separators:
         name = name.replace(separator, "/")
-    return () if leads_out(name) or _UNFIT_IN_PATHS.search(name) else PurePosixPath(name).parts
+    return () if leads_out(name) or not is_fit_path(name) else PurePosixPath(name).parts

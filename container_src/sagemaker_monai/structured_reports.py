@@ -25,6 +25,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sagemaker_monai.evidence import make_evidence, text_of
+from sagemaker_monai.names import is_fit
 
 if TYPE_CHECKING:
     from highdicom.sr import CodedConcept
@@ -260,7 +261,7 @@ def _concept(finding: Finding) -> "CodedConcept":
 def _private(code: str, meaning: str) -> "CodedConcept":
     from highdicom.sr import CodedConcept
 
-    text = "".join(character if character.isprintable() and character != "\\" else " " for character in meaning).strip()
+    text = "".join(character if is_fit(character) and character != "\\" else " " for character in meaning).strip()
     return CodedConcept(value=code, scheme_designator=SCHEME, meaning=text[:_MAX_LO_CHARS] or "unnamed")
 
 

@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sagemaker_monai.names import is_fit
+
 LONGEST_KEY = 1024  # bytes of UTF-8
 # Common given names that are no words of a medical image's class or folder; next to another word they are a person.
 GIVEN_NAMES = (
@@ -112,7 +114,7 @@ def unusable(key: str) -> str | None:
         return "has . or .. as a folder"
     if any(part.endswith(".") for part in parts):
         return "has a name that ends in a period, which tools drop"
-    if re.search(r"[\0-\x1f\x7f-\x9f\ud800-\udfff\\]", key):
+    if not is_fit(key) or "\\" in key:
         return "has control characters, broken ones or a backslash"
     return None
 

@@ -88,7 +88,7 @@ def read_config_env(path: Path) -> dict[str, str]:
         CommandError: a line is not NAME=value, is given twice, or looks like a secret.
     """
     settings: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = LINE.fullmatch(line)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from sagemaker_monai.doctor.facts import FileFacts
 from sagemaker_monai.doctor.files import DICOM, PICTURE
 from sagemaker_monai.doctor.issues import Issue, issue
+from sagemaker_monai.names import is_fit
 from sagemaker_monai.tables import some_of
 
 MAX_SHOWN = 60  # characters
@@ -28,12 +29,12 @@ class Scrubber:
 
     def shown(self, text: str) -> str:
         """The text on one line, cut, or WITHHELD."""
-        line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        line = " ".join("".join(c if is_fit(c) else " " for c in text).split())
         return WITHHELD if self.is_personal(line) else line if len(line) <= MAX_SHOWN else line[: MAX_SHOWN - 1] + "…"
 
     def sentence(self, text: str) -> str:
         """A sentence of ours with what it quotes, of which single words are withheld."""
-        line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        line = " ".join("".join(c if is_fit(c) else " " for c in text).split())
         return " ".join(WITHHELD if self.is_personal(word) else word for word in line.split())
 
     def is_personal(self, text: str) -> bool:

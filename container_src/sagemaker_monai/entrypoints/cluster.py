@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sagemaker_monai.entrypoints.inputs import without_blanks
 from sagemaker_monai.errors import ConfigError, TrainingStopped
 from sagemaker_monai.tables import some_of
 
@@ -41,6 +42,7 @@ def read_cluster(base: Path, environment: Mapping[str, str]) -> Cluster:
     Raises:
         ConfigError: they are not what SageMaker writes.
     """
+    environment = without_blanks(environment)
     file = base / "input" / "config" / "resourceconfig.json"
     try:
         given = json.loads(file.read_text(encoding="utf-8-sig")) if file.is_file() else {}
@@ -66,6 +68,7 @@ def read_limits(environment: Mapping[str, str]) -> tuple[float, int]:
     Raises:
         ConfigError: one is no number in its range.
     """
+    environment = without_blanks(environment)
     text = environment.get("HOSTS_TIMEOUT_SECONDS") or str(DEFAULT_TIMEOUT_S)
     port = environment.get("MASTER_PORT") or str(DEFAULT_PORT)
     try:

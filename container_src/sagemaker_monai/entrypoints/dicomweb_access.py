@@ -16,6 +16,7 @@ from requests.auth import HTTPBasicAuth
 
 from sagemaker_monai.entrypoints.s3_store import open_s3
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.names import is_fit
 from sagemaker_monai.prepare.dicomweb import Outside
 from sagemaker_monai.prepare.dicomweb_http import Access
 
@@ -133,7 +134,7 @@ def _bearer(token: str) -> Sign:
 
 
 def _basic(user: str, password: str) -> Sign:
-    if ":" in user or not (user + password).isprintable():
+    if ":" in user or not is_fit(user + password):
         raise ConfigError("DICOMWEB_USER may have no colon, and it and DICOMWEB_PASSWORD no control characters")
     return HTTPBasicAuth(user.encode(), password.encode())
 

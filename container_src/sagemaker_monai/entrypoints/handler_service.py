@@ -180,7 +180,7 @@ def _with_text(function: Callable[..., Any]) -> Callable[..., Any]:
         if content_type.partition(";")[0].strip().lower() not in TEXT_TYPES:
             return function(body, content_type)
         try:
-            text = body.decode()
+            text = body.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise MalformedRequest("the body is not UTF-8") from error
         return function(text, content_type)

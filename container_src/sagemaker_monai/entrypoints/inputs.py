@@ -32,6 +32,14 @@ PLACES = {
 CHANNEL_PREFIX = "SM_CHANNEL_"
 
 
+def without_blanks(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that say something: one that is empty or blank, as compose's `${NAME}` leaves it, counts as unset.
+
+    A byte order mark before a value, as PowerShell puts it into files of variables, is no part of it.
+    """
+    return {name: text for name, value in environment.items() if (text := value.removeprefix("\ufeff")).strip()}
+
+
 @dataclass(frozen=True)
 class Places:
     """Where a job reads and writes."""
@@ -45,6 +53,7 @@ class Places:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Places":
         """Read the places; nothing is created."""
+        environment = without_blanks(environment)
         base = Path(environment.get("SAGEMAKER_BASE_DIR") or "/opt/ml")
         output = Path(environment.get("SM_OUTPUT_DIR") or base / "output")
         return cls(
@@ -63,7 +72,7 @@ def read_hyperparameters(argv: Sequence[str], places: Places, environment: Mappi
         ConfigError: no JSON object, or an argument that is not `--name value`.
     """
     file = places.base / "input" / "config" / "hyperparameters.json"
-    source, text = "SM_HPS", environment.get("SM_HPS")
+    source, text = "SM_HPS", without_blanks(environment).get("SM_HPS")
     if text is None and file.is_file():
         source, text = file.name, file.read_text(encoding="utf-8-sig", errors="replace")
     try:
@@ -103,8 +112,8 @@ def read_channels(places: Places, environment: Mapping[str, str]) -> dict[str, P
     _refuse_pipes(places)
     named = {
         name.removeprefix(CHANNEL_PREFIX).lower(): Path(value)
-        for name, value in environment.items()
-        if name.startswith(CHANNEL_PREFIX) and value
+        for name, value in without_blanks(environment).items()
+        if name.startswith(CHANNEL_PREFIX)
     }
     folder = places.base / "input" / "data"
     if named or not folder.is_dir():

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from sagemaker_monai.entrypoints.inputs import without_blanks
 from sagemaker_monai.errors import ConfigError
 
 TOOLKIT = "sagemaker_training"
@@ -22,7 +23,7 @@ MODULE, BASE_MODULE = "SAGEMAKER_TRAINING_MODULE", "BASE_TRAINING_MODULE"
 
 def program(hyperparameters: Mapping[str, Any], environment: Mapping[str, str]) -> str:
     """Name of the script that the job brings, or an empty text."""
-    text = environment.get("SAGEMAKER_PROGRAM") or str(hyperparameters.get("sagemaker_program") or "")
+    text = without_blanks(environment).get("SAGEMAKER_PROGRAM") or str(hyperparameters.get("sagemaker_program") or "")
     try:
         value = json.loads(text)  # the SDK gives JSON in strings
     except ValueError:

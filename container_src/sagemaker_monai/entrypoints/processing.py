@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from sagemaker_monai.entrypoints.inputs import without_blanks
 from sagemaker_monai.entrypoints.train import explained
 from sagemaker_monai.errors import CallerError, ConfigError, failure_line
 
@@ -32,7 +33,7 @@ class Parser(argparse.ArgumentParser):
 
 def base_folder(environment: Mapping[str, str]) -> Path:
     """The tree that SageMaker lays out."""
-    return Path(environment.get("SAGEMAKER_BASE_DIR") or "/opt/ml")
+    return Path(without_blanks(environment).get("SAGEMAKER_BASE_DIR") or "/opt/ml")
 
 
 def run_command(work: Callable[[], None], environment: Mapping[str, str]) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.names import is_fit
 from sagemaker_monai.prepare.stores import Stored
 
 _URI = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([^?#]*))?")
@@ -83,7 +84,7 @@ def open_s3(uri: str, kms_key: str | None) -> S3Store:
 
     found = _URI.fullmatch(uri)
     prefix = (found.group(2) or "").strip("/") if found else ""
-    if not found or "//" in prefix or not prefix.isprintable():
+    if not found or "//" in prefix or not is_fit(prefix):
         raise ConfigError("OUT must be a folder or s3://bucket/prefix")
     client = _told(lambda: boto3.client("s3", config=Config(max_pool_connections=32, retries={"mode": "standard"})))
     _told(lambda: client.head_bucket(Bucket=found.group(1)))

@@ -14,6 +14,7 @@ import numpy as np
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.formats.inflate import Stream, opened
 from sagemaker_monai.formats.voxels import NonFinite, Stored, read_values
+from sagemaker_monai.names import parts_of
 
 MAX_DATA_FILES = 10_000  # one a slice
 
@@ -65,7 +66,7 @@ def data_files(source: Path | bytes, names: list[str]) -> list[Path]:
         raise UnsuitableImage(f"the header names more than {MAX_DATA_FILES} files; write one file")
     paths = []
     for name in names:
-        if not name.isprintable() or name in ("", ".", "..") or set(name) & set("/\\:"):
+        if parts_of(name, separators="/\\") != (name,):
             raise UnsuitableImage("the header names a data file outside its folder; only bare file names are read")
         path = source.with_name(name)
         try:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.names import is_fit
 from sagemaker_monai.tables import some_of
 
 MAX_DEPTH = 16  # of nesting, JSON in JSON included; the DICOM task has 5
@@ -75,12 +76,12 @@ def clean_name(value: object) -> str:
     """A class name without white space around it.
 
     Raises:
-        DatasetError: empty, too long, or with characters that cannot be printed.
+        DatasetError: empty, too long, or with characters that no name may have (see `names`).
     """
     name = str(value).strip()
-    if not name or len(name) > MAX_NAME_LENGTH or not name.isprintable():
+    if not name or len(name) > MAX_NAME_LENGTH or not is_fit(name):
         raise DatasetError(
-            f"a class name must have 1 to {MAX_NAME_LENGTH} printable characters, got {name[:40]!a}; "
+            f"a class name must have 1 to {MAX_NAME_LENGTH} characters and no control characters, got {name[:40]!a}; "
             "correct it, or say with --answer-path where the classes stand"
         )
     return name

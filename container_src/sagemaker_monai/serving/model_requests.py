@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sagemaker_monai.errors import MalformedRequest
+from sagemaker_monai.names import is_fit
 
 MAX_NAME_LENGTH = 256  # SageMaker's are hashes of at most 64 characters
 MAX_URL_LENGTH = 4_096  # PATH_MAX
@@ -47,7 +48,7 @@ def model_folder(url: str, models_dir: Path) -> Path:
         MalformedRequest: it is no path, or one outside `models_dir`.
     """
     outside = MalformedRequest("url must be the absolute path of a folder below models in SAGEMAKER_BASE_DIR")
-    if not url.startswith("/") or not url.isprintable() or len(url) > MAX_URL_LENGTH or ".." in Path(url).parts:
+    if not url.startswith("/") or not is_fit(url) or len(url) > MAX_URL_LENGTH or ".." in Path(url).parts:
         raise outside
     try:
         folder = Path(url).resolve()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sagemaker_monai.errors import ConfigError, MalformedRequest, PayloadTooLarge, ReferenceNotAllowed
+from sagemaker_monai.names import is_fit
 
 MAX_REFERENCES_BYTES = 2 * 1024 * 1024  # of a body that names objects: 1,000 of them with the longest keys
 MAX_REFERENCES = 1_000  # of one request
@@ -112,7 +113,7 @@ def parse_references(body: bytes, allowed: tuple[Prefix, ...]) -> list[Reference
     if len(body) > MAX_REFERENCES_BYTES or body.count(b"{") > MAX_REFERENCES + 1:
         raise PayloadTooLarge(f"more than {MAX_REFERENCES} objects in one request; name their folder, or send several")
     try:
-        request = json.loads(body.decode("utf-8"), object_pairs_hook=_unique_keys)
+        request = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
         raise MalformedRequest("the body is not sound JSON in UTF-8") from error
     items = request.get("objects") if isinstance(request, dict) and len(request) == 1 else None
@@ -150,7 +151,7 @@ def _is_key(key: str) -> bool:
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
     steps = key.removesuffix("/").split("/")
-    return 0 < size <= MAX_KEY_BYTES and key.isprintable() and not {"", ".", ".."} & set(steps)
+    return 0 < size <= MAX_KEY_BYTES and is_fit(key) and not {"", ".", ".."} & set(steps)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
