@@ -6,8 +6,10 @@ The rules, the same for training and serving because both come through `decode`:
   is refused, for nobody could say which page was meant;
 - EXIF orientation is applied; an EXIF block that cannot be read is ignored, as every viewer does;
 - what is transparent shows white; CMYK, palettes and single bits become RGB or grey by Pillow's conversions, without
-  colour profiles; 16-bit values keep their high byte (a conversion to "L" would clip them), 32-bit and floating-point
-  pictures are refused because their range is unknown;
+  colour profiles;
+- a picture of more than 8 bits keeps all of them in `decode_deep`. To `decode` it is another kind of image and refused,
+  unless it is an 8-bit picture whose values were spread over 16 bits; models from before this rule, and who only looks
+  at a picture, get the high byte of 16;
 - raw values are what a picture of their type would be: bool is 1 bit, uint16 is 16 bit, everything else has to be a
   whole number from 0 to 255.
 
@@ -18,7 +20,10 @@ import io
 import itertools
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -32,6 +37,16 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
+from sagemaker_monai.deep_values import (
+    HEAD_BYTES,
+    DeepPicture,
+    bits_of,
+    is_spread,
+    load,
+    may_be_deep,
+    read_deep,
+    upright,
+)
 from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage, UnsuitableImage
 from sagemaker_monai.samples import Sample
 
@@ -62,12 +77,19 @@ _DEEP_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _TIFF_COMPRESSIONS = frozenset(
     {"raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "tiff_jpeg", "jpeg"}
 )
+Deep = Literal["refuse", "high_byte"]
+DEEP = ("refuse", "high_byte")
 _SCAN_HEADER = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e][\x01-\x04]")  # ITU-T T.81, B.2.3
 _BITS_PER_SAMPLE, _PHOTOMETRIC_INTERPRETATION, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
 
 
 def decode(
-    sample: Sample, *, channels: int, min_size: tuple[int, int] | None, is_fitted_inside: bool = False
+    sample: Sample,
+    *,
+    channels: int,
+    min_size: tuple[int, int] | None,
+    is_fitted_inside: bool = False,
+    deep: Deep = "high_byte",
 ) -> Image.Image:
     """Decode one picture.
 
@@ -83,6 +105,7 @@ def decode(
             to; None decodes every pixel.
         is_fitted_inside: the picture will be shrunk to lie inside `min_size`, so that its longer relation to it
             decides; otherwise it must cover `min_size` in both directions.
+        deep: of values of more than 8 bits, "refuse" them or take the "high_byte" of 16.
 
     Returns:
         An image of mode "L" or "RGB"; never smaller than the resize needs, unless the original is.
@@ -93,15 +116,62 @@ def decode(
         PayloadTooLarge: more pixels, bytes or JPEG scans than the limits.
     """
     if isinstance(sample.source, np.ndarray):
-        image = _from_values(sample.source)
+        image = _from_values(sample.source, deep)
     elif isinstance(sample.source, Path | bytes):
         data = _read_file(sample.source) if isinstance(sample.source, Path) else sample.source
         formats = tuple(name for name in sample.formats or PICTURE_FORMATS if name in PICTURE_FORMATS)
-        image = _from_bytes(data, formats, min_size, is_fitted_inside=is_fitted_inside)
+        image = _from_bytes(data, formats, min_size, is_fitted_inside=is_fitted_inside, deep=deep)
     else:
         raise UnsuitableImage("this model takes photographs, not DICOM series; send JPEG, PNG, BMP, TIFF or WebP")
     mode = "L" if channels == 1 else "RGB"
     return image if image.mode == mode else image.convert(mode)
+
+
+def decode_deep(sample: Sample) -> DeepPicture | None:
+    """Decode a picture of more than 8 bits with all of them, upright; None for one of 8 or fewer, at the cost of a look
+    at its first bytes.
+
+    Args:
+        sample: a file or its bytes.
+
+    Raises:
+        UndecodableImage, PayloadTooLarge: as `decode`.
+        UnsuitableImage: several frames, half-transparent pixels, or values that are no finite numbers.
+    """
+    assert isinstance(sample.source, Path | bytes)
+    if not may_be_deep(_head_of(sample.source)):
+        return None
+    data = _read_file(sample.source) if isinstance(sample.source, Path) else sample.source
+    formats = tuple(name for name in sample.formats or PICTURE_FORMATS if name in PICTURE_FORMATS)
+    with _sound_picture(formats), _opened(data, formats) as image:
+        if bits_of(image, data) <= 8:
+            return None
+        load(image)
+        picture, orientation = read_deep(image, data, lambda other: _opened(other, formats)), _orientation(image)
+    missing = None if picture.missing is None else upright(picture.missing, orientation)
+    return DeepPicture(upright(picture.values, orientation), picture.bits, picture.is_white_zero, missing)
+
+
+def count_bits(path: Path) -> int:
+    """Bits of a value of a picture by its header, 8 where there are 8 or fewer or it cannot be read."""
+    try:
+        if not may_be_deep(_head_of(path)):
+            return 8
+        data = _read_file(path)
+        with _sound_picture(PICTURE_FORMATS), _opened(data, PICTURE_FORMATS) as image:
+            return bits_of(image, data)
+    except CallerError:
+        return 8
+
+
+def _head_of(source: Path | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source[:HEAD_BYTES]
+    try:
+        with source.open("rb") as file:
+            return file.read(HEAD_BYTES)
+    except OSError as error:
+        raise UndecodableImage(f"the file cannot be read ({type(error).__name__})") from error
 
 
 def count_pixels(data: bytes) -> int:
@@ -122,23 +192,18 @@ def has_few_values(path: Path) -> bool:
     about two of them, as JPEG leaves a mask. False for what cannot be read."""
     try:
         data = _read_file(path)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
-                _check_header(image)
-                if image.mode == "1":
-                    return True
-                if image.format == "JPEG":
-                    _check_scans(data)
-                image.load()
-                if image.mode not in _OPAQUE_MODES | _ALPHA_MODES:
-                    return len(np.unique(np.asarray(image))) <= MASK_VALUES
-                if image.getcolors(MASK_VALUES) is not None:
-                    return True
-                return image.format in ("JPEG", "MPO", "WEBP") and _has_two_peaks(image.convert("L"))
+        with _sound_picture(PICTURE_FORMATS), _opened(data, PICTURE_FORMATS) as image:
+            if image.mode == "1":
+                return True
+            if image.format == "JPEG":
+                _check_scans(data)
+            load(image)
+            if image.mode not in _OPAQUE_MODES | _ALPHA_MODES:
+                return len(np.unique(np.asarray(image))) <= MASK_VALUES
+            if image.getcolors(MASK_VALUES) is not None:
+                return True
+            return image.format in ("JPEG", "MPO", "WEBP") and _has_two_peaks(image.convert("L"))
     except CallerError:
-        return False
-    except Exception:  # as in `_from_bytes`
         return False
 
 
@@ -162,23 +227,50 @@ def _read_file(path: Path) -> bytes:
 
 
 def _from_bytes(
-    data: bytes, formats: tuple[str, ...], min_size: tuple[int, int] | None, *, is_fitted_inside: bool
+    data: bytes, formats: tuple[str, ...], min_size: tuple[int, int] | None, *, is_fitted_inside: bool, deep: Deep
 ) -> Image.Image:
-    names = ", ".join(formats)
+    with _sound_picture(formats), _opened(data, formats) as image:
+        if isinstance(image, JpegImagePlugin.JpegImageFile):
+            _check_scans(data)
+            if min_size is not None:
+                image.draft(None, _size_before_orientation(image, min_size, is_fitted_inside=is_fitted_inside))
+        load(image)
+        bits = bits_of(image, data)
+        if bits > 8 and deep == "refuse":
+            picture = read_deep(image, data, lambda other: _opened(other, formats))
+            if not is_spread(picture.values):
+                raise UnsuitableImage(_too_deep(bits))
+        # Asked again: Pillow has turned a TIFF on loading, and knows a PNG's EXIF only then.
+        return _upright(_eight_bit(image), _orientation(image))
+
+
+def _too_deep(bits: int) -> str:
+    return (
+        f"the picture has {bits} bits, and this model was trained on pictures of 8, which have another scale; send it "
+        "as the training images were, or train on pictures of its kind"
+    )
+
+
+def _opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
+    """A picture whose header is checked, not yet decoded; the caller closes it."""
+    image = Image.open(io.BytesIO(data), formats=formats)
+    try:
+        _check_header(image)
+    except BaseException:
+        image.close()
+        raise
+    return image
+
+
+@contextmanager
+def _sound_picture(formats: tuple[str, ...]) -> Iterator[None]:
+    """Turn what Pillow raises in the block into our errors."""
     try:
         with warnings.catch_warnings():
             # Odd metadata; the pixels decide. Only Pillow's, because threads that decode at the same time may restore
             # each other's filters.
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            with Image.open(io.BytesIO(data), formats=formats) as image:
-                _check_header(image)
-                if isinstance(image, JpegImagePlugin.JpegImageFile):
-                    _check_scans(data)
-                if min_size is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
-                    image.draft(None, _size_before_orientation(image, min_size, is_fitted_inside=is_fitted_inside))
-                image.load()
-                # Asked again: Pillow has turned a TIFF on loading, and knows a PNG's EXIF only then.
-                return _upright(_eight_bit(image), _orientation(image))
+            yield
     except (PayloadTooLarge, UnsuitableImage):
         raise
     except (Image.DecompressionBombError, MemoryError) as error:
@@ -186,8 +278,8 @@ def _from_bytes(
     except Exception as error:
         # Pillow promises no list of exceptions: broken files raise OSError, SyntaxError, ValueError, struct.error,
         # zlib.error, KeyError, AssertionError and more, and which ones changes with its version. Nothing but Pillow
-        # runs above, so whatever it raises means that these bytes are no picture. Its text could quote the file.
-        raise UndecodableImage(f"not a sound picture of the expected type ({names})") from error
+        # runs in the block, so whatever it raises means that these bytes are no picture. Its text could quote the file.
+        raise UndecodableImage(f"not a sound picture of the expected type ({', '.join(formats)})") from error
 
 
 def _check_header(image: Image.Image) -> None:
@@ -260,7 +352,7 @@ def _high_byte(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey)
 
 
-def _from_values(values: np.ndarray) -> Image.Image:
+def _from_values(values: np.ndarray, deep: Deep) -> Image.Image:
     planes = values[np.newaxis] if values.ndim == 2 else values
     if planes.ndim != 3 or planes.shape[0] not in (1, 3):
         raise UnsuitableImage(
@@ -271,6 +363,8 @@ def _from_values(values: np.ndarray) -> Image.Image:
         raise UnsuitableImage("the picture has no pixels")
     if pixels > MAX_PIXELS:
         raise PayloadTooLarge(f"{planes.shape[1]} x {planes.shape[2]} pixels are more than {MAX_PIXELS}; shrink it")
+    if deep == "refuse" and values.dtype == np.uint16 and not is_spread(planes):
+        raise UnsuitableImage(_too_deep(16))
     rows = _to_uint8(planes).transpose(2, 1, 0)  # (H, W, C), as Pillow stores a picture
     return Image.fromarray(np.ascontiguousarray(rows[:, :, 0] if rows.shape[2] == 1 else rows))
 
