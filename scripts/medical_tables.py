@@ -40,7 +40,7 @@ ANSWERS: dict[str, tuple[Task, Sequence[float]]] = {
 def preset_table() -> str:
     """How each kind of image is prepared."""
     chosen = {preset: f"{modality} in {dims}-D" for (dims, modality), preset in PRESET_OF.items()}
-    chosen |= {"photo": "photographs", "xray": "other images", "volume": "other volumes"}
+    chosen |= {"photo": "photographs", "deep": "pictures of more than 8 bits", "xray": "other images", "volume": "other volumes"}
     rows = [
         [
             f"`{name}`",
@@ -58,6 +58,7 @@ def preset_table() -> str:
 INTENSITY: dict[str, Callable[[dict[str, object]], str]] = {
     "window": lambda spec: f"window {spec['center']}/{spec['width']} HU",
     "header": lambda _: "the header's window or LUT",
+    "range": lambda _: "the range of the training images (percentiles 0.1 to 99.9)",
     "suv": lambda spec: f"SUV {spec['low']} to {spec['high']}",
     "percentile": lambda spec: f"percentiles {spec['low']} to {spec['high']}",
     "zscore": lambda spec: "mean 0, deviation 1" + (", of the voxels that are not 0" if spec["nonzero"] else ""),

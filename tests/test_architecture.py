@@ -22,7 +22,16 @@ LAYERS = [
         *("masks", "shards", "unpacking", "cache", "cache_keys", "bundle"),
     },
     {
-        *("transforms", "photographs", "medical", "presets", "intensity", "normalization", "resampling"),
+        *(
+            "transforms",
+            "photographs",
+            "deep_pictures",
+            "medical",
+            "presets",
+            "intensity",
+            "normalization",
+            "resampling",
+        ),
         *("augmentation", "grey_augmentation", "networks", "segresnet", "pretrained"),
         *("choices", "optimizers", "tasks", "checkpoints", "distributed"),
     },

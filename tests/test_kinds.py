@@ -150,7 +150,7 @@ def test_pictures_beside_dicom_are_refused_unless_a_preset_is_named(tmp_path):
     Image.new("L", (40, 40), 7).save(tmp_path / "x.png")
     images = [tmp_path / "x.png", saved(tmp_path / "y", ct())]
 
-    with pytest.raises(ConfigError, match=r"1 of 2 training images are 8-bit pictures .*set preset to photo"):
+    with pytest.raises(ConfigError, match=r"1 of 2 training images are pictures .*set preset to photo"):
         chosen(images)
     assert chosen(images, preset="photo")[0] == "LoadPhotograph"
     assert chosen(images, preset="xray")[0] == "LoadSlice"

@@ -65,7 +65,7 @@ def test_volumes_have_a_depth_and_a_spacing_unless_they_are_stretched():
 @pytest.mark.parametrize(
     ("preset", "changes", "message"),
     [
-        ("mri", {}, "preset must be one of photo, ct_slice, .*'mri'"),
+        ("mri", {}, "preset must be one of photo, deep, ct_slice, .*'mri'"),
         ("photo", {"channels": 2}, "1 or 3 channels, got 2"),
         ("photo", {"window": "lung"}, "window is for medical images only"),
         ("photo", {"image_depth": 4}, "image_depth is for volumes only: .*ct_volume"),

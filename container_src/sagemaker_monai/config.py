@@ -47,6 +47,7 @@ class TrainConfig(BaseModel):
     preset: Literal[
         "auto",
         "photo",
+        "deep",
         "ct_slice",
         "xray",
         "mr_slice",

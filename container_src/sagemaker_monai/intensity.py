@@ -27,6 +27,7 @@ WINDOWS: dict[str, tuple[float, float]] = {
     "brain": (40, 80),
 }
 _CHUNK = 1 << 20
+_LARGEST = 1e10  # of a spec's numbers: pictures may have values of 32 bits
 
 Change = Callable[[np.ndarray, np.ndarray | None, Display, Mapping[str, Any]], np.ndarray]
 
@@ -148,7 +149,7 @@ def _no_numbers(_spec: Mapping[str, Any]) -> None:
 
 def _check_numbers(spec: Mapping[str, Any], *names: str) -> None:
     for name in names:
-        if type(spec[name]) not in (int, float) or not math.isfinite(spec[name]) or abs(spec[name]) > 1e9:
+        if type(spec[name]) not in (int, float) or not math.isfinite(spec[name]) or abs(spec[name]) > _LARGEST:
             raise ValueError(f"intensity's {name} must be a number, got {spec[name]!r}")
 
 

@@ -17,10 +17,11 @@ import numpy as np
 
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS, Dataset, Record
+from sagemaker_monai.deep_pictures import range_of, read_deep_frame
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.images import IMAGE_SUFFIXES
 from sagemaker_monai.medical import UNEVEN_SLICES
-from sagemaker_monai.pictures import decode
+from sagemaker_monai.pictures import count_bits, decode
 from sagemaker_monai.presets import PRESETS, preprocessing_for
 from sagemaker_monai.reading import DICOM_FORMAT, kind_of, read_frames_of, read_volumes_of
 from sagemaker_monai.samples import Sample, Sequences
@@ -29,6 +30,8 @@ from sagemaker_monai.volumes import Frame, Volume
 
 logger = logging.getLogger(__name__)
 
+DEPTHS_LOOKED_AT = 5_000  # pictures whose header is asked for its bits, evenly spread
+MAY_BE_DEEP = frozenset({".png", ".tif", ".tiff"})
 IMAGES_LOOKED_AT = 64  # training images that decide what all are; of volumes the first that can be read
 PRESET_OF = {
     (2, "CT"): "ct_slice",
@@ -57,6 +60,7 @@ class Kind:
         channels: of an image as it is stored; 1 where some are stored in colour and others are not.
         is_mixed: some are stored in colour and others are not.
         has_colour: some are in colour to the eye; None where nothing is stored in colour.
+        bits: of a value where they are pictures of more than 8, else 0.
     """
 
     is_photograph: bool
@@ -65,6 +69,7 @@ class Kind:
     channels: int
     is_mixed: bool = False
     has_colour: bool | None = None
+    bits: int = 0
 
 
 def choose_preprocessing(config: TrainConfig, dataset: Dataset) -> list[dict[str, Any]]:
@@ -80,6 +85,9 @@ def choose_preprocessing(config: TrainConfig, dataset: Dataset) -> list[dict[str
     _check_preset(preset, kind)
     if preset == "photo" and isinstance(dataset.training[0].image, Sequences):
         raise ConfigError(f"preset photo is for single pictures, and these are sequences: set preset to {_able(kind)}")
+    value_range = None
+    if preset == "deep" and config.window == "preset":
+        value_range = range_of([_paths(record)[0] for record in _looked_at(dataset)])
     if config.color == "rgb" and not kind.is_photograph and preset != "photo" and kind.channels != COLOURS:
         raise ConfigError(
             f"color rgb is for images in colour, and {'some' if kind.is_mixed else 'these'} are not: set color to auto "
@@ -89,6 +97,9 @@ def choose_preprocessing(config: TrainConfig, dataset: Dataset) -> list[dict[str
         raise ConfigError(f"color grey is for single images, and these have {kind.channels} sequences: leave it out")
     channels = {"auto": _usual_channels(preset, kind), "rgb": COLOURS, "grey": 1}[config.color]
     logger.info("images: %s, channels: %d", preset, channels)
+    if value_range is not None:
+        low, high = value_range
+        logger.info("pictures of %d bits: values from %g to %g, the range of training, are shown", kind.bits, low, high)
     return preprocessing_for(
         preset,
         channels=channels,
@@ -99,6 +110,7 @@ def choose_preprocessing(config: TrainConfig, dataset: Dataset) -> list[dict[str
         spacing_mm=config.spacing_mm,
         uneven_slices=config.uneven_slices,
         non_finite=config.non_finite,
+        value_range=value_range,
     )
 
 
@@ -113,11 +125,20 @@ def _usual_channels(preset: str, kind: Kind) -> int:
 def _preset_of(kind: Kind) -> str:
     if kind.is_photograph:
         return "photo"
+    if kind.bits:
+        return "deep"
     return PRESET_OF.get((kind.spatial_dims, kind.modality), {2: "xray", 3: "volume"}[kind.spatial_dims])
 
 
 def _check_preset(preset: str, kind: Kind) -> None:
     dims = PRESETS[preset].spatial_dims
+    if kind.bits and preset != "deep":
+        raise ConfigError(
+            f"preset {preset} is for other images than pictures of {kind.bits} bits: set preset to auto or deep, and "
+            "window as you need it, or export them with 8 bits"
+        )
+    if preset == "deep" and not kind.bits:
+        raise ConfigError("preset deep is for pictures of more than 8 bits, and these are none: set preset to auto")
     if kind.is_photograph and preset != "photo":
         raise ConfigError(
             f"preset {preset} is not for photographs (8-bit pictures): set preset to auto or photo, and augmentation "
@@ -160,14 +181,18 @@ def _is_picture(record: Record) -> bool:
 
 def _kind(config: TrainConfig, dataset: Dataset) -> Kind:
     records = dataset.training
-    looked_at = records[:: max(1, len(records) // IMAGES_LOOKED_AT)]
+    looked_at = _looked_at(dataset)
     pictures = sum(map(_is_picture, records))
     is_single = not isinstance(records[0].image, Sequences)
     if pictures == len(records) and is_single:
+        if bits := _bits(dataset):
+            colours = [channels == COLOURS for record in looked_at if (channels := _channels_of_deep(record))]
+            has_colour = bool(colours) and all(colours)
+            return Kind(False, 2, "", COLOURS if has_colour else 1, is_mixed=len(set(colours)) > 1, bits=bits)
         return Kind(True, 2, "", COLOURS, has_colour=any(map(_is_coloured, looked_at)))
     if pictures and config.preset == "auto" and is_single:
         raise ConfigError(
-            f"{pictures} of {len(records)} training images are 8-bit pictures and the others are medical files: set "
+            f"{pictures} of {len(records)} training images are pictures and the others are medical files: set "
             "preset to photo, which makes 8-bit pictures of all, or train on one kind"
         )
     said = dataset.modality.upper()
@@ -187,6 +212,40 @@ def _kind(config: TrainConfig, dataset: Dataset) -> Kind:
     raise DatasetError(
         f"none of {len(looked_at)} images can be read ({names}), the first because: {first}; replace them"
     )
+
+
+def _looked_at(dataset: Dataset) -> Sequence[Record]:
+    records = dataset.training
+    return records[:: max(1, len(records) // IMAGES_LOOKED_AT)]
+
+
+def _bits(dataset: Dataset) -> int:
+    """Bits of a value where the pictures have more than 8, else 0.
+
+    Raises:
+        DatasetError: some have, and some have not.
+    """
+    records = [record for split in SPLITS for record in dataset.split(split) if _is_picture(record)]
+    records = records[:: -(-len(records) // DEPTHS_LOOKED_AT)]
+    bits = [
+        count_bits(path) if path.suffix.lower() in MAY_BE_DEEP else 8
+        for path in (_paths(record)[0] for record in records)
+    ]
+    deep = [record.name for record, count in zip(records, bits, strict=True) if count > 8]
+    if 0 < len(deep) < len(records):
+        raise DatasetError(
+            f"{len(deep)} of {len(records)} pictures have more than 8 bits ({some_of(deep)}) and the others have 8: "
+            "their values are on different scales; export all of them alike"
+        )
+    return max(bits) if deep else 0
+
+
+def _channels_of_deep(record: Record) -> int:
+    """0 where it cannot be read, which is counted when all images are read."""
+    try:
+        return len(read_deep_frame(Sample(record.image)).values)
+    except CallerError:
+        return 0
 
 
 def _common(kinds: Sequence[Kind]) -> Kind:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 MAX_SIDE = 4_096  # of the network's input
 MAX_VALUES = 1 << 27  # of the network's input, all channels together: 512 MiB
 MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's conversion to grey
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's conversion to grey
 
 Loaded = list[tuple[np.ndarray, Identity | None]]
 
@@ -172,7 +172,7 @@ class LoadSlice(_LoadMedical):
     def _prepare_whole(self, frame: Frame) -> np.ndarray:
         is_colour = _is_colour(frame)
         if is_colour and self.channels == 1:
-            grey = (frame.values.astype(np.float32) * _LUMA.reshape(3, 1, 1)).sum(axis=0, keepdims=True)
+            grey = (frame.values.astype(np.float32) * LUMA.reshape(3, 1, 1)).sum(axis=0, keepdims=True)
             # A range of 0 to 255 is all that a header says of colours.
             return self._prepare(replace(frame, values=grey), is_colour=True)
         self._check_channels(len(frame.values))

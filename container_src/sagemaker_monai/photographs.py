@@ -13,7 +13,7 @@ from PIL import Image
 from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.intensity import show
 from sagemaker_monai.normalization import check_scale, standardize
-from sagemaker_monai.pictures import decode
+from sagemaker_monai.pictures import DEEP, Deep, decode
 from sagemaker_monai.reading import is_dicom_sample, read_frames_of
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.volumes import Frame, Identity
@@ -75,13 +75,14 @@ class LoadPhotograph:
         channels: 1 (grey) or 3 (RGB).
         size: [width, height] of the result in pixels.
         fit: a key of `FITS`: how a picture of another aspect fills the size.
+        deep: of pictures of more than 8 bits, one of `pictures.DEEP`; artifacts from before take the high byte.
     """
 
     spatial_dims = 2
     dtype = "uint8"
     value_range: tuple[float, float] | None = (0.0, 255.0)
 
-    def __init__(self, channels: int, size: Sequence[int], fit: str) -> None:
+    def __init__(self, channels: int, size: Sequence[int], fit: str, deep: Deep = "high_byte") -> None:
         if type(channels) is not int or channels not in _IMAGENET:
             raise ValueError(f"channels must be 1 or 3, got {channels!r}")
         if not isinstance(size, list | tuple) or len(size) != 2:
@@ -90,9 +91,12 @@ class LoadPhotograph:
             raise ValueError(f"size must be two whole numbers from 1 to {MAX_SIDE}, got {size!r}")
         if not isinstance(fit, str) or fit not in FITS:
             raise ValueError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
+        if not isinstance(deep, str) or deep not in DEEP:
+            raise ValueError(f"deep must be one of {', '.join(DEEP)}, got {deep!r}")
         self.channels = channels
         self.size = (size[0], size[1])
         self.fit = fit
+        self.deep: Deep = deep
 
     def pixels(self, sample: Sample) -> np.ndarray:
         """Load one picture.
@@ -122,7 +126,13 @@ class LoadPhotograph:
         return [(self._pixels(_as_picture(frame)), frame.identity) for frame in read_frames_of(sample)]
 
     def _pixels(self, sample: Sample) -> np.ndarray:
-        image = decode(sample, channels=self.channels, min_size=self.size, is_fitted_inside=self.fit == "pad")
+        image = decode(
+            sample,
+            channels=self.channels,
+            min_size=self.size,
+            is_fitted_inside=self.fit == "pad",
+            deep=self.deep,
+        )
         rows = np.asarray(FITS[self.fit](image, self.size))  # (H, W) or (H, W, C)
         return np.ascontiguousarray(rows.reshape(*rows.shape[:2], self.channels).transpose(2, 1, 0))
 
@@ -173,6 +183,7 @@ def photograph_preprocessing(*, channels: int, image_size: int, fit: str) -> lis
             "channels": channels,
             "size": [image_size, image_size],
             "fit": fit,
+            "deep": "refuse",
         },
         {"_target_": "sagemaker_monai.transforms.NormalizePhotograph", "mean": list(mean), "std": list(std)},
     ]

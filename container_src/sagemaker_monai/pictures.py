@@ -155,11 +155,10 @@ def decode_deep(sample: Sample) -> DeepPicture | None:
 def count_bits(path: Path) -> int:
     """Bits of a value of a picture by its header, 8 where there are 8 or fewer or it cannot be read."""
     try:
-        if not may_be_deep(_head_of(path)):
+        if not may_be_deep(head := _head_of(path)):
             return 8
-        data = _read_file(path)
-        with _sound_picture(PICTURE_FORMATS), _opened(data, PICTURE_FORMATS) as image:
-            return bits_of(image, data)
+        with _sound_picture(PICTURE_FORMATS), Image.open(path, formats=PICTURE_FORMATS) as image:
+            return bits_of(image, head)
     except CallerError:
         return 8
 

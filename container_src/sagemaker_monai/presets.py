@@ -30,6 +30,7 @@ def _window(name: str) -> dict[str, Any]:
 _HEADER = {"kind": "header"}
 _PERCENTILE = {"kind": "percentile", "low": 0.5, "high": 99.5}
 _SUV = {"kind": "suv", "low": 0, "high": 10}  # g/ml; what lies above is tracer on its way out (a guess)
+_VOLUME = "LoadVolume"
 _ZSCORE = {"kind": "zscore", "nonzero": True}  # zeros are air, or what a brain was cut out of
 
 
@@ -44,6 +45,7 @@ class Preset:
         spacing_mm: what volumes are resampled to when they are cut and padded; None leaves their own.
         has_hu: values are Hounsfield units, so that windows by name make sense.
         has_suv: values are of PET, so that SUV makes sense.
+        load: the load half by its name in `transforms`.
     """
 
     spatial_dims: int
@@ -52,21 +54,24 @@ class Preset:
     spacing_mm: tuple[float, float, float] | None = None
     has_hu: bool = False
     has_suv: bool = False
+    load: str = "LoadSlice"
 
 
 # Spacings are about what body CT and brain MR are reconstructed to, so that little is lost (a guess, not tuned).
 PRESETS: dict[str, Preset] = {
-    "photo": Preset(2, None, "photo"),
+    "photo": Preset(2, None, "photo", load="LoadPhotograph"),
+    # Grey or colour pictures of more than 8 bits; the range is that of the training images.
+    "deep": Preset(2, {"kind": "range", "low": 0, "high": 65_535}, "grey", load="LoadDeepPicture"),
     "ct_slice": Preset(2, _window("soft_tissue"), "grey", has_hu=True),
     "xray": Preset(2, _HEADER, "grey"),
     "mr_slice": Preset(2, _ZSCORE, "grey"),
-    "ct_volume": Preset(3, _window("soft_tissue"), "volume", spacing_mm=(1.5, 1.5, 3.0), has_hu=True),
-    "mr_volume": Preset(3, _ZSCORE, "volume", spacing_mm=(1.0, 1.0, 1.0)),
+    "ct_volume": Preset(3, _window("soft_tissue"), "volume", spacing_mm=(1.5, 1.5, 3.0), has_hu=True, load=_VOLUME),
+    "mr_volume": Preset(3, _ZSCORE, "volume", spacing_mm=(1.0, 1.0, 1.0), load=_VOLUME),
     # Not SUV unless asked for: many headers do not allow it.
     "pet_slice": Preset(2, _PERCENTILE, "grey", has_suv=True),
-    "pet_volume": Preset(3, _PERCENTILE, "volume", spacing_mm=(4.0, 4.0, 4.0), has_suv=True),
+    "pet_volume": Preset(3, _PERCENTILE, "volume", spacing_mm=(4.0, 4.0, 4.0), has_suv=True, load=_VOLUME),
     # Plain arrays, whose unit nobody knows: from the lowest to the highest value.
-    "volume": Preset(3, {"kind": "percentile", "low": 0, "high": 100}, "volume"),
+    "volume": Preset(3, {"kind": "percentile", "low": 0, "high": 100}, "volume", load=_VOLUME),
 }
 
 # What a user may write for `window`, beside the names of WINDOWS and CENTER/WIDTH.
@@ -90,6 +95,7 @@ def preprocessing_for(
     spacing_mm: str = "",
     uneven_slices: str = "refuse",
     non_finite: str = "refuse",
+    value_range: tuple[float, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Write a preset as the artifact stores it.
 
@@ -105,6 +111,7 @@ def preprocessing_for(
         spacing_mm: "" or "preset"; "none"; one number or three with commas, for volumes that are cut and padded.
         uneven_slices: a key of `medical.UNEVEN_SLICES`, of volumes.
         non_finite: one of `medical.NON_FINITE`, of volumes.
+        value_range: of preset deep, lowest and highest value of the training images.
 
     Raises:
         ConfigError: an unknown name, or an argument that does not fit the preset; says what is allowed.
@@ -130,11 +137,14 @@ def preprocessing_for(
     if not 1 <= channels <= MAX_CHANNELS:
         raise ConfigError(f"preset {preset} has 1 to {MAX_CHANNELS} channels, got {channels}")
     intensity = dict(row.intensity) if window in _UNSET else _intensity(preset, window, channels)
+    if value_range is not None and window in _UNSET:
+        try:
+            intensity = check_intensity({"kind": "range", "low": value_range[0], "high": value_range[1]})
+        except ValueError as error:
+            raise ConfigError(f"the values of the training pictures: {error}; set window to percentile") from error
     load: dict[str, Any] = {"channels": channels, "size": [image_size, image_size], "fit": fit, "intensity": intensity}
-    if row.spatial_dims == 2:
-        load["_target_"] = "sagemaker_monai.transforms.LoadSlice"
-    else:
-        load["_target_"] = "sagemaker_monai.transforms.LoadVolume"
+    load["_target_"] = f"sagemaker_monai.transforms.{row.load}"
+    if row.spatial_dims == 3:
         load["size"] = [image_size, image_size, image_depth or image_size]
         load["fit"] = "stretch" if fit == "stretch" else "pad"
         load["orientation"] = ORIENTATION
@@ -158,6 +168,8 @@ def _intensity(preset: str, window: str, channels: int) -> dict[str, Any]:
     if window == "suv" and not PRESETS[preset].has_suv:
         able = ", ".join(name for name, row in PRESETS.items() if row.has_suv)
         raise ConfigError(f"window suv is of PET, which preset {preset} is not for: use one of {able}")
+    if PRESETS[preset].load == "LoadDeepPicture" and window == "header":
+        return {"kind": "percentile", "low": 0, "high": 100}  # a picture's header says nothing of a window
     if window in _NAMED_INTENSITIES:
         return dict(_NAMED_INTENSITIES[window])
     if window in WINDOWS:
@@ -166,8 +178,11 @@ def _intensity(preset: str, window: str, channels: int) -> dict[str, Any]:
             raise ConfigError(f"window {window} is in HU, which preset {preset} has not: use one of {able}")
         return _window(window)
     if limits := _LIMITS.fullmatch(window):
+        center, width = float(limits[1]), float(limits[2])
         try:
-            return check_intensity({"kind": "window", "center": float(limits[1]), "width": float(limits[2])})
+            if PRESETS[preset].load == "LoadDeepPicture":  # of colours, too, which have no window in DICOM's sense
+                return check_intensity({"kind": "range", "low": center - width / 2, "high": center + width / 2})
+            return check_intensity({"kind": "window", "center": center, "width": width})
         except ValueError as error:
             raise ConfigError(f"window {window}: {error}") from error
     allowed = ", ".join(("preset", *_NAMED_INTENSITIES, *WINDOWS))

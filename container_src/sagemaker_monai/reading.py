@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from sagemaker_monai.contents import GZIP_MAGIC, is_archive, is_dicom_file
+from sagemaker_monai.deep_values import DeepPicture
 from sagemaker_monai.dicom.findings import Policy
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
-from sagemaker_monai.pictures import PICTURE_FORMATS, decode
+from sagemaker_monai.pictures import PICTURE_FORMATS, decode, decode_deep
 from sagemaker_monai.samples import Instances, Sample, Sequences
 from sagemaker_monai.volumes import Display, Frame, Volume, check_voxels
 
@@ -40,7 +41,8 @@ def read_frames_of(sample: Sample) -> list[Frame]:
 
     Returns:
         At least one. Of one DICOM file its frames in the file's order, of several the slices of one series after the
-        other. Pictures become grey where their colours are all grey, and 8 bit as `pictures` says.
+        other. Pictures become grey where their colours are all grey; those of more than 8 bits keep
+        their values, as float32.
 
     Raises:
         UndecodableImage: broken bytes, a file that cannot be read, or none of `sample.formats`.
@@ -196,7 +198,22 @@ def _read_volume(source: Path | bytes, kind: str, non_finite: "NonFinite" = "ref
     return read_volume_file(source, (kind,), non_finite)
 
 
+def frame_of_deep(picture: DeepPicture) -> Frame:
+    """A picture of more than 8 bits as float32 in its own values, (1, W, H), or (3, W, H) where it has colours."""
+    values = picture.values.astype(np.float32).transpose(2, 1, 0)
+    if (values == values[:1]).all():
+        values = values[:1]
+    if picture.missing is None:
+        return Frame(values, None, Display(is_inverted=picture.is_white_zero))
+    present = values[:, ~picture.missing.T]
+    nothing = float(np.nextafter(present.min(), np.float32(-np.inf))) if present.size else 0.0
+    values = np.where(picture.missing.T, np.float32(nothing), values)
+    return Frame(values, None, Display(is_inverted=picture.is_white_zero, padding=(nothing, nothing)))
+
+
 def _frame_of_picture(sample: Sample) -> Frame:
+    if (deep := decode_deep(sample)) is not None:
+        return frame_of_deep(deep)
     rows = np.asarray(decode(sample, channels=3, min_size=None))  # (H, W, 3)
     values = rows.transpose(2, 1, 0)
     if (values[0] == values[1]).all() and (values[0] == values[2]).all():

@@ -14,6 +14,7 @@ import copy
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from sagemaker_monai.deep_pictures import LoadDeepPicture
 from sagemaker_monai.errors import BundleError
 from sagemaker_monai.medical import LoadSlice, LoadVolume, NormalizeIntensity
 from sagemaker_monai.photographs import FITS, LoadPhotograph, NormalizePhotograph, photograph_preprocessing
@@ -27,6 +28,7 @@ __all__ = [
     "FITS",
     "TRANSFORMS",
     "Load",
+    "LoadDeepPicture",
     "LoadPhotograph",
     "LoadSlice",
     "LoadVolume",
@@ -45,6 +47,7 @@ Scale = NormalizePhotograph | NormalizeIntensity
 TRANSFORMS: dict[str, type[Load] | type[Scale]] = {
     "sagemaker_monai.transforms.LoadPhotograph": LoadPhotograph,
     "sagemaker_monai.transforms.NormalizePhotograph": NormalizePhotograph,
+    "sagemaker_monai.transforms.LoadDeepPicture": LoadDeepPicture,
     "sagemaker_monai.transforms.LoadSlice": LoadSlice,
     "sagemaker_monai.transforms.LoadVolume": LoadVolume,
     "sagemaker_monai.transforms.NormalizeIntensity": NormalizeIntensity,
@@ -52,6 +55,7 @@ TRANSFORMS: dict[str, type[Load] | type[Scale]] = {
 # One load half and the scale half that goes with it.
 PAIRS: dict[type[Load], type[Scale]] = {
     LoadPhotograph: NormalizePhotograph,
+    LoadDeepPicture: NormalizeIntensity,
     LoadSlice: NormalizeIntensity,
     LoadVolume: NormalizeIntensity,
 }

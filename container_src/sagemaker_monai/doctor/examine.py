@@ -32,6 +32,7 @@ ALL_UP_TO = 20_000  # image files whose pixels are all looked at: some minutes
 SAMPLE = 2_000  # image files otherwise
 PRIVACY_UP_TO = 20_000  # headers that are searched for PHI, 3 ms each; more are sampled
 MIXED_SPACING = 1.5  # times
+FAINT = 8 / 255  # of the range of all pictures: so little contrast is none (a guess)
 MANY_VALUES = 20  # of a table that are shown
 _UNSUPPORTED = frozenset({"UnsuitableImage", "PayloadTooLarge"})
 
@@ -141,6 +142,7 @@ def examine(channels: Mapping[str, Path], scratch: Path, options: Options | None
     associations = [replace(each, finding=scrubber.shown(each.finding)) for each in associations]
     issues = [
         *_file_issues(files),
+        *_depths(files),
         *stacks.issues,
         *duplicate_issues,
         *check_labels(
@@ -248,6 +250,33 @@ def _file_issues(files: Sequence[FileFacts]) -> list[Issue]:
     if not any(facts.is_usable for facts in files):
         issues.append(issue("no_images"))
     return issues
+
+
+def _depths(files: Sequence[FileFacts]) -> list[Issue]:
+    """What is to be said of pictures of more than 8 bits."""
+    pictures = [(number, facts) for number, facts in enumerate(files, 1) if facts.found.kind == PICTURE]
+    usable = [(number, facts) for number, facts in pictures if facts.is_usable]
+    deep = [(number, facts) for number, facts in usable if facts.bits > 8]
+    if not deep:
+        return []
+    issues = []
+    if others := len(usable) - len(deep):
+        issues.append(issue("mixed_bits", len(deep), [number for number, _ in deep], others=others))
+    if not (known := [(number, facts.used) for number, facts in deep if facts.used is not None]):
+        return issues
+    low, high = min(used[0] for _, used in known), max(used[1] for _, used in known)
+    bits = " or ".join(map(str, sorted({facts.bits for _, facts in deep})))
+    used_bits = _bits_for(low, high)
+    issues.append(issue("deep_pictures", len(deep), bits=bits, used=used_bits, low=low, high=high))
+    faint = [number for number, used in known if used[0] < used[1] < used[0] + FAINT * (high - low)]
+    return [*issues, *([issue("faint_images", len(faint), faint)] if faint else [])]
+
+
+def _bits_for(low: float, high: float) -> str:
+    """How many bits whole numbers of a range need; of broken ones nobody can say."""
+    if not (low.is_integer() and high.is_integer()):
+        return "some"
+    return str(max(1, int(max(abs(low), abs(high))).bit_length()))
 
 
 def _mixtures(files: Sequence[FileFacts], scrubber: Scrubber) -> list[Issue]:

@@ -14,6 +14,7 @@ from PIL import Image
 from pydicom import Dataset
 
 from sagemaker_monai.contents import GZIP_MAGIC
+from sagemaker_monai.deep_pictures import read_deep_frame, shown_deep, used_range
 from sagemaker_monai.dicom.decoding import decode_stored
 from sagemaker_monai.dicom.display import display_for
 from sagemaker_monai.dicom.elements import integer_of, item_of, numbers_of, text_of
@@ -23,7 +24,7 @@ from sagemaker_monai.dicom.modality import modality_transform
 from sagemaker_monai.doctor.files import DICOM, DICOMDIR, PICTURE, Found
 from sagemaker_monai.errors import CallerError
 from sagemaker_monai.formats.inflate import gunzipped_head
-from sagemaker_monai.pictures import PICTURE_FORMATS, decode
+from sagemaker_monai.pictures import PICTURE_FORMATS, count_bits, decode
 from sagemaker_monai.prepare.burned_in import burned_in_risk
 from sagemaker_monai.prepare.deidentify_nifti import deidentify_nifti_header
 from sagemaker_monai.prepare.duplicates import THUMBNAIL_SIDE
@@ -75,7 +76,9 @@ class FileFacts:
         attributes: values of ATTRIBUTES that the header has, as text.
         shape: columns, rows and slices (or frames); zeros where unknown.
         spacing_mm: distance of pixels, None where unknown.
-        bits: BitsStored, or of a value of a volume; 0 where unknown.
+        bits: BitsStored, or of a value of a picture; 0 where unknown.
+        used: of a picture of more than 8 bits its lowest and highest value, without the outermost 0.5 %; None where it
+            is none, or its pixels were not looked at.
         words: PatientID and the parts of PatientName, in small letters; never shown.
         privacy: None where it was not looked at.
         pixels: None where they were not looked at.
@@ -89,6 +92,7 @@ class FileFacts:
     shape: tuple[int, int, int] = (0, 0, 0)
     spacing_mm: tuple[float, float] | None = None
     bits: int = 0
+    used: tuple[float, float] | None = None
     words: frozenset[str] = field(default=frozenset(), repr=False)
     privacy: Privacy | None = None
     pixels: Pixels | None = None
@@ -237,19 +241,36 @@ def _dicom_values(facts: FileFacts, odd: dict[str, None]) -> Iterator[np.ndarray
 def _look_at_picture(facts: FileFacts, task: Task) -> FileFacts:
     size, has_exif = _opened_picture(facts.found.path)
     found = (("EXIF", "place, artist or serial number"),) if has_exif else ()
-    facts = replace(facts, shape=(*size, 1), bits=8, privacy=Privacy(found, 0, "unknown", has_regions=False))
+    bits = count_bits(facts.found.path)
+    facts = replace(facts, shape=(*size, 1), bits=bits, privacy=Privacy(found, 0, "unknown", has_regions=False))
     if not task.wants_pixels:
         return facts
     try:
+        if bits > 8:
+            return _look_at_deep_picture(facts)
         picture = decode(Sample(facts.found.path), channels=3, min_size=None)
     except CallerError as error:
         return replace(facts, pixels=Pixels(fault=error.code))
     values = np.asarray(picture)  # (H, W, 3)
     is_grey = bool((values[..., 0] == values[..., 1]).all() and (values[..., 0] == values[..., 2]).all())
     pixels = _pixels_of(iter([values[..., 0].astype(np.float32) if is_grey else values]))
-    side = THUMBNAIL_SIDE
-    thumbnail = picture.convert("L").resize((side, side), Image.Resampling.BOX)
-    return replace(facts, shape=(*picture.size, 1), pixels=replace(pixels, thumbnail=thumbnail.tobytes()))
+    return replace(facts, shape=(*picture.size, 1), pixels=replace(pixels, thumbnail=_thumbnail_of(picture)))
+
+
+def _thumbnail_of(picture: Image.Image) -> bytes:
+    return picture.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX).tobytes()
+
+
+def _look_at_deep_picture(facts: FileFacts) -> FileFacts:
+    frame = read_deep_frame(Sample(facts.found.path))
+    pixels = _pixels_of(np.ascontiguousarray(channel.T) for channel in frame.values)
+    columns, rows = (int(size) for size in frame.values.shape[1:])
+    return replace(
+        facts,
+        shape=(columns, rows, 1),
+        used=used_range(frame),
+        pixels=replace(pixels, thumbnail=_thumbnail_of(Image.fromarray(shown_deep(frame)))),
+    )
 
 
 def _opened_picture(path: Path) -> tuple[tuple[int, int], bool]:

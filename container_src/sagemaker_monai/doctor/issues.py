@@ -48,6 +48,13 @@ ISSUES: dict[str, tuple[Severity, str, str]] = {
     "no_picture": ("warning", "files", "{n} DICOM files hold no picture (reports, plans, bare headers); leave them "
                    "out"),
     "blank_images": ("warning", "files", "{n} images have one value in every pixel; look at them"),
+    "deep_pictures": ("note", "files", "{n} pictures have {bits} bits a value, of which {used} are used (values from "
+                      "{low:g} to {high:g}): train keeps all of them (preset deep) and shows the network the range of "
+                      "the training pictures; window narrows it"),
+    "mixed_bits": ("error", "files", "{n} pictures have more than 8 bits a value and {others} have 8: their values are "
+                   "on different scales; export all of them alike"),
+    "faint_images": ("warning", "files", "{n} pictures of more than 8 bits lie within a few levels of the range of all "
+                     "of them: nothing can be seen in them once they are prepared; look at them"),
     "images_sampled": ("note", "files", "the pixels of {n} image files were not looked at (--pixels all looks at all)"),
     "duplicate_bytes": ("warning", "files", "{n} files are byte for byte the same as another; keep one of each"),
     "duplicate_pixels": ("warning", "images", "{n} images have the same pixels as another under another header or "

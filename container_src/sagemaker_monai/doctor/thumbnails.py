@@ -9,13 +9,14 @@ import numpy as np
 from nibabel import orientations
 from PIL import Image
 
+from sagemaker_monai.deep_pictures import read_deep_frame, shown_deep
 from sagemaker_monai.dicom.grouping import group_series
 from sagemaker_monai.dicom.media import instance_of
 from sagemaker_monai.dicom.pixels import apply_display, read_frames
 from sagemaker_monai.dicom.series import read_series
 from sagemaker_monai.doctor.files import DICOM, PICTURE
 from sagemaker_monai.errors import CallerError
-from sagemaker_monai.pictures import decode
+from sagemaker_monai.pictures import count_bits, decode
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.volume_files import read_volume_file
 from sagemaker_monai.volumes import Display, Volume, Window
@@ -43,6 +44,8 @@ class Picture:
 def draw(picture: Picture) -> np.ndarray | None:
     """Draw an image, (SIDE, SIDE, 3) uint8; None where it cannot be read. A volume is shown in three planes."""
     try:
+        if picture.kind == PICTURE and count_bits(picture.paths[0]) > 8:
+            return _fitted([shown_deep(read_deep_frame(Sample(picture.paths[0])))])
         if picture.kind == PICTURE:
             return _fitted([np.asarray(decode(Sample(picture.paths[0]), channels=3, min_size=(SIDE, SIDE)))])
         if picture.kind != DICOM:
