@@ -40,7 +40,12 @@ ANSWERS: dict[str, tuple[Task, Sequence[float]]] = {
 def preset_table() -> str:
     """How each kind of image is prepared."""
     chosen = {preset: f"{modality} in {dims}-D" for (dims, modality), preset in PRESET_OF.items()}
-    chosen |= {"photo": "photographs", "deep": "pictures of more than 8 bits", "xray": "other images", "volume": "other volumes"}
+    chosen |= {
+        "photo": "photographs",
+        "deep": "pictures of more than 8 bits",
+        "xray": "other images",
+        "volume": "other volumes",
+    }
     rows = [
         [
             f"`{name}`",

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from sagemaker_monai.errors import PayloadTooLarge, UnsuitableImage
 
@@ -156,6 +156,7 @@ def _two_bytes(image: Image.Image, data: bytes, reopen: Reopen) -> tuple[np.ndar
         return whole[..., 0], whole[..., 1]
     high = np.asarray(image).astype(np.uint16)
     with reopen(data) as low:
+        assert isinstance(low, ImageFile.ImageFile)
         low.tile = [tile._replace(args=_other_byte(tile.args)) for tile in low.tile]
         low.load()
         values = high << 8 | np.asarray(low)
