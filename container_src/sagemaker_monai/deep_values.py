@@ -12,6 +12,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
@@ -163,7 +164,7 @@ def _two_bytes(image: Image.Image, data: bytes, reopen: Reopen) -> tuple[np.ndar
     return values[..., :3], values[..., 3] if values.shape[2] == 4 else None
 
 
-def _other_byte(args: object) -> object:
+def _other_byte(args: tuple[Any, ...] | str | None) -> tuple[Any, ...] | str:
     first, *rest = args if isinstance(args, tuple) else (args,)
     mode = str(first)
     if mode[-4:] not in _OTHER_BYTE:
