@@ -19,6 +19,7 @@ LAYERS = [
     {
         *("datasets", "dataset_json", "entries", "layouts", "table_layout", "class_folders"),
         *("labelled", "label_values", "label_readers", "label_rules"),
+        *("trainable",),
         *("masks", "shards", "unpacking", "cache", "cache_keys", "bundle"),
     },
     {

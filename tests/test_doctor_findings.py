@@ -442,3 +442,44 @@ def test_masks_beside_images_are_counted_and_are_no_images_of_a_class(examined, 
     assert found(examination, "masks_passed_over").count == 12
     assert found(examination, "masks_among_images").count == 1
     assert examination.labels["labelled"] == 13
+
+
+# --- what train would do with the labels
+
+
+def photographs(folder, rows, header="image,label"):
+    folder.mkdir()
+    for row in rows:
+        (folder / row.split(",")[0]).write_bytes(b"x")
+    (folder / "labels.csv").write_text("\n".join([header, *rows, ""]))
+    return folder
+
+
+def codes_of(examination):
+    return {each.code: each for each in examination.issues}
+
+
+def test_labels_are_read_as_train_reads_them(examined, tmp_path):
+    rows = [f"{n}.png,{'ab'[n % 2]},p{n % 4}" for n in range(12)] + ["12.png,nan,p1"]
+
+    found = codes_of(examined(photographs(tmp_path / "data", rows, "image,label,patient_id")))
+
+    assert found["missing_labels"].severity == "warning"
+    assert "patient_id stay on one side" in found["groups_by_column"].message
+    assert not {"train_refuses", "unsound_layout"} & set(found)
+
+
+@pytest.mark.parametrize(
+    ("rows", "code", "reason"),
+    [
+        ([f"{n}.png,{20 + n}.5" for n in range(9)], "unsound_layout", "task=regression"),
+        ([f"{n}.png,{('Benign', 'benign', 'x')[n % 3]}" for n in range(9)], "unsound_layout", "look alike"),
+        ([f"{n}.png,a" for n in range(9)], "train_refuses", "one class only"),
+        (["1.png,a", "2.png,b"], "train_refuses", "too few to train and to validate"),
+        (["1.png,a", "2.png,b", "3.png,b"], "no_test_images", "test_fraction 0"),
+    ],
+)
+def test_what_train_refuses_is_not_called_sound(examined, tmp_path, rows, code, reason):
+    found = codes_of(examined(photographs(tmp_path / "data", rows)))
+
+    assert reason in found[code].message

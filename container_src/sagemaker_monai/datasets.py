@@ -7,7 +7,6 @@ decoded show when the cache is built.
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,20 +18,17 @@ from sagemaker_monai.entries import Aside, Entry, Image, Layout, Metadata, image
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.label_rules import names_of
 from sagemaker_monai.labelled import Reading, read_labelled
-from sagemaker_monai.names import is_fit
 from sagemaker_monai.remarks import Remark
 from sagemaker_monai.splitting import SPLITS, split_by_group
 from sagemaker_monai.tables import some_of
-from sagemaker_monai.tasks.labels import FEWEST_LABELS
 from sagemaker_monai.tasks.table import TASKS
 from sagemaker_monai.tasks.task import Floats, Task
+from sagemaker_monai.trainable import FEWEST_TRAINING, check_groups, check_names
 
 __all__ = ["SPLITS", "Dataset", "Record", "read_dataset", "split_by_group"]
 
 CONTENTS = "c1-"  # before a fingerprint over contents, and its version; older ones are of names and sizes
-MAX_LABEL_LENGTH = 100
 MAX_TITLE_LENGTH = 200
-FEWEST_TRAINING = 2  # images: BatchNorm needs two values
 
 
 @dataclass(frozen=True)
@@ -145,29 +141,6 @@ def _rarest(shares: Floats) -> np.ndarray:
     rank = np.where(shares >= 0.5, frequency, len(shares) + 1)
     strata: np.ndarray = np.where((shares >= 0.5).any(axis=1), rank.argmin(axis=1), shares.shape[1])
     return strata
-
-
-def _check_labels(labels: Sequence[str], task: str) -> None:
-    """Refuse labels that cannot name a model's answers."""
-    if odd := [label for label in labels if len(label) > MAX_LABEL_LENGTH or not is_fit(label)]:
-        raise DatasetError(
-            f"class names longer than {MAX_LABEL_LENGTH} characters or with control characters: {len(odd)} "
-            f"({some_of([ascii(label) for label in odd])}); rename them"
-        )
-    if len(labels) < FEWEST_LABELS[task]:
-        raise DatasetError(f"the data set has one class only ({some_of(labels)}); give at least two to tell apart")
-
-
-def _check_groups(entries: Sequence[Entry]) -> None:
-    """Refuse a group that is on two sides."""
-    sides: dict[str, set[str | None]] = defaultdict(set)
-    for entry in entries:
-        sides[entry.group].add(entry.split)
-    if torn := sorted(group for group, splits in sides.items() if len(splits) > 1):
-        raise DatasetError(
-            f"groups with images in more than one split: {len(torn)} ({some_of(torn)}); put all images of a group into "
-            "one split, or leave the split out to have it drawn"
-        )
 
 
 def _draw_missing(labelled: _Labelled, wanted: Mapping[str, float], seed: int) -> list[Entry]:
@@ -323,8 +296,8 @@ def _read_and_draw(
     layout = read_labelled({name: folder.absolute() for name, folder in channels.items()}, reading, known=known)
     labelled = _label_entries(layout, None)
     if not known:
-        _check_labels(labelled.task.labels, labelled.task.name)
-    _check_groups(layout.entries)
+        check_names(labelled.task.labels, labelled.task.name)
+    check_groups(layout.entries)
     return labelled, _draw_missing(labelled, wanted, seed)
 
 

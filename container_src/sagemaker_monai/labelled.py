@@ -84,7 +84,11 @@ def read_labelled(channels: Mapping[str, Path], reading: Reading, *, known: tupl
     Raises:
         DatasetError, ConfigError: as `layouts.read_channels`, `read_label_values` and `read_groups`.
     """
-    layout = read_channels(channels, reading.columns)
+    return interpreted(read_channels(channels, reading.columns), reading, known=known)
+
+
+def interpreted(layout: Layout, reading: Reading, *, known: tuple[str, ...] = ()) -> Layout:
+    """A layout as it is written, with its labels and groups read; see `read_labelled`."""
     if not layout.entries:
         return layout
     return _with_folds(_with_groups(_with_labels(layout, reading.rules, known), reading), reading)

@@ -11,11 +11,12 @@ import numpy as np
 
 from sagemaker_monai.cache import load_images
 from sagemaker_monai.config import TrainConfig
-from sagemaker_monai.datasets import FEWEST_TRAINING, SPLITS, Dataset, Record, targets_of
+from sagemaker_monai.datasets import SPLITS, Dataset, Record, targets_of
 from sagemaker_monai.digests import Digests
 from sagemaker_monai.errors import CallerError, DatasetError
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.tables import some_of
+from sagemaker_monai.trainable import FEWEST_TRAINING
 from sagemaker_monai.transforms import Preprocessing
 
 logger = logging.getLogger(__name__)

@@ -24,6 +24,7 @@ from sagemaker_monai.doctor.privacy import Scrubber, check_privacy
 from sagemaker_monai.doctor.splits import check_labels, check_leaks, count_classes, count_patients
 from sagemaker_monai.doctor.stacks import Stacks, examine_stacks
 from sagemaker_monai.doctor.workers import map_isolated
+from sagemaker_monai.label_rules import LabelRules
 from sagemaker_monai.progress import track
 from sagemaker_monai.volume_files import VOLUME_FORMATS
 
@@ -42,7 +43,7 @@ class Options:
     """What to look at.
 
     Attributes:
-        labels, columns: see `labels.read_labels`.
+        labels, columns, rules: see `labels.read_labels`.
         pixels: whose pixels are decoded: "all", a "sample" of SAMPLE, "none"; "auto" is all up to ALL_UP_TO files.
         processes: that look at files; 0 works in this one, without protection against decoders that crash.
         show_names: names of files may stand in the reports.
@@ -50,6 +51,7 @@ class Options:
 
     labels: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    rules: LabelRules = field(default_factory=LabelRules)
     pixels: PixelChoice = "auto"
     processes: int = 0
     show_names: bool = False
@@ -118,7 +120,7 @@ def examine(channels: Mapping[str, Path], scratch: Path, options: Options | None
     found.sort(key=lambda each: each.name)
     files = _look(found, options)
     folders = {name: folder for name, folder in channels.items() if folder.is_dir()}
-    labels = read_labels(folders, options.labels, options.columns) if folders else Labels()
+    labels = read_labels(folders, options.labels, options.columns, options.rules) if folders else Labels()
     scrubber = Scrubber(files)
     images = images_of(labels, files)
     other_folders = (
@@ -153,7 +155,8 @@ def examine(channels: Mapping[str, Path], scratch: Path, options: Options | None
         *check_leaks(images, files),
         *privacy_issues,
         *issues_of(associations),
-        *(Issue(each.code, each.severity, each.message, each.count, each.unit) for each in labels.remarks),
+        *(Issue(each.code, each.severity, scrubber.sentence(each.message), each.count, each.unit)
+            for each in labels.remarks),
         *_mixtures(files, scrubber),
     ]  # fmt: skip
     return Examination(

@@ -71,6 +71,9 @@ ISSUES: dict[str, tuple[Severity, str, str]] = {
                                      "them one group"),
     "no_labels": ("note", "files", "no labels were found that train would read ({reason}); name a table with --labels"),
     "unsound_layout": ("error", "files", "train cannot read this data set: {reason}"),
+    "train_refuses": ("error", "files", "train would refuse this data set: {reason}"),
+    "no_test_images": ("warning", "files", "too few images or groups to draw a test split from: train needs "
+                       "test_fraction 0"),
     "labels_are_masks": ("note", "images", "{n} labels are files: masks for segmentation, which this program does not "
                          "train"),
     "labels_without_images": ("error", "images", "{n} labels name images that are not there; add the files or remove "

@@ -12,16 +12,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sagemaker_monai.columns import split_of
+from sagemaker_monai.columns import Columns, split_of
 from sagemaker_monai.dataset_json import DATASET_JSON, MAX_DATASET_JSON_BYTES
-from sagemaker_monai.entries import Aside, Entry, image_files, name_parts, visible
+from sagemaker_monai.entries import Aside, Entry, Layout, Metadata, image_files, name_parts, visible
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.label_rules import LabelRules
+from sagemaker_monai.labelled import Reading, interpreted
 from sagemaker_monai.layouts import read_channels
 from sagemaker_monai.masks import join_asides, mask_remarks, masks_below
 from sagemaker_monai.remarks import Remark
-from sagemaker_monai.splitting import SPLITS
 from sagemaker_monai.tables import Row, is_table, read_table
 from sagemaker_monai.tasks.labels import Label
+from sagemaker_monai.trainable import lacks_test_images, refusal_of
 
 _OUTSIDE = ".outside"  # which is not looked for, as all hidden files
 COLUMNS = ("image", "label", "group", "split")
@@ -61,6 +63,8 @@ class Labels:
         is_faulty: the fault is one of a data set, and not of a mere folder of files.
         spatial_dims: 2 or 3, None where nothing says so.
         remarks: what was odd and read all the same.
+        refusal: why train would refuse what it can read, or "". It may quote names of groups.
+        lacks_test: train needs test_fraction 0, for no image would be left for a test split.
     """
 
     source: str = ""
@@ -73,6 +77,8 @@ class Labels:
     is_faulty: bool = False
     spatial_dims: int | None = None
     remarks: tuple[Remark, ...] = ()
+    refusal: str = ""
+    lacks_test: bool = False
 
     @property
     def is_table(self) -> bool:
@@ -80,49 +86,70 @@ class Labels:
         return self.source in (DATASET_JSON, "table")
 
 
-def read_labels(channels: Mapping[str, Path], table: Path | None, columns: Mapping[str, str]) -> Labels:
+def read_labels(
+    channels: Mapping[str, Path], table: Path | None, columns: Mapping[str, str], rules: LabelRules | None = None
+) -> Labels:
     """Read what is said about the images of a data set.
 
     Args:
         channels: name and folder of each channel.
         table: a CSV file of labels whose names are relative to the only channel, or None for the layouts of train.
         columns: its names for those of COLUMNS that are called otherwise.
+        rules: what labels mean.
 
     Raises:
         ConfigError: `table` cannot be read as such.
     """
+    if unknown := sorted(set(columns) - set(COLUMNS)):
+        raise ConfigError(f"--columns knows {', '.join(COLUMNS)}, got {', '.join(unknown)[:100]}")
+    told = Columns(
+        image=columns.get("image", ""),
+        label=(columns["label"],) if "label" in columns else (),
+        group=columns.get("group", ""),
+        split=columns.get("split", ""),
+    )
+    reading = Reading(told, rules or LabelRules())
     if table is not None:
-        return _read_named_table(next(iter(channels.values())), table, columns)
+        return _read_named_table(next(iter(channels.values())), table, columns, reading)
     try:
-        layout = read_channels({name: folder.absolute() for name, folder in channels.items()})
+        layout = read_channels({name: folder.absolute() for name, folder in channels.items()}, reading.columns)
     except (DatasetError, OSError) as error:
         fault = str(error) if isinstance(error, DatasetError) else type(error).__name__
         labels = _read_leniently(channels, fault)
         there = [folder.absolute() for folder in channels.values() if folder.is_dir()]
         aside = join_asides([_masks_below(folder, labels.cases) for folder in there])
         return replace(labels, aside=aside, remarks=labels.remarks + mask_remarks(aside))
-    source = _source_of(channels)
+    source = layout.source or _source_of(channels)
     masks = _masks_of(channels, layout.entries) if source == DATASET_JSON else {}
-    cases = [
-        Case(
-            tuple(image_files(entry.image)),
-            None if entry.name in masks else entry.label,
-            "" if entry.group == entry.name else entry.group,
-            entry.split,
-        )
+    paths = {entry.name: tuple(image_files(entry.image)) for entry in layout.entries}
+    if masks:
+        cases = [replace(case, label=None) if entry.name in masks else case
+                 for entry, case in zip(layout.entries, _cases_of(layout, paths), strict=True)]  # fmt: skip
+        return Labels(source, tuple(cases), (), "segmentation", frozenset(masks.values()), remarks=layout.remarks)
+    return replace(_read_meaning(layout, reading, paths), source=source, aside=layout.aside)
+
+
+def _cases_of(layout: Layout, paths: Mapping[str, tuple[Path, ...]]) -> list[Case]:
+    return [
+        Case(paths[entry.name], entry.label, "" if entry.group == entry.name else entry.group, entry.split)
         for entry in layout.entries
     ]
-    if masks:
-        return Labels(source, tuple(cases), (), "segmentation", frozenset(masks.values()), remarks=layout.remarks)
+
+
+def _read_meaning(layout: Layout, reading: Reading, paths: Mapping[str, tuple[Path, ...]]) -> Labels:
+    """Labels and groups as train reads them, or as they are written with the reason why it would not."""
+    try:
+        read = interpreted(layout, reading)
+    except (DatasetError, ConfigError) as error:
+        cases = [case for case in _cases_of(layout, paths) if not isinstance(case.label, str) or case.label]
+        return Labels(
+            layout.source, tuple(cases), _classes_of(cases), fault=str(error), is_faulty=True,
+            spatial_dims=layout.spatial_dims, remarks=layout.remarks,
+        )  # fmt: skip
     return Labels(
-        source,
-        tuple(cases),
-        layout.labels,
-        layout.task or "",
-        spatial_dims=layout.spatial_dims,
-        remarks=layout.remarks,
-        aside=layout.aside,
-    )
+        layout.source, tuple(_cases_of(read, paths)), read.labels, read.task or "", spatial_dims=read.spatial_dims,
+        remarks=read.remarks, refusal=refusal_of(read), lacks_test=lacks_test_images(read),
+    )  # fmt: skip
 
 
 def _source_of(channels: Mapping[str, Path]) -> str:
@@ -158,9 +185,7 @@ def _is_file(path: Path) -> bool:
 # --- tables that train does not read ---------------------------------------------------------------------------------
 
 
-def _read_named_table(folder: Path, table: Path, columns: Mapping[str, str]) -> Labels:
-    if unknown := sorted(set(columns) - set(COLUMNS)):
-        raise ConfigError(f"--columns knows {', '.join(COLUMNS)}, got {', '.join(unknown)[:100]}")
+def _read_named_table(folder: Path, table: Path, columns: Mapping[str, str], reading: Reading) -> Labels:
     names = {column: columns.get(column, column).lower() for column in COLUMNS}
     try:
         if table.stat().st_size > MAX_TABLE_BYTES:
@@ -170,9 +195,20 @@ def _read_named_table(folder: Path, table: Path, columns: Mapping[str, str]) -> 
         raise ConfigError(f"the table of labels cannot be read ({error.strerror})") from error
     except DatasetError as error:
         raise ConfigError(f"{error}; name other columns with --columns image=NAME,label=NAME") from error
-    cases = tuple(_found_by_stem(folder, list(_cases_of_rows(folder, rows, names))))
-    aside = _masks_below(folder.absolute(), cases)
-    return Labels("table", cases, _classes_of(cases), aside=aside, remarks=mask_remarks(aside))
+    taken = {names["image"], names["label"], names["split"], names["group"]}
+    rows = [row for row in rows if row[names["image"]]]
+    cases = list(_found_by_stem(folder, list(_cases_of_rows(folder, rows, names))))
+    entries = []
+    for row, case in zip(rows, cases, strict=True):
+        name = f"row {row.number}"
+        rest: Metadata = {key: value or None for key, value in row.items() if key not in taken}
+        entries.append(Entry(folder, name, row[names["label"]], row.get(names["group"]) or name, case.split, rest))
+    paths = {entry.name: case.paths for entry, case in zip(entries, cases, strict=True)}
+    # The column of groups that was named is in the entries already.
+    own = replace(reading, columns=replace(reading.columns, group="" if "group" not in columns else "group"))
+    labels = _read_meaning(Layout((), entries, source="table"), own, paths)
+    aside = _masks_below(folder.absolute(), labels.cases)
+    return replace(labels, aside=aside, remarks=(*labels.remarks, *mask_remarks(aside)), refusal="", lacks_test=False)
 
 
 def _masks_below(folder: Path, cases: Sequence[Case]) -> Aside:
@@ -196,7 +232,7 @@ def _found_by_stem(folder: Path, cases: Sequence[Case]) -> Iterator[Case]:
 
 def _cases_of_rows(folder: Path, rows: Sequence[Mapping[str, str]], names: Mapping[str, str]) -> Iterator[Case]:
     for row in rows:
-        if not row[names["image"]] or not row[names["label"]]:
+        if not row[names["image"]]:
             continue
         split = split_of(row.get(names["split"], ""))
         paths = _paths(folder, row[names["image"]].split(";"))
@@ -266,8 +302,10 @@ def _cases_of_json(folder: Path, split: str | None) -> Iterator[Case]:
         content = json.loads((folder / DATASET_JSON).read_bytes())
     except (OSError, ValueError, RecursionError):
         return
-    for own in SPLITS:
-        listed = content.get(own) if isinstance(content, dict) else None
+    lists = [(split_of(key), listed) for key, listed in content.items()] if isinstance(content, dict) else []
+    for own, listed in lists:
+        if own is None:
+            continue
         for item in listed if isinstance(listed, list) else ():
             if isinstance(item, dict) and (names := _texts(item.get("image"))):
                 label = item.get("label")

@@ -54,6 +54,12 @@ def check_labels(
     if labels.fault:
         reason = labels.fault if show_names else sentence(without_names(labels.fault))
         issues.append(issue("unsound_layout" if labels.is_faulty else "no_labels", reason=reason))
+    if labels.refusal:
+        issues.append(
+            issue("train_refuses", reason=labels.refusal if show_names else sentence(without_names(labels.refusal)))
+        )
+    elif labels.lacks_test:
+        issues.append(issue("no_test_images"))
     if labels.masks:
         issues.append(issue("labels_are_masks", len(labels.masks)))
     labelled = [image for image in images if image.is_labelled]

@@ -1,0 +1,82 @@
+"""What a data set must have to be trained with, told before anything is decoded; imported where torch is not.
+
+`train` refuses by these, and `doctor` says beforehand that it would.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from sagemaker_monai.entries import Entry, Layout
+from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.label_rules import names_of
+from sagemaker_monai.names import is_fit
+from sagemaker_monai.tables import some_of
+from sagemaker_monai.tasks.labels import FEWEST_LABELS
+
+MAX_LABEL_LENGTH = 100
+FEWEST_TRAINING = 2  # images: BatchNorm needs two values
+
+
+def refusal_of(layout: Layout) -> str:
+    """Why `train` would refuse a data set, by its defaults, or "".
+
+    Args:
+        layout: with its labels and groups read.
+    """
+    if not layout.entries:
+        return "the data set has no images; add some to its training split"
+    try:
+        check_names(layout.labels, layout.task or "classification")
+        check_groups(layout.entries)
+    except DatasetError as error:
+        return str(error)
+    pool = [entry for entry in layout.entries if entry.split in (None, "training")]
+    seen = {name for entry in pool for name in names_of(entry.label)}
+    if layout.task != "regression" and (unseen := sorted(set(layout.labels) - seen)):
+        return f"classes without a training image: {len(unseen)} of {len(layout.labels)} ({some_of(unseen)})"
+    if _lacks(layout, {"validation"}):
+        return f"{len(pool)} images of {len({e.group for e in pool})} groups are too few to train and to validate with"
+    return ""
+
+
+def lacks_test_images(layout: Layout) -> bool:
+    """Whether `train` refuses a data set unless test_fraction is 0, for nothing would be left to test with."""
+    return _lacks(layout, {"validation", "test"})
+
+
+def _lacks(layout: Layout, splits: set[str]) -> bool:
+    """Whether training has too few images or groups for those of the splits that must be drawn from it."""
+    drawn = splits - {entry.split for entry in layout.entries if entry.split}
+    pool = [entry for entry in layout.entries if entry.split in (None, "training")]
+    return len({entry.group for entry in pool}) < 1 + len(drawn) or len(pool) < FEWEST_TRAINING + len(drawn)
+
+
+def check_names(labels: Sequence[str], task: str) -> None:
+    """Refuse labels that cannot name a model's answers.
+
+    Raises:
+        DatasetError: with some of them.
+    """
+    if odd := [label for label in labels if len(label) > MAX_LABEL_LENGTH or not is_fit(label)]:
+        raise DatasetError(
+            f"class names longer than {MAX_LABEL_LENGTH} characters or with control characters: {len(odd)} "
+            f"({some_of([ascii(label) for label in odd])}); rename them"
+        )
+    if len(labels) < FEWEST_LABELS[task]:
+        raise DatasetError(f"the data set has one class only ({some_of(labels)}); give at least two to tell apart")
+
+
+def check_groups(entries: Sequence[Entry]) -> None:
+    """Refuse a group that is on two sides.
+
+    Raises:
+        DatasetError: with some of them.
+    """
+    sides: dict[str, set[str | None]] = defaultdict(set)
+    for entry in entries:
+        sides[entry.group].add(entry.split)
+    if torn := sorted(group for group, splits in sides.items() if len(splits) > 1):
+        raise DatasetError(
+            f"groups with images in more than one split: {len(torn)} ({some_of(torn)}); put all images of a group into "
+            "one split, or leave the split out to have it drawn"
+        )
