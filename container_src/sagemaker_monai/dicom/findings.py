@@ -52,6 +52,7 @@ class Policy:
         incomplete_identity: some files have no PatientID or StudyInstanceUID, others one; `warn` takes them for theirs.
         guessed_volumes: split too, but by the order of InstanceNumber, because no tag tells the volumes apart.
         missing_geometry: sorted by InstanceNumber, and the volume has no geometry.
+        counted_frames: the frames of a file that says where the first one lies and how far slices are apart.
         missing_order: neither geometry nor InstanceNumber; `warn` takes the order of the files.
         invalid_geometry: cosines that are no right angle, sizes that are no length; `warn` treats it as missing.
         gantry_tilt: slices are shifted evenly against each other; the affine is sheared accordingly.
@@ -81,6 +82,7 @@ class Policy:
     several_volumes: Action = "warn"
     guessed_volumes: Action = "warn"
     missing_geometry: Action = "warn"
+    counted_frames: Action = "warn"
     missing_order: Action = "refuse"
     invalid_geometry: Action = "refuse"
     gantry_tilt: Action = "warn"
@@ -107,7 +109,7 @@ class Policy:
 
 
 RESAMPLED = frozenset({"missing_slices", "uneven_spacing"})
-ALWAYS_REFUSED = frozenset({"colour", "ambiguous_volumes", "mixed_patients", "mixed_studies"})
+ALWAYS_REFUSED = frozenset({"colour", "packed_slices", "ambiguous_volumes", "mixed_patients", "mixed_studies"})
 NOTES = frozenset({"single_slice", "localizer", "mixed_rescale"})
 
 # What is said of single images as much as of slices.
@@ -149,6 +151,10 @@ MESSAGES = {
     "which belong together; export the volumes as separate series",
     "missing_geometry": "{} slices have no ImagePositionPatient, ImageOrientationPatient or PixelSpacing; the order is "
     "that of InstanceNumber",
+    "counted_frames": "{} frames have no place of their own; they are taken to follow the first along its normal at "
+    "SpacingBetweenSlices",
+    "packed_slices": "{} files pack the slices of a volume into one picture (a Siemens mosaic, or a volume of United "
+    "Imaging); export single slices or an enhanced multi-frame file, or convert them to NIfTI, such as with dcm2niix",
     "missing_order": "{} slices have neither a position nor an InstanceNumber of their own; their order is unknown, "
     "send one file or export the series again",
     "invalid_geometry": "{} slices have an impossible position, orientation or PixelSpacing; export the series again",

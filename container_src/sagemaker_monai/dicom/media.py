@@ -21,6 +21,7 @@ from pydicom import Dataset
 from sagemaker_monai.archives import ArchiveTooLargeError, UnsafeArchiveError
 from sagemaker_monai.dicom.elements import integer_of, items, text_of
 from sagemaker_monai.dicom.headers import is_dicom, read_header
+from sagemaker_monai.dicom.mosaics import packing_of
 from sagemaker_monai.dicom.oddities import oddities_of
 from sagemaker_monai.dicom.packed import HEAD_BYTES, MediaLimits, Unpacker, unpacker_of
 from sagemaker_monai.dicom.planes import Plane, planes_of
@@ -40,6 +41,7 @@ class Instance:
         name: where it was found, relative to the folder or archive, or its number. Untrusted text.
         instance_number, series_number: InstanceNumber and SeriesNumber, None where absent.
         series_time: date and time of the series, else of acquisition or content, as digits that compare; or "".
+        packing: what the slices of a volume are packed in that are no frames, as of `mosaics.packing_of`; or "".
         planes: the place of each frame, in the file's order.
         oddities: codes of `oddities.oddities_of`.
         header: the dataset without pixel data; None when headers are not kept.
@@ -70,6 +72,7 @@ class Instance:
     series_description: str
     burned_in_annotation: str
     image_type: tuple[str, ...]
+    packing: str
     samples_per_pixel: int
     planes: tuple[Plane, ...] = field(repr=False, compare=False)
     oddities: tuple[str, ...] = field(compare=False)
@@ -167,6 +170,7 @@ def instance_of(source: Path | bytes, name: str = "") -> Instance:
         series_description=text_of(header, "SeriesDescription"),
         burned_in_annotation=text_of(header, "BurnedInAnnotation"),
         image_type=tuple(text_of(header, "ImageType").split("\\")),
+        packing=packing_of(header),
         samples_per_pixel=integer_of(header, "SamplesPerPixel") or 1,
         planes=planes,
         oddities=oddities_of(header),

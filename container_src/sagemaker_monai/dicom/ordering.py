@@ -63,6 +63,8 @@ def findings_of_values(stack: Stack) -> list[Finding]:
                  for each in stack.slices]  # fmt: skip
     counts = {
         "colour": sum(in_colour),
+        "packed_slices": sum(bool(each.instance.packing) for each in stack.slices),
+        "counted_frames": sum(each.plane.is_counted for each in stack.slices),
         "mixed_spacing": sum(not _is_close(each.plane.spacing, spacing) for each in stack.slices),
         "mixed_photometric": sum(
             each.instance.photometric_interpretation != first.instance.photometric_interpretation

@@ -15,6 +15,7 @@ from sagemaker_monai.dicom.display import apply_display, display_for, display_of
 from sagemaker_monai.dicom.elements import frame_header, numbers_of, whole_number, word
 from sagemaker_monai.dicom.headers import read_instance, refusing
 from sagemaker_monai.dicom.modality import modality_transform, modality_values
+from sagemaker_monai.dicom.mosaics import check_unpacked
 from sagemaker_monai.volumes import Display, Frame, Identity
 
 __all__ = ["apply_display", "display_for", "display_of", "header_of", "modality_values", "read_frames", "spacing_of"]
@@ -35,10 +36,11 @@ def read_frames(source: Path | bytes | Dataset) -> list[Frame]:
 
     Raises:
         UndecodableImage: broken, or header and data contradict each other.
-        UnsuitableImage: no image, or stored in a way that is not supported.
+        UnsuitableImage: no image, stored in a way that is not supported, or a mosaic of slices.
         PayloadTooLarge: more than the limits.
     """
     dataset = source if isinstance(source, Dataset) else read_instance(source)
+    check_unpacked(dataset)
     stored = decode_stored(dataset)
     with refusing("the DICOM header is broken; export the file again"):
         header = header_of(dataset)

@@ -30,6 +30,10 @@ from sagemaker_monai.errors import PayloadTooLarge
 
 MAX_FRAMES = 1 << 16  # of one file
 _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+# Modalities whose frames mostly are no slices, and what frames of a cine have.
+_COUNTED_OTHERWISE = frozenset({"NM", "US", "XA", "RF", "DX", "CR", "MG", "IVUS", "OPT"})
+_TIMES = ("FrameTime", "FrameTimeVector", "CineRate", "RecommendedDisplayFrameRate", "FrameDelay", "NumberOfTimeSlots",
+          "NumberOfTimeSlices")  # fmt: skip
 # What a frame may say for itself; the others of the table are in the main dataset only.
 _OF_FRAMES = tuple(name for name in DISCRIMINATORS if name in GROUPS)
 
@@ -44,6 +48,7 @@ class Plane:
         spacing: PixelSpacing: between rows, between columns, mm; may be known without a position.
         thickness: SpacingBetweenSlices or SliceThickness, mm, for a slice that has no neighbour.
         is_invalid: the header has a geometry, but not one that can be.
+        is_counted: the position is that of the first frame and a number of distances, where no rule says so.
         tells: values of `tells.DISCRIMINATORS` that the frame has, as text.
         rescale: RescaleSlope and RescaleIntercept as text, for comparison.
     """
@@ -53,6 +58,7 @@ class Plane:
     spacing: tuple[float, float] | None = None
     thickness: float | None = None
     is_invalid: bool = False
+    is_counted: bool = False
     tells: tuple[tuple[str, str], ...] = ()
     rescale: str = ""
 
@@ -124,7 +130,9 @@ def _counted_planes(header: Dataset, frames: int, common: Mapping[str, str]) -> 
         tells=first.tells,
         rescale=first.rescale,
     )
-    offsets = _offsets(header, frames, first)
+    offsets, is_counted = _offsets(header, frames, first), False
+    if offsets is None and (between := _distance(header)):
+        offsets, is_counted = np.arange(frames) * between, True
     if offsets is None or first.position is None or first.orientation is None:
         return (nowhere,) * frames
     positions = np.asarray(first.position) + np.outer(offsets, normal_of(first.orientation))
@@ -134,11 +142,23 @@ def _counted_planes(header: Dataset, frames: int, common: Mapping[str, str]) -> 
             orientation=first.orientation,
             spacing=first.spacing,
             thickness=first.thickness,
+            is_counted=is_counted,
             tells=first.tells,
             rescale=first.rescale,
         )
         for x, y, z in positions
     )
+
+
+def _distance(header: Dataset) -> float | None:
+    """SpacingBetweenSlices of frames that no time divides: of a stack that a converter or an old scanner wrote.
+
+    Frames of a cine, of a gated or a dynamic study and projections have a time, an angle or a detector instead.
+    """
+    if text_of(header, "Modality") in _COUNTED_OTHERWISE or any(value_of(header, word) is not None for word in _TIMES):
+        return None
+    between = numbers_of(frame_header(header, 0), "SpacingBetweenSlices", 1)
+    return between[0] if between else None
 
 
 def _with_detector(header: Dataset) -> Dataset:

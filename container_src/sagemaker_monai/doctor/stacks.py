@@ -12,7 +12,7 @@ from sagemaker_monai.doctor.facts import FileFacts
 from sagemaker_monai.doctor.issues import MAX_EXAMPLES, SEVERITIES, Issue, issue
 
 # Of a picture that is no part of a volume these say nothing against it.
-_OF_VOLUMES = frozenset(MESSAGES) - OF_IMAGES - {"mixed_rescale", "localizer", "no_pixels"}
+_OF_VOLUMES = frozenset(MESSAGES) - OF_IMAGES - {"mixed_rescale", "localizer", "no_pixels", "packed_slices"}
 _TOLD_ONCE = frozenset(
     {
         *("mixed_size", "mixed_orientation", "mixed_objects", "mixed_frame_of_reference", "shared_series_uid"),
