@@ -129,6 +129,47 @@ def test_times_that_overlap_tell_nothing_and_are_refused():
     assert [codes for codes, _, _ in read_shuffled(files, 0)] == [["ambiguous_volumes"]]
 
 
+def test_two_clocks_that_contradict_each_other_tell_nothing():
+    times = ("101100", "101105"), ("101200", "101205")  # of ContentTime; of AcquisitionTime one slice is exchanged
+
+    def header(v, i):
+        exchanged = 1 - v if i == 0 else v
+        return {"ContentTime": times[v][i % 2], "AcquisitionTime": times[exchanged][i % 2]}
+
+    assert [codes for codes, _, _ in read_shuffled(series_of(volumes(2, (2, 3, 4)), header), 0)] == [
+        ["ambiguous_volumes"]
+    ]
+
+
+def test_times_of_places_that_come_in_another_order_each_time_tell_only_after_a_pause():
+    order = ((0, 1, 2, 3), (2, 0, 3, 1))
+    contents = volumes(2)
+
+    close = series_of(contents, lambda v, i: {"AcquisitionTime": f"10{11 + v}{10 * order[v][i]:02d}"})
+    apart = series_of(contents, lambda v, i: {"AcquisitionTime": f"10{11 + 9 * v}{10 * order[v][i]:02d}"})
+
+    check(close, contents)  # 30 s between the volumes, 10 s within each
+    check(apart, contents)
+    touching = series_of(contents, lambda v, i: {"AcquisitionTime": f"1011{10 * order[v][i] // 4 + 8 * v:02d}"})
+    assert [codes for codes, _, _ in read_shuffled(touching, 0)] == [["ambiguous_volumes"]]
+
+
+def test_trigger_times_by_chance_are_no_phases():
+    chance = ((10, 700, 350, 20), (400, 710, 355, 600), (790, 720, 360, 610))
+
+    files = series_of(volumes(3), lambda v, i: {"TriggerTime": str(chance[v][i])})
+
+    assert [codes for codes, _, _ in read_shuffled(files, 0)] == [["ambiguous_volumes"]]
+
+
+def test_a_word_that_changes_by_chance_is_no_volume():
+    words = ("XXYX", "XYXY")
+
+    files = series_of(volumes(2), lambda v, i: {"ImageType": ["ORIGINAL", "PRIMARY", words[v][i]]})
+
+    assert [codes for codes, _, _ in read_shuffled(files, 0)] == [["ambiguous_volumes"]]
+
+
 def test_a_last_volume_that_was_broken_off_is_told_by_the_pause_before_it():
     contents = volumes(3)
     files = series_of(contents, lambda v, i: {"AcquisitionTime": f"10{11 + v}{10 + 3 * i:02d}"})

@@ -8,7 +8,7 @@ overlap by some slices are no volumes of one place.
 Numbers here: a slice is its index, a place a number along the normal.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +18,8 @@ import numpy as np
 from sagemaker_monai.dicom.tells import DISCRIMINATORS, SETTINGS, Discriminator, number_kinds, seconds_of
 
 SMALLEST_SHARE = 0.25  # of a stack's places that each volume must have for an attribute to count (a guess)
+STEADY = 0.5  # of the time between two phases, in which one phase may vary from place to place (a guess)
+LONGEST_CYCLE = 2  # times the shortest, of heart beats or breaths (a guess)
 SHARED_PLACES = 0.5  # of the smaller of two volumes, from which on they lie in one place and not behind each other
 
 Told = tuple[tuple[str, str], ...]
@@ -78,7 +80,13 @@ def _divide(
         return [part]
     for make_pieces in _MAKERS[row.kind]:
         pieces = make_pieces(part.members, texts, places)
-        if len(pieces) < 2 or not _are_volumes([{places[i] for i in piece} for _, piece in pieces], is_whole=is_whole):
+        covered = [Counter(places[index] for index in piece) for _, piece in pieces]
+        if len(pieces) < 2 or not _are_volumes([set(each) for each in covered], is_whole=is_whole):
+            continue
+        union = sorted(set[int]().union(*covered))
+        if make_pieces is _by_value and row.kind != "setting" and not all(_is_regular(each, union) for each in covered):
+            continue
+        if row.kind == "clock" and _is_contradicted(name, pieces, part.members, tells, places):
             continue
         if row.kind != "setting" and is_same([piece for _, piece in pieces]):
             continue
@@ -93,20 +101,22 @@ def _are_volumes(covered: list[set[int]], *, is_whole: bool) -> bool:
         return all(len(each) == len(union) for each in covered)
     if min(map(len, covered)) < max(SMALLEST_SHARE * len(union), min(2, len(union))):
         return False
-    largest = max(covered, key=len)
-    return all(
-        any(
-            len(each & other) >= SHARED_PLACES * min(len(each), len(other)) for other in _others(each, largest, covered)
-        )
-        for each in covered
-    )
+    others = sorted(covered, key=len, reverse=True)  # the largest first, for one look is then enough as a rule
+    return all(any(_share(each, other) for other in others if other is not each) for each in covered)
 
 
-def _others(each: set[int], largest: set[int], covered: list[set[int]]) -> list[set[int]]:
-    """The largest first, for one look is then enough as a rule."""
-    if each is not largest and len(each & largest) >= SHARED_PLACES * min(len(each), len(largest)):
-        return [largest]
-    return [other for other in covered if other is not each]
+def _share(one: set[int], other: set[int]) -> bool:
+    return len(one & other) >= SHARED_PLACES * min(len(one), len(other))
+
+
+def _is_regular(piece: Counter[int], union: Sequence[int]) -> bool:
+    """Whether slices that a word or counter puts together look like volumes and not like chance.
+
+    They have equally many slices in each of their places, and no gap between these. What is measured needs no such
+    proof: a volume of an echo that lacks a slice is still one.
+    """
+    first, last = union.index(min(piece)), union.index(max(piece))
+    return len(set(piece.values())) == 1 and last - first + 1 == len(piece)
 
 
 # --- pieces by the kind of the attribute ------------------------------------------------------------------------------
@@ -130,6 +140,26 @@ def _by_clock(members: Sequence[int], texts: Sequence[str], places: Sequence[int
     return [(texts_of[min(piece, key=lambda index: known[index])], piece) for piece in pieces]
 
 
+def _is_contradicted(
+    name: str,
+    pieces: Sequence[Piece],
+    members: Sequence[int],
+    tells: Sequence[Mapping[str, str]],
+    places: Sequence[int],
+) -> bool:
+    """Whether another clock divides the same slices otherwise."""
+    mine = {frozenset(piece) for _, piece in pieces}
+    for other, row in DISCRIMINATORS.items():
+        if row.kind == "clock" and other != name:
+            theirs = {
+                frozenset(piece)
+                for _, piece in _by_clock(members, [tells[index].get(other, "") for index in members], places)
+            }
+            if len(theirs) > 1 and theirs != mine:
+                return True
+    return False
+
+
 def _by_beat(members: Sequence[int], texts: Sequence[str], places: Sequence[int]) -> list[Piece]:
     """The phases of a cycle whose length differs a little from place to place: the first of each place, and so on."""
     moments = {index: seconds_of(text) for index, text in zip(members, texts, strict=True)}
@@ -139,12 +169,14 @@ def _by_beat(members: Sequence[int], texts: Sequence[str], places: Sequence[int]
     rows = _ranked(members, known, places)
     if rows is None:
         return []
-    if rows.shape[1] > 2:
-        values = np.array([[known[int(index)] for index in row] for row in rows])
-        shares = (values - values[:, :1]) / (values[:, -1:] - values[:, :1])  # of the cycle, the same in every place
+    values = np.array([[known[int(index)] for index in row] for row in rows])
+    cycles = values[:, -1] - values[:, 0]
+    if rows.shape[1] == 2:
+        within, between = np.ptp(values, axis=0).max(), cycles.min()
     else:
-        shares = np.array([[known[int(index)] for index in row] for row in rows])
-    if (shares[:, :-1].max(axis=0) >= shares[:, 1:].min(axis=0)).any():
+        shares = (values - values[:, :1]) / cycles[:, np.newaxis]  # of the cycle, nearly the same in every place
+        within, between = np.ptp(shares, axis=0).max(), np.diff(np.median(shares, axis=0)).min()
+    if within > STEADY * between or cycles.max() > LONGEST_CYCLE * cycles.min():
         return []
     texts_of = dict(zip(members, texts, strict=True))
     return [(texts_of[int(column[0])], [int(index) for index in column]) for column in rows.T]
@@ -167,14 +199,20 @@ def by_rank(members: Sequence[int], values: Mapping[int, float], places: Sequenc
         places: of all slices.
 
     Returns:
-        Pieces, each with one slice of every place; none where places have differently many slices, or equal values, or
-        the values of pieces overlap, so that nothing says that what is first in one place is so in the others.
+        Pieces, each with one slice of every place. None where places have differently many slices, or equal values, or
+        the values of pieces overlap; or where the places follow each other in another order in each piece, and no pause
+        between pieces is longer than any within. For nothing says then that what is first in one place is so in others.
     """
     rows = _ranked(members, values, places)
     if rows is None:
         return []
-    ranked = np.array([[values[int(index)] for index in row] for row in rows])
-    if (ranked[:, :-1].max(axis=0) >= ranked[:, 1:].min(axis=0)).any():
+    ranked = np.array([[values[int(index)] for index in row] for row in rows])  # (places, pieces)
+    pauses = ranked[:, 1:].min(axis=0) - ranked[:, :-1].max(axis=0)
+    if (pauses <= 0).any():
+        return []
+    steps = np.sign(ranked[:, np.newaxis] - ranked[np.newaxis])  # which of two places comes first, in each piece
+    longest = np.diff(np.sort(ranked, axis=0), axis=0).max(initial=0)
+    if (steps != steps[..., :1]).any() and pauses.min() <= longest:
         return []
     return [[int(index) for index in column] for column in rows.T]
 

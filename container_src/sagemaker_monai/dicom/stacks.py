@@ -181,7 +181,10 @@ def _in_blocks(stack: Stack, places: Sequence[int], times: int) -> list[Stack]:
         values = {index: ranks[by_number(each)] for index, each in enumerate(slices)}
         blocks = by_rank(range(len(slices)), values, places)
     if not blocks:
-        first = dict(zip(places, slices, strict=True))
+        order = sorted(
+            range(len(slices)), key=lambda index: (by_number(slices[index]), slices[index].plane.position or ())
+        )
+        first = {places[index]: slices[index] for index in reversed(order)}
         more = finding("ambiguous_volumes", times)
         return [Stack([first[place] for place in sorted(first)], stack.told_by, [*stack.findings, more])]
     return [
