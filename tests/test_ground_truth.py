@@ -554,11 +554,12 @@ def test_without_a_patient_each_image_is_a_group_and_a_warning_says_so(tmp_path,
     assert "WARNING: nothing tells the patient of 12 images" in report.summary()
 
 
-def test_patients_are_told_by_a_key_of_the_lines_that_is_not_written_out(tmp_path, pictures, out):
+@pytest.mark.parametrize("group_by", ["subject", None])
+def test_patients_are_told_by_a_key_of_the_lines_that_is_not_written_out(tmp_path, pictures, out, group_by):
     lines = [classified(i, i % 2) | {"subject": f"S-{i // 4}", "view": "AP"} for i in range(12)]
 
     report = import_ground_truth(
-        write_lines(tmp_path / "m.manifest", lines), out, images=pictures, group_by="subject", fractions=(0.6, 0.2, 0.2)
+        write_lines(tmp_path / "m.manifest", lines), out, images=pictures, group_by=group_by, fractions=(0.6, 0.2, 0.2)
     )
 
     records = read_records(out)

@@ -38,8 +38,10 @@ class LabelRules:
 
     def option(self, name: str, value: str = "") -> str:
         """How an option is written in a message."""
-        text = f"--{name.replace('_', '-')} {value}" if self.is_command else f"{name}={value}" if value else name
-        return text.strip()
+        if not self.is_command:
+            return f"{name}={value}" if value else name
+        between = "=" if value.startswith("-") else " "  # or argparse would take it for an option
+        return f"--{name.replace('_', '-')}{between}{value}".strip()
 
 
 @dataclass(frozen=True)

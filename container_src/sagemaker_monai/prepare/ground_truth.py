@@ -216,7 +216,8 @@ def import_ground_truth(
         raise DatasetError(
             f"the labels name too few classes ({some_of(classes) or 'none'}); there must be at least two to tell apart"
         )
-    groups = group_images(items, {reference: opened[reference] for reference in kept}, group_by)
+    told_groups = group_images(items, {reference: opened[reference] for reference in kept}, group_by)
+    groups = told_groups.names
 
     pictures = [opened[reference] for reference in kept]
     output.begin(out, [picture.name for picture in pictures])
@@ -231,7 +232,7 @@ def import_ground_truth(
     records: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     for reference, split, group in zip(kept, splits, joined, strict=True):
         item = items[reference]
-        item.columns.pop(group_by or "", None)
+        item.columns.pop(told_groups.key, None)
         records[split].append(_record(item, opened[reference], decisions[reference], group, numbers))
     told = [(name, split) for names, split in zip(hard, splits, strict=True) for name in (names or [NO_CLASS])]
     offered = job.names.offered | set(job.names.by_index.values())
@@ -258,6 +259,7 @@ def import_ground_truth(
         superseded_answers=job.superseded,
         regions=sum(len(record.get("rois", ())) for split in SPLITS for record in records[split]),
         unsound_regions=job.names.unsound_regions,
+        remarks=[each.message for each in told_groups.remarks],
     )
     output.remove_stale(out, sizes)
     write_dataset_json(

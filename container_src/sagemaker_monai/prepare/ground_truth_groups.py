@@ -5,22 +5,35 @@ numbers: the values may be personal data, and the data set goes to S3.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.groups import Groups, read_groups
 from sagemaker_monai.prepare.ground_truth_images import Image, short_name
 from sagemaker_monai.prepare.ground_truth_manifest import Item
 from sagemaker_monai.prepare.matching import group_pattern
+from sagemaker_monai.remarks import Remark
 from sagemaker_monai.splitting import split_by_group
 from sagemaker_monai.tables import some_of
 
 
-def group_images(items: Mapping[str, Item], images: Mapping[str, Image], group_by: str | None) -> dict[str, str]:
-    """Which images belong together: a name of its group for each reference.
+@dataclass(frozen=True)
+class ImageGroups:
+    """A name of its group for each reference, the key of the manifest that told it ("" for none), and what was odd."""
+
+    names: dict[str, str]
+    key: str = ""
+    remarks: tuple[Remark, ...] = ()
+
+
+def group_images(items: Mapping[str, Item], images: Mapping[str, Image], group_by: str | None) -> ImageGroups:
+    """Which images belong together.
 
     Args:
         items, images: by reference.
         group_by: a regular expression with one group, searched in the reference; or a key of the manifest's lines.
-            None takes the patient of DICOM files; where there is none an image is a group of its own.
+            None takes the patient of DICOM files, or else a key that names a patient (`groups.read_groups`); where
+            there is none an image is a group of its own.
 
     Returns:
         Patients and values are numbered in the order of the manifest: they may be personal data.
@@ -31,7 +44,11 @@ def group_images(items: Mapping[str, Item], images: Mapping[str, Image], group_b
     """
     if group_by is None:
         values = {reference: image.patient for reference, image in images.items()}
-        return _numbered(values, "patient", {reference: image.name for reference, image in images.items()})
+        told = _told_by_key(items, images) if not any(values.values()) else Groups("", ())
+        if told.column:
+            values = dict(zip(images, told.values, strict=True))
+        names = _numbered(values, "patient", {reference: image.name for reference, image in images.items()})
+        return ImageGroups(names, told.column, told.remarks)
     if "(" in group_by:
         pattern = group_pattern(group_by)
         matches = {reference: pattern.search(reference) for reference in images}
@@ -44,7 +61,18 @@ def group_images(items: Mapping[str, Item], images: Mapping[str, Image], group_b
             f"--group-by says nothing of some images: {len(missing)} ({some_of(missing)}); "
             "correct it so that every image has a group"
         )
-    return _numbered(values, "group", {})
+    return ImageGroups(_numbered(values, "group", {}), group_by if "(" not in group_by else "")
+
+
+def _told_by_key(items: Mapping[str, Item], images: Mapping[str, Image]) -> Groups:
+    """What keys of the manifest's lines say of patients; numbers as texts."""
+    keys = dict.fromkeys(key for reference in images for key in items[reference].columns)
+    columns = {key: [_text(items[reference].columns.get(key, "")) for reference in images] for key in keys}
+    return read_groups(columns, list(images), what="the manifest", option="--group-by")
+
+
+def _text(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:.17g}"
 
 
 def _numbered(values: Mapping[str, str | None], what: str, own: Mapping[str, str]) -> dict[str, str]:

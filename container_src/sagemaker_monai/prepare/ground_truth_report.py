@@ -32,6 +32,7 @@ class Report:
         unused_classes: could be chosen, and are no image's label; they are not among the data set's classes.
         modalities: DICOM's Modality, "RGB" for photographs -> images.
         superseded_answers: an annotator's earlier, other answers to an image, which do not count.
+        remarks: which key told the patients, and what was odd about it.
         regions, unsound_regions: boxes and polygons in the records, and those without area or with impossible points.
     """
 
@@ -54,6 +55,7 @@ class Report:
     superseded_answers: int
     regions: int
     unsound_regions: int
+    remarks: Sequence[str] = ()
 
     def summary(self) -> str:
         """Lines for people: a table of counts, then agreement, then what was noticed."""
@@ -81,6 +83,7 @@ class Report:
             lines.append(f"identical images, kept on one side: {len(pairs)} ({some_of(pairs)})")
         if self.unsound_regions:
             lines.append(f"regions without area or with impossible points, left out: {self.unsound_regions}")
+        lines += self.remarks
         if self.own_groups:
             lines.append(
                 f"WARNING: nothing tells the patient of {self.own_groups} images: those of one patient may be on two "
