@@ -65,14 +65,18 @@ def service_models():
 
 
 @pytest.fixture
-def cloud(moto_endpoint, service_models, monkeypatch):
+def shared_models(service_models, monkeypatch):
+    """Every session of botocore has what is read already: to read a model takes longer than what is asked."""
+    monkeypatch.setattr("botocore.loaders.create_loader", lambda *_: service_models)
+
+
+@pytest.fixture
+def cloud(moto_endpoint, shared_models, monkeypatch):
     """An empty AWS account, which boto3 finds in the environment."""
     import boto3
 
     from tests.cloud import Cloud, environment
 
-    # However many sessions there are: to read a model takes longer than what is asked.
-    monkeypatch.setattr("botocore.loaders.create_loader", lambda *_: service_models)
     for name, value in environment(moto_endpoint).items():
         monkeypatch.setenv(name, value)
     for name in ("AWS_REGION", "AWS_PROFILE", "AWS_SESSION_TOKEN"):

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import botocore.session
 import pytest
-from botocore.loaders import create_loader
 from botocore.stub import Stubber
 from PIL import Image
 
@@ -26,10 +25,9 @@ from scripts.simulate.limits import Limits
 from scripts.simulate.processes import BIN, ProcessRunner
 from scripts.smoke import Probe, fault_of, find_probes
 from tests import loopback
-from tests.cloud import ACCOUNT, BUCKET, PROJECT, REGION, environment, share_models, survives_deaths
+from tests.cloud import ACCOUNT, BUCKET, PROJECT, REGION, environment, survives_deaths
 from tests.simulated import channel, simulation, training_request
 
-LOADER = create_loader()
 JOB = f"{PROJECT}-train-0123456789"
 ARTIFACT = f"monai/jobs/{JOB}/output/model.tar.gz"
 TAGS = [{"Key": "project", "Value": PROJECT}, {"Key": "created-by", "Value": "sagemaker-monai"}]
@@ -71,8 +69,7 @@ def fill(cloud):
 
 
 @pytest.fixture
-def ready(cloud, monkeypatch):
-    share_models(monkeypatch, LOADER)
+def ready(cloud):
     fill(cloud)
     return cloud
 
@@ -512,11 +509,11 @@ def test_a_real_server_answers_as_the_job_wrote_and_an_update_that_does_not_is_f
         assert f"--endpoint-config-name {first}` goes back" in said
 
 
+@pytest.mark.usefixtures("shared_models")
 def test_an_update_moves_to_the_new_fleet_scales_again_and_goes_back_when_an_alarm_rings(tmp_path, monkeypatch, capsys):
     with simulation(tmp_path) as aws:
         for name, value in environment(aws.url).items():
             monkeypatch.setenv(name, value)
-        share_models(monkeypatch, LOADER)
         aws.bucket(BUCKET)
         aws.sagemaker.create_training_job(**training_request(JOB, "report", Tags=TAGS, OutputDataConfig={
             "S3OutputPath": f"s3://{BUCKET}/jobs"}))  # fmt: skip
