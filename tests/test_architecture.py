@@ -51,7 +51,7 @@ LAYERS = [
             "samples",
         ),
         *("archives", "tars", "splitting", "tables", "spreadsheets", "spreadsheet_parts", "name_matching"),
-        *("columns", "groups", "measurements", "label_names"),
+        *("columns", "groups", "measurements", "label_names", "scope"),
     },
     {"config", "digests", "errors", "files", "log_metrics", "names", "progress", "remarks"},
 ]

@@ -52,12 +52,12 @@ STORAGE = "1.2.840.10008.5.1.4.1.1."
     ],
 )
 def test_class_modality_and_type_say_what_an_object_is(sop_class, modality, image_type, kind):
-    assert kind_of(STORAGE + sop_class if sop_class else "", modality, image_type) == kind
+    assert kind_of(STORAGE + sop_class if sop_class else "", modality, tuple(image_type)) == kind
 
 
 def test_what_is_missing_is_said_by_the_rest():
-    assert kind_of("", "", []) == "image"
-    assert kind_of("1.3.12.2.1107.5.9.1", "MR", []) == "unknown"
+    assert kind_of("", "") == "image"
+    assert kind_of("1.3.12.2.1107.5.9.1", "MR") == "unknown"
     assert modality_of(f"{STORAGE}2", "") == "CT"
     assert modality_of(f"{STORAGE}4.1\0", " \0") == "MR"
     assert modality_of("", "pt ") == "PT"

@@ -44,11 +44,11 @@ def test_a_series_is_the_same_tensor_in_training_and_serving(preset, fit, tmp_pa
     files = series_bytes()
 
     kept = both.load(Sample(folder_of(files, tmp_path / "series")))
-    [(sent, identity)] = both.load_each(Sample(Instances(tuple(files[::-1]))))
+    [(sent, traits)] = both.load_each(Sample(Instances(tuple(files[::-1]))))
 
     assert torch.equal(kept, sent)
     assert (kept.shape, kept.dtype) == ((1, 16, 16, 16), torch.float32)
-    assert identity.series_instance_uid.startswith("1.2.826")
+    assert traits.identity.series_instance_uid.startswith("1.2.826")
 
 
 def test_every_slice_and_every_series_has_an_answer_of_its_own():
@@ -58,8 +58,8 @@ def test_every_slice_and_every_series_has_an_answer_of_its_own():
     volumes = preprocessing("ct_volume").load_each(Sample(Instances(tuple(files))))
 
     assert [len(slices), len(volumes)] == [10, 2]
-    assert [identity.series_instance_uid for _, identity in volumes][1] == "1.2.3.4"
-    assert len({identity.sop_instance_uids for _, identity in slices}) == 10
+    assert [traits.identity.series_instance_uid for _, traits in volumes][1] == "1.2.3.4"
+    assert len({traits.identity.sop_instance_uids for _, traits in slices}) == 10
 
 
 def test_one_image_is_meant_where_one_is_loaded():
@@ -188,12 +188,12 @@ def test_a_photograph_model_takes_dicom_as_a_viewer_shows_it():
     both = preprocessing("photo", image_size=10, fit="pad", channels=3)
     grey = dicom_bytes(np.array([[1000, 1500], [1500, 2000]]), WindowCenter=500.5, WindowWidth=1001)
 
-    [(tensor, identity)] = both.load_each(Sample(dicom_bytes(colours)))
+    [(tensor, traits)] = both.load_each(Sample(dicom_bytes(colours)))
     shown = preprocessing("photo", image_size=2).load(Sample(Instances((grey,))))
 
     assert tensor.dtype == torch.uint8
     assert np.array_equal(tensor[:, 1:9].numpy().transpose(2, 1, 0), colours)
-    assert identity.sop_instance_uids
+    assert traits.identity.sop_instance_uids
     assert shown[0].tolist() == [[0, 128], [128, 255]]
     with pytest.raises(UnsuitableImage, match="6 frames"):
         both.load(Sample(Instances(tuple(series_bytes()))))

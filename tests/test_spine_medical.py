@@ -67,7 +67,7 @@ def trained(samples, validation, tmp_path, workers=1):
 def served(serving, body, content_type):
     """The same as serving makes it, with where each image comes from."""
     images = [image for sample in input_fn(body, content_type) for image in serving.load_each(sample)]
-    return serving.scale(torch.stack([tensor for tensor, _ in images])), [identity for _, identity in images]
+    return serving.scale(torch.stack([tensor for tensor, _ in images])), [traits.identity for _, traits in images]
 
 
 @pytest.fixture(scope="module")

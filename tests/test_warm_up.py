@@ -30,11 +30,11 @@ def test_every_preset_can_load_its_question(preset, fit, window, tmp_path):
         request = asked(tmp_path, spec)
 
         [sample] = input_fn(request.body, request.content_type)
-        [(image, identity)] = build_preprocessing(spec).load_each(sample)
+        [(image, traits)] = build_preprocessing(spec).load_each(sample)
 
         assert tuple(image.shape) == (channels, *[8] * PRESETS[preset].spatial_dims)
         assert image.float().std() > 0
-        assert identity is None
+        assert traits.identity is None
         assert len(request.body) < 200_000  # every worker of every model asks it
 
 

@@ -28,6 +28,7 @@ from torch import nn
 from sagemaker_monai.errors import BundleError
 from sagemaker_monai.files import sha256_of, write_text
 from sagemaker_monai.networks import build_network
+from sagemaker_monai.scope import Scope, read_scope, write_scope
 from sagemaker_monai.tasks.table import read_task
 from sagemaker_monai.tasks.task import Task
 from sagemaker_monai.transforms import Preprocessing, build_preprocessing
@@ -39,6 +40,7 @@ STAGING = ".writing-"
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
 REMEDY = "train again, or deploy the model.tar.gz exactly as training wrote it"
 
+TRAINED_ON = "trained_on"  # in the provenance of configs/metadata.json
 # Not configurable, so anything else in an artifact was not written by us.
 INFERER = {"_target_": "monai.inferers.SimpleInferer"}
 COMPOSE = "monai.transforms.Compose"
@@ -63,6 +65,7 @@ class Bundle:
         network_def: what the network was built from.
         metadata: configs/metadata.json.
         model_version: 12 hexadecimal digits, the digest of everything that decides an answer.
+        scope: what it was trained on; None in artifacts from before that was kept.
     """
 
     labels: tuple[str, ...]
@@ -72,6 +75,7 @@ class Bundle:
     network_def: dict[str, Any]
     metadata: dict[str, Any]
     model_version: str
+    scope: Scope | None = None
 
 
 def write_bundle(
@@ -83,6 +87,7 @@ def write_bundle(
     weights: Mapping[str, torch.Tensor],
     train_config: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    scope: Scope | None = None,
 ) -> str:
     """Write an artifact; one that is already there stays until the new one is complete on disk.
 
@@ -94,6 +99,7 @@ def write_bundle(
         weights: state_dict.
         train_config: what goes into configs/train.json.
         provenance: versions and the data set's fingerprint, for configs/metadata.json.
+        scope: what it was trained on.
 
     Returns:
         The model_version.
@@ -109,7 +115,8 @@ def write_bundle(
     try:
         (staging / "configs").mkdir()
         (staging / "models").mkdir()
-        _write_json(staging / METADATA, _metadata(task, build_preprocessing(preprocessing), provenance))
+        told = dict(provenance) | ({} if scope is None else {TRAINED_ON: write_scope(scope)})
+        _write_json(staging / METADATA, _metadata(task, build_preprocessing(preprocessing), told))
         _write_json(
             staging / INFERENCE,
             {
@@ -181,6 +188,7 @@ def read_bundle(folder: Path) -> Bundle:
         network_def=inference["network_def"],
         metadata=metadata,
         model_version=model_version,
+        scope=_scope(metadata),
     )
 
 
@@ -236,6 +244,13 @@ def _metadata(task: Task, preprocessing: Preprocessing, provenance: Mapping[str,
         },
         "provenance": dict(provenance),
     }
+
+
+def _scope(metadata: dict[str, Any]) -> Scope | None:
+    """What the artifact says that it was trained on, if it does."""
+    provenance = metadata["provenance"]
+    is_known = isinstance(provenance, dict) and TRAINED_ON in provenance
+    return read_scope(provenance[TRAINED_ON]) if is_known else None
 
 
 def _data_format(metadata: dict[str, Any]) -> tuple[tuple[str, ...], int]:

@@ -34,7 +34,8 @@ from sagemaker_monai.resampling import (
     spacing_of,
 )
 from sagemaker_monai.samples import Sample, Sequences
-from sagemaker_monai.volumes import Frame, Identity, Volume
+from sagemaker_monai.scope import Scope
+from sagemaker_monai.volumes import Frame, Identity, Traits, Volume
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,7 @@ MAX_VALUES = 1 << 27  # of the network's input, all channels together: 512 MiB
 MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's conversion to grey
 
-Loaded = list[tuple[np.ndarray, Identity | None]]
+Loaded = list[tuple[np.ndarray, Traits]]
 
 
 def _stretch(values: np.ndarray, size: tuple[int, int], _aspect: float, _fill: np.ndarray) -> np.ndarray:
@@ -116,13 +117,17 @@ class _LoadMedical:
             UndecodableImage, UnsuitableImage, PayloadTooLarge: as `reading`; UnsuitableImage also for several images,
                 other channels, or what the intensity or the spacing cannot be had from.
         """
+        return self.pixels_of_one(sample)[0]
+
+    def pixels_of_one(self, sample: Sample) -> tuple[np.ndarray, Traits]:
+        """Load one image with what is known of it; as `pixels`."""
         loaded = self.pixels_of_each(sample)
         if len(loaded) != 1:
             raise UnsuitableImage(f"{len(loaded)} images where one is meant; name one")
-        return loaded[0][0]
+        return loaded[0]
 
-    def pixels_of_each(self, sample: Sample) -> Loaded:
-        """Load every image of a sample, each with where it comes from (None for what is not DICOM); as `pixels`."""
+    def pixels_of_each(self, sample: Sample, scope: Scope | None = None) -> Loaded:
+        """Load every image of a sample that the model is for, each with what is known of it; as `pixels`."""
         raise NotImplementedError
 
     def __call__(self, sample: Sample) -> "torch.Tensor":
@@ -161,13 +166,13 @@ class LoadSlice(_LoadMedical):
         self.size = (size[0], size[1])
         self.fit = fit
 
-    def pixels_of_each(self, sample: Sample) -> Loaded:
-        """Load every frame of a sample; as `pixels`."""
+    def pixels_of_each(self, sample: Sample, scope: Scope | None = None) -> Loaded:
+        """Load every frame of a sample that the model is for; as `pixels`."""
         if isinstance(sample.source, Sequences):
             self._check_channels(len(sample.source.channels))
             frames = read_frame_channels(sample.source)
-            return [(np.concatenate([self._prepare(frame) for frame in frames]), frames[0].identity)]
-        return [(self._prepare_whole(frame), frame.identity) for frame in read_frames_of(sample)]
+            return [(np.concatenate([self._prepare(frame) for frame in frames]), _traits_of(frames))]
+        return [(self._prepare_whole(frame), _traits_of([frame])) for frame in read_frames_of(sample, scope=scope)]
 
     def _prepare_whole(self, frame: Frame) -> np.ndarray:
         is_colour = _is_colour(frame)
@@ -241,18 +246,20 @@ class LoadVolume(_LoadMedical):
         self.uneven_slices = uneven_slices
         self.non_finite = non_finite
 
-    def pixels_of_each(self, sample: Sample) -> Loaded:
-        """Load every series of a sample; as `pixels`."""
+    def pixels_of_each(self, sample: Sample, scope: Scope | None = None) -> Loaded:
+        """Load every series of a sample that the model is for; as `pixels`."""
         if isinstance(sample.source, Sequences):
             self._check_channels(len(sample.source.channels))
             volumes = read_volume_channels(
                 sample.source, policy=UNEVEN_SLICES[self.uneven_slices], non_finite=self.non_finite
             )
-            return [(np.concatenate([self._prepare(volume) for volume in volumes]), volumes[0].identity)]
+            return [(np.concatenate([self._prepare(volume) for volume in volumes]), _traits_of(volumes))]
         loaded: Loaded = []
-        for volume in read_volumes_of(sample, policy=UNEVEN_SLICES[self.uneven_slices], non_finite=self.non_finite):
+        for volume in read_volumes_of(
+            sample, policy=UNEVEN_SLICES[self.uneven_slices], non_finite=self.non_finite, scope=scope
+        ):
             self._check_channels(len(volume.values))
-            loaded.append((self._prepare(volume), volume.identity))
+            loaded.append((self._prepare(volume), _traits_of([volume])))
         return loaded
 
     def _prepare(self, volume: Volume) -> np.ndarray:
@@ -280,6 +287,18 @@ class LoadVolume(_LoadMedical):
         values, fill = change_intensity(volume.values, self.intensity, volume.display, left_out=left_out)
         fitted = resize(values, self.size) if self.fit == "stretch" else crop_or_pad(values, self.size, fill)
         return np.ascontiguousarray(fitted)
+
+
+def _traits_of(images: Sequence[Frame] | Sequence[Volume]) -> Traits:
+    """What is known of an image, of its first channel as a rule."""
+    first = images[0]
+    spacing_mm: tuple[float, ...] | None
+    if isinstance(first, Frame):
+        spacing_mm = first.spacing_mm
+    else:
+        spacing_mm = tuple(map(float, spacing_of(first.affine))) if first.has_geometry else None
+    findings = tuple(dict.fromkeys(code for image in images for code in image.findings))
+    return Traits(first.identity, findings, tuple(map(int, first.values.shape[1:])), spacing_mm)
 
 
 def _suv_factor(identity: Identity | None) -> float:

@@ -16,7 +16,8 @@ from sagemaker_monai.normalization import check_scale, standardize
 from sagemaker_monai.pictures import DEEP, Deep, decode
 from sagemaker_monai.reading import is_dicom_sample, read_frames_of
 from sagemaker_monai.samples import Sample
-from sagemaker_monai.volumes import Frame, Identity
+from sagemaker_monai.scope import Scope
+from sagemaker_monai.volumes import Frame, Traits
 
 if TYPE_CHECKING:
     import torch
@@ -108,22 +109,27 @@ class LoadPhotograph:
             UndecodableImage, UnsuitableImage, PayloadTooLarge: as `pictures.decode` and, for DICOM,
                 `reading.read_frames_of`; UnsuitableImage also for several frames.
         """
-        if not is_dicom_sample(sample):
-            return self._pixels(sample)
-        frames = read_frames_of(sample)
-        if len(frames) != 1:
-            raise UnsuitableImage(f"the DICOM file has {len(frames)} frames; name one image")
-        return self._pixels(_as_picture(frames[0]))
+        return self.pixels_of_one(sample)[0]
 
-    def pixels_of_each(self, sample: Sample) -> list[tuple[np.ndarray, Identity | None]]:
-        """Load every frame of a DICOM file or series, or the one picture; raises as `pixels`.
+    def pixels_of_one(self, sample: Sample) -> tuple[np.ndarray, Traits]:
+        """Load one picture with what is known of it; as `pixels`."""
+        loaded = self.pixels_of_each(sample)
+        if len(loaded) != 1:
+            raise UnsuitableImage(f"the DICOM file has {len(loaded)} frames; name one image")
+        return loaded[0]
+
+    def pixels_of_each(self, sample: Sample, scope: Scope | None = None) -> list[tuple[np.ndarray, Traits]]:
+        """Load every frame of a DICOM file or series that the model is for, or the one picture; raises as `pixels`.
 
         Returns:
-            At least one uint8 (C, W, H), each with where it comes from (None for what is not DICOM).
+            At least one uint8 (C, W, H), each with what is known of it (nothing of what is not DICOM).
         """
         if not is_dicom_sample(sample):
-            return [(self._pixels(sample), None)]
-        return [(self._pixels(_as_picture(frame)), frame.identity) for frame in read_frames_of(sample)]
+            return [(self._pixels(sample), Traits())]
+        return [
+            (self._pixels(_as_picture(frame)), Traits(frame.identity, frame.findings))
+            for frame in read_frames_of(sample, scope=scope)
+        ]
 
     def _pixels(self, sample: Sample) -> np.ndarray:
         image = decode(

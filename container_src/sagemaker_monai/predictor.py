@@ -1,7 +1,7 @@
 """A Bundle on a device: images in, predictions out. Evaluation after training and every server go through here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from sagemaker_monai.images import name_picture, split_arrays
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.tasks.task import Prediction
 from sagemaker_monai.transforms import LoadPhotograph
-from sagemaker_monai.volumes import Identity
+from sagemaker_monai.volumes import Traits
 
 BATCH_SIZE = 32  # images that go through the network at once; bounds memory, does not change answers beyond 1e-6
 
@@ -24,11 +24,11 @@ class Answered:
 
     Attributes:
         predictions: one an image, at least one.
-        identities: where each image comes from, None for what is not DICOM.
+        traits: what is known of each image, with all findings that concern it.
     """
 
     predictions: tuple[Prediction, ...]
-    identities: tuple[Identity | None, ...]
+    traits: tuple[Traits, ...]
 
 
 class Predictor:
@@ -100,7 +100,7 @@ class Predictor:
             CallerError: a sample cannot be used; with several, the message begins with its index from 0.
         """
         spatial_dims = self.bundle.preprocessing.spatial_dims
-        loaded: list[list[tuple[torch.Tensor, Identity | None]]] = []
+        loaded: list[list[tuple[torch.Tensor, Traits]]] = []
         for index, sample in enumerate(samples):
             with name_picture(index, len(samples)):
                 parts = split_arrays([sample], spatial_dims=spatial_dims)
@@ -108,14 +108,17 @@ class Predictor:
         outputs = self.outputs(torch.stack([image for images in loaded for image, _ in images]))
         predictions = iter(self.task.predictions(self.task.answers(outputs)))
         return [
-            Answered(tuple(next(predictions) for _ in images), tuple(identity for _, identity in images))
+            Answered(tuple(next(predictions) for _ in images), tuple(traits for _, traits in images))
             for images in loaded
         ]
 
-    def _load_each(self, sample: Sample) -> list[tuple[torch.Tensor, Identity | None]]:
-        preprocessing = self.bundle.preprocessing
+    def _load_each(self, sample: Sample) -> list[tuple[torch.Tensor, Traits]]:
+        preprocessing, scope = self.bundle.preprocessing, self.bundle.scope
         try:
-            return preprocessing.load_each(sample)
+            loaded = preprocessing.load_each(sample, scope)
+            if scope is None:
+                return loaded
+            return [(image, replace(each, findings=each.findings + scope.findings(each))) for image, each in loaded]
         except UndecodableImage as error:
             # No picture, but perhaps sound: asked only now, so that pictures do not pay for it.
             if isinstance(preprocessing.load_pixels, LoadPhotograph) and _is_volume_file(sample):

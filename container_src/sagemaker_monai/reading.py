@@ -20,8 +20,9 @@ from sagemaker_monai.samples import Instances, Sample, Sequences
 from sagemaker_monai.volumes import Display, Frame, Volume, check_voxels
 
 if TYPE_CHECKING:
-    from sagemaker_monai.dicom.grouping import Series
+    from sagemaker_monai.dicom.choice import Choice
     from sagemaker_monai.formats.voxels import NonFinite
+    from sagemaker_monai.scope import Scope
 
 DICOM_FORMAT = "DICOM"  # beside the names of `pictures` and `volume_files` in `Sample.formats`
 MAX_CHANNELS = 16
@@ -32,12 +33,13 @@ _POLICY = Policy()
 _Image = TypeVar("_Image", Frame, Volume)
 
 
-def read_frames_of(sample: Sample) -> list[Frame]:
+def read_frames_of(sample: Sample, *, scope: "Scope | None" = None) -> list[Frame]:
     """Read 2-D images.
 
     Args:
         sample: a picture; DICOM files, a folder or an archive of them; a file of a volume with one slice; raw values
             (W, H) or (C, W, H); sequences with one image each.
+        scope: what the model is for; decides what of DICOM objects is read.
 
     Returns:
         At least one. Of one DICOM file its frames in the file's order, of several the slices of one series after the
@@ -54,20 +56,28 @@ def read_frames_of(sample: Sample) -> list[Frame]:
         frames = read_frame_channels(source)
         values = np.concatenate([np.asarray(frame.values, np.float32) for frame in frames])
         first = frames[0]
-        return [Frame(values, first.spacing_mm, _shared_display(frames), first.modality, first.identity)]
+        display, findings = _shared_display(frames), _all_findings(frames)
+        return [Frame(values, first.spacing_mm, display, first.modality, first.identity, findings)]
     if isinstance(source, np.ndarray):
         return [Frame(_checked(source, ("(W, H)", "(C, W, H)"), is_colour_kept=True), None)]
     if isinstance(source, Instances):
-        return _frames_of_dicom(source.files)
+        return _frames_of_dicom(source.files, scope)
     kind = kind_of(source, sample.formats)
     if kind == DICOM_FORMAT:
-        return _frames_of_dicom(source if isinstance(source, Path) else (source,))
+        return _frames_of_dicom(source if isinstance(source, Path) else (source,), scope)
     if kind == "picture":
         return [_frame_of_picture(sample)]
     return [_frame_of_volume(_read_volume(source, kind), is_bare=kind == "NPY")]
 
 
-def read_volumes_of(sample: Sample, *, policy: Policy = _POLICY, non_finite: "NonFinite" = "refuse") -> list[Volume]:
+def read_volumes_of(
+    sample: Sample,
+    *,
+    policy: Policy = _POLICY,
+    non_finite: "NonFinite" = "refuse",
+    choice: "Choice | None" = None,
+    scope: "Scope | None" = None,
+) -> list[Volume]:
     """Read 3-D images.
 
     Args:
@@ -75,14 +85,16 @@ def read_volumes_of(sample: Sample, *, policy: Policy = _POLICY, non_finite: "No
             raw values (W, H, D) or (C, W, H, D); sequences with one volume each.
         policy: what is done about findings of a DICOM series.
         non_finite: of files of volumes, as for `volume_files.read_volume_file`; raw values are always refused.
+        choice: which series of a study; None is each of a request, and one of a folder.
+        scope: what the model is for; decides what of DICOM objects is read.
 
     Returns:
-        At least one: of DICOM files of a request one for each series.
+        At least one: of DICOM files of a request one for each series that is an image.
 
     Raises:
         UndecodableImage: broken bytes, a file that cannot be read, or none of `sample.formats`.
-        UnsuitableImage: nothing with pixels, a picture, a folder with several series, or sequences that do not lie on
-            one grid.
+        UnsuitableImage: nothing with pixels, nothing that the model is for, a picture, a folder with several series, or
+            sequences that do not lie on one grid.
         PayloadTooLarge: more than the limits of the reader.
     """
     source = sample.source
@@ -91,17 +103,16 @@ def read_volumes_of(sample: Sample, *, policy: Policy = _POLICY, non_finite: "No
         values = np.concatenate([volume.values for volume in volumes])
         first = volumes[0]
         display = _shared_display(volumes)
-        return [Volume(values, first.affine, display, first.modality, first.identity, first.has_geometry)]
+        has_geometry, findings = first.has_geometry, _all_findings(volumes)
+        return [Volume(values, first.affine, display, first.modality, first.identity, has_geometry, findings)]
     if isinstance(source, np.ndarray):
         values = _checked(source, ("(W, H, D)", "(C, W, H, D)"), is_colour_kept=False)
         return [Volume(values, np.eye(4), has_geometry=False)]
     if isinstance(source, Instances):
-        return _volumes_of_dicom(source.files, policy)
+        return _volumes_of_dicom(source.files, policy, choice, scope)
     kind = kind_of(source, sample.formats)
     if kind == DICOM_FORMAT:
-        if isinstance(source, Path):
-            return [_volume_of_path(source, policy)]
-        return _volumes_of_dicom((source,), policy)
+        return _volumes_of_dicom(source if isinstance(source, Path) else (source,), policy, choice, scope)
     if kind == "picture":
         raise UnsuitableImage("this model takes volumes, not pictures; send DICOM, NIfTI, NRRD, MetaImage or npy")
     return [_read_volume(source, kind, non_finite)]
@@ -226,68 +237,24 @@ def _frame_of_volume(volume: Volume, *, is_bare: bool) -> Frame:
     if values.shape[3] == 1:
         spacing = np.linalg.norm(np.asarray(volume.affine, np.float64)[:3, :2], axis=0)
         spacing_mm = (float(spacing[0]), float(spacing[1])) if volume.has_geometry else None
-        return Frame(values[..., 0], spacing_mm, volume.display, volume.modality, volume.identity)
+        return Frame(values[..., 0], spacing_mm, volume.display, volume.modality, volume.identity, volume.findings)
     if is_bare and values.shape[0] == 1 and values.shape[1] <= MAX_CHANNELS:
         return Frame(values[0], None)  # an array of three axes is (C, W, H) for whom asks for a plane
     raise UnsuitableImage(f"this model takes single images, not a volume of {values.shape[3]} slices; send one slice")
 
 
-def _frames_of_dicom(source: Path | Sequence[bytes]) -> list[Frame]:
-    from sagemaker_monai.dicom.pixels import read_frames
-    from sagemaker_monai.dicom.series import group_series
-    from sagemaker_monai.dicom.whole import whole_instances
+def _frames_of_dicom(source: Path | Sequence[bytes], scope: "Scope | None") -> list[Frame]:
+    from sagemaker_monai.dicom.study import read_study_frames
 
-    instances = whole_instances(source)
-    if not instances:
-        raise UnsuitableImage("no DICOM image with pixels was found; send files with pixel data")
-    if len(instances) == 1:
-        return read_frames(instances[0].source)
-    check_voxels(sum(each.rows * each.columns * each.number_of_frames for each in instances))
-    frames: list[Frame] = []
-    read: dict[int, list[Frame]] = {}
-    for series in group_series(instances):
-        for each in series.slices:
-            if id(each.instance) not in read:
-                read[id(each.instance)] = read_frames(each.instance.source)
-            frames.append(read[id(each.instance)][each.frame])
-    return frames
+    return read_study_frames(source, scope)
 
 
-def _volume_of_path(source: Path, policy: Policy) -> Volume:
-    from sagemaker_monai.dicom.series import read_series
+def _volumes_of_dicom(
+    source: Path | Sequence[bytes], policy: Policy, choice: "Choice | None", scope: "Scope | None"
+) -> list[Volume]:
+    from sagemaker_monai.dicom.study import OF_ONE, read_study_volumes
 
-    stacks = _stacks_of(source)
-    if len(stacks) > 1:
-        raise UnsuitableImage(
-            f"the DICOM files hold {len(stacks)} series or volumes (other echoes, times or orientations); "
-            "keep those of one in a folder of their own"
-        )
-    return read_series(stacks[0], policy=policy)
-
-
-def _volumes_of_dicom(files: Sequence[bytes], policy: Policy) -> list[Volume]:
-    from sagemaker_monai.dicom.series import read_series
-
-    stacks = _stacks_of(files)
-    check_voxels(
-        sum(each.slices[0].instance.rows * each.slices[0].instance.columns * len(each.slices) for each in stacks)
-    )
-    return [read_series(each, policy=policy) for each in stacks]
-
-
-def _stacks_of(source: Path | Sequence[bytes]) -> list["Series"]:
-    from sagemaker_monai.dicom.series import group_series
-    from sagemaker_monai.dicom.whole import whole_instances
-
-    stacks = [each for each in group_series(whole_instances(source)) if each.slices]
-    if not stacks:
-        raise UnsuitableImage("no DICOM series with pixels was found; send files with pixel data")
-    # A localizer beside its series is a plan, not an image to be judged.
-    return [each for each in stacks if not _is_localizer(each)] or stacks
-
-
-def _is_localizer(series: "Series") -> bool:
-    return "LOCALIZER" in series.slices[0].instance.image_type
+    return read_study_volumes(source, policy, choice or OF_ONE, scope)
 
 
 def _channels_of(sequences: Sequences) -> Iterator[Path]:
@@ -317,6 +284,10 @@ def _shared_display(images: Sequence[Frame] | Sequence[Volume]) -> Display:
     """The header's display where all channels have the same; windows of several sequences are none for all."""
     first = images[0].display
     return first if all(image.display is first for image in images) else Display()
+
+
+def _all_findings(images: Sequence[Frame] | Sequence[Volume]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(code for image in images for code in image.findings))
 
 
 def _checked(values: np.ndarray, shapes: tuple[str, str], *, is_colour_kept: bool) -> np.ndarray:

@@ -19,7 +19,8 @@ from sagemaker_monai.errors import BundleError
 from sagemaker_monai.medical import LoadSlice, LoadVolume, NormalizeIntensity
 from sagemaker_monai.photographs import FITS, LoadPhotograph, NormalizePhotograph, photograph_preprocessing
 from sagemaker_monai.samples import Sample
-from sagemaker_monai.volumes import Identity
+from sagemaker_monai.scope import Scope
+from sagemaker_monai.volumes import Traits
 
 if TYPE_CHECKING:
     import torch
@@ -101,11 +102,17 @@ class Preprocessing:
         """
         return self._load(sample)
 
-    def load_each(self, sample: Sample) -> list[tuple["torch.Tensor", Identity | None]]:
-        """Make every image of a sample (frame, or series) a tensor, with where it comes from; raises as `load`."""
+    def load_each(self, sample: Sample, scope: Scope | None = None) -> list[tuple["torch.Tensor", Traits]]:
+        """Make every image of a sample (frame, or series) a tensor, with what is known of it; raises as `load`.
+
+        Args:
+            sample: what was sent.
+            scope: what the model is for: DICOM objects that it is not for are passed over, or refused where there are
+                no others.
+        """
         import torch
 
-        return [(torch.from_numpy(values), identity) for values, identity in self._load.pixels_of_each(sample)]
+        return [(torch.from_numpy(values), traits) for values, traits in self._load.pixels_of_each(sample, scope)]
 
     def scale(self, batch: "torch.Tensor") -> "torch.Tensor":
         """Make loaded values, (N, C, W, H[, D]) of `dtype` or float, the network's float32 input, on the same

@@ -55,12 +55,43 @@ class Identity:
         sop_instance_uids: SOPInstanceUID of every file, in the order of the slices.
         frame: number of the frame within its file from 1, None for a file with one frame or a whole series.
         headers: the files' pydicom datasets without pixel data, in the same order; what an SR quotes.
+        kind, modality, is_colour: what the object is, as `dicom.objects` has it; modality "" when unknown.
+        sop_class_uid: SOPClassUID of the first file, "" when unknown.
+        series: the number of the series among those of the sample, from 1, in the order of the files.
+        series_number: SeriesNumber, None when unknown.
+        volume: which of several volumes of the series, and what tells it from them; "" where there is one.
+        passed_over: how many other series the sample has that are not answered.
     """
 
     series_instance_uid: str
     sop_instance_uids: tuple[str, ...]
     frame: int | None = None
     headers: tuple[object, ...] = field(default=(), repr=False, compare=False)
+    kind: str = "image"
+    modality: str = ""
+    is_colour: bool = False
+    sop_class_uid: str = ""
+    series: int = 1
+    series_number: int | None = None
+    passed_over: int = 0
+    volume: str = ""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What is known of an image beside its values, once it is prepared for a network.
+
+    Attributes:
+        identity: None for what is not DICOM.
+        findings: codes of what is odd about it and was read all the same.
+        size: voxels along W, H (and D) as stored; empty for 8-bit pictures.
+        spacing_mm: their distance along the same axes, None when unknown.
+    """
+
+    identity: Identity | None = None
+    findings: tuple[str, ...] = ()
+    size: tuple[int, ...] = ()
+    spacing_mm: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +105,7 @@ class Frame:
         display: how the header shows it; without meaning for colour.
         modality: Modality of DICOM ("CT", "MR", "DX", ...), "" when unknown.
         identity: None for what is not DICOM.
+        findings: codes of what is odd and was read all the same.
     """
 
     values: np.ndarray
@@ -81,6 +113,7 @@ class Frame:
     display: Display = Display()
     modality: str = ""
     identity: Identity | None = None
+    findings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,7 +124,7 @@ class Volume:
         values: float32 (C, W, H, D) in the modality's unit.
         affine: float64 (4, 4) from voxel indices (w, h, d, 1) to mm, RAS: +x to the patient's right, +y anterior, +z
             superior, as nibabel and MONAI have it. DICOM's own coordinates are LPS: x and y have the other sign.
-        display, modality, identity: as for `Frame`.
+        display, modality, identity, findings: as for `Frame`.
         has_geometry: False when the file has no geometry and `affine` is only its voxel grid.
     """
 
@@ -101,6 +134,7 @@ class Volume:
     modality: str = ""
     identity: Identity | None = None
     has_geometry: bool = True
+    findings: tuple[str, ...] = ()
 
 
 def check_voxels(*shape: int) -> None:

@@ -122,11 +122,16 @@ def choose(stacks: Sequence[Series], choice: Choice, *, remedy: str) -> Chosen:
     return _by_rule(stacks, places, left, choice.series, remedy)
 
 
-def meant(stacks: Sequence[Series]) -> Chosen:
-    """The stacks that are images, or the next best where there are none; of a request or a study, with no rule."""
+def meant(stacks: Sequence[Series], *, are_volumes: bool = True) -> Chosen:
+    """The stacks that are images, or the next best where there are none; of a request or a study, with no rule.
+
+    Args:
+        stacks: each with slices.
+        are_volumes: else single slices and pictures in colour are as good as others.
+    """
     left: dict[int, str] = {}
     subjects = [subject_of_stack(stack) for stack in stacks]
-    return Chosen(tuple(_meant(stacks, subjects, list(range(len(stacks))), left)), left)
+    return Chosen(tuple(_meant(stacks, subjects, list(range(len(stacks))), left, are_volumes=are_volumes)), left)
 
 
 def _keep(places: Sequence[int], is_kept: Callable[[int], bool], why: str, left: dict[int, str]) -> list[int]:
@@ -136,12 +141,24 @@ def _keep(places: Sequence[int], is_kept: Callable[[int], bool], why: str, left:
 
 
 def _meant(
-    stacks: Sequence[Series], subjects: Sequence[Subject], places: Sequence[int], left: dict[int, str]
+    stacks: Sequence[Series],
+    subjects: Sequence[Subject],
+    places: Sequence[int],
+    left: dict[int, str],
+    *,
+    are_volumes: bool = True,
 ) -> list[int]:
+    long = {stacks[place].uid for place in places if len(stacks[place].slices) > 1} - {""}
+
     def order(place: int) -> tuple[int, bool, bool, int]:
         rank = subjects[place].rank
         is_image = subjects[place].kind in IMAGES
-        return 0 if is_image else rank, subjects[place].is_colour, len(stacks[place].slices) == 1, rank
+        # A slice that fell out of its own series is a fault to be told, not a scout.
+        is_colour, is_single = (
+            subjects[place].is_colour,
+            len(stacks[place].slices) == 1 and stacks[place].uid not in long,
+        )
+        return 0 if is_image else rank, are_volumes and is_colour, are_volumes and is_single, rank
 
     best = min(map(order, places))
     kept = []
@@ -168,8 +185,8 @@ def _is_scout_of(stacks: Sequence[Series], subjects: Sequence[Subject], place: i
     if subjects[place].modality != subjects[other].modality or _study(few) != _study(many):
         return False
     ours, theirs = few.slices[0].plane.orientation, many.slices[0].plane.orientation
-    if ours is None or theirs is None:
-        return ours is not theirs
+    if ours is None or theirs is None:  # a slice that lost its place is no scout
+        return False
     return bool(np.abs(np.subtract(ours, theirs)).max() > SAME_ORIENTATION)
 
 

@@ -9,6 +9,7 @@ Kinds are ordered: of what lies together, the first kind that is there is meant,
 data set of screen captures alone is one of screen captures, and beside a CT none is read.
 """
 
+import functools
 import re
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
@@ -35,6 +36,8 @@ KINDS: dict[str, tuple[int, str]] = {
 }
 # What a volume or a picture may be made of without having been asked for by name.
 IMAGES = frozenset({"image", "unknown", "reformat"})
+# No picture of anything: not even where people collect screen captures.
+NEVER_PICTURES = frozenset({"map", "mask", "dose", "plan", "contours", "report", "state", "document", "other"})
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 # The end of the UID of a storage class -> kind; a dot at the end means all below. Source: DICOM PS3.6, annex A.
@@ -135,9 +138,14 @@ class Subject(NamedTuple):
         return KINDS[self.kind][0]
 
     @property
+    def shown_modality(self) -> str:
+        """The modality where the standard has that word, else "": anything may stand there."""
+        return self.modality if self.modality in _OF_IMAGES or self.modality in _MODALITIES else ""
+
+    @property
     def name(self) -> str:
         """What a person is told: the modality, with the kind where it is no image. Nothing of the file's own words."""
-        modality = self.modality if self.modality in _OF_IMAGES or self.modality in _MODALITIES else ""
+        modality = self.shown_modality
         colour = " in colour" if self.is_colour else ""
         if self.kind == "image":
             return f"{modality or 'images without a known Modality'}{colour}"
@@ -154,7 +162,8 @@ def subject_of(instance: Described) -> Subject:
     )
 
 
-def kind_of(sop_class_uid: str, modality: str, image_type: Iterable[str] = ()) -> str:
+@functools.lru_cache(maxsize=1024)
+def kind_of(sop_class_uid: str, modality: str, image_type: tuple[str, ...] = ()) -> str:
     """The kind of an object, a key of KINDS: the one furthest from an image of those that its three attributes say.
 
     Args:
@@ -167,6 +176,11 @@ def kind_of(sop_class_uid: str, modality: str, image_type: Iterable[str] = ()) -
         word = _NOISE.sub("", value.strip(" \0").upper())
         kinds += [kind for pattern, kind in _COMPILED if pattern.fullmatch(word)]
     return max(kinds, key=lambda kind: KINDS[kind][0])
+
+
+def is_image_class(sop_class_uid: str) -> bool:
+    """Whether an object of a class has pixels; one without a class may have some."""
+    return not _plain_uid(sop_class_uid) or "Image Storage" in UID(_plain_uid(sop_class_uid)).name
 
 
 def modality_of(sop_class_uid: str, modality: str) -> str:

@@ -100,6 +100,7 @@ def read_series(series: Series, *, policy: Policy = DEFAULT_POLICY, threads: int
             headers=tuple(headers[id(each)] for each in series.instances),
         ),
         has_geometry=series.has_geometry,
+        findings=tuple(dict.fromkeys(found.code for found in series.findings if found.severity != "note")),
     )
 
 

@@ -1,4 +1,4 @@
-"""The DICOM images of a request or a folder, all of them or none.
+"""The DICOM objects of a request or a folder, all of them or none.
 
 `media` lists what it cannot read and goes on, as an import or an examination wants it. Whoever makes one image of many
 files must not: without a broken file there would be fewer answers than images, or a series that ends too early.
@@ -7,9 +7,8 @@ files must not: without a broken file there would be fewer answers than images, 
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydicom.uid import UID
-
 from sagemaker_monai.dicom.media import Instance, find_media
+from sagemaker_monai.dicom.objects import is_image_class
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
 
 # Not DICOM at all, or only listed in a DICOMDIR: readmes and leftovers, which are no part of a series.
@@ -17,7 +16,7 @@ PASSED_OVER = frozenset({"NotDicom", "MissingFile"})
 
 
 def whole_instances(source: Path | Sequence[bytes]) -> list[Instance]:
-    """The images of a folder, a file, an archive or a request; reports and other files without pixels are passed over.
+    """The objects of a folder, a file, an archive or a request, also those without pixels, as reports are.
 
     Raises:
         UndecodableImage, PayloadTooLarge: a file cannot be read, or is of an image and ends before its pixels.
@@ -36,7 +35,6 @@ def whole_instances(source: Path | Sequence[bytes]) -> list[Instance]:
             raise error(f"{place(other.name)}{other.reason}")
     for each in media.instances:
         # Where a file ends between two elements of its header, nothing else tells that it was longer.
-        is_image = not each.sop_class_uid or "Image Storage" in UID(each.sop_class_uid).name
-        if is_image and not each.has_pixels and count > 1:
+        if is_image_class(each.sop_class_uid) and not each.has_pixels and count > 1:
             raise UndecodableImage(f"{place(each.name)}an image without pixels; send the whole file")
-    return [each for each in media.instances if each.has_pixels]
+    return media.instances

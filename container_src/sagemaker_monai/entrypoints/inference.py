@@ -22,7 +22,7 @@ from sagemaker_monai.structured_reports import DICOM_TYPE, Finding, Provenance, 
 from sagemaker_monai.tasks.encoding import CSV_TYPE, ENCODERS, encode_csv
 from sagemaker_monai.tasks.task import Prediction
 from sagemaker_monai.transforms import LoadPhotograph
-from sagemaker_monai.volumes import Identity
+from sagemaker_monai.volumes import Identity, Traits
 
 DEFAULT_TYPE = "application/json"
 ANSWER_TYPES = (*ENCODERS, DICOM_TYPE)
@@ -54,9 +54,9 @@ class Answer:
         return [prediction for answered in self.samples for prediction in answered.predictions]
 
     @property
-    def identities(self) -> list[Identity | None]:
-        """Where each of them comes from, None for what is not DICOM."""
-        return [identity for answered in self.samples for identity in answered.identities]
+    def traits(self) -> list[Traits]:
+        """What is known of the image of each."""
+        return [traits for answered in self.samples for traits in answered.traits]
 
     def part(self, start: int, count: int) -> "Answer":
         """The answer to `count` samples from `start`."""
@@ -127,19 +127,38 @@ def output_fn(answer: Answer, accept: str) -> tuple[bytes, str]:
         reports = _structured_reports(answer)
         is_one = len(reports) == 1 and content_type == DICOM_TYPE
         return (reports[0], DICOM_TYPE) if is_one else encode_sr_multipart(reports)
-    origins = [_origin(identity) for identity in answer.identities] if WITH_UIDS.search(accept) else []
+    about = [_about(traits) for traits in answer.traits]
+    origins = [_origin(traits.identity) for traits in answer.traits] if WITH_UIDS.search(accept) else []
     encode = ENCODERS[content_type]
     if content_type == CSV_TYPE and NO_HEADER.search(accept):
         encode = partial(encode_csv, has_header=False)
-    return encode(answer.predictions, answer.model_version, origins), content_type
+    return encode(answer.predictions, answer.model_version, origins, about), content_type
 
 
 def _origin(identity: Identity | None) -> dict[str, Any]:
-    """What is said of an image's source; nothing of the patient."""
+    """What is said of an image's source where it is asked for; nothing of the patient."""
     return {
         "SeriesInstanceUID": None if identity is None else identity.series_instance_uid,
         "SOPInstanceUIDs": [] if identity is None else list(identity.sop_instance_uids),
         "frame": None if identity is None else identity.frame,
+    }
+
+
+def _about(traits: Traits) -> dict[str, Any]:
+    """What is always said: of DICOM which series it is, of all what is odd; no UID, no text of the file's own.
+
+    DICOM has all of it always, so that rows of CSV have the same columns.
+    """
+    findings = list(dict.fromkeys(traits.findings))
+    if (identity := traits.identity) is None:
+        return {"findings": findings} if findings else {}
+    return {
+        "series": identity.series,
+        "modality": identity.modality,
+        "series_number": identity.series_number,
+        "volume": identity.volume or None,
+        "passed_over": identity.passed_over,
+        "findings": findings,
     }
 
 
@@ -156,7 +175,8 @@ def _structured_reports(answer: Answer) -> list[bytes]:
     now = datetime.now()
     model = Provenance(name=f"sagemaker-monai {answer.description}", version=answer.model_version)
     reports = []
-    for prediction, identity in zip(answer.predictions, answer.identities, strict=True):
+    for prediction, traits in zip(answer.predictions, answer.traits, strict=True):
+        identity = traits.identity
         if identity is None:
             raise NotAcceptable("a DICOM report can only be about DICOM images: send those, or accept another type")
         findings = [
@@ -164,7 +184,10 @@ def _structured_reports(answer: Answer) -> list[bytes]:
             for label, kind, number, is_predicted in prediction.findings()
         ]
         headers = [header for header in identity.headers if isinstance(header, Dataset)]
-        reports.append(encode_sr(findings, headers=headers, model=model, now=now, frame=identity.frame))
+        odd = [f"finding {code}" for code in dict.fromkeys(traits.findings)]
+        odd += [f"passed over {identity.passed_over} other series"] if identity.passed_over else []
+        told = replace(model, parameters=(*model.parameters, *odd))
+        reports.append(encode_sr(findings, headers=headers, model=told, now=now, frame=identity.frame))
     return reports
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from sagemaker_monai.dicom.choice import ALL, MOST, Choice, choose
 from sagemaker_monai.dicom.grouping import Series
-from sagemaker_monai.dicom.objects import IMAGES, KINDS, Subject, subject_of
+from sagemaker_monai.dicom.objects import IMAGES, KINDS, NEVER_PICTURES, Subject, subject_of
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.prepare.dicom_units import Unit
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
@@ -23,8 +23,6 @@ REMEDY = (
     "SeriesInstanceUID"
 )
 NAMED_FILES = frozenset({"file", "SOPInstanceUID"})  # lines that are about one file
-# Of files that a table names one by one these are no pictures like the others, whatever it says.
-NEVER_PICTURES = frozenset({"map", "mask", "dose", "plan", "contours", "report", "state", "document", "other"})
 
 
 @dataclass

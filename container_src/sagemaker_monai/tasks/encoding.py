@@ -11,36 +11,57 @@ from sagemaker_monai.tasks.task import Prediction
 
 CSV_TYPE = "text/csv"
 Origin = Mapping[str, Any]  # of a prediction: what is said of its source, empty unless it was asked for
+About = Mapping[str, Any]  # which image it is about and what is odd; empty for pictures that nothing is odd about
 
 
-def _as_dict(prediction: Prediction, model_version: str, origin: Origin) -> dict[str, Any]:
-    return {**origin, **prediction.fields(), "model_version": model_version}
+def _rows(
+    predictions: Sequence[Prediction], model_version: str, origins: Sequence[Origin], about: Sequence[About]
+) -> list[dict[str, Any]]:
+    nothing: list[Mapping[str, Any]] = [{}] * len(predictions)
+    told = zip(predictions, origins or nothing, about or nothing, strict=True)
+    return [{**origin, **row.fields(), "model_version": model_version, **more} for row, origin, more in told]
 
 
-def encode_json(predictions: Sequence[Prediction], model_version: str, origins: Sequence[Origin] = ()) -> bytes:
-    """`{"predictions": [{...the task's fields, "model_version"}]}`."""
-    rows = zip(predictions, origins or [{}] * len(predictions), strict=True)
-    return _json({"predictions": [_as_dict(row, model_version, origin) for row, origin in rows]}) + b"\n"
+def encode_json(
+    predictions: Sequence[Prediction],
+    model_version: str,
+    origins: Sequence[Origin] = (),
+    about: Sequence[About] = (),
+) -> bytes:
+    """`{"predictions": [{...the task's fields, "model_version"}]}`, and what each is about."""
+    return _json({"predictions": _rows(predictions, model_version, origins, about)}) + b"\n"
 
 
-def encode_jsonlines(predictions: Sequence[Prediction], model_version: str, origins: Sequence[Origin] = ()) -> bytes:
+def encode_jsonlines(
+    predictions: Sequence[Prediction],
+    model_version: str,
+    origins: Sequence[Origin] = (),
+    about: Sequence[About] = (),
+) -> bytes:
     """One object a line, without the outer list."""
-    rows = zip(predictions, origins or [{}] * len(predictions), strict=True)
-    return b"".join(_json(_as_dict(row, model_version, origin)) + b"\n" for row, origin in rows)
+    return b"".join(_json(row) + b"\n" for row in _rows(predictions, model_version, origins, about))
 
 
 def encode_csv(
-    predictions: Sequence[Prediction], model_version: str, origins: Sequence[Origin] = (), *, has_header: bool = True
+    predictions: Sequence[Prediction],
+    model_version: str,
+    origins: Sequence[Origin] = (),
+    about: Sequence[About] = (),
+    *,
+    has_header: bool = True,
 ) -> bytes:
-    """A header, unless there is to be none, and one row for each prediction: the task's cells, then model_version.
+    """A header, unless there is to be none, and one row for each prediction.
 
+    The task's cells, then model_version, then what the row is about; rows of which less is said have empty cells.
     Numbers have all their digits. A name that a spreadsheet would run as a formula gets an apostrophe in front.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180
+    names = list(dict.fromkeys(name for each in about for name in each))
     for index, prediction in enumerate(predictions):
         origin = {name: _cell(value) for name, value in (origins[index] if origins else {}).items()}
-        cells = {**origin, **prediction.cells(), "model_version": model_version}
+        more = {name: _cell(about[index].get(name)) for name in names}
+        cells = {**origin, **prediction.cells(), "model_version": model_version, **more}
         if index == 0 and has_header:
             writer.writerow([spreadsheet_safe(name) for name in cells])
         writer.writerow([spreadsheet_safe(cell) if isinstance(cell, str) else repr(cell) for cell in cells.values()])
@@ -55,7 +76,7 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, allow_nan=False).encode("ascii")
 
 
-ENCODERS: dict[str, Callable[[Sequence[Prediction], str, Sequence[Origin]], bytes]] = {
+ENCODERS: dict[str, Callable[[Sequence[Prediction], str, Sequence[Origin], Sequence[About]], bytes]] = {
     "application/json": encode_json,
     CSV_TYPE: encode_csv,
     "application/jsonlines": encode_jsonlines,

@@ -1,0 +1,191 @@
+"""From the DICOM objects of a request or a folder to the images in it that are meant, read and named.
+
+What is no image beside images is passed over before anything of it is grouped or decoded, so that it can neither become
+an answer nor spoil one; how many series that were is said with each image. What a model is for (`scope`) decides first.
+"""
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from sagemaker_monai.dicom.choice import ONLY, Choice, choose, meant
+from sagemaker_monai.dicom.findings import Policy
+from sagemaker_monai.dicom.grouping import Series, group_series
+from sagemaker_monai.dicom.media import Instance
+from sagemaker_monai.dicom.objects import IMAGES, names_of, subject_of
+from sagemaker_monai.dicom.pixels import read_frames
+from sagemaker_monai.dicom.series import read_series
+from sagemaker_monai.dicom.whole import whole_instances
+from sagemaker_monai.errors import UnsuitableImage
+from sagemaker_monai.scope import Scope
+from sagemaker_monai.volumes import Frame, Identity, Volume, check_voxels
+
+OF_ONE = Choice(series=ONLY)
+REMEDY_OF_FOLDER = (
+    "keep those of one in a folder of their own, or choose with the hyperparameters modality, series_description and "
+    "series"
+)
+REMEDY_OF_REQUEST = "send those of one"
+_NUMBERS = re.compile(r"[-+0-9.eE\\\\]{1,40}")
+
+MAX_UID_CHARS = 64
+
+Source = Path | Sequence[bytes]
+_Image = TypeVar("_Image", Frame, Volume)
+
+
+@dataclass(frozen=True)
+class _Study:
+    """The stacks of slices that are meant, and how many others there are."""
+
+    stacks: list[Series]
+    passed_over: int
+
+
+def read_study_frames(source: Source, scope: Scope | None) -> list[Frame]:
+    """Read every frame of the images that are meant.
+
+    Args:
+        source: files, a folder, an archive.
+        scope: of the model, or None.
+
+    Returns:
+        Of one file its frames in the file's order, of several the slices of one series after the other.
+
+    Raises:
+        UnsuitableImage: nothing with pixels, or nothing that the model is for.
+        UndecodableImage, PayloadTooLarge: as `whole_instances` and `read_frames`.
+    """
+    objects = whole_instances(source)
+    numbers = _numbers_of(objects)
+    images = _fitting(objects, scope)
+    if len(images) == 1:
+        return [_named(frame, images[0], numbers, len(numbers) - 1, "") for frame in read_frames(images[0].source)]
+    check_voxels(sum(each.rows * each.columns * each.number_of_frames for each in images))
+    study = _stacks_of(objects, images, OF_ONE, are_volumes=False)
+    frames: list[Frame] = []
+    read: dict[int, list[Frame]] = {}
+    for stack in study.stacks:
+        for each in stack.slices:
+            if id(each.instance) not in read:
+                read[id(each.instance)] = read_frames(each.instance.source)
+            frame = read[id(each.instance)][each.frame]
+            frames.append(_named(frame, each.instance, numbers, study.passed_over, ""))
+    return frames
+
+
+def read_study_volumes(source: Source, policy: Policy, choice: Choice, scope: Scope | None) -> list[Volume]:
+    """Read the volumes that are meant.
+
+    Args:
+        source: files of a request, of which each series is a volume unless `choice` has a rule; or a folder, archive or
+            file in which there is one.
+        policy: what is done about findings.
+        choice: which series of a study.
+        scope: of the model, or None.
+
+    Raises:
+        UnsuitableImage: nothing with pixels, nothing that the model is for, several where one is meant, or a finding
+            that is refused.
+        UndecodableImage, PayloadTooLarge: as `whole_instances` and `read_series`.
+    """
+    objects = whole_instances(source)
+    study = _stacks_of(objects, _fitting(objects, scope), choice, are_volumes=True)
+    stacks = study.stacks
+    if isinstance(source, Path) and len(stacks) > 1:
+        raise UnsuitableImage(
+            f"the DICOM files hold {len(stacks)} series or volumes (other echoes, times or orientations); "
+            f"{REMEDY_OF_FOLDER}"
+        )
+    check_voxels(
+        sum(each.slices[0].instance.rows * each.slices[0].instance.columns * len(each.slices) for each in stacks)
+    )
+    counts = {stack.uid: sum(other.uid == stack.uid for other in stacks) for stack in stacks}
+    numbers = _numbers_of(objects)
+    volumes = []
+    for stack in stacks:
+        volume = read_series(stack, policy=policy)
+        told = _told(stack) if counts[stack.uid] > 1 else ""
+        volumes.append(_named(volume, stack.slices[0].instance, numbers, study.passed_over, told))
+    return volumes
+
+
+def _fitting(objects: Sequence[Instance], scope: Scope | None) -> list[Instance]:
+    """The objects with pixels that the model is for, of the kinds that come first."""
+    pictures = [each for each in objects if each.has_pixels]
+    subjects = {id(each): subject_of(each) for each in objects}
+    held = names_of(subjects.values())
+    if not pictures:
+        only = f", only {held}" if objects else ""
+        raise UnsuitableImage(f"no DICOM image with pixels was found{only}; send files with pixel data")
+    if scope is not None:
+        fitting = [each for each in pictures if scope.takes(subjects[id(each)])]
+        if not fitting:
+            where = "study holds" if len(objects) > 1 else "file holds"
+            raise UnsuitableImage(f"this model is for {scope.name}; the {where} {held}: send what it is for")
+        trained = [each for each in fitting if subjects[id(each)].kind in scope.kinds]
+        pictures = fitting if not trained or IMAGES & set(scope.kinds) else trained
+    images = [each for each in pictures if subjects[id(each)].kind in IMAGES]
+    first = min(subjects[id(each)].rank for each in pictures)
+    return images or [each for each in pictures if subjects[id(each)].rank == first]
+
+
+def _stacks_of(objects: list[Instance], images: Sequence[Instance], choice: Choice, *, are_volumes: bool) -> _Study:
+    stacks = [each for each in group_series(images) if each.slices]
+    if not stacks:
+        raise UnsuitableImage("no DICOM series with pixels was found; send files with pixel data")
+    taken = [stacks[place] for place in meant(stacks, are_volumes=are_volumes).taken]
+    if choice != OF_ONE:
+        taken = _chosen(stacks, choice)
+    series = {_key(stack.slices[0].instance) for stack in taken}
+    others = sum(key not in series for key in _numbers_of(objects))
+    stacks_of_them = sum(_key(stack.slices[0].instance) in series for stack in stacks) - len(taken)
+    return _Study(taken, others + stacks_of_them)
+
+
+def _chosen(stacks: Sequence[Series], choice: Choice) -> list[Series]:
+    """By the rule, of each study."""
+    studies: dict[str, list[Series]] = {}
+    for stack in stacks:
+        studies.setdefault(stack.slices[0].instance.study_instance_uid, []).append(stack)
+    taken = []
+    for members in studies.values():
+        chosen = choose(members, choice, remedy=REMEDY_OF_REQUEST)
+        if chosen.fault:
+            raise UnsuitableImage(f"the study has {chosen.fault}")
+        taken += [members[place] for place in chosen.taken]
+    return taken
+
+
+def _key(instance: Instance) -> Hashable:
+    return instance.series_instance_uid or id(instance)
+
+
+def _numbers_of(objects: Sequence[Instance]) -> dict[Hashable, int]:
+    """The series that there are, numbered from 1 in the order of the files."""
+    return {key: number for number, key in enumerate(dict.fromkeys(map(_key, objects)), start=1)}
+
+
+def _named(image: _Image, instance: Instance, numbers: Mapping[Hashable, int], passed_over: int, told: str) -> _Image:
+    """The image with what it is and which of the series it is about."""
+    subject = subject_of(instance)
+    identity = replace(
+        image.identity or Identity("", ()),
+        kind=subject.kind,
+        modality=subject.shown_modality,
+        is_colour=subject.is_colour,
+        sop_class_uid=instance.sop_class_uid.strip(" \0")[:MAX_UID_CHARS],
+        series=numbers[_key(instance)],
+        series_number=instance.series_number,
+        passed_over=passed_over,
+        volume=told,
+    )
+    return replace(image, identity=identity)
+
+
+def _told(stack: Series) -> str:
+    """What tells a volume from the others of its series: names, and values that are numbers, which name nobody."""
+    parts = [name if not _NUMBERS.fullmatch(value) else f"{name} {value}" for name, value in stack.told_by]
+    return f"{stack.stack + 1}: {', '.join(parts)}" if parts else str(stack.stack + 1)
