@@ -8,6 +8,7 @@ import torch
 from sagemaker_monai.bundle import write_bundle
 from sagemaker_monai.networks import build_network, network_def
 from sagemaker_monai.presets import PRESETS, preprocessing_for
+from sagemaker_monai.scope import Scope
 from sagemaker_monai.tasks.classification import Classification
 from sagemaker_monai.tasks.multilabel import MultiLabel
 from sagemaker_monai.tasks.ordinal import Ordinal
@@ -36,6 +37,7 @@ def bundle_parts(
     window: str = "",
     image_size: int = 0,
     task: Task | None = None,
+    scope: Scope | None = None,
 ) -> dict[str, Any]:
     """What `write_bundle` wants: a residual network with seeded random weights.
 
@@ -47,6 +49,7 @@ def bundle_parts(
         window: as the hyperparameter.
         image_size: sides of the input; 0 is IMAGE_SIZE, or VOLUME_SIZE for volumes.
         task: None is classification; one of `TASKS`, for example.
+        scope: what it was trained on.
     """
     torch.manual_seed(7)
     spatial_dims = PRESETS[preset].spatial_dims
@@ -63,6 +66,7 @@ def bundle_parts(
         "weights": build_network(definition).state_dict(),
         "train_config": {"hyperparameters": {"network": network}},
         "provenance": {"dataset_fingerprint": "0" * 64},
+        "scope": scope,
     }
 
 

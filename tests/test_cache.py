@@ -203,7 +203,7 @@ def test_a_damaged_cache_is_built_again(files, tmp_path, damage, monkeypatch):
 
 def test_an_interrupted_build_leaves_nothing_behind(files, tmp_path, monkeypatch):
     def interrupted(*arguments):
-        yield 0, True
+        yield 0, None
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -32,7 +32,9 @@ from sagemaker_monai.digests import Digests
 from sagemaker_monai.errors import CallerError, DatasetError, TrainingStopped
 from sagemaker_monai.progress import track
 from sagemaker_monai.samples import Sample, Sequences
+from sagemaker_monai.scope import pack_traits, unpack_traits
 from sagemaker_monai.transforms import Load, Preprocessing, build_load
+from sagemaker_monai.volumes import Traits
 
 PIXELS_FILE = "pixels.raw"
 INDEX_FILE = "index.json"
@@ -46,10 +48,12 @@ class LoadedImages:
     Attributes:
         pixels: (N, C, W, H[, D]) of the preprocessing's `dtype`, read-only when it is memory-mapped from a cache.
         unreadable: indices of the images that could not be decoded; their pixels are 0.
+        traits: what is known of each image, of an unreadable one nothing.
     """
 
     pixels: np.ndarray
     unreadable: tuple[int, ...]
+    traits: tuple[Traits, ...] = ()
 
 
 def load_images(
@@ -112,10 +116,16 @@ def load_images(
             built = build(file)
         if key_of(samples, preprocessing, digests) != key:  # else they would have the name of what was there before
             raise DatasetError("files came or went while they were read: leave the data set alone and start again")
-        index = {"shape": shape, "dtype": dtype.name, "unreadable": built.unreadable, "crc32": _checksum(built.pixels)}
+        index = {
+            "shape": shape,
+            "dtype": dtype.name,
+            "unreadable": built.unreadable,
+            "crc32": _checksum(built.pixels),
+            "traits": list(map(pack_traits, built.traits)),
+        }
         (building / INDEX_FILE).write_text(json.dumps(index))
         # Mapped before the renaming: it stays valid whatever another process does to the names.
-        loaded = LoadedImages(_open_pixels(building, shape, dtype), built.unreadable)
+        loaded = LoadedImages(_open_pixels(building, shape, dtype), built.unreadable, built.traits)
         return (
             loaded if _rename(building, folder) else _read(folder, shape, dtype) or _replace(folder, building, loaded)
         )
@@ -157,7 +167,7 @@ def _read(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> LoadedImages
         # A second for 1.5 GB, and it brings the file into memory, where training wants it anyway.
         if _checksum(pixels) != index["crc32"]:
             return None
-        return LoadedImages(pixels, tuple(index["unreadable"]))
+        return LoadedImages(pixels, tuple(index["unreadable"]), tuple(map(unpack_traits, index["traits"])))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -191,12 +201,15 @@ def _build(
         else _load_in_processes(file.fileno(), shape, preprocessing, samples, workers)
     )
     unreadable = []
-    for index, is_read in track(results, total=len(samples), what=what):
-        if not is_read:
+    traits = [Traits()] * len(samples)
+    for index, told in track(results, total=len(samples), what=what):
+        if told is None:
             unreadable.append(index)
+        else:
+            traits[index] = told
         if is_stopping():
             raise TrainingStopped("training was stopped while images were read, so there is nothing to save")
-    return LoadedImages(pixels, tuple(sorted(unreadable)))
+    return LoadedImages(pixels, tuple(sorted(unreadable)), tuple(traits))
 
 
 def _map(descriptor: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -206,18 +219,20 @@ def _map(descriptor: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray
     return np.frombuffer(mmap.mmap(descriptor, size_bytes), dtype).reshape(shape)
 
 
-def _load_each(pixels: np.ndarray, load: Load, samples: Iterator[tuple[int, Sample]]) -> Iterator[tuple[int, bool]]:
+def _load_each(
+    pixels: np.ndarray, load: Load, samples: Iterator[tuple[int, Sample]]
+) -> Iterator[tuple[int, Traits | None]]:
     for index, sample in samples:
         try:
-            pixels[index] = load.pixels(sample)
-            yield index, True
+            pixels[index], traits = load.pixels_of_one(sample)
+            yield index, traits
         except CallerError:
-            yield index, False
+            yield index, None
 
 
 def _load_in_processes(
     descriptor: int, shape: tuple[int, ...], preprocessing: Preprocessing, samples: Sequence[Sample], workers: int
-) -> Iterator[tuple[int, bool]]:
+) -> Iterator[tuple[int, Traits | None]]:
     """Deal the images out, and yield what the workers report through one shared pipe."""
     hands = [list(range(worker, len(samples), workers)) for worker in range(min(workers, len(samples)))]
     reading, writing = os.pipe()
@@ -238,9 +253,9 @@ def _load_in_processes(
             finally:
                 os.close(writing)  # so that the reports end with the last worker
             for line in reports:
-                index, is_read = line.split()
+                index, _, told = line.partition(" ")
                 left.discard(int(index))
-                yield int(index), is_read == "1"
+                yield int(index), unpack_traits(json.loads(told)) if told.strip() else None
         for worker, hand in zip(started, hands, strict=True):
             code = worker.wait()
             unfinished = [index for index in hand if index in left]
@@ -278,13 +293,14 @@ def _from_json(index: int, is_sequences: bool, names: list[str], formats: list[s
 
 
 def _work() -> None:
-    """Be a worker: one job from standard input, a line `INDEX 1` or `INDEX 0` for each image to standard output."""
+    """Be a worker: one job from standard input, a line `INDEX TRAITS` or `INDEX` for each image to standard output."""
     job = json.loads(sys.stdin.buffer.read())
     pixels = _map(job["descriptor"], tuple(job["shape"]), np.dtype(job["dtype"]))
     samples = (_from_json(*entry) for entry in job["samples"])
-    for index, is_read in _load_each(pixels, build_load(job["load"]), samples):
-        # One short write each: the system keeps lines of several processes apart in a pipe.
-        os.write(sys.stdout.fileno(), b"%d %d\n" % (index, is_read))
+    for index, traits in _load_each(pixels, build_load(job["load"]), samples):
+        told = "" if traits is None else json.dumps(pack_traits(traits))
+        # One short write each (below PIPE_BUF): the system keeps lines of several processes apart in a pipe.
+        os.write(sys.stdout.fileno(), f"{index} {told}\n".encode())
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from sagemaker_monai.pictures import count_bits, decode
 from sagemaker_monai.presets import PRESETS, preprocessing_for
 from sagemaker_monai.reading import DICOM_FORMAT, kind_of, read_frames_of, read_volumes_of
 from sagemaker_monai.samples import Sample, Sequences
+from sagemaker_monai.scope import said_modality
 from sagemaker_monai.tables import some_of
 from sagemaker_monai.volumes import Frame, Volume
 
@@ -40,11 +41,6 @@ PRESET_OF = {
     (3, "CT"): "ct_volume",
     (3, "MR"): "mr_volume",
     (3, "PT"): "pet_volume",
-}
-# What the Decathlon's sets and people write for `modality`.
-MODALITY_OF = {
-    **dict.fromkeys(("MRI", "FLAIR", "T1", "T1W", "T1GD", "T1CE", "T2", "T2W", "ADC", "DWI"), "MR"),
-    "PET": "PT",
 }
 COLOURS = 3
 
@@ -195,8 +191,7 @@ def _kind(config: TrainConfig, dataset: Dataset) -> Kind:
             f"{pictures} of {len(records)} training images are pictures and the others are medical files: set "
             "preset to photo, which makes 8-bit pictures of all, or train on one kind"
         )
-    said = dataset.modality.upper()
-    modality = MODALITY_OF.get(said, said)
+    modality = said_modality(dataset.modality)
     kinds: list[Kind] = []
     first: CallerError | None = None
     for record in looked_at:

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from sagemaker_monai.datasets import SPLITS, Dataset, Record, targets_of
 from sagemaker_monai.digests import Digests
 from sagemaker_monai.errors import CallerError, DatasetError
 from sagemaker_monai.samples import Sample
+from sagemaker_monai.scope import Scope, said_modality, scope_of
 from sagemaker_monai.tables import some_of
 from sagemaker_monai.trainable import FEWEST_TRAINING
 from sagemaker_monai.transforms import Preprocessing
@@ -31,12 +32,14 @@ class LoadedDataset:
         pixels: (N, C, *size) of all splits, in the preprocessing's type, those of unreadable images too.
         rows: for each split the positions of its records in `pixels`.
         unreadable: names of the images left out, by split.
+        scope: what the training images are.
     """
 
     dataset: Dataset
     pixels: np.ndarray
     rows: dict[str, np.ndarray]
     unreadable: dict[str, tuple[str, ...]]
+    scope: Scope = field(default_factory=Scope)
 
 
 def load_dataset(
@@ -108,6 +111,12 @@ def load_dataset(
         loaded.pixels,
         rows,
         unreadable,
+        scope_of(
+            [loaded.traits[row] for row in rows["training"]],
+            spatial_dims=preprocessing.spatial_dims,
+            # What is said of photographs is no Modality that DICOM files of them have, too.
+            modality="" if preprocessing.dtype == "uint8" else said_modality(dataset.modality),
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from sagemaker_monai.errors import BundleError
-from sagemaker_monai.volumes import Traits
+from sagemaker_monai.volumes import Identity, Traits
 
 if TYPE_CHECKING:
     from sagemaker_monai.dicom.objects import Subject
@@ -29,6 +29,11 @@ FINDINGS = {
     "other_kind": "images of a kind that was not trained on: reformatted ones, or of an unknown SOP class",
     "spacing_outside_training": "pixels or slices are closer or farther apart than in training, by more than a quarter",
     "size_outside_training": "less than half, or more than twice, the pixels or slices of any image of training",
+}
+# What the Decathlon's sets and people write for `modality`.
+MODALITY_OF = {
+    **dict.fromkeys(("MRI", "FLAIR", "T1", "T1W", "T1GD", "T1CE", "T2", "T2W", "ADC", "DWI"), "MR"),
+    "PET": "PT",
 }
 
 Range = tuple[float, float]
@@ -115,9 +120,12 @@ def scope_of(images: Iterable[Traits], *, spatial_dims: int, modality: str = "")
     Args:
         images: of each; those of 8-bit pictures say nothing.
         spatial_dims: of the model.
-        modality: that the data set names, for files that have none.
+        modality: that the data set names, for files that have none; a word that is none of DICOM's says nothing.
     """
+    from sagemaker_monai.dicom.objects import is_image_modality
+
     images = list(images)
+    modality = modality if is_image_modality(modality) else ""
     identities = [each.identity for each in images if each.identity is not None]
     said = {each.modality for each in identities}
     if len(identities) < len(images):
@@ -134,6 +142,37 @@ def scope_of(images: Iterable[Traits], *, spatial_dims: int, modality: str = "")
         size=tuple((min(axis), max(axis)) for axis in zip(*sizes, strict=True)),
         spacing_mm=tuple((round(min(axis), 4), round(max(axis), 4)) for axis in zip(*spacings, strict=True)),
     )
+
+
+def said_modality(text: str) -> str:
+    """The Modality of DICOM that the words of a data set mean, "" where they say nothing."""
+    return MODALITY_OF.get(text.strip().upper(), text.strip().upper())
+
+
+def pack_traits(traits: Traits) -> list[Any]:
+    """What a scope is made of, as short JSON: no identity of a patient, study or file is in it."""
+    identity = traits.identity
+    of_dicom = None if identity is None else [
+        identity.kind, identity.modality, identity.is_colour, identity.sop_class_uid
+    ]  # fmt: skip
+    spacing = None if traits.spacing_mm is None else [round(each, 6) for each in traits.spacing_mm]
+    return [of_dicom, list(traits.findings), list(traits.size), spacing]
+
+
+def unpack_traits(content: Any) -> Traits:
+    """What `pack_traits` packed.
+
+    Raises:
+        ValueError, TypeError: something else.
+    """
+    of_dicom, findings, size, spacing = content
+    identity = None
+    if of_dicom is not None:
+        kind, modality, is_colour, sop_class_uid = of_dicom
+        identity = Identity(
+            "", (), kind=kind, modality=modality, is_colour=bool(is_colour), sop_class_uid=sop_class_uid
+        )
+    return Traits(identity, tuple(findings), tuple(size), None if spacing is None else tuple(spacing))
 
 
 def write_scope(scope: Scope) -> dict[str, Any]:

@@ -189,6 +189,11 @@ def modality_of(sop_class_uid: str, modality: str) -> str:
     return _plain(modality) or _MODALITY_OF_CLASS.get(ending, "")
 
 
+def is_image_modality(text: str) -> bool:
+    """Whether a text is a Modality of images; OT, which is any other one, says nothing."""
+    return text in _OF_IMAGES and text != "OT"
+
+
 def names_of(subjects: Iterable[Subject]) -> str:
     """The names of what there is, each once, for a message."""
     return ", ".join(sorted({subject.name for subject in subjects}))

@@ -155,6 +155,7 @@ def run_job(
         weights=result.weights,
         train_config=_train_config(config, data, result),
         provenance=provenance,
+        scope=data.scope,
     )
     try:
         _report(config, data, result, provenance, device, model_dir, output_data_dir, _time_limit(is_stopping))
