@@ -247,7 +247,7 @@ def test_no_pictures_are_an_empty_array(tmp_path, workers):
 
 def test_a_worker_that_dies_is_reported_with_its_picture(files, monkeypatch):
     def start(job, descriptor, writing):
-        code = f"import os; os.write(1, b'{job['samples'][0][0]} 1\\n'); os.kill(os.getpid(), 9)"
+        code = f"import os; os.write(1, b'{job['samples'][0][0]} [null, [], [], null]\\n'); os.kill(os.getpid(), 9)"
         return subprocess.Popen([sys.executable, "-c", code], stdout=writing, stdin=subprocess.DEVNULL)
 
     monkeypatch.setattr(cache, "_start_worker", start)

@@ -10,10 +10,13 @@ import pytest
 
 from sagemaker_monai.bundle import TRAINED_ON, read_bundle
 from sagemaker_monai.cache import load_images
+from sagemaker_monai.dicom.wanted import Choice
 from sagemaker_monai.entrypoints.inference import input_fn, output_fn, predict_fn
-from sagemaker_monai.errors import BundleError, UnsuitableImage
+from sagemaker_monai.errors import BundleError, ConfigError, DatasetError, UnsuitableImage
+from sagemaker_monai.loading import _check_kinds
 from sagemaker_monai.predictor import Predictor
-from sagemaker_monai.samples import Sample
+from sagemaker_monai.presets import preprocessing_for
+from sagemaker_monai.samples import Instances, Sample
 from sagemaker_monai.scope import Scope, pack_traits, read_scope, scope_of, unpack_traits, write_scope
 from sagemaker_monai.transforms import build_preprocessing
 from sagemaker_monai.volumes import Identity, Traits
@@ -251,3 +254,60 @@ def test_a_broken_scope_is_a_broken_artifact(tmp_path, broken):
     write_small_bundle(tmp_path, scope=OF_CT)
     assert read_bundle(tmp_path).scope == OF_CT
     assert read_bundle(tmp_path).metadata["provenance"][TRAINED_ON]["modalities"] == ["CT"]
+
+
+# --- a folder that is a study
+
+
+def study(folder, *parts):
+    for number, files in enumerate(parts):
+        write_series(folder / str(number), files)
+    return folder
+
+
+def prepared(**asked):
+    choice = Choice.of(asked.get("modality", ""), asked.get("description", ""), asked.get("series", "only"))
+    return build_preprocessing(preprocessing_for("ct_volume", channels=1, image_size=16, fit="stretch", choice=choice))
+
+
+def test_a_rule_takes_the_same_series_of_a_study_in_training_and_serving(tmp_path):
+    thin = series(1, 8, SeriesDescription="Lung thin")
+    thick = series(2, 5, SeriesDescription="soft")
+    folder = study(tmp_path / "study", mask(), thin, thick, report())
+    expected = prepared().load(Sample(study(tmp_path / "one", thin)))
+
+    for asked in ({"series": "most-slices"}, {"description": "*LUNG*"}, {"modality": "CT", "series": "most-slices"}):
+        both = prepared(**asked)
+        files = tuple(to_bytes(each) for part in (thick, report(), thin) for each in part)
+        [(sent, _)] = both.load_each(Sample(Instances(files)))
+        assert np.array_equal(both.load(Sample(folder)), expected)
+        assert np.array_equal(sent, expected)
+        assert build_preprocessing(both.spec).load_pixels.choice == both.load_pixels.choice
+    with pytest.raises(UnsuitableImage, match="2 series or volumes"):
+        prepared().load(Sample(folder))
+
+
+def test_masks_are_read_where_they_are_asked_for(tmp_path):
+    folder = study(tmp_path, mask(), series(1))
+
+    assert prepared(modality="SEG").load_pixels.pixels_of_one(Sample(folder))[1].identity.modality == "SEG"
+    assert prepared().load_pixels.pixels_of_one(Sample(folder))[1].identity.modality == "CT"
+
+
+def test_of_slices_no_series_is_chosen():
+    with pytest.raises(ConfigError, match="are for volumes only"):
+        preprocessing_for("ct_slice", channels=1, image_size=32, fit="stretch", choice=Choice(("CT",)))
+    with pytest.raises(ConfigError, match="modality must be values"):
+        Choice.of("CT;MR", "", "only")
+
+
+def test_a_mask_among_the_images_of_a_data_set_is_refused(caplog):
+    def kinds(*names):
+        return [Traits(Identity("", (), kind=name, modality="CT")) for name in names]
+
+    with pytest.raises(DatasetError, match=r"1 of 3 images are no images like the others, but CT \(mask\) \(b\)"):
+        _check_kinds(["a", "b", "c"], kinds("image", "mask", "image"))
+    _check_kinds(["a", "b"], kinds("image", "image"))
+    assert caplog.text == ""
+    _check_kinds(["a", "b"], kinds("mask", "mask"))
+    assert "2 of 2 images are no plain ones: CT (mask)" in caplog.text

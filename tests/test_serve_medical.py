@@ -351,6 +351,8 @@ FIELDS = {
     "multilabel": {"predicted_classes", "probabilities", "thresholds"},
 }
 
+ABOUT = {"series", "modality", "series_number", "volume", "passed_over", "findings"}
+
 
 def ask_for_every_form(server, name):
     body, content_type = as_zip(*FIRST, *SECOND), "application/zip"
@@ -364,7 +366,7 @@ def ask_for_every_form(server, name):
     assert len(predictions) == len(rows) == len(reports) > 1
     assert lines == predictions
     for prediction, row in zip(predictions, rows, strict=True):
-        assert set(prediction) == FIELDS[name] | {"model_version"}
+        assert set(prediction) == FIELDS[name] | {"model_version"} | ABOUT
         assert tuple(numbers_of(prediction)) == labels
         assert {label: float(row[label]) for label in labels} == numbers_of(prediction)
         assert row["model_version"] == prediction["model_version"]

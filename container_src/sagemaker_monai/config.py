@@ -95,6 +95,23 @@ class TrainConfig(BaseModel):
         description="DICOM series with missing slices or changing distances: not used, or interpolated onto an even "
         "grid, in training and serving alike; volumes only",
     )
+    series: Literal["only", "most-slices", "thinnest", "newest"] = Field(
+        "only",
+        description="which DICOM series where the folder of an image is a whole study: the only one, or one by a rule, "
+        "in training and serving alike; volumes only",
+    )
+    modality: str = Field(
+        "",
+        description="of the DICOM series of a study: its modality, or several with commas; SEG, RTDOSE and others that "
+        "are no images only where they are named; volumes only",
+        json_schema_extra={"allowed": "values of Modality"},
+    )
+    series_description: str = Field(
+        "",
+        description="of the DICOM series of a study: a pattern for SeriesDescription, with * and ?, in any case; "
+        "volumes only",
+        json_schema_extra={"allowed": "a pattern"},
+    )
     non_finite: Literal["refuse", "zero"] = Field(
         "refuse",
         description="files of volumes (NIfTI, NRRD, MetaImage, npy) with NaN or infinite values: not used, or 0 there; "

@@ -18,6 +18,7 @@ import numpy as np
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS, Dataset, Record
 from sagemaker_monai.deep_pictures import range_of, read_deep_frame
+from sagemaker_monai.dicom.wanted import Choice
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.images import IMAGE_SUFFIXES
 from sagemaker_monai.medical import UNEVEN_SLICES
@@ -107,7 +108,12 @@ def choose_preprocessing(config: TrainConfig, dataset: Dataset) -> list[dict[str
         uneven_slices=config.uneven_slices,
         non_finite=config.non_finite,
         value_range=value_range,
+        choice=_choice(config),
     )
+
+
+def _choice(config: TrainConfig) -> Choice:
+    return Choice.of(config.modality, config.series_description, config.series)
 
 
 def _usual_channels(preset: str, kind: Kind) -> int:
@@ -268,7 +274,12 @@ def _kind_of(record: Record, modality: str, spatial_dims: int | None, config: Tr
         frames = read_frames_of(sample)
         if len(frames) == 1 or spatial_dims == 2:
             return described(frames[0], 2)
-    volume = read_volumes_of(sample, policy=UNEVEN_SLICES[config.uneven_slices], non_finite=config.non_finite)[0]
+    volume = read_volumes_of(
+        sample,
+        policy=UNEVEN_SLICES[config.uneven_slices],
+        non_finite=config.non_finite,
+        choice=_choice(config),
+    )[0]
     # One slice is an image, whatever it is packed in: a NIfTI file, or a folder with one X-ray.
     return described(volume, 2 if spatial_dims is None and volume.values.shape[3] == 1 else 3)
 

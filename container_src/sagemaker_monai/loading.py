@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from sagemaker_monai.scope import Scope, said_modality, scope_of
 from sagemaker_monai.tables import some_of
 from sagemaker_monai.trainable import FEWEST_TRAINING
 from sagemaker_monai.transforms import Preprocessing
+from sagemaker_monai.volumes import Identity, Traits
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def load_dataset(
     Raises:
         TrainingStopped: `is_stopping`, asked after every image, said yes.
         DatasetError: more than `max_unreadable_fraction` of the images are unreadable, or a class has no readable
-            training image, or a split nothing that can be read.
+            training image, or a split nothing that can be read, or masks and the like are among DICOM images.
     """
     records = [record for split in SPLITS for record in dataset.split(split)]
     loaded = load_images(
@@ -80,6 +81,7 @@ def load_dataset(
         )
     if faulty:
         logger.warning("%d of %d images cannot be read and are left out: %s", len(faulty), len(records), some_of(names))
+    _check_kinds([record.name for record in records], loaded.traits)
     rows, readable, unreadable, start = {}, {}, {}, 0
     for split in SPLITS:
         of_split = dataset.split(split)
@@ -118,6 +120,31 @@ def load_dataset(
             modality="" if preprocessing.dtype == "uint8" else said_modality(dataset.modality),
         ),
     )
+
+
+def _check_kinds(names: Sequence[str], traits: Sequence[Traits]) -> None:
+    """Refuse masks, doses and the like among DICOM images, and say which are no plain ones.
+
+    Raises:
+        DatasetError: some are no pictures of anything, and others are.
+    """
+    kinds = [each.identity for each in traits if each.identity is not None]
+    if all(each.kind == "image" for each in kinds):
+        return  # also where nothing is DICOM, whose module would take 0.3 s
+    from sagemaker_monai.dicom.objects import NEVER_PICTURES, Subject, names_of
+
+    def named(identities: Iterable[Identity]) -> str:
+        return names_of(Subject(each.kind, each.modality, is_colour=False) for each in identities)
+
+    never = [index for index, each in enumerate(traits) if each.identity and each.identity.kind in NEVER_PICTURES]
+    if never and len(never) < len(kinds):
+        said = named(identity for index in never if (identity := traits[index].identity) is not None)
+        raise DatasetError(
+            f"{len(never)} of {len(names)} images are no images like the others, but {said} "
+            f"({some_of([names[index] for index in never])}): leave them out, or keep the images of their studies"
+        )
+    odd = [each for each in kinds if each.kind != "image"]
+    logger.warning("%d of %d images are no plain ones: %s", len(odd), len(names), named(odd))
 
 
 def _fault(record: Record, preprocessing: Preprocessing) -> str:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sagemaker_monai.dicom.findings import Policy
-from sagemaker_monai.errors import UnsuitableImage
+from sagemaker_monai.dicom.wanted import ONLY, Choice
+from sagemaker_monai.errors import ConfigError, UnsuitableImage
 from sagemaker_monai.intensity import INTENSITIES, change_intensity, check_intensity, padding_mask
 from sagemaker_monai.normalization import check_scale, standardize
 from sagemaker_monai.reading import (
@@ -208,6 +209,7 @@ class LoadVolume(_LoadMedical):
         intensity: a spec of `intensity.INTENSITIES`.
         uneven_slices: a key of `UNEVEN_SLICES`; of DICOM series only.
         non_finite: one of `NON_FINITE`; of files of volumes other than DICOM only.
+        modality, series_description, series: which DICOM series of a study, as `dicom.wanted.Choice.of`.
     """
 
     spatial_dims = 3
@@ -222,6 +224,9 @@ class LoadVolume(_LoadMedical):
         intensity: Mapping[str, Any],
         uneven_slices: str = "refuse",
         non_finite: Literal["refuse", "zero"] = "refuse",
+        modality: str = "",
+        series_description: str = "",
+        series: str = ONLY,
     ) -> None:
         super().__init__(channels, size, intensity)
         if not isinstance(uneven_slices, str) or uneven_slices not in UNEVEN_SLICES:
@@ -245,18 +250,31 @@ class LoadVolume(_LoadMedical):
         self.spacing_mm = None if spacing_mm is None else tuple(float(mm) for mm in spacing_mm)
         self.uneven_slices = uneven_slices
         self.non_finite = non_finite
+        if not all(isinstance(each, str) for each in (modality, series_description, series)):
+            raise ValueError("modality, series_description and series must be texts")
+        try:
+            self.choice = Choice.of(modality, series_description, series)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
 
     def pixels_of_each(self, sample: Sample, scope: Scope | None = None) -> Loaded:
         """Load every series of a sample that the model is for; as `pixels`."""
         if isinstance(sample.source, Sequences):
             self._check_channels(len(sample.source.channels))
             volumes = read_volume_channels(
-                sample.source, policy=UNEVEN_SLICES[self.uneven_slices], non_finite=self.non_finite
+                sample.source,
+                policy=UNEVEN_SLICES[self.uneven_slices],
+                non_finite=self.non_finite,
+                choice=self.choice,
             )
             return [(np.concatenate([self._prepare(volume) for volume in volumes]), _traits_of(volumes))]
         loaded: Loaded = []
         for volume in read_volumes_of(
-            sample, policy=UNEVEN_SLICES[self.uneven_slices], non_finite=self.non_finite, scope=scope
+            sample,
+            policy=UNEVEN_SLICES[self.uneven_slices],
+            non_finite=self.non_finite,
+            choice=self.choice,
+            scope=scope,
         ):
             self._check_channels(len(volume.values))
             loaded.append((self._prepare(volume), _traits_of([volume])))

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from sagemaker_monai.dicom.wanted import OF_ONE, Choice
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.intensity import INTENSITIES, WINDOWS, check_intensity
 from sagemaker_monai.medical import MAX_SPACING_MM, MIN_SPACING_MM, SLICE_FITS
@@ -96,6 +97,7 @@ def preprocessing_for(
     uneven_slices: str = "refuse",
     non_finite: str = "refuse",
     value_range: tuple[float, float] | None = None,
+    choice: Choice = OF_ONE,
 ) -> list[dict[str, Any]]:
     """Write a preset as the artifact stores it.
 
@@ -112,6 +114,7 @@ def preprocessing_for(
         uneven_slices: a key of `medical.UNEVEN_SLICES`, of volumes.
         non_finite: one of `medical.NON_FINITE`, of volumes.
         value_range: of preset deep, lowest and highest value of the training images.
+        choice: which DICOM series of a study, of volumes.
 
     Raises:
         ConfigError: an unknown name, or an argument that does not fit the preset; says what is allowed.
@@ -128,6 +131,11 @@ def preprocessing_for(
     for name, value in (("uneven_slices", uneven_slices), ("non_finite", non_finite)):
         if row.spatial_dims == 2 and value != "refuse":
             raise ConfigError(f"{name} is for volumes only: leave it out or set preset to one of {_volume_presets()}")
+    if row.spatial_dims == 2 and choice != OF_ONE:
+        raise ConfigError(
+            "modality, series_description and series are for volumes only: leave them out or set preset to one of "
+            f"{_volume_presets()}"
+        )
     if row.intensity is None:
         if channels not in (1, 3):
             raise ConfigError(f"preset {preset} has 1 or 3 channels, got {channels}; use another preset for sequences")
@@ -151,6 +159,10 @@ def preprocessing_for(
         load["spacing_mm"] = _spacing(row, fit, spacing_mm)
         load["uneven_slices"] = uneven_slices
         load["non_finite"] = non_finite
+        if choice != OF_ONE:  # else as artifacts from before
+            load["modality"] = ",".join(choice.modality)
+            load["series_description"] = choice.description
+            load["series"] = choice.series
     is_display = INTENSITIES[intensity["kind"]].is_display
     mean, std = (_DISPLAY_MEAN, _DISPLAY_STD) if is_display else (0.0, 1.0)
     scale = {

@@ -14,13 +14,13 @@ import numpy as np
 from sagemaker_monai.contents import GZIP_MAGIC, is_archive, is_dicom_file
 from sagemaker_monai.deep_values import DeepPicture
 from sagemaker_monai.dicom.findings import Policy
+from sagemaker_monai.dicom.wanted import OF_ONE, Choice
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.pictures import PICTURE_FORMATS, decode, decode_deep
 from sagemaker_monai.samples import Instances, Sample, Sequences
 from sagemaker_monai.volumes import Display, Frame, Volume, check_voxels
 
 if TYPE_CHECKING:
-    from sagemaker_monai.dicom.choice import Choice
     from sagemaker_monai.formats.voxels import NonFinite
     from sagemaker_monai.scope import Scope
 
@@ -75,7 +75,7 @@ def read_volumes_of(
     *,
     policy: Policy = _POLICY,
     non_finite: "NonFinite" = "refuse",
-    choice: "Choice | None" = None,
+    choice: Choice = OF_ONE,
     scope: "Scope | None" = None,
 ) -> list[Volume]:
     """Read 3-D images.
@@ -85,7 +85,7 @@ def read_volumes_of(
             raw values (W, H, D) or (C, W, H, D); sequences with one volume each.
         policy: what is done about findings of a DICOM series.
         non_finite: of files of volumes, as for `volume_files.read_volume_file`; raw values are always refused.
-        choice: which series of a study; None is each of a request, and one of a folder.
+        choice: which series of a study; by itself each of a request, and the only one of a folder.
         scope: what the model is for; decides what of DICOM objects is read.
 
     Returns:
@@ -99,7 +99,7 @@ def read_volumes_of(
     """
     source = sample.source
     if isinstance(source, Sequences):
-        volumes = read_volume_channels(source, policy=policy, non_finite=non_finite)
+        volumes = read_volume_channels(source, policy=policy, non_finite=non_finite, choice=choice)
         values = np.concatenate([volume.values for volume in volumes])
         first = volumes[0]
         display = _shared_display(volumes)
@@ -135,11 +135,15 @@ def read_frame_channels(sequences: Sequences) -> list[Frame]:
 
 
 def read_volume_channels(
-    sequences: Sequences, *, policy: Policy = _POLICY, non_finite: "NonFinite" = "refuse"
+    sequences: Sequences,
+    *,
+    policy: Policy = _POLICY,
+    non_finite: "NonFinite" = "refuse",
+    choice: Choice = OF_ONE,
 ) -> list[Volume]:
     """Read one volume a channel, all on one grid of voxels; arguments and errors as of `read_volumes_of`."""
     volumes = [
-        _only(read_volumes_of(Sample(path), policy=policy, non_finite=non_finite), "volume")
+        _only(read_volumes_of(Sample(path), policy=policy, non_finite=non_finite, choice=choice), "volume")
         for path in _channels_of(sequences)
     ]
     for number, volume in enumerate(volumes[1:], start=2):
@@ -250,11 +254,11 @@ def _frames_of_dicom(source: Path | Sequence[bytes], scope: "Scope | None") -> l
 
 
 def _volumes_of_dicom(
-    source: Path | Sequence[bytes], policy: Policy, choice: "Choice | None", scope: "Scope | None"
+    source: Path | Sequence[bytes], policy: Policy, choice: Choice, scope: "Scope | None"
 ) -> list[Volume]:
-    from sagemaker_monai.dicom.study import OF_ONE, read_study_volumes
+    from sagemaker_monai.dicom.study import read_study_volumes
 
-    return read_study_volumes(source, policy, choice or OF_ONE, scope)
+    return read_study_volumes(source, policy, choice, scope)
 
 
 def _channels_of(sequences: Sequences) -> Iterator[Path]:

@@ -15,49 +15,14 @@ import numpy as np
 
 from sagemaker_monai.dicom.grouping import Series
 from sagemaker_monai.dicom.objects import IMAGES, KINDS, Subject, names_of, subject_of
-from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.dicom.wanted import ALL, MOST, NEWEST, ONLY, THINNEST, Choice
 
-MOST, THINNEST, NEWEST, ALL, ONLY = "most-slices", "thinnest", "newest", "all", "only"
-RULES = (MOST, THINNEST, NEWEST, ALL, ONLY)
 SAME_THICKNESS = 0.02  # of the smaller one; headers round
 FEW_SLICES = 10  # that a scout has at most (a guess: surveys of MR have up to some in each of three orientations)
 MANY_TIMES = 4  # so many times as long is the stack that it was planned for (a guess)
 SAME_ORIENTATION = 0.02  # of a cosine: 1 degree
-MAX_PATTERN_CHARS = 200
 
 Fault = str
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What is asked for.
-
-    Attributes:
-        modality: values of Modality; with one that is no image's, such as SEG, those objects are meant. Empty: any.
-        description: a pattern for SeriesDescription with * and ?, in any case; empty: any.
-        series: one of RULES, "only" refusing several; or a SeriesInstanceUID, or several with commas.
-    """
-
-    modality: tuple[str, ...] = ()
-    description: str = ""
-    series: str = MOST
-
-    @property
-    def uids(self) -> frozenset[str]:
-        """The series that are named by their UIDs."""
-        named = () if self.series in RULES else self.series.split(",")
-        return frozenset(part.strip() for part in named)
-
-    def check(self) -> None:
-        """Refuse values that are none.
-
-        Raises:
-            ConfigError: with the values that are.
-        """
-        if len(self.description) > MAX_PATTERN_CHARS:
-            raise ConfigError(f"series-description has more than {MAX_PATTERN_CHARS} characters; shorten the pattern")
-        if not all(set(uid) <= set("0123456789.") and uid for uid in self.uids):
-            raise ConfigError(f"series must be one of {', '.join(RULES)}, or SeriesInstanceUIDs with commas")
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from sagemaker_monai.dicom.choice import ONLY, Choice, choose, meant
+from sagemaker_monai.dicom.choice import choose, meant
 from sagemaker_monai.dicom.findings import Policy
 from sagemaker_monai.dicom.grouping import Series, group_series
 from sagemaker_monai.dicom.media import Instance
 from sagemaker_monai.dicom.objects import IMAGES, names_of, subject_of
 from sagemaker_monai.dicom.pixels import read_frames
 from sagemaker_monai.dicom.series import read_series
+from sagemaker_monai.dicom.wanted import ALL, OF_ONE, ONLY, Choice
 from sagemaker_monai.dicom.whole import whole_instances
 from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.scope import Scope
 from sagemaker_monai.volumes import Frame, Identity, Volume, check_voxels
 
-OF_ONE = Choice(series=ONLY)
 REMEDY_OF_FOLDER = (
     "keep those of one in a folder of their own, or choose with the hyperparameters modality, series_description and "
     "series"
@@ -64,7 +64,7 @@ def read_study_frames(source: Source, scope: Scope | None) -> list[Frame]:
     if len(images) == 1:
         return [_named(frame, images[0], numbers, len(numbers) - 1, "") for frame in read_frames(images[0].source)]
     check_voxels(sum(each.rows * each.columns * each.number_of_frames for each in images))
-    study = _stacks_of(objects, images, OF_ONE, are_volumes=False)
+    study = _stacks_of(objects, images, Choice(series=ALL), are_volumes=False, remedy=REMEDY_OF_REQUEST)
     frames: list[Frame] = []
     read: dict[int, list[Frame]] = {}
     for stack in study.stacks:
@@ -92,13 +92,16 @@ def read_study_volumes(source: Source, policy: Policy, choice: Choice, scope: Sc
         UndecodableImage, PayloadTooLarge: as `whole_instances` and `read_series`.
     """
     objects = whole_instances(source)
-    study = _stacks_of(objects, _fitting(objects, scope), choice, are_volumes=True)
+    is_request = not isinstance(source, Path)
+    if is_request and choice.series == ONLY:
+        choice = replace(choice, series=ALL)  # each has an answer
+    study = _stacks_of(
+        objects, _fitting(objects, scope), choice, are_volumes=True,
+        remedy=REMEDY_OF_REQUEST if is_request else REMEDY_OF_FOLDER,
+    )  # fmt: skip
     stacks = study.stacks
-    if isinstance(source, Path) and len(stacks) > 1:
-        raise UnsuitableImage(
-            f"the DICOM files hold {len(stacks)} series or volumes (other echoes, times or orientations); "
-            f"{REMEDY_OF_FOLDER}"
-        )
+    if not is_request and len(stacks) > 1:
+        raise UnsuitableImage(f"the DICOM files hold {len(stacks)} series of several studies; {REMEDY_OF_FOLDER}")
     check_voxels(
         sum(each.slices[0].instance.rows * each.slices[0].instance.columns * len(each.slices) for each in stacks)
     )
@@ -132,29 +135,34 @@ def _fitting(objects: Sequence[Instance], scope: Scope | None) -> list[Instance]
     return images or [each for each in pictures if subjects[id(each)].rank == first]
 
 
-def _stacks_of(objects: list[Instance], images: Sequence[Instance], choice: Choice, *, are_volumes: bool) -> _Study:
+def _stacks_of(
+    objects: list[Instance], images: Sequence[Instance], choice: Choice, *, are_volumes: bool, remedy: str
+) -> _Study:
     stacks = [each for each in group_series(images) if each.slices]
     if not stacks:
         raise UnsuitableImage("no DICOM series with pixels was found; send files with pixel data")
-    taken = [stacks[place] for place in meant(stacks, are_volumes=are_volumes).taken]
-    if choice != OF_ONE:
-        taken = _chosen(stacks, choice)
+    if choice == Choice(series=ALL):
+        taken = [stacks[place] for place in meant(stacks, are_volumes=are_volumes).taken]
+    else:
+        taken = _chosen(stacks, choice, remedy)
     series = {_key(stack.slices[0].instance) for stack in taken}
     others = sum(key not in series for key in _numbers_of(objects))
     stacks_of_them = sum(_key(stack.slices[0].instance) in series for stack in stacks) - len(taken)
     return _Study(taken, others + stacks_of_them)
 
 
-def _chosen(stacks: Sequence[Series], choice: Choice) -> list[Series]:
+def _chosen(stacks: Sequence[Series], choice: Choice, remedy: str) -> list[Series]:
     """By the rule, of each study."""
     studies: dict[str, list[Series]] = {}
     for stack in stacks:
         studies.setdefault(stack.slices[0].instance.study_instance_uid, []).append(stack)
+    if choice == OF_ONE:
+        studies = {"": list(stacks)}
     taken = []
     for members in studies.values():
-        chosen = choose(members, choice, remedy=REMEDY_OF_REQUEST)
+        chosen = choose(members, choice, remedy=remedy)
         if chosen.fault:
-            raise UnsuitableImage(f"the study has {chosen.fault}")
+            raise UnsuitableImage(f"the DICOM files hold {chosen.fault}")
         taken += [members[place] for place in chosen.taken]
     return taken
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sagemaker_monai.dicom.choice import Choice
 from sagemaker_monai.dicom.media import Media, find_media
+from sagemaker_monai.dicom.wanted import Choice
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.deidentify import BurnedIn, Deidentifier
