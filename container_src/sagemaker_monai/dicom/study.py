@@ -96,7 +96,7 @@ def read_study_volumes(source: Source, policy: Policy, choice: Choice, scope: Sc
     if is_request and choice.series == ONLY:
         choice = replace(choice, series=ALL)  # each has an answer
     study = _stacks_of(
-        objects, _fitting(objects, scope), choice, are_volumes=True,
+        objects, _fitting(objects, scope, choice.modality), choice, are_volumes=True,
         remedy=REMEDY_OF_REQUEST if is_request else REMEDY_OF_FOLDER,
     )  # fmt: skip
     stacks = study.stacks
@@ -115,14 +115,19 @@ def read_study_volumes(source: Source, policy: Policy, choice: Choice, scope: Sc
     return volumes
 
 
-def _fitting(objects: Sequence[Instance], scope: Scope | None) -> list[Instance]:
-    """The objects with pixels that the model is for, of the kinds that come first."""
+def _fitting(objects: Sequence[Instance], scope: Scope | None, modality: Sequence[str] = ()) -> list[Instance]:
+    """The objects with pixels that are asked for and that the model is for, of the kinds that come first."""
     pictures = [each for each in objects if each.has_pixels]
     subjects = {id(each): subject_of(each) for each in objects}
     held = names_of(subjects.values())
     if not pictures:
         only = f", only {held}" if objects else ""
         raise UnsuitableImage(f"no DICOM image with pixels was found{only}; send files with pixel data")
+    if modality:
+        wanted = {each.upper() for each in modality}
+        pictures = [each for each in pictures if subjects[id(each)].modality in wanted]
+        if not pictures:
+            raise UnsuitableImage(f"no series of {', '.join(sorted(wanted))} was found, only {held}; send one")
     if scope is not None:
         fitting = [each for each in pictures if scope.takes(subjects[id(each)])]
         if not fitting:
