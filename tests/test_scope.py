@@ -311,3 +311,12 @@ def test_a_mask_among_the_images_of_a_data_set_is_refused(caplog):
     assert caplog.text == ""
     _check_kinds(["a", "b"], kinds("mask", "mask"))
     assert "2 of 2 images are no plain ones: CT (mask)" in caplog.text
+
+
+def test_what_is_odd_about_a_file_stands_in_the_answer(model, slices):
+    one = series(1)
+    for each in one:
+        each.RescaleSlope = 0
+
+    assert answers(model, one)[0]["findings"] == ["zero_slope"]
+    assert {tuple(each["findings"]) for each in answers(slices, one)} == {("zero_slope",)}

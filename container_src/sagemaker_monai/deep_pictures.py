@@ -16,7 +16,8 @@ from sagemaker_monai.medical import LUMA, SLICE_FITS, Loaded, LoadSlice
 from sagemaker_monai.pictures import decode_deep
 from sagemaker_monai.reading import frame_of_deep, kind_of, read_frames_of
 from sagemaker_monai.samples import Sample
-from sagemaker_monai.volumes import Frame
+from sagemaker_monai.scope import Scope
+from sagemaker_monai.volumes import Frame, Traits
 
 PERCENTILES = (0.1, 99.9)  # of the values of training images, all together (a guess): a marker at the top is not obeyed
 USED = (0.5, 99.5)  # percentiles of one picture between which it is shown
@@ -27,13 +28,14 @@ COLOURS = 3
 class LoadDeepPicture(LoadSlice):
     """The load half; arguments as of `LoadSlice`, with `intensity` in the pictures' own values."""
 
-    def pixels_of_each(self, sample: Sample) -> Loaded:
+    def pixels_of_each(self, sample: Sample, _scope: Scope | None = None) -> Loaded:
         """Load the picture; as `pixels`.
 
         Raises:
             UnsuitableImage: also for a picture of 8 bits or fewer, DICOM or a volume.
         """
-        return [(self._prepare_whole(read_deep_frame(sample)), None)]
+        frame = read_deep_frame(sample)
+        return [(self._prepare_whole(frame), Traits(findings=frame.findings))]
 
     def _prepare_whole(self, frame: Frame) -> np.ndarray:
         values, left_out = frame.values, padding_mask(frame.values, frame.display)

@@ -16,6 +16,7 @@ from sagemaker_monai.dicom.elements import frame_header, numbers_of, whole_numbe
 from sagemaker_monai.dicom.headers import read_instance, refusing
 from sagemaker_monai.dicom.modality import modality_transform, modality_values
 from sagemaker_monai.dicom.mosaics import check_unpacked
+from sagemaker_monai.dicom.oddities import oddities_of
 from sagemaker_monai.volumes import Display, Frame, Identity
 
 __all__ = ["apply_display", "display_for", "display_of", "header_of", "modality_values", "read_frames", "spacing_of"]
@@ -45,10 +46,11 @@ def read_frames(source: Path | bytes | Dataset) -> list[Frame]:
     with refusing("the DICOM header is broken; export the file again"):
         header = header_of(dataset)
         modality = word(dataset, "Modality")
+        odd = oddities_of(header)
         frames = []
         for frame in range(len(stored)):
             values = _values(dataset, stored[frame], frame)
-            display, _ = display_for(dataset, frame, values) if stored.ndim == 3 else (Display(), ())
+            display, codes = display_for(dataset, frame, values) if stored.ndim == 3 else (Display(), ())
             frames.append(
                 Frame(
                     values=values,
@@ -56,6 +58,7 @@ def read_frames(source: Path | bytes | Dataset) -> list[Frame]:
                     display=display,
                     modality=modality,
                     identity=_identity(header, frame if len(stored) > 1 else None),
+                    findings=tuple(dict.fromkeys([*odd, *codes])),
                 )
             )
         return frames

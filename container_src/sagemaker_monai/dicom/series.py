@@ -88,7 +88,7 @@ def read_series(series: Series, *, policy: Policy = DEFAULT_POLICY, threads: int
     affine = _affine(series)
     if "resample" in actions:
         values, affine = _on_even_grid(values, affine, series)
-    display, _ = display_for(headers[id(first.instance)], first.frame, values)
+    display, codes = display_for(headers[id(first.instance)], first.frame, values)
     return Volume(
         values=values.transpose(2, 1, 0)[np.newaxis],
         affine=affine,
@@ -100,7 +100,7 @@ def read_series(series: Series, *, policy: Policy = DEFAULT_POLICY, threads: int
             headers=tuple(headers[id(each)] for each in series.instances),
         ),
         has_geometry=series.has_geometry,
-        findings=tuple(dict.fromkeys(found.code for found in series.findings if found.severity != "note")),
+        findings=tuple(dict.fromkeys([*(each.code for each in series.findings if each.severity != "note"), *codes])),
     )
 
 
