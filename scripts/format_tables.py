@@ -9,6 +9,7 @@ from sagemaker_monai.dicom import codestreams, effort, limits
 from sagemaker_monai.dicom.decoding import DECODERS
 from sagemaker_monai.dicom.elements import GROUPS
 from sagemaker_monai.dicom.findings import MESSAGES, Policy, finding
+from sagemaker_monai.dicom.modality import LUT_NOT_APPLIED
 from sagemaker_monai.dicom.planes import MAX_FRAMES
 from sagemaker_monai.dicom.tells import DISCRIMINATORS
 from sagemaker_monai.formats import arrays, inflate, metaimage, nifti, nrrd, voxels
@@ -69,6 +70,12 @@ def discriminator_table() -> str:
     """What tells volumes of one place apart, in the order in which it is tried."""
     rows = [[f"`{name}`", code(*GROUPS.get(name, ())) or "-", row.kind] for name, row in DISCRIMINATORS.items()]
     return table(["attribute", "functional group, else the main dataset", "kind"], rows)
+
+
+def modality_lut_table() -> str:
+    """Where a Modality LUT is not applied."""
+    rows = [[uid.UID(name).name, f"`{name}`", code(*sorted(values))] for name, values in LUT_NOT_APPLIED.items()]
+    return table(["SOP class", "UID", "not applied where PixelIntensityRelationship is"], rows)
 
 
 def finding_table() -> str:

@@ -16,6 +16,7 @@ from scripts.format_tables import (
     discriminator_table,
     finding_table,
     limit_table,
+    modality_lut_table,
     transfer_syntax_table,
     volume_format_table,
 )
@@ -63,6 +64,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "transfer syntaxes": transfer_syntax_table,
         "volume formats": volume_format_table,
         "discriminators": discriminator_table,
+        "modality luts": modality_lut_table,
         "findings": finding_table,
         "limits": limit_table,
     },

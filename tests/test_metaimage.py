@@ -243,3 +243,11 @@ def test_a_missing_data_file_is_said_to_be_missing(tmp_path):
 
     with pytest.raises(UndecodableImage, match="missing in its folder"):
         read_volume_file(tmp_path / "a.mhd")
+
+
+def test_four_axes_of_which_channels_may_come_first_are_asked_about():
+    body = by_hand(bytes(16), NDims=4, DimSize="1 2 2 2", ElementSpacing=None, TransformMatrix=None, Offset=None,
+                   CenterOfRotation=None)  # fmt: skip
+
+    with pytest.raises(UnsuitableImage, match="order of the file's axes"):
+        read_volume_file(body)

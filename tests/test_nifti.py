@@ -233,6 +233,94 @@ def test_the_qform_turns_the_third_axis_only_for_qfac_minus_one(qfac):
     assert np.allclose(read_volume_file(body).affine, expected, atol=1e-5)
 
 
+def two_transforms(sform=None, qform=None, shape=SHAPE, pixdim=None):
+    """A file that claims both; `sform` as rows, `qform` as an affine."""
+    image = nibabel.Nifti1Image(ramp(shape, "i2"), None)
+    image.set_qform(oblique() if qform is None else qform, 1)
+    image.set_sform(oblique() if sform is None else sform, 1)
+    body = image.to_bytes()
+    return body if pixdim is None else with_pixdim(body, **pixdim)
+
+
+def codes_of(body):
+    return [each.code for each in read_volume_file(body).remarks]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [np.zeros((4, 4)), np.diag([1.0, 0, 1, 1]), np.full((4, 4), np.nan), np.ones((4, 4)), np.diag([1e30, 1, 1, 1])],
+    ids=["zeros", "a row of zeros", "not finite", "one plane", "beyond reason"],
+)
+def test_a_useless_sform_gives_way_to_a_sound_qform_and_is_named(rows):
+    body = two_transforms()
+    body = patched(body, **{f"srow_{axis}": rows[place] for place, axis in enumerate("xyz")})
+
+    volume = read_volume_file(body)
+
+    assert np.allclose(volume.affine, oblique(), atol=1e-5)
+    [remark] = volume.remarks
+    assert (remark.code, "sform" in remark.message, "qform" in remark.message) == ("useless_transform", True, True)
+    with pytest.raises(UndecodableImage, match="sform"):
+        read_volume_file(patched(body, qform_code=0))
+    with pytest.raises(UndecodableImage, match="sform"):
+        read_volume_file(patched(body, quatern_b=np.nan))
+    assert codes_of(patched(body, sform_code=0)) == []
+
+
+def test_a_useless_qform_beside_a_sound_sform_is_named():
+    body = patched(two_transforms(), quatern_b=np.nan)
+
+    assert np.allclose(read_volume_file(body).affine, oblique(), atol=1e-5)
+    assert codes_of(body) == ["useless_transform"]
+
+
+def test_transforms_that_contradict_each_other_are_shown_both():
+    shifted = oblique()
+    shifted[0, 3] += 40
+
+    [remark] = read_volume_file(two_transforms(qform=shifted)).remarks
+
+    assert remark.code == "contradicting_transforms"
+    assert f"{oblique()[0, 3]:.4g}" in remark.message
+    assert f"{shifted[0, 3]:.4g}" in remark.message
+    nearly = oblique()
+    nearly[0, 3] += 1e-3
+    assert codes_of(two_transforms()) == codes_of(two_transforms(qform=nearly)) == []
+
+
+def test_a_spacing_that_contradicts_the_directions_is_shown():
+    body = patched(two_transforms(sform=np.diag([2.0, 2, 3, 1]), qform=np.diag([2.0, 2, 3, 1])), qform_code=0)
+
+    assert codes_of(body) == []
+    [remark] = read_volume_file(with_pixdim(body, _3=1.5)).remarks
+    assert remark.code == "contradicting_spacing"
+    assert "2 x 2 x 3" in remark.message
+    assert "2 x 2 x 1.5" in remark.message
+    assert codes_of(with_pixdim(body, _3=0)) == []  # which says nothing
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 32, 32, 12), (1, 32, 32, 24), (1, 8, 8, 2), (4, 64, 64, 24), (3, 32, 32, 8), (32, 32, 1, 14), (32, 32, 1, 40)],
+)
+def test_axes_that_may_stand_in_another_order_are_asked_about(shape):
+    with pytest.raises(UnsuitableImage, match="order of the file's axes is unclear"):
+        read_volume_file(nifti(ramp(shape, "i2")))
+
+
+@pytest.mark.parametrize(
+    "shape", [(32, 32, 12, 3), (32, 32, 1, 3), (12, 32, 32, 4), (1, 32, 32), (1, 32, 32, 1), (6, 6, 6, 16)]
+)
+def test_axes_that_can_be_told_are_not(shape):
+    assert read_volume_file(nifti(ramp(shape, "i2"))).values.shape[1:] == shape[:3]
+
+
+def test_a_unit_of_time_tells_that_the_fourth_axis_is_time():
+    body = nifti(ramp((32, 32, 1, 14), "i2"), xyzt_units=2 | 8)
+
+    assert read_volume_file(body).values.shape == (14, 32, 32, 1)
+
+
 @pytest.mark.parametrize(
     "fields", [{"quatern_b": np.nan}, {"quatern_b": 2}, {"quatern_c": np.inf}, {"qoffset_x": np.nan}]
 )

@@ -383,3 +383,14 @@ def test_pynrrd_agrees_on_the_affine_of_its_own_file(tmp_path):
     expected = np.eye(4)
     expected[:3, :3], expected[:3, 3] = read["space directions"].T, read["space origin"]
     assert np.allclose(read_volume_file(tmp_path / "a.nrrd").affine, LPS @ expected)
+
+
+def test_spacings_that_contradict_the_directions_are_shown():
+    same, other = (read_volume_file(by_hand(spacings=spacings)) for spacings in ("2 3 4", "2 1 4"))
+
+    assert same.remarks == ()
+    [remark] = other.remarks
+    assert remark.code == "contradicting_spacing"
+    assert "2 x 3 x 4" in remark.message
+    assert "2 x 1 x 4" in remark.message
+    assert np.array_equal(other.affine, same.affine)

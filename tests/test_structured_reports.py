@@ -288,6 +288,20 @@ def test_without_uids_there_is_no_report(keyword):
         report_on([source])
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # which is what they are about
+def test_uids_with_leading_zeros_are_quoted_as_the_archive_knows_them():
+    content = report_on(headers(StudyInstanceUID="1.2.840.00123.5"))
+
+    assert parse(content).StudyInstanceUID == "1.2.840.00123.5"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # which is what they are about
+@pytest.mark.parametrize("uid", ["1.2.840.x", "1..2", ".1.2", "1.2.", "1." * 40 + "1", "none"])
+def test_a_malformed_uid_is_named_and_not_called_missing(uid):
+    with pytest.raises(NotAcceptable, match=r"StudyInstanceUID.*malformed.*application/json"):
+        report_on(headers(StudyInstanceUID=uid))
+
+
 def test_what_is_not_dicom_gets_no_report():
     with pytest.raises(NotAcceptable, match="needs DICOM images"):
         report_on([])

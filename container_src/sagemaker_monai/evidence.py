@@ -27,6 +27,9 @@ _REQUIRED = (
 _OPTIONAL = ("IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription")
 # What has to be the same in all images where they have it; PatientID and StudyInstanceUID in all of them.
 _OF_ONE_PATIENT = ("IssuerOfPatientID", "PatientName", "PatientBirthDate")
+# Parts with leading zeros are not allowed and common; a report has to quote them as the archive knows them.
+_UID = re.compile(r"(?=.{1,64}$)\d+(\.\d+)*", re.ASCII)
+_MAX_UID_CHARS = 64
 _SEXES = frozenset({"F", "M", "O"})
 
 
@@ -52,10 +55,15 @@ def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
         source = Dataset()
         for keyword in _UIDS:
             value = text_of(header, keyword)
-            if not value or not _is_sound("UI", value):
+            if not value:
                 raise NotAcceptable(
                     f"a DICOM report needs the {keyword} of every image; send complete headers, or "
                     "Accept: application/json"
+                )
+            if not _UID.fullmatch(value):
+                raise NotAcceptable(
+                    f"a DICOM report needs the {keyword} of every image, and one is malformed: a UID is numbers with "
+                    f"points between, of at most {_MAX_UID_CHARS} characters; correct it, or Accept: application/json"
                 )
             setattr(source, keyword, value)
         evidence.append(source)

@@ -78,6 +78,11 @@ REMARKS: dict[str, tuple[Severity, str, str]] = {
                              "them"),
     "patients_below_classes": ("note", "groups", "the {n} folders below the classes are taken for patients: the images "
                                "of one ({images} in all) stay on one side of the split"),
+    "useless_transform": ("warning", "files", "the header's {useless} is none that can be, and the {used} was taken"),
+    "contradicting_transforms": ("warning", "files", "the header has two transforms that contradict each other, and "
+                                 "the first was taken: sform {sform}; qform {qform}"),
+    "contradicting_spacing": ("warning", "files", "the header says its spacing twice, and the first was taken: by its "
+                              "directions {used} mm, by its sizes {other} mm"),
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sagemaker_monai.errors import PayloadTooLarge
+from sagemaker_monai.remarks import Remark
 
 MAX_VOXELS = 1 << 29  # of one image, all channels together: 512 x 512 x 2,048; 2 GiB as float32
 
@@ -126,6 +127,7 @@ class Volume:
             superior, as nibabel and MONAI have it. DICOM's own coordinates are LPS: x and y have the other sign.
         display, modality, identity, findings: as for `Frame`.
         has_geometry: False when the file has no geometry and `affine` is only its voxel grid.
+        remarks: what is odd about the geometry of a file that is not DICOM.
     """
 
     values: np.ndarray
@@ -135,6 +137,7 @@ class Volume:
     identity: Identity | None = None
     has_geometry: bool = True
     findings: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
 
 def check_voxels(*shape: int) -> None:

@@ -18,7 +18,7 @@ from sagemaker_monai.doctor.duplicates import find_duplicates
 from sagemaker_monai.doctor.facts import ATTRIBUTES, FileFacts, Task, look_at
 from sagemaker_monai.doctor.files import ARCHIVE, DICOM, PICTURE, Found, find_files
 from sagemaker_monai.doctor.images import Examined, are_classes_folders, images_of
-from sagemaker_monai.doctor.issues import Issue, by_severity, issue
+from sagemaker_monai.doctor.issues import MAX_EXAMPLES, Issue, by_severity, issue
 from sagemaker_monai.doctor.labels import Labels, read_labels
 from sagemaker_monai.doctor.privacy import Scrubber, check_privacy
 from sagemaker_monai.doctor.splits import check_labels, check_leaks, count_classes, count_patients
@@ -26,6 +26,7 @@ from sagemaker_monai.doctor.stacks import Stacks, examine_stacks
 from sagemaker_monai.doctor.workers import map_isolated
 from sagemaker_monai.label_rules import LabelRules
 from sagemaker_monai.progress import track
+from sagemaker_monai.remarks import Remark
 from sagemaker_monai.volume_files import VOLUME_FORMATS
 
 PixelChoice = Literal["auto", "all", "sample", "none"]
@@ -250,6 +251,15 @@ def _file_issues(files: Sequence[FileFacts]) -> list[Issue]:
     ):
         if positions:
             issues.append(issue(code, len(positions), positions))
+    told: dict[str, list[tuple[int, Remark]]] = {}
+    for position, facts in enumerate(files, start=1):
+        for each in facts.remarks:
+            told.setdefault(each.code, []).append((position, each))
+    for code, places in told.items():
+        first = places[0][1]
+        message = f"{first.message} (in all {len(places)} files, of which this is the first)"
+        issues.append(Issue(code, first.severity, message, len(places), first.unit,
+                            tuple(position for position, _ in places[:MAX_EXAMPLES])))  # fmt: skip
     if not any(facts.is_usable for facts in files):
         issues.append(issue("no_images"))
     return issues

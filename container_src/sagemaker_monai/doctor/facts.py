@@ -29,6 +29,7 @@ from sagemaker_monai.prepare.burned_in import burned_in_risk
 from sagemaker_monai.prepare.deidentify_nifti import deidentify_nifti_header
 from sagemaker_monai.prepare.duplicates import THUMBNAIL_SIDE
 from sagemaker_monai.prepare.phi import PhiFinding, find_phi
+from sagemaker_monai.remarks import Remark
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.volume_files import VOLUME_FORMATS, read_volume_file
 
@@ -82,6 +83,7 @@ class FileFacts:
         words: PatientID and the parts of PatientName, in small letters; never shown.
         privacy: None where it was not looked at.
         pixels: None where they were not looked at.
+        remarks: what is odd about the geometry of a file of a volume that was read.
         fault: code of the error that kept the header from being read, or "".
     """
 
@@ -96,6 +98,7 @@ class FileFacts:
     words: frozenset[str] = field(default=frozenset(), repr=False)
     privacy: Privacy | None = None
     pixels: Pixels | None = None
+    remarks: tuple[Remark, ...] = ()
     fault: str = ""
 
     @property
@@ -303,6 +306,7 @@ def _look_at_volume(facts: FileFacts, task: Task) -> FileFacts:
         shape=(columns, rows, slices),
         spacing_mm=(float(spacing[0]), float(spacing[1])) if volume.has_geometry else None,
         bits=0,
+        remarks=volume.remarks,
         pixels=_pixels_of(np.ascontiguousarray(channel.T) for channel in volume.values),
     )
 

@@ -13,12 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from sagemaker_monai.errors import UndecodableImage
+from sagemaker_monai.remarks import Remark, remark
 
 # From the coordinates of a patient's left, posterior, superior (DICOM, ITK) and others to right, anterior, superior.
 SIGNS = {"RAS": (1.0, 1.0, 1.0), "LAS": (-1.0, 1.0, 1.0), "LPS": (-1.0, -1.0, 1.0)}
 MM_PER_UNIT = {"m": 1e3, "cm": 10.0, "mm": 1.0, "um": 1e-3, "μm": 1e-3, "µm": 1e-3, "micron": 1e-3, "microns": 1e-3}
 
 _SPACING_LIMITS_MM = (1e-7, 1e7)  # a tenth of a nanometre to ten kilometres: outside is no image of anybody
+SAME_SPACING = 0.01  # of a spacing
 _FARTHEST_MM = 1e9
 _SMALLEST_VOLUME = 1e-4  # of the parallelepiped of three unit directions; 1 is orthogonal
 
@@ -66,3 +68,24 @@ def affine_of(directions: np.ndarray, origin: np.ndarray, shape: Sequence[int]) 
     affine[:3, :3] = directions
     affine[:3, 3] = origin
     return affine
+
+
+def spacing_remarks(affine: np.ndarray, given_mm: Sequence[float], shape: Sequence[int]) -> tuple[Remark, ...]:
+    """What there is to say where a header gives its spacing once more beside its directions.
+
+    Args:
+        affine: of `affine_of`, which counts.
+        given_mm: the other spacing, along the axes; what is no length says nothing.
+        shape: voxels along the axes; the spacing of one voxel says nothing.
+    """
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)[: len(given_mm)]
+    given = np.abs(np.asarray(given_mm, np.float64))
+    is_told = np.isfinite(given) & (given > 0) & (np.asarray(shape)[: len(given)] > 1)
+    if (np.abs(spacing / np.where(is_told, given, spacing) - 1) <= SAME_SPACING).all():
+        return ()
+    return (remark("contradicting_spacing", used=sizes_of(spacing), other=sizes_of(given)),)
+
+
+def sizes_of(spacing_mm: np.ndarray) -> str:
+    """A spacing for people: "2 x 2 x 3"."""
+    return " x ".join(f"{mm:.4g}" for mm in spacing_mm)

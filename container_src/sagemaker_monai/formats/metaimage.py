@@ -17,7 +17,7 @@ from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.formats.geometry import MM_PER_UNIT, SIGNS, affine_of, grid
 from sagemaker_monai.formats.inflate import Stream, opened
 from sagemaker_monai.formats.pairs import data_files, read_data_files
-from sagemaker_monai.formats.voxels import NonFinite, Stored, channel_first, check_shape, read_values
+from sagemaker_monai.formats.voxels import NonFinite, Stored, channel_first, check_order, check_shape, read_values
 from sagemaker_monai.volumes import Volume
 
 MAX_HEADER_BYTES = 1 << 20
@@ -136,6 +136,7 @@ def _shape(fields: dict[str, str]) -> tuple[tuple[int, ...], int | None]:
             raise UnsuitableImage("the MetaImage file has both channels and a fourth axis; send one image")
         return (channels, *sizes[:3]), 0
     if rank == 4:
+        check_order(sizes)
         check_shape(sizes, channels=sizes[3])
     return sizes, 3 if rank == 4 else None
 

@@ -4,12 +4,16 @@ Geometry, as nibabel and so MONAI choose it:
 
 - the sform when sform_code > 0, whatever the qform says, even where the two differ: the sform can hold what a
   registration or a shear did, and programs that write one keep it current;
-- else the qform when qform_code > 0; a qfac other than -1 is 1, negative pixdim count as positive;
+- else, or where the sform is none that can be (rows of zeros, axes in one plane, not finite), the qform when
+  qform_code > 0; a qfac other than -1 is 1, negative pixdim count as positive;
 - else the file has no geometry: pixdim give the grid, and the volume says so.
 
+What is passed over or contradicts is said in a remark with both. Where a transform is claimed and none is sound, the
+file is refused.
+
 Units of length are those of xyzt_units; unknown ones are taken for mm, as everywhere. The fourth axis, or the fifth
-when the fourth is 1, holds channels. A slope that is 0 or not finite means that values are not scaled. Extensions of
-the header are passed over.
+when the fourth is 1, holds channels; sizes that look as if channels came first, or slices last, are asked about. A
+slope that is 0 or not finite means that values are not scaled. Extensions of the header are passed over.
 
 nibabel computes the geometry. It does not read the values, which it would do without limits.
 """
@@ -25,12 +29,15 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
-from sagemaker_monai.formats.geometry import affine_of, grid
+from sagemaker_monai.formats.geometry import affine_of, grid, sizes_of, spacing_remarks
 from sagemaker_monai.formats.inflate import Stream, opened
 from sagemaker_monai.formats.pairs import image_of
-from sagemaker_monai.formats.voxels import NonFinite, Stored, channel_first, check_shape, read_values
+from sagemaker_monai.formats.voxels import NonFinite, Stored, channel_first, check_order, check_shape, read_values
+from sagemaker_monai.remarks import Remark, remark
 from sagemaker_monai.volumes import Volume
 
+SAME_PLACE = 0.5  # of a voxel: how far transforms may lie apart at a corner; float32 and quaternions round
+_TIME_UNITS = 0x38  # of xyzt_units: the fourth axis is time or frequency
 MAX_HEADER_BYTES = 16 << 20  # before the values: the header and its extensions
 
 # Header class by sizeof_hdr, and the magics of one file and of a pair with their place.
@@ -59,6 +66,7 @@ class _Header:
     channel_axis: int | None
     affine: np.ndarray
     has_geometry: bool
+    remarks: tuple[Remark, ...]
     is_pair: bool
     offset_bytes: int
     size_bytes: int
@@ -90,7 +98,8 @@ def _read_image(stream: Stream, header: _Header, skip_bytes: int, non_finite: No
     stream.skip(skip_bytes)
     values = read_values(stream, header.stored, non_finite)
     stream.finish()
-    return Volume(channel_first(values, header.channel_axis), header.affine, has_geometry=header.has_geometry)
+    voxels = channel_first(values, header.channel_axis)
+    return Volume(voxels, header.affine, has_geometry=header.has_geometry, remarks=header.remarks)
 
 
 def _read_header(stream: Stream) -> _Header:
@@ -109,12 +118,13 @@ def _read_header(stream: Stream) -> _Header:
     is_pair = block[place] == pair_magic
     shape, channel_axis = _shape(header)
     spatial = [count for axis, count in enumerate(shape) if axis != channel_axis]
-    affine, has_geometry = _geometry(header, [*spatial, 1, 1][:3])
+    affine, has_geometry, remarks = _geometry(header, [*spatial, 1, 1][:3])
     return _Header(
         stored=_stored(header, shape),
         channel_axis=channel_axis,
         affine=affine,
         has_geometry=has_geometry,
+        remarks=remarks,
         is_pair=is_pair,
         offset_bytes=_offset(header, 0 if is_pair else size),
         size_bytes=size,
@@ -135,6 +145,9 @@ def _shape(header: Any) -> tuple[tuple[int, ...], int | None]:
         raise UnsuitableImage("the NIfTI file has more axes than space and channels; send one image")
     if not further:
         return tuple(spatial), None
+    if rank > 3 and sizes[3] > 1:
+        is_told = bool(int(header["xyzt_units"]) & _TIME_UNITS or int(header["intent_code"]))
+        check_order(sizes[:4], is_told=is_told)
     check_shape([*spatial, *further], channels=further[0])
     return (*spatial, *further), 3
 
@@ -166,16 +179,59 @@ def _offset(header: Any, size: int) -> int:
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused by `affine_of`
-def _geometry(header: Any, shape: list[int]) -> tuple[np.ndarray, bool]:
+def _geometry(header: Any, shape: list[int]) -> tuple[np.ndarray, bool, tuple[Remark, ...]]:
+    """The affine, whether it is one of the patient, and what is odd about it.
+
+    Raises:
+        UndecodableImage: transforms are claimed, and none of them can be.
+    """
     scale = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     pixdim = np.abs(np.asarray(header["pixdim"][1:4], np.float64))
-    if int(header["sform_code"]) > 0:
+    sound: dict[str, np.ndarray] = {}
+    faults: dict[str, UndecodableImage] = {}
+    for name in ("sform", "qform"):
+        if int(header[f"{name}_code"]) > 0:
+            try:
+                sound[name] = _transform(header, name, pixdim, shape, scale)
+            except UndecodableImage as error:
+                faults[name] = error
+    if not sound:
+        for name, fault in faults.items():
+            raise UndecodableImage(f"the NIfTI header's {name} is none that can be: {fault}") from fault
+        return grid([float(size) * scale for size in pixdim]), False, ()
+    name, affine = next(iter(sound.items()))
+    remarks = [remark("useless_transform", useless=other, used=name) for other in faults]
+    other = sound.get("qform", affine)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if np.abs(_corners(affine, shape) - _corners(other, shape)).max() > SAME_PLACE * spacing.min():
+        remarks.append(remark("contradicting_transforms", sform=_shown(affine), qform=_shown(other)))
+    if name == "sform":
+        remarks += spacing_remarks(affine, [float(size) * scale for size in pixdim], shape)
+    return affine, True, tuple(remarks)
+
+
+def _transform(header: Any, name: str, pixdim: np.ndarray, shape: list[int], scale: float) -> np.ndarray:
+    if name == "sform":
         matrix = np.asarray(header.get_sform(), np.float64)
-    elif int(header["qform_code"]) > 0:
-        matrix = _qform(header, np.where((pixdim == 0) & (np.array(shape) == 1), 1.0, pixdim))
     else:
-        return grid([float(size) * scale for size in pixdim]), False
-    return affine_of(matrix[:3, :3] * scale, matrix[:3, 3] * scale, shape), True
+        matrix = _qform(header, np.where((pixdim == 0) & (np.array(shape) == 1), 1.0, pixdim))
+    return affine_of(matrix[:3, :3] * scale, matrix[:3, 3] * scale, shape)
+
+
+def _corners(affine: np.ndarray, shape: list[int]) -> np.ndarray:
+    """Where the outermost voxels lie, (8, 3) mm."""
+    ends = np.array([[place * (size - 1) for place, size in zip(corner, shape, strict=True)]
+                     for corner in np.ndindex(2, 2, 2)])  # fmt: skip
+    corners: np.ndarray = ends @ affine[:3, :3].T + affine[:3, 3]
+    return corners
+
+
+def _shown(affine: np.ndarray) -> str:
+    """Spacing and the place of the first voxel, for a remark."""
+    place = ", ".join(f"{mm:.4g}" for mm in affine[:3, 3])
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    axes = " ".join("/".join(f"{part:.2g}" for part in column) for column in directions.T)
+    return f"{sizes_of(np.linalg.norm(affine[:3, :3], axis=0))} mm along {axes} from ({place})"
 
 
 def _qform(header: Any, pixdim: np.ndarray) -> np.ndarray:

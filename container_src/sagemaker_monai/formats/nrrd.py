@@ -16,10 +16,11 @@ from typing import BinaryIO
 import numpy as np
 
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
-from sagemaker_monai.formats.geometry import MM_PER_UNIT, SIGNS, affine_of, grid
+from sagemaker_monai.formats.geometry import MM_PER_UNIT, SIGNS, affine_of, grid, spacing_remarks
 from sagemaker_monai.formats.inflate import Stream, opened
 from sagemaker_monai.formats.pairs import data_files, read_data_files
 from sagemaker_monai.formats.voxels import NonFinite, Stored, channel_first, check_shape, read_values
+from sagemaker_monai.remarks import Remark
 from sagemaker_monai.volumes import Volume
 
 MAX_HEADER_BYTES = 1 << 20
@@ -91,6 +92,7 @@ def read_nrrd(source: Path | bytes, non_finite: NonFinite = "refuse") -> Volume:
         header = _parse(file.read(MAX_HEADER_BYTES))
         shape, channel_axis = _shape(header)
         affine, has_geometry = _geometry(header, shape, channel_axis)
+        remarks = _remarks(header, affine, shape, channel_axis)
         stored = _stored(header, shape)
         packing = _packing(header)
         if "data file" not in header.fields:
@@ -100,7 +102,7 @@ def read_nrrd(source: Path | bytes, non_finite: NonFinite = "refuse") -> Volume:
             stream.finish()
     if "data file" in header.fields:
         values = _read_detached(source, header, stored, packing, non_finite)
-    return Volume(channel_first(values, channel_axis), affine, has_geometry=has_geometry)
+    return Volume(channel_first(values, channel_axis), affine, has_geometry=has_geometry, remarks=remarks)
 
 
 def _parse(head: bytes) -> _Header:
@@ -229,6 +231,17 @@ def _geometry(header: _Header, shape: tuple[int, ...], channel_axis: int | None)
     directions[:, : len(columns)] = np.array(columns).T * signs[:, np.newaxis]
     sizes = [*(shape[axis] for axis in spatial), 1][:3]
     return affine_of(directions, np.array(origin or (0.0, 0.0, 0.0)) * signs, sizes), True
+
+
+def _remarks(
+    header: _Header, affine: np.ndarray, shape: tuple[int, ...], channel_axis: int | None
+) -> tuple[Remark, ...]:
+    """Directions have a spacing of their own; `spacings` beside them is against the format, and may be another."""
+    if not {"space directions", "spacings"} <= set(header.fields):
+        return ()
+    scale = _mm_per_unit(header.fields.get("space units", ""))
+    given = [size * scale for axis, size in enumerate(header.numbers("spacings", len(shape))) if axis != channel_axis]
+    return spacing_remarks(affine, given, [size for axis, size in enumerate(shape) if axis != channel_axis])
 
 
 def _mm_per_unit(text: str) -> float:

@@ -6,7 +6,7 @@ be contiguous.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +17,9 @@ from sagemaker_monai.formats.inflate import Stream
 from sagemaker_monai.volumes import check_voxels
 
 MAX_CHANNELS = 16  # sequences, echoes, maps of one image; more are a time series, which no classifier here takes
+
+MOST_COLOURS = 4  # of a picture; more planes in one place are rather slices or times
+_SLENDER = 8  # times as long as wide
 
 MAX_TEXT_BYTES = 64 << 20  # of numbers written as text, at one digit each: 320^3, some 4 s
 
@@ -65,6 +68,26 @@ def check_shape(shape: Iterable[int], channels: int = 1) -> None:
             f"{channels} channels or points in time are more than {MAX_CHANNELS}; send one image, not a time series"
         )
     check_voxels(*sizes)
+
+
+def check_order(sizes: Sequence[int], *, is_told: bool = False) -> None:
+    """Refuse four axes that are as likely (C, W, H, D), as arrays of networks are, or (W, H, 1, D) as (W, H, D, C).
+
+    Args:
+        sizes: of the four axes in the order of the file.
+        is_told: the header says that the fourth axis is time or something else than space.
+
+    Raises:
+        UnsuitableImage: names both readings.
+    """
+    first, second, third, fourth = sizes
+    looks_channels_first = first == 1 or (first <= MOST_COLOURS < fourth and min(second, third) >= _SLENDER * first)
+    if fourth > 1 and (looks_channels_first or (third == 1 and fourth > MOST_COLOURS and not is_told)):
+        raise UnsuitableImage(
+            f"the order of the file's axes is unclear: {' x '.join(map(str, sizes))} would be {fourth} channels of "
+            f"{first} x {second} x {third} voxels; write space in the first three axes (width, height, depth) and "
+            "channels in the fourth"
+        )
 
 
 def read_values(stream: Stream, stored: Stored, non_finite: NonFinite) -> np.ndarray:
