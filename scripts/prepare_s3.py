@@ -22,6 +22,7 @@ from sagemaker_monai.layouts import PRETRAINED, read_channels
 from sagemaker_monai.names import is_litter
 from sagemaker_monai.progress import track
 from sagemaker_monai.shards import MANIFEST, SHARD_BYTES, manifest_text, plan_shards, write_shards
+from sagemaker_monai.tables import is_table
 from scripts import upload_privacy
 from scripts.aws import command, upload
 from scripts.aws.calls import Call
@@ -106,11 +107,28 @@ def find(folder: Path, name: str) -> Found:
                            f"({masked(min(halves))}): save them as .nii.gz, .nrrd or .mha")  # fmt: skip
     lists = [each for each in every if "/" not in each and each.lower().endswith(".csv")]
     lists = [DATASET_JSON] if DATASET_JSON in every else lists
+    _check_list(layout.source, every, lists)
     # A hidden file that the list of pictures names is meant; the walk, which refuses links, has not seen it.
     if linked := [name for name in sorted(pictures - set(every)) if (folder / name).is_symlink()]:
         raise CommandError(f"the folder has a link ({masked(linked[0])}, letters masked): put the file itself there")
     names = sorted(pictures) + lists
     return Found(names, len({*every} - {*names}))
+
+
+def _check_list(source: str, every: list[str], lists: list[str]) -> None:
+    """Refuse a data set whose list would not go to S3, or would go with more than the list.
+
+    Raises:
+        CommandError: the list is a workbook, or lies in a folder below.
+    """
+    others = [each for each in every if "/" not in each and is_table(Path(each)) and not each.lower().endswith(".csv")]
+    if source == "table" and (others or not lists):
+        raise CommandError(
+            "the list of images must be a CSV file beside the images: save it as one, for a workbook can hold more "
+            "than the list, or make a data set of them with `prepare pictures`"
+        )
+    if source == "dataset.json" and not lists:
+        raise CommandError("the data set lies in a folder below the one that was named: name that one")
 
 
 def _walk(root: Path, folder: Path) -> Iterator[str]:

@@ -13,6 +13,7 @@ from scripts.aws import upload
 from scripts.aws.upload import part_bytes
 from tests.cloud import BUCKET, run_command, survives_kills
 from tests.dicom_samples import series_bytes
+from tests.workbooks import workbook
 
 PREFIX = "monai/data/training/"
 SERIES = "1.2.826.0.1.3680043.8.498.1.7"  # not pydicom's own UID, which stands in what it writes
@@ -353,3 +354,18 @@ def test_headers_whose_values_lie_in_another_file_are_refused(ready, tmp_path, c
     assert prepare(folder) == 2
 
     assert "1 volumes are headers whose values lie in other files" in capsys.readouterr().err
+
+
+def test_a_list_that_is_a_workbook_or_lies_below_is_refused_before_anything_goes(ready, folder, tmp_path, capsys):
+    content = workbook({"S": [["image", "label"], ["images/a.jpg", "nv"], ["images/b.jpg", "mel"]]})
+    other = tmp_path / "other"
+    shutil.copytree(folder / "images", other / "images")
+    (other / "labels.xlsx").write_bytes(content)
+
+    assert prepare(other) == 2
+    assert "must be a CSV file" in capsys.readouterr().err
+    (tmp_path / "above").mkdir()
+    shutil.move(folder, tmp_path / "above" / "data")
+    assert prepare(tmp_path / "above") == 2
+    assert "lies in a folder below" in capsys.readouterr().err
+    assert not ready.keys("monai/")
