@@ -27,6 +27,7 @@ LAYERS = [
             "transforms",
             "photographs",
             "deep_pictures",
+            "visibility",
             "medical",
             "presets",
             "intensity",

@@ -19,6 +19,7 @@ from sagemaker_monai.scope import Scope, said_modality, scope_of
 from sagemaker_monai.tables import some_of
 from sagemaker_monai.trainable import FEWEST_TRAINING
 from sagemaker_monai.transforms import Preprocessing
+from sagemaker_monai.visibility import shows_nothing
 from sagemaker_monai.volumes import Identity, Traits
 
 logger = logging.getLogger(__name__)
@@ -101,6 +102,18 @@ def load_dataset(
     is_class = dataset.task != "regression"
     if unseen := [label for index, label in enumerate(dataset.labels) if is_class and not seen[:, index].any()]:
         raise DatasetError(f"no training image of {some_of(unseen)} can be read: replace them or remove the class")
+    if unseen_images := [
+        records[row].name
+        for row in np.concatenate([rows[split] for split in SPLITS]).tolist()
+        if shows_nothing(loaded.pixels[row], preprocessing.value_range)
+    ]:
+        logger.warning(
+            "%d of %d images show nothing once they are prepared (black, white, one value or a few levels): %s; look "
+            "at them, and at the window and the range of values",
+            len(unseen_images),
+            len(records),
+            some_of(unseen_images),
+        )
     if repeated := _in_two_splits(loaded.pixels, rows, readable):
         logger.warning(
             "%d images are the same in two splits, which makes the scores too good: %s; remove the copies, or give "

@@ -31,6 +31,7 @@ from sagemaker_monai.prepare.duplicates import THUMBNAIL_SIDE
 from sagemaker_monai.prepare.phi import PhiFinding, find_phi
 from sagemaker_monai.remarks import Remark
 from sagemaker_monai.samples import Sample
+from sagemaker_monai.visibility import shows_nothing
 from sagemaker_monai.volume_files import VOLUME_FORMATS, read_volume_file
 
 FRAMES_AT_ONCE = 64
@@ -257,7 +258,13 @@ def _look_at_picture(facts: FileFacts, task: Task) -> FileFacts:
     values = np.asarray(picture)  # (H, W, 3)
     is_grey = bool((values[..., 0] == values[..., 1]).all() and (values[..., 0] == values[..., 2]).all())
     pixels = _pixels_of(iter([values[..., 0].astype(np.float32) if is_grey else values]))
-    return replace(facts, shape=(*picture.size, 1), pixels=replace(pixels, thumbnail=_thumbnail_of(picture)))
+    # Nothing is seen in the picture, whatever becomes of its size.
+    is_blank = pixels.is_blank or shows_nothing(values.transpose(2, 1, 0), (0, 255))
+    return replace(
+        facts,
+        shape=(*picture.size, 1),
+        pixels=replace(pixels, is_blank=is_blank, thumbnail=_thumbnail_of(picture)),
+    )
 
 
 def _thumbnail_of(picture: Image.Image) -> bytes:

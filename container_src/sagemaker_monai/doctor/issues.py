@@ -47,7 +47,8 @@ ISSUES: dict[str, tuple[Severity, str, str]] = {
     "unreadable_archives": ("warning", "files", "{n} archives are damaged, unsafe or too large; pack them again"),
     "no_picture": ("warning", "files", "{n} DICOM files hold no picture (reports, plans, bare headers); leave them "
                    "out"),
-    "blank_images": ("warning", "files", "{n} images have one value in every pixel; look at them"),
+    "blank_images": ("warning", "files", "{n} images show nothing: one value in every pixel, or a few "
+                     "levels side by side; look at them"),
     "deep_pictures": ("note", "files", "{n} pictures have {bits} bits a value, of which {used} are used (values from "
                       "{low:g} to {high:g}): train keeps all of them (preset deep) and shows the network the range of "
                       "the training pictures; window narrows it"),
