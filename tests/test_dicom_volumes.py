@@ -268,6 +268,15 @@ def test_volumes_whose_slices_lie_between_each_other_are_not_mixed(keyword):
     assert all("several_volumes" in codes for codes, _, _ in found)
 
 
+@pytest.mark.parametrize(("keyword", "values"), [("KVP", ("80", "140")), ("EchoTime", ("5", "10"))])
+def test_slices_without_places_that_were_measured_otherwise_are_other_volumes(keyword, values):
+    contents = volumes(2)
+    files = series_of(contents, [{keyword: value} for value in values], ImagePositionPatient=None)
+
+    for codes, _, _ in check(files, contents):
+        assert codes == ["several_volumes", "missing_geometry"]
+
+
 @pytest.mark.parametrize("noise_mm", [0.0011, 0.002, 0.01, 0.019])
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_echoes_whose_positions_differ_by_rounding_are_two_volumes(noise_mm, axis):

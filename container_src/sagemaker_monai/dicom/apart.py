@@ -247,6 +247,26 @@ def _by_gaps(members: Sequence[int], moments: Mapping[int, float], places: Seque
     return pieces if pauses_between and min(pauses_between) > max(pauses_within) else []
 
 
+def divide_by_settings(tells: Sequence[Mapping[str, str]]) -> list[Part]:
+    """Divide slices that have no place: what is measured otherwise is another volume.
+
+    Args:
+        tells: of each slice the values of `DISCRIMINATORS`.
+    """
+    parts = [Part(tuple(range(len(tells))))]
+    for name in SETTINGS:
+        divided = []
+        for part in parts:
+            pieces = _by_value(part.members, [tells[index].get(name, "") for index in part.members], ())
+            is_share = min(len(piece) for _, piece in pieces) >= max(2, SMALLEST_SHARE * len(part.members))
+            is_told = len(pieces) > 1 and is_share and all(value for value, _ in pieces)
+            divided += (
+                [Part(tuple(piece), (*part.told_by, (name, value))) for value, piece in pieces] if is_told else [part]
+            )
+        parts = divided
+    return parts
+
+
 # --- volumes whose slices lie between each other ----------------------------------------------------------------------
 
 

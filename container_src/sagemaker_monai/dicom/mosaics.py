@@ -25,6 +25,10 @@ _COUNTS = (
     (0x0065, "Image Private Header", 0x50, FRAMES),
 )
 _CSA = (0x0029, "SIEMENS CSA HEADER", 0x10)
+_BLOCKS = {
+    (group, element): [(Tag(group, block), Tag(group, (block << 8) + element)) for block in range(0x10, 0x20)]
+    for group, _, element, *_ in (*_COUNTS, _CSA)
+}
 # A tag of the CSA header: its name of 64 bytes, 20 bytes of type and count, 16 bytes of lengths, and the value.
 _CSA_COUNT = re.compile(rb"NumberOfImagesInMosaic\0.{41}.{20}.{16}\s*(\d{1,5})[\s\0]", re.DOTALL)
 
@@ -56,13 +60,11 @@ def check_unpacked(header: Dataset) -> None:
 
 def _private(header: Dataset, group: int, creator: str, element: int) -> list[BaseTag]:
     """The tags of a private element; its block is reserved by the creator's name (PS3.5 7.8.1)."""
-    tags = []
-    for block in range(0x10, 0x20):
-        owner = Tag(group, block)
-        if owner in header and _bytes(header, owner).strip(b" \0").upper() == creator.upper().encode():
-            tag = Tag(group, (block << 8) + element)
-            tags += [tag] if tag in header else []
-    return tags
+    return [
+        tag
+        for owner, tag in _BLOCKS[group, element]
+        if owner in header and _bytes(header, owner).strip(b" \0").upper() == creator.upper().encode() and tag in header
+    ]
 
 
 def _bytes(header: Dataset, tag: BaseTag) -> bytes:

@@ -23,7 +23,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from sagemaker_monai.dicom.apart import Part, by_rank, divide
+from sagemaker_monai.dicom.apart import Part, by_rank, divide, divide_by_settings
 from sagemaker_monai.dicom.decoding import decode_stored
 from sagemaker_monai.dicom.findings import Finding, finding
 from sagemaker_monai.dicom.geometry import likely_gap_mm, place_tolerance_mm, places_of
@@ -85,8 +85,12 @@ def place_numbers(slices: Sequence[Slice]) -> list[int]:
 def split_places(stack: Stack) -> list[Stack]:
     """Volumes of one place, told apart by attributes, then by pixels, then by their order."""
     slices = stack.slices
-    if len(slices) == 1 or slices[0].plane.position is None:
+    if len(slices) == 1:
         return [stack]
+    if slices[0].plane.position is None:
+        parts = divide_by_settings([dict(each.plane.tells) for each in slices])
+        found = [finding("several_volumes", len(parts))] if len(parts) > 1 else []
+        return [_stack_of(stack, part, found) for part in parts]
     places = place_numbers(slices)
     stack = _without_repeats(stack, places)
     if stack.slices is not slices:
