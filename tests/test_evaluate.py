@@ -495,7 +495,7 @@ def test_a_job_that_is_stopped_ends_with_one_line_and_no_half_results(job, proce
 
     assert evaluate(job, processing / "processing" / "output") == 1
 
-    expected = "TrainingStopped: scoring 9 images was cut off, as the job was asked to stop"
+    expected = "TrainingStopped: the job was stopped while its files were read, so there is nothing to save"
     assert (processing / "output" / "message").read_text() == expected
     assert "SIGTERM: stopping ..." in capsys.readouterr().err
     assert list((processing / "processing" / "output").iterdir()) == []

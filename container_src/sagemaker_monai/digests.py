@@ -110,7 +110,7 @@ class Digests:
                 results = pool.map(_read, files)
                 for result in track(results, total=len(files), what="reading what the files hold"):
                     if self._is_stopping():
-                        raise TrainingStopped("the job was stopped while its files were read: nothing to save")
+                        raise TrainingStopped("the job was stopped while its files were read, so there is nothing to save")
                     yield result
             except BaseException:
                 pool.shutdown(cancel_futures=True)
