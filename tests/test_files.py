@@ -1,8 +1,9 @@
 import hashlib
+import os
 
 import pytest
 
-from sagemaker_monai.files import sha256_of, write_text
+from sagemaker_monai.files import sha256_of, state_of, write_text
 
 
 def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path):
@@ -33,3 +34,17 @@ def test_the_digest_is_that_of_the_content(tmp_path):
     (tmp_path / "a").write_bytes(b"abc" * 1_000_000)
 
     assert sha256_of(tmp_path / "a") == hashlib.sha256(b"abc" * 1_000_000).hexdigest()
+
+
+def test_a_file_that_was_changed_and_given_its_old_time_is_in_another_state(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"1")
+    os.utime(path, ns=(1, 1))
+    before = state_of(path.stat())
+    assert state_of(path.stat()) == before
+
+    (tmp_path / "b").write_bytes(b"2")
+    os.utime(tmp_path / "b", ns=(1, 1))
+    (tmp_path / "b").replace(path)
+
+    assert state_of(path.stat()) != before

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from sagemaker_monai.archives import ArchiveLimits, UnsafeArchiveError, member_names
 from sagemaker_monai.entries import image_files, name_parts, visible
+from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.files import children, files_in, plain_files
 from sagemaker_monai.names import is_fit, is_litter, is_litter_path, leads_out, parts_of
+from sagemaker_monai.prepare import output
 from sagemaker_monai.tars import read_tar
 
 LIMITS = ArchiveLimits(members=100, member_bytes=1000, total_bytes=10_000, ratio=50)
@@ -197,3 +199,20 @@ def test_a_name_in_utf_8_beside_an_old_one_is_taken_if_it_is_about_that_one():
 
 def test_litter_with_an_impossible_name_is_passed_over():
     assert names_in_zip(zipped("Icon\r", "a.png", "b/Icon\r")) == ["a.png"]
+
+
+def test_litter_beside_what_an_import_wrote_is_neither_foreign_nor_a_change(tmp_path):
+    output.begin(tmp_path, ["a.png"])
+    (tmp_path / "images" / "a.png").write_bytes(b"x")
+    (tmp_path / output.DATASET_JSON).write_text("{}")
+    output.finish(tmp_path, {}, key="k", files={"a.png": 1})
+    for name in ("Thumbs.db", ".DS_Store", "images/.DS_Store", "images/Thumbs.db", "images/._a.png"):
+        (tmp_path / name).write_bytes(b"y")
+    (tmp_path / "lost+found").mkdir()
+
+    output.check_output(tmp_path)
+    assert output.is_up_to_date(tmp_path, "k")
+    (tmp_path / "images" / "b.png").write_bytes(b"y")
+    assert not output.is_up_to_date(tmp_path, "k")
+    with pytest.raises(DatasetError, match=r"what no import wrote: 1 \(images/b\.png\)"):
+        output.check_output(tmp_path)

@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sagemaker_monai.errors import DatasetError, TrainingStopped
-from sagemaker_monai.files import replacing
+from sagemaker_monai.files import replacing, state_of
 from sagemaker_monai.progress import track
 
 UNREADABLE = ""  # the digest of what cannot be read, which the decoder will say too
@@ -110,7 +110,9 @@ class Digests:
                 results = pool.map(_read, files)
                 for result in track(results, total=len(files), what="reading what the files hold"):
                     if self._is_stopping():
-                        raise TrainingStopped("the job was stopped while its files were read, so there is nothing to save")
+                        raise TrainingStopped(
+                            "the job was stopped while its files were read, so there is nothing to save"
+                        )
                     yield result
             except BaseException:
                 pool.shutdown(cancel_futures=True)
@@ -118,7 +120,7 @@ class Digests:
 
 
 def _signature_of(status: os.stat_result) -> _Signature:
-    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+    return (*state_of(status), status.st_dev)
 
 
 def _signature(path: Path) -> _Signature | None:

@@ -81,6 +81,11 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def state_of(status: os.stat_result) -> tuple[int, int, int, int]:
+    """What changes when a file's bytes do: size, both times in ns, and inode; a copy is another state."""
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as file:

@@ -26,7 +26,7 @@ from sagemaker_monai.doctor.first_look import first_look
 from sagemaker_monai.entrypoints import documents
 from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.errors import TrainingStopped
-from sagemaker_monai.files import write_text
+from sagemaker_monai.files import children, write_text
 from sagemaker_monai.kinds import choose_preprocessing
 from sagemaker_monai.labelled import reading_of
 from sagemaker_monai.loading import LoadedDataset, load_dataset
@@ -141,7 +141,7 @@ def run_job(
     logger.info(
         "best epoch: %d of %d%s", result.best_epoch, config.epochs, f" ({result.stopped})" * bool(result.stopped)
     )
-    if result.best_epoch == 0 and any(model_dir.iterdir()):
+    if result.best_epoch == 0 and children(model_dir):
         raise TrainingStopped(
             "training was stopped in its first epoch, and an artifact is there already, which stays: start the job "
             "again and it goes on from its checkpoint"
@@ -164,7 +164,7 @@ def run_job(
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    return [path for path in children(folder) if path.is_dir()] if folder.is_dir() else []
 
 
 def _time_limit(is_stopping: Callable[[], bool]) -> Callable[[], bool]:

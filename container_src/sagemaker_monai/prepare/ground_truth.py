@@ -16,6 +16,7 @@ from typing import Any
 from sagemaker_monai import __version__
 from sagemaker_monai.dataset_json import write_dataset_json
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.files import state_of
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.consolidation import (
     LABELS,
@@ -58,7 +59,7 @@ def _check_places(images: Path, out: Path) -> None:
 def _key(files: JobFiles, images: Mapping[str, Path], options: Mapping[str, Any]) -> str:
     """Changes with the job's files, the folder of images, the options and this program."""
     listed = [(str(path), path.stat()) for path in files.all()] + [(name, path.stat()) for name, path in images.items()]
-    stats = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in listed]
+    stats = [[name, *state_of(stat)] for name, stat in listed]
     return hashlib.sha256(json.dumps([__version__, stats, options]).encode()).hexdigest()
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from sagemaker_monai import __version__
 from sagemaker_monai.dataset_json import write_dataset_json
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
-from sagemaker_monai.files import sha256_of
+from sagemaker_monai.files import sha256_of, state_of
 from sagemaker_monai.images import decode
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.downloads import FolderDownload, ZipDownload, open_download
@@ -232,7 +232,7 @@ def _reconcile(expected: Sequence[str], found: Collection[str], message: str, *,
 def _key(download: FolderDownload | ZipDownload, split_csv: Path | None, options: Mapping[str, Any]) -> str:
     """Changes with the source's files, the options and this program."""
     stats = [(path.name, path.stat()) for path in download.files()]
-    files = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+    files = [[name, *state_of(stat)] for name, stat in stats]
     given = sha256_of(split_csv) if split_csv is not None else None
     return hashlib.sha256(json.dumps([__version__, files, given, options]).encode()).hexdigest()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sagemaker_monai import __version__
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.files import plain_files, sha256_of
+from sagemaker_monai.files import plain_files, sha256_of, state_of
 from sagemaker_monai.name_matching import match_names, nearest_name, stem_of
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
 from sagemaker_monai.remarks import Remark
@@ -122,13 +122,15 @@ def shown_lines(table: LabelTable, lines: Sequence[Line]) -> list[str]:
     return [line.key if table.kind in NAMED_KINDS else f"row {line.row}" for line in lines]
 
 
-def stamps_of(source: Path, *, is_wanted: Callable[[str], bool] = lambda _name: True) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of a file, or of all in a folder, sorted: what tells that a source has changed."""
+def stamps_of(
+    source: Path, *, is_wanted: Callable[[str], bool] = lambda _name: True
+) -> list[tuple[str, int, int, int, int]]:
+    """Name and `files.state_of` of a file, or of all in a folder, sorted: what tells that a source has changed."""
     if not source.is_dir():
         state = source.stat()
-        return [(source.name, state.st_size, state.st_mtime_ns)]
+        return [(source.name, *state_of(state))]
     states = [(path, path.stat()) for path in plain_files(source) if is_wanted(path.name)]
-    return sorted((path.relative_to(source).as_posix(), state.st_size, state.st_mtime_ns) for path, state in states)
+    return sorted((path.relative_to(source).as_posix(), *state_of(state)) for path, state in states)
 
 
 def key_of(source: Path, table: Path | None, options: Mapping[str, object]) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 from sagemaker_monai.dataset_json import DATASET_JSON
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.files import sha256_of, write_text
+from sagemaker_monai.names import is_litter, is_litter_path
 from sagemaker_monai.tables import some_of
 
 REPORT = "import_report.json"
@@ -73,7 +74,7 @@ def _is_unfinished(path: Path, name: str, ours: Collection[str]) -> bool:
 
 
 def check_output(out: Path) -> None:
-    """Refuse a folder that holds what no importer wrote; hidden files do not count, but among the images.
+    """Refuse a folder that holds what no importer wrote; litter does not count, as for everyone who reads it.
 
     Raises:
         DatasetError: with some of the names.
@@ -84,12 +85,14 @@ def check_output(out: Path) -> None:
         raise DatasetError(f"{out.name} is not a folder; name another output folder")
     report = read_report(out)
     ours = {REPORT, DATASET_JSON, IMAGES, SERIES} if report is not None else set()
-    foreign = sorted(path.name for path in out.iterdir() if path.name not in ours and not path.name.startswith("."))
+    foreign = sorted(path.name for path in out.iterdir() if path.name not in ours and not is_litter(path.name))
     if report is not None:
         written = set(map(_in_folder, report["files"]))
         names = {path.relative_to(out).as_posix(): path for path in _present(out)}
         foreign += sorted(
-            name for name, path in names.items() if name not in written and not _is_unfinished(path, name, written)
+            name
+            for name, path in names.items()
+            if name not in written and not is_litter_path(name) and not _is_unfinished(path, name, written)
         )
     if foreign:
         raise DatasetError(
@@ -114,7 +117,8 @@ def is_up_to_date(out: Path, key: str) -> bool:
     report = read_report(out)
     if report is None or report.get("key") != key or not (out / DATASET_JSON).is_file():
         return False
-    present = {path.relative_to(out).as_posix(): path.lstat().st_size for path in _present(out)}
+    sizes = {path.relative_to(out).as_posix(): path.lstat().st_size for path in _present(out)}
+    present = {name: size for name, size in sizes.items() if not is_litter_path(name)}
     written = {_in_folder(name): size for name, size in report["files"].items()}
     return present == written and sha256_of(out / DATASET_JSON) == report.get("dataset_json_sha256")
 
