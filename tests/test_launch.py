@@ -128,6 +128,7 @@ def test_two_hosts_train_one_model_and_the_first_one_writes_it(start_two, pictur
     assert "Warning" not in first.log + second.log
 
 
+@pytest.mark.long
 def test_several_processes_of_one_host_train_one_model(start, pictures):
     host = start("host", pictures, epochs="1", processes_per_host="2")
 
@@ -136,6 +137,7 @@ def test_several_processes_of_one_host_train_one_model(start, pictures):
     assert host.log.count("test_accuracy=") == 1
 
 
+@pytest.mark.long
 def test_sigterm_to_one_host_ends_all_of_them_well(start_two, pictures):
     first, second = start_two(pictures, epochs="500", processes_per_host="1")
     first.wait_for("epoch=1; ")
@@ -148,6 +150,7 @@ def test_sigterm_to_one_host_ends_all_of_them_well(start_two, pictures):
     assert re.fullmatch(r"asked to stop in epoch \d+", written["stopped"])
 
 
+@pytest.mark.long
 def test_a_process_that_is_killed_ends_all_hosts_with_the_cause(start_two, pictures):
     first, second = start_two(pictures, epochs="500", processes_per_host="1")
     first.wait_for("epoch=1; ")
@@ -160,6 +163,7 @@ def test_a_process_that_is_killed_ends_all_hosts_with_the_cause(start_two, pictu
     assert failure(first.base) == failure(second.base)
 
 
+@pytest.mark.long
 def test_a_host_that_vanishes_ends_the_other_one(start_two, pictures):
     first, second = start_two(pictures, epochs="500", processes_per_host="1")
     first.wait_for("epoch=1; ")
@@ -171,6 +175,7 @@ def test_a_host_that_vanishes_ends_the_other_one(start_two, pictures):
     assert failure(second.base).startswith("InternalError: ")
 
 
+@pytest.mark.long
 def test_hosts_with_different_data_are_refused_on_both(start_two, pictures, tmp_path):
     class_folders(tmp_path / "shard", number=11)
     first, second = start_two(pictures, tmp_path / "shard", epochs="1", processes_per_host="1")
@@ -181,6 +186,7 @@ def test_hosts_with_different_data_are_refused_on_both(start_two, pictures, tmp_
         assert artifact_files(host) == []
 
 
+@pytest.mark.long
 def test_a_fault_of_one_host_is_the_failure_of_all(start_two, pictures, tmp_path):
     class_folders(tmp_path / "broken", number=12)
     (tmp_path / "broken" / "red" / "0.png").write_bytes(b"no picture")
@@ -190,6 +196,7 @@ def test_a_fault_of_one_host_is_the_failure_of_all(start_two, pictures, tmp_path
     assert failure(first.base) == failure(second.base)
 
 
+@pytest.mark.long
 def test_a_killed_job_goes_on_and_gives_the_model_of_one_that_was_not(start, pictures):
     settings = {"epochs": "4", "network": "resnet18"}
     whole = start("whole", pictures, **settings)

@@ -29,6 +29,7 @@ from sagemaker_monai.serving.back_end import Response, StartError
 from sagemaker_monai.tasks.encoding import ENCODERS
 from tests.bundles import LABELS, write_small_bundle
 from tests.dicom_samples import dicom_bytes, series_values
+from tests.exhaustive import exhaustive
 from tests.flaws import change_a_weight, empty
 from tests.medical_bodies import EDGE, OF_VOLUMES, as_related, as_tar, as_tar_gz
 from tests.served import SERVE, Served, code_of
@@ -429,7 +430,7 @@ def predict_fn(data, model):
 """
 
 
-@pytest.mark.parametrize("back_end", BACK_ENDS)
+@pytest.mark.parametrize("back_end", exhaustive(BACK_ENDS))
 @pytest.mark.parametrize(("level", "informs"), [("INFO", True), ("ERROR", False)])
 def test_the_log_level_holds_for_every_process_and_hides_no_fault(tmp_path, back_end, level, informs):
     (tmp_path / "model" / "code").mkdir(parents=True)

@@ -19,6 +19,7 @@ from sagemaker_monai.predictor import Predictor
 from tests import cloud as aws
 from tests.bundles import TASKS, write_small_bundle
 from tests.dicom_series import CT, OBLIQUE, enhanced, make_series, make_slice, to_bytes
+from tests.exhaustive import exhaustive
 from tests.medical_bodies import (
     OF_ONE,
     OF_SEVERAL,
@@ -77,7 +78,7 @@ def volume_model(request, tmp_path_factory):
     return request.param, folder
 
 
-@pytest.fixture(scope="module", params=BACK_ENDS)
+@pytest.fixture(scope="module", params=exhaustive(BACK_ENDS))
 def slice_model(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("slices") / "model"
     write_small_bundle(folder, preset="ct_slice", channels=1, fit="pad", task=TASKS["multilabel"])

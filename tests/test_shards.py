@@ -410,6 +410,7 @@ def test_a_job_with_an_altered_shard_fails_with_its_name(sharded, tmp_path, monk
     assert failure(tmp_path / "job").startswith("DatasetError: shard-00001.tar was altered")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_altered", [False, True], ids=["sound", "altered"])
 def test_two_processes_of_a_host_train_on_shards_or_fail_together(sharded, tmp_path, is_altered):
     if is_altered:
