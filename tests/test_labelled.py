@@ -150,7 +150,7 @@ def test_codes_far_from_all_other_numbers_are_told_and_can_be_missing(read):
 def test_lists_of_findings_are_multi_label_in_any_order(read, mark):
     layout = read("image,label", *numbered(f"Effusion{mark}Edema", f"Edema{mark}Effusion", "Edema", ""))
 
-    assert (layout.task, layout.labels) == ("multilabel", ("Edema", "Effusion"))
+    assert (layout.task, layout.labels, codes(layout)) == ("multilabel", ("Edema", "Effusion"), ["labels_are_lists"])
     assert labels_of(layout) == [("Effusion", "Edema"), ("Edema", "Effusion"), ("Edema",), ()]
 
 
@@ -165,6 +165,29 @@ def test_a_name_with_a_bar_whose_parts_are_nowhere_else_is_a_name(read):
 def test_commas_between_labels_are_refused_where_they_could_be_lists(read):
     with pytest.raises(DatasetError, match=r"commas whose parts are labels too: 1 \(a, b\)"):
         read("image,label", *numbered("a", "b", "a, b"))
+
+
+def test_commas_are_between_findings_where_multilabel_is_asked_for_and_a_part_stands_elsewhere(read):
+    layout = read("image,label", *numbered("Mass, Edema", "Edema", "Mass"), task="multilabel")
+    assert labels_of(layout) == [("Mass", "Edema"), ("Edema",), ("Mass",)]
+
+    layout = read("image,label", *numbered("basal cell, nodular", "naevus"), task="multilabel")
+    assert labels_of(layout) == [("basal cell, nodular",), ("naevus",)]
+
+
+def test_crosses_and_empty_cells_are_findings(read):
+    layout = read("image,a,b", "1.png,x,", "2.png,,X", "3.png,,", columns=Columns(label=("a", "b")))
+
+    assert labels_of(layout) == [("a",), ("b",), ()]
+
+
+@pytest.mark.parametrize("code", ["9", "99", "-9"])
+def test_a_grade_that_is_a_code_by_its_number_is_told(read, code):
+    labels = [*"01230123", code]
+
+    assert "labels_far_off" in codes(read("image,label", *numbered(*labels), task="ordinal"))
+    assert read("image,label", *numbered(*labels), missing_codes=(float(code),)).labels == ("0", "1", "2", "3")
+    assert codes(read("image,label", *numbered(*"012345678"))) == []
 
 
 def test_a_list_as_pandas_writes_it_is_a_list(read):
@@ -197,6 +220,15 @@ def test_uncertain_findings_mean_what_the_rule_says(read, meaning, expected, cod
 
     assert labels_of(layout) == expected
     assert "uncertain_labels" in codes(layout)
+
+
+def test_a_set_to_score_is_read_by_the_names_of_the_model(read):
+    with pytest.raises(DatasetError, match=r"look alike: 1 .* write them as the model's classes are called"):
+        read("image,label", *numbered("benign", "x"), known=("Benign", "x"))
+    assert read("image,label", *numbered("Severe"), known=("Mild", "Severe"), task="ordinal").labels == (
+        "Mild",
+        "Severe",
+    )
 
 
 def test_an_uncertain_code_beside_yes_and_no_in_one_column_follows_the_same_rule(read):

@@ -14,6 +14,7 @@ from sagemaker_monai.tables import some_of
 _BETWEEN = re.compile(r"[\s_]|-(?=[^\W\d])")
 _NUMBERED = re.compile(r"(\D*?)[\s_.-]*(\d{1,9})")  # Grade 2, BI-RADS_4, KL0
 _BARS = re.compile(r"[|;]")
+_COMMAS = re.compile(r"[,\uff0c\u3001]")
 _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 # Letters of other alphabets that look like Latin ones, in small letters.
 _LATIN = str.maketrans(
@@ -84,22 +85,22 @@ def grades_in_order(names: Iterable[str]) -> tuple[str, ...]:
 # --- lists of findings -----------------------------------------------------------------------------------------------
 
 
-def findings_of(text: str) -> tuple[str, ...]:
-    """The parts of a cell with | or ; between them, or of a list as Python and JSON write it, each once."""
+def findings_of(text: str, *, has_commas: bool = False) -> tuple[str, ...]:
+    """The parts of a cell with | or ; (or commas) between them, or of a list as Python writes it, each once."""
     if (listed := text.strip()).startswith("[") and listed.endswith("]"):
         quoted = [first or second for first, second in _QUOTED.findall(listed)]
         if quoted or not listed[1:-1].strip():
             return tuple(dict.fromkeys(filter(None, map(str.strip, quoted))))
-    return tuple(dict.fromkeys(filter(None, map(str.strip, _BARS.split(text)))))
+    return tuple(dict.fromkeys(filter(None, map(str.strip, (_COMMAS if has_commas else _BARS).split(text)))))
 
 
-def lists_among(texts: Sequence[str]) -> bool:
-    """Whether some labels are lists: a part of one stands in another label too."""
+def lists_among(texts: Sequence[str], *, has_commas: bool = False) -> bool:
+    """Whether some labels are lists, with bars or with commas: a part of one stands in another label too."""
     holders: dict[str, set[str]] = defaultdict(set)
     for text in set(texts):
-        for part in findings_of(text):
+        for part in findings_of(text, has_commas=has_commas):
             holders[alike_key(part)].add(text)
     return any(
         len(parts) > 1 and any(len(holders[alike_key(part)]) > 1 for part in parts)
-        for parts in map(findings_of, set(texts))
+        for parts in (findings_of(text, has_commas=has_commas) for text in set(texts))
     ) or any(text.strip().startswith("[") and text.strip().endswith("]") and findings_of(text) for text in texts)

@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 
 from sagemaker_monai.columns import is_missing
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.label_names import alike_key, alike_names, findings_of, grades_in_order, in_order, shown_pairs
+from sagemaker_monai.label_names import (
+    alike_key,
+    alike_names,
+    findings_of,
+    grades_in_order,
+    in_order,
+    lists_among,
+    shown_pairs,
+)
 from sagemaker_monai.label_rules import UNCERTAIN, Cells, LabelRules, ReadLabels, names_of
 from sagemaker_monai.measurements import far_off, numbers_of
 from sagemaker_monai.remarks import Remark, remark
@@ -18,7 +26,7 @@ from sagemaker_monai.tables import some_of
 from sagemaker_monai.tasks.labels import Label
 
 _ANSWERS = {
-    **dict.fromkeys(("true", "t", "yes", "y", "positive", "pos", "present", "ja"), True),
+    **dict.fromkeys(("true", "t", "yes", "y", "x", "\u2713", "\u2714", "positive", "pos", "present", "ja"), True),
     **dict.fromkeys(("false", "f", "no", "n", "negative", "neg", "absent", "nein"), False),
 }
 _UNCERTAIN = frozenset({"u", "uncertain", "unsure", "unclear", "equivocal", "indeterminate"})
@@ -36,6 +44,7 @@ class Reader:
     is_ordered: bool
     remarks: list[Remark] = field(default_factory=list)
     has_plus: bool = False  # then - is a class as well
+    has_commas: bool = False  # between findings, where nothing else is
 
     def read_numbers(self, values: Sequence[Label | Cells], names: tuple[str, ...]) -> ReadLabels:
         """Regression: texts as numbers, numbers, and objects of numbers."""
@@ -65,15 +74,7 @@ class Reader:
         self._missing(values, labels)
         told = [label for label in labels if isinstance(label, float)]
         if far := far_off(told):
-            rest = [value for value in told if value not in far]
-            self.remarks.append(
-                remark(
-                    "labels_far_off", sum(far.values()),
-                    values=", ".join(f"{value:.12g} {count} times" for value, count in list(far.items())[:5]),
-                    low=min(rest, default=0), high=max(rest, default=0),
-                    option=self.rules.option("missing_codes", ",".join(f"{value:.12g}" for value in list(far)[:5])),
-                )
-            )  # fmt: skip
+            self._far_off(far, [value for value in told if value not in far])
         return ReadLabels(self.task, names, tuple(labels), tuple(self.remarks))
 
     def read_columns(self, values: Sequence[Label | Cells], columns: tuple[str, ...]) -> ReadLabels:
@@ -128,19 +129,27 @@ class Reader:
     def read_names(self, values: Sequence[Label | Cells]) -> ReadLabels:
         """Classes, grades, and findings in one cell or list."""
         self.has_plus = any(isinstance(value, str) and value.strip() == "+" for value in values)
+        texts = [value for value in values if isinstance(value, str) and value not in {*self.declared, *self.known}]
+        if self.task == "multilabel" and not any(len(findings_of(text)) > 1 for text in texts):
+            self.has_commas = lists_among(texts, has_commas=True)
         labels = [self._named(value) for value in self._without_codes(values)]
         self._missing(values, labels)
         used = _count(labels)
         preferred = (*self.rules.grades, *self.declared, *self.known)
         if self.rules.similar_labels == "merge":
-            best, said = _canonical(used, preferred, self.rules)
+            best, said = _canonical(used, preferred, self.rules, is_scored=bool(self.known))
             labels = [_renamed(label, best) for label in labels]
             used = _count(labels)
             self._refuse_unknown(used)
         else:
             self._refuse_unknown(used)
-            _, said = _canonical(used, preferred, self.rules)
+            _, said = _canonical(used, preferred, self.rules, is_scored=bool(self.known))
         self.remarks.extend(said)
+        if self.task == "multilabel" and self.rules.task == "auto" and not preferred:
+            lists = sum(len(label) > 1 for label in labels if isinstance(label, tuple))
+            self.remarks.append(remark("labels_are_lists", lists))
+        if self.task != "multilabel":
+            self._say_odd_numbers(labels)
         if self.task != "multilabel" and not preferred:
             if self.rules.task == "auto":
                 _refuse_commas(list(used), self.rules)
@@ -149,6 +158,27 @@ class Reader:
                 self.remarks.append(remark("bars_in_names", len(barred), names=some_of(sorted(barred)), option=option))
         words = {value for value in values if isinstance(value, str) and value[:1].isalpha()}  # "none" may be a grade
         return ReadLabels(self.task, self._classes(used, words), tuple(labels), tuple(self.remarks))
+
+    def _say_odd_numbers(self, labels: Sequence[Label | None]) -> None:
+        """A word on classes that are codes by their numbers: 9 or 99 beside 0 to 4."""
+        names = [label for label in labels if isinstance(label, str) and label not in self.declared]
+        numbers = [number for number in numbers_of(names).values if number is not None]
+        if not names or len(numbers) < len(names) or self.rules.grades or self.known:
+            return
+        rest = [number for number in numbers if number != 9]
+        far = far_off(numbers) or ({9.0: numbers.count(9)} if rest and 9 in numbers and max(rest) < 9 / 2 else {})
+        if set(far) - {-1, 1} or (-1 in far and len(set(numbers)) > 2):
+            self._far_off(far, [number for number in numbers if number not in far])
+
+    def _far_off(self, far: Mapping[float, int], rest: Sequence[float]) -> None:
+        self.remarks.append(
+            remark(
+                "labels_far_off", sum(far.values()),
+                values=", ".join(f"{value:.12g} {count} times" for value, count in list(far.items())[:5]),
+                low=min(rest, default=0), high=max(rest, default=0),
+                option=self.rules.option("missing_codes", ",".join(f"{value:.12g}" for value in list(far)[:5])),
+            )
+        )  # fmt: skip
 
     def _without_codes(self, values: Sequence[Label | Cells]) -> list[Label | Cells | None]:
         """Values where codes for missing or uncertain are what the rules say they mean."""
@@ -176,7 +206,7 @@ class Reader:
                 return (value,)
             return None if isinstance(value, Cells) else value
         if self.task == "multilabel":
-            parts = findings_of(value)
+            parts = findings_of(value, has_commas=self.has_commas)
             return None if (value and is_missing(value)) or any(map(is_missing, parts)) else parts
         return None if is_missing(value) and not (value.strip() == "-" and self.has_plus) else value
 
@@ -252,7 +282,7 @@ class Reader:
             return
         count, meant = len(set(positions)), self.rules.uncertain_labels
         if meant in ("refuse", "class"):
-            others = ", ".join(UNCERTAIN[1:4])
+            others = f"{', '.join(UNCERTAIN[1:4])}, or {UNCERTAIN[4]} where it is one"
             raise DatasetError(
                 f"{self._place(positions)} has an uncertain finding (-1, u), of {count} in all; say what they mean "
                 f"with {self.rules.option('uncertain_labels')}: {others}"
@@ -305,7 +335,7 @@ def _refuse_commas(texts: Sequence[str], rules: LabelRules) -> None:
 
 
 def _canonical(
-    used: Counter[str], preferred: Sequence[str], rules: LabelRules
+    used: Counter[str], preferred: Sequence[str], rules: LabelRules, *, is_scored: bool
 ) -> tuple[dict[str, str], tuple[Remark, ...]]:
     """What each name is called once names that look alike are one.
 
@@ -316,6 +346,10 @@ def _canonical(
         return {}, ()
     if rules.similar_labels == "keep":
         return {}, (remark("similar_labels_kept", len(pairs), names=shown_pairs(pairs)),)
+    if rules.similar_labels == "refuse" and is_scored:
+        raise DatasetError(
+            f"labels that look alike: {len(pairs)} ({shown_pairs(pairs)}); write them as the model's classes are called"
+        )
     if rules.similar_labels == "refuse":
         raise DatasetError(
             f"labels that look alike: {len(pairs)} ({shown_pairs(pairs)}), which differ in case, blanks, Unicode form "

@@ -2,8 +2,8 @@
 
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from sagemaker_monai.bundle import REMEDY, TRAIN
+from sagemaker_monai.columns import Columns
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS, Dataset, is_same_data, read_dataset_to_score, targets_of
 from sagemaker_monai.digests import Digests
@@ -20,7 +21,7 @@ from sagemaker_monai.entrypoints.artifacts import artifact_folder
 from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.errors import BundleError, ConfigError, DatasetError
 from sagemaker_monai.files import write_text
-from sagemaker_monai.labelled import reading_of
+from sagemaker_monai.labelled import Reading, reading_of
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.tables import some_of
 from sagemaker_monai.tasks.task import Task
@@ -83,16 +84,18 @@ def evaluate(
     predictor = Predictor.read(folder, "cuda" if torch.cuda.is_available() else "cpu")
     training = _training_of(folder)
     channels = unpack_channels({"training": data}, scratch / "channels", is_stopping=is_stopping)
-    dataset = read_dataset_to_score(
-        channels,
-        labels=predictor.labels,
-        task=predictor.task.name,
-        reading=reading_of(training.config),
-        validation_fraction=training.config.validation_fraction,
-        test_fraction=training.config.test_fraction,
-        seed=training.config.seed,
-        digests=Digests(is_stopping=is_stopping),
-    )
+    digests = Digests(is_stopping=is_stopping)
+    reading = reading_of(training.config)
+    try:
+        dataset = _read(channels, predictor, training.config, reading, digests)
+    except DatasetError as error:
+        # Another data set than that of the training may call its columns otherwise.
+        if reading.columns == Columns():
+            raise
+        try:
+            dataset = _read(channels, predictor, training.config, replace(reading, columns=Columns()), digests)
+        except DatasetError:
+            raise error from None
     chosen = SPLITS if split not in SPLITS else (split,)
     records = [record for name in chosen for record in dataset.split(name)]
     counts = ", ".join(f"{len(dataset.split(name))} {name}" for name in SPLITS)
@@ -142,6 +145,21 @@ def _training_of(folder: Path) -> _Training:
         return _Training(config, int(content["best_epoch"]), str(content["dataset_fingerprint"]))
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise BundleError(f"{TRAIN} does not say how the artifact was trained; {REMEDY}") from error
+
+
+def _read(
+    channels: Mapping[str, Path], predictor: Predictor, config: TrainConfig, reading: Reading, digests: Digests
+) -> Dataset:
+    return read_dataset_to_score(
+        channels,
+        labels=predictor.labels,
+        task=predictor.task.name,
+        reading=reading,
+        validation_fraction=config.validation_fraction,
+        test_fraction=config.test_fraction,
+        seed=config.seed,
+        digests=digests,
+    )
 
 
 def absent_scores(task: Task, targets: np.ndarray) -> str:
