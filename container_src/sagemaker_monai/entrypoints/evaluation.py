@@ -175,8 +175,10 @@ def absent_scores(task: Task, targets: np.ndarray) -> str:
     is_there = (
         targets >= HALF if task.name == "multilabel" else np.eye(targets.shape[1], dtype=bool)[targets.argmax(axis=1)]
     )
-    missing = [label for label, is_seen in zip(task.labels, is_there.any(axis=0), strict=True) if not is_seen]
-    everywhere = [label for label, is_all in zip(task.labels, is_there.all(axis=0), strict=True) if is_all]
+    missing = [
+        label for label, is_seen in zip(task.labels, np.any(is_there, axis=0).tolist(), strict=True) if not is_seen
+    ]
+    everywhere = [label for label, is_all in zip(task.labels, np.all(is_there, axis=0).tolist(), strict=True) if is_all]
     said = ""
     if missing:
         said = (
