@@ -139,3 +139,13 @@ def test_a_header_that_goes_on_behind_the_beginning_is_read_whole(tmp_path):
     path.write_bytes(to_bytes(dataset))
 
     assert read_some(path).Rows == 12
+
+
+def test_windows_that_show_nothing_and_raw_data_are_told(tmp_path):
+    odd = [{"WindowCenter": 0, "WindowWidth": 1}, {"PresentationIntentType": "FOR PROCESSING"}, {}]
+    items = [(slice_of(n, **odd[n % 3]), line) for n, (_, line) in enumerate(sound())]
+
+    lines = look(write_dataset(tmp_path / "data", items))
+
+    assert any(line.startswith("8 images have a window") for line in lines)
+    assert any(line.startswith("8 images are raw data FOR PROCESSING") for line in lines)

@@ -4,7 +4,8 @@ Readers of layouts and tables put remarks beside what they read; `doctor` shows 
 print them. Like issues they name nobody: counts, columns, and numbers of rows.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Severity = Literal["error", "warning", "note"]
@@ -90,3 +91,16 @@ def remark(code: str, count: int = 1, **values: object) -> Remark:
     """Make a remark with its sentence."""
     severity, unit, text = REMARKS[code]
     return Remark(code, severity, text.format(n=count, **values), count, unit)
+
+
+def merged(remarks: Iterable[Remark]) -> list[Remark]:
+    """One remark a code: the first, with the count of all, which it says."""
+    parts: dict[str, list[Remark]] = {}
+    for each in remarks:
+        parts.setdefault(each.code, []).append(each)
+    result = []
+    for first, *others in parts.values():
+        count = first.count + sum(each.count for each in others)
+        text = f"{first.message} (in all {count} {first.unit}, of which this is the first)" if others else first.message
+        result.append(replace(first, message=text, count=count))
+    return result

@@ -6,7 +6,7 @@ when they are needed: nibabel takes 0.3 s.
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sagemaker_monai.contents import NPY_MAGIC, is_nifti
@@ -134,7 +134,8 @@ def read_volume_file(source: Path | bytes, formats: tuple[str, ...] = (), non_fi
     if found is None or found[0] not in allowed:
         raise UndecodableImage(f"not a volume of the expected type ({', '.join(allowed)})")
     name, source = found
-    return VOLUME_FORMATS[name].read(source, non_finite)
+    volume = VOLUME_FORMATS[name].read(source, non_finite)
+    return replace(volume, findings=tuple(each.code for each in volume.remarks)) if volume.remarks else volume
 
 
 def _found(source: Path | bytes) -> tuple[str, Path | bytes] | None:

@@ -26,7 +26,7 @@ from sagemaker_monai.doctor.stacks import Stacks, examine_stacks
 from sagemaker_monai.doctor.workers import map_isolated
 from sagemaker_monai.label_rules import LabelRules
 from sagemaker_monai.progress import track
-from sagemaker_monai.remarks import Remark
+from sagemaker_monai.remarks import merged
 from sagemaker_monai.volume_files import VOLUME_FORMATS
 
 PixelChoice = Literal["auto", "all", "sample", "none"]
@@ -251,15 +251,11 @@ def _file_issues(files: Sequence[FileFacts]) -> list[Issue]:
     ):
         if positions:
             issues.append(issue(code, len(positions), positions))
-    told: dict[str, list[tuple[int, Remark]]] = {}
-    for position, facts in enumerate(files, start=1):
-        for each in facts.remarks:
-            told.setdefault(each.code, []).append((position, each))
-    for code, places in told.items():
-        first = places[0][1]
-        message = f"{first.message} (in all {len(places)} files, of which this is the first)"
-        issues.append(Issue(code, first.severity, message, len(places), first.unit,
-                            tuple(position for position, _ in places[:MAX_EXAMPLES])))  # fmt: skip
+    for each in merged(told for facts in files for told in facts.remarks):
+        places = [n for n, facts in enumerate(files, 1) if any(told.code == each.code for told in facts.remarks)]
+        issues.append(
+            Issue(each.code, each.severity, each.message, each.count, each.unit, tuple(places[:MAX_EXAMPLES]))
+        )
     if not any(facts.is_usable for facts in files):
         issues.append(issue("no_images"))
     return issues

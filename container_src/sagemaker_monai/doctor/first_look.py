@@ -13,6 +13,7 @@ from sagemaker_monai.contents import is_dicom_file
 from sagemaker_monai.entries import DICOM_NAMES, VOLUME_NAMES, Image, image_files
 from sagemaker_monai.errors import CallerError, DatasetError
 from sagemaker_monai.images import IMAGE_SUFFIXES
+from sagemaker_monai.remarks import merged
 from sagemaker_monai.splitting import SPLITS
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from sagemaker_monai.datasets import Dataset, Record
 
+_NIFTI = (".nii", ".nii.gz")
 SAMPLE = 5_000  # images whose header is read
 MIXED_SPACING = 1.5  # times
 CONFOUNDING_TASKS = frozenset({"classification", "ordinal"})
@@ -42,8 +44,9 @@ def first_look(channels: Mapping[str, Path], dataset: "Dataset") -> list[str]:
     """
     del channels  # records have whole paths; a reader of other layouts may need the folders
     placed = [(record, split) for split in SPLITS for record in dataset.split(split) if _may_be_dicom(record.image)]
+    volumes = _volume_lines([record.image for split in SPLITS for record in dataset.split(split)])
     if not placed:
-        return []
+        return volumes
     chosen = placed[:: -(-len(placed) // SAMPLE)]
     headers, faults = _read_headers(chosen)
     if not headers and faults:
@@ -53,19 +56,36 @@ def first_look(channels: Mapping[str, Path], dataset: "Dataset") -> list[str]:
             "with doctor"
         )
     if not headers:
-        return []
+        return volumes
     if dataset.task in CONFOUNDING_TASKS:
         _check_classes(headers)
     _check_patients(headers)
     lines = [f"{len(faults)} DICOM images cannot be read by their header; examine the data set with doctor"] * bool(
         faults
     )
+    lines += volumes
     lines += _mixtures([header for _, _, header in headers], dataset.spatial_dims)
     if dataset.task in CONFOUNDING_TASKS:
         lines += _confounding(headers, dataset.labels)
     if len(chosen) < len(placed):
         lines.append(f"{len(chosen)} of {len(placed)} DICOM headers were looked at")
     return lines
+
+
+def _volume_lines(images: Sequence[Image]) -> list[str]:
+    """What is odd about the geometry of NIfTI files, by their headers."""
+    paths = [
+        path
+        for image in images
+        for path in ([image] if isinstance(image, Path) else image.channels)
+        if path.name.lower().endswith(_NIFTI)
+    ]
+    if not paths:
+        return []
+    from sagemaker_monai.formats.nifti import header_remarks
+
+    chosen = paths[:: -(-len(paths) // SAMPLE)]
+    return [each.message for each in merged(told for path in chosen for told in header_remarks(path))]
 
 
 def _may_be_dicom(image: Image) -> bool:

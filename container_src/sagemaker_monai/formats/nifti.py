@@ -28,7 +28,7 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
-from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
+from sagemaker_monai.errors import CallerError, UndecodableImage, UnsuitableImage
 from sagemaker_monai.formats.geometry import affine_of, grid, sizes_of, spacing_remarks
 from sagemaker_monai.formats.inflate import Stream, opened
 from sagemaker_monai.formats.pairs import image_of
@@ -92,6 +92,17 @@ def read_nifti(source: Path | bytes, non_finite: NonFinite = "refuse") -> Volume
     image, packing = image_of(source)
     with opened(image) as (file, size):
         return _read_image(Stream(file, size, packing), header, header.offset_bytes, non_finite)
+
+
+def header_remarks(path: Path) -> tuple[Remark, ...]:
+    """What is odd about the geometry by a file's header alone; nothing of a file that is refused or no NIfTI."""
+    try:
+        with opened(path) as (file, size):
+            packing = "gzip" if file.read(2) == b"\x1f\x8b" else "raw"
+            file.seek(0)
+            return _read_header(Stream(file, size, packing)).remarks
+    except CallerError:
+        return ()
 
 
 def _read_image(stream: Stream, header: _Header, skip_bytes: int, non_finite: NonFinite) -> Volume:

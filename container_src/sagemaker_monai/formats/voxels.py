@@ -80,14 +80,20 @@ def check_order(sizes: Sequence[int], *, is_told: bool = False) -> None:
     Raises:
         UnsuitableImage: names both readings.
     """
-    first, second, third, fourth = sizes
-    looks_channels_first = first == 1 or (first <= MOST_COLOURS < fourth and min(second, third) >= _SLENDER * first)
-    if fourth > 1 and (looks_channels_first or (third == 1 and fourth > MOST_COLOURS and not is_told)):
+    if is_unclear(sizes, is_told=is_told):
+        first, second, third, fourth = sizes
         raise UnsuitableImage(
             f"the order of the file's axes is unclear: {' x '.join(map(str, sizes))} would be {fourth} channels of "
             f"{first} x {second} x {third} voxels; write space in the first three axes (width, height, depth) and "
             "channels in the fourth"
         )
+
+
+def is_unclear(sizes: Sequence[int], *, is_told: bool = False) -> bool:
+    """Whether `check_order` would refuse."""
+    first, second, third, fourth = sizes
+    looks_channels_first = first == 1 or (first <= MOST_COLOURS < fourth and min(second, third) >= _SLENDER * first)
+    return fourth > 1 and (looks_channels_first or (third == 1 and fourth > MOST_COLOURS and not is_told))
 
 
 def read_values(stream: Stream, stored: Stored, non_finite: NonFinite) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 from sagemaker_monai.contents import GZIP_MAGIC
 from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.formats.pairs import image_of
+from sagemaker_monai.formats.voxels import is_unclear
 from sagemaker_monai.prepare.deidentify_nifti import deidentify_nifti
 from sagemaker_monai.prepare.nifti_cases import SUFFIXES
 from sagemaker_monai.reading import kind_of, read_volume_channels, read_volumes_of
@@ -109,6 +110,8 @@ def encoded(volume: Volume) -> bytes:
 
     values = np.asarray(volume.values, np.float32)
     array = values[0] if len(values) == 1 else np.moveaxis(values, 0, -1)
+    if array.ndim == 4 and is_unclear(array.shape):
+        array = array[..., np.newaxis, :]  # the fifth axis holds vectors, which nobody takes for slices
     kind: Any = nibabel.Nifti1Image if max(array.shape) <= _MAX_NIFTI1_SIDE else nibabel.Nifti2Image
     image = kind(array, volume.affine)
     image.header.set_xyzt_units("mm")

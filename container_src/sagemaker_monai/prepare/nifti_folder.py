@@ -23,7 +23,7 @@ from sagemaker_monai.prepare.nifti_copy import Plan, copy_volume, plan_copy, rea
 from sagemaker_monai.prepare.publish import Choices, Notices, Written, digest_of, publish, refuse_unusable
 from sagemaker_monai.prepare.sides import refuse_torn
 from sagemaker_monai.progress import track
-from sagemaker_monai.remarks import remark
+from sagemaker_monai.remarks import Remark, merged, remark
 
 FOLDERS = "folders"
 TITLE = "volumes"
@@ -115,15 +115,18 @@ def import_nifti_folder(
     output.begin(out, [name for image in images for names in image.names for name in names])
     written: list[Written] = []
     shapes: Counter[tuple[bool, int]] = Counter()
+    odd: list[Remark] = []
     for image in track(images, total=len(images), what="copying volumes"):
         try:
-            done, shape = _copy(image, out, modality, is_private=cases.is_private)
+            done, shape, remarks = _copy(image, out, modality, is_private=cases.is_private)
         except CallerError as error:
             faults[image.case.name] = str(error)
             refuse_unusable({image.case.name: str(error)}, choices.unusable)
             continue
         written.append(done)
         shapes[shape] += 1
+        odd.extend(remarks)
+    notices.warnings.extend(f"{each.code}: {each.message}" for each in merged(odd))
     notices.leave_out_unusable(faults)
     if not written:
         raise DatasetError(
@@ -195,8 +198,12 @@ def _planned(
     return images
 
 
-def _copy(image: _Image, out: Path, modality: str, *, is_private: bool) -> tuple[Written, tuple[bool, int]]:
-    """Copy a case; also says whether it is a volume of several slices, and how many channels it has."""
+# A copy, whether it is a volume of several slices and how many channels it has, and what is odd about it.
+_Copied = tuple[Written, tuple[bool, int], list[Remark]]
+
+
+def _copy(image: _Image, out: Path, modality: str, *, is_private: bool) -> _Copied:
+    """Copy a case."""
     volumes = read_case(image.case.files)
     files: dict[str, int] = {}
     for plan, volume, names in zip(image.plans, volumes, image.names, strict=True):
@@ -212,7 +219,8 @@ def _copy(image: _Image, out: Path, modality: str, *, is_private: bool) -> tuple
         pictures=tuple(digest_of(volume.values) for volume in volumes),
         modality=modality,
     )
-    return written, (volumes[0].values.shape[3] > 1, sum(len(volume.values) for volume in volumes))
+    shape = volumes[0].values.shape[3] > 1, sum(len(volume.values) for volume in volumes)
+    return written, shape, [each for volume in volumes for each in volume.remarks]
 
 
 def _spatial_dims(shapes: Counter[tuple[bool, int]]) -> int:
