@@ -15,6 +15,7 @@ from sagemaker_monai.doctor.thumbnails import SIDE, Picture, draw
 from tests.dicom_series import CT, make_series, make_slice, pixels, positions_of, to_bytes, write_series
 from tests.examined import slice_of, sound, write_dataset
 from tests.made_dicom import made_file
+from tests.workbooks import workbook
 
 SHARED_DATA = Path(__file__).resolve().parent.parent / os.environ.get("SHARED_DATA", "../shared/data")
 
@@ -483,3 +484,21 @@ def test_what_train_refuses_is_not_called_sound(examined, tmp_path, rows, code, 
     found = codes_of(examined(photographs(tmp_path / "data", rows)))
 
     assert reason in found[code].message
+
+
+def test_a_workbook_of_ones_own_is_read_by_usual_columns_and_names(examined, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(6):
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (8, 8, 3), np.uint8)).save(
+            folder / f"{number + 100:06d}.png"
+        )
+    rows = [["image_id", "dx", "patient_id"], *([n + 100, "ab"[n % 2], f"P{n // 2}"] for n in range(6))]
+    (tmp_path / "labels.xlsx").write_bytes(workbook({"Notes": [["x"]], "S": rows}))
+
+    examination = examined(folder, labels=tmp_path / "labels.xlsx")
+
+    assert (examination.labels["with_files"], examination.labels["groups"]) == (6, 3)
+    assert {each.code: each.count for each in examination.issues} == {
+        "names_found_otherwise": 6, "groups_by_column": 3, "small_classes": 2,
+    }  # fmt: skip

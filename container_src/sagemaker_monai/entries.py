@@ -190,7 +190,7 @@ def locate(root: Path, names: Sequence[str], *, what: str) -> tuple[list[Path], 
         )
     if len(there) == len(names):
         return [root / key for key in keys], ()
-    known = dict.fromkeys([*there.values(), *_names_below(root)])
+    known = dict.fromkeys([*there.values(), *names_below(root)])
     matches = match_names(keys, known, suffixes=SUFFIXES)
     matches.refuse_unclear(what)
     if matches.missing:
@@ -209,7 +209,7 @@ def _leads_out(root: Path, name: str) -> bool:
     return not name_parts("/".join(key_parts(name))) or (bool(name_parts(name)) and os.path.lexists(root / name))
 
 
-def _names_below(root: Path) -> list[str]:
+def names_below(root: Path) -> list[str]:
     """The images below a channel, and the folders that may be series: those without a picture in them."""
     names: dict[str, None] = {}
     folders: dict[str, bool] = {}

@@ -6,28 +6,37 @@ at: a table that names files which are not there says much about those that are.
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sagemaker_monai.columns import Columns, split_of
+from sagemaker_monai.columns import Columns, find_column, split_of, usual_column, usual_columns
 from sagemaker_monai.dataset_json import DATASET_JSON, MAX_DATASET_JSON_BYTES
-from sagemaker_monai.entries import Aside, Entry, Layout, Metadata, image_files, name_parts, visible
+from sagemaker_monai.entries import (
+    SUFFIXES,
+    Aside,
+    Entry,
+    Layout,
+    Metadata,
+    image_files,
+    name_parts,
+    names_below,
+    visible,
+)
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.label_rules import LabelRules
 from sagemaker_monai.labelled import Reading, interpreted
 from sagemaker_monai.layouts import read_channels
 from sagemaker_monai.masks import join_asides, mask_remarks, masks_below
+from sagemaker_monai.name_matching import match_names
 from sagemaker_monai.remarks import Remark
-from sagemaker_monai.tables import Row, is_table, read_table
+from sagemaker_monai.tables import Row, is_table, read_table, some_of, table_content
 from sagemaker_monai.tasks.labels import Label
 from sagemaker_monai.trainable import lacks_test_images, refusal_of
 
 _OUTSIDE = ".outside"  # which is not looked for, as all hidden files
 COLUMNS = ("image", "label", "group", "split")
-MAX_TABLE_BYTES = 1 << 28
 _MASKS = 0.5  # of the labels of dataset.json; if so many are names of files, they are masks
 
 
@@ -186,18 +195,18 @@ def _is_file(path: Path) -> bool:
 
 
 def _read_named_table(folder: Path, table: Path, columns: Mapping[str, str], reading: Reading) -> Labels:
-    names = {column: columns.get(column, column).lower() for column in COLUMNS}
     try:
-        if table.stat().st_size > MAX_TABLE_BYTES:
-            raise ConfigError(f"the table of labels is larger than {MAX_TABLE_BYTES >> 20} MiB")
-        rows = read_table(table.read_bytes(), what=table.name, required=[names["image"], names["label"]])
+        rows = read_table(table_content(table), what=table.name, fits=lambda names: not _missing(names, columns))
+        names = _named(list(rows[0]) if rows else [], columns, table.name)
     except OSError as error:
         raise ConfigError(f"the table of labels cannot be read ({error.strerror})") from error
     except DatasetError as error:
         raise ConfigError(f"{error}; name other columns with --columns image=NAME,label=NAME") from error
     taken = {names["image"], names["label"], names["split"], names["group"]}
     rows = [row for row in rows if row[names["image"]]]
-    cases = list(_found_by_stem(folder, list(_cases_of_rows(folder, rows, names))))
+    cases, found = _found_otherwise(
+        folder, [row[names["image"]] for row in rows], list(_cases_of_rows(folder, rows, names))
+    )
     entries = []
     for row, case in zip(rows, cases, strict=True):
         name = f"row {row.number}"
@@ -208,26 +217,54 @@ def _read_named_table(folder: Path, table: Path, columns: Mapping[str, str], rea
     own = replace(reading, columns=replace(reading.columns, group="" if "group" not in columns else "group"))
     labels = _read_meaning(Layout((), entries, source="table"), own, paths)
     aside = _masks_below(folder.absolute(), labels.cases)
-    return replace(labels, aside=aside, remarks=(*labels.remarks, *mask_remarks(aside)), refusal="", lacks_test=False)
+    return replace(
+        labels, aside=aside, remarks=(*found, *labels.remarks, *mask_remarks(aside)), refusal="", lacks_test=False
+    )
 
 
 def _masks_below(folder: Path, cases: Sequence[Case]) -> Aside:
     return masks_below(folder, [path for case in cases for path in case.paths if path.is_relative_to(folder)])
 
 
-def _found_by_stem(folder: Path, cases: Sequence[Case]) -> Iterator[Case]:
-    """Cases whose files are not there as they are called, with the only file of that name or stem in any folder."""
-    missing = [case for case in cases if len(case.paths) == 1 and not _is_file(case.paths[0])]
+def _missing(names: Sequence[str], wanted: Mapping[str, str]) -> list[str]:
+    """What a table has no column for, as far as nobody named one."""
+    return [role for role in ("image", "label") if role not in wanted and not usual_columns(names, role)]
+
+
+def _named(names: Sequence[str], wanted: Mapping[str, str], what: str) -> dict[str, str]:
+    """The column for each of COLUMNS: named, or found by its usual name as train does; "" for none."""
+    found = {
+        role: find_column(names, wanted[role], what) if role in wanted else usual_column(names, role, what)
+        for role in COLUMNS
+    }
+    if missing := [role for role in ("image", "label") if not found[role]]:
+        raise DatasetError(f"{what} has no column {some_of(missing)}")
+    return found
+
+
+def _found_otherwise(
+    folder: Path, names: Sequence[str], cases: Sequence[Case]
+) -> tuple[list[Case], tuple[Remark, ...]]:
+    """Cases whose files are not there as they are called, with those that train would find; and how."""
+    missing = {
+        name: place
+        for place, (name, case) in enumerate(zip(names, cases, strict=True))
+        if len(case.paths) == 1 and not _is_file(case.paths[0])
+    }
     if not missing:
-        yield from cases
-        return
-    places: dict[str, set[Path]] = defaultdict(set)
-    for path in image_files(folder):
-        places[path.name].add(path)
-        places[path.name.partition(".")[0]].add(path)
-    for case in cases:
-        own = places.get(case.paths[0].name, set()) if len(case.paths) == 1 else set()
-        yield replace(case, paths=tuple(own)) if len(own) == 1 and not _is_file(case.paths[0]) else case
+        return list(cases), ()
+    below = names_below(folder)
+    there = {
+        case.paths[0].relative_to(folder.absolute()).as_posix()
+        for place, case in enumerate(cases)
+        if place not in missing.values() and len(case.paths) == 1 and case.paths[0].is_relative_to(folder.absolute())
+    }
+    matches = match_names(list(missing), [name for name in below if name not in there], suffixes=SUFFIXES)
+    found = list(cases)
+    for name, meant in matches.found.items():
+        paths = tuple(image_files(folder.absolute() / meant))
+        found[missing[name]] = replace(cases[missing[name]], paths=paths)
+    return found, matches.remarks("the table")
 
 
 def _cases_of_rows(folder: Path, rows: Sequence[Mapping[str, str]], names: Mapping[str, str]) -> Iterator[Case]:
@@ -288,9 +325,7 @@ def _read_leniently(channels: Mapping[str, Path], fault: str) -> Labels:
 
 def _rows_of(table: Path) -> list[Row]:
     try:
-        if table.stat().st_size > MAX_TABLE_BYTES:
-            return []
-        return read_table(table.read_bytes(), what="", required=("image", "label"))
+        return read_table(table_content(table), what="", required=("image", "label"))
     except (OSError, DatasetError):
         return []
 
