@@ -91,6 +91,7 @@ def run_job(
     processes.host_is_ready("channels")
     images = {name: folder for name, folder in channels.items() if name != PRETRAINED}
     processes.wait_for_own_host("digests", is_stopping)
+    cache_dir.mkdir(parents=True, exist_ok=True)
     digests = Digests(cache_dir / DIGESTS, is_stopping=is_stopping)
     dataset = read_dataset(
         images,
