@@ -202,3 +202,13 @@ def test_a_lut_of_the_header_is_judged_by_the_part_that_values_reach():
 
     assert read_frames(low)[0].display.voi is None
     assert isinstance(read_frames(high)[0].display.voi, Lut)
+
+
+def test_a_number_that_cannot_be_read_is_passed_over_with_a_word():
+    dataset = made_dataset(RAMP)
+    dataset.add_new("PixelSpacing", "LO", ["half", "half"])
+
+    [frame] = read_frames(dataset)
+
+    assert frame.spacing_mm is None
+    assert frame.findings == ("unreadable_numbers",)

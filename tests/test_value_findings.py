@@ -11,6 +11,7 @@ from sagemaker_monai.dicom.media import find_instances
 from sagemaker_monai.dicom.pixels import read_frames
 from sagemaker_monai.dicom.series import group_series, read_series
 from sagemaker_monai.doctor.examine import examine
+from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.prepare.nifti_copy import encoded
 from sagemaker_monai.reading import read_volumes_of
 from sagemaker_monai.samples import Sample
@@ -93,3 +94,23 @@ def test_a_copy_of_a_volume_can_be_read_whatever_its_sizes(shape, tmp_path):
     assert np.array_equal(volume.values, values)
     assert volume.findings == ()
     assert gzip.decompress((tmp_path / "a.nii.gz").read_bytes())[344:347] == b"n+1"
+
+
+@pytest.mark.parametrize(
+    ("plain", "broken", "reason"),
+    [
+        (b"0.5\\0.5", b"abc\\0.5", "PixelSpacing of the DICOM header is no number"),
+        (b"0.5\\0.5", b"0.5 0.5", "PixelSpacing of the DICOM header is no number"),
+        (b"0.5\\0.5", b"1,250\\1", "PixelSpacing of the DICOM header has a comma"),
+        (b"0.5\\0.5", b"0.50000", "PixelSpacing of the DICOM header has 1 values instead of 2"),
+    ],
+)
+def test_a_place_that_cannot_be_read_is_refused_by_the_name_of_its_element(plain, broken, reason):
+    place = {"ImagePositionPatient": [1, 2, 3], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+    content = as_file(made_dataset(RAMP, PixelSpacing=["0.5", "0.5"], **place))
+    assert plain in content
+
+    [series] = group_series(find_instances([content.replace(plain, broken)]))
+
+    with pytest.raises(UnsuitableImage, match=reason):
+        read_series(series)

@@ -113,7 +113,7 @@ ALWAYS_REFUSED = frozenset({"colour", "packed_slices", "ambiguous_volumes", "mix
 NOTES = frozenset({"single_slice", "localizer", "mixed_rescale"})
 
 # What is said of single images as much as of slices.
-OF_IMAGES = frozenset({"odd_numbers", "zero_slope", "for_processing", "useless_window"})
+OF_IMAGES = frozenset({"odd_numbers", "unreadable_numbers", "zero_slope", "for_processing", "useless_window"})
 
 # Code -> cause and remedy; {} is the count.
 MESSAGES = {
@@ -168,6 +168,8 @@ MESSAGES = {
     "colour": "{} slices are in colour, which has no place in a volume; use them as 2-D images",
     "odd_numbers": "{} images have numbers in their header that are not written as DICOM asks (decimal comma, unit, "
     "text); they were read as what alone they can mean",
+    "unreadable_numbers": "{} images have a spacing, place, rescale, window or weight in their header that cannot be "
+    "read as numbers; it counts as missing where it may be",
     "zero_slope": "{} images have the RescaleSlope 0, which would wipe them out; it was taken for 1",
     "for_processing": "{} images are raw data FOR PROCESSING (PresentationIntentType), which are not made to be looked "
     "at; use those FOR PRESENTATION unless that is meant",

@@ -40,6 +40,10 @@ def _has_odd_numbers(header: FrameHeader) -> bool:
     return any(is_oddly_spelled(header, keyword) and _is_readable(header, keyword) for keyword in _NUMBERS)
 
 
+def _has_unreadable_numbers(header: FrameHeader) -> bool:
+    return any(is_oddly_spelled(header, keyword) and not _is_readable(header, keyword) for keyword in _NUMBERS)
+
+
 def _is_readable(header: FrameHeader, keyword: str) -> bool:
     try:
         return bool(numbers(header, keyword))
@@ -56,6 +60,7 @@ def _has_zero_slope(header: FrameHeader) -> bool:
 
 _RULES: dict[str, Callable[[FrameHeader], bool]] = {
     "odd_numbers": _has_odd_numbers,
+    "unreadable_numbers": _has_unreadable_numbers,
     "zero_slope": _has_zero_slope,
     "useless_window": lambda header: is_useless(header.top),
     "for_processing": lambda header: text_of(header, "PresentationIntentType").upper() == "FOR PROCESSING",

@@ -1,6 +1,7 @@
 """The order of a stack's slices, along their normal, and what is odd about their places and values."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
@@ -46,7 +47,9 @@ def _sort_by_number(stack: Stack) -> None:
     stack.slices = sorted(slices, key=by_number)
     invalid = sum(each.plane.is_invalid for each in slices)
     if invalid:
-        stack.findings.append(finding("invalid_geometry", invalid))
+        found = finding("invalid_geometry", invalid)
+        fault = next((each.plane.fault for each in slices if each.plane.fault), "")
+        stack.findings.append(replace(found, message=f"{found.message}: {fault}") if fault else found)
     if invalid < len(slices):
         stack.findings.append(finding("missing_geometry", len(slices) - invalid))
     files = {id(each.instance): each.instance.instance_number for each in slices}

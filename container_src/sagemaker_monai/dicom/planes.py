@@ -19,6 +19,7 @@ from sagemaker_monai.dicom.elements import (
     frame_header,
     integer_of,
     item_of,
+    numbers,
     numbers_of,
     plain_text_of,
     text_of,
@@ -26,10 +27,10 @@ from sagemaker_monai.dicom.elements import (
 )
 from sagemaker_monai.dicom.geometry import Cosines, Vector, is_sound, normal_of
 from sagemaker_monai.dicom.tells import DISCRIMINATORS, NO_DATE
-from sagemaker_monai.errors import PayloadTooLarge
+from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
 
 MAX_FRAMES = 1 << 16  # of one file
-_GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+_GEOMETRY = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}  # and their numbers
 # Modalities whose frames mostly are no slices, and what frames of a cine have.
 _COUNTED_OTHERWISE = frozenset({"NM", "US", "XA", "RF", "DX", "CR", "MG", "IVUS", "OPT"})
 _TIMES = ("FrameTime", "FrameTimeVector", "CineRate", "RecommendedDisplayFrameRate", "FrameDelay", "NumberOfTimeSlots",
@@ -48,6 +49,7 @@ class Plane:
         spacing: PixelSpacing: between rows, between columns, mm; may be known without a position.
         thickness: SpacingBetweenSlices or SliceThickness, mm, for a slice that has no neighbour.
         is_invalid: the header has a geometry, but not one that can be.
+        fault: which element of it cannot be read and why, "" where the numbers themselves are wrong.
         is_counted: the position is that of the first frame and a number of distances, where no rule says so.
         tells: values of `tells.DISCRIMINATORS` that the frame has, as text.
         rescale: RescaleSlope and RescaleIntercept as text, for comparison.
@@ -58,6 +60,7 @@ class Plane:
     spacing: tuple[float, float] | None = None
     thickness: float | None = None
     is_invalid: bool = False
+    fault: str = ""
     is_counted: bool = False
     tells: tuple[tuple[str, str], ...] = ()
     rescale: str = ""
@@ -97,9 +100,21 @@ def _plane(header: Header, common: Mapping[str, str]) -> Plane:
         spacing=spacing if has_spacing else None,
         thickness=size,
         is_invalid=is_present and not is_complete,
+        fault=_fault_of(header) if is_present and not is_complete else "",
         tells=_tells(header, common),
         rescale="\\".join(text_of(header, keyword) for keyword in ("RescaleSlope", "RescaleIntercept")),
     )
+
+
+def _fault_of(header: Header) -> str:
+    for keyword, count in _GEOMETRY.items():
+        try:
+            found = len(numbers(header, keyword))
+        except UndecodableImage as error:
+            return str(error)
+        if found != count:
+            return f"{keyword} of the DICOM header has {found} values instead of {count}; correct it"
+    return ""
 
 
 def _common_tells(header: Dataset) -> dict[str, str]:
