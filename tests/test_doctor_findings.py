@@ -502,3 +502,15 @@ def test_a_workbook_of_ones_own_is_read_by_usual_columns_and_names(examined, tmp
     assert {each.code: each.count for each in examination.issues} == {
         "names_found_otherwise": 6, "groups_by_column": 3, "small_classes": 2,
     }  # fmt: skip
+
+
+def test_what_is_no_image_is_said_and_mixes_no_modalities(examined, tmp_path):
+    mask = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4", "Modality": "SEG"}
+    beside = [(slice_of(100 + n, **mask), {"label": "benign", "group": f"m{n}"}) for n in range(2)]
+    examination = examined(write_dataset(tmp_path / "data", [*sound(12), *beside]))
+
+    message = found(examination, "no_images_beside").message
+    assert message.startswith("2 DICOM files are no images (SEG (mask)) and lie beside some")
+    assert "mixed_modality" not in codes(examination)
+    alone = examined(write_dataset(tmp_path / "masks", [(slice_of(n, **mask), {"label": "benign"}) for n in range(3)]))
+    assert found(alone, "no_plain_images").count == 3

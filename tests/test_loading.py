@@ -9,9 +9,10 @@ from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import Dataset, Record
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.kinds import choose_preprocessing
-from sagemaker_monai.loading import load_dataset
+from sagemaker_monai.loading import _oddities, load_dataset
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
+from sagemaker_monai.volumes import Identity, Traits
 
 PREPROCESSING = build_preprocessing(photograph_preprocessing(channels=3, image_size=32, fit="stretch"))
 LABELS = ("a", "b")
@@ -164,3 +165,16 @@ def test_pixels_are_what_the_preprocessing_alone_makes(dataset):
 
     expected = PREPROCESSING.load(Sample(record.image)).numpy()
     assert np.array_equal(loaded.pixels[loaded.rows["validation"][2]], expected)
+
+
+def test_what_was_passed_over_and_what_is_odd_is_said():
+    def traits(passed_over, *findings):
+        return Traits(Identity("", (), passed_over=passed_over), findings)
+
+    lines = _oddities([traits(2, "gantry_tilt"), traits(0), traits(1, "gantry_tilt", "zero_slope"), Traits()])
+
+    assert lines[0].startswith(
+        "beside 2 of 4 images lie other DICOM series or objects, 3 in all, which were passed over"
+    )
+    assert lines[1].endswith(": gantry_tilt 2, zero_slope 1")
+    assert _oddities([Traits()]) == []

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -83,6 +84,8 @@ def load_dataset(
     if faulty:
         logger.warning("%d of %d images cannot be read and are left out: %s", len(faulty), len(records), some_of(names))
     _check_kinds([record.name for record in records], loaded.traits)
+    for line in _oddities(loaded.traits):
+        logger.warning("%s", line)
     rows, readable, unreadable, start = {}, {}, {}, 0
     for split in SPLITS:
         of_split = dataset.split(split)
@@ -158,6 +161,22 @@ def _check_kinds(names: Sequence[str], traits: Sequence[Traits]) -> None:
         )
     odd = [each for each in kinds if each.kind != "image"]
     logger.warning("%d of %d images are no plain ones: %s", len(odd), len(names), named(odd))
+
+
+def _oddities(traits: Sequence[Traits]) -> list[str]:
+    """What was passed over and what is odd about the images that were read, in sentences."""
+    lines = []
+    others = [each.identity.passed_over for each in traits if each.identity and each.identity.passed_over]
+    if others:
+        lines.append(
+            f"beside {len(others)} of {len(traits)} images lie other DICOM series or objects, {sum(others)} in all, "
+            "which were passed over; a serving request is treated alike"
+        )
+    codes = Counter(code for each in traits for code in each.findings)
+    if codes:
+        counts = ", ".join(f"{code} {count}" for code, count in codes.most_common())
+        lines.append(f"odd about the images, and read all the same (docs/formats.md has each finding): {counts}")
+    return lines
 
 
 def _fault(record: Record, preprocessing: Preprocessing) -> str:

@@ -153,7 +153,7 @@ def pack_traits(traits: Traits) -> list[Any]:
     """What a scope is made of, as short JSON: no identity of a patient, study or file is in it."""
     identity = traits.identity
     of_dicom = None if identity is None else [
-        identity.kind, identity.modality, identity.is_colour, identity.sop_class_uid
+        identity.kind, identity.modality, identity.is_colour, identity.sop_class_uid, identity.passed_over
     ]  # fmt: skip
     spacing = None if traits.spacing_mm is None else [round(each, 6) for each in traits.spacing_mm]
     return [of_dicom, list(traits.findings), list(traits.size), spacing]
@@ -168,9 +168,15 @@ def unpack_traits(content: Any) -> Traits:
     of_dicom, findings, size, spacing = content
     identity = None
     if of_dicom is not None:
-        kind, modality, is_colour, sop_class_uid = of_dicom
+        kind, modality, is_colour, sop_class_uid, passed_over = of_dicom
         identity = Identity(
-            "", (), kind=kind, modality=modality, is_colour=bool(is_colour), sop_class_uid=sop_class_uid
+            "",
+            (),
+            kind=kind,
+            modality=modality,
+            is_colour=bool(is_colour),
+            sop_class_uid=sop_class_uid,
+            passed_over=int(passed_over),
         )
     return Traits(identity, tuple(findings), tuple(size), None if spacing is None else tuple(spacing))
 

@@ -13,6 +13,7 @@ from typing import Literal
 from pydicom.uid import UID
 
 from sagemaker_monai.dicom.grouping import Series
+from sagemaker_monai.dicom.objects import IMAGES, names_of, subject_of
 from sagemaker_monai.doctor.confounding import Association, find_associations, issues_of
 from sagemaker_monai.doctor.duplicates import find_duplicates
 from sagemaker_monai.doctor.facts import ATTRIBUTES, FileFacts, Task, look_at
@@ -291,7 +292,16 @@ def _bits_for(low: float, high: float) -> str:
 def _mixtures(files: Sequence[FileFacts], scrubber: Scrubber) -> list[Issue]:
     issues = []
     usable = [facts for facts in files if facts.is_usable]
-    modalities = Counter(facts.instance.modality for facts in usable if facts.instance)
+    subjects = {n: subject_of(facts.instance) for n, facts in enumerate(files, 1) if facts.instance and facts.is_usable}
+    others = [number for number, subject in subjects.items() if subject.kind not in IMAGES]
+    are_all = len(others) == len(subjects)
+    if others:
+        kinds = names_of(subjects[number] for number in others)
+        issues.append(issue("no_plain_images" if are_all else "no_images_beside", len(others), others, kinds=kinds))
+    meant = subjects if are_all else subjects.keys() - set(others)
+    modalities = Counter(
+        facts.instance.modality for number, facts in enumerate(files, 1) if facts.instance and number in meant
+    )
     if len(modalities) > 1:
         shown = ", ".join(f"{scrubber.shown(name) or '(none)'} {count}" for name, count in modalities.most_common(5))
         issues.append(issue("mixed_modality", len(modalities), values=shown))

@@ -47,6 +47,9 @@ ISSUES: dict[str, tuple[Severity, str, str]] = {
     "unreadable_archives": ("warning", "files", "{n} archives are damaged, unsafe or too large; pack them again"),
     "no_picture": ("warning", "files", "{n} DICOM files hold no picture (reports, plans, bare headers); leave them "
                    "out"),
+    "no_images_beside": ("warning", "files", "{n} DICOM files are no images ({kinds}) and lie beside some that are: "
+                         "they are passed over unless they are asked for"),
+    "no_plain_images": ("warning", "files", "all {n} DICOM files are {kinds}; whether that is meant cannot be told"),
     "blank_images": ("warning", "files", "{n} images show nothing: one value in every pixel, or a few "
                      "levels side by side; look at them"),
     "deep_pictures": ("note", "files", "{n} pictures have {bits} bits a value, of which {used} are used (values from "
