@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sagemaker_monai.bundle import write_bundle
 from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import Dataset, Record
 from sagemaker_monai.loading import load_dataset
+from sagemaker_monai.predictor import Predictor
+from sagemaker_monai.samples import Sample
+from sagemaker_monai.scope import FINDINGS
 from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
 from sagemaker_monai.visibility import shows_nothing
+from tests.bundles import bundle_parts
 from tests.test_deep_pictures import issues_of
 from tests.test_pictures import encode
 
@@ -75,3 +80,16 @@ def test_doctor_finds_pictures_that_show_nothing(tmp_path):
     _, issues = issues_of(tmp_path, a_1=encode(Image.fromarray(NOISE[0]), "PNG"), a_2=encode(faint, "PNG"))
 
     assert issues["blank_images"].examples == (2,)
+
+
+def test_an_answer_says_that_nothing_can_be_seen_and_that_a_high_byte_was_taken(tmp_path):
+    parts = bundle_parts(channels=1)
+    del parts["preprocessing"][0]["deep"]  # as artifacts from before
+    write_bundle(tmp_path, **parts)
+    predictor = Predictor.read(tmp_path)
+    seen, black = (encode(Image.fromarray(values), "PNG") for values in (NOISE[0], np.zeros((40, 48), np.uint8)))
+    deep = encode(Image.fromarray(NOISE[0].astype(np.uint16) * 200), "PNG")
+    answered = predictor.answer([Sample(seen), Sample(black), Sample(deep)])
+
+    assert [each.traits[0].findings for each in answered] == [(), ("nothing_visible",), ("high_byte",)]
+    assert {code for each in answered for code in each.traits[0].findings} <= FINDINGS.keys()

@@ -13,7 +13,7 @@ from PIL import Image
 from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.intensity import show
 from sagemaker_monai.normalization import check_scale, standardize
-from sagemaker_monai.pictures import DEEP, Deep, decode
+from sagemaker_monai.pictures import DEEP, Deep, decode, is_deep
 from sagemaker_monai.reading import is_dicom_sample, read_frames_of
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.scope import Scope
@@ -125,7 +125,9 @@ class LoadPhotograph:
             At least one uint8 (C, W, H), each with what is known of it (nothing of what is not DICOM).
         """
         if not is_dicom_sample(sample):
-            return [(self._pixels(sample), Traits())]
+            pixels = self._pixels(sample)
+            is_cut = self.deep == "high_byte" and is_deep(sample)
+            return [(pixels, Traits(findings=("high_byte",) if is_cut else ()))]
         return [
             (self._pixels(_as_picture(frame)), Traits(frame.identity, frame.findings))
             for frame in read_frames_of(sample, scope=scope)

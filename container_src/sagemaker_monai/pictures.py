@@ -152,15 +152,23 @@ def decode_deep(sample: Sample) -> DeepPicture | None:
     return DeepPicture(upright(picture.values, orientation), picture.bits, picture.is_white_zero, missing)
 
 
-def count_bits(path: Path) -> int:
+def count_bits(source: Path | bytes) -> int:
     """Bits of a value of a picture by its header, 8 where there are 8 or fewer or it cannot be read."""
     try:
-        if not may_be_deep(head := _head_of(path)):
+        if not may_be_deep(head := _head_of(source)):
             return 8
-        with _sound_picture(PICTURE_FORMATS), Image.open(path, formats=PICTURE_FORMATS) as image:
+        opened = io.BytesIO(source) if isinstance(source, bytes) else source
+        with _sound_picture(PICTURE_FORMATS), Image.open(opened, formats=PICTURE_FORMATS) as image:
             return bits_of(image, head)
     except CallerError:
         return 8
+
+
+def is_deep(sample: Sample) -> bool:
+    """Whether a picture, or raw values, have more than 8 bits by their header or type."""
+    if isinstance(sample.source, np.ndarray):
+        return sample.source.dtype == np.uint16
+    return isinstance(sample.source, Path | bytes) and count_bits(sample.source) > 8
 
 
 def _head_of(source: Path | bytes) -> bytes:

@@ -13,6 +13,7 @@ from sagemaker_monai.images import name_picture, split_arrays
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.tasks.task import Prediction
 from sagemaker_monai.transforms import LoadPhotograph
+from sagemaker_monai.visibility import shows_nothing
 from sagemaker_monai.volumes import Traits
 
 BATCH_SIZE = 32  # images that go through the network at once; bounds memory, does not change answers beyond 1e-6
@@ -116,14 +117,19 @@ class Predictor:
         preprocessing, scope = self.bundle.preprocessing, self.bundle.scope
         try:
             loaded = preprocessing.load_each(sample, scope)
-            if scope is None:
-                return loaded
-            return [(image, replace(each, findings=each.findings + scope.findings(each))) for image, each in loaded]
+            return [(image, self._with_findings(image, each)) for image, each in loaded]
         except UndecodableImage as error:
             # No picture, but perhaps sound: asked only now, so that pictures do not pay for it.
             if isinstance(preprocessing.load_pixels, LoadPhotograph) and _is_volume_file(sample):
                 raise UnsuitableImage("this model takes pictures, not a file of a volume") from error
             raise
+
+    def _with_findings(self, image: torch.Tensor, traits: Traits) -> Traits:
+        scope = self.bundle.scope
+        findings = traits.findings if scope is None else traits.findings + scope.findings(traits)
+        if shows_nothing(image.numpy(), self.bundle.preprocessing.value_range):
+            findings += ("nothing_visible",)
+        return replace(traits, findings=findings)
 
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
         """The predictions of all images of all samples, in order; raises as `answer` does."""

@@ -29,6 +29,8 @@ FINDINGS = {
     "other_kind": "images of a kind that was not trained on: reformatted ones, or of an unknown SOP class",
     "spacing_outside_training": "pixels or slices are closer or farther apart than in training, by more than a quarter",
     "size_outside_training": "less than half, or more than twice, the pixels or slices of any image of training",
+    "nothing_visible": "nothing can be seen in what the network gets: black, white, one value or a few levels",
+    "high_byte": "of a picture of more than 8 bits the high byte was taken, as artifacts from before do",
 }
 # What the Decathlon's sets and people write for `modality`.
 MODALITY_OF = {
