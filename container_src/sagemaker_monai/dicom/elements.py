@@ -29,6 +29,7 @@ from sagemaker_monai.errors import UndecodableImage
 
 _MAX_VALUES = 1 << 16  # of one element that are looked at
 _BLANKS = " \0\t\r\n"
+_UNCONVERTED_VRS = frozenset({"CS", "DA", "TM", "UI"})  # one value of ASCII is its own text
 _PLAIN_VRS = frozenset({"CS", "DA", "DS", "DT", "IS", "LO", "SH", "ST", "TM"})
 
 # Functional groups in which a keyword lies, keyword -> paths of sequences; PS3.3 C.7.6.16.2 and the macros of
@@ -240,6 +241,10 @@ def value_of(header: Header | None, keyword: str) -> Any:
 
 def text_of(header: Header | None, keyword: str) -> str:
     """A value as text, several joined with a backslash as the file has them; "" where there is none."""
+    if isinstance(header, Dataset) and (raw := _raw(header, tag_of(keyword))) is not None:
+        word = raw.value if raw.VR in _UNCONVERTED_VRS else None
+        if word and word.isascii() and b"\\" not in word:
+            return word.decode("ascii").strip(_BLANKS)
     found = value_of(header, keyword)
     if found is None or isinstance(found, Sequence):
         return ""
@@ -297,8 +302,11 @@ def tag_of(keyword: str) -> BaseTag:
 
 def is_oddly_spelled(header: Header, keyword: str) -> bool:
     """Whether an element has numbers that were read all the same, though they are not written as DICOM asks."""
+    tag = tag_of(keyword)
     for holder in holders(header, keyword):
-        raw = _raw(holder, tag_of(keyword))
+        if tag not in holder:
+            continue
+        raw = _raw(holder, tag)
         if raw is not None and _PLAIN.fullmatch(raw.value or b""):
             continue
         if any(type(part) in (str, bytes) for part in _several(value_of(holder, keyword))):

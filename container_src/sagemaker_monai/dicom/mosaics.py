@@ -29,6 +29,7 @@ _BLOCKS = {
     (group, element): [(Tag(group, block), Tag(group, (block << 8) + element)) for block in range(0x10, 0x20)]
     for group, _, element, *_ in (*_COUNTS, _CSA)
 }
+_PRIVATE_GROUPS = frozenset(group for group, _ in _BLOCKS)
 # A tag of the CSA header: its name of 64 bytes, 20 bytes of type and count, 16 bytes of lengths, and the value.
 _CSA_COUNT = re.compile(rb"NumberOfImagesInMosaic\0.{41}.{20}.{16}\s*(\d{1,5})[\s\0]", re.DOTALL)
 
@@ -37,6 +38,8 @@ def packing_of(header: Dataset) -> str:
     """What a file packs its slices in, MOSAIC or FRAMES; "" where a frame is a slice."""
     if any(word.strip().upper() == "MOSAIC" for word in text_of(header, "ImageType").split("\\")):
         return MOSAIC
+    if _PRIVATE_GROUPS.isdisjoint(tag.group for tag in header.keys()):  # noqa: SIM118 - iteration converts values
+        return ""
     for group, creator, element, packing in _COUNTS:
         for tag in _private(header, group, creator, element):
             if _count(_bytes(header, tag)) > 1:

@@ -22,6 +22,7 @@ from sagemaker_monai.dicom.elements import (
     numbers,
     numbers_of,
     plain_text_of,
+    tag_of,
     text_of,
     value_of,
 )
@@ -36,7 +37,9 @@ _COUNTED_OTHERWISE = frozenset({"NM", "US", "XA", "RF", "DX", "CR", "MG", "IVUS"
 _TIMES = ("FrameTime", "FrameTimeVector", "CineRate", "RecommendedDisplayFrameRate", "FrameDelay", "NumberOfTimeSlots",
           "NumberOfTimeSlices")  # fmt: skip
 # What a frame may say for itself; the others of the table are in the main dataset only.
-_OF_FRAMES = tuple(name for name in DISCRIMINATORS if name in GROUPS)
+_OF_FRAMES = {
+    name: frozenset(tag_of(path.split("/")[0]) for path in GROUPS[name]) for name in DISCRIMINATORS if name in GROUPS
+}
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,8 @@ def _plane(header: Header, common: Mapping[str, str]) -> Plane:
     spacing: Any = numbers_of(header, "PixelSpacing", 2)
     between = numbers_of(header, "SpacingBetweenSlices", 1)
     thickness = numbers_of(header, "SliceThickness", 1)
-    is_present = all(value_of(header, keyword) is not None for keyword in _GEOMETRY)
     is_complete = bool(position and orientation and spacing and is_sound(orientation, spacing, position))
+    is_invalid = not is_complete and all(value_of(header, keyword) is not None for keyword in _GEOMETRY)
     size = next((abs(number[0]) for number in (between, thickness) if number and number[0]), None)
     has_spacing = spacing is not None and min(spacing) > 0
     return Plane(
@@ -99,8 +102,8 @@ def _plane(header: Header, common: Mapping[str, str]) -> Plane:
         orientation=orientation if is_complete else None,
         spacing=spacing if has_spacing else None,
         thickness=size,
-        is_invalid=is_present and not is_complete,
-        fault=_fault_of(header) if is_present and not is_complete else "",
+        is_invalid=is_invalid,
+        fault=_fault_of(header) if is_invalid else "",
         tells=_tells(header, common),
         rescale="\\".join(text_of(header, keyword) for keyword in ("RescaleSlope", "RescaleIntercept")),
     )
@@ -129,7 +132,9 @@ def _common_tells(header: Dataset) -> dict[str, str]:
 def _tells(header: Header, common: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     if not isinstance(header, FrameHeader) or not header.groups:
         return tuple(common.items())
-    own = {name: text for name in _OF_FRAMES if (text := text_of(header, name))}
+    there = {tag for group in header.groups for tag in group.keys()}  # noqa: SIM118 - iteration converts values
+    names = [name for name, sequences in _OF_FRAMES.items() if not sequences.isdisjoint(there)]
+    own = {name: text for name in names if (text := text_of(header, name))}
     return tuple({**common, **own}.items())
 
 
