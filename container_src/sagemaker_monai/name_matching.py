@@ -8,6 +8,7 @@ one can be meant, and no other name means it:
 - else the files count that have most of the last parts of the name in common with it, letters compared without case,
   Unicode form (NFKC), runs of white space, and zeros before a number; of these the one that is written most alike. Two
   that are equally alike are none. Nor is one whose folder agrees where another one's letters do.
+- a name that means no file means the only one that lies, at any depth, in the folder that is called so.
 
 Which of a mask and its picture has the suffix .png is no matter of spelling: another suffix is another file.
 """
@@ -123,7 +124,7 @@ def match_names(
     )
 
 
-_WITHOUT_SUFFIX, _OTHER_FOLDER = "without suffix", "in another folder"
+_WITHOUT_SUFFIX, _OTHER_FOLDER, _ALONE = "without suffix", "in another folder", "as the only one in a folder"
 _WAYS = {
     Written.IN_ANOTHER_FORM: "in another Unicode form",
     Written.IN_OTHER_CASE: "in other case or spacing",
@@ -139,8 +140,13 @@ class _Index:
     def __init__(self, names: Iterable[str], suffixes: Sequence[str], *, is_path: bool) -> None:
         self._suffixes, self._is_path = suffixes, is_path
         self._exact: dict[str, set[str]] = defaultdict(set)
+        self._within: dict[str, set[str]] = defaultdict(set)  # end of a folder -> names in it
         self._alike: dict[str, list[tuple[str, str, bool]]] = defaultdict(list)  # name, its end, without suffix
         for name in names:
+            folders = name.split("/")[:-1] if is_path else []
+            for stop in range(1, len(folders) + 1):
+                for start in range(stop):
+                    self._within[self._blurred("/".join(folders[start:stop]))].add(name)
             for form, is_stem in self._forms(name):
                 parts = form.split("/") if is_path else [form]
                 for depth in range(1, len(parts) + 1):
@@ -182,7 +188,8 @@ class _Index:
             is_moved = depth < len(parts) or (self._is_path and name.count("/") >= depth)
             ways = [_WITHOUT_SUFFIX] * is_stem + [_OTHER_FOLDER] * is_moved
             return name, ways + ([_WAYS[written]] if written else [])
-        return None, []
+        inside = self._within.get(self._blurred("/".join(parts)), set()) if parts else set()
+        return (next(iter(inside)), [_ALONE]) if len(inside) == 1 else (None, _SEVERAL if inside else [])
 
 
 def key_parts(key: str) -> list[str]:
