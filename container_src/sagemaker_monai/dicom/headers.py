@@ -6,6 +6,7 @@ its own (PS3.10 section 7): preamble, file meta information, transfer syntax, da
 Sequences are parsed at once and not when they are asked for, because only then the limits hold for them too.
 """
 
+import functools
 import io
 import logging
 import re
@@ -206,8 +207,8 @@ def _expand(dataset: Dataset, budget: Budget, depth: int) -> None:
     """Check every element, and parse the sequences that pydicom left as bytes."""
     if depth > MAX_DEPTH:
         raise UndecodableImage(f"sequences of the DICOM file are nested more than {MAX_DEPTH} deep")
-    for tag in list(dataset.keys()):
-        element: Any = dataset.get_item(tag)  # pydicom's stub knows no raw element here
+    elements: list[tuple[BaseTag, Any]] = list(dataset.items())  # pydicom's stub knows no raw element here
+    for tag, element in elements:
         if isinstance(element, RawDataElement):
             vr = _vr_of(element)
             if vr != VR.SQ:
@@ -222,17 +223,22 @@ def _expand(dataset: Dataset, budget: Budget, depth: int) -> None:
                 dataset.original_character_set or "iso8859",
                 element.value_tell,
             )
-            dataset[tag] = element = DataElement(tag, VR.SQ, items)
-        if element.VR == VR.SQ:
-            for item in element.value or ():
+            dataset[tag] = DataElement(tag, VR.SQ, items)
+        if isinstance(element, RawDataElement) or element.VR == VR.SQ:
+            for item in dataset[tag].value or ():
                 _expand(item, budget, depth + 1)
 
 
 def _vr_of(element: RawDataElement) -> str:
     if element.VR not in (None, VR.UN) or element.tag.is_private:
         return element.VR or VR.UN
+    return _vr_of_tag(element.tag)
+
+
+@functools.lru_cache(maxsize=8_192)  # more than the dictionary has; a file can name any tag
+def _vr_of_tag(tag: BaseTag) -> str:
     try:
-        return dictionary_VR(element.tag)
+        return dictionary_VR(tag)
     except KeyError:
         return VR.UN
 

@@ -83,26 +83,32 @@ class LimitedFile:
         self._size_bytes = size_bytes
         self._budget = budget
         self._is_header_only = is_header_only
+        self._position = file.tell()  # nobody else moves in the file; to ask it each time costs more than to read
 
     def read(self, size: int = -1) -> bytes:
         """Up to `size` bytes, fewer at the end."""
         self._budget.take_read()
-        left = max(self._size_bytes - self._file.tell(), 0)
-        count = left if size < 0 else min(size, left)
+        count = self._size_bytes - self._position
+        if 0 <= size < count:
+            count = size
+        elif count < 0:
+            count = 0
         if self._is_header_only:
             self._budget.take_bytes(count)
         data = self._file.read(count)
+        self._position += len(data)
         if count == _ITEM_HEADER_BYTES and data[:4] in _ITEM_TAGS:
             self._budget.take_item()
         return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """As of every file."""
-        return self._file.seek(offset, whence)
+        self._position = self._file.seek(offset, whence)
+        return self._position
 
     def tell(self) -> int:
         """As of every file."""
-        return self._file.tell()
+        return self._position
 
 
 def inflate(data: bytes, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
