@@ -18,7 +18,7 @@ LAYERS = [
     {"loading", "kinds"},
     {
         *("datasets", "dataset_json", "entries", "layouts", "table_layout", "class_folders"),
-        *("labelled", "label_values", "label_readers", "label_rules"),
+        *("labelled", "label_values", "label_readers", "label_options", "label_rules"),
         *("trainable",),
         *("masks", "shards", "unpacking", "cache", "cache_keys", "bundle"),
     },

@@ -78,6 +78,32 @@ def test_warnings_end_with_0_and_where_they_count_with_1(doctor, tmp_path):
     assert doctor(folder, "--strict")[1]["verdict"]["exit_code"] == 1
 
 
+@pytest.mark.parametrize(
+    ("labels", "options"),
+    [
+        (("Benign", "benign", "x", "x"), ["--similar-labels", "merge"]),
+        (("Mild", "Severe"), ["--task", "ordinal", "--grades", "Mild,Severe"]),
+        (("1.5", "-999", "2.5", "3.5"), ["--task", "regression", "--missing-codes=-999"]),
+        (("0", "1", "-1", "1"), ["--uncertain-labels", "missing"]),
+    ],
+)
+def test_labels_are_read_by_the_rules_that_training_will_be_told(doctor, tmp_path, labels, options):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(24):
+        values = np.random.default_rng(number).integers(0, 255, (16, 16, 3), np.uint8)
+        Image.fromarray(values).save(folder / f"{number}.png")
+    rows = [f"{number}.png,{labels[number % len(labels)]}" for number in range(24)]
+    (folder / "labels.csv").write_text("image,label\n" + "\n".join(rows))
+
+    code, document, _ = doctor(folder, *options)
+    _, without, _ = doctor(folder)
+
+    assert code == 0
+    assert not codes(document) & {"unsound_layout", "labels_far_off"}
+    assert (document["labels"], codes(document)) != (without["labels"], codes(without))
+
+
 def test_a_patient_on_two_sides_ends_with_2(doctor, tmp_path):
     items = sound()
     items[4] = (slice_of(4, PatientID="Patient-0000"), items[4][1])  # 0 is in training, 4 in validation

@@ -16,6 +16,7 @@ from sagemaker_monai.entrypoints.inputs import Places, read_channels
 from sagemaker_monai.entrypoints.processing import Parser, base_folder, run_command
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.files import replacing, write_text
+from sagemaker_monai.label_options import add_rule_options, rules_of
 
 DESCRIPTION = (
     "Examine a data set: what it holds, which series cannot be used and why, copies, labels without images, patients "
@@ -70,6 +71,7 @@ def _parser() -> Parser:
         "--columns", default="", metavar="image=NAME,label=NAME,...",
         help="its columns for image, label, group (patient) and split, where they are called otherwise",
     )  # fmt: skip
+    add_rule_options(parser)
     parser.add_argument(
         "--pixels", choices=("auto", "all", "sample", "none"), default="auto",
         help="whose pixels are decoded, for copies and broken data: all, a sample of 2,000, none; auto (default): all "
@@ -112,6 +114,7 @@ def _run(options: Namespace, verdict: list[int]) -> None:
             Options(
                 labels=options.labels,
                 columns=_columns(options.columns),
+                rules=rules_of(options),
                 pixels=options.pixels,
                 processes=processes,
                 show_names=options.show_names,

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from sagemaker_monai.label_rules import MISSING_LABELS, SIMILAR, TASKS, UNCERTAIN, codes_of, grades_of
+from sagemaker_monai.label_options import add_rule_options, rules_of
 from sagemaker_monai.prepare.fractions import add_fraction_options, fractions_of
 from sagemaker_monai.prepare.labels_table import LabelOptions
 from sagemaker_monai.prepare.matching import ON_MISMATCH
@@ -26,8 +26,6 @@ def add_labelled_options(parser: argparse.ArgumentParser, *, title: str) -> None
         "are findings with 0 and 1",
     )  # fmt: skip
     parser.add_argument("--match", default="", metavar="COLUMN", help="column that says what a line is about")
-    parser.add_argument("--task", choices=TASKS, default="auto", help="(default: %(default)s)")
-    parser.add_argument("--grades", default="", metavar="A,B,C", help="of an ordinal label, the lowest first")
     parser.add_argument(
         "--split-column", default="", metavar="NAME", help="column with a given split (default: split, if there is one)"
     )
@@ -55,27 +53,6 @@ def add_labelled_options(parser: argparse.ArgumentParser, *, title: str) -> None
     parser.add_argument("--title", default=title, help="what the data set is called (default: %(default)s)")
 
 
-def add_rule_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of labels that are missing, uncertain, or look alike; see `label_rules`."""
-    parser.add_argument(
-        "--missing-labels", choices=MISSING_LABELS, default="drop",
-        help="lines without a label (empty, nan, NA, #N/A, None, -, ?): left out with a count, or refused (default: "
-        "%(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--missing-codes", default="", metavar="A,B", help="numbers that stand for a missing label, like -999,9999"
-    )
-    parser.add_argument(
-        "--uncertain-labels", choices=UNCERTAIN, default="refuse",
-        help="what -1, u or uncertain mean beside 0 and 1 (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--similar-labels", choices=SIMILAR, default="refuse",
-        help="labels that differ in case, blanks or as 1 and 1.0 only: refused, taken as one, or kept apart (default: "
-        "%(default)s)",
-    )  # fmt: skip
-
-
 def parts_of(text: str) -> tuple[str, ...]:
     """The parts of a text with commas between them."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
@@ -83,20 +60,21 @@ def parts_of(text: str) -> tuple[str, ...]:
 
 def reading_of(options: argparse.Namespace) -> LabelOptions:
     """How the table is read."""
+    rules = rules_of(options)
     return LabelOptions(
         columns=tuple(name for given in options.label_column for name in parts_of(given)),
-        task=options.task,
-        grades=grades_of(options.grades, "--grades"),
+        task=rules.task,
+        grades=rules.grades,
         match=options.match,
         image_column=options.image_column,
         sheet=options.sheet,
         split_column=options.split_column,
         group_column=options.group_column,
         keep_columns=parts_of(options.keep_columns),
-        missing_labels=options.missing_labels,
-        missing_codes=codes_of(options.missing_codes, "--missing-codes"),
-        uncertain_labels=options.uncertain_labels,
-        similar_labels=options.similar_labels,
+        missing_labels=rules.missing_labels,
+        missing_codes=rules.missing_codes,
+        uncertain_labels=rules.uncertain_labels,
+        similar_labels=rules.similar_labels,
     )
 
 
