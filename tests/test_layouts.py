@@ -434,3 +434,14 @@ def test_of_several_columns_none_is_guessed(tmp_path, header, message):
 
     with pytest.raises(DatasetError, match=message):
         read_channels({"training": tmp_path})
+
+
+def test_an_import_that_did_not_end_is_no_data_set(tmp_path):
+    for number in range(4):
+        place = tmp_path / ("images", "series")[number % 2]
+        place.mkdir(exist_ok=True)
+        (place / f"{number}.png").write_bytes(b"x")
+    (tmp_path / "import_report.json").write_text('{"is_complete": false, "files": {}}')
+
+    with pytest.raises(DatasetError, match=r"not imported to its end .* run prepare again"):
+        read_channels({"training": tmp_path})

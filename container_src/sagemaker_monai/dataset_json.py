@@ -21,6 +21,7 @@ from sagemaker_monai.tables import some_of
 from sagemaker_monai.tasks.labels import FEWEST_LABELS, Label
 
 DATASET_JSON = "dataset.json"
+IMPORT_REPORT = "import_report.json"  # of `prepare`, written before the first image, while dataset.json comes last
 MAX_DATASET_JSON_BYTES = 1 << 28  # 256 MiB is a million images
 MAX_SEQUENCES = 16  # channels of an image
 SPATIAL_DIMS = {"2D": 2, "3D": 3}  # tensorImageSize

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sagemaker_monai.class_folders import levels, read_class_folders
 from sagemaker_monai.columns import Columns, split_of
-from sagemaker_monai.dataset_json import DATASET_JSON, read_dataset_json
+from sagemaker_monai.dataset_json import DATASET_JSON, IMPORT_REPORT, read_dataset_json
 from sagemaker_monai.entries import Layout, visible
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.masks import join_asides, mask_remarks, pass_over_masks
@@ -32,6 +32,11 @@ def _read_channel(name: str, root: Path, columns: Columns) -> Layout:
     for place in levels(root):
         if (place / DATASET_JSON).is_file():
             layout = read_dataset_json(place)
+        elif (place / IMPORT_REPORT).is_file():
+            raise DatasetError(
+                f"channel {name} was not imported to its end ({IMPORT_REPORT} is there, {DATASET_JSON} is not); run "
+                "prepare again, it replaces what the first run wrote"
+            )
         elif not (tables := tables_in(place)):
             continue
         elif (of_tables := read_table_layout(place, columns)) is not None:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from sagemaker_monai.dataset_json import DATASET_JSON
+from sagemaker_monai.dataset_json import IMPORT_REPORT as REPORT
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.files import sha256_of, write_text
 from sagemaker_monai.names import is_litter, is_litter_path
 from sagemaker_monai.tables import some_of
 
-REPORT = "import_report.json"
 IMAGES = "images"
 SERIES = "series"
 _PART = re.compile(r"\.(.+)\.\d+\.part")  # a file that is being written, as `files.write_text` and others name it
