@@ -19,7 +19,7 @@ import pytest
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from sagemaker_monai.bundle import read_bundle
-from sagemaker_monai.entrypoints import documents, evaluation, train
+from sagemaker_monai.entrypoints import documents, evaluation, scoring, train
 from sagemaker_monai.entrypoints.evaluate import main
 from sagemaker_monai.shards import write_sharded
 from sagemaker_monai.tasks.classification import Classification
@@ -551,7 +551,7 @@ def test_a_corrected_picture_makes_another_data_set_of_it(job, tmp_path, caplog)
     ],
 )
 def test_scores_that_do_not_exist_are_named_with_the_reason(task, targets, said):
-    text = evaluation.absent_scores(task, np.array(targets, dtype=np.float64))
+    text = scoring.absent_scores(task, np.array(targets, dtype=np.float64))
 
     assert said in text
     assert bool(said) == bool(text)

@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 
 from sagemaker_monai.bundle import REMEDY, TRAIN
 from sagemaker_monai.columns import Columns
 from sagemaker_monai.config import TrainConfig
-from sagemaker_monai.datasets import SPLITS, Dataset, is_same_data, read_dataset_to_score, targets_of
+from sagemaker_monai.datasets import SPLITS, Dataset, is_same_data, read_dataset_to_score
 from sagemaker_monai.digests import Digests
 from sagemaker_monai.entrypoints import documents
 from sagemaker_monai.entrypoints.artifacts import artifact_folder
@@ -24,12 +23,10 @@ from sagemaker_monai.files import write_text
 from sagemaker_monai.labelled import Reading, reading_of
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.tables import some_of
-from sagemaker_monai.tasks.task import Task
 from sagemaker_monai.unpacking import unpack_channels
 
 logger = logging.getLogger(__name__)
 
-HALF = 0.5  # share of the annotators from which on a finding is there
 OF_TRAINING = ("seed", "validation_fraction", "test_fraction", "max_unreadable_fraction")
 # How the data set was read; artifacts from before these were hyperparameters read it by the defaults.
 OF_READING = ("image_column", "label_column", "group_column", "split_column", "fold", "missing_labels", "missing_codes",
@@ -121,10 +118,7 @@ def evaluate(
     records = [record for record in records if record.name not in unreadable]
     too_good = "".join(NOTES[name] for name in chosen)
     claimed = {True: too_good, False: "", None: f"{IF_SAME}{too_good}" if too_good else ""}[is_same]
-    absent = absent_scores(predictor.task, targets_of(records, predictor.labels))
-    if absent:
-        logger.warning("%s", absent.strip())
-    note = FIRST_EPOCH_NOTE * (training.best_epoch == 0) + claimed + absent
+    note = FIRST_EPOCH_NOTE * (training.best_epoch == 0) + claimed
     metrics = {
         **measure(predictor, records, answers, split=split, note=note, seed=training.config.seed),
         "best_epoch": training.best_epoch,
@@ -160,34 +154,6 @@ def _read(
         seed=config.seed,
         digests=digests,
     )
-
-
-def absent_scores(task: Task, targets: np.ndarray) -> str:
-    """Which scores do not exist on what is scored, and why, for people; "" where all exist.
-
-    Args:
-        task: of the artifact.
-        targets: (N, T), of what is scored.
-    """
-    if task.name == "regression":
-        is_flat = len(targets) > 0 and bool((targets == targets[0]).all())
-        return "All labels are one number, so R2 does not exist (null). " if is_flat else ""
-    is_there = (
-        targets >= HALF if task.name == "multilabel" else np.eye(targets.shape[1], dtype=bool)[targets.argmax(axis=1)]
-    )
-    missing = [
-        label for label, is_seen in zip(task.labels, np.any(is_there, axis=0).tolist(), strict=True) if not is_seen
-    ]
-    everywhere = [label for label, is_all in zip(task.labels, np.all(is_there, axis=0).tolist(), strict=True) if is_all]
-    said = ""
-    if missing:
-        said = (
-            f"{len(missing)} classes have no image here ({some_of(missing)}): their sensitivity, F1 and AUC do not "
-            "exist (null), and the means are over the others. "
-        )
-    if everywhere:
-        said += f"Every image has {some_of(everywhere)}: its specificity and AUC do not exist (null). "
-    return said
 
 
 def _check_unreadable(unreadable: dict[str, str], dataset: Dataset, config: TrainConfig) -> None:

@@ -3,6 +3,7 @@
 The image files are scored as a server answers them, read by the artifact's own preprocessing.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,12 @@ from sagemaker_monai.log_metrics import scores_line
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.progress import track
 from sagemaker_monai.samples import Sample
+from sagemaker_monai.tables import some_of
 from sagemaker_monai.tasks.task import Task
 
+logger = logging.getLogger(__name__)
+
+HALF = 0.5  # share of the annotators from which on a finding is there
 SCORING_BATCH = 64  # images decoded at once
 FIRST_EPOCH_NOTE = "Training was stopped in its first epoch, so these weights were never validated. "
 
@@ -83,16 +88,19 @@ def measure(
         records: what was scored.
         answers: from `score_files`.
         split: name of what was scored.
-        note: for people; what to think of when they read the scores.
+        note: for people; what to think of when they read the scores. Those that do not exist are added.
         seed: of the intervals' resampling.
     """
     groups = [record.group for record in records]
+    targets = targets_of(records, predictor.labels)
+    if absent := absent_scores(predictor.task, targets):
+        logger.warning("%s", absent.strip())
     return {
         "model_version": predictor.model_version,
         "task": predictor.task.name,
         "split": split,
-        "note": note,
-        **predictor.task.report(answers, targets_of(records, predictor.labels), groups, seed=seed),
+        "note": note + absent,
+        **predictor.task.report(answers, targets, groups, seed=seed),
     }
 
 
@@ -111,3 +119,31 @@ def write_scores(
     write_text(folder / "metrics.json", documents.as_json(metrics))
     write_text(folder / f"{split}_predictions.csv", documents.predictions_csv(records, answers, task))
     print(scores_line(split, metrics, task.name), flush=True)
+
+
+def absent_scores(task: Task, targets: np.ndarray) -> str:
+    """Which scores do not exist on what is scored, and why, for people; "" where all exist.
+
+    Args:
+        task: of the artifact.
+        targets: (N, T), of what is scored.
+    """
+    if task.name == "regression":
+        is_flat = len(targets) > 0 and bool((targets == targets[0]).all())
+        return "All labels are one number, so R2 does not exist (null). " if is_flat else ""
+    is_there = (
+        targets >= HALF if task.name == "multilabel" else np.eye(targets.shape[1], dtype=bool)[targets.argmax(axis=1)]
+    )
+    missing = [
+        label for label, is_seen in zip(task.labels, np.any(is_there, axis=0).tolist(), strict=True) if not is_seen
+    ]
+    everywhere = [label for label, is_all in zip(task.labels, np.all(is_there, axis=0).tolist(), strict=True) if is_all]
+    said = ""
+    if missing:
+        said = (
+            f"{len(missing)} classes have no image here ({some_of(missing)}): their sensitivity, F1 and AUC do not "
+            "exist (null), and the means are over the others. "
+        )
+    if everywhere:
+        said += f"Every image has {some_of(everywhere)}: its specificity and AUC do not exist (null). "
+    return said
