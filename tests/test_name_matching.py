@@ -177,16 +177,17 @@ def test_a_picture_that_is_called_as_a_list_of_sequences_is_one(tmp_path):
 def test_a_folder_means_the_only_file_in_it():
     names = ["sub-01/anat/sub-01_T1w", "SUB-02/anat/sub-02_T1w", "sub-03/anat/a", "sub-03/func/b"]
 
-    matches = match_names(["sub-01", "sub-02", "sub-03", "anat", "sub-04"], names)
+    matches = match_names(["sub-01", "sub-02", "sub-03", "anat", "sub-04"], names, takes_folders=True)
 
     assert matches.found == {"sub-01": names[0], "sub-02": names[1]}
     assert set(matches.unclear) == {"sub-03", "anat"}
     assert matches.missing == ("sub-04",)
     assert matches.how == {"as the only one in a folder": 2}
+    assert match_names(["sub-01", "anat"], names).missing == ("sub-01", "anat")
 
 
 def test_a_file_that_another_line_names_is_not_found_by_its_folder_too():
-    matches = match_names(["p1", "p1/scan.png"], ["p1/scan.png"])
+    matches = match_names(["p1", "p1/scan.png"], ["p1/scan.png"], takes_folders=True)
 
     assert matches.found == {}
     assert set(matches.unclear) == {"p1", "p1/scan.png"}

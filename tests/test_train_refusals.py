@@ -175,7 +175,7 @@ REFUSALS = {
         "ConfigError: preset photo is for single images, and these are volumes: set preset to auto or one of ct_vol",
     ),
     "pictures beside DICOM": (
-        pictures_and_dicom, [], "ConfigError: .* training images are 8-bit pictures and the others are medical files",
+        pictures_and_dicom, [], "ConfigError: .* training images are pictures and the others are medical files",
     ),
     "a colour that most do not have": (
         one_grey_among_colours, ["--color=rgb"],

@@ -191,7 +191,7 @@ def locate(root: Path, names: Sequence[str], *, what: str) -> tuple[list[Path], 
     if len(there) == len(names):
         return [root / key for key in keys], ()
     known = dict.fromkeys([*there.values(), *names_below(root)])
-    matches = match_names(keys, known, suffixes=SUFFIXES)
+    matches = match_names(keys, known, suffixes=SUFFIXES, takes_folders=True)
     matches.refuse_unclear(what)
     if matches.missing:
         taken = set(matches.found.values())

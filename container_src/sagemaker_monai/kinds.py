@@ -156,7 +156,8 @@ def _check_preset(preset: str, kind: Kind) -> None:
 
 
 def _able(kind: Kind) -> str:
-    names = [name for name, row in PRESETS.items() if row.spatial_dims == kind.spatial_dims and name != "photo"]
+    of_files = [name for name in PRESETS if name not in ("photo", "deep")]  # others are for pictures
+    names = [name for name in of_files if PRESETS[name].spatial_dims == kind.spatial_dims]
     return f"auto or one of {', '.join(names)}"
 
 

@@ -8,7 +8,8 @@ one can be meant, and no other name means it:
 - else the files count that have most of the last parts of the name in common with it, letters compared without case,
   Unicode form (NFKC), runs of white space, and zeros before a number; of these the one that is written most alike. Two
   that are equally alike are none. Nor is one whose folder agrees where another one's letters do.
-- a name that means no file means the only one that lies, at any depth, in the folder that is called so.
+- where images are files and not series, a name that means no file means the only one in the folder that is called so,
+  at any depth.
 
 Which of a mask and its picture has the suffix .png is no matter of spelling: another suffix is another file.
 """
@@ -86,7 +87,12 @@ class Matches:
 
 
 def match_names(
-    keys: Sequence[str], names: Iterable[str], *, suffixes: Sequence[str] = (), is_path: bool = True
+    keys: Sequence[str],
+    names: Iterable[str],
+    *,
+    suffixes: Sequence[str] = (),
+    is_path: bool = True,
+    takes_folders: bool = False,
 ) -> Matches:
     """Find what each key means, see the module.
 
@@ -95,13 +101,14 @@ def match_names(
         names: of files or folders, relative, with slashes; or of patients.
         suffixes: that a key may lack, in small letters, the longest first.
         is_path: keys and names have folders; one with `..` means nothing.
+        takes_folders: a key may be the name of a folder with one of the names in it.
     """
     whole = dict.fromkeys(names)
     found = {key: key for key in keys if key in whole}
     rest = [key for key in keys if key not in found]
     if not rest:
         return Matches(found, (), (), {})
-    index = _Index(whole, suffixes, is_path=is_path)
+    index = _Index(whole, suffixes, is_path=is_path, takes_folders=takes_folders)
     meant = {key: index.find(key) for key in rest}
     claims: dict[str, list[str]] = defaultdict(list)
     for key, (name, ways) in meant.items():
@@ -137,13 +144,13 @@ _SEVERAL = ["several"]
 class _Index:
     """Ends of names, from the last part to all of them, as they are and as they are compared."""
 
-    def __init__(self, names: Iterable[str], suffixes: Sequence[str], *, is_path: bool) -> None:
+    def __init__(self, names: Iterable[str], suffixes: Sequence[str], *, is_path: bool, takes_folders: bool) -> None:
         self._suffixes, self._is_path = suffixes, is_path
         self._exact: dict[str, set[str]] = defaultdict(set)
         self._within: dict[str, set[str]] = defaultdict(set)  # end of a folder -> names in it
         self._alike: dict[str, list[tuple[str, str, bool]]] = defaultdict(list)  # name, its end, without suffix
         for name in names:
-            folders = name.split("/")[:-1] if is_path else []
+            folders = name.split("/")[:-1] if is_path and takes_folders else []
             for stop in range(1, len(folders) + 1):
                 for start in range(stop):
                     self._within[self._blurred("/".join(folders[start:stop]))].add(name)

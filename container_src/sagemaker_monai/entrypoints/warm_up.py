@@ -119,6 +119,7 @@ def _gradient(*shape: int) -> np.ndarray:
 QUESTIONS: dict[str, tuple[str, Callable[[int], bytes]]] = {
     "LoadPhotograph": ("image/png", draw_picture),
     "LoadSlice": ("application/x-npy", draw_slice),
+    "LoadDeepPicture": ("application/x-npy", draw_slice),
     "LoadVolume": ("application/x-nifti", draw_volume),
 }
 

@@ -58,7 +58,7 @@ def label_names(
     """
     is_named = table.kind in NAMED_KINDS
     meant = {name: name if is_named else group_of(name, pattern).removeprefix("match:") for name in names}
-    lines, remarks = find_lines(table, list(meant.values()), suffixes=suffixes, dropped=dropped)
+    lines, remarks = find_lines(table, list(meant.values()), suffixes=suffixes, dropped=dropped, takes_folders=is_named)
     notices.notes.extend(each.message for each in remarks)
     labelled = {name: lines[key] for name, key in meant.items() if key in lines}
     used = {line.key for line in labelled.values()}

@@ -40,6 +40,7 @@ def find_lines(
     *,
     suffixes: Sequence[str] = (),
     dropped: Sequence[str] = (),
+    takes_folders: bool = False,
 ) -> tuple[dict[str, Line], tuple[Remark, ...]]:
     """The line by each name that it means: of a file, a folder, a case, a patient or a UID; and how they were found.
 
@@ -48,6 +49,7 @@ def find_lines(
         names: of what the lines may be about.
         suffixes: that a line may lack, where names have them.
         dropped: suffixes that lines may have, where names have none.
+        takes_folders: a line may name the folder that a file lies in alone.
 
     Raises:
         DatasetError: a line that could be about several, or two about one.
@@ -56,7 +58,7 @@ def find_lines(
     if twice := sorted(key for key, count in Counter(keys).items() if count > 1):
         raise DatasetError(f"names in the labels that differ in their suffix only: {len(twice)} ({some_of(twice)})")
     is_named = table.kind in NAMED_KINDS
-    matches = match_names(keys, dict.fromkeys(names), suffixes=suffixes, is_path=is_named)
+    matches = match_names(keys, dict.fromkeys(names), suffixes=suffixes, is_path=is_named, takes_folders=takes_folders)
     if matches.unclear and not is_named:
         rows = [f"row {line.row}" for key, line in zip(keys, table.lines, strict=True) if key in matches.unclear]
         raise DatasetError(
