@@ -486,6 +486,20 @@ def test_what_train_refuses_is_not_called_sound(examined, tmp_path, rows, code, 
     assert reason in found[code].message
 
 
+def test_one_folder_of_images_is_no_class_and_a_table_beside_it_is_told(examined, tmp_path):
+    (tmp_path / "data" / "export").mkdir(parents=True)
+    for number in range(6):
+        values = np.random.default_rng(number).integers(0, 255, (8, 8, 3), np.uint8)
+        Image.fromarray(values).save(tmp_path / "data" / "export" / f"{number}.png")
+    (tmp_path / "data" / "overview.csv").write_text("Name,Contrast given\n0.png,1\n")
+
+    found = codes_of(examined(tmp_path / "data"))
+
+    assert "one folder" in found["no_labels"].message
+    assert found["tables_passed_over"].count == 1
+    assert not [code for code, issue in found.items() if issue.severity == "error"]
+
+
 def test_a_workbook_of_ones_own_is_read_by_usual_columns_and_names(examined, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()

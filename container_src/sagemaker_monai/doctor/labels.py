@@ -128,6 +128,8 @@ def read_labels(
         there = [folder.absolute() for folder in channels.values() if folder.is_dir()]
         aside = join_asides([_masks_below(folder, labels.cases) for folder in there])
         return replace(labels, aside=aside, remarks=labels.remarks + mask_remarks(aside))
+    if layout.source == "class folders" and len(layout.labels) == 1:  # a mere folder of files, as a PACS exports it
+        return Labels(fault="all images lie in one folder", aside=layout.aside, remarks=layout.remarks)
     source = layout.source or _source_of(channels)
     masks = _masks_of(channels, layout.entries) if source == DATASET_JSON else {}
     paths = {entry.name: tuple(image_files(entry.image)) for entry in layout.entries}
