@@ -169,8 +169,9 @@ def read_labels(table: Path, options: LabelOptions, *, kinds: Sequence[str] = tu
         )
         if lines.setdefault(line.key, line) != line:
             raise DatasetError(
-                f"{table.name}: row {row.number} says something else of what row {lines[line.key].row} is about; keep "
-                "one of them, or match by another column with --match"
+                f"{table.name}: row {row.number} says something else of what row {lines[line.key].row} is about, "
+                f"by the column {key[:60]}; keep one of them, or name the column that tells images apart with "
+                "--image-column (names of files) or --match"
             )
     return LabelTable(
         kind,
