@@ -20,6 +20,13 @@ settings.load_profile("untimed")
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_make_parametrize_id(config, val, argname):
+    """Bytes by the argument's name and a number: packed ones hold the second in which they were packed, and processes
+    that collect the tests at the same time must give them the same names.
+    """
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     torch.set_num_threads(1)
