@@ -27,7 +27,7 @@ def found(keys, names, **named):
         ("old/img1.png", "new/img1.png", "in another folder"),
         (r"C:\data\img1.png", "img1.png", "in another folder"),
         (r"\\server\share\a\img1.png", "a/img1.png", "in another folder"),
-        ("/home/x/data/img1.png", "data/img1.png", "in another folder"),
+        ("/srv/x/data/img1.png", "data/img1.png", "in another folder"),
         ("s3://bucket/data/img1.png", "img1.png", "in another folder"),
         ("img1.PNG", "IMG1.png", "in other case or spacing"),
         (" img  1.png ", "img 1.png", "in other case or spacing"),

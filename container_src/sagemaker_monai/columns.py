@@ -75,11 +75,6 @@ def is_missing(text: str) -> bool:
     return "".join(unicodedata.normalize("NFKC", text).casefold().split()) in MISSING
 
 
-def names_group(text: str) -> bool:
-    """Whether a cell names a patient or another group, and is neither missing nor what is written for everybody."""
-    return not is_missing(text) and plain(text) not in NOBODY
-
-
 def split_of(text: str) -> str | None:
     """The split that a name stands for: of a folder, a channel, a list or in a cell; None where it is none."""
     return SPLIT_NAMES.get(plain(text))
