@@ -81,7 +81,7 @@ def running(folder, **options):
     shutil.rmtree(folder / "storage", ignore_errors=True)
 
 
-def _wait(server, process, log, timeout_s=20):
+def _wait(server, process, log, timeout_s=90):
     end = time.monotonic() + timeout_s
     while True:
         try:

@@ -110,7 +110,7 @@ def code_of(body):
     return error["code"]
 
 
-async def until(claim, seconds=15):
+async def until(claim, seconds=90):
     """Wait for a claim to come true."""
     deadline = time.monotonic() + seconds
     while not claim():

@@ -132,7 +132,7 @@ def check_queue(aws, endpoint, expected):
         answer = aws.runtime.invoke_endpoint_async(EndpointName=endpoint, **words)
         places[name] = answer["OutputLocation"]
     keys = {place.removeprefix(f"s3://{BUCKET}/") for place in places.values()}
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 90
     while not keys <= set(aws.keys(BUCKET, "async/")):
         assert time.monotonic() < deadline, aws.keys(BUCKET, "async/")
         time.sleep(0.05)

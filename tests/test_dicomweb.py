@@ -149,7 +149,7 @@ def test_a_killed_run_is_continued_with_the_missing_instances_alone(archive, tmp
         root = f"http://127.0.0.1:{server.server_port}/dicom-web"
         arguments = [root, str(out), f"--series={flair.SeriesInstanceUID}"]
         with subprocess.Popen([*command, *arguments], env=os.environ | CREDENTIALS) as process:
-            end = time.monotonic() + 30
+            end = time.monotonic() + 90
             while len(list(out.rglob("series/*/*.dcm"))) < 7 and time.monotonic() < end:
                 time.sleep(0.02)
             process.send_signal(signal.SIGKILL)

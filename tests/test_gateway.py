@@ -63,7 +63,7 @@ class Client:
         return int(status_line.split()[1]), headers, body
 
     async def is_closed(self):
-        return await asyncio.wait_for(self.reader.read(), 5) == b""
+        return await asyncio.wait_for(self.reader.read(), 60) == b""
 
     def close(self):
         self.writer.close()
@@ -148,7 +148,7 @@ def test_a_client_that_expects_100_continue_gets_it_before_it_sends():
     async def scenario(port, back_end, gateway):
         client = await Client(port).connect()
         await client.send(head(Content_Type="a/b", Content_Length="3", Expect="100-continue"))
-        interim = await asyncio.wait_for(client.reader.readuntil(b"\r\n\r\n"), 5)
+        interim = await asyncio.wait_for(client.reader.readuntil(b"\r\n\r\n"), 60)
         await client.send(b"abc")
         response = await client.response()
         client.close()
@@ -181,7 +181,7 @@ def test_ping_answers_while_every_worker_is_busy():
             await client.send(post(b"abc"))
         pinging = await Client(port).connect()
         await pinging.send(head("GET", "/ping"))
-        status, _, _ = await asyncio.wait_for(pinging.response(), 2)
+        status, _, _ = await asyncio.wait_for(pinging.response(), 60)
         back_end.gate.set()
         statuses = [(await client.response())[0] for client in clients]
         for client in (*clients, pinging):
@@ -342,7 +342,7 @@ def test_a_client_that_leaves_inside_its_body_harms_nobody():
         await client.send(post(b"abc"))
         response = await client.response()
         client.close()
-        await asyncio.wait_for(gateway.drain(5), 2)  # nothing of the other is left in flight
+        await asyncio.wait_for(gateway.drain(600), 60)  # nothing of the other is left in flight
         return response[0], [request.body for request in back_end.requests]
 
     assert run(scenario) == (200, [b"abc"])
@@ -387,7 +387,7 @@ def test_draining_finishes_what_is_in_flight_and_refuses_the_rest():
 def test_draining_ends_in_time_whatever_is_in_flight():
     async def scenario(port, back_end, gateway):
         client = await in_flight(port, back_end)
-        await asyncio.wait_for(gateway.drain(0.1), 5)
+        await asyncio.wait_for(gateway.drain(0.1), 60)
         back_end.gate.set()
         client.close()
 

@@ -358,7 +358,7 @@ def test_a_killed_worker_is_replaced_and_the_next_request_is_answered(slow_serve
     [pid] = slow_server.workers()
 
     os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while (answer := slow_server.invoke(b"0", "x/y"))[0] != 200:
         assert answer[0] in (500, 503, 504)
         assert time.monotonic() < deadline, slow_server.log.read_text()
@@ -374,7 +374,7 @@ def test_a_request_that_takes_too_long_is_504_and_the_server_goes_on(slow_server
     assert (status, code_of(body)) == (504, "Timeout")
     assert 1.9 < time.monotonic() - started < 2.9  # seconds, not minutes
     time.sleep(1.2)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while slow_server.invoke(b"0", "x/y")[0] != 200:  # the worker is replaced, or free again
         assert time.monotonic() < deadline, slow_server.log.read_text()
 
@@ -455,7 +455,7 @@ def test_a_signal_while_the_model_is_loaded_ends_serve_at_once(tmp_path):
     (tmp_path / "model" / "code").mkdir(parents=True)
     (tmp_path / "model" / "code" / "inference.py").write_text("import time\ntime.sleep(600)")
     served = Served(tmp_path / "model", tmp_path / "log", ALLOW_BUNDLE_CODE="true")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not served.workers():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -41,7 +41,7 @@ def serverless(memory_mb, model="plain"):
     return {"VariantName": "AllTraffic", "ModelName": model, "ServerlessConfig": config}
 
 
-def until(claim, seconds=10):
+def until(claim, seconds=90):
     deadline = time.monotonic() + seconds
     while not claim():
         assert time.monotonic() < deadline, "waited in vain"

@@ -60,7 +60,7 @@ def interrupt(aws, name, is_time, **changes):
     """Run a spot job and take its first instance away."""
     aws.sagemaker.create_training_job(**training_request(name, "count", **changes, **SPOT))
     aws.wait("training_job", "SecondaryStatus", until=["Training"], TrainingJobName=name)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while not is_time():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
