@@ -16,9 +16,9 @@ from typing import Any
 from pydicom import Dataset
 
 from sagemaker_monai.dataset_json import DATASET_JSON
-from sagemaker_monai.prepare.identity import compile_needles, needles
-from sagemaker_monai.prepare.profile import is_blank
-from sagemaker_monai.prepare.pseudonyms import mapped_uid, pseudonym
+from sagemaker_monai.deidentification.identity import compile_needles, needles
+from sagemaker_monai.deidentification.profile import is_blank
+from sagemaker_monai.deidentification.pseudonyms import mapped_uid, pseudonym
 
 UID_KEYWORDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
 NUMBER_KEYWORDS = ("OtherPatientIDs", "AccessionNumber", "StudyID", "IssuerOfPatientID")

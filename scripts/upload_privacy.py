@@ -1,6 +1,6 @@
 """What of a data set's files tells who a patient is, and how they are uploaded without it.
 
-DICOM files are de-identified on the way (`prepare.deidentify`), all of them or none: where every one says that it was
+DICOM files are de-identified on the way (`Deidentifier`), all of them or none: where every one says that it was
 and nothing of a patient is found in it, all go as they are, as those that `prepare dicom_folder` wrote; a part of them
 could not be told apart by series. NIfTI and Analyze headers lose their texts, JPEG and PNG what cameras write beside
 the picture. Names and lists follow. What cannot be cleaned is refused before anything is sent.
@@ -21,20 +21,20 @@ from pydicom import Dataset, dcmwrite
 
 from sagemaker_monai.contents import HEAD_BYTES, is_archive, is_dicom_file
 from sagemaker_monai.dataset_json import DATASET_JSON
+from sagemaker_monai.deidentification.burned_in import burned_in_risk
+from sagemaker_monai.deidentification.deidentify import BURNED_IN, Deidentifier
+from sagemaker_monai.deidentification.deidentify_nifti import deidentify_nifti
+from sagemaker_monai.deidentification.phi import find_phi
+from sagemaker_monai.deidentification.picture_metadata import CLEANED, LOOKED_AT, cleaned, telling
+from sagemaker_monai.deidentification.proof import prove_deidentified
+from sagemaker_monai.deidentification.pseudonyms import check_salt
+from sagemaker_monai.deidentification.volume_headers import has_texts, is_clean_nifti
 from sagemaker_monai.dicom.headers import read_header, read_instance
 from sagemaker_monai.errors import CallerError, ConfigError
-from sagemaker_monai.prepare.burned_in import burned_in_risk
-from sagemaker_monai.prepare.deidentify import BURNED_IN, Deidentifier
-from sagemaker_monai.prepare.deidentify_nifti import deidentify_nifti
-from sagemaker_monai.prepare.phi import find_phi
-from sagemaker_monai.prepare.picture_metadata import CLEANED, LOOKED_AT, cleaned, telling
-from sagemaker_monai.prepare.proof import prove_deidentified
-from sagemaker_monai.prepare.pseudonyms import check_salt
 from sagemaker_monai.progress import track
 from scripts.aws.errors import CommandError
 from scripts.aws.keys import masked
 from scripts.identifiers import Identifiers, Replacer, rewritten
-from scripts.volume_headers import has_texts, is_clean_nifti
 
 SALT = "DEIDENTIFY_SALT"
 MOST_SALT_BYTES = 4096

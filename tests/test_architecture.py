@@ -14,7 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # A module may import from its own layer's modules and from those below; the first part of the name decides.
 LAYERS = [
     {"entrypoints", "prepare", "serving", "doctor"},
-    {"training", "steps", "predictor"},
+    {"training", "steps", "predictor", "deidentification"},
     {"loading", "kinds"},
     {
         *("datasets", "dataset_json", "entries", "layouts", "table_layout", "class_folders"),

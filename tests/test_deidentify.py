@@ -16,12 +16,12 @@ from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, JPEGBaseline8Bit
 
+from sagemaker_monai.deidentification.deidentify import METHOD, Deidentifier
+from sagemaker_monai.deidentification.deidentify_nifti import deidentify_nifti, deidentify_nifti_header
+from sagemaker_monai.deidentification.proof import prove_deidentified
+from sagemaker_monai.deidentification.pseudonyms import make_salt, mapped_uid, pseudonym, shift_of, shifted
 from sagemaker_monai.dicom.headers import quiet_pydicom, read_instance
 from sagemaker_monai.errors import CallerError, ConfigError, UndecodableImage, UnsuitableImage
-from sagemaker_monai.prepare.deidentify import METHOD, Deidentifier
-from sagemaker_monai.prepare.deidentify_nifti import deidentify_nifti, deidentify_nifti_header
-from sagemaker_monai.prepare.proof import prove_deidentified
-from sagemaker_monai.prepare.pseudonyms import make_salt, mapped_uid, pseudonym, shift_of, shifted
 from tests.identified import PDF, SALT, SHARED_DATA, US, ct, encoded, read_back, worst_case
 
 

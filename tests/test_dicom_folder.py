@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sagemaker_monai.deidentification.pseudonyms import pseudonym
 from sagemaker_monai.dicom.headers import read_header, read_instance
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.prepare import dicom_folder
 from sagemaker_monai.prepare.dicom_folder import Deidentification, Units, import_dicom_folder
 from sagemaker_monai.prepare.labels_table import LabelOptions
-from sagemaker_monai.prepare.pseudonyms import pseudonym
 from sagemaker_monai.prepare.publish import Choices
 from sagemaker_monai.reading import read_volumes_of
 from sagemaker_monai.samples import Sample

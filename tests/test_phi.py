@@ -3,10 +3,10 @@ import copy
 import pytest
 from pydicom import Dataset
 
+from sagemaker_monai.deidentification.deidentify import Deidentifier
+from sagemaker_monai.deidentification.phi import PhiFinding, burned_in_risk, find_phi
+from sagemaker_monai.deidentification.proof import prove_deidentified
 from sagemaker_monai.dicom.headers import quiet_pydicom
-from sagemaker_monai.prepare.deidentify import Deidentifier
-from sagemaker_monai.prepare.phi import PhiFinding, burned_in_risk, find_phi
-from sagemaker_monai.prepare.proof import prove_deidentified
 from tests.identified import SALT, US, ct, read_back, worst_case
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from sagemaker_monai.prepare.picture_metadata import cleaned, telling
+from sagemaker_monai.deidentification.picture_metadata import cleaned, telling
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
 NAME, PLACE = "Jane Doe", (48.0, 8.0, 12.5)

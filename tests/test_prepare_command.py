@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sagemaker_monai.deidentification.pseudonyms import pseudonym
 from sagemaker_monai.entrypoints import prepare
 from sagemaker_monai.prepare import ham10000
 from sagemaker_monai.prepare.__main__ import SOURCES
-from sagemaker_monai.prepare.pseudonyms import pseudonym
 from tests.identified import SALT
 from tests.imported import put, records_of, slice_file, table
 from tests.test_ham10000 import outer_zip

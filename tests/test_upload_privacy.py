@@ -9,10 +9,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from sagemaker_monai.prepare.deidentify import Deidentifier
-from sagemaker_monai.prepare.phi import find_phi
-from sagemaker_monai.prepare.proof import prove_deidentified
-from sagemaker_monai.prepare.pseudonyms import mapped_uid, pseudonym
+from sagemaker_monai.deidentification.deidentify import Deidentifier
+from sagemaker_monai.deidentification.phi import find_phi
+from sagemaker_monai.deidentification.proof import prove_deidentified
+from sagemaker_monai.deidentification.pseudonyms import mapped_uid, pseudonym
 from scripts import upload_privacy
 from scripts.aws.errors import CommandError
 from scripts.upload_privacy import kept_salt, plan_cleaning

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from scripts.volume_headers import has_texts, is_clean_nifti
+from sagemaker_monai.deidentification.volume_headers import has_texts, is_clean_nifti
 
 VALUES = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
 

@@ -15,6 +15,9 @@ from pydicom import Dataset
 
 from sagemaker_monai.contents import GZIP_MAGIC
 from sagemaker_monai.deep_pictures import read_deep_frame, shown_deep, used_range
+from sagemaker_monai.deidentification.burned_in import burned_in_risk
+from sagemaker_monai.deidentification.deidentify_nifti import deidentify_nifti_header
+from sagemaker_monai.deidentification.phi import PhiFinding, find_phi
 from sagemaker_monai.dicom.decoding import decode_stored
 from sagemaker_monai.dicom.display import display_for
 from sagemaker_monai.dicom.elements import integer_of, item_of, numbers_of, text_of
@@ -25,10 +28,7 @@ from sagemaker_monai.doctor.files import DICOM, DICOMDIR, PICTURE, Found
 from sagemaker_monai.errors import CallerError
 from sagemaker_monai.formats.inflate import gunzipped_head
 from sagemaker_monai.pictures import PICTURE_FORMATS, count_bits, decode
-from sagemaker_monai.prepare.burned_in import burned_in_risk
-from sagemaker_monai.prepare.deidentify_nifti import deidentify_nifti_header
 from sagemaker_monai.prepare.duplicates import THUMBNAIL_SIDE
-from sagemaker_monai.prepare.phi import PhiFinding, find_phi
 from sagemaker_monai.remarks import Remark
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.visibility import shows_nothing

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sagemaker_monai.deidentification.profile import is_blank
 from sagemaker_monai.doctor.facts import FileFacts
 from sagemaker_monai.doctor.labels import Case, Labels, names_of
-from sagemaker_monai.prepare.profile import is_blank
 
 # PatientID that anonymisers write for everybody, in small letters.
 NOBODY = frozenset({"", "anonymous", "anonymized", "anonymised", "anon", "unknown", "none", "removed", "na", "n/a",

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from pydicom import Dataset, dcmwrite
 
+from sagemaker_monai.deidentification.deidentify import Deidentifier
+from sagemaker_monai.deidentification.identity import patient_of
+from sagemaker_monai.deidentification.proof import prove_deidentified
 from sagemaker_monai.dicom.decoding import decode_stored
 from sagemaker_monai.dicom.headers import read_instance, refusing
 from sagemaker_monai.dicom.layouts import layout_of
@@ -16,9 +19,6 @@ from sagemaker_monai.dicom.media import Instance
 from sagemaker_monai.dicom.modality import modality_values
 from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.files import replacing
-from sagemaker_monai.prepare.deidentify import Deidentifier
-from sagemaker_monai.prepare.identity import patient_of
-from sagemaker_monai.prepare.proof import prove_deidentified
 from sagemaker_monai.prepare.publish import digest_of
 
 FRAMES_AT_ONCE = 64  # of a multi-frame file

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sagemaker_monai.deidentification.deidentify import BurnedIn, Deidentifier
+from sagemaker_monai.deidentification.pseudonyms import pseudonym
 from sagemaker_monai.dicom.media import Media, find_media
 from sagemaker_monai.dicom.wanted import Choice
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.prepare import output
-from sagemaker_monai.prepare.deidentify import BurnedIn, Deidentifier
 from sagemaker_monai.prepare.dicom_choice import AUTO, choice_of, choose_units, images_without_label
 from sagemaker_monai.prepare.dicom_copy import Copied, copy_instance
 from sagemaker_monai.prepare.dicom_units import (
@@ -36,7 +37,6 @@ from sagemaker_monai.prepare.ground_truth_images import name_files
 from sagemaker_monai.prepare.import_report import Report, repeated
 from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_folders, read_labels
 from sagemaker_monai.prepare.matching import NAMED_KINDS, find_lines, key_of, refuse_mismatch, shown_lines
-from sagemaker_monai.prepare.pseudonyms import pseudonym
 from sagemaker_monai.prepare.publish import Choices, Notices, Written, publish, refuse_unusable
 from sagemaker_monai.prepare.sides import refuse_torn
 from sagemaker_monai.progress import track

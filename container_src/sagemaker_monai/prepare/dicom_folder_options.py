@@ -3,13 +3,13 @@
 import argparse
 from pathlib import Path
 
+from sagemaker_monai.deidentification.deidentify import BURNED_IN
+from sagemaker_monai.deidentification.pseudonyms import check_salt, make_salt
 from sagemaker_monai.errors import ConfigError
-from sagemaker_monai.prepare.deidentify import BURNED_IN
 from sagemaker_monai.prepare.dicom_choice import AUTO
 from sagemaker_monai.prepare.dicom_folder import TITLE, Deidentification, Units, import_dicom_folder
 from sagemaker_monai.prepare.dicom_units import GROUP_BY, UNITS
 from sagemaker_monai.prepare.labelled_options import add_labelled_options, choices_of, labels_of, parts_of, reading_of
-from sagemaker_monai.prepare.pseudonyms import check_salt, make_salt
 
 MAX_SALT_BYTES = 4096
 

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sagemaker_monai.deidentification.deidentify import BURNED_IN, Deidentifier
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.prepare.deidentify import BURNED_IN, Deidentifier
 from sagemaker_monai.prepare.dicomweb_http import Access, Server, check_url
 from sagemaker_monai.prepare.dicomweb_retrieve import Plan, Retrieval, Transform
 from sagemaker_monai.prepare.dicomweb_search import Query, find_series, list_instances

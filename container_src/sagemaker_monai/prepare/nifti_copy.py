@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from sagemaker_monai.contents import GZIP_MAGIC
+from sagemaker_monai.deidentification.deidentify_nifti import deidentify_nifti
 from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.formats.pairs import image_of
 from sagemaker_monai.formats.voxels import is_unclear
-from sagemaker_monai.prepare.deidentify_nifti import deidentify_nifti
 from sagemaker_monai.prepare.nifti_cases import SUFFIXES
 from sagemaker_monai.reading import kind_of, read_volume_channels, read_volumes_of
 from sagemaker_monai.samples import Sample, Sequences

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from sagemaker_monai.class_folders import read_class_folders
+from sagemaker_monai.deidentification.picture_metadata import LOOKED_AT, cleaned, telling
 from sagemaker_monai.entries import SUFFIXES
 from sagemaker_monai.errors import CallerError, DatasetError, UnsuitableImage
 from sagemaker_monai.files import plain_files
@@ -22,7 +23,6 @@ from sagemaker_monai.prepare.import_report import Report, repeated
 from sagemaker_monai.prepare.labelled_names import OWN, group_of, label_names, refuse_untold
 from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_layout, read_labels
 from sagemaker_monai.prepare.matching import NAMED_KINDS, group_pattern, key_of
-from sagemaker_monai.prepare.picture_metadata import LOOKED_AT, cleaned, telling
 from sagemaker_monai.prepare.publish import Choices, Notices, Written, digest_of, publish, refuse_unusable
 from sagemaker_monai.prepare.sides import refuse_torn
 from sagemaker_monai.progress import track

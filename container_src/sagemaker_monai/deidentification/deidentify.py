@@ -29,12 +29,9 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from sagemaker_monai.dicom.headers import PIXEL_TAGS, quiet_pydicom, read_instance
-from sagemaker_monai.errors import ConfigError, UndecodableImage, UnsuitableImage
-from sagemaker_monai.files import replacing
-from sagemaker_monai.prepare.burned_in import black_out, burned_in_risk
-from sagemaker_monai.prepare.elements import Element, code, dummy_sequence, text_element, vr_of
-from sagemaker_monai.prepare.identity import (
+from sagemaker_monai.deidentification.burned_in import black_out, burned_in_risk
+from sagemaker_monai.deidentification.elements import Element, code, dummy_sequence, text_element, vr_of
+from sagemaker_monai.deidentification.identity import (
     MAX_DEPTH,
     compile_needles,
     identity_of,
@@ -43,14 +40,17 @@ from sagemaker_monai.prepare.identity import (
     stands_in_bulk,
     values_of,
 )
-from sagemaker_monai.prepare.profile import (
+from sagemaker_monai.deidentification.profile import (
     PATIENT_CHARACTERISTICS,
     Action,
     action_of,
     basic_action,
     dummy,
 )
-from sagemaker_monai.prepare.pseudonyms import check_salt, mapped_uid, pseudonym, shift_of, shifted
+from sagemaker_monai.deidentification.pseudonyms import check_salt, mapped_uid, pseudonym, shift_of, shifted
+from sagemaker_monai.dicom.headers import PIXEL_TAGS, quiet_pydicom, read_instance
+from sagemaker_monai.errors import ConfigError, UndecodableImage, UnsuitableImage
+from sagemaker_monai.files import replacing
 
 BurnedIn = Literal["refuse", "keep", "black_out"]
 BURNED_IN: tuple[BurnedIn, ...] = ("refuse", "keep", "black_out")

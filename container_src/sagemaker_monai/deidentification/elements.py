@@ -6,9 +6,9 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 
-from sagemaker_monai.prepare.identity import MAX_DEPTH, values_of
-from sagemaker_monai.prepare.profile import Action, action_of, dummy, is_known
-from sagemaker_monai.prepare.pseudonyms import mapped_uid
+from sagemaker_monai.deidentification.identity import MAX_DEPTH, values_of
+from sagemaker_monai.deidentification.profile import Action, action_of, dummy, is_known
+from sagemaker_monai.deidentification.pseudonyms import mapped_uid
 
 Element = DataElement | RawDataElement
 _CONTENT_SEQUENCE = 0x0040A730

@@ -12,8 +12,8 @@ import re
 import secrets
 from datetime import date, timedelta
 
+from sagemaker_monai.deidentification.profile import is_standard_uid
 from sagemaker_monai.errors import ConfigError
-from sagemaker_monai.prepare.profile import is_standard_uid
 
 MIN_SALT_BYTES = 16
 MAX_SHIFT_DAYS = 3650

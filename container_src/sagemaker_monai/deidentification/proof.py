@@ -13,10 +13,16 @@ from pydicom.dataelem import DataElement
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
-from sagemaker_monai.dicom.headers import PIXEL_TAGS, quiet_pydicom
-from sagemaker_monai.prepare.identity import compile_needles, identity_of, needles, stands_in_bulk, values_of, walk
-from sagemaker_monai.prepare.phi import MAPPED_UID, name_of
-from sagemaker_monai.prepare.profile import (
+from sagemaker_monai.deidentification.identity import (
+    compile_needles,
+    identity_of,
+    needles,
+    stands_in_bulk,
+    values_of,
+    walk,
+)
+from sagemaker_monai.deidentification.phi import MAPPED_UID, name_of
+from sagemaker_monai.deidentification.profile import (
     PATIENT_CHARACTERISTICS,
     STATEMENTS,
     Action,
@@ -24,6 +30,7 @@ from sagemaker_monai.prepare.profile import (
     is_blank,
     is_standard_uid,
 )
+from sagemaker_monai.dicom.headers import PIXEL_TAGS, quiet_pydicom
 
 
 def prove_deidentified(original: Dataset, result: Dataset) -> list[str]:

@@ -5,8 +5,8 @@ import re
 import zlib
 from pathlib import Path
 
+from sagemaker_monai.deidentification.deidentify_nifti import deidentify_nifti_header
 from sagemaker_monai.errors import CallerError
-from sagemaker_monai.prepare.deidentify_nifti import deidentify_nifti_header
 
 MOST_HEADER_BYTES = 1 << 20
 # Fields that are about the grid or the values. Any other field of NRRD or MetaImage, a comment or a pair KEY:=VALUE may

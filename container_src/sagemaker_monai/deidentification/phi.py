@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pydicom import Dataset
 from pydicom.datadict import keyword_for_tag
 
+from sagemaker_monai.deidentification.burned_in import burned_in_risk
+from sagemaker_monai.deidentification.identity import compile_needles, identity_of, needles, values_of, walk
+from sagemaker_monai.deidentification.profile import STATEMENTS, Action, action_of, is_blank, is_standard_uid
 from sagemaker_monai.dicom.headers import quiet_pydicom
-from sagemaker_monai.prepare.burned_in import burned_in_risk
-from sagemaker_monai.prepare.identity import compile_needles, identity_of, needles, values_of, walk
-from sagemaker_monai.prepare.profile import STATEMENTS, Action, action_of, is_blank, is_standard_uid
 
 MAPPED_UID = re.compile(r"2\.25\.(0|[1-9]\d{0,38})")
 _TEXT_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})

@@ -14,8 +14,8 @@ from pydicom.charset import convert_encodings
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement
 
+from sagemaker_monai.deidentification.profile import is_blank, is_standard_uid
 from sagemaker_monai.dicom.elements import text_of
-from sagemaker_monai.prepare.profile import is_blank, is_standard_uid
 
 MAX_DEPTH = 24  # of sequences in sequences, as the reader's
 _CHUNK_BYTES = 1 << 24
