@@ -348,6 +348,16 @@ def test_a_client_that_leaves_inside_its_body_harms_nobody():
     assert run(scenario) == (200, [b"abc"])
 
 
+def test_work_for_a_client_that_left_is_dropped():
+    async def scenario(port, back_end, gateway):
+        leaving = await in_flight(port, back_end)
+        leaving.close()
+        await asyncio.wait_for(gateway.drain(600), 60)  # the back end would not answer before its gate opens
+        return back_end.gate.is_set()
+
+    assert run(scenario) is False
+
+
 async def in_flight(port, back_end):
     """A client whose request the back end has, and answers when its gate opens."""
     back_end.gate.clear()

@@ -18,6 +18,7 @@ from sagemaker_monai.serving.protocol import (
     ARTIFACT_FILE,
     CONTENT_TYPE_HEADER,
     FAILURE_FILE,
+    TIME_HEADER,
 )
 from tests.bundles import write_small_bundle
 
@@ -263,13 +264,16 @@ def model_server(small_bundle, monkeypatch, context_for):
 
     def serve(*requests):
         context.request_processor = [
-            RequestProcessor({CONTENT_TYPE_HEADER: request.content_type, ACCEPT_HEADER: request.accept})
+            RequestProcessor(
+                {CONTENT_TYPE_HEADER: request.content_type, ACCEPT_HEADER: request.accept, TIME_HEADER: "60"}
+            )
             for request in requests
         ]
         bodies = handle([{"body": bytearray(request.body)} for request in requests], context)
         return bodies, context
 
-    return serve
+    yield serve
+    logging.captureWarnings(False)
 
 
 def test_the_model_server_gets_body_type_status_and_our_mark_for_each_request(model_server, handler):

@@ -72,6 +72,7 @@ def test_the_model_server_passes_requests_on_and_survives_what_kills_its_process
         before = (await ask(model, "pid")).body
         with pytest.raises(WorkerDied):
             await ask(model, "die")
+        await until(model.is_alive)
         assert (await ask(model, "pid")).body != before
 
         # The process that forks the workers: the model server alone would never fork again.

@@ -120,6 +120,25 @@ def test_a_model_is_listed_described_and_asked_while_it_is_loaded(run):
     run(scenario)
 
 
+def test_a_model_is_unloaded_also_when_the_one_who_asked_leaves(run):
+    async def scenario(store, host, url):
+        await store.load("n", url("a"))
+        host.gate.clear()
+        busy = asyncio.create_task(store.answer("n", QUESTION))
+        await asyncio.sleep(0)
+        leaving = asyncio.create_task(store.unload("n"))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        host.gate.set()
+        await busy
+        await store.stop()
+
+        assert host.stopped == ["host", "a"]
+
+    run(scenario)
+
+
 def test_the_same_model_asked_for_twice_at_once_is_loaded_once(run):
     async def scenario(store, host, url):
         host.gate.clear()

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import dataclasses
 import os
 import signal
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from sagemaker_monai.errors import Overloaded, Timeout, WorkerDied
+from sagemaker_monai.errors import Overloaded, Timeout, Unavailable, WorkerDied
 from sagemaker_monai.serving.back_end import Request, StartError
 from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.workers import WorkerPool
@@ -86,11 +87,11 @@ def test_a_request_that_ends_its_worker_fails_alone_and_the_next_is_answered(tmp
         before = await ask(pool, "pid")
         with pytest.raises(WorkerDied):
             await ask(pool, "die")
-        return before, await ask(pool, "pid"), pool.is_alive()
+        await until(pool.is_alive)
+        return before, await ask(pool, "pid")
 
-    before, after, is_alive = with_pool(tmp_path, scenario)
+    before, after = with_pool(tmp_path, scenario)
 
-    assert is_alive
     assert before != after
     assert not is_running(before)
 
@@ -128,11 +129,29 @@ def test_while_no_worker_lives_the_pool_says_so(tmp_path):
     with_pool(tmp_path, scenario)
 
 
-def test_a_stuck_worker_is_replaced(tmp_path):
+def test_work_that_takes_too_long_is_ended_and_the_model_stays_loaded(tmp_path):
+    async def scenario(pool):
+        before = await ask(pool, "pid")
+        with pytest.raises(Timeout, match=r"within 0\.5 s"):
+            await ask(pool, "sleep 600")
+        # Until the process is free again, which it would not be for ten minutes, this one is told the same.
+        async with asyncio.timeout(60):
+            while True:
+                with contextlib.suppress(Timeout):
+                    return before, await ask(pool, "pid")
+
+    before, after = with_pool(tmp_path, scenario, timeout_s=0.5)
+
+    assert before == after
+
+
+def test_a_stuck_worker_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr("sagemaker_monai.serving.workers.END_GRACE_S", 0.2)
+
     async def scenario(pool):
         stuck = await ask(pool, "pid")
         with pytest.raises(Timeout, match=r"within 0\.5 s"):
-            await ask(pool, "sleep 60")
+            await ask(pool, "stuck 600")
         await until(lambda: not is_running(stuck))
         await until(pool.is_alive)
         return await ask(pool, "hello")
@@ -152,6 +171,47 @@ def test_a_request_that_waited_too_long_is_not_computed(tmp_path):
         return pid == await ask(pool, "pid")
 
     assert with_pool(tmp_path, scenario)
+
+
+def test_while_no_worker_lives_requests_are_refused_at_once(tmp_path):
+    async def scenario(pool):
+        (tmp_path / "slow").touch()  # the next start takes half a minute
+        os.kill(int(await ask(pool, "pid")), signal.SIGKILL)
+        await until(lambda: not pool.is_alive())
+        with pytest.raises(Unavailable, match="no worker is ready"):
+            await ask(pool, "hello")
+
+    with_pool(tmp_path, scenario, timeout_s=3_600.0)
+
+
+def test_those_that_wait_are_refused_when_the_last_worker_cannot_be_started_again(tmp_path):
+    async def scenario(pool):
+        pid = int(await ask(pool, "pid"))
+        busy = asyncio.create_task(ask(pool, "sleep 600"))
+        waiting = asyncio.create_task(ask(pool, "hello"))
+        await asyncio.sleep(0.2)
+        (tmp_path / "broken").touch()
+        os.kill(pid, signal.SIGKILL)
+        return await asyncio.wait_for(asyncio.gather(busy, waiting, return_exceptions=True), 90)
+
+    died, refused = with_pool(tmp_path, scenario, timeout_s=3_600.0)
+
+    assert isinstance(died, WorkerDied)
+    assert isinstance(refused, Unavailable)
+
+
+def test_those_who_have_left_take_no_place_in_the_queue(tmp_path):
+    async def scenario(pool):
+        busy = asyncio.create_task(ask(pool, "sleep 0.5"))
+        await asyncio.sleep(0.1)
+        left = [asyncio.create_task(ask(pool, "die")) for _ in range(2)]
+        await asyncio.sleep(0)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        return await asyncio.gather(busy, *(ask(pool, text) for text in ("a", "b")))
+
+    assert with_pool(tmp_path, scenario, max_waiting=2)[1:] == ["A", "B"]
 
 
 def test_a_full_queue_refuses_at_once(tmp_path):

@@ -39,6 +39,9 @@ class Handler:
             os.kill(os.getpid(), signal.SIGKILL)
         if command == "sleep":
             time.sleep(float(value))
+        if command == "stuck":  # as native code that does not return
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+            time.sleep(float(value))
         facts = {"pid": os.getpid(), "batch": batch_size, "threads": os.environ.get("OMP_NUM_THREADS")}
         body = str(facts.get(command, request.body.decode().upper()))
         return Response(200, request.accept or request.content_type, body.encode())

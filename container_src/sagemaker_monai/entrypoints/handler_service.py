@@ -22,6 +22,7 @@ from sagemaker_monai.errors import INTERNAL_ERROR, BundleError, CallerError, Mal
 from sagemaker_monai.files import write_text
 from sagemaker_monai.serving.back_end import Request, Response
 from sagemaker_monai.serving.config import log_level
+from sagemaker_monai.serving.effort import Respond
 from sagemaker_monai.serving.memory import first_to_end
 from sagemaker_monai.serving.protocol import (
     ACCEPT_HEADER,
@@ -29,6 +30,7 @@ from sagemaker_monai.serving.protocol import (
     ARTIFACT_FILE,
     CONTENT_TYPE_HEADER,
     FAILURE_FILE,
+    TIME_HEADER,
 )
 
 logger = logging.getLogger(__name__)
@@ -211,7 +213,7 @@ def _refusal(error: Exception) -> Response:
     return Response(status, JSON_TYPE, json.dumps(error_body(code, message)).encode())
 
 
-_loaded: dict[str, Handler] = {}  # multi-model-server calls a module: this is its state, one model a process
+_loaded: dict[str, Respond] = {}  # multi-model-server calls a module: this is its state, one model a process
 
 
 def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | None:
@@ -234,19 +236,21 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | Non
             allow = os.environ.get("ALLOW_BUNDLE_CODE", "").strip().lower() == "true"
             artifact = Path(os.fsdecode((folder / ARTIFACT_FILE).read_bytes()))
             with first_to_end():
-                _loaded["model"] = Handler(artifact, allow_bundle_code=allow)
+                _loaded["model"] = Respond(Handler(artifact, allow_bundle_code=allow).respond)
         except BaseException as error:  # code of the artifact's own may even ask Python to exit
             write_text(folder / FAILURE_FILE, failure_line(error))
             raise
         return None
     requests = []
+    times_s = []
     for index, entry in enumerate(data):
         headers = {name.lower(): value for name, value in context.get_all_request_header(index).items()}
         body = bytes(entry.get("body") or b"")
+        times_s.append(float(headers[TIME_HEADER.lower()]))
         requests.append(
             Request(body, headers.get(CONTENT_TYPE_HEADER.lower(), ""), headers.get(ACCEPT_HEADER.lower(), ""))
         )
-    responses = _loaded["model"].respond(requests)
+    responses = _loaded["model"](requests, max(times_s))
     for index, response in enumerate(responses):
         context.set_response_status(code=int(response.status), phrase=HTTPStatus(response.status).phrase, idx=index)
         context.set_response_content_type(index, response.content_type)

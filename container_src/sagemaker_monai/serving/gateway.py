@@ -142,6 +142,10 @@ class Gateway:
             response = refusal(error)
         except ConnectionError:  # the client went away while it sent
             response = refusal(MalformedRequest("the connection ended inside the body"))
+        except asyncio.CancelledError:  # its answer would be written to nobody
+            path = pattern if pattern in self._routes else "other"
+            logger.info("%s: the client left after %.1f ms", path, (time.monotonic() - started) * 1000)
+            raise
         except Exception:
             logger.exception("fault in the gateway")
             response = json_answer(error_body(INTERNAL_ERROR, "the server failed to answer"), status=500)

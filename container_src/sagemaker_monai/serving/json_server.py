@@ -93,7 +93,12 @@ class JsonServer(web.Server):
 
     def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
         super().__init__(
-            handler, access_log=None, auto_decompress=False, lingering_time=LINGER_S, keepalive_timeout=KEEP_ALIVE_S
+            handler,
+            handler_cancellation=True,  # nobody reads the answer of a client that left
+            access_log=None,
+            auto_decompress=False,
+            lingering_time=LINGER_S,
+            keepalive_timeout=KEEP_ALIVE_S,
         )
 
     def __call__(self) -> RequestHandler:

@@ -42,7 +42,7 @@ from sagemaker_monai.errors import Overloaded, Timeout, Unavailable, WorkerDied
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
 from sagemaker_monai.serving.config import ServeConfig, usable_cpus
 from sagemaker_monai.serving.mms_process import ModelServerProcess
-from sagemaker_monai.serving.protocol import ACCEPT_HEADER, ANSWER_HEADER, CONTENT_TYPE_HEADER
+from sagemaker_monai.serving.protocol import ACCEPT_HEADER, ANSWER_HEADER, CONTENT_TYPE_HEADER, TIME_HEADER
 
 logger = logging.getLogger(__name__)
 
@@ -183,6 +183,8 @@ class HostedModel:
             raise Overloaded(f"{self._waiting} requests are waiting; send this one again later")
         if self._process is None or self._process is not self._server.process:
             raise Unavailable(RESTARTING)
+        if not self._alive and not self._process.has_workers(self._name):  # `_alive` is a second old at most
+            raise Unavailable("no worker is ready; send this request again later")
         self._waiting += 1
         try:
             response = await self._ask(self._process, self._name, request)
@@ -223,6 +225,7 @@ class HostedModel:
             "Content-Type": "application/octet-stream",
             CONTENT_TYPE_HEADER: request.content_type,
             ACCEPT_HEADER: request.accept,
+            TIME_HEADER: f"{self._config.timeout_s:g}",
         }
         body = io.BytesIO(request.body)  # sent in pieces, so that a large one does not hold up /ping
         url = f"{process.inference_url}/predictions/{name}"

@@ -69,6 +69,7 @@ class ModelStore:
         self._budget = budget or MemoryBudget()
         self._loaded: dict[str, _Model] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
+        self._unloading: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """See `Service`; no model is needed."""
@@ -92,6 +93,7 @@ class ModelStore:
         await self._host.stop()  # at once, not model by model
         for model in models:
             await model.resources.aclose()
+        await asyncio.gather(*self._unloading, return_exceptions=True)
 
     async def load(self, name: str, url: str) -> None:
         """Load a model; it has answered a warm-up then.
@@ -137,10 +139,17 @@ class ModelStore:
             await asyncio.wait([loading])
         model = self._get(name)
         del self._loaded[name]
+        # A task, because whoever asked may go away: its processes must end all the same.
+        task = asyncio.create_task(self._finish(model))
+        self._unloading.add(task)
+        task.add_done_callback(self._unloading.discard)
+        await asyncio.shield(task)
+
+    async def _finish(self, model: _Model) -> None:
         with suppress(TimeoutError):  # each request has this long at most
             await asyncio.wait_for(model.idle.wait(), self._config.timeout_s)
         await self._end(model)
-        logger.info("unloaded %r", name)
+        logger.info("unloaded %r", model.name)
 
     async def answer(self, name: str, request: Request) -> Response:
         """Answer a request with a model.

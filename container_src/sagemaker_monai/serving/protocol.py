@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 # Through multi-model-server a message is an HTTP request of its own; these headers carry what it would take apart.
 CONTENT_TYPE_HEADER = "X-Serving-Content-Type"  # of the request, as the caller sent it
 ACCEPT_HEADER = "X-Serving-Accept"
+TIME_HEADER = "X-Serving-Time"  # seconds that the caller still waits
 ANSWER_HEADER = "X-Serving-Answer"  # on a response: our handler wrote it, not the model server
 # Files in the folder that the model server takes for the model.
 ARTIFACT_FILE = "artifact"  # where the model really lies, for the handler

@@ -21,6 +21,7 @@ from typing import Protocol
 
 from sagemaker_monai.errors import failure_line
 from sagemaker_monai.serving.back_end import Request, Response
+from sagemaker_monai.serving.effort import Respond
 from sagemaker_monai.serving.memory import first_to_end
 from sagemaker_monai.serving.protocol import encode_message, read_message
 
@@ -46,16 +47,18 @@ def serve_socket(connection: socket.socket, handler: RequestHandler) -> None:
     """Say that the model is loaded, then answer messages until the other side closes.
 
     Args:
-        connection: a stream socket; each message holds requests, the answer holds as many responses.
+        connection: a stream socket; each message holds requests and the seconds that their callers still wait, the
+            answer holds as many responses.
         handler: the loaded model.
     """
+    respond = Respond(handler.respond)
     # A supervisor that no longer listens has given up on this process.
     with connection.makefile("rb") as stream, contextlib.suppress(ConnectionError):
         _send(connection, {"ready": True})
         while (message := read_message(stream)) is not None:
             header, bodies = message
             requests = [Request(body, **fields) for body, fields in zip(bodies, header["requests"], strict=True)]
-            responses = handler.respond(requests)
+            responses = respond(requests, header["time_s"])
             fields = [{"status": response.status, "content_type": response.content_type} for response in responses]
             _send(connection, {"responses": fields}, [response.body for response in responses])
 

@@ -4,6 +4,10 @@ Each worker is one process with a socket of its own. A worker that is free takes
 requests, and never waits for more to come: alone, a request is answered as fast as can be, and under load batches grow
 by themselves. A process counts as alive once it answered the warm-up, also after each restart.
 
+A request whose caller has left, or was told that it came too late, is dropped where it waits; one that a process works
+on already is left to finish, within its time. While no process lives, requests are refused at once; those that waited
+when the last one ended are answered by the next, unless that cannot start.
+
 A request whose process ended while it was worked on is not repeated, because it may be the cause and would end the
 next process too. In a batch only one can be the cause, so the requests of a batch are repeated once, each alone.
 """
@@ -15,11 +19,12 @@ import os
 import signal
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from sagemaker_monai.errors import Overloaded, Timeout, WorkerDied, failure_line
+from sagemaker_monai.errors import Overloaded, Timeout, Unavailable, WorkerDied, failure_line
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
 from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.privileges import Account, start_process
@@ -30,16 +35,36 @@ logger = logging.getLogger(__name__)
 MAX_START_FAILURES = 5  # in a row, by one worker, while no other lives
 MAX_DELAY_S = 30.0
 EXIT_GRACE_S = 2.0
+END_GRACE_S = 5.0  # for a process to end by itself what it works on: then its model stays loaded
+NO_WORKER = "no worker is ready; send this request again later"
 
 
 @dataclass(eq=False)
 class _Job:
     request: Request
+    deadline: float  # of the event loop's clock
     response: asyncio.Future[Response] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def fail(self, error: Exception) -> None:
         if not self.response.done():  # the caller may have given up waiting
             self.response.set_exception(error)
+
+
+class _Waiting(asyncio.Queue[_Job]):
+    """Jobs that no process has taken yet."""
+
+    def _init(self, maxsize: int) -> None:  # noqa: ARG002 - asyncio's signature
+        self._queue: deque[_Job] = deque()
+
+    def drop(self, job: _Job) -> None:
+        """Forget a job, and with it its body, if it still waits."""
+        with contextlib.suppress(ValueError):
+            self._queue.remove(job)
+
+    def fail_all(self, error: Exception) -> None:
+        """Refuse every job that waits."""
+        while self._queue:
+            self._queue.popleft().fail(error)
 
 
 class _ProcessEndedError(Exception):
@@ -87,7 +112,7 @@ class _Worker:
             raise StartError(header["failed"])
 
     async def respond(self, requests: Sequence[Request], timeout_s: float) -> list[Response]:
-        """Let the process answer a batch.
+        """Let the process answer a batch; it is asked to end its work after `timeout_s`.
 
         Raises:
             _NotReadError: it ended before it had read the batch.
@@ -96,8 +121,9 @@ class _Worker:
         """
         fields = [{key: value for key, value in asdict(request).items() if key != "body"} for request in requests]
         try:
-            async with asyncio.timeout(timeout_s):
-                self._writer.writelines(encode_message({"requests": fields}, [request.body for request in requests]))
+            async with asyncio.timeout(timeout_s + END_GRACE_S):
+                question = {"requests": fields, "time_s": timeout_s}
+                self._writer.writelines(encode_message(question, [request.body for request in requests]))
                 await self._writer.drain()
                 header, bodies = await receive_message(self._reader)
         except ConnectionError as error:  # the kernel says so where unread bytes were thrown away
@@ -139,7 +165,7 @@ class WorkerPool:
             "--model-dir", str(config.model_dir), "--log-level", config.log_level,
             *(["--allow-bundle-code"] if config.allow_bundle_code else []),
         ]  # fmt: skip
-        self._waiting: asyncio.Queue[_Job] = asyncio.Queue()
+        self._waiting = _Waiting()
         self._alive = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._ready = asyncio.Event()
@@ -159,16 +185,26 @@ class WorkerPool:
             raise StartError(self._failure.result())
 
     async def answer(self, request: Request) -> Response:
-        """Queue a request and wait for its answer; see `BackEnd`."""
+        """Queue a request and wait for its answer; see `BackEnd`.
+
+        Cancelled, because the caller has left, it takes the request out of the queue.
+        """
+        if not self.is_alive():
+            raise Unavailable(NO_WORKER)
         if self._waiting.qsize() >= self._config.max_waiting:
             raise Overloaded(f"{self._waiting.qsize()} requests are waiting; send this one again later")
-        job = _Job(request)
+        job = _Job(request, asyncio.get_running_loop().time() + self._config.timeout_s)
         self._waiting.put_nowait(job)
         try:
             async with asyncio.timeout(self._config.timeout_s):
                 return await job.response
         except TimeoutError as error:
+            if not self.is_alive():
+                raise Unavailable(NO_WORKER) from error
             raise Timeout(f"no answer within {self._config.timeout_s:g} s") from error
+        finally:
+            if job.response.cancelled():  # nobody waits for it any more
+                self._waiting.drop(job)
 
     def is_alive(self) -> bool:
         """See `BackEnd`."""
@@ -211,6 +247,8 @@ class WorkerPool:
             except StartError as error:
                 failures += 1
                 logger.error("worker %d cannot start: %s", number, error)
+                if not self._alive:
+                    self._waiting.fail_all(Unavailable(NO_WORKER))
                 # The first start fails at once: nothing has shown yet that this artifact can be served at all.
                 if not self._ready.is_set() or (failures >= MAX_START_FAILURES and not self._alive):
                     if not self._failure.done():
@@ -251,16 +289,16 @@ class WorkerPool:
     async def _serve(self, worker: _Worker, alone: list[_Job]) -> None:
         """Answer batches until the process ends; `alone` holds jobs of a broken batch, to be repeated one by one."""
         while True:
-            jobs = [alone.pop()] if alone else await self._take(worker)
+            jobs = [job] if (job := _pop_wanted(alone)) is not None else await self._take(worker)
             try:
-                responses = await worker.respond([job.request for job in jobs], self._config.timeout_s)
-            except TimeoutError as error:
-                for job in jobs:
-                    job.fail(Timeout(f"no answer within {self._config.timeout_s:g} s"))
+                timeout_s = max(job.deadline for job in jobs) - asyncio.get_running_loop().time()
+                responses = await worker.respond([job.request for job in jobs], timeout_s)
+            except TimeoutError as error:  # their callers have been told
                 raise TimeoutError("no answer in time") from error
             except _NotReadError:
                 for job in jobs:
-                    self._waiting.put_nowait(job)
+                    if not job.response.done():
+                        self._waiting.put_nowait(job)
                 raise
             except _ProcessEndedError:
                 if len(jobs) > 1:
@@ -292,6 +330,14 @@ class WorkerPool:
             jobs = [job for job in jobs if not job.response.done()]
             if jobs:
                 return jobs
+
+
+def _pop_wanted(jobs: list[_Job]) -> _Job | None:
+    """Take the last job whose caller still waits, and those behind it away."""
+    while jobs:
+        if not (job := jobs.pop()).response.done():
+            return job
+    return None
 
 
 class WorkerPools:
