@@ -10,88 +10,87 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 from pydicom import Dataset
 
 from sagemaker_monai.dataset_json import DATASET_JSON
-from sagemaker_monai.deidentification.identity import compile_needles, needles
+from sagemaker_monai.deidentification.identity import Identity, identity_of, union
+from sagemaker_monai.deidentification.matcher import Matcher
 from sagemaker_monai.deidentification.profile import is_blank
 from sagemaker_monai.deidentification.pseudonyms import mapped_uid, pseudonym
+from sagemaker_monai.dicom.elements import text_of
 
-UID_KEYWORDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
-NUMBER_KEYWORDS = ("OtherPatientIDs", "AccessionNumber", "StudyID", "IssuerOfPatientID")
-SHORTEST = 4  # characters of a number that is looked for inside of a name; a shorter one must be the whole of it
-SHORTEST_NAME = 3
+SHORTEST = 4  # characters of a PatientID that is looked for inside of a name; a shorter one must be the whole of it
 UID = re.compile(r"(?<![0-9.])[0-2](?:\.[0-9]+)+")
-NAME_SEPARATORS = re.compile(r"[\^=\s,;]+")
 NOT_TEXT = frozenset({"labels", "label"})  # of dataset.json: class names, which are the data set's own
+REPLACED = "\n"  # stands for what was replaced where the rest of a text is searched
 
 
-@dataclass
 class Identifiers:
     """What of a data set's headers must stand in no name and no list.
 
     Attributes:
-        uids: of studies, series, objects and frames of reference.
-        patients: PatientIDs.
-        words: parts of patients' names, other numbers; nothing replaces them.
+        patients: PatientIDs, which are replaced, as UIDs are.
     """
 
-    uids: set[str] = field(default_factory=set)
-    patients: set[str] = field(default_factory=set)
-    words: set[str] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.patients: set[str] = set()
+        self._identities: set[Identity] = set()
+        self._uids: set[str] = set()
 
     def add(self, header: Dataset) -> None:
         """Add one file's; pseudonyms tell nothing, and must stay what they are where files with them are mixed in."""
-        self.uids |= {text for keyword in UID_KEYWORDS if (text := _text(header, keyword))}
-        if (patient := _text(header, "PatientID")) and not is_blank(patient):
+        if (patient := text_of(header, "PatientID")) and not is_blank(patient):
             self.patients.add(patient)
-        self.words |= {text for keyword in NUMBER_KEYWORDS if len(text := _text(header, keyword)) >= SHORTEST}
-        names = NAME_SEPARATORS.split(_text(header, "PatientName"))
-        self.words |= {part for part in names if len(part) >= SHORTEST_NAME and not is_blank(part)}
+        identity = identity_of(header)
+        self._uids |= identity.uids
+        self._identities.add(replace(identity, uids=frozenset()))  # the same for a patient's files
 
-
-def _text(header: Dataset, keyword: str) -> str:
-    return str(header.get(keyword) or "").strip(" \0")
+    @property
+    def identity(self) -> Identity:
+        """Of all people of the data set."""
+        return replace(union(self._identities), uids=frozenset(self._uids))
 
 
 class Replacer:
     """Replaces the identifiers of a data set in texts, with one salt."""
 
     def __init__(self, found: Identifiers, salt: bytes) -> None:
-        self._uids, self._salt = found.uids, salt
+        identity = found.identity
+        self._uids, self._salt = identity.uids, salt
         self._patients = {each.lower(): pseudonym(salt, each) for each in found.patients}
         long = sorted((each for each in self._patients if len(each) >= SHORTEST), key=len, reverse=True)
         self._numbers = (
             re.compile(rf"(?<![0-9A-Za-z])(?:{'|'.join(map(re.escape, long))})(?![0-9A-Za-z])", re.I) if long else None
         )
-        words = {each for each in found.words | found.patients if len(each) >= SHORTEST_NAME}
-        self._left = compile_needles(needles({each.lower() for each in words}, ("utf-8",)))
-
-    def __call__(self, text: str) -> str:
-        """The text with pseudonyms in the place of PatientIDs, and new UIDs in that of old ones."""
-        if (whole := self._patients.get(text.lower())) is not None:
-            return whole
-        text = UID.sub(self._mapped, text)
-        if self._numbers is not None:
-            text = self._numbers.sub(lambda match: self._patients[match[0].lower()], text)
-        return text
+        self._matcher = Matcher(replace(identity, uids=frozenset()))
 
     def name(self, name: str) -> str:
-        """The same for each part of a path, or of any text; a file that is called as a patient keeps its suffix."""
-        parts = []
-        for part in name.split("/"):
-            stem, dot, suffix = part.partition(".")
-            whole = self._patients.get(stem.lower())
-            parts.append(self(part) if whole is None else whole + dot + suffix)
-        return "/".join(parts)
+        """A path, or any text, with pseudonyms in the place of PatientIDs, and new UIDs in that of old ones.
 
-    def is_telling(self, text: str) -> bool:
-        """Whether a text still has a name, a number or a UID."""
-        has_words = self._left is not None and self._left.search(text.lower().encode("utf-8", "surrogateescape"))
-        return bool(has_words) or any(self._known(match[0])[0] for match in UID.finditer(text))
+        A file that is called as a patient keeps its suffix.
+        """
+        return self._replaced(name, self._patients.__getitem__, self._mapped)
+
+    def is_telling(self, name: str) -> bool:
+        """Whether a path or a text has a name, a number or a date that `name` does not replace."""
+        rest = self._replaced(
+            name, lambda _: REPLACED, lambda match: REPLACED if self._known(match[0])[0] else match[0]
+        )
+        return bool(self._matcher.in_text(rest))
+
+    def _replaced(self, name: str, patient: Callable[[str], str], uid: Callable[[re.Match[str]], str]) -> str:
+        def changed(part: str) -> str:
+            stem, dot, suffix = part.partition(".")
+            for whole, rest in ((stem.lower(), dot + suffix), (part.lower(), "")):
+                if whole in self._patients:
+                    return patient(whole) + rest
+            part = UID.sub(uid, part)
+            return part if self._numbers is None else self._numbers.sub(lambda match: patient(match[0].lower()), part)
+
+        return "/".join(map(changed, name.split("/")))
 
     def _known(self, uid: str) -> tuple[str, str]:
         """The longest beginning that is a UID of the data set, and the rest: a file may have a number behind it."""
@@ -106,13 +105,13 @@ class Replacer:
         return mapped_uid(self._salt, start) + rest if start else match[0]
 
 
-def rewritten(name: str, content: bytes, replace: Replacer) -> tuple[bytes, list[str]]:
+def rewritten(name: str, content: bytes, replacer: Replacer) -> tuple[bytes, list[str]]:
     """A list of images with its identifiers replaced.
 
     Args:
         name: of the file: dataset.json, or a CSV file.
         content: of the file, which `train` can read.
-        replace: of the data set.
+        replacer: of the data set.
 
     Returns:
         The new content, the old one to the byte where nothing is to be replaced; and the keys or columns in which
@@ -121,10 +120,9 @@ def rewritten(name: str, content: bytes, replace: Replacer) -> tuple[bytes, list
     telling: dict[str, None] = {}
 
     def new(key: str, text: str) -> str:
-        result = replace.name(text)
-        if replace.is_telling(result):
+        if replacer.is_telling(text):
             telling[key] = None
-        return result
+        return replacer.name(text)
 
     change = _json if name == DATASET_JSON else _csv
     result = change(content, new)

@@ -239,7 +239,7 @@ def _rename(plan: Cleaning, replace: Replacer, *, allow_private: bool) -> None:
     plan.keys = {name: replace.name(key) for name, key in plan.keys.items()}
     if len(set(plan.keys.values())) < len(plan.keys):
         raise CommandError("two files would have one name without what tells the patient in it: rename them")
-    left = [name for name, key in plan.keys.items() if replace.is_telling(key)]
+    left = [name for name in plan.keys if replace.is_telling(name)]
     columns: list[str] = []
     for name in plan.keys:
         if name == DATASET_JSON or ("/" not in name and name.lower().endswith(".csv")):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sagemaker_monai.deidentification.identity import Identity
 from sagemaker_monai.doctor.contact_sheet import choose, contact_sheet
 from sagemaker_monai.doctor.examine import Options, examine, syntax_name
 from sagemaker_monai.doctor.privacy import WITHHELD, Scrubber
@@ -319,7 +320,7 @@ def test_burned_in_text_is_told_by_modality_and_kind_of_statement(examined, tmp_
 )  # fmt: skip
 def test_texts_are_shown_unless_they_say_who(text, is_shown):
     class Facts:
-        words = frozenset({"doe", "4711-x"})
+        identity = Identity(names=frozenset({"Doe^J"}), numbers=frozenset({"4711-X"}))
 
     assert Scrubber([Facts()]).shown(text) == (text if is_shown else WITHHELD)
 

@@ -18,6 +18,7 @@ out (`burned_in`). Faces that can be rendered from a head CT or MR are not remov
 import re
 from collections import Counter
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,15 +32,8 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 
 from sagemaker_monai.deidentification.burned_in import black_out, burned_in_risk
 from sagemaker_monai.deidentification.elements import Element, code, dummy_sequence, text_element, vr_of
-from sagemaker_monai.deidentification.identity import (
-    MAX_DEPTH,
-    compile_needles,
-    identity_of,
-    needles,
-    patient_of,
-    stands_in_bulk,
-    values_of,
-)
+from sagemaker_monai.deidentification.identity import MAX_DEPTH, identity_of, patient_of, values_of
+from sagemaker_monai.deidentification.matcher import Matcher
 from sagemaker_monai.deidentification.profile import (
     PATIENT_CHARACTERISTICS,
     Action,
@@ -84,10 +78,7 @@ class _Patient:
         key = value if keyword == "PatientID" else f"{keyword}:{value}" * bool(value)
         self.pseudonym = pseudonym(salt, key)
         self.shift_days = shift_of(salt, key)
-        identity = identity_of(dataset)
-        found = needles(identity.words, identity.encodings)
-        self.words = compile_needles(found)
-        self.bulk_words = [needle for needle in found if len(needle) >= 6]
+        self.matcher = Matcher(replace(identity_of(dataset), dates=frozenset(), uids=frozenset()))
 
 
 class Deidentifier:
@@ -226,7 +217,7 @@ class Deidentifier:
             if isinstance(value, MultiValue):
                 element = DataElement(tag, element.VR, list(value), already_converted=True)
         if tag in PIXEL_TAGS:
-            if isinstance(value, bytes) and stands_in_bulk(value, patient.bulk_words):
+            if isinstance(value, bytes) and patient.matcher.in_bulk(value):
                 raise UnsuitableImage(
                     "the pixel data's bytes (a comment of the compressed picture, as a rule) hold the patient's name "
                     "or number; compress the picture again, or leave it out"
@@ -238,7 +229,7 @@ class Deidentifier:
         data = value if isinstance(value, bytes) else "\\".join(text).encode("utf-8", "surrogateescape")
         if vr in ("DS", "IS") and not _NUMBERS.fullmatch(data):
             return None
-        is_searched = patient.words is not None and tag not in _PIXEL_DESCRIPTIONS
+        is_searched = tag not in _PIXEL_DESCRIPTIONS
         if is_searched and (vr in _TEXT_VRS or len(data) >= _MIN_SEARCHED_BYTES) and _holds(data, patient):
             self.counts["values with the patient's name or numbers removed"] += 1
             return None
@@ -289,5 +280,5 @@ def _capped_age(tag: BaseTag, values: list[str]) -> DataElement | None:
 
 def _holds(data: bytes, patient: _Patient) -> bool:
     if len(data) > _MAX_TEXT_BYTES:  # in tables of numbers short words stand by chance
-        return stands_in_bulk(data, patient.bulk_words)
-    return patient.words is not None and patient.words.search(data) is not None
+        return bool(patient.matcher.in_bulk(data))
+    return bool(patient.matcher.in_bytes(data))

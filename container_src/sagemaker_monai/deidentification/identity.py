@@ -1,13 +1,14 @@
-"""The words, numbers, dates and UIDs by which a file's own header identifies somebody, and where else they stand.
+"""What a file's own header tells of the people in it: one list of the attributes, and how their values are gathered.
 
 Copies of a name turn up where no table lists them: in a software version, a label, a JPEG comment. So they are taken
-from the attributes that are made for them and looked for everywhere.
+from the attributes that are made for them and looked for everywhere (`matcher`).
 """
 
 import contextlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 from pydicom import Dataset
 from pydicom.charset import convert_encodings
@@ -18,62 +19,76 @@ from sagemaker_monai.deidentification.profile import is_blank, is_standard_uid
 from sagemaker_monai.dicom.elements import text_of
 
 MAX_DEPTH = 24  # of sequences in sequences, as the reader's
-_CHUNK_BYTES = 1 << 24
-_MIN_NAME, _MIN_WORD, _MIN_IN_BULK = 3, 4, 6  # characters; shorter ones stand everywhere by chance
-_IDENTITY = {
-    tag_for_keyword(keyword)
-    for keyword in (
-        "PatientID",
-        "OtherPatientIDs",
-        "AccessionNumber",
-        "InstitutionName",
-        "InstitutionAddress",
-        "InstitutionalDepartmentName",
-        "PatientAddress",
-        "PatientTelephoneNumbers",
-        "PatientTelecomInformation",
-        "ReferringPhysicianAddress",
-        "ReferringPhysicianTelephoneNumbers",
-        "PersonAddress",
-        "PersonTelephoneNumbers",
-        "MilitaryRank",
-        "MedicalRecordLocator",
-        "InsurancePlanIdentification",
-        "AdmissionID",
-        "ServiceEpisodeID",
-        "DeviceSerialNumber",
-        "DetectorID",
-        "GantryID",
-        "PlateID",
-        "CassetteID",
-        "RequestedProcedureID",
-        "ScheduledProcedureStepID",
-        "PerformedProcedureStepID",
-        "FillerOrderNumberImagingServiceRequest",
-        "PlacerOrderNumberImagingServiceRequest",
-        "ClinicalTrialSubjectID",
-        "SpecimenIdentifier",
-        "ContainerIdentifier",
-    )
+
+Kind = Literal["names", "numbers", "places"]
+# Every PN, DA, DT and UI counts too, whatever its tag. These are the attributes of other types.
+_KINDS: dict[Kind, str] = {
+    "names": """
+        CameraOwnerName ContactDisplayName TopicAuthor
+    """,
+    "numbers": """
+        PatientID OtherPatientIDs AccessionNumber StudyID MedicalRecordLocator InsurancePlanIdentification AdmissionID
+        ServiceEpisodeID RequestedProcedureID ScheduledProcedureStepID PerformedProcedureStepID
+        FillerOrderNumberImagingServiceRequest PlacerOrderNumberImagingServiceRequest ClinicalTrialSubjectID
+        ClinicalTrialSubjectReadingID ClinicalTrialProtocolEthicsCommitteeApprovalNumber SpecimenAccessionNumber
+        SpecimenIdentifier ContainerIdentifier SlideIdentifier ContainerComponentID ResultsID InterpretationID
+        BoardingPassID ItineraryID OwnerID ImageID BarcodeValue DeviceSerialNumber DetectorID XRayDetectorID
+        XRaySourceID GantryID GeneratorID PlateID CassetteID LensSerialNumber SourceSerialNumber
+        UniqueDeviceIdentifier SecondaryCaptureDeviceID HardcopyCreationDeviceID DeviceAlternateIdentifier
+        ManufacturerDeviceIdentifier PatientTelephoneNumbers PatientTelecomInformation
+        ReferringPhysicianTelephoneNumbers PersonTelephoneNumbers PersonTelecomInformation OrderCallbackPhoneNumber
+        OrderCallbackTelecomInformation TelephoneNumberTrial
+    """,
+    "places": """
+        InstitutionName InstitutionAddress InstitutionalDepartmentName PatientAddress ReferringPhysicianAddress
+        PersonAddress AddressTrial MilitaryRank IssuerOfPatientID ResponsibleOrganization ClinicalTrialSponsorName
+        ClinicalTrialSiteName ClinicalTrialCoordinatingCenterName ClinicalTrialProtocolEthicsCommitteeName
+        RequestingService CurrentPatientLocation PatientInstitutionResidence ScheduledPatientInstitutionResidence
+        HumanPerformerOrganization VerifyingOrganization ScheduledStudyLocation RequestedProcedureLocation
+        OrderEntererLocation PerformedLocation ScheduledProcedureStepLocation HangingProtocolUserGroupName
+        DistributionAddress
+    """,
 }
-_NAME_SEPARATORS = re.compile(r"[\^=\s,;]+")
+IDENTIFYING: dict[int, Kind] = {
+    tag: kind
+    for kind, keywords in _KINDS.items()
+    for keyword in keywords.split()
+    if (tag := tag_for_keyword(keyword)) is not None
+}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Identity:
-    """What identifies somebody in one dataset.
+    """What identifies people in one dataset, or in several.
 
     Attributes:
-        words: names, numbers and addresses, in lower case.
+        names: of people, as they stand in PN, one for each of its groups (alphabetic, ideographic, phonetic).
+        numbers: of patients, orders, devices and telephones.
+        places: institutions, departments and addresses.
         dates: YYYYMMDD, from DA and DT.
         uids: all that the standard does not register, classes of vendors included.
         encodings: Python's names of the character sets of the dataset.
     """
 
-    words: set[str] = field(default_factory=set)
-    dates: set[str] = field(default_factory=set)
-    uids: set[str] = field(default_factory=set)
-    encodings: set[str] = field(default_factory=lambda: {"utf-8", "latin-1"})
+    names: frozenset[str] = frozenset()
+    numbers: frozenset[str] = frozenset()
+    places: frozenset[str] = frozenset()
+    dates: frozenset[str] = frozenset()
+    uids: frozenset[str] = frozenset()
+    encodings: frozenset[str] = frozenset()
+
+    def without(self, *, dates: Iterable[str] = (), uids: Iterable[str] = ()) -> "Identity":
+        """Less some dates and UIDs, which rightly stand in a result."""
+        return replace(self, dates=self.dates - set(dates), uids=self.uids - set(uids))
+
+
+def union(identities: Iterable[Identity]) -> Identity:
+    """What identifies the people of all of them."""
+    found: dict[str, set[str]] = {each.name: set() for each in fields(Identity)}
+    for identity in identities:
+        for name, values in found.items():
+            values |= getattr(identity, name)
+    return Identity(**{name: frozenset(values) for name, values in found.items()})
 
 
 def walk(dataset: Dataset, depth: int = 0) -> Iterator[DataElement]:
@@ -101,64 +116,30 @@ def values_of(element: DataElement) -> list[str]:
 
 
 def identity_of(dataset: Dataset) -> Identity:
-    """Gather what identifies somebody in a dataset."""
-    found = Identity()
+    """Gather what identifies people in a dataset, its file meta information and its sequences."""
+    found: dict[str, set[str]] = {each.name: set() for each in fields(Identity)}
     for element in walk(dataset):
-        add_element(found, element)
-    for element in dataset.file_meta if hasattr(dataset, "file_meta") else ():
+        _add(found, element)
+    for element in getattr(dataset, "file_meta", None) or ():
         if element.tag == 0x00020003:
-            add_element(found, element)
+            _add(found, element)
     with contextlib.suppress(LookupError):  # an unknown character set: the two that are always tried remain
-        found.encodings |= set(convert_encodings(dataset.get("SpecificCharacterSet") or "ISO_IR 6"))
-    return found
+        found["encodings"] |= set(convert_encodings(dataset.get("SpecificCharacterSet") or "ISO_IR 6"))
+    return Identity(**{kind: frozenset(values) for kind, values in found.items()})
 
 
-def add_element(found: Identity, element: DataElement) -> None:
+def _add(found: dict[str, set[str]], element: DataElement) -> None:
     """Add one element's values, when it is of a kind that identifies."""
+    kind = "names" if element.VR == "PN" else IDENTIFYING.get(element.tag)
+    values = [value for value in values_of(element) if not is_blank(value)] if element.VR != "SQ" else []
     if element.VR == "PN":
-        for name in values_of(element):
-            found.words |= {part.lower() for part in _NAME_SEPARATORS.split(name) if len(part) >= _MIN_NAME}
-    elif element.tag in _IDENTITY:
-        found.words |= {value.lower() for value in values_of(element) if len(value) >= _MIN_WORD}
+        found["names"] |= {group for value in values for group in value.split("=") if group}
+    elif kind is not None:
+        found[kind] |= set(values)
     elif element.VR == "UI":
-        found.uids |= {uid for uid in values_of(element) if len(uid) >= _MIN_IN_BULK and not is_standard_uid(uid)}
+        found["uids"] |= {uid for uid in values if not is_standard_uid(uid)}
     elif element.VR in ("DA", "DT"):
-        found.dates |= {value[:8] for value in values_of(element) if re.match(r"[12]\d{7}", value)}
-    found.words = {word for word in found.words if not is_blank(word.upper()) and len(set(word)) > 1}
-
-
-def needles(values: Iterable[str], encodings: Iterable[str], *, is_bulk: bool = False) -> list[bytes]:
-    """The values as bytes, in lower case, in each of the encodings that can write them; short ones not for bulk."""
-    found: set[bytes] = set()
-    for value in values:
-        for encoding in encodings:
-            try:
-                needle = value.encode(encoding)
-            except (UnicodeError, LookupError):
-                continue
-            if not is_bulk or len(needle) >= _MIN_IN_BULK:
-                found.add(needle.lower())
-    return sorted(found)
-
-
-def compile_needles(found: list[bytes], *, boundary: bytes = b"a-z0-9") -> re.Pattern[bytes] | None:
-    """A pattern that finds any of them where no character of `boundary` is beside it; None when there are none."""
-    if not found:
-        return None
-    alternatives = b"|".join(re.escape(needle) for needle in sorted(found, key=len, reverse=True))
-    return re.compile(b"(?<![%b])(?:%b)(?![%b])" % (boundary, alternatives, boundary), re.IGNORECASE)
-
-
-def stands_in_bulk(data: bytes, found: list[bytes]) -> bool:
-    """Whether one of the needles stands anywhere in much data; upper and lower case are the same."""
-    if not found:
-        return False
-    overlap = max(map(len, found)) - 1
-    for start in range(0, len(data), _CHUNK_BYTES):
-        chunk = data[start : start + _CHUNK_BYTES + overlap].lower()
-        if any(needle in chunk for needle in found):
-            return True
-    return False
+        found["dates"] |= {value[:8] for value in values if re.match(r"[12]\d{7}", value)}
 
 
 # One patient too few is safer in a split than one too many.

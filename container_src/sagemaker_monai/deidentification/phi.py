@@ -5,13 +5,14 @@ Nothing here ever gives a value: findings name the attribute and the kind, so th
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydicom import Dataset
 from pydicom.datadict import keyword_for_tag
 
 from sagemaker_monai.deidentification.burned_in import burned_in_risk
-from sagemaker_monai.deidentification.identity import compile_needles, identity_of, needles, values_of, walk
+from sagemaker_monai.deidentification.identity import Identity, identity_of, union, values_of, walk
+from sagemaker_monai.deidentification.matcher import Matcher
 from sagemaker_monai.deidentification.profile import STATEMENTS, Action, action_of, is_blank, is_standard_uid
 from sagemaker_monai.dicom.headers import quiet_pydicom
 
@@ -67,9 +68,8 @@ def find_phi(dataset: Dataset, *, known_values: Iterable[str] = ()) -> list[PhiF
     quiet_pydicom()
     found: dict[PhiFinding, None] = {}
     are_dates_modified = dataset.get("LongitudinalTemporalInformationModified") in ("MODIFIED", "REMOVED")
-    identity = identity_of(dataset)
-    words = identity.words | {value.lower() for value in known_values if len(value) >= 3}
-    known = compile_needles(needles(words, ("utf-8",)))
+    identity = replace(identity_of(dataset), dates=frozenset(), uids=frozenset())
+    known = Matcher(union((identity, Identity(names=frozenset(known_values)))))
     for element in walk(dataset):
         name, action = name_of(element.tag), action_of(element.tag, element.VR)
         values = [value for value in values_of(element) if value] if element.VR != "SQ" else []
@@ -107,12 +107,12 @@ def _is_dummy(items: Iterable[Dataset]) -> bool:
     )
 
 
-def _kinds_of_text(vr: str, name: str, values: list[str], known: re.Pattern[bytes] | None) -> list[str]:
+def _kinds_of_text(vr: str, name: str, values: list[str], known: Matcher) -> list[str]:
     if vr not in _TEXT_VRS:
         return []
     text = "\n".join(values)[:_MAX_TEXT]
     kinds = []
-    if known is not None and known.search(text.lower().encode("utf-8", "surrogateescape")):
+    if known.in_text(text):
         kinds.append("known value")
     if name not in _CODES:
         kinds += [kind for kind, pattern in _PATTERNS.items() if pattern.search(text)][:1]

@@ -5,7 +5,7 @@ and the list of identifying attributes, and nothing that replaces, shifts or rem
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from datetime import date
 
 from pydicom import Dataset
@@ -13,14 +13,8 @@ from pydicom.dataelem import DataElement
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
-from sagemaker_monai.deidentification.identity import (
-    compile_needles,
-    identity_of,
-    needles,
-    stands_in_bulk,
-    values_of,
-    walk,
-)
+from sagemaker_monai.deidentification.identity import identity_of, values_of, walk
+from sagemaker_monai.deidentification.matcher import Matcher
 from sagemaker_monai.deidentification.phi import MAPPED_UID, name_of
 from sagemaker_monai.deidentification.profile import (
     PATIENT_CHARACTERISTICS,
@@ -94,22 +88,12 @@ def _found_in_bytes(original: Dataset, result: Dataset) -> Iterator[str]:
         if element.VR == "UI" and action_of(element.tag, element.VR) is Action.KEEP  # classes, of vendors too
         for uid in values_of(element)
     }
-    kinds = {
-        "a name, number or address": identity.words,
-        "a UID": identity.uids - kept_uids,
-        "a date": identity.dates - _moved_onto(original, result, identity.dates),
-    }
-    header, pixels = (
-        _header_bytes(result),
-        [data for tag in PIXEL_TAGS if isinstance(data := _value(result, tag), bytes)],
-    )
-    for kind, values in kinds.items():
-        boundary = b"0-9." if kind == "a UID" else b"a-z0-9"  # one UID may be the beginning of another
-        pattern = compile_needles(needles(values, identity.encodings), boundary=boundary)
-        if pattern is not None and pattern.search(header):
-            yield f"{kind} of the original stands in the header"
-        bulk = needles(values, identity.encodings, is_bulk=True)
-        if any(stands_in_bulk(data, bulk) for data in pixels):
+    dates = _moved_onto(original, result, identity.dates)
+    matcher = Matcher(identity.without(dates=dates, uids=kept_uids))
+    if kind := matcher.in_bytes(_header_bytes(result)):
+        yield f"{kind} of the original stands in the header"
+    for tag in PIXEL_TAGS:
+        if isinstance(data := _value(result, tag), bytes) and (kind := matcher.in_bulk(data)):
             yield f"{kind} of the original stands in the pixel data's bytes"
 
 
@@ -131,7 +115,7 @@ def _header_bytes(dataset: Dataset) -> bytes:
     return (getattr(dataset, "preamble", None) or b"") + meta.getvalue() + b"\0" + buffer.getvalue()
 
 
-def _moved_onto(original: Dataset, result: Dataset, dates: set[str]) -> set[str]:
+def _moved_onto(original: Dataset, result: Dataset, dates: frozenset[str]) -> Set[str]:
     """Dates of the original that rightly stand in the result, because another of its dates was moved onto them."""
     for tag in original.keys():  # noqa: SIM118
         if tag in result and original[tag].VR == result[tag].VR == "DA":
@@ -139,7 +123,7 @@ def _moved_onto(original: Dataset, result: Dataset, dates: set[str]) -> set[str]
             if before and after and before > after:
                 moved = {f"{day - (before - after):%Y%m%d}" for text in dates if (day := _date(text))}
                 return dates & moved
-    return set()
+    return frozenset()
 
 
 def _date(value: object) -> date | None:

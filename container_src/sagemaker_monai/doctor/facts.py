@@ -17,6 +17,7 @@ from sagemaker_monai.contents import GZIP_MAGIC
 from sagemaker_monai.deep_pictures import read_deep_frame, shown_deep, used_range
 from sagemaker_monai.deidentification.burned_in import burned_in_risk
 from sagemaker_monai.deidentification.deidentify_nifti import deidentify_nifti_header
+from sagemaker_monai.deidentification.identity import Identity, identity_of
 from sagemaker_monai.deidentification.phi import PhiFinding, find_phi
 from sagemaker_monai.dicom.decoding import decode_stored
 from sagemaker_monai.dicom.display import display_for
@@ -81,7 +82,7 @@ class FileFacts:
         bits: BitsStored, or of a value of a picture; 0 where unknown.
         used: of a picture of more than 8 bits its lowest and highest value, without the outermost 0.5 %; None where it
             is none, or its pixels were not looked at.
-        words: PatientID and the parts of PatientName, in small letters; never shown.
+        identity: what identifies people in its header, without UIDs; never shown.
         privacy: None where it was not looked at.
         pixels: None where they were not looked at.
         remarks: what is odd about the geometry of a file of a volume that was read.
@@ -96,7 +97,7 @@ class FileFacts:
     spacing_mm: tuple[float, float] | None = None
     bits: int = 0
     used: tuple[float, float] | None = None
-    words: frozenset[str] = field(default=frozenset(), repr=False)
+    identity: Identity = field(default=Identity(), repr=False)
     privacy: Privacy | None = None
     pixels: Pixels | None = None
     remarks: tuple[Remark, ...] = ()
@@ -167,7 +168,7 @@ def _look_at_dicom(facts: FileFacts, task: Task) -> FileFacts:
         shape=(instance.columns, instance.rows, instance.number_of_frames),
         spacing_mm=spacing and (spacing[1], spacing[0]),
         bits=integer_of(header, "BitsStored") or 0,
-        words=words_of(header),
+        identity=replace(identity_of(header), uids=frozenset(), encodings=frozenset()),
     )
     if task.wants_privacy:
         facts = replace(facts, privacy=_privacy_of(header))
@@ -192,15 +193,6 @@ def attributes_of(header: Dataset) -> Iterator[tuple[str, str]]:
             text = text_of(header, keyword).upper()
         if text:
             yield keyword, text
-
-
-def words_of(header: Dataset) -> frozenset[str]:
-    """PatientID and parts of PatientName, in small letters."""
-    name = text_of(header, "PatientName")
-    for separator in "^=,;_":
-        name = name.replace(separator, " ")
-    words = {text_of(header, "PatientID").lower(), *name.lower().split()}
-    return frozenset(word for word in words if len(word) >= 3)
 
 
 def _privacy_of(header: Dataset) -> Privacy:

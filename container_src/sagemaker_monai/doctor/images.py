@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sagemaker_monai.deidentification.matcher import Matcher
 from sagemaker_monai.deidentification.profile import is_blank
 from sagemaker_monai.doctor.facts import FileFacts
 from sagemaker_monai.doctor.labels import Case, Labels, names_of
@@ -91,8 +92,7 @@ def are_classes_folders(images: Sequence[Examined], files: Sequence[FileFacts]) 
     for image in labelled:
         classes[image.names[0]].append(image)
     are_patients = all(
-        image.patient and any(word in image.names[0].lower() for word in files[image.files[0]].words)
-        for image in labelled
+        image.patient and Matcher(files[image.files[0]].identity).in_text(image.names[0]) for image in labelled
     )
     are_series = all(len(own) > 1 and own[0].series and len({image.series for image in own}) == 1
                      for own in classes.values())  # fmt: skip

@@ -8,6 +8,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from sagemaker_monai.deidentification.identity import union
+from sagemaker_monai.deidentification.matcher import Matcher
 from sagemaker_monai.doctor.facts import FileFacts
 from sagemaker_monai.doctor.files import DICOM, PICTURE
 from sagemaker_monai.doctor.issues import Issue, issue
@@ -16,7 +18,6 @@ from sagemaker_monai.tables import some_of
 
 MAX_SHOWN = 60  # characters
 WITHHELD = "(withheld)"
-_TOKEN = re.compile(r"[^\W_]+")
 _NUMBERS = re.compile(r"\d{6,}|(?:\d+\.){4,}\d+|(?:19|20)\d\d[-./]\d\d?[-./]\d\d?")  # dates, record numbers, UIDs
 
 
@@ -24,8 +25,7 @@ class Scrubber:
     """Knows what patients are called in the files that were examined, and shows texts without it."""
 
     def __init__(self, files: Iterable[FileFacts]) -> None:
-        self._words = frozenset[str]().union(*(facts.words for facts in files))
-        self._long = [word for word in self._words if not _TOKEN.fullmatch(word)]  # with blanks, dashes, dots
+        self._matcher = Matcher(union(facts.identity for facts in files))
 
     def shown(self, text: str) -> str:
         """The text on one line, cut, or WITHHELD."""
@@ -39,13 +39,7 @@ class Scrubber:
 
     def is_personal(self, text: str) -> bool:
         """Whether something in it may be somebody's name, number or date."""
-        lower = text.lower()
-        return (
-            lower in self._words
-            or bool(_NUMBERS.search(lower))
-            or any(token in self._words for token in _TOKEN.findall(lower))
-            or any(word in lower for word in self._long)
-        )
+        return bool(_NUMBERS.search(text) or self._matcher.in_text(text))
 
 
 def check_privacy(files: Sequence[FileFacts], scrubber: Scrubber) -> tuple[dict[str, object], list[Issue]]:
@@ -110,9 +104,8 @@ def check_privacy(files: Sequence[FileFacts], scrubber: Scrubber) -> tuple[dict[
 
 
 def is_in_name(facts: FileFacts) -> bool:
-    """Whether the name of a file or of a folder above it holds the PatientID or a name of its own header."""
-    name = facts.found.name.lower()
-    return any(re.search(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", name) for word in facts.words if len(word) >= 4)
+    """Whether the name of a file or of a folder above it holds what identifies somebody in its own header."""
+    return bool(Matcher(facts.identity).in_text(facts.found.name))
 
 
 def _ordered(counts: Counter[str]) -> dict[str, int]:
