@@ -54,7 +54,7 @@ LAYERS = [
         *("archives", "tars", "splitting", "tables", "spreadsheets", "spreadsheet_parts", "name_matching"),
         *("columns", "groups", "measurements", "label_names", "scope"),
     },
-    {"config", "digests", "errors", "files", "log_metrics", "names", "progress", "remarks"},
+    {"budget", "config", "digests", "errors", "files", "log_metrics", "names", "progress", "remarks"},
 ]
 OUTER = {"entrypoints"}
 SAGEMAKER = {"boto3", "botocore", "mms", "sagemaker_inference", "sagemaker_training"}

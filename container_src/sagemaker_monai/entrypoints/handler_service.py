@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from sagemaker_monai.budget import Limits, spending
 from sagemaker_monai.entrypoints import inference
 from sagemaker_monai.errors import INTERNAL_ERROR, BundleError, CallerError, MalformedRequest, error_body, failure_line
 from sagemaker_monai.files import write_text
@@ -49,10 +50,12 @@ class Handler:
 
     Raises:
         BundleError: the artifact is not sound, or has code that is not allowed.
+        ConfigError: a limit of the environment is none.
     """
 
     def __init__(self, model_dir: Path, *, allow_bundle_code: bool) -> None:
         script = bundle_code(model_dir, allow_bundle_code=allow_bundle_code)
+        self._limits = Limits.from_env(os.environ)
         self._model: Any
         if script is None:
             self._model = inference.model_fn(str(model_dir))
@@ -64,7 +67,8 @@ class Handler:
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:
         """Answer every request, whatever the others are; never raises."""
-        return self._respond(requests)
+        with spending(self._limits.budget(sum(len(each.body) for each in requests), len(requests))):
+            return self._respond(requests)
 
     def _respond_together(self, requests: Sequence[Request]) -> list[Response]:
         """Join the samples of all requests for one pass through the network."""
@@ -83,7 +87,7 @@ class Handler:
             if len(samples) == 1:
                 responses |= {index: _refusal(error) for index in samples}
             else:  # somebody's picture is broken: each request by itself, so that the others get their answers
-                responses |= {index: self._respond_together([requests[index]])[0] for index in samples}
+                responses |= {index: self.respond([requests[index]])[0] for index in samples}
             return [responses[index] for index in range(len(requests))]
         start = 0
         for index, group in samples.items():
@@ -99,7 +103,11 @@ class Handler:
 
     def _respond_one_by_one(self, requests: Sequence[Request]) -> list[Response]:
         """A user's functions know one request only."""
-        return [self._respond_with_bundle_code(request) for request in requests]
+        responses = []
+        for request in requests:
+            with spending(self._limits.budget(len(request.body))):
+                responses.append(self._respond_with_bundle_code(request))
+        return responses
 
     def _respond_with_bundle_code(self, request: Request) -> Response:
         functions = self._functions

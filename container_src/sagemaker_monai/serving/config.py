@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sagemaker_monai import budget
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.serving.privileges import Account, find_account
 from sagemaker_monai.serving.references import Prefix, parse_prefixes
@@ -32,20 +33,22 @@ class Defaults:
     Attributes:
         timeout_s: how long a request may take.
         queue_per_worker: requests that may wait, for each worker, before more are refused.
+        request_cpu_s: computing time that a request may be going to take; more is refused before it is begun.
     """
 
     timeout_s: int
     queue_per_worker: int
+    request_cpu_s: int
 
 
 # Key: SAGEMAKER_BATCH.
 DEFAULTS = {
     # An endpoint's caller is told after 60 s that there is no answer. The queue is a guess: at 0.1 to 1 s each, what
     # would be answered before that.
-    False: Defaults(timeout_s=60, queue_per_worker=64),
+    False: Defaults(timeout_s=60, queue_per_worker=64, request_cpu_s=budget.DEFAULT_CPU_S),
     # Batch transform waits up to an hour (InvocationsTimeoutInSeconds), so that the job's own limit is met first. It
     # opens no more than MaxConcurrentTransforms requests: this queue is never full.
-    True: Defaults(timeout_s=3_600, queue_per_worker=1_000),
+    True: Defaults(timeout_s=3_600, queue_per_worker=1_000, request_cpu_s=60),
 }
 
 
@@ -65,6 +68,7 @@ class ServeConfig:
         startup_timeout_s: how long loading and the first answer may take.
         max_payload_mb: the largest body, in MiB.
         max_waiting: requests that may wait before more are refused.
+        request_memory_mb, request_cpu_s: what one request may cost its worker, as of `budget.Limits`.
         max_batch_size: requests that a worker may take at once.
         default_accept: what a request accepts that does not say, or accepts anything; "" for the product's default.
         back_end: one of BACK_ENDS.
@@ -84,6 +88,8 @@ class ServeConfig:
     timeout_s: float
     startup_timeout_s: float
     max_payload_mb: int
+    request_memory_mb: int
+    request_cpu_s: int
     max_waiting: int
     max_batch_size: int
     default_accept: str
@@ -152,6 +158,16 @@ class ServeConfig:
             # that batch transform sends, so the default refuses nothing that SageMaker let through.
             max_payload_mb=_number(values, "SAGEMAKER_MAX_PAYLOAD_IN_MB", 100, low=0, high=MAX_PAYLOAD_MB)
             or MAX_PAYLOAD_MB,
+            request_memory_mb=_number(
+                values,
+                "MAX_REQUEST_MEMORY_IN_MB",
+                budget.DEFAULT_MEMORY_MB,
+                low=budget.LEAST_MEMORY_MB,
+                high=budget.MOST_MEMORY_MB,
+            ),
+            request_cpu_s=_number(
+                values, "MAX_REQUEST_CPU_SECONDS", defaults.request_cpu_s, low=1, high=budget.MOST_CPU_S
+            ),
             max_waiting=defaults.queue_per_worker * workers,
             max_batch_size=_number(values, "MAX_BATCH_SIZE", 16 if gpus else 1, low=1, high=256),
             default_accept=_media_type(values, "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"),
@@ -180,6 +196,8 @@ VARIABLES: dict[str, str] = {
     "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "the Accept of requests that have none, or */*; default application/json",
     "SAGEMAKER_STARTUP_TIMEOUT": "seconds until the first answer; default 600",
     "SAGEMAKER_MAX_PAYLOAD_IN_MB": "largest body in MiB; default 100; 0: 1024",
+    "MAX_REQUEST_MEMORY_IN_MB": "memory a request may take in its worker; default 512; more above 64 MiB of body",
+    "MAX_REQUEST_CPU_SECONDS": "computing that a request may ask for before it is refused; default 4, in batch 60",
     "ALLOW_BUNDLE_CODE": "true: trust the artifact as code and run its code/inference.py; default false",
     "ALLOWED_S3_PREFIXES": "objects that requests may name, as s3://bucket/prefix/ s3://other/; default: none",
     "WORKER_USER": "account of the processes that decode uploads, where serve starts as root; in the image: model",
