@@ -127,8 +127,9 @@ build:  ## build the image REPOSITORY:TAG: [BASE_IMAGE=] [GPU=0] [TORCH=cpu] [BU
 		--build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
 		--tag $(REPOSITORY):$(TAG) --tag $(REPOSITORY):latest .
 
-test-image: .venv/installed  ## test the image with the engine that is there: [TAG=] [BASE_IMAGE=]
-	IMAGE=$(LOCAL_IMAGE) BASE_IMAGE="$(BASE_IMAGE)" .venv/bin/python -m pytest -q tests/image
+test-image: .venv/installed  ## test the image with the engine that is there: [TAG=] [BASE_IMAGE=] [WORKERS=]
+	IMAGE=$(LOCAL_IMAGE) BASE_IMAGE="$(BASE_IMAGE)" .venv/bin/python -m pytest -q tests/image \
+		--numprocesses $(WORKERS) --dist loadfile
 
 train-local:  ## train in the image: DATA=folder [OUTPUT=ml] [EPOCHS=] [HYPERPARAMETERS="name=value ..."]
 	$(call NEED,DATA)$(ON_PLAIN_PYTHON) -m scripts.local train --image $(LOCAL_IMAGE) "$(DATA)" --output "$(OUTPUT)" --checkpoints \

@@ -235,6 +235,7 @@ def test_every_request_passes_the_services_own_model(ready, capsys):
     assert boto3.client("sagemaker").create_training_job(**request)["TrainingJobArn"]
 
 
+@pytest.mark.long
 def test_a_start_that_is_killed_anywhere_and_repeated_leaves_one_job(cloud):
     def state():
         job = only_job(cloud)

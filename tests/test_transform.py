@@ -282,6 +282,7 @@ def test_a_dry_run_starts_nothing_and_says_what_it_costs(ready, capsys):
     assert ready.keys("monai/transform/") == []
 
 
+@pytest.mark.long
 def test_a_start_that_is_killed_anywhere_and_repeated_leaves_one_job_and_its_manifest(cloud, tmp_path):
     def prepare():
         fill(cloud)
