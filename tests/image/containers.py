@@ -13,7 +13,7 @@ from pathlib import Path
 from tests import loopback
 
 IMAGE = os.environ.get("IMAGE", "")
-START_S = 60
+START_S = 180
 CONFIG = "input/config"
 # The smallest job there is.
 QUICK = {"epochs": "1", "image_size": "32", "network": "resnet18", "num_workers": "1", "batch_size": "8"}
@@ -21,7 +21,7 @@ QUICK = {"epochs": "1", "image_size": "32", "network": "resnet18", "num_workers"
 running = []  # containers of this test, whose logs a failure shows
 
 
-def docker(*arguments, check=True, timeout_s=120):
+def docker(*arguments, check=True, timeout_s=600):
     """Run the client; what it printed is text."""
     result = subprocess.run(["docker", *map(str, arguments)], capture_output=True, text=True, timeout=timeout_s)
     assert result.returncode == 0 or not check, result.stderr
@@ -54,11 +54,11 @@ class Container:
     def exec(self, *command, user="0"):
         return docker("exec", "--user", user, self.id, *command).stdout
 
-    def wait(self, timeout_s=120):
+    def wait(self, timeout_s=600):
         """Its exit code."""
         return int(docker("wait", self.id, timeout_s=timeout_s).stdout)
 
-    def wait_for(self, text, timeout_s=60):
+    def wait_for(self, text, timeout_s=180):
         """Wait until its log has a text."""
         deadline = time.monotonic() + timeout_s
         while text not in self.log():
@@ -153,7 +153,7 @@ def job_flags(base, channels, hyperparameters, *, hosts=("algo-1",), host="algo-
     ]
 
 
-def run_train(base, channels, hyperparameters=QUICK, *, flags=(), timeout_s=180, **environment):
+def run_train(base, channels, hyperparameters=QUICK, *, flags=(), timeout_s=600, **environment):
     """Run a job on one host to its end, without a network."""
     all_flags = [*job_flags(base, channels, hyperparameters), *variables(**environment), *flags]
     with container("train", flags=all_flags) as job:
@@ -170,17 +170,17 @@ class Server:
         self.container = started
         self.address, self.port = docker("port", started.id, f"{port}/tcp").stdout.split()[0].rsplit(":", 1)
 
-    def request(self, method, path, body=None, headers=None, timeout_s=30):
+    def request(self, method, path, body=None, headers=None, timeout_s=120):
         return loopback.request(self.address, int(self.port), method, path, body, headers, timeout_s)
 
-    def invoke(self, body, content_type, accept=None, timeout_s=30):
+    def invoke(self, body, content_type, accept=None, timeout_s=120):
         headers = {"Content-Type": content_type} | ({} if accept is None else {"Accept": accept})
         return self.request("POST", "/invocations", body, headers, timeout_s)
 
     def ping(self):
         """The status; None while nobody answers. 2 s is what SageMaker waits."""
         try:
-            return self.request("GET", "/ping", timeout_s=2)[0]
+            return self.request("GET", "/ping", timeout_s=20)[0]
         except (OSError, http.client.HTTPException):
             return None
 

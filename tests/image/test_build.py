@@ -183,10 +183,10 @@ def test_any_command_is_process_1_and_hears_signals():
     with container("python", "-c", script) as running:
         running.wait_for("process 1")
 
-        code, seconds = running.stop(20)
+        code, seconds = running.stop(120)
 
         assert code == 5
-        assert seconds < 10
+        assert seconds < 60
         assert "heard" in running.log()
 
 

@@ -70,7 +70,7 @@ def test_the_processes_that_decode_have_no_rights_and_see_no_credentials(model, 
             assert "AWS_REGION=eu-central-1" in environments[pid]
             assert "secret-" not in " ".join(environments[pid])
         assert server.invoke(PNG, "image/png")[0] == 200
-        assert server.container.stop(30)[0] == 0
+        assert server.container.stop(120)[0] == 0
         assert docker("diff", server.container.id).stdout == ""  # nothing stays behind
 
 
@@ -79,7 +79,7 @@ def test_a_replaced_worker_has_no_rights_either(model, back_end):
     with served(model, MODEL_SERVER=back_end, SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:
         before = set(decoders(server.container))
         server.container.exec("sh", "-c", f"kill -s KILL {max(before, key=int)}")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while server.invoke(PNG, "image/png")[0] != 200:
             assert time.monotonic() < deadline
         found = decoders(server.container)
@@ -96,7 +96,7 @@ def test_they_end_with_a_supervisor_that_is_killed(model, back_end):
         [supervisor] = [pid for pid, process in processes(started).items() if process["command"].endswith("/serve ")]
         assert decoders(started)
         started.exec("sh", "-c", f"kill -s KILL {supervisor}")
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 90
         while decoders(started):
             assert time.monotonic() < deadline
 
@@ -117,7 +117,7 @@ def test_an_artifact_that_only_root_can_read_is_served_and_not_changed(model, tm
         names = ("-name", "private", "-o", "-name", "model.pt")
         copies = server.container.exec("find", "/tmp", "(", *names, ")", "-printf", "%f is %y of %u, %m\n")
         assert sorted(copies.splitlines()) == ["model.pt is f of root, 640", "private is l of root, 777"]
-        assert server.container.stop(30)[0] == 0
+        assert server.container.stop(120)[0] == 0
 
     after = {path: path.lstat() for path in artifact.rglob("*")}
     assert {path: (x.st_mode, x.st_mtime_ns) for path, x in before.items()} == {
@@ -140,11 +140,11 @@ def test_serve_writes_to_the_temporary_folder_only_and_needs_no_account(model, s
         assert server.invoke(PNG, "image/png")[0] == 200
         owners = {tuple(process["Uid"]) for process in decoders(server.container).values()}
         changed = docker("diff", server.container.id).stdout.splitlines()
-        code, seconds = server.container.stop(30)
+        code, seconds = server.container.stop(120)
 
     assert owners == {(("1000" if "--user" in STARTS[start] else MODEL),) * 4}
     assert [line for line in changed if not line[2:].startswith("/tmp")] == []
-    assert (code, seconds < 25) == (0, True)
+    assert (code, seconds < 100) == (0, True)
 
 
 def test_an_account_of_the_same_number_cannot_look_into_the_supervisor(model):
@@ -179,7 +179,7 @@ def test_a_container_that_is_closed_too_far_ends_with_the_cause(model, flags, ca
 def test_docker_stop_is_heard_before_the_model_is_loaded(model, back_end):
     with started_server(model, MODEL_SERVER=back_end) as server:
         time.sleep(0.5)  # less than it takes to load a model
-        code, seconds = server.container.stop(30)
+        code, seconds = server.container.stop(120)
 
     assert code == 0
-    assert seconds < 10
+    assert seconds < 60

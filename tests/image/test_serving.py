@@ -45,7 +45,7 @@ def server(request, model):
     with served(model, MODEL_SERVER=request.param, **SETTINGS) as server:
         server.back_end = request.param
         yield server
-        code, _ = server.container.stop(30)
+        code, _ = server.container.stop(120)
         log = server.container.log()
     assert code == 0
     assert "PATIENT" not in log
@@ -230,7 +230,7 @@ def test_a_broken_artifact_is_never_healthy_and_ends_the_container_with_the_caus
     spoil(tmp_path / "model")
     pings = set()
     with started_server(tmp_path / "model", MODEL_SERVER=back_end) as server:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while server.container.is_running():
             pings.add(server.ping())
             assert time.monotonic() < deadline
@@ -255,12 +255,12 @@ def test_docker_stop_answers_every_request_in_flight_and_ends_with_0(slow_model,
     with served(slow_model, **settings) as server, ThreadPoolExecutor(8) as clients:
         answers = [clients.submit(server.invoke, b"1.5", "x/y") for _ in range(8)]
         time.sleep(1)  # all of them are at the server; two are worked on
-        code, seconds = server.container.stop(30)
+        code, seconds = server.container.stop(120)
         statuses = [answer.result()[0] for answer in answers]
 
     assert statuses == [200] * 8
     assert code == 0
-    assert seconds < 25
+    assert seconds < 100
 
 
 @pytest.mark.parametrize("back_end", BACK_ENDS)
@@ -284,7 +284,7 @@ def test_batch_transform_has_more_time_and_refuses_no_request(slow_model):
 def test_the_log_has_the_level_that_was_set(model, level, levels):
     with served(model, SAGEMAKER_CONTAINER_LOG_LEVEL=level) as server:
         assert server.invoke(encode(LIGHT, "PNG"), "image/png")[0] == 200
-        server.container.stop(30)
+        server.container.stop(120)
         log = server.container.log()
 
     assert set(re.findall(r"\b(DEBUG|INFO|WARNING|ERROR)\b", log)) == levels
@@ -342,7 +342,7 @@ def volumes(request, tmp_path_factory):
     write_small_bundle(folder, preset="ct_volume", channels=1, fit="pad", labels=("healthy", "ill"))
     with served(folder, MODEL_SERVER=request.param, SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:
         yield server
-        code, _ = server.container.stop(30)
+        code, _ = server.container.stop(120)
         log = server.container.log()
     assert code == 0
     for word in ("PATIENT", "1.2.3.", "Warning", "Traceback"):

@@ -54,7 +54,7 @@ def test_a_serverless_endpoint_fits_into_its_memory(aws, model, expected):
                "ServerlessConfig": {"MemorySizeInMB": 2048, "MaxConcurrency": 2}}  # fmt: skip
     aws.sagemaker.create_endpoint_config(EndpointConfigName="serverless", ProductionVariants=[variant])
     aws.sagemaker.create_endpoint(EndpointName="serverless", EndpointConfigName="serverless")
-    found = aws.wait("endpoint", "EndpointStatus", seconds=120, EndpointName="serverless")
+    found = aws.wait("endpoint", "EndpointStatus", seconds=300, EndpointName="serverless")
 
     assert found["EndpointStatus"] == "InService"
     life.check_endpoint(aws, "serverless", expected)
@@ -106,7 +106,7 @@ def test_prepare_runs_as_a_processing_job(aws):
         ProcessingInputs=[{"InputName": "in", "S3Input": place}],
         NetworkConfig={"EnableNetworkIsolation": True},
     )
-    job = aws.wait("processing_job", "ProcessingJobStatus", seconds=60, ProcessingJobName="prepare")
+    job = aws.wait("processing_job", "ProcessingJobStatus", seconds=300, ProcessingJobName="prepare")
 
     # These pictures are no HAM10000 download, and the command says so.
     assert job["FailureReason"] == "AlgorithmError: See job logs for more information, exit code: 1"

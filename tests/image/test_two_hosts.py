@@ -70,7 +70,7 @@ def cluster(base, channels, hyperparameters, *, hosts=HOSTS, flags=lambda host: 
         ]
 
 
-def jobs(base, containers, *, timeout_s=180):
+def jobs(base, containers, *, timeout_s=600):
     with ThreadPoolExecutor(len(containers)) as waiting:
         codes = list(waiting.map(lambda each: each.wait(timeout_s), containers))
     return [Job(code, each.log(), base / host) for code, each, host in zip(codes, containers, HOSTS, strict=False)]
@@ -129,7 +129,7 @@ def test_a_host_that_is_killed_ends_the_other_with_a_cause(channel, tmp_path):
         containers[0].wait_for("epoch=1;")
         docker("kill", containers[1].id)
 
-        first = jobs(tmp_path, containers, timeout_s=90)[0]
+        first = jobs(tmp_path, containers, timeout_s=300)[0]
 
     assert first.code != 0
     assert first.failure
