@@ -11,7 +11,8 @@ PatientAge, sex, size and weight go, as the profile has it, unless `keep_patient
 164.514(b)(2)(i)(C)) they are identifying. That rule also forbids all dates but the year, moved ones included in the
 reading of some; whoever needs it literally has an expert determine the risk (164.514(b)(1)).
 
-Pixel data and the transfer syntax stay bit for bit. Pictures that are likely to show text are refused, kept, or blacked
+The transfer syntax and the pixels' values stay, bit for bit; of the pixel data's bytes only those stay that the header
+and the decoder need (`pixel_data`). Pictures that are likely to show text are refused, kept, or blacked
 out (`burned_in`). Faces that can be rendered from a head CT or MR are not removed.
 """
 
@@ -34,6 +35,7 @@ from sagemaker_monai.deidentification.burned_in import black_out, burned_in_risk
 from sagemaker_monai.deidentification.elements import Element, code, dummy_sequence, text_element, vr_of
 from sagemaker_monai.deidentification.identity import MAX_DEPTH, identity_of, patient_of, values_of
 from sagemaker_monai.deidentification.matcher import Matcher
+from sagemaker_monai.deidentification.pixel_data import is_compressed, needed_pixels
 from sagemaker_monai.deidentification.profile import (
     PATIENT_CHARACTERISTICS,
     Action,
@@ -42,16 +44,18 @@ from sagemaker_monai.deidentification.profile import (
     dummy,
 )
 from sagemaker_monai.deidentification.pseudonyms import check_salt, mapped_uid, pseudonym, shift_of, shifted
-from sagemaker_monai.dicom.headers import PIXEL_TAGS, quiet_pydicom, read_instance
-from sagemaker_monai.errors import ConfigError, UndecodableImage, UnsuitableImage
+from sagemaker_monai.dicom.headers import PIXEL_GROUP, quiet_pydicom, read_instance
+from sagemaker_monai.dicom.layouts import pixel_tag_of
+from sagemaker_monai.errors import ConfigError, PayloadTooLarge, UndecodableImage, UnsuitableImage
 from sagemaker_monai.files import replacing
 
 BurnedIn = Literal["refuse", "keep", "black_out"]
 BURNED_IN: tuple[BurnedIn, ...] = ("refuse", "keep", "black_out")
 METHOD = "DICOM PS3.15 Basic Profile, dates modified, UIDs keyed hashes"  # LO: at most 64 characters
+_CLEAN_PIXELS = "113101"
 _CODES = {
     "113100": "Basic Application Confidentiality Profile",
-    "113101": "Clean Pixel Data Option",
+    _CLEAN_PIXELS: "Clean Pixel Data Option",
     "113107": "Retain Longitudinal Temporal Information Modified Dates Option",
     "113108": "Retain Patient Characteristics Option",
 }
@@ -66,7 +70,7 @@ _SYNTAXES: dict[object, UID] = {  # by (is implicit, is little endian)
     (False, True): ExplicitVRLittleEndian,
     (False, False): ExplicitVRBigEndian,
 }
-_READABLE_ERRORS = (UndecodableImage, UnsuitableImage)
+_READABLE_ERRORS = (UndecodableImage, UnsuitableImage, PayloadTooLarge)
 _MIN_SEARCHED_BYTES = 16  # numbers take less, and no name is hidden in one
 
 
@@ -117,12 +121,13 @@ class Deidentifier:
             dataset: complete, as `read_instance` gives it; it is not changed.
 
         Returns:
-            A new dataset with a new `file_meta`; it shares the bytes of the pixel data.
+            A new dataset with a new `file_meta`.
 
         Raises:
             UnsuitableImage: text may stand in the picture (see `burned_in`), the patient's name stands in the pixel
                 data's bytes, or the object is a DICOMDIR, an embedded document, or has no SOP class.
-            UndecodableImage: sequences are nested too deeply.
+            UndecodableImage: sequences are nested too deeply, or the pixel data are broken.
+            PayloadTooLarge: more pixels than the limits.
         """
         quiet_pydicom()
         sop_class = str(dataset.get("SOPClassUID") or _meta_of(dataset).get("MediaStorageSOPClassUID") or "")
@@ -139,7 +144,7 @@ class Deidentifier:
         self._describe(dataset, result, sop_class, patient)
         if is_suspect and self._burned_in == "black_out":
             black_out(result)
-            result.DeidentificationMethodCodeSequence.append(code("113101", _CODES["113101"]))
+            result.DeidentificationMethodCodeSequence.append(code(_CLEAN_PIXELS, _CODES[_CLEAN_PIXELS]))
             self.counts["pictures blacked out"] += 1
         self.counts["objects de-identified"] += 1
         return result
@@ -187,6 +192,9 @@ class Deidentifier:
     ) -> Element | None:
         """What an element becomes; None removes it."""
         tag = element.tag
+        if tag.group == PIXEL_GROUP:
+            # Pictures within sequences are icons of the whole one; offset tables are a part of what is written anew.
+            return self._pixels(source, element, vr, patient) if tag == pixel_tag_of(source) and not depth else None
         if action is Action.REMOVE:
             return None
         if action is Action.KEEP:
@@ -210,19 +218,26 @@ class Deidentifier:
             return DataElement(tag, vr, [] if vr == "SQ" else None)
         return dummy_sequence(source[tag], self._salt) if vr == "SQ" else DataElement(tag, vr, dummy(vr))
 
+    def _pixels(self, source: Dataset, element: Element, vr: str, patient: _Patient) -> DataElement:
+        data = needed_pixels(source)
+        if data != element.value:
+            self.counts["pixel data cut to what the header needs"] += 1
+        if patient.matcher.in_bulk(data):
+            raise UnsuitableImage(
+                "the pixel data's bytes hold the patient's name or number, in what the picture itself is made of; "
+                "leave the file out"
+            )
+        compressed = is_compressed(source)
+        new = DataElement(element.tag, "OB" if compressed else vr, data)
+        new.is_undefined_length = compressed
+        return new
+
     def _kept(self, source: Dataset, element: Element, vr: str, patient: _Patient) -> Element | None:
         tag, value = element.tag, element.value
         if not isinstance(element, RawDataElement):
             element = copy(element)  # bytes are shared, lists of values are not
             if isinstance(value, MultiValue):
                 element = DataElement(tag, element.VR, list(value), already_converted=True)
-        if tag in PIXEL_TAGS:
-            if isinstance(value, bytes) and patient.matcher.in_bulk(value):
-                raise UnsuitableImage(
-                    "the pixel data's bytes (a comment of the compressed picture, as a rule) hold the patient's name "
-                    "or number; compress the picture again, or leave it out"
-                )
-            return element
         if vr == "AS":
             return _capped_age(tag, values_of(source[tag]))
         text = values_of(source[tag]) if not isinstance(value, bytes) else []
@@ -256,6 +271,13 @@ class Deidentifier:
         result.DeidentificationMethod = METHOD
         codes = ["113100", "113107", *(["113108"] if self._keeps else [])]
         result.DeidentificationMethodCodeSequence = [code(value, _CODES[value]) for value in codes]
+
+
+def is_blacked_out(dataset: Dataset) -> bool:
+    """Whether a de-identified object says that parts of its pictures were blacked out."""
+    return any(
+        item.get("CodeValue") == _CLEAN_PIXELS for item in dataset.get("DeidentificationMethodCodeSequence") or ()
+    )
 
 
 def _meta_of(dataset: Dataset) -> Dataset:

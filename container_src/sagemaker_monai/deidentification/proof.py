@@ -16,6 +16,7 @@ from pydicom.filewriter import write_dataset
 from sagemaker_monai.deidentification.identity import identity_of, values_of, walk
 from sagemaker_monai.deidentification.matcher import Matcher
 from sagemaker_monai.deidentification.phi import MAPPED_UID, name_of
+from sagemaker_monai.deidentification.pixel_proof import pixel_faults
 from sagemaker_monai.deidentification.profile import (
     PATIENT_CHARACTERISTICS,
     STATEMENTS,
@@ -31,7 +32,8 @@ def prove_deidentified(original: Dataset, result: Dataset) -> list[str]:
     """Say what is wrong with a de-identified object.
 
     Names, numbers, addresses, institutions, serial numbers, UIDs and dates of the original must not stand anywhere in
-    the result's bytes. Pixel data are searched for those of 6 bytes or more: shorter ones stand there by chance. The
+    the result's bytes. Pixel data must be what the header needs and nothing else (`pixel_proof`), and are searched for
+    those of 6 bytes or more: shorter ones stand there by chance. The
     profile must have been obeyed for each element, no private one may be left, UIDs must be replaced, and the result
     must say what was done.
 
@@ -55,7 +57,7 @@ def prove_deidentified(original: Dataset, result: Dataset) -> list[str]:
     meta = getattr(result, "file_meta", None) or {}
     if meta.get("MediaStorageSOPInstanceUID") != result.get("SOPInstanceUID"):
         faults["MediaStorageSOPInstanceUID differs from SOPInstanceUID"] = None
-    for fault in _found_in_bytes(original, result):
+    for fault in (*pixel_faults(result), *_found_in_bytes(original, result)):
         faults[fault] = None
     return list(faults)
 

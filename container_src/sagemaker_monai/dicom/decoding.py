@@ -119,7 +119,7 @@ DECODERS: dict[str, Decoder] = {
     uid.RLELossless: Decoder(_rle),
 }
 
-_NATIVE = frozenset(
+NATIVE = frozenset(
     {
         uid.ImplicitVRLittleEndian,
         uid.ExplicitVRLittleEndian,
@@ -127,8 +127,8 @@ _NATIVE = frozenset(
         uid.DeflatedExplicitVRLittleEndian,
     }
 )
-_JPEG_LS = frozenset({uid.JPEGLSLossless, uid.JPEGLSNearLossless})
-_JPEG_SYNTAXES = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1})
+JPEG_LS = frozenset({uid.JPEGLSLossless, uid.JPEGLSNearLossless})
+JPEG = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1})
 
 
 def holds_interpreter(transfer_syntax_uid: str) -> bool:
@@ -165,14 +165,14 @@ def decode_stored(dataset: Dataset, frames: Sequence[int] | None = None) -> np.n
 
 
 def _decode(dataset: Dataset, layout: Layout, wanted: Sequence[int]) -> np.ndarray:
-    if layout.syntax in _NATIVE:
+    if layout.syntax in NATIVE:
         pictures: Iterator[np.ndarray] = (
             _rgb(_aligned(values, layout), layout.photometric, layout) for values in native_frames(layout, wanted)
         )
     elif layout.syntax in DECODERS:
-        pictures = _compressed_frames(dataset, layout, wanted)
+        pictures = _decoded_frames(dataset, layout, wanted)
     else:
-        raise UnsuitableImage(f"a transfer syntax that is not supported{_name(layout.syntax)}; export it uncompressed")
+        raise unsupported(layout)
     stored: np.ndarray | None = None
     for place, picture in enumerate(pictures):
         if stored is None:
@@ -185,11 +185,11 @@ def _decode(dataset: Dataset, layout: Layout, wanted: Sequence[int]) -> np.ndarr
     return stored
 
 
-def _compressed_frames(dataset: Dataset, layout: Layout, wanted: Sequence[int]) -> Iterator[np.ndarray]:
+def _decoded_frames(dataset: Dataset, layout: Layout, wanted: Sequence[int]) -> Iterator[np.ndarray]:
     if layout.float_type:
         raise UndecodableImage("floating-point pixel data cannot be compressed; export the file again")
     decoder = DECODERS[layout.syntax]
-    frames = _fragments_of_frames(dataset, layout, max(wanted, default=0) + 1)
+    frames = compressed_frames(dataset, layout, max(wanted, default=0) + 1)
     for frame in wanted:
         data = frames[frame]
         stream = _stream_of(data, layout)
@@ -200,8 +200,12 @@ def _compressed_frames(dataset: Dataset, layout: Layout, wanted: Sequence[int]) 
         yield values if decoder.makes_rgb else _rgb(values, _photometric(stream, layout), layout)
 
 
-def _fragments_of_frames(dataset: Dataset, layout: Layout, count: int) -> list[bytes]:
-    """The compressed frames up to the last one that is wanted."""
+def compressed_frames(dataset: Dataset, layout: Layout, count: int) -> list[bytes]:
+    """The compressed frames, fragments joined, of the first `count`.
+
+    Raises:
+        UndecodableImage: fewer than NumberOfFrames.
+    """
     offsets = value(dataset, "ExtendedOffsetTable"), value(dataset, "ExtendedOffsetTableLengths")
     extended = (bytes(offsets[0]), bytes(offsets[1])) if offsets[0] and offsets[1] else None
     table = parse_basic_offsets(layout.data)
@@ -224,7 +228,7 @@ def _stream_of(data: bytes, layout: Layout) -> Codestream:
         if count_rle_segments(data) != layout.samples * max(layout.bits_allocated // 8, 1):
             raise UndecodableImage(_BROKEN)
         return Codestream(layout.rows, layout.columns, layout.samples, layout.bits_allocated)
-    stream = read_jpeg(data) if layout.syntax in _JPEG_SYNTAXES | _JPEG_LS else read_j2k(data)
+    stream = read_jpeg(data) if layout.syntax in JPEG | JPEG_LS else read_j2k(data)
     if (stream.rows, stream.columns, stream.samples) != (layout.rows, layout.columns, layout.samples):
         raise UndecodableImage(
             f"a compressed frame has {stream.columns} x {stream.rows} pixels of {stream.samples} samples, but the "
@@ -246,7 +250,7 @@ def _signed(values: np.ndarray, stream: Codestream, layout: Layout) -> np.ndarra
     if layout.bits_allocated == 1:
         return np.asarray(values != 0, np.uint8)
     target = np.dtype(f"{'ui'[layout.is_signed]}{layout.bits_allocated // 8}")
-    if layout.syntax in _JPEG_SYNTAXES or layout.syntax == uid.RLELossless:
+    if layout.syntax in JPEG or layout.syntax == uid.RLELossless:
         return _aligned(values.astype(target.str.replace("i", "u")).view(target), layout, precision=stream.precision)
     wide = values.astype(target.str.replace("i", "u"))
     shift = max(target.itemsize * 8 - stream.precision, 0)
@@ -307,6 +311,8 @@ def _shape(stream: Codestream) -> tuple[int, ...]:
     return (stream.rows, stream.columns) if stream.samples == 1 else (stream.rows, stream.columns, stream.samples)
 
 
-def _name(syntax: str) -> str:
-    name = uid.UID(syntax).name
-    return f" ({name})" if name != syntax else ""  # a name of the standard's list; anything else may be anything
+def unsupported(layout: Layout) -> UnsuitableImage:
+    """What is said of a transfer syntax that is neither native nor in DECODERS."""
+    name = uid.UID(layout.syntax).name
+    known = f" ({name})" if name != layout.syntax else ""  # of the standard's list; anything else may be anything
+    return UnsuitableImage(f"a transfer syntax that is not supported{known}; export it uncompressed")

@@ -29,7 +29,7 @@ from sagemaker_monai.dicom.limits import MAX_DEPTH, MAX_FILE_BYTES, Budget, Limi
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
 
 PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # FloatPixelData, DoubleFloatPixelData, PixelData
-_BULK_GROUP = 0x7FE0
+PIXEL_GROUP = 0x7FE0
 _PREAMBLE_BYTES = 128
 _UNDEFINED = 0xFFFFFFFF
 # Values of these groups are read as numbers and words. Explicit VR cannot make them longer; implicit VR can, and
@@ -245,7 +245,7 @@ def _vr_of_tag(tag: BaseTag) -> str:
 
 def _check_value(element: RawDataElement, vr: str) -> None:
     size = len(element.value or b"")
-    if element.tag.group == _BULK_GROUP:
+    if element.tag.group == PIXEL_GROUP:
         return  # compared with Rows x Columns by `dicom.decoding`
     if element.length not in (size, _UNDEFINED):
         raise UndecodableImage("the DICOM file is cut off within its header; send the whole file")

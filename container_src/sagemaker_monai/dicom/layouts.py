@@ -108,7 +108,7 @@ def layout_of(dataset: Dataset) -> Layout:
         UndecodableImage: values that contradict each other or are no numbers.
         PayloadTooLarge: more values than `volumes.MAX_VOXELS`.
     """
-    tag = next((tag for tag in _PIXEL_ELEMENTS if tag in dataset), None)
+    tag = pixel_tag_of(dataset)
     if tag is None:
         raise UnsuitableImage(f"the DICOM file holds no image{_instead(dataset)}; send one with pixel data")
     # Not `dataset[tag]`, which may guess at the VR and fail.
@@ -150,6 +150,11 @@ def layout_of(dataset: Dataset) -> Layout:
         data=bytes(data),
         padding=None if float_type or samples > 1 else _padding_outside(dataset, bits),
     )
+
+
+def pixel_tag_of(dataset: Dataset) -> int | None:
+    """The element with the pixels, the first where there are several; None without any."""
+    return next((tag for tag in _PIXEL_ELEMENTS if tag in dataset), None)
 
 
 def bits_of(dataset: Dataset) -> Bits:

@@ -27,11 +27,8 @@ def native_frames(layout: Layout, frames: Sequence[int]) -> Iterator[np.ndarray]
     """
     if layout.photometric in ("YBR_PARTIAL_422", "YBR_PARTIAL_420"):
         raise UnsuitableImage("colour of a retired kind (YBR_PARTIAL); export the file as RGB")
-    count = layout.rows * layout.columns * layout.samples
-    is_halved = layout.photometric == "YBR_FULL_422" and layout.samples == 3
-    if is_halved and len(layout.data) >= layout.frames * count * layout.bits_allocated // 8:
-        is_halved = False  # named so, but every pixel has its chroma
-    count = count // 3 * 2 if is_halved else count
+    count = count_values(layout)
+    is_halved = count < layout.rows * layout.columns * layout.samples
     needed = -(-layout.frames * count * layout.bits_allocated // 8)
     if len(layout.data) < needed:
         raise UndecodableImage(
@@ -43,7 +40,7 @@ def native_frames(layout: Layout, frames: Sequence[int]) -> Iterator[np.ndarray]
             values = _unpack_bits(data, frame * count, count)
         else:
             offset = frame * count * layout.bits_allocated // 8
-            values = np.frombuffer(data, _type(layout), count=count, offset=offset)
+            values = np.frombuffer(data, type_of(layout), count=count, offset=offset)
         if is_halved:
             yield _with_whole_chroma(values, layout)
         elif layout.samples == 1:
@@ -54,15 +51,30 @@ def native_frames(layout: Layout, frames: Sequence[int]) -> Iterator[np.ndarray]
             yield values.reshape(layout.rows, layout.columns, layout.samples)
 
 
-def _type(layout: Layout) -> np.dtype:
+def count_values(layout: Layout) -> int:
+    """Values of one frame, without the chroma that YBR_FULL_422 leaves out."""
+    count = layout.rows * layout.columns * layout.samples
+    is_halved = layout.photometric == "YBR_FULL_422" and layout.samples == 3
+    if is_halved and len(layout.data) >= layout.frames * count * layout.bits_allocated // 8:
+        is_halved = False  # named so, but every pixel has its chroma
+    return count // 3 * 2 if is_halved else count
+
+
+def is_swapped(layout: Layout) -> bool:
+    """Whether bytes were written as words of big endian: they stand in pairs that are swapped, over the ends of frames
+    as well."""
+    return not layout.is_little_endian and layout.bits_allocated == 8 and layout.is_word
+
+
+def type_of(layout: Layout) -> np.dtype:
+    """Of the cells, in the file's byte order; not for single bits."""
     kind = layout.float_type or f"{'ui'[layout.is_signed]}{layout.bits_allocated // 8}"
     return np.dtype(("<" if layout.is_little_endian else ">") + kind)
 
 
 def _in_order(layout: Layout) -> bytes | np.ndarray:
-    if layout.is_little_endian or layout.bits_allocated != 8 or not layout.is_word:
+    if not is_swapped(layout):
         return layout.data
-    # Bytes that were written as words of big endian stand in pairs that are swapped, over the ends of frames as well.
     pairs = np.frombuffer(layout.data, np.uint8, count=len(layout.data) // 2 * 2).reshape(-1, 2)
     return np.ascontiguousarray(pairs[:, ::-1]).ravel()
 

@@ -13,7 +13,7 @@ from pydicom.dataset import FileMetaDataset
 from sagemaker_monai.dicom.decoding import decode_stored
 from sagemaker_monai.dicom.display import apply_display, display_for, display_of
 from sagemaker_monai.dicom.elements import frame_header, numbers_of, whole_number, word
-from sagemaker_monai.dicom.headers import read_instance, refusing
+from sagemaker_monai.dicom.headers import PIXEL_GROUP, read_instance, refusing
 from sagemaker_monai.dicom.modality import modality_transform, modality_values
 from sagemaker_monai.dicom.mosaics import check_unpacked
 from sagemaker_monai.dicom.oddities import oddities_of
@@ -21,7 +21,6 @@ from sagemaker_monai.volumes import Display, Frame, Identity
 
 __all__ = ["apply_display", "display_for", "display_of", "header_of", "modality_values", "read_frames", "spacing_of"]
 
-_PIXEL_GROUP = 0x7FE0
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")  # the first sound one is taken
 
 
@@ -86,7 +85,7 @@ def spacing_of(dataset: Dataset, frame: int) -> tuple[float, float] | None:
 
 def header_of(dataset: Dataset) -> Dataset:
     """The same data set without pixel data, sharing all other elements."""
-    header = Dataset({tag: dataset.get_item(tag) for tag in sorted(dataset.keys()) if tag.group != _PIXEL_GROUP})
+    header = Dataset({tag: dataset.get_item(tag) for tag in sorted(dataset.keys()) if tag.group != PIXEL_GROUP})
     implicit, little = dataset.original_encoding
     header.set_original_encoding(implicit, little, dataset.original_character_set)
     header.file_meta = getattr(dataset, "file_meta", None) or FileMetaDataset()
