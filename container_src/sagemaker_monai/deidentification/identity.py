@@ -4,18 +4,17 @@ Copies of a name turn up where no table lists them: in a software version, a lab
 from the attributes that are made for them and looked for everywhere (`matcher`).
 """
 
-import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Literal
 
 from pydicom import Dataset
-from pydicom.charset import convert_encodings
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 
-from sagemaker_monai.deidentification.profile import is_blank, is_standard_uid
+from sagemaker_monai.deidentification.profile import Action, action_of, is_blank, is_standard_uid
 from sagemaker_monai.dicom.elements import text_of
 
 MAX_DEPTH = 24  # of sequences in sequences, as the reader's
@@ -57,6 +56,29 @@ IDENTIFYING: dict[int, Kind] = {
 }
 
 
+# Codes of people and institutions in sequences: what their CodeMeaning is.
+_MEANINGS: dict[str, Kind] = {
+    "PersonIdentificationCodeSequence": "names",
+    "HumanPerformerCodeSequence": "names",
+    "InstitutionCodeSequence": "places",
+    "InstitutionalDepartmentTypeCodeSequence": "places",
+}
+_CODED = {tag: kind for keyword, kind in _MEANINGS.items() if (tag := tag_for_keyword(keyword)) is not None}
+_CODE = frozenset({"CodeValue", "LongCodeValue", "CodeMeaning"})
+# Types that need not be parsed, since their values are no texts, or terms and numbers.
+_NO_TEXTS = "AE AS AT CS DS FD FL IS OB OB/OW OD OF OL OV OW SL SS SV TM UL US UV UR"
+_SAYING_NOTHING = frozenset(_NO_TEXTS.split())
+_TEXTS = frozenset({"LO", "SH", "LT", "ST", "UC", "UT"})
+_TAKEN_OUT = frozenset({Action.REMOVE, Action.EMPTY, Action.DUMMY})
+_DAY = re.compile(r"[12]\d{7}")
+_MAIL_OR_NUMBER = re.compile(r"[\w.+-]+@[\w-]+\.[\w.]+|(?<![\d.])\+?\d(?:[ /-]?\d){5,}(?![\d.])")
+_TITLED = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|Herrn?|Frau|Mme|Sra?|Sig)\b\.?\s+((?:[^\W\d_]+[\s.-]+)?[^\W\d_]{2,})")
+_DATE = re.compile(
+    r"(?<!\d)(?:((?:19|20)\d\d)[-./]?(0?[1-9]|1[0-2])[-./]?(0?[1-9]|[12]\d|3[01])"
+    r"|(0?[1-9]|[12]\d|3[01])[-./](0?[1-9]|[12]\d|3[01])[-./]((?:19|20)\d\d))(?!\d)"
+)
+
+
 @dataclass(frozen=True)
 class Identity:
     """What identifies people in one dataset, or in several.
@@ -67,7 +89,6 @@ class Identity:
         places: institutions, departments and addresses.
         dates: YYYYMMDD, from DA and DT.
         uids: all that the standard does not register, classes of vendors included.
-        encodings: Python's names of the character sets of the dataset.
     """
 
     names: frozenset[str] = frozenset()
@@ -75,7 +96,6 @@ class Identity:
     places: frozenset[str] = frozenset()
     dates: frozenset[str] = frozenset()
     uids: frozenset[str] = frozenset()
-    encodings: frozenset[str] = frozenset()
 
     def without(self, *, dates: Iterable[str] = (), uids: Iterable[str] = ()) -> "Identity":
         """Less some dates and UIDs, which rightly stand in a result."""
@@ -118,20 +138,43 @@ def values_of(element: DataElement) -> list[str]:
 def identity_of(dataset: Dataset) -> Identity:
     """Gather what identifies people in a dataset, its file meta information and its sequences."""
     found: dict[str, set[str]] = {each.name: set() for each in fields(Identity)}
-    for element in walk(dataset):
-        _add(found, element)
+    _gather(found, dataset, context=None, depth=0)
     for element in getattr(dataset, "file_meta", None) or ():
-        if element.tag == 0x00020003:
-            _add(found, element)
-    with contextlib.suppress(LookupError):  # an unknown character set: the two that are always tried remain
-        found["encodings"] |= set(convert_encodings(dataset.get("SpecificCharacterSet") or "ISO_IR 6"))
+        if element.tag == 0x00020003:  # MediaStorageSOPInstanceUID; the others are of programs, also of ours
+            _add(found, element, None)
     return Identity(**{kind: frozenset(values) for kind, values in found.items()})
 
 
-def _add(found: dict[str, set[str]], element: DataElement) -> None:
+def _gather(found: dict[str, set[str]], dataset: Dataset, context: Kind | None, depth: int) -> None:
+    for tag in dataset.keys():  # noqa: SIM118 - iterating a Dataset parses every element
+        if not _may_identify(tag, getattr(dataset.get_item(tag), "VR", None), context):
+            continue
+        try:
+            element = dataset[tag]
+        except Exception:  # noqa: S112 - pydicom promises no list; its bytes are searched elsewhere
+            continue
+        if element.VR == "SQ":
+            for item in (element.value or ()) if depth < MAX_DEPTH else ():
+                _gather(found, item, _CODED.get(tag), depth + 1)
+        elif _may_identify(tag, element.VR, context):
+            _add(found, element, context)
+
+
+@cache
+def _may_identify(tag: int, vr: str | None, context: Kind | None) -> bool:
+    """Whether an element must be parsed to know; of what a file with implicit types holds the dictionary tells it."""
+    vr = (dictionary_VR(tag) if dictionary_has_tag(tag) else "UN") if vr is None else vr
+    if tag in IDENTIFYING or context is not None:
+        return True
+    return vr not in _SAYING_NOTHING and (vr not in _TEXTS or action_of(tag, vr) in _TAKEN_OUT)
+
+
+def _add(found: dict[str, set[str]], element: DataElement, context: Kind | None) -> None:
     """Add one element's values, when it is of a kind that identifies."""
-    kind = "names" if element.VR == "PN" else IDENTIFYING.get(element.tag)
-    values = [value for value in values_of(element) if not is_blank(value)] if element.VR != "SQ" else []
+    values = [value for value in values_of(element) if not is_blank(value)]
+    kind = IDENTIFYING.get(element.tag)
+    if context is not None and element.keyword in _CODE:
+        kind = context if element.keyword == "CodeMeaning" else "numbers"
     if element.VR == "PN":
         found["names"] |= {group for value in values for group in value.split("=") if group}
     elif kind is not None:
@@ -139,7 +182,23 @@ def _add(found: dict[str, set[str]], element: DataElement) -> None:
     elif element.VR == "UI":
         found["uids"] |= {uid for uid in values if not is_standard_uid(uid)}
     elif element.VR in ("DA", "DT"):
-        found["dates"] |= {value[:8] for value in values if re.match(r"[12]\d{7}", value)}
+        found["dates"] |= {day[:8] for value in values if _DAY.match(day := value.replace(".", "", 2))}
+    elif element.VR in _TEXTS and action_of(element.tag, element.VR) in _TAKEN_OUT:
+        for value in values:
+            _add_of_text(found, value)
+
+
+def _add_of_text(found: dict[str, set[str]], text: str) -> None:
+    """Add what certainly identifies somebody in a text that the profile removes: long numbers, dates, mail, names.
+
+    Its other words may be of a procedure or a body part, which stand everywhere.
+    """
+    found["numbers"] |= {match[0] for match in _MAIL_OR_NUMBER.finditer(text)}
+    found["names"] |= {match[1] for match in _TITLED.finditer(text)}
+    for match in _DATE.finditer(text):
+        year, month, day = (match[1], match[2], match[3]) if match[1] else (match[6], match[5], match[4])
+        month, day = (day, month) if int(month) > 12 else (month, day)
+        found["dates"].add(f"{year}{int(month):02d}{int(day):02d}")
 
 
 # One patient too few is safer in a split than one too many.

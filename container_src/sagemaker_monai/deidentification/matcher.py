@@ -1,68 +1,260 @@
-"""Whether a text or bytes hold anything of what identifies people."""
+"""Whether a text or bytes hold anything of what identifies people, however it is spelled (`needles`, `spellings`).
 
+There are three strengths, since what is certain in a line of text stands in megabytes of pixels by chance. In a text a
+surname of two letters counts as a word, one of five inside of words, four digits of a number, a year with its month. In
+the bytes of a header, where lengths and binary values stand between texts, names have three letters or more and numbers
+are whole. In bulk only those values count whose chance is below 1 in 1,000 (`odds_of`).
+
+Whoever has found a value to be a defined term of the standard, a registered UID or a number that the picture needs does
+not ask about it: a patient may be called Head.
+"""
+
+import base64
+import binascii
+import contextlib
+import html
+import quopri
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from urllib.parse import unquote
 
+from sagemaker_monai.deidentification.bulk import Needles
+from sagemaker_monai.deidentification.days import Days
 from sagemaker_monai.deidentification.identity import Identity
-from sagemaker_monai.deidentification.profile import is_blank
+from sagemaker_monai.deidentification.needles import INSIDE, Names, Numbers, Places
+from sagemaker_monai.deidentification.spellings import (
+    TOKEN,
+    apart,
+    forms,
+    is_dense,
+    is_romanised,
+    readable,
+    sound,
+    spaced_out,
+)
 
-_CHUNK_BYTES = 1 << 24
-_MIN_NAME, _MIN_WORD, _MIN_IN_BULK = 3, 4, 6  # characters; shorter ones stand everywhere by chance
-_NAME_SEPARATORS = re.compile(r"[\^=\s,;]+")
+NAME, NUMBER, PLACE, DATE, UID = "a name", "a number", "an institution or address", "a date", "a UID"
+_MOST_REMEMBERED = 4096  # texts of one patient; slices of a series have the same ones
+_UIDISH = re.compile(r"\d+(?:\.\d+){2,}")
+_MIN_PART_OF_UID = 12  # characters of the end or the middle of a UID; the beginning is a maker's
+_LONG_UID = 30  # characters; a shorter one may be the root of others, and those of programs stand in every header
+_FEW_UIDS = 256
+_HEX, _BASE64 = re.compile(r"(?:[0-9a-fA-F]{2}[ :-]?){6,}"), re.compile(r"[A-Za-z0-9+/_-]{8,}={0,2}")
+_ESCAPE = re.compile(r"\\[ux]\{?([0-9a-fA-F]{2,6})\}?|=([0-9A-F]{2})")
+_MOST_PACKED = 4096  # characters of a text in which packed ones are looked for
+# UTF-16 and UTF-32 of ASCII, in either order of bytes.
+_WIDE = re.compile(rb"(?:[\x20-\x7e]\0{1,3}){2,}[\x20-\x7e]|(?:\0{1,3}[\x20-\x7e]){3,}")
+_ENCODINGS = (
+    *("utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be", "gb18030", "big5", "shift_jis", "euc_jp"),
+    *("iso2022_jp", "euc_kr", "iso2022_kr", "koi8_r", "cp1251", "cp866", "cp1252", "cp437", "cp850", "mac_roman"),
+    *(f"iso8859_{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15)),
+    *("cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "tis_620"),
+)
+_MIN_FOREIGN_BYTES = 4
+_UMLAUTS_BACK = (("ae", "ä"), ("oe", "ö"), ("ue", "ü"), ("ss", "ß"))
+_LONG_WORD = 7  # letters from which on a name counts inside of words where those of all patients are looked for
+_READABLE = bytes(byte if 32 <= byte < 127 else 32 for byte in range(256))
+_UTF8 = re.compile(
+    rb"[\x20-\x7e]{0,32}(?:[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3})[\x20-\x7e\x80-\xf4]{0,64}"
+)
+_CHANCE = 1e-3
 
 
 class Matcher:
-    """Looks for an identity; a search says what it found ("a name, number or address", "a UID", "a date"), or ""."""
+    """Looks for an identity; each search says what it found (NAME, NUMBER, PLACE, DATE, UID), or "".
+
+    What is compiled of the people is kept for the next file of the same ones.
+    """
 
     def __init__(self, identity: Identity) -> None:
-        words = {part.lower() for name in identity.names for part in _NAME_SEPARATORS.split(name)}
-        words = {word for word in words if len(word) >= _MIN_NAME}
-        words |= {value.lower() for value in identity.numbers | identity.places if len(value) >= _MIN_WORD}
-        words = {word for word in words if not is_blank(word.upper()) and len(set(word)) > 1}
-        uids = {uid for uid in identity.uids if len(uid) >= _MIN_IN_BULK}
-        encodings = identity.encodings | {"utf-8", "latin-1"}
-        kinds = {"a name, number or address": words, "a UID": uids, "a date": identity.dates}
-        self._needles = {kind: _needles(values, encodings) for kind, values in kinds.items()}
-        # One UID may be the beginning of another.
-        self._patterns = {
-            kind: _compile(found, b"0-9." if kind == "a UID" else b"a-z0-9")
-            for kind, found in self._needles.items()
-            if found
-        }
+        self._uids = identity.uids
+        self._rules = _rules(replace(identity, uids=frozenset()))
 
-    def in_text(self, text: str) -> str:
-        """What a text holds, by the complete rules."""
-        return self.in_bytes(text.lower().encode("utf-8", "surrogateescape"))
+    def in_text(self, text: str, *, parts: bool = True) -> str:
+        """What a text holds.
+
+        Args:
+            text: one value, or a name or a line.
+            parts: by the complete rules; otherwise parts of numbers, parts of names inside of words and dates without
+                a whole year do not count, as where the names of a file are compared with all patients of a data set.
+        """
+        return (self._rules.in_text(text, parts=parts) if text else "") or self._in_uids(text)
 
     def in_bytes(self, data: bytes) -> str:
-        """What some bytes hold that are texts among other things, as those of a header."""
-        return next((kind for kind, pattern in self._patterns.items() if pattern.search(data)), "")
+        """What bytes hold that are texts among other things, as those of a header."""
+        return self._rules.in_bytes(data) or self._in_uids("\n".join(_texts_in(data)), shortest=_LONG_UID)
 
     def in_bulk(self, data: bytes) -> str:
-        """What many bytes hold that are anything, as pixel data: long values only, for short ones stand by chance."""
-        for kind, found in self._needles.items():
-            long = [needle for needle in found if len(needle) >= _MIN_IN_BULK]
-            overlap = max(map(len, long), default=1) - 1
-            for start in range(0, len(data) if long else 0, _CHUNK_BYTES):
-                chunk = data[start : start + _CHUNK_BYTES + overlap].lower()
-                if any(needle in chunk for needle in long):
-                    return kind
+        """What bytes hold that are anything, as pixel data."""
+        uids = {uid.encode("ascii", "replace"): UID for uid in self._uids} if len(self._uids) <= _FEW_UIDS else {}
+        return Needles(self._rules.bulk | uids).stand_in(data, _CHANCE)
+
+    def _in_uids(self, text: str, *, shortest: int = 0) -> str:
+        """UID when one stands in a text: as a whole row of numbers or, of `shortest` characters, in a longer one."""
+        if not self._uids:
+            return ""
+        for run in _UIDISH.findall(text):
+            numbers = run.split(".")
+            if run in self._uids or any(
+                len(part) >= shortest and part in self._uids
+                for start in range(len(numbers) - 2)
+                for end in range(start + 3, len(numbers) + 1)
+                if (part := ".".join(numbers[start:end]))
+            ):
+                return UID
+            is_long = len(self._uids) <= _FEW_UIDS and len(run) >= _MIN_PART_OF_UID
+            if is_long and any(
+                (run in uid and not uid.startswith(run)) or (len(uid) >= shortest and uid in run) for uid in self._uids
+            ):
+                return UID
         return ""
 
 
-def _needles(values: Iterable[str], encodings: Iterable[str]) -> list[bytes]:
-    """The values as bytes, in lower case, in each of the encodings that can write them."""
+@lru_cache(maxsize=64)
+def _rules(identity: Identity) -> "_Rules":
+    return _Rules(identity)
+
+
+class _Rules:
+    """An identity, compiled; without UIDs, which differ in each file."""
+
+    def __init__(self, identity: Identity) -> None:
+        self.names, self.places = Names(identity.names), Places(identity.places)
+        self.numbers, self.days = Numbers(identity.numbers, identity.places), Days(identity.dates)
+        self.foreign = _foreign(identity.names | identity.places)
+        self.bulk = _bulk_needles(identity, self)
+        self.remembered: dict[tuple[str, bool], str] = {}
+
+    def in_text(self, text: str, *, parts: bool) -> str:
+        key = text, parts
+        if (known := self.remembered.get(key)) is None:
+            known = next((found for each in (text, *_unpacked(text)) if (found := self._in_plain(each, parts))), "")
+            if len(self.remembered) >= _MOST_REMEMBERED:
+                self.remembered.clear()
+            self.remembered[key] = known
+        return known
+
+    def _in_plain(self, text: str, parts: bool) -> str:
+        text = readable(text)
+        split = apart(text)
+        for form in dict.fromkeys((*forms(text), *(forms(split) if split != text else ()))):
+            tokens = set(TOKEN.findall(form))
+            if self._have_name(form, tokens, is_foreign=is_romanised(text), parts=parts):
+                return NAME
+            if self.places.words.stand_in(form, tokens, smallest=0 if parts else _LONG_WORD):
+                return PLACE
+            if self.days.stand_in(form, parts=parts):
+                return DATE
+            if self.numbers.stand_in(form, parts=parts):
+                return NUMBER
+        return ""
+
+    def _have_name(self, form: str, tokens: set[str], *, is_foreign: bool, parts: bool) -> bool:
+        words = self.names.words
+        if words.stand_in(form, tokens, smallest=0 if parts else _LONG_WORD):
+            return True
+        if parts and any(words.stand_in(each, {each}) for each in spaced_out(form)):
+            return True
+        if parts and words.stand_apart(form):
+            return True
+        sounds = [self.names.sounds] if self.names.sounds.inside else []
+        sounds += [self.names.latin_sounds] if is_foreign else []
+        if not sounds or not form.isascii():
+            return False
+        heard = sound(form)
+        return any(each.stand_in(heard, set(TOKEN.findall(heard))) for each in sounds)
+
+    def in_bytes(self, data: bytes) -> str:
+        for text in _texts_in(data):
+            for form in forms(readable(text)):
+                tokens = set(TOKEN.findall(form))
+                for kind, words in ((NAME, self.names.words), (PLACE, self.places.words)):
+                    if words.stand_in(form, {token for token in tokens if len(token) > 2 or not token.isascii()}):
+                        return kind
+                if self.days.stand_in(form, parts=False):
+                    return DATE
+                if self.numbers.stand_in_header(form, tokens):
+                    return NUMBER
+        return NAME if any(needle in data for needle in self.foreign) else ""
+
+
+def _texts_in(data: bytes) -> Iterator[str]:
+    """The texts among some bytes: of ASCII, of UTF-16 and UTF-32 where they are in ASCII's letters, of UTF-8."""
+    yield data.translate(_READABLE).decode("ascii")
+    if wide := b" ".join(found.replace(b"\0", b"") for found in _WIDE.findall(data)):
+        yield wide.decode("ascii")
+    if other := b" ".join(_UTF8.findall(data)):
+        yield other.decode("utf-8", "replace")
+
+
+def _bulk_needles(identity: Identity, rules: "_Rules") -> dict[bytes, str]:
+    """What is looked for in bulk, in small letters -> its kind."""
+    found: dict[bytes, str] = {}
+    words = ((NAME, rules.names.words), (PLACE, rules.places.words), (NUMBER, rules.numbers.letters))
+    for kind, each in words:
+        found |= {word.encode(): kind for word in each.inside | each.whole if word.isascii()}
+    found |= {run.encode(): NUMBER for run in rules.numbers.digits}
+    found |= {number.lower().encode(): NUMBER for number in identity.numbers if number.isascii()}
+    found |= {spelling.encode(): DATE for spelling in rules.days.spellings()}
+    return found | dict.fromkeys(rules.foreign, NAME)
+
+
+def _foreign(values: Iterable[str]) -> list[bytes]:
+    """Names with letters that are not ASCII as bytes, in the encodings that can write them."""
     found: set[bytes] = set()
     for value in values:
-        for encoding in encodings:
-            try:
-                found.add(value.encode(encoding).lower())
-            except (UnicodeError, LookupError):
-                continue
-    return sorted(found)
+        for part in filter(None, re.split(r"[\^=\s,;.]+", value)):
+            found |= {
+                needle
+                for spelling in _spellings(part)
+                if not spelling.isascii() and len(spelling) >= (2 if is_dense(spelling) else 3)
+                for encoding in _ENCODINGS
+                for needle in _encoded(spelling, encoding)
+            }
+    return sorted(needle for needle in found if len(needle) >= _MIN_FOREIGN_BYTES)
 
 
-def _compile(found: list[bytes], boundary: bytes) -> re.Pattern[bytes]:
-    """A pattern that finds any of them where no character of `boundary` is beside it."""
-    alternatives = b"|".join(re.escape(needle) for needle in sorted(found, key=len, reverse=True))
-    return re.compile(b"(?<![%b])(?:%b)(?![%b])" % (boundary, alternatives, boundary), re.IGNORECASE)
+def _spellings(part: str) -> set[str]:
+    back = part.lower()
+    for plain, umlaut in _UMLAUTS_BACK:
+        back = back.replace(plain, umlaut)
+    cased = {spelled for each in {part, back} for spelled in (each, each.lower(), each.upper(), each.title())}
+    return {unicodedata.normalize(form, each) for each in cased for form in ("NFC", "NFD")}
+
+
+def _encoded(text: str, encoding: str) -> Iterator[bytes]:
+    try:
+        data = text.encode(encoding)
+    except UnicodeError:
+        return
+    yield data.removesuffix(b"\x1b(B")
+
+
+def _unpacked(text: str) -> Iterator[str]:
+    """What a text says in percent, HTML, backslash or quoted-printable escapes, in hexadecimal and in base 64."""
+    if len(text) > _MOST_PACKED:
+        return
+    if "%" in text:
+        yield unquote(text, errors="replace")
+    if "&" in text:
+        yield html.unescape(text)
+    if "\\" in text or "=" in text:
+        yield _ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16) % 0x110000), text)
+        yield quopri.decodestring(text.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
+    for match in _HEX.finditer(text):
+        yield from _as_text(bytes.fromhex(re.sub(r"[ :-]", "", match[0])))
+    for match in _BASE64.finditer(text):
+        packed = match[0].rstrip("=").translate(str.maketrans("-_", "+/"))
+        with contextlib.suppress(binascii.Error):
+            yield from _as_text(base64.b64decode(packed + "=" * (-len(packed) % 4)))
+
+
+def _as_text(data: bytes) -> Iterator[str]:
+    """Bytes as a text, when they are one."""
+    data = data.replace(b"\0", b"")
+    with contextlib.suppress(UnicodeError):
+        if (text := data.decode("utf-8")).isprintable() and len(text) >= INSIDE:
+            yield text

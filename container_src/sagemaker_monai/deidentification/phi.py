@@ -59,7 +59,7 @@ def find_phi(dataset: Dataset, *, known_values: Iterable[str] = ()) -> list[PhiF
 
     Args:
         dataset: a header, or all of an object; nested sequences are searched too.
-        known_values: names, numbers or addresses that must not stand anywhere (of 3 characters or more).
+        known_values: names, numbers or addresses that must not stand anywhere.
 
     Returns:
         Each attribute and kind once, in order of tags. Dates do not count where the header says that they were
@@ -69,7 +69,8 @@ def find_phi(dataset: Dataset, *, known_values: Iterable[str] = ()) -> list[PhiF
     found: dict[PhiFinding, None] = {}
     are_dates_modified = dataset.get("LongitudinalTemporalInformationModified") in ("MODIFIED", "REMOVED")
     identity = replace(identity_of(dataset), dates=frozenset(), uids=frozenset())
-    known = Matcher(union((identity, Identity(names=frozenset(known_values)))))
+    given = frozenset(known_values)
+    known = Matcher(union((identity, Identity(names=given, numbers=given))))
     for element in walk(dataset):
         name, action = name_of(element.tag), action_of(element.tag, element.VR)
         values = [value for value in values_of(element) if value] if element.VR != "SQ" else []

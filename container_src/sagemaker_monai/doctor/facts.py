@@ -168,7 +168,7 @@ def _look_at_dicom(facts: FileFacts, task: Task) -> FileFacts:
         shape=(instance.columns, instance.rows, instance.number_of_frames),
         spacing_mm=spacing and (spacing[1], spacing[0]),
         bits=integer_of(header, "BitsStored") or 0,
-        identity=replace(identity_of(header), uids=frozenset(), encodings=frozenset()),
+        identity=replace(identity_of(header), uids=frozenset()),
     )
     if task.wants_privacy:
         facts = replace(facts, privacy=_privacy_of(header))
