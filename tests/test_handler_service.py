@@ -12,6 +12,7 @@ from sagemaker_monai.entrypoints import handler_service, inference
 from sagemaker_monai.entrypoints.handler_service import Handler, handle
 from sagemaker_monai.errors import BundleError
 from sagemaker_monai.serving.back_end import Request
+from sagemaker_monai.serving.lockdown import Lockdown
 from sagemaker_monai.serving.protocol import (
     ACCEPT_HEADER,
     ANSWER_HEADER,
@@ -245,6 +246,8 @@ def test_a_fault_in_the_users_code_is_a_500_without_details(with_code, fault):
 def context_for(tmp_path, monkeypatch):
     """The model server's context for an artifact that lies elsewhere than in the folder it knows."""
     monkeypatch.setattr(logging, "raiseExceptions", True)  # loading changes it in a process of its own
+    monkeypatch.setattr(handler_service, "lock_down", lambda **_: Lockdown(()))  # and gives up rights that pytest needs
+    monkeypatch.setattr(handler_service, "forbid_processes", lambda: None)
 
     def make(artifact):
         (tmp_path / "m1").mkdir()

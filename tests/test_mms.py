@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import dataclasses
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +20,7 @@ from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.mms import SingleModel
 from sagemaker_monai.serving.mms_process import MAX_PORT, find_java, inner_ports, model_processes
 from tests.served import is_running, until
-from tests.tiny_handler import HELLO, NAME, ROOT, environment
+from tests.tiny_handler import HELLO, NAME, ROOT, lodgings
 
 
 def config(folder, **changes):
@@ -36,7 +38,7 @@ def with_server(folder, scenario, **changes):
     """Run `scenario(server)` and return its result; everything is gone afterwards."""
 
     async def run():
-        server = SingleModel(config(folder, **changes), handler=NAME, warm_up=HELLO, env=environment())
+        server = SingleModel(config(folder, **changes), handler=NAME, warm_up=HELLO, lodgings=lodgings())
         try:
             await server.start()
             return await scenario(server)
@@ -67,6 +69,12 @@ def test_the_model_server_passes_requests_on_and_survives_what_kills_its_process
         assert (await ask(model, "x", accept="text/csv")).content_type == "text/csv"
         large = "x" * 3_000_000
         assert (await ask(model, large)).body.decode() == large.upper()
+
+        # Nothing of it can be reached over the network, and its sockets by its own account and root only.
+        tree = {model._server.process.java.pid} | {each.pid for each in model_processes(model._server.process.java.pid)}
+        assert not tcp_listeners() & sockets_of(tree)
+        assert sockets_of(tree)
+        assert (model._server.process._folder / "tmp" / "management").is_socket()
 
         # A request that ends its worker fails, the next is answered by another.
         before = (await ask(model, "pid")).body
@@ -106,6 +114,30 @@ def test_the_model_server_passes_requests_on_and_survives_what_kills_its_process
     assert not last._folder.exists()
 
 
+def tcp_listeners():
+    """Inodes of this machine's listening sockets, from /proc/net."""
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return {row[9] for row in rows if row[3] == "0A"}
+
+
+def sockets_of(pids):
+    """Inodes of the sockets of processes."""
+    found = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(link.readlink()).removeprefix("socket:[").removesuffix("]"))
+    return found
+
+
+def test_sockets_need_a_folder_to_run_programs_from_and_a_short_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "statvfs", lambda folder: SimpleNamespace(f_flag=0))
+    assert mms_process.can_use_sockets(Path("/tmp"))
+    assert not mms_process.can_use_sockets(Path("/tmp", "x" * 90))
+    monkeypatch.setattr(os, "statvfs", lambda folder: SimpleNamespace(f_flag=os.ST_NOEXEC))
+    assert not mms_process.can_use_sockets(Path("/tmp"))
+
+
 def forking_process(process):
     """The one that forks, of the one model on a model server."""
     found = {process.pid for process in model_processes(process.java.pid)}
@@ -133,7 +165,7 @@ def test_a_start_without_an_answer_fails_in_time(tmp_path):
     (tmp_path / "slow").touch()
 
     async def run():
-        server = SingleModel(config(tmp_path), handler=NAME, warm_up=HELLO, env=environment())
+        server = SingleModel(config(tmp_path), handler=NAME, warm_up=HELLO, lodgings=lodgings())
         # The model's time alone: how long Java takes to start is another matter.
         server._model._config = config(tmp_path, startup_timeout_s=2.0)
         try:
@@ -145,8 +177,11 @@ def test_a_start_without_an_answer_fails_in_time(tmp_path):
         asyncio.run(run())
 
 
-def test_a_process_that_ends_while_it_loads_fails_the_start(tmp_path):
+@pytest.mark.parametrize("can_use_sockets", [True, False])
+def test_a_process_that_ends_while_it_loads_fails_the_start(tmp_path, monkeypatch, can_use_sockets):
+    """By either way to speak to the model server."""
     (tmp_path / "crashing").touch()
+    monkeypatch.setattr(mms_process, "can_use_sockets", lambda folder: can_use_sockets)
 
     with pytest.raises(StartError, match="the process of the model ended while it loaded it"):
         with_server(tmp_path, ask)
@@ -155,7 +190,7 @@ def test_a_process_that_ends_while_it_loads_fails_the_start(tmp_path):
 def test_a_full_queue_refuses_at_once(tmp_path):
 
     async def refused():
-        server = SingleModel(config(tmp_path, max_waiting=0), handler=NAME, warm_up=HELLO, env={})
+        server = SingleModel(config(tmp_path, max_waiting=0), handler=NAME, warm_up=HELLO, lodgings=lodgings())
         with pytest.raises(Overloaded):
             await ask(server, "hello")
 
@@ -165,10 +200,10 @@ def test_a_full_queue_refuses_at_once(tmp_path):
 def test_the_whole_model_server_ends_with_a_supervisor_that_is_killed(tmp_path):
     program = textwrap.dedent(f"""
         import asyncio, pathlib
-        from tests.test_mms import HELLO, NAME, SingleModel, config, environment, model_processes
+        from tests.test_mms import HELLO, NAME, SingleModel, config, lodgings, model_processes
         async def main():
             folder = pathlib.Path({str(tmp_path)!r})
-            server = SingleModel(config(folder), handler=NAME, warm_up=HELLO, env=environment())
+            server = SingleModel(config(folder), handler=NAME, warm_up=HELLO, lodgings=lodgings())
             await server.start()
             process = server._server.process
             pids = [each.pid for each in model_processes(process.java.pid)]
@@ -192,12 +227,15 @@ def test_the_whole_model_server_ends_with_a_supervisor_that_is_killed(tmp_path):
 
 def test_the_settings_that_the_model_server_gets(tmp_path):
     text = mms_process.properties(
-        config(tmp_path, workers=3, timeout_s=200.0, max_payload_mb=7), handler="a:b", port=21000, management_port=21001
+        config(tmp_path, workers=3, timeout_s=200.0, max_payload_mb=7),
+        handler="a:b",
+        inference="unix:/i",
+        management="unix:/m",
     )
     settings = dict(line.split("=", 1) for line in text.splitlines())
 
-    assert settings["inference_address"] == "http://127.0.0.1:21000"
-    assert settings["management_address"] == "http://127.0.0.1:21001"
+    assert settings["inference_address"] == "unix:/i"
+    assert settings["management_address"] == "unix:/m"
     assert "default_response_timeout" not in settings  # that one is in minutes
     assert int(settings["default_response_timeout_seconds"]) == 201  # ours comes first
     assert int(settings["max_request_size"]) > 7 * 1024 * 1024  # ours comes first
@@ -205,7 +243,9 @@ def test_the_settings_that_the_model_server_gets(tmp_path):
 
 
 def test_a_short_timeout_leaves_the_time_to_load_a_model(tmp_path):
-    text = mms_process.properties(config(tmp_path, timeout_s=1.0), handler="a:b", port=1, management_port=2)
+    text = mms_process.properties(
+        config(tmp_path, timeout_s=1.0), handler="a:b", inference="unix:/i", management="unix:/m"
+    )
 
     assert f"default_response_timeout_seconds={mms_process.MIN_TIMEOUT_S}" in text
 

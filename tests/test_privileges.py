@@ -15,6 +15,7 @@ from sagemaker_monai.serving import privileges
 from sagemaker_monai.serving.back_end import StartError
 from sagemaker_monai.serving.privileges import (
     Account,
+    allowed_variables,
     can_read,
     copy_for,
     find_account,
@@ -23,7 +24,6 @@ from sagemaker_monai.serving.privileges import (
     readable_artifact,
     room_for,
     start_process,
-    without_secrets,
 )
 
 STRANGER = Account("stranger", 54_321, 54_322)
@@ -42,7 +42,9 @@ def artifact(tmp_path):
 @pytest.fixture
 def open_parents(monkeypatch):
     """pytest's folders are its own user's: as if the stranger could come as far as the artifact."""
-    monkeypatch.setattr(privileges, "can_reach", lambda folder, account: privileges._may(folder.stat(), account, 5))
+    monkeypatch.setattr(
+        privileges, "can_reach", lambda folder, account, wanted=5: privileges._may(folder.stat(), account, wanted)
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,48 +57,56 @@ def open_parents(monkeypatch):
         ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/1"),
         ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://169.254.170.23/v1/credentials"),
         ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "x"),
-        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/token"),
         ("AWS_WEB_IDENTITY_TOKEN_FILE", "/token"),
         ("AWS_ROLE_ARN", "arn"),
-        ("AWS_SHARED_CREDENTIALS_FILE", "/x"),
-        ("GOOGLE_APPLICATION_CREDENTIALS", "/x.json"),
-        ("AZURE_CLIENT_SECRET", "x"),
-        ("AZURE_STORAGE_CONNECTION_STRING", "x"),
+        ("ECS_CONTAINER_METADATA_URI_V4", "http://169.254.170.2/v4/1"),
+        ("SAGEMAKER_SOMETHING", "x"),
         ("HF_TOKEN", "x"),
+        ("MYSQL_PWD", "x"),
+        ("DB_PASS", "x"),
+        ("GH_PAT", "x"),
+        ("PGPASSWORD", "x"),
+        ("SLACK_WEBHOOK", "https://hooks.example/abc"),
         ("db_password", "x"),
-        ("WANDB_API_KEY", "x"),
-        ("https_proxy", "http://user:word@proxy:3128"),
-        ("DATABASE_URL", "postgres://:word@host/base"),
+        ("whatever", "x"),
+        ("https_proxy", "http://proxy:3128"),
+        ("PYTHON_KEYRING_PASSWORD", "x"),
+        ("TORCH_TOKEN", "x"),
+        ("TORCH_MIRROR", "https://user:word@mirror/"),
+        ("XPATH", "x"),
+        ("PATHX", "x"),
     ],
 )
-def test_a_variable_with_a_secret_is_not_passed_on(name, value):
-    assert without_secrets({name: value, "PATH": "/bin"}) == {"PATH": "/bin"}
+def test_a_variable_that_no_list_names_is_not_passed_on(name, value):
+    assert allowed_variables({name: value, "PATH": "/bin"}) == {"PATH": "/bin"}
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    "name",
     [
-        ("AWS_REGION", "eu-central-1"),
-        ("AWS_DEFAULT_REGION", "eu-central-1"),
-        ("SM_MODEL_DIR", "/opt/ml/model"),
-        ("ALLOW_BUNDLE_CODE", "true"),
-        ("TOKENIZERS_PARALLELISM", "false"),
-        ("CUDA_VISIBLE_DEVICES", "0"),
-        ("LD_LIBRARY_PATH", "/usr/local/cuda/compat"),
-        ("PYTHONPATH", "/x:/y"),
-        ("https_proxy", "http://proxy:3128/a@b"),
+        *("AWS_REGION", "AWS_DEFAULT_REGION", "SM_MODEL_DIR", "ALLOW_BUNDLE_CODE", "CUDA_VISIBLE_DEVICES"),
+        *("LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONUNBUFFERED", "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "LC_ALL", "TZ"),
+        *("TORCHINDUCTOR_CACHE_DIR", "KMP_AFFINITY", "NVIDIA_VISIBLE_DEVICES", "LOGNAME", "JAVA_HOME"),
     ],
 )
-def test_every_other_variable_is(name, value):
-    assert without_secrets({name: value}) == {name: value}
+def test_what_the_libraries_read_is_passed_on(name):
+    assert allowed_variables({name: "x"}) == {name: "x"}
 
 
-def test_without_an_account_only_the_secrets_are_gone(artifact):
+def test_what_the_deployer_names_is_passed_on_whatever_it_is():
+    assert allowed_variables({"HF_TOKEN": "x", "HF_HOME": "/h", "A": "b"}, ["HF_TOKEN", "HF_HOME", "NOT_SET"]) == {
+        "HF_TOKEN": "x",
+        "HF_HOME": "/h",
+    }
+
+
+def test_without_an_account_only_variables_are_gone(artifact):
     with (
-        room_for(None, {"HOME": "/h", "AWS_ROLE_ARN": "x"}) as (room, env),
-        readable_artifact(None, room, artifact) as it,
+        room_for(None, {"HOME": "/h", "AWS_ROLE_ARN": "x"}) as lodgings,
+        lodgings.lend() as (account, env),
+        readable_artifact(lodgings.account, lodgings.room, artifact) as it,
     ):
-        assert (it, env) == (artifact, {"HOME": "/h"})
+        assert (it, account, env) == (artifact, None, {"HOME": "/h"})
 
 
 def test_who_is_not_root_or_names_nobody_runs_as_before(monkeypatch):
@@ -216,25 +226,61 @@ def test_a_copy_without_room_is_refused_with_the_remedy(artifact, tmp_path, monk
 
 
 @as_root
-def test_an_account_has_rooms_of_its_own_as_long_as_it_lives(artifact, open_parents):
+def test_each_process_has_a_number_and_rooms_of_its_own_as_long_as_it_lives(artifact, open_parents):
     (artifact / "notes").chmod(0o600)
 
-    with room_for(STRANGER, {"HOME": "/root", "PATH": "/bin"}) as (room, env):
-        assert (env["USER"], env["LOGNAME"], env["PATH"]) == ("stranger", "stranger", "/bin")
-        for name in ("HOME", "TMPDIR"):
-            status = Path(env[name]).stat()
-            assert (status.st_uid, status.st_mode & 0o777) == (STRANGER.uid, 0o700)
-        with readable_artifact(STRANGER, room, artifact) as folder:
+    with room_for(STRANGER, {"HOME": "/root", "PATH": "/bin"}) as lodgings:
+        with lodgings.lend() as (first, env), lodgings.lend() as (second, other):
+            assert (env["USER"], env["LOGNAME"], env["PATH"]) == ("stranger", "stranger", "/bin")
+            assert len({first.uid, second.uid, STRANGER.uid}) == 3
+            assert first.gid == second.gid == STRANGER.gid
+            for account, theirs in ((first, env), (second, other)):
+                for name in ("HOME", "TMPDIR"):
+                    status = Path(theirs[name]).stat()
+                    assert (status.st_uid, status.st_mode & 0o777) == (account.uid, 0o700)
+        assert not Path(env["HOME"]).exists()
+        with lodgings.lend() as (third, _):
+            assert third.uid not in (first.uid, second.uid)  # what the others may have left behind is not its own
+        with readable_artifact(lodgings.account, lodgings.room, artifact) as folder:
             assert folder != artifact
-            assert can_read(folder, STRANGER)
+            assert can_read(folder, first)
         assert not folder.exists()
-    assert not Path(env["HOME"]).exists()
+    assert not lodgings.room.exists()
+
+
+@as_root
+def test_an_account_without_numbers_to_lend_is_everybodys(open_parents, monkeypatch):
+    monkeypatch.setattr(privileges, "_free_uids", list)
+
+    with room_for(STRANGER, {}) as lodgings, lodgings.lend() as (first, _), lodgings.lend() as (second, _):
+        assert first == second == lodgings.account == STRANGER
+        assert first.is_shared
+
+
+@pytest.mark.parametrize(
+    ("uid_map", "are_there"),
+    [("0 0 4294967295", True), ("0 100000 65536", True), ("0 1000 1", False), ("0 1000 1\n1 100000 65536", True)],
+)
+def test_numbers_are_lent_where_this_user_namespace_has_them(tmp_path, uid_map, are_there):
+    (tmp_path / "uid_map").write_text(uid_map)
+
+    assert bool(privileges._free_uids(tmp_path / "uid_map")) == are_there
 
 
 @as_root
 def test_an_artifact_that_can_be_read_is_not_copied(artifact, open_parents):
-    with room_for(STRANGER, {}) as (room, _), readable_artifact(STRANGER, room, artifact) as folder:
+    with room_for(STRANGER, {}) as it, readable_artifact(it.account, it.room, artifact) as folder:
         assert folder == artifact
+
+
+@as_root
+def test_an_artifact_of_the_accounts_own_is_copied_for_the_numbers_that_read_it(artifact, open_parents):
+    for path in (artifact, *artifact.rglob("*")):
+        os.chown(path, STRANGER.uid, 0)
+        path.chmod(0o700)
+
+    with room_for(STRANGER, {}) as it, readable_artifact(it.account, it.room, artifact) as folder:
+        assert folder != artifact
 
 
 def test_without_a_temporary_folder_the_account_cannot_work(monkeypatch):

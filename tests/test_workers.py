@@ -15,7 +15,7 @@ from sagemaker_monai.serving.back_end import Request, StartError
 from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.workers import WorkerPool
 from tests.served import is_running, until
-from tests.tiny_handler import HELLO, NAME, ROOT, environment
+from tests.tiny_handler import HELLO, NAME, ROOT, lodgings
 
 
 def config(folder, **changes):
@@ -27,7 +27,7 @@ def with_pool(folder, scenario, *, warm_up=HELLO, **changes):
     """Run `scenario(pool)` and return its result; every process is gone afterwards."""
 
     async def run():
-        pool = WorkerPool(config(folder, **changes), handler=NAME, warm_up=warm_up, env=environment())
+        pool = WorkerPool(config(folder, **changes), handler=NAME, warm_up=warm_up, lodgings=lodgings())
         try:
             await pool.start()
             return await scenario(pool)
@@ -267,9 +267,9 @@ def test_workers_that_cannot_start_any_more_are_given_up(tmp_path, monkeypatch):
 def test_workers_end_with_a_supervisor_that_is_killed(tmp_path):
     program = textwrap.dedent(f"""
         import asyncio, pathlib
-        from tests.test_workers import config, ask, NAME, HELLO, environment, WorkerPool
+        from tests.test_workers import config, ask, NAME, HELLO, lodgings, WorkerPool
         async def main():
-            pool = WorkerPool(config(pathlib.Path({str(tmp_path)!r})), handler=NAME, warm_up=HELLO, env=environment())
+            pool = WorkerPool(config(pathlib.Path({str(tmp_path)!r})), handler=NAME, warm_up=HELLO, lodgings=lodgings())
             await pool.start()
             print(await ask(pool, "pid"), flush=True)
             await ask(pool, "sleep 60")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sagemaker_monai.errors import BundleError, failure_line
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
+from sagemaker_monai.serving.privileges import Lodgings
 from sagemaker_monai.serving.protocol import (
     ACCEPT_HEADER,
     ANSWER_HEADER,
@@ -76,6 +77,6 @@ def check_hello(response):
 HELLO = WarmUp(Request(b"hello", "text/plain"), check_hello)
 
 
-def environment():
-    """For processes that must find the folder `tests`."""
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+def lodgings():
+    """For processes that run as this one, and must find the folder `tests`."""
+    return Lodgings(None, None, {**os.environ, "PYTHONPATH": str(ROOT)})

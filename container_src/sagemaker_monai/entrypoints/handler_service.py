@@ -24,6 +24,7 @@ from sagemaker_monai.files import write_text
 from sagemaker_monai.serving.back_end import Request, Response
 from sagemaker_monai.serving.config import log_level
 from sagemaker_monai.serving.effort import Respond
+from sagemaker_monai.serving.lockdown import forbid_processes, lock_down
 from sagemaker_monai.serving.memory import first_to_end
 from sagemaker_monai.serving.protocol import (
     ACCEPT_HEADER,
@@ -244,7 +245,14 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | Non
             allow = os.environ.get("ALLOW_BUNDLE_CODE", "").strip().lower() == "true"
             artifact = Path(os.fsdecode((folder / ARTIFACT_FILE).read_bytes()))
             with first_to_end():
-                _loaded["model"] = Respond(Handler(artifact, allow_bundle_code=allow).respond)
+                # The connection to the model server is open already, and what decodes has seen nothing yet.
+                network = os.environ.get("WORKER_NETWORK", "").strip().lower() == "true"
+                if lacks := lock_down(has_network=network, has_own_uid=False).lacks:
+                    logger.warning("this system does not separate processes as it could: it lacks %s", ", ".join(lacks))
+                _loaded["model"] = Respond(
+                    Handler(artifact, allow_bundle_code=allow).respond,
+                    (lambda: None) if allow else forbid_processes,  # code of the artifact's own may start programs
+                )
         except BaseException as error:  # code of the artifact's own may even ask Python to exit
             write_text(folder / FAILURE_FILE, failure_line(error))
             raise

@@ -16,7 +16,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -31,7 +31,7 @@ from sagemaker_monai.serving.config import VARIABLES, ServeConfig
 from sagemaker_monai.serving.gateway import Gateway
 from sagemaker_monai.serving.mms import ModelServer, SingleModel
 from sagemaker_monai.serving.models import ModelStore
-from sagemaker_monai.serving.privileges import readable_artifact, restrict_this_process, room_for
+from sagemaker_monai.serving.privileges import Lodgings, readable_artifact, restrict_this_process, room_for
 from sagemaker_monai.serving.references import ObjectStore
 from sagemaker_monai.serving.workers import WorkerPool, WorkerPools
 
@@ -65,14 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not config.is_multi_model:
             check_folder(config)
         restrict_this_process()
-        with room_for(config.worker_account, {**os.environ, **library_defaults(os.environ)}) as (room, env):
-            readable = partial(readable_artifact, config.worker_account, room)
+        inherited = {**os.environ, **library_defaults(os.environ)}
+        with room_for(config.worker_account, inherited, config.worker_env) as lodgings:
+            readable = partial(readable_artifact, lodgings.account, lodgings.room)
             if config.is_multi_model:
-                asyncio.run(supervise(config, partial(make_store, config, env, readable)))
+                asyncio.run(supervise(config, partial(make_store, config, lodgings, readable)))
             else:
                 with readable(config.model_dir) as folder:
                     config = replace(config, model_dir=folder)
-                    asyncio.run(supervise(config, partial(make_back_end, config, env)))
+                    asyncio.run(supervise(config, partial(make_back_end, config, lodgings)))
     except StartError as error:
         cause = str(error)
     except CallerError as error:
@@ -98,28 +99,28 @@ def check_folder(config: ServeConfig) -> None:
         raise BundleError(f"the folder of the model artifact is empty: {_ARTIFACT}")
 
 
-def make_back_end(config: ServeConfig, env: Mapping[str, str]) -> BackEnd:
+def make_back_end(config: ServeConfig, lodgings: Lodgings) -> BackEnd:
     """What answers with the one model.
 
     Args:
         config: the settings.
-        env: what the worker processes inherit.
+        lodgings: who the worker processes are, and what they see.
     """
     kind = BACK_ENDS[config.back_end]
-    return kind(config, handler=HANDLER, warm_up=warm_up(config, config.model_dir), env=env)
+    return kind(config, handler=HANDLER, warm_up=warm_up(config, config.model_dir), lodgings=lodgings)
 
 
 def make_store(
-    config: ServeConfig, env: Mapping[str, str], readable: Callable[[Path], AbstractContextManager[Path]]
+    config: ServeConfig, lodgings: Lodgings, readable: Callable[[Path], AbstractContextManager[Path]]
 ) -> ModelStore:
     """What answers with many models.
 
     Args:
         config: the settings.
-        env: what the worker processes inherit.
+        lodgings: who the worker processes are, and what they see.
         readable: makes an artifact readable for them.
     """
-    host = HOSTS[config.back_end](config, handler=HANDLER, warm_up=partial(warm_up, config), env=env)
+    host = HOSTS[config.back_end](config, handler=HANDLER, warm_up=partial(warm_up, config), lodgings=lodgings)
     return ModelStore(config, host, readable=readable)
 
 

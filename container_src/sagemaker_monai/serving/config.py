@@ -74,7 +74,9 @@ class ServeConfig:
         back_end: one of BACK_ENDS.
         allow_bundle_code: whether the artifact's code/inference.py may run.
         allowed_prefixes: objects of S3 that requests may name instead of holding images.
-        worker_account: who the processes run as that decode uploads; None: who this process runs as.
+        worker_account: whose group the processes have that decode uploads; None: they run as this process does.
+        worker_env: variables that they see beside those that all do.
+        worker_network: whether they may open connections.
         log_level: one of LOG_LEVELS.
     """
 
@@ -97,6 +99,8 @@ class ServeConfig:
     allow_bundle_code: bool
     allowed_prefixes: tuple[Prefix, ...]
     worker_account: Account | None
+    worker_env: tuple[str, ...]
+    worker_network: bool
     log_level: str
 
     @property
@@ -175,6 +179,8 @@ class ServeConfig:
             allow_bundle_code=_flag(values, "ALLOW_BUNDLE_CODE", default=False),
             allowed_prefixes=parse_prefixes(values.get("ALLOWED_S3_PREFIXES", "")),
             worker_account=find_account(values.get("WORKER_USER", "")),
+            worker_env=tuple(values.get("WORKER_ENV", "").replace(",", " ").split()),
+            worker_network=_flag(values, "WORKER_NETWORK", default=False),
             log_level=log_level(values.get("SAGEMAKER_CONTAINER_LOG_LEVEL", "")),
         )
 
@@ -200,7 +206,9 @@ VARIABLES: dict[str, str] = {
     "MAX_REQUEST_CPU_SECONDS": "computing that a request may ask for before it is refused; default 4, in batch 60",
     "ALLOW_BUNDLE_CODE": "true: trust the artifact as code and run its code/inference.py; default false",
     "ALLOWED_S3_PREFIXES": "objects that requests may name, as s3://bucket/prefix/ s3://other/; default: none",
-    "WORKER_USER": "account of the processes that decode uploads, where serve starts as root; in the image: model",
+    "WORKER_USER": "account whose group the processes that decode uploads have, if serve is root; in the image: model",
+    "WORKER_ENV": "names of variables that code/inference.py needs, as A B; others but a list of usual ones are hidden",
+    "WORKER_NETWORK": "true: code/inference.py may open connections; default false",
     "SAGEMAKER_CONTAINER_LOG_LEVEL": "DEBUG, INFO (default), WARNING, ERROR, CRITICAL or Python's number",
 }
 

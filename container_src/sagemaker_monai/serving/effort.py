@@ -102,10 +102,14 @@ class Respond:
 
     Args:
         respond: answers a batch, and may take as long as it likes.
+        after_first: called once, when the first batch, which is the warm-up, is answered.
     """
 
-    def __init__(self, respond: Callable[[list[Request]], list[Response]]) -> None:
+    def __init__(
+        self, respond: Callable[[list[Request]], list[Response]], after_first: Callable[[], None] = lambda: None
+    ) -> None:
         self._respond = respond
+        self._after_first: Callable[[], None] | None = after_first
         self._alarm = Alarm()
         self._log = LogBudget()
         self._log.install()
@@ -114,13 +118,15 @@ class Respond:
         """Answer a batch; all of it is refused when it is not done after `time_s`."""
         try:
             with self._log.of(len(requests)):
-                return self._alarm.call(lambda: self._respond(requests), time_s)
+                responses = self._alarm.call(lambda: self._respond(requests), time_s)
         except OutOfTime:
             logger.error("ended after %.1f s: the callers have left", time_s)
-            body = json.dumps(
-                error_body(Timeout.__name__, "no answer within the time that a request may take")
-            ).encode()
-            return [Response(Timeout.status, "application/json", body)] * len(requests)
+            told = error_body(Timeout.__name__, "no answer within the time that a request may take")
+            responses = [Response(Timeout.status, "application/json", json.dumps(told).encode())] * len(requests)
+        if self._after_first is not None:
+            self._after_first()
+            self._after_first = None
+        return responses
 
 
 _FORMATTER = logging.Formatter("%(message)s")

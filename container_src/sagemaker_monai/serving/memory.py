@@ -5,11 +5,11 @@ SageMaker unloads models when it is told that there is no room, so it must be to
 """
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from sagemaker_monai.errors import NotEnoughMemory
 
@@ -80,15 +80,28 @@ def needed_bytes(folder: Path, *, processes: int) -> int:
 @contextmanager
 def first_to_end(path: Path = OOM_SCORE) -> Iterator[None]:
     """While a process loads a model, let the kernel end it before any other when memory is short: others answer."""
-    # Raising it, and lowering it to what it was, needs no right; where it is forbidden, the kernel chooses.
-    usual = path.read_text() if os.access(path, os.W_OK) else ""
-    if usual:
-        path.write_text("1000")
+    # Raising it, and lowering it to what it was, needs no right; where it is forbidden, the kernel chooses. It stays
+    # open, because it is root's once this process is locked down.
     try:
+        stream = path.open("r+", encoding="ascii")
+    except OSError:
         yield
-    finally:
-        if usual:
-            path.write_text(usual)
+        return
+    with stream:
+        usual = stream.read()
+        _rewrite(stream, "1000")
+        try:
+            yield
+        finally:
+            _rewrite(stream, usual)
+
+
+def _rewrite(stream: TextIO, text: str) -> None:
+    stream.seek(0)
+    stream.write(text)
+    stream.flush()
+    with suppress(OSError):  # the kernel's own files have no length
+        stream.truncate()
 
 
 class MemoryBudget:

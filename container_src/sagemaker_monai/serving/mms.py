@@ -2,7 +2,9 @@
 
 What it does of itself, and what is done about it here:
 
-- Its management API has no authentication: it listens on loopback only, and so does everything else of it.
+- Its management API has no authentication: it listens on a socket in a folder that only its own account and root can
+  enter, and the processes that decode uploads can open none (`lockdown`). Where TMPDIR is mounted noexec it cannot, and
+  listens on loopback, which every process of the container reaches but those.
 - Its /ping is 200 whatever the workers do, and a model that fails to load fails in its log only: a real request must be
   answered before a model counts as loaded, and `handle` of the handler module leaves the cause in a file that is read
   here.
@@ -32,7 +34,7 @@ import io
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 
@@ -42,6 +44,7 @@ from sagemaker_monai.errors import Overloaded, Timeout, Unavailable, WorkerDied
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
 from sagemaker_monai.serving.config import ServeConfig, usable_cpus
 from sagemaker_monai.serving.mms_process import ModelServerProcess
+from sagemaker_monai.serving.privileges import Lodgings
 from sagemaker_monai.serving.protocol import ACCEPT_HEADER, ANSWER_HEADER, CONTENT_TYPE_HEADER, TIME_HEADER
 
 logger = logging.getLogger(__name__)
@@ -57,32 +60,20 @@ class ModelServer:
     """`ModelHost` over multi-model-server."""
 
     def __init__(
-        self, config: ServeConfig, *, handler: str, warm_up: Callable[[Path], WarmUp], env: Mapping[str, str]
+        self, config: ServeConfig, *, handler: str, warm_up: Callable[[Path], WarmUp], lodgings: Lodgings
     ) -> None:
         self.config = config
         self._handler = f"{handler.partition(':')[0]}:handle"
         self._warm_up = warm_up
-        self._env = env
+        self._lodgings = lodgings
         self.process: ModelServerProcess | None = None  # None while it is being replaced
-        self._session: aiohttp.ClientSession | None = None
         # Each load imports torch, which keeps one CPU busy for seconds; more at once would only come later.
         self.loads = asyncio.Semaphore(usable_cpus())
         self._watch: asyncio.Task[None] | None = None
         self._failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    @property
-    def session(self) -> aiohttp.ClientSession:
-        """For requests to the model server; there from `start` to `stop`."""
-        assert self._session is not None
-        return self._session
-
     async def start(self) -> None:
         """See `Service`: return when models can be registered."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, force_close=True),  # it closes after errors without saying so
-            timeout=aiohttp.ClientTimeout(total=self.config.timeout_s),
-            auto_decompress=False,
-        )
         await self._start_process()
         self._watch = asyncio.create_task(self._keep_process())
 
@@ -106,13 +97,11 @@ class ModelServer:
         process, self.process = self.process, None
         if process is not None:
             await process.end()
-        if self._session is not None:
-            await self._session.close()
 
     async def _start_process(self) -> None:
         """Start it and wait until it listens; StartError if it does not."""
         try:
-            process = await ModelServerProcess.launch(self.config, handler=self._handler, env=self._env)
+            process = await ModelServerProcess.launch(self.config, handler=self._handler, lodgings=self._lodgings)
         except OSError as error:
             reason = os.strerror(error.errno or 0)
             raise StartError(f"the model server cannot be started ({reason}): it needs TMPDIR and its Java") from error
@@ -132,7 +121,7 @@ class ModelServer:
 
     async def _listens(self, process: ModelServerProcess) -> bool:
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-            async with self.session.get(f"{process.management_url}/models") as answer:
+            async with process.management.session.get(process.management.url("/models")) as answer:
                 return answer.status == HTTPStatus.OK
         return False
 
@@ -228,8 +217,8 @@ class HostedModel:
             TIME_HEADER: f"{self._config.timeout_s:g}",
         }
         body = io.BytesIO(request.body)  # sent in pieces, so that a large one does not hold up /ping
-        url = f"{process.inference_url}/predictions/{name}"
-        async with self._server.session.post(url, data=body, headers=headers) as answer:
+        url = process.inference.url(f"/predictions/{name}")
+        async with process.inference.session.post(url, data=body, headers=headers) as answer:
             if ANSWER_HEADER not in answer.headers and answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
                 raise Unavailable("no worker is ready; send this request again later")
             if ANSWER_HEADER not in answer.headers:
@@ -264,8 +253,8 @@ class HostedModel:
             "batch_size": "1",  # a batched answer breaks its front end
         }
         no_limit = aiohttp.ClientTimeout()
-        async with self._server.session.post(
-            f"{process.management_url}/models", params=parameters, timeout=no_limit
+        async with process.management.session.post(
+            process.management.url("/models"), params=parameters, timeout=no_limit
         ) as answer:
             if answer.status != HTTPStatus.OK:
                 raise StartError("the process of the model ended while it loaded it")
@@ -297,7 +286,8 @@ class HostedModel:
         pids = process.pids(name)
         if process.is_running():
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                async with self._server.session.delete(f"{process.management_url}/models/{name}") as answer:
+                url = process.management.url(f"/models/{name}")
+                async with process.management.session.delete(url) as answer:
                     logger.debug("the model server took %s away: %d", name, answer.status)
         await process.remove_model(name, pids)
 
@@ -328,8 +318,8 @@ class HostedModel:
 class SingleModel:
     """`BackEnd` of single-model mode: a model server of its own."""
 
-    def __init__(self, config: ServeConfig, *, handler: str, warm_up: WarmUp, env: Mapping[str, str]) -> None:
-        self._server = ModelServer(config, handler=handler, warm_up=lambda _: warm_up, env=env)
+    def __init__(self, config: ServeConfig, *, handler: str, warm_up: WarmUp, lodgings: Lodgings) -> None:
+        self._server = ModelServer(config, handler=handler, warm_up=lambda _: warm_up, lodgings=lodgings)
         self._model = self._server.back_end(config.model_dir)
 
     async def start(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import secrets
@@ -16,11 +17,16 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import aiohttp
+
 from sagemaker_monai.serving.back_end import StartError
 from sagemaker_monai.serving.config import ServeConfig
-from sagemaker_monai.serving.privileges import Account, hand_over, read_left_file, start_process
+from sagemaker_monai.serving.privileges import Account, Lodgings, hand_over, read_left_file, start_process
 from sagemaker_monai.serving.protocol import ARTIFACT_FILE, FAILURE_FILE
 
+logger = logging.getLogger(__name__)
+
+MAX_SOCKET_FOLDER = 90  # bytes; with a file's name at most 107, see unix(7)
 MIN_TIMEOUT_S = (
     120  # the model server's time limit also holds for loading a model, which may take longer than a request
 )
@@ -32,8 +38,8 @@ EXIT_GRACE_S = 2.0
 DEFAULT_PORTS = range(20_000, 32_000)  # below the ports that Linux gives to outgoing connections
 
 PROPERTIES = """\
-inference_address=http://127.0.0.1:{inference_port}
-management_address=http://127.0.0.1:{management_port}
+inference_address={inference}
+management_address={management}
 default_service_handler={handler}
 number_of_netty_threads={netty_threads}
 default_response_timeout_seconds={timeout_s}
@@ -74,12 +80,19 @@ JAVA_LEVELS = {
 }
 
 
-def properties(config: ServeConfig, *, handler: str, port: int, management_port: int) -> str:
-    """The model server's configuration file."""
+def properties(config: ServeConfig, *, handler: str, inference: str, management: str) -> str:
+    """The model server's configuration file.
+
+    Args:
+        config: the settings.
+        handler: module:function that the workers call.
+        inference: where it takes requests.
+        management: where it takes models.
+    """
     # Ours must be the first limit to be met, because its refusals are not in our form.
     return PROPERTIES.format(
-        inference_port=port,
-        management_port=management_port,
+        inference=inference,
+        management=management,
         handler=handler,
         netty_threads=NETTY_THREADS,
         timeout_s=max(MIN_TIMEOUT_S, round(config.timeout_s) + 1),
@@ -136,6 +149,44 @@ def inner_ports(allowed: range, *, public: int, count: int) -> list[int]:
     )
 
 
+def can_use_sockets(folder: Path) -> bool:
+    """Whether the model server can listen on sockets in a folder, which nobody reaches who cannot enter it.
+
+    Its library for that is in its own archive and is written to the folder, so it must be one to run programs from.
+    """
+    is_short = len(os.fsencode(folder)) < MAX_SOCKET_FOLDER
+    return is_short and not os.statvfs(folder).f_flag & os.ST_NOEXEC
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the model server listens, and a session for requests to it.
+
+    Attributes:
+        binding: in its own words, unix:PATH or http://127.0.0.1:PORT.
+        session: sends there.
+    """
+
+    binding: str
+    session: aiohttp.ClientSession
+
+    @classmethod
+    def of(cls, binding: str, timeout_s: float) -> "Address":
+        """A session for a binding; in an event loop."""
+        # It closes connections after errors without saying so: none is used twice.
+        connector = (
+            aiohttp.UnixConnector(binding.removeprefix("unix:"), limit=0, force_close=True)
+            if binding.startswith("unix:")
+            else aiohttp.TCPConnector(limit=0, force_close=True)
+        )
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
+        return cls(binding, aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False))
+
+    def url(self, path: str) -> str:
+        """The address of a path that begins with a slash."""
+        return f"http://localhost{path}" if self.binding.startswith("unix:") else self.binding + path
+
+
 @dataclass(frozen=True)
 class ModelProcess:
     """A Python process of the model server: for each model one that forks, and below it those that answer."""
@@ -164,80 +215,89 @@ class ModelServerProcess:
     """One start of the model server: a folder, a Java process and what it forks.
 
     Attributes:
-        inference_url: where it takes requests.
-        management_url: where it takes models.
+        inference: where it takes requests.
+        management: where it takes models.
         java: its main process.
     """
 
     def __init__(
         self,
         folder: Path,
-        ports: tuple[int, int],
+        inference: Address,
+        management: Address,
+        lodging: contextlib.ExitStack,
         account: Account | None,
         java: asyncio.subprocess.Process,
         watchdog: asyncio.subprocess.Process,
         watchdog_pipe: int,
     ) -> None:
         self._folder = folder
-        self.inference_url, self.management_url = (f"http://127.0.0.1:{port}" for port in ports)
+        self.inference = inference
+        self.management = management
+        self._lodging = lodging
         self._account = account
         self.java = java
         self._watchdog = watchdog
         self._watchdog_pipe = watchdog_pipe
 
     @classmethod
-    async def launch(cls, config: ServeConfig, *, handler: str, env: Mapping[str, str]) -> "ModelServerProcess":
+    async def launch(cls, config: ServeConfig, *, handler: str, lodgings: Lodgings) -> "ModelServerProcess":
         """Start it; it answers some seconds later.
 
         Args:
             config: the settings.
             handler: module:function that the workers call.
-            env: what the processes inherit.
+            lodgings: who the processes are, and what they see.
 
         Raises:
             StartError: no Java, or no free ports.
         """
-        program = find_java(env)
-        port, management_port = inner_ports(config.inner_ports, public=config.port, count=2)
-        folder = Path(tempfile.mkdtemp(prefix="serve-mms-"))
-        (folder / "models").mkdir()
-        (folder / "tmp").mkdir()
-        settings = properties(config, handler=handler, port=port, management_port=management_port)
-        (folder / "mms.properties").write_text(settings)
-        (folder / "log4j2.xml").write_text(LOGGING.format(**JAVA_LEVELS[config.log_level]))
-        spec = find_spec("mms")
-        assert spec is not None
-        assert spec.origin is not None
-        home = Path(spec.origin).parent  # mms itself is not imported: it is the workers' side
-        command = [
-            *program, f"-Djava.io.tmpdir={folder / 'tmp'}", f"-Dmodel_server_home={home.parent}",
-            f"-Dlog4j.configurationFile=file://{folder / 'log4j2.xml'}", "-XX:+ExitOnOutOfMemoryError",
-            "-XX:-UsePerfData",  # a file in /tmp, whatever TMPDIR says
-            "-cp", f"{home / 'frontend'}/*", "com.amazonaws.ml.mms.ModelServer", "--python", sys.executable,
-            "-f", str(folder / "mms.properties"), "-s", str(folder / "models"),
-        ]  # fmt: skip
-        if (account := config.worker_account) is not None:
-            # Only what it must write is its own: root makes the models' folders and must not meet links there.
-            for path in (folder, *folder.iterdir()):
-                hand_over(path, account, mode=0o750 if path.is_dir() else 0o640)
-            hand_over(folder / "tmp", account, mode=0o700, owner=account.uid)
-        try:
+        with contextlib.ExitStack() as stack:
+            account, env = stack.enter_context(lodgings.lend())
+            program = find_java(env)
+            folder = Path(tempfile.mkdtemp(prefix="serve-mms-"))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            (folder / "models").mkdir()
+            (folder / "tmp").mkdir()
+            if can_use_sockets(folder / "tmp"):
+                bindings = [f"unix:{folder / 'tmp' / name}" for name in ("inference", "management")]
+            else:
+                logger.warning("TMPDIR is mounted noexec or its name is too long: the model server listens on loopback")
+                ports = inner_ports(config.inner_ports, public=config.port, count=2)
+                bindings = [f"http://127.0.0.1:{port}" for port in ports]
+            settings = properties(config, handler=handler, inference=bindings[0], management=bindings[1])
+            (folder / "mms.properties").write_text(settings)
+            (folder / "log4j2.xml").write_text(LOGGING.format(**JAVA_LEVELS[config.log_level]))
+            spec = find_spec("mms")
+            assert spec is not None
+            assert spec.origin is not None
+            home = Path(spec.origin).parent  # mms itself is not imported: it is the workers' side
+            command = [
+                *program, f"-Djava.io.tmpdir={folder / 'tmp'}", f"-Dmodel_server_home={home.parent}",
+                f"-Dlog4j.configurationFile=file://{folder / 'log4j2.xml'}", "-XX:+ExitOnOutOfMemoryError",
+                "-XX:-UsePerfData",  # a file in /tmp, whatever TMPDIR says
+                "-cp", f"{home / 'frontend'}/*", "com.amazonaws.ml.mms.ModelServer", "--python", sys.executable,
+                "-f", str(folder / "mms.properties"), "-s", str(folder / "models"),
+            ]  # fmt: skip
+            if account is not None:
+                # Only what it must write is its own: root makes the models' folders and must not meet links there.
+                for path in (folder, *folder.iterdir()):
+                    hand_over(path, account, mode=0o750 if path.is_dir() else 0o640)
+                hand_over(folder / "tmp", account, mode=0o700, owner=account.uid)
             java = await start_process(
                 account, *command, cwd=folder, start_new_session=True, stdin=asyncio.subprocess.DEVNULL,
                 stdout=sys.stderr,
                 env={**env, "OMP_NUM_THREADS": str(config.threads), "TMPDIR": str(folder / "tmp")},
             )  # fmt: skip
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        theirs, ours = os.pipe()
-        watchdog = await asyncio.create_subprocess_exec(
-            "/bin/sh", "-c", f'read -r _; kill -s KILL -- -{java.pid}; sleep 1; rm -rf "$0"',
-            str(folder), stdin=theirs, start_new_session=True, env=dict(env),
-            stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        os.close(theirs)
-        return cls(folder, (port, management_port), account, java, watchdog, ours)
+            theirs, ours = os.pipe()
+            watchdog = await asyncio.create_subprocess_exec(
+                "/bin/sh", "-c", f'read -r _; kill -s KILL -- -{java.pid}; sleep 1; rm -rf "$0"',
+                str(folder), stdin=theirs, start_new_session=True, env=dict(env),
+                stderr=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+            os.close(theirs)
+            inference, management = (Address.of(binding, config.timeout_s) for binding in bindings)
+            return cls(folder, inference, management, stack.pop_all(), account, java, watchdog, ours)
 
     def is_running(self) -> bool:
         """Whether Java lives."""
@@ -308,7 +368,9 @@ class ModelServerProcess:
         await self.java.wait()
         await _reap(pids)
         os.close(self._watchdog_pipe)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for address in (self.inference, self.management):
+            await address.session.close()
+        await asyncio.to_thread(self._lodging.close)
 
 
 def _lives(pid: int) -> bool:

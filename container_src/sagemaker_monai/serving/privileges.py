@@ -1,16 +1,17 @@
 """What the processes that decode uploads may do and see, whichever back end starts them.
 
 A picture comes from a stranger, and decoders have had faults that ran its bytes as code. So the processes that read
-pictures run as an account without rights (WORKER_USER), from their first instruction: weights too are read that way.
-They find no credentials in their environment, cannot gain rights through a setuid program, and leave no core file with
-a patient's picture in it. The supervisor, which only copies bytes, stays root, so that it can end them.
-
-A limit of processes (RLIMIT_NPROC) is not set: the kernel counts an account's processes over all containers of a host.
+pictures run without rights, from their first instruction: weights too are read that way. Each has a number of its own
+(`Lodgings`) in the group of WORKER_USER, so none can signal another or read its files. They find in their environment
+what a list allows, cannot gain rights through a setuid program, and leave no core file with a patient's picture in it.
+The supervisor, which only copies bytes, stays root, so that it can end them. What they give up by themselves is in
+`lockdown`.
 """
 
 import asyncio
 import contextlib
 import ctypes
+import fnmatch
 import logging
 import os
 import pwd
@@ -20,45 +21,52 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sagemaker_monai.errors import BundleError, ConfigError
 from sagemaker_monai.serving.back_end import StartError
+from sagemaker_monai.serving.lockdown import PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS
 
-PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38  # linux/prctl.h
 READ, ENTER = 4, 1  # permission bits of one class; a folder needs both
 # What root needs to work for another account, as bits of the kernel's sets (linux/capability.h); Docker grants them.
 CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "KILL": 5, "SETGID": 6, "SETUID": 7}
 logger = logging.getLogger(__name__)
 
-# Names of variables that carry secrets, and why; upper case, as fnmatch reads them.
-SECRETS = {
-    "AWS_*": "keys, session tokens, roles, and the addresses and files where the SDKs find them",
-    "*CREDENTIAL*": "GOOGLE_APPLICATION_CREDENTIALS and the like",
-    "*SECRET*": "by name",
-    "*PASSWORD*": "by name",
-    "*PASSWD*": "by name",
-    "*PASSPHRASE*": "by name",
-    "*_TOKEN": "HF_TOKEN, GITHUB_TOKEN",
-    "*_TOKEN_FILE": "a file that holds one",
-    "*_KEY": "WANDB_API_KEY, private keys",
-    "*CONNECTION_STRING*": "a data base's or storage's, with its key",
-}
-NO_SECRETS = ("AWS_REGION", "AWS_DEFAULT_REGION")
-URL_WITH_PASSWORD = re.compile(r"://[^/\s:@]*:[^/\s@]+@")  # proxies, package indexes, data bases
+# Numbers of accounts that neither packages nor administrators give away: systemd's for its dynamic users. A container
+# with a user namespace of its own usually has 65,536 numbers.
+WORKER_UIDS = range(61_184, 65_520)
+NOBODY = -1  # owns no file
+
+# Names of variables that the processes see which decode uploads, as fnmatch reads them, and whose they are.
+VARIABLES = {
+    "PATH HOME TMPDIR TZ LANG LANGUAGE LC_* USER LOGNAME LNAME USERNAME LD_LIBRARY_PATH LD_PRELOAD": "the system's",
+    "MALLOC_* GLIBC_TUNABLES XDG_CACHE_HOME": "the C library's, and caches",
+    "PYTHON[A-Z]* VIRTUAL_ENV JAVA_HOME": "of Python and of the model server's Java",
+    "OMP_* GOMP_* KMP_* MKL_* OPENBLAS_* BLIS_* NUMEXPR_* TBB_*": "of libraries that compute on several threads",
+    "TORCH* PYTORCH_* ATEN_* TRITON_* MONAI_* OV_* OPENVINO_* DNNL_* ONEDNN_*": "of what runs networks",
+    "CUDA* CUDNN_* CUBLAS_* NVIDIA_* NV_*": "of GPUs",
+    "AWS_REGION AWS_DEFAULT_REGION SM_MODEL_DIR SAGEMAKER_REGION SAGEMAKER_PROGRAM SAGEMAKER_SUBMIT_DIRECTORY":
+        "SageMaker's",
+    "SAGEMAKER_CONTAINER_LOG_LEVEL ALLOW_BUNDLE_CODE WORKER_NETWORK": "settings that our own handler reads",
+}  # fmt: skip
+_ALLOWED = re.compile("|".join(fnmatch.translate(name) for names in VARIABLES for name in names.split()))
+# Never by a pattern; who needs one of these names it in WORKER_ENV.
+_SECRET = re.compile("TOKEN|SECRET|PASS|PWD|CREDENTIAL|KEY|AUTH")
+URL_WITH_PASSWORD = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
 
 
 @dataclass(frozen=True)
 class Account:
-    """A user of the system."""
+    """A user of the system; `is_shared` where several processes run as it."""
 
     name: str
     uid: int
     gid: int
+    is_shared: bool = True
 
 
 def find_account(name: str) -> Account | None:
@@ -87,22 +95,26 @@ def missing_capabilities(status: str) -> list[str]:
     return [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
 
 
-def without_secrets(env: Mapping[str, str]) -> dict[str, str]:
-    """The variables that processes may see which decode uploads."""
-    return {name: value for name, value in env.items() if not _is_secret(name.upper(), value)}
+def allowed_variables(env: Mapping[str, str], also: Iterable[str] = ()) -> dict[str, str]:
+    """The variables that processes may see which decode uploads.
+
+    Args:
+        env: all there are.
+        also: names that the deployer adds, whatever they hold (WORKER_ENV).
+    """
+    named = set(also)
+    return {name: value for name, value in env.items() if name in named or _is_allowed(name, value)}
 
 
-def _is_secret(name: str, value: str) -> bool:
-    if name in NO_SECRETS:
-        return False
-    return any(fnmatchcase(name, pattern) for pattern in SECRETS) or URL_WITH_PASSWORD.search(value) is not None
+def _is_allowed(name: str, value: str) -> bool:
+    return bool(_ALLOWED.match(name)) and not _SECRET.search(name) and not URL_WITH_PASSWORD.search(value)
 
 
 def restrict_this_process() -> None:
     """Give up, for this process and all that it starts, what a server never needs.
 
     No program gains rights by its setuid bit any more, and no core file is written. This process alone: no other one
-    but root's can look into its memory or environment, which holds what `without_secrets` keeps from the others, also
+    but root's can look into its memory or environment, which holds what `allowed_variables` keeps from the others, also
     where all run as one account (`docker run --user`).
     """
     libc = ctypes.CDLL(None)
@@ -132,41 +144,85 @@ async def start_process(account: Account | None, *command: str, **options: Any) 
         ) from error
 
 
+class Lodgings:
+    """Where processes of an account live: for each a number of its own, a home and a temporary folder.
+
+    Attributes:
+        room: a folder that the account's group can enter; None: everybody lives where this process does.
+        account: who reads files for all of them: no file's owner, but of the group. None: who this process is.
+        env: what they see, without what is their own.
+    """
+
+    def __init__(self, room: Path | None, account: Account | None, env: Mapping[str, str]) -> None:
+        self.room = room
+        self.env = dict(env)
+        self._named = account
+        self._uids = deque(_free_uids() if account is not None and room is not None else ())
+        self.account = replace(account, uid=NOBODY) if account is not None and self._uids else account
+        if account is not None and not self._uids:
+            logger.warning("this system has no numbers for single processes: all run as %s", account.name)
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[tuple[Account | None, dict[str, str]]]:
+        """Who a process is and what it sees, for as long as it lives; its files are removed then."""
+        if self.room is None or self._named is None:
+            yield self._named, self.env
+            return
+        account = replace(self._named, uid=self._uids.popleft(), is_shared=False) if self._uids else self._named
+        folder = Path(tempfile.mkdtemp(prefix="process-", dir=self.room))
+        try:
+            hand_over(folder, account, mode=0o710)
+            for name in ("home", "tmp"):
+                (folder / name).mkdir()
+                hand_over(folder / name, account, mode=0o700, owner=account.uid)
+            own = {"HOME": folder / "home", "TMPDIR": folder / "tmp", "USER": account.name, "LOGNAME": account.name}
+            yield account, self.env | {name: str(value) for name, value in own.items()}
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            if not account.is_shared:
+                self._uids.append(account.uid)  # the one that rested longest is lent next
+
+
+def _free_uids(uid_map: Path = Path("/proc/self/uid_map")) -> list[int]:
+    """WORKER_UIDS, those that no account has, where this user namespace knows them all."""
+    with contextlib.suppress(OSError):
+        rows = [[int(word) for word in line.split()] for line in uid_map.read_text().splitlines()]
+        if not any(first <= WORKER_UIDS[0] and WORKER_UIDS[-1] < first + count for first, _, count in rows):
+            return []
+    taken = {entry.pw_uid for entry in pwd.getpwall()}
+    return [uid for uid in WORKER_UIDS if uid not in taken]
+
+
 @contextlib.contextmanager
-def room_for(account: Account | None, env: Mapping[str, str]) -> Iterator[tuple[Path | None, dict[str, str]]]:
+def room_for(account: Account | None, env: Mapping[str, str], also: Iterable[str] = ()) -> Iterator[Lodgings]:
     """What processes of an account need of the file system, for as long as they live.
 
     Args:
         account: None: nothing is made.
         env: what they would inherit.
-
-    Yields:
-        A folder for `readable_artifact`, None if nothing is made, and the environment without secrets.
+        also: see `allowed_variables`.
 
     Raises:
         ConfigError: there is no temporary folder that the account can enter.
     """
-    kept = without_secrets(env)
+    kept = allowed_variables(env, also)
     if dropped := sorted(env.keys() - kept.keys()):
-        logger.info("not passed on to the processes that decode uploads: %s", ", ".join(dropped))
+        logger.info("not passed on to the processes that decode uploads (see WORKER_ENV): %s", ", ".join(dropped))
     if account is None:
-        yield None, kept
+        yield Lodgings(None, None, kept)
         return
     with contextlib.ExitStack() as stack:
         try:
             room = Path(tempfile.mkdtemp(prefix="serve-"))
             stack.callback(shutil.rmtree, room, ignore_errors=True)
-            hand_over(room, account, mode=0o750)
-            for name in ("home", "tmp"):
-                (room / name).mkdir()
-                hand_over(room / name, account, mode=0o700, owner=account.uid)
+            hand_over(room, account, mode=0o710)
         except OSError as error:
             reason = os.strerror(error.errno or 0)
             raise ConfigError(f"WORKER_USER has no temporary folder ({reason}): set TMPDIR to one with room") from error
-        if not can_reach(room, account):
+        lodgings = Lodgings(room, account, kept)
+        if not can_reach(room, lodgings.account or account, wanted=ENTER):
             raise ConfigError("TMPDIR must be a folder that the account WORKER_USER can enter")
-        changes = {"HOME": room / "home", "TMPDIR": room / "tmp", "USER": account.name, "LOGNAME": account.name}
-        yield room, kept | {name: str(value) for name, value in changes.items()}
+        yield lodgings
 
 
 @contextlib.contextmanager
@@ -199,10 +255,10 @@ def hand_over(path: Path, account: Account, *, mode: int, owner: int = 0) -> Non
     path.chmod(mode)
 
 
-def can_reach(folder: Path, account: Account) -> bool:
-    """Whether the account may enter every folder on the way to this one, and list it."""
+def can_reach(folder: Path, account: Account, *, wanted: int = READ | ENTER) -> bool:
+    """Whether the account may enter every folder on the way to this one, and do what is wanted with it."""
     folder = folder.resolve()
-    return _may(folder.stat(), account, READ | ENTER) and all(
+    return _may(folder.stat(), account, wanted) and all(
         _may(parent.stat(), account, ENTER) for parent in folder.parents
     )
 

@@ -15,13 +15,14 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from sagemaker_monai.errors import failure_line
 from sagemaker_monai.serving.back_end import Request, Response
 from sagemaker_monai.serving.effort import Respond
+from sagemaker_monai.serving.lockdown import forbid_processes, lock_down
 from sagemaker_monai.serving.memory import first_to_end
 from sagemaker_monai.serving.protocol import encode_message, read_message
 
@@ -43,18 +44,30 @@ def die_with_parent(parent: int) -> None:
         sys.exit(1)
 
 
-def serve_socket(connection: socket.socket, handler: RequestHandler) -> None:
+def _nothing() -> None:
+    pass
+
+
+def serve_socket(
+    connection: socket.socket,
+    handler: RequestHandler,
+    *,
+    lacks: Sequence[str] = (),
+    after_first: Callable[[], None] = _nothing,
+) -> None:
     """Say that the model is loaded, then answer messages until the other side closes.
 
     Args:
         connection: a stream socket; each message holds requests and the seconds that their callers still wait, the
             answer holds as many responses.
         handler: the loaded model.
+        lacks: what the process could not give up.
+        after_first: see `Respond`.
     """
-    respond = Respond(handler.respond)
+    respond = Respond(handler.respond, after_first)
     # A supervisor that no longer listens has given up on this process.
     with connection.makefile("rb") as stream, contextlib.suppress(ConnectionError):
-        _send(connection, {"ready": True})
+        _send(connection, {"ready": True, "lacks": list(lacks)})
         while (message := read_message(stream)) is not None:
             header, bodies = message
             requests = [Request(body, **fields) for body, fields in zip(bodies, header["requests"], strict=True)]
@@ -76,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--handler", required=True, help="module:callable")
     parser.add_argument("--model-dir", type=Path, required=True)
     parser.add_argument("--allow-bundle-code", action="store_true")
+    parser.add_argument("--allow-network", action="store_true")
+    parser.add_argument("--own-uid", action="store_true", help="no other process runs as this account")
     parser.add_argument("--log-level", default="INFO")
     options = parser.parse_args(argv)
     # A terminal's Ctrl-C and a container's stop reach every process: requests in flight are still answered, and the end
@@ -88,13 +103,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         module, _, name = options.handler.partition(":")
         with first_to_end():
+            # From here on: what decodes is not imported yet, and weights are a stranger's too.
+            locked = lock_down(has_network=options.allow_network, has_own_uid=options.own_uid)
             make_handler = getattr(importlib.import_module(module), name)
             handler = make_handler(options.model_dir, allow_bundle_code=options.allow_bundle_code)
     except Exception as error:  # whatever it is, the supervisor must hear the cause
         logger.debug("the model cannot be loaded", exc_info=True)
         _send(connection, {"failed": failure_line(error)})
         return 1
-    serve_socket(connection, handler)
+    # Code of the artifact's own may start programs; ours never does.
+    after_first = _nothing if options.allow_bundle_code else forbid_processes
+    serve_socket(connection, handler, lacks=locked.lacks, after_first=after_first)
     return 0
 
 

@@ -20,14 +20,14 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from sagemaker_monai.errors import Overloaded, Timeout, Unavailable, WorkerDied, failure_line
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
 from sagemaker_monai.serving.config import ServeConfig
-from sagemaker_monai.serving.privileges import Account, start_process
+from sagemaker_monai.serving.privileges import Lodgings, start_process
 from sagemaker_monai.serving.protocol import encode_message, receive_message
 
 logger = logging.getLogger(__name__)
@@ -79,26 +79,35 @@ class _Worker:
     """One process and its socket."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        process: asyncio.subprocess.Process,
+        lodging: contextlib.ExitStack,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
         self.process = process
+        self._lodging = lodging
         self.exit = asyncio.ensure_future(process.wait())
         self._reader = reader
         self._writer = writer
 
     @classmethod
-    async def launch(cls, command: Sequence[str], env: Mapping[str, str], account: Account | None) -> "_Worker":
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = await start_process(
-                account, *command, "--socket", str(theirs.fileno()), "--parent", str(os.getpid()),
-                stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),), env=dict(env), start_new_session=True,
-            )  # fmt: skip
-        reader, writer = await asyncio.open_connection(sock=ours)
-        return cls(process, reader, writer)
+    async def launch(cls, command: Sequence[str], threads: int, lodgings: Lodgings) -> "_Worker":
+        with contextlib.ExitStack() as stack:
+            account, env = stack.enter_context(lodgings.lend())
+            ours, theirs = socket.socketpair()
+            with theirs:
+                process = await start_process(
+                    account, *command, "--socket", str(theirs.fileno()), "--parent", str(os.getpid()),
+                    *([] if account is None or account.is_shared else ["--own-uid"]),
+                    stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),), start_new_session=True,
+                    env={**env, "OMP_NUM_THREADS": str(threads)},
+                )  # fmt: skip
+            reader, writer = await asyncio.open_connection(sock=ours)
+            return cls(process, stack.pop_all(), reader, writer)
 
-    async def loaded(self) -> None:
-        """Wait until the model is loaded.
+    async def loaded(self) -> str:
+        """Wait until the model is loaded; what the process could not give up, "" if there is nothing.
 
         Raises:
             StartError: it said why it cannot load.
@@ -110,6 +119,7 @@ class _Worker:
             raise _ProcessEndedError(await self.how_it_ended()) from error
         if "failed" in header:
             raise StartError(header["failed"])
+        return ", ".join(header["lacks"])
 
     async def respond(self, requests: Sequence[Request], timeout_s: float) -> list[Response]:
         """Let the process answer a batch; it is asked to end its work after `timeout_s`.
@@ -151,19 +161,22 @@ class _Worker:
             await self.exit
             with contextlib.suppress(OSError):
                 await self._writer.wait_closed()
+            await asyncio.to_thread(self._lodging.close)
 
 
 class WorkerPool:
     """`BackEnd` over worker processes."""
 
-    def __init__(self, config: ServeConfig, *, handler: str, warm_up: WarmUp, env: Mapping[str, str]) -> None:
+    def __init__(self, config: ServeConfig, *, handler: str, warm_up: WarmUp, lodgings: Lodgings) -> None:
         self._config = config
         self._warm_up = warm_up
-        self._env = {**env, "OMP_NUM_THREADS": str(config.threads)}
+        self._lodgings = lodgings
+        self._lacks: str | None = None  # of the first worker: the others are like it
         self._command = [
             sys.executable, "-P", "-m", "sagemaker_monai.serving.worker", "--handler", handler,
             "--model-dir", str(config.model_dir), "--log-level", config.log_level,
             *(["--allow-bundle-code"] if config.allow_bundle_code else []),
+            *(["--allow-network"] if config.worker_network else []),
         ]  # fmt: skip
         self._waiting = _Waiting()
         self._alive = 0
@@ -267,7 +280,7 @@ class WorkerPool:
 
     async def _launch(self) -> _Worker:
         """Start a process; when cancelled meanwhile, it is ended and not forgotten."""
-        launch = asyncio.ensure_future(_Worker.launch(self._command, self._env, self._config.worker_account))
+        launch = asyncio.ensure_future(_Worker.launch(self._command, self._config.threads, self._lodgings))
         try:
             return await asyncio.shield(launch)
         except asyncio.CancelledError:
@@ -278,13 +291,16 @@ class WorkerPool:
         """Wait for the model and for a sound answer to the warm-up; StartError if there is none."""
         try:
             async with asyncio.timeout(self._config.startup_timeout_s):
-                await worker.loaded()
+                lacks = await worker.loaded()
                 [response] = await worker.respond([self._warm_up.request], self._config.startup_timeout_s)
         except _ProcessEndedError as error:
             raise StartError(f"the worker process ended while it loaded the model: {error}") from error
         except TimeoutError as error:
             raise StartError(f"no answer {self._config.startup_timeout_s:g} s after the start") from error
         self._warm_up.check(response)
+        if lacks and self._lacks is None:
+            logger.warning("this system does not separate processes as it could: it lacks %s", lacks)
+        self._lacks = lacks
 
     async def _serve(self, worker: _Worker, alone: list[_Job]) -> None:
         """Answer batches until the process ends; `alone` holds jobs of a broken batch, to be repeated one by one."""
@@ -344,12 +360,12 @@ class WorkerPools:
     """`ModelHost`: a pool for each model; there is nothing to start before, and nothing that can fail for all."""
 
     def __init__(
-        self, config: ServeConfig, *, handler: str, warm_up: Callable[[Path], WarmUp], env: Mapping[str, str]
+        self, config: ServeConfig, *, handler: str, warm_up: Callable[[Path], WarmUp], lodgings: Lodgings
     ) -> None:
         self._config = config
         self._handler = handler
         self._warm_up = warm_up
-        self._env = env
+        self._lodgings = lodgings
 
     async def start(self) -> None:
         """See `Service`."""
@@ -357,7 +373,7 @@ class WorkerPools:
     def back_end(self, model_dir: Path) -> WorkerPool:
         """See `ModelHost`."""
         config = replace(self._config, model_dir=model_dir)
-        return WorkerPool(config, handler=self._handler, warm_up=self._warm_up(model_dir), env=self._env)
+        return WorkerPool(config, handler=self._handler, warm_up=self._warm_up(model_dir), lodgings=self._lodgings)
 
     def is_alive(self) -> bool:
         """See `Service`."""
