@@ -1,9 +1,9 @@
 """What of a data set's files tells who a patient is, and how they are uploaded without it.
 
-DICOM files are de-identified on the way (`Deidentifier`), all of them or none: where every one says that it was
-and nothing of a patient is found in it, all go as they are, as those that `prepare dicom_folder` wrote; a part of them
-could not be told apart by series. NIfTI and Analyze headers lose their texts, JPEG and PNG what cameras write beside
-the picture. Names and lists follow. What cannot be cleaned is refused before anything is sent.
+DICOM files are de-identified on the way (`write_deidentified`), all of them: what a file says of itself
+(PatientIdentityRemoved) does not count, and those that `prepare dicom_folder` wrote go the same way. NIfTI and Analyze
+headers lose their texts, JPEG and PNG what cameras write beside the picture. Names and lists follow. What cannot be
+cleaned is refused before anything is sent.
 
 The salt must be the same in the next run, or that would upload everything again under other UIDs. So one that nobody
 gave is made once and kept for this project, in a file of this user, outside of the data set.
@@ -17,16 +17,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from pydicom import Dataset, dcmwrite
-
 from sagemaker_monai.contents import HEAD_BYTES, is_archive, is_dicom_file
 from sagemaker_monai.dataset_json import DATASET_JSON
 from sagemaker_monai.deidentification.burned_in import burned_in_risk
 from sagemaker_monai.deidentification.deidentify import BURNED_IN, Deidentifier
 from sagemaker_monai.deidentification.deidentify_nifti import deidentify_nifti
-from sagemaker_monai.deidentification.phi import find_phi
 from sagemaker_monai.deidentification.picture_metadata import CLEANED, LOOKED_AT, cleaned, telling
-from sagemaker_monai.deidentification.proof import prove_deidentified
+from sagemaker_monai.deidentification.proved import write_deidentified
 from sagemaker_monai.deidentification.pseudonyms import check_salt
 from sagemaker_monai.deidentification.volume_headers import has_texts, is_clean_nifti
 from sagemaker_monai.dicom.headers import read_header, read_instance
@@ -190,7 +187,7 @@ def _clean_picture(source: Path, target: Path) -> None:
 
 
 def _plan_dicom(plan: Cleaning, names: dict[str, None], options: argparse.Namespace) -> None:
-    found, risky, telling_files = Identifiers(), [], 0
+    found, risky = Identifiers(), []
     for name in track(names, total=len(names), what="reading DICOM headers"):
         try:
             header = read_header(plan.folder / name)
@@ -199,14 +196,10 @@ def _plan_dicom(plan: Cleaning, names: dict[str, None], options: argparse.Namesp
         found.add(header)
         if burned_in_risk(header) in ("stated", "likely"):
             risky.append(name)
-        telling_files += not is_deidentified(header)
     if risky and options.burned_in == "refuse":
         raise CommandError(f"{len(risky)} of {len(names)} DICOM pictures may have text about the patient in them, by "
                            f"their headers ({_some(risky)}): leave them out, or give --burned-in black_out or, after "
                            "somebody has looked at them, keep")  # fmt: skip
-    if not telling_files and not (risky and options.burned_in == "black_out"):
-        plan.lines.append(f"{len(names)} DICOM files are de-identified already and go as they are")
-        return
     salt, line = find_salt(options, plan.folder)
     plan.lines += [line, f"{len(names)} DICOM files are de-identified (PS3.15, basic profile), each is proved clean"]
     deidentifier = Deidentifier(salt, burned_in=options.burned_in)
@@ -214,24 +207,13 @@ def _plan_dicom(plan: Cleaning, names: dict[str, None], options: argparse.Namesp
     _rename(plan, Replacer(found, salt), allow_private=options.allow_keys)
 
 
-def is_deidentified(header: Dataset) -> bool:
-    """Whether a file says so, and nothing is found in its header; pictures with text in them are another question."""
-    found = [each for each in find_phi(header) if not each.kind.startswith("burned in")]
-    return header.get("PatientIdentityRemoved") == "YES" and not found
-
-
 def deidentify(deidentifier: Deidentifier, source: Path, target: Path) -> None:
-    """Write a de-identified file.
+    """Write a de-identified file that was proved to be clean.
 
     Raises:
-        CallerError: it cannot be read or de-identified.
-        CommandError: it could not be proved to be clean.
+        CallerError: it cannot be read or de-identified, or not be proved to be clean.
     """
-    dataset = read_instance(source)
-    result = deidentifier(dataset)
-    if faults := prove_deidentified(dataset, result):
-        raise CommandError(f"a de-identified file could not be proved to be clean ({faults[0]}): leave it out")
-    dcmwrite(target, result, enforce_file_format=True)
+    write_deidentified(read_instance(source), target, deidentifier)
 
 
 def _rename(plan: Cleaning, replace: Replacer, *, allow_private: bool) -> None:

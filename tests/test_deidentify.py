@@ -19,6 +19,7 @@ from pydicom.uid import UID, JPEGBaseline8Bit
 from sagemaker_monai.deidentification.deidentify import METHOD, Deidentifier
 from sagemaker_monai.deidentification.deidentify_nifti import deidentify_nifti, deidentify_nifti_header
 from sagemaker_monai.deidentification.proof import prove_deidentified
+from sagemaker_monai.deidentification.proved import write_deidentified
 from sagemaker_monai.deidentification.pseudonyms import make_salt, mapped_uid, pseudonym, shift_of, shifted
 from sagemaker_monai.dicom.decoding import decode_stored
 from sagemaker_monai.dicom.headers import quiet_pydicom, read_instance
@@ -334,7 +335,7 @@ def test_the_salt_is_long_enough_and_shown_nowhere(tmp_path):
     deidentifier = Deidentifier(SALT)
     (tmp_path / "in").write_bytes(encoded(worst_case()))
 
-    deidentifier.deidentify_file(tmp_path / "in", tmp_path / "out")
+    write_deidentified(read_instance(tmp_path / "in"), tmp_path / "out", deidentifier)
 
     assert SALT not in (tmp_path / "out").read_bytes()
     assert "salt" not in repr(deidentifier)
@@ -346,7 +347,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, deidentify):
     (tmp_path / "in").write_bytes(encoded(ct(BurnedInAnnotation="YES")))
 
     with pytest.raises(UnsuitableImage):
-        deidentify.deidentify_file(tmp_path / "in", tmp_path / "out")
+        write_deidentified(read_instance(tmp_path / "in"), tmp_path / "out", deidentify)
 
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
@@ -399,7 +400,7 @@ def test_an_independent_validator_finds_no_new_error(name, tmp_path, deidentify)
         return {line for line in run.stderr.decode(errors="replace").splitlines() if line.startswith("Error")}
 
     for source in sorted((SHARED_DATA / name).iterdir())[:5]:
-        deidentify.deidentify_file(source, tmp_path / "out.dcm")
+        write_deidentified(read_instance(source), tmp_path / "out.dcm", deidentify)
         assert errors(tmp_path / "out.dcm") - errors(source) == set()
 
 

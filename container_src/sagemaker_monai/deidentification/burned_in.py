@@ -2,8 +2,8 @@
 
 No picture is looked at. The rules are those that archives use (RSNA's CTP filters, the `deid` project's deid.dicom,
 TCIA's curation notes): the attribute made for it, ultrasound and captured screens, colour in modalities that measure
-grey values (fused, rendered or annotated pictures), and reports that scanners save as pictures. A header that says NO
-is believed.
+grey values (fused, rendered or annotated pictures), and reports that scanners save as pictures. That a header says NO
+counts only where nothing makes text likely: whoever captures a screen does not look at it either.
 
 Ultrasound is blacked out outside of SequenceOfUltrasoundRegions (PS3.3 C.8.5.5), which says where the picture is. For
 other pictures nothing says where text is, so they are refused.
@@ -15,8 +15,10 @@ from typing import Literal
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
 from pydicom.uid import ExplicitVRLittleEndian
 
+from sagemaker_monai.deidentification.defined_terms import defined_term
 from sagemaker_monai.dicom.elements import integer_of, items, text_of
 from sagemaker_monai.dicom.headers import PIXEL_TAGS
 from sagemaker_monai.errors import UnsuitableImage
@@ -38,6 +40,7 @@ _LIKELY_CLASSES = (
 )
 _LIKELY_MODALITIES = frozenset({"US", "IVUS", "ES", "SC", "DOC", "SR", "OT", "HC"})
 _GREY_MODALITIES = frozenset({"CT", "MR", "PT", "NM", "XA", "RF", "CR", "DX", "MG", "PX", "IO"})
+_MODALITY = tag_for_keyword("Modality") or 0
 _GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 # Values of ImageType (PS3.3 C.7.6.1.1.2 and vendors' terms): pictures of a screen, of a report or of a 3-D view.
 _LIKELY_TYPES = re.compile(r"SCREEN|SAVE|CAPTURE|DOSE|REPORT|PRESENTATION|VOLREN|PASTED|FUSION|ANNOTATION")
@@ -75,23 +78,27 @@ def burned_in_risk(dataset: Dataset) -> Risk:
 
     Returns:
         "stated": BurnedInAnnotation is YES, or an overlay stands in unused bits of the pixels; "likely": by its kind,
-        see the module docstring; "none": the header says NO, or there is no picture; "unknown": neither.
+        see the module docstring; "none": it is not, and the header says NO, or there is no picture; "unknown": neither.
     """
     if _text(dataset, "BurnedInAnnotation") == "YES" or has_overlay_in_pixels(dataset):
         return "stated"
     if "Rows" not in dataset and not any(tag in dataset for tag in PIXEL_TAGS):
         return "none"
-    if _text(dataset, "BurnedInAnnotation") == "NO":
-        return "none"
+    return "likely" if _is_likely(dataset) else "none" if _text(dataset, "BurnedInAnnotation") == "NO" else "unknown"
+
+
+def _is_likely(dataset: Dataset) -> bool:
     modality = _text(dataset, "Modality")
     image_type = _text(dataset, "ImageType")
     if _text(dataset, "SOPClassUID") in _LIKELY_CLASSES or modality in _LIKELY_MODALITIES:
-        return "likely"
+        return True
+    if modality and defined_term(_MODALITY, modality) is None:  # nobody knows what it is a picture of
+        return True
     if modality in _GREY_MODALITIES and _text(dataset, "PhotometricInterpretation") not in (*_GREY, ""):
-        return "likely"
+        return True
     if _LIKELY_TYPES.search(image_type) or "ConversionType" in dataset:
-        return "likely"
-    return "likely" if any(_is_known(row, dataset, modality, image_type) for row in KNOWN_TEXT) else "unknown"
+        return True
+    return any(_is_known(row, dataset, modality, image_type) for row in KNOWN_TEXT)
 
 
 def _text(dataset: Dataset, keyword: str) -> str:

@@ -18,12 +18,13 @@ out (`burned_in`). Faces that can be rendered from a head CT or MR are not remov
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
-from pydicom import Dataset, dcmwrite
+from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.multival import MultiValue
@@ -32,9 +33,28 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from sagemaker_monai.deidentification.burned_in import black_out, burned_in_risk
-from sagemaker_monai.deidentification.elements import Element, code, dummy_sequence, text_element, vr_of
+from sagemaker_monai.deidentification.coded_entries import CODE_TAGS, has_code, known_code
+from sagemaker_monai.deidentification.defined_terms import defined_term
+from sagemaker_monai.deidentification.elements import (
+    Element,
+    bytes_of,
+    code,
+    dummy_sequence,
+    raw_element,
+    text_element,
+    vr_of,
+    words_of,
+)
 from sagemaker_monai.deidentification.identity import MAX_DEPTH, identity_of, patient_of, values_of
+from sagemaker_monai.deidentification.lookup_tables import LOOKUP_TABLES, SEGMENTED, checked_table, plain_palette
 from sagemaker_monai.deidentification.matcher import Matcher
+from sagemaker_monai.deidentification.number_values import (
+    BINARY_NUMBERS,
+    are_numbers,
+    has_multiplicity,
+    number_text,
+    whole_numbers,
+)
 from sagemaker_monai.deidentification.pixel_data import is_compressed, needed_pixels
 from sagemaker_monai.deidentification.profile import (
     PATIENT_CHARACTERISTICS,
@@ -42,12 +62,22 @@ from sagemaker_monai.deidentification.profile import (
     action_of,
     basic_action,
     dummy,
+    is_class_uid,
+    is_transfer_syntax,
+    vrs_of,
 )
-from sagemaker_monai.deidentification.pseudonyms import check_salt, mapped_uid, pseudonym, shift_of, shifted
-from sagemaker_monai.dicom.headers import PIXEL_GROUP, quiet_pydicom, read_instance
+from sagemaker_monai.deidentification.pseudonyms import (
+    check_salt,
+    keyed_word,
+    mapped_uid,
+    pseudonym,
+    shift_of,
+    shifted,
+)
+from sagemaker_monai.deidentification.technical_texts import TECHNICAL_TEXTS, technical_word
+from sagemaker_monai.dicom.headers import PIXEL_GROUP, quiet_pydicom
 from sagemaker_monai.dicom.layouts import pixel_tag_of
 from sagemaker_monai.errors import ConfigError, PayloadTooLarge, UndecodableImage, UnsuitableImage
-from sagemaker_monai.files import replacing
 
 BurnedIn = Literal["refuse", "keep", "black_out"]
 BURNED_IN: tuple[BurnedIn, ...] = ("refuse", "keep", "black_out")
@@ -61,17 +91,25 @@ _CODES = {
 }
 _MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 _ENCAPSULATED = "1.2.840.10008.5.1.4.1.1.104."  # PDF, CDA, STL and other documents
-_PIXEL_DESCRIPTIONS = frozenset({0x00080060, 0x00280004})  # Modality, PhotometricInterpretation: nothing works without
-_TEXT_VRS = frozenset({"CS", "LO", "SH", "LT", "ST", "UT", "UC", "UR", "DS", "IS", "AS"})
-_NUMBERS = re.compile(rb"[0-9eE+\-. \\\0]*")
-_MAX_TEXT_BYTES = 1 << 16
+# What becomes of words that are no terms, where they do not just go: the kind of a picture tells volumes apart, of a
+# list the terms stay, and an object must have the others.
+_OTHER_TERMS: dict[int | None, str] = {
+    **dict.fromkeys(map(tag_for_keyword, ("ImageType", "FrameType")), "keyed word"),
+    **dict.fromkeys(
+        map(tag_for_keyword, ("ScanOptions", "SequenceVariant", "ScanningSequence", "SpecificCharacterSet")), "others"
+    ),
+    tag_for_keyword("Modality"): "modality",
+    tag_for_keyword("ContentLabel"): "dummy",
+    tag_for_keyword("PatientSex"): "empty",
+}
+_FIXED = {"dummy": b"REMOVED", "empty": b"", "modality": b"OT"}
+_MOST_WORDS = 4096
 _SYNTAXES: dict[object, UID] = {  # by (is implicit, is little endian)
     (True, True): ImplicitVRLittleEndian,
     (False, True): ExplicitVRLittleEndian,
     (False, False): ExplicitVRBigEndian,
 }
 _READABLE_ERRORS = (UndecodableImage, UnsuitableImage, PayloadTooLarge)
-_MIN_SEARCHED_BYTES = 16  # numbers take less, and no name is hidden in one
 
 
 class _Patient:
@@ -109,6 +147,7 @@ class Deidentifier:
         self._burned_in = burned_in
         self._keeps = PATIENT_CHARACTERISTICS if keep_patient_characteristics else frozenset()
         self.counts: Counter[str] = Counter()
+        self._words: dict[tuple[int, str, bytes], bytes | None] = {}  # what became of a word, for the next file
 
     def __repr__(self) -> str:
         """Without the salt."""
@@ -149,16 +188,6 @@ class Deidentifier:
         self.counts["objects de-identified"] += 1
         return result
 
-    def deidentify_file(self, source: Path, target: Path) -> None:
-        """De-identify a file; the target is written whole or not at all.
-
-        Raises:
-            CallerError: as `read_instance` and `__call__`.
-        """
-        result = self(read_instance(source))
-        with replacing(target) as part:
-            dcmwrite(part, result, enforce_file_format=True)
-
     def report(self) -> list[str]:
         """What was done so far, in words with counts; no values."""
         return [f"{count} {what}" for what, count in sorted(self.counts.items())]
@@ -170,10 +199,14 @@ class Deidentifier:
         implicit, little = source.original_encoding
         result.set_original_encoding(implicit, little, source.original_character_set)
         for tag in source.keys():  # noqa: SIM118 - iterating a Dataset parses every element
-            element = source.get_item(tag)
+            element: Element = source.get_item(tag)
             vr = vr_of(source, tag, element)
             action = Action.KEEP if tag in self._keeps else action_of(tag, vr)
             try:
+                if action is not Action.REMOVE and vr not in vrs_of(tag):  # what a file calls it says nothing
+                    vr, action = _corrected(tag, vr)
+                if isinstance(element, RawDataElement) and element.VR == "UN" and vr != "UN":
+                    element = source[tag]
                 new = self._element(action, source, element, vr, patient, depth)
             except _READABLE_ERRORS:
                 raise
@@ -184,7 +217,19 @@ class Deidentifier:
             if new is None:
                 self.counts["private elements removed" if tag.is_private else "elements removed"] += 1
             else:
-                result[tag] = new
+                result[new.tag] = new
+        return result
+
+    def _item(self, source: Dataset, patient: _Patient, depth: int) -> Dataset | None:
+        """An item of a sequence; None for a coded entry that nobody can vouch for."""
+        result = self._cleaned(source, patient, depth)
+        if not has_code(source):
+            return result
+        if (known := known_code(source)) is None:
+            self.counts["codes of local schemes removed"] += 1
+            return None
+        value, result.CodingSchemeDesignator, result.CodeMeaning = known[0], known[1], known[2][:64]
+        setattr(result, "CodeValue" if len(value) <= 16 else "LongCodeValue", value)
         return result
 
     def _element(
@@ -200,14 +245,17 @@ class Deidentifier:
         if action is Action.KEEP:
             return self._kept(source, element, vr, patient)
         if action is Action.CLEAN:
-            items = [self._cleaned(item, patient, depth + 1) for item in source[tag].value or ()]
-            return DataElement(tag, "SQ", Sequence(items))
+            items = [self._item(item, patient, depth + 1) for item in source[tag].value or ()]
+            return DataElement(tag, "SQ", Sequence([item for item in items if item is not None]))
         if action is Action.MAP_UID or vr == "UI":
             self.counts["UIDs replaced"] += 1
             return text_element(tag, vr, [mapped_uid(self._salt, uid) for uid in values_of(source[tag])])
         if action is Action.SHIFT:
-            moved = [shifted(value, vr, patient.shift_days) if value else "" for value in values_of(source[tag])]
-            if None in moved:
+            values = values_of(source[tag])
+            moved = [shifted(value, vr, patient.shift_days) if value else "" for value in values]
+            # Of a time the fraction has six digits, as many as a number of a patient.
+            is_telling = any("." in value and patient.matcher.in_text(value) for value in values)
+            if None in moved or is_telling or not has_multiplicity(tag, len(values)):
                 return self._element(basic_action(tag, vr), source, element, vr, patient, depth)
             self.counts["times kept" if vr == "TM" else "dates moved"] += 1
             return text_element(tag, vr, moved)
@@ -233,22 +281,84 @@ class Deidentifier:
         return new
 
     def _kept(self, source: Dataset, element: Element, vr: str, patient: _Patient) -> Element | None:
-        tag, value = element.tag, element.value
-        if not isinstance(element, RawDataElement):
-            element = copy(element)  # bytes are shared, lists of values are not
-            if isinstance(value, MultiValue):
-                element = DataElement(tag, element.VR, list(value), already_converted=True)
-        if vr == "AS":
-            return _capped_age(tag, values_of(source[tag]))
-        text = values_of(source[tag]) if not isinstance(value, bytes) else []
-        data = value if isinstance(value, bytes) else "\\".join(text).encode("utf-8", "surrogateescape")
-        if vr in ("DS", "IS") and not _NUMBERS.fullmatch(data):
+        """What may stay of an element that the profile keeps: each type of value has its own judge."""
+        return _JUDGES[vr](self, source, element, patient) if vr in _JUDGES else None
+
+    def _kept_words(self, source: Dataset, element: Element, _patient: _Patient) -> Element | None:
+        tag, vr, data = element.tag, vr_of(source, element.tag, element), bytes_of(element)
+        key = (int(tag), vr, data)
+        if key not in self._words:
+            if len(self._words) >= _MOST_WORDS:
+                self._words.clear()
+            self._words[key] = self._words_for(tag, vr, words_of(data))
+        words = self._words[key]
+        return None if words is None else raw_element(source, tag, vr, words)
+
+    def _words_for(self, tag: BaseTag, vr: str, values: list[str]) -> bytes | None:
+        if not has_multiplicity(tag, len(values)) or tag in CODE_TAGS:
             return None
-        is_searched = tag not in _PIXEL_DESCRIPTIONS
-        if is_searched and (vr in _TEXT_VRS or len(data) >= _MIN_SEARCHED_BYTES) and _holds(data, patient):
+        look_up = defined_term if vr == "CS" else technical_word
+        words = [look_up(tag, value) if value else "" for value in values]
+        if None in words:
+            self.counts["texts that nobody vouches for replaced or removed"] += 1
+            otherwise = _OTHER_TERMS.get(tag, "remove") if vr == "CS" else TECHNICAL_TEXTS[tag].otherwise
+            if otherwise == "remove":
+                return None
+            if otherwise in _FIXED:
+                return _FIXED[otherwise]
+            if otherwise == "keyed word":
+                words = [
+                    keyed_word(self._salt, value) if word is None else word
+                    for word, value in zip(words, values, strict=True)
+                ]
+        return "\\".join(word for word in words if word is not None).encode("ascii")
+
+    def _kept_class(self, source: Dataset, element: Element, _patient: _Patient) -> Element | None:
+        values = words_of(bytes_of(element))
+        if not has_multiplicity(element.tag, len(values)):
+            return None
+        uids = [value if is_class_uid(value) else mapped_uid(self._salt, value) for value in values]
+        return raw_element(source, element.tag, "UI", "\\".join(uids).encode("ascii"))
+
+    def _kept_number(self, source: Dataset, element: Element, patient: _Patient) -> Element | None:
+        tag, vr = element.tag, vr_of(source, element.tag, element)
+        text = number_text(tag, vr, bytes_of(element))
+        if text is None:
+            return None
+        if any(patient.matcher.in_text(number.decode()) for number in whole_numbers(text)):
             self.counts["values with the patient's name or numbers removed"] += 1
             return None
+        return raw_element(source, tag, vr, text)
+
+    def _kept_binary(self, source: Dataset, element: Element, patient: _Patient) -> Element | None:
+        tag, vr, data = element.tag, vr_of(source, element.tag, element), bytes_of(element)
+        is_little = source.original_encoding[1] is not False
+        if tag in SEGMENTED:
+            return plain_palette(source, tag, is_little_endian=is_little)
+        if tag in LOOKUP_TABLES:
+            is_converted = not isinstance(element, RawDataElement) and not isinstance(element.value, bytes)
+            if is_converted and not is_little:
+                data = b"".join(data[place : place + 2][::-1] for place in range(0, len(data), 2))
+            table = checked_table(source, tag, data, is_little_endian=is_little)
+            if patient.matcher.in_bulk(table):
+                raise UnsuitableImage(
+                    "a lookup table of the header holds the patient's name or number; export the file again, or leave "
+                    "it out"
+                )
+            return raw_element(source, tag, "OW" if "OW" in vr else vr, table)
+        if vr not in BINARY_NUMBERS:
+            return None
+        is_raw = isinstance(element, RawDataElement)
+        if not are_numbers(tag, vr, data, is_little_endian=not is_raw or is_little):
+            return None
+        if not is_raw:
+            element = copy(element)  # lists of values are not shared with the original
+            if isinstance(element.value, MultiValue):
+                element = DataElement(tag, element.VR, list(element.value), already_converted=True)
         return element
+
+    def _kept_age(self, _source: Dataset, element: Element, _patient: _Patient) -> Element | None:
+        return _capped_age(element.tag, words_of(bytes_of(element)))
 
     def _describe(self, source: Dataset, result: Dataset, sop_class: str, patient: _Patient) -> None:
         old = _meta_of(source)
@@ -261,9 +371,10 @@ class Deidentifier:
         meta = FileMetaDataset()
         meta.MediaStorageSOPClassUID = UID(sop_class)
         meta.MediaStorageSOPInstanceUID = result.SOPInstanceUID
-        meta.TransferSyntaxUID = old.get("TransferSyntaxUID") or _SYNTAXES.get(
-            source.original_encoding, ExplicitVRLittleEndian
-        )
+        syntax = old.get("TransferSyntaxUID") or _SYNTAXES.get(source.original_encoding, ExplicitVRLittleEndian)
+        if not is_transfer_syntax(str(syntax)):
+            raise UnsuitableImage("the transfer syntax is none that DICOM registers; export the file in another one")
+        meta.TransferSyntaxUID = UID(str(syntax))
         result.file_meta = meta
         result.preamble = bytes(128)  # the old one may be a TIFF's header, or anything
         result.PatientIdentityRemoved = "YES"
@@ -280,6 +391,22 @@ def is_blacked_out(dataset: Dataset) -> bool:
     )
 
 
+_JUDGES: dict[str, Callable[[Deidentifier, Dataset, Element, _Patient], Element | None]] = {
+    **dict.fromkeys(("CS", "LO", "SH", "UC"), Deidentifier._kept_words),
+    **dict.fromkeys(("DS", "IS"), Deidentifier._kept_number),
+    **dict.fromkeys((*BINARY_NUMBERS, "OB", "OW", "US or OW"), Deidentifier._kept_binary),
+    "UI": Deidentifier._kept_class,
+    "AS": Deidentifier._kept_age,
+}
+
+
+def _corrected(tag: BaseTag, vr: str) -> tuple[str, Action]:
+    """Type and action for an element whose type in the file is none of its attribute's: kept or moved it is not."""
+    vr = min(vrs_of(tag) - {"UN"}, key=len)
+    action = action_of(tag, vr)
+    return vr, action if action in (Action.EMPTY, Action.DUMMY, Action.PATIENT) and vr != "SQ" else Action.REMOVE
+
+
 def _meta_of(dataset: Dataset) -> Dataset:
     return getattr(dataset, "file_meta", None) or Dataset()
 
@@ -291,6 +418,11 @@ def _check_class(sop_class: str) -> None:
         raise UnsuitableImage("an embedded document (PDF, CDA, 3-D model) cannot be de-identified; leave it out")
     if not sop_class:
         raise UnsuitableImage("the object has no SOPClassUID, so nobody knows what it is; export it again")
+    if not is_class_uid(sop_class):
+        raise UnsuitableImage(
+            "the object's SOPClassUID is neither DICOM's nor one of the makers' that are known, so nobody can tell "
+            "whether it names a class or somebody; leave it out"
+        )
 
 
 def _capped_age(tag: BaseTag, values: list[str]) -> DataElement | None:
@@ -298,9 +430,3 @@ def _capped_age(tag: BaseTag, values: list[str]) -> DataElement | None:
         return None
     is_old = values[0][3] == "Y" and int(values[0][:3]) > 89
     return DataElement(tag, "AS", "090Y" if is_old else values[0])
-
-
-def _holds(data: bytes, patient: _Patient) -> bool:
-    if len(data) > _MAX_TEXT_BYTES:  # in tables of numbers short words stand by chance
-        return bool(patient.matcher.in_bulk(data))
-    return bool(patient.matcher.in_bytes(data))

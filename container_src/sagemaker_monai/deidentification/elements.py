@@ -1,5 +1,7 @@
 """Single DICOM elements: their type as it stands in a file, and the ones that de-identification puts in their place."""
 
+import struct
+
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
@@ -12,6 +14,7 @@ from sagemaker_monai.deidentification.pseudonyms import mapped_uid
 
 Element = DataElement | RawDataElement
 _CONTENT_SEQUENCE = 0x0040A730
+_NUMBER_CODES = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "AT": "H"}
 
 
 def vr_of(dataset: Dataset, tag: BaseTag, element: Element) -> str:
@@ -26,6 +29,35 @@ def vr_of(dataset: Dataset, tag: BaseTag, element: Element) -> str:
         return str(dataset[tag].VR)
     except Exception:  # pydicom promises no list of exceptions; UN is removed
         return "UN"
+
+
+def bytes_of(element: Element) -> bytes:
+    """The value of a text or of binary data as it stands in a file; of numbers that are converted, little-endian."""
+    if isinstance(element, RawDataElement):
+        return element.value or b""
+    value = element.value
+    if value is None or value == "":
+        return b""
+    if isinstance(value, bytes):
+        return value
+    if (code_of := _NUMBER_CODES.get(str(element.VR))) is not None:
+        numbers = [value] if isinstance(value, int | float) else list(value)
+        if element.VR == "AT":
+            numbers = [part for tag in map(int, numbers) for part in (tag >> 16, tag & 0xFFFF)]
+        return struct.pack(f"<{len(numbers)}{code_of}", *numbers)
+    return "\\".join(values_of(element)).encode("utf-8", "surrogateescape")
+
+
+def words_of(data: bytes) -> list[str]:
+    """The values of a short text, without padding; bytes of other character sets stay what they are, one by one."""
+    return [part.strip(" \0") for part in data.decode("latin-1").split("\\")] if data else []
+
+
+def raw_element(source: Dataset, tag: BaseTag, vr: str, data: bytes) -> RawDataElement:
+    """An element with this value, to be written as it is beside those of `source`."""
+    implicit, little = source.original_encoding
+    padded = data + (b"\0" if vr == "UI" else b" ") * (len(data) % 2)
+    return RawDataElement(tag, vr, len(padded), padded, 0, bool(implicit), little is not False, is_raw=True)
 
 
 def text_element(tag: BaseTag, vr: str, values: list[str | None]) -> DataElement:

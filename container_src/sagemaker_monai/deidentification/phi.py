@@ -14,6 +14,7 @@ from sagemaker_monai.deidentification.burned_in import burned_in_risk
 from sagemaker_monai.deidentification.identity import Identity, identity_of, union, values_of, walk
 from sagemaker_monai.deidentification.matcher import Matcher
 from sagemaker_monai.deidentification.profile import STATEMENTS, Action, action_of, is_blank, is_standard_uid
+from sagemaker_monai.deidentification.pseudonyms import KEYED_WORD
 from sagemaker_monai.dicom.headers import quiet_pydicom
 
 MAPPED_UID = re.compile(r"2\.25\.(0|[1-9]\d{0,38})")
@@ -63,7 +64,8 @@ def find_phi(dataset: Dataset, *, known_values: Iterable[str] = ()) -> list[PhiF
 
     Returns:
         Each attribute and kind once, in order of tags. Dates do not count where the header says that they were
-        modified, nor do UIDs of the root 2.25, dummies and pseudonyms.
+        modified, nor do UIDs of the root 2.25, dummies and pseudonyms: whether they are this package's or a stranger's
+        only `proof` can tell, which has the original. De-identification replaces all of them, whatever a header says.
     """
     quiet_pydicom()
     found: dict[PhiFinding, None] = {}
@@ -111,7 +113,7 @@ def _is_dummy(items: Iterable[Dataset]) -> bool:
 def _kinds_of_text(vr: str, name: str, values: list[str], known: Matcher) -> list[str]:
     if vr not in _TEXT_VRS:
         return []
-    text = "\n".join(values)[:_MAX_TEXT]
+    text = "\n".join(value for value in values if not KEYED_WORD.fullmatch(value))[:_MAX_TEXT]
     kinds = []
     if known.in_text(text):
         kinds.append("known value")

@@ -7,10 +7,14 @@ or a dummy value, and for sequences, which are all optional there, removal.
 
 Stricter than the profile, because nobody can tell what stands there: curves and overlays go whole, and so do elements
 that the dictionary does not know, names, addresses, application entities, links and long texts that the table does not
-list. Every UID is replaced unless it names a class, a coding scheme or something of the standard.
+list. Every UID is replaced unless it names a class, a coding scheme or something of the standard. Of what the table
+does not name only this is kept, and only with values that are judged one by one: defined terms (`defined_terms`), the
+words of technical attributes (`technical_texts`), codes of the standard (`coded_entries`), numbers (`number_values`),
+lookup tables (`lookup_tables`) and pixel data.
 """
 
 import re
+from collections.abc import Set
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -20,6 +24,11 @@ from dicomanonymizer.dicom_anonymization_databases import (
 )
 from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+
+from sagemaker_monai.deidentification.coded_entries import CODE_TAGS
+from sagemaker_monai.deidentification.lookup_tables import LOOKUP_TABLES, SEGMENTED
+from sagemaker_monai.deidentification.technical_texts import TECHNICAL_TEXTS
+from sagemaker_monai.dicom.headers import PIXEL_TAGS
 
 
 class Action(Enum):
@@ -95,19 +104,6 @@ _OURS: dict[int, Action] = {
     ),
     **dict.fromkeys(_tags("TextValue", "TrackingID").values(), Action.DUMMY),
     **dict.fromkeys(_tags("AnnotationGroupUID").values(), Action.MAP_UID),  # D in the table, as if it were a text
-    # Coding schemes are described by the standard's or a vendor's words.
-    **dict.fromkeys(
-        _tags(
-            "CodingSchemeName",
-            "CodingSchemeResponsibleOrganization",
-            "CodingSchemeURL",
-            "URNCodeValue",
-            "SpectralSensitivity",
-            "GridAbsorbingMaterial",
-            "GridSpacingMaterial",
-        ).values(),
-        Action.KEEP,
-    ),
 }
 # What is written at the end to say what was done; what stood there before is removed.
 STATEMENTS = frozenset(
@@ -118,7 +114,14 @@ STATEMENTS = frozenset(
         "LongitudinalTemporalInformationModified",
     ).values()
 )
-_UNLISTED_VRS_REMOVED = frozenset({"PN", "AE", "UR", "ST", "LT", "UT", "UN"})
+# Types of which an attribute stays only where it is listed; CS and numbers stay in all, and their values are judged.
+_TEXTS = TECHNICAL_TEXTS.keys() | CODE_TAGS
+_BINARIES = LOOKUP_TABLES | SEGMENTED.keys() | frozenset(PIXEL_TAGS)
+_ONLY_LISTED: dict[str, Set[int]] = {
+    **dict.fromkeys(("LO", "SH", "UC"), _TEXTS),
+    **dict.fromkeys(("OB", "OW", "OB or OW", "US or OW", "US or SS or OW", "OF", "OD", "OL", "OV"), _BINARIES),
+    **dict.fromkeys(("PN", "AE", "UR", "ST", "LT", "UT", "UN", "SV", "UV", "DA", "DT", "TM"), frozenset()),
+}
 _CLASS_UIDS = frozenset(
     _tags(
         "SOPClassUID",
@@ -183,6 +186,38 @@ def is_blank(value: object) -> bool:
     return _BLANK.fullmatch(text) is not None
 
 
+_CLASS_KINDS = frozenset({
+    "SOP Class", "Meta SOP Class", "Service Class", "Transfer Syntax", "Coding Scheme", "DICOM UIDs as a Coding Scheme",
+    "Mapping Resource", "Context Group Name", "Well-known SOP Instance",
+})  # fmt: skip
+# Private classes of makers: dcmtk's table of them (dcuid.cc) and conformance statements.
+VENDOR_CLASSES = frozenset({
+    "1.3.12.2.1107.5.9.1",  # Siemens, CSA non-image
+    "1.3.12.2.1107.5.99.3.10", "1.3.12.2.1107.5.99.3.11",  # Siemens, volumes and protocols of syngo.via
+    "1.2.840.113619.4.2", "1.2.840.113619.4.3", "1.2.840.113619.4.5.249", "1.2.840.113619.4.26",  # GE: CT, display, 3-D
+    "1.2.840.113619.4.27", "1.2.840.113619.4.30",
+    "1.3.46.670589.2.3.1.1", "1.3.46.670589.2.4.1.1", "1.3.46.670589.2.5.1.1",  # Philips, specialized X-ray, CVS
+    "1.3.46.670589.5.0.1", "1.3.46.670589.5.0.1.1", "1.3.46.670589.5.0.2", "1.3.46.670589.5.0.2.1",
+    "1.3.46.670589.5.0.3", "1.3.46.670589.5.0.3.1", "1.3.46.670589.5.0.4", "1.3.46.670589.5.0.8",
+    "1.3.46.670589.11.0.0.12.1", "1.3.46.670589.11.0.0.12.2", "1.3.46.670589.11.0.0.12.4",  # Philips MR
+    "1.2.392.200036.9116.7.8.1.1.1",  # Toshiba, US
+    "1.2.392.200036.9125.1.1.2", "1.2.392.200036.9125.1.1.4",  # Fuji, CR
+    "1.2.124.113532.3500.7",  # Agfa
+    "2.16.840.1.113709.1.5.1", "2.16.840.1.113709.1.2.2",  # Camtronics, Acuson
+    "1.2.840.113543.6.6.1.3.10002",  # Agfa, arrhythmia
+})  # fmt: skip
+
+
+def is_class_uid(uid: str) -> bool:
+    """Whether a UID names a class, a transfer syntax or a coding scheme of the standard, or a known maker's class."""
+    return uid in VENDOR_CLASSES or (uid in UID_dictionary and UID_dictionary[uid][1] in _CLASS_KINDS)
+
+
+def is_transfer_syntax(uid: str) -> bool:
+    """Whether the standard registers a UID as a transfer syntax; GE's private one, big-endian, is known too."""
+    return uid == "1.2.840.113619.5.2" or (uid in UID_dictionary and UID_dictionary[uid][1] == "Transfer Syntax")
+
+
 def is_standard_uid(uid: str) -> bool:
     """Whether the standard itself registers this UID (classes, transfer syntaxes, frames of reference of atlases)."""
     return uid in UID_dictionary
@@ -191,6 +226,13 @@ def is_standard_uid(uid: str) -> bool:
 def is_known(tag: int) -> bool:
     """Whether the data dictionary has this tag."""
     return keyword_for_tag(tag) != ""
+
+
+@cache
+def vrs_of(tag: int) -> frozenset[str]:
+    """The value representations that the dictionary gives an attribute, in the forms in which pydicom names them."""
+    named = dictionary_VR(tag)
+    return frozenset({named, *named.split(" or ")})
 
 
 @cache
@@ -216,7 +258,7 @@ def basic_action(tag: int, vr: str) -> Action:
         return _OURS[tag]
     if tag in LISTED:
         return LISTED[tag]
-    if not is_known(tag) or vr in _UNLISTED_VRS_REMOVED or vr in ("DA", "DT", "TM"):
+    if not is_known(tag) or (vr in _ONLY_LISTED and tag not in _ONLY_LISTED[vr]):
         return Action.REMOVE
     if vr == "UI":
         return Action.KEEP if tag in _CLASS_UIDS else Action.MAP_UID

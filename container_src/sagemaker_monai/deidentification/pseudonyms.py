@@ -19,8 +19,9 @@ MIN_SALT_BYTES = 16
 MAX_SHIFT_DAYS = 3650
 # PS3.5, 6.2: a DT may end after any part; only one with a whole date can be shifted. The old form of a DA had dots.
 _DATE = re.compile(r"(\d{4})(\d\d)(\d\d)|(\d{4})\.(\d\d)\.(\d\d)")
-_DATE_TIME = re.compile(r"(\d{8})((?:\d\d){0,3}(?:(?<=\d{14})\.\d{1,6})?(?:[+-]\d{4})?)")
-_TIME = re.compile(r"\d\d(?::?\d\d(?::?\d\d(?:\.\d{1,6})?)?)?")
+_CLOCK = r"(?:[01]\d|2[0-3])(?:{0}[0-5]\d(?:{0}(?:[0-5]\d|60)(?:\.\d{{1,6}})?)?)?"
+_DATE_TIME = re.compile(rf"(\d{{8}})((?:{_CLOCK.format('')})?(?:[+-](?:0\d|1[0-4])[0-5]\d)?)")
+_TIME = re.compile("|".join(_CLOCK.format(separator) for separator in ("", ":")))
 
 
 def make_salt() -> bytes:
@@ -60,6 +61,14 @@ def shift_of(salt: bytes, patient_id: str) -> int:
     """By how many days the patient's dates are moved back, 1 to 3650."""
     number = int.from_bytes(_digest(salt, "days", patient_id.strip(" \0"))[:8], "big")
     return 1 + number % MAX_SHIFT_DAYS
+
+
+KEYED_WORD = re.compile(r"W_[A-Z2-7]{12}")
+
+
+def keyed_word(salt: bytes, word: str) -> str:
+    """What replaces a word that nobody can vouch for: the same for the same word, and valid in VR CS, SH and LO."""
+    return "W_" + base64.b32encode(_digest(salt, "word", word))[:12].decode()
 
 
 def mapped_uid(salt: bytes, uid: str) -> str:

@@ -31,7 +31,7 @@ def apply_palette(dataset: Dataset, stored: np.ndarray, *, is_little_endian: boo
 
     Source: DICOM PS3.3 C.7.6.3.1.5, C.7.6.3.1.6 and C.7.9.2.
     """
-    tables = [_table(dataset, colour, is_little_endian=is_little_endian) for colour in _COLOURS]
+    tables = [palette_table(dataset, colour, is_little_endian=is_little_endian) for colour in _COLOURS]
     first = _first_mapped(dataset, is_signed=stored.dtype.kind == "i")
     index = np.clip(stored.astype(np.int64) - first, 0, len(tables[0]) - 1)
     return np.stack([table[np.minimum(index, len(table) - 1)] for table in tables], axis=-1)
@@ -54,7 +54,12 @@ def _descriptor(dataset: Dataset, colour: str) -> tuple[int, int, int]:
     return (count & 0xFFFF) or 0x10000, first, bits  # 0 means 65,536; a signed parser reads 40,000 as negative
 
 
-def _table(dataset: Dataset, colour: str, *, is_little_endian: bool) -> np.ndarray:
+def palette_table(dataset: Dataset, colour: str, *, is_little_endian: bool) -> np.ndarray:
+    """One colour's entries, uint8 where they have 8 bits; a segmented table is expanded.
+
+    Raises:
+        UndecodableImage: no table, or it contradicts its descriptor.
+    """
     count, _, bits = _descriptor(dataset, colour)
     order = "<" if is_little_endian else ">"
     plain = value(dataset, f"{colour}PaletteColorLookupTableData")

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydicom import Dataset, dcmwrite
+from pydicom import Dataset
 
 from sagemaker_monai.deidentification.deidentify import Deidentifier, is_blacked_out
 from sagemaker_monai.deidentification.identity import patient_of
-from sagemaker_monai.deidentification.proof import prove_deidentified
+from sagemaker_monai.deidentification.proved import write_deidentified
 from sagemaker_monai.dicom.decoding import decode_stored
 from sagemaker_monai.dicom.headers import read_instance, refusing
 from sagemaker_monai.dicom.layouts import layout_of
@@ -60,22 +60,19 @@ def copy_instance(instance: Instance, target: Path, deidentifier: Deidentifier |
     dataset = read_instance(instance.source)
     pictures, stored = _digests(dataset)
     pseudonym = ""
-    with replacing(target) as part:
-        if deidentifier is None:
+    if deidentifier is None:
+        with replacing(target) as part:
             part.write_bytes(instance.source if isinstance(instance.source, bytes) else instance.source.read_bytes())
-        else:
-            result = deidentifier(dataset)
+    else:
+
+        def shows_the_same(result: Dataset) -> None:
             if not is_blacked_out(result) and _stored_digest(result) != stored:
                 raise UnsuitableImage(
                     "the de-identified file would not show the same pixels, as part of its pixel data could not be "
                     "kept; export it again, or leave it out"
                 )
-            if faults := prove_deidentified(dataset, result):
-                raise UnsuitableImage(
-                    f"the de-identified file could not be proved to be clean: {faults[0]}; leave it out"
-                )
-            dcmwrite(part, result, enforce_file_format=True)
-            pseudonym = str(result.PatientID)
+
+        pseudonym = str(write_deidentified(dataset, target, deidentifier, also=shows_the_same).PatientID)
     keyword, value = patient_of(dataset)
     return Copied(target.stat().st_size, pictures, f"{keyword}:{value}" * bool(value), pseudonym)
 

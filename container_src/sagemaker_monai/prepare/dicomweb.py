@@ -16,9 +16,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sagemaker_monai.deidentification.deidentify import BURNED_IN, Deidentifier
+from sagemaker_monai.deidentification.proved import write_deidentified
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.prepare.dicomweb_http import Access, Server, check_url
 from sagemaker_monai.prepare.dicomweb_retrieve import Plan, Retrieval, Transform
@@ -146,10 +148,11 @@ def run(options: argparse.Namespace) -> str:
 
 def _deidentification(options: argparse.Namespace, salt: bytes) -> tuple[Transform, str]:
     """The de-identification, and a word by which a later run knows whether its own is the same."""
-    transform = Deidentifier(
+    deidentifier = Deidentifier(
         salt, burned_in=options.burned_in, keep_patient_characteristics=options.keep_patient_characteristics
     )
-    rules = f"journal:{options.burned_in}:{options.keep_patient_characteristics}"
+    rules = f"journal, words vouched for:{options.burned_in}:{options.keep_patient_characteristics}"
+    transform = partial(write_deidentified, deidentifier=deidentifier)
     return transform, hmac.digest(salt, rules.encode(), "sha256").hex()
 
 

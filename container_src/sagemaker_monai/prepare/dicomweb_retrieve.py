@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import requests
-from pydicom import Dataset, dcmwrite
+from pydicom import Dataset
 
 from sagemaker_monai.dicom.headers import read_header, read_instance
 from sagemaker_monai.dicom.limits import MAX_FILE_BYTES
@@ -33,7 +33,7 @@ from sagemaker_monai.prepare.dicomweb_search import FoundSeries
 from sagemaker_monai.prepare.multipart import CutOffError, media_type_of, read_parts
 from sagemaker_monai.prepare.stores import Journal, Store, Stored, is_uid, make_clear, new_part, remove
 
-Transform = Callable[[Dataset], Dataset]
+Transform = Callable[[Dataset, Path], Dataset]  # from an object to a file; what was written
 MULTIPART = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 # AWS HealthImaging sends one instance as it is, and only if that is asked for; `*` is the syntax it is stored in.
 SINGLE = "application/dicom; transfer-syntax=*"
@@ -216,12 +216,11 @@ class Retrieval:
 
     def _put_transformed(self, original: Path, plan: Plan, uid: str, transform: Transform) -> None:
         dataset = read_instance(original)
-        with self._transforming:  # it may count what it does
-            dataset = transform(dataset)
         path, file = new_part(self._store.incoming)
+        file.close()
         try:
-            with file:
-                dcmwrite(file, dataset, enforce_file_format=True)
+            with self._transforming:  # it may count what it does
+                dataset = transform(dataset, path)
             series, instance = str(dataset.SeriesInstanceUID), str(dataset.SOPInstanceUID)
             self._put(path, plan, uid, series, instance, path.stat().st_size, sha256_of(path))
         finally:

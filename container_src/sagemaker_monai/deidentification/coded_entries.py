@@ -1,0 +1,60 @@
+"""Coded entries: kept where the code is one that DICOM itself lists, with the meaning that the standard gives it.
+
+A code of a hospital's own scheme names its procedures and departments, and a meaning is a free text. So of an item with
+a code stay its value and scheme, when PS3.16 (pydicom's copy) has the pair, and its meaning is written anew; items with
+other codes go whole. Versions and contexts of codes are not needed to understand one and go.
+"""
+
+from functools import cache
+from typing import cast
+
+from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
+
+_VALUES = ("CodeValue", "LongCodeValue")
+CODE_TAGS = frozenset(
+    tag
+    for keyword in (*_VALUES, "CodingSchemeDesignator", "CodeMeaning", "URNCodeValue")
+    if (tag := tag_for_keyword(keyword)) is not None
+)
+_RETIRED_SNOMED = ("SRT", "SNM3", "99SDM")
+
+
+@cache
+def _meanings() -> dict[tuple[str, str], str]:
+    """Scheme and value -> meaning. Most pictures have no code, so the tables, 0.6 s and 15 MB, wait."""
+    from pydicom.sr._concepts_dict import concepts
+    from pydicom.sr._snomed_dict import mapping
+
+    found: dict[tuple[str, str], str] = {
+        (scheme, value): meaning.encode("ascii", "ignore").decode()
+        for scheme, keywords in concepts.items()
+        for codes in cast("dict[str, dict[str, tuple[str, object]]]", keywords).values()
+        for value, (meaning, _) in codes.items()
+    }
+    for old, new in mapping["SRT"].items():
+        if meaning := found.get(("SCT", new)):
+            found |= {(scheme, old): meaning for scheme in _RETIRED_SNOMED}
+    return found
+
+
+def _text(item: Dataset, keyword: str) -> str:
+    try:
+        return str(item.get(keyword) or "").strip(" \0")
+    except Exception:  # pydicom promises no list for values that are none of their type
+        return ""
+
+
+def has_code(item: Dataset) -> bool:
+    """Whether a data set is a coded entry, or describes a coding scheme."""
+    return any(tag in item for tag in CODE_TAGS)
+
+
+def known_code(item: Dataset) -> tuple[str, str, str] | None:
+    """Value, scheme and meaning of a coded entry that DICOM lists; None for others."""
+    scheme = _text(item, "CodingSchemeDesignator")
+    for keyword in _VALUES:
+        value = _text(item, keyword)
+        if value and (meaning := _meanings().get((scheme, value))) is not None:
+            return value, scheme, meaning
+    return None

@@ -1,0 +1,89 @@
+"""Lookup tables that stay: as long as their descriptor says, with nothing in them that reads like a text.
+
+Of all binary values but pixel data only these are kept, because without them values and colours would be others:
+modality and VOI tables, palettes. Segmented palettes, whose length nothing says, are written as plain ones.
+"""
+
+import re
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement
+
+from sagemaker_monai.dicom.elements import value
+from sagemaker_monai.dicom.palettes import palette_table
+from sagemaker_monai.errors import UnsuitableImage
+
+_COLOURS = ("Red", "Green", "Blue")
+_DESCRIPTORS = {
+    tag_for_keyword("LUTData"): "LUTDescriptor",
+    **{
+        tag_for_keyword(f"{colour}PaletteColorLookupTableData"): f"{colour}PaletteColorLookupTableDescriptor"
+        for colour in _COLOURS
+    },
+}
+LOOKUP_TABLES = frozenset(tag for tag in _DESCRIPTORS if tag is not None)
+SEGMENTED = {
+    tag: (colour, plain)
+    for colour in _COLOURS
+    if (tag := tag_for_keyword(f"Segmented{colour}PaletteColorLookupTableData")) is not None
+    and (plain := tag_for_keyword(f"{colour}PaletteColorLookupTableData")) is not None
+}
+# Curves rise or fall for long; a text goes up and down with every other letter.
+_TEXT = re.compile(rb"[A-Za-z0-9 ^.,/@:-]{8,}")
+_TURNS = 2
+
+
+def checked_table(dataset: Dataset, tag: int, data: bytes, *, is_little_endian: bool) -> bytes:
+    """The entries that a table's descriptor announces.
+
+    Args:
+        dataset: the data set or item with the table.
+        tag: one of LOOKUP_TABLES.
+        data: its value.
+        is_little_endian: the byte order of 16-bit entries.
+
+    Raises:
+        UnsuitableImage: it has no descriptor, entries of more bits than it says, or what reads like a text.
+    """
+    descriptor = value(dataset, _DESCRIPTORS[tag])
+    try:
+        count, _, bits = (int(part) for part in descriptor)
+    except (TypeError, ValueError, OverflowError) as error:
+        if not data:
+            return data
+        raise UnsuitableImage("a lookup table of the header has no descriptor; export the file again") from error
+    count = (count & 0xFFFF) or 0x10000
+    is_palette = "Palette" in _DESCRIPTORS[tag]
+    is_narrow = len(data) < 2 * count and (bits == 8 or is_palette)  # as the readers of both tables decide
+    kept = data[: (count + count % 2) if is_narrow else 2 * count]
+    if is_palette and bits == 8 and not is_narrow:  # only the low bytes are read
+        kept = (np.frombuffer(kept, "<u2" if is_little_endian else ">u2") & 0xFF).tobytes()
+    entries = np.frombuffer(kept[: len(kept) // 2 * 2], "u1" if is_narrow else ("<u2" if is_little_endian else ">u2"))
+    padding = kept[count:] if is_narrow else b""
+    if any(padding) or (not is_narrow and 8 <= bits < 16 and len(entries) and int(entries.max()) >> bits):
+        raise UnsuitableImage("a lookup table of the header has more in it than its descriptor says; export it again")
+    for match in _TEXT.finditer(kept):
+        part = entries[match.start() // (1 if is_narrow else 2) : match.end() // (1 if is_narrow else 2)]
+        steps = np.sign(np.diff(part.astype(np.int64)))
+        steps = steps[steps != 0]
+        if int(np.count_nonzero(np.diff(steps))) >= _TURNS:
+            raise UnsuitableImage(
+                "a lookup table of the header holds what reads like a text, so it cannot be proved to be clean; "
+                "export the file again, or leave it out"
+            )
+    return kept
+
+
+def plain_palette(dataset: Dataset, tag: int, *, is_little_endian: bool) -> DataElement | None:
+    """The plain palette of a segmented one, 16 bits an entry; None where a plain one stands beside it.
+
+    Raises:
+        UndecodableImage: the segments are broken.
+    """
+    colour, plain = SEGMENTED[tag]
+    if plain in dataset:
+        return None
+    entries = palette_table(dataset, colour, is_little_endian=is_little_endian)
+    return DataElement(plain, "OW", entries.astype("<u2" if is_little_endian else ">u2").tobytes())

@@ -1,0 +1,128 @@
+"""Numbers that stay: written in the one usual way, as many as the attribute has, none that could be a text.
+
+Sixteen digits of a DS can hold a number of a patient, and a binary number of eight bytes a name. So texts of numbers
+are written anew without what a value does not need, long whole numbers go but for the few attributes that have such,
+and binary numbers are looked at as numbers: a name read as one is absurdly large or small.
+"""
+
+import re
+import struct
+from functools import cache
+
+from pydicom.datadict import dictionary_has_tag, dictionary_VM, tag_for_keyword
+from pydicom.tag import Tag
+
+_CODES = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "US or SS": "H"}
+_SIZES = {code: struct.calcsize(f"<{code}") for code in "HhLlfd"}
+BINARY_NUMBERS = frozenset({*_CODES, "AT"})
+
+# As nearly every scanner writes them; others are written anew.
+_USUAL = re.compile(rb"(?:-?(?:0|[1-9]\d{0,6})(?:\.\d{1,13})?)(?:\\-?(?:0|[1-9]\d{0,6})(?:\.\d{1,13})?)* ?")
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
+_MOST = 1e7  # 19490228 is a date and 12345678 a patient's number
+_MOST_TEXT = 16  # bytes of a DS
+_LARGE = {
+    tag_for_keyword(keyword)
+    for keyword in (
+        "RadionuclideTotalDose",  # Bq
+        "CountsAccumulated", "SecondaryCountsAccumulated", "CountRate", "DoseCalibrationFactor",
+        "ActualFrameDuration",  # ms
+        "SamplingFrequency", "TransmitterFrequency",  # Hz
+    )
+}  # fmt: skip
+# Plausible in any unit that DICOM uses, but for zero.
+_LEAST_DOUBLE, _MOST_DOUBLE = 1e-12, 1e12
+_LEAST_FLOAT, _MOST_FLOAT = 1e-9, 1e9
+_TEXT_IN_INTEGERS = re.compile(rb"[A-Za-z0-9 ^.,/@-]{6}")
+_TEXT_IN_FLOATS = re.compile(rb"[A-Za-z0-9 ^.,/@-]{8}")
+# Lists of binary numbers of any length: what reading a picture needs.
+_LISTS = {
+    tag_for_keyword(keyword)
+    for keyword in (
+        "EnergyWindowVector", "DetectorVector", "PhaseVector", "RotationVector", "RRIntervalVector", "TimeSlotVector",
+        "SliceVector", "AngularViewVector", "TimeSliceVector", "InversionTimes", "DimensionIndexValues",
+        "ReferencedSegmentNumber", "ReferencedFrameNumbers", "FrameNumbersOfInterest", "MaskFrameNumbers",
+        "DepthsOfFocus", "FrameIncrementPointer",
+    )
+}  # fmt: skip
+_MULTIPLICITY = re.compile(r"(\d+)(?:-(\d+)|-(\d*)n)?")
+
+
+@cache
+def has_multiplicity(tag: int, count: int) -> bool:
+    """Whether an attribute may have so many values (PS3.6); none is always allowed."""
+    match = _MULTIPLICITY.fullmatch(dictionary_VM(tag))
+    if count == 0 or match is None:
+        return count == 0
+    least, most, step = int(match[1]), match[2], match[3]
+    if step is not None:
+        return count >= least and (count - least) % int(step or 1) == 0
+    return least <= count <= int(most or least)
+
+
+def number_text(tag: int, vr: str, data: bytes) -> bytes | None:
+    """A DS or IS as it may stand, of even length; None when it is no number, or one that might be somebody's."""
+    usual = _USUAL.fullmatch(data) is not None
+    if usual and (vr == "DS" or b"." not in data) and has_multiplicity(tag, data.count(b"\\") + 1):
+        return data if len(data) % 2 == 0 else data + b" "
+    parts = [part.strip(" \0") for part in data.decode("latin-1").split("\\")]
+    if not any(parts):
+        return b""
+    if not has_multiplicity(tag, len(parts)):
+        return None
+    found = [_written(tag, vr, part) if part else "" for part in parts]
+    if None in found:
+        return None
+    text = "\\".join(part or "" for part in found).encode()
+    return text + b" " * (len(text) % 2)
+
+
+def _written(tag: int, vr: str, part: str) -> str | None:
+    if len(part) > 2 * _MOST_TEXT or not _NUMBER.fullmatch(part):
+        return None
+    value = float(part)
+    if value - value != 0 or (abs(value) >= _MOST and tag not in _LARGE):
+        return None
+    if value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    if vr == "IS":
+        return None
+    for digits in range(17, 8, -1):  # the most digits that fit
+        text = f"{value:.{digits}g}"
+        if float(text) == value and len(text) <= _MOST_TEXT:
+            return text
+    return next(text for digits in range(16, 0, -1) if len(text := f"{value:.{digits}g}") <= _MOST_TEXT)
+
+
+def whole_numbers(data: bytes) -> list[bytes]:
+    """The values of a DS or IS that are whole and have four digits or more, as they would be written by people."""
+    parts = (part.strip(b" \0").removeprefix(b"-") for part in data.split(b"\\"))
+    return [whole for part in parts if len(whole := re.sub(rb"\.0*$", b"", part)) > 3 and whole.isdigit()]
+
+
+def are_numbers(tag: int, vr: str, data: bytes, *, is_little_endian: bool) -> bool:
+    """Whether the bytes of a binary number are as many as its attribute has, and plausible.
+
+    Args:
+        tag: of an attribute that the dictionary has.
+        vr: one of BINARY_NUMBERS.
+        data: the value's bytes.
+        is_little_endian: their order.
+    """
+    order = "<" if is_little_endian else ">"
+    code = _CODES.get(vr, "H")
+    size = 4 if vr == "AT" else _SIZES[code]
+    count, rest = divmod(len(data), size)
+    if rest or not has_multiplicity(tag, count) or (dictionary_VM(tag).endswith("n") and tag not in _LISTS):
+        return not data
+    if vr == "AT":
+        pairs = struct.unpack(f"{order}{2 * count}H", data)
+        return all(dictionary_has_tag(Tag(*pair)) for pair in zip(pairs[::2], pairs[1::2], strict=True))
+    if code == "d":
+        values = struct.unpack(f"{order}{count}d", data)
+        return all(value == 0 or _LEAST_DOUBLE < abs(value) < _MOST_DOUBLE for value in values)
+    if code == "f":
+        values = struct.unpack(f"{order}{count}f", data)
+        plausible = all(value == 0 or _LEAST_FLOAT < abs(value) < _MOST_FLOAT for value in values)
+        return plausible and _TEXT_IN_FLOATS.search(data) is None
+    return len(data) < 6 or _TEXT_IN_INTEGERS.search(data) is None
