@@ -5,7 +5,7 @@
 #   docker build -t sagemaker-monai --build-arg BASE_IMAGE=public.ecr.aws/deep-learning-containers/pytorch:2.13-cpu-amzn2023-sagemaker .
 #   docker build -t sagemaker-monai --build-arg BASE_IMAGE=python:3.12 --build-arg TORCH=cpu .     no AWS image at all
 #
-# A tag moves. To build the same image again, name the base by its digest, pytorch@sha256:...; after a pull it is
+# A tag moves: `make push` takes only what was built on a digest. To build the same image again, name the base by its digest, pytorch@sha256:...; after a pull it is
 #   docker image inspect --format '{{index .RepoDigests 0}}' BASE_IMAGE
 ARG BASE_IMAGE=public.ecr.aws/deep-learning-containers/pytorch:2.13-cu133-amzn2023-sagemaker
 
@@ -62,7 +62,9 @@ ARG REVISION=unknown
 ARG VERSION=unknown
 ARG SOURCE=unknown
 ENV IMAGE_REVISION=${REVISION}
+ARG BASE_IMAGE
 LABEL org.opencontainers.image.title="sagemaker-monai" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.version="${VERSION}" \

@@ -120,8 +120,13 @@ docs: .venv/installed  ## write the generated tables of README and docs/ from th
 lock: .venv/installed  ## resolve pyproject.toml into the hashed pins of docker/ (needs uv)
 	.venv/bin/python scripts/lock.py
 
+# RELEASE=1, as buildspec.yml has it: refuse at once what `make push` would refuse after an hour.
+RELEASE ?=
+RELEASED = $(if $(filter 1,$(RELEASE)),$(if $(findstring @sha256:,$(BASE_IMAGE)),,$(error a release is built on a digest, \
+	and BASE_IMAGE is $(BASE_IMAGE): give BASE_IMAGE=NAME@sha256:... - README.md says how to find it)))
+
 build:  ## build the image REPOSITORY:TAG: [BASE_IMAGE=] [GPU=0] [TORCH=cpu] [BUILD_OPTIONS=]
-	BUILDX_NO_DEFAULT_ATTESTATIONS=1 docker build $(BUILD_OPTIONS) --build-arg BASE_IMAGE="$(BASE_IMAGE)" --build-arg TORCH=$(TORCH) \
+	$(RELEASED)BUILDX_NO_DEFAULT_ATTESTATIONS=1 docker build $(BUILD_OPTIONS) --build-arg BASE_IMAGE="$(BASE_IMAGE)" --build-arg TORCH=$(TORCH) \
 		--build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
 		--build-arg SOURCE="$$(git config --get remote.origin.url | sed 's|//[^/@]*@|//|' | grep . || echo unknown)" \
 		--build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \

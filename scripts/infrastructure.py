@@ -20,6 +20,8 @@ from scripts.aws.calls import Call
 from scripts.aws.command import Context, add_dry_run, result, run, say, show_plan
 from scripts.aws.errors import CommandError, UnfinishedError, code_of
 from scripts.aws.names import digest, tags
+from scripts.aws.settings import COMMON
+from scripts.push import HOW_TO_FIND_A_DIGEST, has_digest
 from scripts.stack_template import as_yaml, template, with_names
 
 NAME = "infra"
@@ -48,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of this command alone."""
     parser.add_argument("--source", help=f"what CodeBuild builds: {iam.HTTPS_OR_S3}; {NONE}: no build")
+    parser.add_argument("--base-image", help="of the build, NAME@sha256:...; it pushes nothing that is built on a tag")
     parser.add_argument("--print", action="store_true", help="print the template, ask AWS nothing")
     add_dry_run(parser)
 
@@ -60,6 +63,8 @@ def work(context: Context) -> int:
     stack = f"{context.options.project}-infrastructure"
     account = context.account
     there = describe(account, stack) if account.is_known else None
+    if there is None:
+        check_new_project(context.options.project)
     if there is not None and not account.is_dry_run:
         there = settle(context, stack)
     request = change_set(context, stack, there)
@@ -79,6 +84,24 @@ def work(context: Context) -> int:
         {item["OutputKey"]: item["OutputValue"] for item in describe(account, stack, is_needed=True).get("Outputs", [])}
     )
     return 0
+
+
+def check_new_project(project: str) -> None:
+    """Refuse a name with which another project's can begin, or that can begin as another's.
+
+    Names are PROJECT-..., and what AWS knows no tags of (logs, autoscaling's alarms) is known by them alone. The name
+    that is the default stays; a stack that is there keeps its name.
+
+    Raises:
+        CommandError: it has a dash, or is what the default begins with.
+    """
+    default = str(COMMON["PROJECT"].default)
+    if project != default and ("-" in project or default.startswith(f"{project}-")):
+        other = project.replace("-", "") if "-" in project else f"{project}1"
+        raise CommandError(
+            f"a new project has no dash in its name, and is not {default.partition('-')[0]!r}: the logs of a project "
+            f"`a-b` are called as those of a project `a` are, so that its policies reach them; take PROJECT={other}"
+        )
 
 
 def describe(account: Account, stack: str, *, is_needed: bool = False) -> Any:
@@ -167,7 +190,11 @@ def parameters(account: Account, options: argparse.Namespace, old: Mapping[str, 
         "SecurityGroupArns": (options.subnets, ",".join(scope.security_groups if scope.subnets else ())),
         "SourceType": (options.source, kind),
         "SourceLocation": (options.source, location),
+        "BaseImage": (options.base_image, options.base_image or ""),
     }
+    if options.base_image and not has_digest(options.base_image):
+        raise CommandError(f"--base-image is NAME@sha256:... with 64 digits, got {options.base_image!r}: "
+                           f"{HOW_TO_FIND_A_DIGEST}")  # fmt: skip
     if scope.subnets and not scope.security_groups:
         raise CommandError("subnets need security groups: give SECURITY_GROUPS= too")
     return {name: value if is_given else old.get(name, value) for name, (is_given, value) in asked.items()}

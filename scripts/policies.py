@@ -4,10 +4,16 @@ The same functions make what `make iam` prints and, with CloudFormation's `${...
 the template of `make infra`: there is one source. No action has a wildcard. A resource is `*` only for the actions in
 UNSCOPED, for which AWS knows no resource.
 
-Who may do what follows from the layout of the bucket: jobs read data and write results, an endpoint reads models and
-writes answers, and none of them deletes an object. People who run the commands have policies too (PEOPLE); whoever
-asks an asynchronous endpoint removes what was sent to it, and nothing else. Only who runs `make infra` has none: who
-writes roles can give them everything, so a narrow policy would only look like one.
+Who may do what follows from the layout of the bucket: jobs read data and write results, only those that prepare data
+write data, an endpoint reads models and writes answers, and none of them deletes an object. People who run commands
+have policies too (PEOPLE); whoever asks an asynchronous endpoint removes what was sent to it, and nothing else. Only
+who runs `make infra` has none: who writes roles can give them everything, so a narrow policy would only look like one.
+
+Names begin with the project's, and `a-*` is also how the names of a project `a-b` begin. So wherever AWS knows the tags
+of a thing, the tag `project` decides too: what changes something asks for it (`tagged`), what reads or creates takes no
+other project's (`not_anothers`; what is not there has no tag, and a command must be told so). A tag is given only with
+the call that creates (`tag_created`), so nobody makes another project's thing their own. Logs and autoscaling's alarms
+have no tags and are known by names alone: hence `make infra` begins no project whose name has a dash.
 
 Sources: SageMaker Developer Guide, "Cross-service confused deputy prevention" (trust), "Amazon SageMaker Model
 Registry" (what registering looks at), "Use Application Auto Scaling" (who creates the alarms and the linked role).
@@ -22,6 +28,8 @@ from scripts.policy_statements import (
     Document,
     Scope,
     allow,
+    both,
+    created,
     document,
     files,
     image,
@@ -29,15 +37,19 @@ from scripts.policy_statements import (
     logs,
     named_objects,
     network,
+    not_anothers,
     pass_roles,
+    tag_created,
     tagged,
     unscoped,
 )
 
 # What services take on, and what is attached to people.
-ROLES = ("training", "hosting", "batch", "pipeline", "build")
+ROLES = ("training", "prepare", "hosting", "batch", "pipeline", "build")
 PEOPLE = ("operator", "deployer", "registrar")
 JOBS = ("training-job", "processing-job")
+# How the names of the alarms begin that autoscaling makes for an endpoint.
+TRACKING = "TargetTracking-endpoint/"
 # How CodeBuild fetches a source that has an ARN.
 FETCH = {"CODECOMMIT": ("codecommit:GitPull",), "S3": ("s3:GetObject", "s3:GetObjectVersion")}
 
@@ -48,15 +60,23 @@ def calls(verb: str, nouns: Iterable[str]) -> list[str]:
 
 
 def training(scope: Scope) -> Document:
-    """Training, tuning and processing jobs: read data and earlier results, write results, checkpoints and data."""
-    names = (f"{scope.project}-", PIPELINE_JOBS)
+    """Training, tuning and evaluation: read data and earlier results, write results and checkpoints."""
     results = ["jobs/*", "checkpoints/*", "processing/*"]
     return document(
-        files(scope, read=["data/*", *results], write=["data/*", *results]),
-        image(scope),
-        logs(scope, {f"/aws/sagemaker/{group}": names for group in ("TrainingJobs", "ProcessingJobs")}),
-        *(key(scope), network(scope)),
+        files(scope, read=["data/*", *results], write=results), job(scope, "TrainingJobs", "ProcessingJobs")
     )
+
+
+def prepare(scope: Scope) -> Document:
+    """Jobs that prepare a data set: read data and write data, no model and no result."""
+    return document(files(scope, read=["data/*"], write=["data/*"]), job(scope, "ProcessingJobs"))
+
+
+def job(scope: Scope, *groups: str) -> list[Document]:
+    """What jobs of all kinds need beside their files."""
+    names = (f"{scope.project}-", PIPELINE_JOBS)
+    written = logs(scope, {f"/aws/sagemaker/{group}": names for group in groups})
+    return [*image(scope), *written, *key(scope), *network(scope)]
 
 
 def hosting(scope: Scope) -> Document:
@@ -86,19 +106,19 @@ def batch(scope: Scope) -> Document:
 
 
 def pipeline(scope: Scope) -> Document:
-    """SageMaker Pipelines: start tagged jobs under the role `training`, read their results, register a model."""
+    """SageMaker Pipelines: start tagged jobs under the roles of jobs, read their results, register a model."""
     jobs = scope.named(*JOBS) + [scope.arn("sagemaker", f"{kind}/{PIPELINE_JOBS}*") for kind in JOBS]
     packages = scope.named("model-package-group") + scope.packages
     kinds = ("TrainingJob", "ProcessingJob")
     registry = ("ModelPackage", "ModelPackageGroup")
     return document(
         files(scope, read=["jobs/*", "processing/*", "pipelines/*"], write=["pipelines/*"]),
-        allow("StartJobs", calls("Create", kinds), jobs, tagged(scope, "Request")),
+        allow("StartJobs", calls("Create", kinds), jobs, created(scope)),
         allow("FollowJobs", calls("Describe", kinds) + calls("Stop", kinds), jobs, tagged(scope)),
-        allow("RegisterModels", calls("Create", registry) + calls("Describe", registry), packages),
-        allow("TagBoth", ["sagemaker:AddTags"], jobs + packages),
+        allow("RegisterModels", calls("Create", registry) + calls("Describe", registry), packages, not_anothers(scope)),
+        tag_created(scope, (*kinds, *registry), jobs + packages),
         allow("LookAtImage", ["ecr:BatchGetImage", "ecr:DescribeImages"], scope.repository_arn),
-        *(pass_roles(scope, "training"), key(scope, volumes=False)),
+        *(pass_roles(scope, "training", "prepare"), key(scope, volumes=False)),
     )
 
 
@@ -128,15 +148,15 @@ def operator(scope: Scope) -> Document:
         files(scope, read=["*"], write=["*"]),
         unscoped("LogInToRegistry", ["ecr:GetAuthorizationToken"]),
         allow("PushImage", [*PUSH, "ecr:DescribeImages"], scope.repository_arn),
-        allow("Start", calls("Create", kinds), jobs, tagged(scope, "Request")),
+        allow("Start", calls("Create", kinds), jobs, created(scope)),
         allow("Stop", [*calls("Stop", kinds), "sagemaker:UpdateTrainingJob"], jobs, tagged(scope)),
-        allow("Look", [*calls("Describe", kinds), "sagemaker:ListTags"], jobs),
-        allow("LookAtTuned", ["sagemaker:ListTrainingJobsForHyperParameterTuningJob"],
-              scope.begun("hyper-parameter-tuning-job")),
+        allow("Look", [*calls("Describe", kinds), "sagemaker:ListTrainingJobsForHyperParameterTuningJob"], jobs,
+              not_anothers(scope)),
+        allow("LookAtTags", ["sagemaker:ListTags"], scope.begun("*")),
         allow("LookAtSteps", calls("Describe", ("TrainingJob", "ProcessingJob")), steps, tagged(scope)),
-        allow("Tag", ["sagemaker:AddTags"], jobs),
+        tag_created(scope, kinds, scope.begun("*")),
         unscoped("List", [action for action in UNSCOPED if action.startswith(("sagemaker:", "application-"))]),
-        pass_roles(scope, "training"),
+        pass_roles(scope, "training", "prepare"),
         read_logs(scope, "TrainingJobs", "ProcessingJobs"),
         key(scope),
     )  # fmt: skip
@@ -149,9 +169,11 @@ def deployer(scope: Scope) -> Document:
     change = [*calls("Delete", kinds[:3]), *calls("Invoke", ("Endpoint", "EndpointAsync")),
               *calls("Update", ("Endpoint", "EndpointWeightsAndCapacities")), "sagemaker:StopTransformJob"]  # fmt: skip
     return document(
-        allow("Create", calls("Create", kinds), ours, tagged(scope, "Request")),
+        allow("Create", calls("Create", kinds), ours, created(scope)),
         allow("Change", change, ours, tagged(scope)),
-        allow("Look", [*calls("Describe", kinds), "sagemaker:AddTags", "sagemaker:ListTags"], ours),
+        allow("Look", calls("Describe", kinds), scope.begun("*"), not_anothers(scope)),
+        allow("LookAtTags", ["sagemaker:ListTags"], scope.begun("*")),
+        tag_created(scope, kinds, scope.begun("*")),
         allow("RemoveAnsweredInputs", ["s3:DeleteObject"], scope.objects("async/*/input/*"),
               {"StringEquals": {"s3:ResourceAccount": scope.account}}),
         pass_roles(scope, "hosting", "batch"),
@@ -165,18 +187,22 @@ def deployer(scope: Scope) -> Document:
 def registrar(scope: Scope) -> Document:
     """Whoever runs register, pipeline and their delete too: the model registry, model cards and pipelines."""
     kinds = ("ModelPackageGroup", "ModelCard", "Pipeline")
-    ours = scope.named("model-package-group", "model-card", "pipeline")
+    ours = [*scope.named("model-package-group", "model-card"), scope.pipeline]
+    packages = scope.packages + scope.named("model-package-group")
     change = [*calls("Delete", kinds), *calls("Update", kinds[1:]), "sagemaker:StartPipelineExecution"]
-    runs = [f"{pipeline}/execution/*" for pipeline in scope.named("pipeline")]
     follow = ("DescribePipelineExecution", "ListPipelineExecutionSteps", "StopPipelineExecution")
-    look = ("AddTags", "ListTags", "ListPipelineExecutions")
     return document(
-        allow("Create", calls("Create", kinds), ours, tagged(scope, "Request")),
+        allow("Create", calls("Create", kinds), ours, created(scope)),
         allow("Change", change, ours, tagged(scope)),
-        allow("Look", calls("Describe", kinds) + calls("", look), ours),
-        allow("Register", [f"sagemaker:{verb}ModelPackage" for verb in ("Create", "Describe", "Update", "Delete")]
-              + ["sagemaker:ListModelPackages"], scope.packages + scope.named("model-package-group")),
-        allow("FollowRuns", calls("", follow), runs),
+        allow("Look", [*calls("Describe", kinds), "sagemaker:ListPipelineExecutions"], ours, not_anothers(scope)),
+        allow("LookAtTags", ["sagemaker:ListTags"], ours),
+        tag_created(scope, kinds, ours),
+        # A version has the tags of its group.
+        allow("Register", ["sagemaker:CreateModelPackage", "sagemaker:DescribeModelPackage",
+                           "sagemaker:ListModelPackages"], packages, not_anothers(scope)),
+        allow("ChangeVersions", ["sagemaker:DeleteModelPackage", "sagemaker:UpdateModelPackage"], scope.packages,
+              tagged(scope)),
+        allow("FollowRuns", calls("", follow), f"{scope.pipeline}/execution/*"),
         pass_roles(scope, "pipeline"),
     )  # fmt: skip
 
@@ -194,15 +220,18 @@ def scaling(scope: Scope) -> list[Document]:
     service = "sagemaker.application-autoscaling.amazonaws.com"
     linked = (f"arn:{scope.partition}:iam::{scope.account}:role/aws-service-role/{service}/"
               "AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint")  # fmt: skip
-    alarms = [f"alarm:{scope.project}-*", f"alarm:TargetTracking-endpoint/{scope.project}-*"]
+    # Tagging knows no namespace.
+    of_sagemaker = {"StringEqualsIfExists": {"application-autoscaling:service-namespace": "sagemaker"}}
+    alarms = [scope.arn("cloudwatch", f"alarm:{start}{scope.project}-*") for start in ("", TRACKING)]
+    change_alarms = [f"cloudwatch:{name}" for name in ("DeleteAlarms", "DescribeAlarms", "PutMetricAlarm")]
     return [
+        allow("StartScaling", [f"application-autoscaling:{name}" for name in (changes[0], "TagResource")], targets,
+              both(of_sagemaker, created(scope))),
         allow("Scale", [f"application-autoscaling:{change}" for change in changes], targets,
-              {"StringEquals": {"application-autoscaling:service-namespace": "sagemaker"}}),
-        allow("TagScaled", ["application-autoscaling:TagResource"], targets, tagged(scope, "Request")),
+              both(of_sagemaker, tagged(scope))),
         allow("LetItScale", ["iam:CreateServiceLinkedRole"], linked, {"StringEquals": {"iam:AWSServiceName": service}}),
-        allow("Alarms", [f"cloudwatch:{name}" for name in ("DeleteAlarms", "DescribeAlarms", "PutMetricAlarm",
-                                                           "TagResource")],
-              [scope.arn("cloudwatch", alarm) for alarm in alarms]),
+        allow("Alarms", change_alarms, alarms, not_anothers(scope)),
+        allow("TagAlarms", ["cloudwatch:TagResource"], alarms[0], created(scope)),
     ]  # fmt: skip
 
 
@@ -224,6 +253,7 @@ def trust(scope: Scope, kind: str) -> Document:
 
 KINDS: dict[str, Callable[[Scope], Document]] = {
     "training": training,
+    "prepare": prepare,
     "hosting": hosting,
     "batch": batch,
     "pipeline": pipeline,

@@ -140,6 +140,11 @@ class Scope:
         return [self.arn("sagemaker", f"{kind}/{self.project}-*") for kind in types]
 
     @property
+    def pipeline(self) -> str:
+        """ARN of the pipeline, which has the project's name alone."""
+        return self.arn("sagemaker", f"pipeline/{self.project}")
+
+    @property
     def packages(self) -> list[str]:
         """ARNs of the versions of the project's models in the registry."""
         return [self.arn("sagemaker", f"model-package/{self.project}{end}") for end in ("/*", "-*")]
@@ -249,6 +254,28 @@ def pass_roles(scope: Scope, *kinds: str) -> Document:
 def tagged(scope: Scope, place: str = "Resource") -> Document:
     """Condition that a thing (`Resource`), or what is asked for (`Request`), has the project's tag."""
     return {"StringEquals": {f"aws:{place}Tag/project": scope.project}}
+
+
+def not_anothers(scope: Scope) -> Document:
+    """Condition that a thing has no other project's tag; what is not there, or not yet, has none."""
+    return {"StringEqualsIfExists": {"aws:ResourceTag/project": scope.project}}
+
+
+def created(scope: Scope) -> Document:
+    """Condition of what creates: the project's tag is asked for, and nothing of another project is meant or used."""
+    return both(tagged(scope, "Request"), not_anothers(scope))
+
+
+def both(*conditions: Mapping[str, Any]) -> Document:
+    """All of several conditions."""
+    return {operator: {key: value for each in conditions for key, value in each.get(operator, {}).items()}
+            for operator in sorted({name for each in conditions for name in each})}  # fmt: skip
+
+
+def tag_created(scope: Scope, nouns: Iterable[str], resources: Iterable[str]) -> Document:
+    """Tag with the call that creates, and never later: a tag decides whose a thing is."""
+    by = {"StringEquals": {"sagemaker:TaggingAction": [f"Create{noun}" for noun in nouns]}}
+    return allow("TagCreated", ["sagemaker:AddTags"], resources, both(by, not_anothers(scope)))
 
 
 def named_objects(scope: Scope) -> list[Document]:

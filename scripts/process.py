@@ -33,6 +33,7 @@ SOURCE = f"{INPUT}/source"
 REPORT = "metrics.json"
 MOST_REPORT_BYTES = 64 * 1024 * 1024
 DATA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+ROLES = {"evaluate": "training", "prepare": "prepare"}  # of `make infra`
 OUTPUTS = {"evaluate": "evaluation", "prepare": "data"}  # OutputName of each kind
 
 
@@ -121,7 +122,7 @@ def processing_request(
         },
         "Environment": dict(options.environment),
         "NetworkConfig": network,
-        "RoleArn": account.role(options.role, options.project, "training"),
+        "RoleArn": account.role(options.role, options.project, ROLES[kind]),
     }
 
 

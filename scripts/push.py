@@ -4,6 +4,9 @@ Only that address goes to standard output, everything else to standard error. EC
 through its standard input and into a Docker configuration that is thrown away: neither a command line, a log nor
 ~/.docker holds it.
 
+An image is pushed only if what it was built on is named by digest: a tag of the base moves, and then nobody can say
+what the image is, or build it again. `docker build` notes BASE_IMAGE in the image's label.
+
 A tag is never moved: what a tag of this registry means today it means for good. So the tag of a working tree with
 changes that no commit has (`-dirty`) is refused, and pushing the same image twice is no error.
 """
@@ -12,6 +15,7 @@ import argparse
 import base64
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -29,6 +33,8 @@ from scripts.aws.errors import CommandError
 # What SageMaker starts. A list of images, as BuildKit makes one to add its attestations, it refuses.
 MANIFESTS = ["application/vnd.docker.distribution.manifest.v2+json", "application/vnd.oci.image.manifest.v1+json"]
 LISTS = ["application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.oci.image.index.v1+json"]
+BASE_LABEL = "org.opencontainers.image.base.name"  # of the OCI Image Specification's annotations
+HOW_TO_FIND_A_DIGEST = "after a pull `docker image inspect --format '{{index .RepoDigests 0}}' NAME:TAG` prints it"
 # Of the user's Docker configuration: where the engine is, but no credentials.
 KEPT_FOLDERS = ("contexts", "cli-plugins")
 LEFT_OUT = ("auths", "credsStore", "credHelpers")
@@ -141,16 +147,32 @@ def push(context: Context, repository: str, tag: str) -> str:
     return f"{registry}/{repository}@{there['digest']}"
 
 
+def has_digest(image: str) -> bool:
+    """Whether an image is named by what it is, and not by a tag that moves."""
+    return re.fullmatch(r"[^@\s]+@sha256:[0-9a-f]{64}", image) is not None
+
+
 def inspect(image: str) -> str:
-    """The local image's id: the digest of its configuration, or in a containerd image store of its manifest."""
+    """The local image's id: the digest of its configuration, or in a containerd image store of its manifest.
+
+    Raises:
+        CommandError: there is no such image, or what it was built on is not named by digest.
+    """
     if shutil.which("docker") is None:
         raise CommandError("Docker is not installed: https://docs.docker.com/engine/install")
-    words = ["docker", "image", "inspect", "--format", "{{.Id}}", image]
+    words = ["docker", "image", "inspect", "--format", "[{{json .Id}}, {{json .Config.Labels}}]", image]
     run = subprocess.run(words, check=False, capture_output=True, text=True)
     if run.returncode != 0:
         raise CommandError(f"there is no image {image} here, or Docker does not run ({' '.join(run.stderr.split())}): "
                         "build it with the same TAG=")  # fmt: skip
-    return run.stdout.strip()
+    local_id, labels = json.loads(run.stdout)
+    base = (labels or {}).get(BASE_LABEL, "")
+    if not has_digest(base):
+        was = f"was built on {base}, a tag that moves" if base else "does not say what it was built on"
+        raise CommandError(
+            f"{image} {was}: build with BASE_IMAGE=NAME@sha256:... and push that; {HOW_TO_FIND_A_DIGEST}"
+        )
+    return str(local_id)
 
 
 def ensure_repository(ecr: Any, options: argparse.Namespace, repository: str) -> None:

@@ -127,7 +127,7 @@ class Finder:
     def _all_configs(self) -> dict[str, dict[str, Any]]:
         """Every endpoint configuration of this project by its name, as AWS describes it."""
         if self._configs is None:
-            things = candidates(self._account, self._project, "configuration")
+            things = ours(self._account, self._project, candidates(self._account, self._project, "configuration"))
             described = {thing.name: self._account.read("sagemaker", "DescribeEndpointConfig",
                                                         EndpointConfigName=thing.name) for thing in things}  # fmt: skip
             self._configs = {name: each for name, each in described.items() if each is not None}
@@ -135,9 +135,8 @@ class Finder:
 
     def _configs_of(self, endpoint: str) -> dict[str, None]:
         """Configurations of ours for an endpoint that no other endpoint has: by their name or their tag `endpoint`."""
-        others = [
-            thing.name for thing in candidates(self._account, self._project, "endpoint") if thing.name != endpoint
-        ]
+        endpoints = ours(self._account, self._project, candidates(self._account, self._project, "endpoint"))
+        others = [thing.name for thing in endpoints if thing.name != endpoint]
         described = [self._account.read("sagemaker", "DescribeEndpoint", EndpointName=name) for name in others]
         used = {each["EndpointConfigName"] for each in described if each is not None}
         found: dict[str, None] = {}
@@ -175,19 +174,30 @@ class Finder:
     def _scaling(self, endpoint: str) -> list[Step]:
         """Scalable targets of an endpoint, with "" of all of the project."""
         start = f"endpoint/{endpoint}/" if endpoint else f"endpoint/{self._project}-"
+        others = tuple(f"endpoint/{name}/" for name in self._others(endpoint))
         found = self._account.pages("application-autoscaling", "DescribeScalableTargets", "ScalableTargets",
                                     ServiceNamespace="sagemaker")  # fmt: skip
         return [
             Step("delete", "scaling", each["ResourceId"], Call("application-autoscaling", "DeregisterScalableTarget", {
                 key: each[key] for key in ("ServiceNamespace", "ResourceId", "ScalableDimension")}))
-            for each in found if each["ResourceId"].startswith(start)
+            for each in found if each["ResourceId"].startswith(start) and not each["ResourceId"].startswith(others)
         ]  # fmt: skip
+
+    def _others(self, endpoint: str) -> list[str]:
+        """Endpoints that begin as the project's do and are another's, of interest where all of the project's are."""
+        if endpoint:
+            return []
+        there = candidates(self._account, self._project, "endpoint")
+        own = {thing.name for thing in ours(self._account, self._project, there)}
+        return [thing.name for thing in there if thing.name not in own]
 
     def _alarms(self, endpoint: str) -> list[Step]:
         """Alarms of ours about an endpoint, with "" about all of the project."""
         found = self._account.pages("cloudwatch", "DescribeAlarms", "MetricAlarms", AlarmNamePrefix=f"{self._project}-")
+        others = self._others(endpoint)
         names = [each["AlarmName"] for each in found if any(
-            dimension["Name"] == "EndpointName" and (dimension["Value"] == endpoint or not endpoint)
+            dimension["Name"] == "EndpointName" and dimension["Value"] not in others
+            and (dimension["Value"] == endpoint or not endpoint)
             for dimension in each.get("Dimensions", []))]  # fmt: skip
         return [
             Step("delete", "alarm", name, Call("cloudwatch", "DeleteAlarms", {"AlarmNames": [name]})) for name in names

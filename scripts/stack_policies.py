@@ -37,6 +37,8 @@ FULL = Scope(
 )
 LISTS = ("${SubnetArns}", "${SecurityGroupArns}")
 NOTHING = {"Ref": "AWS::NoValue"}
+# What people may do with the key; without one, with a key that nobody has.
+KEY_IF_ANY = {"Fn::If": ["HasKey", "${KmsKeyArn}", PLAIN.arn("kms", "key/none")]}
 # Condition -> the statements of FULL that are there only under it; PLAIN has the others.
 OPTIONAL = {
     "HasKey": ("UseKeyForObjects", "UseKeyForVolumes", "LookAtKey"),
@@ -97,7 +99,9 @@ def managed_policy(kind: str) -> Template:
     It has no description, because another one would make it another policy, whose name is taken.
     """
     plain, full = KINDS[kind](PLAIN), KINDS[kind](FULL)
-    body = substitute(plain) if plain == full else when("HasKey", substitute(full), substitute(plain))
+    # Written twice, with a key and without, the longest policies would make the template too long to be sent.
+    listed = [each if each in plain["Statement"] else each | {"Resource": KEY_IF_ANY} for each in full["Statement"]]
+    body = substitute(document(*listed))
     properties = {
         "ManagedPolicyName": substitute(FULL.role_name(kind)),
         "PolicyDocument": body,

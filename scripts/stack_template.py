@@ -70,6 +70,11 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "Default": "none",
         "Description": "GITHUB: https address; CODECOMMIT: a repository's name in this region; S3: bucket/key of a zip",
     },
+    "BaseImage": {
+        "Default": "",
+        "AllowedPattern": "([^@]+@sha256:[0-9a-f]{64})?",
+        "Description": "What the build builds on, by digest; empty: BASE_IMAGE is given when a build is started",
+    },
 }
 
 
@@ -85,6 +90,7 @@ def template() -> Template:
             "HasKey": _is_not("KmsKeyArn", ""),
             "HasVpc": _is_not("SubnetArns", ""),
             "HasBuild": _is_not("SourceType", "NONE"),
+            "HasBaseImage": _is_not("BaseImage", ""),
             "BuildHasKey": {"Fn::And": [{"Condition": "HasBuild"}, {"Condition": "HasKey"}]},
             "IsCodeCommit": {"Fn::Equals": [{"Ref": "SourceType"}, "CODECOMMIT"]},
             "IsS3": {"Fn::Equals": [{"Ref": "SourceType"}, "S3"]},
@@ -217,7 +223,11 @@ def build_log() -> Template:
 
 def build_project() -> Template:
     """Runs buildspec.yml as its head asks: Docker in privileged mode, the whole history, the role `build`."""
-    variables = [{"Name": "REPOSITORY", "Type": "PLAINTEXT", "Value": {"Ref": "Repository"}}]
+    base = {"Name": "BASE_IMAGE", "Type": "PLAINTEXT", "Value": {"Ref": "BaseImage"}}
+    variables = [
+        {"Name": "REPOSITORY", "Type": "PLAINTEXT", "Value": {"Ref": "Repository"}},
+        when("HasBaseImage", base),
+    ]
     properties = {
         "Name": substitute(FULL.build_name),
         "ServiceRole": {"Fn::GetAtt": [resource_name("Role", "build"), "Arn"]},

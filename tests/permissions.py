@@ -26,13 +26,21 @@ def listed(value):
     return value if isinstance(value, list) else [value]
 
 
+def holds(operator, key, values, context):
+    """Whether one line of a condition is met: a key that is not there meets only what ends in IfExists."""
+    plain = operator.removesuffix("IfExists")
+    if key not in context:
+        return plain != operator
+    return any(OPERATORS[plain](wanted, context[key]) for wanted in listed(values))
+
+
 def applies(statement, action, resource, context):
     if not any(matches(pattern.lower(), action.lower()) for pattern in listed(statement["Action"])):
         return False
     if "Resource" in statement and not any(matches(pattern, resource) for pattern in listed(statement["Resource"])):
         return False
     return all(
-        key in context and any(OPERATORS[operator](wanted, context[key]) for wanted in listed(values))
+        holds(operator, key, values, context)
         for operator, pairs in statement.get("Condition", {}).items()
         for key, values in pairs.items()
     )

@@ -97,3 +97,19 @@ def test_only_targets_and_variables_of_the_makefile_are_used():
 
     assert set(targets) <= set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
     assert set(SPEC["env"]["variables"]) <= set(re.findall(r"\$[({]([A-Z_]+)[)},]?", makefile))
+
+
+@pytest.mark.parametrize(
+    ("base", "is_built"), [("", False), ("pytorch:2.13", False), (f"pytorch@sha256:{'0' * 64}", True)]
+)
+def test_a_release_is_built_on_a_digest_and_anything_else_on_what_one_likes(base, is_built):
+    def build(**variables):
+        words = [f"{name}={value}" for name, value in variables.items()]
+        return subprocess.run(["make", "-n", "build", *words], cwd=ROOT, capture_output=True, text=True)
+
+    given = {"BASE_IMAGE": base} if base else {}
+    released = build(**given, RELEASE=SPEC["env"]["variables"]["RELEASE"])
+
+    assert (released.returncode == 0) == is_built
+    assert is_built or "give BASE_IMAGE=NAME@sha256:" in released.stderr
+    assert build(**given).returncode == 0

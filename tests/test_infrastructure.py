@@ -92,7 +92,12 @@ FUNCTIONS = {
 def statements(resources, kind):
     """All statements that a role has, or that a person's policy has."""
     if kind in PEOPLE:
-        return resources[f"Policy{kind.capitalize()}"]["Properties"]["PolicyDocument"]["Statement"]
+        found = resources[f"Policy{kind.capitalize()}"]["Properties"]["PolicyDocument"]["Statement"]
+        listed = [
+            each | {"Resource": [each["Resource"]] if isinstance(each["Resource"], str) else each["Resource"]}
+            for each in found
+        ]
+        return [each for each in listed if not each["Resource"][0].endswith(":key/none")]
     role = f"Role{kind.capitalize()}"
     found = [policy["PolicyDocument"] for policy in resources[role]["Properties"]["Policies"]]
     found += [resource["Properties"]["PolicyDocument"] for resource in resources.values()
@@ -319,6 +324,25 @@ def test_the_roles_in_the_account_have_the_policies_that_make_iam_prints(cloud):
         assert by_sid(found) == by_sid(printed[kind]["policy"]["Statement"])
         role = iam.get_role(RoleName=name)["Role"]
         assert role["AssumeRolePolicyDocument"] == printed[kind]["trust"]
+
+
+@pytest.mark.parametrize(("project", "remedy"), [("my-team", "PROJECT=myteam"), ("sagemaker", "PROJECT=sagemaker1")])
+def test_a_new_project_is_not_named_so_that_its_logs_are_anothers_too(capsys, project, remedy):
+    words = ["--project", project, "--region", REGION, "--dry-run"]
+    assert infrastructure.main(words) == 2
+    assert remedy in capsys.readouterr().err
+    assert infrastructure.main(["--project", "myteam", "--region", REGION, "--dry-run"]) == 0
+
+
+def test_a_build_has_the_base_that_it_is_given_and_a_tag_is_refused(capsys):
+    digest = f"registry/pytorch@sha256:{'0' * 64}"
+    with_base = CloudFormation(**BUILD, BaseImage=digest).resources()["Build"]["Properties"]["Environment"]
+    without = CloudFormation(**BUILD).resources()["Build"]["Properties"]["Environment"]
+
+    assert {"Name": "BASE_IMAGE", "Type": "PLAINTEXT", "Value": digest} in with_base["EnvironmentVariables"]
+    assert [each["Name"] for each in without["EnvironmentVariables"]] == ["REPOSITORY"]
+    assert infrastructure.main(["--region", REGION, "--base-image", "registry/pytorch:2.13", "--dry-run"]) == 2
+    assert "docker image inspect" in capsys.readouterr().err
 
 
 def test_s3_takes_the_buckets_properties(cloud):
@@ -586,7 +610,7 @@ def test_a_comparison_that_still_holds_is_taken_up_and_a_replacement_said_to_kee
 
 def parameters(old, **given):
     options = {"project": PROJECT, "bucket": None, "prefix": "monai", "repository": None, "kms_key": None,
-               "subnets": [], "security_groups": [], "source": None, **given}  # fmt: skip
+               "subnets": [], "security_groups": [], "source": None, "base_image": None, **given}  # fmt: skip
 
     class Here:
         region, partition, number, dns_suffix = REGION, "aws", ACCOUNT, "amazonaws.com"
@@ -601,6 +625,7 @@ def test_what_is_not_given_stays_and_none_takes_it_away():
     assert first == {
         "Project": PROJECT,
         "BucketName": "mine",
+        "BaseImage": "",
         "Prefix": "monai",
         "RepositoryName": PROJECT,
         "KmsKeyArn": KEY,

@@ -180,13 +180,15 @@ OBJECTS = {
 }
 READABLE = {
     "training": {"data", "jobs", "checkpoints", "processing"},
+    "prepare": {"data"},
     "hosting": {"jobs", "models", "input"},
     "batch": {"data", "jobs", "models", "transform"},
     "pipeline": {"jobs", "processing", "pipelines"},
     "build": set(),
 }
 WRITABLE = {
-    "training": {"data", "jobs", "checkpoints", "processing"},
+    "training": {"jobs", "checkpoints", "processing"},
+    "prepare": {"data"},
     "hosting": {"output", "failure", "capture"},
     "batch": {"transform"},
     "pipeline": {"pipelines"},
@@ -245,8 +247,8 @@ def test_an_endpoint_reads_what_requests_may_name_and_nothing_beside_it(kind):
 SAGEMAKER = f"arn:aws:sagemaker:eu-central-1:{ACCOUNT}:"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/"
 PASSED = {
-    "pipeline": ["training"],
-    "operator": ["training"],
+    "pipeline": ["training", "prepare"],
+    "operator": ["training", "prepare"],
     "deployer": ["hosting", "batch"],
     "registrar": ["pipeline"],
 }
@@ -304,6 +306,7 @@ TAGGED = [
     ("registrar", "CreateModelPackageGroup", "model-package-group", "Request"),
     ("registrar", "CreatePipeline", "pipeline", "Request"),
     ("registrar", "StartPipelineExecution", "pipeline", "Resource"),
+    ("registrar", "UpdateModelPackage", "model-package", "Resource"),
     ("pipeline", "CreateTrainingJob", "training-job", "Request"),
     ("pipeline", "CreateProcessingJob", "processing-job", "Request"),
 ]
@@ -315,9 +318,10 @@ def test_only_the_projects_tagged_things_are_made_and_changed(policies, kind, ac
         context = {f"aws__{place}Tag_project": tag} if tag else {}
         return allowed(policies[kind], f"sagemaker:{action}", f"{SAGEMAKER}{type_}/{name}", **context)
 
-    assert can("sagemaker-monai-x", "sagemaker-monai")
-    assert not can("sagemaker-monai-x", None)
-    assert not can("sagemaker-monai-x", "other")
+    own = "sagemaker-monai" if type_ == "pipeline" else "sagemaker-monai-x"
+    assert can(own, "sagemaker-monai")
+    assert not can(own, None)
+    assert not can(own, "other")
     assert not can("other-x", "sagemaker-monai")
     assert not can("sagemaker-monai2-x", "sagemaker-monai")
 

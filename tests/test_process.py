@@ -11,7 +11,7 @@ from scripts.simulate.processes import ProcessRunner
 from tests.cloud import BUCKET, PROJECT, run_command, survives_deaths
 from tests.simulated import simulation
 
-ROLE_END = f"role/{PROJECT}-eu-central-1-training"
+ROLE_END = f"role/{PROJECT}-eu-central-1-"
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_evaluate_takes_the_newest_artifact_and_writes_below_its_own_name(ready,
         "ContainerEntrypoint": ["/usr/local/bin/entrypoint", "evaluate"],
     }
     assert request["NetworkConfig"] == {"EnableNetworkIsolation": True}
-    assert request["RoleArn"].endswith(ROLE_END)
+    assert request["RoleArn"].endswith(f"{ROLE_END}training")
     assert {"Key": "project", "Value": PROJECT} in request["Tags"]
 
 

@@ -11,6 +11,7 @@ import pytest
 from scripts import push
 
 CONFIG = "sha256:" + "c" * 64
+BASE = "registry/pytorch@sha256:" + "b" * 64
 MANIFEST = {
     "schemaVersion": 2,
     "mediaType": push.MANIFESTS[0],
@@ -33,7 +34,7 @@ with (here / "notes").open("a") as notes:
 if words[0] == (here / "failing").read_text():
     sys.exit("no " + words[0])
 if words[0] == "image":
-    print((here / "id").read_text())
+    print(json.dumps([(here / "id").read_text(), json.loads((here / "labels").read_text())]))
 if words[0] == "push":
     print("Layer pushed")
     import boto3
@@ -53,7 +54,9 @@ class Docker:
         self.folder = folder
         (folder / "docker").write_text(DOCKER.format(python=sys.executable))
         (folder / "docker").chmod(0o755)
-        self.set(id=CONFIG, manifest=json.dumps(MANIFEST), failing="", notes="")
+        self.set(
+            labels=json.dumps({push.BASE_LABEL: BASE}), id=CONFIG, manifest=json.dumps(MANIFEST), failing="", notes=""
+        )
 
     def set(self, **files):
         for name, text in files.items():
@@ -157,6 +160,27 @@ def test_a_list_of_images_is_not_given_to_sagemaker(ecr, docker, capfd):
     printed = capfd.readouterr()
     assert printed.out == ""
     assert "BUILDX_NO_DEFAULT_ATTESTATIONS=1" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({push.BASE_LABEL: "registry/pytorch:2.13"}, "was built on registry/pytorch:2.13, a tag that moves"),
+        ({push.BASE_LABEL: "registry/pytorch@sha256:12"}, "a tag that moves"),
+        ({push.BASE_LABEL: BASE + "0"}, "a tag that moves"),
+        ({}, "does not say what it was built on"),
+        (None, "does not say what it was built on"),
+    ],
+)
+def test_what_was_built_on_a_tag_is_not_pushed(ecr, docker, capfd, labels, message):
+    docker.set(labels=json.dumps(labels))
+
+    assert push.main(["--image", "thing:1", "--create"]) == 2
+
+    [error] = capfd.readouterr().err.splitlines()
+    assert message in error
+    assert "build with BASE_IMAGE=NAME@sha256:..." in error
+    assert docker.verbs == ["image"]
 
 
 def test_a_repository_whose_tags_can_move_is_used_and_said(ecr, docker, capfd):

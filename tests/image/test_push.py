@@ -128,7 +128,14 @@ def tiny(registry):
             entry = tarfile.TarInfo("file")
             entry.size = len(text)
             tar.addfile(entry, io.BytesIO(text.encode()))
-        docker("import", "-", f"{name}:1", stdin=archive.getvalue())
+        docker(
+            "import",
+            "--change",
+            f"LABEL {push.BASE_LABEL}=scratch@sha256:{'0' * 64}",
+            "-",
+            f"{name}:1",
+            stdin=archive.getvalue(),
+        )
 
     build("first")
     yield name, build
