@@ -1,9 +1,9 @@
 """What of a data set's files tells who a patient is, and how they are uploaded without it.
 
 DICOM files are de-identified on the way (`write_deidentified`), all of them: what a file says of itself
-(PatientIdentityRemoved) does not count, and those that `prepare dicom_folder` wrote go the same way. NIfTI and Analyze
-headers lose their texts, JPEG and PNG what cameras write beside the picture. Names and lists follow. What cannot be
-cleaned is refused before anything is sent.
+(PatientIdentityRemoved) does not count, and those that `prepare dicom_folder` wrote go the same way. Pictures and
+volumes go without anything beside the image (`clean_files`), told by their content and not by their names. Names and
+lists follow. What cannot be cleaned, and what is nothing that is read, is refused before anything is sent.
 
 The salt must be the same in the next run, or that would upload everything again under other UIDs. So one that nobody
 gave is made once and kept for this project, in a file of this user, outside of the data set.
@@ -12,20 +12,28 @@ gave is made once and kept for this project, in a file of this user, outside of 
 import argparse
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from sagemaker_monai.contents import HEAD_BYTES, is_archive, is_dicom_file
+from sagemaker_monai.contents import HEAD_BYTES
 from sagemaker_monai.dataset_json import DATASET_JSON
 from sagemaker_monai.deidentification.burned_in import burned_in_risk
+from sagemaker_monai.deidentification.clean_files import (
+    ARCHIVE,
+    DICOM,
+    PICTURE,
+    VOLUME,
+    clean_file,
+    is_clean,
+    sort_of,
+)
 from sagemaker_monai.deidentification.deidentify import BURNED_IN, Deidentifier
-from sagemaker_monai.deidentification.deidentify_nifti import deidentify_nifti
-from sagemaker_monai.deidentification.picture_metadata import CLEANED, LOOKED_AT, cleaned, telling
+from sagemaker_monai.deidentification.picture_metadata import is_picture
 from sagemaker_monai.deidentification.proved import write_deidentified
 from sagemaker_monai.deidentification.pseudonyms import check_salt
-from sagemaker_monai.deidentification.volume_headers import has_texts, is_clean_nifti
 from sagemaker_monai.dicom.headers import read_header, read_instance
 from sagemaker_monai.errors import CallerError, ConfigError
 from sagemaker_monai.progress import track
@@ -35,8 +43,7 @@ from scripts.identifiers import Identifiers, Replacer, rewritten
 
 SALT = "DEIDENTIFY_SALT"
 MOST_SALT_BYTES = 4096
-NIFTI = (".nii", ".nii.gz", ".hdr", ".hdr.gz")
-TEXTS = (".nrrd", ".nhdr", ".mha", ".mhd")
+LOSSES = {VOLUME: "volumes lose the texts of their headers", PICTURE: "pictures lose what a camera wrote beside them"}
 SHOWN = 3
 
 Clean = Callable[[Path, Path], None]  # from a file to another
@@ -46,7 +53,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """How files are cleaned."""
     add = parser.add_argument
     add("--deidentify", action=argparse.BooleanOptionalAction, default=True,
-        help="DICOM by the profile of PS3.15, texts in NIfTI headers, what cameras write beside a picture")  # fmt: skip
+        help="DICOM by the profile of PS3.15, pictures and volumes without anything beside the image")  # fmt: skip
     add("--salt-file", type=Path, metavar="FILE", help=f"secret for new UIDs, names and dates (default: {SALT}; else "
         "one that is made once and kept for this user and project)")  # fmt: skip
     add("--burned-in", choices=BURNED_IN, default="refuse",
@@ -124,66 +131,59 @@ def plan_cleaning(folder: Path, names: Sequence[str], options: argparse.Namespac
     if not options.deidentify:
         plan.lines.append("NOTHING IS DE-IDENTIFIED (--no-deidentify): whatever the files say of patients goes to S3")
         return plan
-    dicom, archives = _by_content(folder, names)
-    if archives:
+    sorts = _sorts(folder, names)
+    if archives := [name for name, sort in sorts.items() if sort == ARCHIVE]:
         raise CommandError(f"{len(archives)} archives cannot be de-identified on the way ({_some(archives)}): unpack "
                            "them, each series into a folder")  # fmt: skip
-    _plan_others(plan, [name for name in names if name not in dicom])
-    if dicom:
+    _plan_others(plan, {name: sort for name, sort in sorts.items() if sort != DICOM})
+    if dicom := dict.fromkeys(name for name, sort in sorts.items() if sort == DICOM):
         _plan_dicom(plan, dicom, options)
     return plan
 
 
-def _by_content(folder: Path, names: Sequence[str]) -> tuple[dict[str, None], list[str]]:
-    """The DICOM files, and the archives."""
-    dicom: dict[str, None] = {}
-    archives: list[str] = []
-    for name in names:
-        with (folder / name).open("rb") as file:
-            head = file.read(HEAD_BYTES)
-        if is_dicom_file(head):
-            dicom[name] = None
-        elif name.lower().endswith((".zip", ".tar", ".tgz", ".tar.gz")) and is_archive(head):
-            archives.append(name)
-    return dicom, archives
+def _is_list(name: str) -> bool:
+    return name == DATASET_JSON or ("/" not in name and name.lower().endswith(".csv"))
 
 
-def _plan_others(plan: Cleaning, names: Sequence[str]) -> None:
-    """Volumes and photographs."""
-    refused: list[str] = []
-    counts = {"volumes lose the texts of their headers": 0, "pictures lose what a camera wrote beside them": 0}
-    volumes, pictures = counts
+def _sorts(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """What each file is, by its content; the lists of images are left out."""
+    sorts: dict[str, str] = {}
     for name in names:
-        path, lower = plan.folder / name, name.lower()
-        if lower.endswith(NIFTI) and not is_clean_nifti(path):
-            plan.cleans[name] = deidentify_as(lower)
-            counts[volumes] += 1
-        elif lower.endswith(CLEANED) and (content := path.read_bytes()) != cleaned(content):
-            plan.cleans[name] = _clean_picture
-            counts[pictures] += 1
-        elif (lower.endswith(TEXTS) and has_texts(path)) or (lower.endswith(LOOKED_AT) and telling(path)):
-            refused.append(name)
+        try:
+            sort = sort_of(folder / name)
+        except CallerError as error:
+            raise CommandError(f"{masked(name)} (letters masked): {error}") from error
+        # A list begins as none of the formats that are read, which here are all told by their first bytes.
+        if not (_is_list(name) and sort == PICTURE and not is_picture(_head(folder / name))):
+            sorts[name] = sort
+    return sorts
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
+
+
+def _plan_others(plan: Cleaning, sorts: dict[str, str]) -> None:
+    """Volumes and pictures. Each that is not clean is cleaned once for trial, so that none is refused half way."""
+    refused: dict[str, CallerError] = {}
+    counts = dict.fromkeys(LOSSES, 0)
+    with tempfile.TemporaryDirectory(prefix="clean-") as folder:
+        for name, sort in track(sorts.items(), total=len(sorts), what="looking at pictures and volumes"):
+            if not (plan.folder / name).stat().st_size or is_clean(plan.folder / name):
+                continue
+            try:
+                clean_file(plan.folder / name, trial := Path(folder) / "trial")
+                trial.unlink()
+            except CallerError as error:
+                refused[name] = error
+            plan.cleans[name] = clean_file
+            counts[sort] += 1
     if refused:
-        raise CommandError(f"{len(refused)} files have texts in them that may be about a patient and cannot be removed "
-                           f"on the way ({_some(refused)}): remove them or save as another format, or "
+        raise CommandError(f"{len(refused)} files cannot be de-identified on the way ({_some([*refused])}; the first: "
+                           f"{next(iter(refused.values()))}): leave them out or save them as another format, or "
                            "--no-deidentify if they tell nothing")  # fmt: skip
-    plan.lines += [f"{count} {what}" for what, count in counts.items() if count]
-
-
-def deidentify_as(name: str) -> Clean:
-    """`deidentify_nifti` goes by the suffix, and the file that is made here has none."""
-    suffix = next(suffix for suffix in sorted(NIFTI, key=len, reverse=True) if name.endswith(suffix))
-
-    def clean(source: Path, target: Path) -> None:
-        named = target.with_name(target.name + suffix)
-        deidentify_nifti(source, named)
-        named.replace(target)
-
-    return clean
-
-
-def _clean_picture(source: Path, target: Path) -> None:
-    target.write_bytes(cleaned(source.read_bytes()))
+    plan.lines += [f"{count} {LOSSES[sort]}" for sort, count in counts.items() if count]
 
 
 def _plan_dicom(plan: Cleaning, names: dict[str, None], options: argparse.Namespace) -> None:
@@ -224,7 +224,7 @@ def _rename(plan: Cleaning, replace: Replacer, *, allow_private: bool) -> None:
     left = [name for name in plan.keys if replace.is_telling(name)]
     columns: list[str] = []
     for name in plan.keys:
-        if name == DATASET_JSON or ("/" not in name and name.lower().endswith(".csv")):
+        if _is_list(name):
             before = (plan.folder / name).read_bytes()
             after, telling_keys = rewritten(name, before, replace)
             columns += telling_keys

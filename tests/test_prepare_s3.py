@@ -1,5 +1,8 @@
 """`make prepare-s3`: what goes, what is refused before anything goes, and what a second or a killed start does."""
 
+import base64
+import hashlib
+import io
 import json
 import shutil
 import tarfile
@@ -7,6 +10,7 @@ import tarfile
 import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
+from PIL import Image
 
 from scripts import prepare_s3
 from scripts.aws import upload
@@ -17,7 +21,16 @@ from tests.workbooks import workbook
 
 PREFIX = "monai/data/training/"
 SERIES = "1.2.826.0.1.3680043.8.498.1.7"  # not pydicom's own UID, which stands in what it writes
-PICTURES = {"images/a.jpg": b"first", "images/b.jpg": b"second picture"}
+
+
+def picture(value, size=(1, 1)):
+    """A picture that has nothing to be cleaned of, as long as any other of its size."""
+    file = io.BytesIO()
+    Image.new("RGB", size, (value, value, value)).save(file, "BMP")
+    return file.getvalue()
+
+
+PICTURES = {"images/a.jpg": picture(1), "images/b.jpg": picture(2)}
 
 
 def write_dataset(folder, pictures=PICTURES, **more):
@@ -69,7 +82,7 @@ def test_every_layout_that_train_reads_goes(ready, tmp_path, layout):
     names = {"folders": ["nv/1.jpg", "mel/2.jpg"], "csv": ["1.jpg", "2.jpg", "list.csv"]}[layout]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
+        (tmp_path / name).write_bytes(picture(1))
     (tmp_path / "list.csv").write_text("image,label\n1.jpg,nv\n2.jpg,mel\n") if layout == "csv" else None
 
     assert prepare(tmp_path, "--name", "validation") == 0
@@ -81,12 +94,12 @@ def test_what_is_there_is_not_sent_again_whatever_its_time_is(ready, folder, cap
     prepare(folder)
     capsys.readouterr()
     (folder / "images/a.jpg").touch()
-    (folder / "images/b.jpg").write_bytes(b"second pictura")  # as long as before
+    (folder / "images/b.jpg").write_bytes(picture(3))  # as long as before
 
     assert prepare(folder) == 0
 
     assert uploaded(capsys) == 1
-    assert ready.get(f"{PREFIX}images/b.jpg") == b"second pictura"
+    assert ready.get(f"{PREFIX}images/b.jpg") == picture(3)
 
 
 def test_with_a_key_all_objects_are_encrypted_with_it_also_those_that_were_there(ready, folder, capsys):
@@ -116,14 +129,14 @@ def test_every_object_goes_with_the_checksum_of_its_content_and_the_list_goes_la
     prepare(folder)
 
     checksums = {words["Key"]: words["ChecksumSHA256"] for words in puts}
-    # printf first | openssl dgst -sha256 -binary | base64
-    assert checksums[f"{PREFIX}images/a.jpg"] == "p5N7ZLjKpY8Dchu2us9ceMsjX+vg5wsbhM2ZVBRhoI4="
+    digest = hashlib.sha256(PICTURES["images/a.jpg"]).digest()
+    assert checksums[f"{PREFIX}images/a.jpg"] == base64.b64encode(digest).decode()
     assert puts[-1]["Key"] == f"{PREFIX}dataset.json"
 
 
 def test_a_big_file_goes_in_parts_and_is_found_again(ready, folder, capsys, monkeypatch):
     monkeypatch.setattr(upload, "PART_BYTES", 5 << 20)
-    content = bytes(range(256)) * (6 << 12)
+    content = picture(7, (1024, 2048))
     (folder / "images/a.jpg").write_bytes(content)
 
     assert prepare(folder) == 0
@@ -137,7 +150,7 @@ def test_a_big_file_goes_in_parts_and_is_found_again(ready, folder, capsys, monk
 
 def test_an_upload_in_parts_that_fails_leaves_no_parts(ready, folder, monkeypatch):
     monkeypatch.setattr(upload, "PART_BYTES", 5 << 20)
-    (folder / "images/a.jpg").write_bytes(bytes(11 << 20))
+    (folder / "images/a.jpg").write_bytes(picture(0, (2048, 1900)))
     send = BaseClient._make_api_call
 
     def fail(self, name, words):
@@ -178,7 +191,7 @@ def test_objects_that_the_folder_lacks_are_told_and_deleted_only_when_asked(read
 
 
 def test_names_that_tell_who_somebody_is_are_refused_without_being_printed(ready, tmp_path, capsys):
-    folder = write_dataset(tmp_path, {"images/Doe^Jane.jpg": b"x", "images/b.jpg": b"y"})
+    folder = write_dataset(tmp_path, {"images/Doe^Jane.jpg": picture(1), "images/b.jpg": picture(2)})
 
     assert prepare(folder) == 2
 
@@ -256,7 +269,7 @@ def test_empty_files_are_told(ready, folder, capsys):
 
 
 def test_a_dry_run_sends_nothing_and_prints_the_first_requests(ready, tmp_path, capsys):
-    folder = write_dataset(tmp_path, {f"images/{number}.jpg": b"x" for number in range(6)})
+    folder = write_dataset(tmp_path, {f"images/{number}.jpg": picture(number) for number in range(6)})
 
     assert prepare(folder, "--dry-run", "--kms-key", "alias/mine") == 0
 
@@ -291,7 +304,7 @@ def test_a_part_grows_so_that_there_are_at_most_ten_thousand():
 
 @pytest.mark.long
 def test_an_upload_that_is_killed_anywhere_and_repeated_is_whole(cloud, tmp_path):
-    folder = write_dataset(tmp_path / "data", {"a.jpg": b"x"})
+    folder = write_dataset(tmp_path / "data", {"a.jpg": picture(1)})
     arguments = [folder, "--parallel", "1"]
 
     def state():

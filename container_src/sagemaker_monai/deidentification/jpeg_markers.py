@@ -42,6 +42,7 @@ _REFUSED = {
     **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF, 0xDE, 0xDF), "is hierarchical"),
     0xDC: "states its height behind the picture",
 }
+_MARKER = re.compile(rb"\xff+([^\x00\xff])")
 _MARKER_IN_CODES = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _MARKER_IN_JPEG_LS = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
@@ -191,15 +192,11 @@ class _Writer:
                 raise UndecodableImage(f"a JPEG picture has a marker that is not known (0x{marker:02X}); {_KINDS}")
 
     def _next_marker(self, position: int) -> tuple[int, int]:
-        """The marker there, behind any fill bytes, and where it ends."""
-        data = self._data
-        if data[position : position + 1] != b"\xff":
-            raise UndecodableImage(CUT_OFF if position >= len(data) else "a JPEG picture is broken; export it again")
-        while data[position : position + 1] == b"\xff":
-            position += 1
-        if position >= len(data):
+        """The next marker, and where it ends. Decoders pass over bytes in between, and so does this."""
+        match = _MARKER.search(self._data, position)
+        if match is None:
             raise UndecodableImage(CUT_OFF)
-        return data[position], position + 1
+        return match[1][0], match.end()
 
     def _read_application(self, marker: int, content: bytes) -> None:
         if not self._scans and (kept := self._keep_app(marker, content)):

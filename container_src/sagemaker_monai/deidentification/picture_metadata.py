@@ -1,124 +1,74 @@
-"""What a camera writes beside the picture: place, time, owner, and comments. It goes; the picture stays, bit for bit.
+"""What a camera writes beside a picture: place, time, owner, and comments. It goes; the picture stays, bit for bit.
 
-JPEG and PNG lose their segments and chunks of text without being compressed again. Which way up the picture is stays,
-for whoever reads it turns it; so does the colour profile. TIFF and WebP cannot be cut so: what is in them is found, not
-removed. What a phone appends behind the picture's end is not looked at.
+One function for every format that is read as a picture, told by the content and never by a name. What is written is
+taken from what a decoder needs (`jpeg_markers`, `png_chunks`, `tiff_tags`, `webp_chunks`, `bitmaps`): unknown parts,
+bytes between and behind, and values that mean nothing are not there any more. Which way up the picture is stays, for
+whoever reads it turns it; colour profiles go, for nobody here reads them. What cannot be taken apart is refused, also
+where a decoder would read it.
 
-Sources: Exif 2.32 (APP1, tag 274); ITU T.81, B.1 (segments); PNG, third edition, 11.3 (chunks).
+Sources: Exif 2.32 (APP1, tag 274).
 """
 
-import io
-import struct
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
-from PIL import Image
+from sagemaker_monai.deidentification import png_chunks, tiff_tags
+from sagemaker_monai.deidentification.bitmaps import MAGIC, cleaned_bmp
+from sagemaker_monai.deidentification.jpeg_markers import app_for_decoding, cleaned_jpeg
+from sagemaker_monai.deidentification.orientation import exif_of, orientation_of
+from sagemaker_monai.deidentification.webp_chunks import cleaned_webp, is_webp
+from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage
+from sagemaker_monai.pictures import MAX_FILE_BYTES
 
-CLEANED = (".jpg", ".jpeg", ".png")
-LOOKED_AT = (".tif", ".tiff", ".webp")
-ORIENTATION = 274
-# Of TIFF and WebP: image description, date, artist, host, copyright, XMP, IPTC, GPS, owner, and Exif's own dates.
-TELLING_TAGS = frozenset({270, 306, 315, 316, 33432, 700, 33723, 34853, 36867, 36868, 37510, 42032})
-EXIF_POINTER = 34665
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"tIME", b"eXIf"})
-_APP1, _APP13, _COMMENT, _SCAN = 0xE1, 0xED, 0xFE, 0xDA
-_EXIF = b"Exif\0\0"
-
-
-@dataclass(frozen=True)
-class _Segment:
-    """A marker segment of a JPEG: its marker, and its bytes with marker and length."""
-
-    marker: int
-    content: bytes
+_APP1, _EXIF = 0xE1, b"Exif\0\0"
 
 
 def cleaned(content: bytes) -> bytes:
-    """A JPEG or PNG without what tells who, where and when; anything else, broken ones too, as it is."""
-    if content.startswith(b"\xff\xd8"):
-        return _jpeg(content)
-    return _png(content) if content.startswith(_PNG) else content
+    """A picture without what tells who, where and when; the very same bytes where nothing does.
+
+    Raises:
+        UndecodableImage: broken, or none of the formats.
+        UnsuitableImage: several frames or pages, or a layout that cannot be taken apart.
+        PayloadTooLarge: more pixels or bytes than the limits.
+    """
+    if len(content) > MAX_FILE_BYTES:
+        raise PayloadTooLarge(f"the file is larger than {MAX_FILE_BYTES} bytes; shrink the picture")
+    clean = next((clean for is_so, clean in _FORMATS if is_so(content)), None)
+    if clean is None:
+        raise UndecodableImage("not a picture that can be de-identified; save it as JPEG or PNG")
+    return clean(content)
+
+
+def is_picture(head: bytes) -> bool:
+    """Whether a file that begins so is of a format that `cleaned` takes apart."""
+    return any(is_so(head) for is_so, _ in _FORMATS)
 
 
 def telling(path: Path) -> bool:
-    """Whether a TIFF or WebP has texts, dates or a place; False for a file that is none."""
+    """Whether a picture is not as `cleaned` leaves it; True too for what it refuses or cannot be read."""
     try:
-        with Image.open(path) as image:
-            exif = image.getexif()
-            return bool(TELLING_TAGS & (set(exif) | set(exif.get_ifd(EXIF_POINTER)))) or "xmp" in image.info
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, struct.error):
-        return False
-
-
-def _orientation(content: bytes) -> int:
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return int(image.getexif().get(ORIENTATION, 1))
-    except (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError, struct.error):
-        return 1
-
-
-def _exif(orientation: int) -> bytes:
-    """TIFF header and one directory with the orientation alone; nothing for a picture that is upright."""
-    if not 2 <= orientation <= 8:
-        return b""
-    return b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, ORIENTATION, 3, 1, orientation, 0, 0)
-
-
-def _segments(content: bytes) -> Iterator[_Segment]:
-    """The segments before the first scan, and everything from there on as one.
-
-    Raises:
-        ValueError: it is not made of segments.
-    """
-    position = 2
-    while position < len(content):
-        if content[position] != 0xFF or position + 4 > len(content):
-            raise ValueError("no marker")
-        marker = content[position + 1]
-        if marker == _SCAN:
-            yield _Segment(marker, content[position:])
-            return
-        if marker == 0xFF:  # a fill byte
-            position += 1
-            continue
-        end = position + 2 + int.from_bytes(content[position + 2 : position + 4], "big")
-        yield _Segment(marker, content[position:end])
-        position = end
-    raise ValueError("no scan")
+        content = path.read_bytes()
+        return cleaned(content) != content
+    except (OSError, CallerError):
+        return True
 
 
 def _jpeg(content: bytes) -> bytes:
-    try:
-        segments = list(_segments(content))
-    except ValueError:
-        return content
-    texts = [each for each in segments if each.marker in (_APP1, _APP13, _COMMENT)]
-    exif = _exif(_orientation(content)) if texts else b""
-    kept = _EXIF + exif if exif else b""
-    head = bytes((0xFF, _APP1)) + struct.pack(">H", 2 + len(kept)) + kept if kept else b""
-    if not texts or [each.content for each in texts] == [head]:
-        return content
-    return b"\xff\xd8" + head + b"".join(each.content for each in segments if each not in texts)
+    exif = exif_of(orientation_of(content, "JPEG", is_decoded=False)) if b"\xff\xe1" in content else b""
+    kept = [_EXIF + exif] if exif else []
+
+    def keep(marker: int, segment: bytes) -> bytes:
+        if marker == _APP1:
+            return kept.pop() if kept else b""
+        return app_for_decoding(marker, segment)
+
+    return cleaned_jpeg(content, keep_app=keep)
 
 
-def _png(content: bytes) -> bytes:
-    chunks: list[tuple[bytes, bytes]] = []
-    position = len(_PNG)
-    while position + 12 <= len(content):
-        size = int.from_bytes(content[position : position + 4], "big")
-        chunks.append((content[position + 4 : position + 8], content[position : position + 12 + size]))
-        position += 12 + size
-    if position != len(content):
-        return content
-    texts = [whole for kind, whole in chunks if kind in _PNG_TEXTS]
-    exif = _exif(_orientation(content)) if texts else b""
-    body = b"eXIf" + exif
-    kept = struct.pack(">I", len(exif)) + body + struct.pack(">I", zlib.crc32(body)) if exif else b""
-    if not texts or texts == [kept]:
-        return content
-    header, *others = [whole for kind, whole in chunks if kind not in _PNG_TEXTS]
-    return _PNG + header + kept + b"".join(others)
+_FORMATS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], bytes]], ...] = (
+    (lambda head: head.startswith(b"\xff\xd8"), _jpeg),
+    (lambda head: head.startswith(png_chunks.MAGIC), png_chunks.cleaned_png),
+    (lambda head: head.startswith(tiff_tags.MAGICS), tiff_tags.cleaned_tiff),
+    (is_webp, cleaned_webp),
+    (lambda head: head.startswith(MAGIC), cleaned_bmp),
+)

@@ -16,8 +16,8 @@ from pydicom import Dataset
 from sagemaker_monai.contents import GZIP_MAGIC
 from sagemaker_monai.deep_pictures import read_deep_frame, shown_deep, used_range
 from sagemaker_monai.deidentification.burned_in import burned_in_risk
-from sagemaker_monai.deidentification.deidentify_nifti import deidentify_nifti_header
 from sagemaker_monai.deidentification.identity import Identity, identity_of
+from sagemaker_monai.deidentification.nifti_fields import has_free_texts
 from sagemaker_monai.deidentification.phi import PhiFinding, find_phi
 from sagemaker_monai.dicom.decoding import decode_stored
 from sagemaker_monai.dicom.display import display_for
@@ -311,12 +311,12 @@ def _look_at_volume(facts: FileFacts, task: Task) -> FileFacts:
 
 
 def has_texts(path: Path) -> bool:
-    """Whether a NIfTI or Analyze header has free texts that the de-identification would blank."""
+    """Whether a NIfTI or Analyze header has free texts."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
         head = gunzipped_head(head, 540) if head.startswith(GZIP_MAGIC) else head[:540]
-        return any(old != new for old, new in zip(head, deidentify_nifti_header(head), strict=True))
+        return has_free_texts(head)
     except (CallerError, OSError, ValueError):
         return False
 

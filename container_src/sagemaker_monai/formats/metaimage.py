@@ -23,7 +23,7 @@ from sagemaker_monai.volumes import Volume
 MAX_HEADER_BYTES = 1 << 20
 
 # MET_LONG has 4 bytes in every file, whatever a long has on the machine.
-_TYPES = {
+TYPES = {
     "MET_CHAR": "i1",
     "MET_UCHAR": "u1",
     "MET_SHORT": "i2",
@@ -143,14 +143,14 @@ def _shape(fields: dict[str, str]) -> tuple[tuple[int, ...], int | None]:
 
 def _stored(fields: dict[str, str], shape: tuple[int, ...]) -> Stored:
     name = fields.get("ElementType", "")
-    if name not in _TYPES:
+    if name not in TYPES:
         raise UnsuitableImage("the MetaImage file has no plain ElementType; send integers or floating point")
     for key, plain in (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunctionOffset", 0.0)):
         # Programs disagree whether these are applied on reading, ITK does not.
         if _numbers(fields, (key,), 1) not in (None, [plain]):
             raise UnsuitableImage("the MetaImage header rescales its values; write the values themselves")
     is_text = not _truth({"BinaryData": "True", **fields}, ("BinaryData",))
-    dtype = np.dtype(_TYPES[name]).newbyteorder(">" if _truth(fields, _BIG_ENDIAN) else "<")
+    dtype = np.dtype(TYPES[name]).newbyteorder(">" if _truth(fields, _BIG_ENDIAN) else "<")
     return Stored(dtype, shape, is_text=is_text)
 
 

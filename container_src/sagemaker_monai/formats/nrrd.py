@@ -41,10 +41,10 @@ _TYPES = {
     "f4": ("float",),
     "f8": ("double",),
 }
-_DTYPES = {name: dtype for dtype, names in _TYPES.items() for name in names}
+DTYPES = {name: dtype for dtype, names in _TYPES.items() for name in names}
 _PACKINGS = {"raw": "raw", "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2"}
 _TEXTS = ("ascii", "text", "txt")
-_SPACES = {
+SPACES = {
     "right-anterior-superior": "RAS",
     "left-anterior-superior": "LAS",
     "left-posterior-superior": "LPS",
@@ -171,9 +171,9 @@ def _stored(header: _Header, shape: tuple[int, ...]) -> Stored:
     name = " ".join(header.fields.get("type", "").lower().split())
     if name == "block":
         raise UnsuitableImage("the NRRD file holds blocks of bytes; send integers or floating point")
-    if name not in _DTYPES:
+    if name not in DTYPES:
         raise UndecodableImage("the NRRD header has no known type")
-    dtype = np.dtype(_DTYPES[name])
+    dtype = np.dtype(DTYPES[name])
     is_text = header.fields.get("encoding", "").lower() in _TEXTS
     if dtype.itemsize > 1 and not is_text:
         endian = header.fields.get("endian", "").lower()
@@ -221,7 +221,7 @@ def _geometry(header: _Header, shape: tuple[int, ...], channel_axis: int | None)
     if origin is not None and len(origin) != length:
         raise UndecodableImage("the NRRD field `space origin` must be a vector as long as the directions")
     scale = _mm_per_unit(fields.get("space units", ""))
-    name = _SPACES.get(fields.get("space", "").lower())
+    name = SPACES.get(fields.get("space", "").lower())
     if length != 3 or name is None:
         if length > 3:
             raise UnsuitableImage("the NRRD file's space has more than three axes; send one image in space")

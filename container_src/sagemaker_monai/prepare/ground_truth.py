@@ -7,6 +7,7 @@ not linked: an importer that later writes to the same folder would change the or
 
 import hashlib
 import json
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,8 +16,9 @@ from typing import Any
 
 from sagemaker_monai import __version__
 from sagemaker_monai.dataset_json import write_dataset_json
-from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.files import state_of
+from sagemaker_monai.deidentification.clean_files import PICTURE, VOLUME, clean_file, sort_of
+from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
+from sagemaker_monai.files import sha256_of, state_of
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.consolidation import (
     LABELS,
@@ -41,7 +43,6 @@ ON_DISPUTE = ("keep", "drop", "refuse")
 ON_MISSING = ("refuse", "leave-out")
 TITLE = "Ground Truth"
 NO_CLASS = "(none)"
-_CHUNK_BYTES = 1 << 20
 
 
 def _check_options(**options: tuple[object, tuple[str, ...]]) -> None:
@@ -74,18 +75,21 @@ def _by_reference(job: Job) -> dict[str, Item]:
 
 
 def _copy(images: Sequence[Image], out: Path) -> tuple[dict[str, int], list[str]]:
-    """Copy the files; returns name -> bytes, and the SHA-256 of each."""
+    """Copy the files, pictures and volumes without anything beside the image, DICOM as it is; returns name -> bytes,
+    and the SHA-256 of each original."""
     sizes, digests = {}, []
-    for image in track(images, total=len(images), what="copying images"):
-        digest, size = hashlib.sha256(), 0
+    for number, image in enumerate(track(images, total=len(images), what="copying images"), start=1):
         target = out / output.IMAGES / image.name
         target.unlink(missing_ok=True)
-        with image.path.open("rb") as source, target.open("wb") as copy:
-            while chunk := source.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                size += copy.write(chunk)
-        sizes[image.name] = size
-        digests.append(digest.hexdigest())
+        try:
+            if sort_of(image.path) in (PICTURE, VOLUME):
+                clean_file(image.path, target)
+            else:
+                shutil.copyfile(image.path, target)
+        except CallerError as error:
+            raise DatasetError(f"image {number} of {len(images)} cannot be copied: {error}") from error
+        sizes[image.name] = target.stat().st_size
+        digests.append(sha256_of(image.path))
     return sizes, digests
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from sagemaker_monai import __version__
 from sagemaker_monai.dataset_json import write_dataset_json
+from sagemaker_monai.deidentification.picture_metadata import cleaned
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.files import sha256_of, state_of
 from sagemaker_monai.images import decode
@@ -142,7 +143,7 @@ def _store_images(
             continue
         try:
             small = thumbnail(jpeg)
-            content = jpeg if max_side is None else _shrunk(jpeg, max_side)
+            content = cleaned(jpeg if max_side is None else _shrunk(jpeg, max_side))
         except CallerError as error:
             raise DatasetError(f"{image} is no sound JPEG: {error}; download it again") from error
         (out / output.IMAGES / f"{image}.jpg").write_bytes(content)

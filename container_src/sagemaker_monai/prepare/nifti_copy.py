@@ -1,9 +1,9 @@
 """Copies of volumes for a data set: read once to be sure of them, without the texts of their headers where asked.
 
-NIfTI, Analyze and NPY files are copied, the first two through `deidentify_nifti` where they are de-identified: voxels
-stay bit for bit. All other formats (headers with free texts and names of other files), and files whose suffix belies
-what they are, are written anew as .nii.gz from what the reader gave: float32, which is what training sees anyway; the
-affine is rounded to float32, as NIfTI keeps it.
+NIfTI, Analyze and NPY files are copied, through `clean_file` where they are de-identified: voxels stay bit for bit. All
+other formats (headers with free texts and names of other files), and files whose suffix belies what they are, are
+written anew as .nii.gz from what the reader gave: float32, which is what training sees anyway; the affine is rounded to
+float32, as NIfTI keeps it.
 """
 
 import gzip
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sagemaker_monai.contents import GZIP_MAGIC
-from sagemaker_monai.deidentification.deidentify_nifti import deidentify_nifti
+from sagemaker_monai.deidentification.clean_files import clean_file
 from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.formats.pairs import image_of
 from sagemaker_monai.formats.voxels import is_unclear
@@ -89,7 +89,7 @@ def copy_volume(plan: Plan, volume: Volume, out: Path, names: Sequence[str], *, 
         is_private: headers lose their texts.
 
     Raises:
-        UndecodableImage, PayloadTooLarge: as `deidentify_nifti`.
+        UndecodableImage, UnsuitableImage, PayloadTooLarge: as `clean_file`.
     """
     sources = [plan.source] + ([plan.image] if plan.image is not None else [])
     for source, name in zip(sources, names, strict=True):
@@ -97,8 +97,8 @@ def copy_volume(plan: Plan, volume: Volume, out: Path, names: Sequence[str], *, 
         target.unlink(missing_ok=True)
         if plan.is_rewritten:
             target.write_bytes(encoded(volume))
-        elif is_private and plan.suffix != ".npy":
-            deidentify_nifti(source, target)
+        elif is_private:
+            clean_file(source, target)
         else:
             shutil.copyfile(source, target)
     return {name: (out / name).stat().st_size for name in names}

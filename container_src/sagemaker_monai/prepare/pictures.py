@@ -1,8 +1,8 @@
 """A folder of pictures (JPEG, PNG, BMP, TIFF, WebP) and a table of labels become a data set.
 
 Pictures say nothing of patients: a column of the table or a part of the name does, or each picture is a group of its
-own, which is said. Where they are de-identified, what cameras write beside a picture is cut out of JPEG and PNG without
-compressing it again, TIFF and WebP with such texts are refused, and files and groups get numbers for names.
+own, which is said. Where they are de-identified, only the picture itself is copied (`picture_metadata`), and files and
+groups get numbers for names.
 """
 
 import re
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from sagemaker_monai.class_folders import read_class_folders
-from sagemaker_monai.deidentification.picture_metadata import LOOKED_AT, cleaned, telling
+from sagemaker_monai.deidentification.picture_metadata import cleaned
 from sagemaker_monai.entries import SUFFIXES
 from sagemaker_monai.errors import CallerError, DatasetError, UnsuitableImage
 from sagemaker_monai.files import plain_files
@@ -172,11 +172,6 @@ def _copy(path: Path, name: str, line: Line, out: Path, target: str, group: str,
     """Read a picture to be sure of it, and copy it."""
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise UnsuitableImage("it is no picture; DICOM is for prepare dicom_folder, volumes for prepare nifti_folder")
-    if is_private and path.suffix.lower() in LOOKED_AT and telling(path):
-        raise UnsuitableImage(
-            "it has texts, dates or a place beside the picture, which cannot be cut out of TIFF and WebP; save it as "
-            "PNG, or keep them with --no-deidentify"
-        )
     [frame] = read_frames_of(Sample(path))
     content = path.read_bytes()
     if is_private:
