@@ -30,9 +30,7 @@ BROKEN = re.compile(r"PNG: (iCCP|fdAT|acTL|cHRM|tRNS) |TIFF: (tag 700 as 2|secon
 # No letters in the order in which JPEG's usual tables have them.
 secrets = st.builds(
     lambda text, encoding: text.encode(encoding),
-    st.text(st.sampled_from("SmithZebulon 0123456789-^.öé"), min_size=10, max_size=40).filter(
-        lambda text: text.strip()
-    ),
+    st.text(st.sampled_from("SmithZebulon 0149^öé"), min_size=10, max_size=40),
     st.sampled_from(["latin-1", "utf-8", "utf-16-le", "utf-16-be"]),
 )
 
