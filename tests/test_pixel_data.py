@@ -1,11 +1,13 @@
 """Of the pixel data's bytes, those leave that the header and the decoder need, and the pixels are the same."""
 
+import io
 import struct
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pydicom import Dataset
 from pydicom.dataelem import DataElement
 from pydicom.encaps import encapsulate, generate_frames
@@ -24,6 +26,7 @@ from pydicom.uid import (
 )
 
 from sagemaker_monai.deidentification.deidentify import Deidentifier
+from sagemaker_monai.deidentification.j2k_markers import cleaned_j2k
 from sagemaker_monai.deidentification.pixel_data import needed_pixels
 from sagemaker_monai.deidentification.pixel_proof import pixel_faults
 from sagemaker_monai.dicom.decoding import decode_stored
@@ -31,7 +34,7 @@ from sagemaker_monai.dicom.headers import read_instance
 from sagemaker_monai.dicom.media import instance_of
 from sagemaker_monai.errors import CallerError, UndecodableImage, UnsuitableImage
 from sagemaker_monai.prepare.dicom_copy import copy_instance
-from tests.attacks.pixel_places import places_of
+from tests.attacks.pixel_places import J2K_PLACES, places_of
 from tests.compressed_frames import ENCODERS
 from tests.identified import SALT, ct, encoded, read_back
 from tests.made_dicom import as_file, made_dataset
@@ -275,6 +278,30 @@ def test_lengths_of_tile_parts_are_made_anew_where_there_were_any():
     assert kept[place + 12 : place + 14] == b"\xff\x90"
     assert tile == 0
     assert kept[place + 12 + length :].rstrip(b"\0") == b"\xff\xd9"
+
+
+@pytest.mark.parametrize("progression", ["LRCP", "RLCP", "RPCL", "PCRL", "CPRL"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"quality_layers": [40, 10, 2], "irreversible": True},
+        {"tile_size": (32, 48), "num_resolutions": 3},
+        {"precinct_size": (32, 16), "codeblock_size": (8, 16), "num_resolutions": 4, "quality_layers": [9, 0]},
+    ],
+)
+def test_packets_end_where_an_encoder_ended(progression, options):
+    """Whatever their order, the bytes behind the last one, which the tile-part's length covers, go and no other."""
+    buffer = io.BytesIO()
+    Image.fromarray(COLOUR[0].repeat(3, 0)).save(buffer, "JPEG2000", no_jp2=True, progression=progression, **options)
+    frame = buffer.getvalue()
+
+    cleaned = cleaned_j2k(frame)
+
+    assert cleaned == cleaned_j2k(J2K_PLACES["behind the packets"](frame, b"Smith 28.02.1949"))
+    comment = frame.index(b"\xff\x64")
+    length = int.from_bytes(frame[comment + 2 : comment + 4], "big")
+    assert cleaned == frame[:comment] + frame[comment + 2 + length :]
 
 
 # What a careless program would write.

@@ -222,8 +222,6 @@ J2K_PLACES: dict[str, Change] = {
     "behind the end": lambda frame, text: frame + text,
     "behind the end, as another end": lambda frame, text: frame + text + b"\xff\xd9",
     "before the end": lambda frame, text: frame[:-2] + text + frame[-2:],
-}
-J2K_PACKET_PLACES: dict[str, Change] = {
     "behind the packets": _behind_packets,
     "a tile-part too many": _one_tile_part_more,
 }

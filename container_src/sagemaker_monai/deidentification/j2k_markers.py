@@ -1,23 +1,26 @@
 """A codestream of JPEG 2000 or HTJ2K, written again marker by marker with what its decoder needs and nothing else.
 
-The packets stay bit for bit. Boxes of a JP2 file, comments, registration, what stands between tile-parts and behind the
-end are left out; lengths of tile-parts are written anew. Tables of lengths (TLM) are made anew where there were any, as
-the transfer syntax HTJ2K RPCL asks for one; those of packets (PLM, PLT) are left out.
+The packets stay bit for bit. Boxes of a JP2 file, comments, registration, what stands behind the last packet of a tile,
+between tile-parts and behind the end are left out; lengths and numbers of tile-parts are written anew. Tables of
+lengths (TLM) are made anew where there were any, as the transfer syntax HTJ2K RPCL asks for one; those of packets (PLM,
+PLT) are left out.
 
 Sources: ITU-T T.800, annex A; ITU-T T.814, annex A (CAP); DICOM PS3.5 A.4.4.
 """
 
 import struct
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sagemaker_monai.dicom.codestreams import MAX_TILES, read_j2k
-from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
+from sagemaker_monai.deidentification.j2k_packets import Style, Tile, count_packet_bytes
+from sagemaker_monai.dicom.codestreams import read_j2k
+from sagemaker_monai.errors import UndecodableImage
 
 _SOC, _SOT, _SOD, _EOC = 0xFF4F, 0xFF90, 0xFF93, 0xFFD9
-_CAP, _SIZ, _COD, _COC, _TLM, _QCD, _QCC, _RGN, _POC = (
-    *(0xFF50, 0xFF51, 0xFF52, 0xFF53, 0xFF55, 0xFF5C, 0xFF5D, 0xFF5E, 0xFF5F),
-)
+_CAP, _SIZ, _COD, _COC, _TLM, _QCD, _QCC, _RGN = (*(0xFF50, 0xFF51, 0xFF52, 0xFF53, 0xFF55, 0xFF5C, 0xFF5D, 0xFF5E),)
+_BIG_PRECINCT = 15  # exponent of a precinct's sides where none are given
+_MAX_TILE_PARTS = 255  # of a tile
 # PLM, PLT, CPF, CRG, COM: what decoders can do without.
 _LEFT_OUT = frozenset({_TLM, 0xFF57, 0xFF58, 0xFF59, 0xFF63, 0xFF64})
 _SIZ_START = b"\xff\x4f\xff\x51"
@@ -28,10 +31,10 @@ _CUT_OFF = "a JPEG 2000 frame is cut off; export it again"
 
 @dataclass(frozen=True)
 class _TilePart:
+    """A tile-part: its tile, the segments of its header, and its packets."""
+
     tile: int
-    number: int
-    count: int
-    header: bytes
+    segments: tuple[tuple[int, bytes], ...]
     packets: bytes
 
 
@@ -45,8 +48,9 @@ def cleaned_j2k(data: bytes) -> bytes:
         The codestream from SOC to EOC.
 
     Raises:
-        UndecodableImage: it cannot be parsed, or its headers stand apart from it (PPM, PPT).
-        PayloadTooLarge: more than the limits of `dicom.codestreams`.
+        UndecodableImage: it cannot be parsed, its packets' headers stand apart from it (PPM, PPT), or their order
+            changes (POC).
+        PayloadTooLarge: more than the limits of `dicom.codestreams` and `j2k_packets`.
     """
     read_j2k(data)  # so that there is such a start, and not too much behind it
     return _Writer(data[data.index(_SIZ_START) :]).write()
@@ -61,29 +65,47 @@ class _Writer:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._levels = _most_levels(data)
+        self._levels = max(_levels(data), default=0)
         self._has_lengths = False
         self._parts: list[_TilePart] = []
 
     def write(self) -> bytes:
-        header, position = self._header(2, ends_at=_SOT)
+        segments, position = self._header(2, ends_at=_SOT)
         while self._marker(position) == _SOT:
             position = self._tile_part(position)
-            if position >= len(self._data):
-                break
         # The end may be missing, as nothing is behind it; anything else behind the last tile-part goes.
         if not self._parts:
             raise UndecodableImage(_CUT_OFF)
-        parts = [self._written(part) for part in self._parts]
+        self._cut_tiles(segments)
+        parts = self._written()
         lengths = self._lengths([len(part) for part in parts]) if self._has_lengths else b""
+        header = b"".join(_segment(*segment) for segment in segments)
         return b"".join([_SIZ_START[:2], header, lengths, *parts, struct.pack(">H", _EOC)])
+
+    def _cut_tiles(self, header: list[tuple[int, bytes]]) -> None:
+        """Leave what stands behind the last packet of each tile out, and parts of which nothing is left."""
+        tiles: dict[int, list[int]] = {}
+        for place, part in enumerate(self._parts):
+            tiles.setdefault(part.tile, []).append(place)
+        kept: dict[int, _TilePart] = {}
+        for number, places in tiles.items():
+            parts = [self._parts[place] for place in places]
+            own = [segment for part in parts for segment in part.segments]
+            tile = _tile_of(number, header, own)
+            left = count_packet_bytes(tile, b"".join(part.packets for part in parts))
+            for place, part in zip(places, parts, strict=True):
+                packets = part.packets[:left]
+                left -= len(packets)
+                if packets or place == places[0]:
+                    kept[place] = replace(part, packets=packets)
+        self._parts = [kept[place] for place in sorted(kept)]
 
     def _marker(self, position: int) -> int:
         return int.from_bytes(self._data[position : position + 2], "big")
 
-    def _header(self, position: int, *, ends_at: int) -> tuple[bytes, int]:
+    def _header(self, position: int, *, ends_at: int) -> tuple[list[tuple[int, bytes]], int]:
         """The segments that stay up to a marker, and where that stands."""
-        parts: list[bytes] = []
+        parts: list[tuple[int, bytes]] = []
         while (marker := self._marker(position)) != ends_at:
             length = self._marker(position + 2)
             content = self._data[position + 4 : position + 2 + length]
@@ -97,33 +119,31 @@ class _Writer:
             size = self._size_of(marker, content)
             if size > len(content):
                 raise UndecodableImage(_BROKEN)
-            parts.append(_segment(marker, content[:size]))
-        return b"".join(parts), position
+            parts.append((marker, content[:size]))
+        return parts, position
 
     def _size_of(self, marker: int, content: bytes) -> int:
         """Bytes of a segment's content that mean something."""
         try:
-            match marker:
-                case 0xFF51:  # SIZ
-                    return 36 + 3 * int.from_bytes(content[34:36], "big")
-                case 0xFF50:  # CAP
-                    return 4 + 2 * int.from_bytes(content[:4], "big").bit_count()
-                case 0xFF52:  # COD
-                    return 10 + (content[5] + 1) * (content[0] & 1)
-                case 0xFF53:  # COC
-                    return 7 + (content[2] + 1) * (content[1] & 1)
-                case 0xFF5C:  # QCD
-                    return 1 + self._steps(content[0])
-                case 0xFF5D:  # QCC
-                    return 2 + self._steps(content[1])
-                case 0xFF5E:  # RGN
-                    return 3
-                case 0xFF5F:  # POC
-                    return max(7, len(content) // 7 * 7)
+            if marker == _SIZ:
+                return 36 + 3 * int.from_bytes(content[34:36], "big")
+            if marker == _CAP:
+                return 4 + 2 * int.from_bytes(content[:4], "big").bit_count()
+            if marker == _COD:
+                return 10 + (content[5] + 1) * (content[0] & 1)
+            if marker == _COC:
+                return 7 + (content[2] + 1) * (content[1] & 1)
+            if marker == _QCD:
+                return 1 + self._steps(content[0])
+            if marker == _QCC:
+                return 2 + self._steps(content[1])
+            if marker == _RGN:
+                return 3
         except IndexError as error:
             raise UndecodableImage(_BROKEN) from error
         raise UndecodableImage(
-            "a JPEG 2000 frame keeps its packets' headers apart, or has a marker that is not known; export it again"
+            "a JPEG 2000 frame keeps its packets' headers apart, changes their order, or has a marker that is not "
+            "known; export it again"
         )
 
     def _steps(self, style: int) -> int:
@@ -136,15 +156,13 @@ class _Writer:
         content = self._data[position + 4 : position + 12]
         if len(content) < 8 or self._marker(position + 2) != 10:
             raise UndecodableImage(_CUT_OFF)
-        tile, length, number, count = struct.unpack(">HLBB", content)
+        tile, length = struct.unpack(">HL", content[:6])
         end = position + length if length else self._end_of_codes()
-        header, start = self._header(position + 12, ends_at=_SOD)
+        segments, start = self._header(position + 12, ends_at=_SOD)
         start += 2
         if end < start or end > len(self._data):
             raise UndecodableImage(_CUT_OFF)
-        if len(self._parts) > 255 * MAX_TILES:
-            raise PayloadTooLarge("a JPEG 2000 frame in too many parts; export the file again")
-        self._parts.append(_TilePart(tile, number, count, header, self._data[start:end]))
+        self._parts.append(_TilePart(tile, tuple(segments), self._data[start:end]))
         return end
 
     def _end_of_codes(self) -> int:
@@ -154,10 +172,20 @@ class _Writer:
             raise UndecodableImage(_CUT_OFF)
         return end
 
-    def _written(self, part: _TilePart) -> bytes:
-        length = 14 + len(part.header) + len(part.packets)
-        start = _segment(_SOT, struct.pack(">HLBB", part.tile, length, part.number, part.count))
-        return start + part.header + struct.pack(">H", _SOD) + part.packets
+    def _written(self) -> list[bytes]:
+        """The tile-parts, each with its number among those of its tile and how many these are."""
+        counts = Counter(part.tile for part in self._parts)
+        if max(counts.values()) > _MAX_TILE_PARTS:
+            raise UndecodableImage(_BROKEN)
+        numbers: Counter[int] = Counter()
+        written = []
+        for part in self._parts:
+            header = b"".join(_segment(*segment) for segment in part.segments)
+            length = 14 + len(header) + len(part.packets)
+            start = struct.pack(">HLBB", part.tile, length, numbers[part.tile], counts[part.tile])
+            numbers[part.tile] += 1
+            written.append(_segment(_SOT, start) + header + struct.pack(">H", _SOD) + part.packets)
+        return written
 
     def _lengths(self, lengths: list[int]) -> bytes:
         """TLM with the tile and the length of each tile-part; T.800 A.7.1."""
@@ -168,9 +196,44 @@ class _Writer:
         )
 
 
-def _most_levels(data: bytes) -> int:
-    """The most levels of decomposition of any component of any tile."""
-    return max((levels for levels in _levels(data)), default=0)
+def _tile_of(number: int, header: list[tuple[int, bytes]], own: list[tuple[int, bytes]]) -> Tile:
+    """How a tile is coded: its own COC goes before its own COD, and that before the picture's; A.6.1, A.6.2."""
+    sizes = next((content for marker, content in header if marker == _SIZ), b"")
+    right, bottom, left, top, width, height, tile_left, tile_top, samples = struct.unpack(">8LH", sizes[2:36])
+    across = -(-(right - tile_left) // width)
+    row, column = divmod(number, across)
+    x, y = tile_left + column * width, tile_top + row * height
+    area = max(x, left), max(y, top), min(x + width, right), min(y + height, bottom)
+    codings = [content for marker, content in own if marker == _COD] or [
+        content for marker, content in header if marker == _COD
+    ]
+    if not codings or area[0] >= area[2] or area[1] >= area[3]:
+        raise UndecodableImage(_BROKEN)
+    coding = codings[0]
+    styles = [_style(coding[5:], has_precincts=bool(coding[0] & 1))] * samples
+    has_own = any(marker == _COD for marker, _ in own)
+    for marker, content in [*([] if has_own else header), *own]:
+        if marker == _COC:
+            if content[0] >= samples:
+                raise UndecodableImage(_BROKEN)
+            styles[content[0]] = _style(content[2:], has_precincts=bool(content[1] & 1))
+    return Tile(
+        area=area,
+        progression=coding[1],
+        layers=int.from_bytes(coding[2:4], "big"),
+        has_sop=bool(coding[0] & 2),
+        has_eph=bool(coding[0] & 4),
+        styles=tuple(styles),
+    )
+
+
+def _style(parameters: bytes, *, has_precincts: bool) -> Style:
+    levels, width, height, block_style = parameters[:4]
+    if levels > 32:
+        raise UndecodableImage(_BROKEN)
+    sizes = [(size & 15, size >> 4) for size in parameters[5 : 6 + levels]] if has_precincts else []
+    precincts = sizes or [(_BIG_PRECINCT, _BIG_PRECINCT)] * (levels + 1)
+    return Style(levels, (width + 2, height + 2), block_style, tuple(precincts))
 
 
 def _levels(data: bytes) -> Iterator[int]:
