@@ -44,7 +44,7 @@ from tests.odd_files import ODD_DICOM, ROOT, odd_dicom_paths, read_odd_dicom
 
 NATIVE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
 rng = np.random.default_rng(3)
-NEVER = Decoder(lambda *_: pytest.fail("the decoder was called"))
+NEVER = Decoder(lambda *_: pytest.fail("the decoder was called"), 0)
 needs_odd_files = pytest.mark.skipif(not ODD_DICOM.is_dir(), reason="the shared data is not here")
 
 REFUSED = {

@@ -9,9 +9,10 @@ nanoseconds of one core, as measured for each kind of it on 2 cores of an Intel 
 that what is refused was never begun and what is begun ends in time.
 """
 
+import ctypes
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ UNCOUNTED_BYTES = 48 * MIB
 MAX_RATIO = 200  # blank images reach deflate's 1,032, so small ones may
 FREE_FRAME_BYTES = 64 * MIB  # of decoded frames, whatever the ratio
 
+TRIM_BYTES = 32 * MIB  # that are freed before the kernel gets them
 NS = 1_000_000_000
 
 
@@ -71,10 +73,10 @@ class Budget:
                 )
             self.used_ns += work_ns
 
-    def give_back(self, used_bytes: int) -> None:
-        """Go back to what was held at an earlier time."""
+    def give_back(self, count: int) -> None:
+        """Count bytes no longer."""
         with self._lock:
-            self.used_bytes = used_bytes
+            self.used_bytes -= count
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def _number(env: Mapping[str, str], name: str, default: int, low: int, high: int
     return int(text)
 
 
+_freed_bytes = 0
 _current: ContextVar[Budget | None] = ContextVar("budget", default=None)
 
 
@@ -139,6 +142,8 @@ def spending(budget: Budget | None) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+        if budget is not None and budget.most_bytes >= 2 * TRIM_BYTES:
+            trim()
 
 
 def spend_bytes(count: int, what: str) -> None:
@@ -153,6 +158,31 @@ def spend_bytes(count: int, what: str) -> None:
     """
     if (budget := _current.get()) is not None:
         budget.spend_bytes(int(count), what)
+
+
+def give_back(count: int) -> None:
+    """Count bytes no longer that were counted and are free now; the kernel gets them from time to time."""
+    global _freed_bytes
+    if (budget := _current.get()) is not None:
+        budget.give_back(count)
+        _freed_bytes += count
+        if _freed_bytes >= TRIM_BYTES:
+            trim()
+
+
+def trim() -> None:
+    """Give the kernel what malloc keeps of memory that was freed; glibc does so only at the end of its heap."""
+    global _freed_bytes
+    _freed_bytes = 0
+    with suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def expect_work(work_ns: float, what: str) -> None:
+    """Refuse work that will be counted by and by and does not fit, before it is begun; arguments as of `spend_work`."""
+    if (budget := _current.get()) is not None:
+        budget.spend_work(int(work_ns), what)
+        budget.spend_work(-int(work_ns), what)
 
 
 def spend_work(work_ns: float, what: str) -> None:
@@ -170,15 +200,21 @@ def returned() -> Iterator[None]:
         yield
     finally:
         if budget is not None:
-            budget.give_back(held)
+            budget.give_back(budget.used_bytes - held)
 
 
 @contextmanager
 def lent(count: int, what: str) -> Iterator[None]:
     """Memory that is used within the block only; arguments and errors as of `spend_bytes`."""
-    with returned():
-        spend_bytes(count, what)
+    budget = _current.get()
+    if budget is None:
         yield
+        return
+    budget.spend_bytes(int(count), what)
+    try:
+        yield
+    finally:
+        budget.give_back(int(count))
 
 
 def check_ratio(unpacked_bytes: int, packed_bytes: int, what: str, free_bytes: int = FREE_FRAME_BYTES) -> None:

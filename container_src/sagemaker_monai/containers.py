@@ -32,7 +32,7 @@ from sagemaker_monai.errors import (
     UnsupportedMediaType,
 )
 from sagemaker_monai.formats.arrays import parse_npy_header
-from sagemaker_monai.samples import Instances, Sample
+from sagemaker_monai.samples import Held, Instances, Sample
 
 MAX_IMAGES = 1_000  # of one request
 MAX_INSTANCES = 5_000  # DICOM files of one request; a cardiac CT has some 3,000
@@ -113,7 +113,7 @@ def gather(pieces: Sequence[tuple[str, bytes]]) -> list[Sample]:
             if not is_dicom and not _is_companion(name):
                 with name_picture(index, len(images)):
                     raise MalformedRequest("no DICOM file, and others of the request are; send them apart")
-        files = tuple(content for (_, content), is_dicom in zip(images, are_dicom, strict=True) if is_dicom)
+        files = tuple(Held(content) for (_, content), is_dicom in zip(images, are_dicom, strict=True) if is_dicom)
         check_count(len(files), MAX_INSTANCES)
         return [Sample(Instances(files))]
     check_count(len(images))

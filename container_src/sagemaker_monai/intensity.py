@@ -9,12 +9,13 @@ or the picture would change its hue.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from sagemaker_monai.budget import lent, spend_bytes
 from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.volumes import Display, Lut, Window
 
@@ -27,9 +28,12 @@ WINDOWS: dict[str, tuple[float, float]] = {
     "brain": (40, 80),
 }
 _CHUNK = 1 << 20
+_LINE = 16  # values of a cache line
 _LARGEST = 1e10  # of a spec's numbers: pictures may have values of 32 bits
 
-Change = Callable[[np.ndarray, np.ndarray | None, Display, Mapping[str, Any]], np.ndarray]
+# From values to others of the same shape, each by itself, so that they can be changed in parts.
+Elementwise = Callable[[np.ndarray], np.ndarray]
+Change = Callable[[np.ndarray, np.ndarray | None, Display, Mapping[str, Any]], Elementwise]
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class IntensityKind:
     Attributes:
         parameters: the spec's other keys, in order.
         change: from float32 values of one channel, the voxels to leave out (or None), the header's display and the spec
-            to float32 of the same shape.
+            to what makes float32 of any part of the values.
         check: raises ValueError for numbers that make no sense.
         is_display: gives 0 to 1.
     """
@@ -82,65 +86,101 @@ def _stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip(changed, 0, 1, out=changed)
 
 
-def _window(values: np.ndarray, _left_out: Any, _display: Display, spec: Mapping[str, Any]) -> np.ndarray:
-    return window(values, Window(spec["center"], spec["width"]))
+def _window(_values: np.ndarray, _left_out: Any, _display: Display, spec: Mapping[str, Any]) -> Elementwise:
+    shape = Window(spec["center"], spec["width"])
+    return lambda part: window(part, shape)
 
 
-def _header(values: np.ndarray, left_out: np.ndarray | None, display: Display, _spec: Mapping[str, Any]) -> np.ndarray:
-    if isinstance(display.voi, Window) and display.voi.width > 0:
-        return window(values, display.voi)
-    if isinstance(display.voi, Lut):
-        table = np.asarray(display.voi.table, np.float32)
+def _header(values: np.ndarray, left_out: np.ndarray | None, display: Display, _spec: Mapping[str, Any]) -> Elementwise:
+    voi = display.voi
+    if isinstance(voi, Window) and voi.width > 0:
+        return lambda part: window(part, voi)
+    if isinstance(voi, Lut):
+        table, first = np.asarray(voi.table, np.float32), np.float32(voi.first)
         # What lies outside the table is its first or last entry; modality values need not be whole.
-        return table[np.clip(np.rint(values - np.float32(display.voi.first)), 0, len(table) - 1).astype(np.int64)]
-    counted = _counted(values, left_out)
-    return _stretch(values, float(counted.min()), float(counted.max()))
+        return lambda part: table[np.clip(np.rint(part - first), 0, len(table) - 1).astype(np.int64)]
+    low, high = _ends(values, left_out)
+    return lambda part: _stretch(part, low, high)
 
 
-def _percentile(values: np.ndarray, left_out: Any, _display: Display, spec: Mapping[str, Any]) -> np.ndarray:
+def _percentile(
+    values: np.ndarray, left_out: np.ndarray | None, _display: Display, spec: Mapping[str, Any]
+) -> Elementwise:
     # Percentiles are values of the image or lie between two; float32 holds them as well as it holds the image.
-    counted = values.ravel(order="K") if left_out is None else _counted(values, left_out)
-    low, high = np.percentile(counted, [spec["low"], spec["high"]])
-    return _stretch(values, float(low), float(high))
+    with lent(values.nbytes * (1 if left_out is None else 2), f"percentiles of {values.size} values"):
+        counted = values.ravel(order="K") if left_out is None else _counted(values, left_out)
+        low, high = map(float, np.percentile(counted, [spec["low"], spec["high"]]))
+    return lambda part: _stretch(part, low, high)
 
 
-def _range(values: np.ndarray, _left_out: Any, _display: Display, spec: Mapping[str, Any]) -> np.ndarray:
-    return _stretch(values, spec["low"], spec["high"])
+def _range(_values: np.ndarray, _left_out: Any, _display: Display, spec: Mapping[str, Any]) -> Elementwise:
+    return lambda part: _stretch(part, spec["low"], spec["high"])
 
 
-def _zscore(values: np.ndarray, left_out: np.ndarray | None, display: Display, spec: Mapping[str, Any]) -> np.ndarray:
-    counted = _counted(values, left_out)
-    if spec["nonzero"]:
-        counted = counted[counted != 0]
-    mean, std = _mean_and_std(counted)
-    sign = -1.0 if display.is_inverted else 1.0
-    changed = values - np.float32(mean)
-    changed *= np.float32(sign / std if std > 0 else 0)
-    if spec["nonzero"]:
-        changed[values == 0] = 0
-    return changed
+def _zscore(values: np.ndarray, left_out: np.ndarray | None, display: Display, spec: Mapping[str, Any]) -> Elementwise:
+    is_nonzero = spec["nonzero"]
+    mean, std = _mean_and_std(lambda: _flat_parts(values, left_out, is_nonzero=is_nonzero))
+    factor = np.float32((-1.0 if display.is_inverted else 1.0) / std if std > 0 else 0)
+
+    def change(part: np.ndarray) -> np.ndarray:
+        changed = part - np.float32(mean)
+        changed *= factor
+        if is_nonzero:
+            changed[part == 0] = 0
+        return changed
+
+    return change
 
 
-def _none(values: np.ndarray, _left_out: Any, _display: Display, _spec: Mapping[str, Any]) -> np.ndarray:
-    return values.copy()
+def _none(_values: np.ndarray, _left_out: Any, _display: Display, _spec: Mapping[str, Any]) -> Elementwise:
+    return lambda part: part
 
 
-def _counted(values: np.ndarray, left_out: np.ndarray | None) -> np.ndarray:
-    # One memory order, so that a sum does not depend on how a reader laid the volume out.
-    flat = np.ascontiguousarray(values).reshape(-1)
-    if left_out is None:
-        return flat
-    counted = flat[~np.ascontiguousarray(left_out).reshape(-1)]
-    return counted if counted.size else flat
+def _counted(values: np.ndarray, left_out: np.ndarray) -> np.ndarray:
+    counted = values[~left_out]
+    return counted if counted.size else values.ravel()
 
 
-def _mean_and_std(flat: np.ndarray) -> tuple[float, float]:
-    if not flat.size:
+def _ends(values: np.ndarray, left_out: np.ndarray | None) -> tuple[float, float]:
+    """The lowest and highest value that counts."""
+    if left_out is None or left_out.all():
+        return float(values.min()), float(values.max())
+    counts = ~left_out
+    return float(values.min(where=counts, initial=np.inf)), float(values.max(where=counts, initial=-np.inf))
+
+
+def _flat_parts(values: np.ndarray, left_out: np.ndarray | None, *, is_nonzero: bool) -> Iterator[np.ndarray]:
+    """The values that count, in parts of _CHUNK but for the last, all in one order, so that a sum does not depend on
+    how a reader laid the volume out, nor on memory for a second volume.
+    """
+    if left_out is not None and left_out.all():
+        left_out = None
+    rest = np.empty(0, np.float32)
+    step = max(_LINE, _CHUNK // max(math.prod(values.shape[1:]), 1))
+    for start in range(0, len(values), step):
+        part = np.ascontiguousarray(values[start : start + step]).reshape(-1)
+        if left_out is not None:
+            part = part[~np.ascontiguousarray(left_out[start : start + step]).reshape(-1)]
+        if is_nonzero:
+            part = part[part != 0]
+        rest = np.concatenate([rest, part]) if rest.size else part
+        whole = rest.size // _CHUNK * _CHUNK
+        yield from (rest[place : place + _CHUNK] for place in range(0, whole, _CHUNK))
+        rest = rest[whole:]
+    if rest.size:
+        yield rest
+
+
+def _mean_and_std(parts: Callable[[], Iterator[np.ndarray]]) -> tuple[float, float]:
+    size, sums = 0, []
+    for part in parts():
+        size += part.size
+        sums.append(float(part.sum(dtype=np.float64)))
+    if not size:
         return 0.0, 0.0
-    parts = [flat[start : start + _CHUNK] for start in range(0, flat.size, _CHUNK)]
-    mean = math.fsum(float(part.sum(dtype=np.float64)) for part in parts) / flat.size
-    squares = math.fsum(float(np.square(part.astype(np.float64) - mean).sum()) for part in parts)
-    return mean, math.sqrt(squares / flat.size)
+    mean = math.fsum(sums) / size
+    squares = math.fsum(float(np.square(part.astype(np.float64) - mean).sum()) for part in parts())
+    return mean, math.sqrt(squares / size)
 
 
 def _no_numbers(_spec: Mapping[str, Any]) -> None:
@@ -210,8 +250,13 @@ def padding_mask(values: np.ndarray, display: Display) -> np.ndarray | None:
     if display.padding is None:
         return None
     low, high = (np.float32(value) for value in display.padding)
-    mask = (values >= low) & (values <= high)
-    return mask if mask.any() else None
+    with lent(values.size, f"the padding of {values.size} values"):
+        mask = np.asarray(values >= low)
+        mask &= values <= high
+    if not mask.any():
+        return None
+    spend_bytes(mask.size, f"the padding of {values.size} values")
+    return mask
 
 
 def change_intensity(
@@ -221,6 +266,7 @@ def change_intensity(
     *,
     left_out: np.ndarray | None = None,
     is_colour: bool = False,
+    is_owned: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Apply a spec to an image.
 
@@ -230,6 +276,7 @@ def change_intensity(
         display: of the header; without meaning for colour.
         left_out: bool like `values`, the voxels that mean "no pixel"; None for none.
         is_colour: the channels are red, green and blue of one picture.
+        is_owned: `values` are float32 that nobody else needs, and are changed in place.
 
     Returns:
         float32 of the same shape and the lowest value of each channel, float32 (C,): what to fill a border with, and
@@ -246,20 +293,37 @@ def change_intensity(
         if spec["kind"] == "header":
             row, spec = INTENSITIES["range"], {"kind": "range", "low": 0, "high": 255}
     values = np.asarray(values, np.float32)
-    parts = [values] if is_colour else [values[index] for index in range(len(values))]
-    masks = [None] * len(parts) if left_out is None else ([left_out] if is_colour else list(left_out))
-    changed = [row.change(part, mask, display, spec) for part, mask in zip(parts, masks, strict=True)]
-    result = changed[0] if is_colour else changed[0][np.newaxis] if len(changed) == 1 else np.stack(changed)
-    if row.is_display and display.is_inverted:
-        result = np.float32(1) - result
+    if is_owned:
+        result = values
+    else:
+        spend_bytes(4 * values.size, f"{values.size} values of 4 bytes")
+        result = np.empty_like(values)
+    is_inverted = row.is_display and display.is_inverted
     lowest = np.zeros(len(values), np.float32)
-    if spec["kind"] == "none":
-        lowest = np.array(
-            [_counted(result[i], None if left_out is None else left_out[i]).min() for i in range(len(values))]
-        )
+    channels = [slice(None)] if is_colour else [slice(index, index + 1) for index in range(len(values))]
+    for place in channels:
+        part, mask = values[place], None if left_out is None else left_out[place]
+        if not is_colour:
+            part, mask = part[0], None if mask is None else mask[0]
+        if spec["kind"] == "none":
+            lowest[place] = _ends(part, mask)[0]
+        change = row.change(part, mask, display, spec)
+        for old, new in _blocks(values[place], result[place]):
+            changed = change(old)
+            new[...] = np.subtract(np.float32(1), changed, out=changed) if is_inverted else changed
     if left_out is not None:
-        result = np.where(left_out, lowest.reshape(-1, *[1] * (values.ndim - 1)), result)
+        np.copyto(result, lowest.reshape(-1, *[1] * (values.ndim - 1)), where=left_out)
     return result, lowest
+
+
+def _blocks(values: np.ndarray, result: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Both in parts of some _CHUNK values, along the axis whose steps in memory are the longest."""
+    axis = int(np.argmax([abs(stride) if size > 1 else 0
+                          for stride, size in zip(values.strides, values.shape, strict=True)]))  # fmt: skip
+    step = max(1, _CHUNK * values.shape[axis] // max(values.size, 1))
+    for start in range(0, values.shape[axis], step):
+        place = (slice(None),) * axis + (slice(start, start + step),)
+        yield values[place], result[place]
 
 
 def show(values: np.ndarray, display: Display) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from sagemaker_monai.budget import lent, returned
 from sagemaker_monai.dicom.findings import Policy
 from sagemaker_monai.dicom.wanted import ONLY, Choice
 from sagemaker_monai.errors import ConfigError, UnsuitableImage
@@ -20,8 +21,8 @@ from sagemaker_monai.intensity import INTENSITIES, change_intensity, check_inten
 from sagemaker_monai.normalization import check_scale, standardize
 from sagemaker_monai.reading import (
     MAX_CHANNELS,
+    each_frame_of,
     read_frame_channels,
-    read_frames_of,
     read_volume_channels,
     read_volumes_of,
 )
@@ -173,7 +174,11 @@ class LoadSlice(_LoadMedical):
             self._check_channels(len(sample.source.channels))
             frames = read_frame_channels(sample.source)
             return [(np.concatenate([self._prepare(frame) for frame in frames]), _traits_of(frames))]
-        return [(self._prepare_whole(frame), _traits_of([frame])) for frame in read_frames_of(sample, scope=scope)]
+        loaded: Loaded = []
+        for frame in each_frame_of(sample, scope=scope):
+            with lent(frame.values.nbytes, f"an image of {frame.values.size} values"), returned():
+                loaded.append((self._prepare_whole(frame), _traits_of([frame])))
+        return loaded
 
     def _prepare_whole(self, frame: Frame) -> np.ndarray:
         is_colour = _is_colour(frame)
@@ -268,29 +273,35 @@ class LoadVolume(_LoadMedical):
                 choice=self.choice,
             )
             return [(np.concatenate([self._prepare(volume) for volume in volumes]), _traits_of(volumes))]
-        loaded: Loaded = []
-        for volume in read_volumes_of(
+        volumes = read_volumes_of(
             sample,
             policy=UNEVEN_SLICES[self.uneven_slices],
             non_finite=self.non_finite,
             choice=self.choice,
             scope=scope,
-        ):
+        )
+        loaded: Loaded = []
+        while volumes:
+            volume = volumes.pop(0)
             self._check_channels(len(volume.values))
-            loaded.append((self._prepare(volume), _traits_of([volume])))
+            traits = _traits_of([volume])
+            loaded.append((self._prepare(volume), traits))
         return loaded
 
     def _prepare(self, volume: Volume) -> np.ndarray:
-        left_out = padding_mask(volume.values, volume.display)
-        volume = replace(volume, values=self._in_its_unit(volume))
+        """What the network gets; the volume's values are changed on the way, for there may be no room for others."""
+        values = volume.values
+        left_out = padding_mask(values, volume.display)
+        if self.intensity["kind"] == "suv":
+            np.multiply(values, np.float32(_suv_factor(volume.identity)), out=values)
         if left_out is not None:  # or what means "no pixel" would run into its neighbours
-            present = volume.values[~left_out]
-            lowest = present.min() if present.size else np.float32(0)
-            volume = replace(volume, values=np.where(left_out, lowest, volume.values))
+            is_none = bool(left_out.all())
+            lowest = np.float32(0) if is_none else values.min(where=~left_out, initial=np.float32(np.inf))
+            np.copyto(values, lowest, where=left_out)
         if volume.has_geometry:
             mask = None if left_out is None else replace(volume, values=left_out)
-            volume = reorient(volume, self.orientation)
-            left_out = None if mask is None else reorient(mask, self.orientation).values
+            volume = reorient(volume, self.orientation, is_owned=True)
+            left_out = None if mask is None else reorient(mask, self.orientation, is_owned=True).values
         if self.spacing_mm is not None:
             if not volume.has_geometry:
                 raise UnsuitableImage(
@@ -299,10 +310,11 @@ class LoadVolume(_LoadMedical):
                 )
             if left_out is not None:
                 grid = grid_of_spacing(left_out.shape[1:], spacing_of(volume.affine), self.spacing_mm)
-                shares = resize(left_out.astype(np.float32), [size for size, _ in grid], [box for _, box in grid])
-                left_out = shares >= 0.5
+                with lent(4 * left_out.size, "the padding of a volume to resample"):
+                    shares = resize(left_out.astype(np.float32), [size for size, _ in grid], [box for _, box in grid])
+                    left_out = shares >= 0.5
             volume = resample(volume, self.spacing_mm)
-        values, fill = change_intensity(volume.values, self.intensity, volume.display, left_out=left_out)
+        values, fill = change_intensity(volume.values, self.intensity, volume.display, left_out=left_out, is_owned=True)
         fitted = resize(values, self.size) if self.fit == "stretch" else crop_or_pad(values, self.size, fill)
         return np.ascontiguousarray(fitted)
 

@@ -14,7 +14,7 @@ from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.intensity import show
 from sagemaker_monai.normalization import check_scale, standardize
 from sagemaker_monai.pictures import DEEP, Deep, decode, is_deep
-from sagemaker_monai.reading import is_dicom_sample, read_frames_of
+from sagemaker_monai.reading import each_frame_of, is_dicom_sample
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.scope import Scope
 from sagemaker_monai.volumes import Frame, Traits
@@ -107,7 +107,7 @@ class LoadPhotograph:
 
         Raises:
             UndecodableImage, UnsuitableImage, PayloadTooLarge: as `pictures.decode` and, for DICOM,
-                `reading.read_frames_of`; UnsuitableImage also for several frames.
+                `reading.each_frame_of`; UnsuitableImage also for several frames.
         """
         return self.pixels_of_one(sample)[0]
 
@@ -130,7 +130,7 @@ class LoadPhotograph:
             return [(pixels, Traits(findings=("high_byte",) if is_cut else ()))]
         return [
             (self._pixels(_as_picture(frame)), Traits(frame.identity, frame.findings))
-            for frame in read_frames_of(sample, scope=scope)
+            for frame in each_frame_of(sample, scope=scope)
         ]
 
     def _pixels(self, sample: Sample) -> np.ndarray:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from sagemaker_monai.budget import spend_bytes
 from sagemaker_monai.contents import GZIP_MAGIC, is_archive, is_dicom_file
 from sagemaker_monai.deep_values import DeepPicture
 from sagemaker_monai.dicom.findings import Policy
 from sagemaker_monai.dicom.wanted import OF_ONE, Choice
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.pictures import PICTURE_FORMATS, decode, decode_deep
-from sagemaker_monai.samples import Instances, Sample, Sequences
+from sagemaker_monai.samples import Held, Instances, Sample, Sequences
 from sagemaker_monai.volumes import Display, Frame, Volume, check_voxels
 
 if TYPE_CHECKING:
@@ -34,14 +35,19 @@ _Image = TypeVar("_Image", Frame, Volume)
 
 
 def read_frames_of(sample: Sample, *, scope: "Scope | None" = None) -> list[Frame]:
-    """Read 2-D images.
+    """Read 2-D images, all of `each_frame_of`."""
+    return list(each_frame_of(sample, scope=scope))
+
+
+def each_frame_of(sample: Sample, *, scope: "Scope | None" = None) -> Iterator[Frame]:
+    """Read 2-D images, one after the other, so that those of a file with many frames are not held together.
 
     Args:
         sample: a picture; DICOM files, a folder or an archive of them; a file of a volume with one slice; raw values
             (W, H) or (C, W, H); sequences with one image each.
         scope: what the model is for; decides what of DICOM objects is read.
 
-    Returns:
+    Yields:
         At least one. Of one DICOM file its frames in the file's order, of several the slices of one series after the
         other. Pictures become grey where their colours are all grey; those of more than 8 bits keep
         their values, as float32.
@@ -57,17 +63,17 @@ def read_frames_of(sample: Sample, *, scope: "Scope | None" = None) -> list[Fram
         values = np.concatenate([np.asarray(frame.values, np.float32) for frame in frames])
         first = frames[0]
         display, findings = _shared_display(frames), _all_findings(frames)
-        return [Frame(values, first.spacing_mm, display, first.modality, first.identity, findings)]
-    if isinstance(source, np.ndarray):
-        return [Frame(_checked(source, ("(W, H)", "(C, W, H)"), is_colour_kept=True), None)]
-    if isinstance(source, Instances):
-        return _frames_of_dicom(source.files, scope)
-    kind = kind_of(source, sample.formats)
-    if kind == DICOM_FORMAT:
-        return _frames_of_dicom(source if isinstance(source, Path) else (source,), scope)
-    if kind == "picture":
-        return [_frame_of_picture(sample)]
-    return [_frame_of_volume(_read_volume(source, kind), is_bare=kind == "NPY")]
+        yield Frame(values, first.spacing_mm, display, first.modality, first.identity, findings)
+    elif isinstance(source, np.ndarray):
+        yield Frame(_checked(source, ("(W, H)", "(C, W, H)"), is_colour_kept=True), None)
+    elif isinstance(source, Instances):
+        yield from _frames_of_dicom(source.files, scope)
+    elif (kind := kind_of(source, sample.formats)) == DICOM_FORMAT:
+        yield from _frames_of_dicom(source if isinstance(source, Path) else (source,), scope)
+    elif kind == "picture":
+        yield _frame_of_picture(sample)
+    else:
+        yield _frame_of_volume(_read_volume(source, kind), is_bare=kind == "NPY")
 
 
 def read_volumes_of(
@@ -247,14 +253,14 @@ def _frame_of_volume(volume: Volume, *, is_bare: bool) -> Frame:
     raise UnsuitableImage(f"this model takes single images, not a volume of {values.shape[3]} slices; send one slice")
 
 
-def _frames_of_dicom(source: Path | Sequence[bytes], scope: "Scope | None") -> list[Frame]:
+def _frames_of_dicom(source: Path | Sequence[bytes | Held], scope: "Scope | None") -> Iterator[Frame]:
     from sagemaker_monai.dicom.study import read_study_frames
 
     return read_study_frames(source, scope)
 
 
 def _volumes_of_dicom(
-    source: Path | Sequence[bytes], policy: Policy, choice: Choice, scope: "Scope | None"
+    source: Path | Sequence[bytes | Held], policy: Policy, choice: Choice, scope: "Scope | None"
 ) -> list[Volume]:
     from sagemaker_monai.dicom.study import read_study_volumes
 
@@ -311,6 +317,7 @@ def _checked(values: np.ndarray, shapes: tuple[str, str], *, is_colour_kept: boo
     check_voxels(*values.shape)
     if is_colour_kept and values.dtype == np.uint8 and len(values) == 3:
         return values
+    spend_bytes(4 * values.size, f"{values.size} values of 4 bytes")
     with np.errstate(over="ignore"):
         numbers = values.astype(np.float32)
     if values.dtype.kind == "f" and not math.isfinite(float(np.sum(numbers, dtype=np.float64))):

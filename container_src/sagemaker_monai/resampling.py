@@ -16,10 +16,13 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
+from sagemaker_monai.budget import lent, spend_bytes, spend_work
 from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.volumes import Volume, check_voxels
 
 AXIS_LETTERS = ("LR", "PA", "IS")  # of the world's x, y and z: towards the lower end, towards the higher
+_AT_ONCE = 1 << 20  # values that Pillow gets
+_NS_A_VOXEL = 8  # to read or write one while an axis is resized
 SAME_SPACING_VOXELS = 0.01  # how far the last voxel may lie from where the asked spacing has it without resampling
 
 Box = tuple[float, float]
@@ -46,11 +49,27 @@ def resize(values: np.ndarray, size: Sequence[int], boxes: Sequence[Box] | None 
     # What shrinks most comes first: nothing in between is then larger than both ends.
     axes = sorted(range(len(size)), key=lambda axis: (size[axis] / extents[axis], axis))
     order = np.argsort([-abs(stride) for stride in values.strides], kind="stable")
-    stored = np.ascontiguousarray(values.transpose(order), np.float32)
-    for axis in axes:
-        if size[axis] != extents[axis] or boxes[axis] != (0, extents[axis]):
+    changed = [axis for axis in axes if size[axis] != extents[axis] or boxes[axis] != (0, extents[axis])]
+    with lent(*_needed(values, order, size, changed)):
+        stored = np.ascontiguousarray(values.transpose(order), np.float32)
+        for axis in changed:
             stored = _resize_axis(stored, list(order).index(axis + 1), size[axis], boxes[axis])
+    spend_bytes(stored.nbytes, f"{stored.size} resized values")
     return stored.transpose(np.argsort(order))
+
+
+def _needed(values: np.ndarray, order: np.ndarray, size: Sequence[int], changed: Sequence[int]) -> tuple[int, str]:
+    """The most bytes that are held at once beside `values`, and what they are; counts the work as well."""
+    shape = list(values.shape)
+    is_view = values.dtype == np.float32 and values.transpose(order).flags.c_contiguous
+    most = before = 0 if is_view else 4 * values.size
+    for axis in changed:
+        old = math.prod(shape)
+        shape[axis + 1] = size[axis]
+        after = 4 * math.prod(shape)
+        spend_work(_NS_A_VOXEL * (old + math.prod(shape)), f"{values.size} values to resize")
+        most, before = max(most, before + after), after
+    return most, f"{values.size} values to resize to {' x '.join(map(str, size))}"
 
 
 def _resize_axis(values: np.ndarray, axis: int, size: int, box: Box) -> np.ndarray:
@@ -68,9 +87,13 @@ def _resize_axis(values: np.ndarray, axis: int, size: int, box: Box) -> np.ndarr
     outer, inner = math.prod(values.shape[:axis]), math.prod(values.shape[axis + 1 :])
     result = np.empty((*values.shape[:axis], size, *values.shape[axis + 1 :]), np.float32)
     if inner == 1:
-        image = Image.fromarray(values.reshape(outer, extent))
-        rows = image.resize((size, outer), Image.Resampling.BILINEAR, box=(start, 0, stop, outer))
-        result.reshape(outer, size)[:] = np.asarray(rows)
+        lines, made = values.reshape(outer, extent), result.reshape(outer, size)
+        step = max(1, _AT_ONCE // max(extent, size))  # Pillow copies what it gets and what it gives
+        for first in range(0, outer, step):
+            part = lines[first : first + step]
+            image = Image.fromarray(part)
+            rows = image.resize((size, len(part)), Image.Resampling.BILINEAR, box=(start, 0, stop, len(part)))
+            made[first : first + step] = np.asarray(rows)
         return result
     planes, resized = values.reshape(outer, extent, inner), result.reshape(outer, size, inner)
     for plane, target in zip(planes, resized, strict=True):
@@ -124,12 +147,13 @@ def check_affine(affine: np.ndarray) -> None:
         raise UnsuitableImage("the volume's geometry is broken: its axes have no length or lie in one plane")
 
 
-def reorient(volume: Volume, axcodes: str) -> Volume:
+def reorient(volume: Volume, axcodes: str, *, is_owned: bool = False) -> Volume:
     """Turn and flip the axes of a volume so that they run as asked as nearly as they can; no value changes.
 
     Args:
         volume: of any orientation.
         axcodes: where each axis goes, such as "RAS": to the right, to anterior, to superior.
+        is_owned: nobody else needs the values, which are turned where they are; else the result is a view of them.
 
     Raises:
         UnsuitableImage: as `check_affine`.
@@ -154,7 +178,34 @@ def reorient(volume: Volume, axcodes: str) -> Volume:
         turn[voxel, axis] = -1 if is_flipped else 1
         turn[voxel, 3] = volume.values.shape[voxel + 1] - 1 if is_flipped else 0
     values = volume.values.transpose(0, *order)[(slice(None), *flips)]
+    if is_owned:
+        values = _laid_out(values)
     return replace(volume, values=values, affine=np.asarray(volume.affine, np.float64) @ turn)
+
+
+def _laid_out(values: np.ndarray) -> np.ndarray:
+    """The same values in the same memory, but there in the order in which the axes run now.
+
+    What works on lines and planes would copy a whole volume whose axes run backwards in memory.
+    """
+    flipped = tuple(axis for axis, stride in enumerate(values.strides) if stride < 0 and values.shape[axis] > 1)
+    if not flipped:
+        return values
+    memory = np.flip(values, flipped)  # as it lies there
+    outermost = int(np.argmax([stride if size > 1 else -1
+                               for stride, size in zip(memory.strides, memory.shape, strict=True)]))  # fmt: skip
+    inner = tuple(axis - (axis > outermost) for axis in flipped if axis != outermost)
+    slabs = np.moveaxis(memory, outermost, 0)
+    last = len(slabs) - 1
+    for index in range(len(slabs)):
+        other = last - index if outermost in flipped else index
+        if other < index:
+            break
+        first = np.flip(slabs[index], inner).copy()
+        if other != index:
+            slabs[index] = np.flip(slabs[other], inner).copy() if inner else slabs[other]
+        slabs[other] = first
+    return memory
 
 
 def grid_of_spacing(extents: Sequence[int], spacing: Sequence[float], wanted: Sequence[float]) -> list[tuple[int, Box]]:

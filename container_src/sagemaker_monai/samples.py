@@ -5,12 +5,28 @@ from pathlib import Path
 
 import numpy as np
 
+from sagemaker_monai.budget import give_back
+
+
+class Held:
+    """A file of a request in memory, which is given back as soon as it was read for the last time."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def release(self) -> None:
+        """Nobody reads it again."""
+        give_back(len(self.data))
+        self.data = b""
+
 
 @dataclass(frozen=True)
 class Instances:
     """DICOM files of a request, of one series or of several, in any order."""
 
-    files: tuple[bytes, ...]
+    files: tuple[bytes | Held, ...]
 
 
 @dataclass(frozen=True)

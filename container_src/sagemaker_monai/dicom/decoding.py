@@ -5,26 +5,33 @@ pydicom's `pixel_array` is not used: it tries whatever is installed, in an order
 with the plugin that answered, and its parser of JP2 boxes never ends when a box has the length 0.
 """
 
+import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from pydicom import Dataset, uid
 from pydicom.encaps import generate_frames, parse_basic_offsets, parse_fragments
 
+from sagemaker_monai.budget import check_ratio, lent, spend_bytes, spend_work
 from sagemaker_monai.dicom.codestreams import Codestream, count_rle_segments, read_j2k, read_jpeg
 from sagemaker_monai.dicom.effort import check_j2k, check_jpeg, check_jpeg_end
 from sagemaker_monai.dicom.elements import value
 from sagemaker_monai.dicom.headers import quiet_pydicom, refusing
 from sagemaker_monai.dicom.layouts import Layout, layout_of
-from sagemaker_monai.dicom.native import native_frames
+from sagemaker_monai.dicom.native import native_reader
 from sagemaker_monai.dicom.palettes import apply_palette
-from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
+from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
 
 # A decoder gets one frame, its own header and the DICOM header, and returns (H, W) or (H, W, 3) of integers.
 Decode = Callable[[bytes, Codestream, Layout], np.ndarray]
 
+_ITEM = 0xE000FFFE  # (FFFE,E000) as it stands in the file
 _SOC_SIZ = b"\xff\x4f\xff\x51"  # how a codestream of JPEG 2000 begins
+_AT_ONCE = 1 << 18  # pixels whose colours are converted at once, some 20 bytes a sample
+_MAX_FRAGMENTS = 4_096  # of an element, and FRAGMENTS_OF_A_FRAME for each frame; each costs some us
+FRAGMENTS_OF_A_FRAME = 64
 _YBR = frozenset({"YBR_FULL", "YBR_FULL_422"})
 _BROKEN = "a compressed frame of the DICOM file is broken; export it again"
 
@@ -37,9 +44,14 @@ class Decoder:
         decode: what does it.
         holds_interpreter: other threads wait meanwhile, so that only processes help.
         makes_rgb: it returns RGB for YBR; others return the samples of the codestream.
+        ns_a_sample, ns_a_byte: what it takes for each value and for each byte of the codestream.
+        bytes_a_sample: that it holds beside the result.
     """
 
     decode: Decode
+    ns_a_sample: float
+    ns_a_byte: float = 0.0
+    bytes_a_sample: int = 0
     holds_interpreter: bool = False
     makes_rgb: bool = False
 
@@ -105,19 +117,20 @@ def _rle(data: bytes, stream: Codestream, layout: Layout) -> np.ndarray:
 # pylibjpeg-rle, 1,380, which panics for some broken frames; gdcm, which throws C++ exceptions past Python for broken
 # JPEG and so ends the process.
 DECODERS: dict[str, Decoder] = {
-    uid.JPEGBaseline8Bit: Decoder(_jpeg, makes_rgb=True),
-    uid.JPEGExtended12Bit: Decoder(_jpeg, makes_rgb=True),
-    uid.JPEGLossless: Decoder(_jpeg_lossless),
-    uid.JPEGLosslessSV1: Decoder(_jpeg_lossless),
-    uid.JPEGLSLossless: Decoder(_jpeg_ls),
-    uid.JPEGLSNearLossless: Decoder(_jpeg_ls),
-    uid.JPEG2000Lossless: Decoder(_j2k),
-    uid.JPEG2000: Decoder(_j2k),
-    uid.HTJ2KLossless: Decoder(_j2k),
-    uid.HTJ2KLosslessRPCL: Decoder(_j2k),
-    uid.HTJ2K: Decoder(_j2k),
-    uid.RLELossless: Decoder(_rle),
+    uid.JPEGBaseline8Bit: Decoder(_jpeg, 4, 10, 4, makes_rgb=True),
+    uid.JPEGExtended12Bit: Decoder(_jpeg, 8, 10, 4, makes_rgb=True),
+    uid.JPEGLossless: Decoder(_jpeg_lossless, 8, 10, 4),
+    uid.JPEGLosslessSV1: Decoder(_jpeg_lossless, 8, 10, 4),
+    uid.JPEGLSLossless: Decoder(_jpeg_ls, 12, 20),
+    uid.JPEGLSNearLossless: Decoder(_jpeg_ls, 12, 20),
+    uid.JPEG2000Lossless: Decoder(_j2k, 20, 110, 12),
+    uid.JPEG2000: Decoder(_j2k, 20, 110, 12),
+    uid.HTJ2KLossless: Decoder(_j2k, 20, 30, 12),
+    uid.HTJ2KLosslessRPCL: Decoder(_j2k, 20, 30, 12),
+    uid.HTJ2K: Decoder(_j2k, 20, 30, 12),
+    uid.RLELossless: Decoder(_rle, 4, 4, 1),
 }
+NS_A_VALUE = 6  # of what follows for each value: its bits, its unit, float32
 
 NATIVE = frozenset(
     {
@@ -155,57 +168,103 @@ def decode_stored(dataset: Dataset, frames: Sequence[int] | None = None) -> np.n
         PayloadTooLarge: more values than the limits.
         IndexError: no such frame.
     """
-    quiet_pydicom()
-    with refusing("the pixel data of the DICOM file is broken; export it again"):
+    with _decoding():
         layout = layout_of(dataset)
-        wanted = range(layout.frames) if frames is None else frames
-        if all(0 <= frame < layout.frames for frame in wanted):
-            return _decode(dataset, layout, wanted)
-    raise IndexError(f"frames must be 0 to {layout.frames - 1}")
-
-
-def _decode(dataset: Dataset, layout: Layout, wanted: Sequence[int]) -> np.ndarray:
-    if layout.syntax in NATIVE:
-        pictures: Iterator[np.ndarray] = (
-            _rgb(_aligned(values, layout), layout.photometric, layout) for values in native_frames(layout, wanted)
-        )
-    elif layout.syntax in DECODERS:
-        pictures = _decoded_frames(dataset, layout, wanted)
-    else:
-        raise unsupported(layout)
+    wanted = range(layout.frames) if frames is None else frames
     stored: np.ndarray | None = None
-    for place, picture in enumerate(pictures):
-        if stored is None:
-            stored = np.empty((len(wanted), *picture.shape), picture.dtype)
-        stored[place] = picture
+    for place, picture in enumerate(stored_frames(dataset, wanted, layout)):
+        with _decoding():
+            if stored is None:
+                spend_bytes(len(wanted) * picture.nbytes, f"{len(wanted)} frames of a DICOM file")
+                stored = np.empty((len(wanted), *picture.shape), picture.dtype)
+            stored[place] = picture
     if stored is None:
         raise UndecodableImage(_BROKEN)
-    if layout.photometric == "PALETTE COLOR" and layout.samples == 1:
-        return apply_palette(dataset, stored, is_little_endian=layout.is_little_endian)
     return stored
 
 
-def _decoded_frames(dataset: Dataset, layout: Layout, wanted: Sequence[int]) -> Iterator[np.ndarray]:
+def stored_frames(
+    dataset: Dataset, frames: Sequence[int] | None = None, layout: Layout | None = None
+) -> Iterator[np.ndarray]:
+    """Decode stored values as `decode_stored` does, but one frame after the other, so that no two are held.
+
+    Args:
+        dataset, frames: as there.
+        layout: of the file, where it is known.
+
+    Yields:
+        (H, W) or (H, W, 3).
+
+    Raises:
+        As `decode_stored`.
+    """
+    with _decoding():
+        layout = layout or layout_of(dataset)
+        wanted = range(layout.frames) if frames is None else frames
+    if not all(0 <= frame < layout.frames for frame in wanted):
+        raise IndexError(f"frames must be 0 to {layout.frames - 1}")
+    with _decoding():
+        decode = _reader_of(dataset, layout, max(wanted, default=0) + 1)
+    size = layout.rows * layout.columns * layout.samples
+    decoder = DECODERS.get(layout.syntax)
+    # One for each step of what is computed, and what becomes of it then, in float32.
+    held = size * (4 + 3 * max(layout.bits_allocated // 8, 1) + (0 if decoder is None else decoder.bytes_a_sample))
+    for frame in wanted:
+        with _decoding(), lent(held, f"a frame of {layout.columns} x {layout.rows} pixels"):
+            spend_work(
+                size * (NS_A_VALUE + (0 if decoder is None else decoder.ns_a_sample)),
+                f"frames of {layout.columns} x {layout.rows} pixels",
+            )
+            picture = decode(frame)
+            if layout.photometric == "PALETTE COLOR" and layout.samples == 1:
+                [picture] = apply_palette(dataset, picture[np.newaxis], is_little_endian=layout.is_little_endian)
+        yield picture
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    quiet_pydicom()
+    with refusing("the pixel data of the DICOM file is broken; export it again"):
+        yield
+
+
+def _reader_of(dataset: Dataset, layout: Layout, count: int) -> Callable[[int], np.ndarray]:
+    """What decodes any frame below `count`."""
+    if layout.syntax in NATIVE:
+        read = native_reader(layout)
+        return lambda frame: _rgb(_aligned(read(frame), layout), layout.photometric, layout)
+    if layout.syntax not in DECODERS:
+        raise unsupported(layout)
     if layout.float_type:
         raise UndecodableImage("floating-point pixel data cannot be compressed; export the file again")
     decoder = DECODERS[layout.syntax]
-    frames = compressed_frames(dataset, layout, max(wanted, default=0) + 1)
-    for frame in wanted:
+    frames = compressed_frames(dataset, layout, count)
+
+    def compressed(frame: int) -> np.ndarray:
         data = frames[frame]
         stream = _stream_of(data, layout)
+        spend_work(len(data) * decoder.ns_a_byte, "compressed frames")
         values = decoder.decode(data, stream, layout)
         if values.shape != _shape(stream):
             raise UndecodableImage(_BROKEN)
         values = _signed(values, stream, layout)
-        yield values if decoder.makes_rgb else _rgb(values, _photometric(stream, layout), layout)
+        return values if decoder.makes_rgb else _rgb(values, _photometric(stream, layout), layout)
+
+    return compressed
 
 
 def compressed_frames(dataset: Dataset, layout: Layout, count: int) -> list[bytes]:
     """The compressed frames, fragments joined, of the first `count`.
 
+    What all frames decode to is compared with their bytes before that.
+
     Raises:
         UndecodableImage: fewer than NumberOfFrames.
+        PayloadTooLarge: in too many fragments, or decoded more than MAX_RATIO times as large.
     """
+    size_bytes = layout.frames * layout.rows * layout.columns * layout.samples * max(layout.bits_allocated // 8, 1)
+    check_ratio(size_bytes, len(layout.data), "compressed frames")
+    _check_fragments(layout)
     offsets = value(dataset, "ExtendedOffsetTable"), value(dataset, "ExtendedOffsetTableLengths")
     extended = (bytes(offsets[0]), bytes(offsets[1])) if offsets[0] and offsets[1] else None
     table = parse_basic_offsets(layout.data)
@@ -219,6 +278,28 @@ def compressed_frames(dataset: Dataset, layout: Layout, count: int) -> list[byte
         if len(frames) == count:
             return frames
     raise UndecodableImage(f"NumberOfFrames is {layout.frames}, but the pixel data holds {len(frames)}; correct it")
+
+
+def _check_fragments(layout: Layout) -> None:
+    """Refuse pixel data in more pieces than its frames need, of which each of 8 bytes costs as much as any.
+
+    Raises:
+        PayloadTooLarge: too many.
+        UndecodableImage: what is no item.
+
+    Source: DICOM PS3.5 A.4.
+    """
+    data, most = layout.data, _MAX_FRAGMENTS + FRAGMENTS_OF_A_FRAME * layout.frames
+    position = count = 0
+    while position + 8 <= len(data):
+        tag, length = struct.unpack_from("<LL", data, position)
+        if tag != _ITEM:
+            return  # the sequence's end, or what `generate_frames` refuses
+        count += 1
+        if count > most:
+            raise PayloadTooLarge(f"pixel data in more than {most} fragments; export the file again")
+        position += 8 + length
+    spend_work(5_000 * count, f"pixel data in {count} fragments")
 
 
 def _stream_of(data: bytes, layout: Layout) -> Codestream:
@@ -290,6 +371,13 @@ def _rgb(values: np.ndarray, photometric: str, layout: Layout) -> np.ndarray:
     """YBR_FULL to RGB; PS3.3 C.7.6.3.1.2, whose equations are solved for R, G and B here."""
     if values.ndim != 3 or photometric not in _YBR:
         return values
+    rgb = np.empty(values.shape, values.dtype)
+    for start in range(0, len(values), step := max(1, _AT_ONCE // values.shape[1])):
+        rgb[start : start + step] = _rgb_of(values[start : start + step], layout)
+    return rgb
+
+
+def _rgb_of(values: np.ndarray, layout: Layout) -> np.ndarray:
     top = min((1 << layout.bits_stored) - 1, np.iinfo(values.dtype).max)
     centre = (1 << layout.bits_stored) / 2
     kind: type[np.floating] = np.float32 if layout.bits_stored <= 16 else np.float64
@@ -304,7 +392,9 @@ def _rgb(values: np.ndarray, photometric: str, layout: Layout) -> np.ndarray:
         ],
         axis=-1,
     )
-    return np.clip(np.floor(rgb + 0.5), 0, highest).astype(values.dtype)
+    rgb += kind(0.5)
+    np.floor(rgb, out=rgb)
+    return np.clip(rgb, 0, highest, out=rgb)
 
 
 def _shape(stream: Codestream) -> tuple[int, ...]:

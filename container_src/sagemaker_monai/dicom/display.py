@@ -129,11 +129,15 @@ def _ends(values: np.ndarray, display: Display) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     if display.padding is None and np.isfinite([low, high]).all():
         return low, high
-    counts = np.isfinite(values)
-    if display.padding is not None:
-        first, last = (np.float32(end) for end in display.padding)
-        counts &= (values < first) | (values > last)
-    return float(values.min(where=counts, initial=np.inf)), float(values.max(where=counts, initial=-np.inf))
+    low, high = np.inf, -np.inf
+    for part in values if values.ndim > 2 else [values]:  # slice by slice: of a volume there are no copies
+        counts = np.isfinite(part)
+        if display.padding is not None:
+            first, last = (np.float32(end) for end in display.padding)
+            counts &= (part < first) | (part > last)
+        low = min(low, float(part.min(where=counts, initial=np.inf)))
+        high = max(high, float(part.max(where=counts, initial=-np.inf)))
+    return low, high
 
 
 def _shows(voi: Window | Lut, low: float, high: float, step: float) -> bool:

@@ -8,16 +8,20 @@ grows without pixels: 200 bytes of JPEG 2000 with precincts of 2 x 2 made OpenJP
 import struct
 from collections.abc import Iterator
 
+from sagemaker_monai.budget import spend_work
 from sagemaker_monai.dicom.codestreams import Codestream
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
 
-MAX_SCANNED_PIXELS = 1 << 30  # pixels x scans of one JPEG; about 10 s. Frames of DICOM have one to four scans
+MAX_SCANNED_PIXELS = 1 << 28  # pixels x scans of one JPEG of several; about 2.5 s. Frames have one to four scans
+NS_A_SCANNED_PIXEL = 10
 # Parts of one JPEG 2000 picture that cost memory whether data comes for them or not: 1.7 kB a precinct and 330 bytes a
 # code-block in OpenJPEG (measured). Usual are code-blocks of 64 x 64 and one precinct, or those of 128 x 128.
 MIN_PARTS = 1 << 16  # which are allowed to every picture
 PIXELS_OF_A_PRECINCT = 256  # which are needed for each one more
 PIXELS_OF_A_BLOCK = 64
 MAX_PACKETS = 1 << 24  # precincts x quality layers of one JPEG 2000 picture
+
+NS_A_PRECINCT = 6_000
 
 _EOI, _SOS = b"\xff\xd9", b"\xff\xda"
 _COD, _COC, _SOT, _SOD, _EOC = 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
@@ -66,6 +70,8 @@ def check_jpeg(data: bytes, stream: Codestream) -> None:
     scans = data.count(_SOS)
     if scans > 1 and scans * pixels > MAX_SCANNED_PIXELS:
         raise PayloadTooLarge("a JPEG frame with too many scans for its size; export the file again")
+    if scans > 1:
+        spend_work(scans * pixels * NS_A_SCANNED_PIXEL, f"JPEG frames of {scans} scans")
 
 
 def check_j2k(data: bytes, stream: Codestream) -> None:
@@ -95,6 +101,7 @@ def check_j2k(data: bytes, stream: Codestream) -> None:
             or most_precincts * most_layers > MAX_PACKETS
         ):
             raise PayloadTooLarge("a JPEG 2000 frame in too many small parts; export the file again")
+    spend_work(NS_A_PRECINCT * most_precincts, f"JPEG 2000 frames of {most_precincts} precincts")
 
 
 def _coding_segments(data: bytes) -> Iterator[tuple[int, bytes]]:

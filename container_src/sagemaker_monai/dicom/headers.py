@@ -12,7 +12,7 @@ import logging
 import re
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -27,6 +27,9 @@ from pydicom.valuerep import VR
 
 from sagemaker_monai.dicom.limits import MAX_DEPTH, MAX_FILE_BYTES, Budget, LimitedFile, inflate
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
+from sagemaker_monai.samples import Held
+
+File = Path | bytes | Held
 
 PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # FloatPixelData, DoubleFloatPixelData, PixelData
 PIXEL_GROUP = 0x7FE0
@@ -34,7 +37,7 @@ _PREAMBLE_BYTES = 128
 _UNDEFINED = 0xFFFFFFFF
 # Values of these groups are read as numbers and words. Explicit VR cannot make them longer; implicit VR can, and
 # then one access turns 100 MB of digits into 5 GB of numbers.
-_WORD_GROUPS = frozenset({0x0002, 0x0008, 0x0010, 0x0018, 0x0020, 0x0028, 0x0040, 0x0054})
+_WORD_GROUPS = frozenset({0x0002, 0x0008, 0x0010, 0x0018, 0x0020, 0x0028, 0x0040, 0x0054, 0x3004})
 _MAX_WORD_BYTES = 1 << 16
 _WORD_VRS = frozenset(map(str, (VR.AE, VR.AS, VR.CS, VR.DA, VR.DS, VR.DT, VR.IS, VR.LO, VR.PN, VR.SH, VR.TM, VR.UI)))
 _VR_NAMES = frozenset(name.value.encode() for name in VR if len(name.value) == 2)
@@ -68,7 +71,7 @@ def is_dicom(head: bytes) -> bool:
     return False
 
 
-def read_header(source: Path | bytes) -> Dataset:
+def read_header(source: File) -> Dataset:
     """Read everything before the pixel data.
 
     Args:
@@ -84,7 +87,35 @@ def read_header(source: Path | bytes) -> Dataset:
     return _read(source, is_header_only=True)
 
 
-def read_instance(source: Path | bytes) -> Dataset:
+def read_up_to_pixels(source: File) -> tuple[Dataset, int]:
+    """As `read_header`, with the place of the pixel data in the file, for `with_pixels`."""
+    header = _read(source, is_header_only=True)
+    return header, cast(Any, header).pixels_at
+
+
+def with_pixels(header: Dataset, source: File, pixels_at: int) -> Dataset:
+    """What `read_instance` gives, without parsing the header again.
+
+    Args:
+        header: of `read_up_to_pixels`; it is not changed, and its elements are shared.
+        source: the same file.
+        pixels_at: as it was given.
+
+    Raises:
+        UndecodableImage, PayloadTooLarge: as `read_header`.
+    """
+    if str(header.file_meta.get("TransferSyntaxUID", "") or "") == uid.DeflatedExplicitVRLittleEndian:
+        return read_instance(source)  # its place is one of the inflated file
+    rest = _opened(source, lambda file, size_bytes: _parse_rest(file, size_bytes, header, pixels_at))
+    elements = {tag: header.get_item(tag) for tag in header.keys()}  # noqa: SIM118 - iteration converts values
+    whole = Dataset({**elements, **{tag: rest.get_item(tag) for tag in rest.keys()}})  # noqa: SIM118
+    is_implicit, is_little = header.original_encoding
+    whole.set_original_encoding(is_implicit, is_little, header.original_character_set)
+    whole.file_meta = header.file_meta
+    return whole
+
+
+def read_instance(source: File) -> Dataset:
     """Read everything, with pixel data still encoded.
 
     Args, Returns, Raises: as for `read_header`.
@@ -129,14 +160,20 @@ def refusing(message: str) -> Iterator[None]:
         raise UndecodableImage(message) from error
 
 
-def _read(source: Path | bytes, *, is_header_only: bool) -> Dataset:
+def _read(source: File, *, is_header_only: bool) -> Dataset:
+    return _opened(source, lambda file, size_bytes: _parse(file, size_bytes, is_header_only=is_header_only))
+
+
+def _opened(source: File, parse: Callable[[BinaryIO, int], Dataset]) -> Dataset:
     quiet_pydicom()
     with refusing("the DICOM file is broken: its elements cannot be parsed; export it again"):
+        if isinstance(source, Held):
+            source = source.data
         if not isinstance(source, Path):
-            return _parse(io.BytesIO(source), len(source), is_header_only=is_header_only)
+            return parse(io.BytesIO(source), len(source))
         try:
             with source.open("rb") as file:
-                return _parse(file, source.stat().st_size, is_header_only=is_header_only)
+                return parse(file, source.stat().st_size)
         except OSError as error:
             if error.errno is None:  # pydicom's own, about the bytes
                 raise
@@ -149,13 +186,38 @@ def _parse(file: BinaryIO, size_bytes: int, *, is_header_only: bool) -> Dataset:
     head = file.read(_PREAMBLE_BYTES + 4)
     if not is_dicom(head):
         raise UndecodableImage(_NOT_DICOM)
+    with _counted() as budget:
+        return _parse_within(budget, file, size_bytes, head, is_header_only=is_header_only)
+
+
+@contextmanager
+def _counted() -> Iterator[Budget]:
     budget = Budget()
     try:
-        return _parse_within(budget, file, size_bytes, head, is_header_only=is_header_only)
+        yield budget
     except Exception:
         if budget.refusal is not None:
             raise budget.refusal from None
         raise
+
+
+def _parse_rest(file: BinaryIO, size_bytes: int, header: Dataset, pixels_at: int) -> Dataset:
+    is_implicit, is_little = header.original_encoding
+    assert is_implicit is not None
+    assert is_little is not None
+    with _counted() as budget:
+        file.seek(pixels_at)
+        limited = cast(BinaryIO, LimitedFile(file, size_bytes, budget))
+        rest = read_dataset(limited, is_implicit, is_little)
+        _check_whole(rest, limited)
+        _expand(rest, budget, depth=0)
+    return rest
+
+
+def _check_whole(dataset: Dataset, file: BinaryIO) -> None:
+    # pydicom gives an element without its end back, and leaves it out without a word.
+    if file.read(1) and not any(tag in dataset for tag in PIXEL_TAGS):
+        raise UndecodableImage("the DICOM file is cut off within its pixel data; send the whole file")
 
 
 def _parse_within(budget: Budget, file: BinaryIO, size_bytes: int, head: bytes, *, is_header_only: bool) -> Dataset:
@@ -172,13 +234,13 @@ def _parse_within(budget: Budget, file: BinaryIO, size_bytes: int, head: bytes, 
         data = inflate(limited.read())
         limited = cast(BinaryIO, LimitedFile(io.BytesIO(data), len(data), budget, is_header_only=is_header_only))
     dataset = read_dataset(limited, is_implicit, is_little, stop_when=_is_at_pixels if is_header_only else None)
-    # pydicom gives an element without its end back, and leaves it out without a word.
-    is_cut = not is_header_only and bool(limited.read(1)) and not any(tag in dataset for tag in PIXEL_TAGS)
-    if is_cut:
-        raise UndecodableImage("the DICOM file is cut off within its pixel data; send the whole file")
+    pixels_at = limited.tell()
+    if not is_header_only:
+        _check_whole(dataset, limited)
     _expand(meta, budget, depth=0)
     _expand(dataset, budget, depth=0)
     dataset.file_meta = meta
+    cast(Any, dataset).pixels_at = pixels_at
     return dataset
 
 

@@ -11,6 +11,7 @@ import zlib
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from sagemaker_monai.budget import check_ratio, spend_bytes, spend_work
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
 
 MAX_FILE_BYTES = 1 << 31  # of one file, and of what a deflated one inflates to: 2^29 values of 32 bit
@@ -19,6 +20,10 @@ MAX_HEADER_BYTES = 1 << 28  # of everything before the pixel data; the largest s
 # of 10,000 tiles with groups for each needs about 600,000 reads and 50,000 items, a CT slice 600 reads.
 MAX_READS = 1_000_000
 MAX_ITEMS = 100_000  # of all sequences together
+# What they cost, which is counted for the request that the file is of.
+NS_A_READ, NS_AN_ITEM = 3_000, 15_000
+BYTES_A_READ, BYTES_AN_ITEM = 200, 2_000
+_COUNTED_AT_ONCE = 256
 MAX_DEPTH = 24  # of sequences in sequences; SR templates and enhanced objects stay below 12
 
 _ITEM_TAGS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # (FFFE,E000) in both byte orders
@@ -48,7 +53,9 @@ class Budget:
         """
         self.reads -= 1
         if self.reads < 0:
-            self._refuse("the DICOM header has too many elements; send a smaller file")
+            self._refuse(PayloadTooLarge("the DICOM header has too many elements; send a smaller file"))
+        if self.reads % _COUNTED_AT_ONCE == 0:
+            self._spend(_COUNTED_AT_ONCE, NS_A_READ, BYTES_A_READ, "the elements of DICOM headers")
 
     def take_item(self) -> None:
         """Count one item of a sequence.
@@ -58,7 +65,11 @@ class Budget:
         """
         self.items -= 1
         if self.items < 0:
-            self._refuse(f"the DICOM header has more than {MAX_ITEMS} items in sequences; send a smaller file")
+            self._refuse(
+                PayloadTooLarge(f"the DICOM header has more than {MAX_ITEMS} items in sequences; send a smaller file")
+            )
+        if self.items % _COUNTED_AT_ONCE == 0:
+            self._spend(_COUNTED_AT_ONCE, NS_AN_ITEM, BYTES_AN_ITEM, "the items of DICOM headers")
 
     def take_bytes(self, count: int) -> None:
         """Count bytes of the header.
@@ -68,11 +79,19 @@ class Budget:
         """
         self.header_bytes -= count
         if self.header_bytes < 0:
-            self._refuse(f"the DICOM header is larger than {MAX_HEADER_BYTES} bytes; send a smaller file")
+            message = f"the DICOM header is larger than {MAX_HEADER_BYTES} bytes; send a smaller file"
+            self._refuse(PayloadTooLarge(message))
 
-    def _refuse(self, message: str) -> None:
-        self.refusal = PayloadTooLarge(message)
-        raise self.refusal
+    def _spend(self, count: int, each_ns: int, each_bytes: int, what: str) -> None:
+        try:
+            spend_work(count * each_ns, what)
+            spend_bytes(count * each_bytes, what)
+        except PayloadTooLarge as error:
+            self._refuse(error)
+
+    def _refuse(self, error: PayloadTooLarge) -> None:
+        self.refusal = error
+        raise error
 
 
 class LimitedFile:
@@ -126,6 +145,9 @@ def inflate(data: bytes, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
             if not part and not inflater.eof:
                 raise UndecodableImage("the deflated DICOM file is cut off; send the whole file")
             size += len(part)
+            check_ratio(size, len(data), "elements")
+            spend_bytes(len(part), f"a DICOM file that inflates to more than {size} bytes")
+            spend_work(3 * len(part), f"a DICOM file that inflates to more than {size} bytes")
             if size > limit_bytes:
                 raise PayloadTooLarge(f"the DICOM file inflates to more than {limit_bytes} bytes; send a smaller file")
             parts.write(part)

@@ -12,6 +12,7 @@ that are not there are reported.
 import io
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +21,7 @@ from pydicom import Dataset
 
 from sagemaker_monai.archives import ArchiveTooLargeError, UnsafeArchiveError
 from sagemaker_monai.dicom.elements import integer_of, items, text_of
-from sagemaker_monai.dicom.headers import is_dicom, read_header
+from sagemaker_monai.dicom.headers import File, is_dicom, read_header, read_instance, read_up_to_pixels, with_pixels
 from sagemaker_monai.dicom.mosaics import packing_of
 from sagemaker_monai.dicom.oddities import oddities_of
 from sagemaker_monai.dicom.packed import HEAD_BYTES, MediaLimits, Unpacker, unpacker_of
@@ -28,6 +29,7 @@ from sagemaker_monai.dicom.planes import Plane, planes_of
 from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage
 from sagemaker_monai.files import plain_files
 from sagemaker_monai.names import is_litter_path
+from sagemaker_monai.samples import Held
 
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 
@@ -45,11 +47,12 @@ class Instance:
         planes: the place of each frame, in the file's order.
         oddities: codes of `oddities.oddities_of`.
         header: the dataset without pixel data; None when headers are not kept.
+        pixels_at: where in the file the pixel data begins.
 
         The others are the header's values under their DICOM keywords; "" or 0 where absent, `image_type` split.
     """
 
-    source: Path | bytes = field(repr=False)
+    source: File = field(repr=False)
     name: str
     sop_instance_uid: str
     sop_class_uid: str
@@ -77,11 +80,31 @@ class Instance:
     planes: tuple[Plane, ...] = field(repr=False, compare=False)
     oddities: tuple[str, ...] = field(compare=False)
     header: Dataset | None = field(repr=False, compare=False)
+    pixels_at: int = field(default=0, repr=False, compare=False)
 
     @property
     def has_pixels(self) -> bool:
         """Whether the header promises a picture."""
         return self.rows > 0 and self.columns > 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the file, 0 where it is gone."""
+        if isinstance(self.source, Path):
+            with suppress(OSError):
+                return self.source.stat().st_size
+            return 0
+        return len(self.source.data if isinstance(self.source, Held) else self.source)
+
+    def read(self) -> Dataset:
+        """All of the file, with pixel data still encoded; the header is not parsed again.
+
+        Raises:
+            UndecodableImage, PayloadTooLarge: as `headers.read_instance`.
+        """
+        if self.header is None:
+            return read_instance(self.source)
+        return with_pixels(self.header, self.source, self.pixels_at)
 
 
 @dataclass(frozen=True)
@@ -101,13 +124,13 @@ class Media:
     others: list[Other]
 
 
-def find_instances(source: Path | Sequence[bytes]) -> list[Instance]:
+def find_instances(source: Path | Sequence[bytes | Held]) -> list[Instance]:
     """The DICOM files of `find_media`, which describes arguments and errors."""
     return find_media(source).instances
 
 
 def find_media(
-    source: Path | Sequence[bytes], *, limits: MediaLimits | None = None, keep_headers: bool = True
+    source: Path | Sequence[bytes | Held], *, limits: MediaLimits | None = None, keep_headers: bool = True
 ) -> Media:
     """Find DICOM files and read their headers.
 
@@ -138,13 +161,13 @@ def find_media(
     return Media(search.instances, search.others)
 
 
-def instance_of(source: Path | bytes, name: str = "") -> Instance:
+def instance_of(source: File, name: str = "") -> Instance:
     """Read the header of one DICOM file.
 
     Raises:
         UndecodableImage, PayloadTooLarge: as `headers.read_header` and `planes.planes_of`.
     """
-    header = read_header(source)
+    header, pixels_at = read_up_to_pixels(source)
     planes = planes_of(header)
     return Instance(
         source=source,
@@ -175,6 +198,7 @@ def instance_of(source: Path | bytes, name: str = "") -> Instance:
         planes=planes,
         oddities=oddities_of(header),
         header=header,
+        pixels_at=pixels_at,
     )
 
 
@@ -232,14 +256,15 @@ class _Search:
         if is_named and not self.instances and not self.others:  # it was a DICOMDIR
             self.add_folder(path.parent, wanted=self._entries(path))
 
-    def add_bytes(self, content: bytes, name: str) -> None:
+    def add_bytes(self, content: bytes | Held, name: str) -> None:
         """Add a file that is in memory."""
-        head = content[:HEAD_BYTES]
+        data = content.data if isinstance(content, Held) else content
+        head = data[:HEAD_BYTES]
         unpack = None if is_dicom(head) else unpacker_of(head)
         if unpack is None:
             self._add(content, head, name)
         else:
-            self._add_members(io.BytesIO(content), unpack, f"{name}/", is_named=True)
+            self._add_members(io.BytesIO(data), unpack, f"{name}/", is_named=True)
 
     def _add_members(self, file: BinaryIO, unpack: Unpacker, prefix: str, *, is_named: bool) -> None:
         try:
@@ -253,7 +278,7 @@ class _Search:
                 raise refusal from error
             self.others.append(Other(prefix[:-1], refusal.code, error.reason))
 
-    def _add(self, source: Path | bytes, head: bytes, name: str) -> None:
+    def _add(self, source: File, head: bytes, name: str) -> None:
         if not is_dicom(head):
             self.others.append(Other(name, "NotDicom", "not a DICOM file"))
             return

@@ -1,23 +1,23 @@
 """Pixel data that is not compressed: bytes to the values of each frame."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
+from sagemaker_monai.budget import spend_bytes
 from sagemaker_monai.dicom.layouts import Layout
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 
 
-def native_frames(layout: Layout, frames: Sequence[int]) -> Iterator[np.ndarray]:
-    """Unpack frames.
+def native_reader(layout: Layout) -> Callable[[int], np.ndarray]:
+    """What unpacks a frame.
 
     Args:
         layout: of the file, whose data is native.
-        frames: their numbers from 0.
 
-    Yields:
-        (H, W) or (H, W, 3) each, as it stands in the file but in this machine's byte order; single bits as 0 and 1 of
-        uint8, chroma of YBR_FULL_422 repeated.
+    Returns:
+        A function of a frame's number from 0. It gives (H, W) or (H, W, 3), as it stands in the file but in this
+        machine's byte order; single bits as 0 and 1 of uint8, chroma of YBR_FULL_422 repeated.
 
     Raises:
         UndecodableImage: less data than the header asks for.
@@ -35,20 +35,22 @@ def native_frames(layout: Layout, frames: Sequence[int]) -> Iterator[np.ndarray]
             f"the DICOM file has {len(layout.data)} bytes of pixel data, its header asks for {needed}"
         )
     data = _in_order(layout)
-    for frame in frames:
+
+    def read(frame: int) -> np.ndarray:
         if layout.bits_allocated == 1:
             values = _unpack_bits(data, frame * count, count)
         else:
             offset = frame * count * layout.bits_allocated // 8
             values = np.frombuffer(data, type_of(layout), count=count, offset=offset)
         if is_halved:
-            yield _with_whole_chroma(values, layout)
-        elif layout.samples == 1:
-            yield values.reshape(layout.rows, layout.columns)
-        elif layout.is_planar:
-            yield values.reshape(layout.samples, layout.rows, layout.columns).transpose(1, 2, 0)
-        else:
-            yield values.reshape(layout.rows, layout.columns, layout.samples)
+            return _with_whole_chroma(values, layout)
+        if layout.samples == 1:
+            return values.reshape(layout.rows, layout.columns)
+        if layout.is_planar:
+            return values.reshape(layout.samples, layout.rows, layout.columns).transpose(1, 2, 0)
+        return values.reshape(layout.rows, layout.columns, layout.samples)
+
+    return read
 
 
 def count_values(layout: Layout) -> int:
@@ -75,6 +77,7 @@ def type_of(layout: Layout) -> np.dtype:
 def _in_order(layout: Layout) -> bytes | np.ndarray:
     if not is_swapped(layout):
         return layout.data
+    spend_bytes(len(layout.data), "the pixel data of a big-endian DICOM file")
     pairs = np.frombuffer(layout.data, np.uint8, count=len(layout.data) // 2 * 2).reshape(-1, 2)
     return np.ascontiguousarray(pairs[:, ::-1]).ravel()
 

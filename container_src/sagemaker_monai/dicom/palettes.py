@@ -11,6 +11,8 @@ from sagemaker_monai.errors import UndecodableImage
 
 _COLOURS = ("Red", "Green", "Blue")
 _BROKEN = "the colour tables of the DICOM file are broken; export it again"
+_AT_ONCE = 1 << 20  # pixels that are looked up at once, with indices of 8 bytes
+_MAX_SEGMENTED = 8  # words of a segmented table for each of its entries; one that is worth it has fewer than one
 _DISCRETE, _LINEAR, _INDIRECT = 0, 1, 2  # segment types, PS3.3 C.7.9.2
 
 
@@ -33,8 +35,13 @@ def apply_palette(dataset: Dataset, stored: np.ndarray, *, is_little_endian: boo
     """
     tables = [palette_table(dataset, colour, is_little_endian=is_little_endian) for colour in _COLOURS]
     first = _first_mapped(dataset, is_signed=stored.dtype.kind == "i")
-    index = np.clip(stored.astype(np.int64) - first, 0, len(tables[0]) - 1)
-    return np.stack([table[np.minimum(index, len(table) - 1)] for table in tables], axis=-1)
+    rgb = np.empty((*stored.shape, 3), np.result_type(*tables))
+    for frame, coloured in zip(stored, rgb, strict=True):
+        for start in range(0, len(frame), step := max(1, _AT_ONCE // max(frame.shape[1], 1))):
+            index = np.clip(frame[start : start + step].astype(np.int64) - first, 0, len(tables[0]) - 1)
+            for sample, table in enumerate(tables):
+                coloured[start : start + step, :, sample] = table[np.minimum(index, len(table) - 1)]
+    return rgb
 
 
 def _first_mapped(dataset: Dataset, *, is_signed: bool) -> int:
@@ -93,6 +100,8 @@ def _expand(data: Sequence[int], count: int, bits: int) -> list[int]:
     """
     table: list[int] = []
     position = 0
+    if len(data) > _MAX_SEGMENTED * count:
+        raise UndecodableImage(_BROKEN)
     while position + 1 < len(data) and len(table) < count:
         if data[position] == _INDIRECT:
             position = _repeat(data, position, table, count, bits)
@@ -126,8 +135,11 @@ def _repeat(data: Sequence[int], position: int, table: list[int], count: int, bi
     if len(pointer) < words or not table:
         raise UndecodableImage(_BROKEN)
     source = sum(part << (bits * place) for place, part in enumerate(pointer)) // (bits // 8)
-    for _ in range(data[position + 1]):
+    before = len(table)
+    for repeated in range(data[position + 1]):
         if source + 1 >= len(data) or data[source] == _INDIRECT or len(table) >= count:
             break
+        if repeated > len(table) - before:  # segments of nothing could be repeated without end
+            raise UndecodableImage(_BROKEN)
         source = _segment(data, source, table, count)
     return position + 2 + words

@@ -4,16 +4,17 @@ The order is the standard's: stored values (`decoding`), Modality LUT or rescale
 somebody looks or a network is given what a viewer shows, VOI and inversion (`display`).
 """
 
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 
-from sagemaker_monai.dicom.decoding import decode_stored
+from sagemaker_monai.dicom.decoding import stored_frames
 from sagemaker_monai.dicom.display import apply_display, display_for, display_of
 from sagemaker_monai.dicom.elements import frame_header, numbers_of, whole_number, word
-from sagemaker_monai.dicom.headers import PIXEL_GROUP, read_instance, refusing
+from sagemaker_monai.dicom.headers import PIXEL_GROUP, File, read_instance, refusing
+from sagemaker_monai.dicom.layouts import layout_of
 from sagemaker_monai.dicom.modality import modality_transform, modality_values
 from sagemaker_monai.dicom.mosaics import check_unpacked
 from sagemaker_monai.dicom.oddities import oddities_of
@@ -24,7 +25,7 @@ __all__ = ["apply_display", "display_for", "display_of", "header_of", "modality_
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")  # the first sound one is taken
 
 
-def read_frames(source: Path | bytes | Dataset) -> list[Frame]:
+def read_frames(source: File | Dataset) -> list[Frame]:
     """Read every frame of a file.
 
     Args:
@@ -39,28 +40,29 @@ def read_frames(source: Path | bytes | Dataset) -> list[Frame]:
         UnsuitableImage: no image, stored in a way that is not supported, or a mosaic of slices.
         PayloadTooLarge: more than the limits.
     """
+    return list(each_frame(source))
+
+
+def each_frame(source: File | Dataset, wanted: Sequence[int] | None = None) -> Iterator[Frame]:
+    """Read frames one after the other, so that no two are held; all or some, by their numbers from 0.
+
+    Args, Raises: as of `read_frames`.
+    """
     dataset = source if isinstance(source, Dataset) else read_instance(source)
     check_unpacked(dataset)
-    stored = decode_stored(dataset)
     with refusing("the DICOM header is broken; export the file again"):
+        layout = layout_of(dataset)
         header = header_of(dataset)
         modality = word(dataset, "Modality")
         odd = oddities_of(header)
-        frames = []
-        for frame in range(len(stored)):
-            values = _values(dataset, stored[frame], frame)
-            display, codes = display_for(dataset, frame, values) if stored.ndim == 3 else (Display(), ())
-            frames.append(
-                Frame(
-                    values=values,
-                    spacing_mm=spacing_of(dataset, frame),
-                    display=display,
-                    modality=modality,
-                    identity=_identity(header, frame if len(stored) > 1 else None),
-                    findings=tuple(dict.fromkeys([*odd, *codes])),
-                )
-            )
-        return frames
+    numbers = range(layout.frames) if wanted is None else wanted
+    for frame, stored in zip(numbers, stored_frames(dataset, numbers, layout), strict=True):
+        with refusing("the DICOM header is broken; export the file again"):
+            values = _values(dataset, stored, frame)
+            display, codes = display_for(dataset, frame, values) if stored.ndim == 2 else (Display(), ())
+            spacing_mm = spacing_of(dataset, frame)
+            identity = _identity(header, frame if layout.frames > 1 else None)
+        yield Frame(values, spacing_mm, display, modality, identity, tuple(dict.fromkeys([*odd, *codes])))
 
 
 def spacing_of(dataset: Dataset, frame: int) -> tuple[float, float] | None:

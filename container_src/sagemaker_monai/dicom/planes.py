@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from pydicom import Dataset
 
+from sagemaker_monai.budget import spend_bytes, spend_work
 from sagemaker_monai.dicom.elements import (
     GROUPS,
     FrameHeader,
@@ -19,6 +20,7 @@ from sagemaker_monai.dicom.elements import (
     frame_header,
     integer_of,
     item_of,
+    items,
     numbers,
     numbers_of,
     plain_text_of,
@@ -31,6 +33,8 @@ from sagemaker_monai.dicom.tells import DISCRIMINATORS, NO_DATE
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
 
 MAX_FRAMES = 1 << 16  # of one file
+# The place of a frame: of one that is counted, and of one that has functional groups of its own.
+_NS_A_FRAME, _NS_A_GROUP, _BYTES_A_FRAME = 10_000, 200_000, 400
 _GEOMETRY = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}  # and their numbers
 # Modalities whose frames mostly are no slices, and what frames of a cine have.
 _COUNTED_OTHERWISE = frozenset({"NM", "US", "XA", "RF", "DX", "CR", "MG", "IVUS", "OPT"})
@@ -78,10 +82,14 @@ def planes_of(header: Dataset) -> tuple[Plane, ...]:
     frames = max(integer_of(header, "NumberOfFrames") or 1, 1)
     if frames > MAX_FRAMES:
         raise PayloadTooLarge(f"{frames} frames are more than {MAX_FRAMES}; send the file in parts")
+    groups = len(items(header, "PerFrameFunctionalGroupsSequence"))
+    spend_work(frames * _NS_A_FRAME + min(groups, frames) * _NS_A_GROUP, f"the places of {frames} frames")
+    spend_bytes(frames * _BYTES_A_FRAME, f"the places of {frames} frames")
     common = _common_tells(header)
     if value_of(header, "PerFrameFunctionalGroupsSequence") is not None:
         # A file that lacks groups has frames without a place of their own.
-        return tuple(_plane(frame_header(header, frame), common) for frame in range(frames))
+        planes = [_plane(frame_header(header, frame), common) for frame in range(min(frames, groups))]
+        return (*planes, *[_plane(frame_header(header, groups), common)] * (frames - len(planes)))
     if frames == 1:
         return (_plane(frame_header(header, 0), common),)
     return _counted_planes(header, frames, common)

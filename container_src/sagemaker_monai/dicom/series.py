@@ -6,21 +6,24 @@ ultrasound, a cryosection) is better used picture by picture. Stacks without geo
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 import numpy as np
 from pydicom import Dataset
 
-from sagemaker_monai.dicom.decoding import DECODERS, decode_stored, holds_interpreter
+from sagemaker_monai.budget import lent, spend_bytes
+from sagemaker_monai.dicom.decoding import DECODERS, holds_interpreter, stored_frames
 from sagemaker_monai.dicom.findings import Finding, Policy
 from sagemaker_monai.dicom.geometry import affine_of, normal_of, spread_of
 from sagemaker_monai.dicom.grouping import Series, group_series
-from sagemaker_monai.dicom.headers import read_instance, refusing
+from sagemaker_monai.dicom.headers import refusing
 from sagemaker_monai.dicom.media import Instance, find_instances
 from sagemaker_monai.dicom.modality import modality_transform
 from sagemaker_monai.dicom.pixels import display_for, header_of
-from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
+from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
+from sagemaker_monai.samples import Held
 from sagemaker_monai.volumes import Identity, Volume, check_voxels
 
 __all__ = ["Instance", "Series", "choose_series", "find_instances", "group_series", "read_series"]
@@ -29,7 +32,6 @@ MAX_THREADS = 8
 # Pixels of a slice from which threads pay: on 2 cores they made raw slices of 1,024 x 1,024 1.4 times as fast, but
 # those of 512 x 512, whose headers take longer than their pixels, 0.8 times.
 PIXELS_FOR_THREADS = 1 << 20
-FRAMES_AT_ONCE = 64  # of a multi-frame file, so that its stored values never stand in memory all together
 ON_SLICE = 1e-3  # of the distance of slices
 MAX_STRETCH = 4  # a resampled stack may have so many times the slices that there were
 
@@ -58,7 +60,13 @@ def choose_series(series: Sequence[Series], which: str) -> list[Series]:
     return chosen
 
 
-def read_series(series: Series, *, policy: Policy = DEFAULT_POLICY, threads: int | None = None) -> Volume:
+def read_series(
+    series: Series,
+    *,
+    policy: Policy = DEFAULT_POLICY,
+    threads: int | None = None,
+    is_last: Callable[[Instance], bool] = lambda _: False,
+) -> Volume:
     """Decode a stack of slices.
 
     Args:
@@ -66,6 +74,8 @@ def read_series(series: Series, *, policy: Policy = DEFAULT_POLICY, threads: int
         policy: what to do about its findings.
         threads: how many decode at once. When None, one for each CPU, at most MAX_THREADS, for compressed or large
             slices. The result does not depend on it.
+        is_last: whether a file is not needed after this; if a request holds it in memory, and there is no room beside
+            it, it is given back.
 
     Returns:
         A volume (1, W, H, D): modality values, each slice with its own rescale; d along the normal of the slices (row
@@ -83,8 +93,21 @@ def read_series(series: Series, *, policy: Policy = DEFAULT_POLICY, threads: int
     first = series.slices[0]
     rows, columns = first.instance.rows, first.instance.columns
     check_voxels(len(series.slices), rows, columns)
+    size = f"{len(series.slices)} slices of {columns} x {rows} pixels"
+    needed = 4 * len(series.slices) * rows * columns
+    done: list[Held] = []
+    freed = 0
+    try:
+        spend_bytes(needed, size)
+    except PayloadTooLarge:
+        # Each file goes when its slices are in the volume, and makes room for those that follow.
+        done = [each.source for each in series.instances if isinstance(each.source, Held) and is_last(each)]
+        freed = sum(len(each.data) for each in done)
+        spend_bytes(max(needed - freed, 0), size)
     values = np.empty((len(series.slices), rows, columns), np.float32)
-    headers = _decode(series, values, threads)
+    headers = _decode(series, values, threads, done)
+    if freed:
+        spend_bytes(min(needed, freed), size)
     affine = _affine(series)
     if "resample" in actions:
         values, affine = _on_even_grid(values, affine, series)
@@ -129,19 +152,24 @@ def _affine(series: Series) -> np.ndarray:
 # --- decoding --------------------------------------------------------------------------------------------------------
 
 
-def _decode(series: Series, values: np.ndarray, threads: int | None) -> dict[int, Dataset]:
-    """Fill `values` (D, H, W), and return the header of each file by the `id` of its instance."""
+def _decode(series: Series, values: np.ndarray, threads: int | None, done: Sequence[Held]) -> dict[int, Dataset]:
+    """Fill `values` (D, H, W), and return the header of each file by the `id` of its instance.
+
+    The files of `done` are given back as soon as they are read.
+    """
     places: dict[int, list[tuple[int, int]]] = defaultdict(list)  # of a file: (place in the volume, frame)
     for place, each in enumerate(series.slices):
         places[id(each.instance)].append((place, each.frame))
     headers: dict[int, Dataset] = {}
+    given_back = set(map(id, done))
 
     def fill(instance: Instance) -> None:
-        dataset = read_instance(instance.source)
-        wanted = places[id(instance)]
-        for start in range(0, len(wanted), FRAMES_AT_ONCE):
-            _fill(values, dataset, wanted[start : start + FRAMES_AT_ONCE])
-        headers[id(instance)] = instance.header or header_of(dataset)
+        with lent(2 * instance.size_bytes, "the pixels of a DICOM file"):
+            dataset = instance.read()
+            _fill(values, dataset, places[id(instance)])
+            headers[id(instance)] = instance.header or header_of(dataset)
+        if isinstance(instance.source, Held) and id(instance.source) in given_back:
+            instance.source.release()
 
     is_held = any(holds_interpreter(each.transfer_syntax_uid) for each in series.instances)
     if threads is None:
@@ -152,17 +180,19 @@ def _decode(series: Series, values: np.ndarray, threads: int | None) -> dict[int
         for instance in series.instances:
             fill(instance)
     else:
+        contexts = [copy_context() for _ in series.instances]  # with the request's budget
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(fill, series.instances):  # in their order, so that the first broken slice is reported
+            # In their order, so that the first broken slice is reported.
+            for _ in pool.map(lambda context, instance: context.run(fill, instance), contexts, series.instances):
                 pass
     return headers
 
 
 def _fill(values: np.ndarray, dataset: Dataset, part: Sequence[tuple[int, int]]) -> None:
-    stored = decode_stored(dataset, [frame for _, frame in part])
-    if stored.shape != (len(part), *values.shape[1:]):
-        raise UndecodableImage("the pixels of a slice are not of the size that its header says; export it again")
-    for frame_values, (place, frame) in zip(stored, part, strict=True):
+    frames = stored_frames(dataset, [frame for _, frame in part])
+    for frame_values, (place, frame) in zip(frames, part, strict=True):
+        if frame_values.shape != values.shape[1:]:
+            raise UndecodableImage("the pixels of a slice are not of the size that its header says; export it again")
         with refusing("the modality transform of the DICOM header is broken; correct it"):
             values[place] = modality_transform(dataset, frame).apply(frame_values)
 
@@ -193,6 +223,7 @@ def _on_even_grid(values: np.ndarray, affine: np.ndarray, series: Series) -> tup
             "series whole"
         )
     check_voxels(count, *values.shape[1:])
+    spend_bytes(4 * count * values[0].size, f"{count} slices at even distances")
     even = np.empty((count, *values.shape[1:]), np.float32)
     wanted = np.linspace(0, along[-1], count)
     before = np.clip(np.searchsorted(along, wanted, side="right") - 1, 0, len(along) - 2)

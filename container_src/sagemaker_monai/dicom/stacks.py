@@ -23,17 +23,17 @@ from itertools import pairwise
 
 import numpy as np
 
+from sagemaker_monai.budget import lent, spend_work
 from sagemaker_monai.dicom.apart import Part, by_rank, divide, divide_by_settings
-from sagemaker_monai.dicom.decoding import decode_stored
+from sagemaker_monai.dicom.decoding import stored_frames
 from sagemaker_monai.dicom.findings import Finding, finding
 from sagemaker_monai.dicom.geometry import likely_gap_mm, place_tolerance_mm, places_of
-from sagemaker_monai.dicom.headers import read_instance
 from sagemaker_monai.dicom.media import Instance
 from sagemaker_monai.dicom.planes import Plane
 from sagemaker_monai.dicom.tells import SETTINGS, number_kinds, seconds_of
-from sagemaker_monai.errors import CallerError
+from sagemaker_monai.errors import CallerError, PayloadTooLarge
 
-FRAMES_AT_ONCE = 64
+_NS_A_BYTE = 3  # of a digest
 _CLOCKS = ("AcquisitionDateTime", "AcquisitionTime")
 
 
@@ -233,13 +233,16 @@ def _digests(slices: Sequence[Slice]) -> dict[int, object]:
     digests: dict[int, object] = {}
     for wanted in files.values():
         try:
-            dataset = read_instance(wanted[0].instance.source)
-            for start in range(0, len(wanted), FRAMES_AT_ONCE):
-                part = wanted[start : start + FRAMES_AT_ONCE]
-                for each, stored in zip(part, decode_stored(dataset, [each.frame for each in part]), strict=True):
-                    content = hashlib.sha256(np.ascontiguousarray(stored).tobytes())
+            instance = wanted[0].instance
+            with lent(2 * instance.size_bytes, "the pixels of a DICOM file"):
+                frames = stored_frames(instance.read(), [each.frame for each in wanted])
+                for each, stored in zip(wanted, frames, strict=True):
+                    spend_work(stored.nbytes * _NS_A_BYTE, "slices that may be copies of each other")
+                    content = hashlib.sha256(np.ascontiguousarray(stored).data)
                     content.update(f"{stored.dtype} {stored.shape} {each.plane.rescale}".encode())
                     digests[id(each)] = content.digest()
+        except PayloadTooLarge:
+            raise  # others would be, too
         except CallerError:
             digests |= {id(each): id(each) for each in wanted if id(each) not in digests}
     return digests

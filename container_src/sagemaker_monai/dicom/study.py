@@ -5,21 +5,25 @@ an answer nor spoil one; how many series that were is said with each image. What
 """
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
+from sagemaker_monai.budget import expect_work, lent, spend_work
 from sagemaker_monai.dicom.choice import choose, meant
+from sagemaker_monai.dicom.decoding import DECODERS, NS_A_VALUE
 from sagemaker_monai.dicom.findings import Policy
 from sagemaker_monai.dicom.grouping import Series, group_series
 from sagemaker_monai.dicom.media import Instance
 from sagemaker_monai.dicom.objects import IMAGES, names_of, subject_of
-from sagemaker_monai.dicom.pixels import read_frames
+from sagemaker_monai.dicom.pixels import each_frame
 from sagemaker_monai.dicom.series import read_series
 from sagemaker_monai.dicom.wanted import ALL, OF_ONE, ONLY, Choice
 from sagemaker_monai.dicom.whole import whole_instances
 from sagemaker_monai.errors import UnsuitableImage
+from sagemaker_monai.samples import Held
 from sagemaker_monai.scope import Scope
 from sagemaker_monai.volumes import Frame, Identity, Volume, check_voxels
 
@@ -31,8 +35,9 @@ REMEDY_OF_REQUEST = "send those of one"
 _NUMBERS = re.compile(r"[-+0-9.eE\\\\]{1,40}")
 
 MAX_UID_CHARS = 64
+_NS_A_SLICE = 100_000  # to find its place among the others
 
-Source = Path | Sequence[bytes]
+Source = Path | Sequence[bytes | Held]
 _Image = TypeVar("_Image", Frame, Volume)
 
 
@@ -44,14 +49,14 @@ class _Study:
     passed_over: int
 
 
-def read_study_frames(source: Source, scope: Scope | None) -> list[Frame]:
-    """Read every frame of the images that are meant.
+def read_study_frames(source: Source, scope: Scope | None) -> Iterator[Frame]:
+    """Read every frame of the images that are meant, one after the other.
 
     Args:
         source: files, a folder, an archive.
         scope: of the model, or None.
 
-    Returns:
+    Yields:
         Of one file its frames in the file's order, of several the slices of one series after the other.
 
     Raises:
@@ -62,18 +67,21 @@ def read_study_frames(source: Source, scope: Scope | None) -> list[Frame]:
     numbers = _numbers_of(objects)
     images = _fitting(objects, scope)
     if len(images) == 1:
-        return [_named(frame, images[0], numbers, len(numbers) - 1, "") for frame in read_frames(images[0].source)]
+        _expect_work(images)
+        with lent(2 * images[0].size_bytes, "the pixels of a DICOM file"):
+            for frame in each_frame(images[0].read()):
+                yield _named(frame, images[0], numbers, len(numbers) - 1, "")
+        return
     check_voxels(sum(each.rows * each.columns * each.number_of_frames for each in images))
     study = _stacks_of(objects, images, Choice(series=ALL), are_volumes=False, remedy=REMEDY_OF_REQUEST)
-    frames: list[Frame] = []
-    read: dict[int, list[Frame]] = {}
+    _expect_work(images)
     for stack in study.stacks:
-        for each in stack.slices:
-            if id(each.instance) not in read:
-                read[id(each.instance)] = read_frames(each.instance.source)
-            frame = read[id(each.instance)][each.frame]
-            frames.append(_named(frame, each.instance, numbers, study.passed_over, ""))
-    return frames
+        for _, group in groupby(stack.slices, key=lambda each: id(each.instance)):
+            slices = list(group)
+            instance = slices[0].instance
+            with lent(2 * instance.size_bytes, "the pixels of a DICOM file"):
+                for frame in each_frame(instance.read(), [each.frame for each in slices]):
+                    yield _named(frame, instance, numbers, study.passed_over, "")
 
 
 def read_study_volumes(source: Source, policy: Policy, choice: Choice, scope: Scope | None) -> list[Volume]:
@@ -105,14 +113,31 @@ def read_study_volumes(source: Source, policy: Policy, choice: Choice, scope: Sc
     check_voxels(
         sum(each.slices[0].instance.rows * each.slices[0].instance.columns * len(each.slices) for each in stacks)
     )
+    _expect_work([each for stack in stacks for each in stack.instances])
+    last = {id(each): place for place, stack in enumerate(stacks) for each in stack.instances}
     counts = {stack.uid: sum(other.uid == stack.uid for other in stacks) for stack in stacks}
     numbers = _numbers_of(objects)
     volumes = []
-    for stack in stacks:
-        volume = read_series(stack, policy=policy)
+    for place, stack in enumerate(stacks):
+        volume = read_series(stack, policy=policy, is_last=lambda each, place=place: last[id(each)] == place)
         told = _told(stack) if counts[stack.uid] > 1 else ""
         volumes.append(_named(volume, stack.slices[0].instance, numbers, study.passed_over, told))
     return volumes
+
+
+def _expect_work(images: Sequence[Instance]) -> None:
+    """Refuse more pixels than can be decoded in time, before the first is; what else a file asks for is counted then.
+
+    Raises:
+        PayloadTooLarge: as `budget.expect_work`.
+    """
+    work_ns, pixels = 0.0, 0
+    for each in {id(each): each for each in images}.values():
+        decoder = DECODERS.get(each.transfer_syntax_uid)
+        size = each.rows * each.columns * each.number_of_frames * each.samples_per_pixel
+        work_ns += size * (NS_A_VALUE + (0 if decoder is None else decoder.ns_a_sample))
+        pixels += size
+    expect_work(work_ns, f"{pixels} pixels of DICOM images")
 
 
 def _fitting(objects: Sequence[Instance], scope: Scope | None, modality: Sequence[str] = ()) -> list[Instance]:
@@ -143,6 +168,8 @@ def _fitting(objects: Sequence[Instance], scope: Scope | None, modality: Sequenc
 def _stacks_of(
     objects: list[Instance], images: Sequence[Instance], choice: Choice, *, are_volumes: bool, remedy: str
 ) -> _Study:
+    frames = sum(each.number_of_frames for each in images)
+    spend_work(frames * _NS_A_SLICE, f"{frames} slices to put in order")
     stacks = [each for each in group_series(images) if each.slices]
     if not stacks:
         raise UnsuitableImage("no DICOM series with pixels was found; send files with pixel data")

@@ -10,12 +10,13 @@ from pathlib import Path
 from sagemaker_monai.dicom.media import Instance, find_media
 from sagemaker_monai.dicom.objects import is_image_class
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
+from sagemaker_monai.samples import Held
 
 # Not DICOM at all, or only listed in a DICOMDIR: readmes and leftovers, which are no part of a series.
 PASSED_OVER = frozenset({"NotDicom", "MissingFile"})
 
 
-def whole_instances(source: Path | Sequence[bytes]) -> list[Instance]:
+def whole_instances(source: Path | Sequence[bytes | Held]) -> list[Instance]:
     """The objects of a folder, a file, an archive or a request, also those without pixels, as reports are.
 
     Raises:

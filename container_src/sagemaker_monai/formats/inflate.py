@@ -12,8 +12,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
+from sagemaker_monai.budget import spend_work
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
 from sagemaker_monai.volumes import MAX_VOXELS
 
@@ -32,6 +33,16 @@ _INFLATERS = {
     "bzip2": bz2.BZ2Decompressor,
 }
 _MAGICS = {"gzip": b"\x1f\x8b", "bzip2": b"BZ"}  # of a further member; zlib has one only
+
+
+class _Work(NamedTuple):
+    """Nanoseconds for a packed byte and for one that comes out."""
+
+    packed: int
+    unpacked: int
+
+
+NS_A_BYTE = {"gzip": _Work(15, 3), "zlib": _Work(15, 3), "bzip2": _Work(150, 15)}
 _BEST_RATIOS = {"raw": 1, "gzip": 1_032, "zlib": 1_032, "bzip2": 1 << 21}  # what no packed file can pass
 
 
@@ -123,8 +134,12 @@ class Stream:
         needed = self._taken_bytes + size
         if needed > self._packed_bytes * _BEST_RATIOS[self._packing]:
             raise UndecodableImage("the file is too short for the size that its header claims; it may be cut off")
-        if self._packing != "raw" and needed > most_bytes(self._packed_bytes):
+        if self._packing == "raw":
+            return
+        if needed > most_bytes(self._packed_bytes):
             raise _bomb()
+        each = NS_A_BYTE[self._packing]
+        spend_work(each.packed * self._packed_bytes + each.unpacked * size, f"{size} bytes to unpack")
 
     def finish(self) -> None:
         """Read to the end, for the check sums of packed files.

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from sagemaker_monai.budget import spend_bytes, spend_work
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
 from sagemaker_monai.formats.inflate import Stream
 from sagemaker_monai.volumes import check_voxels
@@ -25,6 +26,7 @@ MAX_TEXT_BYTES = 64 << 20  # of numbers written as text, at one digit each: 320^
 
 NonFinite = Literal["refuse", "zero"]
 
+_NS_A_VOXEL, _NS_A_TEXT = 4, 250  # to make float32 of a number
 _MAX_TOKEN_BYTES = 512  # of one number written as text
 
 
@@ -119,6 +121,8 @@ def read_values(stream: Stream, stored: Stored, non_finite: NonFinite) -> np.nda
         raise PayloadTooLarge("the file has too many numbers written as text; write it with a binary encoding")
     stream.expect(stored.size_bytes)
     count = math.prod(stored.shape)
+    spend_bytes(4 * count, f"{count} voxels of 4 bytes")
+    spend_work(count * (_NS_A_TEXT if stored.is_text else _NS_A_VOXEL), f"{count} voxels")
     try:
         values = np.empty(count, np.float32)
     except MemoryError as error:
