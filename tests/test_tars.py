@@ -181,3 +181,26 @@ def test_whatever_bytes_are_changed_reading_gives_files_or_the_one_error(data):
 
     with suppress(UnsafeArchiveError):
         assert set(map(type, read(bytes(content)).values())) <= {bytes}
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE])
+@pytest.mark.parametrize("count", [9, 3_000])
+def test_a_member_of_many_headers_is_refused_without_recursion(kind, count):
+    more = tarfile.TarInfo("long")
+    more.size, more.type = 12, kind
+    content = (b"12 path=a.pn" if kind in b"LK" else b"12 path=abc\n").ljust(512, b"\0")
+    member = tarfile.TarInfo("a.png")
+    member.size = 3
+    data = (more.tobuf(tarfile.GNU_FORMAT) + content) * count + member.tobuf() + bytes(512) + bytes(1024)
+
+    with pytest.raises(UnsafeArchiveError, match="headers"):
+        list(read_tar(io.BytesIO(data), max_files=10, max_bytes=1_000))
+
+
+def test_headers_of_a_tar_are_bounded_together():
+    info = tarfile.TarInfo("a")
+    info.pax_headers = {f"k{index}": "" for index in range(100_000)}
+    data = info.tobuf(tarfile.PAX_FORMAT) * 5 + bytes(1024)
+
+    with pytest.raises(ArchiveTooLargeError, match="headers"):
+        list(read_tar(io.BytesIO(data), max_files=10, max_bytes=1_000))

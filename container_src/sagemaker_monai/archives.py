@@ -22,9 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from sagemaker_monai.budget import spend_bytes, spend_work
 from sagemaker_monai.names import is_litter_path, leads_out, parts_of
 
 CHUNK_BYTES = 1 << 16
+NS_A_BYTE, NS_AN_ENTRY = 5, 100_000  # to inflate a byte; to look at an entry of the directory and to open its member
 RATIO_FLOOR_BYTES = 1 << 20  # small members may shrink as far as they like: a blank page does
 BYTES_PER_DIRECTORY_ENTRY = 512  # 46 of header, the rest for name, extra fields and comment
 SMALLEST_DIRECTORY_LIMIT = 1 << 17  # above CHUNK_BYTES, and above the 64 KiB in which zipfile looks for the directory
@@ -178,6 +180,10 @@ def _inflate(
                     raise UnsafeArchiveError("the archive's sizes are wrong; pack it again", info.orig_filename)
                 return
             count += len(chunk)
+            spend_bytes(
+                len(chunk), f"an archive that unpacks to more than {limits.total_bytes - budget_bytes + count} bytes"
+            )
+            spend_work(NS_A_BYTE * len(chunk), "an archive to unpack")
             if count > allowed:
                 raise ArchiveTooLargeError(f"the archive inflates to more than {allowed} bytes", info.orig_filename)
             if count > by_ratio:
@@ -198,6 +204,7 @@ def _opened(
     with _damage_named():
         archive = zipfile.ZipFile(_BoundedReads(file, directory_limit))
     with archive:
+        spend_work(NS_AN_ENTRY * len(archive.infolist()), f"an archive of {len(archive.infolist())} entries")
         entries = [(_name_of(info), info) for info in archive.infolist()]
         for position, (name, info) in enumerate(entries, start=1):
             _check_member(info, name, position)
@@ -250,7 +257,11 @@ def read_members(
         for name, info in files.items():
             if wanted is not None and not wanted(name):
                 continue
-            content = b"".join(_inflate(archive, info, budget_bytes, limits))
+            buffer = io.BytesIO()  # which gives its bytes without a copy
+            for chunk in _inflate(archive, info, budget_bytes, limits):
+                buffer.write(chunk)
+            content = buffer.getvalue()
+            del buffer
             budget_bytes -= len(content)
             yield name, content
 

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from sagemaker_monai.budget import spend_bytes
 from sagemaker_monai.contents import NPY_MAGIC, is_archive, is_dicom_file, is_dicomdir
 from sagemaker_monai.errors import (
     CallerError,
@@ -36,6 +37,7 @@ from sagemaker_monai.samples import Held, Instances, Sample
 
 MAX_IMAGES = 1_000  # of one request
 MAX_INSTANCES = 5_000  # DICOM files of one request; a cardiac CT has some 3,000
+_MORE_BRACKETS = 16  # of JSON, beside one for each picture
 # What exports of DICOM put beside the images: licences, checksums, tables, the start page of a disc.
 _COMPANIONS = frozenset({".txt", ".csv", ".json", ".xml", ".html", ".htm", ".pdf", ".md", ".inf", ".md5"})
 _COMPANION_NAMES = frozenset({"LICENSE", "README", "SHA256SUMS", "LOCKFILE", "VERSION"})
@@ -205,6 +207,10 @@ def read_json(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
     # Before parsing, which makes 75 bytes of each `{},`. Instances are separated by a comma, and base64 has none.
     if body.count(b",") >= MAX_IMAGES:
         raise PayloadTooLarge(f'more than {MAX_IMAGES} pictures or values; send {{"instances": [{{"image": BASE64}}]}}')
+    if body.count(b"[") + body.count(b"{") > MAX_IMAGES + _MORE_BRACKETS:
+        raise MalformedRequest("the JSON is nested too deep, or has more values than pictures")
+    # The text, and the strings in it: the second copy is of one string at a time, or of the whole while it is parsed.
+    spend_bytes(2 * len(body), "the text of a JSON body")
     try:
         request = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -229,6 +235,7 @@ def _decode_instance(instance: Any) -> bytes:
     if text.startswith("data:"):
         raise MalformedRequest("data: URLs are not accepted; send the base64 text alone")
     try:
+        spend_bytes(len(text) // 4 * 3, "the pictures of a JSON body")
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise MalformedRequest("the image is not base64 (standard alphabet, padded, no line breaks)") from error

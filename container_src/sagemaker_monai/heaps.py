@@ -5,7 +5,8 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from sagemaker_monai.archives import ArchiveLimits, ArchiveTooLargeError, UnsafeArchiveError, read_members
+from sagemaker_monai.archives import NS_A_BYTE, ArchiveLimits, ArchiveTooLargeError, UnsafeArchiveError, read_members
+from sagemaker_monai.budget import spend_bytes, spend_work
 from sagemaker_monai.containers import MAX_INSTANCES, gather
 from sagemaker_monai.contents import GZIP_MAGIC, gunzipped_head, is_nifti
 from sagemaker_monai.errors import MalformedRequest, PayloadTooLarge
@@ -47,7 +48,7 @@ def read_tar_body(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
     with _faults_named():
         # Folders count as members: an archive of one for each file may have twice as many.
         members = read_tar(stream, max_files=2 * MAX_INSTANCES, max_bytes=_inflated_limit(body))
-        pieces = [(name, b"".join(chunks)) for name, chunks in members if not is_litter_path(name)]
+        pieces = [(name, _joined(chunks)) for name, chunks in members if not is_litter_path(name)]
         while stream.read(CHUNK_BYTES):  # gzip's checksum stands behind the end of the archive
             pass
     return gather(pieces)
@@ -67,6 +68,14 @@ def read_gzip_body(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
     return read_tar_body(body, parameters)
 
 
+def _joined(chunks: Iterator[bytes]) -> bytes:
+    buffer = io.BytesIO()  # which gives its bytes without a copy
+    for chunk in chunks:
+        spend_bytes(len(chunk), "an archive to unpack")
+        buffer.write(chunk)
+    return buffer.getvalue()
+
+
 class _Gunzipped:
     """What a gzip file holds, as a stream that ends with an error once it is longer than its limit."""
 
@@ -77,6 +86,7 @@ class _Gunzipped:
     def read(self, size: int, /) -> bytes:
         """Read as the file does."""
         content = self._file.read(size)
+        spend_work(NS_A_BYTE * len(content), "an archive to unpack")
         self._left_bytes -= len(content)
         if self._left_bytes < 0:
             raise ArchiveTooLargeError(f"the archive inflates to more than {self._limit_bytes} bytes")

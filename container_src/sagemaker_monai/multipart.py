@@ -5,7 +5,9 @@ A strict subset of the standards is read, so that a body has one meaning only.
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 
+from sagemaker_monai.budget import spend_bytes
 from sagemaker_monai.containers import MAX_INSTANCES, gather, name_picture
 from sagemaker_monai.contents import is_dicom_file
 from sagemaker_monai.errors import MalformedRequest, PayloadTooLarge
@@ -64,36 +66,41 @@ def read_related(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
     return gather(pieces)
 
 
-def _split(body: bytes, parameters: Mapping[str, str]) -> list[bytes]:
-    """The parts, each from behind its boundary to the line break before the next one."""
+def _split(body: bytes, parameters: Mapping[str, str]) -> list[memoryview]:
+    """The parts, each from behind its boundary to the line break before the next one; nothing is copied."""
     boundary = parameters.get("boundary", "")
     if not _BOUNDARY.fullmatch(boundary):
         raise MalformedRequest("a multipart body needs a boundary of 1 to 70 allowed characters in its Content-Type")
     delimiter = b"\r\n--" + boundary.encode("ascii")
-    text = b"\r\n" + body  # so that the first delimiter looks like all others
-    found = text.count(delimiter)
-    if found > MAX_INSTANCES + 1:
-        raise PayloadTooLarge(f"more than {MAX_INSTANCES} parts in one request; send several requests")
-    before, *parts, after = text.split(delimiter) if found else (b"-", b"")
-    # DICOMweb clients begin with the line break that belongs to the first boundary.
-    if before not in (b"", b"\r\n") or not re.fullmatch(rb"--[ \t]*(\r\n)?", after):
+    # The line break before the first one may be missing, or be the first of the body, as DICOMweb clients send it.
+    places = [-2] if body.startswith(delimiter[2:]) else []
+    position = len(delimiter) - 2 if places else 0
+    while (place := body.find(delimiter, position)) >= 0:
+        places.append(place)
+        position = place + len(delimiter)
+        if len(places) > MAX_INSTANCES + 1:
+            raise PayloadTooLarge(f"more than {MAX_INSTANCES} parts in one request; send several requests")
+    view = memoryview(body)
+    if places[:1] not in ([-2], [0]) or not re.fullmatch(rb"--[ \t]*(\r\n)?", view[places[-1] + len(delimiter) :]):
         raise MalformedRequest("the body does not begin and end with the boundary of its Content-Type")
-    return parts
+    return [view[place + len(delimiter) : following] for place, following in pairwise(places)]
 
 
-def _take_apart(part: bytes) -> tuple[dict[bytes, bytes], bytes]:
+def _take_apart(part: memoryview) -> tuple[dict[bytes, bytes], bytes]:
     """A part's header lines, in lower case, and its content."""
-    line_end = part.find(b"\r\n")
-    header_end = part.find(b"\r\n\r\n", line_end, max(line_end, 0) + _MAX_PART_HEADER_BYTES)
-    if line_end < 0 or part[:line_end].strip(b" \t") or header_end < 0:
+    head = bytes(part[:_MAX_PART_HEADER_BYTES])
+    line_end = head.find(b"\r\n")
+    header_end = head.find(b"\r\n\r\n", max(line_end, 0))
+    if line_end < 0 or head[:line_end].strip(b" \t") or header_end < 0:
         raise MalformedRequest("a part has no end of its header, or too long a one")
     headers: dict[bytes, bytes] = {}
-    for line in part[line_end + 2 : header_end].split(b"\r\n") if header_end > line_end else ():
+    for line in head[line_end + 2 : header_end].split(b"\r\n") if header_end > line_end else ():
         match = _HEADER_LINE.fullmatch(line)
         if match is None or match[1].lower() in headers:
             raise MalformedRequest("a part has a broken or repeated header line")
         headers[match[1].lower()] = match[2].strip().lower()
-    content = part[header_end + 4 :]
+    spend_bytes(len(part), "the parts of a multipart body")
+    content = bytes(part[header_end + 4 :])
     if headers.get(b"content-transfer-encoding", b"binary") not in _PLAIN_ENCODINGS:
         raise MalformedRequest("a part is encoded; send the picture's bytes as they are")
     if headers.get(b"content-length", b"%d" % len(content)) != b"%d" % len(content):

@@ -16,6 +16,10 @@ class Held:
     def __init__(self, data: bytes) -> None:
         self.data = data
 
+    def __eq__(self, other: object) -> bool:
+        """Equal to the same bytes."""
+        return self.data == (other.data if isinstance(other, Held) else other)
+
     def release(self) -> None:
         """Nobody reads it again."""
         give_back(len(self.data))

@@ -12,17 +12,19 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
-from typing import Protocol
+from typing import Protocol, Self
 
 from sagemaker_monai.archives import ArchiveTooLargeError, UnsafeArchiveError
 from sagemaker_monai.names import is_litter_path, leads_out, parts_of
 
 CHUNK_BYTES = 1 << 20  # also the most that a header may claim for itself
+MAX_HEADER_BYTES = 4 << 20  # of long names and pax records, all together: such a record of 5 bytes takes 2 us
+MAX_CHAINED = 8  # headers of one member; usual are a pax header, and a long name and a long link beside it
 BLOCK_BYTES = tarfile.BLOCKSIZE
 FILE_MODE = 0o644
 
 # What tarfile and gzip raise on bytes that are not a sound archive.
-DAMAGE = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError)
+DAMAGE = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError, RecursionError)
 
 
 class Stream(Protocol):
@@ -32,17 +34,45 @@ class Stream(Protocol):
         """Up to `size` bytes; none at the end."""
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose headers are few: tarfile reads each one within the one before, however many there are."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        """Read one header, and within it those that follow up to the member's own."""
+        depth = getattr(archive, "chained", 0)
+        if depth > MAX_CHAINED:
+            raise UnsafeArchiveError(f"the archive has a member of more than {MAX_CHAINED} headers; pack it again")
+        archive.chained = depth + 1  # type: ignore[attr-defined]
+        try:
+            return super().fromtarfile(archive)
+        finally:
+            archive.chained = depth  # type: ignore[attr-defined]
+
+    def _refuse_sparse(self, *_: object) -> None:
+        # Its map of holes may have any length; such members are refused anyway.
+        raise UnsafeArchiveError("the archive has a sparse file; pack it again without")
+
+    _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
+
+
 class _Forward(io.RawIOBase):
     """A stream for tarfile: only ever read on, and never much at once, whatever a header claims."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._position = 0
+        self._left_bytes = MAX_HEADER_BYTES
+        self.is_at_header = True  # while tarfile looks for the next member
 
     def read(self, size: int = -1) -> bytes:
         """Read as the stream does, all that was asked for unless the stream ends."""
         if not 0 <= size <= CHUNK_BYTES:
             raise ArchiveTooLargeError(f"a header of the archive is larger than {CHUNK_BYTES >> 20} MiB")
+        if self.is_at_header and size != BLOCK_BYTES:
+            self._left_bytes -= size
+            if self._left_bytes < 0:
+                raise ArchiveTooLargeError(f"the archive has more than {MAX_HEADER_BYTES >> 20} MiB of headers")
         content = self._stream.read(size)
         while len(content) < size and (more := self._stream.read(size - len(content))):
             content += more
@@ -53,8 +83,10 @@ class _Forward(io.RawIOBase):
         """Go on to a later place."""
         if whence != io.SEEK_SET or offset < self._position:
             raise ValueError("a tar file is read forward only")
+        was_at_header, self.is_at_header = self.is_at_header, False
         while self._position < offset and self.read(min(CHUNK_BYTES, offset - self._position)):
             pass
+        self.is_at_header = was_at_header
         return self._position
 
     def tell(self) -> int:
@@ -88,12 +120,15 @@ def read_tar(stream: Stream, *, max_files: int, max_bytes: int) -> Iterator[tupl
         ArchiveTooLargeError: a limit is passed.
     """
     with _damage_named():
-        archive = tarfile.open(fileobj=_Forward(stream), mode="r:")  # noqa: SIM115 - a context would close the stream
+        forward = _Forward(stream)
+        archive = tarfile.open(fileobj=forward, mode="r:", tarinfo=_Member)  # noqa: SIM115 - a context closes the stream
     seen: set[str] = set()
     count, left_bytes = 0, max_bytes
     while True:
+        forward.is_at_header = True
         with _damage_named():
             member = archive.next()
+        forward.is_at_header = False
         if member is None:
             return
         count += 1

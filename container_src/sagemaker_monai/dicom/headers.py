@@ -47,6 +47,13 @@ _ABOVE_ALL = logging.CRITICAL + 1
 _NOT_DICOM = "not a DICOM file: no DICM prefix and no DICOM element at its beginning"
 
 
+def content_of(source: File) -> bytes:
+    """The bytes of a file."""
+    if isinstance(source, Path):
+        return source.read_bytes()
+    return source.data if isinstance(source, Held) else source
+
+
 def is_dicom(head: bytes) -> bool:
     """Say whether a file that begins so is worth parsing as DICOM.
 

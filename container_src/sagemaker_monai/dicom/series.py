@@ -6,7 +6,7 @@ ultrasound, a cryosection) is better used picture by picture. Stacks without geo
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 
@@ -65,7 +65,7 @@ def read_series(
     *,
     policy: Policy = DEFAULT_POLICY,
     threads: int | None = None,
-    is_last: Callable[[Instance], bool] = lambda _: False,
+    done: Sequence[Instance] = (),
 ) -> Volume:
     """Decode a stack of slices.
 
@@ -74,8 +74,8 @@ def read_series(
         policy: what to do about its findings.
         threads: how many decode at once. When None, one for each CPU, at most MAX_THREADS, for compressed or large
             slices. The result does not depend on it.
-        is_last: whether a file is not needed after this; if a request holds it in memory, and there is no room beside
-            it, it is given back.
+        done: files that are not needed after this: those that a request holds in memory are given back when there is no
+            room beside them.
 
     Returns:
         A volume (1, W, H, D): modality values, each slice with its own rescale; d along the normal of the slices (row
@@ -95,17 +95,17 @@ def read_series(
     check_voxels(len(series.slices), rows, columns)
     size = f"{len(series.slices)} slices of {columns} x {rows} pixels"
     needed = 4 * len(series.slices) * rows * columns
-    done: list[Held] = []
+    leaving: list[Held] = []
     freed = 0
     try:
         spend_bytes(needed, size)
     except PayloadTooLarge:
         # Each file goes when its slices are in the volume, and makes room for those that follow.
-        done = [each.source for each in series.instances if isinstance(each.source, Held) and is_last(each)]
-        freed = sum(len(each.data) for each in done)
+        leaving = [each.source for each in done if isinstance(each.source, Held)]
+        freed = sum(len(each.data) for each in leaving)
         spend_bytes(max(needed - freed, 0), size)
     values = np.empty((len(series.slices), rows, columns), np.float32)
-    headers = _decode(series, values, threads, done)
+    headers = _decode(series, values, threads, leaving)
     if freed:
         spend_bytes(min(needed, freed), size)
     affine = _affine(series)
@@ -152,16 +152,16 @@ def _affine(series: Series) -> np.ndarray:
 # --- decoding --------------------------------------------------------------------------------------------------------
 
 
-def _decode(series: Series, values: np.ndarray, threads: int | None, done: Sequence[Held]) -> dict[int, Dataset]:
+def _decode(series: Series, values: np.ndarray, threads: int | None, leaving: Sequence[Held]) -> dict[int, Dataset]:
     """Fill `values` (D, H, W), and return the header of each file by the `id` of its instance.
 
-    The files of `done` are given back as soon as they are read.
+    The files of `leaving` are given back as soon as they are read.
     """
     places: dict[int, list[tuple[int, int]]] = defaultdict(list)  # of a file: (place in the volume, frame)
     for place, each in enumerate(series.slices):
         places[id(each.instance)].append((place, each.frame))
     headers: dict[int, Dataset] = {}
-    given_back = set(map(id, done))
+    given_back = set(map(id, leaving))
 
     def fill(instance: Instance) -> None:
         with lent(2 * instance.size_bytes, "the pixels of a DICOM file"):

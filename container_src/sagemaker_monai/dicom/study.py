@@ -119,7 +119,8 @@ def read_study_volumes(source: Source, policy: Policy, choice: Choice, scope: Sc
     numbers = _numbers_of(objects)
     volumes = []
     for place, stack in enumerate(stacks):
-        volume = read_series(stack, policy=policy, is_last=lambda each, place=place: last[id(each)] == place)
+        done = [each for each in stack.instances if last[id(each)] == place]
+        volume = read_series(stack, policy=policy, done=done)
         told = _told(stack) if counts[stack.uid] > 1 else ""
         volumes.append(_named(volume, stack.slices[0].instance, numbers, study.passed_over, told))
     return volumes

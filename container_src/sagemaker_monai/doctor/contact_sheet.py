@@ -7,7 +7,6 @@ else: no text chunks, no times, no colour profile.
 import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -74,7 +73,7 @@ def _candidates(examination: Examination) -> list[Candidate]:
         pairs = [(image.files, examination.shown(_name(image))) for image in labelled]
         pairs.sort(key=lambda pair: pair[1])
     else:
-        numbers: dict[Path | bytes, int] = {facts.found.path: n for n, facts in enumerate(examination.files)}
+        numbers: dict[object, int] = {facts.found.path: n for n, facts in enumerate(examination.files)}
         stacks = [[numbers[instance.source] for instance in stack.instances] for stack in examination.stacks]
         single = [[n] for n, facts in enumerate(examination.files) if facts.is_usable and facts.instance is None]
         pairs = [(tuple(files), "") for files in stacks + single]

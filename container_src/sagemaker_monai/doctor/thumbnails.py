@@ -11,6 +11,7 @@ from PIL import Image
 
 from sagemaker_monai.deep_pictures import read_deep_frame, shown_deep
 from sagemaker_monai.dicom.grouping import group_series
+from sagemaker_monai.dicom.headers import File
 from sagemaker_monai.dicom.media import instance_of
 from sagemaker_monai.dicom.pixels import apply_display, read_frames
 from sagemaker_monai.dicom.series import read_series
@@ -59,7 +60,7 @@ def draw(picture: Picture) -> np.ndarray | None:
         return None
 
 
-def _of_file(source: Path | bytes) -> np.ndarray:
+def _of_file(source: File) -> np.ndarray:
     frames = read_frames(source)
     frame = frames[len(frames) // 2]
     return _fitted([_shown(frame.values, frame.display)])

@@ -16,7 +16,7 @@ from sagemaker_monai.deidentification.deidentify import Deidentifier, is_blacked
 from sagemaker_monai.deidentification.identity import patient_of
 from sagemaker_monai.deidentification.proved import write_deidentified
 from sagemaker_monai.dicom.decoding import decode_stored
-from sagemaker_monai.dicom.headers import read_instance, refusing
+from sagemaker_monai.dicom.headers import content_of, read_instance, refusing
 from sagemaker_monai.dicom.layouts import layout_of
 from sagemaker_monai.dicom.media import Instance
 from sagemaker_monai.dicom.modality import modality_values
@@ -62,7 +62,7 @@ def copy_instance(instance: Instance, target: Path, deidentifier: Deidentifier |
     pseudonym = ""
     if deidentifier is None:
         with replacing(target) as part:
-            part.write_bytes(instance.source if isinstance(instance.source, bytes) else instance.source.read_bytes())
+            part.write_bytes(content_of(instance.source))
     else:
 
         def shows_the_same(result: Dataset) -> None:
