@@ -91,3 +91,12 @@ def test_a_ratio_that_no_image_has_is_refused():
     check_ratio(200 * MIB, MIB, "frames")
     with pytest.raises(PayloadTooLarge, match="200 times"):
         check_ratio(200 * MIB + 1, MIB, "frames")
+
+
+def test_the_limits_reach_the_processes_by_their_environment():
+    limits = Limits(memory_bytes=300 * MIB, work_ns=7_000_000_000, share_bytes=200 * MIB)
+
+    assert Limits.from_env(limits.to_env()) == limits
+    assert Limits.from_env(Limits(share_bytes=1).to_env()).share_bytes == 64 * MIB  # something can be answered
+    assert limits.most_bytes(1) == 200 * MIB
+    assert Limits().most_bytes(100 * MIB) == (512 + 8 * 36) * MIB

@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import os
 import re
 import sys
 
@@ -247,7 +248,7 @@ def context_for(tmp_path, monkeypatch):
     """The model server's context for an artifact that lies elsewhere than in the folder it knows."""
     monkeypatch.setattr(logging, "raiseExceptions", True)  # loading changes it in a process of its own
     monkeypatch.setattr(handler_service, "lock_down", lambda **_: Lockdown(()))  # and gives up rights that pytest needs
-    monkeypatch.setattr(handler_service, "forbid_processes", lambda: None)
+    monkeypatch.setattr(handler_service, "_settle", lambda: None)
 
     def make(artifact):
         (tmp_path / "m1").mkdir()
@@ -291,6 +292,32 @@ def test_the_model_server_gets_body_type_status_and_our_mark_for_each_request(mo
     assert context.get_response_content_type(0) == "text/csv"
     assert context.get_response_content_type(1) == "application/json"
     assert context.get_response_headers(0)[ANSWER_HEADER] == "1"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:75] data. DefaultCPUAllocator: not enough memory: you tried to"),
+        RuntimeError("std::bad_alloc"),
+        OSError(12, os.strerror(12)),
+    ],
+)
+def test_a_request_that_memory_does_not_suffice_for_is_413_and_the_next_is_answered(handler, monkeypatch, error):
+    def fail(*arguments):
+        try:
+            raise error
+        except Exception as cause:
+            raise BundleError("a reader may call it anything") from cause
+
+    with monkeypatch.context() as patch:
+        patch.setattr(handler_service.inference, "predict_fn", fail)
+        [refused] = handler.respond([png("red")])
+
+    assert refused.status == 413
+    assert json.loads(refused.body)["error"]["code"] == "PayloadTooLarge"
+    assert handler.respond([png("red")])[0].status == 200
 
 
 def test_a_broken_artifact_raises_in_the_model_server_and_leaves_its_cause(tmp_path, context_for):

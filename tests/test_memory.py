@@ -1,4 +1,6 @@
 import asyncio
+import subprocess
+import sys
 
 import pytest
 
@@ -12,6 +14,7 @@ from sagemaker_monai.serving.memory import (
     free_bytes,
     killed_processes,
     needed_bytes,
+    request_share,
 )
 
 V2 = {
@@ -56,6 +59,61 @@ def kernel(tmp_path):
 )
 def test_free_memory_is_what_the_container_and_the_machine_have_left(kernel, files, free):
     assert free_bytes(**kernel(files)) == free
+
+
+@pytest.mark.parametrize(
+    ("files", "own"),
+    [
+        (V2, "0::/a/b\n"),
+        (V1, "7:cpu:/else\n4:memory:/a/b\n0::/\n"),
+        (V1, "4:hugetlb,memory:/a/b\n"),
+    ],
+)
+def test_the_group_of_this_process_counts_where_it_is_not_the_mount(kernel, tmp_path, files, own):
+    prefix = "memory/" if "memory/memory.stat" in files else ""
+    inner = {name.replace(prefix, f"{prefix}a/b/", 1): text for name, text in files.items()} if prefix else {
+        f"a/b/{name}": text for name, text in files.items()
+    }  # fmt: skip
+    for name, text in inner.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "own").write_text(own)
+
+    assert free_bytes(**kernel({}), own=tmp_path / "own") == FREE
+    (tmp_path / "own").write_text(own.replace("/a/b", "/a/../../b"))
+    assert free_bytes(**kernel({}), own=tmp_path / "own") == 4096
+    (tmp_path / "own").write_text(own.replace("/a/b", "/docker/0123"))  # the host's name
+    assert free_bytes(**kernel({}), own=tmp_path / "own") == 4096
+
+
+def test_what_is_left_for_requests_is_shared_by_all_processes():
+    free = 2_500 * MIB
+
+    share = request_share(free, 400 * MIB, 2)
+
+    assert 2 * (400 * MIB + share) < free
+    assert share > 512 * MIB  # what a request may take by default
+    assert request_share(700 * MIB, 400 * MIB, 2) == 0
+
+
+def test_a_process_that_may_not_grow_is_told_so_and_lives_on():
+    program = """
+import numpy as np
+from sagemaker_monai.serving.memory import MIB, is_out_of_memory, limit_growth
+limit_growth(200 * MIB)
+np.ones(100 * MIB, np.uint8)
+try:
+    np.ones(400 * MIB, np.uint8)
+except MemoryError as error:
+    assert is_out_of_memory(error)
+    print("refused")
+np.ones(100 * MIB, np.uint8)
+print("alive")
+"""
+
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert result.stdout.split() == ["refused", "alive"], result.stderr
 
 
 def test_the_machine_may_have_less_than_the_container_may_use(kernel):

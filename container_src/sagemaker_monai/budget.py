@@ -105,6 +105,16 @@ class Limits:
         share = _number(env, SHARE_VARIABLE, 0, 0, 1 << 60)
         return cls(memory_mb * MIB, cpu_s * NS, share or None)
 
+    def to_env(self) -> dict[str, str]:
+        """What `from_env` reads."""
+        share = max(self.share_bytes or 0, LEAST_MEMORY_MB * MIB)
+        variables = {MEMORY_VARIABLE: self.memory_bytes // MIB, CPU_VARIABLE: self.work_ns // NS, SHARE_VARIABLE: share}
+        return {name: str(value) for name, value in variables.items()}
+
+    def most_bytes(self, body_bytes: int) -> int:
+        """What a request may take above the idle process, whatever is in its body, with what nobody counts."""
+        return self.budget(body_bytes).memory_bytes + UNCOUNTED_BYTES
+
     def budget(self, body_bytes: int, requests: int = 1) -> Budget:
         """The budget of some requests that are answered together, with their bodies counted already.
 

@@ -19,19 +19,28 @@ from typing import Any
 
 from sagemaker_monai.budget import Limits, spending
 from sagemaker_monai.entrypoints import inference
-from sagemaker_monai.errors import INTERNAL_ERROR, BundleError, CallerError, MalformedRequest, error_body, failure_line
+from sagemaker_monai.errors import (
+    INTERNAL_ERROR,
+    BundleError,
+    CallerError,
+    MalformedRequest,
+    PayloadTooLarge,
+    error_body,
+    failure_line,
+)
 from sagemaker_monai.files import write_text
 from sagemaker_monai.serving.back_end import Request, Response
 from sagemaker_monai.serving.config import log_level
 from sagemaker_monai.serving.effort import Respond
 from sagemaker_monai.serving.lockdown import forbid_processes, lock_down
-from sagemaker_monai.serving.memory import first_to_end
+from sagemaker_monai.serving.memory import first_to_end, is_out_of_memory, limit_growth
 from sagemaker_monai.serving.protocol import (
     ACCEPT_HEADER,
     ANSWER_HEADER,
     ARTIFACT_FILE,
     CONTENT_TYPE_HEADER,
     FAILURE_FILE,
+    GROWTH_VARIABLE,
     TIME_HEADER,
 )
 
@@ -212,6 +221,9 @@ def _plain_type(accept: str) -> str:
 
 
 def _refusal(error: Exception) -> Response:
+    if is_out_of_memory(error):  # what the budgets did not foresee, see `serving.memory.limit_growth`
+        logger.error("the memory did not suffice for a request: %s", failure_line(error))
+        error = PayloadTooLarge("this request takes more memory than this server has for one; send less at once")
     if isinstance(error, CallerError):
         status, code, message = error.status, error.code, str(error)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -249,10 +261,7 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | Non
                 network = os.environ.get("WORKER_NETWORK", "").strip().lower() == "true"
                 if lacks := lock_down(has_network=network, has_own_uid=False).lacks:
                     logger.warning("this system does not separate processes as it could: it lacks %s", ", ".join(lacks))
-                _loaded["model"] = Respond(
-                    Handler(artifact, allow_bundle_code=allow).respond,
-                    (lambda: None) if allow else forbid_processes,  # code of the artifact's own may start programs
-                )
+                _loaded["model"] = Respond(Handler(artifact, allow_bundle_code=allow).respond, _settle)
         except BaseException as error:  # code of the artifact's own may even ask Python to exit
             write_text(folder / FAILURE_FILE, failure_line(error))
             raise
@@ -272,6 +281,13 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | Non
         context.set_response_content_type(index, response.content_type)
         context.set_response_header(index, ANSWER_HEADER, "1")
     return [response.body for response in responses]
+
+
+def _settle() -> None:
+    """What `serving.worker` does after the warm-up."""
+    limit_growth(int(os.environ[GROWTH_VARIABLE]))
+    if os.environ.get("ALLOW_BUNDLE_CODE", "").strip().lower() != "true":
+        forbid_processes()
 
 
 def _log_for_java(level: str) -> None:

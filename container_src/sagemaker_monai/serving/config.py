@@ -108,6 +108,14 @@ class ServeConfig:
         """The largest body in bytes."""
         return self.max_payload_mb * 1024 * 1024
 
+    def limits(self, share_bytes: int) -> budget.Limits:
+        """What one request may cost its worker.
+
+        Args:
+            share_bytes: of the container's memory, what is there for it.
+        """
+        return budget.Limits(self.request_memory_mb * budget.MIB, self.request_cpu_s * budget.NS, share_bytes)
+
     @property
     def max_concurrent_transforms(self) -> int:
         """How many requests of a batch transform job keep every worker busy."""

@@ -20,9 +20,10 @@ from pathlib import Path
 import aiohttp
 
 from sagemaker_monai.serving.back_end import StartError
-from sagemaker_monai.serving.config import ServeConfig
+from sagemaker_monai.serving.config import ServeConfig, visible_gpus
+from sagemaker_monai.serving.memory import PROCESS_BYTES, free_bytes, needed_bytes, process_growth, request_share
 from sagemaker_monai.serving.privileges import Account, Lodgings, hand_over, read_left_file, start_process
-from sagemaker_monai.serving.protocol import ARTIFACT_FILE, FAILURE_FILE
+from sagemaker_monai.serving.protocol import ARTIFACT_FILE, FAILURE_FILE, GROWTH_VARIABLE
 
 logger = logging.getLogger(__name__)
 
@@ -287,7 +288,7 @@ class ModelServerProcess:
             java = await start_process(
                 account, *command, cwd=folder, start_new_session=True, stdin=asyncio.subprocess.DEVNULL,
                 stdout=sys.stderr,
-                env={**env, "OMP_NUM_THREADS": str(config.threads), "TMPDIR": str(folder / "tmp")},
+                env={**env, **_variables(config, env), "TMPDIR": str(folder / "tmp")},
             )  # fmt: skip
             theirs, ours = os.pipe()
             watchdog = await asyncio.create_subprocess_exec(
@@ -371,6 +372,15 @@ class ModelServerProcess:
         for address in (self.inference, self.management):
             await address.session.close()
         await asyncio.to_thread(self._lodging.close)
+
+
+def _variables(config: ServeConfig, env: Mapping[str, str]) -> dict[str, str]:
+    """What every process finds in its environment; of many models, two are expected to be busy at once."""
+    needed = PROCESS_BYTES if config.is_multi_model else needed_bytes(config.model_dir, processes=1)
+    processes = config.workers * (2 if config.is_multi_model else 1)
+    limits = config.limits(request_share(free_bytes(), needed, processes))
+    growth = process_growth(limits.most_bytes(config.max_payload_bytes), has_gpu=visible_gpus(env) > 0)
+    return {**limits.to_env(), GROWTH_VARIABLE: str(growth), "OMP_NUM_THREADS": str(config.threads)}
 
 
 def _lives(pid: int) -> bool:

@@ -31,14 +31,12 @@ from sagemaker_monai.errors import (
 from sagemaker_monai.files import children
 from sagemaker_monai.serving.back_end import BackEnd, ModelHost, Request, Response, StartError
 from sagemaker_monai.serving.config import ServeConfig
-from sagemaker_monai.serving.memory import MemoryBudget, killed_processes, needed_bytes
+from sagemaker_monai.serving.memory import SIGNS_OF_NO_MEMORY, MemoryBudget, killed_processes, needed_bytes
 from sagemaker_monai.serving.model_requests import model_folder, page
 
 logger = logging.getLogger(__name__)
 
 NOT_LOADED = "no model of this name is loaded"
-# What Python, torch and the kernel say when memory is short.
-SIGNS_OF_NO_MEMORY = ("MemoryError", "allocate memory", "out of memory")
 
 
 @dataclass(eq=False)

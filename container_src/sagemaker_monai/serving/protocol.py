@@ -14,6 +14,7 @@ CONTENT_TYPE_HEADER = "X-Serving-Content-Type"  # of the request, as the caller 
 ACCEPT_HEADER = "X-Serving-Accept"
 TIME_HEADER = "X-Serving-Time"  # seconds that the caller still waits
 ANSWER_HEADER = "X-Serving-Answer"  # on a response: our handler wrote it, not the model server
+GROWTH_VARIABLE = "WORKER_GROWTH_BYTES"  # in the environment: memory to take after the warm-up, at most
 # Files in the folder that the model server takes for the model.
 ARTIFACT_FILE = "artifact"  # where the model really lies, for the handler
 FAILURE_FILE = "failure"  # why it cannot be loaded, from the handler

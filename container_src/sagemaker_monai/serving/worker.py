@@ -23,7 +23,7 @@ from sagemaker_monai.errors import failure_line
 from sagemaker_monai.serving.back_end import Request, Response
 from sagemaker_monai.serving.effort import Respond
 from sagemaker_monai.serving.lockdown import forbid_processes, lock_down
-from sagemaker_monai.serving.memory import first_to_end
+from sagemaker_monai.serving.memory import first_to_end, limit_growth
 from sagemaker_monai.serving.protocol import encode_message, read_message
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -90,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model-dir", type=Path, required=True)
     parser.add_argument("--allow-bundle-code", action="store_true")
     parser.add_argument("--allow-network", action="store_true")
+    parser.add_argument("--growth-bytes", type=int, required=True, help="memory to take after the warm-up, at most")
     parser.add_argument("--own-uid", action="store_true", help="no other process runs as this account")
     parser.add_argument("--log-level", default="INFO")
     options = parser.parse_args(argv)
@@ -111,9 +112,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.debug("the model cannot be loaded", exc_info=True)
         _send(connection, {"failed": failure_line(error)})
         return 1
-    # Code of the artifact's own may start programs; ours never does.
-    after_first = _nothing if options.allow_bundle_code else forbid_processes
-    serve_socket(connection, handler, lacks=locked.lacks, after_first=after_first)
+
+    def settle() -> None:
+        limit_growth(options.growth_bytes)
+        if not options.allow_bundle_code:  # code of the artifact's own may start programs
+            forbid_processes()
+
+    serve_socket(connection, handler, lacks=locked.lacks, after_first=settle)
     return 0
 
 

@@ -20,13 +20,14 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from sagemaker_monai.errors import Overloaded, Timeout, Unavailable, WorkerDied, failure_line
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
-from sagemaker_monai.serving.config import ServeConfig
+from sagemaker_monai.serving.config import ServeConfig, visible_gpus
+from sagemaker_monai.serving.memory import free_bytes, needed_bytes, process_growth, request_share
 from sagemaker_monai.serving.privileges import Lodgings, start_process
 from sagemaker_monai.serving.protocol import encode_message, receive_message
 
@@ -92,7 +93,7 @@ class _Worker:
         self._writer = writer
 
     @classmethod
-    async def launch(cls, command: Sequence[str], threads: int, lodgings: Lodgings) -> "_Worker":
+    async def launch(cls, command: Sequence[str], variables: Mapping[str, str], lodgings: Lodgings) -> "_Worker":
         with contextlib.ExitStack() as stack:
             account, env = stack.enter_context(lodgings.lend())
             ours, theirs = socket.socketpair()
@@ -101,7 +102,7 @@ class _Worker:
                     account, *command, "--socket", str(theirs.fileno()), "--parent", str(os.getpid()),
                     *([] if account is None or account.is_shared else ["--own-uid"]),
                     stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),), start_new_session=True,
-                    env={**env, "OMP_NUM_THREADS": str(threads)},
+                    env={**env, **variables},
                 )  # fmt: skip
             reader, writer = await asyncio.open_connection(sock=ours)
             return cls(process, stack.pop_all(), reader, writer)
@@ -178,6 +179,7 @@ class WorkerPool:
             *(["--allow-bundle-code"] if config.allow_bundle_code else []),
             *(["--allow-network"] if config.worker_network else []),
         ]  # fmt: skip
+        self._variables: dict[str, str] = {}  # of every process, known at the start
         self._waiting = _Waiting()
         self._alive = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -186,6 +188,14 @@ class WorkerPool:
 
     async def start(self) -> None:
         """Start every worker and return when the first answered its warm-up; see `BackEnd`."""
+        config = self._config
+        needed = await asyncio.to_thread(needed_bytes, config.model_dir, processes=1)
+        limits = config.limits(request_share(free_bytes(), needed, config.workers))
+        growth = process_growth(
+            limits.most_bytes(config.max_payload_bytes), has_gpu=visible_gpus(self._lodgings.env) > 0
+        )
+        self._command += ["--growth-bytes", str(growth)]
+        self._variables = {**limits.to_env(), "OMP_NUM_THREADS": str(config.threads)}
         self._tasks = [asyncio.create_task(self._keep_worker(number)) for number in range(self._config.workers)]
         for task in self._tasks:
             task.add_done_callback(self._notice_crash)
@@ -280,7 +290,7 @@ class WorkerPool:
 
     async def _launch(self) -> _Worker:
         """Start a process; when cancelled meanwhile, it is ended and not forgotten."""
-        launch = asyncio.ensure_future(_Worker.launch(self._command, self._config.threads, self._lodgings))
+        launch = asyncio.ensure_future(_Worker.launch(self._command, self._variables, self._lodgings))
         try:
             return await asyncio.shield(launch)
         except asyncio.CancelledError:
