@@ -12,7 +12,6 @@ gave is made once and kept for this project, in a file of this user, outside of 
 import argparse
 import os
 import secrets
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,8 +25,8 @@ from sagemaker_monai.deidentification.clean_files import (
     DICOM,
     PICTURE,
     VOLUME,
+    can_go,
     clean_file,
-    is_clean,
     sort_of,
 )
 from sagemaker_monai.deidentification.deidentify import BURNED_IN, Deidentifier
@@ -137,7 +136,7 @@ def plan_cleaning(folder: Path, names: Sequence[str], options: argparse.Namespac
                            "them, each series into a folder")  # fmt: skip
     _plan_others(plan, {name: sort for name, sort in sorts.items() if sort != DICOM})
     if dicom := dict.fromkeys(name for name, sort in sorts.items() if sort == DICOM):
-        _plan_dicom(plan, dicom, options)
+        _plan_dicom(plan, dicom, [name for name in names if name not in sorts], options)
     return plan
 
 
@@ -165,20 +164,18 @@ def _head(path: Path) -> bytes:
 
 
 def _plan_others(plan: Cleaning, sorts: dict[str, str]) -> None:
-    """Volumes and pictures. Each that is not clean is cleaned once for trial, so that none is refused half way."""
+    """Volumes and pictures."""
     refused: dict[str, CallerError] = {}
     counts = dict.fromkeys(LOSSES, 0)
-    with tempfile.TemporaryDirectory(prefix="clean-") as folder:
-        for name, sort in track(sorts.items(), total=len(sorts), what="looking at pictures and volumes"):
-            if not (plan.folder / name).stat().st_size or is_clean(plan.folder / name):
+    for name, sort in track(sorts.items(), total=len(sorts), what="looking at pictures and volumes"):
+        path = plan.folder / name
+        try:
+            if not path.stat().st_size or can_go(path):
                 continue
-            try:
-                clean_file(plan.folder / name, trial := Path(folder) / "trial")
-                trial.unlink()
-            except CallerError as error:
-                refused[name] = error
             plan.cleans[name] = clean_file
             counts[sort] += 1
+        except CallerError as error:
+            refused[name] = error
     if refused:
         raise CommandError(f"{len(refused)} files cannot be de-identified on the way ({_some([*refused])}; the first: "
                            f"{next(iter(refused.values()))}): leave them out or save them as another format, or "
@@ -186,7 +183,7 @@ def _plan_others(plan: Cleaning, sorts: dict[str, str]) -> None:
     plan.lines += [f"{count} {LOSSES[sort]}" for sort, count in counts.items() if count]
 
 
-def _plan_dicom(plan: Cleaning, names: dict[str, None], options: argparse.Namespace) -> None:
+def _plan_dicom(plan: Cleaning, names: dict[str, None], lists: list[str], options: argparse.Namespace) -> None:
     found, risky = Identifiers(), []
     for name in track(names, total=len(names), what="reading DICOM headers"):
         try:
@@ -204,7 +201,7 @@ def _plan_dicom(plan: Cleaning, names: dict[str, None], options: argparse.Namesp
     plan.lines += [line, f"{len(names)} DICOM files are de-identified (PS3.15, basic profile), each is proved clean"]
     deidentifier = Deidentifier(salt, burned_in=options.burned_in)
     plan.cleans |= dict.fromkeys(names, lambda source, target: deidentify(deidentifier, source, target))
-    _rename(plan, Replacer(found, salt), allow_private=options.allow_keys)
+    _rename(plan, lists, Replacer(found, salt), allow_private=options.allow_keys)
 
 
 def deidentify(deidentifier: Deidentifier, source: Path, target: Path) -> None:
@@ -216,20 +213,22 @@ def deidentify(deidentifier: Deidentifier, source: Path, target: Path) -> None:
     write_deidentified(read_instance(source), target, deidentifier)
 
 
-def _rename(plan: Cleaning, replace: Replacer, *, allow_private: bool) -> None:
+def _rename(plan: Cleaning, lists: list[str], replace: Replacer, *, allow_private: bool) -> None:
     """Let names and lists follow the files."""
     plan.keys = {name: replace.name(key) for name, key in plan.keys.items()}
     if len(set(plan.keys.values())) < len(plan.keys):
         raise CommandError("two files would have one name without what tells the patient in it: rename them")
     left = [name for name in plan.keys if replace.is_telling(name)]
     columns: list[str] = []
-    for name in plan.keys:
-        if _is_list(name):
-            before = (plan.folder / name).read_bytes()
+    for name in lists:
+        before = (plan.folder / name).read_bytes()
+        try:
             after, telling_keys = rewritten(name, before, replace)
-            columns += telling_keys
-            if after != before:
-                plan.cleans[name] = partial(_put, after)
+        except UnicodeDecodeError as error:
+            raise CommandError("the list of images is not UTF-8: save it so") from error
+        columns += telling_keys
+        if after != before:
+            plan.cleans[name] = partial(_put, after)
     if (left or columns) and not allow_private:
         where = [f"{len(left)} names of files ({_some(left)})"] if left else []
         where += [f"the list of images ({', '.join(dict.fromkeys(columns))})"] if columns else []

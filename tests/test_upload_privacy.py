@@ -1,5 +1,6 @@
 """De-identification on the way to S3: what is done to which file, what follows in names and lists, what is refused."""
 
+import gzip
 import io
 import json
 from argparse import Namespace
@@ -8,6 +9,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 
 from sagemaker_monai.deidentification.deidentify import Deidentifier
 from sagemaker_monai.deidentification.phi import find_phi
@@ -262,3 +264,47 @@ def test_for_shards_all_files_are_laid_out_as_they_go(folder, salt, tmp_path):
 
     found = {path.relative_to(staged).as_posix(): path.read_bytes() for path in staged.rglob("*") if path.is_file()}
     assert found == files_of(plan(folder), tmp_path)
+
+
+def test_dicom_goes_as_dicom_whatever_it_is_called(tmp_path, salt):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number, name in enumerate(("a.jpg", "b.img", "c.nii", "d.png", "list.csv"), start=1):
+        (folder / name).write_bytes(dicom_bytes(np.full((4, 4), number), PatientID=PATIENT, number=number))
+
+    files = files_of(plan(folder, names=["a.jpg", "b.img", "c.nii", "d.png"]), tmp_path)
+
+    assert len(files) == 4
+    for content in files.values():
+        assert PATIENT.encode() not in content
+        assert find_phi(pydicom.dcmread(io.BytesIO(content))) == []
+    files = files_of(plan(folder, names=["list.csv"]), tmp_path)
+    assert PATIENT.encode() not in files["list.csv"]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.dcm", "a.nii.gz", "a.csv"])
+def test_packed_dicom_is_refused_whatever_it_is_called(tmp_path, name):
+    (tmp_path / name).write_bytes(gzip.compress(dicom_bytes(np.zeros((4, 4)), PatientID=PATIENT)))
+
+    with pytest.raises(CommandError, match="cannot be de-identified on the way"):
+        plan(tmp_path, names=[name])
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "a.jpg", "a.dcm", "below/list.csv", "a.svg"])
+def test_what_is_nothing_that_is_read_is_refused(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(f"{PATIENT} was seen")
+
+    with pytest.raises(CommandError, match="1 files cannot be de-identified") as refused:
+        plan(tmp_path, names=[name])
+    assert PATIENT not in str(refused.value)
+
+
+def test_a_picture_under_the_name_of_a_list_goes_as_a_picture(tmp_path):
+    file = io.BytesIO()
+    Image.new("L", (4, 4)).save(file, "JPEG", comment=PATIENT.encode())
+    (tmp_path / "list.csv").write_bytes(file.getvalue())
+
+    files = files_of(plan(tmp_path, names=["list.csv"]), tmp_path)
+
+    assert PATIENT.encode() not in files["list.csv"]

@@ -5,6 +5,7 @@ there is nothing that is read here and not looked at. What cannot be taken apart
 `Deidentifier`, archives are to be unpacked first.
 """
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,11 +13,12 @@ from pathlib import Path
 
 from sagemaker_monai.contents import is_dicom_file
 from sagemaker_monai.deidentification.deidentify_nifti import deidentify_nifti
-from sagemaker_monai.deidentification.picture_metadata import cleaned, telling
+from sagemaker_monai.deidentification.picture_metadata import cleaned
 from sagemaker_monai.deidentification.volume_headers import has_texts, is_clean_nifti
 from sagemaker_monai.deidentification.volumes_anew import WRITERS, copy_npy, is_clean_npy, write_anew
-from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
+from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage, UnsuitableImage
 from sagemaker_monai.files import replacing
+from sagemaker_monai.pictures import MAX_FILE_BYTES
 from sagemaker_monai.reading import DICOM_FORMAT, kind_of
 from sagemaker_monai.volume_files import read_volume_file
 
@@ -26,10 +28,14 @@ _HEAD_BYTES = 512
 
 @dataclass(frozen=True)
 class _Cleaner:
-    """Whether a file can go as it is, and how it is written where it cannot."""
+    """Whether a file can go as it is, and how it is written where it cannot.
+
+    `is_clean` may raise what `clean` would. Where `is_told`, it does whenever `clean` would.
+    """
 
     is_clean: Callable[[Path], bool]
     clean: Callable[[Path, Path], None]
+    is_told: bool = False
 
 
 def sort_of(path: Path) -> str:
@@ -49,8 +55,22 @@ def is_clean(path: Path) -> bool:
     """Whether `clean_file` would leave a file as it is; False for one that it refuses."""
     try:
         return _cleaner_of(path).is_clean(path)
-    except (UndecodableImage, UnsuitableImage):
+    except CallerError:
         return False
+
+
+def can_go(path: Path) -> bool:
+    """Whether a file can go as it is; False where `clean_file` has to write it first, and can.
+
+    Raises:
+        UndecodableImage, UnsuitableImage, PayloadTooLarge: `clean_file` refuses it.
+    """
+    cleaner = _cleaner_of(path)
+    if cleaner.is_told or is_clean(path):
+        return cleaner.is_clean(path)
+    with tempfile.TemporaryDirectory(prefix="clean-") as folder:
+        cleaner.clean(path, Path(folder) / "trial")
+    return False
 
 
 def clean_file(source: Path, target: Path) -> None:
@@ -73,12 +93,22 @@ def _cleaner_of(path: Path) -> _Cleaner:
     return _CLEANERS[kind]
 
 
-def _clean_picture(source: Path, target: Path) -> None:
+def _read(path: Path) -> bytes:
     try:
-        content = source.read_bytes()
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise PayloadTooLarge(f"the file is larger than {MAX_FILE_BYTES} bytes; shrink the picture")
+        return path.read_bytes()
     except OSError as error:
         raise UndecodableImage(f"the file cannot be read ({type(error).__name__})") from error
-    new = cleaned(content)
+
+
+def _is_clean_picture(path: Path) -> bool:
+    content = _read(path)
+    return cleaned(content) == content
+
+
+def _clean_picture(source: Path, target: Path) -> None:
+    new = cleaned(_read(source))
     with replacing(target) as part:
         part.write_bytes(new)
 
@@ -95,5 +125,5 @@ _CLEANERS = {
     "METAIMAGE": _Cleaner(lambda path: not has_texts(path), partial(write_anew, kind="METAIMAGE")),
     "NPY": _Cleaner(is_clean_npy, copy_npy),
     "NPZ": _Cleaner(_is_clean_npz, partial(write_anew, kind="NPZ")),
-    "picture": _Cleaner(lambda path: not telling(path), _clean_picture),
+    "picture": _Cleaner(_is_clean_picture, _clean_picture, is_told=True),
 }

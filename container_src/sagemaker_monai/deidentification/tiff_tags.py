@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
-from sagemaker_monai.pictures import MAX_PIXELS, count_pixels
+from sagemaker_monai.pictures import MAX_FILE_BYTES, MAX_PIXELS, count_pixels
 
 MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG, LONG8: what structural tags have
@@ -228,6 +228,8 @@ def _parts(content: bytes, directory: _Directory) -> list[tuple[int, bytes]]:
     tags = directory.tags
     places, sizes = (tags[_TILES], tags.get(_TILE_BYTES)) if _TILES in tags else (tags[_STRIPS], tags.get(_STRIP_BYTES))
     is_plain = directory.one(_COMPRESSION, _NONE) == _NONE
+    if sum(row_bytes * (tile_rows or rows) for _, rows in needed) > MAX_FILE_BYTES:
+        raise PayloadTooLarge(f"the TIFF unpacks to more than {MAX_FILE_BYTES} bytes; shrink the picture")
     if len(needed) > _MOST_PARTS or len(places) != len(needed) or (len(sizes or ()) != len(places) and not is_plain):
         raise UndecodableImage("the TIFF's strips or tiles are not as many as its size needs; save the picture again")
     parts = []
