@@ -2,7 +2,11 @@ import asyncio
 import dataclasses
 import json
 import logging
+import os
+import random
 import socket
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +17,7 @@ from sagemaker_monai.serving import json_server
 from sagemaker_monai.serving.back_end import Response
 from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.gateway import Gateway
+from sagemaker_monai.serving.spool import SPOOL_BYTES, read_file
 
 CONFIG = dataclasses.replace(ServeConfig.from_env({}), max_payload_mb=1, workers=3)
 MIB = 1024 * 1024
@@ -22,7 +27,7 @@ class FakeBackEnd:
     """Answers with what it was asked, or raises what it was told to."""
 
     def __init__(self):
-        self.requests = []
+        self.requests, self.bodies = [], []
         self.alive = True
         self.error = None
         self.gate = asyncio.Event()
@@ -30,10 +35,15 @@ class FakeBackEnd:
 
     async def answer(self, request):
         self.requests.append(request)
+        body = request.body
+        if request.file is not None:
+            assert not body
+            body = read_file(os.dup(request.file.fileno()), request.file.size_bytes)
+        self.bodies.append(body)
         await self.gate.wait()
         if self.error is not None:
             raise self.error
-        return Response(200, "text/plain", b"%d bytes" % len(request.body))
+        return Response(200, "text/plain", b"%d bytes" % len(body))
 
     def is_alive(self):
         return self.alive
@@ -134,6 +144,53 @@ def test_who_does_not_say_what_he_accepts_gets_the_default_that_was_set(headers,
     _, _, _, back_end = ask(post(b"abc", **headers), config=config)
 
     assert [request.accept for request in back_end.requests] == [accept]
+
+
+def descriptors():
+    return {link.name for link in Path("/proc/self/fd").iterdir()}
+
+
+@pytest.mark.parametrize("size", [SPOOL_BYTES, SPOOL_BYTES + 1, 2 * SPOOL_BYTES + 12_345])
+@pytest.mark.parametrize("has_folder", [True, False])
+def test_a_body_of_any_size_arrives_whole_and_a_large_one_in_a_file(tmp_path, monkeypatch, size, has_folder):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path if has_folder else tmp_path / "absent"))
+    body = random.Random(size).randbytes(size)
+
+    async def scenario(port, back_end, gateway):
+        before = descriptors()
+        client = await Client(port).connect()
+        await client.send(post(body))
+        response = await client.response()
+        client.close()
+        await asyncio.wait_for(gateway.drain(600), 60)
+        return response, back_end, gateway._held_bytes, descriptors() - before
+
+    response, back_end, held, left = run(scenario, dataclasses.replace(CONFIG, max_payload_mb=20))
+
+    assert (response[0], response[2]) == (200, b"%d bytes" % size)
+    assert back_end.bodies == [body]
+    assert (back_end.requests[0].file is not None) == (size > SPOOL_BYTES)
+    assert held == 0
+    assert len(left) <= 2  # the ends of the connection that is being closed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_client_that_leaves_inside_a_large_body_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    async def scenario(port, back_end, gateway):
+        leaving = await Client(port).connect()
+        await leaving.send(head(Content_Type="a/b", Content_Length=str(3 * SPOOL_BYTES)) + bytes(2 * SPOOL_BYTES))
+        leaving.close()
+        await asyncio.sleep(0.05)
+        await asyncio.wait_for(gateway.drain(600), 60)
+        links = [Path(f"/proc/self/fd/{number}") for number in descriptors()]
+        return [str(link.readlink()) for link in links if link.is_symlink()], gateway._held_bytes
+
+    links, held = run(scenario, dataclasses.replace(CONFIG, max_payload_mb=20))
+
+    assert not [link for link in links if str(tmp_path) in link]
+    assert held == 0
 
 
 def test_a_chunked_body_is_joined():

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from sagemaker_monai.serving.back_end import Request, StartError
 from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.mms import SingleModel
 from sagemaker_monai.serving.mms_process import MAX_PORT, find_java, inner_ports, model_processes
+from sagemaker_monai.serving.spool import FileBody
 from tests.served import is_running, until
 from tests.tiny_handler import HELLO, NAME, ROOT, lodgings
 
@@ -69,6 +71,10 @@ def test_the_model_server_passes_requests_on_and_survives_what_kills_its_process
         assert (await ask(model, "x", accept="text/csv")).content_type == "text/csv"
         large = "x" * 3_000_000
         assert (await ask(model, large)).body.decode() == large.upper()
+        with tempfile.TemporaryFile(buffering=0) as file:
+            file.write(large.encode())
+            answer = await model.answer(Request(b"", "text/plain", file=FileBody(file, len(large))))
+        assert answer.body.decode() == large.upper()
 
         # Nothing of it can be reached over the network, and its sockets by its own account and root only.
         tree = {model._server.process.java.pid} | {each.pid for each in model_processes(model._server.process.java.pid)}

@@ -5,14 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
 from sagemaker_monai.errors import Overloaded, Timeout, Unavailable, WorkerDied
 from sagemaker_monai.serving.back_end import Request, StartError
 from sagemaker_monai.serving.config import ServeConfig
+from sagemaker_monai.serving.spool import FileBody
 from sagemaker_monai.serving.workers import WorkerPool
 from tests.served import is_running, until
 from tests.tiny_handler import HELLO, NAME, ROOT, lodgings
@@ -54,6 +57,50 @@ def test_a_large_body_arrives_whole(tmp_path):
     body = "x" * 5_000_000
 
     assert with_pool(tmp_path, lambda pool: ask(pool, body)) == body.upper()
+
+
+def test_bodies_in_files_reach_the_process_in_their_order(tmp_path):
+    async def one(pool, text):
+        if len(text) < 10:
+            return await ask(pool, text)
+        with tempfile.TemporaryFile(buffering=0) as file:
+            file.write(text.encode())
+            request = Request(b"", "text/plain", file=FileBody(file, len(text)))
+            return (await pool.answer(request)).body.decode()
+
+    async def scenario(pool):
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        busy = asyncio.create_task(ask(pool, "sleep 0.3"))
+        await asyncio.sleep(0.1)
+        texts = ["a", "b" * 100, "c", "d" * 5_000_000, "e" * 50]
+        answers = await asyncio.gather(*(one(pool, text) for text in texts))
+        await busy
+        pid = await ask(pool, "pid")
+        files = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if int(link.name) > 2]
+        return answers, [text.upper() for text in texts], len(list(Path("/proc/self/fd").iterdir())) - before, files
+
+    answers, expected, left, files = with_pool(tmp_path, scenario, max_batch_size=8)
+
+    assert answers == expected
+    assert left == 0
+    assert not [name for name in files if "(deleted)" in name]  # it keeps none
+
+
+def test_of_a_batch_with_files_only_the_request_that_ends_the_worker_fails(tmp_path):
+    async def scenario(pool):
+        busy = asyncio.create_task(ask(pool, "sleep 0.2"))
+        await asyncio.sleep(0.05)
+        with tempfile.TemporaryFile(buffering=0) as file:
+            file.write(b"in a file")
+            request = Request(b"", "text/plain", file=FileBody(file, 9))
+            answers = await asyncio.gather(pool.answer(request), ask(pool, "die"), return_exceptions=True)
+        await busy
+        return answers
+
+    first, second = with_pool(tmp_path, scenario, max_batch_size=8)
+
+    assert first.body == b"IN A FILE"
+    assert isinstance(second, WorkerDied)
 
 
 def test_answers_are_not_mixed_up(tmp_path):

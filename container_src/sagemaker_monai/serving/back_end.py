@@ -9,14 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from sagemaker_monai.serving.spool import FileBody
+
 
 @dataclass(frozen=True)
 class Request:
-    """One body with the two headers that say what it is and what is wanted; empty text stands for a missing header."""
+    """One body with the two headers that say what it is and what is wanted; empty text stands for a missing header.
+
+    Attributes:
+        body: the whole of it, empty where it is in `file`; in the processes that answer it never is.
+        content_type: what it is.
+        accept: what is wanted.
+        file: a large body on its way; whoever made the request closes it.
+    """
 
     body: bytes
     content_type: str
     accept: str = ""
+    file: FileBody | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, closing
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
@@ -44,14 +45,16 @@ from sagemaker_monai.serving.json_server import (
 )
 from sagemaker_monai.serving.model_requests import LOAD_BODY_BYTES, parse_load
 from sagemaker_monai.serving.models import ModelStore
-from sagemaker_monai.serving.references import ObjectStore, names_objects
+from sagemaker_monai.serving.references import MAX_REFERENCES_BYTES, ObjectStore, names_objects
+from sagemaker_monai.serving.spool import Body, BodyWriter, FileBody, head, spooled
 
 logger = logging.getLogger(__name__)
 
 BODY_PAUSE_S = 20.0  # between two pieces of a body
 BODY_TIMEOUT_S = 60.0  # for a whole body
+HEAD_BYTES = 200  # of a body, which tell whether it names objects
 SHUTTING_DOWN = "the server is shutting down; send this request again"
-MIN_HELD_BYTES = 512 * 1024 * 1024  # of bodies in memory at once; a guess, see `_HeldBytes`
+MIN_HELD_BYTES = 512 * 1024 * 1024  # of bodies at once, in memory and in files; a guess, see `_HeldBytes`
 
 Handler = Callable[[web.BaseRequest, str], Awaitable[web.Response]]  # the request and the model's name in its path
 
@@ -205,7 +208,9 @@ class Gateway:
             raise Unavailable(SHUTTING_DOWN)
         held = _HeldBytes(self)
         try:
-            name, url = parse_load(await self._read_body(request, held, limit_bytes=LOAD_BODY_BYTES))
+            body = await self._read_body(request, held, limit_bytes=LOAD_BODY_BYTES)
+            assert isinstance(body, bytes)  # so few are never spooled
+            name, url = parse_load(body)
         finally:
             held.release()
         await self._models.load(name, url)
@@ -223,6 +228,7 @@ class Gateway:
         self._in_flight += 1
         self._idle.clear()
         held = _HeldBytes(self)
+        stack = ExitStack()
         try:
             content_type = header(request, hdrs.CONTENT_TYPE)
             if not content_type:
@@ -231,29 +237,40 @@ class Gateway:
             if encoding not in ("", "identity"):
                 raise UnsupportedMediaType("Content-Encoding is not supported; send the body as it is")
             body = await self._read_body(request, held, limit_bytes=self._config.max_payload_bytes)
-            if self._objects is not None and names_objects(body, content_type):
-                body, content_type = await self._fetch(self._objects, body, held)
+            if isinstance(body, FileBody):
+                stack.enter_context(closing(body))
+            if self._objects is not None and names_objects(head(body, HEAD_BYTES), content_type):
+                body, content_type = await self._fetch(self._objects, head(body, MAX_REFERENCES_BYTES + 1), held)
+                if isinstance(body, FileBody):
+                    stack.enter_context(closing(body))
             accept = header(request, hdrs.ACCEPT)
             if accept.strip() in ("", "*/*"):  # as sagemaker-inference takes them
                 accept = self._config.default_accept
-            return as_http(await answer(Request(body, content_type, accept)))
+            question = (
+                Request(b"", content_type, accept, body)
+                if isinstance(body, FileBody)
+                else Request(body, content_type, accept)
+            )
+            return as_http(await answer(question))
         finally:
+            stack.close()
             held.release()
             self._in_flight -= 1
             if self._in_flight == 0:
                 self._idle.set()
 
-    async def _fetch(self, objects: ObjectStore, body: bytes, held: "_HeldBytes") -> tuple[bytes, str]:
+    async def _fetch(self, objects: ObjectStore, body: bytes, held: "_HeldBytes") -> tuple[Body, str]:
         """Put the objects that a request names in its place; what answers cannot, for it has no credentials."""
         try:
             async with asyncio.timeout(self._config.timeout_s):
                 plan = await asyncio.to_thread(objects.locate, body)
                 held.add(plan.size_bytes)
-                return await asyncio.to_thread(objects.fetch, plan)
+                fetched, content_type = await asyncio.to_thread(objects.fetch, plan)
+                return await spooled(fetched), content_type
         except TimeoutError as error:
             raise Timeout("the objects took too long to read; name fewer or smaller ones") from error
 
-    async def _read_body(self, request: web.BaseRequest, held: "_HeldBytes", *, limit_bytes: int) -> bytes:
+    async def _read_body(self, request: web.BaseRequest, held: "_HeldBytes", *, limit_bytes: int) -> Body:
         too_large = PayloadTooLarge(f"the body is larger than {_size(limit_bytes)}")
         if (request.content_length or 0) > limit_bytes:
             raise too_large
@@ -261,7 +278,7 @@ class Gateway:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             assert isinstance(request.writer, StreamWriter)
             request.writer.output_size = 0  # the answer itself has not begun
-        body = bytearray()
+        body = BodyWriter()
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
                 while True:
@@ -270,16 +287,18 @@ class Gateway:
                     if not piece:
                         break
                     held.add(len(piece))
-                    body += piece
-                    if len(body) > limit_bytes:
+                    if body.size_bytes + len(piece) > limit_bytes:
                         raise too_large
+                    await body.add(piece)
+            if not body.size_bytes:
+                raise MalformedRequest("the body is empty")
+            return await body.finish()
         except TimeoutError as error:
             raise RequestTimeout("the body came too slowly") from error
         except web.RequestPayloadError as error:
             raise MalformedRequest("the body ended too early or its framing is broken") from error
-        if not body:
-            raise MalformedRequest("the body is empty")
-        return bytes(body)
+        finally:
+            body.close()
 
 
 class _HeldBytes:

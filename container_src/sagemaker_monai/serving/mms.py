@@ -37,6 +37,7 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
+from typing import BinaryIO
 
 import aiohttp
 
@@ -216,7 +217,8 @@ class HostedModel:
             ACCEPT_HEADER: request.accept,
             TIME_HEADER: f"{self._config.timeout_s:g}",
         }
-        body = io.BytesIO(request.body)  # sent in pieces, so that a large one does not hold up /ping
+        # Sent in pieces, so that a large one does not hold up /ping.
+        body: BinaryIO = io.BytesIO(request.body) if request.file is None else request.file.reader()
         url = process.inference.url(f"/predictions/{name}")
         async with process.inference.session.post(url, data=body, headers=headers) as answer:
             if ANSWER_HEADER not in answer.headers and answer.status == HTTPStatus.SERVICE_UNAVAILABLE:

@@ -6,6 +6,7 @@ under "sizes". Never pickle: what a worker that ran a stranger's picture sends b
 
 import asyncio
 import json
+import socket
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
@@ -21,6 +22,7 @@ FAILURE_FILE = "failure"  # why it cannot be loaded, from the handler
 
 MAX_HEADER_BYTES = 4 * 1024 * 1024
 LENGTH_BYTES = 4
+FILES_AT_ONCE = 200  # the kernel takes 253 with one message
 
 Message = tuple[dict[str, Any], list[bytes]]
 
@@ -63,6 +65,34 @@ async def receive_message(stream: asyncio.StreamReader) -> Message:
     header_bytes = await stream.readexactly(LENGTH_BYTES)
     header = json.loads(await stream.readexactly(_header_length(header_bytes)))
     return header, [await stream.readexactly(size) for size in header["sizes"]]
+
+
+def send_files(connection: socket.socket, descriptors: Sequence[int]) -> None:
+    """Pass open files to the process on the other side, which has its own numbers for them.
+
+    Args:
+        connection: a Unix stream socket for nothing else.
+        descriptors: the files.
+
+    Source: unix(7), SCM_RIGHTS.
+    """
+    for start in range(0, len(descriptors), FILES_AT_ONCE):
+        socket.send_fds(connection, [b"f"], list(descriptors[start : start + FILES_AT_ONCE]))
+
+
+def receive_files(connection: socket.socket, count: int) -> list[int]:
+    """Take as many files as the other side passes.
+
+    Raises:
+        EOFError: it is gone.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        text, descriptors, _, _ = socket.recv_fds(connection, 1, FILES_AT_ONCE)
+        if not text:
+            raise EOFError("the other side is gone")
+        found += descriptors
+    return found
 
 
 def _header_length(header_bytes: bytes) -> int:

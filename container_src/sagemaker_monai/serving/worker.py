@@ -24,7 +24,8 @@ from sagemaker_monai.serving.back_end import Request, Response
 from sagemaker_monai.serving.effort import Respond
 from sagemaker_monai.serving.lockdown import forbid_processes, lock_down
 from sagemaker_monai.serving.memory import first_to_end, limit_growth
-from sagemaker_monai.serving.protocol import encode_message, read_message
+from sagemaker_monai.serving.protocol import encode_message, read_message, receive_files
+from sagemaker_monai.serving.spool import read_file
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ def _nothing() -> None:
 
 def serve_socket(
     connection: socket.socket,
+    files: socket.socket,
     handler: RequestHandler,
     *,
     lacks: Sequence[str] = (),
@@ -60,6 +62,7 @@ def serve_socket(
     Args:
         connection: a stream socket; each message holds requests and the seconds that their callers still wait, the
             answer holds as many responses.
+        files: another one, on which bodies come that are files.
         handler: the loaded model.
         lacks: what the process could not give up.
         after_first: see `Respond`.
@@ -70,6 +73,12 @@ def serve_socket(
         _send(connection, {"ready": True, "lacks": list(lacks)})
         while (message := read_message(stream)) is not None:
             header, bodies = message
+            sizes: list[int | None] = header["files"]
+            descriptors = iter(receive_files(files, sum(size is not None for size in sizes)))
+            bodies = [
+                body if size is None else read_file(next(descriptors), size)
+                for body, size in zip(bodies, sizes, strict=True)
+            ]
             requests = [Request(body, **fields) for body, fields in zip(bodies, header["requests"], strict=True)]
             responses = respond(requests, header["time_s"])
             fields = [{"status": response.status, "content_type": response.content_type} for response in responses]
@@ -85,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Load the model, say so or say why not, then serve."""
     parser = argparse.ArgumentParser(prog="python -m sagemaker_monai.serving.worker")
     parser.add_argument("--socket", type=int, required=True, help="number of the inherited socket")
+    parser.add_argument("--files", type=int, required=True, help="number of the one for open files")
     parser.add_argument("--parent", type=int, required=True, help="process whose end ends this one")
     parser.add_argument("--handler", required=True, help="module:callable")
     parser.add_argument("--model-dir", type=Path, required=True)
@@ -100,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     die_with_parent(options.parent)
     logging.basicConfig(level=options.log_level, format="%(asctime)s %(levelname)s worker %(process)d: %(message)s")
-    connection = socket.socket(fileno=options.socket)
+    connection, files = socket.socket(fileno=options.socket), socket.socket(fileno=options.files)
     try:
         module, _, name = options.handler.partition(":")
         with first_to_end():
@@ -118,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not options.allow_bundle_code:  # code of the artifact's own may start programs
             forbid_processes()
 
-    serve_socket(connection, handler, lacks=locked.lacks, after_first=settle)
+    serve_socket(connection, files, handler, lacks=locked.lacks, after_first=settle)
     return 0
 
 

@@ -21,7 +21,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sagemaker_monai.errors import Overloaded, Timeout, Unavailable, WorkerDied, failure_line
@@ -29,7 +29,7 @@ from sagemaker_monai.serving.back_end import Request, Response, StartError, Warm
 from sagemaker_monai.serving.config import ServeConfig, visible_gpus
 from sagemaker_monai.serving.memory import free_bytes, needed_bytes, process_growth, request_share
 from sagemaker_monai.serving.privileges import Lodgings, start_process
-from sagemaker_monai.serving.protocol import encode_message, receive_message
+from sagemaker_monai.serving.protocol import encode_message, receive_message, send_files
 
 logger = logging.getLogger(__name__)
 
@@ -82,12 +82,14 @@ class _Worker:
     def __init__(
         self,
         process: asyncio.subprocess.Process,
-        lodging: contextlib.ExitStack,
+        resources: contextlib.ExitStack,
+        files: socket.socket,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
         self.process = process
-        self._lodging = lodging
+        self._resources = resources  # its lodging, and our sockets
+        self._files = files
         self.exit = asyncio.ensure_future(process.wait())
         self._reader = reader
         self._writer = writer
@@ -96,16 +98,19 @@ class _Worker:
     async def launch(cls, command: Sequence[str], variables: Mapping[str, str], lodgings: Lodgings) -> "_Worker":
         with contextlib.ExitStack() as stack:
             account, env = stack.enter_context(lodgings.lend())
-            ours, theirs = socket.socketpair()
-            with theirs:
+            (ours, theirs), (files, their_files) = socket.socketpair(), socket.socketpair()
+            stack.enter_context(files)
+            files.setblocking(False)
+            with theirs, their_files:
+                numbers = (theirs.fileno(), their_files.fileno())
                 process = await start_process(
-                    account, *command, "--socket", str(theirs.fileno()), "--parent", str(os.getpid()),
-                    *([] if account is None or account.is_shared else ["--own-uid"]),
-                    stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),), start_new_session=True,
+                    account, *command, "--socket", str(numbers[0]), "--files", str(numbers[1]),
+                    "--parent", str(os.getpid()), *([] if account is None or account.is_shared else ["--own-uid"]),
+                    stdin=asyncio.subprocess.DEVNULL, pass_fds=numbers, start_new_session=True,
                     env={**env, **variables},
                 )  # fmt: skip
             reader, writer = await asyncio.open_connection(sock=ours)
-            return cls(process, stack.pop_all(), reader, writer)
+            return cls(process, stack.pop_all(), files, reader, writer)
 
     async def loaded(self) -> str:
         """Wait until the model is loaded; what the process could not give up, "" if there is nothing.
@@ -130,10 +135,13 @@ class _Worker:
             _ProcessEndedError: it ended before its answer.
             TimeoutError: no answer in time; the process must be ended.
         """
-        fields = [{key: value for key, value in asdict(request).items() if key != "body"} for request in requests]
+        fields = [{"content_type": request.content_type, "accept": request.accept} for request in requests]
+        files = [request.file for request in requests]
         try:
             async with asyncio.timeout(timeout_s + END_GRACE_S):
-                question = {"requests": fields, "time_s": timeout_s}
+                send_files(self._files, [file.fileno() for file in files if file is not None])
+                sizes = [None if file is None else file.size_bytes for file in files]
+                question = {"requests": fields, "files": sizes, "time_s": timeout_s}
                 self._writer.writelines(encode_message(question, [request.body for request in requests]))
                 await self._writer.drain()
                 header, bodies = await receive_message(self._reader)
@@ -153,16 +161,19 @@ class _Worker:
     async def end(self, *, grace_s: float) -> None:
         """Close the socket, which ends an idle process, and kill what is left after `grace_s` with all its children."""
         self._writer.close()
+        self._files.close()
         try:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self.exit), grace_s)
         finally:  # also when cancelled
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)  # its own session, see `launch`
-            await self.exit
-            with contextlib.suppress(OSError):
-                await self._writer.wait_closed()
-            await asyncio.to_thread(self._lodging.close)
+            try:
+                await self.exit
+                with contextlib.suppress(OSError):
+                    await self._writer.wait_closed()
+            finally:  # a home may hold many files
+                await asyncio.get_running_loop().run_in_executor(None, self._resources.close)
 
 
 class WorkerPool:
