@@ -47,6 +47,7 @@ LAYERS = [
             "heaps",
             "multipart",
             "pictures",
+            "picture_parts",
             "deep_values",
             "volumes",
             "samples",

@@ -87,7 +87,7 @@ def load(image: Image.Image) -> None:
 
 def is_spread(values: np.ndarray) -> bool:
     """Whether 16-bit values are 8-bit ones that were spread over the range (times 257), of which nothing is lost."""
-    return values.dtype == np.uint16 and bool((values >> 8 == values & 0xFF).all())
+    return values.dtype == np.uint16 and all(bool((row >> 8 == row & 0xFF).all()) for row in values)
 
 
 def read_deep(image: Image.Image, data: bytes, reopen: Reopen) -> DeepPicture:

@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from sagemaker_monai.budget import expect_work
 from sagemaker_monai.containers import name_picture, read_json, read_npy, split_arrays
 from sagemaker_monai.contents import GZIP_MAGIC, NPY_MAGIC, ZIP_MAGICS, is_dicom_file, is_tar
 from sagemaker_monai.errors import MalformedRequest, PayloadTooLarge, UndecodableImage, UnsupportedMediaType
 from sagemaker_monai.heaps import read_gzip_body, read_tar_body, read_zip_body
 from sagemaker_monai.multipart import read_form, read_related
-from sagemaker_monai.pictures import PICTURE_FORMATS, count_pixels, decode
+from sagemaker_monai.pictures import PICTURE_FORMATS, decode, measure
 from sagemaker_monai.samples import Instances, Sample
 
 __all__ = [
@@ -193,8 +194,15 @@ def read_request(body: bytes, content_type: str) -> list[Sample]:
     samples = MEDIA_TYPES[name].reader(body, parameters)
     # A picture of one colour compresses to nothing: a small body can be hours of decoding. Headers take 0.1 ms each.
     encoded = [sample.source for sample in samples if isinstance(sample.source, bytes)]
-    if len(encoded) > 1 and sum(map(count_pixels, encoded)) > MAX_REQUEST_PIXELS:
-        raise PayloadTooLarge(
-            f"the pictures have more than {MAX_REQUEST_PIXELS} pixels together; send several requests"
-        )
+    if len(encoded) > 1:
+        pixels, work_ns = 0, 0.0
+        for index, each in enumerate(encoded):
+            with name_picture(index, len(encoded)):
+                more_pixels, more_ns = measure(each)
+            pixels, work_ns = pixels + more_pixels, work_ns + more_ns
+        if pixels > MAX_REQUEST_PIXELS:
+            raise PayloadTooLarge(
+                f"the pictures have more than {MAX_REQUEST_PIXELS} pixels together; send several requests"
+            )
+        expect_work(work_ns, f"{len(encoded)} pictures of {pixels} pixels together")
     return samples

@@ -21,7 +21,7 @@ import itertools
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +37,7 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
+from sagemaker_monai.budget import lent, spend_work
 from sagemaker_monai.deep_values import (
     HEAD_BYTES,
     DeepPicture,
@@ -48,10 +49,17 @@ from sagemaker_monai.deep_values import (
     upright,
 )
 from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage, UnsuitableImage
+from sagemaker_monai.picture_parts import MAX_PIXELS, check_parts, check_pixels, jpeg_frame
 from sagemaker_monai.samples import Sample
 
 PICTURE_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # Pillow's names; no other plugin ever sees the bytes
-MAX_PIXELS = 64_000_000  # of one picture, read from its header; larger than any camera in the field (a guess)
+# Nanoseconds to decode and shrink a pixel, for each scan of a JPEG, and for each byte of a file.
+NS_A_PIXEL = {"JPEG": 5.0, "MPO": 5.0, "PNG": 14.0, "BMP": 5.0, "TIFF": 10.0, "WEBP": 28.0}
+NS_A_SCANNED_PIXEL, NS_A_BYTE = 4.0, 12.0
+# Memory for a pixel as Pillow holds it, and for what else is held while it becomes one of 8 bits.
+_BYTES_A_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
+_BYTES_OF_DEEP, _BYTES_OF_DEEP_COLOUR, _BYTES_OF_ALPHA, _BYTES_OF_CONVERTED = 10, 32, 20, 4
+_BYTES_OF_FORMAT = {"WEBP": 12, "TIFF": 4}
 MAX_FILE_BYTES = 512 * 1024**2  # of one picture
 # Each scan of a JPEG goes over the whole picture, and one that changes nothing takes 100 bytes: 1,000 of them over the
 # most pixels took 90 s. Progressive pictures have about ten.
@@ -146,8 +154,9 @@ def decode_deep(sample: Sample) -> DeepPicture | None:
     with _sound_picture(formats), _opened(data, formats) as image:
         if bits_of(image, data) <= 8:
             return None
-        load(image)
-        picture, orientation = read_deep(image, data, lambda other: _opened(other, formats)), _orientation(image)
+        with _counted(image, data, image.width * image.height):
+            load(image)
+            picture, orientation = read_deep(image, data, lambda other: _opened(other, formats)), _orientation(image)
     missing = None if picture.missing is None else upright(picture.missing, orientation)
     return DeepPicture(upright(picture.values, orientation), picture.bits, picture.is_white_zero, missing)
 
@@ -182,16 +191,28 @@ def _head_of(source: Path | bytes) -> bytes:
 
 
 def count_pixels(data: bytes) -> int:
-    """Pixels that the header of an encoded picture claims; 0 when it cannot be read, which `decode` will say."""
+    """Pixels that the header of an encoded picture claims; 0 when it cannot be read, which `decode` will say.
+
+    Raises:
+        PayloadTooLarge: as `picture_parts.check_parts`.
+    """
+    return measure(data)[0]
+
+
+def measure(data: bytes) -> tuple[int, float]:
+    """As `count_pixels`, with the nanoseconds that it will take to decode the picture."""
+    with suppress(UnsuitableImage):
+        check_parts(data)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")
             with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as image:
-                return image.width * image.height
+                pixels = image.width * image.height
+                return pixels, pixels * NS_A_PIXEL.get(image.format or "", 0.0) + len(data) * NS_A_BYTE
     except Image.DecompressionBombError:
-        return MAX_PIXELS + 1
+        return MAX_PIXELS + 1, 0.0
     except Exception:  # as in `_from_bytes`
-        return 0
+        return 0, 0.0
 
 
 def has_few_values(path: Path) -> bool:
@@ -237,18 +258,53 @@ def _from_bytes(
     data: bytes, formats: tuple[str, ...], min_size: tuple[int, int] | None, *, is_fitted_inside: bool, deep: Deep
 ) -> Image.Image:
     with _sound_picture(formats), _opened(data, formats) as image:
+        full_pixels = image.width * image.height
         if isinstance(image, JpegImagePlugin.JpegImageFile):
             _check_scans(data)
             if min_size is not None:
                 image.draft(None, _size_before_orientation(image, min_size, is_fitted_inside=is_fitted_inside))
-        load(image)
-        bits = bits_of(image, data)
-        if bits > 8 and deep == "refuse":
-            picture = read_deep(image, data, lambda other: _opened(other, formats))
-            if not is_spread(picture.values):
-                raise UnsuitableImage(_too_deep(bits))
-        # Asked again: Pillow has turned a TIFF on loading, and knows a PNG's EXIF only then.
-        return _upright(_eight_bit(image), _orientation(image))
+        with _counted(image, data, full_pixels):
+            load(image)
+            bits = bits_of(image, data)
+            if bits > 8 and deep == "refuse":
+                picture = read_deep(image, data, lambda other: _opened(other, formats))
+                if not is_spread(picture.values):
+                    raise UnsuitableImage(_too_deep(bits))
+            # Asked again: Pillow has turned a TIFF on loading, and knows a PNG's EXIF only then.
+            orientation = _orientation(image)
+            turned = _BYTES_A_PIXEL.get(image.mode, 4) * image.width * image.height if orientation in _UPRIGHT else 0
+            with lent(turned, "a picture to turn upright"):
+                return _upright(_eight_bit(image), orientation)
+
+
+@contextmanager
+def _counted(image: Image.Image, data: bytes, full_pixels: int) -> Iterator[None]:
+    """Count the work of decoding a picture, and the memory that it takes within the block.
+
+    Args:
+        image: opened; a JPEG perhaps at a smaller scale.
+        data: its file.
+        full_pixels: of the file.
+    """
+    pixels, name = image.width * image.height, image.format or ""
+    each = _BYTES_A_PIXEL.get(image.mode, 4) + _BYTES_OF_FORMAT.get(name, 0)
+    if bits_of(image, data) > 8:
+        each += _BYTES_OF_DEEP if image.mode in _DEEP_MODES | {"I", "F"} else _BYTES_OF_DEEP_COLOUR
+    elif image.mode in _ALPHA_MODES or image.has_transparency_data:
+        each += _BYTES_OF_ALPHA
+    elif image.mode not in ("1", "L", "RGB"):
+        each += _BYTES_OF_CONVERTED
+    held, work_ns = each * pixels, full_pixels * NS_A_PIXEL.get(name, 0.0) + len(data) * NS_A_BYTE
+    if name in ("JPEG", "MPO", "TIFF"):
+        scans = sum(1 for _ in _SCAN_HEADER.finditer(data))
+        work_ns += max(scans - 1, 0) * full_pixels * NS_A_SCANNED_PIXEL
+        if name != "TIFF":
+            frame = jpeg_frame(data)
+            if frame.is_progressive or scans > 1:  # all coefficients, of 2 bytes, whatever the scale
+                held += int(2 * frame.samples_a_pixel * full_pixels)
+    spend_work(work_ns, f"pictures, this one of {full_pixels} pixels,")
+    with lent(held, f"a picture of {image.width} x {image.height} pixels"):
+        yield
 
 
 def _too_deep(bits: int) -> str:
@@ -259,7 +315,8 @@ def _too_deep(bits: int) -> str:
 
 
 def _opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
-    """A picture whose header is checked, not yet decoded; the caller closes it."""
+    """A picture whose parts and header are checked, not yet decoded; the caller closes it."""
+    check_parts(data)
     image = Image.open(io.BytesIO(data), formats=formats)
     try:
         _check_header(image)
@@ -293,8 +350,7 @@ def _check_header(image: Image.Image) -> None:
     width, height = image.size
     if width < 1 or height < 1:
         raise UndecodableImage("the picture has no pixels")
-    if width * height > MAX_PIXELS:
-        raise PayloadTooLarge(f"{width} x {height} pixels are more than {MAX_PIXELS}; shrink the picture")
+    check_pixels(width, height)
     if getattr(image, "is_animated", False) and image.format != "MPO":
         raise UnsuitableImage("the file has several frames or pages; send one picture")
     if image.format == "TIFF" and image.info.get("compression") not in _TIFF_COMPRESSIONS:
