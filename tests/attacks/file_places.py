@@ -15,6 +15,8 @@ import nibabel
 import numpy as np
 from PIL import Image
 
+from tests.attacks.jpeg_places import JPEG_PLACES
+
 Place = Callable[[bytes], bytes]
 
 _RANDOM = np.random.default_rng(0)
@@ -158,6 +160,34 @@ def _in_strip(secret: bytes, compression: str) -> bytes:
     return moved
 
 
+def _tiled(secret: bytes, *, is_deflated: bool) -> bytes:
+    """Tiles of 16 x 16, with the text to the right of the picture and below it."""
+    tiles = []
+    for y in range(0, 32, 16):
+        for x in range(0, 32, 16):
+            tile = np.zeros((16, 16), np.uint8)
+            part = GREY[y : y + 16, x : x + 16]
+            tile[: part.shape[0], : part.shape[1]] = part
+            if x:
+                tile[:, 27 - 16 :] = np.frombuffer(secret.ljust(16)[:5], np.uint8)
+            if y:
+                tile[-1, :10] = np.frombuffer(secret[:10], np.uint8)
+            tiles.append(zlib.compress(tile.tobytes()) if is_deflated else tile.tobytes())
+    places = [8 + sum(map(len, tiles[:index])) for index in range(4)]
+    end = 8 + sum(map(len, tiles))
+    tags = [(256, 27), (257, 19), (258, 8), (259, 8 if is_deflated else 1), (262, 1), (277, 1), (322, 16), (323, 16)]
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    values_at = end + 2 + 12 * 10 + 4
+    directory += struct.pack("<HHII", 324, 4, 4, values_at) + struct.pack("<HHII", 325, 4, 4, values_at + 16)
+    values = struct.pack("<4I", *places) + struct.pack("<4I", *map(len, tiles))
+    return b"II*\0" + struct.pack("<I", end) + b"".join(tiles) + struct.pack("<H", 10) + directory + bytes(4) + values
+
+
+TIFF |= {
+    "beside the picture in tiles": lambda secret: _tiled(secret, is_deflated=False),
+    "beside the picture in deflated tiles": lambda secret: _tiled(secret, is_deflated=True),
+}
+
 # --- WebP, BMP, JPEG ---
 
 
@@ -217,6 +247,16 @@ JPEG: dict[str, Place] = {
     "a second picture": lambda secret: _JPEG + encoded(GREY, "JPEG", comment=secret),
     "colour profile": lambda secret: encoded(RGB, "JPEG", icc_profile=secret),
     "orientation and owner": lambda secret: encoded(RGB, "JPEG", exif=_exif(secret)),
+    **{
+        f"{name}, {kind}": (lambda secret, hide=hide, picture=picture: hide(picture, secret[:80]))
+        for name, hide in JPEG_PLACES.items()
+        for kind, picture in {
+            "colour": _JPEG,
+            "grey": encoded(GREY, "JPEG"),
+            "with restarts": encoded(RGB, "JPEG", restart_marker_blocks=2),
+            "progressive": encoded(RGB, "JPEG", progressive=True),
+        }.items()
+    },
 }
 
 
@@ -258,6 +298,7 @@ NIFTI: dict[str, Place] = {
        for at, size in _NIFTI1},
     **{f"2, byte {at}": (lambda secret, at=at, size=size: overwritten(nifti(version=2), at, secret, size))
        for at, size in _NIFTI2},
+    "spacing beside a matrix": lambda secret: overwritten(nifti(), 80, secret, 12),
     "srow without a code": lambda secret: overwritten(nifti(sform=False), 280, secret, 48),
     "sizes of further axes": lambda secret: overwritten(nifti(), 48, secret, 8),
     "behind the voxels": lambda secret: nifti() + secret,
@@ -345,31 +386,30 @@ METAIMAGE: dict[str, Place] = {
 }  # fmt: skip
 
 
-def _npy(array: np.ndarray, filling: bytes = b"") -> bytes:
+def _npy(array: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, array)
-    content = file.getvalue()
-    assert len(filling) == 0 or filling.isspace()
-    return content
+    return file.getvalue()
 
 
 def npz(secret: bytes, *, where: str) -> bytes:
-    """Where: the name of the image's member, another member, the comment, an extra field, or the front."""
+    """Where: the name of the image, another member, a comment, or an extra field."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        info = zipfile.ZipInfo("image.npy")
+        name = secret.decode("latin-1").replace("\0", "") if where == "name of the image" else "image"
+        info = zipfile.ZipInfo(f"{name}.npy")
         info.comment = secret if where == "comment of a member" else b""
         info.extra = struct.pack("<HH", 0x6375, len(secret)) + secret if where == "extra field" else b""
         archive.writestr(info, _npy(VOXELS))
         if where == "another member":
             archive.writestr("notes.txt", secret)
         archive.comment = secret if where == "comment" else b""
-    return file.getvalue() + (secret if where == "behind the end" else b"")
+    return file.getvalue()
 
 
 NPZ: dict[str, Place] = {
     where: (lambda secret, where=where: npz(secret, where=where))
-    for where in ("comment", "comment of a member", "extra field", "another member")
+    for where in ("comment", "comment of a member", "extra field", "another member", "name of the image")
 }
 VOLUMES = {f"{kind}: {name}": (suffix, place) for kind, suffix, places in
            (("NIfTI", ".nii", NIFTI), ("NRRD", ".nrrd", NRRD), ("MetaImage", ".mha", METAIMAGE), ("NPZ", ".npz", NPZ))

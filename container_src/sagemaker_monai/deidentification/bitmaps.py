@@ -11,8 +11,8 @@ import struct
 import numpy as np
 from PIL import Image
 
-from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
-from sagemaker_monai.pictures import MAX_PIXELS, count_pixels
+from sagemaker_monai.deidentification.decoded import decoded
+from sagemaker_monai.errors import UnsuitableImage
 
 MAGIC = b"BM"
 _V4_BYTES, _BITFIELDS, _FILE_HEADER_BYTES = 108, 3, 14
@@ -28,13 +28,7 @@ def cleaned_bmp(content: bytes) -> bytes:
         UnsuitableImage: a layout that cannot be written.
         PayloadTooLarge: more than the most pixels.
     """
-    if count_pixels(content) > MAX_PIXELS:
-        raise PayloadTooLarge(f"more than {MAX_PIXELS} pixels in one picture; shrink it")
-    try:
-        with Image.open(io.BytesIO(content), formats=("BMP",)) as image:
-            image.load()
-    except Exception as error:  # as in `pictures`: Pillow promises no list of what it raises
-        raise UndecodableImage("not a sound BMP; save the picture again") from error
+    image = decoded(content, "BMP")
     if image.mode == "P":
         return _saved(_with_used_colours(image))
     if image.mode == "RGBA":

@@ -50,6 +50,9 @@ _JFIF = b"JFIF\0\1\1\0\0\1\0\1\0\0"  # version 1.01, pixels as high as wide, no 
 _COLOUR_IDS = (b"RGB", b"rgb")  # by which decoders tell what the components are; all others are numbered from 1
 _KINDS = "export or save the picture again as baseline JPEG"
 
+# Whether a decoder needs the byte before this place of a picture for its only scan; its codes then end there, and need
+# not be read to know it. False where it does not, or nobody can say.
+IsNeeded = Callable[[bytes, int], bool]
 # What of an application segment stays: gets its marker and its content, and returns the content to write, b"" for none.
 KeepApp = Callable[[int, bytes], bytes]
 
@@ -125,12 +128,15 @@ class _Frame:
         return -(-self.columns // across) * -(-self.rows // down)
 
 
-def cleaned_jpeg(data: bytes, *, keep_app: KeepApp = app_for_decoding) -> bytes:
+def cleaned_jpeg(
+    data: bytes, *, keep_app: KeepApp = app_for_decoding, is_needed: IsNeeded = lambda _data, _end: False
+) -> bytes:
     """Write a JPEG or JPEG-LS picture again with what its decoder needs and nothing else.
 
     Args:
         data: from SOI; what stands behind EOI is left out.
         keep_app: what stays of each application segment before the first scan; those behind it go.
+        is_needed: asked where the one scan of a picture without restart intervals ends.
 
     Returns:
         A picture of the same codes.
@@ -141,7 +147,7 @@ def cleaned_jpeg(data: bytes, *, keep_app: KeepApp = app_for_decoding) -> bytes:
     """
     if data[:2] != b"\xff\xd8":
         raise UndecodableImage("not a JPEG picture: it does not begin with SOI; export or save it again")
-    return _Writer(data, keep_app).write()
+    return _Writer(data, keep_app, is_needed).write()
 
 
 def _segment(marker: int, content: bytes) -> bytes:
@@ -151,9 +157,11 @@ def _segment(marker: int, content: bytes) -> bytes:
 class _Writer:
     """Reads a picture from its beginning to its end and gathers what is written."""
 
-    def __init__(self, data: bytes, keep_app: KeepApp) -> None:
+    def __init__(self, data: bytes, keep_app: KeepApp, is_needed: IsNeeded) -> None:
         self._data = data
         self._keep_app = keep_app
+        self._is_needed = is_needed
+        self._codes_end = 0  # of the scan that is read
         self._frame: _Frame | None = None
         # By marker and whether the frame's header came before: a decoder takes the last of each that it knows.
         self._apps: dict[tuple[int, bool, bytes], bytes] = {}
@@ -287,6 +295,7 @@ class _Writer:
             raise UndecodableImage(CUT_OFF)
         end = found_end.start()
         intervals = [part.rstrip(b"\xff") for part in _RESTART.split(self._data[position:end])]
+        self._codes_end = position + len(intervals[0])
         numbers = [marker[1] & 7 for marker in _RESTART.findall(self._data, position, end)]
         if any(b"\xff\xff" in part for part in intervals):
             raise UndecodableImage("a JPEG picture has fill bytes within its codes; export or save it again")
@@ -328,8 +337,9 @@ class _Writer:
             for each, dc, ac in places
             for _ in range(1 if len(chosen) == 1 else each.across * each.down)
         ]
-        parts = []
-        for data, mcus in self._intervals([each for each, _ in chosen], intervals):
+        is_only = len(intervals) == 1 and not self._restart_interval and len(chosen) == len(self._frame.components)
+        parts = intervals if is_only and self._is_needed(self._data, self._codes_end) else []
+        for data, mcus in [] if parts else self._intervals([each for each, _ in chosen], intervals):
             codes = Codes(data)
             with _within_codes():
                 read_blocks(codes, tables, len(mcus))

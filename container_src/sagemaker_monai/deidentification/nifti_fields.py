@@ -15,6 +15,7 @@ from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 
 MAX_OFFSET_BYTES = 16 << 20  # before the voxels; as the readers have it
 MOST = 1e9  # of a scale factor, an intercept and a place in mm; four letters as a float32 are above it, nearly always
+SAME_SPACING = 1e-3  # of a spacing; float32 and what registrations do to a matrix round more finely
 _LEAST_SPACING, _MOST_SPACING = 1e-7, 1e7  # as `formats.geometry`
 _NAN32, _NAN64 = b"\0\0\xc0\x7f", b"\0\0\0\0\0\0\xf8\x7f"
 
@@ -142,6 +143,7 @@ def clean_header(head: bytes) -> CleanHeader:
     kept["vox_offset"] = (0 if is_pair else found.size + 4,)
     if "magic" in read:
         kept |= {"magic": read["magic"], **_codes(read), **_transforms(read)}
+        kept["pixdim"] = _told_spacing(kept)
     else:
         kept["originator"] = _origin(read)
     content = bytearray(found.size + 4 if "magic" in read else found.size)
@@ -197,6 +199,18 @@ def _grid(read: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
 def _length(size: float) -> float:
     """A spacing as it is, 0 for what is none: readers take 1 mm, or refuse a transform that needs it."""
     return size if _LEAST_SPACING < abs(size) < _MOST_SPACING else 0.0
+
+
+def _told_spacing(kept: dict[str, tuple[Any, ...]]) -> tuple[float, ...]:
+    """The spacing as the matrix has it, where that counts alone and the spacing says something else."""
+    [is_turned], [is_matrix] = kept["qform_code"], kept["sform_code"]
+    qfac, *spacing = kept["pixdim"]
+    if not is_matrix or is_turned:
+        return (qfac, *spacing)
+    rows = [kept["srow"][start : start + 3] for start in (0, 4, 8)]
+    lengths = [math.hypot(*column) for column in zip(*rows, strict=True)]
+    return (qfac, *(_length(told) if abs(size - told) > SAME_SPACING * told else size
+                    for size, told in zip(spacing[:3], lengths, strict=True)), *spacing[3:])  # fmt: skip
 
 
 def _scale(read: dict[str, tuple[Any, ...]], *, is_double: bool) -> dict[str, tuple[Any, ...]]:

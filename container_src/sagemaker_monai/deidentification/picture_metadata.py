@@ -14,13 +14,13 @@ from pathlib import Path
 
 from sagemaker_monai.deidentification import png_chunks, tiff_tags
 from sagemaker_monai.deidentification.bitmaps import MAGIC, cleaned_bmp
+from sagemaker_monai.deidentification.decoded import decoded, exif_of, orientation_of
 from sagemaker_monai.deidentification.jpeg_markers import app_for_decoding, cleaned_jpeg
-from sagemaker_monai.deidentification.orientation import exif_of, orientation_of
 from sagemaker_monai.deidentification.webp_chunks import cleaned_webp, is_webp
 from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage
 from sagemaker_monai.pictures import MAX_FILE_BYTES
 
-_APP1, _EXIF = 0xE1, b"Exif\0\0"
+_APP1, _EXIF, _EOI = 0xE1, b"Exif\0\0", b"\xff\xd9"
 
 
 def cleaned(content: bytes) -> bytes:
@@ -62,7 +62,27 @@ def _jpeg(content: bytes) -> bytes:
             return kept.pop() if kept else b""
         return app_for_decoding(marker, segment)
 
-    return cleaned_jpeg(content, keep_app=keep)
+    return cleaned_jpeg(content, keep_app=keep, is_needed=_is_needed)
+
+
+def _is_needed(content: bytes, end: int) -> bool:
+    """Whether the byte before `end` is of the picture: whether that looks otherwise with all of its bits inverted.
+
+    Two decodings, which take a tenth of the time that it takes to read the codes here.
+    """
+    size = 2 if content[end - 2 : end] == b"\xff\0" else 1  # with its stuffing
+    last = content[end - size] ^ 0xFF
+    other = content[: end - size] + (b"\xff\0" if last == 0xFF else bytes((last,)))
+    before = _pixels(content[:end] + _EOI)
+    return before is not None and before != _pixels(other + _EOI)
+
+
+def _pixels(content: bytes) -> bytes | None:
+    """Values as they are decoded; None where they cannot be."""
+    try:
+        return decoded(content, "JPEG").tobytes()
+    except UndecodableImage:
+        return None
 
 
 _FORMATS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], bytes]], ...] = (

@@ -9,16 +9,14 @@ turns it; colour profiles go, for nobody here reads them.
 Source: PNG, third edition (W3C), 5 (chunks), 7.2 (rows), 8.1 (interlacing), 9 (filters), 10 (compression).
 """
 
-import io
 import itertools
 import struct
 import zlib
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
-from sagemaker_monai.deidentification.orientation import exif_of, orientation_of
+from sagemaker_monai.deidentification.decoded import decoded, exif_of, orientation_of
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
 from sagemaker_monai.pictures import MAX_PIXELS
 
@@ -33,7 +31,7 @@ _FILTERS = 5
 _LEVEL = 6
 _PIECE_BYTES = 1 << 20
 _MOST_GAMMA = 1_000_000  # times 100,000
-_MOST_PER_METRE = 10_000_000  # pixels
+_MOST_PER_METRE = 100_000  # pixels; 2,540 dpi
 
 
 @dataclass(frozen=True)
@@ -196,7 +194,7 @@ def _colours(
         chunks = [(b"tRNS", transparent)]
         return chunks if _has_colour(_file([*body, *chunks, *((b"IDAT", each) for each in parts)]), header) else []
     assert palette is not None
-    image = _opened(_file([*body, (b"PLTE", palette), *((b"IDAT", each) for each in parts)]))
+    image = decoded(_file([*body, (b"PLTE", palette), *((b"IDAT", each) for each in parts)]), "PNG")
     used = np.unique(np.asarray(image))
     table = np.zeros((len(palette) // 3, 3), np.uint8)
     used = used[used < len(table)]
@@ -218,7 +216,7 @@ def _has_colour(content: bytes, header: _Header) -> bool:
 
         deep = decode_deep(Sample(content, ("PNG",)))
         return deep is not None and deep.missing is not None
-    image = _opened(content)
+    image = decoded(content, "PNG")
     transparent = image.info.get("transparency")
     values = np.asarray(image.convert("RGB") if header.colour == _RGB else image)
     if header.colour == _GREY and image.mode == "1":
@@ -228,7 +226,7 @@ def _has_colour(content: bytes, header: _Header) -> bool:
 
 def _repacked(content: bytes, header: _Header) -> bytes:
     """The rows of a picture of fewer than 8 bits a pixel, with zeros in the bits that fill up a row."""
-    image = _opened(content)
+    image = decoded(content, "PNG")
     values = np.asarray(image).astype(np.uint8)
     if header.colour == _GREY and image.mode != "1":
         values //= 255 // ((1 << header.depth) - 1)
@@ -236,15 +234,6 @@ def _repacked(content: bytes, header: _Header) -> bytes:
     bits = (values[..., np.newaxis] >> shifts & 1).reshape(header.height, -1)
     rows = np.packbits(bits, axis=1)
     return np.hstack([np.zeros((header.height, 1), np.uint8), rows]).tobytes()
-
-
-def _opened(content: bytes) -> Image.Image:
-    try:
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            image.load()
-            return image
-    except Exception as error:  # as in `pictures`: Pillow promises no list of what it raises
-        raise UndecodableImage("not a sound PNG; save the picture again") from error
 
 
 def _is_physical(data: bytes, _: _Header) -> bool:

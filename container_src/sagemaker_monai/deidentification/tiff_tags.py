@@ -9,17 +9,16 @@ nobody here reads them.
 Sources: TIFF 6.0; Adobe's TIFF Technical Note 2 (JPEG) and Photoshop TIFF note (deflate); BigTIFF (AWare Systems).
 """
 
-import io
 import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
+from sagemaker_monai.deidentification.decoded import decoded
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
-from sagemaker_monai.pictures import MAX_FILE_BYTES, MAX_PIXELS, count_pixels
+from sagemaker_monai.pictures import MAX_FILE_BYTES, MAX_PIXELS
 
 MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG, LONG8: what structural tags have
@@ -110,9 +109,7 @@ def _redrawn(content: bytes) -> bytes:
     Raises:
         UnsuitableImage: another than 8-bit grey or RGB.
     """
-    if count_pixels(content) > MAX_PIXELS:
-        raise PayloadTooLarge(f"more than {MAX_PIXELS} pixels in one picture; shrink it")
-    image = _opened(content)
+    image = decoded(content, "TIFF")
     if image.mode not in ("L", "RGB"):
         raise UnsuitableImage("a TIFF in JPEG is written as 8-bit grey or RGB only; save it without compression")
     samples = len(image.getbands())
@@ -282,17 +279,8 @@ def _unpacked(part: bytes, compression: int, size: int, row_bytes: int) -> tuple
         _WIDTH: (row_bytes,), _HEIGHT: (height,), _BITS: (8,), _COMPRESSION: (compression,), _PHOTOMETRIC: (1,),
         _SAMPLES: (1,), _ROWS: (height,),
     }  # fmt: skip
-    plain = np.asarray(_opened(_file(tags, [part], "<"))).tobytes()
+    plain = np.asarray(decoded(_file(tags, [part], "<"), "TIFF")).tobytes()
     return plain, False
-
-
-def _opened(content: bytes) -> Image.Image:
-    try:
-        with Image.open(io.BytesIO(content), formats=("TIFF",)) as image:
-            image.load()
-            return image
-    except Exception as error:  # as in `pictures`: Pillow promises no list of what it raises
-        raise UndecodableImage("the TIFF's rows are damaged; save the picture again") from error
 
 
 def _without_filling(plain: bytes, row_bytes: int, bits: int, rows: int, directory: _Directory) -> bytes:
@@ -318,7 +306,7 @@ def _without_filling(plain: bytes, row_bytes: int, bits: int, rows: int, directo
 
 def _used_colours(directory: _Directory, tags: dict[int, tuple[int, ...]], parts: list[bytes]) -> tuple[int, ...]:
     """The palette with the colours that pixels have, of their two bytes the one that is read, twice."""
-    image = _opened(_file(tags, parts, directory.order))
+    image = decoded(_file(tags, parts, directory.order), "TIFF")
     if image.mode != "P":
         raise UnsuitableImage("a TIFF with a palette of this depth is not written; save it as RGB")
     values = np.array(directory.tags[_COLORS]).reshape(3, -1)

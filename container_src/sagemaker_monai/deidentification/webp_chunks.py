@@ -14,9 +14,8 @@ import struct
 import numpy as np
 from PIL import Image
 
-from sagemaker_monai.deidentification.orientation import exif_of, orientation_of
-from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
-from sagemaker_monai.pictures import MAX_PIXELS, count_pixels
+from sagemaker_monai.deidentification.decoded import decoded, exif_of, orientation_of
+from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 
 _LOSSY, _LOSSLESS, _ALPHA, _EXTENDED, _EXIF = b"VP8 ", b"VP8L", b"ALPH", b"VP8X", b"EXIF"
 _ANIMATED = frozenset({b"ANIM", b"ANMF"})
@@ -49,8 +48,6 @@ def cleaned_webp(content: bytes) -> bytes:
     alphas = [(name, data) for name, data in chunks if name == _ALPHA and names[0] == _EXTENDED]
     if len(pictures) != 1 or len(alphas) > 1:
         raise UndecodableImage("the WebP holds no picture, or several; save it again")
-    if count_pixels(content) > MAX_PIXELS:
-        raise PayloadTooLarge(f"more than {MAX_PIXELS} pixels in one picture; shrink it")
     orientation = orientation_of(content, "WEBP", is_decoded=False) if {_EXIF, b"XMP "} & {*names} else 1
     bare = alphas * (pictures[0][0] == _LOSSY) + pictures
     pixels = _pixels(_file(bare, 1))
@@ -105,9 +102,8 @@ def _size(name: bytes, data: bytes) -> tuple[int, int]:
 
 def _pixels(content: bytes) -> np.ndarray | None:
     try:
-        with Image.open(io.BytesIO(content), formats=("WEBP",)) as image:
-            return np.asarray(image)
-    except Exception:  # as in `pictures`: Pillow promises no list of what it raises
+        return np.asarray(decoded(content, "WEBP"))
+    except UndecodableImage:
         return None
 
 
