@@ -7,7 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
+from sagemaker_monai.serving.privileges import CAPABILITIES
 from tests.compose import compose_command
 
 FOLDER = Path(__file__).resolve().parent.parent / "docker"
@@ -28,12 +30,26 @@ def test_every_host_is_in_the_configuration_of_each():
 def test_variables_that_one_profile_does_not_need_have_a_default():
     used = re.findall(r"^[^#]*?\$\{(\w+)(:?-)?", TEXT, re.M)
 
-    assert {name for name, _ in used} == {"IMAGE", "DATA", "OUTPUT", "MODEL", "PORT", "HYPERPARAMETERS"}
+    assert {name for name, _ in used} == {
+        *("IMAGE", "DATA", "OUTPUT", "MODEL", "PORT", "HYPERPARAMETERS", "MEMORY", "TMP_SIZE"),
+    }
     assert all(default for _, default in used)
 
 
 def test_nothing_is_published_to_other_machines():
     assert re.findall(r"^      - .*:8080$", TEXT, re.M) == ["      - 127.0.0.1:${PORT:-8080}:8080"]
+
+
+def test_the_server_has_limits_and_no_rights_but_those_that_it_says_it_needs():
+    service = yaml.safe_load(TEXT)["services"]["serve"]
+
+    assert service["cap_drop"] == ["ALL"]
+    assert set(service["cap_add"]) == set(CAPABILITIES)
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is True
+    assert service["pids_limit"] > 0
+    assert service["mem_limit"] == service["memswap_limit"]  # no swap beside it
+    assert "privileged" not in service
 
 
 def test_compose_takes_the_file(tmp_path):

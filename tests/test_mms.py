@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from sagemaker_monai.errors import Overloaded, WorkerDied
-from sagemaker_monai.serving import mms, mms_process
+from sagemaker_monai.serving import mms, mms_process, temporary
 from sagemaker_monai.serving.back_end import Request, StartError
 from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.mms import SingleModel
@@ -161,7 +161,7 @@ def test_a_model_server_that_has_no_room_for_its_files_fails_the_start(tmp_path,
     def fail(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(mms_process.tempfile, "mkdtemp", fail)
+    monkeypatch.setattr(temporary.tempfile, "mkdtemp", fail)
 
     with pytest.raises(StartError, match=r"cannot be started \(No space left on device\)"):
         with_server(tmp_path, ask)

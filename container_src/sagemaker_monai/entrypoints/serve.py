@@ -33,6 +33,7 @@ from sagemaker_monai.serving.mms import ModelServer, SingleModel
 from sagemaker_monai.serving.models import ModelStore
 from sagemaker_monai.serving.privileges import Lodgings, readable_artifact, restrict_this_process, room_for
 from sagemaker_monai.serving.references import ObjectStore
+from sagemaker_monai.serving.temporary import remove_abandoned
 from sagemaker_monai.serving.workers import WorkerPool, WorkerPools
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until a signal ends it.
 
     Returns:
-        0 after SIGTERM or SIGINT; 1 when the model cannot be served, with the cause in the last line of the log.
+        0 after SIGTERM, SIGINT or SIGHUP; 1 when the model cannot be served, with the cause in the log's last line.
     """
     width = max(map(len, VARIABLES))
     parser = argparse.ArgumentParser(
@@ -58,13 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until `supervise` listens to it
+    for number in ending_signals():  # until `supervise` listens to them
+        signal.signal(number, lambda *_: sys.exit(0))
     try:
         config = ServeConfig.from_env(os.environ)
         logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s serve: %(message)s")
         if not config.is_multi_model:
             check_folder(config)
         restrict_this_process()
+        if abandoned := remove_abandoned():
+            logger.info("removed what ended servers had left in TMPDIR: %d folders", len(abandoned))
         inherited = {**os.environ, **library_defaults(os.environ)}
         with room_for(config.worker_account, inherited, config.worker_env) as lodgings:
             readable = partial(readable_artifact, lodgings.account, lodgings.room)
@@ -82,6 +86,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     print(f"serve: {cause}", file=sys.stderr, flush=True)
     return 1
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Those that end the server in good order; a terminal that closes says SIGHUP, which `nohup` has it ignore."""
+    is_heard = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+    return [signal.SIGTERM, *([signal.SIGHUP] if is_heard else [])]
 
 
 def check_folder(config: ServeConfig) -> None:
@@ -134,7 +144,7 @@ def make_objects(config: ServeConfig) -> ObjectStore | None:
 
 
 async def supervise(config: ServeConfig, make: Callable[[], BackEnd | ModelStore]) -> None:
-    """Run the server until SIGTERM or SIGINT.
+    """Run the server until one of `ending_signals`, or SIGINT.
 
     Args:
         config: the settings.
@@ -146,7 +156,7 @@ async def supervise(config: ServeConfig, make: Callable[[], BackEnd | ModelStore
     """
     started = time.monotonic()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (*ending_signals(), signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     stopped = asyncio.create_task(stop.wait())
     listener = bind(config.port)

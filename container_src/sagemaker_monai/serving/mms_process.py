@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from sagemaker_monai.serving.config import ServeConfig, visible_gpus
 from sagemaker_monai.serving.memory import PROCESS_BYTES, free_bytes, needed_bytes, process_growth, request_share
 from sagemaker_monai.serving.privileges import Account, Lodgings, hand_over, read_left_file, start_process
 from sagemaker_monai.serving.protocol import ARTIFACT_FILE, FAILURE_FILE, GROWTH_VARIABLE
+from sagemaker_monai.serving.temporary import temporary_folder
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ LOGGING = """\
     <Logger name="ACCESS_LOG" level="off"/>
     <Logger name="MODEL_METRICS" level="off"/>
     <Logger name="MMS_METRICS" level="off"/>
+    <Logger name="io.netty.bootstrap" level="error"/>
     <Logger name="com.amazonaws.ml.mms.wlm.WorkerLifeCycle" level="{worker_level}">
       <RegexFilter regex="(attach|terminate)IOStreams.*" onMatch="DENY" onMismatch="NEUTRAL"/>
     </Logger>
@@ -70,6 +71,7 @@ LOGGING = """\
   </Loggers>
 </Configuration>
 """
+# Netty would warn at every connection that sockets of files have no SO_KEEPALIVE.
 # What Python writes to its error stream, and our handler's log is there, Java takes for warnings, errors too. The rest
 # of Java has nothing to say below a warning.
 JAVA_LEVELS = {
@@ -256,8 +258,7 @@ class ModelServerProcess:
         with contextlib.ExitStack() as stack:
             account, env = stack.enter_context(lodgings.lend())
             program = find_java(env)
-            folder = Path(tempfile.mkdtemp(prefix="serve-mms-"))
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            folder = stack.enter_context(temporary_folder("mms-"))
             (folder / "models").mkdir()
             (folder / "tmp").mkdir()
             if can_use_sockets(folder / "tmp"):
@@ -282,7 +283,7 @@ class ModelServerProcess:
             ]  # fmt: skip
             if account is not None:
                 # Only what it must write is its own: root makes the models' folders and must not meet links there.
-                for path in (folder, *folder.iterdir()):
+                for path in (folder, *folder.glob("[!.]*")):
                     hand_over(path, account, mode=0o750 if path.is_dir() else 0o640)
                 hand_over(folder / "tmp", account, mode=0o700, owner=account.uid)
             java = await start_process(

@@ -30,6 +30,7 @@ from typing import Any
 from sagemaker_monai.errors import BundleError, ConfigError
 from sagemaker_monai.serving.back_end import StartError
 from sagemaker_monai.serving.lockdown import PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS
+from sagemaker_monai.serving.temporary import temporary_folder
 
 READ, ENTER = 4, 1  # permission bits of one class; a folder needs both
 # What root needs to work for another account, as bits of the kernel's sets (linux/capability.h); Docker grants them.
@@ -213,8 +214,7 @@ def room_for(account: Account | None, env: Mapping[str, str], also: Iterable[str
         return
     with contextlib.ExitStack() as stack:
         try:
-            room = Path(tempfile.mkdtemp(prefix="serve-"))
-            stack.callback(shutil.rmtree, room, ignore_errors=True)
+            room = stack.enter_context(temporary_folder())
             hand_over(room, account, mode=0o710)
         except OSError as error:
             reason = os.strerror(error.errno or 0)
