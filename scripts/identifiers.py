@@ -37,16 +37,21 @@ class Identifiers:
 
     def __init__(self) -> None:
         self.patients: set[str] = set()
-        self._identities: set[Identity] = set()
+        self._identities: dict[Identity, Identity] = {}
         self._uids: set[str] = set()
 
-    def add(self, header: Dataset) -> None:
-        """Add one file's; pseudonyms tell nothing, and must stay what they are where files with them are mixed in."""
+    def add(self, header: Dataset) -> Identity:
+        """Add one file's; pseudonyms tell nothing, and must stay what they are where files with them are mixed in.
+
+        Returns:
+            What identifies people in this file, without UIDs: one object for all files that have the same.
+        """
         if (patient := text_of(header, "PatientID")) and not is_blank(patient):
             self.patients.add(patient)
         identity = identity_of(header)
         self._uids |= identity.uids
-        self._identities.add(replace(identity, uids=frozenset()))  # the same for a patient's files
+        person = replace(identity, uids=frozenset())
+        return self._identities.setdefault(person, person)
 
     @property
     def identity(self) -> Identity:
@@ -74,12 +79,20 @@ class Replacer:
         """
         return self._replaced(name, self._patients.__getitem__, self._mapped)
 
-    def is_telling(self, name: str) -> bool:
-        """Whether a path or a text has a name, a number or a date that `name` does not replace."""
+    def is_telling(self, name: str, own: Identity | None = None) -> bool:
+        """Whether a path or a text has a name, a number or a date that `name` does not replace.
+
+        Args:
+            name: of a file, or a text.
+            own: of the file that is called so. Of its patient the complete rules hold, but for parts of numbers, which
+                files are counted by; what all patients of a data set are called stands in other words by chance.
+        """
         rest = self._replaced(
             name, lambda _: REPLACED, lambda match: REPLACED if self._known(match[0])[0] else match[0]
         )
-        return bool(self._matcher.in_text(rest))
+        if own is not None and Matcher(replace(own, numbers=frozenset())).in_text(rest):
+            return True
+        return bool(self._matcher.in_text(rest, parts=False))
 
     def _replaced(self, name: str, patient: Callable[[str], str], uid: Callable[[re.Match[str]], str]) -> str:
         def changed(part: str) -> str:

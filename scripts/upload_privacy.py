@@ -12,7 +12,7 @@ gave is made once and kept for this project, in a file of this user, outside of 
 import argparse
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from sagemaker_monai.deidentification.clean_files import (
     sort_of,
 )
 from sagemaker_monai.deidentification.deidentify import BURNED_IN, Deidentifier
+from sagemaker_monai.deidentification.identity import Identity
 from sagemaker_monai.deidentification.picture_metadata import is_picture
 from sagemaker_monai.deidentification.proved import write_deidentified
 from sagemaker_monai.deidentification.pseudonyms import check_salt
@@ -185,12 +186,13 @@ def _plan_others(plan: Cleaning, sorts: dict[str, str]) -> None:
 
 def _plan_dicom(plan: Cleaning, names: dict[str, None], lists: list[str], options: argparse.Namespace) -> None:
     found, risky = Identifiers(), []
+    people: dict[str, Identity] = {}
     for name in track(names, total=len(names), what="reading DICOM headers"):
         try:
             header = read_header(plan.folder / name)
         except CallerError as error:
             raise CommandError(f"{masked(name)} (letters masked): {error}") from error
-        found.add(header)
+        people[name] = found.add(header)
         if burned_in_risk(header) in ("stated", "likely"):
             risky.append(name)
     if risky and options.burned_in == "refuse":
@@ -201,6 +203,7 @@ def _plan_dicom(plan: Cleaning, names: dict[str, None], lists: list[str], option
     plan.lines += [line, f"{len(names)} DICOM files are de-identified (PS3.15, basic profile), each is proved clean"]
     deidentifier = Deidentifier(salt, burned_in=options.burned_in)
     plan.cleans |= dict.fromkeys(names, lambda source, target: deidentify(deidentifier, source, target))
+from sagemaker_monai.deidentification.identity import Identity
     _rename(plan, lists, Replacer(found, salt), allow_private=options.allow_keys)
 
 
@@ -213,12 +216,13 @@ def deidentify(deidentifier: Deidentifier, source: Path, target: Path) -> None:
     write_deidentified(read_instance(source), target, deidentifier)
 
 
+from sagemaker_monai.deidentification.identity import Identity
 def _rename(plan: Cleaning, lists: list[str], replace: Replacer, *, allow_private: bool) -> None:
     """Let names and lists follow the files."""
     plan.keys = {name: replace.name(key) for name, key in plan.keys.items()}
     if len(set(plan.keys.values())) < len(plan.keys):
         raise CommandError("two files would have one name without what tells the patient in it: rename them")
-    left = [name for name in plan.keys if replace.is_telling(name)]
+    left = [name for name in plan.keys if replace.is_telling(name, people.get(name))]
     columns: list[str] = []
     for name in lists:
         before = (plan.folder / name).read_bytes()

@@ -28,6 +28,10 @@ _MONTHS = {
     )
     for word in map(bare, words.split())
 }
+# Cut to three letters or more: sept, 28-mars. Of months that begin alike the first is meant.
+for _month, _number in list(_MONTHS.items()):
+    for _size in range(3, len(_month)):
+        _MONTHS.setdefault(_month[:_size], _number)
 _WORDS = "st nd rd th of the de del den le du di t a o er e г 年 月 日 년 월 일"  # between the parts of a date
 _BETWEEN = frozenset(
     [
@@ -58,6 +62,7 @@ _BETWEEN = frozenset(
     ]
 )
 _MOST_BETWEEN = 3  # characters that are no letters or digits, between the parts of a date
+_YEAR = re.compile(r"(?=((?:1[89]|20)\d\d))")
 _NUMBER, _MONTH = 0, 1
 _AROUND = 40  # characters beside a year in which the rest of a date may stand
 _FORMATS = (
@@ -74,6 +79,7 @@ class Days:
         days = [day for text in dates if (day := _day(text))]
         self._days = {(day.year, day.month, day.day) for day in days}
         self._short = {(day.year % 100, day.month, day.day) for day in days}
+        self._years = {day.year for day in days}
         self._months = {(day.year, day.month) for day in days}
         self._eight = {f"{day:{form}}" for day in days for form in ("%Y%m%d", "%d%m%Y", "%m%d%Y", "%Y%d%m")}
         self._rest = {
@@ -90,9 +96,9 @@ class Days:
         if parts:
             return bool(self._days) and self._stand_in(form, parts=True)
         return any(
-            self._stand_in(form[max(0, found.start() - _AROUND) : found.end() + _AROUND], parts=False)
-            for year in {day[0] for day in self._days}
-            for found in re.finditer(str(year), form)
+            self._stand_in(form[max(0, found.start() - _AROUND) : found.start() + _AROUND], parts=False)
+            for found in _YEAR.finditer(form)
+            if int(found[1]) in self._years
         )
 
     def spellings(self) -> set[str]:

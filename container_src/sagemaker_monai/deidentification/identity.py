@@ -72,7 +72,8 @@ _TEXTS = frozenset({"LO", "SH", "LT", "ST", "UC", "UT"})
 _TAKEN_OUT = frozenset({Action.REMOVE, Action.EMPTY, Action.DUMMY})
 _DAY = re.compile(r"[12]\d{7}")
 _MAIL_OR_NUMBER = re.compile(r"[\w.+-]+@[\w-]+\.[\w.]+|(?<![\d.])\+?\d(?:[ /-]?\d){5,}(?![\d.])")
-_TITLED = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|Herrn?|Frau|Mme|Sra?|Sig)\b\.?\s+((?:[^\W\d_]+[\s.-]+)?[^\W\d_]{2,})")
+_CAPITAL = r"[A-Z\u00c0-\u00de\u0391-\u03a9\u0410-\u042f][^\W\d_]+"
+_TITLED = re.compile(rf"\b(?:Mr|Mrs|Ms|Dr|Prof|Herrn?|Frau|Mme|Sra?|Sig)\b\.?\s+({_CAPITAL}(?:[ -]{_CAPITAL})?)")
 _DATE = re.compile(
     r"(?<!\d)(?:((?:19|20)\d\d)[-./]?(0?[1-9]|1[0-2])[-./]?(0?[1-9]|[12]\d|3[01])"
     r"|(0?[1-9]|[12]\d|3[01])[-./](0?[1-9]|[12]\d|3[01])[-./]((?:19|20)\d\d))(?!\d)"

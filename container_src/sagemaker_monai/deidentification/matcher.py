@@ -18,13 +18,13 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from urllib.parse import unquote
 
 from sagemaker_monai.deidentification.bulk import Needles
 from sagemaker_monai.deidentification.days import Days
 from sagemaker_monai.deidentification.identity import Identity
-from sagemaker_monai.deidentification.needles import INSIDE, Names, Numbers, Places
+from sagemaker_monai.deidentification.needles import INSIDE, Names, Numbers, Places, neighbours
 from sagemaker_monai.deidentification.spellings import (
     TOKEN,
     apart,
@@ -53,13 +53,27 @@ _ENCODINGS = (
     *(f"iso8859_{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15)),
     *("cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "tis_620"),
 )
-_MIN_FOREIGN_BYTES = 4
+_MIN_FOREIGN_BYTES, _MOST_FOREIGN_BYTES = 4, 1 << 13
+# UTF-16 and UTF-32 of letters up to Arabic; of kana, Han and Hangul, as which any text can be read, see `_foreign`.
+_LOW, _HIGH_BYTES = rb"[\x20-\xff]\0", rb"(?:[\0-\xff][\x01-\x06\x1e]|[\x41-\xff]\x30|[\x61-\x9f]\xff)"
+_LOW_LAST, _HIGH_FIRST = rb"\0[\x20-\xff]", rb"(?:[\x01-\x06\x1e][\0-\xff]|\x30[\x41-\xff]|\xff[\x61-\x9f])"
+_WIDE_FOREIGN = {
+    "utf-16-le": re.compile(rb"(?:%b|%b){2,}" % (_LOW, _HIGH_BYTES)),
+    "utf-16-be": re.compile(rb"(?:%b|%b){2,}" % (_LOW_LAST, _HIGH_FIRST)),
+    "utf-32-le": re.compile(rb"(?:(?:%b|%b)\0\0){2,}" % (_LOW, _HIGH_BYTES)),
+    "utf-32-be": re.compile(rb"(?:\0\0(?:%b|%b)){2,}" % (_LOW_LAST, _HIGH_FIRST)),
+}
+_HIGH = re.compile(rb"[\x80-\xff]{2}[\x20-\x7e\x80-\xff]{1,64}|\x1b[$(][\x1b\x20-\x7e]{2,64}")
+_NATIONAL = (
+    *("koi8_r", "cp1251", "iso8859_5", "cp866", "iso8859_7", "cp1253", "latin-1", "iso8859_2", "gb18030"),
+    *("shift_jis", "euc_jp", "iso2022_jp", "euc_kr", "cp1255", "cp1256", "iso8859_6"),
+)
 _UMLAUTS_BACK = (("ae", "ä"), ("oe", "ö"), ("ue", "ü"), ("ss", "ß"))
 _LONG_WORD = 7  # letters from which on a name counts inside of words where those of all patients are looked for
 _READABLE = bytes(byte if 32 <= byte < 127 else 32 for byte in range(256))
-_UTF8 = re.compile(
-    rb"[\x20-\x7e]{0,32}(?:[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3})[\x20-\x7e\x80-\xf4]{0,64}"
-)
+_LETTER = rb"(?:[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3})"
+_UTF8_LETTER = re.compile(_LETTER)
+_UTF8 = re.compile(rb"[\x20-\x7e]{0,32}%b[\x20-\x7e\x80-\xf4]{0,64}" % _LETTER)
 _CHANCE = 1e-3
 
 
@@ -124,9 +138,24 @@ class _Rules:
     def __init__(self, identity: Identity) -> None:
         self.names, self.places = Names(identity.names), Places(identity.places)
         self.numbers, self.days = Numbers(identity.numbers, identity.places), Days(identity.dates)
-        self.foreign = _foreign(identity.names | identity.places)
-        self.bulk = _bulk_needles(identity, self)
+        self.identity = identity
         self.remembered: dict[tuple[str, bool], str] = {}
+
+    @cached_property
+    def foreign(self) -> list[bytes]:
+        return _foreign(self.identity.names | self.identity.places)
+
+    @cached_property
+    def bulk(self) -> dict[bytes, str]:
+        """What is looked for in bulk, in small letters -> its kind."""
+        found: dict[bytes, str] = {}
+        words = ((NAME, self.names.words), (PLACE, self.places.words), (NUMBER, self.numbers.letters))
+        for kind, each in words:
+            found |= {word.encode(): kind for word in each.inside | each.whole if word.isascii()}
+        found |= {run.encode(): NUMBER for run in self.numbers.digits}
+        found |= {number.lower().encode(): NUMBER for number in self.identity.numbers if number.isascii()}
+        found |= {spelling.encode(): DATE for spelling in self.days.spellings()}
+        return found | dict.fromkeys(self.foreign, NAME)
 
     def in_text(self, text: str, *, parts: bool) -> str:
         key = text, parts
@@ -142,7 +171,9 @@ class _Rules:
         split = apart(text)
         for form in dict.fromkeys((*forms(text), *(forms(split) if split != text else ()))):
             tokens = set(TOKEN.findall(form))
-            if self._have_name(form, tokens, is_foreign=is_romanised(text), parts=parts):
+            if self._have_name(form, tokens, is_foreign=is_romanised(text), smallest=0 if parts else _LONG_WORD):
+                return NAME
+            if parts and self._have_name_apart(form):
                 return NAME
             if self.places.words.stand_in(form, tokens, smallest=0 if parts else _LONG_WORD):
                 return PLACE
@@ -152,13 +183,8 @@ class _Rules:
                 return NUMBER
         return ""
 
-    def _have_name(self, form: str, tokens: set[str], *, is_foreign: bool, parts: bool) -> bool:
-        words = self.names.words
-        if words.stand_in(form, tokens, smallest=0 if parts else _LONG_WORD):
-            return True
-        if parts and any(words.stand_in(each, {each}) for each in spaced_out(form)):
-            return True
-        if parts and words.stand_apart(form):
+    def _have_name(self, form: str, tokens: set[str], *, is_foreign: bool, smallest: int = 0) -> bool:
+        if self.names.words.stand_in(form, tokens, smallest=smallest):
             return True
         sounds = [self.names.sounds] if self.names.sounds.inside else []
         sounds += [self.names.latin_sounds] if is_foreign else []
@@ -167,39 +193,50 @@ class _Rules:
         heard = sound(form)
         return any(each.stand_in(heard, set(TOKEN.findall(heard))) for each in sounds)
 
+    def _have_name_apart(self, form: str) -> bool:
+        words = self.names.words
+        return any(words.stand_in(each, {each}) for each in spaced_out(form)) or words.stand_apart(form)
+
     def in_bytes(self, data: bytes) -> str:
         for text in _texts_in(data):
             for form in forms(readable(text)):
-                tokens = set(TOKEN.findall(form))
-                for kind, words in ((NAME, self.names.words), (PLACE, self.places.words)):
-                    if words.stand_in(form, {token for token in tokens if len(token) > 2 or not token.isascii()}):
-                        return kind
+                if kind := self._name_or_place(form, is_foreign=is_romanised(text)):
+                    return kind
                 if self.days.stand_in(form, parts=False):
                     return DATE
-                if self.numbers.stand_in_header(form, tokens):
+                if self.numbers.stand_in_header(form, set(TOKEN.findall(form))):
                     return NUMBER
+        for text in _foreign_texts_in(data):
+            for form in forms(readable(text)):
+                if kind := self._name_or_place(form, is_foreign=is_romanised(text)):
+                    return kind
         return NAME if any(needle in data for needle in self.foreign) else ""
+
+    def _name_or_place(self, form: str, *, is_foreign: bool) -> str:
+        """Which of them is among other bytes, where two letters are a type or a length unless more of a name follow."""
+        tokens = {token for token in neighbours(form) if len(token) > 3}
+        tokens |= {token for token in TOKEN.findall(form) if len(token) > 2 or not token.isascii()}
+        if self._have_name(form, tokens, is_foreign=is_foreign):
+            return NAME
+        return PLACE if self.places.words.stand_in(form, tokens) else ""
 
 
 def _texts_in(data: bytes) -> Iterator[str]:
-    """The texts among some bytes: of ASCII, of UTF-16 and UTF-32 where they are in ASCII's letters, of UTF-8."""
+    """The texts among some bytes: of ASCII, of UTF-8, and of UTF-16 and UTF-32 where they are in ASCII's letters."""
     yield data.translate(_READABLE).decode("ascii")
     if wide := b" ".join(found.replace(b"\0", b"") for found in _WIDE.findall(data)):
         yield wide.decode("ascii")
-    if other := b" ".join(_UTF8.findall(data)):
-        yield other.decode("utf-8", "replace")
+    if _UTF8_LETTER.search(data):
+        yield b" ".join(_UTF8.findall(data)).decode("utf-8", "replace")
 
 
-def _bulk_needles(identity: Identity, rules: "_Rules") -> dict[bytes, str]:
-    """What is looked for in bulk, in small letters -> its kind."""
-    found: dict[bytes, str] = {}
-    words = ((NAME, rules.names.words), (PLACE, rules.places.words), (NUMBER, rules.numbers.letters))
-    for kind, each in words:
-        found |= {word.encode(): kind for word in each.inside | each.whole if word.isascii()}
-    found |= {run.encode(): NUMBER for run in rules.numbers.digits}
-    found |= {number.lower().encode(): NUMBER for number in identity.numbers if number.isascii()}
-    found |= {spelling.encode(): DATE for spelling in rules.days.spellings()}
-    return found | dict.fromkeys(rules.foreign, NAME)
+def _foreign_texts_in(data: bytes) -> Iterator[str]:
+    """Texts in other letters, in UTF-16, UTF-32 and national encodings; what is read of mere numbers is no name."""
+    for encoding, pattern in _WIDE_FOREIGN.items():
+        if found := pattern.findall(data):
+            yield " ".join(each.decode(encoding, "replace") for each in found)
+    if high := b"\n".join(_HIGH.findall(data))[:_MOST_FOREIGN_BYTES]:
+        yield from (high.decode(encoding, "replace") for encoding in _NATIONAL)
 
 
 def _foreign(values: Iterable[str]) -> list[bytes]:

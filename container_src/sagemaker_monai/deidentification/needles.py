@@ -71,6 +71,8 @@ _GENERAL_IN_NUMBERS = _words(
 _GENERAL_DENSE = re.compile(
     "|".join(_words("医院 病院 医科 大学 中心 放射 병원 의원 대학교 의료원 センター クリニック"))
 )
+_SIX = 6  # digits from which on a number is not one that a picture or a series has, too
+_INNER = re.compile(r"(?<=\w)['\u2019`\u00b4-](?=\w)")
 _TIME = re.compile(r"(?:[01]\d|2[0-3])[0-5]\d[0-5]\d")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 
@@ -145,7 +147,8 @@ class Names:
         for name in names:
             text = readable(name)
             sounds = self.sounds if is_romanised(text) else self.latin_sounds
-            for form in forms(text):
+            closed_up = _INNER.sub("", text)  # O'Brien, Smith-Jones
+            for form in (*forms(text), *(forms(closed_up) if closed_up != text else ())):
                 parts = _parts(form)
                 for word in _joined(parts):
                     self.words.add(word)
@@ -251,15 +254,16 @@ class Numbers:
 
         Args:
             form: small letters without accents.
-            parts: also a part of four digits or more; otherwise a whole number only.
+            parts: also a part of four digits or more; otherwise whole numbers of six digits or more only.
         """
         joined = squeezed(form)
-        if joined in self._exact or self.letters.stand_in(joined, _neighbours(form)):
+        if joined in self._exact or self.letters.stand_in(joined, neighbours(form)):
             return True
         runs = re.findall(r"\d{4,}", form)
         glued = [squeezed(each) for each in re.findall(r"\d+(?:[\W_]{1,2}\d+)+", form)]
         if not parts:
-            return any(run in self.digits for run in (*runs, *glued)) or self._have_whole(runs, smallest=9)
+            whole = any(len(run) >= _SIX and run in self.digits for run in (*runs, *glued))
+            return whole or self._have_whole(runs, smallest=9)
         return (
             any(run in self._parts for run in runs)
             or self._have_whole(runs, smallest=4)
@@ -270,7 +274,7 @@ class Numbers:
     def stand_in_header(self, form: str, tokens: set[str]) -> bool:
         """Whether a whole number of six digits or more, or one with letters, is among other texts and bytes."""
         # A number of six digits that may be a time is that of a TM, as a rule.
-        runs = [token for token in tokens if len(token) > 5 and token.isdecimal() and not _TIME.fullmatch(token)]
+        runs = [token for token in tokens if len(token) >= _SIX and token.isdecimal() and not _TIME.fullmatch(token)]
         return (
             any(run in self.digits for run in runs)
             or self._have_whole(runs, smallest=9)
@@ -287,7 +291,7 @@ class Numbers:
         )
 
 
-def _neighbours(form: str) -> set[str]:
+def neighbours(form: str) -> set[str]:
     """The letters and digits that stand together, and each with the next: A12, A-12."""
     tokens = ALPHANUMERIC.findall(form)
     small = TOKEN.findall(form)

@@ -120,8 +120,8 @@ ISSUES: dict[str, tuple[Severity, str, str]] = {
                          "or leave them out"),
     "burned_in_likely": ("warning", "files", "{n} pictures are of a kind that often has a name in its pixels "
                          "({modalities}); look at them"),
-    "phi_in_names": ("warning", "files", "{n} names of files or folders hold the PatientID or PatientName of their "
-                     "header; rename them"),
+    "phi_in_names": ("warning", "files", "{n} names of files or folders hold a name, number or date of the patient by "
+                     "their own header; rename them"),
     "phi_in_volumes": ("note", "files", "{n} NIfTI or Analyze headers have free texts, where converters leave "
                        "names and dates beside their own version"),
     "phi_in_pictures": ("warning", "files", "{n} pictures have a place, an artist or a serial number in EXIF"),

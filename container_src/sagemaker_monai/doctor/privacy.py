@@ -39,7 +39,7 @@ class Scrubber:
 
     def is_personal(self, text: str) -> bool:
         """Whether something in it may be somebody's name, number or date."""
-        return bool(_NUMBERS.search(text) or self._matcher.in_text(text))
+        return bool(_NUMBERS.search(text) or self._matcher.in_text(text, parts=False))
 
 
 def check_privacy(files: Sequence[FileFacts], scrubber: Scrubber) -> tuple[dict[str, object], list[Issue]]:
