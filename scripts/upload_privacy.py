@@ -203,8 +203,7 @@ def _plan_dicom(plan: Cleaning, names: dict[str, None], lists: list[str], option
     plan.lines += [line, f"{len(names)} DICOM files are de-identified (PS3.15, basic profile), each is proved clean"]
     deidentifier = Deidentifier(salt, burned_in=options.burned_in)
     plan.cleans |= dict.fromkeys(names, lambda source, target: deidentify(deidentifier, source, target))
-from sagemaker_monai.deidentification.identity import Identity
-    _rename(plan, lists, Replacer(found, salt), allow_private=options.allow_keys)
+    _rename(plan, lists, Replacer(found, salt), people, allow_private=options.allow_keys)
 
 
 def deidentify(deidentifier: Deidentifier, source: Path, target: Path) -> None:
@@ -216,8 +215,9 @@ def deidentify(deidentifier: Deidentifier, source: Path, target: Path) -> None:
     write_deidentified(read_instance(source), target, deidentifier)
 
 
-from sagemaker_monai.deidentification.identity import Identity
-def _rename(plan: Cleaning, lists: list[str], replace: Replacer, *, allow_private: bool) -> None:
+def _rename(
+    plan: Cleaning, lists: list[str], replace: Replacer, people: Mapping[str, Identity], *, allow_private: bool
+) -> None:
     """Let names and lists follow the files."""
     plan.keys = {name: replace.name(key) for name, key in plan.keys.items()}
     if len(set(plan.keys.values())) < len(plan.keys):

@@ -254,7 +254,7 @@ class Deidentifier:
             values = values_of(source[tag])
             moved = [shifted(value, vr, patient.shift_days) if value else "" for value in values]
             # Of a time the fraction has six digits, as many as a number of a patient.
-            is_telling = any("." in value and patient.matcher.in_text(value) for value in values)
+            is_telling = any("." in value and patient.matcher.in_number(value) for value in values)
             if None in moved or is_telling or not has_multiplicity(tag, len(values)):
                 return self._element(basic_action(tag, vr), source, element, vr, patient, depth)
             self.counts["times kept" if vr == "TM" else "dates moved"] += 1
@@ -325,7 +325,7 @@ class Deidentifier:
         text = number_text(tag, vr, bytes_of(element))
         if text is None:
             return None
-        if any(patient.matcher.in_text(number.decode()) for number in whole_numbers(text)):
+        if any(patient.matcher.in_number(number.decode()) for number in whole_numbers(text)):
             self.counts["values with the patient's name or numbers removed"] += 1
             return None
         return raw_element(source, tag, vr, text)

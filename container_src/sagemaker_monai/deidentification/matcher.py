@@ -97,6 +97,10 @@ class Matcher:
         """
         return (self._rules.in_text(text, parts=parts) if text else "") or self._in_uids(text)
 
+    def in_number(self, text: str) -> str:
+        """Whether a value that must be a number or a time is one of the people, whole; a part of one is a picture's."""
+        return NUMBER if self._rules.numbers.are_in_number(text) else ""
+
     def in_bytes(self, data: bytes) -> str:
         """What bytes hold that are texts among other things, as those of a header."""
         return self._rules.in_bytes(data) or self._in_uids("\n".join(_texts_in(data)), shortest=_LONG_UID)

@@ -271,6 +271,11 @@ class Numbers:
             or self._have_whole(glued, smallest=5)
         )
 
+    def are_in_number(self, text: str) -> bool:
+        """Whether one is a whole row of digits of a text, or, of nine digits, in a longer row."""
+        runs = re.findall(r"\d{4,}", text)
+        return any(run in self.digits for run in runs) or self._have_whole(runs, smallest=9)
+
     def stand_in_header(self, form: str, tokens: set[str]) -> bool:
         """Whether a whole number of six digits or more, or one with letters, is among other texts and bytes."""
         # A number of six digits that may be a time is that of a TM, as a rule.
