@@ -50,7 +50,7 @@ def cleaned_j2k(data: bytes) -> bytes:
     Raises:
         UndecodableImage: it cannot be parsed, its packets' headers stand apart from it (PPM, PPT), or their order
             changes (POC).
-        PayloadTooLarge: more than the limits of `dicom.codestreams` and `j2k_packets`.
+        PayloadTooLarge: more than the limits of `dicom.codestreams`.
     """
     read_j2k(data)  # so that there is such a start, and not too much behind it
     return _Writer(data[data.index(_SIZ_START) :]).write()
@@ -200,6 +200,8 @@ def _tile_of(number: int, header: list[tuple[int, bytes]], own: list[tuple[int, 
     """How a tile is coded: its own COC goes before its own COD, and that before the picture's; A.6.1, A.6.2."""
     sizes = next((content for marker, content in header if marker == _SIZ), b"")
     right, bottom, left, top, width, height, tile_left, tile_top, samples = struct.unpack(">8LH", sizes[2:36])
+    if not width or right <= tile_left:
+        raise UndecodableImage(_BROKEN)
     across = -(-(right - tile_left) // width)
     row, column = divmod(number, across)
     x, y = tile_left + column * width, tile_top + row * height

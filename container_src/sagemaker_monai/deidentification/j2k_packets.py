@@ -6,11 +6,11 @@ Source: ITU-T T.800, annex B; the numbers in brackets below are its clauses. HTJ
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
-from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
+from sagemaker_monai.errors import UndecodableImage
 
-_MAX_PACKETS = 1 << 20  # of one tile; each costs a few microseconds here
 _MOST_BITPLANES = 80
 _TERMINATED, _BYPASS, _HIGH_THROUGHPUT = 4, 1, 64  # code-block styles
 _SOP, _EPH = b"\xff\x91\x00\x04", b"\xff\x92"
@@ -118,7 +118,7 @@ class _TagTree:
         return value is not None and value < threshold
 
 
-@dataclass
+@dataclass(slots=True)
 class _Block:
     column: int
     row: int
@@ -138,8 +138,16 @@ class _Band:
 
 @dataclass
 class _Precinct:
+    tile: Tile
     style: Style
-    bands: list[_Band] = field(default_factory=list)
+    resolution: int
+    column: int
+    row: int
+
+    @cached_property
+    def bands(self) -> list[_Band]:
+        """Made when a packet has something for it: a frame may promise more than it has."""
+        return list(_bands(self))
 
 
 def count_packet_bytes(tile: Tile, data: bytes) -> int:
@@ -154,18 +162,17 @@ def count_packet_bytes(tile: Tile, data: bytes) -> int:
 
     Raises:
         UndecodableImage: a packet is broken.
-        PayloadTooLarge: too many packets.
     """
     position = 0
     try:
-        for precinct, layer in _packets(tile):
+        for precinct, layer in _packets(tile, most=len(data)):  # each has a byte or more
             position = _read_packet(tile, precinct, layer, data, position)
     except _EndError:
         return len(data)
     return position
 
 
-def _packets(tile: Tile) -> Iterator[tuple[_Precinct, int]]:
+def _packets(tile: Tile, most: int) -> Iterator[tuple[_Precinct, int]]:
     """The packets in their order (B.12)."""
     found: list[tuple[tuple[int, ...], int, _Precinct]] = []
     for component, style in enumerate(tile.styles):
@@ -181,8 +188,8 @@ def _packets(tile: Tile) -> Iterator[tuple[_Precinct, int]]:
                 if tile.progression not in keys:
                     raise UndecodableImage(_BROKEN)
                 found.append((keys[tile.progression], len(found), precinct))
-                if len(found) * tile.layers > _MAX_PACKETS:
-                    raise PayloadTooLarge("a JPEG 2000 frame in too many small parts; export the file again")
+                if len(found) * tile.layers > most:
+                    raise _EndError
     found.sort(key=lambda each: each[:2])
     layers = range(tile.layers)
     if tile.progression == 0:
@@ -205,10 +212,12 @@ def _precincts(tile: Tile, style: Style, resolution: int) -> Iterator[tuple[tupl
         for column in range(left >> across, -(-right >> across)):
             y = max(row << down + halvings, tile.area[1])
             x = max(column << across + halvings, tile.area[0])
-            yield (y, x), _precinct(tile, style, resolution, column, row)
+            yield (y, x), _Precinct(tile, style, resolution, column, row)
 
 
-def _precinct(tile: Tile, style: Style, resolution: int, column: int, row: int) -> _Precinct:
+def _bands(precinct: _Precinct) -> Iterator[_Band]:
+    """The code-blocks of a precinct in each band of its resolution (B.5, B.7)."""
+    style, resolution, column, row = precinct.style, precinct.resolution, precinct.column, precinct.row
     across, down = style.precincts[resolution]
     halvings = style.levels - resolution + (resolution > 0)
     if resolution:  # a band has half of the resolution's samples
@@ -216,10 +225,10 @@ def _precinct(tile: Tile, style: Style, resolution: int, column: int, row: int) 
         if across < 0 or down < 0:
             raise UndecodableImage(_BROKEN)
     block_width, block_height = min(style.block[0], across), min(style.block[1], down)
-    precinct = _Precinct(style)
     for is_high in [(1, 0), (0, 1), (1, 1)] if resolution else [(0, 0)]:
         left, top, right, bottom = (
-            -(-(side - (is_high[index % 2] << halvings >> 1)) >> halvings) for index, side in enumerate(tile.area)
+            -(-(side - (is_high[index % 2] << halvings >> 1)) >> halvings)
+            for index, side in enumerate(precinct.tile.area)
         )
         if left >= right or top >= bottom:
             continue
@@ -229,8 +238,7 @@ def _precinct(tile: Tile, style: Style, resolution: int, column: int, row: int) 
         rows = -(-bottom >> block_height) - (top >> block_height) if top < bottom else 0
         if columns and rows:
             blocks = [_Block(each % columns, each // columns) for each in range(columns * rows)]
-            precinct.bands.append(_Band(blocks, _TagTree(columns, rows), _TagTree(columns, rows)))
-    return precinct
+            yield _Band(blocks, _TagTree(columns, rows), _TagTree(columns, rows))
 
 
 def _read_packet(tile: Tile, precinct: _Precinct, layer: int, data: bytes, position: int) -> int:

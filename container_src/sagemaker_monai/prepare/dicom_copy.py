@@ -87,7 +87,7 @@ def _digests(dataset: Dataset) -> tuple[tuple[bytes | None, ...], bytes]:
     digests: list[bytes | None] = []
     whole = hashlib.sha256()
     for frames, stored in _stored(dataset):
-        whole.update(np.ascontiguousarray(stored).data)
+        _add(whole, stored)
         values = modality_values(dataset, stored, frames) if stored.ndim == 3 else stored
         digests += [digest_of(frame) for frame in values]
     return tuple(digests), whole.digest()
@@ -96,8 +96,13 @@ def _digests(dataset: Dataset) -> tuple[tuple[bytes | None, ...], bytes]:
 def _stored_digest(dataset: Dataset) -> bytes:
     whole = hashlib.sha256()
     for _, stored in _stored(dataset):
-        whole.update(np.ascontiguousarray(stored).data)
+        _add(whole, stored)
     return whole.digest()
+
+
+def _add(whole: "hashlib._Hash", stored: np.ndarray) -> None:
+    whole.update(f"{stored.dtype.str} {stored.shape} ".encode())
+    whole.update(np.ascontiguousarray(stored).data)
 
 
 def _stored(dataset: Dataset) -> Iterator[tuple[range, np.ndarray]]:
