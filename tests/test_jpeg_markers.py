@@ -1,6 +1,7 @@
 """What stays of a JPEG is what its decoder needs."""
 
 import io
+import re
 
 import imagecodecs
 import numpy as np
@@ -82,13 +83,18 @@ def held(name: str, place: str, text: bytes) -> None:
         imagecodecs.jpegls_decode(cleaned)
 
 
-@pytest.mark.parametrize("name", PICTURES)
+SHORT = ("colour, halved chroma", "restarts", "progressive, grey, restarts", "lossless colour", "JPEG-LS")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in SHORT else pytest.mark.long) for name in PICTURES]
+)
 @pytest.mark.parametrize("place", JPEG_PLACES)
 def test_no_text_stays(name, place):
     held(name, place, b"Smith 28.02.1949")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.sampled_from(sorted(PICTURES)), st.sampled_from(sorted(JPEG_PLACES)), st.binary(min_size=3, max_size=90))
 def test_no_bytes_stay(name, place, text):
     held(name, place, text)
@@ -157,3 +163,57 @@ def test_whoever_calls_decides_about_application_segments():
     assert segment(0xE1, b"on") in kept
     assert b"two" not in kept
     assert b"JFIF" not in kept
+
+
+def with_codes_for(picture: bytes, text: bytes) -> bytes:
+    """The same picture with codes of 16 bits for the bytes of the text, as many as there is room for, in each DHT."""
+    position, parts = 2, [picture[:2]]
+    while picture[position + 1] != 0xD9:
+        end = position + 2 + int.from_bytes(picture[position + 2 : position + 4], "big")
+        content = picture[position + 4 : end]
+        if picture[position + 1] == 0xC4 and len(content) == 17 + sum(content[1:17]) and content[0] >= 0x10:
+            room = (1 << 16) - sum(count << 15 - length for length, count in enumerate(content[1:17])) - 1
+            more = min(room, len(text), 255 - content[16])
+            content = content[:16] + bytes((content[16] + more,)) + content[17:] + text[:more]
+        parts.append(segment(picture[position + 1], content))
+        if picture[position + 1] == SCAN:
+            codes = re.match(rb"(?:[^\xff]|\xff[\x00\xd0-\xd7])*", picture[end:])
+            parts.append(codes[0])
+            end += len(codes[0])
+        position = end
+    return b"".join(parts) + picture[position:]
+
+
+@pytest.mark.parametrize("name", ["codes of its own", "progressive", "progressive, grey, restarts"])
+def test_codes_that_no_pixel_has_say_nothing(name):
+    text = b"Smith 28.02.1949 seen"
+    picture = with_codes_for(PICTURES[name], text)
+    assert text[:8] in picture
+
+    cleaned = cleaned_jpeg(picture)
+
+    assert text[:8] not in cleaned
+    assert np.array_equal(decoded(cleaned), decoded(PICTURES[name]))
+    assert cleaned == cleaned_jpeg(with_codes_for(PICTURES[name], bytes(reversed(text))))
+    assert cleaned_jpeg(cleaned) == cleaned
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 1}])
+@pytest.mark.parametrize("frame", [GREY // 64 * 8, np.full((16, 24), 77, np.uint8), COLOUR // 8])
+def test_steps_that_no_pixel_has_say_nothing(frame, options):
+    def picture(text: bytes) -> bytes:
+        steps = [*range(10, 34), *text.ljust(40, b"!")[:40]]  # in zigzag order
+        return by_pillow(frame, qtables=[steps] * (1 if frame.ndim == 2 else 2), **options)
+
+    coarse = [picture(text) for text in (b"\xff" * 40, b"\xfe" * 40)]
+    if not np.array_equal(decoded(coarse[0]), decoded(coarse[1])):
+        assert cleaned_jpeg(coarse[0]) != cleaned_jpeg(coarse[1])  # they are used
+        return
+    assert cleaned_jpeg(coarse[0]) == cleaned_jpeg(coarse[1])
+    assert np.array_equal(decoded(cleaned_jpeg(coarse[0])), decoded(coarse[0]))
+
+
+def test_tables_that_are_usual_stay():
+    for quality in (1, 30, 49, 50, 75, 95, 100):
+        picture = by_pillow(np.full((16, 16, 3), 99, np.uint8), quality=quality, subsampling=0)
+        assert cleaned_jpeg(picture) == picture

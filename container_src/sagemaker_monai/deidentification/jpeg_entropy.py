@@ -8,37 +8,26 @@ Source: ITU-T T.81: annexes C (codes), F.2.2 (sequential), G (progressive), H.2 
 """
 
 from array import array
-from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
+from sagemaker_monai.deidentification.jpeg_tables import (
+    BITS,
+    BROKEN,
+    END,
+    NO_CODE,
+    STEPS,
+    STEPS_AT,
+    TableInUse,
+    block_cells,
+    difference_cells,
+    symbol_cells,
+)
 from sagemaker_monai.errors import UndecodableImage
 
-_WINDOW_BITS = 16  # the longest code
-_WINDOWS = 1 << _WINDOW_BITS
-_BITS = 63  # mask in a cell: bits of its codes with those that follow them; at most 16 + 16
-_STEPS_AT = 6  # in a cell, above its bits: coefficients or samples that its codes account for
-_STEPS = 127
-_END = 1 << 13  # in a cell: the last of its codes ends the block
-_NO_CODE = _STEPS << _STEPS_AT
 _PAD_BYTES = 512  # more than the codes of any block take, so that what is cut off is seen after each block
 
-BROKEN = "the Huffman codes of a JPEG picture are broken; export or save it again"
 CUT_OFF = "a JPEG picture ends before its last pixel; export or save it again"
-
-
-@dataclass(frozen=True)
-class HuffmanTable:
-    """A table as DHT has it.
-
-    Attributes:
-        counts: 16 bytes, how many codes have 1 to 16 bits.
-        symbols: one byte for each code, in the order of the codes.
-    """
-
-    counts: bytes
-    symbols: bytes
 
 
 class Codes:
@@ -76,61 +65,7 @@ class Codes:
         return bytes(needed).replace(b"\xff", b"\xff\0")
 
 
-def _code_lengths(table: HuffmanTable) -> tuple[np.ndarray, np.ndarray]:
-    """For each value of the next 16 bits, the length of the code there (0 for none) and its symbol."""
-    if len(table.counts) != 16 or sum(table.counts) != len(table.symbols) or len(table.symbols) > 256:
-        raise UndecodableImage(BROKEN)
-    sizes = np.repeat(np.arange(1, 17), np.frombuffer(table.counts, np.uint8))
-    spans = 1 << _WINDOW_BITS - sizes
-    used = int(spans.sum())
-    if used > _WINDOWS:
-        raise UndecodableImage(BROKEN)
-    lengths, symbols = np.zeros(_WINDOWS, np.int64), np.zeros(_WINDOWS, np.int64)
-    lengths[:used] = np.repeat(sizes, spans)
-    symbols[:used] = np.repeat(np.frombuffer(table.symbols, np.uint8), spans)
-    return lengths, symbols
-
-
-def _several(one: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Cells of as many codes as are known from 16 bits."""
-    cells = one.copy()
-    windows = np.arange(_WINDOWS)
-    for _ in range(7):
-        taken = cells & _BITS
-        following = (windows << np.minimum(taken, _WINDOW_BITS)) & (_WINDOWS - 1)
-        nexts = one[following]
-        steps = (cells >> _STEPS_AT & _STEPS) + (nexts >> _STEPS_AT & _STEPS)
-        is_known = (lengths[following] > 0) & (taken + lengths[following] <= _WINDOW_BITS)
-        may = is_known & (cells < _END) & (steps < 64) & (taken + (nexts & _BITS) <= _BITS)
-        if not may.any():
-            break
-        cells = np.where(may, (taken + (nexts & _BITS)) | steps << _STEPS_AT | (nexts & _END), cells)
-    return cells
-
-
-@lru_cache(maxsize=32)
-def _block_cells(table: HuffmanTable) -> tuple[list[int], list[int]]:
-    """Cells of several AC codes and of one, by the next 16 bits. A step is a coefficient; the end of a block is one."""
-    lengths, symbols = _code_lengths(table)
-    runs, sizes = symbols >> 4, symbols & 15
-    is_end = (sizes == 0) & (runs != 15)
-    steps = np.where(is_end, 1, runs + 1)
-    one = np.where(lengths > 0, (lengths + sizes) | steps << _STEPS_AT | np.where(is_end, _END, 0), _NO_CODE)
-    return _several(one, lengths).tolist(), one.tolist()
-
-
-@lru_cache(maxsize=32)
-def _difference_cells(table: HuffmanTable) -> tuple[list[int], list[int]]:
-    """Cells of several codes of differences (DC, or samples of the lossless process) and of one; a step is one."""
-    lengths, symbols = _code_lengths(table)
-    if len(table.symbols) and max(table.symbols) > 16:
-        raise UndecodableImage(BROKEN)
-    bits = np.where(symbols < 16, symbols, 0)  # 32768 has no bits behind its code
-    one = np.where(lengths > 0, (lengths + bits) | 1 << _STEPS_AT, _NO_CODE)
-    return _several(one, lengths).tolist(), one.tolist()
-
-
-def read_blocks(codes: Codes, tables: list[tuple[HuffmanTable, HuffmanTable]], count: int) -> None:
+def read_blocks(codes: Codes, tables: list[tuple[TableInUse, TableInUse]], count: int) -> None:
     """Read the blocks of a sequential scan.
 
     Args:
@@ -141,26 +76,34 @@ def read_blocks(codes: Codes, tables: list[tuple[HuffmanTable, HuffmanTable]], c
     Raises:
         UndecodableImage: no such code, more than 64 coefficients, or less than `count`.
     """
-    plan = [(_difference_cells(dc)[1], *_block_cells(ac)) for dc, ac in tables]
+    plan = []
+    for dc, ac in tables:
+        cells = block_cells(ac.table)
+        plan.append((difference_cells(dc.table).one, dc.single, cells.several, ac.several, cells.one, ac.single))
     windows, position, end = codes.windows, codes.position, 8 * len(codes.data)
     for _ in range(count):
-        for differences, several, one in plan:
-            cell = differences[windows[position >> 3] >> 8 - (position & 7) & 0xFFFF]
-            if cell == _NO_CODE:
+        for differences, seen_differences, several, seen, one, seen_one in plan:
+            window = windows[position >> 3] >> 8 - (position & 7) & 0xFFFF
+            seen_differences.add(window)
+            cell = differences[window]
+            if cell == NO_CODE:
                 raise UndecodableImage(BROKEN)
-            position += cell & _BITS
+            position += cell & BITS
             place = 1
             while place < 64:
                 window = windows[position >> 3] >> 8 - (position & 7) & 0xFFFF
                 cell = several[window]
-                steps = cell >> _STEPS_AT & _STEPS
+                steps = cell >> STEPS_AT & STEPS
                 if place + steps > 64:
                     cell = one[window]
-                    steps = cell >> _STEPS_AT & _STEPS
+                    steps = cell >> STEPS_AT & STEPS
                     if place + steps > 64:
                         raise UndecodableImage(BROKEN if position < end else CUT_OFF)
-                position += cell & _BITS
-                if cell >= _END:
+                    seen_one.add(place << 16 | window)
+                else:
+                    seen[place << 16 | window] = 1
+                position += cell & BITS
+                if cell >= END:
                     break
                 place += steps
             if position > end:
@@ -168,8 +111,8 @@ def read_blocks(codes: Codes, tables: list[tuple[HuffmanTable, HuffmanTable]], c
     codes.position = position
 
 
-def read_samples(codes: Codes, tables: list[HuffmanTable], count: int) -> None:
-    """Read the samples of a scan of the lossless process.
+def read_samples(codes: Codes, tables: list[TableInUse], count: int) -> None:
+    """Read the samples of a scan of the lossless process, or the mean values of a progressive one.
 
     Args:
         codes: of one restart interval.
@@ -180,44 +123,42 @@ def read_samples(codes: Codes, tables: list[HuffmanTable], count: int) -> None:
         UndecodableImage: no such code, or less than `count`.
     """
     windows, position, end = codes.windows, codes.position, 8 * len(codes.data)
-    if len(set(tables)) == 1:  # so that it does not matter which sample a code is of
-        tables, count = tables[:1], count * len(tables)
-        several, one = _difference_cells(tables[0])
+    if len({id(table) for table in tables}) == 1:  # so that it does not matter which sample a code is of
+        table, count = tables[0], count * len(tables)
+        cells = difference_cells(table.table)
+        several, one, seen = cells.several, cells.one, table.several
         while count:
             if position >= end:
                 raise UndecodableImage(CUT_OFF)
             window = windows[position >> 3] >> 8 - (position & 7) & 0xFFFF
             cell = several[window]
-            steps = cell >> _STEPS_AT
-            if steps > count or steps == _STEPS:
+            steps = cell >> STEPS_AT
+            if steps > count or steps == STEPS:
                 cell = one[window]
-                if cell == _NO_CODE:
+                if cell == NO_CODE:
                     raise UndecodableImage(BROKEN)
+                table.single.add(window)
                 steps = 1
-            position += cell & _BITS
+            else:
+                seen[window] = 1
+            position += cell & BITS
             count -= steps
     else:
-        plan = [_difference_cells(table)[1] for table in tables]
+        plan = [(difference_cells(table.table).one, table.single) for table in tables]
         for _ in range(count):
-            for one in plan:
-                cell = one[windows[position >> 3] >> 8 - (position & 7) & 0xFFFF]
-                if cell == _NO_CODE:
+            for one, single in plan:
+                window = windows[position >> 3] >> 8 - (position & 7) & 0xFFFF
+                cell = one[window]
+                if cell == NO_CODE:
                     raise UndecodableImage(BROKEN)
-                position += cell & _BITS
+                single.add(window)
+                position += cell & BITS
             if position > end:
                 raise UndecodableImage(CUT_OFF)
     codes.position = position
 
 
-@lru_cache(maxsize=32)
-def _symbol_cells(table: HuffmanTable) -> list[int]:
-    """Length of the code (above 8 bits) and its symbol, by the next 16 bits; 0 for none."""
-    lengths, symbols = _code_lengths(table)
-    cells: list[int] = np.where(lengths > 0, lengths << 8 | symbols, 0).tolist()
-    return cells
-
-
-def read_band(codes: Codes, table: HuffmanTable, known: list[int], blocks: range, band: tuple[int, int]) -> None:
+def read_band(codes: Codes, table: TableInUse, known: list[int], blocks: range, band: tuple[int, int]) -> None:
     """Read the blocks of a progressive scan that is the first for its AC coefficients.
 
     Args:
@@ -232,14 +173,16 @@ def read_band(codes: Codes, table: HuffmanTable, known: list[int], blocks: range
         UndecodableImage: no such code, or less than the blocks need.
     """
     first, last = band
-    cells, end, blocks_at_end = _symbol_cells(table), 8 * len(codes.data), 0
+    cells, end, blocks_at_end = symbol_cells(table.table), 8 * len(codes.data), 0
     for block in blocks:
         if blocks_at_end:
             blocks_at_end -= 1
             continue
         place = first
         while place <= last:
-            cell = cells[codes.window()]
+            window = codes.window()
+            cell = cells[window]
+            table.single.add(window)
             codes.position += cell >> 8
             run, size = cell >> 4 & 15, cell & 15
             if cell == 0 or codes.position > end:
@@ -260,15 +203,17 @@ def read_band(codes: Codes, table: HuffmanTable, known: list[int], blocks: range
         raise UndecodableImage(BROKEN)
 
 
-def refine_band(codes: Codes, table: HuffmanTable, known: list[int], blocks: range, band: tuple[int, int]) -> None:
+def refine_band(codes: Codes, table: TableInUse, known: list[int], blocks: range, band: tuple[int, int]) -> None:
     """Read the blocks of a progressive scan that adds a bit to its AC coefficients; as `read_band`."""
     first, last = band
     inside = (2 << last) - 1
-    cells, end, blocks_at_end = _symbol_cells(table), 8 * len(codes.data), 0
+    cells, end, blocks_at_end = symbol_cells(table.table), 8 * len(codes.data), 0
     for block in blocks:
         place, old = first, known[block]
         while not blocks_at_end and place <= last:
-            cell = cells[codes.window()]
+            window = codes.window()
+            cell = cells[window]
+            table.single.add(window)
             codes.position += cell >> 8
             run, size = cell >> 4 & 15, cell & 15
             if cell == 0 or size > 1 or codes.position > end:

@@ -3,10 +3,8 @@
 Nothing is compressed again: the codes of the scans stay bit for bit. What is written is taken from an allow-list: the
 frame, the scans, and the tables that a scan refers to, each rebuilt from the values that mean something. So comments,
 application segments, thumbnails, tables that nothing refers to, bytes behind the last code of a scan, and all that
-stands behind the end are not there any more. What is not on the list and cannot be left out is refused: arithmetic
-coding, hierarchical frames, numbers of lines behind the scan.
-
-Not looked at: entries of tables that are referred to but never used.
+stands behind the end are not there any more, and entries of tables that no pixel uses say nothing. What is not on the
+list and cannot be left out is refused: arithmetic coding, hierarchical frames, numbers of lines behind the scan.
 
 Sources: ITU-T T.81 B.2 (markers), A.2 and A.3 (order of blocks), G.1 (progressive), H.1 (lossless); ITU-T T.87 C.2
 (JPEG-LS); JFIF 1.02; T.872 6.5.3 (Adobe).
@@ -17,16 +15,23 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial, reduce
+from operator import or_
 
 from sagemaker_monai.deidentification.jpeg_entropy import (
-    BROKEN,
     CUT_OFF,
     Codes,
-    HuffmanTable,
     read_band,
     read_blocks,
     read_samples,
     refine_band,
+)
+from sagemaker_monai.deidentification.jpeg_tables import (
+    BROKEN,
+    HuffmanTable,
+    TableInUse,
+    bare_quantization,
+    is_usual_quantization,
 )
 from sagemaker_monai.dicom.codestreams import MAX_SCANS
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
@@ -86,6 +91,7 @@ class _Component:
         quantization: its table.
         known: of each block, the coefficients that are not zero; progressive frames only.
         bits_left: of each coefficient, the bits that are still to come; None before its first scan.
+        tables: for AC, of its scans; sequential frames only.
     """
 
     id: int
@@ -95,6 +101,13 @@ class _Component:
     quantization: int
     known: list[int] = field(default_factory=list)
     bits_left: list[int | None] = field(default_factory=lambda: [None] * 64)
+    tables: list[TableInUse] = field(default_factory=list)
+
+    def coefficients(self) -> set[int]:
+        """Those that are not zero somewhere."""
+        anywhere = reduce(or_, self.known, 0)
+        found = {place for place in range(64) if anywhere >> place & 1}
+        return found.union(*(table.coefficients() for table in self.tables))
 
 
 @dataclass
@@ -154,6 +167,25 @@ def _segment(marker: int, content: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, 2 + len(content)) + content
 
 
+# A table is written when all scans were read: only then is it known which of its entries mean something.
+_Part = bytes | Callable[[], bytes]
+
+
+def _rendered(part: _Part) -> bytes:
+    return part if isinstance(part, bytes) else part()
+
+
+def _steps_segment(table: bytes, components: list[_Component]) -> bytes:
+    if is_usual_quantization(table):
+        return _segment(_DQT, table)
+    return _segment(_DQT, bare_quantization(table, {place for each in components for place in each.coefficients()}))
+
+
+def _codes_segment(place: int, table: TableInUse) -> bytes:
+    bare = table.bare()
+    return _segment(_DHT, bytes((place,)) + bare.counts + bare.symbols)
+
+
 class _Writer:
     """Reads a picture from its beginning to its end and gathers what is written."""
 
@@ -166,12 +198,12 @@ class _Writer:
         # By marker and whether the frame's header came before: a decoder takes the last of each that it knows.
         self._apps: dict[tuple[int, bool, bytes], bytes] = {}
         self._quantization: dict[int, bytes] = {}
-        self._huffman: dict[int, HuffmanTable] = {}
+        self._huffman: dict[int, TableInUse] = {}
         self._written: dict[tuple[int, int], object] = {}  # tables by marker and number
         self._restart_interval = 0
         self._presets = b""
-        self._before_frame: list[bytes] = []  # the first scan's quantization tables, where all encoders have them
-        self._scans: list[bytes] = []
+        self._before_frame: list[_Part] = []  # the first scan's quantization tables, where all encoders have them
+        self._scans: list[list[_Part]] = []
 
     def write(self) -> bytes:
         position = 2
@@ -229,7 +261,9 @@ class _Writer:
             symbols = content[position + 17 : position + 17 + sum(counts)]
             if place & 0xEC or len(counts) < 16 or len(symbols) < sum(counts):
                 raise UndecodableImage(BROKEN)
-            self._huffman[place] = HuffmanTable(counts, symbols)
+            table = HuffmanTable(counts, symbols)
+            if place not in self._huffman or self._huffman[place].table != table:
+                self._huffman[place] = TableInUse(table, is_ac=place >= 0x10)
             position += 17 + len(symbols)
 
     def _read_restart_interval(self, content: bytes) -> None:
@@ -320,14 +354,14 @@ class _Writer:
             for index, part in enumerate(intervals)
         ]
 
-    def _table(self, place: int) -> HuffmanTable:
+    def _table(self, place: int) -> TableInUse:
         if place not in self._huffman:
             raise UndecodableImage(BROKEN)
         return self._huffman[place]
 
     def _scan_of_blocks(
         self, chosen: list[tuple[_Component, int]], _parameters: bytes, intervals: list[bytes]
-    ) -> bytes:
+    ) -> list[_Part]:
         assert self._frame is not None
         places = [(each, table >> 4, 0x10 | table & 15) for each, table in chosen]
         for each, _ in chosen:
@@ -344,12 +378,14 @@ class _Writer:
             with _within_codes():
                 read_blocks(codes, tables, len(mcus))
             parts.append(codes.stuffed())
+        for each, _, ac in places:
+            each.tables.append(self._table(ac))
         used = [place for _, dc, ac in places for place in (dc, ac)]
-        return self._tables(chosen, used) + _scan_header(chosen, b"\x00\x3f\x00") + _with_restarts(parts)
+        return [*self._tables(chosen, used), _scan_header(chosen, b"\x00\x3f\x00"), _with_restarts(parts)]
 
     def _scan_of_samples(
         self, chosen: list[tuple[_Component, int]], parameters: bytes, intervals: list[bytes]
-    ) -> bytes:
+    ) -> list[_Part]:
         if not 1 <= parameters[0] <= 7:
             raise UndecodableImage(BROKEN)
         chosen = [(each, table & 0xF0) for each, table in chosen]
@@ -368,11 +404,11 @@ class _Writer:
             parts.append(codes.stuffed())
         kept = bytes((parameters[0], 0, parameters[2] & 15))
         used = [table >> 4 for _, table in chosen]
-        return self._tables([], used) + _scan_header(chosen, kept) + _with_restarts(parts)
+        return [*self._tables([], used), _scan_header(chosen, kept), _with_restarts(parts)]
 
     def _progressive_scan(
         self, chosen: list[tuple[_Component, int]], parameters: bytes, intervals: list[bytes]
-    ) -> bytes:
+    ) -> list[_Part]:
         first, last, high, low = parameters[0], parameters[1], parameters[2] >> 4, parameters[2] & 15
         is_dc = first == 0
         if last > 63 or first > last or is_dc != (last == 0) or (not is_dc and len(chosen) > 1):
@@ -398,42 +434,48 @@ class _Writer:
                 with _within_codes():
                     read(codes, table, known, mcus, (first, last))
             parts.append(codes.stuffed())
-        return self._tables(chosen, used) + _scan_header(chosen, parameters) + _with_restarts(parts)
+        return [*self._tables(chosen, used), _scan_header(chosen, parameters), _with_restarts(parts)]
 
     def _scan_of_jpeg_ls(
         self, chosen: list[tuple[_Component, int]], parameters: bytes, intervals: list[bytes]
-    ) -> bytes:
+    ) -> list[_Part]:
         # The codes depend on every sample before them. That no byte is left over is checked by the decoder, CharLS.
         if parameters[1] > 2 or any(table for _, table in chosen):
             raise UndecodableImage("a JPEG-LS picture has a palette or is broken; export it again")
         for each, _ in chosen:
             _advance(each, range(64), high=0, low=0)
         kept = bytes((parameters[0], parameters[1], parameters[2] & 15))
-        return self._tables([], []) + _scan_header(chosen, kept) + _with_restarts(intervals)
+        return [*self._tables([], []), _scan_header(chosen, kept), _with_restarts(intervals)]
 
-    def _tables(self, chosen: list[tuple[_Component, int]], used: list[int]) -> bytes:
+    def _tables(self, chosen: list[tuple[_Component, int]], used: list[int]) -> list[_Part]:
         """The tables that a scan refers to, where they were not written yet."""
-        parts: list[bytes] = []
+        parts: list[_Part] = []
         for number in dict.fromkeys(each.quantization for each, _ in chosen):
             if number not in self._quantization:
                 raise UndecodableImage(BROKEN)
-            table = self._changed(_DQT, number, self._quantization[number])
-            (parts if self._scans else self._before_frame).append(table)
+            steps = self._quantization[number]
+            if self._is_new(_DQT, number, steps):
+                owners = [each for each in self._components() if each.quantization == number]
+                part = partial(_steps_segment, steps, owners)
+                (parts if self._scans else self._before_frame).append(part)
         for place in dict.fromkeys(used):
-            codes = self._table(place)
-            parts.append(self._changed(_DHT, place, bytes((place,)) + codes.counts + codes.symbols))
-        if self._restart_interval or (_DRI, 0) in self._written:
+            if self._is_new(_DHT, place, self._table(place)):
+                parts.append(partial(_codes_segment, place, self._table(place)))
+        if (self._restart_interval or (_DRI, 0) in self._written) and self._is_new(_DRI, 0, self._restart_interval):
             size = 2 if self._restart_interval < 1 << 16 else 4
-            parts.append(self._changed(_DRI, 0, self._restart_interval.to_bytes(size, "big")))
-        if self._presets:
-            parts.append(self._changed(_LSE, 0, self._presets))
-        return b"".join(parts)
+            parts.append(_segment(_DRI, self._restart_interval.to_bytes(size, "big")))
+        if self._presets and self._is_new(_LSE, 0, self._presets):
+            parts.append(_segment(_LSE, self._presets))
+        return parts
 
-    def _changed(self, marker: int, number: int, content: bytes) -> bytes:
+    def _components(self) -> list[_Component]:
+        return self._frame.components if self._frame is not None else []
+
+    def _is_new(self, marker: int, number: int, content: object) -> bool:
         if self._written.get((marker, number)) == content:
-            return b""
+            return False
         self._written[marker, number] = content
-        return _segment(marker, content)
+        return True
 
     def _whole(self) -> bytes:
         frame = self._frame
@@ -447,21 +489,22 @@ class _Writer:
             quantization = each.quantization if frame.unit == 8 else 0
             header += bytes((each.new_id, each.across << 4 | each.down, quantization))
         before = [segment for (_, is_behind, _), segment in self._apps.items() if not is_behind]
+        scans = [_rendered(part) for scan in self._scans for part in scan]
         behind = [segment for (_, is_behind, _), segment in self._apps.items() if is_behind]
         return b"".join(
             [
                 b"\xff\xd8",
                 *before,
-                *self._before_frame,
+                *map(_rendered, self._before_frame),
                 _segment(frame.kind, header),
                 *behind,
-                *self._scans,
+                *scans,
                 b"\xff\xd9",
             ]
         )
 
 
-Scan = Callable[[_Writer, list[tuple[_Component, int]], bytes, list[bytes]], bytes]
+Scan = Callable[[_Writer, list[tuple[_Component, int]], bytes, list[bytes]], list[_Part]]
 _SCANS: dict[int, Scan] = {
     _BASELINE: _Writer._scan_of_blocks,
     _EXTENDED: _Writer._scan_of_blocks,
