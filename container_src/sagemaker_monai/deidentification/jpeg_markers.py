@@ -149,7 +149,7 @@ def cleaned_jpeg(
     Args:
         data: from SOI; what stands behind EOI is left out.
         keep_app: what stays of each application segment before the first scan; those behind it go.
-        is_needed: asked where the one scan of a picture without restart intervals ends.
+        is_needed: asked where the one scan of a picture without restart intervals and with the usual tables ends.
 
     Returns:
         A picture of the same codes.
@@ -372,7 +372,11 @@ class _Writer:
             for _ in range(1 if len(chosen) == 1 else each.across * each.down)
         ]
         is_only = len(intervals) == 1 and not self._restart_interval and len(chosen) == len(self._frame.components)
-        parts = intervals if is_only and self._is_needed(self._data, self._codes_end) else []
+        # Of other tables than the usual ones it has to be known which of their entries mean something.
+        is_usual = all(each.is_usual for pair in tables for each in pair) and all(
+            is_usual_quantization(self._quantization.get(each.quantization, b"")) for each, _ in chosen
+        )
+        parts = intervals if is_only and is_usual and self._is_needed(self._data, self._codes_end) else []
         for data, mcus in [] if parts else self._intervals([each for each, _ in chosen], intervals):
             codes = Codes(data)
             with _within_codes():
