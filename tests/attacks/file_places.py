@@ -183,7 +183,14 @@ def _tiled(secret: bytes, *, is_deflated: bool) -> bytes:
     return b"II*\0" + struct.pack("<I", end) + b"".join(tiles) + struct.pack("<H", 10) + directory + bytes(4) + values
 
 
+def _rows_per_strip(secret: bytes) -> bytes:
+    content = _tiff(secret)
+    at = content.index(struct.pack("<HHI", 278, 3, 1))
+    return content[:at] + struct.pack("<HHI", 278, 4, 1) + secret[:4] + content[at + 12 :]
+
+
 TIFF |= {
+    "rows of a strip beyond the height": _rows_per_strip,
     "beside the picture in tiles": lambda secret: _tiled(secret, is_deflated=False),
     "beside the picture in deflated tiles": lambda secret: _tiled(secret, is_deflated=True),
 }
@@ -276,7 +283,9 @@ PICTURES = {f"{kind}: {name}": place for kind, places in
 def nifti(*, version: int = 1, sform: bool = True, order: str = "<") -> bytes:
     """A file with a sound sform, or a sound qform alone."""
     kind = nibabel.Nifti1Image if version == 1 else nibabel.Nifti2Image
-    image = kind(VOXELS.astype(order + "i2"), None, kind.header_class(endianness=order))
+    header = kind.header_class(endianness=order)
+    header.set_data_dtype(np.int16)
+    image = kind(VOXELS, None, header)
     affine = AFFINE.copy()
     affine[:3, :3] = np.diag([-0.8, 0.8, 2.5])
     image.set_sform(AFFINE if sform else None, code=1 if sform else 0)

@@ -241,7 +241,10 @@ def _parts(content: bytes, directory: _Directory) -> list[tuple[int, bytes]]:
 
 def _rewritten(parts: list[tuple[int, bytes]], directory: _Directory) -> tuple[list[bytes], dict[int, tuple[int, ...]]]:
     """Strips or tiles with the picture alone, and the tags beside their places."""
-    tags = {tag: values for tag, values in directory.tags.items() if tag not in _PLACES}
+    idle = (*_PLACES, _ROWS) if _TILES in directory.tags else (*_PLACES, _TILE_WIDTH, _TILE_HEIGHT)
+    tags = {tag: values for tag, values in directory.tags.items() if tag not in idle}
+    if _ROWS in tags:  # a number beyond the height says no more than the height
+        tags[_ROWS] = (min(directory.one(_ROWS, 0), directory.one(_HEIGHT, 0)),)
     compression = directory.one(_COMPRESSION, _NONE)
     row_bytes, tile_rows, needed = _grid(directory)
     new = []
