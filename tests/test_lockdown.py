@@ -46,8 +46,8 @@ def machine(request):
     return request.param
 
 
-def asks(machine, *, has_network=False, program=None):
-    program = program or lockdown.usual_filter(has_network=has_network, machine=machine, pid=77)
+def asks(machine, *, has_network=False, has_gpu=False, program=None):
+    program = program or lockdown.usual_filter(has_network=has_network, has_gpu=has_gpu, machine=machine, pid=77)
     return lambda number, *arguments: verdict(program, number, *arguments, arch=AUDIT[machine])
 
 
@@ -122,12 +122,20 @@ def test_arguments_decide_about_the_others(machine):
 
 def test_with_a_network_sockets_are_allowed_and_nothing_else(machine):
     closed, open_ = asks(machine), asks(machine, has_network=True)
-    network = calls.numbers(calls.NETWORK, machine).values()
+    network = [*calls.numbers(calls.NETWORK, machine).values(), number("socket", machine)]
 
     assert {closed(each) for each in network} == {EPERM}
     assert {open_(each, 2) for each in network} == {ALLOW}
     different = {each for each in range(600) if closed(each, 1) != open_(each, 1)}
     assert different == set(network)
+
+
+def test_with_a_gpu_sockets_are_of_this_machine_only(machine):
+    ask = asks(machine, has_gpu=True)
+
+    for name in ("socket", "socketpair"):
+        assert ask(number(name, machine), 1) == ALLOW
+        assert {ask(number(name, machine), family) for family in range(50) if family != 1} == {EPERM}
 
 
 def test_the_second_filter_leaves_threads_only(machine):
@@ -152,7 +160,7 @@ import contextlib, ctypes, fcntl, json, mmap, os, resource, socket, subprocess, 
 from sagemaker_monai.serving import lockdown
 
 other = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-lacks = lockdown.lock_down(has_network=False, has_own_uid=False).lacks
+lacks = lockdown.lock_down(has_network=False, has_gpu=False, has_own_uid=False).lacks
 results = {"lacks": list(lacks)}
 
 def attempt(name, action):

@@ -30,7 +30,7 @@ from sagemaker_monai.errors import (
 )
 from sagemaker_monai.files import write_text
 from sagemaker_monai.serving.back_end import Request, Response
-from sagemaker_monai.serving.config import log_level
+from sagemaker_monai.serving.config import log_level, visible_gpus
 from sagemaker_monai.serving.effort import Respond
 from sagemaker_monai.serving.lockdown import forbid_processes, lock_down
 from sagemaker_monai.serving.memory import first_to_end, is_out_of_memory, limit_growth
@@ -258,8 +258,9 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | Non
             artifact = Path(os.fsdecode((folder / ARTIFACT_FILE).read_bytes()))
             with first_to_end():
                 # The connection to the model server is open already, and what decodes has seen nothing yet.
+                has_gpu = visible_gpus(os.environ) > 0
                 network = os.environ.get("WORKER_NETWORK", "").strip().lower() == "true"
-                if lacks := lock_down(has_network=network, has_own_uid=False).lacks:
+                if lacks := lock_down(has_network=network, has_gpu=has_gpu, has_own_uid=False).lacks:
                     logger.warning("this system does not separate processes as it could: it lacks %s", ", ".join(lacks))
                 _loaded["model"] = Respond(Handler(artifact, allow_bundle_code=allow).respond, _settle)
         except BaseException as error:  # code of the artifact's own may even ask Python to exit

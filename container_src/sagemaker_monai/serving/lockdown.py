@@ -4,7 +4,8 @@
 - A seccomp filter lets system calls pass that are on a list (`system_calls`) and refuses all others with EPERM, those
   that are newer than the list with ENOSYS, as libraries expect it of an older kernel. On the list with conditions:
   signals to itself only; limits of itself only; threads but, after the warm-up, no processes and no programs; no
-  namespaces; sockets that are open already, or pairs of them, but no new ones.
+  namespaces; sockets that are open already, or pairs of them, but no new ones; with a GPU Unix sockets, for CUDA opens
+  some.
 - A process of root's keeps the capabilities to read and write files only.
 - Landlock, where the kernel has it: no access to processes that it did not start, which also covers the moments of
   another's start, and no signals to them.
@@ -77,11 +78,12 @@ class Lockdown:
     lacks: tuple[str, ...]
 
 
-def lock_down(*, has_network: bool, has_own_uid: bool) -> Lockdown:
+def lock_down(*, has_network: bool, has_gpu: bool, has_own_uid: bool) -> Lockdown:
     """Give up everything but the right to start processes, for good; to be called before there are other threads.
 
     Args:
         has_network: whether connections may be opened.
+        has_gpu: whether CUDA will be used, which opens Unix sockets for itself.
         has_own_uid: whether no other process runs as this account.
     """
     libc = ctypes.CDLL(None, use_errno=True)
@@ -95,7 +97,10 @@ def lock_down(*, has_network: bool, has_own_uid: bool) -> Lockdown:
         hard = resource.getrlimit(kind)[1]
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(kind, (limit, limit))
-    failures = {"Landlock": _use_landlock(libc), "seccomp": _install(libc, usual_filter(has_network=has_network))}
+    failures = {
+        "Landlock": _use_landlock(libc),
+        "seccomp": _install(libc, usual_filter(has_network=has_network, has_gpu=has_gpu)),
+    }
     return Lockdown(tuple(f"{name} ({os.strerror(number)})" for name, number in failures.items() if number))
 
 
@@ -113,11 +118,14 @@ def forbid_processes() -> None:
     _install(ctypes.CDLL(None, use_errno=True), process_filter())
 
 
-def usual_filter(*, has_network: bool, machine: str | None = None, pid: int | None = None) -> list[Instruction]:
+def usual_filter(
+    *, has_network: bool, has_gpu: bool = False, machine: str | None = None, pid: int | None = None
+) -> list[Instruction]:
     """The filter of every process that decodes uploads; empty where the machine is none that it knows.
 
     Args:
         has_network: whether connections may be opened.
+        has_gpu: whether Unix sockets may.
         machine: as `os.uname().machine`; None: this one.
         pid: the process; None: this one.
     """
@@ -125,9 +133,9 @@ def usual_filter(*, has_network: bool, machine: str | None = None, pid: int | No
     if machine not in calls.MACHINES:
         return []
     groups = [calls.FILES, calls.WAITING, calls.MEMORY, calls.THREADS, calls.SIGNALS, calls.OPEN_SOCKETS]
-    groups += [calls.PROCESSES, *([calls.NETWORK] if has_network else [])]
+    groups += [calls.PROCESSES, *([calls.NETWORK] if has_network or has_gpu else [])]
     allowed = [number for group in groups for number in calls.numbers(group, machine).values()]
-    families = () if has_network else (_AF_UNIX,)
+    local = _only(0, (_AF_UNIX,))
     conditions: dict[str, list[Instruction]] = {
         "kill": _only(0, (pid,)),
         "tgkill": _only(0, (pid,)),
@@ -137,7 +145,8 @@ def usual_filter(*, has_network: bool, machine: str | None = None, pid: int | No
         "fcntl": _not(1, _OWNER_COMMANDS),
         "ioctl": _not(1, _FOREIGN_REQUESTS),
         "prctl": _only(0, _PROCESS_OPTIONS),
-        "socketpair": _only(0, families) if families else [PASS],
+        "socketpair": [PASS] if has_network else local,
+        "socket": [PASS] if has_network else local if has_gpu else [refuse()],
         "clone": [_load(0), (_ANY_BIT, 0, 1, _NEW_NAMESPACE), refuse(), PASS],
         "clone3": [refuse(errno.ENOSYS)],  # its flags lie in memory, where a filter cannot look; libraries then clone
     }

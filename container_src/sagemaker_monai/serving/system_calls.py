@@ -58,15 +58,15 @@ recvfrom 45 207, recvmsg 47 212, sendto 44 206, sendmsg 46 211, getsockopt 55 20
 204, getpeername 52 205, shutdown 48 210
 """
 NETWORK = """
-socket 41 198, connect 42 203, bind 49 200, listen 50 201, accept 43 202, accept4 288 242, sendmmsg 307 269,
+connect 42 203, bind 49 200, listen 50 201, accept 43 202, accept4 288 242, sendmmsg 307 269,
 recvmmsg 299 243
-"""  # new connections
+"""  # connections, for whoever has a socket
 PROCESSES = """
 fork 57 -, vfork 58 -, execve 59 221, execveat 322 281
 """  # other programs
 CONDITIONAL = """
 clone 56 220, clone3 435 435, kill 62 129, tgkill 234 131, rt_sigqueueinfo 129 138, rt_tgsigqueueinfo 297 240,
-prlimit64 302 261, fcntl 72 25, ioctl 16 29, prctl 157 167, socketpair 53 199
+prlimit64 302 261, fcntl 72 25, ioctl 16 29, prctl 157 167, socketpair 53 199, socket 41 198
 """  # by their arguments, see `lockdown`
 
 

@@ -100,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model-dir", type=Path, required=True)
     parser.add_argument("--allow-bundle-code", action="store_true")
     parser.add_argument("--allow-network", action="store_true")
+    parser.add_argument("--has-gpu", action="store_true")
     parser.add_argument("--growth-bytes", type=int, required=True, help="memory to take after the warm-up, at most")
     parser.add_argument("--own-uid", action="store_true", help="no other process runs as this account")
     parser.add_argument("--log-level", default="INFO")
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module, _, name = options.handler.partition(":")
         with first_to_end():
             # From here on: what decodes is not imported yet, and weights are a stranger's too.
-            locked = lock_down(has_network=options.allow_network, has_own_uid=options.own_uid)
+            locked = lock_down(has_network=options.allow_network, has_gpu=options.has_gpu, has_own_uid=options.own_uid)
             make_handler = getattr(importlib.import_module(module), name)
             handler = make_handler(options.model_dir, allow_bundle_code=options.allow_bundle_code)
     except Exception as error:  # whatever it is, the supervisor must hear the cause

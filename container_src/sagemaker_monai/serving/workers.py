@@ -189,6 +189,7 @@ class WorkerPool:
             "--model-dir", str(config.model_dir), "--log-level", config.log_level,
             *(["--allow-bundle-code"] if config.allow_bundle_code else []),
             *(["--allow-network"] if config.worker_network else []),
+            *(["--has-gpu"] if visible_gpus(lodgings.env) else []),
         ]  # fmt: skip
         self._variables: dict[str, str] = {}  # of every process, known at the start
         self._waiting = _Waiting()
