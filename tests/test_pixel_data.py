@@ -29,6 +29,7 @@ from sagemaker_monai.deidentification.deidentify import Deidentifier
 from sagemaker_monai.deidentification.j2k_markers import cleaned_j2k
 from sagemaker_monai.deidentification.pixel_data import needed_pixels
 from sagemaker_monai.deidentification.pixel_proof import pixel_faults
+from sagemaker_monai.deidentification.proved import write_deidentified
 from sagemaker_monai.dicom.decoding import decode_stored
 from sagemaker_monai.dicom.headers import read_instance
 from sagemaker_monai.dicom.media import instance_of
@@ -342,3 +343,14 @@ def test_pixels_that_would_change_are_not_written(tmp_path, monkeypatch):
     with pytest.raises(UnsuitableImage, match="same pixels"):
         copy_instance(instance_of(encoded(ct())), target, Deidentifier(SALT, burned_in="keep"))
     assert not target.exists()
+
+
+def test_codes_that_only_a_decoder_can_count_are_counted_wherever_an_object_is_written(tmp_path):
+    dataset = original(JPEGLSLossless, GREY[:1])
+    [frame] = generate_frames(dataset.PixelData, number_of_frames=1)
+    end = frame.rindex(b"\xff\xd9")
+    dataset.PixelData = encapsulate([frame[:end] + b"Smith 28.02.1949" + frame[end:]])
+
+    with pytest.raises(UndecodableImage):
+        write_deidentified(read_back(dataset), tmp_path / "out.dcm", Deidentifier(SALT))
+    assert not (tmp_path / "out.dcm").exists()

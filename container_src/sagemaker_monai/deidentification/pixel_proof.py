@@ -1,9 +1,10 @@
 """The proof that the pixel data of a de-identified object are what its header needs and nothing else.
 
-It shares nothing with `pixel_data`, which cuts them, but what the header says of their size. Where a decoder has to be
-asked it is: who calls compares the decoded values too.
+It shares nothing with `pixel_data`, which cuts them, but what the header says of their size. That they are the same
+pixels is proved by decoding them before and after; CharLS (JPEG-LS) also refuses a frame with a byte too many.
 """
 
+import hashlib
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import numpy as np
 from pydicom import Dataset, uid
 
 from sagemaker_monai.deidentification.identity import walk
-from sagemaker_monai.dicom.decoding import JPEG, JPEG_LS, NATIVE
+from sagemaker_monai.dicom.decoding import JPEG, JPEG_LS, NATIVE, decode_stored
 from sagemaker_monai.dicom.headers import PIXEL_GROUP, PIXEL_TAGS, refusing
 from sagemaker_monai.dicom.layouts import Layout, layout_of
 from sagemaker_monai.dicom.native import count_values, is_swapped, type_of
@@ -21,6 +22,7 @@ from sagemaker_monai.errors import CallerError
 
 _ITEM = 0xE000FFFE  # the tag as it is read from little endian
 _CHUNK_VALUES = 1 << 22
+_FRAMES_AT_ONCE = 64  # of a multi-frame file
 _FRAME_END = (b"", b"\0")  # a fragment has an even length
 # Markers of JPEG that may stand in a frame, and the lengths of their segments; None for any.
 _JPEG_SEGMENTS: dict[int, tuple[int, ...] | None] = {
@@ -58,6 +60,33 @@ def pixel_faults(result: Dataset) -> Iterator[str]:
         is_bare = False
     if not is_bare:
         yield "the pixel data hold more or less than the header needs"
+
+
+def stored_frames(dataset: Dataset) -> Iterator[tuple[range, np.ndarray]]:
+    """The stored values of an object, as `decode_stored` gives them, with the numbers of their frames.
+
+    Raises:
+        UndecodableImage, UnsuitableImage, PayloadTooLarge: as `decode_stored`.
+    """
+    with refusing("the DICOM header is broken; export the file again"):
+        count = layout_of(dataset).frames
+    for start in range(0, count, _FRAMES_AT_ONCE):
+        frames = range(start, min(start + _FRAMES_AT_ONCE, count))
+        yield frames, decode_stored(dataset, frames)
+
+
+def add_stored(digest: "hashlib._Hash", stored: np.ndarray) -> None:
+    """Add values to a digest, with their type and size."""
+    digest.update(f"{stored.dtype.str} {stored.shape} ".encode())
+    digest.update(np.ascontiguousarray(stored).data)
+
+
+def stored_digest(dataset: Dataset) -> bytes:
+    """SHA-256 of all stored values of an object; raises as `stored_frames`."""
+    digest = hashlib.sha256()
+    for _, stored in stored_frames(dataset):
+        add_stored(digest, stored)
+    return digest.digest()
 
 
 def _is_native_bare(layout: Layout) -> bool:

@@ -4,20 +4,21 @@ Nothing else writes a de-identified object, so that none leaves without its proo
 leave. What a file says of itself (PatientIdentityRemoved) does not count: all go this way.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 from pydicom import Dataset, dcmwrite
 
-from sagemaker_monai.deidentification.deidentify import Deidentifier
+from sagemaker_monai.deidentification.deidentify import Deidentifier, is_blacked_out
+from sagemaker_monai.deidentification.pixel_proof import stored_digest
 from sagemaker_monai.deidentification.proof import prove_deidentified
 from sagemaker_monai.dicom.headers import read_instance
+from sagemaker_monai.dicom.layouts import pixel_tag_of
 from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.files import replacing
 
 
 def write_deidentified(
-    dataset: Dataset, target: Path, deidentifier: Deidentifier, *, also: Callable[[Dataset], None] | None = None
+    dataset: Dataset, target: Path, deidentifier: Deidentifier, *, stored: bytes | None = None
 ) -> Dataset:
     """De-identify an object and write it; the target is whole and proved, or not there.
 
@@ -25,13 +26,14 @@ def write_deidentified(
         dataset: complete, as `read_instance` gives it; it is not changed.
         target: its folder has to be there.
         deidentifier: the rules.
-        also: is given the object that was read back, and raises where the caller would not take it.
+        stored: digest of the object's stored values, as of `pixel_proof.stored_digest`, where the caller has it.
 
     Returns:
         The object as it was read back.
 
     Raises:
-        CallerError: as `Deidentifier`; UnsuitableImage also when the file could not be proved to be clean.
+        CallerError: as `Deidentifier`; UnsuitableImage also when the file could not be proved to be clean, or
+            would not show the same pixels.
     """
     result = deidentifier(dataset)
     with replacing(target) as part:
@@ -39,6 +41,15 @@ def write_deidentified(
         written = read_instance(part)
         if faults := prove_deidentified(dataset, written):
             raise UnsuitableImage(f"the de-identified file could not be proved to be clean: {faults[0]}; leave it out")
-        if also is not None:
-            also(written)
+        if not _shows_the_same(dataset, written, stored):
+            raise UnsuitableImage(
+                "the de-identified file would not show the same pixels, as part of its pixel data could not be kept; "
+                "export it again, or leave it out"
+            )
     return written
+
+
+def _shows_the_same(dataset: Dataset, written: Dataset, stored: bytes | None) -> bool:
+    if pixel_tag_of(dataset) is None or is_blacked_out(written):
+        return True
+    return stored_digest(written) == (stored_digest(dataset) if stored is None else stored)

@@ -5,26 +5,20 @@ What the copy costs beside the copying: a slice of 512 x 512 took 3 ms to read, 
 """
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from pydicom import Dataset
 
-from sagemaker_monai.deidentification.deidentify import Deidentifier, is_blacked_out
+from sagemaker_monai.deidentification.deidentify import Deidentifier
 from sagemaker_monai.deidentification.identity import patient_of
+from sagemaker_monai.deidentification.pixel_proof import add_stored, stored_frames
 from sagemaker_monai.deidentification.proved import write_deidentified
-from sagemaker_monai.dicom.decoding import decode_stored
-from sagemaker_monai.dicom.headers import content_of, read_instance, refusing
-from sagemaker_monai.dicom.layouts import layout_of
+from sagemaker_monai.dicom.headers import content_of, read_instance
 from sagemaker_monai.dicom.media import Instance
 from sagemaker_monai.dicom.modality import modality_values
-from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.files import replacing
 from sagemaker_monai.prepare.publish import digest_of
-
-FRAMES_AT_ONCE = 64  # of a multi-frame file
 
 
 @dataclass(frozen=True)
@@ -64,15 +58,7 @@ def copy_instance(instance: Instance, target: Path, deidentifier: Deidentifier |
         with replacing(target) as part:
             part.write_bytes(content_of(instance.source))
     else:
-
-        def shows_the_same(result: Dataset) -> None:
-            if not is_blacked_out(result) and _stored_digest(result) != stored:
-                raise UnsuitableImage(
-                    "the de-identified file would not show the same pixels, as part of its pixel data could not be "
-                    "kept; export it again, or leave it out"
-                )
-
-        pseudonym = str(write_deidentified(dataset, target, deidentifier, also=shows_the_same).PatientID)
+        pseudonym = str(write_deidentified(dataset, target, deidentifier, stored=stored).PatientID)
     keyword, value = patient_of(dataset)
     return Copied(target.stat().st_size, pictures, f"{keyword}:{value}" * bool(value), pseudonym)
 
@@ -86,28 +72,8 @@ def _digests(dataset: Dataset) -> tuple[tuple[bytes | None, ...], bytes]:
     """Digests of the frames' modality values, and one of all stored values."""
     digests: list[bytes | None] = []
     whole = hashlib.sha256()
-    for frames, stored in _stored(dataset):
-        _add(whole, stored)
+    for frames, stored in stored_frames(dataset):
+        add_stored(whole, stored)
         values = modality_values(dataset, stored, frames) if stored.ndim == 3 else stored
         digests += [digest_of(frame) for frame in values]
     return tuple(digests), whole.digest()
-
-
-def _stored_digest(dataset: Dataset) -> bytes:
-    whole = hashlib.sha256()
-    for _, stored in _stored(dataset):
-        _add(whole, stored)
-    return whole.digest()
-
-
-def _add(whole: "hashlib._Hash", stored: np.ndarray) -> None:
-    whole.update(f"{stored.dtype.str} {stored.shape} ".encode())
-    whole.update(np.ascontiguousarray(stored).data)
-
-
-def _stored(dataset: Dataset) -> Iterator[tuple[range, np.ndarray]]:
-    with refusing("the DICOM header is broken; export the file again"):
-        count = layout_of(dataset).frames
-    for start in range(0, count, FRAMES_AT_ONCE):
-        frames = range(start, min(start + FRAMES_AT_ONCE, count))
-        yield frames, decode_stored(dataset, frames)
