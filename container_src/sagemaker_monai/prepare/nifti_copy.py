@@ -86,7 +86,7 @@ def copy_volume(plan: Plan, volume: Volume, out: Path, names: Sequence[str], *, 
         volume: what the file holds.
         out: the output folder.
         names: of `Plan.names`, relative to it.
-        is_private: headers lose their texts.
+        is_private: files keep the image and nothing else.
 
     Raises:
         UndecodableImage, UnsuitableImage, PayloadTooLarge: as `clean_file`.

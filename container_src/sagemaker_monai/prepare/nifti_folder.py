@@ -39,7 +39,7 @@ class Cases:
         sequences: names of the sequences of a case, in the order of the channels; empty: see `nifti_cases`.
         group_by: a regular expression with one group, searched in the case's name; "" without.
         modality: one of MODALITIES, "" takes the Decathlon's, or OT: values without a known unit.
-        is_private: headers lose their texts, and names become numbers.
+        is_private: files keep the image and nothing else, and names become numbers.
     """
 
     sequences: tuple[str, ...] = ()
