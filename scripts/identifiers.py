@@ -90,7 +90,7 @@ class Replacer:
         rest = self._replaced(
             name, lambda _: REPLACED, lambda match: REPLACED if self._known(match[0])[0] else match[0]
         )
-        if own is not None and Matcher(replace(own, numbers=frozenset())).in_text(rest):
+        if own is not None and Matcher(own).in_name(rest):
             return True
         return bool(self._matcher.in_text(rest, parts=False))
 

@@ -145,6 +145,22 @@ def test_of_many_people_only_whole_words_and_numbers_count():
     assert [many.in_text(text, parts=False) for text in ("x/blacksmith", "7788.dcm", "1949-02", "28.02.49")] == [""] * 4
 
 
+def test_names_of_files_may_count_them():
+    assert Matcher(SMITH).in_name("a/IM_7788.dcm") == ""
+    assert Matcher(SMITH).in_name("a/IM_778899.dcm") == NUMBER
+    assert Matcher(SMITH).in_name("JSMITHZ.dcm") == NAME
+    assert Matcher(SMITH).in_name("490228/1.dcm") == DATE
+
+
+def test_a_number_of_a_picture_is_not_compared_in_parts():
+    assert [Matcher(SMITH).in_number(text) for text in ("7788", "1024", "778899", "-778899.0")] == [
+        "",
+        "",
+        NUMBER,
+        NUMBER,
+    ]
+
+
 def test_what_a_header_says_of_people_is_gathered_from_every_depth():
     code, person, institution, header = Dataset(), Dataset(), Dataset(), Dataset()
     code.CodeValue, code.CodeMeaning = "EMP-90210", "Doolittle, John"

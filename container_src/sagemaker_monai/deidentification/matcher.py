@@ -95,7 +95,11 @@ class Matcher:
             parts: by the complete rules; otherwise parts of numbers, parts of names inside of words and dates without
                 a whole year do not count, as where the names of a file are compared with all patients of a data set.
         """
-        return (self._rules.in_text(text, parts=parts) if text else "") or self._in_uids(text)
+        return self._rules.in_text(text, parts, parts) or self._in_uids(text)
+
+    def in_name(self, name: str) -> str:
+        """What the name of a file holds of its own header: the complete rules, but for numbers, which count files."""
+        return self._rules.in_text(name, True, False) or self._in_uids(name)
 
     def in_number(self, text: str) -> str:
         """Whether a value that must be a number or a time is one of the people, whole; a part of one is a picture's."""
@@ -143,7 +147,7 @@ class _Rules:
         self.names, self.places = Names(identity.names), Places(identity.places)
         self.numbers, self.days = Numbers(identity.numbers, identity.places), Days(identity.dates)
         self.identity = identity
-        self.remembered: dict[tuple[str, bool], str] = {}
+        self.remembered: dict[tuple[str, bool, bool], str] = {}
 
     @cached_property
     def foreign(self) -> list[bytes]:
@@ -161,16 +165,19 @@ class _Rules:
         found |= {spelling.encode(): DATE for spelling in self.days.spellings()}
         return found | dict.fromkeys(self.foreign, NAME)
 
-    def in_text(self, text: str, *, parts: bool) -> str:
-        key = text, parts
+    def in_text(self, text: str, parts: bool, digits: bool) -> str:
+        """`parts` of names and dates count, `digits` of numbers."""
+        key = text, parts, digits
         if (known := self.remembered.get(key)) is None:
-            known = next((found for each in (text, *_unpacked(text)) if (found := self._in_plain(each, parts))), "")
+            known = next(
+                (found for each in (text, *_unpacked(text)) if (found := self._in_plain(each, parts, digits))), ""
+            )
             if len(self.remembered) >= _MOST_REMEMBERED:
                 self.remembered.clear()
             self.remembered[key] = known
         return known
 
-    def _in_plain(self, text: str, parts: bool) -> str:
+    def _in_plain(self, text: str, parts: bool, digits: bool) -> str:
         text = readable(text)
         split = apart(text)
         for form in dict.fromkeys((*forms(text), *(forms(split) if split != text else ()))):
@@ -183,7 +190,7 @@ class _Rules:
                 return PLACE
             if self.days.stand_in(form, parts=parts):
                 return DATE
-            if self.numbers.stand_in(form, parts=parts):
+            if self.numbers.stand_in(form, parts=digits):
                 return NUMBER
         return ""
 

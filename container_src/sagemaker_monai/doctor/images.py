@@ -92,7 +92,7 @@ def are_classes_folders(images: Sequence[Examined], files: Sequence[FileFacts]) 
     for image in labelled:
         classes[image.names[0]].append(image)
     are_patients = all(
-        image.patient and Matcher(files[image.files[0]].identity).in_text(image.names[0]) for image in labelled
+        image.patient and Matcher(files[image.files[0]].identity).in_name(image.names[0]) for image in labelled
     )
     are_series = all(len(own) > 1 and own[0].series and len({image.series for image in own}) == 1
                      for own in classes.values())  # fmt: skip

@@ -105,7 +105,7 @@ def check_privacy(files: Sequence[FileFacts], scrubber: Scrubber) -> tuple[dict[
 
 def is_in_name(facts: FileFacts) -> bool:
     """Whether the name of a file or of a folder above it holds what identifies somebody in its own header."""
-    return bool(Matcher(facts.identity).in_text(facts.found.name))
+    return bool(Matcher(facts.identity).in_name(facts.found.name))
 
 
 def _ordered(counts: Counter[str]) -> dict[str, int]:
