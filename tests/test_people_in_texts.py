@@ -145,6 +145,17 @@ def test_of_many_people_only_whole_words_and_numbers_count():
     assert [many.in_text(text, parts=False) for text in ("x/blacksmith", "7788.dcm", "1949-02", "28.02.49")] == [""] * 4
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(), max_size=4), st.text(), st.binary())
+def test_whatever_stands_in_a_header_can_be_looked_for_in_anything(values, text, data):
+    given_values = frozenset(values)
+    everything = Matcher(Identity(given_values, given_values, given_values, given_values, given_values))
+
+    for found in (everything.in_text(text), everything.in_text(text, parts=False), everything.in_name(text),
+                  everything.in_number(text), everything.in_bytes(data), everything.in_bulk(data)):  # fmt: skip
+        assert found in ("", NAME, NUMBER, PLACE, DATE, UID)
+
+
 def test_names_of_files_may_count_them():
     assert Matcher(SMITH).in_name("a/IM_7788.dcm") == ""
     assert Matcher(SMITH).in_name("a/IM_778899.dcm") == NUMBER

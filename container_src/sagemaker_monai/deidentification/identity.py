@@ -70,8 +70,11 @@ _NO_TEXTS = "AE AS AT CS DS FD FL IS OB OB/OW OD OF OL OV OW SL SS SV TM UL US U
 _SAYING_NOTHING = frozenset(_NO_TEXTS.split())
 _TEXTS = frozenset({"LO", "SH", "LT", "ST", "UC", "UT"})
 _TAKEN_OUT = frozenset({Action.REMOVE, Action.EMPTY, Action.DUMMY})
+_MOST_TEXT = 1 << 16  # characters
 _DAY = re.compile(r"[12]\d{7}")
-_MAIL_OR_NUMBER = re.compile(r"[\w.+-]+@[\w-]+\.[\w.]+|(?<![\d.])\+?\d(?:[ /-]?\d){5,}(?![\d.])")
+_MAIL_OR_NUMBER = re.compile(
+    r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,64}\.[\w.]{1,64}|(?<![\d.])\+?\d(?:[ /-]?\d){5,}(?![\d.])"
+)
 _CAPITAL = r"[A-Z\u00c0-\u00de\u0391-\u03a9\u0410-\u042f][^\W\d_]+"
 _TITLED = re.compile(rf"\b(?:Mr|Mrs|Ms|Dr|Prof|Herrn?|Frau|Mme|Sra?|Sig)\b\.?\s+({_CAPITAL}(?:[ -]{_CAPITAL})?)")
 _DATE = re.compile(
@@ -186,7 +189,7 @@ def _add(found: dict[str, set[str]], element: DataElement, context: Kind | None)
         found["dates"] |= {day[:8] for value in values if _DAY.match(day := value.replace(".", "", 2))}
     elif element.VR in _TEXTS and action_of(element.tag, element.VR) in _TAKEN_OUT:
         for value in values:
-            _add_of_text(found, value)
+            _add_of_text(found, value[:_MOST_TEXT])
 
 
 def _add_of_text(found: dict[str, set[str]], text: str) -> None:

@@ -37,8 +37,10 @@ from sagemaker_monai.deidentification.spellings import (
 )
 
 NAME, NUMBER, PLACE, DATE, UID = "a name", "a number", "an institution or address", "a date", "a UID"
+_LONGEST_REMEMBERED = 256  # characters
 _MOST_REMEMBERED = 4096  # texts of one patient; slices of a series have the same ones
-_UIDISH = re.compile(r"\d+(?:\.\d+){2,}")
+_UIDISH = re.compile(r"(?<!\d)\d++(?:\.\d++){2,}")  # no run of digits is read twice
+_MOST_NUMBERS = 33  # in a UID: 64 characters
 _MIN_PART_OF_UID = 12  # characters of the end or the middle of a UID; the beginning is a maker's
 _LONG_UID = 30  # characters; a shorter one may be the root of others, and those of programs stand in every header
 _FEW_UIDS = 256
@@ -53,6 +55,7 @@ _ENCODINGS = (
     *(f"iso8859_{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15)),
     *("cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "tis_620"),
 )
+_LONGEST_NAME = 64  # characters of a part, as of a group of PN
 _MIN_FOREIGN_BYTES, _MOST_FOREIGN_BYTES = 4, 1 << 13
 # UTF-16 and UTF-32 of letters up to Arabic; of kana, Han and Hangul, as which any text can be read, see `_foreign`.
 _LOW, _HIGH_BYTES = rb"[\x20-\xff]\0", rb"(?:[\0-\xff][\x01-\x06\x1e]|[\x41-\xff]\x30|[\x61-\x9f]\xff)"
@@ -123,7 +126,7 @@ class Matcher:
             if run in self._uids or any(
                 len(part) >= shortest and part in self._uids
                 for start in range(len(numbers) - 2)
-                for end in range(start + 3, len(numbers) + 1)
+                for end in range(start + 3, min(start + _MOST_NUMBERS, len(numbers)) + 1)
                 if (part := ".".join(numbers[start:end]))
             ):
                 return UID
@@ -172,9 +175,10 @@ class _Rules:
             known = next(
                 (found for each in (text, *_unpacked(text)) if (found := self._in_plain(each, parts, digits))), ""
             )
-            if len(self.remembered) >= _MOST_REMEMBERED:
-                self.remembered.clear()
-            self.remembered[key] = known
+            if len(text) <= _LONGEST_REMEMBERED:
+                if len(self.remembered) >= _MOST_REMEMBERED:
+                    self.remembered.clear()
+                self.remembered[key] = known
         return known
 
     def _in_plain(self, text: str, parts: bool, digits: bool) -> str:
@@ -257,7 +261,7 @@ def _foreign(values: Iterable[str]) -> list[bytes]:
         for part in filter(None, re.split(r"[\^=\s,;.]+", value)):
             found |= {
                 needle
-                for spelling in _spellings(part)
+                for spelling in _spellings(part[:_LONGEST_NAME])
                 if not spelling.isascii() and len(spelling) >= (2 if is_dense(spelling) else 3)
                 for encoding in _ENCODINGS
                 for needle in _encoded(spelling, encoding)

@@ -27,6 +27,7 @@ from sagemaker_monai.deidentification.spellings import (
 )
 
 INSIDE = 5  # letters from which on a name counts inside of other words
+_LONGEST = 64  # letters or digits: those of a group of PN, of LO
 _MOST_PARTS = 8  # of a name that are joined with each other; longer ones are sentences
 _FEW = 48  # words up to which searching one after another is faster than an index
 
@@ -73,6 +74,7 @@ _GENERAL_DENSE = re.compile(
 )
 _SIX = 6  # digits from which on a number is not one that a picture or a series has, too
 _INNER = re.compile(r"(?<=\w)['\u2019`\u00b4-](?=\w)")
+_GLUED = re.compile(r"(?<!\d)\d++(?:[\W_]{1,2}\d++)+")
 _TIME = re.compile(r"(?:[01]\d|2[0-3])[0-5]\d[0-5]\d")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 
@@ -107,6 +109,21 @@ class Words:
         """
         if not self.whole.isdisjoint(tokens) or (smallest and not self.inside.isdisjoint(tokens)):
             return True
+        return self._stand_inside(form, smallest)
+
+    def stand_apart(self, form: str) -> bool:
+        """Whether one is in a form without its separators (of INSIDE letters: but for blanks), or is written backwards.
+
+        In a text of several words short names are made by chance of the end of one and the beginning of the next.
+        """
+        joined = squeezed(form)
+        return (
+            self._stand_inside(closed(form), 0)
+            or self._stand_inside(joined, INSIDE + 1)
+            or self._stand_inside(joined[::-1], INSIDE + 1)
+        )
+
+    def _stand_inside(self, form: str, smallest: int) -> bool:
         if len(self.inside) <= _FEW:
             return any(word in form for word in self.inside if len(word) >= smallest)
         if self._firsts is None:
@@ -119,17 +136,6 @@ class Words:
             for size, firsts in self._firsts.items()
             for start in range(len(form) - size + 1)
             for word in firsts.get(form[start : start + size], ())
-        )
-
-    def stand_apart(self, form: str) -> bool:
-        """Whether one is in a form without its separators (of INSIDE letters: but for blanks), or is written backwards.
-
-        In a text of several words short names are made by chance of the end of one and the beginning of the next.
-        """
-        joined, tight = squeezed(form), closed(form)
-        backwards = joined[::-1]
-        return any(
-            word in tight or (len(word) > INSIDE and (word in joined or word in backwards)) for word in self.inside
         )
 
 
@@ -180,7 +186,7 @@ def _joined(parts: list[str]) -> Iterator[str]:
             yield first[0] + second
             yield second + first[0]
     for part in parts:  # cut off, as by a field of 16 characters
-        yield from (part[:size] for size in range(INSIDE + 3, len(part)))
+        yield from (part[:size] for size in range(INSIDE + 3, min(len(part), _LONGEST)))
 
 
 class Places:
@@ -233,7 +239,7 @@ class Numbers:
     def _add_digits(self, text: str) -> None:
         runs = re.findall(r"\d+", text)
         for run in {*runs, "".join(runs)}:
-            if len(run) >= 4 and len(set(run)) > 1 and len(run.lstrip("0")) >= 4:
+            if 4 <= len(run) <= _LONGEST and len(set(run)) > 1 and len(run.lstrip("0")) >= 4:
                 self.digits.add(run)
 
     def _add_form(self, form: str) -> None:
@@ -260,7 +266,7 @@ class Numbers:
         if joined in self._exact or self.letters.stand_in(joined, neighbours(form)):
             return True
         runs = re.findall(r"\d{4,}", form)
-        glued = [squeezed(each) for each in re.findall(r"\d+(?:[\W_]{1,2}\d+)+", form)]
+        glued = [squeezed(each) for each in _GLUED.findall(form)]
         if not parts:
             whole = any(len(run) >= _SIX and run in self.digits for run in (*runs, *glued))
             return whole or self._have_whole(runs, smallest=9)
