@@ -113,6 +113,9 @@ bench-io: .venv/installed  ## time the reading of volumes against MONAI and othe
 bench-input: .venv/installed  ## time the training input against MONAI's own pipelines
 	.venv/bin/python -m scripts.bench_input
 
+bench-attacks: .venv/installed  ## run the attacks at length, print what held: [KIND="pixels jpeg ..."] [OPTIONS=--short]
+	@.venv/bin/python -m tests.attacks $(KIND) $(OPTIONS)
+
 docs: .venv/installed  ## write the generated tables of README and docs/ from the code, and from the odd files if there
 	.venv/bin/python -m scripts.write_tables
 	.venv/bin/python -m tests.formats
@@ -243,7 +246,7 @@ clean:  ## remove .venv, .demo and caches
 	rm -rf .venv .sdk .sdk3 .demo .simulate .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist container_src/*.egg-info
 	find container_src scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help install demo demo-volume test test-long test-all lint format check doctor real-runs bench-io bench-input \
+.PHONY: help install demo demo-volume test test-long test-all lint format check doctor real-runs bench-io bench-input bench-attacks \
 	docs lock build test-image train-local serve-local predict-local shell push scan sbom iam infra prepare-s3 train tune \
 	process deploy predict transform register pipeline status logs delete prices simulate simulate-train simulate-spot \
 	simulate-endpoint simulate-async simulate-batch simulate-multi-model simulate-all clean

@@ -379,7 +379,7 @@ def test_nothing_that_is_written_tells_a_patient(tmp_path, run):
     for item in records_of(tmp_path / "out"):
         header = read_header(tmp_path / "out" / item["image"])
         assert (header.PatientID, header.PatientIdentityRemoved) == (item["group"], "YES")
-    assert any("each was proved clean" in note for note in report.notes)
+    assert any("each was read back" in note for note in report.notes)
 
 
 def test_pictures_that_may_show_text_are_refused_or_left_out(tmp_path, run):

@@ -3,6 +3,8 @@
 Messages reach callers: they name the value and the remedy, never a path, a file's text or patient data.
 """
 
+from sagemaker_monai.item_names import current
+
 FAILURE_FILE_LIMIT = 1024  # characters of /opt/ml/output/failure that SageMaker shows
 
 
@@ -161,5 +163,7 @@ def failure_line(error: BaseException) -> str:
             frame = frame.tb_next
         place = f" at {frame.tb_frame.f_code.co_qualname}:{frame.tb_lineno}" if frame is not None else ""
         text = f"{INTERNAL_ERROR}: {type(error).__name__}: {error}{place}"
-    text = " ".join(text.split()).encode("utf-8", "backslashreplace").decode()  # names of files may be no Unicode text
+    text = (
+        current().mask(" ".join(text.split())).encode("utf-8", "backslashreplace").decode()
+    )  # names of files may be no Unicode text
     return text if len(text) <= FAILURE_FILE_LIMIT else text[: FAILURE_FILE_LIMIT - 1] + "…"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.item_names import current
 from sagemaker_monai.spreadsheets import OLE_MAGIC, SAVE_AGAIN, ZIP_MAGIC, Sheet, read_sheets
 
 DELIMITERS = (",", "\t", ";")
@@ -86,7 +87,9 @@ def read_table(
         raise DatasetError(f"{what} is no workbook and has no sheet {some_of([sheet])}; leave the sheet out")
     else:
         rows = _rows_of_text(_decoded(content, what), what)
-    return _table(rows, what, required, fits)
+    table = _table(rows, what, required, fits)
+    current().note(table)
+    return table
 
 
 def _chosen(sheets: Sequence[Sheet], fits: Callable[[Sequence[str]], bool], wanted: str, what: str) -> Sheet:

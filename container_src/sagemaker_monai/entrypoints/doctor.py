@@ -16,6 +16,7 @@ from sagemaker_monai.entrypoints.inputs import Places, read_channels
 from sagemaker_monai.entrypoints.processing import Parser, base_folder, run_command
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.files import replacing, write_text
+from sagemaker_monai.item_names import current
 from sagemaker_monai.label_options import add_rule_options, rules_of
 
 DESCRIPTION = (
@@ -121,6 +122,8 @@ def _run(options: Namespace, verdict: list[int]) -> None:
             ),
         )
         drawn = None if options.no_contact_sheet else contact_sheet(examination, processes=processes)
+    if options.show_names:
+        current().say_all()
     names = examination.names if options.show_names else ()
     sheet = {"file": SHEET_NAME, "images": drawn[1]} if drawn else None
     source = "channels" if len(channels) > 1 else "file" if next(iter(channels.values())).is_file() else "folder"

@@ -14,6 +14,7 @@ from pathlib import Path
 from sagemaker_monai.entrypoints.environment import library_defaults
 from sagemaker_monai.entrypoints.processing import Parser, base_folder, run_command
 from sagemaker_monai.entrypoints.stopping import stop_on_signal
+from sagemaker_monai.item_names import NAMES_FILE, current
 from sagemaker_monai.splitting import SPLITS
 
 EVERYTHING = "all"
@@ -63,6 +64,8 @@ def _run(options: Namespace, is_stopping: Callable[[], bool]) -> None:
     # Only now: these imports take seconds, and a wrong option should not.
     from sagemaker_monai.entrypoints.evaluation import evaluate
 
+    current().add(options.data)
+    current().file = options.output / NAMES_FILE
     with tempfile.TemporaryDirectory(prefix="sagemaker-monai-") as scratch:
         evaluate(
             options.model,

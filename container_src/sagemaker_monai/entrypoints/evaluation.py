@@ -20,6 +20,7 @@ from sagemaker_monai.entrypoints.artifacts import artifact_folder
 from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.errors import BundleError, ConfigError, DatasetError
 from sagemaker_monai.files import write_text
+from sagemaker_monai.item_names import current
 from sagemaker_monai.labelled import Reading, reading_of
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.tables import some_of
@@ -122,7 +123,7 @@ def evaluate(
     metrics = {
         **measure(predictor, records, answers, split=split, note=note, seed=training.config.seed),
         "best_epoch": training.best_epoch,
-        "unreadable_images": {split: list(unreadable)},
+        "unreadable_images": {split: current().mask_all(list(unreadable))},
         "dataset_fingerprint": dataset.fingerprint,
     }
     write_text(output / "evaluation.json", documents.as_json(documents.model_quality(metrics)))

@@ -27,6 +27,7 @@ from sagemaker_monai.entrypoints import documents
 from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.errors import TrainingStopped
 from sagemaker_monai.files import children, write_text
+from sagemaker_monai.item_names import current
 from sagemaker_monai.kinds import choose_preprocessing
 from sagemaker_monai.labelled import reading_of
 from sagemaker_monai.loading import LoadedDataset, load_dataset
@@ -103,6 +104,7 @@ def run_job(
         digests=digests,
     )
     digests.save()
+    current().keep(dataset.labels)
     processes.host_is_ready("digests")
     processes.agree(dataset.fingerprint, otherwise=UNEQUAL_DATA, is_stopping=is_stopping)
     logger.info("%s", _summary(dataset))
@@ -245,7 +247,7 @@ def _report(
     metrics = {
         **measure(predictor, records, answers, split=split, note=note, seed=config.seed),
         "best_epoch": result.best_epoch,
-        "unreadable_images": {name: list(names) for name, names in data.unreadable.items()},
+        "unreadable_images": {name: current().mask_all(names) for name, names in data.unreadable.items()},
         "dataset_fingerprint": data.dataset.fingerprint,
     }
     add_document(model_dir, "metrics.json", documents.as_json(metrics))

@@ -17,6 +17,7 @@ from typing import NoReturn
 from sagemaker_monai.entrypoints.inputs import without_blanks
 from sagemaker_monai.entrypoints.train import explained
 from sagemaker_monai.errors import CallerError, ConfigError, failure_line
+from sagemaker_monai.item_names import at_the_way_out
 
 MESSAGE_BYTES = 1024
 INTERRUPTED = "the command was interrupted: run it again"
@@ -46,7 +47,12 @@ def run_command(work: Callable[[], None], environment: Mapping[str, str]) -> int
     Returns:
         The exit code: 0, or 1 when a line on standard error says why, and in the message where there is a tree for it.
     """
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    with at_the_way_out():
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+        return _run_masked(work, environment)
+
+
+def _run_masked(work: Callable[[], None], environment: Mapping[str, str]) -> int:
     base = base_folder(environment)
     try:
         if base.is_dir():

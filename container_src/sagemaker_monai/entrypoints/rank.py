@@ -13,13 +13,15 @@ from sagemaker_monai.distributed import LOST, OtherProcessError, Processes, conn
 from sagemaker_monai.entrypoints.launch import CACHE, STARTED, STOP, leave_failure
 from sagemaker_monai.entrypoints.train import explained, prepare_job, run_prepared_job
 from sagemaker_monai.errors import CallerError, failure_line
+from sagemaker_monai.item_names import at_the_way_out
 
 CONNECT_S = 60.0
 
 
 def main() -> None:
     """Be one process; does not return, as what a failed collective operation leaves may hang at the normal end."""
-    code = _work(Path(sys.argv[1]), sys.argv[2:])
+    with at_the_way_out():
+        code = _work(Path(sys.argv[1]), sys.argv[2:])
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -25,6 +25,7 @@ from sagemaker_monai.entrypoints.inputs import PLACES, Places, make_folders, rea
 from sagemaker_monai.entrypoints.launch import ProcessesError, run_processes
 from sagemaker_monai.entrypoints.stopping import stop_on_signal
 from sagemaker_monai.errors import CallerError, ConfigError, failure_line
+from sagemaker_monai.item_names import NAMES_FILE, at_the_way_out, current
 
 if TYPE_CHECKING:
     from sagemaker_monai.distributed import Processes
@@ -85,9 +86,10 @@ def _run(argv: list[str]) -> tuple[str | None, bool]:
     if "--help" in argv or "-h" in argv:
         print(help_text(shutil.get_terminal_size().columns))
         return None, False
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     places = Places.from_environment(os.environ)
-    with stop_on_signal() as stopping:  # until the failure is written: a second signal must not keep it from that
+    # Signals until the failure is written: a second one must not keep it from that.
+    with at_the_way_out(), stop_on_signal() as stopping:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
         try:
             (places.output / "failure").unlink(missing_ok=True)
             given = read_hyperparameters(argv, places, os.environ)
@@ -166,6 +168,9 @@ def run_prepared_job(
     from sagemaker_monai.distributed import ALONE
     from sagemaker_monai.entrypoints.job import run_job
 
+    current().add(*job.channels.values())
+    if processes is None or processes.is_main:
+        current().file = job.places.output_data / NAMES_FILE
     run_job(
         job.config,
         job.channels,

@@ -4,8 +4,10 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from sagemaker_monai.errors import CallerError, ConfigError, failure_line
+from sagemaker_monai.item_names import NAMES_FILE, ItemNames, at_the_way_out
 from sagemaker_monai.prepare import dicomweb
 from sagemaker_monai.prepare.dicom_folder_options import add_dicom_folder_options, run_dicom_folder
 from sagemaker_monai.prepare.ground_truth_options import add_ground_truth_options, run_ground_truth
@@ -58,6 +60,24 @@ def run(argv: list[str] | None, parser: argparse.ArgumentParser) -> None:
     for name, importer in SOURCES.items():
         importer.add_options(kinds.add_parser(name, help=importer.help, description=importer.help))
     options = parser.parse_args(argv)
+    with at_the_way_out() as names:
+        _know_names(names, options)
+        _run(options)
+
+
+def _know_names(names: ItemNames, options: argparse.Namespace) -> None:
+    """Tell what the inputs are: every option that names a path; the list of names lies beside the output."""
+    given = dict(vars(options))
+    out = Path(given.pop("out")) if "out" in given else None
+    names.add(*(value for value in given.values() if isinstance(value, Path) and value.exists()))
+    # `--labels` is a file or a word.
+    names.add(*(Path(value) for value in given.values() if isinstance(value, str) and value and Path(value).is_file()))
+    if out is not None:
+        names.file = out.with_name(f"{out.name}.{NAMES_FILE}")
+        names.hide(out)
+
+
+def _run(options: argparse.Namespace) -> None:
     try:
         print(SOURCES[options.kind].run(options))
     except OSError as error:  # a full disk, a folder that may not be written
@@ -68,12 +88,13 @@ def run(argv: list[str] | None, parser: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one importer; 0 when the data set is ready, 1 with one line on standard error when not."""
-    try:
-        run(argv, argparse.ArgumentParser(prog="python -m sagemaker_monai.prepare"))
-    except CallerError as error:
-        print(failure_line(error), file=sys.stderr)
-        return 1
-    return 0
+    with at_the_way_out():
+        try:
+            run(argv, argparse.ArgumentParser(prog="python -m sagemaker_monai.prepare"))
+        except CallerError as error:
+            print(failure_line(error), file=sys.stderr)
+            return 1
+        return 0
 
 
 if __name__ == "__main__":

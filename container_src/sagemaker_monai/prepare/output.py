@@ -20,6 +20,7 @@ from sagemaker_monai.dataset_json import DATASET_JSON
 from sagemaker_monai.dataset_json import IMPORT_REPORT as REPORT
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.files import sha256_of, write_text
+from sagemaker_monai.item_names import current
 from sagemaker_monai.names import is_litter, is_litter_path
 from sagemaker_monai.tables import some_of
 
@@ -159,4 +160,5 @@ def finish(out: Path, report: Mapping[str, Any], *, key: str, files: Mapping[str
     """
     digest = sha256_of(out / DATASET_JSON)
     head = {"is_complete": True, "key": key, "dataset_json_sha256": digest}
-    _write_report(out, {**head, **report, "files": dict(sorted(files.items()))})
+    # Names in `files` are those of the data set, which an import that was interrupted is continued by.
+    _write_report(out, {**head, **current().mask_all(dict(report)), "files": dict(sorted(files.items()))})

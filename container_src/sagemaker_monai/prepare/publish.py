@@ -15,6 +15,7 @@ import numpy as np
 
 from sagemaker_monai.dataset_json import write_dataset_json
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.item_names import current
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.import_report import Report
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
@@ -183,6 +184,7 @@ def publish(
     Raises:
         DatasetError: one patient on two sides of the table's split, one group only, or duplicates that are refused.
     """
+    current().keep(table.classes)
     groups = join_groups([image.group for image in images], list(_told_pairs(images)))
     same = same_pictures([image.pictures for image in images])
     identical = [(one, other) for one, other in same if groups[one] != groups[other]]

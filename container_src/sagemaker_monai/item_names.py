@@ -1,0 +1,311 @@
+"""What people call their files and folders is said nowhere but in one local file: everywhere else items have numbers.
+
+Names of files tell of patients (`SMITH_ZEBULON_1949.dcm`), and a failure goes to SageMaker's API, a log to CloudWatch,
+a report to S3. Messages are made in a hundred places, of which each would have to remember that; so it is done once, at
+the way out. `at_the_way_out` stands between a command and everything that it writes to its streams; whatever of the
+inputs' names is in it becomes `file 17` or `folder 3`, and names-of-items.csv says which that is. It has only what was
+spoken of. That of `prepare` lies beside the output folder, so that it is not uploaded with it; that of `train` and of
+`evaluate` beside predictions.csv, which has to name images too.
+
+Known are: names below the inputs and in archives there, parts of paths and names without suffix, and what tables, lists
+and dataset.json there call files or patients, whether it is there or not. Not masked are words of the program's own and
+those of LAYOUT, names of one or two characters, and what `keep` was told: classes.
+"""
+
+import contextlib
+import csv
+import functools
+import io
+import itertools
+import json
+import re
+import sys
+import tarfile
+import unicodedata
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+NAMES_FILE = "names-of-items.csv"
+# Parts of names that are the form of a data set, or of the places where it lies.
+LAYOUT = frozenset(
+    """
+    training train validation valid val test testing images image labels label masks mask series data dataset folders
+    classes class meta metadata metrics manifest manifests output input source model models processing opt tmp home ml
+    file files root user users srv var mnt work scratch lesion skin scan picture pictures photo photos volume volumes
+    folder table tables row line column split group patient patients case cases study studies dicom nifti monai entry
+    png jpg jpeg tif tiff bmp webp dcm nii gz csv tsv txt json jsonl xlsx zip tar mha mhd nrrd nhdr hdr img raw zraw
+    dataset.json labels.csv metadata.csv train.csv test.csv validation.csv dicomdir pretrained checkpoints none unknown
+    """.split()  # noqa: SIM905
+)
+SUFFIXED = re.compile(r"[^/\\]*\.[A-Za-z][A-Za-z0-9]{1,7}")
+TABLE_ENDS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".lst", ".manifest")
+MAX_TABLE_BYTES = 64 << 20
+FEWEST_CHARACTERS = 3
+FEWEST_DIGITS = 5  # shorter ones are also counts and sizes
+CUTS = (60, 200)  # where messages cut names
+JSON_TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
+CELL = re.compile(r"[^,;\t\r\n\"|]+")
+
+
+class ItemNames:
+    """The names of the inputs of one command, and which of them were spoken of."""
+
+    def __init__(self) -> None:
+        self._roots: list[Path] = []
+        self._hidden: list[Path] = []
+        self._tables: list[Sequence[Mapping[str, str]]] = []
+        self._kept: set[str] = set()
+        self._numbers: dict[str, str] | None = None  # a way of writing a name -> what it is called
+        self._lengths: list[str] = []
+        self._spoken: dict[str, str] = {}
+        self._written = 0
+        self._is_open = False
+        self.file: Path | None = None
+
+    def add(self, *paths: Path) -> None:
+        """Inputs: folders, files or archives."""
+        self._roots += paths
+        self._numbers = None
+
+    def hide(self, place: Path) -> None:
+        """Where something lies or will, whose own name is not said either."""
+        self._hidden.append(place)
+        self._numbers = None
+
+    def note(self, table: Sequence[Mapping[str, str]]) -> None:
+        """The rows of a table that was read, which may name files that are not there, and people."""
+        self._tables.append(table)
+        self._numbers = None
+
+    def keep(self, words: Iterable[str]) -> None:
+        """Names that are said: of classes."""
+        self._kept |= {word.casefold() for word in words}
+        self._numbers = None
+
+    def say_all(self) -> None:
+        """Mask nothing from now on: for who asks for names."""
+        self._is_open = True
+
+    def mask(self, text: str) -> str:
+        """The text with numbers in the place of names."""
+        if self._is_open:
+            return text
+        if self._numbers is None:
+            self._collect()
+        assert self._numbers is not None
+        plain = text.casefold()
+        for name in self._lengths:  # the longest first: a path before its parts
+            if name not in plain:
+                continue
+            item = self._numbers[name]
+            masked = re.sub(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", item, text, flags=re.IGNORECASE)
+            if masked != text:
+                self._spoken.setdefault(item, name)
+                text, plain = masked, masked.casefold()
+        self._save()
+        return text
+
+    @property
+    def was_needed(self) -> bool:
+        """Whether the list was written."""
+        return self.file is not None and self._written > 0
+
+    def mask_all(self, value: Any) -> Any:
+        """The same for every text in what becomes JSON, but for names of fields."""
+        if isinstance(value, str):
+            return self.mask(value)
+        if isinstance(value, dict):
+            return {name: self.mask_all(part) for name, part in value.items()}
+        return [self.mask_all(part) for part in value] if isinstance(value, list | tuple) else value
+
+    def _collect(self) -> None:
+        numbers: dict[str, str] = {}
+        files, folders, entries = itertools.count(1), itertools.count(1), itertools.count(1)
+
+        def learn(name: str, item: str) -> None:
+            if name in own_words():
+                return
+            for way in ways_of(name):
+                if self._is_secret(way):
+                    numbers.setdefault(way, item)
+
+        for root in self._roots:
+            for name, is_folder in names_below(root):
+                item = f"folder {next(folders)}" if is_folder else f"file {next(files)}"
+                learn(name, item)
+                last = name.rpartition("/")[2]
+                learn(last, item)
+                learn(stem_of(last), item)
+                for part in name.split("/")[:-1]:  # of archives too, which list no folders
+                    if part.casefold() not in numbers:
+                        learn(part, f"folder {next(folders)}")
+            for cell in cells_below(root):
+                self._learn_cell(cell, learn, numbers, entries)
+        for cell in itertools.chain.from_iterable(map(naming_cells, self._tables)):
+            self._learn_cell(cell, learn, numbers, entries)
+        for root in [*self._roots, *self._hidden]:
+            item = "the input" if root in self._roots else "the output"
+            for name in (str(root), str(root.absolute()), *root.absolute().parts, stem_of(root.name)):
+                learn(name, item)
+        self._numbers = numbers
+        self._lengths = sorted(numbers, key=len, reverse=True)
+
+    def _learn_cell(self, cell: str, learn: Any, numbers: dict[str, str], entries: Iterator[int]) -> None:
+        if cell.casefold() in numbers:
+            return
+        item = f"entry {next(entries)} of a table"
+        learn(cell, item)
+        for part in cell.replace("\\", "/").split("/"):
+            learn(part, item)
+            learn(stem_of(part), item)
+
+    def _is_secret(self, way: str) -> bool:
+        if way.isascii():
+            is_short = len(way) < (FEWEST_DIGITS if way.isdigit() else FEWEST_CHARACTERS)
+        else:
+            is_short = not way.strip(" .-_")
+        return bool(way) and not is_short and way not in LAYOUT and way not in self._kept
+
+    def _save(self) -> None:
+        if self.file is None or len(self._spoken) == self._written:
+            return
+        self._written = len(self._spoken)
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(["item", "name (may tell of a patient: keep this file where the data are)"])
+        writer.writerows(self._spoken.items())
+        with contextlib.suppress(OSError):  # the message is worth more than the file
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.file.write_text(lines.getvalue(), encoding="utf-8", errors="backslashreplace")
+
+
+@functools.cache
+def own_words() -> frozenset[str]:
+    """Words of small letters that this program says itself: a folder that is called `out` must not spoil messages."""
+    sources = Path(__file__).parent.rglob("*.py")
+    return LAYOUT.union(*(re.findall(r"\b[a-z]{3,}\b", path.read_text(encoding="utf-8")) for path in sources))
+
+
+def ways_of(name: str) -> set[str]:
+    """How a name can stand in a message: in any Unicode form, escaped, with other spaces, cut."""
+    if name.isascii() and name.isprintable() and len(name) <= CUTS[0] and not re.search(r"[\\'\"]|  ", name):
+        return {name.strip().strip("/").casefold()}
+    forms = {name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)}
+    forms |= {" ".join(form.split()) for form in forms}
+    forms |= {repr(form)[1:-1] for form in forms} | {json.dumps(form)[1:-1] for form in forms}
+    forms |= {form.encode("utf-8", "backslashreplace").decode() for form in forms}
+    forms |= {form[:cut] for form in forms for cut in CUTS if len(form) > cut}
+    forms |= {form[1 - CUTS[0] :] for form in forms if len(form) > CUTS[0]}
+    return {form.strip().strip("/").casefold() for form in forms}
+
+
+def stem_of(name: str) -> str:
+    """A file's name without suffixes: `a.nii.gz` -> `a`."""
+    stem = name
+    while SUFFIXED.fullmatch(stem) and stem.rpartition(".")[0]:
+        stem = stem.rpartition(".")[0]
+    return stem
+
+
+def names_below(root: Path) -> Iterator[tuple[str, bool]]:
+    """Names relative to an input, sorted, with those in archives, and whether each is a folder."""
+    paths = sorted(root.rglob("*")) if root.is_dir() else [root]
+    for path in paths:
+        yield (
+            (path.relative_to(root).as_posix() if path != root else path.name),
+            path.is_dir() and not path.is_symlink(),
+        )
+        if path.is_file() and path.suffix.lower() in (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz"):
+            for name in names_in(path):
+                yield name, False
+                yield f"{path.name}/{name}", False
+
+
+def names_in(archive: Path) -> list[str]:
+    """What is in a zip or tar file; nothing where it is none."""
+    with contextlib.suppress(Exception):  # it is not read here, only spoken of
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as found:
+                return found.namelist()
+        with tarfile.open(archive) as packed:
+            return packed.getnames()
+    return []
+
+
+def cells_below(root: Path) -> Iterator[str]:
+    """What tables and lists below an input call like a file."""
+    for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
+        if not path.name.lower().endswith(TABLE_ENDS) or not path.is_file() or path.stat().st_size > MAX_TABLE_BYTES:
+            continue
+        with contextlib.suppress(OSError):
+            content = path.read_bytes()
+            coding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+            text = content.decode(coding, "surrogateescape" if coding == "utf-8" else "replace")
+            texts = JSON_TEXT if ".json" in path.name.lower() or path.suffix == ".manifest" else CELL
+            for found in texts.finditer(text):
+                cell = found[found.lastindex or 0].strip()
+                if "/" in cell or SUFFIXED.fullmatch(cell):
+                    yield cell
+
+
+def naming_cells(table: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Cells that are called like a file, and those of columns of images and people."""
+    from sagemaker_monai.columns import SPELLINGS, plain
+    from sagemaker_monai.groups import is_person
+
+    images = {name for rank in SPELLINGS["image"] for name in rank}
+    for row in table:
+        for column, cell in row.items():
+            if "/" in cell or SUFFIXED.fullmatch(cell) or plain(column) in images or is_person(column):
+                yield cell
+
+
+class _WayOut(io.TextIOBase):
+    """A stream that knows no names."""
+
+    def __init__(self, stream: Any, names: ItemNames) -> None:
+        self._stream, self._names = stream, names
+
+    def write(self, text: str) -> int:
+        self._stream.write(self._names.mask(text) if text.strip() else text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return bool(self._stream.isatty())
+
+    def fileno(self) -> int:
+        return int(self._stream.fileno())
+
+
+_current: ContextVar[ItemNames | None] = ContextVar("names", default=None)
+
+
+def current() -> ItemNames:
+    """The names of the command that runs; where none does, an empty list, which masks nothing."""
+    return _current.get() or ItemNames()
+
+
+@contextlib.contextmanager
+def at_the_way_out() -> Iterator[ItemNames]:
+    """Let no name of the inputs through the standard streams; a command inside of another one shares its names."""
+    if (outer := _current.get()) is not None:
+        yield outer
+        return
+    names = ItemNames()
+    token = _current.set(names)
+    try:
+        with (
+            contextlib.redirect_stdout(_WayOut(sys.stdout, names)),
+            contextlib.redirect_stderr(_WayOut(sys.stderr, names)),
+        ):
+            yield names
+            if names.was_needed:
+                print(f"what items are called is in {NAMES_FILE}, beside the output", file=sys.stderr, flush=True)
+    finally:
+        _current.reset(token)
