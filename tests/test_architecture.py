@@ -55,7 +55,7 @@ LAYERS = [
         *("archives", "tars", "splitting", "tables", "spreadsheets", "spreadsheet_parts", "name_matching"),
         *("columns", "groups", "measurements", "label_names", "scope"),
     },
-    {"budget", "config", "digests", "errors", "files", "log_metrics", "names", "progress", "remarks"},
+    {"budget", "config", "digests", "errors", "files", "item_names", "log_metrics", "names", "progress", "remarks"},
 ]
 OUTER = {"entrypoints"}
 SAGEMAKER = {"boto3", "botocore", "mms", "sagemaker_inference", "sagemaker_training"}

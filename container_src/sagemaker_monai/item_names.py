@@ -23,7 +23,7 @@ import sys
 import tarfile
 import unicodedata
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class ItemNames:
     def __init__(self) -> None:
         self._roots: list[Path] = []
         self._hidden: list[Path] = []
-        self._tables: list[Sequence[Mapping[str, str]]] = []
+        self._cells: list[Callable[[], Iterable[str]]] = []
         self._kept: set[str] = set()
         self._numbers: dict[str, str] | None = None  # a way of writing a name -> what it is called
         self._lengths: list[str] = []
@@ -75,9 +75,9 @@ class ItemNames:
         self._hidden.append(place)
         self._numbers = None
 
-    def note(self, table: Sequence[Mapping[str, str]]) -> None:
-        """The rows of a table that was read, which may name files that are not there, and people."""
-        self._tables.append(table)
+    def note(self, cells: Callable[[], Iterable[str]]) -> None:
+        """What a table that was read calls files, which need not be there, or people; asked for once it is needed."""
+        self._cells.append(cells)
         self._numbers = None
 
     def keep(self, words: Iterable[str]) -> None:
@@ -144,7 +144,7 @@ class ItemNames:
                         learn(part, f"folder {next(folders)}")
             for cell in cells_below(root):
                 self._learn_cell(cell, learn, numbers, entries)
-        for cell in itertools.chain.from_iterable(map(naming_cells, self._tables)):
+        for cell in itertools.chain.from_iterable(cells() for cells in self._cells):
             self._learn_cell(cell, learn, numbers, entries)
         for root in [*self._roots, *self._hidden]:
             item = "the input" if root in self._roots else "the output"
@@ -202,6 +202,11 @@ def ways_of(name: str) -> set[str]:
     return {form.strip().strip("/").casefold() for form in forms}
 
 
+def is_like_a_file(cell: str) -> bool:
+    """Whether a text has a suffix or a slash."""
+    return "/" in cell or SUFFIXED.fullmatch(cell) is not None
+
+
 def stem_of(name: str) -> str:
     """A file's name without suffixes: `a.nii.gz` -> `a`."""
     stem = name
@@ -247,20 +252,8 @@ def cells_below(root: Path) -> Iterator[str]:
             texts = JSON_TEXT if ".json" in path.name.lower() or path.suffix == ".manifest" else CELL
             for found in texts.finditer(text):
                 cell = found[found.lastindex or 0].strip()
-                if "/" in cell or SUFFIXED.fullmatch(cell):
+                if is_like_a_file(cell):
                     yield cell
-
-
-def naming_cells(table: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    """Cells that are called like a file, and those of columns of images and people."""
-    from sagemaker_monai.columns import SPELLINGS, plain
-    from sagemaker_monai.groups import is_person
-
-    images = {name for rank in SPELLINGS["image"] for name in rank}
-    for row in table:
-        for column, cell in row.items():
-            if "/" in cell or SUFFIXED.fullmatch(cell) or plain(column) in images or is_person(column):
-                yield cell
 
 
 class _WayOut(io.TextIOBase):

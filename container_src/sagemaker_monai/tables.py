@@ -6,11 +6,11 @@ Windows, of a Mac and of each country are different letters, and nothing in the 
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.item_names import current
+from sagemaker_monai.item_names import current, is_like_a_file
 from sagemaker_monai.spreadsheets import OLE_MAGIC, SAVE_AGAIN, ZIP_MAGIC, Sheet, read_sheets
 
 DELIMITERS = (",", "\t", ";")
@@ -88,8 +88,19 @@ def read_table(
     else:
         rows = _rows_of_text(_decoded(content, what), what)
     table = _table(rows, what, required, fits)
-    current().note(table)
+    current().note(lambda: _naming_cells(table))
     return table
+
+
+def _naming_cells(table: Sequence[Row]) -> Iterator[str]:
+    """Cells that are called like a file, and those of columns of images and people."""
+    from sagemaker_monai.columns import SPELLINGS, plain  # which reads tables
+    from sagemaker_monai.groups import is_person
+
+    images = {name for rank in SPELLINGS["image"] for name in rank}
+    telling = {column for column in (table[0] if table else ()) if plain(column) in images or is_person(column)}
+    for row in table:
+        yield from (cell for column, cell in row.items() if column in telling or is_like_a_file(cell))
 
 
 def _chosen(sheets: Sequence[Sheet], fits: Callable[[Sequence[str]], bool], wanted: str, what: str) -> Sheet:
