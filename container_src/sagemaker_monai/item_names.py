@@ -18,6 +18,7 @@ import functools
 import io
 import itertools
 import json
+import os
 import re
 import sys
 import tarfile
@@ -57,6 +58,7 @@ class ItemNames:
         self._roots: list[Path] = []
         self._hidden: list[Path] = []
         self._cells: list[Callable[[], Iterable[str]]] = []
+        self._below: dict[Path, tuple[list[tuple[str, bool]], list[str]]] = {}
         self._kept: set[str] = set()
         self._numbers: dict[str, str] | None = None  # a way of writing a name -> what it is called
         self._lengths: list[str] = []
@@ -83,7 +85,6 @@ class ItemNames:
     def keep(self, words: Iterable[str]) -> None:
         """Names that are said: of classes."""
         self._kept |= {word.casefold() for word in words}
-        self._numbers = None
 
     def say_all(self) -> None:
         """Mask nothing from now on: for who asks for names."""
@@ -98,7 +99,7 @@ class ItemNames:
         assert self._numbers is not None
         plain = text.casefold()
         for name in self._lengths:  # the longest first: a path before its parts
-            if name not in plain:
+            if name not in plain or name in self._kept:
                 continue
             item = self._numbers[name]
             masked = re.sub(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", item, text, flags=re.IGNORECASE)
@@ -133,7 +134,10 @@ class ItemNames:
                     numbers.setdefault(way, item)
 
         for root in self._roots:
-            for name, is_folder in names_below(root):
+            if root not in self._below:
+                self._below[root] = list(names_below(root)), list(cells_below(root))
+            names, cells = self._below[root]
+            for name, is_folder in names:
                 item = f"folder {next(folders)}" if is_folder else f"file {next(files)}"
                 learn(name, item)
                 last = name.rpartition("/")[2]
@@ -142,7 +146,7 @@ class ItemNames:
                 for part in name.split("/")[:-1]:  # of archives too, which list no folders
                     if part.casefold() not in numbers:
                         learn(part, f"folder {next(folders)}")
-            for cell in cells_below(root):
+            for cell in cells:
                 self._learn_cell(cell, learn, numbers, entries)
         for cell in itertools.chain.from_iterable(cells() for cells in self._cells):
             self._learn_cell(cell, learn, numbers, entries)
@@ -167,7 +171,7 @@ class ItemNames:
             is_short = len(way) < (FEWEST_DIGITS if way.isdigit() else FEWEST_CHARACTERS)
         else:
             is_short = not way.strip(" .-_")
-        return bool(way) and not is_short and way not in LAYOUT and way not in self._kept
+        return bool(way) and not is_short and way not in LAYOUT
 
     def _save(self) -> None:
         if self.file is None or len(self._spoken) == self._written:
@@ -216,17 +220,31 @@ def stem_of(name: str) -> str:
 
 
 def names_below(root: Path) -> Iterator[tuple[str, bool]]:
-    """Names relative to an input, sorted, with those in archives, and whether each is a folder."""
-    paths = sorted(root.rglob("*")) if root.is_dir() else [root]
-    for path in paths:
-        yield (
-            (path.relative_to(root).as_posix() if path != root else path.name),
-            path.is_dir() and not path.is_symlink(),
-        )
-        if path.is_file() and path.suffix.lower() in (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz"):
-            for name in names_in(path):
-                yield name, False
-                yield f"{path.name}/{name}", False
+    """Names relative to an input, in one order everywhere, with those in archives, and whether each is a folder."""
+    if not root.is_dir():
+        yield from names_of_file(root, root.name)
+        return
+    for place, folders, files in os.walk(root):  # of a million files pathlib would make two million objects
+        folders.sort()
+        below = place[len(str(root)) :].strip("/")
+        start = f"{below}/" if below else ""
+        yield from ((start + name, True) for name in folders)
+        for name in sorted(files):
+            yield from names_of_file(Path(place, name), start + name) if is_packed(name) else [(start + name, False)]
+
+
+def is_packed(name: str) -> bool:
+    """Whether a file is called like an archive."""
+    return name.lower().endswith((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz"))
+
+
+def names_of_file(path: Path, name: str) -> Iterator[tuple[str, bool]]:
+    """A file's name, and those in it if it is an archive: as they are and behind the archive's."""
+    yield name, False
+    if path.is_file() and is_packed(name):
+        for inner in names_in(path):
+            yield inner, False
+            yield f"{path.name}/{inner}", False
 
 
 def names_in(archive: Path) -> list[str]:
@@ -242,18 +260,23 @@ def names_in(archive: Path) -> list[str]:
 
 def cells_below(root: Path) -> Iterator[str]:
     """What tables and lists below an input call like a file."""
-    for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
-        if not path.name.lower().endswith(TABLE_ENDS) or not path.is_file() or path.stat().st_size > MAX_TABLE_BYTES:
-            continue
-        with contextlib.suppress(OSError):
-            content = path.read_bytes()
-            coding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
-            text = content.decode(coding, "surrogateescape" if coding == "utf-8" else "replace")
-            texts = JSON_TEXT if ".json" in path.name.lower() or path.suffix == ".manifest" else CELL
-            for found in texts.finditer(text):
-                cell = found[found.lastindex or 0].strip()
-                if is_like_a_file(cell):
-                    yield cell
+    places = [(str(root.parent), [root.name])] if not root.is_dir() else ((at, files) for at, _, files in os.walk(root))
+    for place, files in places:
+        for path in (Path(place, name) for name in sorted(files) if name.lower().endswith(TABLE_ENDS)):
+            if path.is_file() and path.stat().st_size <= MAX_TABLE_BYTES:
+                with contextlib.suppress(OSError):
+                    yield from cells_of(path.name.lower(), path.read_bytes())
+
+
+def cells_of(name: str, content: bytes) -> Iterator[str]:
+    """What a table or list calls like a file."""
+    coding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+    text = content.decode(coding, "surrogateescape" if coding == "utf-8" else "replace")
+    texts = JSON_TEXT if ".json" in name or name.endswith(".manifest") else CELL
+    for found in texts.finditer(text):
+        cell = found[found.lastindex or 0].strip()
+        if is_like_a_file(cell):
+            yield cell
 
 
 class _WayOut(io.TextIOBase):
