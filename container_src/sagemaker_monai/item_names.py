@@ -47,6 +47,7 @@ MAX_TABLE_BYTES = 64 << 20
 FEWEST_CHARACTERS = 3
 FEWEST_DIGITS = 5  # shorter ones are also counts and sizes
 CUTS = (60, 200)  # where messages cut names
+UNSAFE = r"[^A-Za-z0-9._-]"  # what importers replace in the names of a data set's files
 JSON_TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
 CELL = re.compile(r"[^,;\t\r\n\"|]+")
 
@@ -195,12 +196,14 @@ def own_words() -> frozenset[str]:
 
 def ways_of(name: str) -> set[str]:
     """How a name can stand in a message: in any Unicode form, escaped, with other spaces, cut."""
-    if name.isascii() and name.isprintable() and len(name) <= CUTS[0] and not re.search(r"[\\'\"]|  ", name):
-        return {name.strip().strip("/").casefold()}
+    if len(name) <= CUTS[0] and not re.search(r"[^A-Za-z0-9._/-]", name):  # most names, and quickly
+        plain = name.strip("/").casefold()
+        return {plain, plain.replace("/", "_")}
     forms = {name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)}
     forms |= {" ".join(form.split()) for form in forms}
     forms |= {repr(form)[1:-1] for form in forms} | {json.dumps(form)[1:-1] for form in forms}
     forms |= {form.encode("utf-8", "backslashreplace").decode() for form in forms}
+    forms |= {re.sub(kind, "_", form) for form in forms for kind in (UNSAFE, f"{UNSAFE}+")}
     forms |= {form[:cut] for form in forms for cut in CUTS if len(form) > cut}
     forms |= {form[1 - CUTS[0] :] for form in forms if len(form) > CUTS[0]}
     return {form.strip().strip("/").casefold() for form in forms}
