@@ -205,7 +205,7 @@ def test_too_many_unreadable_images_are_refused(job, tmp_path, capsys):
 
     assert evaluate(job, tmp_path / "out", "--split=all", data=tmp_path / "data") == 1
 
-    assert "DatasetError: 12 of 36 images cannot be read (red/" in capsys.readouterr().err
+    assert "DatasetError: 12 of 36 images cannot be read (file " in capsys.readouterr().err
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 

@@ -299,7 +299,7 @@ def one_unreadable_image_with_a_long_name(channel):
         (
             unreadable_images,
             [],
-            r"^DatasetError: 3 of 30 images cannot be read \(.*red/.*\.png.*max_unreadable_fraction",
+            r"^DatasetError: 3 of 30 images cannot be read \(file \d+, .*max_unreadable_fraction",
         ),
         (one_unreadable_image_with_a_long_name, [], "^DatasetError: 1 of 12 images cannot be read"),
     ],

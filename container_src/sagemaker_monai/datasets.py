@@ -16,6 +16,7 @@ import numpy as np
 from sagemaker_monai.digests import Digests
 from sagemaker_monai.entries import Aside, Entry, Image, Layout, Metadata, image_files
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.item_names import current
 from sagemaker_monai.label_rules import names_of
 from sagemaker_monai.labelled import Reading, read_labelled
 from sagemaker_monai.remarks import Remark
@@ -293,7 +294,9 @@ def _read_and_draw(
             "validation_fraction and test_fraction must be from 0 to below 1 together, "
             f"got {wanted['validation']:g} and {wanted['test']:g}"
         )
+    current().keep(known)
     layout = read_labelled({name: folder.absolute() for name, folder in channels.items()}, reading, known=known)
+    current().keep(layout.labels)
     labelled = _label_entries(layout, None)
     if not known:
         check_names(labelled.task.labels, labelled.task.name)

@@ -104,7 +104,6 @@ def run_job(
         digests=digests,
     )
     digests.save()
-    current().keep(dataset.labels)
     processes.host_is_ready("digests")
     processes.agree(dataset.fingerprint, otherwise=UNEQUAL_DATA, is_stopping=is_stopping)
     logger.info("%s", _summary(dataset))
