@@ -15,7 +15,7 @@ from sagemaker_monai.dicom.tells import DISCRIMINATORS
 from sagemaker_monai.formats import arrays, inflate, metaimage, nifti, nrrd, voxels
 from sagemaker_monai.heaps import MAX_INFLATE_RATIO, MAX_INFLATED_BYTES
 from sagemaker_monai.images import MAX_REQUEST_PIXELS
-from sagemaker_monai.pictures import MAX_PIXELS
+from sagemaker_monai.picture_parts import MAX_PIXELS
 from sagemaker_monai.volume_files import VOLUME_FORMATS
 from sagemaker_monai.volumes import MAX_VOXELS
 from scripts.markdown import code, table

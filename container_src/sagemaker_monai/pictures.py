@@ -58,8 +58,8 @@ NS_A_PIXEL = {"JPEG": 5.0, "MPO": 5.0, "PNG": 14.0, "BMP": 5.0, "TIFF": 10.0, "W
 NS_A_SCANNED_PIXEL, NS_A_BYTE = 4.0, 12.0
 # Memory for a pixel as Pillow holds it, and for what else is held while it becomes one of 8 bits.
 _BYTES_A_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
-_BYTES_OF_DEEP, _BYTES_OF_DEEP_COLOUR, _BYTES_OF_ALPHA, _BYTES_OF_CONVERTED = 10, 32, 20, 4
-_BYTES_OF_FORMAT = {"WEBP": 12, "TIFF": 4}
+_BYTES_OF_DEEP, _BYTES_OF_DEEP_COLOUR, _BYTES_OF_ALPHA, _BYTES_OF_CONVERTED = 10, 32, 14, 4
+_BYTES_OF_FORMAT = {"WEBP": 10, "TIFF": 3}
 MAX_FILE_BYTES = 512 * 1024**2  # of one picture
 # Each scan of a JPEG goes over the whole picture, and one that changes nothing takes 100 bytes: 1,000 of them over the
 # most pixels took 90 s. Progressive pictures have about ten.

@@ -18,7 +18,7 @@ import numpy as np
 
 from sagemaker_monai.deidentification.decoded import decoded, exif_of, orientation_of
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
-from sagemaker_monai.pictures import MAX_PIXELS
+from sagemaker_monai.picture_parts import MAX_PIXELS
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 _TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"eXIf"})  # which may say how the picture is turned
