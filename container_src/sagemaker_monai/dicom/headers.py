@@ -202,6 +202,7 @@ def _counted() -> Iterator[Budget]:
     budget = Budget()
     try:
         yield budget
+        budget.settle()
     except Exception:
         if budget.refusal is not None:
             raise budget.refusal from None

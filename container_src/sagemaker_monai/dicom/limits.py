@@ -8,7 +8,7 @@ see the file otherwise.
 
 import io
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from sagemaker_monai.budget import check_ratio, spend_bytes, spend_work
@@ -44,6 +44,8 @@ class Budget:
     items: int = MAX_ITEMS
     header_bytes: int = MAX_HEADER_BYTES
     refusal: PayloadTooLarge | None = None
+    _new_reads: int = field(default=0, init=False)
+    _new_items: int = field(default=0, init=False)
 
     def take_read(self) -> None:
         """Count one read.
@@ -54,8 +56,9 @@ class Budget:
         self.reads -= 1
         if self.reads < 0:
             self._refuse(PayloadTooLarge("the DICOM header has too many elements; send a smaller file"))
-        if self.reads % _COUNTED_AT_ONCE == 0:
-            self._spend(_COUNTED_AT_ONCE, NS_A_READ, BYTES_A_READ, "the elements of DICOM headers")
+        self._new_reads += 1
+        if self._new_reads >= _COUNTED_AT_ONCE:
+            self.settle()
 
     def take_item(self) -> None:
         """Count one item of a sequence.
@@ -68,8 +71,9 @@ class Budget:
             self._refuse(
                 PayloadTooLarge(f"the DICOM header has more than {MAX_ITEMS} items in sequences; send a smaller file")
             )
-        if self.items % _COUNTED_AT_ONCE == 0:
-            self._spend(_COUNTED_AT_ONCE, NS_AN_ITEM, BYTES_AN_ITEM, "the items of DICOM headers")
+        self._new_items += 1
+        if self._new_items >= _COUNTED_AT_ONCE:
+            self.settle()
 
     def take_bytes(self, count: int) -> None:
         """Count bytes of the header.
@@ -82,10 +86,16 @@ class Budget:
             message = f"the DICOM header is larger than {MAX_HEADER_BYTES} bytes; send a smaller file"
             self._refuse(PayloadTooLarge(message))
 
-    def _spend(self, count: int, each_ns: int, each_bytes: int, what: str) -> None:
+    def settle(self) -> None:
+        """Count for the request what was not yet.
+
+        Raises:
+            PayloadTooLarge: it may not have as much.
+        """
+        reads, items, self._new_reads, self._new_items = self._new_reads, self._new_items, 0, 0
         try:
-            spend_work(count * each_ns, what)
-            spend_bytes(count * each_bytes, what)
+            spend_work(reads * NS_A_READ + items * NS_AN_ITEM, "the elements and items of DICOM headers")
+            spend_bytes(reads * BYTES_A_READ + items * BYTES_AN_ITEM, "the elements and items of DICOM headers")
         except PayloadTooLarge as error:
             self._refuse(error)
 

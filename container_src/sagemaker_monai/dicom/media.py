@@ -20,6 +20,7 @@ from typing import BinaryIO
 from pydicom import Dataset
 
 from sagemaker_monai.archives import ArchiveTooLargeError, UnsafeArchiveError
+from sagemaker_monai.budget import expect_work, spend_work
 from sagemaker_monai.dicom.elements import integer_of, items, text_of
 from sagemaker_monai.dicom.headers import File, is_dicom, read_header, read_instance, read_up_to_pixels, with_pixels
 from sagemaker_monai.dicom.mosaics import packing_of
@@ -31,6 +32,7 @@ from sagemaker_monai.files import plain_files
 from sagemaker_monai.names import is_litter_path
 from sagemaker_monai.samples import Held
 
+NS_A_FILE = 700_000  # to find out what it is; its elements are counted as they are read
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 
 
@@ -156,6 +158,7 @@ def find_media(
     else:
         if len(source) > search.limits.files:
             raise PayloadTooLarge(f"{len(source)} files are more than {search.limits.files}")
+        expect_work(len(source) * NS_A_FILE, f"{len(source)} DICOM files")
         for position, content in enumerate(source, start=1):
             search.add_bytes(content, str(position))
     return Media(search.instances, search.others)
@@ -167,6 +170,7 @@ def instance_of(source: File, name: str = "") -> Instance:
     Raises:
         UndecodableImage, PayloadTooLarge: as `headers.read_header` and `planes.planes_of`.
     """
+    spend_work(NS_A_FILE, "DICOM files to look at")
     header, pixels_at = read_up_to_pixels(source)
     planes = planes_of(header)
     return Instance(
