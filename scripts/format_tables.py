@@ -4,9 +4,10 @@ from dataclasses import fields
 
 from pydicom import uid
 
+from sagemaker_monai import budget, picture_parts, tars
 from sagemaker_monai.containers import MAX_IMAGES, MAX_INSTANCES
 from sagemaker_monai.dicom import codestreams, effort, limits
-from sagemaker_monai.dicom.decoding import DECODERS
+from sagemaker_monai.dicom.decoding import DECODERS, FRAGMENTS_OF_A_FRAME
 from sagemaker_monai.dicom.elements import GROUPS
 from sagemaker_monai.dicom.findings import MESSAGES, Policy, finding
 from sagemaker_monai.dicom.modality import LUT_NOT_APPLIED
@@ -120,6 +121,14 @@ def limit_table() -> str:
         ["DICOM files of a request", _number(MAX_INSTANCES)],
         ["inflated bytes of an archive", _size(MAX_INFLATED_BYTES)],
         ["inflated to packed bytes of an archive above 16 MiB", _number(MAX_INFLATE_RATIO)],
+        ["decoded to compressed bytes of the frames of a DICOM file above 64 MiB", _number(budget.MAX_RATIO)],
+        ["fragments of pixel data", f"4,096 and {FRAGMENTS_OF_A_FRAME} a frame"],
+        ["segments of a JPEG before its first scan", _number(picture_parts.MAX_SEGMENTS)],
+        ["chunks of a PNG or WebP", f"{picture_parts.MAX_CHUNKS:,} and one a KiB"],
+        ["tags of a TIFF", _number(picture_parts.MAX_TAGS)],
+        ["bytes of a BMP of run lengths", _size(picture_parts.MAX_RLE_BYTES)],
+        ["headers of one member of a tar file", _number(tars.MAX_CHAINED)],
+        ["bytes of long names and pax records of a tar file", _size(tars.MAX_HEADER_BYTES)],
     ]  # fmt: skip
     return table(["limit", "at most"], rows)
 
