@@ -26,15 +26,15 @@ def _meanings() -> dict[tuple[str, str], str]:
     from pydicom.sr._concepts_dict import concepts
     from pydicom.sr._snomed_dict import mapping
 
-    found: dict[tuple[str, str], str] = {
-        (scheme, value): meaning.encode("ascii", "ignore").decode()
-        for scheme, keywords in concepts.items()
-        for codes in cast("dict[str, dict[str, tuple[str, object]]]", keywords).values()
-        for value, (meaning, _) in codes.items()
-    }
+    found: dict[tuple[str, str], str] = {}
+    for scheme, keywords in concepts.items():
+        for codes in cast("dict[str, dict[str, tuple[str, object]]]", keywords).values():
+            for value, (meaning, _) in codes.items():
+                text = meaning.encode("ascii", "ignore").decode()
+                found[scheme, value] = min(text, found.get((scheme, value), text), key=len)  # the usual word is short
     for old, new in mapping["SRT"].items():
-        if meaning := found.get(("SCT", new)):
-            found |= {(scheme, old): meaning for scheme in _RETIRED_SNOMED}
+        if current := found.get(("SCT", new)):
+            found |= {(scheme, old): current for scheme in _RETIRED_SNOMED}
     return found
 
 

@@ -253,8 +253,8 @@ class Deidentifier:
         if action is Action.SHIFT:
             values = values_of(source[tag])
             moved = [shifted(value, vr, patient.shift_days) if value else "" for value in values]
-            # Of a time the fraction has six digits, as many as a number of a patient.
-            is_telling = any("." in value and patient.matcher.in_number(value) for value in values)
+            # A time has six digits, and its fraction six more: as many as a number of a patient.
+            is_telling = any(patient.matcher.in_number(value if vr == "TM" else value[8:]) for value in values)
             if None in moved or is_telling or not has_multiplicity(tag, len(values)):
                 return self._element(basic_action(tag, vr), source, element, vr, patient, depth)
             self.counts["times kept" if vr == "TM" else "dates moved"] += 1

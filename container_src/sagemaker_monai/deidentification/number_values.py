@@ -7,7 +7,9 @@ and binary numbers are looked at as numbers: a name read as one is absurdly larg
 
 import re
 import struct
+from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VM, tag_for_keyword
 from pydicom.tag import Tag
@@ -33,8 +35,20 @@ _LARGE = {
 # Plausible in any unit that DICOM uses, but for zero.
 _LEAST_DOUBLE, _MOST_DOUBLE = 1e-12, 1e12
 _LEAST_FLOAT, _MOST_FLOAT = 1e-9, 1e9
-_TEXT_IN_INTEGERS = re.compile(rb"[A-Za-z0-9 ^.,/@-]{6}")
-_TEXT_IN_FLOATS = re.compile(rb"[A-Za-z0-9 ^.,/@-]{8}")
+# Letters, digits and what stands between them, in UTF-8.
+_TEXT = re.compile(rb"(?:[A-Za-z0-9 ^.,/-]|[\xC2-\xDF][\x80-\xBF]|[\xE0-\xEF][\x80-\xBF]{2})+")
+_MOST_LETTERS = 5  # bytes, of numbers beside each other; and characters, of numbers that are one each
+_MOST_INDEX = 0x1FFF  # of a frame, slice or the like; larger ones have two letters
+_FIRST_CHARACTER = 32
+# Three numbers can be six letters: entries, first value and bits of a table cannot, nor can what is small.
+_DESCRIPTORS = {
+    tag_for_keyword(keyword)
+    for keyword in (
+        "LUTDescriptor", "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
+        "BluePaletteColorLookupTableDescriptor",
+    )
+}  # fmt: skip
+_MOST_BITS = 16
 # Lists of binary numbers of any length: what reading a picture needs.
 _LISTS = {
     tag_for_keyword(keyword)
@@ -42,7 +56,7 @@ _LISTS = {
         "EnergyWindowVector", "DetectorVector", "PhaseVector", "RotationVector", "RRIntervalVector", "TimeSlotVector",
         "SliceVector", "AngularViewVector", "TimeSliceVector", "InversionTimes", "DimensionIndexValues",
         "ReferencedSegmentNumber", "ReferencedFrameNumbers", "FrameNumbersOfInterest", "MaskFrameNumbers",
-        "DepthsOfFocus", "FrameIncrementPointer",
+        "DepthsOfFocus", "FrameIncrementPointer", "AcquisitionMatrix",
     )
 }  # fmt: skip
 _MULTIPLICITY = re.compile(r"(\d+)(?:-(\d+)|-(\d*)n)?")
@@ -113,16 +127,40 @@ def are_numbers(tag: int, vr: str, data: bytes, *, is_little_endian: bool) -> bo
     code = _CODES.get(vr, "H")
     size = 4 if vr == "AT" else _SIZES[code]
     count, rest = divmod(len(data), size)
-    if rest or not has_multiplicity(tag, count) or (dictionary_VM(tag).endswith("n") and tag not in _LISTS):
-        return not data
+    if not data:
+        return True
+    is_list = dictionary_VM(tag).endswith("n")
+    if rest or not has_multiplicity(tag, count) or (is_list and tag not in _LISTS):
+        return False
     if vr == "AT":
         pairs = struct.unpack(f"{order}{2 * count}H", data)
         return all(dictionary_has_tag(Tag(*pair)) for pair in zip(pairs[::2], pairs[1::2], strict=True))
+    values = struct.unpack(f"{order}{count}{code}", data)
     if code == "d":
-        values = struct.unpack(f"{order}{count}d", data)
-        return all(value == 0 or _LEAST_DOUBLE < abs(value) < _MOST_DOUBLE for value in values)
+        is_text = any(_has_text(data[place : place + 8], 6) for place in range(0, len(data), 8))
+        return not is_text and all(value == 0 or _LEAST_DOUBLE < abs(value) < _MOST_DOUBLE for value in values)
     if code == "f":
-        values = struct.unpack(f"{order}{count}f", data)
-        plausible = all(value == 0 or _LEAST_FLOAT < abs(value) < _MOST_FLOAT for value in values)
-        return plausible and _TEXT_IN_FLOATS.search(data) is None
-    return len(data) < 6 or _TEXT_IN_INTEGERS.search(data) is None
+        return not _has_text(data, 7) and all(value == 0 or _LEAST_FLOAT < abs(value) < _MOST_FLOAT for value in values)
+    if tag in _DESCRIPTORS:
+        return bool(0 < values[-1] <= _MOST_BITS)
+    if (tag in _LISTS and max(values) > _MOST_INDEX) or (tag not in _LISTS and count > 2):
+        return False
+    return not _has_text(data, _MOST_LETTERS) and not _spells(values)
+
+
+def _has_text(data: bytes, most: int) -> bool:
+    return len(data) > most and any(match.end() - match.start() > most for match in _TEXT.finditer(data))
+
+
+def _spells(numbers: Sequence[int]) -> bool:
+    """Whether numbers may be characters of a text, one each, as in UTF-16: counters rise, a text goes up and down."""
+    run: list[int] = []
+    for number in (*filter(None, numbers), 1) if len(numbers) > _MOST_LETTERS else ():
+        if number >= _FIRST_CHARACTER:
+            run.append(number)
+            continue
+        steps = [later > former for former, later in pairwise(run) if later != former]
+        if len(run) > _MOST_LETTERS and sum(former != later for former, later in pairwise(steps)) > 1:
+            return True
+        run = []
+    return False

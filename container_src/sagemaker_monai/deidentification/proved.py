@@ -13,7 +13,7 @@ from sagemaker_monai.deidentification.pixel_proof import stored_digest
 from sagemaker_monai.deidentification.proof import prove_deidentified
 from sagemaker_monai.dicom.headers import read_instance
 from sagemaker_monai.dicom.layouts import pixel_tag_of
-from sagemaker_monai.errors import UnsuitableImage
+from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.files import replacing
 
 
@@ -37,7 +37,12 @@ def write_deidentified(
     """
     result = deidentifier(dataset)
     with replacing(target) as part:
-        dcmwrite(part, result, enforce_file_format=True)
+        try:
+            dcmwrite(part, result, enforce_file_format=True)
+        except Exception as error:  # pydicom promises no list for values that its types cannot hold
+            if isinstance(error, OSError) and error.errno is not None:  # the disk is full, or the like
+                raise
+            raise UndecodableImage("the DICOM object has values that cannot be written; export it again") from error
         written = read_instance(part)
         if faults := prove_deidentified(dataset, written):
             raise UnsuitableImage(f"the de-identified file could not be proved to be clean: {faults[0]}; leave it out")
