@@ -31,8 +31,7 @@ SEGMENTED = {
     and (plain := tag_for_keyword(f"{colour}PaletteColorLookupTableData")) is not None
 }
 # Curves rise or fall for long; a text goes up and down with every other letter.
-_TEXT = re.compile(rb"[A-Za-z0-9 ^.,/@:-]{8,}")
-_TURNS = 2
+_TEXT = re.compile(rb"[A-Za-z0-9 ^.,/@:-]{6,}")
 
 
 def checked_table(dataset: Dataset, tag: int, data: bytes, *, is_little_endian: bool) -> bytes:
@@ -55,6 +54,8 @@ def checked_table(dataset: Dataset, tag: int, data: bytes, *, is_little_endian: 
             return data
         raise UnsuitableImage("a lookup table of the header has no descriptor; export the file again") from error
     count = (count & 0xFFFF) or 0x10000
+    if not 8 <= bits <= 16:
+        raise UnsuitableImage("the descriptor of a lookup table of the header is broken; export the file again")
     is_palette = "Palette" in _DESCRIPTORS[tag]
     is_narrow = len(data) < 2 * count and (bits == 8 or is_palette)  # as the readers of both tables decide
     kept = data[: (count + count % 2) if is_narrow else 2 * count]
@@ -64,16 +65,25 @@ def checked_table(dataset: Dataset, tag: int, data: bytes, *, is_little_endian: 
     padding = kept[count:] if is_narrow else b""
     if any(padding) or (not is_narrow and 8 <= bits < 16 and len(entries) and int(entries.max()) >> bits):
         raise UnsuitableImage("a lookup table of the header has more in it than its descriptor says; export it again")
-    for match in _TEXT.finditer(kept):
-        part = entries[match.start() // (1 if is_narrow else 2) : match.end() // (1 if is_narrow else 2)]
-        steps = np.sign(np.diff(part.astype(np.int64)))
-        steps = steps[steps != 0]
-        if int(np.count_nonzero(np.diff(steps))) >= _TURNS:
-            raise UnsuitableImage(
-                "a lookup table of the header holds what reads like a text, so it cannot be proved to be clean; "
-                "export the file again, or leave it out"
-            )
+    if _reads_like_text(entries):
+        raise UnsuitableImage(
+            "a lookup table of the header holds what reads like a text, so it cannot be proved to be clean; "
+            "export the file again, or leave it out"
+        )
     return kept
+
+
+def _reads_like_text(entries: np.ndarray) -> bool:
+    """Whether letters stand one after the other, one or two to an entry, that go up and down."""
+    width = entries.dtype.itemsize
+    letters = np.where(entries < 128, entries, 0).astype(np.uint8).tobytes()  # one to an entry
+    for data, size, most in ((entries.tobytes(), width, 2 - width), (letters, 1, 1)):
+        for match in _TEXT.finditer(data):
+            part = entries[match.start() // size : -(-match.end() // size)].astype(np.int64)
+            rises = np.diff(part)[np.diff(part) != 0] > 0
+            if int(np.count_nonzero(rises[1:] != rises[:-1])) > most:
+                return True
+    return False
 
 
 def plain_palette(dataset: Dataset, tag: int, *, is_little_endian: bool) -> DataElement | None:
