@@ -96,9 +96,14 @@ def _resize_axis(values: np.ndarray, axis: int, size: int, box: Box) -> np.ndarr
             made[first : first + step] = np.asarray(rows)
         return result
     planes, resized = values.reshape(outer, extent, inner), result.reshape(outer, size, inner)
+    step = max(1, _AT_ONCE // max(extent, size))
     for plane, target in zip(planes, resized, strict=True):
-        image = Image.fromarray(plane)
-        target[:] = np.asarray(image.resize((inner, size), Image.Resampling.BILINEAR, box=(0, start, inner, stop)))
+        for first in range(0, inner, step):
+            part = np.ascontiguousarray(plane[:, first : first + step])
+            width = part.shape[1]
+            image = Image.fromarray(part)
+            image = image.resize((width, size), Image.Resampling.BILINEAR, box=(0, start, width, stop))
+            target[:, first : first + step] = np.asarray(image)
     return result
 
 
