@@ -47,9 +47,9 @@ KINDS = {
     "files": Kind("texts beside the image in pictures and volumes", "test_clean_files.py", ("check",), (False,)),
     "uploads": Kind("what `make prepare-s3` sends", "test_upload_privacy.py"),
     "names": Kind("names of files in messages and reports", "test_item_names.py"),
-    "budgets": Kind("requests that want memory or computing", "test_budget.py"),
+    "budgets": Kind("requests that want memory or computing", "test_bombs.py"),
     "memory": Kind("workers that want more than their share", "test_memory.py"),
-    "processes": Kind("processes against each other", "test_privileges.py"),
+    "processes": Kind("processes against each other", "test_lockdown.py"),
     "policies": Kind("projects whose names meet", "test_policies_apart.py", ("let_through",)),
 }  # fmt: skip
 
