@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from sagemaker_monai.deidentification import jpeg_tables
 from sagemaker_monai.deidentification.jpeg_markers import cleaned_jpeg
 from sagemaker_monai.errors import UndecodableImage
 from tests.attacks.jpeg_places import FRAMES, JPEG_PLACES, SCAN, before, segment, start_of
@@ -217,3 +218,11 @@ def test_tables_that_are_usual_stay():
     for quality in (1, 30, 49, 50, 75, 95, 100):
         picture = by_pillow(np.full((16, 16, 3), 99, np.uint8), quality=quality, subsampling=0)
         assert cleaned_jpeg(picture) == picture
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_codes_of_small_and_of_large_pictures_are_noted_alike(name, monkeypatch):
+    small = cleaned_jpeg(PICTURES[name])
+    monkeypatch.setattr(jpeg_tables, "_SMALL_BYTES", 0)
+
+    assert cleaned_jpeg(PICTURES[name]) == small

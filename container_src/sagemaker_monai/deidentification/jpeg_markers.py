@@ -263,7 +263,7 @@ class _Writer:
                 raise UndecodableImage(BROKEN)
             table = HuffmanTable(counts, symbols)
             if place not in self._huffman or self._huffman[place].table != table:
-                self._huffman[place] = TableInUse(table, is_ac=place >= 0x10)
+                self._huffman[place] = TableInUse(table, is_ac=place >= 0x10, picture_bytes=len(self._data))
             position += 17 + len(symbols)
 
     def _read_restart_interval(self, content: bytes) -> None:

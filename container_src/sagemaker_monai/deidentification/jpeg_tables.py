@@ -152,26 +152,29 @@ def symbol_cells(table: HuffmanTable) -> "array[int]":
     return array("H", np.where(lengths > 0, lengths << 8 | symbols, 0).astype("=u2").tobytes())
 
 
+_SMALL_BYTES = 1 << 17
+
+
 class TableInUse:
     """A table, and which of its codes a picture has.
 
     Attributes:
         table: as it stands in the picture.
-        several: a byte for each value of 16 bits, set where the codes of that cell were read; of AC, for each place of
-            a coefficient.
+        several: by values of 16 bits, 1 where the codes of that cell were read; of AC, for each place of a coefficient.
         single: the same of cells of one code, as numbers.
     """
 
-    def __init__(self, table: HuffmanTable, *, is_ac: bool) -> None:
+    def __init__(self, table: HuffmanTable, *, is_ac: bool, picture_bytes: int) -> None:
         codes_of(table)
         self.table = table
         self.is_ac = is_ac
+        self._is_small = picture_bytes < _SMALL_BYTES
         self.single: set[int] = set()
 
     @cached_property
-    def several(self) -> bytearray:
-        """Made when it is needed: 4 MB for AC."""
-        return bytearray(WINDOWS * _COEFFICIENTS if self.is_ac else WINDOWS)
+    def several(self) -> bytearray | dict[int, int]:
+        """Made when it is needed: 4 MB for AC, which take longer than all else of a small picture."""
+        return {} if self._is_small else bytearray(WINDOWS * _COEFFICIENTS if self.is_ac else WINDOWS)
 
     @property
     def is_usual(self) -> bool:
@@ -200,10 +203,7 @@ class TableInUse:
         lengths, places = codes_of(self.table)
         symbols = np.frombuffer(self.table.symbols or b"\0", np.uint8)
         single = np.array(sorted(self.single), np.int64)
-        marks = self.several if "several" in self.__dict__ else bytearray(8)
-        words = np.flatnonzero(np.frombuffer(marks, np.uint64))  # eight bytes at once: most are zero
-        rows, columns = np.nonzero(np.frombuffer(marks, np.uint8).reshape(-1, 8)[words])
-        several = words[rows] * 8 + columns
+        several = _marked(self.__dict__.get("several", {}))
         left = np.ones(len(single) + len(several), np.int64)
         if len(several):
             cells = block_cells(self.table) if self.is_ac else difference_cells(self.table)
@@ -222,6 +222,15 @@ class TableInUse:
             left = left - 1
             windows, coefficients, left = (each[left > 0] for each in (windows, coefficients + 1, left))
         return used, np.concatenate(found)
+
+
+def _marked(marks: bytearray | dict[int, int]) -> np.ndarray:
+    """The places that are marked, as numbers in ascending order."""
+    if isinstance(marks, dict):
+        return np.array(sorted(marks), np.int64)
+    words = np.flatnonzero(np.frombuffer(marks, np.uint64))  # eight bytes at once: most are zero
+    rows, columns = np.nonzero(np.frombuffer(marks, np.uint8).reshape(-1, 8)[words])
+    return words[rows] * 8 + columns
 
 
 @cache
