@@ -165,7 +165,7 @@ def operator(scope: Scope) -> Document:
 def deployer(scope: Scope) -> Document:
     """Whoever runs deploy, predict, transform and their delete too: models, endpoints and batch transform."""
     kinds = ("Model", "EndpointConfig", "Endpoint", "TransformJob")
-    ours = scope.begun("model", "endpoint-config", "endpoint", "transform-job")
+    ours = scope.begun("model", "endpoint*", "transform-job")  # endpoint-config too
     change = [*calls("Delete", kinds[:3]), *calls("Invoke", ("Endpoint", "EndpointAsync")),
               *calls("Update", ("Endpoint", "EndpointWeightsAndCapacities")), "sagemaker:StopTransformJob"]  # fmt: skip
     return document(
@@ -220,13 +220,12 @@ def scaling(scope: Scope) -> list[Document]:
     service = "sagemaker.application-autoscaling.amazonaws.com"
     linked = (f"arn:{scope.partition}:iam::{scope.account}:role/aws-service-role/{service}/"
               "AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint")  # fmt: skip
-    # Tagging knows no namespace.
-    of_sagemaker = {"StringEqualsIfExists": {"application-autoscaling:service-namespace": "sagemaker"}}
+    of_sagemaker = {"StringEquals": {"application-autoscaling:service-namespace": "sagemaker"}}
     alarms = [scope.arn("cloudwatch", f"alarm:{start}{scope.project}-*") for start in ("", TRACKING)]
     change_alarms = [f"cloudwatch:{name}" for name in ("DeleteAlarms", "DescribeAlarms", "PutMetricAlarm")]
     return [
-        allow("StartScaling", [f"application-autoscaling:{name}" for name in (changes[0], "TagResource")], targets,
-              both(of_sagemaker, created(scope))),
+        allow("StartScaling", [f"application-autoscaling:{changes[0]}"], targets, both(of_sagemaker, created(scope))),
+        allow("TagScaling", ["application-autoscaling:TagResource"], targets, created(scope)),  # it knows no namespace
         allow("Scale", [f"application-autoscaling:{change}" for change in changes], targets,
               both(of_sagemaker, tagged(scope))),
         allow("LetItScale", ["iam:CreateServiceLinkedRole"], linked, {"StringEquals": {"iam:AWSServiceName": service}}),

@@ -33,4 +33,4 @@ def test_every_refusal_of_an_odd_file_is_the_senders_fault_by_its_code():
 
 
 def test_the_syntaxes_without_a_decoder_are_all_told():
-    assert set(NATIVE) == decoding._NATIVE
+    assert set(NATIVE) == decoding.NATIVE

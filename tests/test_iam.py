@@ -113,7 +113,7 @@ def test_the_build_of_a_zip_in_s3_may_read_that_zip(cloud):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["admin"], "there is no kind 'admin': take some of training, hosting, batch"),
+        (["admin"], "there is no kind 'admin': take some of training, prepare, hosting, batch"),
         (["--account", "12"], "an account is twelve digits, got '12'"),
         (["--kms-key", "alias/mine"], "policies need a key's ARN or id, and 'alias/mine' is an alias"),
         ([], "no AWS credentials are found"),

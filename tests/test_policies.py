@@ -1,5 +1,6 @@
 """The policies: a linter's opinion, a simulation of what each kind can and cannot do, and the buildspec's list."""
 
+import ast
 import itertools
 import json
 import re
@@ -74,6 +75,27 @@ def is_accepted(finding):
     return issue in ACCEPTED and set(actions) <= ACCEPTED[issue]
 
 
+def is_false_alarm(policy, finding):
+    """Whether it says that resources do not fit actions which, for all that, the policy allows on such resources: the
+    linter does not match a type with a `*` in it.
+    """
+    issue, _, detail = finding
+    if issue != "RESOURCE_MISMATCH":
+        return False
+    tag = {"aws__ResourceTag_project": "sagemaker-monai", "aws__RequestTag_project": "sagemaker-monai"}
+    [arn, *_] = [arn for each in policy["Statement"] for arn in each["Resource"] if ":sagemaker:" in arn]
+    start = arn.rpartition(":")[0]
+    return all(
+        allowed(
+            policy,
+            each["action"],
+            f"{start}:{each['required_format'].split(':')[5].replace('*', 'sagemaker-monai-a')}",
+            **tag,
+        )
+        for each in ast.literal_eval(detail)
+    )
+
+
 @pytest.fixture
 def policies():
     scope = scope_of(key=True)
@@ -85,7 +107,9 @@ def test_the_linter_finds_nothing_that_is_not_accepted():
     findings = lint(policies)
 
     assert len(findings) == len(SCOPES) * len(KINDS)
-    assert {name: found for name, found in findings.items() if not all(map(is_accepted, found))} == {}
+    left = {name: [each for each in found if not is_accepted(each) and not is_false_alarm(policies[name], each)]
+            for name, found in findings.items()}  # fmt: skip
+    assert {name: found for name, found in left.items() if found} == {}
 
 
 @pytest.mark.parametrize(
