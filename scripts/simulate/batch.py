@@ -15,6 +15,7 @@ from scripts.simulate.faults import JobError, invalid, not_simulated
 from scripts.simulate.filters import FORMATS, batches, filtered, joined, records, steps
 from scripts.simulate.kinds import Resource
 from scripts.simulate.limits import MIB
+from scripts.simulate.logs import may_be_there
 from scripts.simulate.objects import Item, listed, send, under
 from scripts.simulate.serving import Server, definition
 
@@ -191,7 +192,7 @@ class Transform:
     def _log(self, line: str) -> None:
         logs = self._world.client("logs", self._job.region)
         stream = f"{self._job.name}/data-log"
-        with suppress(logs.exceptions.ResourceAlreadyExistsException):
+        with may_be_there():
             logs.create_log_stream(logGroupName=LOG_GROUP, logStreamName=stream)
         event = {"timestamp": int(time.time() * 1000), "message": line}
         logs.put_log_events(logGroupName=LOG_GROUP, logStreamName=stream, logEvents=[event])

@@ -3,18 +3,31 @@
 import math
 import re
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
 
+from scripts.aws.errors import code_of
 from scripts.simulate.world import World
 
 LINE_BYTES = 200_000  # an event holds up to 256 KiB
 BATCH_BYTES = 1_000_000  # PutLogEvents takes up to 1 MiB, 26 bytes of it for each event, and 10,000 events
 BATCH_EVENTS = 10_000
+
+
+@contextmanager
+def may_be_there() -> Iterator[None]:
+    """Pass over AWS's refusal to make what is there. Several jobs make one group at the same time, and the classes that
+    a client makes for its errors, when it first needs them, are not the same in all of its threads.
+    """
+    try:
+        yield
+    except ClientError as error:
+        if code_of(error) != "ResourceAlreadyExistsException":
+            raise
 
 
 class LogStream:
@@ -39,7 +52,7 @@ class LogStream:
             (self._logs.create_log_group, {"logGroupName": group}),
             (self._logs.create_log_stream, {"logGroupName": group, "logStreamName": stream}),
         ):
-            with suppress(self._logs.exceptions.ResourceAlreadyExistsException):
+            with may_be_there():
                 create(**words)
 
     def ship(self, *, is_last: bool = False) -> None:
