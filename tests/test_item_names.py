@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sagemaker_monai.entrypoints import doctor, prepare, train
-from sagemaker_monai.item_names import NAMES_FILE, ItemNames, at_the_way_out, current
+from sagemaker_monai.item_names import NAMES_FILE, ItemNames, at_the_way_out, current, print_numbers
 
 SENTINEL = "Smith_Zebulon_778899"
 PARTS = ("smith", "zebulon", "778899")
@@ -205,6 +205,7 @@ def test_a_name_is_masked_however_it_is_written(names, text):
         "100 of 1000 images cannot be read: remove or replace them",
         "image 1 of 12, 512 x 512 pixels",
         "the training split of the data set has no labels: xylophone",
+        "learning rate 0.12345678, 12345678.5 s",
         "",
     ],
 )
@@ -216,6 +217,35 @@ def test_classes_are_said_once_they_are_known(names):
     assert SENTINEL not in names.mask(f"class {SENTINEL}")
     names.keep([SENTINEL])
     assert names.mask(f"class {SENTINEL}") == f"class {SENTINEL}"
+
+
+def test_a_class_is_said_in_every_form_of_its_name(tmp_path):
+    names = ItemNames()
+    (tmp_path / "green spots").mkdir()
+    names.add(tmp_path)
+    names.keep(["green spots"])
+
+    assert names.mask("validation_sensitivity_green_spots=0.5") == "validation_sensitivity_green_spots=0.5"
+
+
+def test_files_that_the_program_names_itself_are_said(tmp_path):
+    names = ItemNames()
+    for name in ("shard-00017.tar", "shards.json", "shard-17.tar"):
+        (tmp_path / name).touch()
+    names.add(tmp_path)
+
+    assert names.mask("shard-00017.tar is not in shards.json") == "shard-00017.tar is not in shards.json"
+    assert names.mask("shard-17.tar") != "shard-17.tar"
+
+
+def test_a_line_of_numbers_is_printed_as_it_is(tmp_path, capsys):
+    (tmp_path / "12345.png").touch()
+    with at_the_way_out() as names:
+        names.add(tmp_path)
+        print("file 12345")
+        print_numbers("epoch=3; steps=12345;")
+
+    assert capsys.readouterr().out == "file file 1\nepoch=3; steps=12345;\n"
 
 
 def test_numbers_are_the_same_in_every_process(tmp_path, names):

@@ -39,13 +39,16 @@ LAYOUT = frozenset(
     folder table tables row line column split group patient patients case cases study studies dicom nifti monai entry
     png jpg jpeg tif tiff bmp webp dcm nii gz csv tsv txt json jsonl xlsx zip tar mha mhd nrrd nhdr hdr img raw zraw
     dataset.json labels.csv metadata.csv train.csv test.csv validation.csv dicomdir pretrained checkpoints none unknown
+    shards.json import_report.json
     """.split()  # noqa: SIM905
 )
+OWN_FILE = re.compile(r"shard-\d{5}(?:\.tar)?")  # made and named by the program itself, and its own message helps
 SUFFIXED = re.compile(r"[^/\\]*\.[A-Za-z][A-Za-z0-9]{1,7}")
 TABLE_ENDS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".lst", ".manifest")
 MAX_TABLE_BYTES = 64 << 20
 FEWEST_CHARACTERS = 3
 FEWEST_DIGITS = 5  # shorter ones are also counts and sizes
+BEFORE_DIGITS, BEHIND_DIGITS = r"(?<!\d[.,])", r"(?![.,]\d)"  # a file `12345.png` is not meant by 0.12345
 CUTS = (60, 200)  # where messages cut names
 UNSAFE = r"[^A-Za-z0-9._-]"  # what importers replace in the names of a data set's files
 JSON_TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
@@ -85,7 +88,7 @@ class ItemNames:
 
     def keep(self, words: Iterable[str]) -> None:
         """Names that are said: of classes."""
-        self._kept |= {word.casefold() for word in words}
+        self._kept |= {way for word in words for way in ways_of(word)}
 
     def say_all(self) -> None:
         """Mask nothing from now on: for who asks for names."""
@@ -103,7 +106,9 @@ class ItemNames:
             if name not in plain or name in self._kept:
                 continue
             item = self._numbers[name]
-            masked = re.sub(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", item, text, flags=re.IGNORECASE)
+            before, behind = (BEFORE_DIGITS, BEHIND_DIGITS) if name.isdigit() else ("", "")
+            pattern = rf"(?<![^\W_]){before}{re.escape(name)}{behind}(?![^\W_])"
+            masked = re.sub(pattern, item, text, flags=re.IGNORECASE)
             if masked != text:
                 self._spoken.setdefault(item, name)
                 text, plain = masked, masked.casefold()
@@ -172,7 +177,7 @@ class ItemNames:
             is_short = len(way) < (FEWEST_DIGITS if way.isdigit() else FEWEST_CHARACTERS)
         else:
             is_short = not way.strip(" .-_")
-        return bool(way) and not is_short and way not in LAYOUT
+        return bool(way) and not is_short and way not in LAYOUT and OWN_FILE.fullmatch(way) is None
 
     def _save(self) -> None:
         if self.file is None or len(self._spoken) == self._written:
@@ -286,20 +291,30 @@ class _WayOut(io.TextIOBase):
     """A stream that knows no names."""
 
     def __init__(self, stream: Any, names: ItemNames) -> None:
-        self._stream, self._names = stream, names
+        self.stream, self._names = stream, names
 
     def write(self, text: str) -> int:
-        self._stream.write(self._names.mask(text) if text.strip() else text)
+        self.stream.write(self._names.mask(text) if text.strip() else text)
         return len(text)
 
     def flush(self) -> None:
-        self._stream.flush()
+        self.stream.flush()
 
     def isatty(self) -> bool:
-        return bool(self._stream.isatty())
+        return bool(self.stream.isatty())
 
     def fileno(self) -> int:
-        return int(self._stream.fileno())
+        return int(self.stream.fileno())
+
+
+def print_numbers(line: str) -> None:
+    """Print a line of the log that SageMaker reads metrics from. It has numbers and names of classes and scores alone,
+    so nothing in it is masked: a file `12345.png` must not change what is read.
+    """
+    stream = sys.stdout
+    while isinstance(stream, _WayOut):
+        stream = stream.stream
+    print(line, file=stream, flush=True)
 
 
 _current: ContextVar[ItemNames | None] = ContextVar("names", default=None)

@@ -27,7 +27,7 @@ from sagemaker_monai.entrypoints import documents
 from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.errors import TrainingStopped
 from sagemaker_monai.files import children, write_text
-from sagemaker_monai.item_names import current
+from sagemaker_monai.item_names import current, print_numbers
 from sagemaker_monai.kinds import choose_preprocessing
 from sagemaker_monai.labelled import reading_of
 from sagemaker_monai.loading import LoadedDataset, load_dataset
@@ -206,7 +206,7 @@ def _fit(
                 tensorboard[0](row)
 
     def on_epoch(row: Row) -> None:
-        print(epoch_line(row, labels), flush=True)
+        print_numbers(epoch_line(row, labels))
         keep([row])
 
     try:

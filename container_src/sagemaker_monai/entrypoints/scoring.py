@@ -16,6 +16,7 @@ from sagemaker_monai.datasets import Record, targets_of
 from sagemaker_monai.entrypoints import documents
 from sagemaker_monai.errors import CallerError, TrainingStopped
 from sagemaker_monai.files import write_text
+from sagemaker_monai.item_names import print_numbers
 from sagemaker_monai.log_metrics import scores_line
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.progress import track
@@ -118,7 +119,7 @@ def write_scores(
     split = metrics["split"]
     write_text(folder / "metrics.json", documents.as_json(metrics))
     write_text(folder / f"{split}_predictions.csv", documents.predictions_csv(records, answers, task))
-    print(scores_line(split, metrics, task.name), flush=True)
+    print_numbers(scores_line(split, metrics, task.name))
 
 
 def absent_scores(task: Task, targets: np.ndarray) -> str:
