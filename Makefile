@@ -82,7 +82,7 @@ WORKERS ?= logical
 PYTEST = .venv/bin/python -m pytest -q --numprocesses $(WORKERS) --dist worksteal --ignore=tests/image
 
 test: .venv/installed  ## run the tests, without those that take long: [WORKERS=]
-	$(PYTEST) -m "not long"
+	$(PYTEST) -m "not long and not attacks"
 
 test-long: .venv/installed  ## run those that take long: fuzz, every network, kills, other programs: [WORKERS=]
 	$(PYTEST) -m long

@@ -61,7 +61,7 @@ def test_bombs_are_answered_or_refused_within_the_memory_of_a_request():
     assert refused >= {"frames of JPEG-LS", "chunks of PNG", "segments of JPEG", "junk in JPEG", "tiny frames"}
 
 
-@pytest.mark.long
+@pytest.mark.attacks
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(name=st.sampled_from(sorted(BOMBS)), share=st.floats(0.01, 1.0))
 def test_bombs_of_any_size_are_answered_or_refused(name, share):

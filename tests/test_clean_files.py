@@ -92,7 +92,7 @@ def test_a_text_anywhere_beside_the_image_is_gone_and_the_image_is_the_same(tmp_
     check(place, secret, tmp_path_factory.getbasetemp())
 
 
-@pytest.mark.long
+@pytest.mark.attacks
 @pytest.mark.parametrize("place", PLACES)
 @settings(max_examples=20)
 @given(secret=secrets)

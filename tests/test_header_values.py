@@ -64,7 +64,7 @@ def test_no_attribute_carries_an_identity(folder, tags, secret, trick):
     assert refusals(tuple(tags), secret, trick, folder) <= len(tags) // 4
 
 
-@pytest.mark.long
+@pytest.mark.attacks
 @pytest.mark.parametrize("trick", TRICKS)
 def test_none_of_all_attributes_carries_any_identity(folder, trick):
     for secret, start in itertools.product(SECRETS, range(0, len(PLAIN_TAGS), TOGETHER)):

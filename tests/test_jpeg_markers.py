@@ -88,7 +88,7 @@ SHORT = ("colour, halved chroma", "restarts", "progressive, grey, restarts", "lo
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in SHORT else pytest.mark.long) for name in PICTURES]
+    "name", [pytest.param(name, marks=() if name in SHORT else pytest.mark.attacks) for name in PICTURES]
 )
 @pytest.mark.parametrize("place", JPEG_PLACES)
 def test_no_text_stays(name, place):
@@ -101,7 +101,7 @@ def test_no_bytes_stay(name, place, text):
     held(name, place, text)
 
 
-@pytest.mark.long
+@pytest.mark.attacks
 @settings(max_examples=5_000, deadline=None)
 @given(st.sampled_from(sorted(PICTURES)), st.sampled_from(sorted(JPEG_PLACES)), st.binary(min_size=3, max_size=200))
 def test_no_bytes_stay_long(name, place, text):

@@ -83,7 +83,7 @@ def test_a_person_is_found_in_any_spelling(place, seed):
     PLACES[place](seed)
 
 
-@pytest.mark.long
+@pytest.mark.attacks
 @pytest.mark.parametrize("place", PLACES)
 @settings(max_examples=10_000, deadline=None)
 @given(seed=SEEDS)
@@ -228,7 +228,7 @@ def technical_texts(path):
 
 
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="no shared data")
-@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.attacks)])
 def test_real_technical_texts_hold_none_of_other_people(every):
     paths = [path for path in sorted(SHARED_DATA.rglob("*")) if path.is_file() and "dicom" in str(path)]
     texts = {text for path in paths[::every] for text in technical_texts(path)}

@@ -109,7 +109,7 @@ SHORT = [JPEGLSLossless, JPEG2000Lossless, f"{JPEGBaseline8Bit} colour", f"{RLEL
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in SHORT else pytest.mark.long) for name in SOURCES]
+    "name", [pytest.param(name, marks=() if name in SHORT else pytest.mark.attacks) for name in SOURCES]
 )
 def test_nothing_hidden_beside_the_pixels_leaves(name, tmp_path):
     outcomes = {place: held(name, place, b"Smith 28.02.1949", tmp_path) for each, place in CASES if each == name}
@@ -122,7 +122,7 @@ def test_no_bytes_leave(tmp_path_factory, case, text):
     held(*case, text, tmp_path_factory.getbasetemp())
 
 
-@pytest.mark.long
+@pytest.mark.attacks
 @settings(max_examples=2_000, deadline=None)
 @given(st.sampled_from(CASES), st.binary(min_size=4, max_size=120))
 def test_no_bytes_leave_long(tmp_path_factory, case, text):

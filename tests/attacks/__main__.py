@@ -106,7 +106,7 @@ def main() -> int:
     for name in options.kinds or KINDS:
         kind = KINDS[name]
         path, counting, before = TESTS / kind.file, Counting(kind), time.monotonic()
-        which = ["-m", "not long"] if options.short else []
+        which = ["-m", "not long and not attacks"] if options.short else []
         print(f"{name}: {kind.file}", file=sys.stderr, flush=True)
         code = pytest.main([str(path), *which, "-q", "--no-header", "-p", "no:cacheprovider"], plugins=[counting])
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
