@@ -171,8 +171,7 @@ def test_only_the_port_that_was_asked_for_listens_to_the_outside(server):
 def test_ports_inside_are_of_the_range_that_is_safe(server):
     inside = {port for address, port in listening(server.container) if address in LOOPBACK}
 
-    assert inside <= set(range(21000, 21021))
-    assert inside or server.back_end == "workers"
+    assert inside <= set(range(21000, 21021))  # none, as a rule: the model server listens on sockets of the file system
 
 
 def test_as_many_workers_run_as_were_asked_for(server):
