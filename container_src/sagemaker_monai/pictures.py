@@ -126,7 +126,7 @@ def decode(
     if isinstance(sample.source, np.ndarray):
         image = _from_values(sample.source, deep)
     elif isinstance(sample.source, Path | bytes):
-        data = _read_file(sample.source) if isinstance(sample.source, Path) else sample.source
+        data = read_file(sample.source) if isinstance(sample.source, Path) else sample.source
         formats = tuple(name for name in sample.formats or PICTURE_FORMATS if name in PICTURE_FORMATS)
         image = _from_bytes(data, formats, min_size, is_fitted_inside=is_fitted_inside, deep=deep)
     else:
@@ -149,7 +149,7 @@ def decode_deep(sample: Sample) -> DeepPicture | None:
     assert isinstance(sample.source, Path | bytes)
     if not may_be_deep(_head_of(sample.source)):
         return None
-    data = _read_file(sample.source) if isinstance(sample.source, Path) else sample.source
+    data = read_file(sample.source) if isinstance(sample.source, Path) else sample.source
     formats = tuple(name for name in sample.formats or PICTURE_FORMATS if name in PICTURE_FORMATS)
     with _sound_picture(formats), _opened(data, formats) as image:
         if bits_of(image, data) <= 8:
@@ -219,7 +219,7 @@ def has_few_values(path: Path) -> bool:
     """Whether a picture has values as a mask has them: at most MASK_VALUES different ones, or nearly all of its pixels
     about two of them, as JPEG leaves a mask. False for what cannot be read."""
     try:
-        data = _read_file(path)
+        data = read_file(path)
         with _sound_picture(PICTURE_FORMATS), _opened(data, PICTURE_FORMATS) as image:
             if image.mode == "1":
                 return True
@@ -244,7 +244,13 @@ def _has_two_peaks(image: Image.Image) -> bool:
     return int(counts.sum()) <= _REST * total
 
 
-def _read_file(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """A picture's file.
+
+    Raises:
+        UndecodableImage: it cannot be read.
+        PayloadTooLarge: more than MAX_FILE_BYTES.
+    """
     # Whole, and not handed to Pillow as a file: files and bodies then go through the very same decoder calls.
     try:
         if path.stat().st_size > MAX_FILE_BYTES:

@@ -16,9 +16,9 @@ from sagemaker_monai.deidentification.deidentify_nifti import deidentify_nifti
 from sagemaker_monai.deidentification.picture_metadata import cleaned
 from sagemaker_monai.deidentification.volume_headers import has_texts, is_clean_nifti
 from sagemaker_monai.deidentification.volumes_anew import WRITERS, copy_npy, is_clean_npy, write_anew
-from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage, UnsuitableImage
+from sagemaker_monai.errors import CallerError, UnsuitableImage
 from sagemaker_monai.files import replacing
-from sagemaker_monai.pictures import MAX_FILE_BYTES
+from sagemaker_monai.pictures import read_file
 from sagemaker_monai.reading import DICOM_FORMAT, kind_of
 from sagemaker_monai.volume_files import read_volume_file
 
@@ -93,22 +93,13 @@ def _cleaner_of(path: Path) -> _Cleaner:
     return _CLEANERS[kind]
 
 
-def _read(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise PayloadTooLarge(f"the file is larger than {MAX_FILE_BYTES} bytes; shrink the picture")
-        return path.read_bytes()
-    except OSError as error:
-        raise UndecodableImage(f"the file cannot be read ({type(error).__name__})") from error
-
-
 def _is_clean_picture(path: Path) -> bool:
-    content = _read(path)
+    content = read_file(path)
     return cleaned(content) == content
 
 
 def _clean_picture(source: Path, target: Path) -> None:
-    new = cleaned(_read(source))
+    new = cleaned(read_file(source))
     with replacing(target) as part:
         part.write_bytes(new)
 
