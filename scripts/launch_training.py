@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.log_metrics import metric_definitions
 from scripts.aws import command, follow
 from scripts.aws.calls import Call

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sagemaker_monai.choices import BEST_METRIC
-from sagemaker_monai.config import TrainConfig
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.log_metrics import BEST, OBJECTIVES, SCORES, VALIDATION
 from scripts import launch_training
 from scripts.aws import command, follow

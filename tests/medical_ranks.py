@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS, Dataset, Record
 from sagemaker_monai.distributed import ALONE, Processes, connect
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.loading import LoadedDataset
 from sagemaker_monai.presets import preprocessing_for
 from sagemaker_monai.training import fit

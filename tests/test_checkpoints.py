@@ -10,8 +10,8 @@ import torch
 
 from sagemaker_monai import checkpoints
 from sagemaker_monai.checkpoints import read_newest, write_checkpoint
-from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.errors import TrainingStopped
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.training import job_key
 from tests import test_training
 from tests.test_training import SPEC, drawn, run, same_weights, stop_after, with_scores, without_time

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sagemaker_monai.augmentation import AUGMENTATIONS
-from sagemaker_monai.config import TrainConfig, hyperparameter_rows, hyperparameter_table
 from sagemaker_monai.errors import ConfigError, failure_line
+from sagemaker_monai.hyperparameters import TrainConfig, hyperparameter_rows, hyperparameter_table
 from sagemaker_monai.intensity import WINDOWS
 from sagemaker_monai.networks import MIN_IMAGE_SIZE, NETWORKS
 from sagemaker_monai.optimizers import build_optimizer

@@ -10,12 +10,12 @@ from PIL import Image
 
 from sagemaker_monai.bundle import read_bundle, write_bundle
 from sagemaker_monai.cache import load_images
-from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import Dataset, Record
 from sagemaker_monai.deep_pictures import LoadDeepPicture, range_of
 from sagemaker_monai.doctor.examine import Options, examine
 from sagemaker_monai.entrypoints.inference import input_fn
 from sagemaker_monai.errors import ConfigError, DatasetError, UnsuitableImage
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.kinds import choose_preprocessing
 from sagemaker_monai.photographs import LoadPhotograph
 from sagemaker_monai.presets import preprocessing_for

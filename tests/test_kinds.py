@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import Dataset, Record
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.kinds import choose_preprocessing
 from sagemaker_monai.samples import Sequences
 from sagemaker_monai.scope import MODALITY_OF

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from sagemaker_monai.columns import Columns
-from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.label_rules import LabelRules
 from sagemaker_monai.labelled import Reading, read_labelled, reading_of
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagemaker_monai.config import TrainConfig
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.tasks.losses import IMBALANCE, build_loss, epoch_order
 
 COUNTS = torch.tensor([700, 20, 80])

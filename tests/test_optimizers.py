@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from sagemaker_monai.config import TrainConfig
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.optimizers import MovingAverage, build_optimizer, learning_rate_factor
 
 

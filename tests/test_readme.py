@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.dataset_json import read_dataset_json
 from sagemaker_monai.entrypoints.inference import negotiate
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images import parse_content_type
 from sagemaker_monai.prepare.__main__ import SOURCES
 from scripts.markdown import with_blocks

@@ -8,8 +8,8 @@ import torch
 from sklearn import metrics as sklearn_metrics
 
 from sagemaker_monai.choices import BEST_METRIC, IMBALANCE, images_at_once, resolve
-from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.errors import BundleError, ConfigError, DatasetError
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.log_metrics import SCORES
 from sagemaker_monai.tasks.classification import Classification
 from sagemaker_monai.tasks.labels import FEWEST_LABELS, task_of_labels

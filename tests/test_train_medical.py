@@ -13,10 +13,10 @@ import torch
 
 from sagemaker_monai import steps as train_steps
 from sagemaker_monai.bundle import read_bundle
-from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS, read_dataset
 from sagemaker_monai.entrypoints import evaluate, train
 from sagemaker_monai.entrypoints.documents import QUALITY_GROUP
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.kinds import choose_preprocessing
 from sagemaker_monai.loading import LoadedDataset
 from sagemaker_monai.log_metrics import SCORES, metric_definitions

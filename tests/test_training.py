@@ -11,10 +11,10 @@ from sklearn import metrics as sklearn_metrics
 from torch import nn
 
 from sagemaker_monai import training
-from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS, Dataset, Record
 from sagemaker_monai.distributed import ALONE
 from sagemaker_monai.errors import ConfigError, TrainingStopped
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.loading import LoadedDataset
 from sagemaker_monai.networks import build_network, network_def
 from sagemaker_monai.steps import split_into_batches, step_seed

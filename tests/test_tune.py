@@ -6,7 +6,7 @@ import sys
 import pytest
 from botocore.stub import Stubber
 
-from sagemaker_monai.config import TrainConfig
+from sagemaker_monai.hyperparameters import TrainConfig
 from scripts import tune
 from scripts.aws import calls
 from scripts.simulate.processes import ProcessRunner

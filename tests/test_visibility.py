@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from sagemaker_monai.bundle import write_bundle
-from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import Dataset, Record
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.loading import load_dataset
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.samples import Sample

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.log_metrics import SCORES
 
 if TYPE_CHECKING:

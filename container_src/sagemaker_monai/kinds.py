@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import SPLITS, Dataset, Record
 from sagemaker_monai.deep_pictures import range_of, read_deep_frame
 from sagemaker_monai.dicom.wanted import Choice
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images import IMAGE_SUFFIXES
 from sagemaker_monai.medical import UNEVEN_SLICES
 from sagemaker_monai.pictures import count_bits, decode

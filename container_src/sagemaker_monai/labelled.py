@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sagemaker_monai.columns import SPELLINGS, Columns, is_missing, plain
-from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.entries import Entry, Layout
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.groups import group_rank, read_groups
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.label_names import alike_key
 from sagemaker_monai.label_rules import LabelRules, codes_of, grades_of
 from sagemaker_monai.label_values import read_label_values

@@ -14,10 +14,10 @@ from torch import nn
 
 from sagemaker_monai.augmentation import AUGMENTATIONS, augment
 from sagemaker_monai.choices import check_best_metric, images_at_once
-from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import targets_of
 from sagemaker_monai.distributed import Processes, share_batch
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.loading import LoadedDataset
 from sagemaker_monai.log_metrics import GOALS, Row, validation_values
 from sagemaker_monai.optimizers import MovingAverage, build_optimizer, learning_rate_factor

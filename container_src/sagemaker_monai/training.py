@@ -23,11 +23,11 @@ from torch import nn
 from sagemaker_monai import __version__
 from sagemaker_monai.checkpoints import dump, load, read_newest, write_checkpoint
 from sagemaker_monai.choices import resolve
-from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import targets_of
 from sagemaker_monai.distributed import ALONE, Processes
 from sagemaker_monai.errors import ConfigError, TrainingStopped
 from sagemaker_monai.files import sha256_of
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.loading import LoadedDataset
 from sagemaker_monai.log_metrics import Row, epoch_row
 from sagemaker_monai.networks import NETWORKS, build_network, network_def

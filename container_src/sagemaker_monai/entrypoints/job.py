@@ -18,7 +18,6 @@ from sagemaker_monai import __version__
 from sagemaker_monai.augmentation import AUGMENTATIONS
 from sagemaker_monai.bundle import add_document, write_bundle
 from sagemaker_monai.choices import check_best_metric, resolve
-from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.datasets import CONTENTS, SPLITS, Dataset, read_dataset, targets_of
 from sagemaker_monai.digests import Digests
 from sagemaker_monai.distributed import ALONE, Processes
@@ -27,6 +26,7 @@ from sagemaker_monai.entrypoints import documents
 from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.errors import TrainingStopped
 from sagemaker_monai.files import children, write_text
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.item_names import current, print_numbers
 from sagemaker_monai.kinds import choose_preprocessing
 from sagemaker_monai.labelled import reading_of

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.errors import BundleError
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.tasks import metrics
 from sagemaker_monai.tasks.labels import Label
 from sagemaker_monai.tasks.losses import build_loss

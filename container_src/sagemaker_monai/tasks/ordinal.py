@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from sagemaker_monai.config import TrainConfig
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.tasks import metrics
 from sagemaker_monai.tasks.classification import class_target
 from sagemaker_monai.tasks.labels import Label

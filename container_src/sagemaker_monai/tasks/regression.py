@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from sagemaker_monai.config import TrainConfig
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.tasks import metrics
 from sagemaker_monai.tasks.labels import Label
 from sagemaker_monai.tasks.task import Floats, Loss, TakesNothing, finite

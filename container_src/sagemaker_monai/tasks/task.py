@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sagemaker_monai.config import TrainConfig
 from sagemaker_monai.errors import BundleError
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.tasks.labels import Label
 
 Floats = NDArray[np.float64]
