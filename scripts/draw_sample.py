@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from sagemaker_monai.progress import track
+from sagemaker_monai.messages.progress import track
 
 Floats = npt.NDArray[np.float32]
 MIN_LESIONS = 8  # of a class: enough for every split

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sagemaker_monai.progress import track
+from sagemaker_monai.messages.progress import track
 from scripts.answers import JSON_TYPES, documents, plain_type, predictions
 from scripts.ask import as_table
 from scripts.asking import Asking, Source

@@ -19,8 +19,8 @@ from sagemaker_monai.dataset_json import DATASET_JSON
 from sagemaker_monai.entries import image_files
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.layouts import PRETRAINED, read_channels
+from sagemaker_monai.messages.progress import track
 from sagemaker_monai.names import is_litter
-from sagemaker_monai.progress import track
 from sagemaker_monai.shards import MANIFEST, SHARD_BYTES, manifest_text, plan_shards, write_shards
 from sagemaker_monai.tables import is_table
 from scripts import upload_privacy

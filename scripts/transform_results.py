@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sagemaker_monai.log_metrics import CLASSIFICATION
-from sagemaker_monai.progress import track
+from sagemaker_monai.messages.progress import track
 from sagemaker_monai.tables import spreadsheet_safe
 from scripts.answers import predictions
 from scripts.aws.account import Account

@@ -36,7 +36,7 @@ from sagemaker_monai.deidentification.proved import write_deidentified
 from sagemaker_monai.deidentification.pseudonyms import check_salt
 from sagemaker_monai.dicom.headers import read_header, read_instance
 from sagemaker_monai.errors import CallerError, ConfigError
-from sagemaker_monai.progress import track
+from sagemaker_monai.messages.progress import track
 from scripts.aws.errors import CommandError
 from scripts.aws.keys import masked
 from scripts.identifiers import Identifiers, Replacer, rewritten

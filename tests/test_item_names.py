@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sagemaker_monai.entrypoints import doctor, prepare, train
-from sagemaker_monai.item_names import NAMES_FILE, ItemNames, at_the_way_out, current, print_numbers
+from sagemaker_monai.messages.item_names import NAMES_FILE, ItemNames, at_the_way_out, current, print_numbers
 
 SENTINEL = "Smith_Zebulon_778899"
 PARTS = ("smith", "zebulon", "778899")

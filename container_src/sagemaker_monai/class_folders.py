@@ -16,7 +16,7 @@ from sagemaker_monai.entries import IMAGE_NAMES, Entry, Layout, is_image, locate
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.files import plain_files
 from sagemaker_monai.masks import set_masks_aside
-from sagemaker_monai.remarks import Remark, remark
+from sagemaker_monai.messages.remarks import Remark, remark
 from sagemaker_monai.tables import is_table, some_of
 
 MAX_DEPTH = 8  # of folders that hold one folder and nothing else

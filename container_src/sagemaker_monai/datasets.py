@@ -16,10 +16,10 @@ import numpy as np
 from sagemaker_monai.digests import Digests
 from sagemaker_monai.entries import Aside, Entry, Image, Layout, Metadata, image_files
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.item_names import current
 from sagemaker_monai.label_rules import names_of
 from sagemaker_monai.labelled import Reading, read_labelled
-from sagemaker_monai.remarks import Remark
+from sagemaker_monai.messages.item_names import current
+from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.splitting import SPLITS, split_by_group
 from sagemaker_monai.tables import some_of
 from sagemaker_monai.tasks.table import TASKS

@@ -3,7 +3,7 @@
 Messages reach callers: they name the value and the remedy, never a path, a file's text or patient data.
 """
 
-from sagemaker_monai.item_names import current
+from sagemaker_monai.messages.item_names import current
 
 FAILURE_FILE_LIMIT = 1024  # characters of /opt/ml/output/failure that SageMaker shows
 

@@ -21,7 +21,7 @@ from sagemaker_monai.label_names import (
 )
 from sagemaker_monai.label_rules import UNCERTAIN, Cells, LabelRules, ReadLabels, names_of
 from sagemaker_monai.measurements import far_off, numbers_of
-from sagemaker_monai.remarks import Remark, remark
+from sagemaker_monai.messages.remarks import Remark, remark
 from sagemaker_monai.tables import some_of
 from sagemaker_monai.tasks.labels import Label
 

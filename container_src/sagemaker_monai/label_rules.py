@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sagemaker_monai.errors import ConfigError
-from sagemaker_monai.remarks import Remark
+from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.tasks.labels import FEWEST_LABELS, Label
 
 TASKS = ("auto", *FEWEST_LABELS)

@@ -16,7 +16,7 @@ from sagemaker_monai.label_names import alike_key
 from sagemaker_monai.label_rules import LabelRules, codes_of, grades_of
 from sagemaker_monai.label_values import read_label_values
 from sagemaker_monai.layouts import read_channels
-from sagemaker_monai.remarks import remark
+from sagemaker_monai.messages.remarks import remark
 from sagemaker_monai.tables import some_of
 
 FOLDS = frozenset({"fold", "folds", "kfold", "cvfold", "foldid"})  # as `columns.plain` writes them

@@ -15,7 +15,7 @@ from sagemaker_monai.dataset_json import DATASET_JSON, IMPORT_REPORT, read_datas
 from sagemaker_monai.entries import Layout, visible
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.masks import join_asides, mask_remarks, pass_over_masks
-from sagemaker_monai.remarks import remark
+from sagemaker_monai.messages.remarks import remark
 from sagemaker_monai.splitting import SPLITS
 from sagemaker_monai.table_layout import read_table_layout, tables_in
 from sagemaker_monai.tables import some_of

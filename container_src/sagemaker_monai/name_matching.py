@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.remarks import Remark, remark
+from sagemaker_monai.messages.remarks import Remark, remark
 from sagemaker_monai.tables import some_of
 
 MAX_ALIKE = 1_000  # names that are alike for one key, above which none is chosen

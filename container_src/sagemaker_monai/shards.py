@@ -23,7 +23,7 @@ from sagemaker_monai.entries import image_files
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.files import sha256_of, write_text
 from sagemaker_monai.layouts import read_channels
-from sagemaker_monai.progress import track
+from sagemaker_monai.messages.progress import track
 from sagemaker_monai.tars import CHUNK_BYTES, archive_end, member_header, padding
 
 MANIFEST = "shards.json"

@@ -20,8 +20,8 @@ from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.loading import LoadedDataset
 from sagemaker_monai.log_metrics import GOALS, Row, validation_values
+from sagemaker_monai.messages.progress import track
 from sagemaker_monai.optimizers import MovingAverage, build_optimizer, learning_rate_factor
-from sagemaker_monai.progress import track
 from sagemaker_monai.tasks.losses import epoch_order
 from sagemaker_monai.tasks.task import Floats, Loss, Task
 from sagemaker_monai.transforms import Preprocessing

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.item_names import current, is_like_a_file
+from sagemaker_monai.messages.item_names import current, is_like_a_file
 from sagemaker_monai.spreadsheets import OLE_MAGIC, SAVE_AGAIN, ZIP_MAGIC, Sheet, read_sheets
 
 DELIMITERS = (",", "\t", ";")

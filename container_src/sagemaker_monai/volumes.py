@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sagemaker_monai.errors import PayloadTooLarge
-from sagemaker_monai.remarks import Remark
+from sagemaker_monai.messages.remarks import Remark
 
 MAX_VOXELS = 1 << 29  # of one image, all channels together: 512 x 512 x 2,048; 2 GiB as float32
 

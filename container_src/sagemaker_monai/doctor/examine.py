@@ -26,8 +26,8 @@ from sagemaker_monai.doctor.splits import check_labels, check_leaks, count_class
 from sagemaker_monai.doctor.stacks import Stacks, examine_stacks
 from sagemaker_monai.doctor.workers import map_isolated
 from sagemaker_monai.label_rules import LabelRules
-from sagemaker_monai.progress import track
-from sagemaker_monai.remarks import merged
+from sagemaker_monai.messages.progress import track
+from sagemaker_monai.messages.remarks import merged
 from sagemaker_monai.volume_files import VOLUME_FORMATS
 
 PixelChoice = Literal["auto", "all", "sample", "none"]

@@ -28,9 +28,9 @@ from sagemaker_monai.dicom.modality import modality_transform
 from sagemaker_monai.doctor.files import DICOM, DICOMDIR, PICTURE, Found
 from sagemaker_monai.errors import CallerError
 from sagemaker_monai.formats.inflate import gunzipped_head
+from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.pictures import PICTURE_FORMATS, count_bits, decode
 from sagemaker_monai.prepare.duplicates import THUMBNAIL_SIDE
-from sagemaker_monai.remarks import Remark
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.visibility import shows_nothing
 from sagemaker_monai.volume_files import VOLUME_FORMATS, read_volume_file

@@ -29,8 +29,8 @@ from sagemaker_monai.label_rules import LabelRules
 from sagemaker_monai.labelled import Reading, interpreted
 from sagemaker_monai.layouts import read_channels
 from sagemaker_monai.masks import join_asides, mask_remarks, masks_below
+from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.name_matching import match_names
-from sagemaker_monai.remarks import Remark
 from sagemaker_monai.tables import Row, is_table, read_table, some_of, table_content
 from sagemaker_monai.tasks.labels import Label
 from sagemaker_monai.trainable import lacks_test_images, refusal_of

@@ -20,8 +20,8 @@ from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score
 from sagemaker_monai.errors import BundleError, ConfigError, DatasetError
 from sagemaker_monai.files import write_text
 from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.item_names import current
 from sagemaker_monai.labelled import Reading, reading_of
+from sagemaker_monai.messages.item_names import current
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.tables import some_of
 from sagemaker_monai.unpacking import unpack_channels

@@ -27,11 +27,11 @@ from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score
 from sagemaker_monai.errors import TrainingStopped
 from sagemaker_monai.files import children, write_text
 from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.item_names import current, print_numbers
 from sagemaker_monai.kinds import choose_preprocessing
 from sagemaker_monai.labelled import reading_of
 from sagemaker_monai.loading import LoadedDataset, load_dataset
 from sagemaker_monai.log_metrics import Row, epoch_line
+from sagemaker_monai.messages.item_names import current, print_numbers
 from sagemaker_monai.networks import network_def
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.pretrained import find_weights

@@ -13,7 +13,7 @@ from sagemaker_monai.distributed import LOST, OtherProcessError, Processes, conn
 from sagemaker_monai.entrypoints.launch import CACHE, STARTED, STOP, leave_failure
 from sagemaker_monai.entrypoints.train import explained, prepare_job, run_prepared_job
 from sagemaker_monai.errors import CallerError, failure_line
-from sagemaker_monai.item_names import at_the_way_out
+from sagemaker_monai.messages.item_names import at_the_way_out
 
 CONNECT_S = 60.0
 

@@ -25,7 +25,7 @@ from sagemaker_monai.entrypoints.launch import ProcessesError, run_processes
 from sagemaker_monai.entrypoints.stopping import stop_on_signal
 from sagemaker_monai.errors import CallerError, ConfigError, failure_line
 from sagemaker_monai.hyperparameters import TrainConfig, hyperparameter_rows
-from sagemaker_monai.item_names import NAMES_FILE, at_the_way_out, current
+from sagemaker_monai.messages.item_names import NAMES_FILE, at_the_way_out, current
 
 if TYPE_CHECKING:
     from sagemaker_monai.distributed import Processes

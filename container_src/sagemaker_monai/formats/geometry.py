@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sagemaker_monai.errors import UndecodableImage
-from sagemaker_monai.remarks import Remark, remark
+from sagemaker_monai.messages.remarks import Remark, remark
 
 # From the coordinates of a patient's left, posterior, superior (DICOM, ITK) and others to right, anterior, superior.
 SIGNS = {"RAS": (1.0, 1.0, 1.0), "LAS": (-1.0, 1.0, 1.0), "LPS": (-1.0, -1.0, 1.0)}

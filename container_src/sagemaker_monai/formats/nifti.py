@@ -33,7 +33,7 @@ from sagemaker_monai.formats.geometry import affine_of, grid, sizes_of, spacing_
 from sagemaker_monai.formats.inflate import Stream, opened
 from sagemaker_monai.formats.pairs import image_of
 from sagemaker_monai.formats.voxels import NonFinite, Stored, channel_first, check_order, check_shape, read_values
-from sagemaker_monai.remarks import Remark, remark
+from sagemaker_monai.messages.remarks import Remark, remark
 from sagemaker_monai.volumes import Volume
 
 SAME_PLACE = 0.5  # of a voxel: how far transforms may lie apart at a corner; float32 and quaternions round

@@ -20,7 +20,7 @@ from sagemaker_monai.formats.geometry import MM_PER_UNIT, SIGNS, affine_of, grid
 from sagemaker_monai.formats.inflate import Stream, opened
 from sagemaker_monai.formats.pairs import data_files, read_data_files
 from sagemaker_monai.formats.voxels import NonFinite, Stored, channel_first, check_shape, read_values
-from sagemaker_monai.remarks import Remark
+from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.volumes import Volume
 
 MAX_HEADER_BYTES = 1 << 20

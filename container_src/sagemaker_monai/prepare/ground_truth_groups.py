@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.groups import Groups, read_groups
+from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.prepare.ground_truth_images import Image, short_name
 from sagemaker_monai.prepare.ground_truth_manifest import Item
 from sagemaker_monai.prepare.matching import group_pattern
-from sagemaker_monai.remarks import Remark
 from sagemaker_monai.splitting import split_by_group
 from sagemaker_monai.tables import some_of
 

@@ -14,7 +14,7 @@ from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.groups import is_person, read_groups
 from sagemaker_monai.label_rules import Cells, LabelRules, ReadLabels
 from sagemaker_monai.label_values import read_label_values
-from sagemaker_monai.remarks import Remark
+from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.tables import Row, read_table, some_of, table_content
 from sagemaker_monai.tasks.labels import FEWEST_LABELS, Label
 

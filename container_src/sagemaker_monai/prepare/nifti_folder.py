@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
+from sagemaker_monai.messages.progress import track
+from sagemaker_monai.messages.remarks import Remark, merged, remark
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.ground_truth_images import name_files
 from sagemaker_monai.prepare.import_report import Report, repeated
@@ -22,8 +24,6 @@ from sagemaker_monai.prepare.nifti_cases import SUFFIXES, Case, Found, find_case
 from sagemaker_monai.prepare.nifti_copy import Plan, copy_volume, plan_copy, read_case
 from sagemaker_monai.prepare.publish import Choices, Notices, Written, digest_of, publish, refuse_unusable
 from sagemaker_monai.prepare.sides import refuse_torn
-from sagemaker_monai.progress import track
-from sagemaker_monai.remarks import Remark, merged, remark
 
 FOLDERS = "folders"
 TITLE = "volumes"

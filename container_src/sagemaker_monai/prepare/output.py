@@ -20,7 +20,7 @@ from sagemaker_monai.dataset_json import DATASET_JSON
 from sagemaker_monai.dataset_json import IMPORT_REPORT as REPORT
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.files import sha256_of, write_text
-from sagemaker_monai.item_names import current
+from sagemaker_monai.messages.item_names import current
 from sagemaker_monai.names import is_litter, is_litter_path
 from sagemaker_monai.tables import some_of
 

@@ -17,6 +17,7 @@ from sagemaker_monai.errors import CallerError, DatasetError, UnsuitableImage
 from sagemaker_monai.files import plain_files
 from sagemaker_monai.images import IMAGE_SUFFIXES
 from sagemaker_monai.masks import mask_remarks, set_masks_aside
+from sagemaker_monai.messages.progress import track
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.ground_truth_images import name_files
 from sagemaker_monai.prepare.import_report import Report, repeated
@@ -25,7 +26,6 @@ from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line,
 from sagemaker_monai.prepare.matching import NAMED_KINDS, group_pattern, key_of
 from sagemaker_monai.prepare.publish import Choices, Notices, Written, digest_of, publish, refuse_unusable
 from sagemaker_monai.prepare.sides import refuse_torn
-from sagemaker_monai.progress import track
 from sagemaker_monai.reading import read_frames_of
 from sagemaker_monai.samples import Sample
 

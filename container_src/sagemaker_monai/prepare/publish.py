@@ -15,7 +15,7 @@ import numpy as np
 
 from sagemaker_monai.dataset_json import write_dataset_json
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.item_names import current
+from sagemaker_monai.messages.item_names import current
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.import_report import Report
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
