@@ -14,7 +14,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from sagemaker_monai.files import sha256_of
+from sagemaker_monai.storage.files import sha256_of
 from scripts.aws.account import Account
 from scripts.aws.calls import Call
 from scripts.aws.listing import Item, encryption, fetch

@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from sagemaker_monai.files import files_in, plain_files
+from sagemaker_monai.storage.files import files_in, plain_files
 
 CONTENT_TYPES = {
     ".jpg": "image/jpeg",

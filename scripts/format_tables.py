@@ -4,7 +4,7 @@ from dataclasses import fields
 
 from pydicom import uid
 
-from sagemaker_monai import budget, picture_parts, tars
+from sagemaker_monai import budget, picture_parts
 from sagemaker_monai.containers import MAX_IMAGES, MAX_INSTANCES
 from sagemaker_monai.dicom import codestreams, effort, limits
 from sagemaker_monai.dicom.decoding import DECODERS, FRAGMENTS_OF_A_FRAME
@@ -17,6 +17,7 @@ from sagemaker_monai.formats import arrays, inflate, metaimage, nifti, nrrd, vox
 from sagemaker_monai.heaps import MAX_INFLATE_RATIO, MAX_INFLATED_BYTES
 from sagemaker_monai.images import MAX_REQUEST_PIXELS
 from sagemaker_monai.picture_parts import MAX_PIXELS
+from sagemaker_monai.storage import tars
 from sagemaker_monai.volume_files import VOLUME_FORMATS
 from sagemaker_monai.volumes import MAX_VOXELS
 from scripts.markdown import code, table

@@ -20,9 +20,9 @@ from sagemaker_monai.entries import image_files
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.layouts import PRETRAINED, read_channels
 from sagemaker_monai.messages.progress import track
-from sagemaker_monai.names import is_litter
 from sagemaker_monai.shards import MANIFEST, SHARD_BYTES, manifest_text, plan_shards, write_shards
-from sagemaker_monai.tables import is_table
+from sagemaker_monai.storage.file_names import is_litter
+from sagemaker_monai.storage.tables import is_table
 from scripts import upload_privacy
 from scripts.aws import command, upload
 from scripts.aws.calls import Call

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sagemaker_monai.files import write_text
+from sagemaker_monai.storage.files import write_text
 from scripts.answers import JSON_TYPES, plain_type
 from scripts.aws import command, follow
 from scripts.aws.account import Account

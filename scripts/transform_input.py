@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from sagemaker_monai.names import is_litter_path
+from sagemaker_monai.storage.file_names import is_litter_path
 from scripts.aws.account import Account
 from scripts.aws.errors import CommandError
 from scripts.aws.listing import Item, below, one
@@ -37,7 +37,7 @@ class Batch:
         content_type: of every one.
         uri: a prefix, or a manifest in S3.
         manifest: text of a manifest that is not in S3 yet; None where `uri` is.
-        passed_over: objects of the prefix or manifest that are litter (see `sagemaker_monai.names`) and no part of it.
+        passed_over: objects of the prefix or manifest that are litter (see `sagemaker_monai.storage.file_names`) and no part of it.
     """
 
     items: tuple[Item, ...]

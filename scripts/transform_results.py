@@ -13,7 +13,7 @@ from typing import Any
 
 from sagemaker_monai.log_metrics import CLASSIFICATION
 from sagemaker_monai.messages.progress import track
-from sagemaker_monai.tables import spreadsheet_safe
+from sagemaker_monai.storage.tables import spreadsheet_safe
 from scripts.answers import predictions
 from scripts.aws.account import Account
 from scripts.aws.listing import Item, below

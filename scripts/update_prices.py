@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sagemaker_monai.files import write_text
+from sagemaker_monai.storage.files import write_text
 from scripts.aws import command, prices
 from scripts.aws.command import Context, say
 from scripts.aws.errors import CommandError

@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from sagemaker_monai.archives import (
+from sagemaker_monai.storage.zips import (
     ArchiveLimits,
     ArchiveTooLargeError,
     UnsafeArchiveError,

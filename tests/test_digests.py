@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sagemaker_monai import digests as module
 from sagemaker_monai.datasets import CONTENTS, is_same_data
-from sagemaker_monai.digests import UNREADABLE, Digests
 from sagemaker_monai.errors import DatasetError, TrainingStopped
+from sagemaker_monai.storage import digests as module
+from sagemaker_monai.storage.digests import UNREADABLE, Digests
 
 OLD_NS = 1_600_000_000 * 10**9
 

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from sagemaker_monai.files import sha256_of, state_of, write_text
+from sagemaker_monai.storage.files import sha256_of, state_of, write_text
 
 
 def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path):

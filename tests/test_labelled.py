@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from sagemaker_monai.columns import Columns
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.label_rules import LabelRules
 from sagemaker_monai.labelled import Reading, read_labelled, reading_of
+from sagemaker_monai.storage.columns import Columns
 
 
 @pytest.fixture

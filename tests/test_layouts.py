@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from sagemaker_monai.columns import SPLIT_NAMES, Columns
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.images import IMAGE_SUFFIXES
 from sagemaker_monai.layouts import read_channels
-from sagemaker_monai.tables import read_table, some_of
+from sagemaker_monai.storage.columns import SPLIT_NAMES, Columns
+from sagemaker_monai.storage.tables import read_table, some_of
 
 
 def put(root, *names):

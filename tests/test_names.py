@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sagemaker_monai.archives import ArchiveLimits, UnsafeArchiveError, member_names
 from sagemaker_monai.entries import image_files, name_parts, visible
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.files import children, files_in, plain_files
-from sagemaker_monai.names import is_fit, is_litter, is_litter_path, leads_out, parts_of
 from sagemaker_monai.prepare import output
-from sagemaker_monai.tars import read_tar
+from sagemaker_monai.storage.file_names import is_fit, is_litter, is_litter_path, leads_out, parts_of
+from sagemaker_monai.storage.files import children, files_in, plain_files
+from sagemaker_monai.storage.tars import read_tar
+from sagemaker_monai.storage.zips import ArchiveLimits, UnsafeArchiveError, member_names
 
 LIMITS = ArchiveLimits(members=100, member_bytes=1000, total_bytes=10_000, ratio=50)
 LEFT_BEHIND = [

@@ -1,9 +1,9 @@
 import pytest
 
-from sagemaker_monai import spreadsheet_parts
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.spreadsheets import read_sheets
-from sagemaker_monai.tables import read_table
+from sagemaker_monai.storage import spreadsheet_parts
+from sagemaker_monai.storage.spreadsheets import read_sheets
+from sagemaker_monai.storage.tables import read_table
 from tests.workbooks import DATE, SIX_DIGITS, TIME, cell, workbook
 
 WANTED = ("image", "label")

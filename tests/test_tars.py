@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagemaker_monai.archives import ArchiveTooLargeError, UnsafeArchiveError
-from sagemaker_monai.tars import CHUNK_BYTES, archive_end, member_header, padding, read_tar
+from sagemaker_monai.storage.tars import CHUNK_BYTES, archive_end, member_header, padding, read_tar
+from sagemaker_monai.storage.zips import ArchiveTooLargeError, UnsafeArchiveError
 
 LONG = "images/" + "ä" * 60 + "/" + "x" * 150 + ".png"
 

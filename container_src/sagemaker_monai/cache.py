@@ -28,11 +28,11 @@ from typing import IO, Any
 import numpy as np
 
 from sagemaker_monai.cache_keys import key_of, paths_of
-from sagemaker_monai.digests import Digests
 from sagemaker_monai.errors import CallerError, DatasetError, TrainingStopped
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.samples import Sample, Sequences
 from sagemaker_monai.scope import pack_traits, unpack_traits
+from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.transforms import Load, Preprocessing, build_load
 from sagemaker_monai.volumes import Traits
 

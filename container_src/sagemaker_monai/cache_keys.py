@@ -12,9 +12,9 @@ import numpy as np
 import PIL.features
 
 import sagemaker_monai
-from sagemaker_monai.digests import Digests
 from sagemaker_monai.entries import image_files
 from sagemaker_monai.samples import Sample, Sequences
+from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.transforms import Preprocessing
 
 _LAYOUT = 3  # of the folder; part of the key

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sagemaker_monai.columns import split_of
 from sagemaker_monai.entries import IMAGE_NAMES, Entry, Layout, Metadata, images_of_names, name_parts
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.files import write_text
-from sagemaker_monai.names import is_fit
 from sagemaker_monai.splitting import SPLITS
-from sagemaker_monai.tables import some_of
+from sagemaker_monai.storage.columns import split_of
+from sagemaker_monai.storage.file_names import is_fit
+from sagemaker_monai.storage.files import write_text
+from sagemaker_monai.storage.tables import some_of
 from sagemaker_monai.tasks.labels import FEWEST_LABELS, Label
 
 DATASET_JSON = "dataset.json"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sagemaker_monai.errors import NotAcceptable
-from sagemaker_monai.names import is_fit
+from sagemaker_monai.storage.file_names import is_fit
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sagemaker_monai.columns import NO_GROUP, NOBODY, find_column, is_missing, plain, usual_columns
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.remarks import Remark, remark
+from sagemaker_monai.storage.columns import NO_GROUP, NOBODY, find_column, is_missing, plain, usual_columns
 
 # Words of columns that tell who is a patient, the coarsest first.
 # Words with a * mean that only with `id`, `number` or the like behind or before them.

@@ -5,14 +5,20 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from sagemaker_monai.archives import NS_A_BYTE, ArchiveLimits, ArchiveTooLargeError, UnsafeArchiveError, read_members
 from sagemaker_monai.budget import spend_bytes, spend_work
 from sagemaker_monai.containers import MAX_INSTANCES, gather
 from sagemaker_monai.contents import GZIP_MAGIC, gunzipped_head, is_nifti
 from sagemaker_monai.errors import MalformedRequest, PayloadTooLarge
-from sagemaker_monai.names import is_litter_path
 from sagemaker_monai.samples import Sample
-from sagemaker_monai.tars import CHUNK_BYTES, DAMAGE, Stream, read_tar
+from sagemaker_monai.storage.file_names import is_litter_path
+from sagemaker_monai.storage.tars import CHUNK_BYTES, DAMAGE, Stream, read_tar
+from sagemaker_monai.storage.zips import (
+    NS_A_BYTE,
+    ArchiveLimits,
+    ArchiveTooLargeError,
+    UnsafeArchiveError,
+    read_members,
+)
 
 MAX_INFLATED_BYTES = 512 * 1024**2  # of one archive, all members together
 MAX_INFLATE_RATIO = 100  # of one archive, above the first 16 MiB; pictures are compressed already

@@ -27,7 +27,7 @@ from sagemaker_monai.presets import PRESETS, preprocessing_for
 from sagemaker_monai.reading import DICOM_FORMAT, kind_of, read_frames_of, read_volumes_of
 from sagemaker_monai.samples import Sample, Sequences
 from sagemaker_monai.scope import said_modality
-from sagemaker_monai.tables import some_of
+from sagemaker_monai.storage.tables import some_of
 from sagemaker_monai.volumes import Frame, Volume
 
 logger = logging.getLogger(__name__)

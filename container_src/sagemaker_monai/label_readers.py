@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sagemaker_monai.columns import is_missing
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.label_names import (
     alike_key,
@@ -22,7 +21,8 @@ from sagemaker_monai.label_names import (
 from sagemaker_monai.label_rules import UNCERTAIN, Cells, LabelRules, ReadLabels, names_of
 from sagemaker_monai.measurements import far_off, numbers_of
 from sagemaker_monai.messages.remarks import Remark, remark
-from sagemaker_monai.tables import some_of
+from sagemaker_monai.storage.columns import is_missing
+from sagemaker_monai.storage.tables import some_of
 from sagemaker_monai.tasks.labels import Label
 
 _ANSWERS = {

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sagemaker_monai.columns import SPELLINGS, Columns, is_missing, plain
 from sagemaker_monai.entries import Entry, Layout
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.groups import group_rank, read_groups
@@ -17,7 +16,8 @@ from sagemaker_monai.label_rules import LabelRules, codes_of, grades_of
 from sagemaker_monai.label_values import read_label_values
 from sagemaker_monai.layouts import read_channels
 from sagemaker_monai.messages.remarks import remark
-from sagemaker_monai.tables import some_of
+from sagemaker_monai.storage.columns import SPELLINGS, Columns, is_missing, plain
+from sagemaker_monai.storage.tables import some_of
 
 FOLDS = frozenset({"fold", "folds", "kfold", "cvfold", "foldid"})  # as `columns.plain` writes them
 AUTO, NONE = "auto", "none"

@@ -12,12 +12,12 @@ import numpy as np
 
 from sagemaker_monai.cache import load_images
 from sagemaker_monai.datasets import SPLITS, Dataset, Record, targets_of
-from sagemaker_monai.digests import Digests
 from sagemaker_monai.errors import CallerError, DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.scope import Scope, said_modality, scope_of
-from sagemaker_monai.tables import some_of
+from sagemaker_monai.storage.digests import Digests
+from sagemaker_monai.storage.tables import some_of
 from sagemaker_monai.trainable import FEWEST_TRAINING
 from sagemaker_monai.transforms import Preprocessing
 from sagemaker_monai.visibility import shows_nothing

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from sagemaker_monai.errors import ConfigError
-from sagemaker_monai.files import children
+from sagemaker_monai.storage.files import children
 
 SUFFIXES = (".pt", ".pth")
 NESTED_UNDER = ("state_dict", "model_state_dict", "model", "network", "net")

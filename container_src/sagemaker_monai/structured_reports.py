@@ -25,7 +25,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sagemaker_monai.evidence import make_evidence, text_of
-from sagemaker_monai.names import is_fit
+from sagemaker_monai.storage.file_names import is_fit
 
 if TYPE_CHECKING:
     from highdicom.sr import CodedConcept

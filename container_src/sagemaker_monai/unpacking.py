@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from sagemaker_monai.archives import UnsafeArchiveError
 from sagemaker_monai.dataset_json import DATASET_JSON, listed_images
 from sagemaker_monai.errors import DatasetError, TrainingStopped
 from sagemaker_monai.layouts import PRETRAINED
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.shards import MANIFEST, REMEDY, Shard, read_manifest
-from sagemaker_monai.tables import some_of
-from sagemaker_monai.tars import CHUNK_BYTES, read_tar
+from sagemaker_monai.storage.tables import some_of
+from sagemaker_monai.storage.tars import CHUNK_BYTES, read_tar
+from sagemaker_monai.storage.zips import UnsafeArchiveError
 
 
 def unpack_channels(

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sagemaker_monai.names import is_fit
+from sagemaker_monai.storage.file_names import is_fit
 
 LONGEST_KEY = 1024  # bytes of UTF-8
 # Common given names that are no words of a medical image's class or folder; next to another word they are a person.

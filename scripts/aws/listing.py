@@ -6,7 +6,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from sagemaker_monai.names import is_litter_path
+from sagemaker_monai.storage.file_names import is_litter_path
 from scripts.aws.account import Account
 from scripts.aws.errors import CommandError, is_missing
 from scripts.aws.names import folder_uri, split_s3

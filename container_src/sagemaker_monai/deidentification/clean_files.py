@@ -17,9 +17,9 @@ from sagemaker_monai.deidentification.picture_metadata import cleaned
 from sagemaker_monai.deidentification.volume_headers import has_texts, is_clean_nifti
 from sagemaker_monai.deidentification.volumes_anew import WRITERS, copy_npy, is_clean_npy, write_anew
 from sagemaker_monai.errors import CallerError, UnsuitableImage
-from sagemaker_monai.files import replacing
 from sagemaker_monai.pictures import read_file
 from sagemaker_monai.reading import DICOM_FORMAT, kind_of
+from sagemaker_monai.storage.files import replacing
 from sagemaker_monai.volume_files import read_volume_file
 
 DICOM, ARCHIVE, PICTURE, VOLUME = "dicom", "archive", "picture", "volume"

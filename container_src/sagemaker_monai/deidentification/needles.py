@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from itertools import pairwise, permutations
 
-from sagemaker_monai.columns import NOBODY
 from sagemaker_monai.deidentification.spellings import (
     ALPHANUMERIC,
     TOKEN,
@@ -25,6 +24,7 @@ from sagemaker_monai.deidentification.spellings import (
     sound,
     squeezed,
 )
+from sagemaker_monai.storage.columns import NOBODY
 
 INSIDE = 5  # letters from which on a name counts inside of other words
 _LONGEST = 64  # letters or digits: those of a group of PN, of LO

@@ -14,7 +14,7 @@ from sagemaker_monai.deidentification.proof import prove_deidentified
 from sagemaker_monai.dicom.headers import read_instance
 from sagemaker_monai.dicom.layouts import pixel_tag_of
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
-from sagemaker_monai.files import replacing
+from sagemaker_monai.storage.files import replacing
 
 
 def write_deidentified(

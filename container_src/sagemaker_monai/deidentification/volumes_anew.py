@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from sagemaker_monai.errors import UndecodableImage
-from sagemaker_monai.files import replacing
 from sagemaker_monai.formats.arrays import MAX_NPY_HEADER_BYTES, parse_npy_header
 from sagemaker_monai.formats.inflate import PIECE_BYTES, opened
+from sagemaker_monai.storage.files import replacing
 from sagemaker_monai.volume_files import read_volume_file
 from sagemaker_monai.volumes import Volume
 

@@ -19,7 +19,6 @@ from typing import BinaryIO
 
 from pydicom import Dataset
 
-from sagemaker_monai.archives import ArchiveTooLargeError, UnsafeArchiveError
 from sagemaker_monai.budget import expect_work, spend_work
 from sagemaker_monai.dicom.elements import integer_of, items, text_of
 from sagemaker_monai.dicom.headers import File, is_dicom, read_header, read_instance, read_up_to_pixels, with_pixels
@@ -28,9 +27,10 @@ from sagemaker_monai.dicom.oddities import oddities_of
 from sagemaker_monai.dicom.packed import HEAD_BYTES, MediaLimits, Unpacker, unpacker_of
 from sagemaker_monai.dicom.planes import Plane, planes_of
 from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage
-from sagemaker_monai.files import plain_files
-from sagemaker_monai.names import is_litter_path
 from sagemaker_monai.samples import Held
+from sagemaker_monai.storage.file_names import is_litter_path
+from sagemaker_monai.storage.files import plain_files
+from sagemaker_monai.storage.zips import ArchiveTooLargeError, UnsafeArchiveError
 
 NS_A_FILE = 700_000  # to find out what it is; its elements are counted as they are read
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"

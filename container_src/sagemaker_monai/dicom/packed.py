@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from sagemaker_monai.archives import ArchiveLimits, ArchiveTooLargeError, UnsafeArchiveError, read_members
-from sagemaker_monai.tars import Stream, read_tar
+from sagemaker_monai.storage.tars import Stream, read_tar
+from sagemaker_monai.storage.zips import ArchiveLimits, ArchiveTooLargeError, UnsafeArchiveError, read_members
 
 HEAD_BYTES = 512  # a tar file says what it is at 257
 DEFLATE_RATIO = 1032  # the most that deflate can: blank slices do, so the limits on bytes are what counts

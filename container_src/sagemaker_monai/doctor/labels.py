@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sagemaker_monai.columns import Columns, find_column, split_of, usual_column, usual_columns
 from sagemaker_monai.dataset_json import DATASET_JSON, MAX_DATASET_JSON_BYTES
 from sagemaker_monai.entries import (
     SUFFIXES,
@@ -31,7 +30,8 @@ from sagemaker_monai.layouts import read_channels
 from sagemaker_monai.masks import join_asides, mask_remarks, masks_below
 from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.name_matching import match_names
-from sagemaker_monai.tables import Row, is_table, read_table, some_of, table_content
+from sagemaker_monai.storage.columns import Columns, find_column, split_of, usual_column, usual_columns
+from sagemaker_monai.storage.tables import Row, is_table, read_table, some_of, table_content
 from sagemaker_monai.tasks.labels import Label
 from sagemaker_monai.trainable import lacks_test_images, refusal_of
 

@@ -4,10 +4,10 @@ import gzip
 import shutil
 from pathlib import Path
 
-from sagemaker_monai.archives import UnsafeArchiveError
 from sagemaker_monai.bundle import CHECKSUMS
 from sagemaker_monai.errors import BundleError
-from sagemaker_monai.tars import read_tar
+from sagemaker_monai.storage.tars import read_tar
+from sagemaker_monai.storage.zips import UnsafeArchiveError
 
 ARCHIVE = "model.tar.gz"
 MAX_FILES = 10_000

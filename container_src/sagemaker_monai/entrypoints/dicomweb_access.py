@@ -16,9 +16,9 @@ from requests.auth import HTTPBasicAuth
 
 from sagemaker_monai.entrypoints.s3_store import open_s3
 from sagemaker_monai.errors import ConfigError
-from sagemaker_monai.names import is_fit
 from sagemaker_monai.prepare.dicomweb import Outside
 from sagemaker_monai.prepare.dicomweb_http import Access
+from sagemaker_monai.storage.file_names import is_fit
 
 VARIABLES = {
     "DICOMWEB_TOKEN": "bearer token",

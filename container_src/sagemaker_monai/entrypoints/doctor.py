@@ -15,9 +15,9 @@ from sagemaker_monai.entrypoints.environment import library_defaults
 from sagemaker_monai.entrypoints.inputs import Places, read_channels
 from sagemaker_monai.entrypoints.processing import Parser, base_folder, run_command
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.files import replacing, write_text
 from sagemaker_monai.label_options import add_rule_options, rules_of
 from sagemaker_monai.messages.item_names import current
+from sagemaker_monai.storage.files import replacing, write_text
 
 DESCRIPTION = (
     "Examine a data set: what it holds, which series cannot be used and why, copies, labels without images, patients "

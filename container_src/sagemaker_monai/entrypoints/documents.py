@@ -12,7 +12,7 @@ import torch
 
 from sagemaker_monai.datasets import SPLITS, Dataset, Record, targets_of
 from sagemaker_monai.log_metrics import CLASSIFICATION, SCORES, WHOLE_NUMBERS, logged_names
-from sagemaker_monai.tables import spreadsheet_safe
+from sagemaker_monai.storage.tables import spreadsheet_safe
 from sagemaker_monai.tasks.task import Floats, Prediction, Task
 
 Row = Mapping[str, float]

@@ -28,7 +28,6 @@ from sagemaker_monai.errors import (
     error_body,
     failure_line,
 )
-from sagemaker_monai.files import write_text
 from sagemaker_monai.serving.back_end import Request, Response
 from sagemaker_monai.serving.config import log_level, visible_gpus
 from sagemaker_monai.serving.effort import Respond
@@ -43,6 +42,7 @@ from sagemaker_monai.serving.protocol import (
     GROWTH_VARIABLE,
     TIME_HEADER,
 )
+from sagemaker_monai.storage.files import write_text
 
 logger = logging.getLogger(__name__)
 

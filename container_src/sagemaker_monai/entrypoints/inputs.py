@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sagemaker_monai.errors import ConfigError
-from sagemaker_monai.files import children
+from sagemaker_monai.storage.files import children
 
 PLACES = {
     "SAGEMAKER_BASE_DIR": "the tree of all other places, default /opt/ml",

@@ -19,13 +19,11 @@ from sagemaker_monai.augmentation import AUGMENTATIONS
 from sagemaker_monai.bundle import add_document, write_bundle
 from sagemaker_monai.choices import check_best_metric, resolve
 from sagemaker_monai.datasets import CONTENTS, SPLITS, Dataset, read_dataset, targets_of
-from sagemaker_monai.digests import Digests
 from sagemaker_monai.distributed import ALONE, Processes
 from sagemaker_monai.doctor.first_look import first_look
 from sagemaker_monai.entrypoints import documents
 from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.errors import TrainingStopped
-from sagemaker_monai.files import children, write_text
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.kinds import choose_preprocessing
 from sagemaker_monai.labelled import reading_of
@@ -35,6 +33,8 @@ from sagemaker_monai.messages.item_names import current, print_numbers
 from sagemaker_monai.networks import network_def
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.pretrained import find_weights
+from sagemaker_monai.storage.digests import Digests
+from sagemaker_monai.storage.files import children, write_text
 from sagemaker_monai.tasks.table import TASKS
 from sagemaker_monai.training import FitResult, choose_precision, fit, job_key
 from sagemaker_monai.transforms import build_preprocessing

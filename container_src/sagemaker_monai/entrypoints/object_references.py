@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 from sagemaker_monai.containers import MAX_INSTANCES
 from sagemaker_monai.contents import GZIP_MAGIC, ZIP_MAGICS, is_tar
 from sagemaker_monai.errors import ObjectUnavailable, PayloadTooLarge, Timeout, Unavailable
-from sagemaker_monai.names import is_litter_path
 from sagemaker_monai.serving.references import Prefix, Reference, parse_references
-from sagemaker_monai.tars import archive_end, member_header, padding
+from sagemaker_monai.storage.file_names import is_litter_path
+from sagemaker_monai.storage.tars import archive_end, member_header, padding
 
 THREADS = 8  # objects that are fetched at once; one takes some 30 ms however small it is (a guess)
 CONNECT_TIMEOUT_S = 3.0

@@ -25,7 +25,6 @@ from pathlib import Path
 from sagemaker_monai.entrypoints.environment import library_defaults
 from sagemaker_monai.entrypoints.warm_up import warm_up
 from sagemaker_monai.errors import BundleError, CallerError, ConfigError, failure_line
-from sagemaker_monai.files import children
 from sagemaker_monai.serving.back_end import BackEnd, StartError
 from sagemaker_monai.serving.config import VARIABLES, ServeConfig
 from sagemaker_monai.serving.gateway import Gateway
@@ -35,6 +34,7 @@ from sagemaker_monai.serving.privileges import Lodgings, readable_artifact, rest
 from sagemaker_monai.serving.references import ObjectStore
 from sagemaker_monai.serving.temporary import remove_abandoned
 from sagemaker_monai.serving.workers import WorkerPool, WorkerPools
+from sagemaker_monai.storage.files import children
 
 logger = logging.getLogger(__name__)
 

@@ -14,12 +14,18 @@ from typing import Any, BinaryIO, Literal, NoReturn
 
 import numpy as np
 
-from sagemaker_monai.archives import ArchiveLimits, ArchiveTooLargeError, UnsafeArchiveError, copy_member, member_names
 from sagemaker_monai.contents import NPY_MAGIC
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
 from sagemaker_monai.formats.geometry import affine_of, grid
 from sagemaker_monai.formats.inflate import Stream, most_bytes, opened
 from sagemaker_monai.formats.voxels import NonFinite, Stored, check_shape, read_values
+from sagemaker_monai.storage.zips import (
+    ArchiveLimits,
+    ArchiveTooLargeError,
+    UnsafeArchiveError,
+    copy_member,
+    member_names,
+)
 from sagemaker_monai.volumes import Volume, check_voxels
 
 MAX_NPY_HEADER_BYTES = 1_024  # NumPy writes 118 for plain numbers

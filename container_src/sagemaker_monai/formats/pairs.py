@@ -14,7 +14,7 @@ import numpy as np
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.formats.inflate import Stream, opened
 from sagemaker_monai.formats.voxels import NonFinite, Stored, read_values
-from sagemaker_monai.names import parts_of
+from sagemaker_monai.storage.file_names import parts_of
 
 MAX_DATA_FILES = 10_000  # one a slice
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.prepare.agreement import Agreement, measure_agreement
-from sagemaker_monai.tables import some_of
+from sagemaker_monai.storage.tables import some_of
 
 TASKS = ("classification", "multilabel")
 LABELS = ("majority", "soft")

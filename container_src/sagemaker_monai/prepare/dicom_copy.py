@@ -17,8 +17,8 @@ from sagemaker_monai.deidentification.proved import write_deidentified
 from sagemaker_monai.dicom.headers import content_of, read_instance
 from sagemaker_monai.dicom.media import Instance
 from sagemaker_monai.dicom.modality import modality_values
-from sagemaker_monai.files import replacing
 from sagemaker_monai.prepare.publish import digest_of
+from sagemaker_monai.storage.files import replacing
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line,
 from sagemaker_monai.prepare.matching import NAMED_KINDS, find_lines, key_of, refuse_mismatch, shown_lines
 from sagemaker_monai.prepare.publish import Choices, Notices, Written, publish, refuse_unusable
 from sagemaker_monai.prepare.sides import refuse_torn
-from sagemaker_monai.tables import some_of
+from sagemaker_monai.storage.tables import some_of
 
 FOLDERS = "folders"
 TITLE = "DICOM"

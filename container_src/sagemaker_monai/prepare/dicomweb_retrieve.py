@@ -26,12 +26,12 @@ from sagemaker_monai.errors import (
     UndecodableImage,
     UnsuitableImage,
 )
-from sagemaker_monai.files import sha256_of
 from sagemaker_monai.prepare.dicomweb_faults import LostError, NotOffered
 from sagemaker_monai.prepare.dicomweb_http import Server
 from sagemaker_monai.prepare.dicomweb_search import FoundSeries
 from sagemaker_monai.prepare.multipart import CutOffError, media_type_of, read_parts
 from sagemaker_monai.prepare.stores import Journal, Store, Stored, is_uid, make_clear, new_part, remove
+from sagemaker_monai.storage.files import sha256_of
 
 Transform = Callable[[Dataset, Path], Dataset]  # from an object to a file; what was written
 MULTIPART = 'multipart/related; type="application/dicom"; transfer-syntax=*'

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from sagemaker_monai.archives import (
+from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.storage.file_names import is_litter_path
+from sagemaker_monai.storage.files import files_in, plain_files
+from sagemaker_monai.storage.tables import some_of
+from sagemaker_monai.storage.zips import (
     ArchiveLimits,
     UnsafeArchiveError,
     copy_member,
     member_names,
     read_members,
 )
-from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.files import files_in, plain_files
-from sagemaker_monai.names import is_litter_path
-from sagemaker_monai.tables import some_of
 
 METADATA = re.compile(r"HAM10000_metadata(\.(csv|tab|tsv|txt))?", re.IGNORECASE)
 PART_ZIP = re.compile(r"HAM10000_images_part_\d+\.zip", re.IGNORECASE)

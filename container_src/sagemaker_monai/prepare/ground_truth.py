@@ -18,7 +18,6 @@ from sagemaker_monai import __version__
 from sagemaker_monai.dataset_json import write_dataset_json
 from sagemaker_monai.deidentification.clean_files import PICTURE, VOLUME, clean_file, sort_of
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
-from sagemaker_monai.files import sha256_of, state_of
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.consolidation import (
@@ -37,7 +36,8 @@ from sagemaker_monai.prepare.ground_truth_report import Report, describe_agreeme
 from sagemaker_monai.prepare.ground_truth_votes import choose_votes, number_annotators, settle_disputes, votes_of
 from sagemaker_monai.prepare.leaks import count_by_class, join_groups
 from sagemaker_monai.splitting import SPLITS, check_fractions
-from sagemaker_monai.tables import some_of
+from sagemaker_monai.storage.files import sha256_of, state_of
+from sagemaker_monai.storage.tables import some_of
 
 ON_DISPUTE = ("keep", "drop", "refuse")
 ON_MISSING = ("refuse", "leave-out")

@@ -14,7 +14,7 @@ from sagemaker_monai.prepare.ground_truth_images import Image, short_name
 from sagemaker_monai.prepare.ground_truth_manifest import Item
 from sagemaker_monai.prepare.matching import group_pattern
 from sagemaker_monai.splitting import split_by_group
-from sagemaker_monai.tables import some_of
+from sagemaker_monai.storage.tables import some_of
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.files import children, plain_files
 from sagemaker_monai.prepare.ground_truth_answers import MAX_DEPTH, parse_json
 from sagemaker_monai.prepare.ground_truth_labels import MULTILABEL_TYPES, Answer, Names, read_custom, read_workers
 from sagemaker_monai.prepare.ground_truth_manifest import (
@@ -25,7 +24,8 @@ from sagemaker_monai.prepare.ground_truth_manifest import (
     read_item,
     read_lines,
 )
-from sagemaker_monai.tables import some_of
+from sagemaker_monai.storage.files import children, plain_files
+from sagemaker_monai.storage.tables import some_of
 
 MAX_JSON_BYTES = 1 << 28  # of a consolidation request; a batch of them has some thousand images
 MAX_FILES = 1_000_000

@@ -12,7 +12,7 @@ from typing import Any
 
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.prepare.ground_truth_answers import Content, Region, clean_name, read_box, read_content
-from sagemaker_monai.tables import some_of
+from sagemaker_monai.storage.tables import some_of
 
 MAX_ANNOTATORS = 1000  # of one image
 VERIFICATION = "groundtruth/label-verification"

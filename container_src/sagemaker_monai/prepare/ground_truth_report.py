@@ -6,7 +6,7 @@ from typing import Any
 
 from sagemaker_monai.prepare.consolidation import Decision, agreement_of
 from sagemaker_monai.splitting import SPLITS
-from sagemaker_monai.tables import some_of
+from sagemaker_monai.storage.tables import some_of
 
 MAX_PAIRS = 1000  # of annotators; a crowd has hundreds of thousands
 DECIMALS = 4

@@ -8,7 +8,7 @@ from sagemaker_monai.prepare.consolidation import Decision, choose_task
 from sagemaker_monai.prepare.ground_truth_images import short_name
 from sagemaker_monai.prepare.ground_truth_jobs import Job
 from sagemaker_monai.prepare.ground_truth_manifest import Item
-from sagemaker_monai.tables import some_of
+from sagemaker_monai.storage.tables import some_of
 
 Votes = dict[int, frozenset[str]]  # annotator, from 1, -> the classes that the annotator chose
 

@@ -22,7 +22,6 @@ from sagemaker_monai import __version__
 from sagemaker_monai.dataset_json import write_dataset_json
 from sagemaker_monai.deidentification.picture_metadata import cleaned
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
-from sagemaker_monai.files import sha256_of, state_of
 from sagemaker_monai.images import decode
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.prepare import output
@@ -32,7 +31,8 @@ from sagemaker_monai.prepare.ham10000_tables import LABELS, Row, read_metadata, 
 from sagemaker_monai.prepare.leaks import Move, count_by_class, gather_groups, join_groups, separated
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.splitting import SPLITS, check_fractions, split_by_group
-from sagemaker_monai.tables import some_of
+from sagemaker_monai.storage.files import sha256_of, state_of
+from sagemaker_monai.storage.tables import some_of
 
 JPEG_QUALITY = (
     95  # of shrunk images, with full colour resolution: 60 % more bytes than 4:2:0, no colour fringes at borders

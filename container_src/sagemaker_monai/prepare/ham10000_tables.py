@@ -5,10 +5,10 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
-from sagemaker_monai.columns import split_of
 from sagemaker_monai.entries import Metadata
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.tables import read_table, some_of
+from sagemaker_monai.storage.columns import split_of
+from sagemaker_monai.storage.tables import read_table, some_of
 
 LABELS = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 COLUMNS = ("lesion_id", "image_id", "dx", "age", "sex", "localization")

@@ -8,14 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from sagemaker_monai.columns import SPELLINGS, find_column, plain, split_column, split_of, usual_column, usual_columns
 from sagemaker_monai.entries import Layout, Metadata
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.groups import is_person, read_groups
 from sagemaker_monai.label_rules import Cells, LabelRules, ReadLabels
 from sagemaker_monai.label_values import read_label_values
 from sagemaker_monai.messages.remarks import Remark
-from sagemaker_monai.tables import Row, read_table, some_of, table_content
+from sagemaker_monai.storage.columns import (
+    SPELLINGS,
+    find_column,
+    plain,
+    split_column,
+    split_of,
+    usual_column,
+    usual_columns,
+)
+from sagemaker_monai.storage.tables import Row, read_table, some_of, table_content
 from sagemaker_monai.tasks.labels import FEWEST_LABELS, Label
 
 LABEL_COLUMN = "label"

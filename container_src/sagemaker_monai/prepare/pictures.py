@@ -14,7 +14,6 @@ from sagemaker_monai.class_folders import read_class_folders
 from sagemaker_monai.deidentification.picture_metadata import cleaned
 from sagemaker_monai.entries import SUFFIXES
 from sagemaker_monai.errors import CallerError, DatasetError, UnsuitableImage
-from sagemaker_monai.files import plain_files
 from sagemaker_monai.images import IMAGE_SUFFIXES
 from sagemaker_monai.masks import mask_remarks, set_masks_aside
 from sagemaker_monai.messages.progress import track
@@ -28,6 +27,7 @@ from sagemaker_monai.prepare.publish import Choices, Notices, Written, digest_of
 from sagemaker_monai.prepare.sides import refuse_torn
 from sagemaker_monai.reading import read_frames_of
 from sagemaker_monai.samples import Sample
+from sagemaker_monai.storage.files import plain_files
 
 FOLDERS = "folders"
 TITLE = "pictures"

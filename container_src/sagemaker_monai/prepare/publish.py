@@ -23,7 +23,7 @@ from sagemaker_monai.prepare.leaks import join_groups
 from sagemaker_monai.prepare.matching import ON_MISMATCH
 from sagemaker_monai.prepare.sides import count_images, draw_split, missing_sides, public_names, refuse_torn
 from sagemaker_monai.splitting import SPLITS, check_fractions
-from sagemaker_monai.tables import some_of
+from sagemaker_monai.storage.tables import some_of
 
 ON_UNUSABLE = ("refuse", "leave-out")
 ON_DUPLICATES = ("join", "refuse")

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sagemaker_monai.errors import MalformedRequest
-from sagemaker_monai.names import is_fit
+from sagemaker_monai.storage.file_names import is_fit
 
 MAX_NAME_LENGTH = 256  # SageMaker's are hashes of at most 64 characters
 MAX_URL_LENGTH = 4_096  # PATH_MAX

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sagemaker_monai.errors import ConfigError, MalformedRequest, PayloadTooLarge, ReferenceNotAllowed
-from sagemaker_monai.names import is_fit
+from sagemaker_monai.storage.file_names import is_fit
 
 MAX_REFERENCES_BYTES = 2 * 1024 * 1024  # of a body that names objects: 1,000 of them with the longest keys
 MAX_REFERENCES = 1_000  # of one request

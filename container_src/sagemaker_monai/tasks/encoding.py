@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sagemaker_monai.tables import spreadsheet_safe
+from sagemaker_monai.storage.tables import spreadsheet_safe
 from sagemaker_monai.tasks.task import Prediction
 
 CSV_TYPE = "text/csv"

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
-from sagemaker_monai.archives import ArchiveLimits, UnsafeArchiveError, read_members
+from sagemaker_monai.storage.zips import ArchiveLimits, UnsafeArchiveError, read_members
 
 MAX_CELLS = 1 << 23  # of a sheet, as a rectangle: 800,000 rows of ten columns
 MAX_CHARACTERS = 1 << 28  # of the texts of a sheet

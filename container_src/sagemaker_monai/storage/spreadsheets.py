@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import date, datetime, time
 from typing import Any
 
-from sagemaker_monai.archives import UnsafeArchiveError
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.spreadsheet_parts import Part, Parts, read_parts
+from sagemaker_monai.storage.spreadsheet_parts import Part, Parts, read_parts
+from sagemaker_monai.storage.zips import UnsafeArchiveError
 
 ZIP_MAGIC = b"PK\3\4"
 OLE_MAGIC = b"\xd0\xcf\x11\xe0"

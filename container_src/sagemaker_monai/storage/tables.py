@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.item_names import current, is_like_a_file
-from sagemaker_monai.spreadsheets import OLE_MAGIC, SAVE_AGAIN, ZIP_MAGIC, Sheet, read_sheets
+from sagemaker_monai.storage.spreadsheets import OLE_MAGIC, SAVE_AGAIN, ZIP_MAGIC, Sheet, read_sheets
 
 DELIMITERS = (",", "\t", ";")
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".xlsm")
@@ -94,8 +94,8 @@ def read_table(
 
 def _naming_cells(table: Sequence[Row]) -> Iterator[str]:
     """Cells that are called like a file, and those of columns of images and people."""
-    from sagemaker_monai.columns import SPELLINGS, plain  # which reads tables
     from sagemaker_monai.groups import is_person
+    from sagemaker_monai.storage.columns import SPELLINGS, plain  # which reads tables
 
     images = {name for rank in SPELLINGS["image"] for name in rank}
     telling = {column for column in (table[0] if table else ()) if plain(column) in images or is_person(column)}

@@ -25,8 +25,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sagemaker_monai.errors import DatasetError, TrainingStopped
-from sagemaker_monai.files import replacing, state_of
 from sagemaker_monai.messages.progress import track
+from sagemaker_monai.storage.files import replacing, state_of
 
 UNREADABLE = ""  # the digest of what cannot be read, which the decoder will say too
 THREADS = 8  # for stores where waiting costs more than reading (a guess); hashlib and files need no interpreter lock

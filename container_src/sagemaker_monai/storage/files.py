@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sagemaker_monai.names import is_litter
+from sagemaker_monai.storage.file_names import is_litter
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.tables import some_of
+from sagemaker_monai.storage.tables import some_of
 
 # What columns may be called, as `plain` writes it, in ranks: of the first rank that is there must be one.
 _IMAGES = (

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sagemaker_monai.budget import spend_bytes, spend_work
-from sagemaker_monai.names import is_litter_path, leads_out, parts_of
+from sagemaker_monai.storage.file_names import is_litter_path, leads_out, parts_of
 
 CHUNK_BYTES = 1 << 16
 NS_A_BYTE, NS_AN_ENTRY = 5, 100_000  # to inflate a byte; to look at an entry of the directory and to open its member

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Protocol, Self
 
-from sagemaker_monai.archives import ArchiveTooLargeError, UnsafeArchiveError
-from sagemaker_monai.names import is_litter_path, leads_out, parts_of
+from sagemaker_monai.storage.file_names import is_litter_path, leads_out, parts_of
+from sagemaker_monai.storage.zips import ArchiveTooLargeError, UnsafeArchiveError
 
 CHUNK_BYTES = 1 << 20  # also the most that a header may claim for itself
 MAX_HEADER_BYTES = 4 << 20  # of long names and pax records, all together: such a record of 5 bytes takes 2 us
