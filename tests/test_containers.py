@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sagemaker_monai.containers import MAX_IMAGES, name_picture, read_json, read_npy, split_arrays
 from sagemaker_monai.errors import (
     CallerError,
     MalformedRequest,
@@ -19,6 +18,7 @@ from sagemaker_monai.errors import (
     UnsuitableImage,
     UnsupportedMediaType,
 )
+from sagemaker_monai.requests.bodies import MAX_IMAGES, name_picture, read_json, read_npy, split_arrays
 from sagemaker_monai.samples import Instances, Sample
 from tests.dicom_bodies import PREAMBLE_LESS, dicom
 

@@ -20,7 +20,7 @@ from sagemaker_monai.errors import (
     UndecodableImage,
     UnsupportedMediaType,
 )
-from sagemaker_monai.images import (
+from sagemaker_monai.requests.media_types import (
     DICOM_SUFFIXES,
     IMAGE_SUFFIXES,
     MEDIA_TYPES,
@@ -159,7 +159,7 @@ def test_an_empty_body_is_malformed(content_type):
 
 
 def test_the_pixels_of_all_pictures_together_are_limited(monkeypatch):
-    monkeypatch.setattr("sagemaker_monai.images.MAX_REQUEST_PIXELS", 3 * 12 * 20)
+    monkeypatch.setattr("sagemaker_monai.requests.media_types.MAX_REQUEST_PIXELS", 3 * 12 * 20)
 
     def request(count):
         image = base64.b64encode(picture("image/png")).decode()
@@ -265,7 +265,7 @@ PHOTOGRAPHS = ["image/jpeg", "image/png", "application/json", "multipart/form-da
 def test_photographs_are_served_without_a_reader_of_dicom_or_volumes():
     bodies = [body_of(name) for name in PHOTOGRAPHS]
     code = (
-        "import sys\nfrom sagemaker_monai.images import read_request, decode\n"
+        "import sys\nfrom sagemaker_monai.requests.media_types import read_request, decode\n"
         f"for body, header in {bodies!r}:\n"
         "    [decode(sample, channels=3, min_size=None) for sample in read_request(body, header)]\n"
         "print(sorted({'pydicom', 'nibabel', 'gdcm', 'highdicom', 'scipy'} & set(sys.modules)))"

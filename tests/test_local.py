@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sagemaker_monai.images import MEDIA_TYPES
+from sagemaker_monai.requests.media_types import MEDIA_TYPES
 from scripts import ask, local
 from scripts.content_types import CONTENT_TYPES
 from tests import loopback

@@ -20,7 +20,7 @@ from sagemaker_monai.errors import (
     Timeout,
     Unavailable,
 )
-from sagemaker_monai.images import read_request
+from sagemaker_monai.requests.media_types import read_request
 from sagemaker_monai.samples import Instances
 from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.gateway import Gateway

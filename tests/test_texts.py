@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-from sagemaker_monai.containers import read_json
 from sagemaker_monai.dataset_json import DATASET_JSON
 from sagemaker_monai.entrypoints.cluster import read_cluster, read_limits
 from sagemaker_monai.entrypoints.inputs import Places, read_channels, read_hyperparameters, without_blanks
@@ -14,6 +13,7 @@ from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.evidence import _is_sound
 from sagemaker_monai.formats.pairs import data_files
 from sagemaker_monai.layouts import read_channels as read_layouts
+from sagemaker_monai.requests.bodies import read_json
 from sagemaker_monai.serving.references import Prefix, parse_references
 from sagemaker_monai.shards import MANIFEST, read_manifest, write_sharded
 from scripts.aws.keys import unusable

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sagemaker_monai.errors import BundleError, UndecodableImage
-from sagemaker_monai.images import read_request
+from sagemaker_monai.requests.media_types import read_request
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.transforms import (
     FITS,
@@ -287,7 +287,7 @@ def test_a_broken_picture_is_refused_by_load():
 def test_loading_needs_neither_torch_nor_monai():
     code = (
         "import sys; from sagemaker_monai import cache, transforms; import numpy as np;"
-        "from sagemaker_monai.images import Sample;"
+        "from sagemaker_monai.requests.media_types import Sample;"
         "transforms.LoadPhotograph(3, [8, 8], 'pad').pixels(Sample(np.zeros((3, 9, 9), np.uint8)));"
         "assert not {'torch', 'monai'} & set(sys.modules)"
     )

@@ -9,7 +9,7 @@ import torch
 from sagemaker_monai.bundle import Bundle, read_bundle
 from sagemaker_monai.choices import images_at_once
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
-from sagemaker_monai.images import name_picture, split_arrays
+from sagemaker_monai.requests.media_types import name_picture, split_arrays
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.tasks.task import Prediction
 from sagemaker_monai.transforms import LoadPhotograph

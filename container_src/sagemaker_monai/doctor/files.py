@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from sagemaker_monai.contents import is_archive, is_dicom_file, is_dicomdir
 from sagemaker_monai.dicom.packed import MediaLimits, unpacker_of
 from sagemaker_monai.errors import ConfigError
-from sagemaker_monai.images import IMAGE_SUFFIXES
+from sagemaker_monai.requests.media_types import IMAGE_SUFFIXES
 from sagemaker_monai.storage.file_names import is_litter_path
 from sagemaker_monai.storage.files import plain_files
 from sagemaker_monai.storage.zips import ArchiveTooLargeError, UnsafeArchiveError

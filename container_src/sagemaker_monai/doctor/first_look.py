@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from sagemaker_monai.contents import is_dicom_file
 from sagemaker_monai.entries import DICOM_NAMES, VOLUME_NAMES, Image, image_files
 from sagemaker_monai.errors import CallerError, DatasetError
-from sagemaker_monai.images import IMAGE_SUFFIXES
 from sagemaker_monai.messages.remarks import merged
+from sagemaker_monai.requests.media_types import IMAGE_SUFFIXES
 from sagemaker_monai.splitting import SPLITS
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from sagemaker_monai.errors import NotAcceptable
-from sagemaker_monai.images import read_request
 from sagemaker_monai.predictor import Answered, Predictor
+from sagemaker_monai.requests.media_types import read_request
 from sagemaker_monai.samples import Sample
 from sagemaker_monai.structured_reports import DICOM_TYPE, Finding, Provenance, encode_sr, encode_sr_multipart
 from sagemaker_monai.tasks.encoding import CSV_TYPE, ENCODERS, encode_csv

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.fft import dctn
 
-from sagemaker_monai.images import decode
+from sagemaker_monai.requests.media_types import decode
 from sagemaker_monai.samples import Sample
 
 THUMBNAIL_SIDE = 32

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
-from sagemaker_monai.images import IMAGE_SUFFIXES
+from sagemaker_monai.requests.media_types import IMAGE_SUFFIXES
 from sagemaker_monai.storage.files import plain_files
 from sagemaker_monai.storage.tables import some_of
 

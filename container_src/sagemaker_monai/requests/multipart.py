@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 from sagemaker_monai.budget import spend_bytes
-from sagemaker_monai.containers import MAX_INSTANCES, gather, name_picture
 from sagemaker_monai.contents import is_dicom_file
 from sagemaker_monai.errors import MalformedRequest, PayloadTooLarge
+from sagemaker_monai.requests.bodies import MAX_INSTANCES, gather, name_picture
 from sagemaker_monai.samples import Sample
 
 DICOM_TYPE = "application/dicom"
