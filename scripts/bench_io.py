@@ -24,7 +24,7 @@ import pydicom
 from pydicom import Dataset, FileMetaDataset, uid
 from pydicom.encaps import encapsulate
 
-from sagemaker_monai.dicom.series import find_instances, group_series, read_series
+from sagemaker_monai.images.dicom.series import find_instances, group_series, read_series
 from scripts.bench_input import machine
 
 COLUMNS = ROWS = 512
@@ -157,8 +157,8 @@ def nifti_cases(path: Path) -> dict[str, Case]:
         "MONAI NibabelReader": lambda: monai(str(path)),
         "nibabel get_fdata": lambda: _nibabel.load(path).get_fdata(dtype=np.float32),
     }
-    if importlib.util.find_spec("sagemaker_monai.volume_files") is not None:
-        from sagemaker_monai.volume_files import read_volume_file
+    if importlib.util.find_spec("sagemaker_monai.images.volume_files") is not None:
+        from sagemaker_monai.images.volume_files import read_volume_file
 
         cases[OURS] = lambda: read_volume_file(path)
     return cases

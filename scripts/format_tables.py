@@ -4,22 +4,23 @@ from dataclasses import fields
 
 from pydicom import uid
 
-from sagemaker_monai import budget, picture_parts
-from sagemaker_monai.dicom import codestreams, effort, limits
-from sagemaker_monai.dicom.decoding import DECODERS, FRAGMENTS_OF_A_FRAME
-from sagemaker_monai.dicom.elements import GROUPS
-from sagemaker_monai.dicom.findings import MESSAGES, Policy, finding
-from sagemaker_monai.dicom.modality import LUT_NOT_APPLIED
-from sagemaker_monai.dicom.planes import MAX_FRAMES
-from sagemaker_monai.dicom.tells import DISCRIMINATORS
-from sagemaker_monai.formats import arrays, inflate, metaimage, nifti, nrrd, voxels
-from sagemaker_monai.picture_parts import MAX_PIXELS
+from sagemaker_monai import budget
+from sagemaker_monai.images import picture_parts
+from sagemaker_monai.images.dicom import codestreams, effort, limits
+from sagemaker_monai.images.dicom.decoding import DECODERS, FRAGMENTS_OF_A_FRAME
+from sagemaker_monai.images.dicom.elements import GROUPS
+from sagemaker_monai.images.dicom.findings import MESSAGES, Policy, finding
+from sagemaker_monai.images.dicom.modality import LUT_NOT_APPLIED
+from sagemaker_monai.images.dicom.planes import MAX_FRAMES
+from sagemaker_monai.images.dicom.tells import DISCRIMINATORS
+from sagemaker_monai.images.formats import arrays, inflate, metaimage, nifti, nrrd, voxels
+from sagemaker_monai.images.picture_parts import MAX_PIXELS
+from sagemaker_monai.images.volume_files import VOLUME_FORMATS
+from sagemaker_monai.images.volumes import MAX_VOXELS
 from sagemaker_monai.requests.archives import MAX_INFLATE_RATIO, MAX_INFLATED_BYTES
 from sagemaker_monai.requests.bodies import MAX_IMAGES, MAX_INSTANCES
 from sagemaker_monai.requests.media_types import MAX_REQUEST_PIXELS
 from sagemaker_monai.storage import tars
-from sagemaker_monai.volume_files import VOLUME_FORMATS
-from sagemaker_monai.volumes import MAX_VOXELS
 from scripts.markdown import code, table
 
 NATIVE = (

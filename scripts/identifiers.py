@@ -20,7 +20,7 @@ from sagemaker_monai.deidentification.identity import Identity, identity_of, uni
 from sagemaker_monai.deidentification.matcher import Matcher
 from sagemaker_monai.deidentification.profile import is_blank
 from sagemaker_monai.deidentification.pseudonyms import mapped_uid, pseudonym
-from sagemaker_monai.dicom.elements import text_of
+from sagemaker_monai.images.dicom.elements import text_of
 
 SHORTEST = 4  # characters of a PatientID that is looked for inside of a name; a shorter one must be the whole of it
 UID = re.compile(r"(?<![0-9.])[0-2](?:\.[0-9]+)+")

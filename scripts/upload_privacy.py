@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from sagemaker_monai.contents import HEAD_BYTES
 from sagemaker_monai.dataset_json import DATASET_JSON
 from sagemaker_monai.deidentification.burned_in import burned_in_risk
 from sagemaker_monai.deidentification.clean_files import (
@@ -34,8 +33,9 @@ from sagemaker_monai.deidentification.identity import Identity
 from sagemaker_monai.deidentification.picture_metadata import is_picture
 from sagemaker_monai.deidentification.proved import write_deidentified
 from sagemaker_monai.deidentification.pseudonyms import check_salt
-from sagemaker_monai.dicom.headers import read_header, read_instance
 from sagemaker_monai.errors import CallerError, ConfigError
+from sagemaker_monai.images.dicom.headers import read_header, read_instance
+from sagemaker_monai.images.signatures import HEAD_BYTES
 from sagemaker_monai.messages.progress import track
 from scripts.aws.errors import CommandError
 from scripts.aws.keys import masked

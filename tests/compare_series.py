@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK
 from dcm2niix import bin as dcm2niix
 
-from sagemaker_monai.dicom.series import Series, find_instances, group_series, read_series
+from sagemaker_monai.images.dicom.series import Series, find_instances, group_series, read_series
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

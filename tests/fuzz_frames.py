@@ -21,9 +21,9 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 
-from sagemaker_monai.dicom.decoding import DECODERS, decode_stored
-from sagemaker_monai.dicom.headers import read_instance
 from sagemaker_monai.errors import CallerError
+from sagemaker_monai.images.dicom.decoding import DECODERS, decode_stored
+from sagemaker_monai.images.dicom.headers import read_instance
 from tests.compressed_frames import ENCODERS, LOSSLESS, as_htj2k, as_j2k, as_jpeg, as_jpeg_lossless
 from tests.made_dicom import made_dataset
 from tests.odd_files import odd_dicom_paths

@@ -13,7 +13,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 
 from sagemaker_monai.deidentification.profile import LISTED
-from sagemaker_monai.dicom.headers import quiet_pydicom, read_instance
+from sagemaker_monai.images.dicom.headers import quiet_pydicom, read_instance
 
 SHARED_DATA = Path(__file__).resolve().parent.parent / os.environ.get("SHARED_DATA", "../shared/data")
 SALT = b"a salt for the tests, 32 bytes.."

@@ -19,10 +19,10 @@ from PIL import Image, UnidentifiedImageError
 from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_color_lut, pixel_array
 
-from sagemaker_monai.dicom.decoding import decode_stored
-from sagemaker_monai.dicom.headers import read_instance
-from sagemaker_monai.dicom.pixels import modality_values, read_frames
 from sagemaker_monai.errors import CallerError
+from sagemaker_monai.images.dicom.decoding import decode_stored
+from sagemaker_monai.images.dicom.headers import read_instance
+from sagemaker_monai.images.dicom.pixels import modality_values, read_frames
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = (ROOT / os.environ.get("SHARED_DATA", "../shared/data")).resolve()

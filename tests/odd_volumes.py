@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK
 
 from sagemaker_monai.errors import CallerError
-from sagemaker_monai.volume_files import read_volume_file
+from sagemaker_monai.images.volume_files import read_volume_file
 
 SHARED_DATA = Path(os.environ.get("SHARED_DATA", Path(__file__).resolve().parent.parent.parent / "shared" / "data"))
 ODD_NIFTI = SHARED_DATA / "odd_nifti"

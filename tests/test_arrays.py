@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
-from sagemaker_monai.formats import inflate
-from sagemaker_monai.volume_files import read_volume_file
+from sagemaker_monai.images.formats import inflate
+from sagemaker_monai.images.volume_files import read_volume_file
 from tests.odd_volumes import oblique, ramp
 
 DTYPES = ("b1", "u1", "i1", "<u2", ">i2", "<u4", ">i4", "<i8", ">u8", "<f2", ">f4", "<f8")

@@ -12,7 +12,7 @@ from PIL import Image
 from sagemaker_monai import cache
 from sagemaker_monai.cache import INDEX_FILE, PIXELS_FILE, load_images
 from sagemaker_monai.errors import DatasetError, TrainingStopped
-from sagemaker_monai.samples import Sample
+from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
 

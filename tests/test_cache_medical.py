@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sagemaker_monai.cache import INDEX_FILE, load_images
+from sagemaker_monai.images.sample import Sample, Sequences
 from sagemaker_monai.presets import preprocessing_for
-from sagemaker_monai.samples import Sample, Sequences
 from sagemaker_monai.transforms import build_preprocessing
 from tests.dicom_samples import series_bytes, series_values
 

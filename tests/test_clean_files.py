@@ -17,8 +17,8 @@ from sagemaker_monai.deidentification.clean_files import clean_file, is_clean
 from sagemaker_monai.deidentification.deidentify_nifti import deidentify_nifti
 from sagemaker_monai.deidentification.picture_metadata import cleaned
 from sagemaker_monai.errors import CallerError, UndecodableImage
-from sagemaker_monai.reading import read_frames_of, read_volumes_of
-from sagemaker_monai.samples import Sample
+from sagemaker_monai.images.read import read_frames_of, read_volumes_of
+from sagemaker_monai.images.sample import Sample
 from tests.attacks.file_places import AFFINE, GREY, PICTURES, RGB, VOLUMES, VOXELS, encoded, nifti
 
 SECRET = b"SmithZebulon seen 28.02.1949"

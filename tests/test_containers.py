@@ -18,8 +18,8 @@ from sagemaker_monai.errors import (
     UnsuitableImage,
     UnsupportedMediaType,
 )
+from sagemaker_monai.images.sample import Instances, Sample
 from sagemaker_monai.requests.bodies import MAX_IMAGES, name_picture, read_json, read_npy, split_arrays
-from sagemaker_monai.samples import Instances, Sample
 from tests.dicom_bodies import PREAMBLE_LESS, dicom
 
 

@@ -9,7 +9,7 @@ from sagemaker_monai.dataset_json import write_dataset_json
 from sagemaker_monai.datasets import SPLITS, read_dataset, read_dataset_to_score, targets_of
 from sagemaker_monai.entries import image_files, is_image
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.samples import Sequences
+from sagemaker_monai.images.sample import Sequences
 from sagemaker_monai.shards import write_sharded
 from sagemaker_monai.unpacking import unpack_channels
 

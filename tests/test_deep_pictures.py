@@ -16,10 +16,10 @@ from sagemaker_monai.doctor.examine import Options, examine
 from sagemaker_monai.entrypoints.inference import input_fn
 from sagemaker_monai.errors import ConfigError, DatasetError, UnsuitableImage
 from sagemaker_monai.hyperparameters import TrainConfig
+from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.kinds import choose_preprocessing
 from sagemaker_monai.photographs import LoadPhotograph
 from sagemaker_monai.presets import preprocessing_for
-from sagemaker_monai.samples import Sample
 from sagemaker_monai.transforms import build_preprocessing
 from tests.bundles import bundle_parts
 from tests.deep_files import png16, tiff, transparent_colour

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagemaker_monai import deep_values
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
-from sagemaker_monai.pictures import count_bits, decode, decode_deep
-from sagemaker_monai.samples import Sample
+from sagemaker_monai.images import deep_values
+from sagemaker_monai.images.pictures import count_bits, decode, decode_deep
+from sagemaker_monai.images.sample import Sample
 from tests.deep_files import png16, tiff, transparent_colour
 from tests.test_pictures import encode
 

@@ -21,9 +21,9 @@ from sagemaker_monai.deidentification.deidentify_nifti import deidentify_nifti, 
 from sagemaker_monai.deidentification.proof import prove_deidentified
 from sagemaker_monai.deidentification.proved import write_deidentified
 from sagemaker_monai.deidentification.pseudonyms import make_salt, mapped_uid, pseudonym, shift_of, shifted
-from sagemaker_monai.dicom.decoding import decode_stored
-from sagemaker_monai.dicom.headers import quiet_pydicom, read_instance
 from sagemaker_monai.errors import CallerError, ConfigError, UndecodableImage, UnsuitableImage
+from sagemaker_monai.images.dicom.decoding import decode_stored
+from sagemaker_monai.images.dicom.headers import quiet_pydicom, read_instance
 from tests.compressed_frames import as_jpeg
 from tests.identified import PDF, SALT, SHARED_DATA, US, ct, encoded, read_back, worst_case
 

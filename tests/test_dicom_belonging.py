@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pydicom.uid import generate_uid
 
-from sagemaker_monai.dicom.series import find_instances, group_series, read_series
 from sagemaker_monai.errors import UnsuitableImage
+from sagemaker_monai.images.dicom.series import find_instances, group_series, read_series
 from tests.dicom_series import AXIAL, CORONAL, make_series, make_slice, pixels, positions_of, to_bytes
 
 SLICES = 4

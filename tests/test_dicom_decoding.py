@@ -24,11 +24,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from sagemaker_monai.dicom.codestreams import Codestream
-from sagemaker_monai.dicom.decoding import DECODERS, Decoder, decode_stored
-from sagemaker_monai.dicom.headers import quiet_pydicom, read_instance
-from sagemaker_monai.dicom.layouts import layout_of
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
+from sagemaker_monai.images.dicom.codestreams import Codestream
+from sagemaker_monai.images.dicom.decoding import DECODERS, Decoder, decode_stored
+from sagemaker_monai.images.dicom.headers import quiet_pydicom, read_instance
+from sagemaker_monai.images.dicom.pixel_layout import layout_of
 from tests.compressed_frames import (
     ENCODERS,
     LOSSLESS,
@@ -501,8 +501,8 @@ def test_decoders_are_loaded_when_a_frame_needs_them_by_whichever_thread_is_firs
     code = (
         "import sys, threading\n"
         "from pathlib import Path\n"
-        "from sagemaker_monai.dicom.decoding import decode_stored\n"
-        "from sagemaker_monai.dicom.headers import quiet_pydicom, read_instance\n"
+        "from sagemaker_monai.images.dicom.decoding import decode_stored\n"
+        "from sagemaker_monai.images.dicom.headers import quiet_pydicom, read_instance\n"
         "assert not any(name.startswith('imagecodecs') for name in sys.modules)\n"
         "dataset, sums = read_instance(Path(sys.argv[1])), []\n"
         "run = lambda: sums.append(int(decode_stored(dataset).sum()))\n"

@@ -13,11 +13,11 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLosslessSV1, JPEGLSLossless
 
-from sagemaker_monai.dicom import effort
-from sagemaker_monai.dicom.codestreams import read_j2k
-from sagemaker_monai.dicom.decoding import decode_stored
-from sagemaker_monai.dicom.effort import check_j2k
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
+from sagemaker_monai.images.dicom import effort
+from sagemaker_monai.images.dicom.codestreams import read_j2k
+from sagemaker_monai.images.dicom.decoding import decode_stored
+from sagemaker_monai.images.dicom.effort import check_j2k
 from tests.compressed_frames import ENCODERS, as_j2k, as_jpeg, compressed
 from tests.made_dicom import made_dataset
 

@@ -12,7 +12,8 @@ from pydicom.dataelem import RawDataElement
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
-from sagemaker_monai.dicom.elements import (
+from sagemaker_monai.errors import UndecodableImage
+from sagemaker_monai.images.dicom.elements import (
     frame_header,
     integer_of,
     number,
@@ -22,10 +23,9 @@ from sagemaker_monai.dicom.elements import (
     whole_number,
     word,
 )  # fmt: skip
-from sagemaker_monai.dicom.pixels import read_frames
-from sagemaker_monai.dicom.planes import planes_of
-from sagemaker_monai.errors import UndecodableImage
-from sagemaker_monai.volumes import Window
+from sagemaker_monai.images.dicom.pixels import read_frames
+from sagemaker_monai.images.dicom.planes import planes_of
+from sagemaker_monai.images.volumes import Window
 from tests.made_dicom import item, made_dataset
 
 # pydicom complains about what it converts; every reader here keeps it quiet.

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from sagemaker_monai.deidentification.pseudonyms import pseudonym
-from sagemaker_monai.dicom.headers import read_header, read_instance
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.images.dicom.headers import read_header, read_instance
+from sagemaker_monai.images.read import read_volumes_of
+from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.prepare import dicom_folder
 from sagemaker_monai.prepare.dicom_folder import Deidentification, Units, import_dicom_folder
 from sagemaker_monai.prepare.labels_table import LabelOptions
 from sagemaker_monai.prepare.publish import Choices
-from sagemaker_monai.reading import read_volumes_of
-from sagemaker_monai.samples import Sample
 from tests.identified import SALT
 from tests.imported import content_of, put, records_of, slice_file, table
 from tests.test_dicom_media import write_dicomdir

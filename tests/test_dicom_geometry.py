@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sagemaker_monai.dicom.geometry import affine_of, axcodes, is_sound, normal_of, spacing_mm, spread_of
+from sagemaker_monai.images.dicom.geometry import affine_of, axcodes, is_sound, normal_of, spacing_mm, spread_of
 from tests.dicom_series import AXIAL, CORONAL, GAP_MM, OBLIQUE, ORIENTATIONS, ORIGIN, SAGITTAL, SPACING, positions_of
 
 

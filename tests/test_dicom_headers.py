@@ -17,10 +17,10 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from sagemaker_monai.dicom import limits
-from sagemaker_monai.dicom.headers import PIXEL_TAGS, is_dicom, read_header, read_instance
-from sagemaker_monai.dicom.pixels import read_frames
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
+from sagemaker_monai.images.dicom import limits
+from sagemaker_monai.images.dicom.headers import PIXEL_TAGS, is_dicom, read_header, read_instance
+from sagemaker_monai.images.dicom.pixels import read_frames
 from tests.made_dicom import as_file, element, item, made_dataset, made_file
 from tests.odd_files import ODD_DICOM, odd_dicom_paths
 

@@ -11,8 +11,8 @@ from pydicom import DataElement, Dataset, FileMetaDataset
 from pydicom.config import IGNORE
 from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage, generate_uid
 
-from sagemaker_monai.dicom.media import MediaLimits, find_instances, find_media
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
+from sagemaker_monai.images.dicom.media import MediaLimits, find_instances, find_media
 from tests.dicom_series import make_series, make_slice, pixels, to_bytes, write_series
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -5,9 +5,9 @@ import struct
 import numpy as np
 import pytest
 
-from sagemaker_monai.dicom.pixels import read_frames
-from sagemaker_monai.dicom.series import find_instances, group_series, read_series
 from sagemaker_monai.errors import UnsuitableImage
+from sagemaker_monai.images.dicom.pixels import read_frames
+from sagemaker_monai.images.dicom.series import find_instances, group_series, read_series
 from tests.dicom_series import AXIAL, GAP_MM, OBLIQUE, ORIGIN, SPACING, make_slice, pixels, to_bytes
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from sagemaker_monai.dicom.choice import choose, meant
-from sagemaker_monai.dicom.objects import Subject, kind_of, modality_of
-from sagemaker_monai.dicom.series import find_instances, group_series
-from sagemaker_monai.dicom.wanted import Choice
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.images.dicom.choice import choose, meant
+from sagemaker_monai.images.dicom.objects import Subject, kind_of, modality_of
+from sagemaker_monai.images.dicom.series import find_instances, group_series
+from sagemaker_monai.images.dicom.wanted import Choice
 from tests.dicom_series import AXIAL, CORONAL, CT, make_series, make_slice, positions_of, to_bytes
 from tests.medical_sets import coloured
 

@@ -8,11 +8,11 @@ from pydicom import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
 
-from sagemaker_monai.dicom.headers import read_instance
-from sagemaker_monai.dicom.pixels import apply_display, display_of, modality_values, read_frames, spacing_of
-from sagemaker_monai.dicom.suv import suv_factor
 from sagemaker_monai.errors import UndecodableImage
-from sagemaker_monai.volumes import Display, Lut, Window
+from sagemaker_monai.images.dicom.headers import read_instance
+from sagemaker_monai.images.dicom.pixels import apply_display, display_of, modality_values, read_frames, spacing_of
+from sagemaker_monai.images.dicom.suv import suv_factor
+from sagemaker_monai.images.volumes import Display, Lut, Window
 from tests.made_dicom import INSTANCE_UID, SERIES_UID, as_file, item, made_dataset, made_file
 from tests.odd_files import ODD_DICOM
 

@@ -9,9 +9,9 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 
-from sagemaker_monai.dicom.findings import MESSAGES, Policy, finding
-from sagemaker_monai.dicom.series import choose_series, find_instances, group_series, read_series
 from sagemaker_monai.errors import CallerError, ConfigError, PayloadTooLarge, UndecodableImage, UnsuitableImage
+from sagemaker_monai.images.dicom.findings import MESSAGES, Policy, finding
+from sagemaker_monai.images.dicom.series import choose_series, find_instances, group_series, read_series
 from tests.compare_series import compare_series
 from tests.dicom_series import (
     AXIAL,
@@ -147,7 +147,7 @@ def test_identity_names_files_and_headers_in_the_order_of_slices():
 
 
 def test_headers_that_were_not_kept_come_with_the_pixels():
-    from sagemaker_monai.dicom.media import find_media
+    from sagemaker_monai.images.dicom.media import find_media
 
     files = make_series(pixels())
     media = find_media(shuffled(files), keep_headers=False)
@@ -670,7 +670,7 @@ def test_a_billion_frames_are_refused():
     dataset = make_slice(pixels())
     dataset.NumberOfFrames = 10**9
 
-    from sagemaker_monai.dicom.media import find_media
+    from sagemaker_monai.images.dicom.media import find_media
 
     media = find_media([to_bytes(dataset)])
 

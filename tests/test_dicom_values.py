@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sagemaker_monai.dicom.decoding import decode_stored
-from sagemaker_monai.dicom.display import display_for, display_of
-from sagemaker_monai.dicom.layouts import padding_of
-from sagemaker_monai.dicom.modality import LUT_NOT_APPLIED
-from sagemaker_monai.dicom.oddities import oddities_of
-from sagemaker_monai.dicom.pixels import read_frames
+from sagemaker_monai.images.dicom.decoding import decode_stored
+from sagemaker_monai.images.dicom.display import display_for, display_of
+from sagemaker_monai.images.dicom.modality import LUT_NOT_APPLIED
+from sagemaker_monai.images.dicom.oddities import oddities_of
+from sagemaker_monai.images.dicom.pixel_layout import padding_of
+from sagemaker_monai.images.dicom.pixels import read_frames
+from sagemaker_monai.images.volumes import Lut, Window
 from sagemaker_monai.intensity import padding_mask, show
-from sagemaker_monai.volumes import Lut, Window
 from tests.made_dicom import item, made_dataset
 
 RAMP = np.arange(0, 256, 4, dtype=np.uint8).reshape(1, 8, 8)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from pydicom.uid import generate_uid
 
-from sagemaker_monai.dicom.geometry import place_tolerance_mm, places_of
-from sagemaker_monai.dicom.series import find_instances, group_series, read_series
-from sagemaker_monai.dicom.tells import DISCRIMINATORS, number_kinds, seconds_of
 from sagemaker_monai.errors import UnsuitableImage
+from sagemaker_monai.images.dicom.geometry import place_tolerance_mm, places_of
+from sagemaker_monai.images.dicom.series import find_instances, group_series, read_series
+from sagemaker_monai.images.dicom.tells import DISCRIMINATORS, number_kinds, seconds_of
 from tests.dicom_series import AXIAL, GAP_MM, ORIGIN, make_series, pixels, positions_of, to_bytes
 
 SLICES = 4

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from sagemaker_monai.datasets import read_dataset
-from sagemaker_monai.dicom.elements import text_of
-from sagemaker_monai.dicom.headers import read_header
 from sagemaker_monai.doctor.facts import attributes_of
 from sagemaker_monai.doctor.first_look import first_look
 from sagemaker_monai.doctor.quick_header import read_some
 from sagemaker_monai.errors import CallerError, DatasetError
+from sagemaker_monai.images.dicom.elements import text_of
+from sagemaker_monai.images.dicom.headers import read_header
 from tests.dicom_series import CT, make_series, pixels, to_bytes, write_series
 from tests.examined import slice_of, sound, write_dataset
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from sagemaker_monai.errors import UndecodableImage
-from sagemaker_monai.prepare.duplicates import MIN_CORRELATION, find_near_identical, thumbnail
+from sagemaker_monai.images.fingerprints import MIN_CORRELATION, find_near_identical, thumbnail
 from sagemaker_monai.prepare.leaks import Move, gather_groups, join_groups, separated
 
 POSITIONS = [None, *Image.Transpose]

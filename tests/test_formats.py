@@ -2,7 +2,7 @@
 
 import pytest
 
-from sagemaker_monai.dicom import decoding
+from sagemaker_monai.images.dicom import decoding
 from scripts.format_tables import NATIVE
 from scripts.markdown import with_blocks
 from tests.formats import BLOCKS, DOCUMENT, FOLDERS, odd_dicom_rows, odd_nifti_rows

@@ -19,8 +19,8 @@ from sagemaker_monai.deidentification.deidentify import Deidentifier
 from sagemaker_monai.deidentification.number_values import are_numbers, number_text
 from sagemaker_monai.deidentification.proof import prove_deidentified
 from sagemaker_monai.deidentification.proved import write_deidentified
-from sagemaker_monai.dicom.headers import read_instance
 from sagemaker_monai.errors import CallerError, UnsuitableImage
+from sagemaker_monai.images.dicom.headers import read_instance
 from tests.attacks.header_places import PLAIN_TAGS, SECRETS, TRICKS, element, file_with, hidden
 from tests.identified import SALT, ct, encoded, read_back
 

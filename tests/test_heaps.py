@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sagemaker_monai.errors import CallerError, MalformedRequest, PayloadTooLarge
+from sagemaker_monai.images.sample import Instances
 from sagemaker_monai.requests import archives as heaps
 from sagemaker_monai.requests import bodies as containers
 from sagemaker_monai.requests.archives import read_gzip_body, read_tar_body, read_zip_body
-from sagemaker_monai.samples import Instances
 from tests.dicom_bodies import DICOMDIR, PREAMBLE_LESS, dicom
 
 

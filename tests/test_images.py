@@ -20,6 +20,8 @@ from sagemaker_monai.errors import (
     UndecodableImage,
     UnsupportedMediaType,
 )
+from sagemaker_monai.images.sample import Instances
+from sagemaker_monai.images.volume_files import VOLUME_FORMATS
 from sagemaker_monai.requests.media_types import (
     DICOM_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -29,8 +31,6 @@ from sagemaker_monai.requests.media_types import (
     parse_content_type,
     read_request,
 )
-from sagemaker_monai.samples import Instances
-from sagemaker_monai.volume_files import VOLUME_FORMATS
 from tests.dicom_bodies import dicom, zip_of
 
 PILLOW_FORMATS = {f"image/{name}": name.upper() for name in ("jpeg", "png", "bmp", "tiff", "webp")}

@@ -11,9 +11,9 @@ from PIL import Image
 from sagemaker_monai.datasets import Dataset, Record
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
+from sagemaker_monai.images.sample import Sequences
+from sagemaker_monai.images.scope import MODALITY_OF
 from sagemaker_monai.kinds import choose_preprocessing
-from sagemaker_monai.samples import Sequences
-from sagemaker_monai.scope import MODALITY_OF
 from tests.dicom_series import CT, enhanced, make_series, make_slice, pixels, to_bytes, write_series
 from tests.medical_sets import coloured, pet
 

@@ -8,11 +8,11 @@ from PIL import Image
 from sagemaker_monai.datasets import Dataset, Record
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
+from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.images.volumes import Identity, Traits
 from sagemaker_monai.kinds import choose_preprocessing
 from sagemaker_monai.loading import _oddities, load_dataset
-from sagemaker_monai.samples import Sample
 from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
-from sagemaker_monai.volumes import Identity, Traits
 
 PREPROCESSING = build_preprocessing(photograph_preprocessing(channels=3, image_size=32, fit="stretch"))
 LABELS = ("a", "b")

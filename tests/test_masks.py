@@ -8,9 +8,9 @@ from PIL import Image
 
 from sagemaker_monai.datasets import read_dataset
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.images.pictures import has_few_values
 from sagemaker_monai.layouts import read_channels
 from sagemaker_monai.masks import images_with_masks, set_masks_aside
-from sagemaker_monai.pictures import has_few_values
 
 
 def noise(seed=0, mode="L"):

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from sagemaker_monai.errors import BundleError, UnsuitableImage
+from sagemaker_monai.images.sample import Instances, Sample, Sequences
 from sagemaker_monai.medical import LoadSlice, LoadVolume, NormalizeIntensity
 from sagemaker_monai.presets import PRESETS, preprocessing_for
-from sagemaker_monai.samples import Instances, Sample, Sequences
 from sagemaker_monai.transforms import build_preprocessing
 from tests.dicom_samples import dicom_bytes, series_bytes, series_values
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.images.volume_files import read_volume_file
 from sagemaker_monai.prepare.medmnist import import_medmnist
 from sagemaker_monai.prepare.medmnist_sets import SETS, set_of
-from sagemaker_monai.volume_files import read_volume_file
 from tests.imported import content_of, records_of
 
 SHARED = Path(__file__).resolve().parent.parent / os.environ.get("SHARED_DATA", "../shared/data") / "medmnist"

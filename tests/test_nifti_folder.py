@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.images.read import read_volumes_of
+from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.prepare.labels_table import LabelOptions
 from sagemaker_monai.prepare.nifti_folder import Cases, import_nifti_folder
 from sagemaker_monai.prepare.publish import Choices
-from sagemaker_monai.reading import read_volumes_of
-from sagemaker_monai.samples import Sample
 from tests.imported import content_of, put, records_of, table
 
 SHARED = Path(__file__).resolve().parent.parent / os.environ.get("SHARED_DATA", "../shared/data") / "hippocampus_nifti"

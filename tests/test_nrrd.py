@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
-from sagemaker_monai.formats import inflate
-from sagemaker_monai.volume_files import read_volume_file
+from sagemaker_monai.images.formats import inflate
+from sagemaker_monai.images.volume_files import read_volume_file
 from tests.odd_volumes import DTYPES, LPS, by_simpleitk, oblique, ramp, write_simpleitk
 
 SHAPE = (5, 6, 7)

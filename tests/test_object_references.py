@@ -20,8 +20,8 @@ from sagemaker_monai.errors import (
     Timeout,
     Unavailable,
 )
+from sagemaker_monai.images.sample import Instances
 from sagemaker_monai.requests.media_types import read_request
-from sagemaker_monai.samples import Instances
 from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.gateway import Gateway
 from sagemaker_monai.serving.references import (

@@ -14,8 +14,8 @@ from sagemaker_monai.deidentification.bulk import odds_of
 from sagemaker_monai.deidentification.identity import Identity, identity_of
 from sagemaker_monai.deidentification.matcher import DATE, NAME, NUMBER, PLACE, UID, Matcher
 from sagemaker_monai.deidentification.profile import Action, action_of
-from sagemaker_monai.dicom.headers import quiet_pydicom, read_header
 from sagemaker_monai.errors import CallerError
+from sagemaker_monai.images.dicom.headers import quiet_pydicom, read_header
 from tests.attacks.people import AROUND, ENCODINGS, KINDS, NATIONAL, PEOPLE, header_of, name_texts
 from tests.identified import SHARED_DATA
 

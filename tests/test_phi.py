@@ -6,7 +6,7 @@ from pydicom import Dataset
 from sagemaker_monai.deidentification.deidentify import Deidentifier
 from sagemaker_monai.deidentification.phi import PhiFinding, burned_in_risk, find_phi
 from sagemaker_monai.deidentification.proof import prove_deidentified
-from sagemaker_monai.dicom.headers import quiet_pydicom
+from sagemaker_monai.images.dicom.headers import quiet_pydicom
 from tests.identified import SALT, US, ct, read_back, worst_case
 
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from sagemaker_monai import pictures
 from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage, UnsuitableImage
-from sagemaker_monai.pictures import MAX_PIXELS, MAX_SCANS, PICTURE_FORMATS, decode
-from sagemaker_monai.samples import Sample
+from sagemaker_monai.images import pictures
+from sagemaker_monai.images.pictures import MAX_PIXELS, MAX_SCANS, PICTURE_FORMATS, decode
+from sagemaker_monai.images.sample import Sample
 
 LOSSLESS = {"PNG": {}, "BMP": {}, "TIFF": {}, "WEBP": {"lossless": True}}
 

@@ -30,10 +30,10 @@ from sagemaker_monai.deidentification.j2k_markers import cleaned_j2k
 from sagemaker_monai.deidentification.pixel_data import needed_pixels
 from sagemaker_monai.deidentification.pixel_proof import pixel_faults
 from sagemaker_monai.deidentification.proved import write_deidentified
-from sagemaker_monai.dicom.decoding import decode_stored
-from sagemaker_monai.dicom.headers import read_instance
-from sagemaker_monai.dicom.media import instance_of
 from sagemaker_monai.errors import CallerError, UndecodableImage, UnsuitableImage
+from sagemaker_monai.images.dicom.decoding import decode_stored
+from sagemaker_monai.images.dicom.headers import read_instance
+from sagemaker_monai.images.dicom.media import instance_of
 from sagemaker_monai.prepare.dicom_copy import copy_instance
 from tests.attacks.pixel_places import J2K_PLACES, places_of
 from tests.compressed_frames import ENCODERS

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
-from sagemaker_monai.reading import kind_of, read_frames_of, read_volumes_of
-from sagemaker_monai.samples import Instances, Sample, Sequences
+from sagemaker_monai.images.read import kind_of, read_frames_of, read_volumes_of
+from sagemaker_monai.images.sample import Instances, Sample, Sequences
 from tests.dicom_samples import dicom_bytes, series_bytes, series_values
 
 HU = series_values().astype(np.float32) - 1000  # (slices, rows, columns)

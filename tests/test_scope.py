@@ -10,16 +10,16 @@ import pytest
 
 from sagemaker_monai.bundle import TRAINED_ON, read_bundle
 from sagemaker_monai.cache import load_images
-from sagemaker_monai.dicom.wanted import Choice
 from sagemaker_monai.entrypoints.inference import input_fn, output_fn, predict_fn
 from sagemaker_monai.errors import BundleError, ConfigError, DatasetError, UnsuitableImage
+from sagemaker_monai.images.dicom.wanted import Choice
+from sagemaker_monai.images.sample import Instances, Sample
+from sagemaker_monai.images.scope import Scope, pack_traits, read_scope, scope_of, unpack_traits, write_scope
+from sagemaker_monai.images.volumes import Identity, Traits
 from sagemaker_monai.loading import _check_kinds
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.presets import preprocessing_for
-from sagemaker_monai.samples import Instances, Sample
-from sagemaker_monai.scope import Scope, pack_traits, read_scope, scope_of, unpack_traits, write_scope
 from sagemaker_monai.transforms import build_preprocessing
-from sagemaker_monai.volumes import Identity, Traits
 from tests.bundles import bundle_parts, write_small_bundle
 from tests.dicom_series import CORONAL, CT, enhanced, make_series, make_slice, positions_of, to_bytes, write_series
 from tests.medical_bodies import as_json, as_zip

@@ -9,11 +9,11 @@ import torch
 
 from sagemaker_monai.cache import load_images
 from sagemaker_monai.entrypoints.inference import input_fn
+from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.medical import SLICE_FITS
 from sagemaker_monai.photographs import FITS, photograph_preprocessing
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.presets import preprocessing_for
-from sagemaker_monai.samples import Sample
 from sagemaker_monai.transforms import build_preprocessing
 from tests.bundles import write_small_bundle
 from tests.dicom_series import CT, OBLIQUE, enhanced, make_series, make_slice, to_bytes, write_series

@@ -17,8 +17,8 @@ import pytest
 from highdicom import sr
 from pydicom.sr.codedict import codes
 
-from sagemaker_monai.dicom.headers import read_header
 from sagemaker_monai.errors import NotAcceptable, PayloadTooLarge, UndecodableImage
+from sagemaker_monai.images.dicom.headers import read_header
 from sagemaker_monai.structured_reports import Finding, Provenance, encode_sr, encode_sr_multipart
 from tests.dicom_bodies import dicom
 

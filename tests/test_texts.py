@@ -11,7 +11,7 @@ from sagemaker_monai.entrypoints.inputs import Places, read_channels, read_hyper
 from sagemaker_monai.entrypoints.own_script import program
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.evidence import _is_sound
-from sagemaker_monai.formats.pairs import data_files
+from sagemaker_monai.images.formats.pairs import data_files
 from sagemaker_monai.layouts import read_channels as read_layouts
 from sagemaker_monai.requests.bodies import read_json
 from sagemaker_monai.serving.references import Prefix, parse_references

@@ -17,8 +17,8 @@ from sagemaker_monai.bundle import read_bundle
 from sagemaker_monai.entrypoints import documents, job, train
 from sagemaker_monai.entrypoints.train import PLACES, help_text, main
 from sagemaker_monai.hyperparameters import TrainConfig
+from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.predictor import Predictor
-from sagemaker_monai.samples import Sample
 from sagemaker_monai.tasks.classification import Classification
 
 CLASSES = ("blue", "green spots", "red")

@@ -17,11 +17,11 @@ from sagemaker_monai.datasets import SPLITS, read_dataset
 from sagemaker_monai.entrypoints import evaluate, train
 from sagemaker_monai.entrypoints.documents import QUALITY_GROUP
 from sagemaker_monai.hyperparameters import TrainConfig
+from sagemaker_monai.images.sample import Sample, Sequences
 from sagemaker_monai.kinds import choose_preprocessing
 from sagemaker_monai.loading import LoadedDataset
 from sagemaker_monai.log_metrics import SCORES, metric_definitions
 from sagemaker_monai.predictor import Predictor
-from sagemaker_monai.samples import Sample, Sequences
 from sagemaker_monai.training import job_key
 from tests import medical_sets
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sagemaker_monai.errors import BundleError, UndecodableImage
+from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.requests.media_types import read_request
-from sagemaker_monai.samples import Sample
 from sagemaker_monai.transforms import (
     FITS,
     TRANSFORMS,

@@ -7,16 +7,16 @@ import nibabel
 import numpy as np
 import pytest
 
-from sagemaker_monai.dicom.media import find_instances
-from sagemaker_monai.dicom.pixels import read_frames
-from sagemaker_monai.dicom.series import group_series, read_series
 from sagemaker_monai.doctor.examine import examine
 from sagemaker_monai.errors import UnsuitableImage
+from sagemaker_monai.images.dicom.media import find_instances
+from sagemaker_monai.images.dicom.pixels import read_frames
+from sagemaker_monai.images.dicom.series import group_series, read_series
+from sagemaker_monai.images.read import read_volumes_of
+from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.images.volume_files import read_volume_file
+from sagemaker_monai.images.volumes import Volume
 from sagemaker_monai.prepare.nifti_copy import encoded
-from sagemaker_monai.reading import read_volumes_of
-from sagemaker_monai.samples import Sample
-from sagemaker_monai.volume_files import read_volume_file
-from sagemaker_monai.volumes import Volume
 from tests.made_dicom import as_file, made_dataset
 
 RAMP = np.arange(0, 256, 4, dtype=np.uint16).reshape(1, 8, 8)

@@ -9,10 +9,10 @@ from PIL import Image
 from sagemaker_monai.bundle import write_bundle
 from sagemaker_monai.datasets import Dataset, Record
 from sagemaker_monai.hyperparameters import TrainConfig
+from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.images.scope import FINDINGS
 from sagemaker_monai.loading import load_dataset
 from sagemaker_monai.predictor import Predictor
-from sagemaker_monai.samples import Sample
-from sagemaker_monai.scope import FINDINGS
 from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
 from sagemaker_monai.visibility import shows_nothing
 from tests.bundles import bundle_parts

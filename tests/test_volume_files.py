@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
-from sagemaker_monai.formats import inflate
-from sagemaker_monai.volume_files import HEAD_BYTES, VOLUME_FORMATS, read_volume_file, volume_format_of
-from sagemaker_monai.volumes import Volume
+from sagemaker_monai.images.formats import inflate
+from sagemaker_monai.images.volume_files import HEAD_BYTES, VOLUME_FORMATS, read_volume_file, volume_format_of
+from sagemaker_monai.images.volumes import Volume
 from tests import test_metaimage, test_nrrd
 from tests.odd_volumes import ODD_NIFTI, Row, oblique, ramp, read_odd_nifti
 
@@ -254,9 +254,7 @@ def test_rubbish_after_the_mark_is_read_or_refused(kind, body):
 
 
 def test_the_table_of_formats_is_read_without_nibabel():
-    code = (
-        "import sys, sagemaker_monai.volume_files; print({'nibabel', 'torch', 'pydicom', 'scipy'} & set(sys.modules))"
-    )
+    code = "import sys, sagemaker_monai.images.volume_files; print({'nibabel', 'torch', 'pydicom', 'scipy'} & set(sys.modules))"
     paths = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(
         [sys.executable, "-c", code],

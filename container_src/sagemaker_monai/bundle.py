@@ -26,8 +26,8 @@ import torch
 from torch import nn
 
 from sagemaker_monai.errors import BundleError
+from sagemaker_monai.images.scope import Scope, read_scope, write_scope
 from sagemaker_monai.networks import build_network
-from sagemaker_monai.scope import Scope, read_scope, write_scope
 from sagemaker_monai.storage.files import sha256_of, write_text
 from sagemaker_monai.tasks.table import read_task
 from sagemaker_monai.tasks.task import Task

@@ -29,12 +29,12 @@ import numpy as np
 
 from sagemaker_monai.cache_keys import key_of, paths_of
 from sagemaker_monai.errors import CallerError, DatasetError, TrainingStopped
+from sagemaker_monai.images.sample import Sample, Sequences
+from sagemaker_monai.images.scope import pack_traits, unpack_traits
+from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.messages.progress import track
-from sagemaker_monai.samples import Sample, Sequences
-from sagemaker_monai.scope import pack_traits, unpack_traits
 from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.transforms import Load, Preprocessing, build_load
-from sagemaker_monai.volumes import Traits
 
 PIXELS_FILE = "pixels.raw"
 INDEX_FILE = "index.json"

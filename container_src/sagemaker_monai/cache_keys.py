@@ -13,7 +13,7 @@ import PIL.features
 
 import sagemaker_monai
 from sagemaker_monai.entries import image_files
-from sagemaker_monai.samples import Sample, Sequences
+from sagemaker_monai.images.sample import Sample, Sequences
 from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.transforms import Preprocessing
 

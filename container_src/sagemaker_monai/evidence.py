@@ -91,14 +91,14 @@ def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
 
 def text_of(header: "Dataset", keyword: str) -> str:
     """One value of a header as text, decoded by its own character set; empty where there is none or it is broken."""
-    from sagemaker_monai.dicom import elements
+    from sagemaker_monai.images.dicom import elements
 
     text = elements.text_of(header, keyword)
     return "" if "\\" in text else text  # several values where there may be one
 
 
 def _is_one_patient(headers: Sequence["Dataset"]) -> bool:
-    from sagemaker_monai.dicom.belonging import plain_patient_id
+    from sagemaker_monai.images.dicom.belonging import plain_patient_id
 
     if len({plain_patient_id(text_of(header, "PatientID")) for header in headers}) > 1:
         return False

@@ -17,7 +17,7 @@ import numpy as np
 
 from sagemaker_monai.budget import lent, spend_bytes
 from sagemaker_monai.errors import UnsuitableImage
-from sagemaker_monai.volumes import Display, Lut, Window
+from sagemaker_monai.images.volumes import Display, Lut, Window
 
 # Centre and width in HU: the usual ones, as Radiopaedia's "Windowing (CT)" lists them.
 WINDOWS: dict[str, tuple[float, float]] = {

@@ -14,14 +14,14 @@ from sagemaker_monai.cache import load_images
 from sagemaker_monai.datasets import SPLITS, Dataset, Record, targets_of
 from sagemaker_monai.errors import CallerError, DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.samples import Sample
-from sagemaker_monai.scope import Scope, said_modality, scope_of
+from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.images.scope import Scope, said_modality, scope_of
+from sagemaker_monai.images.volumes import Identity, Traits
 from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.storage.tables import some_of
 from sagemaker_monai.trainable import FEWEST_TRAINING
 from sagemaker_monai.transforms import Preprocessing
 from sagemaker_monai.visibility import shows_nothing
-from sagemaker_monai.volumes import Identity, Traits
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def _check_kinds(names: Sequence[str], traits: Sequence[Traits]) -> None:
     kinds = [each.identity for each in traits if each.identity is not None]
     if all(each.kind == "image" for each in kinds):
         return  # also where nothing is DICOM, whose module would take 0.3 s
-    from sagemaker_monai.dicom.objects import NEVER_PICTURES, Subject, names_of
+    from sagemaker_monai.images.dicom.objects import NEVER_PICTURES, Subject, names_of
 
     def named(identities: Iterable[Identity]) -> str:
         return names_of(Subject(each.kind, each.modality, is_colour=False) for each in identities)

@@ -21,12 +21,12 @@ import numpy as np
 
 from sagemaker_monai.entries import DICOM_NAMES, IMAGE_NAMES, VOLUME_NAMES, Aside, Entry, Layout
 from sagemaker_monai.errors import CallerError
+from sagemaker_monai.images.pictures import has_few_values
+from sagemaker_monai.images.sample import Sequences
+from sagemaker_monai.images.volume_files import read_volume_file
 from sagemaker_monai.messages.remarks import Remark, remark
-from sagemaker_monai.pictures import has_few_values
 from sagemaker_monai.requests.media_types import IMAGE_SUFFIXES
-from sagemaker_monai.samples import Sequences
 from sagemaker_monai.storage.files import plain_files
-from sagemaker_monai.volume_files import read_volume_file
 
 Words = tuple[str, ...]
 

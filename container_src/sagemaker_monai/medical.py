@@ -14,18 +14,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sagemaker_monai.budget import lent, returned
-from sagemaker_monai.dicom.findings import Policy
-from sagemaker_monai.dicom.wanted import ONLY, Choice
 from sagemaker_monai.errors import ConfigError, UnsuitableImage
-from sagemaker_monai.intensity import INTENSITIES, change_intensity, check_intensity, padding_mask
-from sagemaker_monai.normalization import check_scale, standardize
-from sagemaker_monai.reading import (
+from sagemaker_monai.images.dicom.findings import Policy
+from sagemaker_monai.images.dicom.wanted import ONLY, Choice
+from sagemaker_monai.images.read import (
     MAX_CHANNELS,
     each_frame_of,
     read_frame_channels,
     read_volume_channels,
     read_volumes_of,
 )
+from sagemaker_monai.images.sample import Sample, Sequences
+from sagemaker_monai.images.scope import Scope
+from sagemaker_monai.images.volumes import Frame, Identity, Traits, Volume
+from sagemaker_monai.intensity import INTENSITIES, change_intensity, check_intensity, padding_mask
+from sagemaker_monai.normalization import check_scale, standardize
 from sagemaker_monai.resampling import (
     AXIS_LETTERS,
     crop_or_pad,
@@ -35,9 +38,6 @@ from sagemaker_monai.resampling import (
     resize,
     spacing_of,
 )
-from sagemaker_monai.samples import Sample, Sequences
-from sagemaker_monai.scope import Scope
-from sagemaker_monai.volumes import Frame, Identity, Traits, Volume
 
 if TYPE_CHECKING:
     import torch
@@ -339,7 +339,7 @@ def _suv_factor(identity: Identity | None) -> float:
     """
     from pydicom import Dataset
 
-    from sagemaker_monai.dicom.suv import suv_factor
+    from sagemaker_monai.images.dicom.suv import suv_factor
 
     headers = [] if identity is None else [header for header in identity.headers if isinstance(header, Dataset)]
     factors = [suv_factor(header) for header in headers]

@@ -11,13 +11,13 @@ import numpy as np
 from PIL import Image
 
 from sagemaker_monai.errors import UnsuitableImage
+from sagemaker_monai.images.pictures import DEEP, Deep, decode, is_deep
+from sagemaker_monai.images.read import each_frame_of, is_dicom_sample
+from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.images.scope import Scope
+from sagemaker_monai.images.volumes import Frame, Traits
 from sagemaker_monai.intensity import show
 from sagemaker_monai.normalization import check_scale, standardize
-from sagemaker_monai.pictures import DEEP, Deep, decode, is_deep
-from sagemaker_monai.reading import each_frame_of, is_dicom_sample
-from sagemaker_monai.samples import Sample
-from sagemaker_monai.scope import Scope
-from sagemaker_monai.volumes import Frame, Traits
 
 if TYPE_CHECKING:
     import torch

@@ -9,12 +9,12 @@ import torch
 from sagemaker_monai.bundle import Bundle, read_bundle
 from sagemaker_monai.choices import images_at_once
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
+from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.requests.media_types import name_picture, split_arrays
-from sagemaker_monai.samples import Sample
 from sagemaker_monai.tasks.task import Prediction
 from sagemaker_monai.transforms import LoadPhotograph
 from sagemaker_monai.visibility import shows_nothing
-from sagemaker_monai.volumes import Traits
 
 BATCH_SIZE = 32  # images that go through the network at once; bounds memory, does not change answers beyond 1e-6
 
@@ -137,6 +137,6 @@ class Predictor:
 
 
 def _is_volume_file(sample: Sample) -> bool:
-    from sagemaker_monai.volume_files import HEAD_BYTES, volume_format_of
+    from sagemaker_monai.images.volume_files import HEAD_BYTES, volume_format_of
 
     return isinstance(sample.source, bytes) and volume_format_of(sample.source[:HEAD_BYTES], "") is not None

@@ -18,7 +18,7 @@ from PIL import Image
 
 from sagemaker_monai.budget import lent, spend_bytes, spend_work
 from sagemaker_monai.errors import UnsuitableImage
-from sagemaker_monai.volumes import Volume, check_voxels
+from sagemaker_monai.images.volumes import Volume, check_voxels
 
 AXIS_LETTERS = ("LR", "PA", "IS")  # of the world's x, y and z: towards the lower end, towards the higher
 _AT_ONCE = 1 << 20  # values that Pillow gets

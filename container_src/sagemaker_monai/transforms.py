@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from sagemaker_monai.deep_pictures import LoadDeepPicture
 from sagemaker_monai.errors import BundleError
+from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.images.scope import Scope
+from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.medical import LoadSlice, LoadVolume, NormalizeIntensity
 from sagemaker_monai.photographs import FITS, LoadPhotograph, NormalizePhotograph, photograph_preprocessing
-from sagemaker_monai.samples import Sample
-from sagemaker_monai.scope import Scope
-from sagemaker_monai.volumes import Traits
 
 if TYPE_CHECKING:
     import torch

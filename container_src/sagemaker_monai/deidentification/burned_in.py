@@ -19,9 +19,9 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.uid import ExplicitVRLittleEndian
 
 from sagemaker_monai.deidentification.defined_terms import defined_term
-from sagemaker_monai.dicom.elements import integer_of, items, text_of
-from sagemaker_monai.dicom.headers import PIXEL_TAGS
 from sagemaker_monai.errors import UnsuitableImage
+from sagemaker_monai.images.dicom.elements import integer_of, items, text_of
+from sagemaker_monai.images.dicom.headers import PIXEL_TAGS
 
 Risk = Literal["stated", "likely", "unknown", "none"]
 
@@ -152,7 +152,7 @@ def black_out(dataset: Dataset) -> Dataset:
         CallerError: the pixel data cannot be decoded.
     """
     # Only here: the decoders take time to import, and most data sets have nothing to black out.
-    from sagemaker_monai.dicom.decoding import decode_stored
+    from sagemaker_monai.images.dicom.decoding import decode_stored
 
     pixels = decode_stored(dataset)  # (F, H, W) or (F, H, W, 3)
     rows, columns = pixels.shape[1:3]

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sagemaker_monai.contents import is_dicom_file
 from sagemaker_monai.deidentification.deidentify_nifti import deidentify_nifti
 from sagemaker_monai.deidentification.picture_metadata import cleaned
 from sagemaker_monai.deidentification.volume_headers import has_texts, is_clean_nifti
 from sagemaker_monai.deidentification.volumes_anew import WRITERS, copy_npy, is_clean_npy, write_anew
 from sagemaker_monai.errors import CallerError, UnsuitableImage
-from sagemaker_monai.pictures import read_file
-from sagemaker_monai.reading import DICOM_FORMAT, kind_of
+from sagemaker_monai.images.pictures import read_file
+from sagemaker_monai.images.read import DICOM_FORMAT, kind_of
+from sagemaker_monai.images.signatures import is_dicom_file
+from sagemaker_monai.images.volume_files import read_volume_file
 from sagemaker_monai.storage.files import replacing
-from sagemaker_monai.volume_files import read_volume_file
 
 DICOM, ARCHIVE, PICTURE, VOLUME = "dicom", "archive", "picture", "volume"
 _HEAD_BYTES = 512

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from PIL import Image
 
 from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage
-from sagemaker_monai.picture_parts import MAX_PIXELS
+from sagemaker_monai.images.picture_parts import MAX_PIXELS
 
 TAG = 274
 

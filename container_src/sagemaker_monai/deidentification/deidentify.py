@@ -75,9 +75,9 @@ from sagemaker_monai.deidentification.pseudonyms import (
     shifted,
 )
 from sagemaker_monai.deidentification.technical_texts import TECHNICAL_TEXTS, technical_word
-from sagemaker_monai.dicom.headers import PIXEL_GROUP, quiet_pydicom
-from sagemaker_monai.dicom.layouts import pixel_tag_of
 from sagemaker_monai.errors import ConfigError, PayloadTooLarge, UndecodableImage, UnsuitableImage
+from sagemaker_monai.images.dicom.headers import PIXEL_GROUP, quiet_pydicom
+from sagemaker_monai.images.dicom.pixel_layout import pixel_tag_of
 
 BurnedIn = Literal["refuse", "keep", "black_out"]
 BURNED_IN: tuple[BurnedIn, ...] = ("refuse", "keep", "black_out")

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from sagemaker_monai.contents import GZIP_MAGIC
 from sagemaker_monai.deidentification.nifti_fields import CleanHeader, clean_header
 from sagemaker_monai.errors import UndecodableImage
-from sagemaker_monai.formats.inflate import Stream, opened
-from sagemaker_monai.formats.pairs import header_of, image_of
+from sagemaker_monai.images.formats.inflate import Stream, opened
+from sagemaker_monai.images.formats.pairs import header_of, image_of
+from sagemaker_monai.images.signatures import GZIP_MAGIC
 from sagemaker_monai.storage.files import replacing
 
 HEAD_BYTES = 544  # of a NIfTI-2 file up to its voxels; no header is longer

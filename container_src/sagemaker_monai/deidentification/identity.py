@@ -15,7 +15,7 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 
 from sagemaker_monai.deidentification.profile import Action, action_of, is_blank, is_standard_uid
-from sagemaker_monai.dicom.elements import text_of
+from sagemaker_monai.images.dicom.elements import text_of
 
 MAX_DEPTH = 24  # of sequences in sequences, as the reader's
 

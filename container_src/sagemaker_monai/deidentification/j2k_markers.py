@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from sagemaker_monai.deidentification.j2k_packets import Style, Tile, count_packet_bytes
-from sagemaker_monai.dicom.codestreams import read_j2k
 from sagemaker_monai.errors import UndecodableImage
+from sagemaker_monai.images.dicom.codestreams import read_j2k
 
 _SOC, _SOT, _SOD, _EOC = 0xFF4F, 0xFF90, 0xFF93, 0xFFD9
 _CAP, _SIZ, _COD, _COC, _TLM, _QCD, _QCC, _RGN = (*(0xFF50, 0xFF51, 0xFF52, 0xFF53, 0xFF55, 0xFF5C, 0xFF5D, 0xFF5E),)

@@ -33,8 +33,8 @@ from sagemaker_monai.deidentification.jpeg_tables import (
     bare_quantization,
     is_usual_quantization,
 )
-from sagemaker_monai.dicom.codestreams import MAX_SCANS
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
+from sagemaker_monai.images.dicom.codestreams import MAX_SCANS
 
 _SOI, _EOI, _SOS, _DQT, _DHT, _DRI, _LSE, _COM, _TEM = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4, 0xDD, 0xF8, 0xFE, 0x01
 _APP0, _APP8, _APP14 = 0xE0, 0xE8, 0xEE

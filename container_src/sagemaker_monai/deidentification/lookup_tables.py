@@ -11,9 +11,9 @@ from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement
 
-from sagemaker_monai.dicom.elements import value
-from sagemaker_monai.dicom.palettes import palette_table
 from sagemaker_monai.errors import UnsuitableImage
+from sagemaker_monai.images.dicom.elements import value
+from sagemaker_monai.images.dicom.palettes import palette_table
 
 _COLOURS = ("Red", "Green", "Blue")
 _DESCRIPTORS = {

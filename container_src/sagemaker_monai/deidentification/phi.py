@@ -15,7 +15,7 @@ from sagemaker_monai.deidentification.identity import Identity, identity_of, uni
 from sagemaker_monai.deidentification.matcher import Matcher
 from sagemaker_monai.deidentification.profile import STATEMENTS, Action, action_of, is_blank, is_standard_uid
 from sagemaker_monai.deidentification.pseudonyms import KEYED_WORD
-from sagemaker_monai.dicom.headers import quiet_pydicom
+from sagemaker_monai.images.dicom.headers import quiet_pydicom
 
 MAPPED_UID = re.compile(r"2\.25\.(0|[1-9]\d{0,38})")
 _TEXT_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})

@@ -18,7 +18,7 @@ from sagemaker_monai.deidentification.decoded import decoded, exif_of, orientati
 from sagemaker_monai.deidentification.jpeg_markers import app_for_decoding, cleaned_jpeg
 from sagemaker_monai.deidentification.webp_chunks import cleaned_webp, is_webp
 from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage
-from sagemaker_monai.pictures import MAX_FILE_BYTES
+from sagemaker_monai.images.pictures import MAX_FILE_BYTES
 
 _APP1, _EXIF, _EOI = 0xE1, b"Exif\0\0", b"\xff\xd9"
 

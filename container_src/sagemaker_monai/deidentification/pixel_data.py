@@ -16,11 +16,11 @@ from pydicom.encaps import encapsulate
 from sagemaker_monai.deidentification.j2k_markers import cleaned_j2k
 from sagemaker_monai.deidentification.jpeg_markers import cleaned_jpeg
 from sagemaker_monai.deidentification.rle_segments import cleaned_rle
-from sagemaker_monai.dicom.decoding import DECODERS, JPEG, JPEG_LS, NATIVE, compressed_frames, unsupported
-from sagemaker_monai.dicom.headers import refusing
-from sagemaker_monai.dicom.layouts import Layout, layout_of
-from sagemaker_monai.dicom.native import count_values, is_swapped, type_of
 from sagemaker_monai.errors import UndecodableImage
+from sagemaker_monai.images.dicom.decoding import DECODERS, JPEG, JPEG_LS, NATIVE, compressed_frames, unsupported
+from sagemaker_monai.images.dicom.headers import refusing
+from sagemaker_monai.images.dicom.native import count_values, is_swapped, type_of
+from sagemaker_monai.images.dicom.pixel_layout import Layout, layout_of
 
 _MOST_OFFSET = (1 << 32) - 1  # that a basic offset table can hold
 _CHUNK_VALUES = 1 << 22  # so that a large object needs no second copy of all its values

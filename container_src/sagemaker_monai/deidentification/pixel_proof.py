@@ -14,11 +14,11 @@ import numpy as np
 from pydicom import Dataset, uid
 
 from sagemaker_monai.deidentification.identity import walk
-from sagemaker_monai.dicom.decoding import JPEG, JPEG_LS, NATIVE, decode_stored
-from sagemaker_monai.dicom.headers import PIXEL_GROUP, PIXEL_TAGS, refusing
-from sagemaker_monai.dicom.layouts import Layout, layout_of
-from sagemaker_monai.dicom.native import count_values, is_swapped, type_of
 from sagemaker_monai.errors import CallerError
+from sagemaker_monai.images.dicom.decoding import JPEG, JPEG_LS, NATIVE, decode_stored
+from sagemaker_monai.images.dicom.headers import PIXEL_GROUP, PIXEL_TAGS, refusing
+from sagemaker_monai.images.dicom.native import count_values, is_swapped, type_of
+from sagemaker_monai.images.dicom.pixel_layout import Layout, layout_of
 
 _ITEM = 0xE000FFFE  # the tag as it is read from little endian
 _CHUNK_VALUES = 1 << 22

@@ -18,7 +18,7 @@ import numpy as np
 
 from sagemaker_monai.deidentification.decoded import decoded, exif_of, orientation_of
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
-from sagemaker_monai.picture_parts import MAX_PIXELS
+from sagemaker_monai.images.picture_parts import MAX_PIXELS
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 _TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"eXIf"})  # which may say how the picture is turned
@@ -211,8 +211,8 @@ def _colours(
 def _has_colour(content: bytes, header: _Header) -> bool:
     """Whether a pixel has the one colour that stands for transparent."""
     if header.depth == 16:
-        from sagemaker_monai.pictures import decode_deep
-        from sagemaker_monai.samples import Sample
+        from sagemaker_monai.images.pictures import decode_deep
+        from sagemaker_monai.images.sample import Sample
 
         deep = decode_deep(Sample(content, ("PNG",)))
         return deep is not None and deep.missing is not None

@@ -28,7 +28,7 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from sagemaker_monai.deidentification.coded_entries import CODE_TAGS
 from sagemaker_monai.deidentification.lookup_tables import LOOKUP_TABLES, SEGMENTED
 from sagemaker_monai.deidentification.technical_texts import TECHNICAL_TEXTS
-from sagemaker_monai.dicom.headers import PIXEL_TAGS
+from sagemaker_monai.images.dicom.headers import PIXEL_TAGS
 
 
 class Action(Enum):

@@ -39,7 +39,7 @@ from sagemaker_monai.deidentification.profile import (
 )
 from sagemaker_monai.deidentification.pseudonyms import KEYED_WORD
 from sagemaker_monai.deidentification.technical_texts import technical_word
-from sagemaker_monai.dicom.headers import PIXEL_TAGS, quiet_pydicom
+from sagemaker_monai.images.dicom.headers import PIXEL_TAGS, quiet_pydicom
 
 _META = frozenset({0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013})
 

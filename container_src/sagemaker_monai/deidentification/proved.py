@@ -11,9 +11,9 @@ from pydicom import Dataset, dcmwrite
 from sagemaker_monai.deidentification.deidentify import Deidentifier, is_blacked_out
 from sagemaker_monai.deidentification.pixel_proof import stored_digest
 from sagemaker_monai.deidentification.proof import prove_deidentified
-from sagemaker_monai.dicom.headers import read_instance
-from sagemaker_monai.dicom.layouts import pixel_tag_of
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
+from sagemaker_monai.images.dicom.headers import read_instance
+from sagemaker_monai.images.dicom.pixel_layout import pixel_tag_of
 from sagemaker_monai.storage.files import replacing
 
 

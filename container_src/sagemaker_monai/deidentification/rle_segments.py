@@ -9,8 +9,8 @@ Source: DICOM PS3.5, annex G.
 import struct
 from itertools import pairwise
 
-from sagemaker_monai.dicom.codestreams import count_rle_segments
 from sagemaker_monai.errors import UndecodableImage
+from sagemaker_monai.images.dicom.codestreams import count_rle_segments
 
 _HEADER_BYTES = 64
 _NO_RUN = 128

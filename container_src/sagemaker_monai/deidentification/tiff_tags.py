@@ -18,8 +18,8 @@ import numpy as np
 
 from sagemaker_monai.deidentification.decoded import decoded
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
-from sagemaker_monai.picture_parts import MAX_PIXELS
-from sagemaker_monai.pictures import MAX_FILE_BYTES
+from sagemaker_monai.images.picture_parts import MAX_PIXELS
+from sagemaker_monai.images.pictures import MAX_FILE_BYTES
 
 MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG, LONG8: what structural tags have

@@ -16,12 +16,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from sagemaker_monai.contents import GZIP_MAGIC
 from sagemaker_monai.deidentification.deidentify_nifti import voxels_of
 from sagemaker_monai.errors import CallerError
-from sagemaker_monai.formats.geometry import MM_PER_UNIT
-from sagemaker_monai.formats.metaimage import TYPES
-from sagemaker_monai.formats.nrrd import DTYPES, SPACES
+from sagemaker_monai.images.formats.affines import MM_PER_UNIT
+from sagemaker_monai.images.formats.metaimage import TYPES
+from sagemaker_monai.images.formats.nrrd import DTYPES, SPACES
+from sagemaker_monai.images.signatures import GZIP_MAGIC
 
 MOST_HEADER_BYTES = 1 << 16
 _INPUT_BYTES = 1 << 16

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from sagemaker_monai.errors import UndecodableImage
-from sagemaker_monai.formats.arrays import MAX_NPY_HEADER_BYTES, parse_npy_header
-from sagemaker_monai.formats.inflate import PIECE_BYTES, opened
+from sagemaker_monai.images.formats.arrays import MAX_NPY_HEADER_BYTES, parse_npy_header
+from sagemaker_monai.images.formats.inflate import PIECE_BYTES, opened
+from sagemaker_monai.images.volume_files import read_volume_file
+from sagemaker_monai.images.volumes import Volume
 from sagemaker_monai.storage.files import replacing
-from sagemaker_monai.volume_files import read_volume_file
-from sagemaker_monai.volumes import Volume
 
 _HEAD_BYTES = 12 + MAX_NPY_HEADER_BYTES
 _LEVEL = 6

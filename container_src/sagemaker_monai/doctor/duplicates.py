@@ -13,7 +13,7 @@ import numpy as np
 from sagemaker_monai.doctor.facts import FileFacts
 from sagemaker_monai.doctor.images import Examined
 from sagemaker_monai.doctor.issues import Issue, issue
-from sagemaker_monai.prepare.duplicates import THUMBNAIL_SIDE, find_near_identical
+from sagemaker_monai.images.fingerprints import THUMBNAIL_SIDE, find_near_identical
 from sagemaker_monai.storage.files import sha256_of
 
 MAX_COMPARED = 10_000  # photographs, each with each: 3 s of one core

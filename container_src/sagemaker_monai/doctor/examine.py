@@ -12,8 +12,6 @@ from typing import Literal
 
 from pydicom.uid import UID
 
-from sagemaker_monai.dicom.grouping import Series
-from sagemaker_monai.dicom.objects import IMAGES, names_of, subject_of
 from sagemaker_monai.doctor.confounding import Association, find_associations, issues_of
 from sagemaker_monai.doctor.duplicates import find_duplicates
 from sagemaker_monai.doctor.facts import ATTRIBUTES, FileFacts, Task, look_at
@@ -25,10 +23,12 @@ from sagemaker_monai.doctor.privacy import Scrubber, check_privacy
 from sagemaker_monai.doctor.splits import check_labels, check_leaks, count_classes, count_patients
 from sagemaker_monai.doctor.stacks import Stacks, examine_stacks
 from sagemaker_monai.doctor.workers import map_isolated
+from sagemaker_monai.images.dicom.grouping import Series
+from sagemaker_monai.images.dicom.objects import IMAGES, names_of, subject_of
+from sagemaker_monai.images.volume_files import VOLUME_FORMATS
 from sagemaker_monai.label_rules import LabelRules
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.remarks import merged
-from sagemaker_monai.volume_files import VOLUME_FORMATS
 
 PixelChoice = Literal["auto", "all", "sample", "none"]
 ALL_UP_TO = 20_000  # image files whose pixels are all looked at: some minutes

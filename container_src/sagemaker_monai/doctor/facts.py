@@ -13,27 +13,27 @@ import numpy as np
 from PIL import Image
 from pydicom import Dataset
 
-from sagemaker_monai.contents import GZIP_MAGIC
 from sagemaker_monai.deep_pictures import read_deep_frame, shown_deep, used_range
 from sagemaker_monai.deidentification.burned_in import burned_in_risk
 from sagemaker_monai.deidentification.identity import Identity, identity_of
 from sagemaker_monai.deidentification.nifti_fields import has_free_texts
 from sagemaker_monai.deidentification.phi import PhiFinding, find_phi
-from sagemaker_monai.dicom.decoding import decode_stored
-from sagemaker_monai.dicom.display import display_for
-from sagemaker_monai.dicom.elements import integer_of, item_of, numbers_of, text_of
-from sagemaker_monai.dicom.headers import read_instance, refusing
-from sagemaker_monai.dicom.media import MEDIA_DIRECTORY, Instance, instance_of
-from sagemaker_monai.dicom.modality import modality_transform
 from sagemaker_monai.doctor.files import DICOM, DICOMDIR, PICTURE, Found
 from sagemaker_monai.errors import CallerError
-from sagemaker_monai.formats.inflate import gunzipped_head
+from sagemaker_monai.images.dicom.decoding import decode_stored
+from sagemaker_monai.images.dicom.display import display_for
+from sagemaker_monai.images.dicom.elements import integer_of, item_of, numbers_of, text_of
+from sagemaker_monai.images.dicom.headers import read_instance, refusing
+from sagemaker_monai.images.dicom.media import MEDIA_DIRECTORY, Instance, instance_of
+from sagemaker_monai.images.dicom.modality import modality_transform
+from sagemaker_monai.images.fingerprints import THUMBNAIL_SIDE
+from sagemaker_monai.images.formats.inflate import gunzipped_head
+from sagemaker_monai.images.pictures import PICTURE_FORMATS, count_bits, decode
+from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.images.signatures import GZIP_MAGIC
+from sagemaker_monai.images.volume_files import VOLUME_FORMATS, read_volume_file
 from sagemaker_monai.messages.remarks import Remark
-from sagemaker_monai.pictures import PICTURE_FORMATS, count_bits, decode
-from sagemaker_monai.prepare.duplicates import THUMBNAIL_SIDE
-from sagemaker_monai.samples import Sample
 from sagemaker_monai.visibility import shows_nothing
-from sagemaker_monai.volume_files import VOLUME_FORMATS, read_volume_file
 
 FRAMES_AT_ONCE = 64
 _HEAD_BYTES = 1 << 16

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from sagemaker_monai.contents import is_archive, is_dicom_file, is_dicomdir
-from sagemaker_monai.dicom.packed import MediaLimits, unpacker_of
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.images.dicom.packed import MediaLimits, unpacker_of
+from sagemaker_monai.images.signatures import is_archive, is_dicom_file, is_dicomdir
+from sagemaker_monai.images.volume_files import HEAD_BYTES, volume_format_of
 from sagemaker_monai.requests.media_types import IMAGE_SUFFIXES
 from sagemaker_monai.storage.file_names import is_litter_path
 from sagemaker_monai.storage.files import plain_files
 from sagemaker_monai.storage.zips import ArchiveTooLargeError, UnsafeArchiveError
-from sagemaker_monai.volume_files import HEAD_BYTES, volume_format_of
 
 MAX_FILES = 1 << 20
 LIMITS = MediaLimits(files=1 << 17, archive_bytes=1 << 33)  # of one archive: 8 GiB

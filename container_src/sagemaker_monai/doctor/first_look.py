@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sagemaker_monai.contents import is_dicom_file
 from sagemaker_monai.entries import DICOM_NAMES, VOLUME_NAMES, Image, image_files
 from sagemaker_monai.errors import CallerError, DatasetError
+from sagemaker_monai.images.signatures import is_dicom_file
 from sagemaker_monai.messages.remarks import merged
 from sagemaker_monai.requests.media_types import IMAGE_SUFFIXES
 from sagemaker_monai.splitting import SPLITS
@@ -82,7 +82,7 @@ def _volume_lines(images: Sequence[Image]) -> list[str]:
     ]
     if not paths:
         return []
-    from sagemaker_monai.formats.nifti import header_remarks
+    from sagemaker_monai.images.formats.nifti import header_remarks
 
     chosen = paths[:: -(-len(paths) // SAMPLE)]
     return [each.message for each in merged(told for path in chosen for told in header_remarks(path))]
@@ -108,8 +108,8 @@ Looked = tuple["Record", str, "Header"]
 
 
 def _read_headers(placed: Sequence[tuple["Record", str]]) -> tuple[list[Looked], list[str]]:
-    from sagemaker_monai.dicom.elements import integer_of
     from sagemaker_monai.doctor.quick_header import read_some
+    from sagemaker_monai.images.dicom.elements import integer_of
 
     headers: list[Looked] = []
     faults = []
@@ -129,8 +129,8 @@ def _read_headers(placed: Sequence[tuple["Record", str]]) -> tuple[list[Looked],
 
 def _check_classes(headers: Sequence[Looked]) -> None:
     """Refuse classes that are patients or series: folders by patient look like class folders."""
-    from sagemaker_monai.dicom.elements import text_of
     from sagemaker_monai.doctor.images import known_patient
+    from sagemaker_monai.images.dicom.elements import text_of
 
     for what, name in (("patient", "PatientID"), ("series", "SeriesInstanceUID")):
         members: Mapping[int, set[str]] = defaultdict(set)
@@ -148,8 +148,8 @@ def _check_classes(headers: Sequence[Looked]) -> None:
 
 
 def _check_patients(headers: Sequence[Looked]) -> None:
-    from sagemaker_monai.dicom.elements import text_of
     from sagemaker_monai.doctor.images import known_patient
+    from sagemaker_monai.images.dicom.elements import text_of
 
     sides: Mapping[str, set[str]] = defaultdict(set)
     for _, split, header in headers:
@@ -165,9 +165,9 @@ def _check_patients(headers: Sequence[Looked]) -> None:
 
 
 def _mixtures(headers: Sequence["Header"], spatial_dims: int | None) -> list[str]:
-    from sagemaker_monai.dicom.elements import integer_of, numbers_of, text_of, value_of
-    from sagemaker_monai.dicom.findings import MESSAGES
-    from sagemaker_monai.dicom.oddities import oddities_of
+    from sagemaker_monai.images.dicom.elements import integer_of, numbers_of, text_of, value_of
+    from sagemaker_monai.images.dicom.findings import MESSAGES
+    from sagemaker_monai.images.dicom.oddities import oddities_of
 
     lines = []
     modalities = Counter(text_of(header, "Modality") for header in headers)

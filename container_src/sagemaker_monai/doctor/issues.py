@@ -8,7 +8,7 @@ files, counted from 1 in the order of their names.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sagemaker_monai.dicom.findings import Severity
+from sagemaker_monai.images.dicom.findings import Severity
 
 MAX_EXAMPLES = 5
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")

@@ -12,9 +12,9 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
-from sagemaker_monai.dicom.headers import quiet_pydicom, read_header
-from sagemaker_monai.dicom.oddities import LOOKED_AT
 from sagemaker_monai.doctor.facts import ATTRIBUTES
+from sagemaker_monai.images.dicom.headers import quiet_pydicom, read_header
+from sagemaker_monai.images.dicom.oddities import LOOKED_AT
 
 BEGINNING_BYTES = 1 << 18
 _DEFLATED = b"1.2.840.10008.1.2.1.99"

@@ -4,12 +4,12 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sagemaker_monai.dicom.belonging import split_series
-from sagemaker_monai.dicom.findings import MESSAGES, OF_IMAGES, Finding, Severity
-from sagemaker_monai.dicom.grouping import Series, stacks_of
-from sagemaker_monai.dicom.media import Instance
 from sagemaker_monai.doctor.facts import FileFacts
 from sagemaker_monai.doctor.issues import MAX_EXAMPLES, SEVERITIES, Issue, issue
+from sagemaker_monai.images.dicom.belonging import split_series
+from sagemaker_monai.images.dicom.findings import MESSAGES, OF_IMAGES, Finding, Severity
+from sagemaker_monai.images.dicom.grouping import Series, stacks_of
+from sagemaker_monai.images.dicom.media import Instance
 
 # Of a picture that is no part of a volume these say nothing against it.
 _OF_VOLUMES = frozenset(MESSAGES) - OF_IMAGES - {"mixed_rescale", "localizer", "no_pixels", "packed_slices"}

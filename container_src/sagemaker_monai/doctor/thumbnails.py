@@ -10,17 +10,17 @@ from nibabel import orientations
 from PIL import Image
 
 from sagemaker_monai.deep_pictures import read_deep_frame, shown_deep
-from sagemaker_monai.dicom.grouping import group_series
-from sagemaker_monai.dicom.headers import File
-from sagemaker_monai.dicom.media import instance_of
-from sagemaker_monai.dicom.pixels import apply_display, read_frames
-from sagemaker_monai.dicom.series import read_series
 from sagemaker_monai.doctor.files import DICOM, PICTURE
 from sagemaker_monai.errors import CallerError
-from sagemaker_monai.pictures import count_bits, decode
-from sagemaker_monai.samples import Sample
-from sagemaker_monai.volume_files import read_volume_file
-from sagemaker_monai.volumes import Display, Volume, Window
+from sagemaker_monai.images.dicom.grouping import group_series
+from sagemaker_monai.images.dicom.headers import File
+from sagemaker_monai.images.dicom.media import instance_of
+from sagemaker_monai.images.dicom.pixels import apply_display, read_frames
+from sagemaker_monai.images.dicom.series import read_series
+from sagemaker_monai.images.pictures import count_bits, decode
+from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.images.volume_files import read_volume_file
+from sagemaker_monai.images.volumes import Display, Volume, Window
 
 SIDE = 128  # pixels
 PERCENTILES = (0.5, 99.5)  # of a volume whose header has no window

@@ -15,21 +15,25 @@ from typing import Any
 import torch
 
 from sagemaker_monai.errors import NotAcceptable
+from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.images.volumes import Identity, Traits
 from sagemaker_monai.predictor import Answered, Predictor
 from sagemaker_monai.requests.media_types import read_request
-from sagemaker_monai.samples import Sample
 from sagemaker_monai.structured_reports import DICOM_TYPE, Finding, Provenance, encode_sr, encode_sr_multipart
 from sagemaker_monai.tasks.encoding import CSV_TYPE, ENCODERS, encode_csv
 from sagemaker_monai.tasks.task import Prediction
 from sagemaker_monai.transforms import LoadPhotograph
-from sagemaker_monai.volumes import Identity, Traits
 
 DEFAULT_TYPE = "application/json"
 ANSWER_TYPES = (*ENCODERS, DICOM_TYPE)
 RELATED_TYPE = "multipart/related"  # of several reports; who accepts this, as DICOMweb does, gets one in it, too
 # Imported with a model of medical images, so that its first request does not wait for it (0.5 s); a server of
 # photographs does without until it gets such an image.
-READERS = ("sagemaker_monai.dicom.series", "sagemaker_monai.volume_files", "sagemaker_monai.formats.nifti")
+READERS = (
+    "sagemaker_monai.images.dicom.series",
+    "sagemaker_monai.images.volume_files",
+    "sagemaker_monai.images.formats.nifti",
+)
 NO_HEADER = re.compile(r";\s*header\s*=\s*\"?absent\"?\s*(?=[;,]|$)", re.IGNORECASE)  # RFC 4180, section 3
 WITH_UIDS = re.compile(r";\s*uids\s*=\s*\"?true\"?\s*(?=[;,]|$)", re.IGNORECASE)
 

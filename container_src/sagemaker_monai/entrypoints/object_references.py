@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sagemaker_monai.contents import GZIP_MAGIC, ZIP_MAGICS, is_tar
 from sagemaker_monai.errors import ObjectUnavailable, PayloadTooLarge, Timeout, Unavailable
+from sagemaker_monai.images.signatures import GZIP_MAGIC, ZIP_MAGICS, is_tar
 from sagemaker_monai.requests.bodies import MAX_INSTANCES
 from sagemaker_monai.serving.references import Prefix, Reference, parse_references
 from sagemaker_monai.storage.file_names import is_litter_path

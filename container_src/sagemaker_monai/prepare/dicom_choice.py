@@ -10,11 +10,11 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sagemaker_monai.dicom.choice import choose
-from sagemaker_monai.dicom.grouping import Series
-from sagemaker_monai.dicom.objects import IMAGES, KINDS, NEVER_PICTURES, Subject, subject_of
-from sagemaker_monai.dicom.wanted import ALL, MOST, Choice
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.images.dicom.choice import choose
+from sagemaker_monai.images.dicom.grouping import Series
+from sagemaker_monai.images.dicom.objects import IMAGES, KINDS, NEVER_PICTURES, Subject, subject_of
+from sagemaker_monai.images.dicom.wanted import ALL, MOST, Choice
 from sagemaker_monai.prepare.dicom_units import Unit
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
 

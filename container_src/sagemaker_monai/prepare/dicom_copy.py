@@ -14,9 +14,9 @@ from sagemaker_monai.deidentification.deidentify import Deidentifier
 from sagemaker_monai.deidentification.identity import patient_of
 from sagemaker_monai.deidentification.pixel_proof import add_stored, stored_frames
 from sagemaker_monai.deidentification.proved import write_deidentified
-from sagemaker_monai.dicom.headers import content_of, read_instance
-from sagemaker_monai.dicom.media import Instance
-from sagemaker_monai.dicom.modality import modality_values
+from sagemaker_monai.images.dicom.headers import content_of, read_instance
+from sagemaker_monai.images.dicom.media import Instance
+from sagemaker_monai.images.dicom.modality import modality_values
 from sagemaker_monai.prepare.publish import digest_of
 from sagemaker_monai.storage.files import replacing
 

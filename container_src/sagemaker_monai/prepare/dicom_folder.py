@@ -13,9 +13,9 @@ from pathlib import Path
 
 from sagemaker_monai.deidentification.deidentify import BurnedIn, Deidentifier
 from sagemaker_monai.deidentification.pseudonyms import pseudonym
-from sagemaker_monai.dicom.media import Media, find_media
-from sagemaker_monai.dicom.wanted import Choice
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
+from sagemaker_monai.images.dicom.media import Media, find_media
+from sagemaker_monai.images.dicom.wanted import Choice
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.dicom_choice import AUTO, choice_of, choose_units, images_without_label

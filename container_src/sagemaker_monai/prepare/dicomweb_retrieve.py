@@ -16,8 +16,6 @@ from queue import SimpleQueue
 import requests
 from pydicom import Dataset
 
-from sagemaker_monai.dicom.headers import read_header, read_instance
-from sagemaker_monai.dicom.limits import MAX_FILE_BYTES
 from sagemaker_monai.errors import (
     CallerError,
     ConfigError,
@@ -26,6 +24,8 @@ from sagemaker_monai.errors import (
     UndecodableImage,
     UnsuitableImage,
 )
+from sagemaker_monai.images.dicom.headers import read_header, read_instance
+from sagemaker_monai.images.dicom.limits import MAX_FILE_BYTES
 from sagemaker_monai.prepare.dicomweb_faults import LostError, NotOffered
 from sagemaker_monai.prepare.dicomweb_http import Server
 from sagemaker_monai.prepare.dicomweb_search import FoundSeries

@@ -202,7 +202,7 @@ def open_images(keys: Mapping[str, Path]) -> dict[str, Image]:
     Raises:
         DatasetError: files are neither pictures of a known type nor sound DICOM.
     """
-    from sagemaker_monai.dicom.headers import is_dicom
+    from sagemaker_monai.images.dicom.headers import is_dicom
 
     suffixes, odd = {}, []
     for reference, path in keys.items():
@@ -236,8 +236,8 @@ def open_images(keys: Mapping[str, Path]) -> dict[str, Image]:
 
 
 def _read_patient(path: Path) -> tuple[str | None, str]:
-    from sagemaker_monai.dicom.elements import text_of
-    from sagemaker_monai.dicom.headers import read_header
+    from sagemaker_monai.images.dicom.elements import text_of
+    from sagemaker_monai.images.dicom.headers import read_header
 
     header = read_header(path)
     patient, study = (text_of(header, key) for key in ("PatientID", "StudyInstanceUID"))

@@ -23,7 +23,7 @@ from PIL import Image
 from sagemaker_monai import __version__
 from sagemaker_monai.dataset_json import write_dataset_json
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
-from sagemaker_monai.formats.arrays import MAX_NPY_HEADER_BYTES, parse_npy_header
+from sagemaker_monai.images.formats.arrays import MAX_NPY_HEADER_BYTES, parse_npy_header
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.import_report import Report, repeated

@@ -15,11 +15,11 @@ from pathlib import Path
 from sagemaker_monai.dataset_json import DATASET_JSON, MAX_DATASET_JSON_BYTES, MAX_SEQUENCES
 from sagemaker_monai.entries import Aside, name_parts
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.images.volume_files import HEAD_BYTES, VOLUME_FORMATS, volume_format_of
 from sagemaker_monai.masks import set_masks_aside
 from sagemaker_monai.name_matching import stem_of
 from sagemaker_monai.storage.files import plain_files
 from sagemaker_monai.storage.tables import some_of
-from sagemaker_monai.volume_files import HEAD_BYTES, VOLUME_FORMATS, volume_format_of
 
 # The longest first, so that .nii.gz goes before .gz and .nii.
 SUFFIXES = tuple(

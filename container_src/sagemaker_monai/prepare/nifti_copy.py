@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from sagemaker_monai.contents import GZIP_MAGIC
 from sagemaker_monai.deidentification.clean_files import clean_file
 from sagemaker_monai.errors import UnsuitableImage
-from sagemaker_monai.formats.pairs import image_of
-from sagemaker_monai.formats.voxels import is_unclear
+from sagemaker_monai.images.formats.pairs import image_of
+from sagemaker_monai.images.formats.voxels import is_unclear
+from sagemaker_monai.images.read import kind_of, read_volume_channels, read_volumes_of
+from sagemaker_monai.images.sample import Sample, Sequences
+from sagemaker_monai.images.signatures import GZIP_MAGIC
+from sagemaker_monai.images.volumes import Volume
 from sagemaker_monai.prepare.nifti_cases import SUFFIXES
-from sagemaker_monai.reading import kind_of, read_volume_channels, read_volumes_of
-from sagemaker_monai.samples import Sample, Sequences
-from sagemaker_monai.volumes import Volume
 
 REWRITTEN = ".nii.gz"
 _COPIED = {"NIFTI": (".nii", ".nii.gz", ".hdr", ".hdr.gz"), "ANALYZE": (".hdr",), "NPY": (".npy",)}

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from sagemaker_monai.budget import spend_bytes, spend_work
-from sagemaker_monai.contents import GZIP_MAGIC, gunzipped_head, is_nifti
 from sagemaker_monai.errors import MalformedRequest, PayloadTooLarge
+from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.images.signatures import GZIP_MAGIC, gunzipped_head, is_nifti
 from sagemaker_monai.requests.bodies import MAX_INSTANCES, gather
-from sagemaker_monai.samples import Sample
 from sagemaker_monai.storage.file_names import is_litter_path
 from sagemaker_monai.storage.tars import CHUNK_BYTES, DAMAGE, Stream, read_tar
 from sagemaker_monai.storage.zips import (

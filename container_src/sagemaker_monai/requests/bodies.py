@@ -22,7 +22,6 @@ from typing import Any, NoReturn
 import numpy as np
 
 from sagemaker_monai.budget import spend_bytes
-from sagemaker_monai.contents import NPY_MAGIC, is_archive, is_dicom_file, is_dicomdir
 from sagemaker_monai.errors import (
     CallerError,
     MalformedRequest,
@@ -32,8 +31,9 @@ from sagemaker_monai.errors import (
     UnsuitableImage,
     UnsupportedMediaType,
 )
-from sagemaker_monai.formats.arrays import parse_npy_header
-from sagemaker_monai.samples import Held, Instances, Sample
+from sagemaker_monai.images.formats.arrays import parse_npy_header
+from sagemaker_monai.images.sample import Held, Instances, Sample
+from sagemaker_monai.images.signatures import NPY_MAGIC, is_archive, is_dicom_file, is_dicomdir
 
 MAX_IMAGES = 1_000  # of one request
 MAX_INSTANCES = 5_000  # DICOM files of one request; a cardiac CT has some 3,000

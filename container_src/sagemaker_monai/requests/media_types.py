@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from sagemaker_monai.budget import expect_work
-from sagemaker_monai.contents import GZIP_MAGIC, NPY_MAGIC, ZIP_MAGICS, is_dicom_file, is_tar
 from sagemaker_monai.errors import MalformedRequest, PayloadTooLarge, UndecodableImage, UnsupportedMediaType
-from sagemaker_monai.pictures import PICTURE_FORMATS, decode, measure
+from sagemaker_monai.images.pictures import PICTURE_FORMATS, decode, measure
+from sagemaker_monai.images.sample import Instances, Sample
+from sagemaker_monai.images.signatures import GZIP_MAGIC, NPY_MAGIC, ZIP_MAGICS, is_dicom_file, is_tar
 from sagemaker_monai.requests.archives import read_gzip_body, read_tar_body, read_zip_body
 from sagemaker_monai.requests.bodies import name_picture, read_json, read_npy, split_arrays
 from sagemaker_monai.requests.multipart import read_form, read_related
-from sagemaker_monai.samples import Instances, Sample
 
 __all__ = [
     "DICOM_SUFFIXES",

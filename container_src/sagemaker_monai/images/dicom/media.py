@@ -1,0 +1,329 @@
+"""Finding the DICOM files in whatever people send or keep: folders, media with a DICOMDIR, archives, bytes.
+
+A file is judged by its first bytes, never by its name or suffix. Headers are read once, here; pixels are not. What is
+no DICOM file is listed and passed over, for folders of images have readmes, tables and previews in them. What a series
+is made of is `grouping`'s subject.
+
+A DICOMDIR decides only where it was named itself: then the files that it lists are taken, and no others. In a folder
+its files are found like all others, which also finds those that a careless copy left out of it; files that it lists and
+that are not there are reported.
+"""
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from pydicom import Dataset
+
+from sagemaker_monai.budget import expect_work, spend_work
+from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage
+from sagemaker_monai.images.dicom.elements import integer_of, items, text_of
+from sagemaker_monai.images.dicom.headers import (
+    File,
+    is_dicom,
+    read_header,
+    read_instance,
+    read_up_to_pixels,
+    with_pixels,
+)
+from sagemaker_monai.images.dicom.mosaics import packing_of
+from sagemaker_monai.images.dicom.oddities import oddities_of
+from sagemaker_monai.images.dicom.packed import HEAD_BYTES, MediaLimits, Unpacker, unpacker_of
+from sagemaker_monai.images.dicom.planes import Plane, planes_of
+from sagemaker_monai.images.sample import Held
+from sagemaker_monai.storage.file_names import is_litter_path
+from sagemaker_monai.storage.files import plain_files
+from sagemaker_monai.storage.zips import ArchiveTooLargeError, UnsafeArchiveError
+
+NS_A_FILE = 700_000  # to find out what it is; its elements are counted as they are read
+MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One DICOM file, its header read.
+
+    Attributes:
+        source: the file, or its bytes.
+        name: where it was found, relative to the folder or archive, or its number. Untrusted text.
+        instance_number, series_number: InstanceNumber and SeriesNumber, None where absent.
+        series_time: date and time of the series, else of acquisition or content, as digits that compare; or "".
+        packing: what the slices of a volume are packed in that are no frames, as of `mosaics.packing_of`; or "".
+        planes: the place of each frame, in the file's order.
+        oddities: codes of `oddities.oddities_of`.
+        header: the dataset without pixel data; None when headers are not kept.
+        pixels_at: where in the file the pixel data begins.
+
+        The others are the header's values under their DICOM keywords; "" or 0 where absent, `image_type` split.
+    """
+
+    source: File = field(repr=False)
+    name: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    frame_of_reference_uid: str
+    study_date: str
+    patient_id: str = field(repr=False)
+    modality: str
+    manufacturer: str
+    transfer_syntax_uid: str
+    photometric_interpretation: str
+    rows: int
+    columns: int
+    number_of_frames: int
+    series_number: int | None
+    series_time: str
+    instance_number: int | None
+    acquisition_number: int | None
+    series_description: str
+    burned_in_annotation: str
+    image_type: tuple[str, ...]
+    packing: str
+    samples_per_pixel: int
+    planes: tuple[Plane, ...] = field(repr=False, compare=False)
+    oddities: tuple[str, ...] = field(compare=False)
+    header: Dataset | None = field(repr=False, compare=False)
+    pixels_at: int = field(default=0, repr=False, compare=False)
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether the header promises a picture."""
+        return self.rows > 0 and self.columns > 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the file, 0 where it is gone."""
+        if isinstance(self.source, Path):
+            with suppress(OSError):
+                return self.source.stat().st_size
+            return 0
+        return len(self.source.data if isinstance(self.source, Held) else self.source)
+
+    def read(self) -> Dataset:
+        """All of the file, with pixel data still encoded; the header is not parsed again.
+
+        Raises:
+            UndecodableImage, PayloadTooLarge: as `headers.read_instance`.
+        """
+        if self.header is None:
+            return read_instance(self.source)
+        return with_pixels(self.header, self.source, self.pixels_at)
+
+
+@dataclass(frozen=True)
+class Other:
+    """A file that is no DICOM file that can be used: its name, and the code and the text of the reason."""
+
+    name: str
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Media:
+    """What was found."""
+
+    instances: list[Instance]
+    others: list[Other]
+
+
+def find_instances(source: Path | Sequence[bytes | Held]) -> list[Instance]:
+    """The DICOM files of `find_media`, which describes arguments and errors."""
+    return find_media(source).instances
+
+
+def find_media(
+    source: Path | Sequence[bytes | Held], *, limits: MediaLimits | None = None, keep_headers: bool = True
+) -> Media:
+    """Find DICOM files and read their headers.
+
+    Args:
+        source: a folder, a DICOM file, a DICOMDIR, a zip or tar file (or one in gzip), or the bytes of such files.
+        limits: how much is looked at.
+        keep_headers: keep every header, about 100 kB each; not for counting through a large archive.
+
+    Returns:
+        Instances and other files, each in the order of their names; archives' members in the archive's order. Links
+        that lead out of the folder, hidden files and what operating systems leave are passed over without a word.
+
+    Raises:
+        UndecodableImage: `source` is an archive that is damaged or unsafe. One within a folder is an `Other`.
+        PayloadTooLarge: more files or bytes than the limits.
+    """
+    search = _Search(limits or MediaLimits(), keep_headers=keep_headers)
+    if isinstance(source, Path):
+        if source.is_dir():
+            search.add_folder(source)
+        else:
+            search.add_file(source, source.name, is_named=True)
+    else:
+        if len(source) > search.limits.files:
+            raise PayloadTooLarge(f"{len(source)} files are more than {search.limits.files}")
+        expect_work(len(source) * NS_A_FILE, f"{len(source)} DICOM files")
+        for position, content in enumerate(source, start=1):
+            search.add_bytes(content, str(position))
+    return Media(search.instances, search.others)
+
+
+def instance_of(source: File, name: str = "") -> Instance:
+    """Read the header of one DICOM file.
+
+    Raises:
+        UndecodableImage, PayloadTooLarge: as `headers.read_header` and `planes.planes_of`.
+    """
+    spend_work(NS_A_FILE, "DICOM files to look at")
+    header, pixels_at = read_up_to_pixels(source)
+    planes = planes_of(header)
+    return Instance(
+        source=source,
+        name=name,
+        sop_instance_uid=text_of(header, "SOPInstanceUID"),
+        sop_class_uid=text_of(header, "SOPClassUID"),
+        series_instance_uid=text_of(header, "SeriesInstanceUID"),
+        study_instance_uid=text_of(header, "StudyInstanceUID"),
+        frame_of_reference_uid=text_of(header, "FrameOfReferenceUID"),
+        study_date=text_of(header, "StudyDate"),
+        patient_id=text_of(header, "PatientID"),
+        modality=text_of(header, "Modality"),
+        manufacturer=text_of(header, "Manufacturer"),
+        transfer_syntax_uid=text_of(header.file_meta, "TransferSyntaxUID"),
+        photometric_interpretation=text_of(header, "PhotometricInterpretation"),
+        rows=max(integer_of(header, "Rows") or 0, 0),
+        columns=max(integer_of(header, "Columns") or 0, 0),
+        number_of_frames=len(planes),
+        series_number=integer_of(header, "SeriesNumber"),
+        series_time=_series_time(header),
+        instance_number=integer_of(header, "InstanceNumber"),
+        acquisition_number=integer_of(header, "AcquisitionNumber"),
+        series_description=text_of(header, "SeriesDescription"),
+        burned_in_annotation=text_of(header, "BurnedInAnnotation"),
+        image_type=tuple(text_of(header, "ImageType").split("\\")),
+        packing=packing_of(header),
+        samples_per_pixel=integer_of(header, "SamplesPerPixel") or 1,
+        planes=planes,
+        oddities=oddities_of(header),
+        header=header,
+        pixels_at=pixels_at,
+    )
+
+
+def _series_time(header: Dataset) -> str:
+    for what in ("Series", "Acquisition", "Content"):
+        date, time = (re.sub(r"[.:]", "", text_of(header, f"{what}{part}").strip(" \0")) for part in ("Date", "Time"))
+        if re.fullmatch("[0-9]{8}", date) and re.fullmatch("[0-9]{4,12}", time):
+            return date + time[:6].ljust(6, "0")
+    return ""
+
+
+class _Search:
+    """What was found so far."""
+
+    def __init__(self, limits: MediaLimits, *, keep_headers: bool) -> None:
+        self.limits = limits
+        self.keep_headers = keep_headers
+        self.instances: list[Instance] = []
+        self.others: list[Other] = []
+
+    def add_folder(self, folder: Path, *, wanted: set[str] | None = None) -> None:
+        """Add a folder's files, or of them those that a DICOMDIR names (in small letters, with slashes)."""
+        listed, seen = set[str](), set[str]()
+        for path in _walk(folder, self.limits.files):
+            name = path.relative_to(folder).as_posix()
+            seen.add(name.lower())
+            if path.name.lower() == "dicomdir":
+                listed |= {_joined(path.parent.relative_to(folder).as_posix(), entry) for entry in self._entries(path)}
+            elif wanted is None or name.lower() in wanted:
+                self.add_file(path, name)
+        for name in sorted((listed if wanted is None else wanted) - seen):
+            self.others.append(Other(name, "MissingFile", "a DICOMDIR lists this file, which is not there"))
+
+    def _entries(self, path: Path) -> set[str]:
+        try:
+            return _directory_entries(read_header(path))
+        except CallerError as error:
+            self.others.append(Other(path.name, error.code, str(error)))
+            return set()
+
+    def add_file(self, path: Path, name: str, *, is_named: bool = False) -> None:
+        """Add a file of any kind; `is_named`: it was asked for and not only met in a folder."""
+        try:
+            with path.open("rb") as file:
+                head = file.read(HEAD_BYTES)
+                unpack = None if is_dicom(head) else unpacker_of(head)
+                if unpack is not None:
+                    file.seek(0)
+                    self._add_members(file, unpack, f"{name}/", is_named=is_named)
+                    return
+        except OSError as error:
+            self.others.append(Other(name, "UndecodableImage", f"the file cannot be read ({type(error).__name__})"))
+            return
+        self._add(path, head, name)
+        if is_named and not self.instances and not self.others:  # it was a DICOMDIR
+            self.add_folder(path.parent, wanted=self._entries(path))
+
+    def add_bytes(self, content: bytes | Held, name: str) -> None:
+        """Add a file that is in memory."""
+        data = content.data if isinstance(content, Held) else content
+        head = data[:HEAD_BYTES]
+        unpack = None if is_dicom(head) else unpacker_of(head)
+        if unpack is None:
+            self._add(content, head, name)
+        else:
+            self._add_members(io.BytesIO(data), unpack, f"{name}/", is_named=True)
+
+    def _add_members(self, file: BinaryIO, unpack: Unpacker, prefix: str, *, is_named: bool) -> None:
+        try:
+            for name, content in unpack(file, self.limits):
+                if not is_litter_path(name):
+                    self._add(content, content[:HEAD_BYTES], f"{prefix}{name}")
+        except UnsafeArchiveError as error:
+            too_large = isinstance(error, ArchiveTooLargeError)
+            refusal = (PayloadTooLarge if too_large else UndecodableImage)(error.reason)
+            if is_named:
+                raise refusal from error
+            self.others.append(Other(prefix[:-1], refusal.code, error.reason))
+
+    def _add(self, source: File, head: bytes, name: str) -> None:
+        if not is_dicom(head):
+            self.others.append(Other(name, "NotDicom", "not a DICOM file"))
+            return
+        try:
+            instance = instance_of(source, name)
+        except CallerError as error:
+            self.others.append(Other(name, error.code, str(error)))
+            return
+        if instance.sop_class_uid != MEDIA_DIRECTORY and not _is_directory(instance.header):
+            self.instances.append(instance if self.keep_headers else replace(instance, header=None))
+
+
+def _is_directory(header: Dataset | None) -> bool:
+    return header is not None and (
+        "DirectoryRecordSequence" in header or text_of(header.file_meta, "MediaStorageSOPClassUID") == MEDIA_DIRECTORY
+    )
+
+
+def _joined(folder: str, name: str) -> str:
+    return name if folder in ("", ".") else f"{folder.lower()}/{name}"
+
+
+def _directory_entries(header: Dataset) -> set[str]:
+    """The files that a DICOMDIR lists, relative to it, in small letters, for copies change the case of names."""
+    entries = set()
+    for record in items(header, "DirectoryRecordSequence"):
+        parts = text_of(record, "ReferencedFileID").split("\\")
+        if all(parts) and not any(part in (".", "..") or "/" in part for part in parts):
+            entries.add("/".join(parts).lower())
+    return entries
+
+
+def _walk(folder: Path, max_files: int) -> Iterator[Path]:
+    for count, path in enumerate(plain_files(folder), start=1):
+        if count > max_files:
+            raise PayloadTooLarge(f"the folder has more than {max_files} files; name a smaller one")
+        yield path
