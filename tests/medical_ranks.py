@@ -9,7 +9,7 @@ from sagemaker_monai.datasets import SPLITS, Dataset, Record
 from sagemaker_monai.distributed import ALONE, Processes, connect
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.loading import LoadedDataset
-from sagemaker_monai.presets import preprocessing_for
+from sagemaker_monai.preprocessing.presets import preprocessing_for
 from sagemaker_monai.training import fit
 
 LABELS = ("left", "top", "front")

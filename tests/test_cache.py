@@ -13,8 +13,8 @@ from sagemaker_monai import cache
 from sagemaker_monai.cache import INDEX_FILE, PIXELS_FILE, load_images
 from sagemaker_monai.errors import DatasetError, TrainingStopped
 from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.preprocessing.preprocessing import build_preprocessing, photograph_preprocessing
 from sagemaker_monai.storage.digests import Digests
-from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
 
 BROKEN = 3  # index of the unreadable file
 

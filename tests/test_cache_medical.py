@@ -9,8 +9,8 @@ import pytest
 
 from sagemaker_monai.cache import INDEX_FILE, load_images
 from sagemaker_monai.images.sample import Sample, Sequences
-from sagemaker_monai.presets import preprocessing_for
-from sagemaker_monai.transforms import build_preprocessing
+from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
+from sagemaker_monai.preprocessing.presets import preprocessing_for
 from tests.dicom_samples import series_bytes, series_values
 
 BROKEN = 2  # index of the unreadable one

@@ -12,7 +12,7 @@ from sagemaker_monai.images.dicom.oddities import oddities_of
 from sagemaker_monai.images.dicom.pixel_layout import padding_of
 from sagemaker_monai.images.dicom.pixels import read_frames
 from sagemaker_monai.images.volumes import Lut, Window
-from sagemaker_monai.intensity import padding_mask, show
+from sagemaker_monai.preprocessing.intensity import padding_mask, show
 from tests.made_dicom import item, made_dataset
 
 RAMP = np.arange(0, 256, 4, dtype=np.uint8).reshape(1, 8, 8)

@@ -5,7 +5,14 @@ import pytest
 
 from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.images.volumes import Display, Lut, Window
-from sagemaker_monai.intensity import INTENSITIES, change_intensity, check_intensity, padding_mask, show, window
+from sagemaker_monai.preprocessing.intensity import (
+    INTENSITIES,
+    change_intensity,
+    check_intensity,
+    padding_mask,
+    show,
+    window,
+)
 
 HU = np.array([-2000, -1000, -160, -110, 40, 190, 240, 3000], np.float32).reshape(1, 8, 1)
 SPECS = {

@@ -12,7 +12,7 @@ from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.volumes import Identity, Traits
 from sagemaker_monai.kinds import choose_preprocessing
 from sagemaker_monai.loading import _oddities, load_dataset
-from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
+from sagemaker_monai.preprocessing.preprocessing import build_preprocessing, photograph_preprocessing
 
 PREPROCESSING = build_preprocessing(photograph_preprocessing(channels=3, image_size=32, fit="stretch"))
 LABELS = ("a", "b")

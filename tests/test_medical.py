@@ -7,9 +7,9 @@ import torch
 
 from sagemaker_monai.errors import BundleError, UnsuitableImage
 from sagemaker_monai.images.sample import Instances, Sample, Sequences
-from sagemaker_monai.medical import LoadSlice, LoadVolume, NormalizeIntensity
-from sagemaker_monai.presets import PRESETS, preprocessing_for
-from sagemaker_monai.transforms import build_preprocessing
+from sagemaker_monai.preprocessing.medical import LoadSlice, LoadVolume, NormalizeIntensity
+from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
+from sagemaker_monai.preprocessing.presets import PRESETS, preprocessing_for
 from tests.dicom_samples import dicom_bytes, series_bytes, series_values
 
 NONE = {"kind": "none"}
@@ -248,7 +248,7 @@ def changed(step, key, value):
         changed(0, "intensity", ...),
         changed(0, "_target_", "sagemaker_monai.transforms.LoadSlice"),
         changed(0, "_target_", "sagemaker_monai.transforms.NormalizeIntensity"),
-        changed(0, "_target_", "sagemaker_monai.medical.LoadVolume"),
+        changed(0, "_target_", "sagemaker_monai.preprocessing.medical.LoadVolume"),
         changed(1, "_target_", "sagemaker_monai.transforms.NormalizePhotograph"),
         changed(1, "mean", []),
         changed(1, "std", [0.0]),

@@ -7,8 +7,8 @@ import pytest
 
 from sagemaker_monai.errors import BundleError, UnsuitableImage
 from sagemaker_monai.images.sample import Instances, Sample, Sequences
-from sagemaker_monai.presets import preprocessing_for
-from sagemaker_monai.transforms import build_preprocessing
+from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
+from sagemaker_monai.preprocessing.presets import preprocessing_for
 from tests.dicom_series import CT, make_series, positions_of, to_bytes, write_series
 from tests.medical_sets import pet
 

@@ -4,9 +4,9 @@ import pytest
 
 from sagemaker_monai.augmentation import AUGMENTATIONS
 from sagemaker_monai.errors import ConfigError
-from sagemaker_monai.intensity import WINDOWS
-from sagemaker_monai.presets import PRESETS, preprocessing_for
-from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
+from sagemaker_monai.preprocessing.intensity import WINDOWS
+from sagemaker_monai.preprocessing.preprocessing import build_preprocessing, photograph_preprocessing
+from sagemaker_monai.preprocessing.presets import PRESETS, preprocessing_for
 
 
 def spec(preset, **changes):

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from sagemaker_monai.errors import PayloadTooLarge, UnsuitableImage
 from sagemaker_monai.images.volumes import Volume
-from sagemaker_monai.resampling import crop_or_pad, reorient, resample, resize, spacing_of
+from sagemaker_monai.preprocessing.resampling import crop_or_pad, reorient, resample, resize, spacing_of
 
 
 def turned(angles_rad=(0.0, 0.0, 0.0), spacing=(1.0, 1.0, 1.0), order=(0, 1, 2), signs=(1, 1, 1), origin=(5, -7, 11)):

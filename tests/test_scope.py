@@ -18,8 +18,8 @@ from sagemaker_monai.images.scope import Scope, pack_traits, read_scope, scope_o
 from sagemaker_monai.images.volumes import Identity, Traits
 from sagemaker_monai.loading import _check_kinds
 from sagemaker_monai.predictor import Predictor
-from sagemaker_monai.presets import preprocessing_for
-from sagemaker_monai.transforms import build_preprocessing
+from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
+from sagemaker_monai.preprocessing.presets import preprocessing_for
 from tests.bundles import bundle_parts, write_small_bundle
 from tests.dicom_series import CORONAL, CT, enhanced, make_series, make_slice, positions_of, to_bytes, write_series
 from tests.medical_bodies import as_json, as_zip

@@ -17,11 +17,11 @@ from sagemaker_monai.errors import ConfigError, TrainingStopped
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.loading import LoadedDataset
 from sagemaker_monai.networks import build_network, network_def
+from sagemaker_monai.preprocessing.preprocessing import build_preprocessing, photograph_preprocessing
 from sagemaker_monai.steps import split_into_batches, step_seed
 from sagemaker_monai.tasks import metrics
 from sagemaker_monai.tasks.losses import IMBALANCE
 from sagemaker_monai.training import choose_precision, fit
-from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
 
 LABELS = ("red", "green", "blue")
 SIZES = {"training": 24, "validation": 12, "test": 0}

@@ -15,14 +15,14 @@ from PIL import Image
 
 from sagemaker_monai.errors import BundleError, UndecodableImage
 from sagemaker_monai.images.sample import Sample
-from sagemaker_monai.requests.media_types import read_request
-from sagemaker_monai.transforms import (
+from sagemaker_monai.preprocessing.preprocessing import (
     FITS,
     TRANSFORMS,
     NormalizePhotograph,
     build_preprocessing,
     photograph_preprocessing,
 )
+from sagemaker_monai.requests.media_types import read_request
 
 
 def values(width=50, height=35, channels=3, seed=0):

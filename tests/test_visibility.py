@@ -13,8 +13,8 @@ from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.scope import FINDINGS
 from sagemaker_monai.loading import load_dataset
 from sagemaker_monai.predictor import Predictor
-from sagemaker_monai.transforms import build_preprocessing, photograph_preprocessing
-from sagemaker_monai.visibility import shows_nothing
+from sagemaker_monai.preprocessing.preprocessing import build_preprocessing, photograph_preprocessing
+from sagemaker_monai.preprocessing.visibility import shows_nothing
 from tests.bundles import bundle_parts
 from tests.test_deep_pictures import issues_of
 from tests.test_pictures import encode

@@ -33,8 +33,8 @@ from sagemaker_monai.images.sample import Sample, Sequences
 from sagemaker_monai.images.scope import pack_traits, unpack_traits
 from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.messages.progress import track
+from sagemaker_monai.preprocessing.preprocessing import Load, Preprocessing, build_load
 from sagemaker_monai.storage.digests import Digests
-from sagemaker_monai.transforms import Load, Preprocessing, build_load
 
 PIXELS_FILE = "pixels.raw"
 INDEX_FILE = "index.json"

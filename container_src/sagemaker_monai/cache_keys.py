@@ -14,8 +14,8 @@ import PIL.features
 import sagemaker_monai
 from sagemaker_monai.entries import image_files
 from sagemaker_monai.images.sample import Sample, Sequences
+from sagemaker_monai.preprocessing.preprocessing import Preprocessing
 from sagemaker_monai.storage.digests import Digests
-from sagemaker_monai.transforms import Preprocessing
 
 _LAYOUT = 3  # of the folder; part of the key
 _READERS = ("pydicom", "nibabel", "imagecodecs")

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from sagemaker_monai.datasets import SPLITS, Dataset, Record
-from sagemaker_monai.deep_pictures import range_of, read_deep_frame
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.dicom.wanted import Choice
@@ -25,8 +24,9 @@ from sagemaker_monai.images.read import DICOM_FORMAT, kind_of, read_frames_of, r
 from sagemaker_monai.images.sample import Sample, Sequences
 from sagemaker_monai.images.scope import said_modality
 from sagemaker_monai.images.volumes import Frame, Volume
-from sagemaker_monai.medical import UNEVEN_SLICES
-from sagemaker_monai.presets import PRESETS, preprocessing_for
+from sagemaker_monai.preprocessing.deep_pictures import range_of, read_deep_frame
+from sagemaker_monai.preprocessing.medical import UNEVEN_SLICES
+from sagemaker_monai.preprocessing.presets import PRESETS, preprocessing_for
 from sagemaker_monai.requests.media_types import IMAGE_SUFFIXES
 from sagemaker_monai.storage.tables import some_of
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from sagemaker_monai.budget import MIB, Limits, spending
 from sagemaker_monai.errors import CallerError
-from sagemaker_monai.medical import LoadVolume
-from sagemaker_monai.photographs import LoadPhotograph
+from sagemaker_monai.preprocessing.medical import LoadVolume
+from sagemaker_monai.preprocessing.photograph import LoadPhotograph
 from sagemaker_monai.requests.media_types import read_request, split_arrays
 from tests.attacks.bombs import BOMBS, size_of
 

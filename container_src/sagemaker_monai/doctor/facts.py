@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 from pydicom import Dataset
 
-from sagemaker_monai.deep_pictures import read_deep_frame, shown_deep, used_range
 from sagemaker_monai.deidentification.burned_in import burned_in_risk
 from sagemaker_monai.deidentification.identity import Identity, identity_of
 from sagemaker_monai.deidentification.nifti_fields import has_free_texts
@@ -33,7 +32,8 @@ from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.signatures import GZIP_MAGIC
 from sagemaker_monai.images.volume_files import VOLUME_FORMATS, read_volume_file
 from sagemaker_monai.messages.remarks import Remark
-from sagemaker_monai.visibility import shows_nothing
+from sagemaker_monai.preprocessing.deep_pictures import read_deep_frame, shown_deep, used_range
+from sagemaker_monai.preprocessing.visibility import shows_nothing
 
 FRAMES_AT_ONCE = 64
 _HEAD_BYTES = 1 << 16

@@ -9,7 +9,6 @@ import numpy as np
 from nibabel import orientations
 from PIL import Image
 
-from sagemaker_monai.deep_pictures import read_deep_frame, shown_deep
 from sagemaker_monai.doctor.files import DICOM, PICTURE
 from sagemaker_monai.errors import CallerError
 from sagemaker_monai.images.dicom.grouping import group_series
@@ -21,6 +20,7 @@ from sagemaker_monai.images.pictures import count_bits, decode
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.volume_files import read_volume_file
 from sagemaker_monai.images.volumes import Display, Volume, Window
+from sagemaker_monai.preprocessing.deep_pictures import read_deep_frame, shown_deep
 
 SIDE = 128  # pixels
 PERCENTILES = (0.5, 99.5)  # of a volume whose header has no window

@@ -18,11 +18,11 @@ from sagemaker_monai.errors import NotAcceptable
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.volumes import Identity, Traits
 from sagemaker_monai.predictor import Answered, Predictor
+from sagemaker_monai.preprocessing.preprocessing import LoadPhotograph
 from sagemaker_monai.requests.media_types import read_request
 from sagemaker_monai.structured_reports import DICOM_TYPE, Finding, Provenance, encode_sr, encode_sr_multipart
 from sagemaker_monai.tasks.encoding import CSV_TYPE, ENCODERS, encode_csv
 from sagemaker_monai.tasks.task import Prediction
-from sagemaker_monai.transforms import LoadPhotograph
 
 DEFAULT_TYPE = "application/json"
 ANSWER_TYPES = (*ENCODERS, DICOM_TYPE)

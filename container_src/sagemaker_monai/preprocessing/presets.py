@@ -12,9 +12,9 @@ from typing import Any
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.images.dicom.wanted import OF_ONE, Choice
 from sagemaker_monai.images.read import MAX_CHANNELS
-from sagemaker_monai.intensity import INTENSITIES, WINDOWS, check_intensity
-from sagemaker_monai.medical import MAX_SPACING_MM, MIN_SPACING_MM, SLICE_FITS
-from sagemaker_monai.photographs import photograph_preprocessing
+from sagemaker_monai.preprocessing.intensity import INTENSITIES, WINDOWS, check_intensity
+from sagemaker_monai.preprocessing.medical import MAX_SPACING_MM, MIN_SPACING_MM, SLICE_FITS
+from sagemaker_monai.preprocessing.photograph import photograph_preprocessing
 
 ORIENTATION = "RAS"
 _UNSET = ("", "preset")

@@ -14,13 +14,13 @@ import copy
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from sagemaker_monai.deep_pictures import LoadDeepPicture
 from sagemaker_monai.errors import BundleError
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.scope import Scope
 from sagemaker_monai.images.volumes import Traits
-from sagemaker_monai.medical import LoadSlice, LoadVolume, NormalizeIntensity
-from sagemaker_monai.photographs import FITS, LoadPhotograph, NormalizePhotograph, photograph_preprocessing
+from sagemaker_monai.preprocessing.deep_pictures import LoadDeepPicture
+from sagemaker_monai.preprocessing.medical import LoadSlice, LoadVolume, NormalizeIntensity
+from sagemaker_monai.preprocessing.photograph import FITS, LoadPhotograph, NormalizePhotograph, photograph_preprocessing
 
 if TYPE_CHECKING:
     import torch

@@ -16,8 +16,8 @@ from sagemaker_monai.images.read import each_frame_of, is_dicom_sample
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.scope import Scope
 from sagemaker_monai.images.volumes import Frame, Traits
-from sagemaker_monai.intensity import show
-from sagemaker_monai.normalization import check_scale, standardize
+from sagemaker_monai.preprocessing.intensity import show
+from sagemaker_monai.preprocessing.normalization import check_scale, standardize
 
 if TYPE_CHECKING:
     import torch

@@ -27,9 +27,9 @@ from sagemaker_monai.images.read import (
 from sagemaker_monai.images.sample import Sample, Sequences
 from sagemaker_monai.images.scope import Scope
 from sagemaker_monai.images.volumes import Frame, Identity, Traits, Volume
-from sagemaker_monai.intensity import INTENSITIES, change_intensity, check_intensity, padding_mask
-from sagemaker_monai.normalization import check_scale, standardize
-from sagemaker_monai.resampling import (
+from sagemaker_monai.preprocessing.intensity import INTENSITIES, change_intensity, check_intensity, padding_mask
+from sagemaker_monai.preprocessing.normalization import check_scale, standardize
+from sagemaker_monai.preprocessing.resampling import (
     AXIS_LETTERS,
     crop_or_pad,
     grid_of_spacing,
