@@ -7,7 +7,7 @@ import torch
 
 from sagemaker_monai.bundle import write_bundle
 from sagemaker_monai.images.scope import Scope
-from sagemaker_monai.networks import build_network, network_def
+from sagemaker_monai.networks.networks import build_network, network_def
 from sagemaker_monai.preprocessing.presets import PRESETS, preprocessing_for
 from sagemaker_monai.tasks.classification import Classification
 from sagemaker_monai.tasks.multilabel import MultiLabel

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sagemaker_monai.augmentation import AUGMENTATIONS
 from sagemaker_monai.errors import ConfigError, failure_line
 from sagemaker_monai.hyperparameters import TrainConfig, hyperparameter_rows, hyperparameter_table
-from sagemaker_monai.networks import MIN_IMAGE_SIZE, NETWORKS
+from sagemaker_monai.networks.networks import MIN_IMAGE_SIZE, NETWORKS
 from sagemaker_monai.optimizers import build_optimizer
 from sagemaker_monai.preprocessing.intensity import WINDOWS
 from sagemaker_monai.preprocessing.preprocessing import FITS

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sagemaker_monai.errors import BundleError, ConfigError
-from sagemaker_monai.networks import NETWORKS, build_network, network_def, network_name
+from sagemaker_monai.networks.networks import NETWORKS, build_network, network_def, network_name
 from tests.exhaustive import exhaustive
 
 NETWORKS_2D = [name for name, entry in NETWORKS.items() if entry.arguments(2)]
@@ -235,6 +235,6 @@ def test_an_impossible_network_is_refused_with_value_and_remedy(changes, message
 
 
 def test_reading_the_table_does_not_import_monai():
-    code = "import sys, sagemaker_monai.networks; sys.exit('monai' in sys.modules)"
+    code = "import sys, sagemaker_monai.networks.networks; sys.exit('monai' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

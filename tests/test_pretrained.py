@@ -5,8 +5,8 @@ import torch
 from monai.networks.nets import densenet, efficientnet, senet
 
 from sagemaker_monai.errors import ConfigError
-from sagemaker_monai.networks import NETWORKS, build_network, network_def
-from sagemaker_monai.pretrained import find_weights, load_pretrained
+from sagemaker_monai.networks.networks import NETWORKS, build_network, network_def
+from sagemaker_monai.networks.pretrained import find_weights, load_pretrained
 
 
 def network(name="resnet18", *, classes=3, channels=3, seed=0):

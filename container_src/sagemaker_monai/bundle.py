@@ -27,7 +27,7 @@ from torch import nn
 
 from sagemaker_monai.errors import BundleError
 from sagemaker_monai.images.scope import Scope, read_scope, write_scope
-from sagemaker_monai.networks import build_network
+from sagemaker_monai.networks.networks import build_network
 from sagemaker_monai.preprocessing.preprocessing import Preprocessing, build_preprocessing
 from sagemaker_monai.storage.files import sha256_of, write_text
 from sagemaker_monai.tasks.table import read_task

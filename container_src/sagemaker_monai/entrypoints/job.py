@@ -30,10 +30,10 @@ from sagemaker_monai.labelled import reading_of
 from sagemaker_monai.loading import LoadedDataset, load_dataset
 from sagemaker_monai.log_metrics import Row, epoch_line
 from sagemaker_monai.messages.item_names import current, print_numbers
-from sagemaker_monai.networks import network_def
+from sagemaker_monai.networks.networks import network_def
+from sagemaker_monai.networks.pretrained import find_weights
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
-from sagemaker_monai.pretrained import find_weights
 from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.storage.files import children, write_text
 from sagemaker_monai.tasks.table import TASKS

@@ -239,7 +239,7 @@ def _constructors() -> dict[str, Callable[..., nn.Module]]:
     """Every target of the table, by name."""
     from monai.networks import nets
 
-    from sagemaker_monai.segresnet import SegResNetClassifier
+    from sagemaker_monai.networks.segresnet_classifier import SegResNetClassifier
 
     return {
         "monai.networks.nets.DenseNet121": nets.DenseNet121,
