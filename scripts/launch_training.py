@@ -16,7 +16,7 @@ from typing import Any
 
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.log_metrics import metric_definitions
+from sagemaker_monai.tasks.metric_names import metric_definitions
 from scripts.aws import command, follow
 from scripts.aws.calls import Call
 from scripts.aws.command import Context, pair, say

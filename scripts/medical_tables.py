@@ -6,12 +6,12 @@ import torch
 
 from sagemaker_monai.choices import BEST_METRIC, IMBALANCE
 from sagemaker_monai.kinds import PRESET_OF
-from sagemaker_monai.log_metrics import SCORES
 from sagemaker_monai.networks.networks import MIN_IMAGE_SIZE, NETWORKS
 from sagemaker_monai.preprocessing.intensity import WINDOWS
 from sagemaker_monai.preprocessing.presets import PRESETS
 from sagemaker_monai.tasks.classification import Classification
 from sagemaker_monai.tasks.encoding import encode_jsonlines
+from sagemaker_monai.tasks.metric_names import SCORES
 from sagemaker_monai.tasks.multilabel import MultiLabel
 from sagemaker_monai.tasks.ordinal import Ordinal
 from sagemaker_monai.tasks.regression import Regression

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sagemaker_monai.log_metrics import SCORES
+from sagemaker_monai.tasks.metric_names import SCORES
 from scripts import launch_training, process, register
 from scripts.aws import command, follow
 from scripts.aws.calls import Call, check

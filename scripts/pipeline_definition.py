@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sagemaker_monai.choices import BEST_METRIC
-from sagemaker_monai.log_metrics import CLASSIFICATION, SCORES
+from sagemaker_monai.tasks.metric_names import CLASSIFICATION, SCORES
 from scripts import launch_training, process, register
 from scripts.aws.calls import Call, check
 from scripts.aws.command import Context

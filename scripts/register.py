@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from sagemaker_monai.log_metrics import GOALS
+from sagemaker_monai.tasks.metric_names import GOALS
 from scripts.aws import command
 from scripts.aws.calls import Call, check
 from scripts.aws.command import Context, say

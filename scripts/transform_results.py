@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from sagemaker_monai.log_metrics import CLASSIFICATION
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.storage.tables import spreadsheet_safe
+from sagemaker_monai.tasks.metric_names import CLASSIFICATION
 from scripts.answers import predictions
 from scripts.aws.account import Account
 from scripts.aws.listing import Item, below

@@ -15,7 +15,7 @@ from sagemaker_monai.preprocessing.preprocessing import FITS
 from sagemaker_monai.preprocessing.presets import _NAMED_INTENSITIES, PRESETS
 from sagemaker_monai.steps import BETTER_IF
 from sagemaker_monai.tasks.losses import IMBALANCE
-from sagemaker_monai.tasks.table import TASKS
+from sagemaker_monai.tasks.tasks import TASKS
 
 FIELDS = TrainConfig.model_fields
 

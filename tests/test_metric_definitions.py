@@ -13,7 +13,7 @@ import botocore
 import pytest
 
 from sagemaker_monai.choices import BEST_METRIC
-from sagemaker_monai.log_metrics import (
+from sagemaker_monai.tasks.metric_names import (
     MAX_DEFINITIONS,
     OBJECTIVES,
     SCORES,
@@ -170,6 +170,6 @@ def test_every_task_has_as_many_definitions_as_the_service_takes(task):
 
 
 def test_the_table_is_read_without_torch_numpy_and_pydantic():
-    code = "import sys, sagemaker_monai.log_metrics; print({'torch', 'numpy', 'pydantic', 'monai'} & set(sys.modules))"
+    code = "import sys, sagemaker_monai.tasks.metric_names; print({'torch', 'numpy', 'pydantic', 'monai'} & set(sys.modules))"
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

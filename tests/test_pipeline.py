@@ -7,7 +7,7 @@ from argparse import Namespace
 import pytest
 from botocore.stub import Stubber
 
-from sagemaker_monai.log_metrics import SCORES
+from sagemaker_monai.tasks.metric_names import SCORES
 from scripts import pipeline
 from scripts.aws.account import Account
 from scripts.aws.calls import Call, check

@@ -10,14 +10,14 @@ from sklearn import metrics as sklearn_metrics
 from sagemaker_monai.choices import BEST_METRIC, IMBALANCE, images_at_once, resolve
 from sagemaker_monai.errors import BundleError, ConfigError, DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.log_metrics import SCORES
 from sagemaker_monai.tasks.classification import Classification
 from sagemaker_monai.tasks.labels import FEWEST_LABELS, task_of_labels
 from sagemaker_monai.tasks.losses import IMBALANCE as METHODS
+from sagemaker_monai.tasks.metric_names import SCORES
 from sagemaker_monai.tasks.multilabel import MultiLabel
 from sagemaker_monai.tasks.ordinal import Ordinal, median_grades
 from sagemaker_monai.tasks.regression import Regression
-from sagemaker_monai.tasks.table import TASKS, read_task
+from sagemaker_monai.tasks.tasks import TASKS, read_task
 
 GRADES = ("none", "mild", "severe")
 FINDINGS = ("effusion", "nodule")

@@ -20,8 +20,8 @@ from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample, Sequences
 from sagemaker_monai.kinds import choose_preprocessing
 from sagemaker_monai.loading import LoadedDataset
-from sagemaker_monai.log_metrics import SCORES, metric_definitions
 from sagemaker_monai.predictor import Predictor
+from sagemaker_monai.tasks.metric_names import SCORES, metric_definitions
 from sagemaker_monai.training import job_key
 from tests import medical_sets
 

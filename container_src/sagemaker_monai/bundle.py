@@ -30,8 +30,8 @@ from sagemaker_monai.images.scope import Scope, read_scope, write_scope
 from sagemaker_monai.networks.networks import build_network
 from sagemaker_monai.preprocessing.preprocessing import Preprocessing, build_preprocessing
 from sagemaker_monai.storage.files import sha256_of, write_text
-from sagemaker_monai.tasks.table import read_task
 from sagemaker_monai.tasks.task import Task
+from sagemaker_monai.tasks.tasks import read_task
 
 METADATA, INFERENCE, TRAIN = "configs/metadata.json", "configs/inference.json", "configs/train.json"
 CHECKSUMS, WEIGHTS, METRICS = "configs/checksums.json", "models/model.pt", "docs/metrics.json"

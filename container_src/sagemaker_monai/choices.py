@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.log_metrics import SCORES
+from sagemaker_monai.tasks.metric_names import SCORES
 
 if TYPE_CHECKING:
     from sagemaker_monai.tasks.task import Floats, Task

@@ -22,8 +22,8 @@ from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.splitting import SPLITS, split_by_group
 from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.storage.tables import some_of
-from sagemaker_monai.tasks.table import TASKS
 from sagemaker_monai.tasks.task import Floats, Task
+from sagemaker_monai.tasks.tasks import TASKS
 from sagemaker_monai.trainable import FEWEST_TRAINING, check_groups, check_names
 
 __all__ = ["SPLITS", "Dataset", "Record", "read_dataset", "split_by_group"]

@@ -19,11 +19,11 @@ from sagemaker_monai.distributed import Processes, share_batch
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.loading import LoadedDataset
-from sagemaker_monai.log_metrics import GOALS, Row, validation_values
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.optimizers import MovingAverage, build_optimizer, learning_rate_factor
 from sagemaker_monai.preprocessing.preprocessing import Preprocessing
 from sagemaker_monai.tasks.losses import epoch_order
+from sagemaker_monai.tasks.metric_names import GOALS, Row, validation_values
 from sagemaker_monai.tasks.task import Floats, Loss, Task
 
 BETTER_IF = {name: 1 if goal == "Maximize" else -1 for name, goal in GOALS.items()}  # sign of an improvement

@@ -28,14 +28,14 @@ from sagemaker_monai.distributed import ALONE, Processes
 from sagemaker_monai.errors import ConfigError, TrainingStopped
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.loading import LoadedDataset
-from sagemaker_monai.log_metrics import Row, epoch_row
 from sagemaker_monai.networks.networks import NETWORKS, build_network, network_def
 from sagemaker_monai.networks.pretrained import PretrainedReport, load_pretrained
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
 from sagemaker_monai.steps import Run
 from sagemaker_monai.storage.files import sha256_of
-from sagemaker_monai.tasks.table import TASKS, read_task
+from sagemaker_monai.tasks.metric_names import Row, epoch_row
 from sagemaker_monai.tasks.task import Task
+from sagemaker_monai.tasks.tasks import TASKS, read_task
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sagemaker_monai.log_metrics import CLASSIFICATION, SCORES
+from sagemaker_monai.tasks.metric_names import CLASSIFICATION, SCORES
 from scripts.aws.account import Account
 from scripts.aws.errors import CommandError
 from scripts.aws.listing import one

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sagemaker_monai.log_metrics import metric_definitions
+from sagemaker_monai.tasks.metric_names import metric_definitions
 from tests import loopback
 from tests.cloud import ACCOUNT, BUCKET, REGION, REGISTRY, Cloud, environment
 from tests.image import sdk

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from sagemaker_monai.datasets import SPLITS, Dataset, Record, targets_of
-from sagemaker_monai.log_metrics import CLASSIFICATION, SCORES, WHOLE_NUMBERS, logged_names
 from sagemaker_monai.storage.tables import spreadsheet_safe
+from sagemaker_monai.tasks.metric_names import CLASSIFICATION, SCORES, WHOLE_NUMBERS, logged_names
 from sagemaker_monai.tasks.task import Floats, Prediction, Task
 
 Row = Mapping[str, float]

@@ -28,7 +28,6 @@ from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.kinds import choose_preprocessing
 from sagemaker_monai.labelled import reading_of
 from sagemaker_monai.loading import LoadedDataset, load_dataset
-from sagemaker_monai.log_metrics import Row, epoch_line
 from sagemaker_monai.messages.item_names import current, print_numbers
 from sagemaker_monai.networks.networks import network_def
 from sagemaker_monai.networks.pretrained import find_weights
@@ -36,7 +35,8 @@ from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
 from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.storage.files import children, write_text
-from sagemaker_monai.tasks.table import TASKS
+from sagemaker_monai.tasks.metric_names import Row, epoch_line
+from sagemaker_monai.tasks.tasks import TASKS
 from sagemaker_monai.training import FitResult, choose_precision, fit, job_key
 from sagemaker_monai.unpacking import unpack_channels
 
