@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from sagemaker_monai.augmentation import augment
-from sagemaker_monai.cache import load_images
+from sagemaker_monai.data.cache import load_images
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.preprocessing.preprocessing import Preprocessing, build_preprocessing, photograph_preprocessing
 from sagemaker_monai.requests.media_types import decode

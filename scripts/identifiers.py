@@ -15,7 +15,7 @@ from typing import Any
 
 from pydicom import Dataset
 
-from sagemaker_monai.dataset_json import DATASET_JSON
+from sagemaker_monai.data.dataset_json import DATASET_JSON
 from sagemaker_monai.deidentification.identity import Identity, identity_of, union
 from sagemaker_monai.deidentification.matcher import Matcher
 from sagemaker_monai.deidentification.profile import is_blank

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from sagemaker_monai.dataset_json import DATASET_JSON
-from sagemaker_monai.entries import image_files
+from sagemaker_monai.data.dataset_json import DATASET_JSON
+from sagemaker_monai.data.entries import image_files
+from sagemaker_monai.data.layouts import PRETRAINED, read_channels
+from sagemaker_monai.data.shards import MANIFEST, SHARD_BYTES, manifest_text, plan_shards, write_shards
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.layouts import PRETRAINED, read_channels
 from sagemaker_monai.messages.progress import track
-from sagemaker_monai.shards import MANIFEST, SHARD_BYTES, manifest_text, plan_shards, write_shards
 from sagemaker_monai.storage.file_names import is_litter
 from sagemaker_monai.storage.tables import is_table
 from scripts import upload_privacy

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from sagemaker_monai.dataset_json import DATASET_JSON
+from sagemaker_monai.data.dataset_json import DATASET_JSON
 from sagemaker_monai.deidentification.burned_in import burned_in_risk
 from sagemaker_monai.deidentification.clean_files import (
     ARCHIVE,

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sagemaker_monai.datasets import SPLITS, Dataset, Record
+from sagemaker_monai.data.datasets import SPLITS, Dataset, Record
+from sagemaker_monai.data.loading import LoadedDataset
 from sagemaker_monai.distributed import ALONE, Processes, connect
 from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.loading import LoadedDataset
 from sagemaker_monai.preprocessing.presets import preprocessing_for
 from sagemaker_monai.training import fit
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagemaker_monai import cache
-from sagemaker_monai.cache import INDEX_FILE, PIXELS_FILE, load_images
+from sagemaker_monai.data import cache
+from sagemaker_monai.data.cache import INDEX_FILE, PIXELS_FILE, load_images
 from sagemaker_monai.errors import DatasetError, TrainingStopped
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing, photograph_preprocessing

@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from sagemaker_monai.cache import INDEX_FILE, load_images
+from sagemaker_monai.data.cache import INDEX_FILE, load_images
 from sagemaker_monai.images.sample import Sample, Sequences
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
 from sagemaker_monai.preprocessing.presets import preprocessing_for
@@ -95,7 +95,7 @@ def test_whatever_decides_the_values_makes_another_cache(samples, tmp_path, monk
     elif change == "formats":
         samples[3] = Sample(samples[3].source, ("NIFTI",))
     else:
-        monkeypatch.setattr("sagemaker_monai.cache_keys._version", lambda name: "0")
+        monkeypatch.setattr("sagemaker_monai.data.cache_keys._version", lambda name: "0")
 
     load(samples, tmp_path / "cache", both=both)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from sagemaker_monai.data.layouts import read_channels
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.layouts import read_channels
 
 
 def put(root, *names):

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from sagemaker_monai.dataset_json import write_dataset_json
-from sagemaker_monai.datasets import SPLITS, read_dataset, read_dataset_to_score, targets_of
-from sagemaker_monai.entries import image_files, is_image
+from sagemaker_monai.data.dataset_json import write_dataset_json
+from sagemaker_monai.data.datasets import SPLITS, read_dataset, read_dataset_to_score, targets_of
+from sagemaker_monai.data.entries import image_files, is_image
+from sagemaker_monai.data.shards import write_sharded
+from sagemaker_monai.data.unpacking import unpack_channels
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.images.sample import Sequences
-from sagemaker_monai.shards import write_sharded
-from sagemaker_monai.unpacking import unpack_channels
 
 
 def write(root, labels, items, **changes):

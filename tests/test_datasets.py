@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sagemaker_monai.dataset_json import write_dataset_json
-from sagemaker_monai.datasets import SPLITS, read_dataset
+from sagemaker_monai.data.dataset_json import write_dataset_json
+from sagemaker_monai.data.datasets import SPLITS, read_dataset
 from sagemaker_monai.errors import ConfigError, DatasetError, failure_line
 
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from sagemaker_monai.bundle import read_bundle, write_bundle
-from sagemaker_monai.cache import load_images
-from sagemaker_monai.datasets import Dataset, Record
+from sagemaker_monai.data.cache import load_images
+from sagemaker_monai.data.datasets import Dataset, Record
 from sagemaker_monai.doctor.examine import Options, examine
 from sagemaker_monai.entrypoints.inference import input_fn
 from sagemaker_monai.errors import ConfigError, DatasetError, UnsuitableImage

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sagemaker_monai.datasets import CONTENTS, is_same_data
+from sagemaker_monai.data.datasets import CONTENTS, is_same_data
 from sagemaker_monai.errors import DatasetError, TrainingStopped
 from sagemaker_monai.storage import digests as module
 from sagemaker_monai.storage.digests import UNREADABLE, Digests

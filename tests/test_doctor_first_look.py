@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sagemaker_monai.datasets import read_dataset
+from sagemaker_monai.data.datasets import read_dataset
 from sagemaker_monai.doctor.facts import attributes_of
 from sagemaker_monai.doctor.first_look import first_look
 from sagemaker_monai.doctor.quick_header import read_some
@@ -87,7 +87,7 @@ def test_photographs_cost_no_import_of_a_dicom_reader(tmp_path):
     program = """
 import sys
 from pathlib import Path
-from sagemaker_monai.datasets import Dataset, Record
+from sagemaker_monai.data.datasets import Dataset, Record
 from sagemaker_monai.doctor.first_look import first_look
 records = tuple(Record(Path(f"/nowhere/{n}.jpg"), f"{n}.jpg", 0, str(n), {}) for n in range(20000))
 before = set(sys.modules)

@@ -9,8 +9,8 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from sagemaker_monai.data.splitting import split_by_group
 from sagemaker_monai.prepare.ham10000 import import_ham10000
-from sagemaker_monai.splitting import split_by_group
 from scripts.draw_sample import LOOKS, draw_sample, main
 
 

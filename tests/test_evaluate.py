@@ -19,9 +19,9 @@ import pytest
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from sagemaker_monai.bundle import read_bundle
+from sagemaker_monai.data.shards import write_sharded
 from sagemaker_monai.entrypoints import documents, evaluation, scoring, train
 from sagemaker_monai.entrypoints.evaluate import main
-from sagemaker_monai.shards import write_sharded
 from sagemaker_monai.tasks.classification import Classification
 from sagemaker_monai.tasks.multilabel import MultiLabel
 from sagemaker_monai.tasks.ordinal import Ordinal

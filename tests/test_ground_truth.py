@@ -10,9 +10,9 @@ from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.prepare.ground_truth import import_ground_truth
-from sagemaker_monai.splitting import SPLITS
 from tests.test_ground_truth_answers import dicom_task
 
 BUCKET = "s3://bucket/data"
@@ -671,7 +671,7 @@ def test_output_and_images_must_not_be_in_one_another(tmp_path, pictures, place)
 
 
 def test_the_written_data_set_can_be_trained_on(tmp_path, pictures, out):
-    from sagemaker_monai.datasets import read_dataset
+    from sagemaker_monai.data.datasets import read_dataset
 
     job = write_job(tmp_path / "job", [["cat", "dog", "dog"], *AGREED])
     import_ground_truth(job, out, images=pictures, labels="soft")

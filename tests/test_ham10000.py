@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagemaker_monai.datasets import SPLITS, read_dataset
+from sagemaker_monai.data.datasets import SPLITS, read_dataset
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.prepare import ham10000
 from sagemaker_monai.prepare.__main__ import main

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagemaker_monai.datasets import read_dataset
+from sagemaker_monai.data.datasets import read_dataset
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.prepare.__main__ import main
 from sagemaker_monai.prepare.labels_table import LabelOptions

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagemaker_monai.datasets import Dataset, Record
+from sagemaker_monai.data.datasets import Dataset, Record
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sequences

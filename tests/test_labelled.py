@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from sagemaker_monai.data.label_rules import LabelRules
+from sagemaker_monai.data.labelled import Reading, read_labelled, reading_of
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.label_rules import LabelRules
-from sagemaker_monai.labelled import Reading, read_labelled, reading_of
 from sagemaker_monai.storage.columns import Columns
 
 

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from sagemaker_monai.data.layouts import read_channels
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.layouts import read_channels
 from sagemaker_monai.requests.media_types import IMAGE_SUFFIXES
 from sagemaker_monai.storage.columns import SPLIT_NAMES, Columns
 from sagemaker_monai.storage.tables import read_table, some_of

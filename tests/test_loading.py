@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagemaker_monai.datasets import Dataset, Record
+from sagemaker_monai.data.datasets import Dataset, Record
+from sagemaker_monai.data.loading import _oddities, load_dataset
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.volumes import Identity, Traits
 from sagemaker_monai.kinds import choose_preprocessing
-from sagemaker_monai.loading import _oddities, load_dataset
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing, photograph_preprocessing
 
 PREPROCESSING = build_preprocessing(photograph_preprocessing(channels=3, image_size=32, fit="stretch"))

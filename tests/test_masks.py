@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagemaker_monai.datasets import read_dataset
+from sagemaker_monai.data.datasets import read_dataset
+from sagemaker_monai.data.layouts import read_channels
+from sagemaker_monai.data.mask_files import images_with_masks, set_masks_aside
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.images.pictures import has_few_values
-from sagemaker_monai.layouts import read_channels
-from sagemaker_monai.masks import images_with_masks, set_masks_aside
 
 
 def noise(seed=0, mode="L"):
@@ -82,7 +82,9 @@ def split(root, *names):
     ],
 )
 def test_a_mask_is_known_by_its_name_and_the_image_beside_it(tmp_path, image, mask, monkeypatch):
-    monkeypatch.setattr("sagemaker_monai.masks._has_few_values", lambda path: f"{path.name}*" == mask.split("/")[-1])
+    monkeypatch.setattr(
+        "sagemaker_monai.data.mask_files._has_few_values", lambda path: f"{path.name}*" == mask.split("/")[-1]
+    )
 
     assert split(tmp_path, image, mask) == ({mask.rstrip("*"): [image]}, [])
 

@@ -5,9 +5,9 @@ import unicodedata
 
 import pytest
 
+from sagemaker_monai.data.layouts import read_channels
+from sagemaker_monai.data.name_matching import match_names, nearest_name
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.layouts import read_channels
-from sagemaker_monai.name_matching import match_names, nearest_name
 
 SUFFIXES = (".nii.gz", ".png", ".jpg", ".dcm")
 

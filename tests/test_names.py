@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sagemaker_monai.entries import image_files, name_parts, visible
+from sagemaker_monai.data.entries import image_files, name_parts, visible
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.prepare import output
 from sagemaker_monai.storage.file_names import is_fit, is_litter, is_litter_path, leads_out, parts_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sagemaker_monai.dataset_json import read_dataset_json
+from sagemaker_monai.data.dataset_json import read_dataset_json
 from sagemaker_monai.entrypoints.inference import negotiate
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.prepare.__main__ import SOURCES

@@ -14,14 +14,14 @@ import pytest
 import torch
 from torch.distributed import HashStore
 
-from sagemaker_monai import shards, unpacking
 from sagemaker_monai.bundle import read_bundle
-from sagemaker_monai.datasets import read_dataset
+from sagemaker_monai.data import shards, unpacking
+from sagemaker_monai.data.datasets import read_dataset
+from sagemaker_monai.data.shards import MANIFEST, plan_shards, write_sharded, write_shards
+from sagemaker_monai.data.unpacking import unpack_channels
 from sagemaker_monai.distributed import Processes
 from sagemaker_monai.entrypoints.train import main
 from sagemaker_monai.errors import ConfigError, DatasetError, TrainingStopped
-from sagemaker_monai.shards import MANIFEST, plan_shards, write_sharded, write_shards
-from sagemaker_monai.unpacking import unpack_channels
 from tests.test_launch import Host
 from tests.test_train_entrypoint import dataset_json, failure
 
@@ -167,7 +167,7 @@ def test_a_picture_that_changes_meanwhile_is_refused_and_leaves_no_half_shard(pl
 
 
 def test_writing_needs_no_torch():
-    code = "import sys, sagemaker_monai.shards; print({'torch', 'monai'} & set(sys.modules))"
+    code = "import sys, sagemaker_monai.data.shards; print({'torch', 'monai'} & set(sys.modules))"
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 

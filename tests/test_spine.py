@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from sagemaker_monai.bundle import read_bundle
-from sagemaker_monai.cache import load_images
+from sagemaker_monai.data.cache import load_images
 from sagemaker_monai.entrypoints.inference import input_fn
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.predictor import Predictor

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sagemaker_monai.cache import load_images
+from sagemaker_monai.data.cache import load_images
 from sagemaker_monai.entrypoints.inference import input_fn
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.predictor import Predictor

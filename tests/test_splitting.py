@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sagemaker_monai.data.splitting import SPLITS, split_by_group
 from sagemaker_monai.errors import ConfigError
-from sagemaker_monai.splitting import SPLITS, split_by_group
 
 THIRDS = (0.7, 0.1, 0.2)
 

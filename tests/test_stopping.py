@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sagemaker_monai.datasets import Record
+from sagemaker_monai.data.datasets import Record
 from sagemaker_monai.entrypoints.job import SCORING_WHEN_STOPPED_S, _time_limit
 from sagemaker_monai.entrypoints.scoring import score_files
 from sagemaker_monai.entrypoints.stopping import stop_on_signal

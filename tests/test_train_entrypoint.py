@@ -528,7 +528,7 @@ def test_the_toolkit_hears_of_success_by_a_plain_return(toolkit, tmp_path, monke
 
 
 def test_predictions_in_the_table_are_safe_for_spreadsheets():
-    from sagemaker_monai.datasets import Record
+    from sagemaker_monai.data.datasets import Record
 
     record = Record(None, "=cmd.png", 0, "g", {})
     text = documents.predictions_csv([record], np.array([[0.25, 0.75]]), Classification(("-a", "b")))

@@ -11,11 +11,11 @@ from sklearn import metrics as sklearn_metrics
 from torch import nn
 
 from sagemaker_monai import training
-from sagemaker_monai.datasets import SPLITS, Dataset, Record
+from sagemaker_monai.data.datasets import SPLITS, Dataset, Record
+from sagemaker_monai.data.loading import LoadedDataset
 from sagemaker_monai.distributed import ALONE
 from sagemaker_monai.errors import ConfigError, TrainingStopped
 from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.loading import LoadedDataset
 from sagemaker_monai.networks.networks import build_network, network_def
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing, photograph_preprocessing
 from sagemaker_monai.steps import split_into_batches, step_seed

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sagemaker_monai.datasets import SPLITS, Dataset, Record
+from sagemaker_monai.data.datasets import SPLITS, Dataset, Record
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.dicom.wanted import Choice

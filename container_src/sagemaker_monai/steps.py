@@ -14,11 +14,11 @@ from torch import nn
 
 from sagemaker_monai.augmentation import AUGMENTATIONS, augment
 from sagemaker_monai.choices import check_best_metric, images_at_once
-from sagemaker_monai.datasets import targets_of
+from sagemaker_monai.data.datasets import targets_of
+from sagemaker_monai.data.loading import LoadedDataset
 from sagemaker_monai.distributed import Processes, share_batch
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.loading import LoadedDataset
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.optimizers import MovingAverage, build_optimizer, learning_rate_factor
 from sagemaker_monai.preprocessing.preprocessing import Preprocessing

@@ -23,11 +23,11 @@ from torch import nn
 from sagemaker_monai import __version__
 from sagemaker_monai.checkpoints import dump, load, read_newest, write_checkpoint
 from sagemaker_monai.choices import resolve
-from sagemaker_monai.datasets import targets_of
+from sagemaker_monai.data.datasets import targets_of
+from sagemaker_monai.data.loading import LoadedDataset
 from sagemaker_monai.distributed import ALONE, Processes
 from sagemaker_monai.errors import ConfigError, TrainingStopped
 from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.loading import LoadedDataset
 from sagemaker_monai.networks.networks import NETWORKS, build_network, network_def
 from sagemaker_monai.networks.pretrained import PretrainedReport, load_pretrained
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing

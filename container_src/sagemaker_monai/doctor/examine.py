@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydicom.uid import UID
 
+from sagemaker_monai.data.label_rules import LabelRules
 from sagemaker_monai.doctor.confounding import Association, find_associations, issues_of
 from sagemaker_monai.doctor.duplicates import find_duplicates
 from sagemaker_monai.doctor.facts import ATTRIBUTES, FileFacts, Task, look_at
@@ -26,7 +27,6 @@ from sagemaker_monai.doctor.workers import map_isolated
 from sagemaker_monai.images.dicom.grouping import Series
 from sagemaker_monai.images.dicom.objects import IMAGES, names_of, subject_of
 from sagemaker_monai.images.volume_files import VOLUME_FORMATS
-from sagemaker_monai.label_rules import LabelRules
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.remarks import merged
 

@@ -9,17 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sagemaker_monai.entries import DICOM_NAMES, VOLUME_NAMES, Image, image_files
+from sagemaker_monai.data.entries import DICOM_NAMES, VOLUME_NAMES, Image, image_files
+from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.errors import CallerError, DatasetError
 from sagemaker_monai.images.signatures import is_dicom_file
 from sagemaker_monai.messages.remarks import merged
 from sagemaker_monai.requests.media_types import IMAGE_SUFFIXES
-from sagemaker_monai.splitting import SPLITS
 
 if TYPE_CHECKING:
     from pydicom import Dataset as Header
 
-    from sagemaker_monai.datasets import Dataset, Record
+    from sagemaker_monai.data.datasets import Dataset, Record
 
 _NIFTI = (".nii", ".nii.gz")
 SAMPLE = 5_000  # images whose header is read

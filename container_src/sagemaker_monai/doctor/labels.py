@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sagemaker_monai.dataset_json import DATASET_JSON, MAX_DATASET_JSON_BYTES
-from sagemaker_monai.entries import (
+from sagemaker_monai.data.dataset_json import DATASET_JSON, MAX_DATASET_JSON_BYTES
+from sagemaker_monai.data.entries import (
     SUFFIXES,
     Aside,
     Entry,
@@ -23,17 +23,17 @@ from sagemaker_monai.entries import (
     names_below,
     visible,
 )
+from sagemaker_monai.data.label_rules import LabelRules
+from sagemaker_monai.data.labelled import Reading, interpreted
+from sagemaker_monai.data.layouts import read_channels
+from sagemaker_monai.data.mask_files import join_asides, mask_remarks, masks_below
+from sagemaker_monai.data.name_matching import match_names
+from sagemaker_monai.data.trainable import lacks_test_images, refusal_of
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.label_rules import LabelRules
-from sagemaker_monai.labelled import Reading, interpreted
-from sagemaker_monai.layouts import read_channels
-from sagemaker_monai.masks import join_asides, mask_remarks, masks_below
 from sagemaker_monai.messages.remarks import Remark
-from sagemaker_monai.name_matching import match_names
 from sagemaker_monai.storage.columns import Columns, find_column, split_of, usual_column, usual_columns
 from sagemaker_monai.storage.tables import Row, is_table, read_table, some_of, table_content
 from sagemaker_monai.tasks.labels import Label
-from sagemaker_monai.trainable import lacks_test_images, refusal_of
 
 _OUTSIDE = ".outside"  # which is not looked for, as all hidden files
 COLUMNS = ("image", "label", "group", "split")

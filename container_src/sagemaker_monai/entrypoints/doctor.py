@@ -11,11 +11,11 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sagemaker_monai.data.label_options import add_rule_options, rules_of
 from sagemaker_monai.entrypoints.environment import library_defaults
 from sagemaker_monai.entrypoints.inputs import Places, read_channels
 from sagemaker_monai.entrypoints.processing import Parser, base_folder, run_command
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.label_options import add_rule_options, rules_of
 from sagemaker_monai.messages.item_names import current
 from sagemaker_monai.storage.files import replacing, write_text
 
@@ -95,12 +95,12 @@ def _run(options: Namespace, verdict: list[int]) -> None:
     channels = _channels(options, os.environ)
     output = _output(options, channels)
     # Only now: these imports take a second, and a wrong option should not.
+    from sagemaker_monai.data.unpacking import unpack_channels
     from sagemaker_monai.doctor.contact_sheet import contact_sheet
     from sagemaker_monai.doctor.examine import Options, examine
     from sagemaker_monai.doctor.page import as_page
     from sagemaker_monai.doctor.report import as_document, as_json, as_text, exit_code, summary
     from sagemaker_monai.doctor.workers import count_processes
-    from sagemaker_monai.unpacking import unpack_channels
 
     processes = count_processes() if options.processes is None else options.processes
     if not 0 <= processes <= MAX_PROCESSES:

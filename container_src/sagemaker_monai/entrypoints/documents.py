@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sagemaker_monai.datasets import SPLITS, Dataset, Record, targets_of
+from sagemaker_monai.data.datasets import SPLITS, Dataset, Record, targets_of
 from sagemaker_monai.storage.tables import spreadsheet_safe
 from sagemaker_monai.tasks.metric_names import CLASSIFICATION, SCORES, WHOLE_NUMBERS, logged_names
 from sagemaker_monai.tasks.task import Floats, Prediction, Task

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sagemaker_monai.choices import images_at_once
-from sagemaker_monai.datasets import Record, targets_of
+from sagemaker_monai.data.datasets import Record, targets_of
 from sagemaker_monai.entrypoints import documents
 from sagemaker_monai.errors import CallerError, TrainingStopped
 from sagemaker_monai.images.sample import Sample

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal
 
+from sagemaker_monai.data.name_matching import match_names
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.images.dicom.belonging import split_series
 from sagemaker_monai.images.dicom.grouping import Series, group_series
 from sagemaker_monai.images.dicom.media import Instance
 from sagemaker_monai.images.dicom.objects import IMAGES, subject_of
-from sagemaker_monai.name_matching import match_names
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
 from sagemaker_monai.prepare.matching import NAMED_KINDS, line_of
 

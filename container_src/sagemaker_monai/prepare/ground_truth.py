@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sagemaker_monai import __version__
-from sagemaker_monai.dataset_json import write_dataset_json
+from sagemaker_monai.data.dataset_json import write_dataset_json
+from sagemaker_monai.data.splitting import SPLITS, check_fractions
 from sagemaker_monai.deidentification.clean_files import PICTURE, VOLUME, clean_file, sort_of
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.messages.progress import track
@@ -35,7 +36,6 @@ from sagemaker_monai.prepare.ground_truth_manifest import Item
 from sagemaker_monai.prepare.ground_truth_report import Report, describe_agreement, describe_annotators
 from sagemaker_monai.prepare.ground_truth_votes import choose_votes, number_annotators, settle_disputes, votes_of
 from sagemaker_monai.prepare.leaks import count_by_class, join_groups
-from sagemaker_monai.splitting import SPLITS, check_fractions
 from sagemaker_monai.storage.files import sha256_of, state_of
 from sagemaker_monai.storage.tables import some_of
 

@@ -7,13 +7,13 @@ numbers: the values may be personal data, and the data set goes to S3.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sagemaker_monai.data.groups import Groups, read_groups
+from sagemaker_monai.data.splitting import split_by_group
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.groups import Groups, read_groups
 from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.prepare.ground_truth_images import Image, short_name
 from sagemaker_monai.prepare.ground_truth_manifest import Item
 from sagemaker_monai.prepare.matching import group_pattern
-from sagemaker_monai.splitting import split_by_group
 from sagemaker_monai.storage.tables import some_of
 
 

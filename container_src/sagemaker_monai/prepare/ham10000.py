@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 
 from sagemaker_monai import __version__
-from sagemaker_monai.dataset_json import write_dataset_json
+from sagemaker_monai.data.dataset_json import write_dataset_json
+from sagemaker_monai.data.splitting import SPLITS, check_fractions, split_by_group
 from sagemaker_monai.deidentification.picture_metadata import cleaned
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.images.fingerprints import Floats, Pair, find_near_identical, thumbnail
@@ -30,7 +31,6 @@ from sagemaker_monai.prepare.downloads import FolderDownload, ZipDownload, open_
 from sagemaker_monai.prepare.ham10000_tables import LABELS, Row, read_metadata, read_split
 from sagemaker_monai.prepare.leaks import Move, count_by_class, gather_groups, join_groups, separated
 from sagemaker_monai.requests.media_types import decode
-from sagemaker_monai.splitting import SPLITS, check_fractions, split_by_group
 from sagemaker_monai.storage.files import sha256_of, state_of
 from sagemaker_monai.storage.tables import some_of
 

@@ -5,7 +5,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
-from sagemaker_monai.entries import Metadata
+from sagemaker_monai.data.entries import Metadata
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.storage.columns import split_of
 from sagemaker_monai.storage.tables import read_table, some_of

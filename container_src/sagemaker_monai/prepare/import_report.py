@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sagemaker_monai.splitting import SPLITS
+from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.storage.tables import some_of
 
 NO_CLASS = "(none)"

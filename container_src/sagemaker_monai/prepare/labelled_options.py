@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from sagemaker_monai.label_options import add_rule_options, rules_of
+from sagemaker_monai.data.label_options import add_rule_options, rules_of
 from sagemaker_monai.prepare.fractions import add_fraction_options, fractions_of
 from sagemaker_monai.prepare.labels_table import LabelOptions
 from sagemaker_monai.prepare.matching import ON_MISMATCH

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from sagemaker_monai.entries import Layout, Metadata
+from sagemaker_monai.data.entries import Layout, Metadata
+from sagemaker_monai.data.groups import is_person, read_groups
+from sagemaker_monai.data.label_rules import Cells, LabelRules, ReadLabels
+from sagemaker_monai.data.label_values import read_label_values
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.groups import is_person, read_groups
-from sagemaker_monai.label_rules import Cells, LabelRules, ReadLabels
-from sagemaker_monai.label_values import read_label_values
 from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.storage.columns import (
     SPELLINGS,

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sagemaker_monai.splitting import SPLITS
+from sagemaker_monai.data.splitting import SPLITS
 
 
 @dataclass(frozen=True)

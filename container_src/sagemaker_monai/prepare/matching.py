@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sagemaker_monai import __version__
+from sagemaker_monai.data.name_matching import match_names, nearest_name, stem_of
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.remarks import Remark
-from sagemaker_monai.name_matching import match_names, nearest_name, stem_of
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
 from sagemaker_monai.storage.files import plain_files, sha256_of, state_of
 from sagemaker_monai.storage.tables import some_of

@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image
 
 from sagemaker_monai import __version__
-from sagemaker_monai.dataset_json import write_dataset_json
+from sagemaker_monai.data.dataset_json import write_dataset_json
+from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.images.formats.arrays import MAX_NPY_HEADER_BYTES, parse_npy_header
 from sagemaker_monai.messages.progress import track
@@ -29,7 +30,6 @@ from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.import_report import Report, repeated
 from sagemaker_monai.prepare.medmnist_sets import SETS, MedMnistSet, set_of
 from sagemaker_monai.prepare.sides import count_images, missing_sides
-from sagemaker_monai.splitting import SPLITS
 from sagemaker_monai.storage.files import sha256_of
 from sagemaker_monai.storage.tables import some_of
 from sagemaker_monai.storage.zips import ArchiveLimits, UnsafeArchiveError, member_names, read_members

@@ -12,12 +12,12 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sagemaker_monai.dataset_json import DATASET_JSON, MAX_DATASET_JSON_BYTES, MAX_SEQUENCES
-from sagemaker_monai.entries import Aside, name_parts
+from sagemaker_monai.data.dataset_json import DATASET_JSON, MAX_DATASET_JSON_BYTES, MAX_SEQUENCES
+from sagemaker_monai.data.entries import Aside, name_parts
+from sagemaker_monai.data.mask_files import set_masks_aside
+from sagemaker_monai.data.name_matching import stem_of
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.images.volume_files import HEAD_BYTES, VOLUME_FORMATS, volume_format_of
-from sagemaker_monai.masks import set_masks_aside
-from sagemaker_monai.name_matching import stem_of
 from sagemaker_monai.storage.files import plain_files
 from sagemaker_monai.storage.tables import some_of
 

@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sagemaker_monai.dataset_json import DATASET_JSON
-from sagemaker_monai.dataset_json import IMPORT_REPORT as REPORT
+from sagemaker_monai.data.dataset_json import DATASET_JSON
+from sagemaker_monai.data.dataset_json import IMPORT_REPORT as REPORT
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.item_names import current
 from sagemaker_monai.storage.file_names import is_litter, is_litter_path

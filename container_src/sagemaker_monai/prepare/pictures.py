@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from sagemaker_monai.class_folders import read_class_folders
+from sagemaker_monai.data.class_folders import read_class_folders
+from sagemaker_monai.data.entries import SUFFIXES
+from sagemaker_monai.data.mask_files import mask_remarks, set_masks_aside
 from sagemaker_monai.deidentification.picture_metadata import cleaned
-from sagemaker_monai.entries import SUFFIXES
 from sagemaker_monai.errors import CallerError, DatasetError, UnsuitableImage
 from sagemaker_monai.images.read import read_frames_of
 from sagemaker_monai.images.sample import Sample
-from sagemaker_monai.masks import mask_remarks, set_masks_aside
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.ground_truth_images import name_files

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.prepare.ground_truth_groups import split_images
 from sagemaker_monai.prepare.import_report import NO_CLASS
 from sagemaker_monai.prepare.leaks import count_by_class
-from sagemaker_monai.splitting import SPLITS
 from sagemaker_monai.tasks.labels import Label
 
 BINS = 5  # of numbers, by which a split is stratified (a guess)

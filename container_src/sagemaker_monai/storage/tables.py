@@ -94,7 +94,7 @@ def read_table(
 
 def _naming_cells(table: Sequence[Row]) -> Iterator[str]:
     """Cells that are called like a file, and those of columns of images and people."""
-    from sagemaker_monai.groups import is_person
+    from sagemaker_monai.data.groups import is_person
     from sagemaker_monai.storage.columns import SPELLINGS, plain  # which reads tables
 
     images = {name for rank in SPELLINGS["image"] for name in rank}

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sagemaker_monai.entries import Entry, Layout
+from sagemaker_monai.data.entries import Entry, Layout
+from sagemaker_monai.data.groups import group_rank, read_groups
+from sagemaker_monai.data.label_names import alike_key
+from sagemaker_monai.data.label_rules import LabelRules, codes_of, grades_of
+from sagemaker_monai.data.label_values import read_label_values
+from sagemaker_monai.data.layouts import read_channels
 from sagemaker_monai.errors import ConfigError
-from sagemaker_monai.groups import group_rank, read_groups
 from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.label_names import alike_key
-from sagemaker_monai.label_rules import LabelRules, codes_of, grades_of
-from sagemaker_monai.label_values import read_label_values
-from sagemaker_monai.layouts import read_channels
 from sagemaker_monai.messages.remarks import remark
 from sagemaker_monai.storage.columns import SPELLINGS, Columns, is_missing, plain
 from sagemaker_monai.storage.tables import some_of

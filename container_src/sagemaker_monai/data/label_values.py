@@ -13,11 +13,11 @@ labels of a data set at once, for what one of them means depends on the others:
 
 from collections.abc import Sequence
 
+from sagemaker_monai.data.label_names import lists_among
+from sagemaker_monai.data.label_readers import Reader
+from sagemaker_monai.data.label_rules import Cells, LabelRules, ReadLabels, check_rules
+from sagemaker_monai.data.measurements import numbers_of
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.label_names import lists_among
-from sagemaker_monai.label_readers import Reader
-from sagemaker_monai.label_rules import Cells, LabelRules, ReadLabels, check_rules
-from sagemaker_monai.measurements import numbers_of
 from sagemaker_monai.storage.columns import is_missing
 from sagemaker_monai.storage.tables import some_of
 from sagemaker_monai.tasks.labels import Label, task_of_labels

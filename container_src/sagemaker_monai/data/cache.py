@@ -5,7 +5,7 @@ images and a checksum. It is built under another name and renamed, so a folder w
 processes that build the same one, the first to finish gives it its name and the other uses that. A folder whose
 checksum does not agree is built again.
 
-The workers are plain `python -m sagemaker_monai.cache` processes which write into the array themselves. A
+The workers are plain `python -m sagemaker_monai.data.cache` processes which write into the array themselves. A
 multiprocessing pool lost: with `fork` it copies a process that runs torch's threads, with `spawn` each worker imports
 the main script again, torch and MONAI with it: 5 s of CPU for each, where this module takes 0.3 s.
 """
@@ -27,7 +27,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from sagemaker_monai.cache_keys import key_of, paths_of
+from sagemaker_monai.data.cache_keys import key_of, paths_of
 from sagemaker_monai.errors import CallerError, DatasetError, TrainingStopped
 from sagemaker_monai.images.sample import Sample, Sequences
 from sagemaker_monai.images.scope import pack_traits, unpack_traits
@@ -271,7 +271,7 @@ def _load_in_processes(
 
 def _start_worker(job: dict[str, Any], descriptor: int, writing: int) -> "subprocess.Popen[bytes]":
     worker = subprocess.Popen(
-        [sys.executable, "-m", "sagemaker_monai.cache"],
+        [sys.executable, "-m", "sagemaker_monai.data.cache"],
         stdin=subprocess.PIPE,
         stdout=writing,
         pass_fds=[descriptor],

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sagemaker_monai.entries import Entry, Layout, Metadata, images_of_names, name_parts, visible
+from sagemaker_monai.data.entries import Entry, Layout, Metadata, images_of_names, name_parts, visible
+from sagemaker_monai.data.label_rules import Cells
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.label_rules import Cells
 from sagemaker_monai.messages.remarks import remark
 from sagemaker_monai.storage.columns import Columns, find_column, split_column, split_of, usual_column, usual_columns
 from sagemaker_monai.storage.tables import Row, is_table, read_table, some_of, table_content

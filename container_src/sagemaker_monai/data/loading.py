@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sagemaker_monai.cache import load_images
-from sagemaker_monai.datasets import SPLITS, Dataset, Record, targets_of
+from sagemaker_monai.data.cache import load_images
+from sagemaker_monai.data.datasets import SPLITS, Dataset, Record, targets_of
+from sagemaker_monai.data.trainable import FEWEST_TRAINING
 from sagemaker_monai.errors import CallerError, DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample
@@ -21,7 +22,6 @@ from sagemaker_monai.preprocessing.preprocessing import Preprocessing
 from sagemaker_monai.preprocessing.visibility import shows_nothing
 from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.storage.tables import some_of
-from sagemaker_monai.trainable import FEWEST_TRAINING
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.label_names import (
+from sagemaker_monai.data.label_names import (
     alike_key,
     alike_names,
     findings_of,
@@ -18,8 +17,9 @@ from sagemaker_monai.label_names import (
     lists_among,
     shown_pairs,
 )
-from sagemaker_monai.label_rules import UNCERTAIN, Cells, LabelRules, ReadLabels, names_of
-from sagemaker_monai.measurements import far_off, numbers_of
+from sagemaker_monai.data.label_rules import UNCERTAIN, Cells, LabelRules, ReadLabels, names_of
+from sagemaker_monai.data.measurements import far_off, numbers_of
+from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.remarks import Remark, remark
 from sagemaker_monai.storage.columns import is_missing
 from sagemaker_monai.storage.tables import some_of

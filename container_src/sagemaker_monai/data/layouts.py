@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from sagemaker_monai.class_folders import levels, read_class_folders
-from sagemaker_monai.dataset_json import DATASET_JSON, IMPORT_REPORT, read_dataset_json
-from sagemaker_monai.entries import Layout, visible
+from sagemaker_monai.data.class_folders import levels, read_class_folders
+from sagemaker_monai.data.dataset_json import DATASET_JSON, IMPORT_REPORT, read_dataset_json
+from sagemaker_monai.data.entries import Layout, visible
+from sagemaker_monai.data.mask_files import join_asides, mask_remarks, pass_over_masks
+from sagemaker_monai.data.splitting import SPLITS
+from sagemaker_monai.data.table_layout import read_table_layout, tables_in
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.masks import join_asides, mask_remarks, pass_over_masks
 from sagemaker_monai.messages.remarks import remark
-from sagemaker_monai.splitting import SPLITS
 from sagemaker_monai.storage.columns import Columns, split_of
 from sagemaker_monai.storage.tables import some_of
-from sagemaker_monai.table_layout import read_table_layout, tables_in
 
 NO_COLUMNS = Columns()
 PRETRAINED = "pretrained"  # the channel of weights, not of images

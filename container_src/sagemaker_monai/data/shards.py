@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sagemaker_monai.dataset_json import DATASET_JSON
-from sagemaker_monai.entries import image_files
+from sagemaker_monai.data.dataset_json import DATASET_JSON
+from sagemaker_monai.data.entries import image_files
+from sagemaker_monai.data.layouts import read_channels
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.layouts import read_channels
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.storage.files import sha256_of, write_text
 from sagemaker_monai.storage.tars import CHUNK_BYTES, archive_end, member_header, padding

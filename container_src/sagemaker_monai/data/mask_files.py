@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sagemaker_monai.entries import DICOM_NAMES, IMAGE_NAMES, VOLUME_NAMES, Aside, Entry, Layout
+from sagemaker_monai.data.entries import DICOM_NAMES, IMAGE_NAMES, VOLUME_NAMES, Aside, Entry, Layout
 from sagemaker_monai.errors import CallerError
 from sagemaker_monai.images.pictures import has_few_values
 from sagemaker_monai.images.sample import Sequences

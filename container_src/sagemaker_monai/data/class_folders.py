@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sagemaker_monai.dataset_json import DATASET_JSON
-from sagemaker_monai.entries import IMAGE_NAMES, Entry, Layout, is_image, locate, visible
+from sagemaker_monai.data.dataset_json import DATASET_JSON
+from sagemaker_monai.data.entries import IMAGE_NAMES, Entry, Layout, is_image, locate, visible
+from sagemaker_monai.data.mask_files import set_masks_aside
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.masks import set_masks_aside
 from sagemaker_monai.messages.remarks import Remark, remark
 from sagemaker_monai.storage.columns import split_of
 from sagemaker_monai.storage.files import plain_files

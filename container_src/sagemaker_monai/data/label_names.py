@@ -8,7 +8,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from sagemaker_monai.measurements import numbers_of
+from sagemaker_monai.data.measurements import numbers_of
 from sagemaker_monai.storage.tables import some_of
 
 _BETWEEN = re.compile(r"[\s_]|-(?=[^\W\d])")

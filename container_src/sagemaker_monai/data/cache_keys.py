@@ -12,7 +12,7 @@ import numpy as np
 import PIL.features
 
 import sagemaker_monai
-from sagemaker_monai.entries import image_files
+from sagemaker_monai.data.entries import image_files
 from sagemaker_monai.images.sample import Sample, Sequences
 from sagemaker_monai.preprocessing.preprocessing import Preprocessing
 from sagemaker_monai.storage.digests import Digests

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from sagemaker_monai.dataset_json import DATASET_JSON, listed_images
+from sagemaker_monai.data.dataset_json import DATASET_JSON, listed_images
+from sagemaker_monai.data.layouts import PRETRAINED
+from sagemaker_monai.data.shards import MANIFEST, REMEDY, Shard, read_manifest
 from sagemaker_monai.errors import DatasetError, TrainingStopped
-from sagemaker_monai.layouts import PRETRAINED
 from sagemaker_monai.messages.progress import track
-from sagemaker_monai.shards import MANIFEST, REMEDY, Shard, read_manifest
 from sagemaker_monai.storage.tables import some_of
 from sagemaker_monai.storage.tars import CHUNK_BYTES, read_tar
 from sagemaker_monai.storage.zips import UnsafeArchiveError

@@ -2,7 +2,7 @@
 
 import argparse
 
-from sagemaker_monai.label_rules import MISSING_LABELS, SIMILAR, TASKS, UNCERTAIN, LabelRules, codes_of, grades_of
+from sagemaker_monai.data.label_rules import MISSING_LABELS, SIMILAR, TASKS, UNCERTAIN, LabelRules, codes_of, grades_of
 
 
 def add_rule_options(parser: argparse.ArgumentParser) -> None:

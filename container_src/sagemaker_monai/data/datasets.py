@@ -13,18 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
-from sagemaker_monai.entries import Aside, Entry, Image, Layout, Metadata, image_files
+from sagemaker_monai.data.entries import Aside, Entry, Image, Layout, Metadata, image_files
+from sagemaker_monai.data.label_rules import names_of
+from sagemaker_monai.data.labelled import Reading, read_labelled
+from sagemaker_monai.data.splitting import SPLITS, split_by_group
+from sagemaker_monai.data.trainable import FEWEST_TRAINING, check_groups, check_names
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.label_rules import names_of
-from sagemaker_monai.labelled import Reading, read_labelled
 from sagemaker_monai.messages.item_names import current
 from sagemaker_monai.messages.remarks import Remark
-from sagemaker_monai.splitting import SPLITS, split_by_group
 from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.storage.tables import some_of
 from sagemaker_monai.tasks.task import Floats, Task
 from sagemaker_monai.tasks.tasks import TASKS
-from sagemaker_monai.trainable import FEWEST_TRAINING, check_groups, check_names
 
 __all__ = ["SPLITS", "Dataset", "Record", "read_dataset", "split_by_group"]
 
