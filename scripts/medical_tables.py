@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from sagemaker_monai.choices import BEST_METRIC, IMBALANCE
-from sagemaker_monai.kinds import PRESET_OF
 from sagemaker_monai.networks.networks import MIN_IMAGE_SIZE, NETWORKS
 from sagemaker_monai.preprocessing.intensity import WINDOWS
 from sagemaker_monai.preprocessing.presets import PRESETS
@@ -16,6 +14,8 @@ from sagemaker_monai.tasks.multilabel import MultiLabel
 from sagemaker_monai.tasks.ordinal import Ordinal
 from sagemaker_monai.tasks.regression import Regression
 from sagemaker_monai.tasks.task import Task
+from sagemaker_monai.training.choices import BEST_METRIC, IMBALANCE
+from sagemaker_monai.training.kinds import PRESET_OF
 from scripts.markdown import table
 
 MODEL_VERSION = "21f86b31a5a1"  # such as an artifact has

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sagemaker_monai.choices import BEST_METRIC
 from sagemaker_monai.tasks.metric_names import CLASSIFICATION, SCORES
+from sagemaker_monai.training.choices import BEST_METRIC
 from scripts import launch_training, process, register
 from scripts.aws.calls import Call, check
 from scripts.aws.command import Context

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sagemaker_monai.choices import BEST_METRIC
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.tasks.metric_names import BEST, OBJECTIVES, SCORES, VALIDATION
+from sagemaker_monai.training.choices import BEST_METRIC
 from scripts import launch_training
 from scripts.aws import command, follow
 from scripts.aws.calls import Call

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from sagemaker_monai import training
-from sagemaker_monai.distributed import Processes, connect
+from sagemaker_monai.training import fit as training
+from sagemaker_monai.training.distributed import Processes, connect
 from tests.test_training import NormFree, SmallNetwork, drawn, run, stop_after, without_time
 
 KINDS = {"norm free": NormFree, "norm": SmallNetwork}

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance
 
-from sagemaker_monai.augmentation import AUGMENTATIONS, STEPS, augment, compose, flip, warp
-from sagemaker_monai.grey_augmentation import affine_matrices, warp_with_border
+from sagemaker_monai.training.augmentation import AUGMENTATIONS, STEPS, augment, compose, flip, warp
+from sagemaker_monai.training.grey_augmentation import affine_matrices, warp_with_border
 
 
 def photographs(count=4, channels=3, width=20, height=14, seed=0):

@@ -8,11 +8,11 @@ from itertools import count
 import pytest
 import torch
 
-from sagemaker_monai import checkpoints
-from sagemaker_monai.checkpoints import read_newest, write_checkpoint
 from sagemaker_monai.errors import TrainingStopped
 from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.training import job_key
+from sagemaker_monai.training import checkpoints
+from sagemaker_monai.training.checkpoints import read_newest, write_checkpoint
+from sagemaker_monai.training.fit import job_key
 from tests import test_training
 from tests.test_training import SPEC, drawn, run, same_weights, stop_after, with_scores, without_time
 
@@ -188,7 +188,7 @@ def test_a_full_disk_spoils_neither_the_checkpoint_before_nor_the_run(tmp_path, 
 WRITER = """
 import sys, torch
 from pathlib import Path
-from sagemaker_monai.checkpoints import write_checkpoint
+from sagemaker_monai.training.checkpoints import write_checkpoint
 for epoch in range(1, 10**6):
     write_checkpoint(Path(sys.argv[1]), {"epoch": epoch, "weights": torch.full((300_000,), epoch)}, epoch=epoch, step=0)
     print(epoch, flush=True)

@@ -5,17 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagemaker_monai.augmentation import AUGMENTATIONS
 from sagemaker_monai.errors import ConfigError, failure_line
 from sagemaker_monai.hyperparameters import TrainConfig, hyperparameter_rows, hyperparameter_table
 from sagemaker_monai.networks.networks import MIN_IMAGE_SIZE, NETWORKS
-from sagemaker_monai.optimizers import build_optimizer
 from sagemaker_monai.preprocessing.intensity import WINDOWS
 from sagemaker_monai.preprocessing.preprocessing import FITS
 from sagemaker_monai.preprocessing.presets import _NAMED_INTENSITIES, PRESETS
-from sagemaker_monai.steps import BETTER_IF
 from sagemaker_monai.tasks.losses import IMBALANCE
 from sagemaker_monai.tasks.tasks import TASKS
+from sagemaker_monai.training.augmentation import AUGMENTATIONS
+from sagemaker_monai.training.optimizers import build_optimizer
+from sagemaker_monai.training.run import BETTER_IF
 
 FIELDS = TrainConfig.model_fields
 

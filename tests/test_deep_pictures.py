@@ -16,11 +16,11 @@ from sagemaker_monai.entrypoints.inference import input_fn
 from sagemaker_monai.errors import ConfigError, DatasetError, UnsuitableImage
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample
-from sagemaker_monai.kinds import choose_preprocessing
 from sagemaker_monai.preprocessing.deep_pictures import LoadDeepPicture, range_of
 from sagemaker_monai.preprocessing.photograph import LoadPhotograph
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
 from sagemaker_monai.preprocessing.presets import preprocessing_for
+from sagemaker_monai.training.kinds import choose_preprocessing
 from tests.bundles import bundle_parts
 from tests.deep_files import png16, tiff, transparent_colour
 from tests.dicom_series import CT, make_slice, pixels, to_bytes

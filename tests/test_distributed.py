@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributed import DistNetworkError, HashStore, TCPStore
 
-from sagemaker_monai import distributed, training
-from sagemaker_monai.augmentation import AUGMENTATIONS, augment
-from sagemaker_monai.distributed import OtherProcessError, Processes, is_loss_of_another, share_batch
 from sagemaker_monai.errors import ConfigError, TrainingStopped
+from sagemaker_monai.training import distributed
+from sagemaker_monai.training import fit as training
+from sagemaker_monai.training.augmentation import AUGMENTATIONS, augment
+from sagemaker_monai.training.distributed import OtherProcessError, Processes, is_loss_of_another, share_batch
 from tests.exhaustive import exhaustive
 from tests.ranks import train_as
 from tests.test_training import NormFree, drawn, run, without_time

@@ -12,7 +12,6 @@ from pathlib import Path
 import botocore
 import pytest
 
-from sagemaker_monai.choices import BEST_METRIC
 from sagemaker_monai.tasks.metric_names import (
     MAX_DEFINITIONS,
     OBJECTIVES,
@@ -23,6 +22,7 @@ from sagemaker_monai.tasks.metric_names import (
     row_names,
     scores_line,
 )
+from sagemaker_monai.training.choices import BEST_METRIC
 from tests.test_train_entrypoint import class_folders
 
 LABELS = ("green spots", "red", "loss", "x-epoch")  # also names that could be taken for other metrics

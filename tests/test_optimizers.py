@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.optimizers import MovingAverage, build_optimizer, learning_rate_factor
+from sagemaker_monai.training.optimizers import MovingAverage, build_optimizer, learning_rate_factor
 
 
 def factors(epochs, steps_per_epoch, **hyperparameters):

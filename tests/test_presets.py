@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from sagemaker_monai.augmentation import AUGMENTATIONS
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.preprocessing.intensity import WINDOWS
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing, photograph_preprocessing
 from sagemaker_monai.preprocessing.presets import PRESETS, preprocessing_for
+from sagemaker_monai.training.augmentation import AUGMENTATIONS
 
 
 def spec(preset, **changes):

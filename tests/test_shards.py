@@ -19,9 +19,9 @@ from sagemaker_monai.data import shards, unpacking
 from sagemaker_monai.data.datasets import read_dataset
 from sagemaker_monai.data.shards import MANIFEST, plan_shards, write_sharded, write_shards
 from sagemaker_monai.data.unpacking import unpack_channels
-from sagemaker_monai.distributed import Processes
 from sagemaker_monai.entrypoints.train import main
 from sagemaker_monai.errors import ConfigError, DatasetError, TrainingStopped
+from sagemaker_monai.training.distributed import Processes
 from tests.test_launch import Host
 from tests.test_train_entrypoint import dataset_json, failure
 

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from sagemaker_monai.data.datasets import Record
-from sagemaker_monai.entrypoints.job import SCORING_WHEN_STOPPED_S, _time_limit
 from sagemaker_monai.entrypoints.scoring import score_files
 from sagemaker_monai.entrypoints.stopping import stop_on_signal
 from sagemaker_monai.errors import TrainingStopped
+from sagemaker_monai.training.job import SCORING_WHEN_STOPPED_S, _time_limit
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -56,7 +56,7 @@ def test_in_another_thread_there_are_no_signals_to_hear():
 def test_scoring_has_a_minute_once_the_job_is_asked_to_stop(monkeypatch):
     now = 1000.0
     is_asked = False
-    monkeypatch.setattr("sagemaker_monai.entrypoints.job.time.monotonic", lambda: now)
+    monkeypatch.setattr("sagemaker_monai.training.job.time.monotonic", lambda: now)
     is_over = _time_limit(lambda: is_asked)
 
     now += 10 * SCORING_WHEN_STOPPED_S

@@ -7,7 +7,6 @@ import pytest
 import torch
 from sklearn import metrics as sklearn_metrics
 
-from sagemaker_monai.choices import BEST_METRIC, IMBALANCE, images_at_once, resolve
 from sagemaker_monai.errors import BundleError, ConfigError, DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.tasks.classification import Classification
@@ -18,6 +17,7 @@ from sagemaker_monai.tasks.multilabel import MultiLabel
 from sagemaker_monai.tasks.ordinal import Ordinal, median_grades
 from sagemaker_monai.tasks.regression import Regression
 from sagemaker_monai.tasks.tasks import TASKS, read_task
+from sagemaker_monai.training.choices import BEST_METRIC, IMBALANCE, images_at_once, resolve
 
 GRADES = ("none", "mild", "severe")
 FINDINGS = ("effusion", "nodule")

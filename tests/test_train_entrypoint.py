@@ -12,14 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from sagemaker_monai import steps
 from sagemaker_monai.bundle import read_bundle
-from sagemaker_monai.entrypoints import documents, job, train
+from sagemaker_monai.entrypoints import documents, train
 from sagemaker_monai.entrypoints.train import PLACES, help_text, main
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.tasks.classification import Classification
+from sagemaker_monai.training import job
+from sagemaker_monai.training import run as steps
 
 CLASSES = ("blue", "green spots", "red")
 QUICK = ["--epochs=1", "--image-size", "32", "--batch_size=16", "--num-workers=1"]

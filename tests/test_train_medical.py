@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from sagemaker_monai import steps as train_steps
 from sagemaker_monai.bundle import read_bundle
 from sagemaker_monai.data.datasets import SPLITS, read_dataset
 from sagemaker_monai.data.loading import LoadedDataset
@@ -19,10 +18,11 @@ from sagemaker_monai.entrypoints import evaluate, train
 from sagemaker_monai.entrypoints.documents import QUALITY_GROUP
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample, Sequences
-from sagemaker_monai.kinds import choose_preprocessing
 from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.tasks.metric_names import SCORES, metric_definitions
-from sagemaker_monai.training import job_key
+from sagemaker_monai.training import run as train_steps
+from sagemaker_monai.training.fit import job_key
+from sagemaker_monai.training.kinds import choose_preprocessing
 from tests import medical_sets
 
 SMALL = {"epochs": 2, "batch_size": 8, "num_workers": 1, "image_size": 32}

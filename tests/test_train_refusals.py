@@ -9,8 +9,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from sagemaker_monai import training
 from sagemaker_monai.entrypoints.train import main
+from sagemaker_monai.training import fit as training
 from tests import medical_sets
 from tests.dicom_series import CT, make_series, make_slice, to_bytes, write_series
 from tests.medical_sets import noise, patient, pet, write_dataset

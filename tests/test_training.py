@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 from torch import nn
 
-from sagemaker_monai import training
 from sagemaker_monai.data.datasets import SPLITS, Dataset, Record
 from sagemaker_monai.data.loading import LoadedDataset
-from sagemaker_monai.distributed import ALONE
 from sagemaker_monai.errors import ConfigError, TrainingStopped
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.networks.networks import build_network, network_def
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing, photograph_preprocessing
-from sagemaker_monai.steps import split_into_batches, step_seed
 from sagemaker_monai.tasks import metrics
 from sagemaker_monai.tasks.losses import IMBALANCE
-from sagemaker_monai.training import choose_precision, fit
+from sagemaker_monai.training import fit as training
+from sagemaker_monai.training.distributed import ALONE
+from sagemaker_monai.training.fit import choose_precision, fit
+from sagemaker_monai.training.run import split_into_batches, step_seed
 
 LABELS = ("red", "green", "blue")
 SIZES = {"training": 24, "validation": 12, "test": 0}

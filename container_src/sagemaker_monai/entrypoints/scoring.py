@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from sagemaker_monai.choices import images_at_once
 from sagemaker_monai.data.datasets import Record, targets_of
 from sagemaker_monai.entrypoints import documents
 from sagemaker_monai.errors import CallerError, TrainingStopped
@@ -23,6 +22,7 @@ from sagemaker_monai.storage.files import write_text
 from sagemaker_monai.storage.tables import some_of
 from sagemaker_monai.tasks.metric_names import scores_line
 from sagemaker_monai.tasks.task import Task
+from sagemaker_monai.training.choices import images_at_once
 
 logger = logging.getLogger(__name__)
 

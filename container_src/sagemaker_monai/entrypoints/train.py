@@ -28,7 +28,7 @@ from sagemaker_monai.hyperparameters import TrainConfig, hyperparameter_rows
 from sagemaker_monai.messages.item_names import NAMES_FILE, at_the_way_out, current
 
 if TYPE_CHECKING:
-    from sagemaker_monai.distributed import Processes
+    from sagemaker_monai.training.distributed import Processes
 
 # What is wrong with a place and not with the program.
 FAULTS_OF_PLACES = frozenset({errno.EACCES, errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS})
@@ -165,8 +165,8 @@ def run_prepared_job(
 ) -> None:
     """Run a job in this process, alone or as one of `processes`."""
     # Only now: these imports take seconds, and a wrong hyperparameter should not.
-    from sagemaker_monai.distributed import ALONE
-    from sagemaker_monai.entrypoints.job import run_job
+    from sagemaker_monai.training.distributed import ALONE
+    from sagemaker_monai.training.job import run_job
 
     current().add(*job.channels.values())
     if processes is None or processes.is_main:

@@ -15,20 +15,16 @@ import numpy as np
 import torch
 
 from sagemaker_monai import __version__
-from sagemaker_monai.augmentation import AUGMENTATIONS
 from sagemaker_monai.bundle import add_document, write_bundle
-from sagemaker_monai.choices import check_best_metric, resolve
 from sagemaker_monai.data.datasets import CONTENTS, SPLITS, Dataset, read_dataset, targets_of
 from sagemaker_monai.data.labelled import reading_of
 from sagemaker_monai.data.loading import LoadedDataset, load_dataset
 from sagemaker_monai.data.unpacking import unpack_channels
-from sagemaker_monai.distributed import ALONE, Processes
 from sagemaker_monai.doctor.first_look import first_look
 from sagemaker_monai.entrypoints import documents
 from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.errors import TrainingStopped
 from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.kinds import choose_preprocessing
 from sagemaker_monai.messages.item_names import current, print_numbers
 from sagemaker_monai.networks.networks import network_def
 from sagemaker_monai.networks.pretrained import find_weights
@@ -38,7 +34,11 @@ from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.storage.files import children, write_text
 from sagemaker_monai.tasks.metric_names import Row, epoch_line
 from sagemaker_monai.tasks.tasks import TASKS
-from sagemaker_monai.training import FitResult, choose_precision, fit, job_key
+from sagemaker_monai.training.augmentation import AUGMENTATIONS
+from sagemaker_monai.training.choices import check_best_metric, resolve
+from sagemaker_monai.training.distributed import ALONE, Processes
+from sagemaker_monai.training.fit import FitResult, choose_precision, fit, job_key
+from sagemaker_monai.training.kinds import choose_preprocessing
 
 logger = logging.getLogger(__name__)
 

@@ -12,19 +12,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from sagemaker_monai.augmentation import AUGMENTATIONS, augment
-from sagemaker_monai.choices import check_best_metric, images_at_once
 from sagemaker_monai.data.datasets import targets_of
 from sagemaker_monai.data.loading import LoadedDataset
-from sagemaker_monai.distributed import Processes, share_batch
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.messages.progress import track
-from sagemaker_monai.optimizers import MovingAverage, build_optimizer, learning_rate_factor
 from sagemaker_monai.preprocessing.preprocessing import Preprocessing
 from sagemaker_monai.tasks.losses import epoch_order
 from sagemaker_monai.tasks.metric_names import GOALS, Row, validation_values
 from sagemaker_monai.tasks.task import Floats, Loss, Task
+from sagemaker_monai.training.augmentation import AUGMENTATIONS, augment
+from sagemaker_monai.training.choices import check_best_metric, images_at_once
+from sagemaker_monai.training.distributed import Processes, share_batch
+from sagemaker_monai.training.optimizers import MovingAverage, build_optimizer, learning_rate_factor
 
 BETTER_IF = {name: 1 if goal == "Maximize" else -1 for name, goal in GOALS.items()}  # sign of an improvement
 EVALUATION_BATCH = 64

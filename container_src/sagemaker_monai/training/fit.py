@@ -21,21 +21,21 @@ import torch
 from torch import nn
 
 from sagemaker_monai import __version__
-from sagemaker_monai.checkpoints import dump, load, read_newest, write_checkpoint
-from sagemaker_monai.choices import resolve
 from sagemaker_monai.data.datasets import targets_of
 from sagemaker_monai.data.loading import LoadedDataset
-from sagemaker_monai.distributed import ALONE, Processes
 from sagemaker_monai.errors import ConfigError, TrainingStopped
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.networks.networks import NETWORKS, build_network, network_def
 from sagemaker_monai.networks.pretrained import PretrainedReport, load_pretrained
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
-from sagemaker_monai.steps import Run
 from sagemaker_monai.storage.files import sha256_of
 from sagemaker_monai.tasks.metric_names import Row, epoch_row
 from sagemaker_monai.tasks.task import Task
 from sagemaker_monai.tasks.tasks import TASKS, read_task
+from sagemaker_monai.training.checkpoints import dump, load, read_newest, write_checkpoint
+from sagemaker_monai.training.choices import resolve
+from sagemaker_monai.training.distributed import ALONE, Processes
+from sagemaker_monai.training.run import Run
 
 logger = logging.getLogger(__name__)
 

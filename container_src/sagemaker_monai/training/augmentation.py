@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from sagemaker_monai.grey_augmentation import GREY_STEPS, augment_grey
+from sagemaker_monai.training.grey_augmentation import GREY_STEPS, augment_grey
 
 Step = Mapping[str, Any]
 
