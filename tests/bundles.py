@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from sagemaker_monai.bundle import write_bundle
+from sagemaker_monai.artifact.bundle import write_bundle
 from sagemaker_monai.images.scope import Scope
 from sagemaker_monai.networks.networks import build_network, network_def
 from sagemaker_monai.preprocessing.presets import PRESETS, preprocessing_for

@@ -92,7 +92,7 @@ def test_imports_point_downward(path):
 
 
 def test_training_and_predictor_meet_only_in_the_bundle():
-    assert not {"sagemaker_monai.predictor"} & imported_modules(PACKAGE / "training.py")
+    assert not {"sagemaker_monai.artifact.predictor"} & imported_modules(PACKAGE / "training.py")
     assert not {"sagemaker_monai.training.fit"} & imported_modules(PACKAGE / "predictor.py")
 
 

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from sagemaker_monai.bundle import CHECKED_FILES, CHECKSUMS, add_document, read_bundle, write_bundle
+from sagemaker_monai.artifact.bundle import CHECKED_FILES, CHECKSUMS, add_document, read_bundle, write_bundle
 from sagemaker_monai.errors import BundleError
 from tests.bundles import IMAGE_SIZE, LABELS, bundle_parts
 

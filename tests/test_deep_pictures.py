@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagemaker_monai.bundle import read_bundle, write_bundle
+from sagemaker_monai.artifact.bundle import read_bundle, write_bundle
 from sagemaker_monai.data.cache import load_images
 from sagemaker_monai.data.datasets import Dataset, Record
 from sagemaker_monai.doctor.examine import Options, examine

@@ -13,8 +13,8 @@ import pytest
 from botocore.stub import Stubber
 from PIL import Image
 
+from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.images.sample import Sample
-from sagemaker_monai.predictor import Predictor
 from scripts import deploy, hosting_requests, image_cuda, scaling
 from scripts.asking import Source
 from scripts.aws import calls, instances

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-from sagemaker_monai.bundle import read_bundle
+from sagemaker_monai.artifact.bundle import read_bundle
 from sagemaker_monai.data.shards import write_sharded
 from sagemaker_monai.entrypoints import documents, evaluation, scoring, train
 from sagemaker_monai.entrypoints.evaluate import main
@@ -465,7 +465,7 @@ def test_an_odd_archive_is_refused(job, tmp_path, capsys, content, expected):
 
 
 def test_an_archive_that_inflates_too_far_is_refused_without_filling_the_disk(job, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sagemaker_monai.entrypoints.artifacts.MAX_BYTES", 1_000_000)
+    monkeypatch.setattr("sagemaker_monai.artifact.opening.MAX_BYTES", 1_000_000)
     (tmp_path / "model.tar.gz").write_bytes(archive_with(("bomb", FILE, bytes(1_000_001))))
 
     assert evaluate(job, tmp_path / "out", model=tmp_path / "model.tar.gz") == 1

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sagemaker_monai.bundle import read_bundle
+from sagemaker_monai.artifact.bundle import read_bundle
 from sagemaker_monai.entrypoints.inference import (
     ANSWER_TYPES,
     RELATED_TYPE,

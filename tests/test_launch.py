@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sagemaker_monai.bundle import read_bundle
+from sagemaker_monai.artifact.bundle import read_bundle
 from tests.test_train_entrypoint import CLASSES, class_folders, failure
 
 HOSTS = ("127.0.0.1", "127.0.0.2")

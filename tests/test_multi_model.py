@@ -11,9 +11,9 @@ from urllib.parse import quote
 import pytest
 import torch
 
-from sagemaker_monai.bundle import write_bundle
+from sagemaker_monai.artifact.bundle import write_bundle
+from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.images.sample import Sample
-from sagemaker_monai.predictor import Predictor
 from tests.bundles import bundle_parts
 from tests.flaws import change_a_weight, empty
 from tests.served import Served, code_of, is_running

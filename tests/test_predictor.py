@@ -7,9 +7,9 @@ import sys
 import pydicom
 import pytest
 
+from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.entrypoints.inference import READERS, input_fn, model_fn
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
-from sagemaker_monai.predictor import Predictor
 from tests.bundles import write_small_bundle
 from tests.dicom_samples import dicom_bytes, series_values
 from tests.exhaustive import exhaustive

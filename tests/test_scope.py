@@ -8,7 +8,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from sagemaker_monai.bundle import TRAINED_ON, read_bundle
+from sagemaker_monai.artifact.bundle import TRAINED_ON, read_bundle
+from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.data.cache import load_images
 from sagemaker_monai.data.loading import _check_kinds
 from sagemaker_monai.entrypoints.inference import input_fn, output_fn, predict_fn
@@ -17,7 +18,6 @@ from sagemaker_monai.images.dicom.wanted import Choice
 from sagemaker_monai.images.sample import Instances, Sample
 from sagemaker_monai.images.scope import Scope, pack_traits, read_scope, scope_of, unpack_traits, write_scope
 from sagemaker_monai.images.volumes import Identity, Traits
-from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
 from sagemaker_monai.preprocessing.presets import preprocessing_for
 from tests.bundles import bundle_parts, write_small_bundle

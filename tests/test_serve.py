@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.entrypoints.warm_up import check_answer, draw_picture
 from sagemaker_monai.images.sample import Sample
-from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.requests.media_types import MEDIA_TYPES
 from sagemaker_monai.serving.back_end import Response, StartError
 from sagemaker_monai.tasks.encoding import ENCODERS

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.distributed import HashStore
 
-from sagemaker_monai.bundle import read_bundle
+from sagemaker_monai.artifact.bundle import read_bundle
 from sagemaker_monai.data import shards, unpacking
 from sagemaker_monai.data.datasets import read_dataset
 from sagemaker_monai.data.shards import MANIFEST, plan_shards, write_sharded, write_shards

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sagemaker_monai.bundle import read_bundle
+from sagemaker_monai.artifact.bundle import read_bundle
+from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.data.cache import load_images
 from sagemaker_monai.entrypoints.inference import input_fn
 from sagemaker_monai.images.sample import Sample
-from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing, photograph_preprocessing
 from sagemaker_monai.requests.media_types import MEDIA_TYPES
 from tests.bundles import IMAGE_SIZE, write_small_bundle

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.data.cache import load_images
 from sagemaker_monai.entrypoints.inference import input_fn
 from sagemaker_monai.images.sample import Sample
-from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.preprocessing.medical import SLICE_FITS
 from sagemaker_monai.preprocessing.photograph import FITS, photograph_preprocessing
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing

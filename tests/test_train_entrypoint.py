@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from sagemaker_monai.bundle import read_bundle
+from sagemaker_monai.artifact.bundle import read_bundle
+from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.entrypoints import documents, train
 from sagemaker_monai.entrypoints.train import PLACES, help_text, main
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample
-from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.tasks.classification import Classification
 from sagemaker_monai.training import job
 from sagemaker_monai.training import run as steps

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from sagemaker_monai.bundle import read_bundle
+from sagemaker_monai.artifact.bundle import read_bundle
+from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.data.datasets import SPLITS, read_dataset
 from sagemaker_monai.data.loading import LoadedDataset
 from sagemaker_monai.entrypoints import evaluate, train
 from sagemaker_monai.entrypoints.documents import QUALITY_GROUP
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample, Sequences
-from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.tasks.metric_names import SCORES, metric_definitions
 from sagemaker_monai.training import run as train_steps
 from sagemaker_monai.training.fit import job_key

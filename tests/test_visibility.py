@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagemaker_monai.bundle import write_bundle
+from sagemaker_monai.artifact.bundle import write_bundle
+from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.data.datasets import Dataset, Record
 from sagemaker_monai.data.loading import load_dataset
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.scope import FINDINGS
-from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing, photograph_preprocessing
 from sagemaker_monai.preprocessing.visibility import shows_nothing
 from tests.bundles import bundle_parts

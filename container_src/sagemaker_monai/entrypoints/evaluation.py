@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from sagemaker_monai.bundle import REMEDY, TRAIN
+from sagemaker_monai.artifact.bundle import REMEDY, TRAIN
+from sagemaker_monai.artifact.opening import artifact_folder
+from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.data.datasets import SPLITS, Dataset, is_same_data, read_dataset_to_score
 from sagemaker_monai.data.labelled import Reading, reading_of
 from sagemaker_monai.data.unpacking import unpack_channels
 from sagemaker_monai.entrypoints import documents
-from sagemaker_monai.entrypoints.artifacts import artifact_folder
 from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.errors import BundleError, ConfigError, DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.messages.item_names import current
-from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.storage.columns import Columns
 from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.storage.files import write_text

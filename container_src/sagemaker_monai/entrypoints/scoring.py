@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.data.datasets import Record, targets_of
 from sagemaker_monai.entrypoints import documents
 from sagemaker_monai.errors import CallerError, TrainingStopped
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.messages.item_names import print_numbers
 from sagemaker_monai.messages.progress import track
-from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.storage.files import write_text
 from sagemaker_monai.storage.tables import some_of
 from sagemaker_monai.tasks.metric_names import scores_line

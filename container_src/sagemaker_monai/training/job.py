@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from sagemaker_monai import __version__
-from sagemaker_monai.bundle import add_document, write_bundle
+from sagemaker_monai.artifact.bundle import add_document, write_bundle
+from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.data.datasets import CONTENTS, SPLITS, Dataset, read_dataset, targets_of
 from sagemaker_monai.data.labelled import reading_of
 from sagemaker_monai.data.loading import LoadedDataset, load_dataset
@@ -28,7 +29,6 @@ from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.messages.item_names import current, print_numbers
 from sagemaker_monai.networks.networks import network_def
 from sagemaker_monai.networks.pretrained import find_weights
-from sagemaker_monai.predictor import Predictor
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
 from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.storage.files import children, write_text

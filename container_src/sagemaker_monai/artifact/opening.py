@@ -4,7 +4,7 @@ import gzip
 import shutil
 from pathlib import Path
 
-from sagemaker_monai.bundle import CHECKSUMS
+from sagemaker_monai.artifact.bundle import CHECKSUMS
 from sagemaker_monai.errors import BundleError
 from sagemaker_monai.storage.tars import read_tar
 from sagemaker_monai.storage.zips import UnsafeArchiveError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from sagemaker_monai.bundle import Bundle, read_bundle
+from sagemaker_monai.artifact.bundle import Bundle, read_bundle
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.volumes import Traits
