@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import torch
 
 from sagemaker_monai.networks.networks import MIN_IMAGE_SIZE, NETWORKS
+from sagemaker_monai.outputs.encoding import encode_jsonlines
 from sagemaker_monai.preprocessing.intensity import WINDOWS
 from sagemaker_monai.preprocessing.presets import PRESETS
 from sagemaker_monai.tasks.classification import Classification
-from sagemaker_monai.tasks.encoding import encode_jsonlines
 from sagemaker_monai.tasks.metric_names import SCORES
 from sagemaker_monai.tasks.multilabel import MultiLabel
 from sagemaker_monai.tasks.ordinal import Ordinal

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sagemaker_monai.errors import BundleError
+from sagemaker_monai.outputs.encoding import ENCODERS
 from sagemaker_monai.tasks.classification import Prediction, class_probabilities, make_predictions
-from sagemaker_monai.tasks.encoding import ENCODERS
 
 LABELS = ("akiec", "nv", "mel")
 logit_rows = hnp.arrays("float32", st.tuples(st.integers(1, 5), st.just(3)), elements=st.floats(-1e4, 1e4, width=32))

@@ -19,7 +19,7 @@ from sagemaker_monai.entrypoints.inference import (
     predict_fn,
 )
 from sagemaker_monai.errors import BundleError, NotAcceptable, UnsupportedMediaType
-from sagemaker_monai.tasks.encoding import ENCODERS
+from sagemaker_monai.outputs.encoding import ENCODERS
 from tests.bundles import LABELS
 
 

@@ -19,7 +19,7 @@ from pydicom.sr.codedict import codes
 
 from sagemaker_monai.errors import NotAcceptable, PayloadTooLarge, UndecodableImage
 from sagemaker_monai.images.dicom.headers import read_header
-from sagemaker_monai.structured_reports import Finding, Provenance, encode_sr, encode_sr_multipart
+from sagemaker_monai.outputs.structured_reports import Finding, Provenance, encode_sr, encode_sr_multipart
 from tests.dicom_bodies import dicom
 
 ROOT = Path(__file__).resolve().parent.parent

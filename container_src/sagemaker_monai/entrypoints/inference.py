@@ -18,10 +18,10 @@ from sagemaker_monai.artifact.predictor import Answered, Predictor
 from sagemaker_monai.errors import NotAcceptable
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.volumes import Identity, Traits
+from sagemaker_monai.outputs.encoding import CSV_TYPE, ENCODERS, encode_csv
+from sagemaker_monai.outputs.structured_reports import DICOM_TYPE, Finding, Provenance, encode_sr, encode_sr_multipart
 from sagemaker_monai.preprocessing.preprocessing import LoadPhotograph
 from sagemaker_monai.requests.media_types import read_request
-from sagemaker_monai.structured_reports import DICOM_TYPE, Finding, Provenance, encode_sr, encode_sr_multipart
-from sagemaker_monai.tasks.encoding import CSV_TYPE, ENCODERS, encode_csv
 from sagemaker_monai.tasks.task import Prediction
 
 DEFAULT_TYPE = "application/json"

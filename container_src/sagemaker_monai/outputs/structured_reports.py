@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sagemaker_monai.evidence import make_evidence, text_of
+from sagemaker_monai.outputs.evidence import make_evidence, text_of
 from sagemaker_monai.storage.file_names import is_fit
 
 if TYPE_CHECKING:
