@@ -20,8 +20,9 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from sagemaker_monai.artifact.bundle import read_bundle
 from sagemaker_monai.data.shards import write_sharded
-from sagemaker_monai.entrypoints import documents, evaluation, scoring, train
+from sagemaker_monai.entrypoints import train
 from sagemaker_monai.entrypoints.evaluate import main
+from sagemaker_monai.evaluation import documents, evaluation, scoring
 from sagemaker_monai.tasks.classification import Classification
 from sagemaker_monai.tasks.multilabel import MultiLabel
 from sagemaker_monai.tasks.ordinal import Ordinal

@@ -183,7 +183,7 @@ def test_what_is_registered_is_what_was_evaluated_and_jobs_have_our_tags(ready, 
 
 @pytest.mark.parametrize("task", SCORES)
 def test_every_score_of_a_condition_is_in_what_evaluate_writes(task):
-    from sagemaker_monai.entrypoints.documents import model_quality
+    from sagemaker_monai.evaluation.documents import model_quality
 
     for number, score in enumerate(SCORES[task], start=1):
         metrics = {name: place / 8 for place, name in enumerate(SCORES[task], start=1)} | {"task": task}

@@ -14,8 +14,9 @@ from PIL import Image
 
 from sagemaker_monai.artifact.bundle import read_bundle
 from sagemaker_monai.artifact.predictor import Predictor
-from sagemaker_monai.entrypoints import documents, train
+from sagemaker_monai.entrypoints import train
 from sagemaker_monai.entrypoints.train import PLACES, help_text, main
+from sagemaker_monai.evaluation import documents
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.tasks.classification import Classification

@@ -16,7 +16,7 @@ from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.data.datasets import SPLITS, read_dataset
 from sagemaker_monai.data.loading import LoadedDataset
 from sagemaker_monai.entrypoints import evaluate, train
-from sagemaker_monai.entrypoints.documents import QUALITY_GROUP
+from sagemaker_monai.evaluation.documents import QUALITY_GROUP
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample, Sequences
 from sagemaker_monai.tasks.metric_names import SCORES, metric_definitions

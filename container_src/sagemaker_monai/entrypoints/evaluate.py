@@ -62,7 +62,7 @@ def _parser() -> Parser:
 def _run(options: Namespace, is_stopping: Callable[[], bool]) -> None:
     os.environ.update(library_defaults(os.environ))
     # Only now: these imports take seconds, and a wrong option should not.
-    from sagemaker_monai.entrypoints.evaluation import evaluate
+    from sagemaker_monai.evaluation.evaluation import evaluate
 
     current().add(options.data)
     current().file = options.output / NAMES_FILE

@@ -22,9 +22,9 @@ from sagemaker_monai.data.labelled import reading_of
 from sagemaker_monai.data.loading import LoadedDataset, load_dataset
 from sagemaker_monai.data.unpacking import unpack_channels
 from sagemaker_monai.doctor.first_look import first_look
-from sagemaker_monai.entrypoints import documents
-from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.errors import TrainingStopped
+from sagemaker_monai.evaluation import documents
+from sagemaker_monai.evaluation.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.messages.item_names import current, print_numbers
 from sagemaker_monai.networks.networks import network_def

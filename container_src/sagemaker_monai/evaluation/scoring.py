@@ -13,8 +13,8 @@ import torch
 
 from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.data.datasets import Record, targets_of
-from sagemaker_monai.entrypoints import documents
 from sagemaker_monai.errors import CallerError, TrainingStopped
+from sagemaker_monai.evaluation import documents
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.messages.item_names import print_numbers
 from sagemaker_monai.messages.progress import track

@@ -16,9 +16,9 @@ from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.data.datasets import SPLITS, Dataset, is_same_data, read_dataset_to_score
 from sagemaker_monai.data.labelled import Reading, reading_of
 from sagemaker_monai.data.unpacking import unpack_channels
-from sagemaker_monai.entrypoints import documents
-from sagemaker_monai.entrypoints.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.errors import BundleError, ConfigError, DatasetError
+from sagemaker_monai.evaluation import documents
+from sagemaker_monai.evaluation.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.messages.item_names import current
 from sagemaker_monai.storage.columns import Columns
