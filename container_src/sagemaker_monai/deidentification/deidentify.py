@@ -35,7 +35,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 from sagemaker_monai.deidentification.burned_in import black_out, burned_in_risk
 from sagemaker_monai.deidentification.coded_entries import CODE_TAGS, has_code, known_code
 from sagemaker_monai.deidentification.defined_terms import defined_term
-from sagemaker_monai.deidentification.elements import (
+from sagemaker_monai.deidentification.element_bytes import (
     Element,
     bytes_of,
     code,

@@ -18,7 +18,7 @@ from pydicom.filewriter import write_dataset
 
 from sagemaker_monai.deidentification.coded_entries import CODE_TAGS, known_code
 from sagemaker_monai.deidentification.defined_terms import defined_term
-from sagemaker_monai.deidentification.elements import bytes_of
+from sagemaker_monai.deidentification.element_bytes import bytes_of
 from sagemaker_monai.deidentification.identity import MAX_DEPTH, identity_of, values_of, walk
 from sagemaker_monai.deidentification.lookup_tables import LOOKUP_TABLES
 from sagemaker_monai.deidentification.matcher import Matcher
