@@ -15,8 +15,8 @@ from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
+from sagemaker_monai.dicomweb import transfer as dicomweb
 from sagemaker_monai.entrypoints.dicomweb_access import outside
-from sagemaker_monai.prepare import dicomweb
 from tests import loopback
 
 STUDY = "1.2.3"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from sagemaker_monai.dicomweb import transport as dicomweb_http
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.prepare import dicomweb_http
 from tests import orthanc
 from tests.fake_dicomweb import digests, run
 from tests.loopback import Handler, listening
@@ -101,7 +101,7 @@ def test_wrong_credentials_are_said_to_be_that_and_are_not_shown(archive, tmp_pa
 COMMAND = """
 import argparse, os
 from sagemaker_monai.entrypoints.dicomweb_access import outside
-from sagemaker_monai.prepare import dicomweb
+from sagemaker_monai.dicomweb import transfer as dicomweb
 parser = argparse.ArgumentParser()
 dicomweb.add_options(parser)
 parser.set_defaults(outside=outside(os.environ))

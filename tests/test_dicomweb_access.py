@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from sagemaker_monai.dicomweb import transport as dicomweb_http
+from sagemaker_monai.dicomweb.transport import check_url
 from sagemaker_monai.entrypoints import dicomweb_access, prepare
 from sagemaker_monai.errors import ConfigError, Unavailable
-from sagemaker_monai.prepare import dicomweb_http
-from sagemaker_monai.prepare.dicomweb_http import check_url
 from tests.fake_dicomweb import always, digests, make_series, run, serving
 
 SERIES = "1.2.3.1"

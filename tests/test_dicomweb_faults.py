@@ -12,8 +12,9 @@ import time
 
 import pytest
 
+from sagemaker_monai.dicomweb import retrieve as dicomweb_retrieve
+from sagemaker_monai.dicomweb import transport as dicomweb_http
 from sagemaker_monai.errors import DatasetError, Unavailable
-from sagemaker_monai.prepare import dicomweb_http, dicomweb_retrieve
 from tests.fake_dicomweb import STUDY, always, digests, instance, make_series, multipart, once, record, run, serving
 
 SERIES = "1.2.3.1"

@@ -5,9 +5,10 @@ import threading
 
 import pytest
 
+from sagemaker_monai.dicomweb import search as dicomweb_search
+from sagemaker_monai.dicomweb import transport as dicomweb_http
+from sagemaker_monai.dicomweb.transport import Access
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.prepare import dicomweb_http, dicomweb_search
-from sagemaker_monai.prepare.dicomweb_http import Access
 from tests.fake_dicomweb import STUDY, always, digests, make_series, record, run, serving
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sagemaker_monai.dicomweb import related_parts as multipart
+from sagemaker_monai.dicomweb.related_parts import CutOffError, media_type_of, read_parts
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.prepare import multipart
-from sagemaker_monai.prepare.multipart import CutOffError, media_type_of, read_parts
 
 
 def contents(body, sizes=(10**9,), boundary="b"):

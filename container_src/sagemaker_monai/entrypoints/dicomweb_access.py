@@ -14,10 +14,10 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 import requests
 from requests.auth import HTTPBasicAuth
 
+from sagemaker_monai.dicomweb.transfer import Outside
+from sagemaker_monai.dicomweb.transport import Access
 from sagemaker_monai.entrypoints.s3_store import open_s3
 from sagemaker_monai.errors import ConfigError
-from sagemaker_monai.prepare.dicomweb import Outside
-from sagemaker_monai.prepare.dicomweb_http import Access
 from sagemaker_monai.storage.file_names import is_fit
 
 VARIABLES = {

@@ -10,8 +10,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from sagemaker_monai.dicomweb.stores import Stored
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.prepare.stores import Stored
 from sagemaker_monai.storage.file_names import is_fit
 
 _URI = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([^?#]*))?")

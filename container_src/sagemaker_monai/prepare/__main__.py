@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sagemaker_monai.dicomweb import transfer as dicomweb
 from sagemaker_monai.errors import CallerError, ConfigError, failure_line
 from sagemaker_monai.messages.item_names import NAMES_FILE, ItemNames, at_the_way_out
-from sagemaker_monai.prepare import dicomweb
 from sagemaker_monai.prepare.dicom_folder_options import add_dicom_folder_options, run_dicom_folder
 from sagemaker_monai.prepare.ground_truth_options import add_ground_truth_options, run_ground_truth
 from sagemaker_monai.prepare.ham10000_options import add_ham10000_options, run_ham10000

@@ -21,8 +21,8 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 import requests
 import urllib3
 
+from sagemaker_monai.dicomweb.faults import InterruptedRetrieval, LostError, check_status, losing
 from sagemaker_monai.errors import ConfigError, DatasetError, Unavailable
-from sagemaker_monai.prepare.dicomweb_faults import InterruptedRetrieval, LostError, check_status, losing
 
 ATTEMPTS = 6
 FIRST_DELAY_S, MAX_DELAY_S = 1.0, 60.0

@@ -21,12 +21,12 @@ from pathlib import Path
 
 from sagemaker_monai.deidentification.deidentify import BURNED_IN, Deidentifier
 from sagemaker_monai.deidentification.proved import write_deidentified
+from sagemaker_monai.dicomweb.retrieve import Plan, Retrieval, Transform
+from sagemaker_monai.dicomweb.search import Query, find_series, list_instances
+from sagemaker_monai.dicomweb.stores import FolderStore, Journal, Store
+from sagemaker_monai.dicomweb.transport import Access, Server, check_url
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.progress import track
-from sagemaker_monai.prepare.dicomweb_http import Access, Server, check_url
-from sagemaker_monai.prepare.dicomweb_retrieve import Plan, Retrieval, Transform
-from sagemaker_monai.prepare.dicomweb_search import Query, find_series, list_instances
-from sagemaker_monai.prepare.stores import FolderStore, Journal, Store
 
 S3 = "s3://"
 PARALLEL = 4  # series at a time; a guess that a small server bears, and hides the latency of a distant one

@@ -14,10 +14,10 @@ from typing import Any
 
 from pydicom.datadict import tag_for_keyword
 
+from sagemaker_monai.dicomweb.faults import NotOffered
+from sagemaker_monai.dicomweb.stores import is_uid
+from sagemaker_monai.dicomweb.transport import Server
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.prepare.dicomweb_faults import NotOffered
-from sagemaker_monai.prepare.dicomweb_http import Server
-from sagemaker_monai.prepare.stores import is_uid
 
 PAGE = 500  # results asked for at once; AWS HealthImaging gives 1,000 at most, Orthanc 100 unless it is told otherwise
 MAX_RESULTS = 1_000_000  # of one search

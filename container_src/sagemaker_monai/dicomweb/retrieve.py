@@ -16,6 +16,11 @@ from queue import SimpleQueue
 import requests
 from pydicom import Dataset
 
+from sagemaker_monai.dicomweb.faults import LostError, NotOffered
+from sagemaker_monai.dicomweb.related_parts import CutOffError, media_type_of, read_parts
+from sagemaker_monai.dicomweb.search import FoundSeries
+from sagemaker_monai.dicomweb.stores import Journal, Store, Stored, is_uid, make_clear, new_part, remove
+from sagemaker_monai.dicomweb.transport import Server
 from sagemaker_monai.errors import (
     CallerError,
     ConfigError,
@@ -26,11 +31,6 @@ from sagemaker_monai.errors import (
 )
 from sagemaker_monai.images.dicom.headers import read_header, read_instance
 from sagemaker_monai.images.dicom.limits import MAX_FILE_BYTES
-from sagemaker_monai.prepare.dicomweb_faults import LostError, NotOffered
-from sagemaker_monai.prepare.dicomweb_http import Server
-from sagemaker_monai.prepare.dicomweb_search import FoundSeries
-from sagemaker_monai.prepare.multipart import CutOffError, media_type_of, read_parts
-from sagemaker_monai.prepare.stores import Journal, Store, Stored, is_uid, make_clear, new_part, remove
 from sagemaker_monai.storage.files import sha256_of
 
 Transform = Callable[[Dataset, Path], Dataset]  # from an object to a file; what was written
