@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from sagemaker_monai.prepare.agreement import (
+from sagemaker_monai.prepare.ground_truth.agreement import (
     cohen_by_pair,
     cohen_kappa,
     fleiss_kappa,

@@ -1,7 +1,13 @@
 import pytest
 
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.prepare.consolidation import agreement_of, check_classes, choose_task, decide, hard_classes
+from sagemaker_monai.prepare.ground_truth.consolidation import (
+    agreement_of,
+    check_classes,
+    choose_task,
+    decide,
+    hard_classes,
+)
 
 
 def single(*classes):

@@ -12,7 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.prepare.ground_truth import import_ground_truth
+from sagemaker_monai.prepare.ground_truth.ground_truth import import_ground_truth
 from tests.test_ground_truth_answers import dicom_task
 
 BUCKET = "s3://bucket/data"
@@ -768,7 +768,7 @@ def test_the_command_line_has_every_option_of_the_import(tmp_path, pictures, out
     import argparse
     import inspect
 
-    from sagemaker_monai.prepare.ground_truth_options import add_ground_truth_options, run_ground_truth
+    from sagemaker_monai.prepare.ground_truth.ground_truth_options import add_ground_truth_options, run_ground_truth
 
     parser = argparse.ArgumentParser()
     add_ground_truth_options(parser)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.prepare.ground_truth_answers import MAX_DEPTH, Region, read_content
+from sagemaker_monai.prepare.ground_truth.answers import MAX_DEPTH, Region, read_content
 
 URL = "https://pacs.example/instances/0a1b-2c/file"
 HANDLE = {"highlight": True, "active": False}

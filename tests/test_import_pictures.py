@@ -10,7 +10,7 @@ from sagemaker_monai.data.datasets import read_dataset
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.prepare.__main__ import main
 from sagemaker_monai.prepare.labels_table import LabelOptions
-from sagemaker_monai.prepare.pictures import Pictures, import_pictures
+from sagemaker_monai.prepare.picture_folder import Pictures, import_pictures
 from sagemaker_monai.prepare.publish import Choices
 from tests.imported import content_of, records_of
 from tests.workbooks import SIX_DIGITS, cell, workbook

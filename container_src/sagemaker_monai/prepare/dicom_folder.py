@@ -34,7 +34,7 @@ from sagemaker_monai.prepare.dicom_units import (
     series_units,
     values_of,
 )
-from sagemaker_monai.prepare.ground_truth_images import name_files
+from sagemaker_monai.prepare.ground_truth.source_images import name_files
 from sagemaker_monai.prepare.import_report import Report, repeated
 from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_folders, read_labels
 from sagemaker_monai.prepare.matching import NAMED_KINDS, find_lines, key_of, refuse_mismatch, shown_lines

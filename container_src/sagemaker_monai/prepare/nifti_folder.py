@@ -15,7 +15,7 @@ from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.remarks import Remark, merged, remark
 from sagemaker_monai.prepare import output
-from sagemaker_monai.prepare.ground_truth_images import name_files
+from sagemaker_monai.prepare.ground_truth.source_images import name_files
 from sagemaker_monai.prepare.import_report import Report, repeated
 from sagemaker_monai.prepare.labelled_names import OWN, group_of, label_names, refuse_untold
 from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_folders, read_labels

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.prepare.ground_truth_groups import split_images
+from sagemaker_monai.prepare.ground_truth.image_groups import split_images
 from sagemaker_monai.prepare.import_report import NO_CLASS
 from sagemaker_monai.prepare.leaks import count_by_class
 from sagemaker_monai.tasks.labels import Label

@@ -19,7 +19,7 @@ from sagemaker_monai.images.read import read_frames_of
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.prepare import output
-from sagemaker_monai.prepare.ground_truth_images import name_files
+from sagemaker_monai.prepare.ground_truth.source_images import name_files
 from sagemaker_monai.prepare.import_report import Report, repeated
 from sagemaker_monai.prepare.labelled_names import OWN, group_of, label_names, refuse_untold
 from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_layout, read_labels

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.prepare.ground_truth_answers import parse_json
-from sagemaker_monai.prepare.ground_truth_labels import TYPES, VERIFICATION, Answer, Names, type_of
+from sagemaker_monai.prepare.ground_truth.annotations import TYPES, VERIFICATION, Answer, Names, type_of
+from sagemaker_monai.prepare.ground_truth.answers import parse_json
 from sagemaker_monai.storage.tables import some_of
 
 MAX_LINE_BYTES = 1 << 23  # of a line; the service allows an input line 100,000 characters

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from sagemaker_monai.prepare.consolidation import LABELS, TASKS
 from sagemaker_monai.prepare.fractions import add_fraction_options, fractions_of
-from sagemaker_monai.prepare.ground_truth import ON_DISPUTE, ON_MISSING, TITLE, import_ground_truth
+from sagemaker_monai.prepare.ground_truth.consolidation import LABELS, TASKS
+from sagemaker_monai.prepare.ground_truth.ground_truth import ON_DISPUTE, ON_MISSING, TITLE, import_ground_truth
 
 
 def add_ground_truth_options(parser: argparse.ArgumentParser) -> None:

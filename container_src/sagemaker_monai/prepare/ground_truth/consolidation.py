@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.prepare.agreement import Agreement, measure_agreement
+from sagemaker_monai.prepare.ground_truth.agreement import Agreement, measure_agreement
 from sagemaker_monai.storage.tables import some_of
 
 TASKS = ("classification", "multilabel")

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.prepare.ground_truth_answers import MAX_DEPTH, parse_json
-from sagemaker_monai.prepare.ground_truth_labels import MULTILABEL_TYPES, Answer, Names, read_custom, read_workers
-from sagemaker_monai.prepare.ground_truth_manifest import (
+from sagemaker_monai.prepare.ground_truth.annotations import MULTILABEL_TYPES, Answer, Names, read_custom, read_workers
+from sagemaker_monai.prepare.ground_truth.answers import MAX_DEPTH, parse_json
+from sagemaker_monai.prepare.ground_truth.manifest import (
     MAX_REFERENCE_LENGTH,
     Item,
     choose_attribute,

@@ -21,7 +21,8 @@ from sagemaker_monai.deidentification.clean_files import PICTURE, VOLUME, clean_
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.prepare import output
-from sagemaker_monai.prepare.consolidation import (
+from sagemaker_monai.prepare.ground_truth.agreement_report import Report, describe_agreement, describe_annotators
+from sagemaker_monai.prepare.ground_truth.consolidation import (
     LABELS,
     TASKS,
     Decision,
@@ -29,12 +30,11 @@ from sagemaker_monai.prepare.consolidation import (
     decide,
     hard_classes,
 )
-from sagemaker_monai.prepare.ground_truth_groups import group_images, split_images
-from sagemaker_monai.prepare.ground_truth_images import Image, list_files, match_files, open_images, short_name
-from sagemaker_monai.prepare.ground_truth_jobs import Job, JobFiles, find_files, read_job
-from sagemaker_monai.prepare.ground_truth_manifest import Item
-from sagemaker_monai.prepare.ground_truth_report import Report, describe_agreement, describe_annotators
-from sagemaker_monai.prepare.ground_truth_votes import choose_votes, number_annotators, settle_disputes, votes_of
+from sagemaker_monai.prepare.ground_truth.image_groups import group_images, split_images
+from sagemaker_monai.prepare.ground_truth.labeling_jobs import Job, JobFiles, find_files, read_job
+from sagemaker_monai.prepare.ground_truth.manifest import Item
+from sagemaker_monai.prepare.ground_truth.source_images import Image, list_files, match_files, open_images, short_name
+from sagemaker_monai.prepare.ground_truth.votes import choose_votes, number_annotators, settle_disputes, votes_of
 from sagemaker_monai.prepare.leaks import count_by_class, join_groups
 from sagemaker_monai.storage.files import sha256_of, state_of
 from sagemaker_monai.storage.tables import some_of

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from sagemaker_monai.prepare.labelled_options import add_labelled_options, choices_of, labels_of, reading_of
-from sagemaker_monai.prepare.pictures import TITLE, Pictures, import_pictures
+from sagemaker_monai.prepare.picture_folder import TITLE, Pictures, import_pictures
 
 
 def add_pictures_options(parser: argparse.ArgumentParser) -> None:

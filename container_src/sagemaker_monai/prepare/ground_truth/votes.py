@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.prepare.consolidation import Decision, choose_task
-from sagemaker_monai.prepare.ground_truth_images import short_name
-from sagemaker_monai.prepare.ground_truth_jobs import Job
-from sagemaker_monai.prepare.ground_truth_manifest import Item
+from sagemaker_monai.prepare.ground_truth.consolidation import Decision, choose_task
+from sagemaker_monai.prepare.ground_truth.labeling_jobs import Job
+from sagemaker_monai.prepare.ground_truth.manifest import Item
+from sagemaker_monai.prepare.ground_truth.source_images import short_name
 from sagemaker_monai.storage.tables import some_of
 
 Votes = dict[int, frozenset[str]]  # annotator, from 1, -> the classes that the annotator chose
