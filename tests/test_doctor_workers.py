@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from sagemaker_monai.doctor.facts import FileFacts, Task, look_at
-from sagemaker_monai.doctor.files import Found
-from sagemaker_monai.doctor.workers import map_isolated
+from sagemaker_monai.doctor.found_files import Found
+from sagemaker_monai.doctor.processes import map_isolated
 from tests.doubled import double, given_up
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sagemaker_monai.doctor.examine import Examination
-from sagemaker_monai.doctor.images import Examined
+from sagemaker_monai.doctor.examined import Examined
+from sagemaker_monai.doctor.processes import map_isolated
 from sagemaker_monai.doctor.thumbnails import SIDE, Picture, draw
-from sagemaker_monai.doctor.workers import map_isolated
 
 MAX_PICTURES = 64
 COLUMNS = 8

@@ -13,17 +13,17 @@ from typing import Literal
 from pydicom.uid import UID
 
 from sagemaker_monai.data.label_rules import LabelRules
+from sagemaker_monai.doctor.alike import find_duplicates
 from sagemaker_monai.doctor.confounding import Association, find_associations, issues_of
-from sagemaker_monai.doctor.duplicates import find_duplicates
+from sagemaker_monai.doctor.examined import Examined, are_classes_folders, images_of
 from sagemaker_monai.doctor.facts import ATTRIBUTES, FileFacts, Task, look_at
-from sagemaker_monai.doctor.files import ARCHIVE, DICOM, PICTURE, Found, find_files
-from sagemaker_monai.doctor.images import Examined, are_classes_folders, images_of
+from sagemaker_monai.doctor.found_files import ARCHIVE, DICOM, PICTURE, Found, find_files
 from sagemaker_monai.doctor.issues import MAX_EXAMPLES, Issue, by_severity, issue
-from sagemaker_monai.doctor.labels import Labels, read_labels
+from sagemaker_monai.doctor.label_facts import Labels, read_labels
 from sagemaker_monai.doctor.privacy import Scrubber, check_privacy
+from sagemaker_monai.doctor.processes import map_isolated
 from sagemaker_monai.doctor.splits import check_labels, check_leaks, count_classes, count_patients
-from sagemaker_monai.doctor.stacks import Stacks, examine_stacks
-from sagemaker_monai.doctor.workers import map_isolated
+from sagemaker_monai.doctor.stack_findings import Stacks, examine_stacks
 from sagemaker_monai.images.dicom.grouping import Series
 from sagemaker_monai.images.dicom.objects import IMAGES, names_of, subject_of
 from sagemaker_monai.images.volume_files import VOLUME_FORMATS

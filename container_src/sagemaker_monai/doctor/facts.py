@@ -17,7 +17,7 @@ from sagemaker_monai.deidentification.burned_in import burned_in_risk
 from sagemaker_monai.deidentification.identity import Identity, identity_of
 from sagemaker_monai.deidentification.nifti_fields import has_free_texts
 from sagemaker_monai.deidentification.phi import PhiFinding, find_phi
-from sagemaker_monai.doctor.files import DICOM, DICOMDIR, PICTURE, Found
+from sagemaker_monai.doctor.found_files import DICOM, DICOMDIR, PICTURE, Found
 from sagemaker_monai.errors import CallerError
 from sagemaker_monai.images.dicom.decoding import decode_stored
 from sagemaker_monai.images.dicom.display import display_for

@@ -129,7 +129,7 @@ def _read_headers(placed: Sequence[tuple["Record", str]]) -> tuple[list[Looked],
 
 def _check_classes(headers: Sequence[Looked]) -> None:
     """Refuse classes that are patients or series: folders by patient look like class folders."""
-    from sagemaker_monai.doctor.images import known_patient
+    from sagemaker_monai.doctor.examined import known_patient
     from sagemaker_monai.images.dicom.elements import text_of
 
     for what, name in (("patient", "PatientID"), ("series", "SeriesInstanceUID")):
@@ -148,7 +148,7 @@ def _check_classes(headers: Sequence[Looked]) -> None:
 
 
 def _check_patients(headers: Sequence[Looked]) -> None:
-    from sagemaker_monai.doctor.images import known_patient
+    from sagemaker_monai.doctor.examined import known_patient
     from sagemaker_monai.images.dicom.elements import text_of
 
     sides: Mapping[str, set[str]] = defaultdict(set)

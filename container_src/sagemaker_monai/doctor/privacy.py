@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from sagemaker_monai.deidentification.identity import union
 from sagemaker_monai.deidentification.matcher import Matcher
 from sagemaker_monai.doctor.facts import FileFacts
-from sagemaker_monai.doctor.files import DICOM, PICTURE
+from sagemaker_monai.doctor.found_files import DICOM, PICTURE
 from sagemaker_monai.doctor.issues import Issue, issue
 from sagemaker_monai.storage.file_names import is_fit
 from sagemaker_monai.storage.tables import some_of

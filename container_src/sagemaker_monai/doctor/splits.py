@@ -4,10 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from sagemaker_monai.data.splitting import SPLITS
+from sagemaker_monai.doctor.examined import Examined, is_there, patient_of
 from sagemaker_monai.doctor.facts import FileFacts
-from sagemaker_monai.doctor.images import Examined, is_there, patient_of
 from sagemaker_monai.doctor.issues import Issue, issue
-from sagemaker_monai.doctor.labels import Labels, without_names
+from sagemaker_monai.doctor.label_facts import Labels, without_names
 from sagemaker_monai.storage.tables import some_of
 
 NO_SPLIT = "not given"

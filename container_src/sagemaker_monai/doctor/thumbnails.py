@@ -9,7 +9,7 @@ import numpy as np
 from nibabel import orientations
 from PIL import Image
 
-from sagemaker_monai.doctor.files import DICOM, PICTURE
+from sagemaker_monai.doctor.found_files import DICOM, PICTURE
 from sagemaker_monai.errors import CallerError
 from sagemaker_monai.images.dicom.grouping import group_series
 from sagemaker_monai.images.dicom.headers import File

@@ -99,8 +99,8 @@ def _run(options: Namespace, verdict: list[int]) -> None:
     from sagemaker_monai.doctor.contact_sheet import contact_sheet
     from sagemaker_monai.doctor.examine import Options, examine
     from sagemaker_monai.doctor.page import as_page
+    from sagemaker_monai.doctor.processes import count_processes
     from sagemaker_monai.doctor.report import as_document, as_json, as_text, exit_code, summary
-    from sagemaker_monai.doctor.workers import count_processes
 
     processes = count_processes() if options.processes is None else options.processes
     if not 0 <= processes <= MAX_PROCESSES:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from sagemaker_monai.doctor.examined import Examined
 from sagemaker_monai.doctor.facts import FileFacts
-from sagemaker_monai.doctor.images import Examined
 from sagemaker_monai.doctor.issues import Issue, issue
 from sagemaker_monai.images.fingerprints import THUMBNAIL_SIDE, find_near_identical
 from sagemaker_monai.storage.files import sha256_of

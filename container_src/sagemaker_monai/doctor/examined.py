@@ -10,7 +10,7 @@ from pathlib import Path
 from sagemaker_monai.deidentification.matcher import Matcher
 from sagemaker_monai.deidentification.profile import is_blank
 from sagemaker_monai.doctor.facts import FileFacts
-from sagemaker_monai.doctor.labels import Case, Labels, names_of
+from sagemaker_monai.doctor.label_facts import Case, Labels, names_of
 
 # PatientID that anonymisers write for everybody, in small letters.
 NOBODY = frozenset({"", "anonymous", "anonymized", "anonymised", "anon", "unknown", "none", "removed", "na", "n/a",
