@@ -6,12 +6,12 @@ from pathlib import Path
 
 from sagemaker_monai import errors
 from sagemaker_monai.entrypoints.dicomweb_access import VARIABLES as DICOMWEB_VARIABLES
-from sagemaker_monai.entrypoints.inference import ANSWER_TYPES
 from sagemaker_monai.errors import INTERNAL_ERROR, CallerError, ConfigError, DatasetError, TrainingStopped
 from sagemaker_monai.hyperparameters import hyperparameter_table
 from sagemaker_monai.prepare.__main__ import SOURCES
 from sagemaker_monai.requests.media_types import MEDIA_TYPES
-from sagemaker_monai.serving.config import VARIABLES
+from sagemaker_monai.serving.inference import ANSWER_TYPES
+from sagemaker_monai.serving.settings import VARIABLES
 from scripts.format_tables import (
     discriminator_table,
     finding_table,

@@ -12,7 +12,6 @@ from sagemaker_monai.artifact.bundle import read_bundle, write_bundle
 from sagemaker_monai.data.cache import load_images
 from sagemaker_monai.data.datasets import Dataset, Record
 from sagemaker_monai.doctor.examine import Options, examine
-from sagemaker_monai.entrypoints.inference import input_fn
 from sagemaker_monai.errors import ConfigError, DatasetError, UnsuitableImage
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample
@@ -20,6 +19,7 @@ from sagemaker_monai.preprocessing.deep_pictures import LoadDeepPicture, range_o
 from sagemaker_monai.preprocessing.photograph import LoadPhotograph
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
 from sagemaker_monai.preprocessing.presets import preprocessing_for
+from sagemaker_monai.serving.inference import input_fn
 from sagemaker_monai.training.kinds import choose_preprocessing
 from tests.bundles import bundle_parts
 from tests.deep_files import png16, tiff, transparent_colour

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from sagemaker_monai.serving.back_end import Request, Response
-from sagemaker_monai.serving.effort import Alarm, LogBudget, OutOfTime, Respond
+from sagemaker_monai.serving.time_limits import Alarm, LogBudget, OutOfTime, Respond
 
 ANSWER = Response(200, "text/plain", b"answer")
 
@@ -79,7 +79,7 @@ def test_work_that_does_not_end_is_refused_and_what_follows_is_answered():
 
 
 def test_a_reader_that_catches_everything_is_ended_all_the_same(monkeypatch):
-    monkeypatch.setattr("sagemaker_monai.serving.effort.TIMES_UP_AGAIN_S", 0.05)
+    monkeypatch.setattr("sagemaker_monai.serving.time_limits.TIMES_UP_AGAIN_S", 0.05)
     caught = []
 
     def swallow():

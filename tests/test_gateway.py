@@ -15,8 +15,8 @@ from sagemaker_monai.errors import Overloaded, Timeout, WorkerDied
 from sagemaker_monai.serving import gateway as module
 from sagemaker_monai.serving import json_server
 from sagemaker_monai.serving.back_end import Response
-from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.gateway import Gateway
+from sagemaker_monai.serving.settings import ServeConfig
 from sagemaker_monai.serving.spool import SPOOL_BYTES, read_file
 
 CONFIG = dataclasses.replace(ServeConfig.from_env({}), max_payload_mb=1, workers=3)

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sagemaker_monai.artifact.bundle import read_bundle
-from sagemaker_monai.entrypoints.inference import (
+from sagemaker_monai.errors import BundleError, NotAcceptable, UnsupportedMediaType
+from sagemaker_monai.outputs.encoding import ENCODERS
+from sagemaker_monai.serving.inference import (
     ANSWER_TYPES,
     RELATED_TYPE,
     input_fn,
@@ -18,8 +20,6 @@ from sagemaker_monai.entrypoints.inference import (
     output_fn,
     predict_fn,
 )
-from sagemaker_monai.errors import BundleError, NotAcceptable, UnsupportedMediaType
-from sagemaker_monai.outputs.encoding import ENCODERS
 from tests.bundles import LABELS
 
 

@@ -15,11 +15,12 @@ from types import SimpleNamespace
 import pytest
 
 from sagemaker_monai.errors import Overloaded, WorkerDied
-from sagemaker_monai.serving import mms, mms_process, temporary
+from sagemaker_monai.serving import temporary
 from sagemaker_monai.serving.back_end import Request, StartError
-from sagemaker_monai.serving.config import ServeConfig
-from sagemaker_monai.serving.mms import SingleModel
-from sagemaker_monai.serving.mms_process import MAX_PORT, find_java, inner_ports, model_processes
+from sagemaker_monai.serving.mms import mms, mms_process
+from sagemaker_monai.serving.mms.mms import SingleModel
+from sagemaker_monai.serving.mms.mms_process import MAX_PORT, find_java, inner_ports, model_processes
+from sagemaker_monai.serving.settings import ServeConfig
 from sagemaker_monai.serving.spool import FileBody
 from tests.served import is_running, until
 from tests.tiny_handler import HELLO, NAME, ROOT, lodgings

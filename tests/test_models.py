@@ -17,9 +17,9 @@ from sagemaker_monai.errors import (
 from sagemaker_monai.serving import memory
 from sagemaker_monai.serving import models as module
 from sagemaker_monai.serving.back_end import Request, Response, StartError
-from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.memory import MIB, MemoryBudget
 from sagemaker_monai.serving.models import ModelStore
+from sagemaker_monai.serving.settings import ServeConfig
 
 QUESTION = Request(b"hello", "text/plain")
 

@@ -22,7 +22,6 @@ from sagemaker_monai.errors import (
 )
 from sagemaker_monai.images.sample import Instances
 from sagemaker_monai.requests.media_types import read_request
-from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.gateway import Gateway
 from sagemaker_monai.serving.references import (
     MAX_REFERENCES,
@@ -32,6 +31,7 @@ from sagemaker_monai.serving.references import (
     parse_prefixes,
     parse_references,
 )
+from sagemaker_monai.serving.settings import ServeConfig
 from tests import loopback
 from tests.dicom_bodies import DICOMDIR, dicom, zip_of
 from tests.test_gateway import CONFIG, Client, FakeBackEnd, code_of, post

@@ -8,8 +8,8 @@ import pydicom
 import pytest
 
 from sagemaker_monai.artifact.predictor import Predictor
-from sagemaker_monai.entrypoints.inference import READERS, input_fn, model_fn
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
+from sagemaker_monai.serving.inference import READERS, input_fn, model_fn
 from tests.bundles import write_small_bundle
 from tests.dicom_samples import dicom_bytes, series_values
 from tests.exhaustive import exhaustive
@@ -69,7 +69,8 @@ def test_readers_are_imported_before_traffic_and_only_by_models_of_medical_image
     code = f"""
 import sys
 from pathlib import Path
-from sagemaker_monai.entrypoints import inference, warm_up
+from sagemaker_monai.serving import inference
+from sagemaker_monai.serving import warm_up
 folder = Path({str(tmp_path)!r})
 model = inference.model_fn(str(folder))
 print(*(name for name in (*inference.READERS, "highdicom") if name in sys.modules))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagemaker_monai.serving.protocol import MAX_HEADER_BYTES, encode_message, read_message, receive_message
+from sagemaker_monai.serving.mms.protocol import MAX_HEADER_BYTES, encode_message, read_message, receive_message
 
 texts = st.text(max_size=20)
 

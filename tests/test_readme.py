@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from sagemaker_monai.data.dataset_json import read_dataset_json
-from sagemaker_monai.entrypoints.inference import negotiate
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.prepare.__main__ import SOURCES
 from sagemaker_monai.requests.media_types import parse_content_type
+from sagemaker_monai.serving.inference import negotiate
 from scripts.markdown import with_blocks
 from scripts.write_tables import DOCUMENTS
 

@@ -7,8 +7,8 @@ import tarfile
 import jsonschema
 import pytest
 
-from sagemaker_monai.entrypoints.inference import ANSWER_TYPES
 from sagemaker_monai.requests.media_types import MEDIA_TYPES
+from sagemaker_monai.serving.inference import ANSWER_TYPES
 from scripts import register
 from scripts.aws import calls
 from scripts.aws.trained import Trained

@@ -12,7 +12,6 @@ from sagemaker_monai.artifact.bundle import TRAINED_ON, read_bundle
 from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.data.cache import load_images
 from sagemaker_monai.data.loading import _check_kinds
-from sagemaker_monai.entrypoints.inference import input_fn, output_fn, predict_fn
 from sagemaker_monai.errors import BundleError, ConfigError, DatasetError, UnsuitableImage
 from sagemaker_monai.images.dicom.wanted import Choice
 from sagemaker_monai.images.sample import Instances, Sample
@@ -20,6 +19,7 @@ from sagemaker_monai.images.scope import Scope, pack_traits, read_scope, scope_o
 from sagemaker_monai.images.volumes import Identity, Traits
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
 from sagemaker_monai.preprocessing.presets import preprocessing_for
+from sagemaker_monai.serving.inference import input_fn, output_fn, predict_fn
 from tests.bundles import bundle_parts, write_small_bundle
 from tests.dicom_series import CORONAL, CT, enhanced, make_series, make_slice, positions_of, to_bytes, write_series
 from tests.medical_bodies import as_json, as_zip

@@ -22,11 +22,11 @@ import pytest
 from PIL import Image
 
 from sagemaker_monai.artifact.predictor import Predictor
-from sagemaker_monai.entrypoints.warm_up import check_answer, draw_picture
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.outputs.encoding import ENCODERS
 from sagemaker_monai.requests.media_types import MEDIA_TYPES
 from sagemaker_monai.serving.back_end import Response, StartError
+from sagemaker_monai.serving.warm_up import check_answer, draw_picture
 from tests.bundles import LABELS, write_small_bundle
 from tests.dicom_samples import dicom_bytes, series_values
 from tests.exhaustive import exhaustive

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from sagemaker_monai.errors import ConfigError
-from sagemaker_monai.serving.config import VARIABLES, ServeConfig, usable_cpus, visible_gpus
+from sagemaker_monai.serving.settings import VARIABLES, ServeConfig, usable_cpus, visible_gpus
 
-SOURCE = Path(__file__).resolve().parent.parent / "container_src/sagemaker_monai/serving/config.py"
+SOURCE = Path(__file__).resolve().parent.parent / "container_src/sagemaker_monai/serving/settings.py"
 
 
 def test_the_defaults_are_those_of_a_sagemaker_endpoint():
@@ -45,7 +45,7 @@ def test_batch_transform_may_take_its_time_and_is_not_refused():
 
 
 def test_a_batch_transform_job_gets_no_more_workers_than_it_keeps_busy(monkeypatch):
-    monkeypatch.setattr("sagemaker_monai.serving.config.usable_cpus", lambda: 8)
+    monkeypatch.setattr("sagemaker_monai.serving.settings.usable_cpus", lambda: 8)
     job = {"SAGEMAKER_BATCH": "true", "CUDA_VISIBLE_DEVICES": "-1"}
 
     one = ServeConfig.from_env(job | {"SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "1"})

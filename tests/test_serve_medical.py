@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from sagemaker_monai.artifact.predictor import Predictor
-from sagemaker_monai.entrypoints.inference import input_fn
+from sagemaker_monai.serving.inference import input_fn
 from tests import cloud as aws
 from tests.bundles import TASKS, write_small_bundle
 from tests.dicom_series import CT, OBLIQUE, enhanced, make_series, make_slice, to_bytes

@@ -14,10 +14,10 @@ from PIL import Image
 from sagemaker_monai.artifact.bundle import read_bundle
 from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.data.cache import load_images
-from sagemaker_monai.entrypoints.inference import input_fn
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing, photograph_preprocessing
 from sagemaker_monai.requests.media_types import MEDIA_TYPES
+from sagemaker_monai.serving.inference import input_fn
 from tests.bundles import IMAGE_SIZE, write_small_bundle
 from tests.medical_bodies import OF_ONE, OF_VOLUMES
 

@@ -9,12 +9,12 @@ import torch
 
 from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.data.cache import load_images
-from sagemaker_monai.entrypoints.inference import input_fn
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.preprocessing.medical import SLICE_FITS
 from sagemaker_monai.preprocessing.photograph import FITS, photograph_preprocessing
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
 from sagemaker_monai.preprocessing.presets import preprocessing_for
+from sagemaker_monai.serving.inference import input_fn
 from tests.bundles import write_small_bundle
 from tests.dicom_series import CT, OBLIQUE, enhanced, make_series, make_slice, to_bytes, write_series
 from tests.medical_bodies import OF_ONE, OF_SEVERAL, OF_VOLUMES, as_json, as_zip, shuffled

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from sagemaker_monai.entrypoints.inference import input_fn
-from sagemaker_monai.entrypoints.warm_up import QUESTIONS, check_answer, question
 from sagemaker_monai.outputs.encoding import encode_json
 from sagemaker_monai.preprocessing.medical import SLICE_FITS
 from sagemaker_monai.preprocessing.preprocessing import TRANSFORMS, build_preprocessing
 from sagemaker_monai.preprocessing.presets import PRESETS, preprocessing_for
 from sagemaker_monai.serving.back_end import Response, StartError
+from sagemaker_monai.serving.inference import input_fn
+from sagemaker_monai.serving.warm_up import QUESTIONS, check_answer, question
 from tests.bundles import TASKS
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from sagemaker_monai.errors import Overloaded, Timeout, Unavailable, WorkerDied
 from sagemaker_monai.serving.back_end import Request, StartError
-from sagemaker_monai.serving.config import ServeConfig
+from sagemaker_monai.serving.settings import ServeConfig
 from sagemaker_monai.serving.spool import FileBody
 from sagemaker_monai.serving.workers import WorkerPool
 from tests.served import is_running, until

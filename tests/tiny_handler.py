@@ -7,14 +7,14 @@ from pathlib import Path
 
 from sagemaker_monai.errors import BundleError, failure_line
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
-from sagemaker_monai.serving.privileges import Lodgings
-from sagemaker_monai.serving.protocol import (
+from sagemaker_monai.serving.mms.protocol import (
     ACCEPT_HEADER,
     ANSWER_HEADER,
     ARTIFACT_FILE,
     CONTENT_TYPE_HEADER,
     FAILURE_FILE,
 )
+from sagemaker_monai.serving.privileges import Lodgings
 
 NAME = "tests.tiny_handler:Handler"
 ROOT = Path(__file__).resolve().parent.parent

@@ -23,22 +23,22 @@ from functools import partial
 from pathlib import Path
 
 from sagemaker_monai.entrypoints.environment import library_defaults
-from sagemaker_monai.entrypoints.warm_up import warm_up
 from sagemaker_monai.errors import BundleError, CallerError, ConfigError, failure_line
 from sagemaker_monai.serving.back_end import BackEnd, StartError
-from sagemaker_monai.serving.config import VARIABLES, ServeConfig
 from sagemaker_monai.serving.gateway import Gateway
-from sagemaker_monai.serving.mms import ModelServer, SingleModel
+from sagemaker_monai.serving.mms.mms import ModelServer, SingleModel
 from sagemaker_monai.serving.models import ModelStore
 from sagemaker_monai.serving.privileges import Lodgings, readable_artifact, restrict_this_process, room_for
 from sagemaker_monai.serving.references import ObjectStore
+from sagemaker_monai.serving.settings import VARIABLES, ServeConfig
 from sagemaker_monai.serving.temporary import remove_abandoned
+from sagemaker_monai.serving.warm_up import warm_up
 from sagemaker_monai.serving.workers import WorkerPool, WorkerPools
 from sagemaker_monai.storage.files import children
 
 logger = logging.getLogger(__name__)
 
-HANDLER = "sagemaker_monai.entrypoints.handler_service:Handler"
+HANDLER = "sagemaker_monai.serving.handler_service:Handler"
 BACK_ENDS: dict[str, type[WorkerPool] | type[SingleModel]] = {"workers": WorkerPool, "mms": SingleModel}
 HOSTS: dict[str, type[WorkerPools] | type[ModelServer]] = {"workers": WorkerPools, "mms": ModelServer}
 _ARTIFACT = "SM_MODEL_DIR, or SAGEMAKER_BASE_DIR/model, must hold an unpacked model.tar.gz"

@@ -33,7 +33,6 @@ from sagemaker_monai.errors import (
     error_body,
 )
 from sagemaker_monai.serving.back_end import BackEnd, Request, Response
-from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.json_server import (
     JSON_TYPE,
     SERVER_NAME,
@@ -46,6 +45,7 @@ from sagemaker_monai.serving.json_server import (
 from sagemaker_monai.serving.model_requests import LOAD_BODY_BYTES, parse_load
 from sagemaker_monai.serving.models import ModelStore
 from sagemaker_monai.serving.references import MAX_REFERENCES_BYTES, ObjectStore, names_objects
+from sagemaker_monai.serving.settings import ServeConfig
 from sagemaker_monai.serving.spool import Body, BodyWriter, FileBody, head, spooled
 
 logger = logging.getLogger(__name__)

@@ -29,9 +29,9 @@ from sagemaker_monai.errors import (
     Unavailable,
 )
 from sagemaker_monai.serving.back_end import BackEnd, ModelHost, Request, Response, StartError
-from sagemaker_monai.serving.config import ServeConfig
 from sagemaker_monai.serving.memory import SIGNS_OF_NO_MEMORY, MemoryBudget, killed_processes, needed_bytes
 from sagemaker_monai.serving.model_requests import model_folder, page
+from sagemaker_monai.serving.settings import ServeConfig
 from sagemaker_monai.storage.files import children
 
 logger = logging.getLogger(__name__)

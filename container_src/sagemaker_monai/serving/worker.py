@@ -21,11 +21,11 @@ from typing import Protocol
 
 from sagemaker_monai.errors import failure_line
 from sagemaker_monai.serving.back_end import Request, Response
-from sagemaker_monai.serving.effort import Respond
 from sagemaker_monai.serving.lockdown import forbid_processes, lock_down
 from sagemaker_monai.serving.memory import first_to_end, limit_growth
-from sagemaker_monai.serving.protocol import encode_message, read_message, receive_files
+from sagemaker_monai.serving.mms.protocol import encode_message, read_message, receive_files
 from sagemaker_monai.serving.spool import read_file
+from sagemaker_monai.serving.time_limits import Respond
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 logger = logging.getLogger(__name__)

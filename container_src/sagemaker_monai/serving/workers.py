@@ -26,10 +26,10 @@ from pathlib import Path
 
 from sagemaker_monai.errors import Overloaded, Timeout, Unavailable, WorkerDied, failure_line
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
-from sagemaker_monai.serving.config import ServeConfig, visible_gpus
 from sagemaker_monai.serving.memory import free_bytes, needed_bytes, process_growth, request_share
+from sagemaker_monai.serving.mms.protocol import encode_message, receive_message, send_files
 from sagemaker_monai.serving.privileges import Lodgings, start_process
-from sagemaker_monai.serving.protocol import encode_message, receive_message, send_files
+from sagemaker_monai.serving.settings import ServeConfig, visible_gpus
 
 logger = logging.getLogger(__name__)
 

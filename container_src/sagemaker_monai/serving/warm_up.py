@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
-from sagemaker_monai.serving.config import ServeConfig
+from sagemaker_monai.serving.settings import ServeConfig
 
 INFERENCE = "configs/inference.json"
 MAX_CONFIG_BYTES = 16 * 1024 * 1024

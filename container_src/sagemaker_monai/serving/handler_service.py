@@ -18,7 +18,6 @@ from types import ModuleType
 from typing import Any
 
 from sagemaker_monai.budget import Limits, spending
-from sagemaker_monai.entrypoints import inference
 from sagemaker_monai.errors import (
     INTERNAL_ERROR,
     BundleError,
@@ -28,12 +27,11 @@ from sagemaker_monai.errors import (
     error_body,
     failure_line,
 )
+from sagemaker_monai.serving import inference
 from sagemaker_monai.serving.back_end import Request, Response
-from sagemaker_monai.serving.config import log_level, visible_gpus
-from sagemaker_monai.serving.effort import Respond
 from sagemaker_monai.serving.lockdown import forbid_processes, lock_down
 from sagemaker_monai.serving.memory import first_to_end, is_out_of_memory, limit_growth
-from sagemaker_monai.serving.protocol import (
+from sagemaker_monai.serving.mms.protocol import (
     ACCEPT_HEADER,
     ANSWER_HEADER,
     ARTIFACT_FILE,
@@ -42,6 +40,8 @@ from sagemaker_monai.serving.protocol import (
     GROWTH_VARIABLE,
     TIME_HEADER,
 )
+from sagemaker_monai.serving.settings import log_level, visible_gpus
+from sagemaker_monai.serving.time_limits import Respond
 from sagemaker_monai.storage.files import write_text
 
 logger = logging.getLogger(__name__)

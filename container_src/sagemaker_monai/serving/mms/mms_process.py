@@ -19,10 +19,10 @@ from pathlib import Path
 import aiohttp
 
 from sagemaker_monai.serving.back_end import StartError
-from sagemaker_monai.serving.config import ServeConfig, visible_gpus
 from sagemaker_monai.serving.memory import PROCESS_BYTES, free_bytes, needed_bytes, process_growth, request_share
+from sagemaker_monai.serving.mms.protocol import ARTIFACT_FILE, FAILURE_FILE, GROWTH_VARIABLE
 from sagemaker_monai.serving.privileges import Account, Lodgings, hand_over, read_left_file, start_process
-from sagemaker_monai.serving.protocol import ARTIFACT_FILE, FAILURE_FILE, GROWTH_VARIABLE
+from sagemaker_monai.serving.settings import ServeConfig, visible_gpus
 from sagemaker_monai.serving.temporary import temporary_folder
 
 logger = logging.getLogger(__name__)

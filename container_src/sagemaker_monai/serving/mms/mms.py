@@ -43,10 +43,10 @@ import aiohttp
 
 from sagemaker_monai.errors import Overloaded, Timeout, Unavailable, WorkerDied
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
-from sagemaker_monai.serving.config import ServeConfig, usable_cpus
-from sagemaker_monai.serving.mms_process import ModelServerProcess
+from sagemaker_monai.serving.mms.mms_process import ModelServerProcess
+from sagemaker_monai.serving.mms.protocol import ACCEPT_HEADER, ANSWER_HEADER, CONTENT_TYPE_HEADER, TIME_HEADER
 from sagemaker_monai.serving.privileges import Lodgings
-from sagemaker_monai.serving.protocol import ACCEPT_HEADER, ANSWER_HEADER, CONTENT_TYPE_HEADER, TIME_HEADER
+from sagemaker_monai.serving.settings import ServeConfig, usable_cpus
 
 logger = logging.getLogger(__name__)
 
