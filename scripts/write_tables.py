@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sagemaker_monai import errors
-from sagemaker_monai.entrypoints.dicomweb_access import VARIABLES as DICOMWEB_VARIABLES
 from sagemaker_monai.errors import INTERNAL_ERROR, CallerError, ConfigError, DatasetError, TrainingStopped
 from sagemaker_monai.hyperparameters import hyperparameter_table
 from sagemaker_monai.prepare.__main__ import SOURCES
 from sagemaker_monai.requests.media_types import MEDIA_TYPES
+from sagemaker_monai.sagemaker.dicomweb_access import VARIABLES as DICOMWEB_VARIABLES
 from sagemaker_monai.serving.inference import ANSWER_TYPES
 from sagemaker_monai.serving.settings import VARIABLES
 from scripts.format_tables import (

@@ -16,7 +16,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from sagemaker_monai.dicomweb import transfer as dicomweb
-from sagemaker_monai.entrypoints.dicomweb_access import outside
+from sagemaker_monai.sagemaker.dicomweb_access import outside
 from tests import loopback
 
 STUDY = "1.2.3"

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from sagemaker_monai.entrypoints import cluster
-from sagemaker_monai.entrypoints.cluster import Cluster, read_cluster, read_limits, wait_for_hosts
 from sagemaker_monai.errors import ConfigError, TrainingStopped, failure_line
+from sagemaker_monai.sagemaker import cluster
+from sagemaker_monai.sagemaker.cluster import Cluster, read_cluster, read_limits, wait_for_hosts
 
 
 def write(base, text):

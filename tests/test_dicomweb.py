@@ -100,7 +100,7 @@ def test_wrong_credentials_are_said_to_be_that_and_are_not_shown(archive, tmp_pa
 
 COMMAND = """
 import argparse, os
-from sagemaker_monai.entrypoints.dicomweb_access import outside
+from sagemaker_monai.sagemaker.dicomweb_access import outside
 from sagemaker_monai.dicomweb import transfer as dicomweb
 parser = argparse.ArgumentParser()
 dicomweb.add_options(parser)

@@ -17,8 +17,9 @@ from cryptography.x509.oid import NameOID
 
 from sagemaker_monai.dicomweb import transport as dicomweb_http
 from sagemaker_monai.dicomweb.transport import check_url
-from sagemaker_monai.entrypoints import dicomweb_access, prepare
+from sagemaker_monai.entrypoints import prepare
 from sagemaker_monai.errors import ConfigError, Unavailable
+from sagemaker_monai.sagemaker import dicomweb_access
 from tests.fake_dicomweb import always, digests, make_series, run, serving
 
 SERIES = "1.2.3.1"

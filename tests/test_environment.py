@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from sagemaker_monai.entrypoints.environment import library_defaults
+from sagemaker_monai.sagemaker.environment import library_defaults
 
 
 @pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"])
@@ -23,7 +23,7 @@ pwd.getpwuid = unknown
 for name in ("LOGNAME", "USER", "LNAME", "USERNAME"): os.environ.pop(name, None)
 """
 WITH_DEFAULTS = """
-from sagemaker_monai.entrypoints.environment import library_defaults
+from sagemaker_monai.sagemaker.environment import library_defaults
 os.environ.update(library_defaults(os.environ))
 """
 

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from sagemaker_monai.entrypoints.inputs import PLACES, Places, read_channels, read_hyperparameters
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.hyperparameters import TrainConfig
+from sagemaker_monai.sagemaker.inputs import PLACES, Places, read_channels, read_hyperparameters
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagemaker_monai.entrypoints import object_references
-from sagemaker_monai.entrypoints.object_references import S3Objects
 from sagemaker_monai.errors import (
     CallerError,
     ConfigError,
@@ -22,6 +20,8 @@ from sagemaker_monai.errors import (
 )
 from sagemaker_monai.images.sample import Instances
 from sagemaker_monai.requests.media_types import read_request
+from sagemaker_monai.sagemaker import object_references
+from sagemaker_monai.sagemaker.object_references import S3Objects
 from sagemaker_monai.serving.gateway import Gateway
 from sagemaker_monai.serving.references import (
     MAX_REFERENCES,

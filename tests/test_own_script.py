@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from sagemaker_monai.entrypoints import own_script
 from sagemaker_monai.entrypoints.train import main
+from sagemaker_monai.sagemaker import own_script
 
 # Stands for the toolkit: says what it was given, waits for SIGTERM if the script does, and ends with the code 7.
 TOOLKIT = """

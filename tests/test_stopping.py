@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from sagemaker_monai.data.datasets import Record
-from sagemaker_monai.entrypoints.stopping import stop_on_signal
 from sagemaker_monai.errors import TrainingStopped
 from sagemaker_monai.evaluation.scoring import score_files
+from sagemaker_monai.sagemaker.stopping import stop_on_signal
 from sagemaker_monai.training.job import SCORING_WHEN_STOPPED_S, _time_limit
 
 

@@ -8,13 +8,13 @@ import pytest
 from sagemaker_monai.data.dataset_json import DATASET_JSON
 from sagemaker_monai.data.layouts import read_channels as read_layouts
 from sagemaker_monai.data.shards import MANIFEST, read_manifest, write_sharded
-from sagemaker_monai.entrypoints.cluster import read_cluster, read_limits
-from sagemaker_monai.entrypoints.inputs import Places, read_channels, read_hyperparameters, without_blanks
-from sagemaker_monai.entrypoints.own_script import program
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.formats.pairs import data_files
 from sagemaker_monai.outputs.evidence import _is_sound
 from sagemaker_monai.requests.bodies import read_json
+from sagemaker_monai.sagemaker.cluster import read_cluster, read_limits
+from sagemaker_monai.sagemaker.inputs import Places, read_channels, read_hyperparameters, without_blanks
+from sagemaker_monai.sagemaker.own_script import program
 from sagemaker_monai.serving.references import Prefix, parse_references
 from scripts.aws.keys import unusable
 from scripts.aws.settings import read_config_env

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sagemaker_monai.data.label_options import add_rule_options, rules_of
-from sagemaker_monai.entrypoints.environment import library_defaults
-from sagemaker_monai.entrypoints.inputs import Places, read_channels
 from sagemaker_monai.entrypoints.processing import Parser, base_folder, run_command
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.item_names import current
+from sagemaker_monai.sagemaker.environment import library_defaults
+from sagemaker_monai.sagemaker.inputs import Places, read_channels
 from sagemaker_monai.storage.files import replacing, write_text
 
 DESCRIPTION = (

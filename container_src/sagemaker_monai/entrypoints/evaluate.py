@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sagemaker_monai.data.splitting import SPLITS
-from sagemaker_monai.entrypoints.environment import library_defaults
 from sagemaker_monai.entrypoints.processing import Parser, base_folder, run_command
-from sagemaker_monai.entrypoints.stopping import stop_on_signal
 from sagemaker_monai.messages.item_names import NAMES_FILE, current
+from sagemaker_monai.sagemaker.environment import library_defaults
+from sagemaker_monai.sagemaker.stopping import stop_on_signal
 
 EVERYTHING = "all"
 DESCRIPTION = "Score a model artifact on a data set."

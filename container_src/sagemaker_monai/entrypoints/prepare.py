@@ -5,9 +5,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from sagemaker_monai.entrypoints.dicomweb_access import outside
 from sagemaker_monai.entrypoints.processing import Parser, run_command
 from sagemaker_monai.prepare.__main__ import run
+from sagemaker_monai.sagemaker.dicomweb_access import outside
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from sagemaker_monai.entrypoints.inputs import without_blanks
 from sagemaker_monai.entrypoints.train import explained
 from sagemaker_monai.errors import CallerError, ConfigError, failure_line
 from sagemaker_monai.messages.item_names import at_the_way_out
+from sagemaker_monai.sagemaker.inputs import without_blanks
 
 MESSAGE_BYTES = 1024
 INTERRUPTED = "the command was interrupted: run it again"

@@ -9,10 +9,10 @@ import sys
 import traceback
 from pathlib import Path
 
-from sagemaker_monai.entrypoints.launch import CACHE, STARTED, STOP, leave_failure
 from sagemaker_monai.entrypoints.train import explained, prepare_job, run_prepared_job
 from sagemaker_monai.errors import CallerError, failure_line
 from sagemaker_monai.messages.item_names import at_the_way_out
+from sagemaker_monai.sagemaker.launch import CACHE, STARTED, STOP, leave_failure
 from sagemaker_monai.training.distributed import LOST, OtherProcessError, Processes, connect, is_loss_of_another
 
 CONNECT_S = 60.0

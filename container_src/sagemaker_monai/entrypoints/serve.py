@@ -22,8 +22,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from sagemaker_monai.entrypoints.environment import library_defaults
 from sagemaker_monai.errors import BundleError, CallerError, ConfigError, failure_line
+from sagemaker_monai.sagemaker.environment import library_defaults
 from sagemaker_monai.serving.back_end import BackEnd, StartError
 from sagemaker_monai.serving.gateway import Gateway
 from sagemaker_monai.serving.mms.mms import ModelServer, SingleModel
@@ -138,7 +138,7 @@ def make_objects(config: ServeConfig) -> ObjectStore | None:
     """S3, where requests may name objects in it; boto3 is imported only then."""
     if not config.allowed_prefixes:
         return None
-    from sagemaker_monai.entrypoints.object_references import S3Objects
+    from sagemaker_monai.sagemaker.object_references import S3Objects
 
     return S3Objects(config.allowed_prefixes, max_bytes=config.max_payload_bytes, timeout_s=config.timeout_s)
 

@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sagemaker_monai.entrypoints import own_script
-from sagemaker_monai.entrypoints.cluster import Cluster, read_cluster, read_limits, wait_for_hosts
-from sagemaker_monai.entrypoints.environment import library_defaults
-from sagemaker_monai.entrypoints.inputs import PLACES, Places, make_folders, read_channels, read_hyperparameters
-from sagemaker_monai.entrypoints.launch import ProcessesError, run_processes
-from sagemaker_monai.entrypoints.stopping import stop_on_signal
 from sagemaker_monai.errors import CallerError, ConfigError, failure_line
 from sagemaker_monai.hyperparameters import TrainConfig, hyperparameter_rows
 from sagemaker_monai.messages.item_names import NAMES_FILE, at_the_way_out, current
+from sagemaker_monai.sagemaker import own_script
+from sagemaker_monai.sagemaker.cluster import Cluster, read_cluster, read_limits, wait_for_hosts
+from sagemaker_monai.sagemaker.environment import library_defaults
+from sagemaker_monai.sagemaker.inputs import PLACES, Places, make_folders, read_channels, read_hyperparameters
+from sagemaker_monai.sagemaker.launch import ProcessesError, run_processes
+from sagemaker_monai.sagemaker.stopping import stop_on_signal
 
 if TYPE_CHECKING:
     from sagemaker_monai.training.distributed import Processes

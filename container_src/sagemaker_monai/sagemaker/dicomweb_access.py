@@ -16,8 +16,8 @@ from requests.auth import HTTPBasicAuth
 
 from sagemaker_monai.dicomweb.transfer import Outside
 from sagemaker_monai.dicomweb.transport import Access
-from sagemaker_monai.entrypoints.s3_store import open_s3
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.sagemaker.s3_store import open_s3
 from sagemaker_monai.storage.file_names import is_fit
 
 VARIABLES = {

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from sagemaker_monai.entrypoints.inputs import without_blanks
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.sagemaker.inputs import without_blanks
 
 TOOLKIT = "sagemaker_training"
 MODULE, BASE_MODULE = "SAGEMAKER_TRAINING_MODULE", "BASE_TRAINING_MODULE"

@@ -16,8 +16,8 @@ from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
-from sagemaker_monai.entrypoints.launch import leave_failure
 from sagemaker_monai.errors import INTERNAL_ERROR, ConfigError, failure_line
+from sagemaker_monai.sagemaker.launch import leave_failure
 from sagemaker_monai.training.distributed import connect, tell_failure
 
 LINGER_S = 5.0  # the first host keeps the store, where the others read why it failed

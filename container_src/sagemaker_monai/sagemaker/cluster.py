@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sagemaker_monai.entrypoints.inputs import without_blanks
 from sagemaker_monai.errors import ConfigError, TrainingStopped
+from sagemaker_monai.sagemaker.inputs import without_blanks
 from sagemaker_monai.storage.tables import some_of
 
 POLL_S = 0.5

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from sagemaker_monai.entrypoints.cluster import Cluster
 from sagemaker_monai.errors import INTERNAL_ERROR, TrainingStopped
+from sagemaker_monai.sagemaker.cluster import Cluster
 
 POLL_S = 0.1
 STOP, STARTED, FAILURE, CACHE, LOGS = "stop", "started", "failure", "cache", "logs"
@@ -57,7 +57,7 @@ def run_processes(
     address, port = (LOCAL, _free_port()) if is_one else (cluster.hosts[0], port)
     with tempfile.TemporaryDirectory(prefix="sagemaker-monai-", ignore_cleanup_errors=True) as name:
         room = Path(name)
-        command = [sys.executable, "-m", "sagemaker_monai.entrypoints.agent", name]
+        command = [sys.executable, "-m", "sagemaker_monai.sagemaker.agent", name]
         command += [f"--nnodes={len(cluster.hosts)}", f"--node-rank={cluster.index}", f"--nproc-per-node={per_host}"]
         command += [f"--master-addr={address}", f"--master-port={port}", "--max-restarts=0"]
         command += [
