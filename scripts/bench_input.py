@@ -24,9 +24,9 @@ import torch
 from PIL import Image
 
 from sagemaker_monai.data.cache import load_images
+from sagemaker_monai.images.pictures import decode
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.preprocessing.preprocessing import Preprocessing, build_preprocessing, photograph_preprocessing
-from sagemaker_monai.requests.media_types import decode
 from sagemaker_monai.training.augmentation import augment
 
 JPEG_SIZE = (600, 450)

@@ -37,7 +37,7 @@ class Batch:
         content_type: of every one.
         uri: a prefix, or a manifest in S3.
         manifest: text of a manifest that is not in S3 yet; None where `uri` is.
-        passed_over: objects of the prefix or manifest that are litter (see `sagemaker_monai.storage.file_names`) and no part of it.
+        passed_over: objects of the prefix or manifest that are litter (see `storage.file_names`) and no part of it.
     """
 
     items: tuple[Item, ...]

@@ -1,8 +1,10 @@
-"""The layers of the package: imports point downward, and only the outer layer knows SageMaker and the environment."""
+"""The wings of the package: imports point downward, and only the outer ones know SageMaker and the environment."""
 
 import ast
 import re
 import subprocess
+from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,53 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "container_src" / "sagemaker_monai"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# A module may import from its own layer's modules and from those below; the first part of the name decides.
-LAYERS = [
-    {"entrypoints", "prepare", "serving", "doctor"},
-    {"training", "steps", "predictor", "deidentification"},
-    {"loading", "kinds"},
-    {
-        *("datasets", "dataset_json", "entries", "layouts", "table_layout", "class_folders"),
-        *("labelled", "label_values", "label_readers", "label_options", "label_rules"),
-        *("trainable",),
-        *("masks", "shards", "unpacking", "cache", "cache_keys", "bundle"),
-    },
-    {
-        *(
-            "transforms",
-            "photographs",
-            "deep_pictures",
-            "visibility",
-            "medical",
-            "presets",
-            "intensity",
-            "normalization",
-            "resampling",
-        ),
-        *("augmentation", "grey_augmentation", "networks", "segresnet", "pretrained"),
-        *("choices", "optimizers", "tasks", "checkpoints", "distributed"),
-    },
-    {"images", "reading", "volume_files", "structured_reports", "evidence"},
-    {
-        *(
-            "dicom",
-            "formats",
-            "containers",
-            "contents",
-            "heaps",
-            "multipart",
-            "pictures",
-            "picture_parts",
-            "deep_values",
-            "volumes",
-            "samples",
-        ),
-        *("archives", "tars", "splitting", "tables", "spreadsheets", "spreadsheet_parts", "name_matching"),
-        *("columns", "groups", "measurements", "label_names", "scope"),
-    },
-    {"budget", "config", "digests", "errors", "files", "item_names", "log_metrics", "names", "progress", "remarks"},
-]
-OUTER = {"entrypoints"}
+# The names under which artifacts and people's scripts know what lies in the wings.
+FACADES = {"transforms", "segresnet", "log_metrics"}
+OUTER = {"entrypoints", "sagemaker"}
 SAGEMAKER = {"boto3", "botocore", "mms", "sagemaker_inference", "sagemaker_training"}
 
 
@@ -76,28 +34,70 @@ def part_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def layer_of(part: str) -> int:
-    [layer] = [index for index, parts in enumerate(LAYERS) if part in parts]
-    return layer
+def wings() -> dict[str, set[str]]:
+    """The table of docs/architecture.md: from a wing to those that it may import from."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \|([^|]*)\|$", text, re.MULTILINE)
+    names = {name for name, _ in rows}
+    return {name: names if "everything" in cells else set(re.findall(r"`(\w+)`", cells)) for name, cells in rows}
+
+
+WINGS = wings()
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def own_imports(path: Path) -> set[str]:
+    return {name for name in imported_modules(path) if name.startswith("sagemaker_monai.")}
+
+
+def test_the_table_has_every_wing_and_is_in_the_order_of_imports():
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} - FACADES
+
+    assert set(WINGS) == rooms | files
+    for position, (name, allowed) in enumerate(WINGS.items()):
+        assert allowed - {name} <= set(list(WINGS)[:position])
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_downward(path):
-    if path.parent == PACKAGE and path.name == "__init__.py":
+def test_a_module_imports_from_its_wing_and_those_of_its_row(path):
+    wing = part_of(path)
+    if wing in FACADES | {"__init__"}:
         return
-    own = {name.split(".")[1] for name in imported_modules(path) if name.startswith("sagemaker_monai.")}
-    parts = {part for part in own if part != "__version__"}
+    parts = {name.split(".")[1] for name in own_imports(path)} - {"__version__"}
 
-    assert [part for part in parts if layer_of(part) < layer_of(part_of(path))] == []
+    assert parts <= WINGS[wing] | {wing}
 
 
-def test_training_and_predictor_meet_only_in_the_bundle():
-    assert not {"sagemaker_monai.artifact.predictor"} & imported_modules(PACKAGE / "training.py")
-    assert not {"sagemaker_monai.training.fit"} & imported_modules(PACKAGE / "predictor.py")
+def test_nothing_in_the_package_uses_a_facade():
+    assert [path.name for path in MODULES for name in own_imports(path) if name.split(".")[1] in FACADES] == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    names = {module_name(path): path for path in MODULES}
+    arrows = {name: own_imports(path) & set(names) for name, path in names.items()}
+
+    assert list(TopologicalSorter(arrows).static_order())  # raises CycleError
+
+
+def test_a_modules_name_occurs_once():
+    names = Counter(
+        path.stem for path in MODULES if path.stem not in {"__init__", "__main__"} and part_of(path) != "entrypoints"
+    )
+
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.name == "__init__.py"], ids=module_name)
+def test_a_wings_first_lines_say_what_belongs_in_it(path):
+    assert len(ast.get_docstring(ast.parse(path.read_text())) or "") > 40
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_entrypoints_know_sagemaker_and_the_environment(path):
+def test_only_the_outer_wings_know_sagemaker_and_the_environment(path):
     if part_of(path) in OUTER:
         return
     packages = {name.split(".")[0] for name in imported_modules(path)}

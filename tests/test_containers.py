@@ -19,7 +19,8 @@ from sagemaker_monai.errors import (
     UnsupportedMediaType,
 )
 from sagemaker_monai.images.sample import Instances, Sample
-from sagemaker_monai.requests.bodies import MAX_IMAGES, name_picture, read_json, read_npy, split_arrays
+from sagemaker_monai.images.several import name_picture, split_arrays
+from sagemaker_monai.requests.bodies import MAX_IMAGES, read_json, read_npy
 from tests.dicom_bodies import PREAMBLE_LESS, dicom
 
 

@@ -9,10 +9,11 @@ import pytest
 from mms.context import Context, RequestProcessor
 from PIL import Image
 
+from sagemaker_monai.entrypoints import handler_service
+from sagemaker_monai.entrypoints.handler_service import Handler, handle
 from sagemaker_monai.errors import BundleError
-from sagemaker_monai.serving import handler_service, inference
+from sagemaker_monai.serving import inference
 from sagemaker_monai.serving.back_end import Request
-from sagemaker_monai.serving.handler_service import Handler, handle
 from sagemaker_monai.serving.lockdown import Lockdown
 from sagemaker_monai.serving.mms.protocol import (
     ACCEPT_HEADER,

@@ -20,17 +20,11 @@ from sagemaker_monai.errors import (
     UndecodableImage,
     UnsupportedMediaType,
 )
+from sagemaker_monai.images.pictures import decode
 from sagemaker_monai.images.sample import Instances
+from sagemaker_monai.images.suffixes import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES
 from sagemaker_monai.images.volume_files import VOLUME_FORMATS
-from sagemaker_monai.requests.media_types import (
-    DICOM_SUFFIXES,
-    IMAGE_SUFFIXES,
-    MEDIA_TYPES,
-    VOLUME_SUFFIXES,
-    decode,
-    parse_content_type,
-    read_request,
-)
+from sagemaker_monai.requests.media_types import MEDIA_TYPES, parse_content_type, read_request
 from tests.dicom_bodies import dicom, zip_of
 
 PILLOW_FORMATS = {f"image/{name}": name.upper() for name in ("jpeg", "png", "bmp", "tiff", "webp")}

@@ -4,9 +4,10 @@ import pytest
 
 from sagemaker_monai.data.layouts import read_channels
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.requests.media_types import IMAGE_SUFFIXES
+from sagemaker_monai.images.suffixes import IMAGE_SUFFIXES
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import SPLIT_NAMES, Columns
-from sagemaker_monai.storage.tables import read_table, some_of
+from sagemaker_monai.storage.tables import read_table
 
 
 def put(root, *names):

@@ -170,6 +170,9 @@ def test_every_task_has_as_many_definitions_as_the_service_takes(task):
 
 
 def test_the_table_is_read_without_torch_numpy_and_pydantic():
-    code = "import sys, sagemaker_monai.tasks.metric_names; print({'torch', 'numpy', 'pydantic', 'monai'} & set(sys.modules))"
+    code = (
+        "import sys, sagemaker_monai.tasks.metric_names;"
+        "print({'torch', 'numpy', 'pydantic', 'monai'} & set(sys.modules))"
+    )
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

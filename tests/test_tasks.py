@@ -9,6 +9,7 @@ from sklearn import metrics as sklearn_metrics
 
 from sagemaker_monai.errors import BundleError, ConfigError, DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
+from sagemaker_monai.networks.at_once import images_at_once
 from sagemaker_monai.tasks.classification import Classification
 from sagemaker_monai.tasks.labels import FEWEST_LABELS, task_of_labels
 from sagemaker_monai.tasks.losses import IMBALANCE as METHODS
@@ -17,7 +18,7 @@ from sagemaker_monai.tasks.multilabel import MultiLabel
 from sagemaker_monai.tasks.ordinal import Ordinal, median_grades
 from sagemaker_monai.tasks.regression import Regression
 from sagemaker_monai.tasks.tasks import TASKS, read_task
-from sagemaker_monai.training.choices import BEST_METRIC, IMBALANCE, images_at_once, resolve
+from sagemaker_monai.training.choices import BEST_METRIC, IMBALANCE, resolve
 
 GRADES = ("none", "mild", "severe")
 FINDINGS = ("effusion", "nodule")

@@ -254,7 +254,10 @@ def test_rubbish_after_the_mark_is_read_or_refused(kind, body):
 
 
 def test_the_table_of_formats_is_read_without_nibabel():
-    code = "import sys, sagemaker_monai.images.volume_files; print({'nibabel', 'torch', 'pydicom', 'scipy'} & set(sys.modules))"
+    code = (
+        "import sys, sagemaker_monai.images.volume_files;"
+        "print({'nibabel', 'torch', 'pydicom', 'scipy'} & set(sys.modules))"
+    )
     paths = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(
         [sys.executable, "-c", code],

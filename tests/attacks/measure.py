@@ -15,9 +15,10 @@ from pathlib import Path
 
 from sagemaker_monai.budget import MIB, Limits, spending
 from sagemaker_monai.errors import CallerError
+from sagemaker_monai.images.several import split_arrays
 from sagemaker_monai.preprocessing.medical import LoadVolume
 from sagemaker_monai.preprocessing.photograph import LoadPhotograph
-from sagemaker_monai.requests.media_types import read_request, split_arrays
+from sagemaker_monai.requests.media_types import read_request
 from tests.attacks.bombs import BOMBS, size_of
 
 ROOM_MIB = 640  # what RLIMIT_DATA leaves above the idle process, as a worker's

@@ -9,12 +9,12 @@ import torch
 from sagemaker_monai.artifact.bundle import Bundle, read_bundle
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.images.several import name_picture, split_arrays
 from sagemaker_monai.images.volumes import Traits
+from sagemaker_monai.networks.at_once import images_at_once
 from sagemaker_monai.preprocessing.preprocessing import LoadPhotograph
 from sagemaker_monai.preprocessing.visibility import shows_nothing
-from sagemaker_monai.requests.media_types import name_picture, split_arrays
 from sagemaker_monai.tasks.task import Prediction
-from sagemaker_monai.training.choices import images_at_once
 
 BATCH_SIZE = 32  # images that go through the network at once; bounds memory, does not change answers beyond 1e-6
 

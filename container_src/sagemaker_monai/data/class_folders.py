@@ -15,9 +15,10 @@ from sagemaker_monai.data.entries import IMAGE_NAMES, Entry, Layout, is_image, l
 from sagemaker_monai.data.mask_files import set_masks_aside
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.remarks import Remark, remark
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import split_of
 from sagemaker_monai.storage.files import plain_files
-from sagemaker_monai.storage.tables import is_table, some_of
+from sagemaker_monai.storage.tables import is_table
 
 MAX_DEPTH = 8  # of folders that hold one folder and nothing else
 

@@ -14,10 +14,10 @@ from typing import Any
 from sagemaker_monai.data.entries import IMAGE_NAMES, Entry, Layout, Metadata, images_of_names, name_parts
 from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import split_of
 from sagemaker_monai.storage.file_names import is_fit
 from sagemaker_monai.storage.files import write_text
-from sagemaker_monai.storage.tables import some_of
 from sagemaker_monai.tasks.labels import FEWEST_LABELS, Label
 
 DATASET_JSON = "dataset.json"

@@ -21,8 +21,8 @@ from sagemaker_monai.data.trainable import FEWEST_TRAINING, check_groups, check_
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.item_names import current
 from sagemaker_monai.messages.remarks import Remark
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.digests import Digests
-from sagemaker_monai.storage.tables import some_of
 from sagemaker_monai.tasks.task import Floats, Task
 from sagemaker_monai.tasks.tasks import TASKS
 

@@ -11,11 +11,11 @@ from sagemaker_monai.data.label_rules import Cells
 from sagemaker_monai.data.name_matching import key_parts, match_names, nearest_name
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.images.sample import Sequences
+from sagemaker_monai.images.suffixes import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES
 from sagemaker_monai.messages.remarks import Remark
-from sagemaker_monai.requests.media_types import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.file_names import is_fit_path, parts_of
 from sagemaker_monai.storage.files import children, plain_files
-from sagemaker_monai.storage.tables import some_of
 from sagemaker_monai.tasks.labels import Label
 
 DICOM_NAMES = DICOM_SUFFIXES - {""}

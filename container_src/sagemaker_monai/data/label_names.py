@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from sagemaker_monai.data.measurements import numbers_of
-from sagemaker_monai.storage.tables import some_of
+from sagemaker_monai.messages.shortened import some_of
 
 _BETWEEN = re.compile(r"[\s_]|-(?=[^\W\d])")
 _NUMBERED = re.compile(r"(\D*?)[\s_.-]*(\d{1,9})")  # Grade 2, BI-RADS_4, KL0

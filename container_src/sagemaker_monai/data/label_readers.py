@@ -21,8 +21,8 @@ from sagemaker_monai.data.label_rules import UNCERTAIN, Cells, LabelRules, ReadL
 from sagemaker_monai.data.measurements import far_off, numbers_of
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.remarks import Remark, remark
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import is_missing
-from sagemaker_monai.storage.tables import some_of
 from sagemaker_monai.tasks.labels import Label
 
 _ANSWERS = {

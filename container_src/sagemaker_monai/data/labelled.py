@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sagemaker_monai.data.entries import Entry, Layout
-from sagemaker_monai.data.groups import group_rank, read_groups
+from sagemaker_monai.data.groups import read_groups
 from sagemaker_monai.data.label_names import alike_key
 from sagemaker_monai.data.label_rules import LabelRules, codes_of, grades_of
 from sagemaker_monai.data.label_values import read_label_values
@@ -16,8 +16,8 @@ from sagemaker_monai.data.layouts import read_channels
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.messages.remarks import remark
-from sagemaker_monai.storage.columns import SPELLINGS, Columns, is_missing, plain
-from sagemaker_monai.storage.tables import some_of
+from sagemaker_monai.messages.shortened import some_of
+from sagemaker_monai.storage.columns import SPELLINGS, Columns, group_rank, is_missing, plain
 
 FOLDS = frozenset({"fold", "folds", "kfold", "cvfold", "foldid"})  # as `columns.plain` writes them
 AUTO, NONE = "auto", "none"

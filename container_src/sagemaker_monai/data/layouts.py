@@ -17,8 +17,8 @@ from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.data.table_layout import read_table_layout, tables_in
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.remarks import remark
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import Columns, split_of
-from sagemaker_monai.storage.tables import some_of
 
 NO_COLUMNS = Columns()
 PRETRAINED = "pretrained"  # the channel of weights, not of images

@@ -18,10 +18,10 @@ from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.scope import Scope, said_modality, scope_of
 from sagemaker_monai.images.volumes import Identity, Traits
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.preprocessing.preprocessing import Preprocessing
 from sagemaker_monai.preprocessing.visibility import shows_nothing
 from sagemaker_monai.storage.digests import Digests
-from sagemaker_monai.storage.tables import some_of
 
 logger = logging.getLogger(__name__)
 

@@ -23,9 +23,9 @@ from sagemaker_monai.data.entries import DICOM_NAMES, IMAGE_NAMES, VOLUME_NAMES,
 from sagemaker_monai.errors import CallerError
 from sagemaker_monai.images.pictures import has_few_values
 from sagemaker_monai.images.sample import Sequences
+from sagemaker_monai.images.suffixes import IMAGE_SUFFIXES
 from sagemaker_monai.images.volume_files import read_volume_file
 from sagemaker_monai.messages.remarks import Remark, remark
-from sagemaker_monai.requests.media_types import IMAGE_SUFFIXES
 from sagemaker_monai.storage.files import plain_files
 
 Words = tuple[str, ...]

@@ -25,7 +25,7 @@ from enum import IntEnum
 
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.remarks import Remark, remark
-from sagemaker_monai.storage.tables import some_of
+from sagemaker_monai.messages.shortened import some_of
 
 MAX_ALIKE = 1_000  # names that are alike for one key, above which none is chosen
 NEIGHBOURS = 50  # names before and behind one in the alphabet that are compared with it

@@ -13,8 +13,9 @@ from sagemaker_monai.data.entries import Entry, Layout, Metadata, images_of_name
 from sagemaker_monai.data.label_rules import Cells
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.remarks import remark
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import Columns, find_column, split_column, split_of, usual_column, usual_columns
-from sagemaker_monai.storage.tables import Row, is_table, read_table, some_of, table_content
+from sagemaker_monai.storage.tables import Row, is_table, read_table, table_content
 
 _OF_SPLITS = frozenset({"label", "labels", "data", "images", "list", "metadata", "gt", "df"})  # beside a split's name
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from sagemaker_monai.data.entries import Entry, Layout
 from sagemaker_monai.data.label_rules import names_of
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.file_names import is_fit
-from sagemaker_monai.storage.tables import some_of
 from sagemaker_monai.tasks.labels import FEWEST_LABELS
 
 MAX_LABEL_LENGTH = 100

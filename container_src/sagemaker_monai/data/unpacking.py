@@ -17,7 +17,7 @@ from sagemaker_monai.data.layouts import PRETRAINED
 from sagemaker_monai.data.shards import MANIFEST, REMEDY, Shard, read_manifest
 from sagemaker_monai.errors import DatasetError, TrainingStopped
 from sagemaker_monai.messages.progress import track
-from sagemaker_monai.storage.tables import some_of
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.tars import CHUNK_BYTES, read_tar
 from sagemaker_monai.storage.zips import UnsafeArchiveError
 

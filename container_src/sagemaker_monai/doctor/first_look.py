@@ -13,8 +13,8 @@ from sagemaker_monai.data.entries import DICOM_NAMES, VOLUME_NAMES, Image, image
 from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.errors import CallerError, DatasetError
 from sagemaker_monai.images.signatures import is_dicom_file
+from sagemaker_monai.images.suffixes import IMAGE_SUFFIXES
 from sagemaker_monai.messages.remarks import merged
-from sagemaker_monai.requests.media_types import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from pydicom import Dataset as Header

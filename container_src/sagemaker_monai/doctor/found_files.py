@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.images.dicom.packed import MediaLimits, unpacker_of
 from sagemaker_monai.images.signatures import is_archive, is_dicom_file, is_dicomdir
+from sagemaker_monai.images.suffixes import IMAGE_SUFFIXES
 from sagemaker_monai.images.volume_files import HEAD_BYTES, volume_format_of
-from sagemaker_monai.requests.media_types import IMAGE_SUFFIXES
 from sagemaker_monai.storage.file_names import is_litter_path
 from sagemaker_monai.storage.files import plain_files
 from sagemaker_monai.storage.zips import ArchiveTooLargeError, UnsafeArchiveError

@@ -31,8 +31,9 @@ from sagemaker_monai.data.name_matching import match_names
 from sagemaker_monai.data.trainable import lacks_test_images, refusal_of
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.remarks import Remark
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import Columns, find_column, split_of, usual_column, usual_columns
-from sagemaker_monai.storage.tables import Row, is_table, read_table, some_of, table_content
+from sagemaker_monai.storage.tables import Row, is_table, read_table, table_content
 from sagemaker_monai.tasks.labels import Label
 
 _OUTSIDE = ".outside"  # which is not looked for, as all hidden files

@@ -13,8 +13,8 @@ from sagemaker_monai.deidentification.matcher import Matcher
 from sagemaker_monai.doctor.facts import FileFacts
 from sagemaker_monai.doctor.found_files import DICOM, PICTURE
 from sagemaker_monai.doctor.issues import Issue, issue
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.file_names import is_fit
-from sagemaker_monai.storage.tables import some_of
 
 MAX_SHOWN = 60  # characters
 WITHHELD = "(withheld)"

@@ -8,7 +8,7 @@ from sagemaker_monai.doctor.examined import Examined, is_there, patient_of
 from sagemaker_monai.doctor.facts import FileFacts
 from sagemaker_monai.doctor.issues import Issue, issue
 from sagemaker_monai.doctor.label_facts import Labels, without_names
-from sagemaker_monai.storage.tables import some_of
+from sagemaker_monai.messages.shortened import some_of
 
 NO_SPLIT = "not given"
 FEW = 10  # images of a class

@@ -1,1 +1,1 @@
-"""The only modules that know SageMaker and the environment."""
+"""The commands of the image, and what else a process of its own begins with: arguments, environment, exit codes."""

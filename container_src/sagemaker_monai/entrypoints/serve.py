@@ -38,7 +38,7 @@ from sagemaker_monai.storage.files import children
 
 logger = logging.getLogger(__name__)
 
-HANDLER = "sagemaker_monai.serving.handler_service:Handler"
+HANDLER = "sagemaker_monai.entrypoints.handler_service:Handler"
 BACK_ENDS: dict[str, type[WorkerPool] | type[SingleModel]] = {"workers": WorkerPool, "mms": SingleModel}
 HOSTS: dict[str, type[WorkerPools] | type[ModelServer]] = {"workers": WorkerPools, "mms": ModelServer}
 _ARTIFACT = "SM_MODEL_DIR, or SAGEMAKER_BASE_DIR/model, must hold an unpacked model.tar.gz"

@@ -21,10 +21,10 @@ from sagemaker_monai.evaluation import documents
 from sagemaker_monai.evaluation.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.messages.item_names import current
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import Columns
 from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.storage.files import write_text
-from sagemaker_monai.storage.tables import some_of
 
 logger = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from sagemaker_monai.evaluation import documents
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.messages.item_names import print_numbers
 from sagemaker_monai.messages.progress import track
+from sagemaker_monai.messages.shortened import some_of
+from sagemaker_monai.networks.at_once import images_at_once
 from sagemaker_monai.storage.files import write_text
-from sagemaker_monai.storage.tables import some_of
 from sagemaker_monai.tasks.metric_names import scores_line
 from sagemaker_monai.tasks.task import Task
-from sagemaker_monai.training.choices import images_at_once
 
 logger = logging.getLogger(__name__)
 

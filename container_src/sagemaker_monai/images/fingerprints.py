@@ -22,8 +22,8 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.fft import dctn
 
+from sagemaker_monai.images.pictures import decode
 from sagemaker_monai.images.sample import Sample
-from sagemaker_monai.requests.media_types import decode
 
 THUMBNAIL_SIDE = 32
 FREQUENCIES = 8  # in each direction

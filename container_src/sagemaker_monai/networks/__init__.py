@@ -1,1 +1,1 @@
-"""."""
+"""The networks: their table, those that MONAI lacks, weights to start from."""

@@ -1,1 +1,1 @@
-"""."""
+"""From predictions to bodies: JSON, CSV, JSON lines, structured reports."""

@@ -17,6 +17,7 @@ from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.images.dicom.media import Media, find_media
 from sagemaker_monai.images.dicom.wanted import Choice
 from sagemaker_monai.messages.progress import track
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.dicom_choice import AUTO, choice_of, choose_units, images_without_label
 from sagemaker_monai.prepare.dicom_copy import Copied, copy_instance
@@ -40,7 +41,6 @@ from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line,
 from sagemaker_monai.prepare.matching import NAMED_KINDS, find_lines, key_of, refuse_mismatch, shown_lines
 from sagemaker_monai.prepare.publish import Choices, Notices, Written, publish, refuse_unusable
 from sagemaker_monai.prepare.sides import refuse_torn
-from sagemaker_monai.storage.tables import some_of
 
 FOLDERS = "folders"
 TITLE = "DICOM"

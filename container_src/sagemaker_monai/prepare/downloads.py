@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.file_names import is_litter_path
 from sagemaker_monai.storage.files import files_in, plain_files
-from sagemaker_monai.storage.tables import some_of
 from sagemaker_monai.storage.zips import (
     ArchiveLimits,
     UnsafeArchiveError,

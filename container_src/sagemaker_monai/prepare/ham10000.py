@@ -24,15 +24,15 @@ from sagemaker_monai.data.splitting import SPLITS, check_fractions, split_by_gro
 from sagemaker_monai.deidentification.picture_metadata import cleaned
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.images.fingerprints import Floats, Pair, find_near_identical, thumbnail
+from sagemaker_monai.images.pictures import decode
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.messages.progress import track
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.downloads import FolderDownload, ZipDownload, open_download
 from sagemaker_monai.prepare.ham10000_tables import LABELS, Row, read_metadata, read_split
 from sagemaker_monai.prepare.leaks import Move, count_by_class, gather_groups, join_groups, separated
-from sagemaker_monai.requests.media_types import decode
 from sagemaker_monai.storage.files import sha256_of, state_of
-from sagemaker_monai.storage.tables import some_of
 
 JPEG_QUALITY = (
     95  # of shrunk images, with full colour resolution: 60 % more bytes than 4:2:0, no colour fringes at borders

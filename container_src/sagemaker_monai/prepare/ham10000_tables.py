@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from sagemaker_monai.data.entries import Metadata
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import split_of
-from sagemaker_monai.storage.tables import read_table, some_of
+from sagemaker_monai.storage.tables import read_table
 
 LABELS = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 COLUMNS = ("lesion_id", "image_id", "dx", "age", "sex", "localization")

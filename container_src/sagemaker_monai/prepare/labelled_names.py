@@ -4,10 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
 from sagemaker_monai.prepare.matching import NAMED_KINDS, find_lines, find_unlabelled, refuse_mismatch, shown_lines
 from sagemaker_monai.prepare.publish import Choices, Notices
-from sagemaker_monai.storage.tables import some_of
 
 OWN = "case:"  # begins the group of an image of which nothing tells the patient
 

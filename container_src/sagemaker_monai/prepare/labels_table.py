@@ -9,21 +9,23 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from sagemaker_monai.data.entries import Layout, Metadata
-from sagemaker_monai.data.groups import is_person, read_groups
+from sagemaker_monai.data.groups import read_groups
 from sagemaker_monai.data.label_rules import Cells, LabelRules, ReadLabels
 from sagemaker_monai.data.label_values import read_label_values
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.remarks import Remark
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import (
     SPELLINGS,
     find_column,
+    is_person,
     plain,
     split_column,
     split_of,
     usual_column,
     usual_columns,
 )
-from sagemaker_monai.storage.tables import Row, read_table, some_of, table_content
+from sagemaker_monai.storage.tables import Row, read_table, table_content
 from sagemaker_monai.tasks.labels import FEWEST_LABELS, Label
 
 LABEL_COLUMN = "label"

@@ -11,9 +11,9 @@ from sagemaker_monai import __version__
 from sagemaker_monai.data.name_matching import match_names, nearest_name, stem_of
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.remarks import Remark
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
 from sagemaker_monai.storage.files import plain_files, sha256_of, state_of
-from sagemaker_monai.storage.tables import some_of
 
 ON_MISMATCH = ("refuse", "drop")
 NAMED_KINDS = frozenset({"file", "case"})  # lines that name files; others may name a patient, and are never shown

@@ -26,12 +26,12 @@ from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.images.formats.arrays import MAX_NPY_HEADER_BYTES, parse_npy_header
 from sagemaker_monai.messages.progress import track
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.import_report import Report, repeated
 from sagemaker_monai.prepare.medmnist_sets import SETS, MedMnistSet, set_of
 from sagemaker_monai.prepare.sides import count_images, missing_sides
 from sagemaker_monai.storage.files import sha256_of
-from sagemaker_monai.storage.tables import some_of
 from sagemaker_monai.storage.zips import ArchiveLimits, UnsafeArchiveError, member_names, read_members
 from sagemaker_monai.tasks.labels import FEWEST_LABELS, Label
 

@@ -18,8 +18,8 @@ from sagemaker_monai.data.mask_files import set_masks_aside
 from sagemaker_monai.data.name_matching import stem_of
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.images.volume_files import HEAD_BYTES, VOLUME_FORMATS, volume_format_of
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.files import plain_files
-from sagemaker_monai.storage.tables import some_of
 
 # The longest first, so that .nii.gz goes before .gz and .nii.
 SUFFIXES = tuple(

@@ -20,9 +20,9 @@ from sagemaker_monai.data.dataset_json import DATASET_JSON
 from sagemaker_monai.data.dataset_json import IMPORT_REPORT as REPORT
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.item_names import current
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.file_names import is_litter, is_litter_path
 from sagemaker_monai.storage.files import sha256_of, write_text
-from sagemaker_monai.storage.tables import some_of
 
 IMAGES = "images"
 SERIES = "series"

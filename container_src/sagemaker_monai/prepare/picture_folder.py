@@ -17,6 +17,7 @@ from sagemaker_monai.deidentification.picture_metadata import cleaned
 from sagemaker_monai.errors import CallerError, DatasetError, UnsuitableImage
 from sagemaker_monai.images.read import read_frames_of
 from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.images.suffixes import IMAGE_SUFFIXES
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.ground_truth.source_images import name_files
@@ -26,7 +27,6 @@ from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line,
 from sagemaker_monai.prepare.matching import NAMED_KINDS, group_pattern, key_of
 from sagemaker_monai.prepare.publish import Choices, Notices, Written, digest_of, publish, refuse_unusable
 from sagemaker_monai.prepare.sides import refuse_torn
-from sagemaker_monai.requests.media_types import IMAGE_SUFFIXES
 from sagemaker_monai.storage.files import plain_files
 
 FOLDERS = "folders"

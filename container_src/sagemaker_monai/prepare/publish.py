@@ -17,13 +17,13 @@ from sagemaker_monai.data.dataset_json import write_dataset_json
 from sagemaker_monai.data.splitting import SPLITS, check_fractions
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.item_names import current
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.import_report import Report
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
 from sagemaker_monai.prepare.leaks import join_groups
 from sagemaker_monai.prepare.matching import ON_MISMATCH
 from sagemaker_monai.prepare.sides import count_images, draw_split, missing_sides, public_names, refuse_torn
-from sagemaker_monai.storage.tables import some_of
 
 ON_UNUSABLE = ("refuse", "leave-out")
 ON_DUPLICATES = ("join", "refuse")

@@ -1,6 +1,6 @@
-"""Bodies that hold pictures in some wrapping: here npy and JSON, and what all wrappings share; `multipart` and `heaps`
-(zip, tar, gzip) have the others. Nothing is decoded, and no length, count or size that a body claims is believed before
-it is checked.
+"""Bodies that hold pictures in some wrapping: here npy and JSON, and what all wrappings share; `multipart` and
+`archives` (zip, tar, gzip) have the others. Nothing is decoded, and no length, count or size that a body claims is
+believed before it is checked.
 
 JSON and multipart are read by a strict subset of their standards, so that what is read has one meaning only. What the
 wrapping says about a picture (a part's own type, a file's name) is not looked at: its bytes decide.
@@ -14,8 +14,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
@@ -23,7 +22,6 @@ import numpy as np
 
 from sagemaker_monai.budget import spend_bytes
 from sagemaker_monai.errors import (
-    CallerError,
     MalformedRequest,
     PayloadTooLarge,
     ReferenceNotAllowed,
@@ -33,6 +31,7 @@ from sagemaker_monai.errors import (
 )
 from sagemaker_monai.images.formats.arrays import parse_npy_header
 from sagemaker_monai.images.sample import Held, Instances, Sample
+from sagemaker_monai.images.several import AXES_OF_VALUES, name_picture
 from sagemaker_monai.images.signatures import NPY_MAGIC, is_archive, is_dicom_file, is_dicomdir
 
 MAX_IMAGES = 1_000  # of one request
@@ -41,22 +40,6 @@ _MORE_BRACKETS = 16  # of JSON, beside one for each picture
 # What exports of DICOM put beside the images: licences, checksums, tables, the start page of a disc.
 _COMPANIONS = frozenset({".txt", ".csv", ".json", ".xml", ".html", ".htm", ".pdf", ".md", ".inf", ".md5"})
 _COMPANION_NAMES = frozenset({"LICENSE", "README", "SHA256SUMS", "LOCKFILE", "VERSION"})
-
-
-@contextmanager
-def name_picture(index: int, total: int) -> Iterator[None]:
-    """Put `image INDEX: ` before the message of a caller's error, when there are several pictures.
-
-    Args:
-        index: of the picture, counted from 0, in the order of the answer.
-        total: number of pictures.
-    """
-    try:
-        yield
-    except CallerError as error:
-        if total < 2:
-            raise
-        raise type(error)(f"image {index}: {error}") from error
 
 
 def check_count(count: int, limit: int | None = None) -> None:
@@ -133,8 +116,6 @@ def _is_companion(name: str) -> bool:
 
 # --- npy -------------------------------------------------------------------------------------------------------------
 
-_NPY_AXES = "send (N, C, W, H), (C, W, H) or (W, H), and volumes as (N, C, W, H, D), (C, W, H, D) or (W, H, D)"
-
 
 def read_npy(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
     """Read raw values of 2 to 5 axes from NumPy's file format; `split_arrays` says what the axes are.
@@ -153,41 +134,11 @@ def read_npy(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
         raise MalformedRequest(str(error)) from error
     shape = header.shape
     if len(shape) not in (2, 3, 4, 5):
-        raise UnsuitableImage(f"raw values have {len(shape)} axes; {_NPY_AXES}")
+        raise UnsuitableImage(f"raw values have {len(shape)} axes; {AXES_OF_VALUES}")
     check_count(min(shape, default=0) and (shape[0] if len(shape) >= 4 else 1))
     if len(body) - header.offset != math.prod(shape) * header.dtype.itemsize:
         raise MalformedRequest("the npy values do not fill the shape exactly")
     return [Sample(np.frombuffer(body, header.dtype, offset=header.offset).reshape(shape, order=header.order))]
-
-
-def split_arrays(samples: Sequence[Sample], *, spatial_dims: int) -> list[Sample]:
-    """Make one sample an image of raw values that hold several, which only the model's kind can say.
-
-    Args:
-        samples: of a request; other ones than raw values stay as they are.
-        spatial_dims: of the model. 2: (N, C, W, H) is N images, (C, W, H) and (W, H) one. 3: (N, C, W, H, D) is N
-            images, (C, W, H, D) and (W, H, D) one.
-
-    Returns:
-        As many samples as images: raw values have `spatial_dims` axes, or one more.
-
-    Raises:
-        UnsuitableImage: raw values of another number of axes.
-    """
-    images: list[Sample] = []
-    for sample in samples:
-        values = sample.source
-        if not isinstance(values, np.ndarray):
-            images.append(sample)
-        elif not spatial_dims <= values.ndim <= spatial_dims + 2:
-            raise UnsuitableImage(
-                f"raw values have {values.ndim} axes, for a model of {spatial_dims}-D images; {_NPY_AXES}"
-            )
-        elif values.ndim == spatial_dims + 2:
-            images.extend(Sample(image) for image in values)
-        else:
-            images.append(sample)
-    return images
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------

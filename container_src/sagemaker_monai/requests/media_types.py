@@ -1,8 +1,7 @@
 """Content types: which bodies are read, by what, and how a body becomes samples. A new input format is a row here.
 
 How one picture is decoded is in `pictures.py`, how volumes and DICOM files are in `reading.py`, how a body with several
-is taken apart in `containers.py`, `multipart.py` and `heaps.py`; what the rest of the project needs of the pictures and
-containers is imported from here.
+is taken apart in `containers.py`, `multipart.py` and `heaps.py`.
 """
 
 import re
@@ -12,27 +11,14 @@ from functools import partial
 
 from sagemaker_monai.budget import expect_work
 from sagemaker_monai.errors import MalformedRequest, PayloadTooLarge, UndecodableImage, UnsupportedMediaType
-from sagemaker_monai.images.pictures import PICTURE_FORMATS, decode, measure
+from sagemaker_monai.images.pictures import measure
 from sagemaker_monai.images.sample import Instances, Sample
+from sagemaker_monai.images.several import name_picture
 from sagemaker_monai.images.signatures import GZIP_MAGIC, NPY_MAGIC, ZIP_MAGICS, is_dicom_file, is_tar
+from sagemaker_monai.images.suffixes import PICTURE_SUFFIXES
 from sagemaker_monai.requests.archives import read_gzip_body, read_tar_body, read_zip_body
-from sagemaker_monai.requests.bodies import name_picture, read_json, read_npy, split_arrays
+from sagemaker_monai.requests.bodies import read_json, read_npy
 from sagemaker_monai.requests.multipart import read_form, read_related
-
-__all__ = [
-    "DICOM_SUFFIXES",
-    "IMAGE_SUFFIXES",
-    "MAX_REQUEST_PIXELS",
-    "MEDIA_TYPES",
-    "PICTURE_FORMATS",
-    "VOLUME_SUFFIXES",
-    "MediaType",
-    "decode",
-    "name_picture",
-    "parse_content_type",
-    "read_request",
-    "split_arrays",
-]
 
 MAX_REQUEST_PIXELS = 1_000_000_000  # of all pictures of a request; some 15 s of one core's decoding (a guess)
 
@@ -54,6 +40,10 @@ class MediaType:
 
 def _read_picture(body: bytes, _parameters: Mapping[str, str], *, pillow_format: str) -> list[Sample]:
     return [Sample(body, (pillow_format,))]
+
+
+def _picture(pillow_format: str) -> MediaType:
+    return MediaType(PICTURE_SUFFIXES[pillow_format], partial(_read_picture, pillow_format=pillow_format))
 
 
 def _read_volume(body: bytes, _parameters: Mapping[str, str], *, volume_format: str) -> list[Sample]:
@@ -83,11 +73,11 @@ def _read_anything(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
 # bytes decide, whatever the part's own type or the member's name says; so they do in application/gzip, which names
 # only the compression, and in the two types at the end, which name nothing.
 MEDIA_TYPES: dict[str, MediaType] = {
-    "image/jpeg": MediaType((".jpg", ".jpeg"), partial(_read_picture, pillow_format="JPEG")),
-    "image/png": MediaType((".png",), partial(_read_picture, pillow_format="PNG")),
-    "image/bmp": MediaType((".bmp",), partial(_read_picture, pillow_format="BMP")),
-    "image/tiff": MediaType((".tif", ".tiff"), partial(_read_picture, pillow_format="TIFF")),
-    "image/webp": MediaType((".webp",), partial(_read_picture, pillow_format="WEBP")),
+    "image/jpeg": _picture("JPEG"),
+    "image/png": _picture("PNG"),
+    "image/bmp": _picture("BMP"),
+    "image/tiff": _picture("TIFF"),
+    "image/webp": _picture("WEBP"),
     "application/dicom": MediaType((".dcm", ".dicom", ".ima"), _read_dicom),
     "application/x-nifti": MediaType((".nii",), partial(_read_volume, volume_format="NIFTI")),
     "application/x-nifti+gzip": MediaType((".nii.gz",), partial(_read_volume, volume_format="NIFTI")),
@@ -114,15 +104,6 @@ ALIASES = {
     "image/x-ms-bmp": "image/bmp",
     "application/x-zip-compressed": "application/zip",
 }
-
-IMAGE_SUFFIXES = frozenset(
-    suffix for name, row in MEDIA_TYPES.items() if name.startswith("image/") for suffix in row.suffixes
-)
-# In data sets, beside pictures. DICOM files often have no ending at all.
-VOLUME_SUFFIXES = frozenset(
-    {".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".npy", ".npz", ".img", ".img.gz", ".hdr", ".hdr.gz"}
-)
-DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima", ""})
 
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}"
 _MEDIA_TYPE = re.compile(rf"\s*({_NAME}/{_NAME})\s*((?:;.*)?)", re.DOTALL)

@@ -10,8 +10,9 @@ from itertools import pairwise
 from sagemaker_monai.budget import spend_bytes
 from sagemaker_monai.errors import MalformedRequest, PayloadTooLarge
 from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.images.several import name_picture
 from sagemaker_monai.images.signatures import is_dicom_file
-from sagemaker_monai.requests.bodies import MAX_INSTANCES, gather, name_picture
+from sagemaker_monai.requests.bodies import MAX_INSTANCES, gather
 
 DICOM_TYPE = "application/dicom"
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]", re.ASCII)  # RFC 2046, 5.1.1

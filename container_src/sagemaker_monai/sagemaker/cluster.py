@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sagemaker_monai.errors import ConfigError, TrainingStopped
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.sagemaker.inputs import without_blanks
-from sagemaker_monai.storage.tables import some_of
 
 POLL_S = 0.5
 DEFAULT_TIMEOUT_S = 300.0

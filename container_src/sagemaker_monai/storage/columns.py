@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.storage.tables import some_of
+from sagemaker_monai.messages.shortened import some_of
 
 # What columns may be called, as `plain` writes it, in ranks: of the first rank that is there must be one.
 _IMAGES = (
@@ -62,12 +62,50 @@ MISSING = frozenset({
 # What stands for anybody where a patient's number should be, besides MISSING: what anonymisers write for everybody.
 NOBODY = frozenset({"anonymous", "anonymized", "anonymised", "anon", "unknown", "removed", "patient", "patientid", "id",
                     "xxx"})  # fmt: skip
+# Words of columns that tell who is a patient, the coarsest first.
+# Words with a * mean that only with `id`, `number` or the like behind or before them.
+_ENDINGS = ("", "id", "ids", "no", "nr", "num", "number", "nummer", "code", "uid", "identifier", "pseudonym", "hash")
+_LEVELS: tuple[tuple[str, ...], ...] = (
+    ("patient", "patients", "patientname", "anonpatient", "pat*", "pt*", "pid", "00100020", "patienten", "paciente",
+     "paziente", "pasient", "potilas", "pacjent", "pacient",
+     "\u043f\u0430\u0446\u0438\u0435\u043d\u0442", "\u60a3\u8005", "\u75c5\u4eba", "\ud658\uc790"),
+    ("subject", "subj", "participant", "proband", "volunteer", "person*", "individual*", "mrn", "medicalrecord*",
+     "empi", "hospital*", "client*", "animal*", "mouse*", "donor*", "subjekt", "sujet", "sujeto", "soggetto",
+     "deelnemer",
+     "\u88ab\u9a13\u8005", "\u53d7\u8bd5\u8005"),
+    ("case", "fall*", "caso*", "cas*", "\u75c5\u4f8b", "\u75c7\u4f8b"),
+    ("study*", "studyinstance*", "exam*", "examination*", "accession", "untersuchung*", "examen*"),
+    ("series*", "seriesinstance*", "scan*", "acquisition*"),
+    ("lesion", "nodule", "tumor*", "tumour*", "specimen*", "slide*"),
+)  # fmt: skip
+_PATIENT_LEVELS = 2  # the first ones are people, whatever else a column says
 
 
 def plain(name: str) -> str:
     """A name of a column as it is compared: NFKC, without case, blanks and punctuation."""
     text = unicodedata.normalize("NFKC", name).casefold()
     return "".join(letter for letter in text if letter.isalnum() or unicodedata.combining(letter))
+
+
+def _spellings(word: str) -> set[str]:
+    """A word of _LEVELS with all its endings, before and behind."""
+    bare = word.removesuffix("*")
+    endings = _ENDINGS[1:] if word.endswith("*") else _ENDINGS
+    return {plain(bare + ending) for ending in endings} | {plain(ending + bare) for ending in endings}
+
+
+_RANKS = {name: rank for rank, words in enumerate(_LEVELS) for word in words for name in _spellings(word)}
+
+
+def group_rank(name: str) -> int | None:
+    """How coarse the groups of a column are by its name, 0 for patients; None where it names none."""
+    return _RANKS.get(plain(name))
+
+
+def is_person(name: str) -> bool:
+    """Whether a column names people, and not their cases, studies or lesions."""
+    rank = group_rank(name)
+    return rank is not None and rank < _PATIENT_LEVELS
 
 
 def is_missing(text: str) -> bool:

@@ -11,14 +11,13 @@ from pathlib import Path
 
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.item_names import current, is_like_a_file
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.spreadsheets import OLE_MAGIC, SAVE_AGAIN, ZIP_MAGIC, Sheet, read_sheets
 
 DELIMITERS = (",", "\t", ";")
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".xlsm")
 OTHER_WORKBOOKS = (".xls", ".xlsb", ".ods", ".numbers")  # which Excel and others save as .xlsx
 MAX_TABLE_BYTES = 1 << 28  # 256 MiB is some million rows
-MAX_NAMED = 5
-MAX_NAME_LENGTH = 60
 HEADER_WITHIN = 20  # rows in which a header is looked for that is not the first one, to say so
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -29,13 +28,6 @@ class Row(dict[str, str]):
     """A row: cells by column. `number` is where spreadsheets show it, the header being row 1 or below."""
 
     number: int = 0
-
-
-def some_of(names: Sequence[str]) -> str:
-    """The first few names and how many more there are, short enough for one line of an error."""
-    shown = [name if len(name) <= MAX_NAME_LENGTH else f"…{name[1 - MAX_NAME_LENGTH :]}" for name in names[:MAX_NAMED]]
-    rest = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(" ".join(name.split()) for name in shown) + rest
 
 
 def is_table(path: Path) -> bool:
@@ -94,8 +86,7 @@ def read_table(
 
 def _naming_cells(table: Sequence[Row]) -> Iterator[str]:
     """Cells that are called like a file, and those of columns of images and people."""
-    from sagemaker_monai.data.groups import is_person
-    from sagemaker_monai.storage.columns import SPELLINGS, plain  # which reads tables
+    from sagemaker_monai.storage.columns import SPELLINGS, is_person, plain  # which reads tables
 
     images = {name for rank in SPELLINGS["image"] for name in rank}
     telling = {column for column in (table[0] if table else ()) if plain(column) in images or is_person(column)}

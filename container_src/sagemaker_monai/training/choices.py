@@ -1,7 +1,5 @@
 """What `auto` means for a task and a kind of images: after `resolve` no hyperparameter is left to choose."""
 
-import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sagemaker_monai.errors import ConfigError
@@ -21,13 +19,6 @@ IMBALANCE: dict[str, tuple[str, tuple[str, ...]]] = {
 BEST_METRIC = {"classification": "balanced_accuracy", "multilabel": "auc", "ordinal": "kappa", "regression": "mae"}
 
 ALWAYS_THERE = frozenset({"loss", "accuracy", "balanced_accuracy", "mae", "rmse"})  # scores of whatever images
-
-VALUES_AT_ONCE = 1 << 22  # 64 pictures of 256 x 256, or 4 volumes of 101 x 101 x 101
-
-
-def images_at_once(size: Sequence[int], most: int) -> int:
-    """How many images go through a network at once where nothing is learned, so that large ones fit into memory."""
-    return max(1, min(most, VALUES_AT_ONCE // math.prod(size)))
 
 
 def resolve(config: TrainConfig, *, task: str, spatial_dims: int, is_photograph: bool) -> TrainConfig:

@@ -23,12 +23,12 @@ from sagemaker_monai.images.pictures import count_bits, decode
 from sagemaker_monai.images.read import DICOM_FORMAT, kind_of, read_frames_of, read_volumes_of
 from sagemaker_monai.images.sample import Sample, Sequences
 from sagemaker_monai.images.scope import said_modality
+from sagemaker_monai.images.suffixes import IMAGE_SUFFIXES
 from sagemaker_monai.images.volumes import Frame, Volume
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.preprocessing.deep_pictures import range_of, read_deep_frame
 from sagemaker_monai.preprocessing.medical import UNEVEN_SLICES
 from sagemaker_monai.preprocessing.presets import PRESETS, preprocessing_for
-from sagemaker_monai.requests.media_types import IMAGE_SUFFIXES
-from sagemaker_monai.storage.tables import some_of
 
 logger = logging.getLogger(__name__)
 

@@ -17,12 +17,13 @@ from sagemaker_monai.data.loading import LoadedDataset
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.messages.progress import track
+from sagemaker_monai.networks.at_once import images_at_once
 from sagemaker_monai.preprocessing.preprocessing import Preprocessing
 from sagemaker_monai.tasks.losses import epoch_order
 from sagemaker_monai.tasks.metric_names import GOALS, Row, validation_values
 from sagemaker_monai.tasks.task import Floats, Loss, Task
 from sagemaker_monai.training.augmentation import AUGMENTATIONS, augment
-from sagemaker_monai.training.choices import check_best_metric, images_at_once
+from sagemaker_monai.training.choices import check_best_metric
 from sagemaker_monai.training.distributed import Processes, share_batch
 from sagemaker_monai.training.optimizers import MovingAverage, build_optimizer, learning_rate_factor
 

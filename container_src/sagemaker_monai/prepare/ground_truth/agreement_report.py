@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sagemaker_monai.data.splitting import SPLITS
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare.ground_truth.consolidation import Decision, agreement_of
-from sagemaker_monai.storage.tables import some_of
 
 MAX_PAIRS = 1000  # of annotators; a crowd has hundreds of thousands
 DECIMALS = 4

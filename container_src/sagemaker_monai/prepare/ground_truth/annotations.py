@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare.ground_truth.answers import Content, Region, clean_name, read_box, read_content
-from sagemaker_monai.storage.tables import some_of
 
 MAX_ANNOTATORS = 1000  # of one image
 VERIFICATION = "groundtruth/label-verification"

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.file_names import is_fit
-from sagemaker_monai.storage.tables import some_of
 
 MAX_DEPTH = 16  # of nesting, JSON in JSON included; the DICOM task has 5
 MAX_CLASSES = 1000  # named by one answer

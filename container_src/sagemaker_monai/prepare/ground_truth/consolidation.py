@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare.ground_truth.agreement import Agreement, measure_agreement
-from sagemaker_monai.storage.tables import some_of
 
 TASKS = ("classification", "multilabel")
 LABELS = ("majority", "soft")

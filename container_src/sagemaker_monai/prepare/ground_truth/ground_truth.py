@@ -20,6 +20,7 @@ from sagemaker_monai.data.splitting import SPLITS, check_fractions
 from sagemaker_monai.deidentification.clean_files import PICTURE, VOLUME, clean_file, sort_of
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.messages.progress import track
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.ground_truth.agreement_report import Report, describe_agreement, describe_annotators
 from sagemaker_monai.prepare.ground_truth.consolidation import (
@@ -37,7 +38,6 @@ from sagemaker_monai.prepare.ground_truth.source_images import Image, list_files
 from sagemaker_monai.prepare.ground_truth.votes import choose_votes, number_annotators, settle_disputes, votes_of
 from sagemaker_monai.prepare.leaks import count_by_class, join_groups
 from sagemaker_monai.storage.files import sha256_of, state_of
-from sagemaker_monai.storage.tables import some_of
 
 ON_DISPUTE = ("keep", "drop", "refuse")
 ON_MISSING = ("refuse", "leave-out")

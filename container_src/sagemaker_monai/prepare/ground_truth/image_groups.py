@@ -11,10 +11,10 @@ from sagemaker_monai.data.groups import Groups, read_groups
 from sagemaker_monai.data.splitting import split_by_group
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.remarks import Remark
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare.ground_truth.manifest import Item
 from sagemaker_monai.prepare.ground_truth.source_images import Image, short_name
 from sagemaker_monai.prepare.matching import group_pattern
-from sagemaker_monai.storage.tables import some_of
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare.ground_truth.annotations import MULTILABEL_TYPES, Answer, Names, read_custom, read_workers
 from sagemaker_monai.prepare.ground_truth.answers import MAX_DEPTH, parse_json
 from sagemaker_monai.prepare.ground_truth.manifest import (
@@ -25,7 +26,6 @@ from sagemaker_monai.prepare.ground_truth.manifest import (
     read_lines,
 )
 from sagemaker_monai.storage.files import children, plain_files
-from sagemaker_monai.storage.tables import some_of
 
 MAX_JSON_BYTES = 1 << 28  # of a consolidation request; a batch of them has some thousand images
 MAX_FILES = 1_000_000

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare.ground_truth.annotations import TYPES, VERIFICATION, Answer, Names, type_of
 from sagemaker_monai.prepare.ground_truth.answers import parse_json
-from sagemaker_monai.storage.tables import some_of
 
 MAX_LINE_BYTES = 1 << 23  # of a line; the service allows an input line 100,000 characters
 MAX_LINES = 1_000_000

@@ -13,9 +13,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
-from sagemaker_monai.requests.media_types import IMAGE_SUFFIXES
+from sagemaker_monai.images.suffixes import IMAGE_SUFFIXES
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.files import plain_files
-from sagemaker_monai.storage.tables import some_of
 
 MAX_IMAGES = 1_000_000
 MAX_NAME_LENGTH = 100

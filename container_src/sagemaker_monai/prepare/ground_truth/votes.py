@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare.ground_truth.consolidation import Decision, choose_task
 from sagemaker_monai.prepare.ground_truth.labeling_jobs import Job
 from sagemaker_monai.prepare.ground_truth.manifest import Item
 from sagemaker_monai.prepare.ground_truth.source_images import short_name
-from sagemaker_monai.storage.tables import some_of
 
 Votes = dict[int, frozenset[str]]  # annotator, from 1, -> the classes that the annotator chose
 
