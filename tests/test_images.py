@@ -259,7 +259,8 @@ PHOTOGRAPHS = ["image/jpeg", "image/png", "application/json", "multipart/form-da
 def test_photographs_are_served_without_a_reader_of_dicom_or_volumes():
     bodies = [body_of(name) for name in PHOTOGRAPHS]
     code = (
-        "import sys\nfrom sagemaker_monai.requests.media_types import read_request, decode\n"
+        "import sys\nfrom sagemaker_monai.images.pictures import decode\n"
+        "from sagemaker_monai.requests.media_types import read_request\n"
         f"for body, header in {bodies!r}:\n"
         "    [decode(sample, channels=3, min_size=None) for sample in read_request(body, header)]\n"
         "print(sorted({'pydicom', 'nibabel', 'gdcm', 'highdicom', 'scipy'} & set(sys.modules)))"

@@ -239,7 +239,8 @@ def test_every_real_series_is_the_same_volume_from_files_and_from_its_folder():
 
 def test_importing_it_imports_no_reader():
     code = (
-        "import sys; from sagemaker_monai import transforms, presets, cache;"
+        "import sys; from sagemaker_monai.data import cache;"
+        "from sagemaker_monai.preprocessing import preprocessing, presets;"
         "assert not {'pydicom', 'nibabel', 'gdcm', 'torch', 'monai', 'scipy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
