@@ -286,7 +286,8 @@ def test_a_broken_picture_is_refused_by_load():
 
 def test_loading_needs_neither_torch_nor_monai():
     code = (
-        "import sys; from sagemaker_monai import transforms; from sagemaker_monai.data import cache; import numpy as np;"
+        "import sys; import numpy as np; from sagemaker_monai import transforms;"
+        "from sagemaker_monai.data import cache;"
         "from sagemaker_monai.images.sample import Sample;"
         "transforms.LoadPhotograph(3, [8, 8], 'pad').pixels(Sample(np.zeros((3, 9, 9), np.uint8)));"
         "assert not {'torch', 'monai'} & set(sys.modules)"
