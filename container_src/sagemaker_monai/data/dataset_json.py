@@ -223,7 +223,7 @@ def write_dataset_json(
         name, description, reference, licence: for people.
         labels: class names in the order of the model's outputs, grades in their order, or names of numbers.
         records: split -> one mapping an image: `image`, `label`, `group`, and metadata, see the module.
-        task: a key of `tasks.table.TASKS`.
+        task: a key of `tasks.tasks.TASKS`.
         spatial_dims: 2 or 3.
         modality: Modality of DICOM, or "RGB" for photographs.
     """

@@ -63,11 +63,11 @@ class Dataset:
         fingerprint: CONTENTS and SHA-256 in hex over labels, names, labels of the images, groups, splits and the bytes
             of the files (see `digests`); it does not depend on where the folder is or in which order records come.
         title: what the data set calls itself in dataset.json, for people; may be empty.
-        task: a key of `tasks.table.TASKS`.
+        task: a key of `tasks.tasks.TASKS`.
         modality: Modality of DICOM that dataset.json names, or "".
         spatial_dims: 2 or 3 where dataset.json says, else None.
         remarks: what was odd about the data set and read all the same.
-        aside: masks beside the images, for whoever needs them (`masks.images_with_masks`).
+        aside: masks beside the images, for whoever needs them (`mask_files.images_with_masks`).
     """
 
     labels: tuple[str, ...]
@@ -219,7 +219,7 @@ def read_dataset(
 
     Args:
         channels: name and folder of each SageMaker channel; see `layouts.read_channels` for which are read.
-        task: a key of `tasks.table.TASKS`, or "auto" for what dataset.json or the form of the labels says.
+        task: a key of `tasks.tasks.TASKS`, or "auto" for what dataset.json or the form of the labels says.
         reading: what else somebody said about columns and labels.
         validation_fraction, test_fraction: shares of the training images, 0 to below 1 together, that become a split
             the data set does not have; whole groups, stratified by class. 0 leaves test empty.

@@ -54,7 +54,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Aside:
-    """Files of a data set by what `masks` takes them for.
+    """Files of a data set by what `mask_files` takes them for.
 
     Attributes:
         images: in the order they were given.
@@ -75,7 +75,7 @@ class Layout:
         labels: class names in model order, which may name classes without an image; names of numbers for regression.
         entries: the images.
         title: what the data set calls itself.
-        task: a key of `tasks.table.TASKS`, None where the layout does not say.
+        task: a key of `tasks.tasks.TASKS`, None where the layout does not say.
         modality: Modality of DICOM that the layout names, "" where it does not.
         spatial_dims: 2 or 3, None where the layout does not say.
         remarks: what was odd and read all the same.

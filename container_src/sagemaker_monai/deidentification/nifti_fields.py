@@ -16,7 +16,7 @@ from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 MAX_OFFSET_BYTES = 16 << 20  # before the voxels; as the readers have it
 MOST = 1e9  # of a scale factor, an intercept and a place in mm; four letters as a float32 are above it, nearly always
 SAME_SPACING = 1e-3  # of a spacing; float32 and what registrations do to a matrix round more finely
-_LEAST_SPACING, _MOST_SPACING = 1e-7, 1e7  # as `formats.geometry`
+_LEAST_SPACING, _MOST_SPACING = 1e-7, 1e7  # as `formats.affines`
 _NAN32, _NAN64 = b"\0\0\xc0\x7f", b"\0\0\0\0\0\0\xf8\x7f"
 
 _Fields = dict[str, tuple[int, str]]  # name -> offset and struct format

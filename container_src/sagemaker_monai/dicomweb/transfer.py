@@ -1,6 +1,6 @@
 """`dicomweb`: series from a DICOMweb server (Orthanc, AWS HealthImaging, any other) to a folder or to S3.
 
-Search first (`dicomweb_search`), then each series in one request (WADO-RS), streamed part by part to a file for each
+Search first (`search`), then each series in one request (WADO-RS), streamed part by part to a file for each
 instance. What an earlier run stored is not fetched again (`stores.Journal`); if a series is there in part, the rest is
 fetched instance by instance, and so is every series of a server that has no retrieval of series, as AWS HealthImaging.
 

@@ -29,7 +29,7 @@ def contact_sheet(examination: Examination, *, processes: int = 0) -> tuple[byte
 
     Args:
         examination: whose files are still where they were.
-        processes: as of `workers.map_isolated`.
+        processes: as of `processes.map_isolated`.
 
     Returns:
         A PNG file and how many images are on it; None where none can be shown.

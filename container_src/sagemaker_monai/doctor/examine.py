@@ -45,7 +45,7 @@ class Options:
     """What to look at.
 
     Attributes:
-        labels, columns, rules: see `labels.read_labels`.
+        labels, columns, rules: see `label_facts.read_labels`.
         pixels: whose pixels are decoded: "all", a "sample" of SAMPLE, "none"; "auto" is all up to ALL_UP_TO files.
         processes: that look at files; 0 works in this one, without protection against decoders that crash.
         show_names: names of files may stand in the reports.

@@ -33,7 +33,7 @@ class Picture:
 
     Attributes:
         paths: files; several are the slices of one series.
-        kind: as of `files.Found`.
+        kind: as of `found_files.Found`.
         voxels: of the whole image, by its headers.
     """
 

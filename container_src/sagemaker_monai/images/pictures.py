@@ -13,7 +13,7 @@ The rules, the same for training and serving because both come through `decode`:
 - raw values are what a picture of their type would be: bool is 1 bit, uint16 is 16 bit, everything else has to be a
   whole number from 0 to 255.
 
-Request bodies with several pictures in them are taken apart in `containers.py`.
+Request bodies with several pictures in them are taken apart in `bodies.py`.
 """
 
 import io

@@ -1,7 +1,7 @@
 """What a medical image is once it is read: values with their unit, geometry, display window and identity.
 
 Everything that reads a file (`dicom`, `formats`) ends here, and everything that prepares a network's input
-(`transforms`) begins here. Axes are in MONAI's index order, channel first: (C, W, H) and (C, W, H, D). In
+(`preprocessing`) begins here. Axes are in MONAI's index order, channel first: (C, W, H) and (C, W, H, D). In
 DICOM W runs along the rows of the stored picture, H down its columns, and D along the slices.
 """
 

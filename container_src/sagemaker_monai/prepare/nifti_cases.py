@@ -2,7 +2,7 @@
 
 Names say it: `CASE_t1.nii.gz` beside `CASE_flair.nii.gz`, `CASE/t1.nii.gz`, or nnU-Net's `CASE_0000.nii.gz`. In a
 folder of the Medical Segmentation Decathlon the images that its dataset.json lists for training are the cases. Masks
-(`masks`) are none, unless the table of labels names them or a sequence is called as they are.
+(`mask_files`) are none, unless the table of labels names them or a sequence is called as they are.
 """
 
 import json

@@ -68,7 +68,7 @@ def read_case(files: Sequence[Path]) -> list[Volume]:
     """The volumes of a case, one a file, on one grid.
 
     Raises:
-        UndecodableImage, UnsuitableImage, PayloadTooLarge: as `reading.read_volumes_of`.
+        UndecodableImage, UnsuitableImage, PayloadTooLarge: as `read.read_volumes_of`.
     """
     if len(files) > 1:
         return read_volume_channels(Sequences(tuple(files)))

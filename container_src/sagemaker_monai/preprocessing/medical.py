@@ -116,7 +116,7 @@ class _LoadMedical:
             float32 (C, W, H[, D]).
 
         Raises:
-            UndecodableImage, UnsuitableImage, PayloadTooLarge: as `reading`; UnsuitableImage also for several images,
+            UndecodableImage, UnsuitableImage, PayloadTooLarge: as `read`; UnsuitableImage also for several images,
                 other channels, or what the intensity or the spacing cannot be had from.
         """
         return self.pixels_of_one(sample)[0]

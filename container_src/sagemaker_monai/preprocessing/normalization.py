@@ -1,7 +1,7 @@
 """The arithmetic of both scale halves: `(values - mean) / std` for each channel, in float32 and in this order.
 
 Each value is computed alone, so that one image, the same in a batch, and its values as float give the same bits. torch
-is imported where it is used, as in `transforms`.
+is imported where it is used, as in `preprocessing`.
 """
 
 import math

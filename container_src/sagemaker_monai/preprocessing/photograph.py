@@ -107,7 +107,7 @@ class LoadPhotograph:
 
         Raises:
             UndecodableImage, UnsuitableImage, PayloadTooLarge: as `pictures.decode` and, for DICOM,
-                `reading.each_frame_of`; UnsuitableImage also for several frames.
+                `read.each_frame_of`; UnsuitableImage also for several frames.
         """
         return self.pixels_of_one(sample)[0]
 

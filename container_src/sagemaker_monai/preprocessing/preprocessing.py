@@ -97,7 +97,7 @@ class Preprocessing:
         """Make one image a tensor (C, W, H[, D]) of `dtype`.
 
         Raises:
-            UndecodableImage, UnsuitableImage, PayloadTooLarge: as `reading`; UnsuitableImage also for a sample with
+            UndecodableImage, UnsuitableImage, PayloadTooLarge: as `read`; UnsuitableImage also for a sample with
                 several images.
         """
         return self._load(sample)

@@ -32,7 +32,7 @@ def read_zip_body(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
     Folders and what operating systems leave behind are passed over.
 
     Raises:
-        MalformedRequest: what `archives` calls unsafe, or what `gather` refuses.
+        MalformedRequest: what `zips` calls unsafe, or what `gather` refuses.
         PayloadTooLarge: too many members, or more inflated bytes than the limits, whatever the headers claim.
     """
     total_bytes = _inflated_limit(body)

@@ -1,7 +1,7 @@
 """Content types: which bodies are read, by what, and how a body becomes samples. A new input format is a row here.
 
-How one picture is decoded is in `pictures.py`, how volumes and DICOM files are in `reading.py`, how a body with several
-is taken apart in `containers.py`, `multipart.py` and `heaps.py`.
+How one picture is decoded is in `pictures.py`, how volumes and DICOM files are in `read.py`, how a body with several
+is taken apart in `bodies.py`, `multipart.py` and `archives.py`.
 """
 
 import re

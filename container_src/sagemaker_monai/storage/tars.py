@@ -1,6 +1,6 @@
 """Tar files: read once, from front to back, and refused when a member is odd; written the same way every time.
 
-As with zip files (`archives`), nothing is written by a name that an archive chose, and nothing but plain files comes
+As with zip files (`zips`), nothing is written by a name that an archive chose, and nothing but plain files comes
 out: callers get names that stay inside a folder, and bytes. A stream need not be seekable, so that a compressed file or
 an object in S3 is read as it comes.
 """

@@ -1,7 +1,7 @@
 """What every task has: how labels become targets, network outputs answers, and answers scores and predictions.
 
 A task is a frozen value of its labels and of the few numbers that belong to them (thresholds, a mean); the artifact
-carries it as `postprocessing`, and training, scoring and serving build it from there (`tasks.table`).
+carries it as `postprocessing`, and training, scoring and serving build it from there (`tasks.tasks`).
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ class Task(Protocol):
     """See `classification`, `multilabel`, `ordinal` and `regression`.
 
     Attributes:
-        name: a key of `table.TASKS`.
+        name: a key of `tasks.TASKS`.
         labels: names in the order of the answers' columns.
         outputs: of the network.
     """

@@ -26,7 +26,7 @@ def resolve(config: TrainConfig, *, task: str, spatial_dims: int, is_photograph:
 
     Args:
         config: as given; one that is resolved already stays as it is.
-        task: a key of `tasks.table.TASKS`.
+        task: a key of `tasks.tasks.TASKS`.
         spatial_dims: 2 or 3, of the network's input.
         is_photograph: whether the values are 8-bit pictures.
 

@@ -76,7 +76,7 @@ def clean_name(value: object) -> str:
     """A class name without white space around it.
 
     Raises:
-        DatasetError: empty, too long, or with characters that no name may have (see `names`).
+        DatasetError: empty, too long, or with characters that no name may have (see `file_names`).
     """
     name = str(value).strip()
     if not name or len(name) > MAX_NAME_LENGTH or not is_fit(name):

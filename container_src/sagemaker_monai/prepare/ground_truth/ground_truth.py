@@ -1,6 +1,6 @@
 """A labeling job of SageMaker Ground Truth becomes images and a dataset.json, by all annotators' answers.
 
-What the job says is read in `ground_truth_jobs`, how answers become a label is decided in `consolidation`. Annotators
+What the job says is read in `labeling_jobs`, how answers become a label is decided in `consolidation`. Annotators
 are numbered in the order in which they come up; their workerIds are personal data and go nowhere. Files are copied and
 not linked: an importer that later writes to the same folder would change the originals.
 """
@@ -155,7 +155,7 @@ def import_ground_truth(
         min_agreement: share, 0 to 1, below which an image is disputed.
         min_annotators: images with fewer answers are left out.
         missing: "refuse" raises where images of the job are not in the folder; "leave-out" imports the others.
-        group_by: what tells the patient: see `ground_truth_groups.group_images`.
+        group_by: what tells the patient: see `image_groups.group_images`.
         fractions: training, validation and test; groups are dealt out by them, stratified by class.
         seed: of that split.
         title: what the data set is called.

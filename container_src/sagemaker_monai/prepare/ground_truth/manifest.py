@@ -2,7 +2,7 @@
 
 A line names an image (`source-ref`, or `source` where the page fetched it by another way), and has for every job that
 saw it a label attribute `X` with `X-metadata`; in chained jobs there are several. What a label looks like depends on
-the task type in the metadata: see `ground_truth_labels`. Nothing that a line names is fetched.
+the task type in the metadata: see `annotations`. Nothing that a line names is fetched.
 
 Source: Amazon SageMaker AI Developer Guide, "Labeling job output data".
 """
