@@ -1,6 +1,32 @@
 """Every error that a caller or operator can meet: its stable code, its HTTP status, its line in the failure file.
 
 Messages reach callers: they name the value and the remedy, never a path, a file's text or patient data.
+
+    CallerError                      somebody outside this program can correct it
+    ├── ConfigError            400   a job: its hyperparameters, options or environment
+    ├── DatasetError           400          its data
+    ├── TrainingStopped        400          stopped before there was anything to save
+    ├── BundleError            500   the artifact: missing, unsafe or inconsistent
+    ├── MalformedRequest       400   a request: its body is not what its type promises
+    ├── UndecodableImage       400              no sound image
+    ├── UnsuitableImage        422              a sound image that this model cannot take
+    ├── PayloadTooLarge        413              beyond the limits
+    ├── UnsupportedMediaType   415              no reader for its Content-Type
+    ├── NotAcceptable          406              no writer for its Accept
+    ├── ReferenceNotAllowed    403              names an object that the deployer did not list
+    ├── ObjectUnavailable      424              names an object that cannot be read
+    ├── NotFound               404              no such path
+    ├── MethodNotAllowed       405              the path has other methods
+    ├── RequestTimeout         408              sent too slowly
+    ├── ModelNotFound          404   models: not loaded
+    ├── ModelAlreadyLoaded     409           loaded already
+    ├── NotEnoughMemory        507           no room for another
+    ├── Overloaded             503   the server: more requests wait than it can answer in time
+    ├── Unavailable            503               no process can answer now
+    ├── Timeout                504               no answer in time
+    └── WorkerDied             500               the process ended while it worked on the request
+
+Everything else is a fault of the program: `InternalError`, 500.
 """
 
 from sagemaker_monai.messages.item_names import current

@@ -23,8 +23,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def plain_files(folder: Path, *, takes_links_out: bool = False) -> Iterator[Path]:
     """The plain files of a folder and its folders, sorted by name, each once: what the folder holds, for all that read.
 
-    Litter (see `file_names`), pipes, and links that lead out of the folder or to another of its files are passed over, and
-    so are folders that may not be entered. What the folder itself is called does not count.
+    Litter (see `file_names`), pipes, and links that lead out of the folder or to another of its files are passed over,
+    and so are folders that may not be entered. What the folder itself is called does not count.
 
     Args:
         folder: where to begin.
