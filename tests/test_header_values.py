@@ -111,6 +111,23 @@ KEPT = {
 }
 
 
+def test_codes_that_are_left_are_valid(folder):
+    original = ct()
+    local, known = Dataset(), Dataset()
+    local.CodeValue, local.CodingSchemeDesignator, local.CodeMeaning = "4711", "99LOCAL", "Ward 7"
+    known.CodeValue, known.CodingSchemeDesignator, known.CodeMeaning = "T-D3000", "SRT", "Chest"
+    known.ContextIdentifier, known.MappingResource, known.ContextGroupVersion = "4031", "DCMR", "20200301"
+    original.ProcedureCodeSequence = original.AnatomicRegionSequence = [local]
+    original.AnatomicRegionModifierSequence = [local, known]
+
+    _, result = written(encoded(original), folder)
+
+    assert "ProcedureCodeSequence" not in result
+    assert list(result.AnatomicRegionSequence) == []  # of type 2 in DX
+    (item,) = result.AnatomicRegionModifierSequence
+    assert set(item.dir()) == {"CodeValue", "CodingSchemeDesignator", "CodeMeaning"}
+
+
 def test_what_pictures_are_read_by_stays(folder):
     original = ct()
     for keyword, value in KEPT.items():
@@ -133,6 +150,7 @@ def test_what_pictures_are_read_by_stays(folder):
         ("BodyPartExamined", "Chest", "CHEST"),
         ("ScanOptions", ["FC", "SMITH"], "FC"),
         ("SegmentLabel", "Roe", "REMOVED"),
+        ("LUTLabel", "Roe", "REMOVED"),
         ("SoftwareVersions", "28.02.1949", "W_"),
         ("ImageType", ["ORIGINAL", "SMITH"], "ORIGINAL\\W_"),
         ("RescaleType", "Roe", None),

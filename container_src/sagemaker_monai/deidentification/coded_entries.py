@@ -2,7 +2,8 @@
 
 A code of a hospital's own scheme names its procedures and departments, and a meaning is a free text. So of an item with
 a code stay its value and scheme, when PS3.16 (pydicom's copy) has the pair, and its meaning is written anew; items with
-other codes go whole. Versions and contexts of codes are not needed to understand one and go.
+other codes go whole, and a sequence with them, once none is left. Versions and contexts of codes are not needed to
+understand one and go.
 """
 
 from functools import cache
@@ -12,10 +13,25 @@ from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 
 _VALUES = ("CodeValue", "LongCodeValue")
-CODE_TAGS = frozenset(
-    tag
-    for keyword in (*_VALUES, "CodingSchemeDesignator", "CodeMeaning", "URNCodeValue")
-    if (tag := tag_for_keyword(keyword)) is not None
+
+
+def _tags(keywords: str) -> frozenset[int]:
+    return frozenset(tag for keyword in keywords.split() if (tag := tag_for_keyword(keyword)) is not None)
+
+
+CODE_TAGS = _tags("CodeValue LongCodeValue CodingSchemeDesignator CodeMeaning URNCodeValue")
+# PS3.3, 8.8: some of them must stand beside a ContextIdentifier, and may not without it.
+CONTEXT_TAGS = _tags(
+    "ContextIdentifier ContextUID ContextGroupVersion ContextGroupLocalVersion ContextGroupExtensionFlag "
+    "ContextGroupExtensionCreatorUID MappingResource MappingResourceUID MappingResourceName"
+)
+# Sequences of codes that images must have even without an item (type 2); elsewhere an empty one is an error.
+MAY_BE_EMPTY = _tags(
+    "AnatomicRegionSequence ViewModifierCodeSequence PatientOrientationCodeSequence ContainerTypeCodeSequence "
+    "PatientOrientationModifierCodeSequence PatientGantryRelationshipCodeSequence RadionuclideCodeSequence "
+    "RegistrationTypeCodeSequence ContrastBolusIngredientCodeSequence ModeOfPercutaneousAccessSequence "
+    "LensesCodeSequence IlluminationTypeCodeSequence ImagePathFilterTypeStackCodeSequence "
+    "LightPathFilterTypeStackCodeSequence RelativeImagePositionCodeSequence"
 )
 _RETIRED_SNOMED = ("SRT", "SNM3", "99SDM")
 

@@ -33,7 +33,13 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from sagemaker_monai.deidentification.burned_in import black_out, burned_in_risk
-from sagemaker_monai.deidentification.coded_entries import CODE_TAGS, has_code, known_code
+from sagemaker_monai.deidentification.coded_entries import (
+    CODE_TAGS,
+    CONTEXT_TAGS,
+    MAY_BE_EMPTY,
+    has_code,
+    known_code,
+)
 from sagemaker_monai.deidentification.defined_terms import defined_term
 from sagemaker_monai.deidentification.element_bytes import (
     Element,
@@ -228,6 +234,8 @@ class Deidentifier:
         if (known := known_code(source)) is None:
             self.counts["codes of local schemes removed"] += 1
             return None
+        for tag in CONTEXT_TAGS & result.keys():
+            del result[tag]
         value, result.CodingSchemeDesignator, result.CodeMeaning = known[0], known[1], known[2][:64]
         setattr(result, "CodeValue" if len(value) <= 16 else "LongCodeValue", value)
         return result
@@ -246,7 +254,8 @@ class Deidentifier:
             return self._kept(source, element, vr, patient)
         if action is Action.CLEAN:
             items = [self._item(item, patient, depth + 1) for item in source[tag].value or ()]
-            return DataElement(tag, "SQ", Sequence([item for item in items if item is not None]))
+            kept = [item for item in items if item is not None]
+            return DataElement(tag, "SQ", Sequence(kept)) if kept or not items or tag in MAY_BE_EMPTY else None
         if action is Action.MAP_UID or vr == "UI":
             self.counts["UIDs replaced"] += 1
             return text_element(tag, vr, [mapped_uid(self._salt, uid) for uid in values_of(source[tag])])

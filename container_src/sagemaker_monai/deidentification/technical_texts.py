@@ -138,7 +138,10 @@ _TABLE: dict[str, TechnicalText] = {
     "EthnicGroup": TechnicalText({}, "a free text; goes even where the patient's characteristics stay"),
     # Attributes that an object must have; nobody knows what stands there.
     **dict.fromkeys(
-        ("SegmentLabel", "SegmentAlgorithmName", "AlgorithmName", "AlgorithmVersion", "RTImageLabel"),
+        (
+            *("SegmentLabel", "SegmentAlgorithmName", "AlgorithmName", "AlgorithmVersion", "RTImageLabel"),
+            *("LUTLabel", "LUTExplanation"),
+        ),
         TechnicalText({}, "the object must have one", otherwise="dummy"),
     ),
     "ContentDescription": TechnicalText({}, "the object must have one", otherwise="empty"),
