@@ -9,8 +9,8 @@ from sagemaker_monai.data.datasets import SPLITS, Dataset, Record
 from sagemaker_monai.data.loading import LoadedDataset
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.preprocessing.presets import preprocessing_for
-from sagemaker_monai.training import fit
 from sagemaker_monai.training.distributed import ALONE, Processes, connect
+from sagemaker_monai.training.fit import fit
 
 LABELS = ("left", "top", "front")
 SIZES = {"training": 12, "validation": 9, "test": 0}
