@@ -14,7 +14,7 @@ from typing import Any
 
 from scripts.content_types import FOLDER_MARK, KNOWN, content_of, files_below, type_of_file, with_series
 from scripts.saving import SavingError, save_parts
-from scripts.tasks import TASKS, Prediction, task_of
+from scripts.tasks import Prediction, cells, task_of
 
 JSON = "application/json"
 NO_CLASS = "-"  # nothing was found, of several labels
@@ -174,11 +174,11 @@ def _cells(prediction: Prediction) -> dict[str, str]:
     task = task_of(prediction)
     if task is None:
         return {"predicted": json.dumps(prediction)}
-    said = TASKS[task].cells(prediction)
+    said = cells(prediction, task)
     shown = {"predicted": str(next(iter(said.values()))) or NO_CLASS} if said else {}
     if "expected_grade" in said:
         shown["expected grade"] = f"{said['expected_grade']:.2f}"
-    return shown | {name: _short(value) for name, value in prediction[TASKS[task].numbers].items()}
+    return shown | {name: _short(value) for name, value in prediction[task.numbers].items()}
 
 
 def _short(number: float) -> str:

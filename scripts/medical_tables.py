@@ -8,33 +8,12 @@ from sagemaker_monai.networks.networks import MIN_IMAGE_SIZE, NETWORKS
 from sagemaker_monai.outputs.encoding import encode_jsonlines
 from sagemaker_monai.preprocessing.intensity import WINDOWS
 from sagemaker_monai.preprocessing.presets import PRESETS
-from sagemaker_monai.tasks.classification import Classification
-from sagemaker_monai.tasks.metric_names import SCORES
-from sagemaker_monai.tasks.multilabel import MultiLabel
-from sagemaker_monai.tasks.ordinal import Ordinal
-from sagemaker_monai.tasks.regression import Regression
-from sagemaker_monai.tasks.task import Task
-from sagemaker_monai.training.choices import BEST_METRIC, IMBALANCE
+from sagemaker_monai.tasks.row import Example
+from sagemaker_monai.tasks.tasks import TASKS
 from sagemaker_monai.training.kinds import PRESET_OF
 from scripts.markdown import table
 
 MODEL_VERSION = "21f86b31a5a1"  # such as an artifact has
-LOSSES = {
-    "classification": "cross-entropy of a softmax",
-    "multilabel": "binary cross-entropy of a sigmoid for each finding",
-    "ordinal": "binary cross-entropy for each step from a grade to the next (CORN)",
-    "regression": "smooth L1 of standardised numbers",
-}
-# A task as an artifact has it, and one image's answer of its network after softmax, sigmoid or rescaling.
-ANSWERS: dict[str, tuple[Task, Sequence[float]]] = {
-    "classification": (Classification(("without", "with")), (0.0625, 0.9375)),
-    "multilabel": (
-        MultiLabel(("effusion", "nodule", "cardiomegaly"), thresholds=(0.5, 0.25, 0.375)),
-        (0.75, 0.125, 0.4375),
-    ),
-    "ordinal": (Ordinal(("0", "1", "2", "3")), (0.125, 0.125, 0.5, 0.25)),
-    "regression": (Regression(("age",), mean=(60.0,), std=(12.0,)), (71.5,)),
-}
 
 
 def preset_table() -> str:
@@ -95,22 +74,22 @@ def task_table() -> str:
     rows = [
         [
             f"`{name}`",
-            LOSSES[name],
-            f"**`{IMBALANCE[name][0]}`**" + "".join(f", `{other}`" for other in IMBALANCE[name][1]),
-            ", ".join(f"**`{score}`**" if score == BEST_METRIC[name] else f"`{score}`" for score in SCORES[name]),
+            row.loss,
+            f"**`{row.imbalance[0]}`**" + "".join(f", `{other}`" for other in row.imbalance[1:]),
+            ", ".join(f"**`{score}`**" if score == row.best_metric else f"`{score}`" for score in row.goals),
         ]
-        for name in LOSSES
+        for name, row in TASKS.items()
     ]
     return table(["task", "loss", "`imbalance`", "scores"], rows)
 
 
 def answer_blocks() -> str:
     """What an endpoint answers for one image of each task, as `application/jsonlines`."""
-    return "\n\n".join(f"`{name}`:\n\n```json\n{_answer(*ANSWERS[name])}\n```" for name in ANSWERS)
+    return "\n\n".join(f"`{name}`:\n\n```json\n{_answer(row.example())}\n```" for name, row in TASKS.items())
 
 
-def _answer(task: Task, answers: Sequence[float]) -> str:
-    predictions = task.predictions(torch.tensor([answers], dtype=torch.float64))
+def _answer(example: Example) -> str:
+    predictions = example.task.predictions(torch.tensor([example.answer], dtype=torch.float64))
     return encode_jsonlines(predictions, MODEL_VERSION).decode().strip()
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sagemaker_monai.tasks.metric_names import SCORES
+from sagemaker_monai.tasks.tasks import TASKS
 from scripts import launch_training, process, register
 from scripts.aws import command, follow
 from scripts.aws.calls import Call, check
@@ -33,7 +33,7 @@ ATTEMPTS = 50
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", metavar="S3URI", help="a download to prepare first (default: data that is ready)")
     parser.add_argument("--source-kind", default="ham10000", help="what the download is (default: %(default)s)")
-    parser.add_argument("--task", choices=SCORES, help="of the data (default: as dataset.json says)")
+    parser.add_argument("--task", choices=TASKS, help="of the data (default: as dataset.json says)")
     parser.add_argument("--register-if", type=pair, metavar="SCORE=NUMBER", help="score of the evaluation, and from "
                         "which number, or up to which of loss, mae and rmse, a model is registered")  # fmt: skip
     parser.add_argument("--min-balanced-accuracy", type=float, metavar="SHARE",

@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sagemaker_monai.tasks.metric_names import CLASSIFICATION, SCORES
-from sagemaker_monai.training.choices import BEST_METRIC
+from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS
 from scripts import launch_training, process, register
 from scripts.aws.calls import Call, check
 from scripts.aws.command import Context
@@ -25,15 +24,6 @@ from scripts.launch_training import CHECKPOINTS, hyperparameters_of, training_re
 
 VERSION = "2020-12-01"
 REPORT = "EvaluationReport"  # property file
-# task -> the group of scores in evaluation.json. entrypoints.documents.QUALITY_GROUP says it too, but needs torch; a
-# test compares them.
-GROUPS = {
-    "classification": "multiclass_classification_metrics",
-    "ordinal": "multiclass_classification_metrics",
-    "multilabel": "multilabel_classification_metrics",
-    "regression": "regression_metrics",
-}
-USUAL = ("balanced_accuracy", 0.5)  # of a classifier; what is good enough for another task nobody else can know
 COMPARED = {"Maximize": "GreaterThanOrEqualTo", "Minimize": "LessThanOrEqualTo"}
 EXECUTION = {"Get": "Execution.PipelineExecutionId"}
 ARTIFACT = {"Get": "Steps.Train.ModelArtifacts.S3ModelArtifacts"}
@@ -61,7 +51,7 @@ class Threshold:
 
     Attributes:
         task: of the models.
-        score: one of SCORES[task].
+        score: a score of the task.
         value: from which, or up to which where less is better, a model is good enough.
     """
 
@@ -72,7 +62,7 @@ class Threshold:
     @property
     def goal(self) -> str:
         """What is better: Maximize or Minimize."""
-        return SCORES[self.task][self.score]
+        return TASKS[self.task].goals[self.score]
 
     @property
     def parameter(self) -> str:
@@ -82,7 +72,7 @@ class Threshold:
     @property
     def path(self) -> str:
         """Where in evaluation.json the score is."""
-        return f"{GROUPS[self.task]}.{self.score}.value"
+        return f"{TASKS[self.task].quality_group}.{self.score}.value"
 
 
 def threshold_of(context: Context, data: str) -> Threshold:
@@ -96,15 +86,18 @@ def threshold_of(context: Context, data: str) -> Threshold:
         CommandError: the task has no such score, or nothing was asked for and nothing is usual.
     """
     options = context.options
-    task = options.task or (CLASSIFICATION if options.source else labels_of(context.account, [data])[1])
-    if options.register_if is None:
-        score, value = USUAL if options.min_balanced_accuracy is None else (USUAL[0], options.min_balanced_accuracy)
+    task = options.task or (DEFAULT_TASK if options.source else labels_of(context.account, [data])[1])
+    row, least = TASKS[task], options.min_balanced_accuracy
+    if options.register_if is None and least is None:
+        if row.good_enough is None:
+            raise CommandError(f"the data set's task is {task}: say when a model is good enough, --register-if "
+                               f"{row.best_metric}=NUMBER")  # fmt: skip
+        score, value = row.best_metric, row.good_enough
+    elif options.register_if is None:
+        score, value = "balanced_accuracy", least
         if not 0 <= value <= 1:
             raise CommandError(f"--min-balanced-accuracy is from 0 to 1, got {value:g}")
-        if task != CLASSIFICATION and options.min_balanced_accuracy is None:
-            raise CommandError(f"the data set's task is {task}: say when a model is good enough, --register-if "
-                               f"{BEST_METRIC[task]}=NUMBER")  # fmt: skip
-    elif options.min_balanced_accuracy is not None:
+    elif least is not None:
         raise CommandError("--min-balanced-accuracy is a --register-if, too: leave one out")
     else:
         score, text = options.register_if
@@ -114,8 +107,8 @@ def threshold_of(context: Context, data: str) -> Threshold:
             value = math.nan
         if not math.isfinite(value):
             raise CommandError(f"--register-if takes SCORE=NUMBER, got {score}={text}")
-    if score not in SCORES[task]:
-        raise CommandError(f"{task} has no {score}: --register-if takes one of {', '.join(SCORES[task])}")
+    if score not in row.goals:
+        raise CommandError(f"{task} has no {score}: --register-if takes one of {', '.join(row.goals)}")
     return Threshold(task, score, value)
 
 

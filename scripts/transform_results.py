@@ -13,12 +13,12 @@ from typing import Any
 
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.storage.tables import spreadsheet_safe
-from sagemaker_monai.tasks.metric_names import CLASSIFICATION
+from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS
 from scripts.answers import predictions
 from scripts.aws.account import Account
 from scripts.aws.listing import Item, below
 from scripts.endpoints import in_own_words
-from scripts.tasks import TASKS, task_of
+from scripts.tasks import cells, task_of
 
 DOWNLOADS = 8  # at once, below the ten connections of a client
 NO_OUTPUT = "no-output"
@@ -86,8 +86,8 @@ def as_csv(results: Sequence[Result]) -> str:
     numbers), one for each label, error. Numbers have all their digits.
     """
     every = [each for result in results for each in result.predictions]
-    tasks = {task_of(each) for each in every} or {CLASSIFICATION}
-    heads = list(dict.fromkeys(head for task in tasks if task for head in TASKS[task].heads))
+    tasks = [task_of(each) for each in every] or [TASKS[DEFAULT_TASK]]
+    heads = list(dict.fromkeys(head for task in tasks if task for head in task.heads))
     labels = list(dict.fromkeys(name for each in every for name in _numbers(each)))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180
@@ -99,7 +99,7 @@ def as_csv(results: Sequence[Result]) -> str:
 
 def _numbers(prediction: Mapping[str, Any]) -> dict[str, float]:
     task = task_of(prediction)
-    return dict(prediction[TASKS[task].numbers]) if task else {}
+    return dict(prediction[task.numbers]) if task else {}
 
 
 def _rows(result: Result, heads: Sequence[str], labels: Sequence[str]) -> Iterator[list[str]]:
@@ -108,9 +108,9 @@ def _rows(result: Result, heads: Sequence[str], labels: Sequence[str]) -> Iterat
         yield [source, "", *[""] * (len(heads) + len(labels)), spreadsheet_safe(result.error)]
     for index, each in enumerate(result.predictions):
         task, numbers = task_of(each), _numbers(each)
-        said = TASKS[task].cells(each) if task else {}
-        cells = [_cell(said[head]) if head in said else "" for head in heads]
-        yield [source, str(index), *cells, *(_cell(numbers[name]) if name in numbers else "" for name in labels), ""]
+        said = cells(each, task) if task else {}
+        row = [_cell(said[head]) if head in said else "" for head in heads]
+        yield [source, str(index), *row, *(_cell(numbers[name]) if name in numbers else "" for name in labels), ""]
 
 
 def _cell(value: Any) -> str:

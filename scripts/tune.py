@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.tasks.metric_names import BEST, OBJECTIVES, SCORES, VALIDATION
-from sagemaker_monai.training.choices import BEST_METRIC
+from sagemaker_monai.tasks.metric_names import BEST, OBJECTIVES, VALIDATION
+from sagemaker_monai.tasks.tasks import TASKS
 from scripts import launch_training
 from scripts.aws import command, follow
 from scripts.aws.calls import Call
@@ -107,7 +107,7 @@ def parse_range(text: str) -> Range:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ranges", nargs="+", type=parse_range, required=True, metavar="NAME=...",
                         help="LOW:HIGH[:linear|log|reverse-log] of a number, or choices A,B,C")  # fmt: skip
-    usual = ", ".join(f"{BEST}{metric} for {task}" for task, metric in BEST_METRIC.items())
+    usual = ", ".join(f"{BEST}{row.best_metric} for {task}" for task, row in TASKS.items())
     parser.add_argument("--objective", choices=OBJECTIVES, metavar="METRIC",
                         help=f"of the log (default by the data set's task: {usual})")  # fmt: skip
     parser.add_argument("--strategy", choices=STRATEGIES, default="Bayesian", help="(default: %(default)s)")
@@ -169,9 +169,9 @@ def objective_of(asked: str | None, task: str) -> dict[str, str]:
     Raises:
         CommandError: the data set's task has no such score.
     """
-    name = asked or BEST + BEST_METRIC[task]
-    if name not in {prefix + score for prefix in (BEST, VALIDATION) for score in SCORES[task]}:
-        raise CommandError(f"a job of the task {task} has no {name}: its scores are {', '.join(SCORES[task])}")
+    name = asked or BEST + TASKS[task].best_metric
+    if name not in {prefix + score for prefix in (BEST, VALIDATION) for score in TASKS[task].goals}:
+        raise CommandError(f"a job of the task {task} has no {name}: its scores are {', '.join(TASKS[task].goals)}")
     return {"Type": OBJECTIVES[name], "MetricName": name}
 
 

@@ -12,10 +12,9 @@ from sagemaker_monai.preprocessing.intensity import WINDOWS
 from sagemaker_monai.preprocessing.preprocessing import FITS
 from sagemaker_monai.preprocessing.presets import _NAMED_INTENSITIES, PRESETS
 from sagemaker_monai.tasks.losses import IMBALANCE
-from sagemaker_monai.tasks.tasks import TASKS
+from sagemaker_monai.tasks.tasks import TASKS, metric_goals
 from sagemaker_monai.training.augmentation import AUGMENTATIONS
 from sagemaker_monai.training.optimizers import build_optimizer
-from sagemaker_monai.training.run import BETTER_IF
 
 FIELDS = TrainConfig.model_fields
 
@@ -36,14 +35,19 @@ def fault(**hyperparameters):
         ("network", NETWORKS),
         ("augmentation", AUGMENTATIONS),
         ("imbalance", IMBALANCE),
-        ("best_metric", BETTER_IF),
         ("fit", FITS),
-        ("task", TASKS),
         ("preset", PRESETS),
     ],
 )
 def test_the_choices_of_a_hyperparameter_are_the_rows_of_its_table(field, table):
     assert choices(field) - {"auto"} == set(table)
+
+
+@pytest.mark.parametrize(("field", "table"), [("task", TASKS), ("best_metric", metric_goals())])
+def test_what_differs_by_task_is_looked_up_in_its_row(field, table):
+    for value in ("auto", *table):
+        assert getattr(TrainConfig.parse({field: value}), field) == value
+    assert f"{field} must be one of auto, {', '.join(table)}, got 'x'" in fault(**{field: "x"})
 
 
 @pytest.mark.parametrize("window", ["preset", *_NAMED_INTENSITIES, *WINDOWS, "-600/1500", "40/400", "0.5/1.5"])

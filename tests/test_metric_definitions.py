@@ -15,14 +15,13 @@ import pytest
 from sagemaker_monai.tasks.metric_names import (
     MAX_DEFINITIONS,
     OBJECTIVES,
-    SCORES,
     epoch_line,
     logged_names,
     metric_definitions,
     row_names,
     scores_line,
 )
-from sagemaker_monai.training.choices import BEST_METRIC
+from sagemaker_monai.tasks.tasks import TASKS
 from tests.test_train_entrypoint import class_folders
 
 LABELS = ("green spots", "red", "loss", "x-epoch")  # also names that could be taken for other metrics
@@ -150,23 +149,25 @@ def test_definitions_keep_to_the_limits_of_the_service_and_classes_are_what_is_l
 
 
 def test_every_objective_is_a_metric_that_is_found_and_has_a_type_of_the_service(shapes):
-    names = {definition["Name"] for task in SCORES for definition in metric_definitions(task=task)}
+    names = {definition["Name"] for task in TASKS for definition in metric_definitions(task=task)}
 
     assert set(OBJECTIVES) <= names
     assert set(OBJECTIVES.values()) == set(shapes["HyperParameterTuningJobObjectiveType"]["enum"])
-    assert next(iter(OBJECTIVES)) == f"best_epoch_{BEST_METRIC['classification']}"
+    assert next(iter(OBJECTIVES)) == f"best_epoch_{TASKS['classification'].best_metric}"
     assert {name for name, goal in OBJECTIVES.items() if goal == "Minimize"} == {
         f"{when}_{score}" for when in ("best_epoch", "validation") for score in ("loss", "mae", "rmse")
     }
 
 
-@pytest.mark.parametrize("task", SCORES)
+@pytest.mark.parametrize("task", TASKS)
 def test_every_task_has_as_many_definitions_as_the_service_takes(task):
     names = [definition["Name"] for definition in metric_definitions([f"c{i}" for i in range(50)], task)]
 
     assert len(names) <= 40
-    assert {f"{when}_{score}" for when in ("validation", "best_epoch", "test") for score in SCORES[task]} <= set(names)
-    assert any("sensitivity" in name for name in names) == (task != "regression")
+    assert {f"{when}_{score}" for when in ("validation", "best_epoch", "test") for score in TASKS[task].goals} <= set(
+        names
+    )
+    assert any("sensitivity" in name for name in names) == TASKS[task].has_classes
 
 
 def test_the_table_is_read_without_torch_numpy_and_pydantic():

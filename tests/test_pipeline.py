@@ -7,7 +7,7 @@ from argparse import Namespace
 import pytest
 from botocore.stub import Stubber
 
-from sagemaker_monai.tasks.metric_names import SCORES
+from sagemaker_monai.tasks.tasks import TASKS
 from scripts import pipeline
 from scripts.aws.account import Account
 from scripts.aws.calls import Call, check
@@ -181,12 +181,12 @@ def test_what_is_registered_is_what_was_evaluated_and_jobs_have_our_tags(ready, 
     assert defaults["SourceUri"] == f"s3://{BUCKET}/monai/data/raw/"
 
 
-@pytest.mark.parametrize("task", SCORES)
+@pytest.mark.parametrize("task", TASKS)
 def test_every_score_of_a_condition_is_in_what_evaluate_writes(task):
     from sagemaker_monai.evaluation.documents import model_quality
 
-    for number, score in enumerate(SCORES[task], start=1):
-        metrics = {name: place / 8 for place, name in enumerate(SCORES[task], start=1)} | {"task": task}
+    for number, score in enumerate(TASKS[task].goals, start=1):
+        metrics = {name: place / 8 for place, name in enumerate(TASKS[task].goals, start=1)} | {"task": task}
         found = model_quality(metrics)
         for name in Threshold(task, score, 0.5).path.split("."):
             found = found[name]

@@ -11,14 +11,12 @@ from sagemaker_monai.errors import BundleError, ConfigError, DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.networks.at_once import images_at_once
 from sagemaker_monai.tasks.classification import Classification
-from sagemaker_monai.tasks.labels import FEWEST_LABELS, task_of_labels
 from sagemaker_monai.tasks.losses import IMBALANCE as METHODS
-from sagemaker_monai.tasks.metric_names import SCORES
 from sagemaker_monai.tasks.multilabel import MultiLabel
 from sagemaker_monai.tasks.ordinal import Ordinal, median_grades
 from sagemaker_monai.tasks.regression import Regression
-from sagemaker_monai.tasks.tasks import TASKS, read_task
-from sagemaker_monai.training.choices import BEST_METRIC, IMBALANCE, resolve
+from sagemaker_monai.tasks.tasks import TASKS, read_task, task_of_labels
+from sagemaker_monai.training.choices import resolve
 
 GRADES = ("none", "mild", "severe")
 FINDINGS = ("effusion", "nodule")
@@ -45,22 +43,39 @@ def findings(rng):
 # --- all tasks -------------------------------------------------------------------------------------------------------
 
 
-def test_every_table_names_the_same_tasks():
-    assert set(TASKS) == set(SCORES) == set(FEWEST_LABELS) == set(IMBALANCE) == set(BEST_METRIC)
-    assert {method for usual, others in IMBALANCE.values() for method in (usual, *others)} == set(METHODS)
+EXAMPLES = {name: row.example() for name, row in TASKS.items()}
 
 
-FITTED = {
-    "classification": Classification(GRADES),
-    "multilabel": MultiLabel(FINDINGS, thresholds=(0.25, 0.5)),
-    "ordinal": Ordinal(GRADES),
-    "regression": Regression(("age",), mean=(51.5,), std=(12.25,)),
-}
+@pytest.mark.parametrize("name", TASKS)
+def test_a_row_speaks_of_one_task(name):
+    row, task = TASKS[name], EXAMPLES[name].task
+
+    assert row.name == task.name == name
+    assert row.best_metric in row.goals
+    assert set(row.imbalance) <= set(METHODS)
+    assert len(task.labels) >= row.fewest_labels
+    [prediction] = task.predictions(torch.tensor([EXAMPLES[name].answer], dtype=torch.float64))
+    assert {*row.heads, row.numbers} <= set(prediction.fields())
+    assert list(prediction.cells()) == [*row.heads, *task.labels]
+    assert list(prediction.fields()[row.numbers]) == list(task.labels)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_strata_and_presence_have_a_row_an_image(name):
+    row, example = TASKS[name], EXAMPLES[name]
+    targets = np.array([example.task.target(label) for label in example.labels])
+
+    assert row.strata(targets).shape == (len(targets),)
+    assert row.presence is None or row.presence(targets).shape == (len(targets), len(example.task.labels))
+
+
+def test_every_way_to_treat_rare_classes_is_of_some_task():
+    assert {method for row in TASKS.values() for method in row.imbalance} == set(METHODS)
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_comes_back_from_the_data_in_an_artifact(name):
-    task = FITTED[name]
+    task = EXAMPLES[name].task
 
     assert read_task(task.postprocessing(), task.labels) == task
 
@@ -94,7 +109,7 @@ def test_a_postprocessing_that_no_task_writes_is_refused(steps, labels):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_outputs_that_are_not_finite_are_damage(name):
-    task = FITTED[name]
+    task = EXAMPLES[name].task
 
     with pytest.raises(BundleError, match="not finite"):
         task.answers(torch.full((1, task.outputs), math.nan))
@@ -103,14 +118,9 @@ def test_outputs_that_are_not_finite_are_damage(name):
 @pytest.mark.parametrize("name", TASKS)
 def test_every_loss_can_be_learned_from(name, rng):
     """Gradient descent on the outputs themselves ends at the targets."""
-    task = TASKS[name](FINDINGS if name == "multilabel" else GRADES if name != "regression" else ("age",))
-    labels = {
-        "classification": ["none", "severe", {"none": 0.5, "mild": 0.5}],
-        "multilabel": [("effusion",), (), ("effusion", "nodule")],
-        "ordinal": ["none", "severe", "mild"],
-        "regression": [40.0, 50.0, 90.0],
-    }[name]
-    targets = np.array([task.target(label) for label in labels])
+    row, example = TASKS[name], EXAMPLES[name]
+    task = row.build(example.task.labels)
+    targets = np.array([task.target(label) for label in example.labels])
     task = task.fitted(targets)
     wanted = task.training_targets(targets)
     loss = task.build_loss(config(), wanted, CPU)
@@ -122,26 +132,22 @@ def test_every_loss_can_be_learned_from(name, rng):
             outputs -= 0.5 * outputs.grad
             outputs.grad = None
 
-    assert np.abs(task.answers(outputs).numpy() - targets).max() < (0.02 if name != "regression" else 0.1)
+    assert np.abs(task.answers(outputs).numpy() - targets).max() < (0.02 if row.has_classes else 0.1)
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_scores_and_reports_have_every_name_that_the_log_has(name, rng):
-    task = FITTED[name]
+    task = EXAMPLES[name].task
     outputs = torch.from_numpy(rng.normal(size=(60, task.outputs)))
     answers = task.answers(outputs).numpy()
-    targets = {
-        "classification": np.eye(3)[rng.integers(0, 3, 60)],
-        "multilabel": rng.integers(0, 2, (60, 2)).astype(float),
-        "ordinal": np.eye(3)[rng.integers(0, 3, 60)],
-        "regression": rng.normal(50, 10, (60, 1)),
-    }[name]
+    labels = EXAMPLES[name].labels
+    targets = np.array([task.target(labels[index]) for index in rng.integers(0, len(labels), 60)])
 
     scores = task.score(answers, targets)
     report = task.report(answers, targets, [str(i // 2) for i in range(60)], seed=0)
 
-    assert set(SCORES[name]) <= set(scores)
-    assert {key: report[key] for key in SCORES[name]} == {key: scores[key] for key in SCORES[name]}
+    assert set(TASKS[name].goals) <= set(scores)
+    assert {key: report[key] for key in TASKS[name].goals} == {key: scores[key] for key in TASKS[name].goals}
     assert report["groups"] == 30
     for key, (low, high) in report["intervals_95"].items():
         assert low <= report[key] <= high, key
@@ -150,7 +156,7 @@ def test_scores_and_reports_have_every_name_that_the_log_has(name, rng):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_nothing_to_score_is_said(name):
-    task = FITTED[name]
+    task = EXAMPLES[name].task
 
     with pytest.raises(DatasetError, match="no image to score"):
         task.score(np.zeros((0, len(task.labels))), np.zeros((0, len(task.labels))))
@@ -233,7 +239,9 @@ def test_a_finding_that_is_everywhere_or_nowhere_keeps_the_threshold_of_a_half(t
 
 
 def test_findings_at_their_threshold_are_answered():
-    [prediction] = FITTED["multilabel"].predictions(torch.tensor([[0.25, 0.4999]], dtype=torch.float64))
+    [prediction] = MultiLabel(FINDINGS, thresholds=(0.25, 0.5)).predictions(
+        torch.tensor([[0.25, 0.4999]], dtype=torch.float64)
+    )
 
     assert prediction.predicted_classes == ("effusion",)
     assert prediction.fields()["thresholds"] == {"effusion": 0.25, "nodule": 0.5}
@@ -361,7 +369,7 @@ def test_nothing_is_left_to_choose(task, dims, is_photograph, augmentation):
 
     assert "auto" not in (resolved.task, resolved.imbalance, resolved.best_metric)
     assert resolved.augmentation == augmentation
-    assert resolved.best_metric in SCORES[task]
+    assert resolved.best_metric in TASKS[task].goals
     assert resolve(resolved, task=task, spatial_dims=dims, is_photograph=is_photograph) == resolved
 
 

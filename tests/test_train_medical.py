@@ -16,10 +16,10 @@ from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.data.datasets import SPLITS, read_dataset
 from sagemaker_monai.data.loading import LoadedDataset
 from sagemaker_monai.entrypoints import evaluate, train
-from sagemaker_monai.evaluation.documents import QUALITY_GROUP
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample, Sequences
-from sagemaker_monai.tasks.metric_names import SCORES, metric_definitions
+from sagemaker_monai.tasks.metric_names import metric_definitions
+from sagemaker_monai.tasks.tasks import TASKS
 from sagemaker_monai.training import run as train_steps
 from sagemaker_monai.training.fit import job_key
 from sagemaker_monai.training.kinds import choose_preprocessing
@@ -131,7 +131,7 @@ def test_every_epoch_has_a_line_that_the_metrics_of_sagemaker_are_found_in(jobs,
             found = [float(number) for number in re.findall(definitions[column], line)]
             assert found == ([] if value == "nan" else [pytest.approx(float(value), rel=1e-4)])
     [scores] = [line for line in lines if line.startswith("test_loss=")]
-    assert [re.match(r"test_(\w+)=", part)[1] for part in scores.split()] == list(SCORES[task])
+    assert [re.match(r"test_(\w+)=", part)[1] for part in scores.split()] == list(TASKS[task].goals)
     assert list((base / "output" / "data" / "tensorboard").glob("events.*"))
 
 
@@ -145,7 +145,7 @@ def test_metrics_name_the_artifact_and_have_the_scores_of_the_task(jobs, name):
     assert metrics == json_of(base / "output" / "data" / "metrics.json")
     assert metrics["model_version"] == read_bundle(base / "model").model_version
     assert metrics["task"] == task
-    assert set(SCORES[task]) <= set(metrics)
+    assert set(TASKS[task].goals) <= set(metrics)
     assert metrics["images"] == len(rows_of(base / "output" / "data" / "test_predictions.csv"))
 
 
@@ -188,12 +188,12 @@ def test_an_evaluation_repeats_the_scores_and_the_log_of_the_best_epoch(jobs, na
     assert json_of(tmp_path / "test" / "metrics.json") == reported | {"unreadable_images": {"test": []}}
     found = json_of(tmp_path / "validation" / "metrics.json")
     best = rows_of(base / "output" / "data" / "history.csv")[reported["best_epoch"] - 1]
-    for score in SCORES[task]:
+    for score in TASKS[task].goals:
         logged = float(best[f"validation_{score}"])
         assert (found[score] is None and np.isnan(logged)) or found[score] == pytest.approx(logged, rel=1e-4)
     quality = json_of(tmp_path / "test" / "evaluation.json")
-    assert list(quality) == [QUALITY_GROUP[task]]
-    assert quality[QUALITY_GROUP[task]]["loss"]["value"] == reported["loss"]
+    assert list(quality) == [TASKS[task].quality_group]
+    assert quality[TASKS[task].quality_group]["loss"]["value"] == reported["loss"]
 
 
 def test_other_data_of_the_same_kind_is_scored_without_the_notes_of_training(jobs, tmp_path, caplog):

@@ -3,7 +3,7 @@
 An empty value is refused and does not mean the default: an unset shell variable in a job script must not train
 something else in silence. A value that is set but can have no effect (`momentum` with AdamW) is refused for the same
 reason. The choices of network, imbalance and augmentation are spelled out here, below the modules that implement
-them; tests compare both.
+them; tests compare both. Those of task and best_metric are the rows of `tasks.TASKS`.
 """
 
 import difflib
@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.tasks.tasks import TASKS, metric_goals
 
 # SageMaker, its SDK and its tuner put these beside the hyperparameters of the job.
 IGNORED_PREFIXES = ("sagemaker_", "_tuning_objective_metric")
@@ -39,8 +40,9 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    task: Literal["auto", "classification", "multilabel", "ordinal", "regression"] = Field(
+    task: str = Field(
         "auto",
+        json_schema_extra={"allowed": f"one of auto, {', '.join(TASKS)}"},
         description="one class an image, any number of findings, grades in order, or numbers; auto: as dataset.json "
         "says, or by the form of the labels",
     )
@@ -156,9 +158,11 @@ class TrainConfig(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="of the arithmetic; auto: bf16 on a GPU that has it, else fp32. fp16 needs a GPU"
     )
-    best_metric: Literal[
-        "auto", "balanced_accuracy", "accuracy", "auc", "loss", "f1", "average_precision", "kappa", "mae", "rmse", "r2"
-    ] = Field("auto", description="validation metric that chooses the epoch that ships; auto: what suits the task")
+    best_metric: str = Field(
+        "auto",
+        description="validation metric that chooses the epoch that ships; auto: what suits the task",
+        json_schema_extra={"allowed": f"one of auto, {', '.join(metric_goals())}"},
+    )
     early_stop_patience: int = Field(
         0, ge=0, le=10_000, description="epochs without a better best_metric before training stops; 0: never"
     )
@@ -243,6 +247,13 @@ class TrainConfig(BaseModel):
     processes_per_host: int = Field(
         0, ge=0, le=64, description="processes that train on each host; 0: one for each GPU, without a GPU one"
     )
+
+    @field_validator("task", "best_metric")
+    @classmethod
+    def _is_in_the_table_of_tasks(cls, value: str, info: ValidationInfo) -> str:
+        if value not in ("auto", *(TASKS if info.field_name == "task" else metric_goals())):
+            raise ValueError("not in the table of tasks")
+        return value
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

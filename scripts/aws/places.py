@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sagemaker_monai.tasks.metric_names import CLASSIFICATION, SCORES
+from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS
 from scripts.aws.account import Account
 from scripts.aws.errors import CommandError
 from scripts.aws.listing import one
@@ -137,6 +137,6 @@ def labels_of(account: Account, uris: Iterable[str]) -> tuple[tuple[str, ...], s
         text = read_object(account, folder_uri(uri) + "dataset.json", most_bytes=1 << 30) if account.is_known else None
         if text is not None:
             content = json.loads(text)
-            names, task = content.get("labels", {}), content.get("task", CLASSIFICATION)
-            return tuple(names[index] for index in sorted(names, key=int)), task if task in SCORES else CLASSIFICATION
-    return (), CLASSIFICATION
+            names, task = content.get("labels", {}), content.get("task", DEFAULT_TASK)
+            return tuple(names[index] for index in sorted(names, key=int)), task if task in TASKS else DEFAULT_TASK
+    return (), DEFAULT_TASK

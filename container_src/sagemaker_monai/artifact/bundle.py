@@ -31,7 +31,7 @@ from sagemaker_monai.networks.networks import build_network
 from sagemaker_monai.preprocessing.preprocessing import Preprocessing, build_preprocessing
 from sagemaker_monai.storage.files import sha256_of, write_text
 from sagemaker_monai.tasks.task import Task
-from sagemaker_monai.tasks.tasks import read_task
+from sagemaker_monai.tasks.tasks import TASKS, read_task
 
 METADATA, INFERENCE, TRAIN = "configs/metadata.json", "configs/inference.json", "configs/train.json"
 CHECKSUMS, WEIGHTS, METRICS = "configs/checksums.json", "models/model.pt", "docs/metrics.json"
@@ -41,16 +41,7 @@ MAX_CONFIG_BYTES = 16 * 1024 * 1024
 REMEDY = "train again, or deploy the model.tar.gz exactly as training wrote it"
 
 TRAINED_ON = "trained_on"  # in the provenance of configs/metadata.json
-# Not configurable, so anything else in an artifact was not written by us.
-INFERER = {"_target_": "monai.inferers.SimpleInferer"}
 COMPOSE = "monai.transforms.Compose"
-# task -> what MONAI's schema calls it and its output
-TASK_WORDS = {
-    "classification": ("classification", "probabilities", [0, 1]),
-    "multilabel": ("multi-label classification", "probabilities", [0, 1]),
-    "ordinal": ("ordinal classification", "probabilities", [0, 1]),
-    "regression": ("regression", "values", []),
-}
 
 
 @dataclass(frozen=True)
@@ -122,7 +113,7 @@ def write_bundle(
             {
                 "network_def": dict(network_def),
                 "preprocessing": {"_target_": COMPOSE, "transforms": preprocessing},
-                "inferer": INFERER,
+                "inferer": dict(TASKS[task.name].inferer),
                 "postprocessing": {"_target_": COMPOSE, "transforms": task.postprocessing()},
             },
         )
@@ -169,11 +160,11 @@ def read_bundle(folder: Path) -> Bundle:
 
     metadata = _read_json(folder, METADATA, keys=METADATA_KEYS)
     inference = _read_json(folder, INFERENCE, keys={"network_def", "preprocessing", "inferer", "postprocessing"})
-    if inference["inferer"] != INFERER:
-        raise BundleError(f"{INFERENCE} has an inferer that this program does not write; {REMEDY}")
     preprocessing = build_preprocessing(_compose_transforms(inference["preprocessing"], "preprocessing"))
     labels, channels = _data_format(metadata)
     task = read_task(_compose_transforms(inference["postprocessing"], "postprocessing"), labels)
+    if inference["inferer"] != TASKS[task.name].inferer:
+        raise BundleError(f"{INFERENCE} has an inferer that this program does not write; {REMEDY}")
     if channels != preprocessing.channels:
         raise BundleError(f"{METADATA} says {channels} channels, the preprocessing makes {preprocessing.channels}")
     network = build_network(inference["network_def"])
@@ -207,12 +198,13 @@ METADATA_KEYS = {
 def _metadata(task: Task, preprocessing: Preprocessing, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """configs/metadata.json in the words of MONAI's schema; what it has no word for is under `provenance`."""
     channels, size = preprocessing.channels, list(preprocessing.size)
-    words, output, value_range = TASK_WORDS[task.name]
+    row = TASKS[task.name]
+    words, output = row.schema
     names = "RGB" if channels == 3 else "L" if channels == 1 else [f"channel {i}" for i in range(channels)]
     return {
         "version": "0.1.0",
         "task": f"image {words}",
-        "description": f"{len(size)}-D image {'regressor' if task.name == 'regression' else 'classifier'}",
+        "description": f"{len(size)}-D image {row.model}",
         "monai_version": provenance.get("monai_version", ""),
         "pytorch_version": provenance.get("pytorch_version", ""),
         "numpy_version": provenance.get("numpy_version", ""),
@@ -231,12 +223,12 @@ def _metadata(task: Task, preprocessing: Preprocessing, provenance: Mapping[str,
             },
             "outputs": {
                 "pred": {
-                    "type": output,
-                    "format": "classes" if output == "probabilities" else "values",
+                    "type": output["type"],
+                    "format": output["format"],
                     "num_channels": len(task.labels),
                     "spatial_shape": [],
                     "dtype": "float32",
-                    "value_range": value_range,
+                    "value_range": output["value_range"],
                     "is_patch_data": False,
                     "channel_def": {str(index): label for index, label in enumerate(task.labels)},
                 }

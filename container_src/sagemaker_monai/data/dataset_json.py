@@ -18,7 +18,8 @@ from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import split_of
 from sagemaker_monai.storage.file_names import is_fit
 from sagemaker_monai.storage.files import write_text
-from sagemaker_monai.tasks.labels import FEWEST_LABELS, Label
+from sagemaker_monai.tasks.labels import Label
+from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS
 
 DATASET_JSON = "dataset.json"
 IMPORT_REPORT = "import_report.json"  # of `prepare`, written before the first image, while dataset.json comes last
@@ -88,11 +89,12 @@ def listed_images(root: Path) -> set[str]:
 def _items(content: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, dict[str, Any]]]]:
     """The labels, and the split and description of every image: `image` a tuple of names, `label` as a Label."""
     task = content.get("task")
-    if task is not None and task not in FEWEST_LABELS:
-        raise DatasetError(f"dataset.json: task must be one of {', '.join(FEWEST_LABELS)}, got {str(task)[:40]!r}")
+    if task is not None and task not in TASKS:
+        raise DatasetError(f"dataset.json: task must be one of {', '.join(TASKS)}, got {str(task)[:40]!r}")
     labels = _json_labels(content)
-    if task in FEWEST_LABELS and len(labels) < FEWEST_LABELS[task]:
-        raise DatasetError(f"dataset.json: labels must have at least {FEWEST_LABELS[task]} names for {task}")
+    if task is not None and len(labels) < TASKS[task].fewest_labels:
+        raise DatasetError(f"dataset.json: labels must have at least {TASKS[task].fewest_labels} names for {task}")
+    is_number = task is not None and not TASKS[task].has_classes
     items: list[tuple[str, dict[str, Any]]] = []
     for split, key in split_keys(content):
         listed = content[key]
@@ -104,7 +106,7 @@ def _items(content: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, di
                 raise DatasetError(f'{place} must be an object like {{"image": "./images/1.jpg", "label": "nv"}}')
             if not isinstance(item.get("group", ""), str):
                 raise DatasetError(f"{place}: group must be a text, like a patient or lesion id")
-            label = _label(item.get("label", False), labels, place, is_number=task == "regression")
+            label = _label(item.get("label", False), labels, place, is_number=is_number)
             items.append((split, {**item, "image": _image_names(item.get("image"), place), "label": label}))
     return labels, items
 
@@ -210,7 +212,7 @@ def write_dataset_json(
     description: str,
     labels: Sequence[str],
     records: Mapping[str, Sequence[Mapping[str, Any]]],
-    task: str = "classification",
+    task: str = DEFAULT_TASK,
     spatial_dims: int = 2,
     modality: str = "RGB",
     reference: str = "",
@@ -234,7 +236,7 @@ def write_dataset_json(
         "licence": licence,
         "tensorImageSize": f"{spatial_dims}D",
         "modality": {"0": modality},
-        **({} if task == "classification" else {"task": task}),
+        **({} if task == DEFAULT_TASK else {"task": task}),
         "labels": {str(index): label for index, label in enumerate(labels)},
         "numTraining": len(records.get("training", ())),
         "numValidation": len(records.get("validation", ())),

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sagemaker_monai.data.entries import Aside, Entry, Image, Layout, Metadata, image_files
-from sagemaker_monai.data.label_rules import names_of
+from sagemaker_monai.data.label_rules import UNNAMED, names_of
 from sagemaker_monai.data.labelled import Reading, read_labelled
 from sagemaker_monai.data.splitting import SPLITS, split_by_group
 from sagemaker_monai.data.trainable import FEWEST_TRAINING, check_groups, check_names
@@ -24,7 +24,7 @@ from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.tasks.task import Floats, Task
-from sagemaker_monai.tasks.tasks import TASKS
+from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS
 
 __all__ = ["SPLITS", "Dataset", "Record", "read_dataset", "split_by_group"]
 
@@ -76,7 +76,7 @@ class Dataset:
     test: tuple[Record, ...]
     fingerprint: str
     title: str = ""
-    task: str = "classification"
+    task: str = DEFAULT_TASK
     modality: str = ""
     spatial_dims: int | None = None
     remarks: tuple[Remark, ...] = ()
@@ -91,9 +91,6 @@ def targets_of(records: Sequence[Record], labels: Sequence[str]) -> Floats:
     """The targets of records, float64 (N, T); the class alone becomes one share of K."""
     rows = [record.target or tuple(float(i == record.label) for i in range(len(labels))) for record in records]
     return np.array(rows, dtype=np.float64).reshape(len(rows), -1 if rows else len(labels))
-
-
-REGRESSION_STRATA = 4  # by quartile: a split has numbers of every size
 
 
 @dataclass(frozen=True)
@@ -115,8 +112,8 @@ def _label_entries(layout: Layout, labels: tuple[str, ...] | None) -> _Labelled:
     """
     if not layout.entries:
         raise DatasetError("the data set has no images; add some to its training split")
-    name = layout.task or "classification"
-    task = TASKS[name](labels or layout.labels)
+    name = layout.task or DEFAULT_TASK
+    task = TASKS[name].build(labels or layout.labels)
     faults, targets = [], {}
     for entry in layout.entries:
         try:
@@ -126,22 +123,8 @@ def _label_entries(layout: Layout, labels: tuple[str, ...] | None) -> _Labelled:
     if faults:
         raise DatasetError(f"labels that are not for {name}: {len(faults)} ({some_of(faults)}); correct them")
     values = np.array(list(targets.values()))
-    if name == "regression":
-        edges = np.quantile(values[:, 0], np.linspace(0, 1, REGRESSION_STRATA + 1)[1:-1])
-        strata = np.searchsorted(edges, values[:, 0], side="right")
-    elif name == "multilabel":
-        strata = _rarest(values)
-    else:
-        strata = values.argmax(axis=1)
+    strata = TASKS[name].strata(values)
     return _Labelled(layout, task, targets, dict(zip(targets, strata.tolist(), strict=True)))
-
-
-def _rarest(shares: Floats) -> np.ndarray:
-    """The rarest finding of each image, or one more where there is none."""
-    frequency = (shares >= 0.5).sum(axis=0)
-    rank = np.where(shares >= 0.5, frequency, len(shares) + 1)
-    strata: np.ndarray = np.where((shares >= 0.5).any(axis=1), rank.argmin(axis=1), shares.shape[1])
-    return strata
 
 
 def _draw_missing(labelled: _Labelled, wanted: Mapping[str, float], seed: int) -> list[Entry]:
@@ -165,8 +148,8 @@ def _check_splits(labelled: _Labelled, entries: Sequence[Entry], wanted: Mapping
     labels = labelled.task.labels
     training = [labelled.targets[entry.name] for entry in entries if entry.split == "training"]
     seen = np.array(training).reshape(len(training), -1)
-    is_unseen = [labelled.task.name != "regression" and not (seen[:, i] > 0).any() for i in range(len(labels))]
-    if unseen := sorted(label for label, is_missing in zip(labels, is_unseen, strict=True) if is_missing):
+    has_classes = TASKS[labelled.task.name].has_classes
+    if unseen := sorted(label for i, label in enumerate(labels) if has_classes and not (seen[:, i] > 0).any()):
         raise DatasetError(
             f"classes without a training image: {len(unseen)} of {len(labels)} ({some_of(unseen)}); "
             "add some or remove the classes"
@@ -240,7 +223,7 @@ def read_dataset_to_score(
     channels: Mapping[str, Path],
     *,
     labels: Sequence[str],
-    task: str = "classification",
+    task: str = DEFAULT_TASK,
     reading: Reading | None = None,
     validation_fraction: float,
     test_fraction: float,
@@ -265,7 +248,7 @@ def read_dataset_to_score(
     labelled, entries = _read_and_draw(channels, wanted, seed, _reading(reading, task), known=tuple(labels))
     own = labelled.layout.labels
     unknown = sorted(set(own) - set(labels))
-    if unknown and not (task == "regression" and own == ("value",)):
+    if unknown and (TASKS[task].has_classes or own != UNNAMED):
         used = {name for entry in entries for name in names_of(entry.label)}
         missing = sorted(set(labels) - used)
         raise DatasetError(

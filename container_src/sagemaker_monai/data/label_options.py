@@ -2,12 +2,13 @@
 
 import argparse
 
-from sagemaker_monai.data.label_rules import MISSING_LABELS, SIMILAR, TASKS, UNCERTAIN, LabelRules, codes_of, grades_of
+from sagemaker_monai.data.label_rules import MISSING_LABELS, SIMILAR, UNCERTAIN, LabelRules, codes_of, grades_of
+from sagemaker_monai.tasks.tasks import TASKS
 
 
 def add_rule_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the task, of grades, and of labels that are missing, uncertain, or look alike."""
-    parser.add_argument("--task", choices=TASKS, default="auto", help="(default: %(default)s)")
+    parser.add_argument("--task", choices=("auto", *TASKS), default="auto", help="(default: %(default)s)")
     parser.add_argument("--grades", default="", metavar="A,B,C", help="of an ordinal label, the lowest first")
     parser.add_argument(
         "--missing-labels", choices=MISSING_LABELS, default="drop",

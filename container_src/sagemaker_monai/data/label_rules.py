@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.messages.remarks import Remark
-from sagemaker_monai.tasks.labels import FEWEST_LABELS, Label
+from sagemaker_monai.tasks.labels import Label
+from sagemaker_monai.tasks.tasks import TASKS
 
-TASKS = ("auto", *FEWEST_LABELS)
+UNNAMED = ("value",)  # what numbers are called where nothing names them
 MISSING_LABELS = ("drop", "refuse")
 UNCERTAIN = ("refuse", "missing", "positive", "negative", "class")
 SIMILAR = ("refuse", "merge", "keep")
@@ -19,7 +20,7 @@ class LabelRules:
     """What somebody decided about labels.
 
     Attributes:
-        task: one of TASKS.
+        task: "auto" or a key of `tasks.TASKS`.
         grades: the lowest first; empty where nobody gave an order.
         missing_labels: images without a label are dropped with a count, or refused; one of MISSING_LABELS.
         missing_codes: numbers that stand for a missing value, such as -999.
@@ -56,7 +57,7 @@ class ReadLabels:
     """What labels mean.
 
     Attributes:
-        task: a key of FEWEST_LABELS.
+        task: a key of `tasks.TASKS`.
         classes: in the order of the model's outputs.
         labels: in the order of what was read, None where there is none.
         remarks: what was odd and read all the same.
@@ -105,7 +106,7 @@ def check_rules(rules: LabelRules) -> None:
         ConfigError: with what is allowed.
     """
     for name, value, allowed in (
-        ("task", rules.task, TASKS),
+        ("task", rules.task, ("auto", *TASKS)),
         ("missing_labels", rules.missing_labels, MISSING_LABELS),
         ("uncertain_labels", rules.uncertain_labels, UNCERTAIN),
         ("similar_labels", rules.similar_labels, SIMILAR),

@@ -20,7 +20,8 @@ from sagemaker_monai.data.measurements import numbers_of
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import is_missing
-from sagemaker_monai.tasks.labels import Label, task_of_labels
+from sagemaker_monai.tasks.labels import Label
+from sagemaker_monai.tasks.tasks import task_of_labels
 
 FEW_NUMBERS = 10  # different whole numbers are classes; more may be a measurement, with few images each
 IMAGES_A_NUMBER = 5

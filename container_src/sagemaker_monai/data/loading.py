@@ -22,6 +22,7 @@ from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.preprocessing.preprocessing import Preprocessing
 from sagemaker_monai.preprocessing.visibility import shows_nothing
 from sagemaker_monai.storage.digests import Digests
+from sagemaker_monai.tasks.tasks import TASKS
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def load_dataset(
             f"{some_of(unreadable['training'])}"
         )
     seen = targets_of(readable["training"], dataset.labels) > 0
-    is_class = dataset.task != "regression"
+    is_class = TASKS[dataset.task].has_classes
     if unseen := [label for index, label in enumerate(dataset.labels) if is_class and not seen[:, index].any()]:
         raise DatasetError(f"no training image of {some_of(unseen)} can be read: replace them or remove the class")
     if unseen_images := [

@@ -11,7 +11,7 @@ from sagemaker_monai.data.label_rules import names_of
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.file_names import is_fit
-from sagemaker_monai.tasks.labels import FEWEST_LABELS
+from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS
 
 MAX_LABEL_LENGTH = 100
 FEWEST_TRAINING = 2  # images: BatchNorm needs two values
@@ -25,14 +25,15 @@ def refusal_of(layout: Layout) -> str:
     """
     if not layout.entries:
         return "the data set has no images; add some to its training split"
+    task = layout.task or DEFAULT_TASK
     try:
-        check_names(layout.labels, layout.task or "classification")
+        check_names(layout.labels, task)
         check_groups(layout.entries)
     except DatasetError as error:
         return str(error)
     pool = [entry for entry in layout.entries if entry.split in (None, "training")]
     seen = {name for entry in pool for name in names_of(entry.label)}
-    if layout.task != "regression" and (unseen := sorted(set(layout.labels) - seen)):
+    if TASKS[task].has_classes and (unseen := sorted(set(layout.labels) - seen)):
         return f"classes without a training image: {len(unseen)} of {len(layout.labels)} ({some_of(unseen)})"
     if _lacks(layout, {"validation"}):
         return f"{len(pool)} images of {len({e.group for e in pool})} groups are too few to train and to validate with"
@@ -62,7 +63,7 @@ def check_names(labels: Sequence[str], task: str) -> None:
             f"class names longer than {MAX_LABEL_LENGTH} characters or with control characters: {len(odd)} "
             f"({some_of([ascii(label) for label in odd])}); rename them"
         )
-    if len(labels) < FEWEST_LABELS[task]:
+    if len(labels) < TASKS[task].fewest_labels:
         raise DatasetError(f"the data set has one class only ({some_of(labels)}); give at least two to tell apart")
 
 

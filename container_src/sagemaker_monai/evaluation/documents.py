@@ -12,11 +12,12 @@ import torch
 
 from sagemaker_monai.data.datasets import SPLITS, Dataset, Record, targets_of
 from sagemaker_monai.storage.tables import spreadsheet_safe
-from sagemaker_monai.tasks.metric_names import CLASSIFICATION, SCORES, WHOLE_NUMBERS, logged_names
+from sagemaker_monai.tasks.metric_names import WHOLE_NUMBERS, logged_names
+from sagemaker_monai.tasks.row import Metric, TaskRow
 from sagemaker_monai.tasks.task import Floats, Prediction, Task
+from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS
 
 Row = Mapping[str, float]
-MAJORITY = 0.5  # share of annotators that makes a finding true
 
 
 def history_csv(history: Sequence[Row], labels: Sequence[str]) -> str:
@@ -30,15 +31,15 @@ def history_csv(history: Sequence[Row], labels: Sequence[str]) -> str:
 
 def predictions_csv(records: Sequence[Record], answers: Floats, task: Task) -> str:
     """One line an image: its name, what is true, what is predicted, and every number of the answer with all digits."""
-    truths = targets_of(records, task.labels)
+    truths, of_task = targets_of(records, task.labels), TASKS[task.name]
     rows = zip(records, truths, task.predictions(torch.from_numpy(answers)), answers.tolist(), strict=True)
     return _csv(
         ["image", "label", "predicted", *map(spreadsheet_safe, task.labels)],
         (
             [
                 spreadsheet_safe(record.name),
-                spreadsheet_safe(TRUE_LABEL[task.name](truth, task.labels)),
-                spreadsheet_safe(_predicted(prediction)),
+                spreadsheet_safe(_truth(truth, task.labels, of_task)),
+                spreadsheet_safe(_predicted(prediction, of_task)),
                 *map(repr, row),
             ]
             for record, truth, prediction, row in rows
@@ -46,25 +47,18 @@ def predictions_csv(records: Sequence[Record], answers: Floats, task: Task) -> s
     )
 
 
-def _predicted(prediction: Prediction) -> str:
-    """The class or classes; numbers in the form in which the column `label` has them."""
-    values = prediction.fields().get("values")
-    return str(next(iter(prediction.cells().values()))) if values is None else " ".join(map(repr, values.values()))
+def _truth(target: np.ndarray, labels: Sequence[str], row: TaskRow) -> str:
+    """The class or classes of a target (T,), or its numbers."""
+    if row.presence is None:
+        return " ".join(map(repr, target.tolist()))
+    return "|".join(label for label, is_there in zip(labels, row.presence(target[None])[0], strict=True) if is_there)
 
 
-def _class_name(truth: np.ndarray, labels: Sequence[str]) -> str:
-    return labels[int(truth.argmax())]
-
-
-# What stands in the column `label`, of a target.
-TRUE_LABEL: dict[str, Callable[[np.ndarray, Sequence[str]], str]] = {
-    "classification": _class_name,
-    "ordinal": _class_name,
-    "multilabel": lambda truth, labels: "|".join(
-        label for label, share in zip(labels, truth, strict=True) if share >= MAJORITY
-    ),
-    "regression": lambda truth, _labels: " ".join(map(repr, truth.tolist())),
-}
+def _predicted(prediction: Prediction, row: TaskRow) -> str:
+    """The same of an answer."""
+    if row.presence is None:
+        return " ".join(map(repr, prediction.fields()[row.numbers].values()))
+    return str(prediction.cells()[row.heads[0]])
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -85,8 +79,8 @@ def model_quality(metrics: Mapping[str, Any]) -> dict[str, Any]:
     Source: SageMaker developer guide, "Model quality metrics" (multiclass, regression); balanced_accuracy, auc, loss,
     kappa and the group multilabel_classification_metrics are ours.
     """
-    task = metrics.get("task", CLASSIFICATION)
-    values = {name: metrics[name] for name in SCORES[task]}
+    row = TASKS[metrics.get("task", DEFAULT_TASK)]
+    values = {name: metrics[name] for name in row.goals}
     found: dict[str, Any] = {}
     if "confusion_matrix" in metrics:
         labels = metrics["labels"]
@@ -101,15 +95,7 @@ def model_quality(metrics: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in values.items()
         if value is not None
     }
-    return {QUALITY_GROUP[task]: found}
-
-
-QUALITY_GROUP = {
-    "classification": "multiclass_classification_metrics",
-    "ordinal": "multiclass_classification_metrics",
-    "multilabel": "multilabel_classification_metrics",
-    "regression": "regression_metrics",
-}
+    return {row.quality_group: found}
 
 
 def _weighted(matrix: np.ndarray) -> dict[str, float]:
@@ -155,25 +141,25 @@ def model_card(
     dataset: Dataset, metrics: Mapping[str, Any], hyperparameters: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> str:
     """The artifact's docs/README.md: what it is, what it learned from, how good it is, what it is not for."""
-    labels, task = dataset.labels, dataset.task
+    labels, of_task = dataset.labels, TASKS[dataset.task]
     size = " x ".join(map(str, provenance["input_size"]))
     first = next(iter(metrics["per_class"].values()))
-    columns, has_thresholds = list(first["intervals_95"]), "threshold" in first
+    columns, has_thresholds = [of_task.metric(name) for name in first["intervals_95"]], "threshold" in first
     lines = [
         "# Model card",
         "",
-        f"A {WHAT_IT_IS[task].format(_counted(len(labels), task))} ({hyperparameters['network']} of MONAI "
+        f"A {of_task.sentence.format(_counted(len(labels), of_task.noun))} ({hyperparameters['network']} of MONAI "
         f"{provenance['monai_version']}, input {size}), model version {metrics['model_version']}.",
         "",
         "**Not a medical device.** For research. It has not been examined for any clinical use, and it always answers, "
-        f"also for an image of something else. {CAUTION[task]}",
+        f"also for an image of something else. {of_task.caution}",
         "",
         "## Data",
         "",
         *([f"{_cell(dataset.title)}.", ""] if dataset.title else []),
-        f"Fingerprint {dataset.fingerprint}. {IMAGES_BY[task]}:",
+        f"Fingerprint {dataset.fingerprint}. {of_task.amounts}:",
         "",
-        f"| {KIND_OF_LABEL[task]} | training | validation | test |",
+        f"| {of_task.noun} | training | validation | test |",
         "|---|---|---|---|",
         *(
             f"| {_cell(label)} | " + " | ".join(_amount(dataset, split, index) for split in SPLITS) + " |"
@@ -187,21 +173,21 @@ def model_card(
         "whole groups.",
         "",
         *(
-            f"- {name.replace('_', ' ')}: {_with_interval(name, metrics, metrics['intervals_95'])}"
-            + _mixed(name, labels, task)
-            for name in SCORES[task]
-            if name in metrics["intervals_95"]
+            f"- {metric.name.replace('_', ' ')}: {_with_interval(metric, metrics, metrics['intervals_95'])}"
+            + _mixed(metric, labels, of_task)
+            for metric in of_task.metrics
+            if metric.name in metrics["intervals_95"]
         ),
         "",
-        f"| {KIND_OF_LABEL[task]} | images | "
+        f"| {of_task.noun} | images | "
         + "threshold | " * has_thresholds
-        + " | ".join(HEADINGS.get(name, name.replace("_", " ")) for name in columns)
+        + " | ".join(metric.heading or metric.name.replace("_", " ") for metric in columns)
         + " |",
         "|---|---" + "|---" * (len(columns) + has_thresholds) + "|",
         *(
             f"| {_cell(label)} | {row.get('images', metrics['images'])} | "
             + (f"{row['threshold']:.3f} | " if has_thresholds else "")
-            + " | ".join(_with_interval(name, row, row["intervals_95"]) for name in columns)
+            + " | ".join(_with_interval(metric, row, row["intervals_95"]) for metric in columns)
             + " |"
             for label, row in metrics["per_class"].items()
         ),
@@ -213,33 +199,8 @@ def model_card(
     return "\n".join(lines)
 
 
-def _counted(count: int, task: str) -> str:
-    noun = KIND_OF_LABEL[task]
+def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' * noun.endswith('s') or 's'}"
-
-
-WHAT_IT_IS = {
-    "classification": "classifier of images into {}",
-    "multilabel": "classifier of images by {}, any number of which may be there",
-    "ordinal": "classifier of images into {} in order",
-    "regression": "regressor from images to {}",
-}
-KIND_OF_LABEL = {"classification": "class", "multilabel": "finding", "ordinal": "grade", "regression": "number"}
-CAUTION = {
-    "classification": "Its probabilities are not calibrated.",
-    "multilabel": "Its probabilities are not calibrated; a finding is answered from its threshold on, which was chosen "
-    "on the validation split.",
-    "ordinal": "Its probabilities are not calibrated.",
-    "regression": "Its numbers say nothing of how sure they are.",
-}
-IMAGES_BY = {
-    "classification": "Images by class",
-    "multilabel": "Images by finding",
-    "ordinal": "Images by grade",
-    "regression": "Means of the numbers",
-}
-IN_UNIT_OF_LABELS = frozenset({"mae", "rmse"})
-HEADINGS = {"f1": "F1", "auc": "AUC", "r2": "R2", "mae": "MAE", "rmse": "RMSE"}
 
 
 def _amount(dataset: Dataset, split: str, index: int) -> str:
@@ -247,24 +208,21 @@ def _amount(dataset: Dataset, split: str, index: int) -> str:
     records = dataset.split(split)
     if not records:
         return "0"
-    column = targets_of(records, dataset.labels)[:, index]
-    if dataset.task == "regression":
-        return f"{column.mean():.4g}"
-    if dataset.task == "multilabel":
-        return str(int((column >= MAJORITY).sum()))
-    return str(sum(record.label == index for record in records))
+    targets, presence = targets_of(records, dataset.labels), TASKS[dataset.task].presence
+    if presence is None:
+        return f"{targets[:, index].mean():.4g}"
+    return str(int(presence(targets)[:, index].sum()))
 
 
-def _with_interval(name: str, scores: Mapping[str, Any], intervals: Mapping[str, Sequence[float] | None]) -> str:
-    value, interval = scores[name], intervals[name]
+def _with_interval(metric: Metric, scores: Mapping[str, Any], intervals: Mapping[str, Sequence[float] | None]) -> str:
+    value, interval, digits = scores[metric.name], intervals[metric.name], metric.digits
     if value is None:
         return "-"
-    digits = ".4g" if name in IN_UNIT_OF_LABELS else ".3f"
     return f"{value:{digits}}" + (f" ({interval[0]:{digits}} to {interval[1]:{digits}})" if interval else "")
 
 
-def _mixed(name: str, labels: Sequence[str], task: str) -> str:
-    is_mixed = task == "regression" and len(labels) > 1 and name in IN_UNIT_OF_LABELS
+def _mixed(metric: Metric, labels: Sequence[str], row: TaskRow) -> str:
+    is_mixed = not row.has_classes and len(labels) > 1 and metric.is_in_unit
     return ", the mean over numbers that may have other units" * is_mixed
 
 

@@ -23,10 +23,10 @@ from sagemaker_monai.networks.at_once import images_at_once
 from sagemaker_monai.storage.files import write_text
 from sagemaker_monai.tasks.metric_names import scores_line
 from sagemaker_monai.tasks.task import Task
+from sagemaker_monai.tasks.tasks import TASKS
 
 logger = logging.getLogger(__name__)
 
-HALF = 0.5  # share of the annotators from which on a finding is there
 SCORING_BATCH = 64  # images decoded at once
 FIRST_EPOCH_NOTE = "Training was stopped in its first epoch, so these weights were never validated. "
 
@@ -129,12 +129,11 @@ def absent_scores(task: Task, targets: np.ndarray) -> str:
         task: of the artifact.
         targets: (N, T), of what is scored.
     """
-    if task.name == "regression":
+    presence = TASKS[task.name].presence
+    if presence is None:
         is_flat = len(targets) > 0 and bool((targets == targets[0]).all())
         return "All labels are one number, so R2 does not exist (null). " if is_flat else ""
-    is_there = (
-        targets >= HALF if task.name == "multilabel" else np.eye(targets.shape[1], dtype=bool)[targets.argmax(axis=1)]
-    )
+    is_there = presence(targets)
     missing = [
         label for label, is_seen in zip(task.labels, np.any(is_there, axis=0).tolist(), strict=True) if not is_seen
     ]

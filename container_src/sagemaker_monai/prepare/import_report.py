@@ -16,7 +16,7 @@ class Report:
 
     Attributes:
         is_repeated: everything was there already, nothing was written.
-        task: a key of `tasks.labels.FEWEST_LABELS`.
+        task: a key of `tasks.TASKS`.
         spatial_dims: 2 or 3.
         images, files: in the data set.
         groups: patients, or what else was told to stay on one side.

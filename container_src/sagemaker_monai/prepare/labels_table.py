@@ -26,7 +26,8 @@ from sagemaker_monai.storage.columns import (
     usual_columns,
 )
 from sagemaker_monai.storage.tables import Row, read_table, table_content
-from sagemaker_monai.tasks.labels import FEWEST_LABELS, Label
+from sagemaker_monai.tasks.labels import Label
+from sagemaker_monai.tasks.tasks import TASKS
 
 LABEL_COLUMN = "label"
 # What a column is called, as `columns.plain` writes it; the first that is there is taken, the finest first.
@@ -95,7 +96,7 @@ class LabelTable:
 
     Attributes:
         kind: a key of MATCHES, what `Line.key` is.
-        task: a key of `tasks.labels.FEWEST_LABELS`.
+        task: a key of `tasks.TASKS`.
         classes: in the order of the model's outputs; grades in theirs; names of numbers.
         lines: each key once.
         unlabelled: keys without a label.
@@ -205,9 +206,9 @@ def _labels(rows: Sequence[Row], columns: tuple[str, ...], rules: LabelRules, wh
 
 
 def _enough(read: ReadLabels) -> tuple[str, ...]:
-    if len(read.classes) < FEWEST_LABELS[read.task]:
+    if len(read.classes) < TASKS[read.task].fewest_labels:
         raise DatasetError(
-            f"{read.task} needs at least {FEWEST_LABELS[read.task]} classes, the labels have {len(read.classes)} "
+            f"{read.task} needs at least {TASKS[read.task].fewest_labels} classes, the labels have {len(read.classes)} "
             f"({some_of(read.classes)})"
         )
     return read.classes

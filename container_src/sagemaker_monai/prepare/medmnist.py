@@ -33,10 +33,10 @@ from sagemaker_monai.prepare.medmnist_sets import SETS, MedMnistSet, set_of
 from sagemaker_monai.prepare.sides import count_images, missing_sides
 from sagemaker_monai.storage.files import sha256_of
 from sagemaker_monai.storage.zips import ArchiveLimits, UnsafeArchiveError, member_names, read_members
-from sagemaker_monai.tasks.labels import FEWEST_LABELS, Label
+from sagemaker_monai.tasks.labels import Label
+from sagemaker_monai.tasks.tasks import TASKS
 
 PARTS = {"training": "train", "validation": "val", "test": "test"}
-TASKS = ("auto", *FEWEST_LABELS)
 MAX_ARRAY_BYTES = 1 << 34  # of one array: all of PathMNIST at 224 x 224 is 13.5 GB
 MAX_IMAGES = 1_000_000
 MAX_SIDE = 1024
@@ -62,7 +62,7 @@ def import_medmnist(
         source: the .npz file.
         out: folder to write `images/`, `dataset.json` and `import_report.json` to; empty, new, or an earlier import,
             which is replaced. The same call again finds everything done and writes nothing.
-        task: one of TASKS; "auto" takes the published one, or what the labels look like.
+        task: a key of `tasks.TASKS`; "auto" takes the published one, or what the labels look like.
         classes: names in the order of the numbers in the file; empty takes the published ones, or the numbers.
         title: of the data set; "" takes the file's name.
 
@@ -70,8 +70,8 @@ def import_medmnist(
         DatasetError: the file is damaged, unsafe or none of MedMNIST, or the output folder cannot be used.
         ConfigError: an option is out of range, or the classes do not fit the labels.
     """
-    if task not in TASKS:
-        raise ConfigError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
+    if task not in ("auto", *TASKS):
+        raise ConfigError(f"task must be one of auto, {', '.join(TASKS)}, got {task!r}")
     if not source.is_file():
         raise DatasetError(f"there is no file {source.name}; name an .npz of MedMNIST")
     output.check_places(source, out)
@@ -234,8 +234,8 @@ def _meaning(
         raise ConfigError(f"the labels need {needed} classes, there are {len(names)} names ({some_of(names)})")
     if len(set(names)) < len(names) or not all(name.strip() for name in names):
         raise ConfigError("--classes names a class twice, or one has no name")
-    if len(names) < FEWEST_LABELS[task]:
-        raise DatasetError(f"{task} needs at least {FEWEST_LABELS[task]} classes, the file has {len(names)}")
+    if len(names) < TASKS[task].fewest_labels:
+        raise DatasetError(f"{task} needs at least {TASKS[task].fewest_labels} classes, the file has {len(names)}")
     return task, names
 
 

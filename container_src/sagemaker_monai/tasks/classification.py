@@ -4,19 +4,31 @@ Losses are in `losses`, scores in `metrics`. An image may have shares of several
 them: it is trained with all of them and scored by the largest.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sagemaker_monai.errors import BundleError
-from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.tasks import metrics
-from sagemaker_monai.tasks.labels import Label
-from sagemaker_monai.tasks.losses import build_loss
-from sagemaker_monai.tasks.task import Floats, Loss, TakesNothing, finite
+from sagemaker_monai.tasks.row import (
+    ACCURACY,
+    AUC,
+    BALANCED_ACCURACY,
+    LOSS,
+    PROBABILITIES,
+    Example,
+    TakesNothing,
+    TaskRow,
+    largest,
+    only_largest,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from sagemaker_monai.tasks.labels import Label
+    from sagemaker_monai.tasks.task import Floats, Loss, LossOptions
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,10 @@ def class_probabilities(logits: torch.Tensor) -> torch.Tensor:
     Raises:
         BundleError: a logit is not finite, so no answer can be given.
     """
+    import torch
+
+    from sagemaker_monai.tasks.task import finite
+
     return torch.softmax(finite(logits), dim=1)
 
 
@@ -132,12 +148,19 @@ class Classification(TakesNothing):
 
     def training_targets(self, targets: Floats) -> torch.Tensor:
         """Class indices (N,) where every image has one class, else the shares (N, K)."""
+        import numpy as np
+        import torch
+
         if (targets.max(axis=1, initial=0.0) == 1.0).all():
             return torch.from_numpy(targets.argmax(axis=1))
         return torch.from_numpy(targets.astype(np.float32))
 
-    def build_loss(self, config: TrainConfig, targets: torch.Tensor, device: torch.device) -> Loss:
+    def build_loss(self, config: LossOptions, targets: torch.Tensor, device: torch.device) -> Loss:
         """See `losses.build_loss`."""
+        import torch
+
+        from sagemaker_monai.tasks.losses import build_loss
+
         if targets.dim() == 2:
             return build_loss(config, targets.sum(dim=0), device)
         return build_loss(config, torch.bincount(targets, minlength=len(self.labels)), device)
@@ -148,10 +171,14 @@ class Classification(TakesNothing):
 
     def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
         """See `metrics.score`."""
+        from sagemaker_monai.tasks import metrics
+
         return metrics.score(answers, targets.argmax(axis=1), self.labels)
 
     def report(self, answers: Floats, targets: Floats, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
         """See `metrics.report`."""
+        from sagemaker_monai.tasks import metrics
+
         return metrics.report(answers, targets.argmax(axis=1), groups, self.labels, seed=seed)
 
     def predictions(self, answers: torch.Tensor) -> list[Prediction]:
@@ -161,3 +188,29 @@ class Classification(TakesNothing):
     def postprocessing(self) -> list[dict[str, Any]]:
         """Softmax, in MONAI's words."""
         return [{"_target_": "monai.transforms.Activations", "softmax": True}]
+
+
+ROW = TaskRow(
+    name=Classification.name,
+    build=Classification,
+    read=lambda _steps, labels: Classification(labels),
+    form="class",
+    fewest_labels=2,
+    strata=largest,
+    presence=only_largest,
+    imbalance=("logit_adjusted", "none", "balanced_sampler", "class_weighted", "focal"),
+    metrics=(LOSS, ACCURACY, BALANCED_ACCURACY, AUC),
+    best_metric="balanced_accuracy",
+    good_enough=0.5,
+    schema=("classification", PROBABILITIES),
+    heads=("predicted_class", "probability"),
+    quality_group="multiclass_classification_metrics",
+    sentence="classifier of images into {}",
+    noun="class",
+    amounts="Images by class",
+    caution="Its probabilities are not calibrated.",
+    loss="cross-entropy of a softmax",
+    example=lambda: Example(
+        Classification(("without", "with")), ("with", "without", {"without": 0.5, "with": 0.5}), (0.0625, 0.9375)
+    ),
+)

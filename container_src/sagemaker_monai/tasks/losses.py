@@ -14,9 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from sagemaker_monai.hyperparameters import TrainConfig
-
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+from sagemaker_monai.tasks.task import Loss, LossOptions
 
 
 @dataclass(frozen=True)
@@ -28,21 +26,21 @@ class Terms:
     gamma: float = 0.0
 
 
-def _plain(counts: torch.Tensor, _config: TrainConfig) -> Terms:
+def _plain(counts: torch.Tensor, _config: LossOptions) -> Terms:
     return Terms(torch.ones_like(counts), torch.zeros_like(counts))
 
 
-def _class_weighted(counts: torch.Tensor, _config: TrainConfig) -> Terms:
+def _class_weighted(counts: torch.Tensor, _config: LossOptions) -> Terms:
     """Weights N / (K * n_k), as scikit-learn's "balanced": every class has the same sum, and their mean is 1."""
     return Terms(counts.sum() / (len(counts) * counts), torch.zeros_like(counts))
 
 
-def _focal(counts: torch.Tensor, config: TrainConfig) -> Terms:
+def _focal(counts: torch.Tensor, config: LossOptions) -> Terms:
     """Focal loss without alpha (arXiv:1708.02002, equation 4): images that are answered well count less."""
     return Terms(torch.ones_like(counts), torch.zeros_like(counts), gamma=config.focal_gamma)
 
 
-def _logit_adjusted(counts: torch.Tensor, config: TrainConfig) -> Terms:
+def _logit_adjusted(counts: torch.Tensor, config: LossOptions) -> Terms:
     """Add tau * log prior to the logits in training only (arXiv:2007.07314, equation 10).
 
     The plain logits, which are what serving uses, then estimate the posterior as if all classes were equally frequent.
@@ -51,7 +49,7 @@ def _logit_adjusted(counts: torch.Tensor, config: TrainConfig) -> Terms:
     return Terms(torch.ones_like(counts), config.logit_adjustment_tau * prior.log())
 
 
-IMBALANCE: dict[str, Callable[[torch.Tensor, TrainConfig], Terms]] = {
+IMBALANCE: dict[str, Callable[[torch.Tensor, LossOptions], Terms]] = {
     "none": _plain,
     "balanced_sampler": _plain,  # see `epoch_order`
     "class_weighted": _class_weighted,
@@ -60,7 +58,7 @@ IMBALANCE: dict[str, Callable[[torch.Tensor, TrainConfig], Terms]] = {
 }
 
 
-def build_loss(config: TrainConfig, class_counts: torch.Tensor, device: torch.device) -> Loss:
+def build_loss(config: LossOptions, class_counts: torch.Tensor, device: torch.device) -> Loss:
     """Make the loss of training.
 
     Args:
@@ -95,7 +93,7 @@ def build_loss(config: TrainConfig, class_counts: torch.Tensor, device: torch.de
     return loss
 
 
-def epoch_order(config: TrainConfig, targets: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def epoch_order(config: LossOptions, targets: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Draw the training images of one epoch.
 
     Args:

@@ -13,29 +13,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# task -> its scores, each with what a tuner should do with it
-SCORES: dict[str, dict[str, str]] = {
-    "classification": {"loss": "Minimize", "accuracy": "Maximize", "balanced_accuracy": "Maximize", "auc": "Maximize"},
-    "multilabel": {
-        "loss": "Minimize",
-        "accuracy": "Maximize",
-        "auc": "Maximize",
-        "average_precision": "Maximize",
-        "f1": "Maximize",
-    },
-    "ordinal": {
-        "loss": "Minimize",
-        "accuracy": "Maximize",
-        "balanced_accuracy": "Maximize",
-        "auc": "Maximize",
-        "kappa": "Maximize",
-        "mae": "Minimize",
-    },
-    "regression": {"loss": "Minimize", "mae": "Minimize", "rmse": "Minimize", "r2": "Maximize"},
-}
-CLASSIFICATION = "classification"
-GOALS = {score: goal for scores in SCORES.values() for score, goal in scores.items()}
-WITHOUT_CLASSES = frozenset({"regression"})  # tasks whose labels have no sensitivity
+from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS, metric_goals
+
+GOALS = metric_goals()
 VALIDATION, BEST, TEST = "validation_", "best_epoch_", "test_"
 SENSITIVITY = f"{VALIDATION}sensitivity_"
 WHOLE_NUMBERS = ("epoch",)
@@ -56,26 +36,26 @@ NUMBER = r"([-+]?[0-9]+\.?[0-9]*(?:[eE][-+]?[0-9]+)?)"
 Row = dict[str, float]
 
 
-def row_names(labels: Sequence[str], task: str = CLASSIFICATION) -> list[str]:
+def row_names(labels: Sequence[str], task: str = DEFAULT_TASK) -> list[str]:
     """The names in the row of an epoch, in the order of the log.
 
     Args:
-        labels: class names; each has a sensitivity, but for regression.
-        task: a key of SCORES.
+        labels: class names; each has a sensitivity, except where labels are numbers.
+        task: a key of `tasks.TASKS`.
     """
     return [
         "epoch",
         "train_loss",
-        *(VALIDATION + score for score in SCORES[task]),
-        *(BEST + score for score in SCORES[task]),
-        *(SENSITIVITY + label for label in labels if task not in WITHOUT_CLASSES),
+        *(VALIDATION + score for score in TASKS[task].goals),
+        *(BEST + score for score in TASKS[task].goals),
+        *(SENSITIVITY + label for label in labels if TASKS[task].has_classes),
         "learning_rate",
         "seconds",
     ]
 
 
 def epoch_row(
-    values: Mapping[str, float], best: Mapping[str, float], labels: Sequence[str], task: str = CLASSIFICATION
+    values: Mapping[str, float], best: Mapping[str, float], labels: Sequence[str], task: str = DEFAULT_TASK
 ) -> Row:
     """The row of an epoch.
 
@@ -83,17 +63,17 @@ def epoch_row(
         values: everything of `row_names` but the scores of the best epoch.
         best: the same of the best epoch so far, which may be this one.
         labels: class names.
-        task: a key of SCORES.
+        task: a key of `tasks.TASKS`.
     """
-    known = {**values, **{BEST + score: best[VALIDATION + score] for score in SCORES[task]}}
+    known = {**values, **{BEST + score: best[VALIDATION + score] for score in TASKS[task].goals}}
     names = row_names(labels, task)
     assert len(known) == len(names)
     return {name: known[name] for name in names}
 
 
-def validation_values(scores: Mapping[str, Any], task: str = CLASSIFICATION) -> Row:
+def validation_values(scores: Mapping[str, Any], task: str = DEFAULT_TASK) -> Row:
     """The part of a row that `Task.score` computes; NaN where a score does not exist."""
-    values = {VALIDATION + score: scores[score] for score in SCORES[task]}
+    values = {VALIDATION + score: scores[score] for score in TASKS[task].goals}
     values |= {SENSITIVITY + label: rate for label, rate in scores.get("sensitivity", {}).items()}
     return {name: math.nan if value is None else value for name, value in values.items()}
 
@@ -116,15 +96,17 @@ def epoch_line(row: Mapping[str, float], labels: Sequence[str]) -> str:
     return _line({names.get(name, name): value for name, value in row.items()})
 
 
-def scores_line(split: str, metrics: Mapping[str, Any], task: str = CLASSIFICATION) -> str:
+def scores_line(split: str, metrics: Mapping[str, Any], task: str = DEFAULT_TASK) -> str:
     """The scores of the artifact as `test_loss=value; test_accuracy=value; ...`.
 
     Args:
         split: what was scored.
         metrics: with a value or None for each of the task's scores.
-        task: a key of SCORES.
+        task: a key of `tasks.TASKS`.
     """
-    return _line({f"{split}_{name}": math.nan if metrics[name] is None else metrics[name] for name in SCORES[task]})
+    return _line(
+        {f"{split}_{name}": math.nan if metrics[name] is None else metrics[name] for name in TASKS[task].goals}
+    )
 
 
 def _line(values: Mapping[str, float]) -> str:
@@ -133,12 +115,12 @@ def _line(values: Mapping[str, float]) -> str:
     )
 
 
-def metric_definitions(labels: Sequence[str] = (), task: str = CLASSIFICATION) -> list[dict[str, str]]:
+def metric_definitions(labels: Sequence[str] = (), task: str = DEFAULT_TASK) -> list[dict[str, str]]:
     """What CreateTrainingJob and CreateHyperParameterTuningJob take as MetricDefinitions for the log of `train`.
 
     Args:
         labels: class names in the model's order, for each class's sensitivity; without them there are none of those.
-        task: a key of SCORES.
+        task: a key of `tasks.TASKS`.
 
     Returns:
         Every number that an epoch's line has and the scores of the test split, each found once a line, at most the 40
@@ -147,6 +129,6 @@ def metric_definitions(labels: Sequence[str] = (), task: str = CLASSIFICATION) -
     Source: API reference, MetricDefinition (Name up to 255 characters, Regex up to 500).
     """
     printed = logged_names(labels)
-    always = [*row_names((), task), *(TEST + score for score in SCORES[task])]
-    names = [*always, *(() if task in WITHOUT_CLASSES else printed.values())][:MAX_DEFINITIONS]
+    always = [*row_names((), task), *(TEST + score for score in TASKS[task].goals)]
+    names = [*always, *(printed.values() if TASKS[task].has_classes else ())][:MAX_DEFINITIONS]
     return [{"Name": name, "Regex": f"{BEFORE}{name}={NUMBER};"} for name in names]

@@ -4,19 +4,34 @@ Thresholds are chosen on the validation split with the epoch that ships: where s
 (Youden, Cancer 3 (1950), 32-35). The probabilities are answered beside them, so that a client may choose its own.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
-import torch
-from torch.nn import functional
+from sagemaker_monai.tasks.row import (
+    ACCURACY,
+    AUC,
+    AVERAGE_PRECISION,
+    F1,
+    LOSS,
+    PROBABILITIES,
+    Example,
+    TakesNothing,
+    TaskRow,
+    numbers,
+)
 
-from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.tasks import metrics
-from sagemaker_monai.tasks.labels import Label
-from sagemaker_monai.tasks.task import Floats, Loss, TakesNothing, finite
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
 
+    from sagemaker_monai.tasks.labels import Label
+    from sagemaker_monai.tasks.task import Floats, Loss, LossOptions
+
+MAJORITY = 0.5  # share of the annotators from which on a finding is there
 DEFAULT_THRESHOLD = 0.5
 LARGEST_WEIGHT = 100.0  # of a rare finding in the loss; above it one image would be a step of its own (a guess)
 OF_ALL = ("auc", "average_precision", "f1")  # scores that are means over the labels
@@ -62,6 +77,8 @@ class MultiLabel(TakesNothing):
 
     @property
     def _thresholds(self) -> np.ndarray:
+        import numpy as np
+
         return np.array(self.thresholds or [DEFAULT_THRESHOLD] * len(self.labels))
 
     def target(self, label: Label) -> tuple[float, ...]:
@@ -83,15 +100,23 @@ class MultiLabel(TakesNothing):
 
     def tuned(self, answers: Floats, targets: Floats) -> Self:
         """With the thresholds that are best on these answers; 0.5 where a finding is everywhere or nowhere."""
-        chosen = [_best_threshold(answers[:, index], targets[:, index] >= 0.5) for index in range(len(self.labels))]
+        chosen = [
+            _best_threshold(answers[:, index], targets[:, index] >= MAJORITY) for index in range(len(self.labels))
+        ]
         return replace(self, thresholds=tuple(chosen))
 
     def training_targets(self, targets: Floats) -> torch.Tensor:
         """float32 (N, K)."""
+        import numpy as np
+        import torch
+
         return torch.from_numpy(targets.astype(np.float32))
 
-    def build_loss(self, config: TrainConfig, targets: torch.Tensor, device: torch.device) -> Loss:
+    def build_loss(self, config: LossOptions, targets: torch.Tensor, device: torch.device) -> Loss:
         """Mean binary cross-entropy; a finding's images weighted by their rarity, or the focal loss."""
+        import torch
+        from torch.nn import functional
+
         positive = targets.sum(dim=0)
         weight = ((len(targets) - positive) / positive.clamp_min(1e-6)).clamp(1 / LARGEST_WEIGHT, LARGEST_WEIGHT)
         weight = (weight if config.imbalance == "class_weighted" else torch.ones_like(weight)).to(device)
@@ -110,12 +135,20 @@ class MultiLabel(TakesNothing):
 
     def answers(self, outputs: torch.Tensor) -> torch.Tensor:
         """Probabilities (N, K), each by itself."""
+        import torch
+
+        from sagemaker_monai.tasks.task import finite
+
         return torch.sigmoid(finite(outputs))
 
     def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
         """Binary log loss, and means over the labels of AUC, average precision, and F1 at the thresholds."""
+        import numpy as np
+
+        from sagemaker_monai.tasks import metrics
+
         metrics.refuse_nothing(targets)
-        is_true = targets >= 0.5
+        is_true = _is_there(targets)
         each = self._each(answers, is_true, np.ones((1, len(targets))))
         clipped = np.clip(answers, metrics.SMALLEST_PROBABILITY, 1 - metrics.SMALLEST_PROBABILITY)
         return {
@@ -127,8 +160,12 @@ class MultiLabel(TakesNothing):
 
     def report(self, answers: Floats, targets: Floats, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
         """Scores of each label by itself and their means, with intervals from resampling groups."""
+        import numpy as np
+
+        from sagemaker_monai.tasks import metrics
+
         scores = self.score(answers, targets)
-        is_true = targets >= 0.5
+        is_true = _is_there(targets)
         each = self._each(answers, is_true, np.ones((1, len(targets))))
         drawn = metrics.bootstrap(
             lambda weights: self._each(answers, is_true, weights), groups, seed=seed, resamples=metrics.RESAMPLES
@@ -178,6 +215,10 @@ class MultiLabel(TakesNothing):
 
     def _each(self, answers: Floats, is_true: np.ndarray, weights: Floats) -> dict[str, Floats]:
         """Scores of every label (R, K) under weights (R, N), NaN where they do not exist."""
+        import numpy as np
+
+        from sagemaker_monai.tasks import metrics
+
         is_predicted = self._is_predicted(answers)
         hits, true = weights @ (is_predicted & is_true), weights @ is_true
         predicted, total = weights @ is_predicted, weights.sum(axis=1, keepdims=True)
@@ -199,6 +240,10 @@ def _average_precisions(scores: Floats, is_true: np.ndarray, weights: Floats) ->
 
     Source: scikit-learn's definition, sum of (R_n - R_(n-1)) P_n over falling thresholds.
     """
+    import numpy as np
+
+    from sagemaker_monai.tasks import metrics
+
     order = np.argsort(-scores, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # the last image of each threshold
     ordered = weights[:, order]
@@ -210,6 +255,8 @@ def _average_precisions(scores: Floats, is_true: np.ndarray, weights: Floats) ->
 
 def _best_threshold(scores: Floats, is_true: np.ndarray) -> float:
     """The middle of the gap in which sensitivity plus specificity is largest; of several, the one nearest 0.5."""
+    import numpy as np
+
     if is_true.all() or not is_true.any():
         return DEFAULT_THRESHOLD
     values = np.unique(scores)
@@ -220,3 +267,47 @@ def _best_threshold(scores: Floats, is_true: np.ndarray) -> float:
     youden = sensitivity + specificity
     best = candidates[youden >= youden.max() - 1e-12]
     return float(best[np.argmin(np.abs(best - DEFAULT_THRESHOLD))])
+
+
+def _rarest(targets: Floats) -> NDArray[np.int64]:
+    """The rarest finding of each image, or one more where there is none, (N,)."""
+    import numpy as np
+
+    is_there = _is_there(targets)
+    rank = np.where(is_there, is_there.sum(axis=0), len(targets) + 1)
+    strata: NDArray[np.int64] = np.where(is_there.any(axis=1), rank.argmin(axis=1), targets.shape[1])
+    return strata
+
+
+def _is_there(targets: Floats) -> NDArray[np.bool_]:
+    is_there: NDArray[np.bool_] = targets >= MAJORITY
+    return is_there
+
+
+ROW = TaskRow(
+    name=MultiLabel.name,
+    build=MultiLabel,
+    read=lambda steps, labels: MultiLabel(labels, thresholds=numbers(steps[1]["thresholds"], len(labels))),
+    form="findings",
+    label_type=tuple,
+    fewest_labels=1,
+    strata=_rarest,
+    presence=_is_there,
+    imbalance=("class_weighted", "none", "focal"),
+    metrics=(LOSS, ACCURACY, AUC, AVERAGE_PRECISION, F1),
+    best_metric="auc",
+    schema=("multi-label classification", PROBABILITIES),
+    heads=("predicted_classes",),
+    quality_group="multilabel_classification_metrics",
+    sentence="classifier of images by {}, any number of which may be there",
+    noun="finding",
+    amounts="Images by finding",
+    caution="Its probabilities are not calibrated; a finding is answered from its threshold on, which was chosen on "
+    "the validation split.",
+    loss="binary cross-entropy of a sigmoid for each finding",
+    example=lambda: Example(
+        MultiLabel(("effusion", "nodule", "cardiomegaly"), thresholds=(0.5, 0.25, 0.375)),
+        (("effusion",), (), ("effusion", "nodule", "cardiomegaly")),
+        (0.75, 0.125, 0.4375),
+    ),
+)

@@ -6,20 +6,35 @@ number of grades that are more likely passed than not. One class more or less is
 which softmax does not know.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch.nn import functional
-
-from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.tasks import metrics
 from sagemaker_monai.tasks.classification import class_target
-from sagemaker_monai.tasks.labels import Label
-from sagemaker_monai.tasks.task import Floats, Loss, TakesNothing, finite
+from sagemaker_monai.tasks.row import (
+    ACCURACY,
+    AUC,
+    BALANCED_ACCURACY,
+    KAPPA,
+    LOSS,
+    MAE,
+    PROBABILITIES,
+    Example,
+    TakesNothing,
+    TaskRow,
+    largest,
+    only_largest,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from sagemaker_monai.tasks.labels import Label
+    from sagemaker_monai.tasks.task import Floats, Loss, LossOptions
 
 
 @dataclass(frozen=True)
@@ -70,14 +85,19 @@ class Ordinal(TakesNothing):
 
     def training_targets(self, targets: Floats) -> torch.Tensor:
         """Grades (N,) from 0."""
+        import torch
+
         return torch.from_numpy(targets.argmax(axis=1))
 
-    def build_loss(self, config: TrainConfig, targets: torch.Tensor, device: torch.device) -> Loss:
+    def build_loss(self, config: LossOptions, targets: torch.Tensor, device: torch.device) -> Loss:
         """Mean over the images of the binary cross-entropies of the steps that concern their grade.
 
         Source: arXiv:2111.08851, equation 7; averaged over images and not over all steps, so that the loss of an image
         does not depend on the others of its batch. With class_weighted every grade has the same sum of weights.
         """
+        import torch
+        from torch.nn import functional
+
         steps = torch.arange(self.outputs, device=device)
         counts = torch.bincount(targets, minlength=len(self.labels)).float()
         is_weighted = config.imbalance == "class_weighted"
@@ -94,12 +114,20 @@ class Ordinal(TakesNothing):
 
     def answers(self, outputs: torch.Tensor) -> torch.Tensor:
         """Probabilities of the grades, rows sum to 1."""
+        import torch
+
+        from sagemaker_monai.tasks.task import finite
+
         above = torch.sigmoid(finite(outputs)).cumprod(dim=1)  # (N, K - 1), falling
         ones, zeros = torch.ones_like(above[:, :1]), torch.zeros_like(above[:, :1])
         return torch.cat([ones, above], dim=1) - torch.cat([above, zeros], dim=1)
 
     def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
         """Those of a classifier, the mean absolute error in grades, and kappa with quadratic weights."""
+        import numpy as np
+
+        from sagemaker_monai.tasks import metrics
+
         grades, predicted = targets.argmax(axis=1), median_grades(answers)
         scores = metrics.score(answers, grades, self.labels, predicted)
         matrix = np.array(scores["confusion_matrix"], dtype=np.float64)[None]
@@ -107,6 +135,8 @@ class Ordinal(TakesNothing):
 
     def report(self, answers: Floats, targets: Floats, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
         """See `metrics.report`, with the scores of grades."""
+        from sagemaker_monai.tasks import metrics
+
         grades, predicted = targets.argmax(axis=1), median_grades(answers)
         report = metrics.report(answers, grades, groups, self.labels, seed=seed, predicted=predicted)
         scores = self.score(answers, targets)
@@ -122,6 +152,8 @@ class Ordinal(TakesNothing):
 
     def predictions(self, answers: torch.Tensor) -> list[OrdinalPrediction]:
         """The median grade of each image."""
+        import numpy as np
+
         rows = answers.numpy()
         means = rows @ np.arange(len(self.labels))
         return [
@@ -136,6 +168,8 @@ class Ordinal(TakesNothing):
 
 def median_grades(probabilities: Floats) -> NDArray[np.int64]:
     """How many grades each image is above with a probability of more than a half, (N,)."""
+    import numpy as np
+
     above = 1.0 - np.cumsum(probabilities, axis=1)[:, :-1]
     grades: NDArray[np.int64] = (above > 0.5).sum(axis=1).astype(np.int64)
     return grades
@@ -146,6 +180,10 @@ def _of_grades(matrices: Floats) -> dict[str, Floats]:
 
     Source of kappa: Cohen, Psychological Bulletin 70 (1968), 213-220, with weights (i - j)**2.
     """
+    import numpy as np
+
+    from sagemaker_monai.tasks import metrics
+
     grades = np.arange(matrices.shape[1])
     distance = np.abs(grades[:, None] - grades)
     total = matrices.sum(axis=(1, 2))
@@ -156,3 +194,27 @@ def _of_grades(matrices: Floats) -> dict[str, Floats]:
         "kappa": np.where(is_one, np.nan, 1 - metrics.divide(observed_cost, (expected * distance**2).sum(axis=(1, 2)))),
         "mae": metrics.divide((matrices * distance).sum(axis=(1, 2)), total),
     }
+
+
+ROW = TaskRow(
+    name=Ordinal.name,
+    build=Ordinal,
+    read=lambda _steps, labels: Ordinal(labels),
+    form="class",
+    has_order=True,
+    fewest_labels=2,
+    strata=largest,
+    presence=only_largest,
+    imbalance=("none", "balanced_sampler", "class_weighted"),
+    metrics=(LOSS, ACCURACY, BALANCED_ACCURACY, AUC, KAPPA, MAE),
+    best_metric="kappa",
+    schema=("ordinal classification", PROBABILITIES),
+    heads=("predicted_class", "probability", "grade", "expected_grade"),
+    quality_group="multiclass_classification_metrics",
+    sentence="classifier of images into {} in order",
+    noun="grade",
+    amounts="Images by grade",
+    caution="Its probabilities are not calibrated.",
+    loss="binary cross-entropy for each step from a grade to the next (CORN)",
+    example=lambda: Example(Ordinal(("0", "1", "2", "3")), ("0", "3", "1"), (0.125, 0.125, 0.5, 0.25)),
+)

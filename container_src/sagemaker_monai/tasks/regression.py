@@ -1,20 +1,24 @@
 """Numbers for each image, such as an age or a volume: standardised for the network, answered in their own unit."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
-import torch
-from torch.nn import functional
+from sagemaker_monai.tasks.row import LOSS, MAE, R2, RMSE, Example, TakesNothing, TaskRow, numbers
 
-from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.tasks import metrics
-from sagemaker_monai.tasks.labels import Label
-from sagemaker_monai.tasks.task import Floats, Loss, TakesNothing, finite
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from sagemaker_monai.tasks.labels import Label
+    from sagemaker_monai.tasks.task import Floats, Loss, LossOptions
 
 SCORES = ("mae", "rmse", "r2")
+STRATA = 4  # by quartile: a split has numbers of every size
 
 
 @dataclass(frozen=True)
@@ -63,37 +67,54 @@ class Regression(TakesNothing):
         if isinstance(label, dict):
             if set(label) != set(self.labels):
                 raise ValueError(f"the label must have a number for each of {', '.join(self.labels)[:200]}")
-            numbers = [label[name] for name in self.labels]
+            values = [label[name] for name in self.labels]
         else:
             try:
-                numbers = [float(label)]  # type: ignore[arg-type]
+                values = [float(label)]  # type: ignore[arg-type]
             except (TypeError, ValueError):
                 raise ValueError("the label must be a number") from None
-        if len(numbers) != len(self.labels) or not all(math.isfinite(number) for number in numbers):
+        if len(values) != len(self.labels) or not all(math.isfinite(number) for number in values):
             raise ValueError("the label must be one finite number")
-        return tuple(float(number) for number in numbers)
+        return tuple(float(number) for number in values)
 
     def fitted(self, targets: Floats) -> Self:
         """With mean and standard deviation of the training split; a constant target is only centred."""
+        import numpy as np
+
         std = targets.std(axis=0)
         return replace(self, mean=tuple(targets.mean(axis=0).tolist()), std=tuple(np.where(std > 0, std, 1.0).tolist()))
 
     def training_targets(self, targets: Floats) -> torch.Tensor:
         """float32 (N, K), standardised."""
+        import numpy as np
+        import torch
+
         return torch.from_numpy(((targets - self.mean) / self.std).astype(np.float32))
 
-    def build_loss(self, config: TrainConfig, targets: torch.Tensor, device: torch.device) -> Loss:  # noqa: ARG002
+    def build_loss(self, config: LossOptions, targets: torch.Tensor, device: torch.device) -> Loss:  # noqa: ARG002
         """Smooth L1 of the standardised numbers: squared near 0, so that outliers of the labels do not rule."""
+        from torch.nn import functional
+
         return lambda outputs, wanted: functional.smooth_l1_loss(outputs.float(), wanted)
 
     def answers(self, outputs: torch.Tensor) -> torch.Tensor:
         """Numbers (N, K) in the unit of the labels."""
+        import torch
+
+        from sagemaker_monai.tasks.task import finite
+
         return finite(outputs) * torch.tensor(self.std, dtype=torch.float64) + torch.tensor(
             self.mean, dtype=torch.float64
         )
 
     def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
         """The loss of the standardised numbers; mean absolute error, its root mean square and R2, means over names."""
+        import numpy as np
+        import torch
+        from torch.nn import functional
+
+        from sagemaker_monai.tasks import metrics
+
         metrics.refuse_nothing(targets)
         each = _each(answers, targets, np.ones((1, len(targets))))
         standardised = torch.from_numpy((answers - targets) / self.std)
@@ -104,6 +125,10 @@ class Regression(TakesNothing):
 
     def report(self, answers: Floats, targets: Floats, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
         """Scores of each number by itself and their means, with intervals from resampling groups."""
+        import numpy as np
+
+        from sagemaker_monai.tasks import metrics
+
         scores = self.score(answers, targets)
         each = _each(answers, targets, np.ones((1, len(targets))))
         drawn = metrics.bootstrap(
@@ -137,6 +162,10 @@ class Regression(TakesNothing):
 
 def _each(answers: Floats, targets: Floats, weights: Floats) -> dict[str, Floats]:
     """Scores of every number (R, K) under weights (R, N)."""
+    import numpy as np
+
+    from sagemaker_monai.tasks import metrics
+
     total = weights.sum(axis=1, keepdims=True)
     errors = answers - targets
     squares = weights @ errors**2
@@ -147,3 +176,45 @@ def _each(answers: Floats, targets: Floats, weights: Floats) -> dict[str, Floats
         "rmse": np.sqrt(squares / total),
         "r2": 1 - metrics.divide(squares, np.where(spread > 1e-12, spread, 0.0)),
     }
+
+
+def _quartiles(targets: Floats) -> NDArray[np.int64]:
+    """By the first number, (N,)."""
+    import numpy as np
+
+    edges = np.quantile(targets[:, 0], np.linspace(0, 1, STRATA + 1)[1:-1])
+    strata: NDArray[np.int64] = np.searchsorted(edges, targets[:, 0], side="right")
+    return strata
+
+
+def _read(steps: Any, labels: tuple[str, ...]) -> Regression:
+    mean, std = (numbers(steps[0][name], len(labels)) for name in ("mean", "std"))
+    if min(std) <= 0:
+        raise ValueError("std must be above 0")
+    return Regression(labels, mean=mean, std=std)
+
+
+ROW = TaskRow(
+    name=Regression.name,
+    build=Regression,
+    read=_read,
+    form="number",
+    label_type=float,
+    fewest_labels=1,
+    strata=_quartiles,
+    presence=None,
+    imbalance=("none",),
+    metrics=(LOSS, MAE, RMSE, R2),
+    best_metric="mae",
+    schema=("regression", {"type": "values", "format": "values", "value_range": []}),
+    heads=(),
+    numbers="values",
+    quality_group="regression_metrics",
+    model="regressor",
+    sentence="regressor from images to {}",
+    noun="number",
+    amounts="Means of the numbers",
+    caution="Its numbers say nothing of how sure they are.",
+    loss="smooth L1 of standardised numbers",
+    example=lambda: Example(Regression(("age",), mean=(60.0,), std=(12.0,)), (40.0, 50.0, 90.0), (71.5,)),
+)

@@ -12,11 +12,23 @@ import torch
 from numpy.typing import NDArray
 
 from sagemaker_monai.errors import BundleError
-from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.tasks.labels import Label
 
 Floats = NDArray[np.float64]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class LossOptions(Protocol):
+    """The hyperparameters of a loss, see `hyperparameters.TrainConfig`."""
+
+    @property
+    def imbalance(self) -> str: ...  # noqa: D102
+    @property
+    def focal_gamma(self) -> float: ...  # noqa: D102
+    @property
+    def logit_adjustment_tau(self) -> float: ...  # noqa: D102
+    @property
+    def label_smoothing(self) -> float: ...  # noqa: D102
 
 
 class Prediction(Protocol):
@@ -64,7 +76,7 @@ class Task(Protocol):
     def training_targets(self, targets: Floats) -> torch.Tensor:
         """What the loss takes, one row an image, of the targets (N, T)."""
 
-    def build_loss(self, config: TrainConfig, targets: torch.Tensor, device: torch.device) -> Loss:
+    def build_loss(self, config: LossOptions, targets: torch.Tensor, device: torch.device) -> Loss:
         """The loss of training: the mean of a batch, float32.
 
         Args:
@@ -81,7 +93,7 @@ class Task(Protocol):
         """
 
     def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
-        """Every score of `log_metrics.SCORES[name]`, None where it does not exist.
+        """Every score of the row's `metrics`, None where it does not exist.
 
         Raises:
             DatasetError: there is nothing to score.
@@ -95,18 +107,6 @@ class Task(Protocol):
 
     def postprocessing(self) -> list[dict[str, Any]]:
         """The task as data for the artifact: a list of transforms."""
-
-
-class TakesNothing:
-    """For a task that takes nothing from the training split, or nothing from the validation split."""
-
-    def fitted(self, targets: Floats) -> Self:  # noqa: ARG002 - the name is part of the protocol
-        """The task as it is."""
-        return self
-
-    def tuned(self, answers: Floats, targets: Floats) -> Self:  # noqa: ARG002
-        """The task as it is."""
-        return self
 
 
 def finite(outputs: torch.Tensor) -> torch.Tensor:

@@ -1,26 +1,47 @@
-"""The tasks by name, and a task out of the data that an artifact carries."""
+"""The tasks by name, and the two ways to find the one that something is for: its labels, or an artifact's data."""
 
-import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from sagemaker_monai.errors import BundleError
-from sagemaker_monai.tasks.classification import Classification
-from sagemaker_monai.tasks.labels import FEWEST_LABELS
-from sagemaker_monai.tasks.multilabel import MultiLabel
-from sagemaker_monai.tasks.ordinal import Ordinal
-from sagemaker_monai.tasks.regression import Regression
-from sagemaker_monai.tasks.task import Task
+from sagemaker_monai.errors import BundleError, DatasetError
+from sagemaker_monai.tasks import classification, multilabel, ordinal, regression
+from sagemaker_monai.tasks.labels import Label
+from sagemaker_monai.tasks.row import Form, TaskRow
 
-TASKS: dict[str, Callable[[tuple[str, ...]], Task]] = {
-    "classification": Classification,
-    "multilabel": MultiLabel,
-    "ordinal": Ordinal,
-    "regression": Regression,
-}
+if TYPE_CHECKING:
+    from sagemaker_monai.tasks.task import Task
+
+TASKS: dict[str, TaskRow] = {task.ROW.name: task.ROW for task in (classification, multilabel, ordinal, regression)}
+DEFAULT_TASK = classification.ROW.name  # of a data set that says nothing
 
 
-def read_task(postprocessing: Any, labels: tuple[str, ...]) -> Task:
+def metric_goals() -> dict[str, str]:
+    """The scores of all tasks by name, those of the default task first, each with what a tuner should do with it."""
+    return {name: goal for row in TASKS.values() for name, goal in row.goals.items()}
+
+
+def task_for(form: Form, *, has_order: bool = False) -> str:
+    """The task for labels of a form, where nobody named one."""
+    return next(row.name for row in TASKS.values() if (row.form, row.has_order) == (form, has_order))
+
+
+def task_of_labels(labels: Sequence[Label]) -> str:
+    """The task that labels are for, where nobody named one: lists are findings, numbers are numbers, the rest classes.
+
+    Raises:
+        DatasetError: labels of several kinds.
+    """
+    of_type = {row.label_type: row.name for row in TASKS.values() if row.label_type}
+    kinds = {of_type.get(type(label), DEFAULT_TASK) for label in labels}
+    if len(kinds) > 1:
+        raise DatasetError(
+            f"the labels are of several kinds ({', '.join(sorted(kinds))}); write class names, lists or numbers only, "
+            "or set task"
+        )
+    return kinds.pop() if kinds else DEFAULT_TASK
+
+
+def read_task(postprocessing: Any, labels: tuple[str, ...]) -> "Task":
     """Build the task that an artifact describes.
 
     Args:
@@ -30,33 +51,11 @@ def read_task(postprocessing: Any, labels: tuple[str, ...]) -> Task:
     Raises:
         BundleError: no task would have written this.
     """
-    for read in _READERS.values():
+    for row in TASKS.values():
         try:
-            task = read(postprocessing, labels)
+            task = row.read(postprocessing, labels)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             continue
-        if task.postprocessing() == postprocessing and len(labels) >= FEWEST_LABELS[task.name]:
+        if task.postprocessing() == postprocessing and len(labels) >= row.fewest_labels:
             return task
     raise BundleError("the artifact has a postprocessing that this program does not write; train again")
-
-
-def _numbers(values: Any, count: int) -> tuple[float, ...]:
-    if len(values) != count or not all(type(value) is float and math.isfinite(value) for value in values):
-        raise ValueError("not as many finite numbers as labels")
-    return tuple(values)
-
-
-def _regression(steps: Any, labels: tuple[str, ...]) -> Task:
-    mean, std = (_numbers(steps[0][name], len(labels)) for name in ("mean", "std"))
-    if min(std) <= 0:
-        raise ValueError("std must be above 0")
-    return Regression(labels, mean=mean, std=std)
-
-
-# Each reads what its task would have written, or raises; `read_task` compares.
-_READERS: dict[str, Callable[[Any, tuple[str, ...]], Task]] = {
-    "classification": lambda _steps, labels: Classification(labels),
-    "multilabel": lambda steps, labels: MultiLabel(labels, thresholds=_numbers(steps[1]["thresholds"], len(labels))),
-    "ordinal": lambda _steps, labels: Ordinal(labels),
-    "regression": _regression,
-}

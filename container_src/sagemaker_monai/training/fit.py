@@ -114,7 +114,7 @@ def fit(
         TrainingStopped: asked to stop before the first step.
     """
     preprocessing = build_preprocessing(preprocessing_spec)
-    task = TASKS[data.dataset.task](data.dataset.labels)
+    task = TASKS[data.dataset.task].build(data.dataset.labels)
     task = task.fitted(targets_of(data.dataset.training, task.labels))
     config = resolve(
         config,

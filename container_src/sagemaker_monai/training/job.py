@@ -119,7 +119,7 @@ def run_job(
         is_photograph=preprocessing.dtype == "uint8",
     )
     # These for their checks, before images are read.
-    task = TASKS[dataset.task](dataset.labels).fitted(targets_of(dataset.training, dataset.labels))
+    task = TASKS[dataset.task].build(dataset.labels).fitted(targets_of(dataset.training, dataset.labels))
     check_best_metric(config, task, targets_of(dataset.validation, dataset.labels))
     network_def(
         config.network,
@@ -257,8 +257,9 @@ def _report(
 
 def _summary(dataset: Dataset) -> str:
     counts = ", ".join(f"{len(dataset.split(split))} {split}" for split in SPLITS)
-    what = "numbers" if dataset.task == "regression" else "classes"
-    order = f" (from low to high: {' < '.join(dataset.labels)[:200]})" * (dataset.task == "ordinal")
+    row = TASKS[dataset.task]
+    what = "classes" if row.has_classes else "numbers"
+    order = f" (from low to high: {' < '.join(dataset.labels)[:200]})" * row.has_order
     fingerprint = dataset.fingerprint[: len(CONTENTS) + 12]
     return f"{dataset.task}, {len(dataset.labels)} {what}{order}, images: {counts}; fingerprint {fingerprint}"
 

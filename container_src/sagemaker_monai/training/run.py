@@ -20,14 +20,15 @@ from sagemaker_monai.messages.progress import track
 from sagemaker_monai.networks.at_once import images_at_once
 from sagemaker_monai.preprocessing.preprocessing import Preprocessing
 from sagemaker_monai.tasks.losses import epoch_order
-from sagemaker_monai.tasks.metric_names import GOALS, Row, validation_values
+from sagemaker_monai.tasks.metric_names import Row, validation_values
 from sagemaker_monai.tasks.task import Floats, Loss, Task
+from sagemaker_monai.tasks.tasks import TASKS
 from sagemaker_monai.training.augmentation import AUGMENTATIONS, augment
 from sagemaker_monai.training.choices import check_best_metric
 from sagemaker_monai.training.distributed import Processes, share_batch
 from sagemaker_monai.training.optimizers import MovingAverage, build_optimizer, learning_rate_factor
 
-BETTER_IF = {name: 1 if goal == "Maximize" else -1 for name, goal in GOALS.items()}  # sign of an improvement
+BETTER_IF = {"Maximize": 1, "Minimize": -1}  # sign of an improvement
 EVALUATION_BATCH = 64
 RESIDENT_SHARE = 0.25  # of free GPU memory that decoded images may take; otherwise they are sent batch by batch
 STEPS_BETWEEN_CHECKS = 20  # of the loss; reading it makes a GPU wait
@@ -203,9 +204,10 @@ class Run:
         # Tuned first: what is scored is what would ship after this epoch.
         tuned = self._task.tuned(answers, self._validation_targets)
         scores = tuned.score(answers, self._validation_targets)
-        value = scores[self._config.best_metric]
+        metric, goals = self._config.best_metric, TASKS[self._task.name].goals
+        value = scores[metric]
         assert value is not None, "check_best_metric"
-        return validation_values(scores, self._task.name), BETTER_IF[self._config.best_metric] * value, tuned
+        return validation_values(scores, self._task.name), BETTER_IF[goals[metric]] * value, tuned
 
 
 def _image_reader(pixels: np.ndarray, device: torch.device) -> Callable[[np.ndarray], torch.Tensor]:

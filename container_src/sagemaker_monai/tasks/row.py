@@ -1,0 +1,191 @@
+"""What differs by task, as one row: `tasks.TASKS` has one of each, and every table elsewhere is a look-up in it.
+
+A row is read where neither torch nor numpy is (by the commands that start jobs, by hyperparameters and by doctor), so
+this module and the files of the tasks import both inside the functions that compute.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sagemaker_monai.tasks.labels import Label
+    from sagemaker_monai.tasks.task import Floats, Task
+
+# What one label is: the name of a class, any number of names, or numbers.
+Form = Literal["class", "findings", "number"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score.
+
+    Attributes:
+        name: in the log, in metrics.json and as best_metric.
+        goal: what a tuner should do with it, in SageMaker's words.
+        heading: of a column; "" for its name.
+        is_in_unit: it is in the unit of the labels.
+        is_always_there: it exists for any images; others need two classes, say.
+    """
+
+    name: str
+    goal: Literal["Minimize", "Maximize"]
+    heading: str = ""
+    is_in_unit: bool = False
+    is_always_there: bool = False
+
+    @property
+    def digits(self) -> str:
+        """Format of its values for people."""
+        return ".4g" if self.is_in_unit else ".3f"
+
+
+LOSS = Metric("loss", "Minimize", is_always_there=True)
+ACCURACY = Metric("accuracy", "Maximize", is_always_there=True)
+BALANCED_ACCURACY = Metric("balanced_accuracy", "Maximize", is_always_there=True)
+AUC = Metric("auc", "Maximize", "AUC")
+AVERAGE_PRECISION = Metric("average_precision", "Maximize")
+F1 = Metric("f1", "Maximize", "F1")
+KAPPA = Metric("kappa", "Maximize")
+MAE = Metric("mae", "Minimize", "MAE", is_in_unit=True, is_always_there=True)
+RMSE = Metric("rmse", "Minimize", "RMSE", is_in_unit=True, is_always_there=True)
+R2 = Metric("r2", "Maximize", "R2")
+# Of each class by itself, in reports only.
+OF_CLASSES = (
+    *(Metric(name, "Maximize") for name in ("sensitivity", "specificity", "precision")),
+    *(F1, AUC, AVERAGE_PRECISION),
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A task as it may be met, for documents and tests.
+
+    Attributes:
+        task: with what it takes from the data.
+        labels: as dataset.json may have them.
+        answer: of one image, from `Task.answers`.
+    """
+
+    task: Task
+    labels: tuple[Label, ...]
+    answer: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRow:
+    """A task.
+
+    Attributes:
+        name: the hyperparameter `task`.
+        build: the task of some labels.
+        read: the task of the artifact's postprocessing and labels, or any error of data that is not its own.
+        form: of a label.
+        label_type: of labels that say by themselves which task they are for.
+        has_order: the labels' order means something.
+        fewest_labels: that a model has.
+        strata: from targets (N, T) to the stratum of each image (N,), by which a split is drawn.
+        presence: from targets (N, T) to which labels each image has, bool (N, K); None where labels are numbers.
+        imbalance: what that hyperparameter may be; the first is what auto means.
+        metrics: in the order of the log.
+        best_metric: what auto means.
+        good_enough: value of best_metric from which a pipeline registers a model unless told; None: it must be told.
+        inferer: how the network is run, for the artifact.
+        schema: in the words of MONAI's metadata: the task, and what its output has beside the labels.
+        heads: fields of a prediction that are columns before those of the labels; the first is what is predicted.
+        numbers: field of a prediction with a number for each label.
+        quality_group: of scores in SageMaker's model quality.
+        model: what it is, in one word.
+        sentence: what it is, with a place for the counted labels.
+        noun: of one label.
+        amounts: what the model card's table of the data has.
+        caution: what to think of its answers.
+        loss: what it is trained with.
+        example: see `Example`.
+    """
+
+    name: str
+    build: Callable[[tuple[str, ...]], Task]
+    read: Callable[[Any, tuple[str, ...]], Task]
+    form: Form
+    label_type: type | None = None
+    has_order: bool = False
+    fewest_labels: int
+    strata: Callable[[Floats], NDArray[np.int64]]
+    presence: Callable[[Floats], NDArray[np.bool_]] | None
+    imbalance: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    best_metric: str
+    good_enough: float | None = None
+    inferer: Mapping[str, Any] = field(default_factory=lambda: {"_target_": "monai.inferers.SimpleInferer"})
+    schema: tuple[str, Mapping[str, Any]]
+    heads: tuple[str, ...]
+    numbers: str = "probabilities"
+    quality_group: str
+    model: str = "classifier"
+    sentence: str
+    noun: str
+    amounts: str
+    caution: str
+    loss: str
+    example: Callable[[], Example]
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether labels are names, each of which an image has or has not."""
+        return self.presence is not None
+
+    @property
+    def goals(self) -> dict[str, str]:
+        """The scores by name, in the order of the log, each with what a tuner should do with it."""
+        return {metric.name: metric.goal for metric in self.metrics}
+
+    def metric(self, name: str) -> Metric:
+        """A score, also one of each class by itself."""
+        return next(metric for metric in (*self.metrics, *OF_CLASSES) if metric.name == name)
+
+
+PROBABILITIES = {"type": "probabilities", "format": "classes", "value_range": [0, 1]}
+
+
+def largest(targets: Floats) -> NDArray[np.int64]:
+    """Strata of shares (N, K): the class with the largest, (N,)."""
+    classes: NDArray[np.int64] = targets.argmax(axis=1)
+    return classes
+
+
+def only_largest(targets: Floats) -> NDArray[np.bool_]:
+    """Presence by shares (N, K): of several annotators' classes the one with the largest share, bool (N, K)."""
+    import numpy as np
+
+    is_there: NDArray[np.bool_] = np.eye(targets.shape[1], dtype=bool)[targets.argmax(axis=1)]
+    return is_there
+
+
+class TakesNothing:
+    """For a task that takes nothing from the training split, or nothing from the validation split."""
+
+    def fitted(self, targets: Floats) -> Self:  # noqa: ARG002 - the name is part of the protocol
+        """The task as it is."""
+        return self
+
+    def tuned(self, answers: Floats, targets: Floats) -> Self:  # noqa: ARG002
+        """The task as it is."""
+        return self
+
+
+def numbers(values: Any, count: int) -> tuple[float, ...]:
+    """Numbers of a postprocessing.
+
+    Raises:
+        ValueError: other than `count` finite ones.
+    """
+    if len(values) != count or not all(type(value) is float and math.isfinite(value) for value in values):
+        raise ValueError("not as many finite numbers as labels")
+    return tuple(values)
