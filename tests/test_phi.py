@@ -1,4 +1,5 @@
 import copy
+import re
 
 import pytest
 from pydicom import Dataset
@@ -6,6 +7,7 @@ from pydicom import Dataset
 from sagemaker_monai.deidentification.deidentify import Deidentifier
 from sagemaker_monai.deidentification.phi import PhiFinding, burned_in_risk, find_phi
 from sagemaker_monai.deidentification.proof import prove_deidentified
+from sagemaker_monai.deidentification.pseudonyms import keyed_word, mapped_uid, pseudonym, shift_of, shifted
 from sagemaker_monai.images.dicom.headers import quiet_pydicom
 from tests.identified import SALT, US, ct, read_back, worst_case
 
@@ -158,6 +160,47 @@ def test_the_original_is_not_deidentified():
     original = ct()
 
     assert len(prove_deidentified(original, copy.deepcopy(original))) > 5
+
+
+KEPT_AS_THEY_WERE = {
+    "an own UID": ("FrameOfReferenceUID", "2.25.19490228"),
+    "a long one": ("StudyInstanceUID", f"2.25.{'19490228' * 4}"),
+    "one as a class": ("SOPClassesInStudy", "2.25.19490228"),
+    "a keyed word": ("SoftwareVersions", "W_SMITH2JOHN2"),
+    "a pseudonym": ("PatientID", "P-SMITH2JOHN2"),
+}
+
+
+@pytest.mark.parametrize("case", KEPT_AS_THEY_WERE)
+def test_what_only_looks_like_a_replacement_does_not_stay(case):
+    keyword, value = KEPT_AS_THEY_WERE[case]
+    original = ct(**{"PatientID": "W_SMITH2JOHN2", keyword: value})
+    result = read_back(Deidentifier(SALT)(original))
+    assert prove_deidentified(original, result) == []
+    assert result.get(keyword) != value
+
+    setattr(result, keyword, value)
+
+    assert prove_deidentified(original, result)
+
+
+def test_replacements_that_say_something_by_chance_are_no_fault():
+    uid, word = mapped_uid(SALT, "1.2.3.4.7"), keyed_word(SALT, "1.0")
+    moved = shifted("20200301", "DA", shift_of(SALT, "ID-778899"))
+    accidents = [
+        {"AccessionNumber": uid[8:18]},
+        {"AccessionNumber": uid[2:9]},
+        {"AccessionNumber": pseudonym(SALT, "ID-778899")[:6]},
+        {"AccessionNumber": moved},
+        {"ReferringPhysicianName": max(re.findall("[A-Z]{3,}", word), key=len)},
+        {"PatientComments": f"born {moved[:4]}-{moved[4:6]}-{moved[6:]}"},
+        {"DateOfLastCalibration": moved},
+        {"StudyDate": "", "AcquisitionDateTime": "20200301101112", "DateOfLastCalibration": moved},
+    ]
+    for values in accidents:
+        original = ct(SoftwareVersions="1.0", **values)
+
+        assert prove_deidentified(original, read_back(Deidentifier(SALT)(original))) == [], values
 
 
 def test_a_date_that_was_moved_onto_another_is_no_fault():

@@ -8,8 +8,8 @@ nothing that replaces, shifts or removes.
 
 import io
 import re
-from collections.abc import Iterator, Set
-from datetime import date
+from collections.abc import Iterator
+from datetime import date, timedelta
 
 from pydicom import Dataset
 from pydicom.dataelem import DataElement
@@ -19,7 +19,7 @@ from pydicom.filewriter import write_dataset
 from sagemaker_monai.deidentification.coded_entries import CODE_TAGS, known_code
 from sagemaker_monai.deidentification.defined_terms import defined_term
 from sagemaker_monai.deidentification.element_bytes import bytes_of
-from sagemaker_monai.deidentification.identity import MAX_DEPTH, identity_of, values_of, walk
+from sagemaker_monai.deidentification.identity import MAX_DEPTH, Identity, identity_of, values_of, walk
 from sagemaker_monai.deidentification.lookup_tables import LOOKUP_TABLES
 from sagemaker_monai.deidentification.matcher import Matcher
 from sagemaker_monai.deidentification.number_values import BINARY_NUMBERS, are_numbers, number_text
@@ -37,11 +37,17 @@ from sagemaker_monai.deidentification.profile import (
     is_transfer_syntax,
     vrs_of,
 )
-from sagemaker_monai.deidentification.pseudonyms import KEYED_WORD
+from sagemaker_monai.deidentification.pseudonyms import KEYED_WORD, MAX_SHIFT_DAYS
 from sagemaker_monai.deidentification.technical_texts import technical_word
+from sagemaker_monai.images.dicom.elements import text_of
 from sagemaker_monai.images.dicom.headers import PIXEL_TAGS, quiet_pydicom
 
 _META = frozenset({0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013})
+
+# What `pseudonyms` makes; of 128 random bits one in three thousand millions has fewer digits.
+_HASH = re.compile(r"[PW][-_][A-Z2-7]{12}|2\.25\.[1-9]\d{29,38}")
+_FARTHEST = timedelta(MAX_SHIFT_DAYS)
+_NAMES = ("PatientID", "PatientName")  # a pseudonym looks like one that an earlier run made
 
 
 def prove_deidentified(original: Dataset, result: Dataset) -> list[str]:
@@ -87,6 +93,8 @@ def prove_deidentified(original: Dataset, result: Dataset) -> list[str]:
         faults["the class or the transfer syntax is none that is known"] = None
     if any(getattr(result, "preamble", None) or b""):
         faults["the preamble is not empty"] = None
+    if any((own := text_of(result, keyword)) and own == text_of(original, keyword) for keyword in _NAMES):
+        faults["the patient is the original's"] = None
     if meta.get("MediaStorageSOPInstanceUID") != result.get("SOPInstanceUID"):
         faults["MediaStorageSOPInstanceUID differs from SOPInstanceUID"] = None
     for fault in (*pixel_faults(result), *_found_in_bytes(original, result, header)):
@@ -157,20 +165,57 @@ def is_vouched(element: DataElement, holder: Dataset) -> bool:
 
 def _found_in_bytes(original: Dataset, result: Dataset, header: bytes) -> Iterator[str]:
     identity = identity_of(original)
-    kept_uids = {
-        uid
-        for element in walk(result)
-        if element.VR == "UI" and action_of(element.tag, element.VR) is Action.KEEP  # classes, of vendors too
-        for uid in values_of(element)
-    }
-    dates = _moved_onto(original, result, identity.dates)
-    matcher = Matcher(identity.without(dates=dates, uids=kept_uids))
-    # A patient may be called Head or Lung; the slower question is asked of few.
-    if matcher.in_bytes(header) and (kind := matcher.in_bytes(_header_bytes(_without_vouched(result)))):
-        yield f"{kind} of the original stands in the header"
+    matcher = Matcher(identity.without(uids=filter(is_class_uid, identity.uids)))  # classes of vendors stay
+    # A patient may be called Head or Lung, and a hash may spell Lee; the slower question is asked of few.
+    if matcher.in_bytes(header):
+        replaced = _Replaced(original, result, identity)
+        if kind := matcher.in_bytes(_header_bytes(_without_vouched(result, replaced))):
+            yield f"{kind} of the original stands in the header"
     for tag in PIXEL_TAGS:
         if isinstance(data := _value(result, tag), bytes) and (kind := matcher.in_bulk(data)):
             yield f"{kind} of the original stands in the pixel data's bytes"
+
+
+class _Replaced:
+    """Which values stand in the place of the original's: a hash or a date says something about a person by chance only.
+
+    A hash is told by its form and by its being new: the original has it nowhere. A date is told by its distance, which
+    is the same for all of an object, from one of the original.
+    """
+
+    def __init__(self, original: Dataset, result: Dataset, identity: Identity) -> None:
+        self._old = identity.uids | {value for element in walk(original) for value in values_of(element)}
+        self._days = {day for text in identity.dates if (day := _date(text))}
+        distances = set(_distances(original, result))
+        self._distance = distances.pop() if len(distances) == 1 else timedelta(0)
+
+    def is_old(self, value: str) -> bool:
+        """Whether it looks like a hash, and is one that the original has."""
+        return _HASH.fullmatch(value) is not None and value in self._old
+
+    def is_new(self, value: str, vr: str) -> bool:
+        """Whether a value is a hash (see `is_old`), a class, a dummy, or a date that was moved."""
+        if is_blank(value) or KEYED_WORD.fullmatch(value):
+            return True
+        if vr == "UI":
+            return is_standard_uid(value) or is_class_uid(value) or _HASH.fullmatch(value) is not None
+        day = _date(value) if vr in ("DA", "DT") else None
+        return day is not None and timedelta(0) < self._distance <= _FARTHEST and day + self._distance in self._days
+
+
+def _distances(original: Dataset, result: Dataset, depth: int = 0) -> Iterator[timedelta]:
+    """By how much each date was moved back, where one stands in the place of another."""
+    for element in result:
+        if element.VR not in ("DA", "DT", "SQ") or element.tag not in original or depth > MAX_DEPTH:
+            continue
+        old = original[element.tag]
+        if element.VR == "SQ" == old.VR and len(old.value or ()) == len(element.value or ()):
+            for before, after in zip(old.value or (), element.value or (), strict=True):
+                yield from _distances(before, after, depth + 1)
+        elif element.VR == old.VR != "SQ":
+            for before, after in zip(map(_date, values_of(old)), map(_date, values_of(element)), strict=False):
+                if before and after and not is_blank(f"{after:%Y%m%d}"):
+                    yield before - after
 
 
 def _value(dataset: Dataset, tag: int) -> object:
@@ -191,38 +236,32 @@ def _header_bytes(dataset: Dataset) -> bytes:
     return (getattr(dataset, "preamble", None) or b"") + meta.getvalue() + b"\0" + buffer.getvalue()
 
 
-def _without_vouched(dataset: Dataset) -> Dataset:
-    """The object without terms, known words, codes and classes: words of the standard or of a list, and nobody's."""
+def _without_vouched(dataset: Dataset, replaced: _Replaced) -> Dataset:
+    """The object without words of the standard or of a list, which are nobody's, and without what replaces others."""
     result = Dataset()
     implicit, little = dataset.original_encoding
     result.set_original_encoding(implicit, little, dataset.original_character_set)
     for element in dataset:
+        values = values_of(element) if element.VR != "SQ" else []
         if element.VR == "SQ":
-            result.add(DataElement(element.tag, "SQ", [_without_vouched(item) for item in element.value or ()]))
-        elif element.VR not in ("CS", "LO", "SH", "UC", "UI") or not _is_word(element, dataset):
+            items = [_without_vouched(item, replaced) for item in element.value or ()]
+            result.add(DataElement(element.tag, "SQ", items))
+        elif any(map(replaced.is_old, values)) or not (
+            (values and all(replaced.is_new(value, element.VR) for value in values)) or _is_word(element, dataset)
+        ):
             result[element.tag] = element
     return result
 
 
 def _is_word(element: DataElement, holder: Dataset) -> bool:
-    is_kept = action_of(element.tag, element.VR) is Action.KEEP or element.tag in STATEMENTS
-    return is_kept and (element.tag in STATEMENTS or is_vouched(element, holder))
+    is_kept = action_of(element.tag, element.VR) is Action.KEEP and element.VR in ("CS", "LO", "SH", "UC")
+    return element.tag in STATEMENTS or (is_kept and is_vouched(element, holder))
 
 
-def _moved_onto(original: Dataset, result: Dataset, dates: frozenset[str]) -> Set[str]:
-    """Dates of the original that rightly stand in the result, because another of its dates was moved onto them."""
-    for tag in original.keys():  # noqa: SIM118
-        if tag in result and original[tag].VR == result[tag].VR == "DA":
-            before, after = _date(original[tag].value), _date(result[tag].value)
-            if before and after and before > after:
-                moved = {f"{day - (before - after):%Y%m%d}" for text in dates if (day := _date(text))}
-                return dates & moved
-    return frozenset()
-
-
-def _date(value: object) -> date | None:
-    text = str(value or "")
+def _date(value: str) -> date | None:
+    """The day of a DA or DT; the old form of a DA has dots."""
+    text = value.replace(".", "", 2)
     try:
-        return date(int(text[:4]), int(text[4:6]), int(text[6:8])) if len(text) == 8 else None
+        return date(int(text[:4]), int(text[4:6]), int(text[6:8])) if len(text) >= 8 else None
     except ValueError:
         return None
