@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sagemaker_monai.tasks.tasks import TASKS
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "container_src" / "sagemaker_monai"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -16,6 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # The names under which artifacts and people's scripts know what lies in the wings.
 FACADES = {"transforms", "segresnet", "log_metrics"}
 OUTER = {"entrypoints", "sagemaker"}
+DEMONSTRATIONS = {"demo_volume.py", "draw_volumes.py", "real_runs.py"}  # draw or name a data set of one task
 SAGEMAKER = {"boto3", "botocore", "mms", "sagemaker_inference", "sagemaker_training"}
 
 
@@ -74,6 +77,20 @@ def test_a_module_imports_from_its_wing_and_those_of_its_row(path):
 
 def test_nothing_in_the_package_uses_a_facade():
     assert [path.name for path in MODULES for name in own_imports(path) if name.split(".")[1] in FACADES] == []
+
+
+def test_what_differs_by_task_stands_in_its_row():
+    """No module beside the tasks' own names one, apart from the published sets of MedMNIST."""
+    others = [path for path in MODULES if part_of(path) != "tasks" and path.name != "medmnist_sets.py"]
+    named = [
+        (path.name, node.lineno)
+        for path in [*others, *(ROOT / "scripts").rglob("*.py")]
+        if path.name not in DEMONSTRATIONS
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in set(TASKS)
+    ]
+
+    assert named == []
 
 
 def test_no_modules_import_each_other_in_a_circle():

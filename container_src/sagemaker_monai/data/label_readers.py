@@ -24,6 +24,8 @@ from sagemaker_monai.messages.remarks import Remark, remark
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import is_missing
 from sagemaker_monai.tasks.labels import Label
+from sagemaker_monai.tasks.row import Form
+from sagemaker_monai.tasks.tasks import TASKS
 
 _ANSWERS = {
     **dict.fromkeys(("true", "t", "yes", "y", "x", "\u2713", "\u2714", "positive", "pos", "present", "ja"), True),
@@ -45,6 +47,11 @@ class Reader:
     remarks: list[Remark] = field(default_factory=list)
     has_plus: bool = False  # then - is a class as well
     has_commas: bool = False  # between findings, where nothing else is
+
+    @property
+    def form(self) -> Form:
+        """Of the task's labels."""
+        return TASKS[self.task].form
 
     def read_numbers(self, values: Sequence[Label | Cells], names: tuple[str, ...]) -> ReadLabels:
         """Regression: texts as numbers, numbers, and objects of numbers."""
@@ -114,23 +121,21 @@ class Reader:
         is_one_hot = len(columns) > 1 and all(
             label is None or len(label) == 1 for label in labels if not isinstance(label, float)
         )
-        if self.task == "classification":
+        if self.form == "class":
             if not is_one_hot:
                 raise DatasetError("images with none or several of the label columns are no classes; set "
-                                   f"{self.rules.option('task', 'multilabel')}")  # fmt: skip
+                                   f"{self.rules.task_option('findings')}")  # fmt: skip
             one = tuple(label[0] if isinstance(label, tuple) else None for label in labels)
             return ReadLabels(self.task, columns, one, tuple(self.remarks))
         if is_one_hot:
-            self.remarks.append(
-                remark("findings_are_classes", len(columns), option=self.rules.option("task", "classification"))
-            )
+            self.remarks.append(remark("findings_are_classes", len(columns), option=self.rules.task_option("class")))
         return ReadLabels(self.task, columns, tuple(labels), tuple(self.remarks))
 
     def read_names(self, values: Sequence[Label | Cells]) -> ReadLabels:
         """Classes, grades, and findings in one cell or list."""
         self.has_plus = any(isinstance(value, str) and value.strip() == "+" for value in values)
         texts = [value for value in values if isinstance(value, str) and value not in {*self.declared, *self.known}]
-        if self.task == "multilabel" and not any(len(findings_of(text)) > 1 for text in texts):
+        if self.form == "findings" and not any(len(findings_of(text)) > 1 for text in texts):
             self.has_commas = lists_among(texts, has_commas=True)
         labels = [self._named(value) for value in self._without_codes(values)]
         self._missing(values, labels)
@@ -145,16 +150,16 @@ class Reader:
             self._refuse_unknown(used)
             _, said = _canonical(used, preferred, self.rules, is_scored=bool(self.known))
         self.remarks.extend(said)
-        if self.task == "multilabel" and self.rules.task == "auto" and not preferred:
+        if self.form == "findings" and self.rules.task == "auto" and not preferred:
             lists = sum(len(label) > 1 for label in labels if isinstance(label, tuple))
             self.remarks.append(remark("labels_are_lists", lists))
-        if self.task != "multilabel":
+        if self.form != "findings":
             self._say_odd_numbers(labels)
-        if self.task != "multilabel" and not preferred:
+        if self.form != "findings" and not preferred:
             if self.rules.task == "auto":
                 _refuse_commas(list(used), self.rules)
             if barred := [name for name in used if len(findings_of(name)) > 1]:
-                option = self.rules.option("task", "multilabel")
+                option = self.rules.task_option("findings")
                 self.remarks.append(remark("bars_in_names", len(barred), names=some_of(sorted(barred)), option=option))
         words = {value for value in values if isinstance(value, str) and value[:1].isalpha()}  # "none" may be a grade
         return ReadLabels(self.task, self._classes(used, words), tuple(labels), tuple(self.remarks))
@@ -202,10 +207,10 @@ class Reader:
 
     def _named(self, value: Label | Cells | None) -> Label | None:
         if not isinstance(value, str) or value in self.declared or value in self.known or value in self.rules.grades:
-            if isinstance(value, str) and self.task == "multilabel":
+            if isinstance(value, str) and self.form == "findings":
                 return (value,)
             return None if isinstance(value, Cells) else value
-        if self.task == "multilabel":
+        if self.form == "findings":
             parts = findings_of(value, has_commas=self.has_commas)
             return None if (value and is_missing(value)) or any(map(is_missing, parts)) else parts
         return None if is_missing(value) and not (value.strip() == "-" and self.has_plus) else value
@@ -243,7 +248,7 @@ class Reader:
         if self.known:
             return (*self.known, *in_order(set(used) - set(self.known)))
         names = {*self.declared, *used}
-        if self.task != "ordinal":
+        if not TASKS[self.task].has_order:
             return in_order(names)
         ordered = grades_in_order(names)
         if not ordered and names:
@@ -329,7 +334,7 @@ def _refuse_commas(texts: Sequence[str], rules: LabelRules) -> None:
     if odd:
         raise DatasetError(
             f"labels with commas whose parts are labels too: {len(odd)} ({some_of(sorted(odd))}); set "
-            f"{rules.option('task', 'multilabel')} if they are findings, {rules.option('task', 'classification')} if "
+            f"{rules.task_option('findings')} if they are findings, {rules.task_option('class')} if "
             "they are names"
         )
 

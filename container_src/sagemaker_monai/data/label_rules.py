@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.tasks.labels import Label
-from sagemaker_monai.tasks.tasks import TASKS
+from sagemaker_monai.tasks.row import Form
+from sagemaker_monai.tasks.tasks import TASKS, task_for
 
 UNNAMED = ("value",)  # what numbers are called where nothing names them
 MISSING_LABELS = ("drop", "refuse")
@@ -43,6 +44,10 @@ class LabelRules:
             return f"{name}={value}" if value else name
         between = "=" if value.startswith("-") else " "  # or argparse would take it for an option
         return f"--{name.replace('_', '-')}{between}{value}".strip()
+
+    def task_option(self, form: Form, *, has_order: bool = False) -> str:
+        """How the task for labels of a form is written in a message."""
+        return self.option("task", task_for(form, has_order=has_order))
 
 
 @dataclass(frozen=True)

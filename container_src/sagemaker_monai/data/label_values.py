@@ -15,13 +15,13 @@ from collections.abc import Sequence
 
 from sagemaker_monai.data.label_names import lists_among
 from sagemaker_monai.data.label_readers import Reader
-from sagemaker_monai.data.label_rules import Cells, LabelRules, ReadLabels, check_rules
+from sagemaker_monai.data.label_rules import UNNAMED, Cells, LabelRules, ReadLabels, check_rules
 from sagemaker_monai.data.measurements import numbers_of
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import is_missing
 from sagemaker_monai.tasks.labels import Label
-from sagemaker_monai.tasks.tasks import task_of_labels
+from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS, task_for, task_of_labels
 
 FEW_NUMBERS = 10  # different whole numbers are classes; more may be a measurement, with few images each
 IMAGES_A_NUMBER = 5
@@ -58,8 +58,8 @@ def read_label_values(
     columns = tuple(next((value.texts for value in values if isinstance(value, Cells)), ()))
     chosen = _task(values, rules, task, columns, classes={*declared, *known, *rules.grades})
     reader = Reader(rules, chosen, tuple(declared), tuple(known), tuple(places), is_ordered)
-    if chosen == "regression":
-        return reader.read_numbers(values, tuple(names) or ("value",))
+    if reader.form == "number":
+        return reader.read_numbers(values, tuple(names) or UNNAMED)
     if columns:
         return reader.read_columns(values, columns)
     return reader.read_names(values)
@@ -68,34 +68,32 @@ def read_label_values(
 def _task(
     values: Sequence[Label | Cells], rules: LabelRules, told: str | None, columns: Sequence[str], classes: set[str]
 ) -> str:
-    task = rules.task if rules.task != "auto" else told or ("ordinal" if rules.grades else "")
+    task = rules.task if rules.task != "auto" else told or (task_for("class", has_order=True) if rules.grades else "")
     if columns:
-        task = task or "multilabel"
-        if task not in ("multilabel", "classification"):
-            wanted = rules.option("task", "multilabel")
-            raise ConfigError(f"several label columns are for {wanted}, not {task}; name one")
-    if rules.grades and task != "ordinal":
-        raise ConfigError(f"{rules.option('grades')} are for {rules.option('task', 'ordinal')}, not {task}")
+        task = task or task_for("findings")
+        if not TASKS[task].has_classes or TASKS[task].has_order:
+            raise ConfigError(f"several label columns are for {rules.task_option('findings')}, not {task}; name one")
+    if rules.grades and not TASKS[task].has_order:
+        ordered = rules.task_option("class", has_order=True)
+        raise ConfigError(f"{rules.option('grades')} are for {ordered}, not {task}")
     if task:
         return task
     labels = [value for value in values if not isinstance(value, Cells)]
     by_form = task_of_labels(labels)
-    if by_form != "classification":
+    if by_form != DEFAULT_TASK:
         return by_form
     texts = [label for label in labels if isinstance(label, str) and label not in classes and not is_missing(label)]
     if lists_among(texts):
-        return "multilabel"
+        return task_for("findings")
     _refuse_measurements(texts, rules)
-    return "classification"
+    return DEFAULT_TASK
 
 
 def _refuse_measurements(texts: Sequence[str], rules: LabelRules) -> None:
     """Refuse numbers as classes that are none by their decimals, or by how many different ones there are."""
     numbers = numbers_of(texts).values
     values = [number for number in numbers if number is not None]
-    remedy = (
-        f"choose {rules.option('task', 'regression')}, or {rules.option('task', 'classification')} if they are classes"
-    )
+    remedy = f"choose {rules.task_option('number')}, or {rules.task_option('class')} if they are classes"
     spoilt = [
         text for text, number in zip(texts, numbers, strict=True) if number is not None and _is_spoilt(text, number)
     ]

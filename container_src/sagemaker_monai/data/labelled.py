@@ -18,6 +18,7 @@ from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.messages.remarks import remark
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import SPELLINGS, Columns, group_rank, is_missing, plain
+from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS
 
 FOLDS = frozenset({"fold", "folds", "kfold", "cvfold", "foldid"})  # as `columns.plain` writes them
 AUTO, NONE = "auto", "none"
@@ -96,8 +97,8 @@ def interpreted(layout: Layout, reading: Reading, *, known: tuple[str, ...] = ()
 
 def _with_labels(layout: Layout, rules: LabelRules, known: tuple[str, ...]) -> Layout:
     is_json, is_folders = layout.source == "dataset.json", layout.source == "class folders"
-    task = rules.task if rules.task != "auto" else layout.task
-    has_classes = task != "regression" and (is_json or (is_folders and task != "multilabel"))
+    form = TASKS[(layout.task if rules.task == "auto" else rules.task) or DEFAULT_TASK].form
+    has_classes = form != "number" and (is_json or (is_folders and form != "findings"))
     read = read_label_values(
         [entry.label if entry.cells is None else entry.cells for entry in layout.entries],
         rules,
@@ -105,7 +106,7 @@ def _with_labels(layout: Layout, rules: LabelRules, known: tuple[str, ...]) -> L
         is_ordered=is_json,
         known=known,
         task=layout.task,
-        names=layout.labels if layout.task == "regression" else (),
+        names=layout.labels if layout.task and not TASKS[layout.task].has_classes else (),
         places=[entry.name for entry in layout.entries],
     )
     entries = [

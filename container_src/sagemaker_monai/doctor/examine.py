@@ -29,6 +29,7 @@ from sagemaker_monai.images.dicom.objects import IMAGES, names_of, subject_of
 from sagemaker_monai.images.volume_files import VOLUME_FORMATS
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.remarks import merged
+from sagemaker_monai.tasks.tasks import DEFAULT_TASK, task_for
 
 PixelChoice = Literal["auto", "all", "sample", "none"]
 ALL_UP_TO = 20_000  # image files whose pixels are all looked at: some minutes
@@ -383,7 +384,7 @@ def _pixels(files: Sequence[FileFacts], options: Options) -> dict[str, str | int
 
 
 def _is_multilabel(labels: Labels) -> bool:
-    return labels.task == "multilabel" or any(isinstance(case.label, tuple) for case in labels.cases)
+    return labels.task == task_for("findings") or any(isinstance(case.label, tuple) for case in labels.cases)
 
 
 def _are_volumes(labels: Labels, images: Sequence[Examined]) -> bool | None:
@@ -398,9 +399,10 @@ def _are_volumes(labels: Labels, images: Sequence[Examined]) -> bool | None:
 def _labels(labels: Labels, images: Sequence[Examined], scrubber: Scrubber) -> dict[str, object]:
     labelled = [image for image in images if image.is_labelled]
     numbers = [image.case.label for image in labelled if image.case and isinstance(image.case.label, float)]
+    usual = task_for("findings") if _is_multilabel(labels) else DEFAULT_TASK if labelled else "none"
     return {
         "source": labels.source or "none",
-        "task": labels.task or ("multilabel" if _is_multilabel(labels) else "classification" if labelled else "none"),
+        "task": labels.task or usual,
         "labelled": len(labelled),
         "with_files": sum(bool(image.files) for image in labelled),
         "groups": len({image.group for image in labelled if image.group}),

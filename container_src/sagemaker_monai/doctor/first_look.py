@@ -15,6 +15,7 @@ from sagemaker_monai.errors import CallerError, DatasetError
 from sagemaker_monai.images.signatures import is_dicom_file
 from sagemaker_monai.images.suffixes import IMAGE_SUFFIXES
 from sagemaker_monai.messages.remarks import merged
+from sagemaker_monai.tasks.tasks import TASKS
 
 if TYPE_CHECKING:
     from pydicom import Dataset as Header
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 _NIFTI = (".nii", ".nii.gz")
 SAMPLE = 5_000  # images whose header is read
 MIXED_SPACING = 1.5  # times
-CONFOUNDING_TASKS = frozenset({"classification", "ordinal"})
 _PROJECTIONS = frozenset({"CR", "DX", "MG", "PX", "IO", "XA", "RF", "US", "ES", "XC", "OP", "GM", "SM", "SC", "OT"})
 
 
@@ -57,7 +57,8 @@ def first_look(channels: Mapping[str, Path], dataset: "Dataset") -> list[str]:
         )
     if not headers:
         return volumes
-    if dataset.task in CONFOUNDING_TASKS:
+    has_one_class = TASKS[dataset.task].form == "class"
+    if has_one_class:
         _check_classes(headers)
     _check_patients(headers)
     lines = [f"{len(faults)} DICOM images cannot be read by their header; examine the data set with doctor"] * bool(
@@ -65,7 +66,7 @@ def first_look(channels: Mapping[str, Path], dataset: "Dataset") -> list[str]:
     )
     lines += volumes
     lines += _mixtures([header for _, _, header in headers], dataset.spatial_dims)
-    if dataset.task in CONFOUNDING_TASKS:
+    if has_one_class:
         lines += _confounding(headers, dataset.labels)
     if len(chosen) < len(placed):
         lines.append(f"{len(chosen)} of {len(placed)} DICOM headers were looked at")

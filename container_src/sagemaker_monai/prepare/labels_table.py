@@ -292,7 +292,7 @@ def _of_folders(
     rows: Sequence[tuple[str, str, str | None, str]], options: LabelOptions, remarks: tuple[Remark, ...] = ()
 ) -> LabelTable:
     """Of names, classes, splits, and groups, which are the name where nothing tells one."""
-    if options.rules.task not in ("auto", "classification", "ordinal"):
+    if options.rules.task != "auto" and TASKS[options.rules.task].form != "class":
         raise ConfigError(
             f"folders tell one class or grade an image, which is not {options.rules.task}; give --labels a CSV"
         )

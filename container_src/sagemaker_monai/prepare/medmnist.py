@@ -34,7 +34,7 @@ from sagemaker_monai.prepare.sides import count_images, missing_sides
 from sagemaker_monai.storage.files import sha256_of
 from sagemaker_monai.storage.zips import ArchiveLimits, UnsafeArchiveError, member_names, read_members
 from sagemaker_monai.tasks.labels import Label
-from sagemaker_monai.tasks.tasks import TASKS
+from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS, task_for
 
 PARTS = {"training": "train", "validation": "val", "test": "test"}
 MAX_ARRAY_BYTES = 1 << 34  # of one array: all of PathMNIST at 224 x 224 is 13.5 GB
@@ -212,24 +212,25 @@ def _meaning(
     """The task, and the names of the classes."""
     values = np.concatenate([part.labels for part in parts.values()])
     columns = values.shape[1]
-    guess = known.task if known else "multilabel" if columns > 1 else "classification"
+    guess = known.task if known else task_for("findings") if columns > 1 else DEFAULT_TASK
     task = guess if asked == "auto" else asked
-    if (columns > 1) != (task == "multilabel") and not (task == "multilabel" and columns == 1):
-        raise ConfigError(f"the labels have {columns} columns, which {'is' if columns > 1 else 'are'} not {task}")
-    if task == "regression":
+    form = TASKS[task].form
+    if columns > 1 and form != "findings":
+        raise ConfigError(f"the labels have {columns} columns, which is not {task}")
+    if form == "number":
         names = tuple(classes) or ("label",)
         if len(names) != 1:
-            raise ConfigError(f"regression has one number, --classes names {len(names)}")
+            raise ConfigError(f"{task} has one number, --classes names {len(names)}")
         return task, names
     if (values != np.floor(values)).any() or values.min() < 0:
-        raise DatasetError("the labels are no class numbers from 0; choose --task regression")
-    needed = columns if task == "multilabel" else int(values.max()) + 1
-    if task == "multilabel" and values.max() > 1:
+        raise DatasetError(f"the labels are no class numbers from 0; choose --task {task_for('number')}")
+    needed = columns if form == "findings" else int(values.max()) + 1
+    if form == "findings" and values.max() > 1:
         raise DatasetError("the labels of findings must be 0 and 1")
     if needed > MAX_CLASSES:
         raise DatasetError(f"the labels need {needed} classes, at most {MAX_CLASSES} are made")
     names = tuple(classes) or (known.classes if known else tuple(str(number) for number in range(needed)))
-    is_wrong = len(names) != needed if task == "multilabel" else len(names) < needed
+    is_wrong = len(names) != needed if form == "findings" else len(names) < needed
     if is_wrong:
         raise ConfigError(f"the labels need {needed} classes, there are {len(names)} names ({some_of(names)})")
     if len(set(names)) < len(names) or not all(name.strip() for name in names):
@@ -240,9 +241,9 @@ def _meaning(
 
 
 def _label(row: np.ndarray, task: str, names: Sequence[str]) -> Label:
-    if task == "multilabel":
+    if TASKS[task].form == "findings":
         return tuple(name for name, value in zip(names, row, strict=True) if value)
-    return float(row[0]) if task == "regression" else names[int(row[0])]
+    return names[int(row[0])] if TASKS[task].has_classes else float(row[0])
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

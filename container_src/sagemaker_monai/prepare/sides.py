@@ -9,13 +9,14 @@ from sagemaker_monai.prepare.ground_truth.image_groups import split_images
 from sagemaker_monai.prepare.import_report import NO_CLASS
 from sagemaker_monai.prepare.leaks import count_by_class
 from sagemaker_monai.tasks.labels import Label
+from sagemaker_monai.tasks.tasks import TASKS
 
 BINS = 5  # of numbers, by which a split is stratified (a guess)
 
 
 def classes_of(label: Label, task: str, classes: Sequence[str]) -> list[str]:
     """The classes of a label, as they are counted."""
-    if task == "regression":
+    if not TASKS[task].has_classes:
         return [classes[0]]
     return [label] if isinstance(label, str) else list(label) if isinstance(label, tuple) else []
 
@@ -39,7 +40,7 @@ def draw_split(
             "all images are of one group (patient), so none can be held out; tell patients apart with --group-by, or "
             "give --train 1 --validation 0 --test 0"
         )
-    if task == "regression":
+    if not TASKS[task].has_classes:
         numbers = [float(label) for label in labels if isinstance(label, int | float)]
         ranks = {value: rank for rank, value in enumerate(sorted(set(numbers)))}
         told = [[BINS * ranks[value] // len(ranks)] for value in numbers]

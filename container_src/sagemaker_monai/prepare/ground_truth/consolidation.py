@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare.ground_truth.agreement import Agreement, measure_agreement
+from sagemaker_monai.tasks.tasks import TASKS, task_for
 
-TASKS = ("classification", "multilabel")
 LABELS = ("majority", "soft")
 
 Label = str | list[str] | dict[str, float]
@@ -42,24 +42,24 @@ class Decision:
 
 
 def choose_task(votes: Collection[Votes], *, asked: str, is_multilabel: bool) -> str:
-    """Which of TASKS the answers are for.
+    """Which of VOTED_TASKS the answers are for.
 
     Args:
         votes: of all images.
-        asked: one of TASKS, or "auto": multilabel where somebody chose several classes.
+        asked: one of VOTED_TASKS, or "auto": multilabel where somebody chose several classes.
         is_multilabel: the source says that several classes may be chosen.
 
     Raises:
         DatasetError: classification is asked for, and somebody chose several classes.
         ConfigError: another task is asked for.
     """
-    if asked not in ("auto", *TASKS):
-        raise ConfigError(f"task must be auto, {' or '.join(TASKS)}, got {asked!r}")
+    if asked not in ("auto", *VOTED_TASKS):
+        raise ConfigError(f"task must be auto, {' or '.join(VOTED_TASKS)}, got {asked!r}")
     several = sum(len(chosen) > 1 for image in votes for chosen in image.values())
     if asked == "auto":
-        return "multilabel" if several or is_multilabel else "classification"
-    if asked == "classification" and several:
-        raise DatasetError(f"answers that name several classes: {several}; use --task multilabel")
+        return task_for("findings" if several or is_multilabel else "class")
+    if TASKS[asked].form == "class" and several:
+        raise DatasetError(f"answers that name several classes: {several}; use --task {task_for('findings')}")
     return asked
 
 
@@ -103,7 +103,8 @@ def _decide_classes(votes: Votes, labels: str, min_agreement: float) -> Decision
     )
 
 
-_DECIDERS = {"classification": _decide_class, "multilabel": _decide_classes}
+_DECIDERS = {"class": _decide_class, "findings": _decide_classes}
+VOTED_TASKS = tuple(row.name for row in TASKS.values() if row.form in _DECIDERS and not row.has_order)
 
 
 def decide(votes: Votes, *, task: str, labels: str = "majority", min_agreement: float = 0.5) -> Decision:
@@ -112,14 +113,14 @@ def decide(votes: Votes, *, task: str, labels: str = "majority", min_agreement: 
     Args:
         votes: the classes that each annotator chose; one class each for classification, any number for multilabel.
             At least one annotator.
-        task: one of TASKS.
+        task: one of VOTED_TASKS.
         labels: "majority": the most frequent class, or each class that at least half of the annotators chose; "soft":
             the share of annotators of every class that was chosen. Shares of classification have sum 1, those of
             multilabel are independent, and a class that is not named has share 0.
         min_agreement: below this share, 0 to 1, the image is disputed.
     """
     assert votes
-    return _DECIDERS[task](votes, labels, min_agreement)
+    return _DECIDERS[TASKS[task].form](votes, labels, min_agreement)
 
 
 def hard_classes(label: Label, *, task: str) -> list[str]:
@@ -127,12 +128,12 @@ def hard_classes(label: Label, *, task: str) -> list[str]:
 
     Args:
         label: of either kind.
-        task: one of TASKS.
+        task: one of VOTED_TASKS.
     """
     if isinstance(label, str):
         return [label]
     if isinstance(label, dict):
-        if task == "multilabel":
+        if TASKS[task].form == "findings":
             return [name for name, share in label.items() if share >= 0.5]
         return [max(sorted(label), key=lambda name: label[name])]
     return list(label)
@@ -143,9 +144,9 @@ def agreement_of(votes: Sequence[Votes], *, task: str) -> dict[str, Agreement]:
 
     Args:
         votes: of all images.
-        task: one of TASKS.
+        task: one of VOTED_TASKS.
     """
-    if task == "classification":
+    if TASKS[task].form == "class":
         return {"all": measure_agreement([{who: next(iter(chosen)) for who, chosen in v.items()} for v in votes])}
     classes = sorted({label for image in votes for chosen in image.values() for label in chosen})
     sets = [{who: frozenset(chosen) for who, chosen in image.items()} for image in votes]

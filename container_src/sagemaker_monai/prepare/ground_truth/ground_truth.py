@@ -25,7 +25,7 @@ from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.ground_truth.agreement_report import Report, describe_agreement, describe_annotators
 from sagemaker_monai.prepare.ground_truth.consolidation import (
     LABELS,
-    TASKS,
+    VOTED_TASKS,
     Decision,
     check_classes,
     decide,
@@ -38,6 +38,7 @@ from sagemaker_monai.prepare.ground_truth.source_images import Image, list_files
 from sagemaker_monai.prepare.ground_truth.votes import choose_votes, number_annotators, settle_disputes, votes_of
 from sagemaker_monai.prepare.leaks import count_by_class, join_groups
 from sagemaker_monai.storage.files import sha256_of, state_of
+from sagemaker_monai.tasks.tasks import TASKS
 
 ON_DISPUTE = ("keep", "drop", "refuse")
 ON_MISSING = ("refuse", "leave-out")
@@ -166,7 +167,7 @@ def import_ground_truth(
     """
     check_fractions(fractions)
     _check_options(
-        task=(task, ("auto", *TASKS)), labels=(labels, LABELS), disputed=(disputed, ON_DISPUTE),
+        task=(task, ("auto", *VOTED_TASKS)), labels=(labels, LABELS), disputed=(disputed, ON_DISPUTE),
         missing=(missing, ON_MISSING),
     )  # fmt: skip
     if not 0 <= min_agreement <= 1 or min_annotators < 1:
@@ -217,7 +218,7 @@ def import_ground_truth(
         decisions, votes, {reference: image.name for reference, image in opened.items()}, disputed
     )
     classes = _order({name for reference in kept for name in _named(decisions[reference])}, job)
-    if len(classes) < (2 if chosen_task == "classification" else 1):
+    if len(classes) < TASKS[chosen_task].fewest_labels:
         raise DatasetError(
             f"the labels name too few classes ({some_of(classes) or 'none'}); there must be at least two to tell apart"
         )

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from sagemaker_monai.prepare.fractions import add_fraction_options, fractions_of
-from sagemaker_monai.prepare.ground_truth.consolidation import LABELS, TASKS
+from sagemaker_monai.prepare.ground_truth.consolidation import LABELS, VOTED_TASKS
 from sagemaker_monai.prepare.ground_truth.ground_truth import ON_DISPUTE, ON_MISSING, TITLE, import_ground_truth
 
 
@@ -19,7 +19,7 @@ def add_ground_truth_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--answer-path", default="", metavar="A.B.C", help="where the classes stand in an answer of a custom task"
     )
-    parser.add_argument("--task", choices=("auto", *TASKS), default="auto", help="(default: %(default)s)")
+    parser.add_argument("--task", choices=("auto", *VOTED_TASKS), default="auto", help="(default: %(default)s)")
     parser.add_argument(
         "--labels", choices=LABELS, default="majority",
         help="the majority's class, or the annotators' shares (default: %(default)s)",

@@ -9,6 +9,7 @@ from sagemaker_monai.prepare.ground_truth.consolidation import Decision, choose_
 from sagemaker_monai.prepare.ground_truth.labeling_jobs import Job
 from sagemaker_monai.prepare.ground_truth.manifest import Item
 from sagemaker_monai.prepare.ground_truth.source_images import short_name
+from sagemaker_monai.tasks.tasks import TASKS
 
 Votes = dict[int, frozenset[str]]  # annotator, from 1, -> the classes that the annotator chose
 
@@ -35,7 +36,7 @@ def choose_votes(
 ) -> tuple[str, dict[str, Votes], list[str], list[str]]:
     """The task, the votes that count, and the images without a class or with too few annotators."""
     task = choose_task(list(votes.values()), asked=asked, is_multilabel=job.is_multilabel)
-    if task == "classification":  # no class is no answer here, and one of several tasks' sound answers there
+    if TASKS[task].form == "class":  # no class is no answer here, and one of several tasks' sound answers there
         votes = {name: {who: chosen for who, chosen in image.items() if chosen} for name, image in votes.items()}
     empty = [name for name, image in votes.items() if not image]
     few = [name for name, image in votes.items() if 0 < len(image) < min_annotators]
