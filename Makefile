@@ -118,7 +118,7 @@ bench-attacks: .venv/installed  ## run the attacks at length, print what held: [
 
 docs: .venv/installed  ## write the generated tables of README and docs/ from the code, and from the odd files if there
 	.venv/bin/python -m scripts.write_tables
-	.venv/bin/python -m tests.formats
+	.venv/bin/python -m tests.support.formats
 
 lock: .venv/installed  ## resolve pyproject.toml into the hashed pins of docker/ (needs uv)
 	.venv/bin/python scripts/lock.py

@@ -5,19 +5,19 @@ import logging
 import os
 from pathlib import Path
 
+from tests.support.places import SHARED_DATA
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: two spinning threads on busy cores cost 10x
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from tests import loopback
+from tests.support import loopback
 
 # How long an example takes says how busy the machine is, and nothing of the code.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_make_parametrize_id(config, val, argname):
@@ -35,7 +35,7 @@ def one_thread():
 @pytest.fixture(scope="session")
 def small_bundle(tmp_path_factory) -> Path:
     """A small artifact to read; whoever changes one copies it first."""
-    from tests.bundles import write_small_bundle
+    from tests.support.bundles import write_small_bundle
 
     folder = tmp_path_factory.mktemp("artifact") / "model"
     write_small_bundle(folder)
@@ -45,7 +45,7 @@ def small_bundle(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data; users do not have it, CI does."""
-    folder = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
+    folder = SHARED_DATA
     if not (folder / "ham10000" / "HAM10000_metadata").is_file():
         pytest.skip("needs the real data set (SHARED_DATA)")
     return folder
@@ -82,7 +82,7 @@ def cloud(moto_endpoint, shared_models, monkeypatch):
     """An empty AWS account, which boto3 finds in the environment."""
     import boto3
 
-    from tests.cloud import Cloud, environment
+    from tests.support.cloud import Cloud, environment
 
     for name, value in environment(moto_endpoint).items():
         monkeypatch.setenv(name, value)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pydicom._dicom_dict import DicomDictionary
 from pydicom.uid import ImplicitVRLittleEndian
 
-from tests.identified import ct, encoded
+from tests.support.identified import ct, encoded
 
 PATIENT_NAME, PATIENT_ID = "Quixotic^Zebulon", "7788991"
 _LONG = frozenset({"OB", "OW", "OF", "OD", "OL", "OV", "UN", "UT", "UC", "UR", "SQ", "SV", "UV"})

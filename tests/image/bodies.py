@@ -10,10 +10,10 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian
 
-from tests.compressed_frames import LOSSLESS
-from tests.dicom_series import CT, make_series, make_slice, to_bytes
-from tests.medical_bodies import OF_SEVERAL, OF_VOLUMES
-from tests.medical_bodies import as_json as as_json_of_files
+from tests.support.compressed_frames import LOSSLESS
+from tests.support.dicom_series import CT, make_series, make_slice, to_bytes
+from tests.support.medical_bodies import OF_SEVERAL, OF_VOLUMES
+from tests.support.medical_bodies import as_json as as_json_of_files
 
 
 def picture(level, size=(32, 24)):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import loopback
+from tests.support import loopback
 
 IMAGE = os.environ.get("IMAGE", "")
 START_S = 180

@@ -9,10 +9,10 @@ import uuid
 
 import pytest
 
-from tests.compose import compose_command
-from tests.conftest import ROOT
 from tests.image.bodies import PNG
 from tests.image.containers import IMAGE, QUICK
+from tests.support.compose import compose_command
+from tests.support.places import ROOT
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from email.utils import formatdate
 
 import pytest
 
-from tests import loopback
 from tests.image.containers import container, job_flags, run_train, variables
+from tests.support import loopback
 
 SCRIPT = """
 import argparse, json, os, signal, sys, time

@@ -19,7 +19,7 @@ import botocore
 import pytest
 
 from scripts import push
-from tests import loopback
+from tests.support import loopback
 
 PASSWORD = "word-of-the-test"  # in bcrypt, the only kind that the registry takes:
 HASH = "$2b$04$MPMoTCs/XhJ/Qf6N1GSpEeK1XeH7JseHfMssqYS3lV1i1qPQvswVm"

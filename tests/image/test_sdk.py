@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import loopback
 from tests.image import sdk
 from tests.image.conftest import CLASSES
+from tests.support import loopback
 
 PROGRAM = Path(__file__).with_name("sdk_local_mode.py")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from sagemaker_monai.tasks.metric_names import metric_definitions
-from tests import loopback
-from tests.cloud import ACCOUNT, BUCKET, REGION, REGISTRY, Cloud, environment
 from tests.image import sdk
+from tests.support import loopback
+from tests.support.cloud import ACCOUNT, BUCKET, REGION, REGISTRY, Cloud, environment
 
 ROOT = Path(__file__).resolve().parents[2]
 # One example for each SDK: the variable that names its Python, and what of the SDK only that example imports.

@@ -9,8 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.bundles import write_small_bundle
-from tests.flaws import change_a_weight, empty
 from tests.image.bodies import (
     ANIMATION,
     DARK,
@@ -27,6 +25,8 @@ from tests.image.bodies import (
     series,
 )
 from tests.image.containers import IMAGE, bind, code_of, docker, served, started_server
+from tests.support.bundles import write_small_bundle
+from tests.support.flaws import change_a_weight, empty
 
 BACK_ENDS = ("workers", "mms")
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}

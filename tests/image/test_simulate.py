@@ -1,12 +1,12 @@
-"""The same life as in tests/test_simulate_life.py, in containers of the image under test; and a job of two hosts."""
+"""The life of `tests.simulate.test_simulate_life`, in containers of the image under test, and a job of two hosts."""
 
 import pytest
 
 from scripts.simulate.containers import DockerRunner
 from scripts.simulate.limits import Limits
-from tests import simulated_life as life
 from tests.image.containers import docker
-from tests.simulated import simulation
+from tests.support import simulated_life as life
+from tests.support.simulated import simulation
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,53 @@
+"""`make simulate-...`: the lives are made of commands that there are, and one is lived."""
+
+import pytest
+
+from scripts.simulate import __main__ as simulate
+from scripts.simulate.lives import LIVES
+from tests.aws.test_commands import TARGETS
+from tests.image.conftest import draw
+
+pytestmark = pytest.mark.usefixtures("cloud")  # which empties moto: the simulation and it are one process here
+
+
+def test_every_life_is_a_target():
+    assert {f"simulate-{name}" for name in LIVES} == {name for name in TARGETS if name.startswith("simulate-")}
+
+
+def test_a_life_runs_the_real_commands_to_its_end(tmp_path, capfd):
+    for split, count in {"train": 4, "val": 2, "test": 2}.items():
+        draw(tmp_path / "data" / split, per_class=count, seed=count)
+    words = ["--data", str(tmp_path / "data"), "--folder", str(tmp_path / "folder")]
+    words += ["--hyperparameters", "epochs=1", "batch_size=4", "num_workers=1"]
+
+    assert simulate.main(["train", *words]) == 0
+
+    printed = capfd.readouterr()
+    assert '"balanced_accuracy"' in printed.out
+    assert "simulate-train: everything worked" in printed.out
+    assert "found" not in printed.err  # an account that was used before would have the job
+
+
+def test_a_step_that_fails_ends_the_life(tmp_path, capfd):
+    draw(tmp_path / "data", per_class=4, seed=0)
+
+    words = ["--data", str(tmp_path / "data"), "--folder", str(tmp_path / "folder"), "--hyperparameters", "epochs=0"]
+    assert simulate.main(["train", *words]) == 2
+
+    assert "simulate: scripts.launch_training ended with 2" in capfd.readouterr().err
+
+
+def test_a_folder_that_is_no_data_set_is_said(tmp_path, capfd):
+    (tmp_path / "data").mkdir()
+
+    assert simulate.main(["train", "--data", str(tmp_path / "data"), "--folder", str(tmp_path / "folder")]) == 2
+
+    assert "scripts.prepare_s3 ended with 2" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["nothing"], []])
+def test_an_unknown_life_is_refused(words, capsys):
+    with pytest.raises(SystemExit):
+        simulate.main(words)
+
+    assert "usage: simulate" in capsys.readouterr().err

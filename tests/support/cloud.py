@@ -1,0 +1,266 @@
+"""AWS on loopback for tests of the commands: moto as a server, and a proxy before it that kills whoever asks.
+
+`cloud` is a fixture (conftest) with a fresh, empty account for each test. What it cannot do stands in the tests that
+need it, with botocore's Stubber.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+
+import boto3
+import pytest
+
+from scripts.aws.account import Account
+from tests.support import loopback
+from tests.support.places import ROOT
+
+ACCOUNT = "123456789012"
+REGION = "eu-central-1"
+PROJECT = "sagemaker-monai"
+BUCKET = f"{PROJECT}-{ACCOUNT}-{REGION}"
+DIGEST = "sha256:" + "d" * 64
+REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
+MANIFEST = {
+    "schemaVersion": 2,
+    "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+    "config": {"mediaType": "application/vnd.docker.container.image.v1+json", "size": 2, "digest": DIGEST},
+    "layers": [],
+}
+
+
+def environment(endpoint):
+    """What makes boto3 ask an endpoint and nobody else."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_CONFIG_FILE": "/nowhere",
+        "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_MAX_ATTEMPTS": "1",
+        "CONFIG_ENV": "/nowhere",
+    }
+
+
+class Cloud:
+    """An account: clients, and what most tests find in it."""
+
+    def __init__(self, endpoint):
+        self.endpoint = endpoint
+        self._clients = {}
+
+    def client(self, service):
+        if service not in self._clients:
+            self._clients[service] = boto3.client(service, endpoint_url=self.endpoint, region_name=REGION,
+                                                  aws_access_key_id="key", aws_secret_access_key="secret")  # fmt: skip
+        return self._clients[service]
+
+    def reset(self):
+        urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/moto-api/reset", method="POST")).read()
+
+    def make_bucket(self, name=BUCKET):
+        self.client("s3").create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+        return name
+
+    def put(self, key, body=b"x", bucket=BUCKET):
+        self.client("s3").put_object(Bucket=bucket, Key=key, Body=body)
+
+    def get(self, key, bucket=BUCKET):
+        return self.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+
+    def keys(self, prefix="", bucket=BUCKET):
+        pages = self.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+    def fill(self):
+        """A data set, a download and an image, as a training job finds them."""
+        self.make_bucket()
+        self.put("monai/data/training/dataset.json", b'{"labels": {"0": "a", "1": "b"}}')
+        self.put("monai/data/raw/images.zip", b"zip")
+        self.image = self.push_image()
+
+    def push_image(self, tag="1", repository=PROJECT):
+        """An image in ECR; its address by digest."""
+        ecr = self.client("ecr")
+        with suppress(ecr.exceptions.RepositoryAlreadyExistsException):
+            ecr.create_repository(repositoryName=repository)
+        manifest = json.dumps(MANIFEST | {"layers": [{"digest": f"sha256:{tag}", "size": 1}]})
+        answer = ecr.put_image(repositoryName=repository, imageTag=tag, imageManifest=manifest)
+        return f"{REGISTRY}/{repository}@{answer['image']['imageId']['imageDigest']}"
+
+
+class Proxy(loopback.Handler):
+    """Passes requests on; before or after the one that is due, it kills the process that asked."""
+
+    def pass_on(self):
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length) if length else None
+        with self.server.lock:
+            self.server.count += 1
+            number = self.server.count
+        self.server.asked.append(self.headers.get("X-Amz-Target") or f"{self.command} {self.path}")
+        if number == self.server.kill_at and not self.server.is_after:
+            return self.kill()
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("connection",)}
+        status, answered, content = loopback.request(*self.server.behind, self.command, self.path, body, headers)
+        if number == self.server.kill_at:
+            return self.kill()
+        self.send_response(status)
+        for name, value in answered.items():
+            if name.lower() not in ("connection", "content-length", "transfer-encoding", "server", "date"):
+                self.send_header(name, value)
+        length = answered.get("Content-Length", "0") if self.command == "HEAD" else str(len(content))
+        self.send_header("Content-Length", length)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+        return None
+
+    def kill(self):
+        self.close_connection = True
+        self.server.kill()
+
+    post = get = head = pass_on
+
+
+for method in ("PUT", "DELETE", "PATCH"):
+    setattr(Proxy, f"do_{method}", Proxy.pass_on)
+
+
+def run_command(module, arguments, endpoint, *, timeout_s=60, **extra):
+    """A command in a process of its own, as a person runs it."""
+    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment(endpoint), **extra}
+    return subprocess.run([sys.executable, "-m", f"scripts.{module}", *map(str, arguments)], env=variables, cwd=ROOT,
+                          capture_output=True, text=True, timeout=timeout_s)  # fmt: skip
+
+
+@contextmanager
+def killing(cloud, at=0, *, is_after=False):
+    """A proxy before the account.
+
+    Args:
+        cloud: what is behind it.
+        at: number of the request, from 1, at which the process is killed; 0: none.
+        is_after: kill when the account has done what it was asked, instead of before.
+    """
+    host, port = cloud.endpoint.removeprefix("http://").split(":")
+    attributes = {"behind": (host, int(port)), "kill_at": at, "is_after": is_after, "count": 0, "asked": [],
+                  "lock": threading.Lock(), "kill": lambda: None}  # fmt: skip
+    with loopback.listening(Proxy, **attributes) as server:
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        yield server
+
+
+def run_and_kill(cloud, module, arguments, at, *, is_after):
+    """Run a command and kill it (SIGKILL) at a request; whether it got that far."""
+    with killing(cloud, at, is_after=is_after) as proxy:
+        variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment(proxy.url)}
+        command = [sys.executable, "-m", f"scripts.{module}", *map(str, arguments)]
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen(command, env=variables, cwd=ROOT, **silent) as process:
+            proxy.kill = process.kill
+            try:
+                code = process.wait(60)
+            finally:
+                process.kill()
+    return code == -9
+
+
+def survives_kills(cloud, module, arguments, prepare: Callable[[], None], state: Callable[[], object]):
+    """Check that a command that was killed at any of its requests, and is run again, leaves what one run leaves.
+
+    Args:
+        cloud: the account; emptied before each try.
+        module: of scripts/.
+        arguments: of the command.
+        prepare: what the account has before.
+        state: what the account has afterwards, comparable.
+
+    Returns:
+        How many times it was killed.
+    """
+    cloud.reset()
+    prepare()
+    with killing(cloud) as proxy:
+        whole = run_command(module, arguments, proxy.url)
+        requests = proxy.count
+    assert whole.returncode == 0, whole.stderr
+    expected = state()
+    kills = 0
+    for at in range(1, requests + 1):
+        for is_after in (False, True):
+            cloud.reset()
+            prepare()
+            kills += run_and_kill(cloud, module, arguments, at, is_after=is_after)
+            again = run_command(module, arguments, cloud.endpoint)
+            assert again.returncode == 0, (at, is_after, again.stderr)
+            assert state() == expected, (at, is_after)
+    assert kills >= requests  # a command with threads may ask in another order, and less after the last one
+    return kills
+
+
+class Death(BaseException):
+    """The end of a process, for a command in this one."""
+
+
+def survives_deaths(cloud, main, arguments, prepare: Callable[[], None], state: Callable[[], object]):
+    """What `survives_kills` checks, in this process and so ten times as fast: for commands of many requests.
+
+    Args:
+        cloud: the account; emptied before each try.
+        main: of the command; must not clean up on its way out, as a killed process does not.
+        arguments: of the command.
+        prepare: what the account has before.
+        state: what the account has afterwards, comparable.
+
+    Returns:
+        How many times it died.
+    """
+
+    def run(at=0, *, is_after=False):
+        count = 0
+
+        def before(**_):
+            nonlocal count
+            count += 1
+            if count == at and not is_after:
+                raise Death
+
+        def after(**_):
+            if count == at and is_after:
+                raise Death
+
+        def client(self, service, **settings):
+            made = usual(self, service, **settings)
+            if not hasattr(made, "is_watched"):
+                made.is_watched = True
+                made.meta.events.register("before-call", before)
+                made.meta.events.register("after-call", after)
+            return made
+
+        usual = Account.client
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Account, "client", client)
+            return main(list(arguments)), count
+
+    cloud.reset()
+    prepare()
+    code, requests = run()
+    assert code == 0
+    expected = state()
+    for at in range(1, requests + 1):
+        for is_after in (False, True):
+            cloud.reset()
+            prepare()
+            with pytest.raises(Death):
+                run(at, is_after=is_after)
+            assert main(list(arguments)) == 0, (at, is_after)
+            assert state() == expected, (at, is_after)
+    return 2 * requests
