@@ -1,6 +1,7 @@
 import gzip
 import io
 import os
+import random
 import stat
 import tarfile
 import zipfile
@@ -210,7 +211,7 @@ def test_archives_in_a_folder_are_opened_one_level_deep(tmp_path, files):
 
 @pytest.mark.parametrize("kind", PACKERS)
 def test_a_damaged_archive_is_refused_by_itself_and_listed_in_a_folder(tmp_path, files, kind):
-    body = PACKERS[kind]({"1": files[0], "2": os.urandom(4000)})[:3000]
+    body = PACKERS[kind]({"1": files[0], "2": random.Random(0).randbytes(4000)})[:3000]
     (tmp_path / "broken").write_bytes(body)
     (tmp_path / "sound").write_bytes(files[1])
 
