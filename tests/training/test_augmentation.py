@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance
 
-from sagemaker_monai.training.augmentation import AUGMENTATIONS, STEPS, augment, compose, flip, warp
-from sagemaker_monai.training.grey_augmentation import affine_matrices, warp_with_border
+from sagemaker_monai.training.affine import warp
+from sagemaker_monai.training.augmentation import AUGMENTATIONS, STEPS, augment, compose, flip
+from sagemaker_monai.training.grey_augmentation import affine_matrices
 
 
 def photographs(count=4, channels=3, width=20, height=14, seed=0):
@@ -314,7 +315,7 @@ def test_warping_volumes_agrees_with_monais_affine(size):
     matrices[:, :3, :3] += torch.randn((4, 3, 3), generator=generator) * 0.2
     matrices[:, :3, 3] = torch.randn((4, 3), generator=generator) * 2
 
-    ours = warp_with_border(values, matrices)
+    ours = warp(values, matrices, "border")
 
     for image, affine, expected in zip(values, matrices, ours, strict=True):
         monai = transforms.Affine(affine=affine.numpy(), mode="bilinear", padding_mode="border", image_only=True)

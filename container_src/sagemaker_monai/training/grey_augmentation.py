@@ -4,8 +4,6 @@ The steps, in the order of `GREY_STEPS`: mirror, affine (rotation, zoom and shif
 intensity, noise. What comes in from outside repeats the border: a mirrored rib would be a finding, and a value that the
 image does not have would tell the network the angle. Strengths are relative to each image's own deviation, so that they
 mean the same for windows, z-scores and HU; nothing is cut off.
-
-The matrices are checked against `monai.transforms.Affine` in the tests.
 """
 
 import math
@@ -13,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.nn import functional
+
+from sagemaker_monai.training.affine import drawn_zoom, identity, turn, warp
 
 Step = Mapping[str, Any]
 
@@ -51,7 +50,7 @@ def augment_grey(
     values = batch.to(torch.float32)
     if "affine" in by_name:
         matrices = affine_matrices(by_name["affine"], draws[:, _COLUMNS["affine"]], values.shape[2:])
-        values = warp_with_border(values, matrices)
+        values = warp(values, matrices, "border")
     if "intensity" in by_name:
         values = _change_intensity(values, by_name["intensity"], draws[:, _COLUMNS["intensity"]])
     if "noise" in by_name:
@@ -79,51 +78,17 @@ def affine_matrices(step: Step, draws: torch.Tensor, size: Sequence[int]) -> tor
         size: (W, H) or (W, H, D).
 
     Returns:
-        float32 (N, d + 1, d + 1) as `warp_with_border` takes them.
+        float32 (N, d + 1, d + 1) as in `affine`.
     """
     dims = len(size)
     spread = draws * 2 - 1
-    matrix = torch.eye(dims + 1, device=draws.device).repeat(len(draws), 1, 1)
+    matrix = identity(len(draws), dims, draws.device)
     planes = [(0, 1, "max_angle_rad"), (1, 2, "max_tilt_rad"), (0, 2, "max_tilt_rad")]
     for column, (first, second, name) in enumerate(planes[: 1 if dims == 2 else 3]):
-        angle_rad = spread[:, column] * step[name]
-        turn = torch.eye(dims + 1, device=draws.device).repeat(len(draws), 1, 1)
-        turn[:, first, first] = turn[:, second, second] = angle_rad.cos()
-        turn[:, second, first] = angle_rad.sin()
-        turn[:, first, second] = -turn[:, second, first]
-        matrix = matrix @ turn
-    # Even in the logarithm: half as large is as likely as twice as large.
-    low, high = math.log(step["smallest"]), math.log(step["largest"])
-    zoom = torch.exp(-(low + draws[:, 3] * (high - low)))
-    matrix[:, :dims, :dims] *= zoom.reshape(-1, 1, 1)
+        matrix = matrix @ turn(spread[:, column] * step[name], dims, first, second)
+    matrix[:, :dims, :dims] *= drawn_zoom(step, draws[:, 3]).reshape(-1, 1, 1)
     matrix[:, :dims, dims] = spread[:, 4 : 4 + dims] * step["max_fraction"] * draws.new_tensor(list(size))
     return matrix
-
-
-def warp_with_border(values: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
-    """Resample every image by its own affine matrix, linear, with the border repeated outside.
-
-    Args:
-        values: float32 (N, C, W, H) or (N, C, W, H, D).
-        matrices: float32 (N, d + 1, d + 1) from (w, h[, d], 1) of a resulting pixel to that of where its value comes
-            from, in pixels from the image's centre: the convention of `monai.transforms.Affine(affine=...)`.
-
-    Returns:
-        float32 of the same shape.
-    """
-    size = values.shape[2:]
-    dims = len(size)
-    # grid_sample counts from -1 to 1, and names the last axis first. Not affine_grid, which takes longer than this.
-    halves = values.new_tensor([[side / 2] for side in size])
-    matrices = (matrices[:, :dims] / halves).flip(1)  # (N, dims, dims + 1)
-    grid = matrices[:, :, dims].reshape(-1, dims, *[1] * dims)
-    for axis, side in enumerate(size):
-        along = torch.arange(side, device=values.device) - (side - 1) / 2
-        shape = [1] * dims
-        shape[axis] = side
-        grid = grid + matrices[:, :, axis].reshape(-1, dims, *[1] * dims) * along.reshape(shape)
-    grid = grid.movedim(1, -1)  # (N, W, H[, D], dims)
-    return functional.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _change_intensity(values: torch.Tensor, step: Step, draws: torch.Tensor) -> torch.Tensor:
