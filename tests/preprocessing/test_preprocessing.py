@@ -15,8 +15,8 @@ from PIL import Image
 
 from sagemaker_monai.errors import BundleError, UndecodableImage
 from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.preprocessing.fits import FITS
 from sagemaker_monai.preprocessing.preprocessing import (
-    FITS,
     TRANSFORMS,
     NormalizePhotograph,
     build_preprocessing,

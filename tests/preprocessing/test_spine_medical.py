@@ -10,8 +10,8 @@ import torch
 from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.data.cache import load_images
 from sagemaker_monai.images.sample import Sample
-from sagemaker_monai.preprocessing.medical import SLICE_FITS
-from sagemaker_monai.preprocessing.photograph import FITS, photograph_preprocessing
+from sagemaker_monai.preprocessing.fits import FITS
+from sagemaker_monai.preprocessing.photograph import photograph_preprocessing
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
 from sagemaker_monai.preprocessing.presets import preprocessing_for
 from sagemaker_monai.serving.inference import input_fn
@@ -149,7 +149,7 @@ def slice_files(tmp_path_factory):
     return paths
 
 
-@pytest.mark.parametrize("fit", SLICE_FITS)
+@pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_slice_is_the_same_tensor_however_it_is_sent(slice_files, kind, fit, tmp_path):
     validation, serving = preprocessing("LoadSlice", kind, fit, [19, 23])

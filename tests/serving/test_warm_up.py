@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sagemaker_monai.outputs.encoding import encode_json
-from sagemaker_monai.preprocessing.medical import SLICE_FITS
+from sagemaker_monai.preprocessing.fits import FITS
 from sagemaker_monai.preprocessing.preprocessing import TRANSFORMS, build_preprocessing
 from sagemaker_monai.preprocessing.presets import PRESETS, preprocessing_for
 from sagemaker_monai.serving.back_end import Response, StartError
@@ -21,7 +21,7 @@ def asked(tmp_path, spec):
 
 
 @pytest.mark.parametrize("window", ["", "header", "percentile", "zscore", "none", "-600/1500"])
-@pytest.mark.parametrize("fit", SLICE_FITS)
+@pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_can_load_its_question(preset, fit, window, tmp_path):
     is_photo = PRESETS[preset].intensity is None

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from sagemaker_monai.errors import ConfigError, failure_line
 from sagemaker_monai.hyperparameters import TrainConfig, hyperparameter_rows, hyperparameter_table
 from sagemaker_monai.networks.networks import MIN_IMAGE_SIZE, NETWORKS
+from sagemaker_monai.preprocessing.fits import FITS
 from sagemaker_monai.preprocessing.intensity import WINDOWS
-from sagemaker_monai.preprocessing.preprocessing import FITS
 from sagemaker_monai.preprocessing.presets import _NAMED_INTENSITIES, PRESETS
 from sagemaker_monai.tasks.losses import IMBALANCE
 from sagemaker_monai.tasks.tasks import TASKS, metric_goals

@@ -16,8 +16,9 @@ from sagemaker_monai.images.read import frame_of_deep, kind_of, read_frames_of
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.scope import Scope
 from sagemaker_monai.images.volumes import Frame, Traits
+from sagemaker_monai.preprocessing.fits import fit_plane
 from sagemaker_monai.preprocessing.intensity import change_intensity, padding_mask
-from sagemaker_monai.preprocessing.medical import LUMA, SLICE_FITS, Loaded, LoadSlice
+from sagemaker_monai.preprocessing.medical import LUMA, Loaded, LoadSlice
 
 PERCENTILES = (0.1, 99.9)  # of the values of training images, all together (a guess): a marker at the top is not obeyed
 USED = (0.5, 99.5)  # percentiles of one picture between which it is shown
@@ -46,7 +47,7 @@ class LoadDeepPicture(LoadSlice):
         changed, fill = change_intensity(
             values, self.intensity, frame.display, left_out=left_out, is_colour=len(values) == COLOURS
         )
-        return np.ascontiguousarray(SLICE_FITS[self.fit](changed, self.size, 1.0, fill))
+        return fit_plane(changed, self.fit, self.size, 1.0, fill)
 
 
 def read_deep_frame(sample: Sample) -> Frame:

@@ -7,7 +7,7 @@ of its pixels where it is known. Each sequence of a sample with several goes thi
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +27,7 @@ from sagemaker_monai.images.read import (
 from sagemaker_monai.images.sample import Sample, Sequences
 from sagemaker_monai.images.scope import Scope
 from sagemaker_monai.images.volumes import Frame, Identity, Traits, Volume
+from sagemaker_monai.preprocessing.fits import FITS, fit_plane
 from sagemaker_monai.preprocessing.intensity import INTENSITIES, change_intensity, check_intensity, padding_mask
 from sagemaker_monai.preprocessing.normalization import check_scale, standardize
 from sagemaker_monai.preprocessing.resampling import (
@@ -50,33 +51,6 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's 
 Loaded = list[tuple[np.ndarray, Traits]]
 
 
-def _stretch(values: np.ndarray, size: tuple[int, int], _aspect: float, _fill: np.ndarray) -> np.ndarray:
-    return resize(values, size)
-
-
-def _pad(values: np.ndarray, size: tuple[int, int], aspect: float, fill: np.ndarray) -> np.ndarray:
-    width, height = values.shape[1] * aspect, values.shape[2]
-    scale = min(size[0] / width, size[1] / height)
-    inner = [max(1, min(side, round(extent * scale))) for side, extent in zip(size, (width, height), strict=True)]
-    return crop_or_pad(resize(values, inner), size, fill)
-
-
-def _crop(values: np.ndarray, size: tuple[int, int], aspect: float, _fill: np.ndarray) -> np.ndarray:
-    width, height = values.shape[1] * aspect, values.shape[2]
-    scale = max(size[0] / width, size[1] / height)
-    boxes = []
-    for side, length, extent in zip(size, (width, height), values.shape[1:], strict=True):
-        half = min(side / scale / length, 1.0) * extent / 2
-        boxes.append((extent / 2 - half, extent / 2 + half))
-    return resize(values, size, boxes)
-
-
-# From (C, W, H), (width, height), the width of a pixel in its heights, and the value of a border, to (C, *size).
-SLICE_FITS: dict[str, Callable[[np.ndarray, tuple[int, int], float, np.ndarray], np.ndarray]] = {
-    "stretch": _stretch,
-    "pad": _pad,
-    "crop": _crop,
-}
 VOLUME_FITS = ("stretch", "pad")  # to the size whatever the spacing; at the spacing, cut and padded about the centre
 # What is done about missing slices and changing distances of a DICOM series, and about values that are no numbers.
 UNEVEN_SLICES = {
@@ -155,7 +129,7 @@ class LoadSlice(_LoadMedical):
     Args:
         channels: 1 (grey; colours become it), 3 (colours) or the number of sequences.
         size: [width, height] of the result in pixels.
-        fit: a key of `SLICE_FITS`.
+        fit: a key of `FITS`.
         intensity: a spec of `intensity.INTENSITIES`.
     """
 
@@ -163,8 +137,8 @@ class LoadSlice(_LoadMedical):
 
     def __init__(self, channels: int, size: Sequence[int], fit: str, intensity: Mapping[str, Any]) -> None:
         super().__init__(channels, size, intensity)
-        if not isinstance(fit, str) or fit not in SLICE_FITS:
-            raise ValueError(f"fit must be one of {', '.join(SLICE_FITS)}, got {fit!r}")
+        if not isinstance(fit, str) or fit not in FITS:
+            raise ValueError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
         self.size = (size[0], size[1])
         self.fit = fit
 
@@ -199,7 +173,7 @@ class LoadSlice(_LoadMedical):
             raise UnsuitableImage(
                 "the image's pixel spacing is broken: a pixel is 1,000 times as wide as high, or less"
             )
-        return np.ascontiguousarray(SLICE_FITS[self.fit](values, self.size, aspect, fill))
+        return fit_plane(values, self.fit, self.size, aspect, fill)
 
 
 class LoadVolume(_LoadMedical):

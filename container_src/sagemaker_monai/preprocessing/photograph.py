@@ -4,11 +4,10 @@ float32. DICOM counts as the picture that a viewer shows first.
 The targets that artifacts name stand in `transforms`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.images.pictures import DEEP, Deep, decode, is_deep
@@ -16,6 +15,7 @@ from sagemaker_monai.images.read import each_frame_of, is_dicom_sample
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.scope import Scope
 from sagemaker_monai.images.volumes import Frame, Traits
+from sagemaker_monai.preprocessing.fits import FITS, fit_picture
 from sagemaker_monai.preprocessing.intensity import show
 from sagemaker_monai.preprocessing.normalization import check_scale, standardize
 
@@ -23,49 +23,12 @@ if TYPE_CHECKING:
     import torch
 
 MAX_SIDE = 4_096  # pixels; of the network's input, not of the picture
-PAD_VALUE = 0  # black, as dermatoscopes frame their pictures and as MONAI pads
 
 # Mean and standard deviation of ImageNet, the usual choice and what published weights expect; the grey ones are the
 # means of the three. Values: the PyTorch model zoo's documentation.
 _IMAGENET = {
     1: ([0.449], [0.226]),
     3: ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-}
-
-
-def _stretch(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return _resize(image, size)
-
-
-def _pad(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    scale = min(size[0] / image.width, size[1] / image.height)
-    inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    canvas = Image.new(image.mode, size, PAD_VALUE)
-    canvas.paste(_resize(image, inner), ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
-    return canvas
-
-
-def _crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    scale = max(size[0] / image.width, size[1] / image.height)
-    width, height = min(size[0] / scale, image.width), min(size[1] / scale, image.height)
-    left, top = (image.width - width) / 2, (image.height - height) / 2
-    return _resize(image, size, (left, top, left + width, top + height))
-
-
-def _resize(
-    image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
-) -> Image.Image:
-    # BILINEAR here is a triangle as wide as the reduction, so it does not alias. BOX is 5 % faster at 224 px, but
-    # takes source pixels whole or not at all, which is uneven below a reduction by 2, and enlarges to blocks.
-    if image.size == size and box is None:
-        return image
-    return image.resize(size, Image.Resampling.BILINEAR, box=box)
-
-
-FITS: dict[str, Callable[[Image.Image, tuple[int, int]], Image.Image]] = {
-    "stretch": _stretch,  # to the size, whatever the aspect
-    "pad": _pad,  # all of the picture, centred, the rest PAD_VALUE
-    "crop": _crop,  # the largest centred part with the size's aspect
 }
 
 
@@ -141,7 +104,7 @@ class LoadPhotograph:
             is_fitted_inside=self.fit == "pad",
             deep=self.deep,
         )
-        rows = np.asarray(FITS[self.fit](image, self.size))  # (H, W) or (H, W, C)
+        rows = np.asarray(fit_picture(image, self.fit, self.size))  # (H, W) or (H, W, C)
         return np.ascontiguousarray(rows.reshape(*rows.shape[:2], self.channels).transpose(2, 1, 0))
 
     def __call__(self, sample: Sample) -> "torch.Tensor":

@@ -20,13 +20,12 @@ from sagemaker_monai.images.scope import Scope
 from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.preprocessing.deep_pictures import LoadDeepPicture
 from sagemaker_monai.preprocessing.medical import LoadSlice, LoadVolume, NormalizeIntensity
-from sagemaker_monai.preprocessing.photograph import FITS, LoadPhotograph, NormalizePhotograph, photograph_preprocessing
+from sagemaker_monai.preprocessing.photograph import LoadPhotograph, NormalizePhotograph, photograph_preprocessing
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "FITS",
     "TRANSFORMS",
     "Load",
     "LoadDeepPicture",

@@ -12,8 +12,9 @@ from typing import Any
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.images.dicom.wanted import OF_ONE, Choice
 from sagemaker_monai.images.read import MAX_CHANNELS
+from sagemaker_monai.preprocessing.fits import FITS
 from sagemaker_monai.preprocessing.intensity import INTENSITIES, WINDOWS, check_intensity
-from sagemaker_monai.preprocessing.medical import MAX_SPACING_MM, MIN_SPACING_MM, SLICE_FITS
+from sagemaker_monai.preprocessing.medical import MAX_SPACING_MM, MIN_SPACING_MM
 from sagemaker_monai.preprocessing.photograph import photograph_preprocessing
 
 ORIENTATION = "RAS"
@@ -122,8 +123,8 @@ def preprocessing_for(
     if preset not in PRESETS:
         raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
     row = PRESETS[preset]
-    if fit not in SLICE_FITS:
-        raise ConfigError(f"fit must be one of {', '.join(SLICE_FITS)}, got {fit!r}")
+    if fit not in FITS:
+        raise ConfigError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
     if row.spatial_dims == 2 and image_depth:
         raise ConfigError(f"image_depth is for volumes only: set it to 0 or preset to one of {_volume_presets()}")
     if row.spatial_dims == 2 and spacing_mm not in (*_UNSET, "none"):
