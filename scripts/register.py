@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from sagemaker_monai.tasks.metric_names import GOALS
+from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS
 from scripts.aws import command
 from scripts.aws.calls import Call, check
 from scripts.aws.command import Context, say
@@ -150,16 +150,17 @@ def model_card(trained: Trained | None, metrics: Mapping[str, Any], image: str) 
 def _evaluation(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The card's part for one evaluation; scores that do not exist are left out."""
     intervals = metrics.get("intervals_95", {})
+    of_task = TASKS[metrics.get("task", DEFAULT_TASK)]
 
     def notes(name: str) -> dict[str, str]:
         interval = intervals.get(name)
         return {"notes": f"95 % interval {interval[0]:.4g} to {interval[1]:.4g}"} if interval else {}
 
     whole = [{"name": name, "type": "number", "value": metrics[name], **notes(name)}
-             for name in GOALS if isinstance(metrics.get(name), (int, float))]  # fmt: skip
-    classes = [{"name": f"sensitivity of {label}"[:255], "type": "number", "value": row["sensitivity"]}
+             for name in of_task.goals if isinstance(metrics.get(name), (int, float))]  # fmt: skip
+    classes = [{"name": f"{of_task.by_label} of {label}"[:255], "type": "number", "value": row[of_task.by_label]}
                for label, row in metrics.get("per_class", {}).items()
-               if isinstance(row.get("sensitivity"), (int, float))]  # fmt: skip
+               if isinstance(row.get(of_task.by_label), (int, float))]  # fmt: skip
     groups = [{"name": name, "metric_data": data} for name, data in (("scores", whole), ("classes", classes)) if data]
     facts = {key: str(metrics[key])[:1024] for key in ("images", "groups", "dataset_fingerprint", "model_version")
              if key in metrics}  # fmt: skip

@@ -169,10 +169,11 @@ def objective_of(asked: str | None, task: str) -> dict[str, str]:
     Raises:
         CommandError: the data set's task has no such score.
     """
-    name = asked or BEST + TASKS[task].best_metric
-    if name not in {prefix + score for prefix in (BEST, VALIDATION) for score in TASKS[task].goals}:
-        raise CommandError(f"a job of the task {task} has no {name}: its scores are {', '.join(TASKS[task].goals)}")
-    return {"Type": OBJECTIVES[name], "MetricName": name}
+    name, goals = asked or BEST + TASKS[task].best_metric, TASKS[task].goals
+    types = {prefix + score: goal for prefix in (BEST, VALIDATION) for score, goal in goals.items()}
+    if name not in types:
+        raise CommandError(f"a job of the task {task} has no {name}: its scores are {', '.join(goals)}")
+    return {"Type": types[name], "MetricName": name}
 
 
 def tuning_request(

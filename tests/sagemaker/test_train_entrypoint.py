@@ -541,4 +541,4 @@ def test_predictions_in_the_table_are_safe_for_spreadsheets():
 def test_without_tensorboard_there_are_no_files_of_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
 
-    assert documents.tensorboard_writer(tmp_path, CLASSES) is None
+    assert documents.tensorboard_writer(tmp_path, CLASSES, "classification") is None

@@ -167,7 +167,7 @@ def test_every_task_has_as_many_definitions_as_the_service_takes(task):
     assert {f"{when}_{score}" for when in ("validation", "best_epoch", "test") for score in TASKS[task].goals} <= set(
         names
     )
-    assert any("sensitivity" in name for name in names) == TASKS[task].has_classes
+    assert any("sensitivity" in name for name in names) == (TASKS[task].by_label == "sensitivity")
 
 
 def test_the_table_is_read_without_torch_numpy_and_pydantic():

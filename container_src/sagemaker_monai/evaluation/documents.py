@@ -20,9 +20,9 @@ from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS
 Row = Mapping[str, float]
 
 
-def history_csv(history: Sequence[Row], labels: Sequence[str]) -> str:
+def history_csv(history: Sequence[Row], labels: Sequence[str], task: str) -> str:
     """One line an epoch."""
-    names = logged_names(labels)
+    names = logged_names(labels, task)
     return _csv(
         [names.get(name, name) for name in history[0]],
         ([int(value) if name in WHOLE_NUMBERS else value for name, value in row.items()] for row in history),
@@ -117,14 +117,16 @@ def as_json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
-def tensorboard_writer(folder: Path, labels: Sequence[str]) -> tuple[Callable[[Row], None], Callable[[], None]] | None:
+def tensorboard_writer(
+    folder: Path, labels: Sequence[str], task: str
+) -> tuple[Callable[[Row], None], Callable[[], None]] | None:
     """A function for the row of each epoch and one to close, or None where TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
     writer = SummaryWriter(str(folder))
-    names = logged_names(labels)
+    names = logged_names(labels, task)
 
     def write(row: Row) -> None:
         for name, value in row.items():

@@ -15,17 +15,11 @@ from typing import Any
 
 from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS, metric_goals
 
-GOALS = metric_goals()
 VALIDATION, BEST, TEST = "validation_", "best_epoch_", "test_"
-SENSITIVITY = f"{VALIDATION}sensitivity_"
 WHOLE_NUMBERS = ("epoch",)
 
 # Name of a metric -> Type of HyperParameterTuningJobObjective. The first is the default.
-OBJECTIVES = {
-    f"{prefix}{score}": GOALS[score]
-    for prefix in (BEST, VALIDATION)
-    for score in dict.fromkeys(["balanced_accuracy", "accuracy", "auc", "loss", *GOALS])
-}
+OBJECTIVES = {f"{prefix}{score}": goal for prefix in (BEST, VALIDATION) for score, goal in metric_goals().items()}
 
 MAX_DEFINITIONS = 40  # MetricDefinitionList, SageMaker API 2017-07-24
 # What a name is made of does not stand before it: `loss` is not looked for inside `validation_loss`.
@@ -40,7 +34,7 @@ def row_names(labels: Sequence[str], task: str = DEFAULT_TASK) -> list[str]:
     """The names in the row of an epoch, in the order of the log.
 
     Args:
-        labels: class names; each has a sensitivity, except where labels are numbers.
+        labels: names; each has the task's score of labels, if it has one.
         task: a key of `tasks.TASKS`.
     """
     return [
@@ -48,7 +42,7 @@ def row_names(labels: Sequence[str], task: str = DEFAULT_TASK) -> list[str]:
         "train_loss",
         *(VALIDATION + score for score in TASKS[task].goals),
         *(BEST + score for score in TASKS[task].goals),
-        *(SENSITIVITY + label for label in labels if TASKS[task].has_classes),
+        *logged_names(labels, task),
         "learning_rate",
         "seconds",
     ]
@@ -74,25 +68,27 @@ def epoch_row(
 def validation_values(scores: Mapping[str, Any], task: str = DEFAULT_TASK) -> Row:
     """The part of a row that `Task.score` computes; NaN where a score does not exist."""
     values = {VALIDATION + score: scores[score] for score in TASKS[task].goals}
-    values |= {SENSITIVITY + label: rate for label, rate in scores.get("sensitivity", {}).items()}
+    if by_label := TASKS[task].by_label:
+        values |= {f"{VALIDATION}{by_label}_{label}": value for label, value in scores[by_label].items()}
     return {name: math.nan if value is None else value for name, value in values.items()}
 
 
-def logged_names(labels: Sequence[str]) -> dict[str, str]:
-    """From the name of each class's sensitivity to a name that a regular expression of SageMaker can find.
+def logged_names(labels: Sequence[str], task: str = DEFAULT_TASK) -> dict[str, str]:
+    """From the name of each label's score to a name that a regular expression of SageMaker can find.
 
     Letters, digits, dash and underscore stay; of names that become equal the later ones get their index behind.
     """
     names: dict[str, str] = {}
-    for index, label in enumerate(labels):
-        name = SENSITIVITY + re.sub(r"[^A-Za-z0-9_-]", "_", label)
-        names[SENSITIVITY + label] = f"{name}_{index}" if name in names.values() else name
+    prefix = f"{VALIDATION}{TASKS[task].by_label}_"
+    for index, label in enumerate(labels if TASKS[task].by_label else ()):
+        name = prefix + re.sub(r"[^A-Za-z0-9_-]", "_", label)
+        names[prefix + label] = f"{name}_{index}" if name in names.values() else name
     return names
 
 
-def epoch_line(row: Mapping[str, float], labels: Sequence[str]) -> str:
+def epoch_line(row: Mapping[str, float], labels: Sequence[str], task: str = DEFAULT_TASK) -> str:
     """One epoch as `name=value; name=value;`, names and their order the same in every epoch."""
-    names = logged_names(labels)
+    names = logged_names(labels, task)
     return _line({names.get(name, name): value for name, value in row.items()})
 
 
@@ -119,7 +115,7 @@ def metric_definitions(labels: Sequence[str] = (), task: str = DEFAULT_TASK) -> 
     """What CreateTrainingJob and CreateHyperParameterTuningJob take as MetricDefinitions for the log of `train`.
 
     Args:
-        labels: class names in the model's order, for each class's sensitivity; without them there are none of those.
+        labels: class names in the model's order, for each class's score; without them there are none of those.
         task: a key of `tasks.TASKS`.
 
     Returns:
@@ -128,7 +124,6 @@ def metric_definitions(labels: Sequence[str] = (), task: str = DEFAULT_TASK) -> 
 
     Source: API reference, MetricDefinition (Name up to 255 characters, Regex up to 500).
     """
-    printed = logged_names(labels)
     always = [*row_names((), task), *(TEST + score for score in TASKS[task].goals)]
-    names = [*always, *(printed.values() if TASKS[task].has_classes else ())][:MAX_DEFINITIONS]
+    names = [*always, *logged_names(labels, task).values()][:MAX_DEFINITIONS]
     return [{"Name": name, "Regex": f"{BEFORE}{name}={NUMBER};"} for name in names]

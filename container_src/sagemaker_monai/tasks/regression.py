@@ -206,6 +206,7 @@ ROW = TaskRow(
     imbalance=("none",),
     metrics=(LOSS, MAE, RMSE, R2),
     best_metric="mae",
+    by_label="",
     schema=("regression", {"type": "values", "format": "values", "value_range": []}),
     heads=(),
     numbers="values",

@@ -95,6 +95,7 @@ class TaskRow:
         imbalance: what that hyperparameter may be; the first is what auto means.
         metrics: in the order of the log.
         best_metric: what auto means.
+        by_label: the score that the log has of each label, a key of `Task.score`; "" for none.
         good_enough: value of best_metric from which a pipeline registers a model unless told; None: it must be told.
         inferer: how the network is run, for the artifact.
         schema: in the words of MONAI's metadata: the task, and what its output has beside the labels.
@@ -122,6 +123,7 @@ class TaskRow:
     imbalance: tuple[str, ...]
     metrics: tuple[Metric, ...]
     best_metric: str
+    by_label: str = "sensitivity"
     good_enough: float | None = None
     inferer: Mapping[str, Any] = field(default_factory=lambda: {"_target_": "monai.inferers.SimpleInferer"})
     schema: tuple[str, Mapping[str, Any]]

@@ -16,8 +16,10 @@ DEFAULT_TASK = classification.ROW.name  # of a data set that says nothing
 
 
 def metric_goals() -> dict[str, str]:
-    """The scores of all tasks by name, those of the default task first, each with what a tuner should do with it."""
-    return {name: goal for row in TASKS.values() for name, goal in row.goals.items()}
+    """The scores of all tasks by name, the default one first, each with what a tuner should do with it."""
+    default = TASKS[DEFAULT_TASK]
+    goals = {default.best_metric: default.goals[default.best_metric]}
+    return goals | {name: goal for row in TASKS.values() for name, goal in row.goals.items()}
 
 
 def task_for(form: Form, *, has_order: bool = False) -> str:

@@ -193,20 +193,20 @@ def _fit(
     is_stopping: Callable[[], bool],
 ) -> FitResult:
     """Train, with a line of metrics an epoch and TensorBoard files."""
-    labels = data.dataset.labels
+    labels, task = data.dataset.labels, data.dataset.task
     folder = output_data_dir / "tensorboard"
-    tensorboard = documents.tensorboard_writer(folder, labels) if processes.is_main else None
+    tensorboard = documents.tensorboard_writer(folder, labels, task) if processes.is_main else None
     rows: list[Row] = []
 
     def keep(new: Sequence[Row]) -> None:
         rows.extend(new)
-        write_text(output_data_dir / "history.csv", documents.history_csv(rows, labels))
+        write_text(output_data_dir / "history.csv", documents.history_csv(rows, labels, task))
         if tensorboard is not None:
             for row in new:
                 tensorboard[0](row)
 
     def on_epoch(row: Row) -> None:
-        print_numbers(epoch_line(row, labels))
+        print_numbers(epoch_line(row, labels, task))
         keep([row])
 
     try:
