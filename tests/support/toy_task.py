@@ -7,9 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sagemaker_monai.tasks.classification import class_target
-from sagemaker_monai.tasks.row import LOSS, PROBABILITIES, Example, Metric, TakesNothing, TaskRow, largest, only_largest
+from sagemaker_monai.tasks.row import (
+    METRICS,
+    PROBABILITIES,
+    Example,
+    Metric,
+    TakesNothing,
+    TaskRow,
+    largest,
+    only_largest,
+)
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from sagemaker_monai.tasks.labels import Label
@@ -47,10 +57,8 @@ class Thing(TakesNothing):
     def target(self, label: Label) -> tuple[float, ...]:
         return class_target(label, self.labels)
 
-    def training_targets(self, targets: Floats) -> torch.Tensor:
-        import torch
-
-        return torch.from_numpy(targets[:, 1:]).float()
+    def training_targets(self, targets: Floats) -> np.ndarray:
+        return targets[:, 1:].astype("float32")
 
     def build_loss(self, config: LossOptions, targets: torch.Tensor, device: torch.device) -> Loss:
         from torch.nn import functional
@@ -117,7 +125,7 @@ ROW = TaskRow(
     strata=largest,
     presence=only_largest,
     imbalance=("none",),
-    metrics=(LOSS, Metric("brier", "Minimize", "Brier score", is_always_there=True)),
+    metrics=(METRICS["loss"], Metric("brier", "Minimize", "Brier score", is_always_there=True)),
     best_metric="brier",
     by_label="recall",
     good_enough=0.25,

@@ -122,7 +122,7 @@ def test_every_loss_can_be_learned_from(name, rng):
     task = row.build(example.task.labels)
     targets = np.array([task.target(label) for label in example.labels])
     task = task.fitted(targets)
-    wanted = task.training_targets(targets)
+    wanted = torch.from_numpy(task.training_targets(targets))
     loss = task.build_loss(config(), wanted, CPU)
     outputs = torch.zeros(3, task.outputs, requires_grad=True)
     for _ in range(3000):
@@ -182,7 +182,7 @@ def test_labels_of_several_kinds_are_refused():
 def test_shares_of_annotators_are_the_target_of_the_cross_entropy():
     task = Classification(GRADES)
     targets = np.array([task.target({"none": 2, "mild": 1}), task.target("severe")])
-    wanted = task.training_targets(targets)
+    wanted = torch.from_numpy(task.training_targets(targets))
     outputs = torch.tensor([[1.0, 0.0, -1.0], [0.5, 0.5, 2.0]])
 
     value = task.build_loss(config(), wanted, CPU)(outputs, wanted)
@@ -261,7 +261,7 @@ def test_an_image_may_have_no_finding():
 def test_rare_findings_weigh_as_much_as_their_absence():
     task = MultiLabel(("a",))
     targets = np.array([[1.0], [0.0], [0.0], [0.0]])
-    wanted = task.training_targets(targets)
+    wanted = torch.from_numpy(task.training_targets(targets))
     outputs = torch.zeros(4, 1, requires_grad=True)
 
     task.build_loss(config(imbalance="class_weighted"), wanted, CPU)(outputs, wanted).backward()

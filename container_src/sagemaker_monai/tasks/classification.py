@@ -11,20 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sagemaker_monai.errors import BundleError
-from sagemaker_monai.tasks.row import (
-    ACCURACY,
-    AUC,
-    BALANCED_ACCURACY,
-    LOSS,
-    PROBABILITIES,
-    Example,
-    TakesNothing,
-    TaskRow,
-    largest,
-    only_largest,
-)
+from sagemaker_monai.tasks.row import PROBABILITIES, Example, TakesNothing, TaskRow, largest, named, only_largest
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from sagemaker_monai.tasks.labels import Label
@@ -146,14 +136,11 @@ class Classification(TakesNothing):
         """See `class_target`."""
         return class_target(label, self.labels)
 
-    def training_targets(self, targets: Floats) -> torch.Tensor:
+    def training_targets(self, targets: Floats) -> np.ndarray:
         """Class indices (N,) where every image has one class, else the shares (N, K)."""
-        import numpy as np
-        import torch
-
         if (targets.max(axis=1, initial=0.0) == 1.0).all():
-            return torch.from_numpy(targets.argmax(axis=1))
-        return torch.from_numpy(targets.astype(np.float32))
+            return largest(targets)
+        return targets.astype("float32")
 
     def build_loss(self, config: LossOptions, targets: torch.Tensor, device: torch.device) -> Loss:
         """See `losses.build_loss`."""
@@ -199,7 +186,7 @@ ROW = TaskRow(
     strata=largest,
     presence=only_largest,
     imbalance=("logit_adjusted", "none", "balanced_sampler", "class_weighted", "focal"),
-    metrics=(LOSS, ACCURACY, BALANCED_ACCURACY, AUC),
+    metrics=named("loss", "accuracy", "balanced_accuracy", "auc"),
     best_metric="balanced_accuracy",
     good_enough=0.5,
     schema=("classification", PROBABILITIES),

@@ -41,9 +41,9 @@ def score(
     """
     refuse_nothing(targets)
     predicted = probabilities.argmax(axis=1) if predicted is None else predicted
-    matrix = confusion_matrices(predicted, targets, len(labels), np.ones((1, len(targets))))
+    matrix = confusion_matrices(predicted, targets, len(labels), once(targets))
     rates = _rates(matrix)
-    aucs = _aucs(probabilities, targets, np.ones((1, len(targets))))
+    aucs = _aucs(probabilities, targets, once(targets))
     true = np.clip(probabilities[np.arange(len(targets)), targets], SMALLEST_PROBABILITY, 1.0)
     return {
         "loss": float(-np.log(true).mean()),
@@ -96,7 +96,7 @@ def report(
         rates = _rates(confusion_matrices(predicted, targets, len(labels), weights))
         return {**rates, "auc": _aucs(probabilities, targets, weights)}
 
-    rates = compute(np.ones((1, len(targets))))
+    rates = compute(once(targets))
     drawn = bootstrap(compute, groups, seed=seed, resamples=resamples)
     per_class = {
         label: {
@@ -121,6 +121,11 @@ def report(
         "classes_without_auc": [label for label, row in per_class.items() if row["auc"] is None],
         "bootstrap": described(resamples, seed),
     }
+
+
+def once(targets: np.ndarray) -> Floats:
+    """Weights (1, N) of the scores themselves: every image counts once."""
+    return np.ones((1, len(targets)))
 
 
 PER_CLASS = ("sensitivity", "specificity", "precision", "f1", "auc")

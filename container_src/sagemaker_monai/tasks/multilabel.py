@@ -10,18 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from sagemaker_monai.tasks.row import (
-    ACCURACY,
-    AUC,
-    AVERAGE_PRECISION,
-    F1,
-    LOSS,
-    PROBABILITIES,
-    Example,
-    TakesNothing,
-    TaskRow,
-    numbers,
-)
+from sagemaker_monai.tasks.row import PROBABILITIES, Example, TakesNothing, TaskRow, named, numbers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,12 +94,9 @@ class MultiLabel(TakesNothing):
         ]
         return replace(self, thresholds=tuple(chosen))
 
-    def training_targets(self, targets: Floats) -> torch.Tensor:
+    def training_targets(self, targets: Floats) -> np.ndarray:
         """float32 (N, K)."""
-        import numpy as np
-        import torch
-
-        return torch.from_numpy(targets.astype(np.float32))
+        return targets.astype("float32")
 
     def build_loss(self, config: LossOptions, targets: torch.Tensor, device: torch.device) -> Loss:
         """Mean binary cross-entropy; a finding's images weighted by their rarity, or the focal loss."""
@@ -149,7 +135,7 @@ class MultiLabel(TakesNothing):
 
         metrics.refuse_nothing(targets)
         is_true = _is_there(targets)
-        each = self._each(answers, is_true, np.ones((1, len(targets))))
+        each = self._each(answers, is_true, metrics.once(targets))
         clipped = np.clip(answers, metrics.SMALLEST_PROBABILITY, 1 - metrics.SMALLEST_PROBABILITY)
         return {
             "loss": float(-np.where(is_true, np.log(clipped), np.log(1 - clipped)).mean()),
@@ -160,13 +146,12 @@ class MultiLabel(TakesNothing):
 
     def report(self, answers: Floats, targets: Floats, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
         """Scores of each label by itself and their means, with intervals from resampling groups."""
-        import numpy as np
 
         from sagemaker_monai.tasks import metrics
 
         scores = self.score(answers, targets)
         is_true = _is_there(targets)
-        each = self._each(answers, is_true, np.ones((1, len(targets))))
+        each = self._each(answers, is_true, metrics.once(targets))
         drawn = metrics.bootstrap(
             lambda weights: self._each(answers, is_true, weights), groups, seed=seed, resamples=metrics.RESAMPLES
         )
@@ -294,7 +279,7 @@ ROW = TaskRow(
     strata=_rarest,
     presence=_is_there,
     imbalance=("class_weighted", "none", "focal"),
-    metrics=(LOSS, ACCURACY, AUC, AVERAGE_PRECISION, F1),
+    metrics=named("loss", "accuracy", "auc", "average_precision", "f1"),
     best_metric="auc",
     schema=("multi-label classification", PROBABILITIES),
     heads=("predicted_classes",),

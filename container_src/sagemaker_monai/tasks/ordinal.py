@@ -13,20 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sagemaker_monai.tasks.classification import class_target
-from sagemaker_monai.tasks.row import (
-    ACCURACY,
-    AUC,
-    BALANCED_ACCURACY,
-    KAPPA,
-    LOSS,
-    MAE,
-    PROBABILITIES,
-    Example,
-    TakesNothing,
-    TaskRow,
-    largest,
-    only_largest,
-)
+from sagemaker_monai.tasks.row import PROBABILITIES, Example, TakesNothing, TaskRow, largest, named, only_largest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,11 +70,9 @@ class Ordinal(TakesNothing):
         """A grade by its name; see `classification.class_target`."""
         return class_target(label, self.labels)
 
-    def training_targets(self, targets: Floats) -> torch.Tensor:
+    def training_targets(self, targets: Floats) -> np.ndarray:
         """Grades (N,) from 0."""
-        import torch
-
-        return torch.from_numpy(targets.argmax(axis=1))
+        return largest(targets)
 
     def build_loss(self, config: LossOptions, targets: torch.Tensor, device: torch.device) -> Loss:
         """Mean over the images of the binary cross-entropies of the steps that concern their grade.
@@ -124,13 +109,12 @@ class Ordinal(TakesNothing):
 
     def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
         """Those of a classifier, the mean absolute error in grades, and kappa with quadratic weights."""
-        import numpy as np
 
         from sagemaker_monai.tasks import metrics
 
         grades, predicted = targets.argmax(axis=1), median_grades(answers)
         scores = metrics.score(answers, grades, self.labels, predicted)
-        matrix = np.array(scores["confusion_matrix"], dtype=np.float64)[None]
+        matrix = metrics.confusion_matrices(predicted, grades, len(self.labels), metrics.once(targets))
         return {**scores, **{name: metrics.number(values[0]) for name, values in _of_grades(matrix).items()}}
 
     def report(self, answers: Floats, targets: Floats, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
@@ -168,10 +152,8 @@ class Ordinal(TakesNothing):
 
 def median_grades(probabilities: Floats) -> NDArray[np.int64]:
     """How many grades each image is above with a probability of more than a half, (N,)."""
-    import numpy as np
-
-    above = 1.0 - np.cumsum(probabilities, axis=1)[:, :-1]
-    grades: NDArray[np.int64] = (above > 0.5).sum(axis=1).astype(np.int64)
+    above = 1.0 - probabilities.cumsum(axis=1)[:, :-1]
+    grades: NDArray[np.int64] = (above > 0.5).sum(axis=1)
     return grades
 
 
@@ -206,7 +188,7 @@ ROW = TaskRow(
     strata=largest,
     presence=only_largest,
     imbalance=("none", "balanced_sampler", "class_weighted"),
-    metrics=(LOSS, ACCURACY, BALANCED_ACCURACY, AUC, KAPPA, MAE),
+    metrics=named("loss", "accuracy", "balanced_accuracy", "auc", "kappa", "mae"),
     best_metric="kappa",
     schema=("ordinal classification", PROBABILITIES),
     heads=("predicted_class", "probability", "grade", "expected_grade"),

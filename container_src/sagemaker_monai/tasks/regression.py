@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from sagemaker_monai.tasks.row import LOSS, MAE, R2, RMSE, Example, TakesNothing, TaskRow, numbers
+from sagemaker_monai.tasks.row import Example, TakesNothing, TaskRow, named, numbers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,17 +79,12 @@ class Regression(TakesNothing):
 
     def fitted(self, targets: Floats) -> Self:
         """With mean and standard deviation of the training split; a constant target is only centred."""
-        import numpy as np
+        mean, std = targets.mean(axis=0).tolist(), targets.std(axis=0).tolist()
+        return replace(self, mean=tuple(mean), std=tuple(value or 1.0 for value in std))
 
-        std = targets.std(axis=0)
-        return replace(self, mean=tuple(targets.mean(axis=0).tolist()), std=tuple(np.where(std > 0, std, 1.0).tolist()))
-
-    def training_targets(self, targets: Floats) -> torch.Tensor:
+    def training_targets(self, targets: Floats) -> np.ndarray:
         """float32 (N, K), standardised."""
-        import numpy as np
-        import torch
-
-        return torch.from_numpy(((targets - self.mean) / self.std).astype(np.float32))
+        return ((targets - self.mean) / self.std).astype("float32")
 
     def build_loss(self, config: LossOptions, targets: torch.Tensor, device: torch.device) -> Loss:  # noqa: ARG002
         """Smooth L1 of the standardised numbers: squared near 0, so that outliers of the labels do not rule."""
@@ -109,14 +104,13 @@ class Regression(TakesNothing):
 
     def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
         """The loss of the standardised numbers; mean absolute error, its root mean square and R2, means over names."""
-        import numpy as np
         import torch
         from torch.nn import functional
 
         from sagemaker_monai.tasks import metrics
 
         metrics.refuse_nothing(targets)
-        each = _each(answers, targets, np.ones((1, len(targets))))
+        each = _each(answers, targets, metrics.once(targets))
         standardised = torch.from_numpy((answers - targets) / self.std)
         return {
             "loss": float(functional.smooth_l1_loss(standardised, torch.zeros_like(standardised))),
@@ -125,12 +119,11 @@ class Regression(TakesNothing):
 
     def report(self, answers: Floats, targets: Floats, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
         """Scores of each number by itself and their means, with intervals from resampling groups."""
-        import numpy as np
 
         from sagemaker_monai.tasks import metrics
 
         scores = self.score(answers, targets)
-        each = _each(answers, targets, np.ones((1, len(targets))))
+        each = _each(answers, targets, metrics.once(targets))
         drawn = metrics.bootstrap(
             lambda weights: _each(answers, targets, weights), groups, seed=seed, resamples=metrics.RESAMPLES
         )
@@ -204,7 +197,7 @@ ROW = TaskRow(
     strata=_quartiles,
     presence=None,
     imbalance=("none",),
-    metrics=(LOSS, MAE, RMSE, R2),
+    metrics=named("loss", "mae", "rmse", "r2"),
     best_metric="mae",
     by_label="",
     schema=("regression", {"type": "values", "format": "values", "value_range": []}),

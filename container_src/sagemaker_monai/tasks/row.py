@@ -46,21 +46,27 @@ class Metric:
         return ".4g" if self.is_in_unit else ".3f"
 
 
-LOSS = Metric("loss", "Minimize", is_always_there=True)
-ACCURACY = Metric("accuracy", "Maximize", is_always_there=True)
-BALANCED_ACCURACY = Metric("balanced_accuracy", "Maximize", is_always_there=True)
-AUC = Metric("auc", "Maximize", "AUC")
-AVERAGE_PRECISION = Metric("average_precision", "Maximize")
-F1 = Metric("f1", "Maximize", "F1")
-KAPPA = Metric("kappa", "Maximize")
-MAE = Metric("mae", "Minimize", "MAE", is_in_unit=True, is_always_there=True)
-RMSE = Metric("rmse", "Minimize", "RMSE", is_in_unit=True, is_always_there=True)
-R2 = Metric("r2", "Maximize", "R2")
-# Of each class by itself, in reports only.
-OF_CLASSES = (
-    *(Metric(name, "Maximize") for name in ("sensitivity", "specificity", "precision")),
-    *(F1, AUC, AVERAGE_PRECISION),
-)
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("loss", "Minimize", is_always_there=True),
+        Metric("accuracy", "Maximize", is_always_there=True),
+        Metric("balanced_accuracy", "Maximize", is_always_there=True),
+        Metric("auc", "Maximize", "AUC"),
+        Metric("average_precision", "Maximize"),
+        Metric("f1", "Maximize", "F1"),
+        Metric("kappa", "Maximize"),
+        Metric("mae", "Minimize", "MAE", is_in_unit=True, is_always_there=True),
+        Metric("rmse", "Minimize", "RMSE", is_in_unit=True, is_always_there=True),
+        Metric("r2", "Maximize", "R2"),
+        *(Metric(name, "Maximize") for name in ("sensitivity", "specificity", "precision")),  # of each class only
+    )
+}
+
+
+def named(*names: str) -> tuple[Metric, ...]:
+    """Scores that several tasks have."""
+    return tuple(METRICS[name] for name in names)
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,7 @@ class TaskRow:
 
     def metric(self, name: str) -> Metric:
         """A score, also one of each class by itself."""
-        return next(metric for metric in (*self.metrics, *OF_CLASSES) if metric.name == name)
+        return next((metric for metric in self.metrics if metric.name == name), None) or METRICS[name]
 
 
 PROBABILITIES = {"type": "probabilities", "format": "classes", "value_range": [0, 1]}

@@ -73,7 +73,7 @@ class Task(Protocol):
     def tuned(self, answers: Floats, targets: Floats) -> Self:
         """The task with what it takes from the chosen epoch's answers on the validation split."""
 
-    def training_targets(self, targets: Floats) -> torch.Tensor:
+    def training_targets(self, targets: Floats) -> np.ndarray:
         """What the loss takes, one row an image, of the targets (N, T)."""
 
     def build_loss(self, config: LossOptions, targets: torch.Tensor, device: torch.device) -> Loss:

@@ -84,7 +84,7 @@ class Run:
         self._classes = torch.tensor([record.label for record in records["training"]])
         self._validation_targets = targets_of(records["validation"], task.labels)
         check_best_metric(config, task, self._validation_targets)
-        self._targets = task.training_targets(targets_of(records["training"], task.labels))
+        self._targets = torch.from_numpy(task.training_targets(targets_of(records["training"], task.labels)))
         self._loss: Loss = task.build_loss(config, self._targets, device)
         self.steps_per_epoch = len(split_into_batches(self._classes, config.batch_size))
         self.learning_rate = 0.0
