@@ -10,12 +10,12 @@ Sources: ITU-T T.800, annex A; ITU-T T.814, annex A (CAP); DICOM PS3.5 A.4.4.
 
 import struct
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from sagemaker_monai.deidentification.j2k_packets import Style, Tile, count_packet_bytes
 from sagemaker_monai.errors import UndecodableImage
 from sagemaker_monai.images.dicom.codestreams import read_j2k
+from sagemaker_monai.images.dicom.effort import coding_segments
 
 _SOC, _SOT, _SOD, _EOC = 0xFF4F, 0xFF90, 0xFF93, 0xFFD9
 _CAP, _SIZ, _COD, _COC, _TLM, _QCD, _QCC, _RGN = (*(0xFF50, 0xFF51, 0xFF52, 0xFF53, 0xFF55, 0xFF5C, 0xFF5D, 0xFF5E),)
@@ -65,7 +65,7 @@ class _Writer:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._levels = max(_levels(data), default=0)
+        self._levels = max((part[5 if marker == _COD else 2] for marker, part in coding_segments(data)), default=0)
         self._has_lengths = False
         self._parts: list[_TilePart] = []
 
@@ -236,26 +236,3 @@ def _style(parameters: bytes, *, has_precincts: bool) -> Style:
     sizes = [(size & 15, size >> 4) for size in parameters[5 : 6 + levels]] if has_precincts else []
     precincts = sizes or [(_BIG_PRECINCT, _BIG_PRECINCT)] * (levels + 1)
     return Style(levels, (width + 2, height + 2), block_style, tuple(precincts))
-
-
-def _levels(data: bytes) -> Iterator[int]:
-    position, tile_part, next_part = 2, 0, 0
-    while position + 4 <= len(data):
-        marker, length = struct.unpack(">HH", data[position : position + 4])
-        if marker == _EOC:
-            return
-        if marker == _SOD:
-            if next_part <= position:
-                return
-            position = next_part
-            continue
-        segment = data[position + 4 : position + 2 + length]
-        if marker == _SOT and len(segment) >= 6:
-            tile_part, next_part = position, position + int.from_bytes(segment[2:6], "big")
-            if next_part == tile_part:
-                next_part = 0
-        elif marker == _COD and len(segment) > 5:
-            yield segment[5]
-        elif marker == _COC and len(segment) > 2:
-            yield segment[2]
-        position += 2 + length

@@ -89,7 +89,7 @@ def check_j2k(data: bytes, stream: Codestream) -> None:
     """
     pixels = stream.rows * stream.columns * stream.samples
     most_precincts = most_layers = 0
-    for marker, segment in _coding_segments(data):
+    for marker, segment in coding_segments(data):
         if marker == _COD:
             most_layers = max(most_layers, *struct.unpack(">H", segment[2:4]))
         style, parameters = (segment[0], segment[5:]) if marker == _COD else (segment[1], segment[2:])
@@ -104,8 +104,12 @@ def check_j2k(data: bytes, stream: Codestream) -> None:
     spend_work(NS_A_PRECINCT * most_precincts, f"JPEG 2000 frames of {most_precincts} precincts")
 
 
-def _coding_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """COD and COC of the main header and of every tile-part, without marker and length."""
+def coding_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """COD and COC of the main header and of every tile-part of a codestream, without marker and length.
+
+    Raises:
+        UndecodableImage: a marker that is not known, a segment that is too short, or a tile-part that goes back.
+    """
     position, tile_part, next_part = 2, 0, 0
     while position + 4 <= len(data):
         marker, length = struct.unpack(">HH", data[position : position + 4])
