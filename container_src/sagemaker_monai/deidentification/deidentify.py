@@ -169,8 +169,8 @@ class Deidentifier:
             A new dataset with a new `file_meta`.
 
         Raises:
-            UnsuitableImage: text may stand in the picture (see `burned_in`), the patient's name stands in the pixel
-                data's bytes, or the object is a DICOMDIR, an embedded document, or has no SOP class.
+            UnsuitableImage: text may stand in the picture (see `burned_in`), or the object is a DICOMDIR, an embedded
+                document, or has no SOP class.
             UndecodableImage: sequences are nested too deeply, or the pixel data are broken.
             PayloadTooLarge: more pixels than the limits.
         """
@@ -247,7 +247,7 @@ class Deidentifier:
         tag = element.tag
         if tag.group == PIXEL_GROUP:
             # Pictures within sequences are icons of the whole one; offset tables are a part of what is written anew.
-            return self._pixels(source, element, vr, patient) if tag == pixel_tag_of(source) and not depth else None
+            return self._pixels(source, element, vr) if tag == pixel_tag_of(source) and not depth else None
         if action is Action.REMOVE:
             return None
         if action is Action.KEEP:
@@ -275,15 +275,10 @@ class Deidentifier:
             return DataElement(tag, vr, [] if vr == "SQ" else None)
         return dummy_sequence(source[tag], self._salt) if vr == "SQ" else DataElement(tag, vr, dummy(vr))
 
-    def _pixels(self, source: Dataset, element: Element, vr: str, patient: _Patient) -> DataElement:
+    def _pixels(self, source: Dataset, element: Element, vr: str) -> DataElement:
         data = needed_pixels(source)
         if data != element.value:
             self.counts["pixel data cut to what the header needs"] += 1
-        if patient.matcher.in_bulk(data):
-            raise UnsuitableImage(
-                "the pixel data's bytes hold the patient's name or number, in what the picture itself is made of; "
-                "leave the file out"
-            )
         compressed = is_compressed(source)
         new = DataElement(element.tag, "OB" if compressed else vr, data)
         new.is_undefined_length = compressed
