@@ -64,17 +64,17 @@ help:  ## list every target
 
 install: .venv/installed  ## make or update .venv from the hashed pins
 
-.venv/installed: scripts/install.py pyproject.toml $(wildcard docker/requirements*.txt)
+.venv/installed: scripts/develop/install.py pyproject.toml $(wildcard docker/requirements*.txt)
 	@$(if $(PYTHON),,$(error Python 3.11 or 3.12 is needed: name one with PYTHON=...))
-	$(PYTHON) scripts/install.py
+	$(PYTHON) scripts/develop/install.py
 
 demo: .venv/installed  ## photographs to answers here: [DATA=path/to/dataverse] [EPOCHS=] [IMAGE_SIZE=] [NETWORK=]
-	@.venv/bin/python -m scripts.demo $(if $(DATA),--data "$(DATA)") $(if $(EPOCHS),--epochs $(EPOCHS)) \
+	@.venv/bin/python -m develop.demo $(if $(DATA),--data "$(DATA)") $(if $(EPOCHS),--epochs $(EPOCHS)) \
 		$(if $(IMAGE_SIZE),--image-size $(IMAGE_SIZE)) $(if $(NETWORK),--network $(NETWORK)) \
 		$(if $(PORT),--port $(PORT)) $(DEMO_OPTIONS)
 
 demo-volume: .venv/installed  ## CT series to answers here, as DICOM and 3-D: [EPOCHS=] [DEMO_OPTIONS=--help]
-	@.venv/bin/python -m scripts.demo_volume $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(PORT),--port $(PORT)) $(DEMO_OPTIONS)
+	@.venv/bin/python -m develop.demo_volume $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(PORT),--port $(PORT)) $(DEMO_OPTIONS)
 
 # The tests, in as many processes as there are cores; WORKERS=0 is one process, as a debugger wants it. A process takes
 # whole stretches of the list (worksteal), so what a module prepares for its tests is made once.
@@ -105,23 +105,23 @@ doctor: .venv/installed  ## examine a data set: DATA=folder, zip or tar [OUTPUT=
 		--output "$(if $(filter file undefined,$(origin OUTPUT)),doctor,$(OUTPUT))" $(OPTIONS)
 
 real-runs: .venv/installed  ## real data from import to answers, beside baselines: DATA=folder [RUNS="..."] [OPTIONS=--quick]
-	@$(call NEED,DATA).venv/bin/python -m scripts.real_runs "$(DATA)" $(if $(RUNS),--runs $(RUNS)) $(OPTIONS)
+	@$(call NEED,DATA).venv/bin/python -m develop.real_runs "$(DATA)" $(if $(RUNS),--runs $(RUNS)) $(OPTIONS)
 
 bench-io: .venv/installed  ## time the reading of volumes against MONAI and others: [OPTIONS=--help]
-	.venv/bin/python -m scripts.bench_io $(OPTIONS)
+	.venv/bin/python -m develop.bench_io $(OPTIONS)
 
 bench-input: .venv/installed  ## time the training input against MONAI's own pipelines
-	.venv/bin/python -m scripts.bench_input
+	.venv/bin/python -m develop.bench_input
 
 bench-attacks: .venv/installed  ## run the attacks at length, print what held: [KIND="pixels jpeg ..."] [OPTIONS=--short]
 	@.venv/bin/python -m tests.attacks $(KIND) $(OPTIONS)
 
 docs: .venv/installed  ## write the generated tables of README and docs/ from the code, and from the odd files if there
-	.venv/bin/python -m scripts.write_tables
+	.venv/bin/python -m develop.write_tables
 	.venv/bin/python -m tests.support.formats
 
 lock: .venv/installed  ## resolve pyproject.toml into the hashed pins of docker/ (needs uv)
-	.venv/bin/python scripts/lock.py
+	.venv/bin/python scripts/develop/lock.py
 
 # RELEASE=1, as buildspec.yml has it: refuse at once what `make push` would refuse after an hour.
 RELEASE ?=
@@ -140,85 +140,85 @@ test-image: .venv/installed  ## test the image with the engine that is there: [T
 		--numprocesses $(WORKERS) --dist loadfile
 
 train-local:  ## train in the image: DATA=folder [OUTPUT=ml] [EPOCHS=] [HYPERPARAMETERS="name=value ..."]
-	$(call NEED,DATA)$(ON_PLAIN_PYTHON) -m scripts.local train --image $(LOCAL_IMAGE) "$(DATA)" --output "$(OUTPUT)" --checkpoints \
+	$(call NEED,DATA)$(ON_PLAIN_PYTHON) -m develop.local train --image $(LOCAL_IMAGE) "$(DATA)" --output "$(OUTPUT)" --checkpoints \
 		$(HYPERPARAMETER_FLAGS)
 
 serve-local:  ## serve an artifact in the image: MODEL=folder or model.tar.gz [PORT=8080]
-	$(call NEED,MODEL)$(ON_PLAIN_PYTHON) -m scripts.local serve --image $(LOCAL_IMAGE) "$(MODEL)" $(if $(PORT),--port $(PORT))
+	$(call NEED,MODEL)$(ON_PLAIN_PYTHON) -m develop.local serve --image $(LOCAL_IMAGE) "$(MODEL)" $(if $(PORT),--port $(PORT))
 
 predict-local:  ## post a picture, or a folder of them, to serve-local: IMAGE=file [PORT=8080]
-	$(call NEED,IMAGE)$(ON_PLAIN_PYTHON) -m scripts.local predict "$(IMAGE)" $(if $(PORT),--port $(PORT)) $(if $(SAVE),--save "$(SAVE)") $(OPTIONS)
+	$(call NEED,IMAGE)$(ON_PLAIN_PYTHON) -m develop.local predict "$(IMAGE)" $(if $(PORT),--port $(PORT)) $(if $(SAVE),--save "$(SAVE)") $(OPTIONS)
 
 shell:  ## a shell in the image
-	$(ON_PLAIN_PYTHON) -m scripts.local shell --image $(LOCAL_IMAGE)
+	$(ON_PLAIN_PYTHON) -m develop.local shell --image $(LOCAL_IMAGE)
 
 push: .venv/installed  ## push the image to ECR, print its digest: [REGION=] [PUSH_OPTIONS="--create --dry-run"]
-	@.venv/bin/python -m scripts.push --image $(REPOSITORY):$(TAG) $(if $(REGION),--region $(REGION)) $(PUSH_OPTIONS) $(OPTIONS)
+	@.venv/bin/python -m sagemaker_monai_aws.infrastructure.push --image $(REPOSITORY):$(TAG) $(if $(REGION),--region $(REGION)) $(PUSH_OPTIONS) $(OPTIONS)
 
 scan: .venv/installed  ## look for known vulnerabilities in the image
-	@.venv/bin/python -m scripts.scan --image $(LOCAL_IMAGE)
+	@.venv/bin/python -m develop.scan --image $(LOCAL_IMAGE)
 
 sbom:  ## print the image's bill of materials (CycloneDX)
 	@docker run --rm --network none $(LOCAL_IMAGE) cat /opt/sagemaker-monai/sbom.cdx.json
 
 iam: .venv/installed  ## print least-privilege policies: [KIND="training hosting ..."] [OPTIONS="--account=... --trust"]
-	@.venv/bin/python -m scripts.iam $(KIND) $(if $(REGION),--region $(REGION)) $(OPTIONS)
+	@.venv/bin/python -m sagemaker_monai_aws.infrastructure.iam $(KIND) $(if $(REGION),--region $(REGION)) $(OPTIONS)
 
 infra: .venv/installed  ## create bucket, repository, roles and build as one stack: [SOURCE=https://github.com/...]
-	@.venv/bin/python -m scripts.infrastructure $(if $(SOURCE),--source $(SOURCE)) $(if $(REGION),--region $(REGION)) $(OPTIONS)
+	@.venv/bin/python -m sagemaker_monai_aws.infrastructure.stack $(if $(SOURCE),--source $(SOURCE)) $(if $(REGION),--region $(REGION)) $(OPTIONS)
 
 prepare-s3: .venv/installed  ## upload a data set: DATA=folder [NAME=training]
-	@$(call NEED,DATA).venv/bin/python -m scripts.prepare_s3 "$(DATA)" $(if $(NAME),--name $(NAME)) $(AWS_FLAGS)
+	@$(call NEED,DATA).venv/bin/python -m sagemaker_monai_aws.data.prepare_s3 "$(DATA)" $(if $(NAME),--name $(NAME)) $(AWS_FLAGS)
 
 train: .venv/installed  ## train on SageMaker, follow the job: [DATA=s3://...] [EPOCHS=] [HYPERPARAMETERS="name=value ..."]
-	@.venv/bin/python -m scripts.launch_training $(if $(DATA),--data "$(DATA)") $(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
+	@.venv/bin/python -m sagemaker_monai_aws.jobs.launch_training $(if $(DATA),--data "$(DATA)") $(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
 
 tune: .venv/installed  ## search hyperparameters: RANGES="learning_rate=1e-4:1e-2:log ..." [DATA=s3://...]
-	@$(call NEED,RANGES).venv/bin/python -m scripts.tune --ranges $(RANGES) $(if $(DATA),--data "$(DATA)") \
+	@$(call NEED,RANGES).venv/bin/python -m sagemaker_monai_aws.jobs.tune --ranges $(RANGES) $(if $(DATA),--data "$(DATA)") \
 		$(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
 
 process: .venv/installed  ## prepare or evaluate as a processing job: KIND=evaluate|prepare [MODEL=] [DATA=s3://...] [ARGUMENTS=]
-	@$(call NEED,KIND).venv/bin/python -m scripts.process $(KIND) $(if $(MODEL),--model "$(MODEL)") \
+	@$(call NEED,KIND).venv/bin/python -m sagemaker_monai_aws.jobs.process $(KIND) $(if $(MODEL),--model "$(MODEL)") \
 		$(if $(DATA),--data "$(DATA)") $(if $(ARGUMENTS),--arguments="$(ARGUMENTS)") $(AWS_FLAGS)
 
 deploy: .venv/installed  ## host a model: [MODE=realtime|serverless|async|batch|multi-model] [MODEL=job or s3://...]
-	@.venv/bin/python -m scripts.deploy $(if $(MODE),--mode $(MODE)) $(if $(MODEL),--model "$(MODEL)") \
+	@.venv/bin/python -m sagemaker_monai_aws.hosting.deploy $(if $(MODE),--mode $(MODE)) $(if $(MODEL),--model "$(MODEL)") \
 		$(if $(ENDPOINT),--endpoint $(ENDPOINT)) $(AWS_FLAGS)
 
 predict: .venv/installed  ## ask an endpoint: IMAGE=file, folder or s3://... [ENDPOINT=] [TARGET=] [SAVE=folder]
-	@$(call NEED,IMAGE).venv/bin/python -m scripts.predict "$(IMAGE)" $(if $(ENDPOINT),--endpoint $(ENDPOINT)) \
+	@$(call NEED,IMAGE).venv/bin/python -m sagemaker_monai_aws.client.predict "$(IMAGE)" $(if $(ENDPOINT),--endpoint $(ENDPOINT)) \
 		$(if $(TARGET),--target $(TARGET)) $(if $(SAVE),--save "$(SAVE)") $(AWS_FLAGS)
 
 transform: .venv/installed  ## batch transform: INPUT=s3://... or manifest [MODEL=] [CONTENT_TYPE=]
-	@$(call NEED,INPUT).venv/bin/python -m scripts.transform --input "$(INPUT)" $(if $(MODEL),--model "$(MODEL)") \
+	@$(call NEED,INPUT).venv/bin/python -m sagemaker_monai_aws.jobs.transform --input "$(INPUT)" $(if $(MODEL),--model "$(MODEL)") \
 		$(if $(CONTENT_TYPE),--content-type $(CONTENT_TYPE)) $(AWS_FLAGS)
 
 register: .venv/installed  ## put a model into the model registry: [MODEL=job or s3://...] [EVALUATION=job]
-	@.venv/bin/python -m scripts.register $(if $(MODEL),--model "$(MODEL)") $(if $(EVALUATION),--evaluation $(EVALUATION)) $(AWS_FLAGS)
+	@.venv/bin/python -m sagemaker_monai_aws.hosting.register $(if $(MODEL),--model "$(MODEL)") $(if $(EVALUATION),--evaluation $(EVALUATION)) $(AWS_FLAGS)
 
 pipeline: .venv/installed  ## create or update the pipeline prepare, train, evaluate, register: [OPTIONS=--start]
-	@.venv/bin/python -m scripts.pipeline $(if $(DATA),--data "$(DATA)") $(if $(SOURCE),--source "$(SOURCE)") $(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
+	@.venv/bin/python -m sagemaker_monai_aws.jobs.pipeline $(if $(DATA),--data "$(DATA)") $(if $(SOURCE),--source "$(SOURCE)") $(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
 
 status: .venv/installed  ## what this project has in the account, and what it costs by the hour
-	@.venv/bin/python -m scripts.status $(if $(REGION),--region $(REGION)) $(OPTIONS)
+	@.venv/bin/python -m sagemaker_monai_aws.infrastructure.status $(if $(REGION),--region $(REGION)) $(OPTIONS)
 
 logs: .venv/installed  ## the log of a job or an endpoint: [JOB=name] [FOLLOW=1]
-	@.venv/bin/python -m scripts.logs $(JOB) $(if $(FOLLOW),--follow) $(if $(REGION),--region $(REGION)) $(OPTIONS)
+	@.venv/bin/python -m sagemaker_monai_aws.infrastructure.logs $(JOB) $(if $(FOLLOW),--follow) $(if $(REGION),--region $(REGION)) $(OPTIONS)
 
 delete: .venv/installed  ## delete what costs: ENDPOINT=, JOB=, MODEL=, PIPELINE=name or OPTIONS=--all
-	@.venv/bin/python -m scripts.delete $(if $(ENDPOINT),--endpoint $(ENDPOINT)) $(if $(JOB),--job $(JOB)) \
+	@.venv/bin/python -m sagemaker_monai_aws.infrastructure.delete $(if $(ENDPOINT),--endpoint $(ENDPOINT)) $(if $(JOB),--job $(JOB)) \
 		$(if $(MODEL),--model $(MODEL)) $(if $(PIPELINE),--pipeline $(PIPELINE)) \
 		$(if $(REGION),--region $(REGION)) $(OPTIONS)
 
 prices: .venv/installed  ## ask AWS what instances cost in a region, for the table of costs: [REGION=]
-	@.venv/bin/python -m scripts.update_prices $(if $(REGION),--region $(REGION)) $(OPTIONS)
+	@.venv/bin/python -m sagemaker_monai_aws.infrastructure.update_prices $(if $(REGION),--region $(REGION)) $(OPTIONS)
 
 simulate: .venv/installed  ## an offline SageMaker on this machine, until Ctrl-C: [PORT=] [BACK_END=venv|docker]
-	@.venv/bin/python -m scripts.simulate serve $(if $(PORT),--port $(PORT)) $(SIMULATE_FLAGS)
+	@.venv/bin/python -m simulate serve $(if $(PORT),--port $(PORT)) $(SIMULATE_FLAGS)
 
 # One life each of a model there, by the commands above: [DATA=folder] [EPOCHS=] [BACK_END=venv|docker]
 SIMULATE_FLAGS = --back-end $(BACK_END) --image $(LOCAL_IMAGE) $(OPTIONS)
-SIMULATE = .venv/bin/python -m scripts.simulate $(@:simulate-%=%) $(if $(DATA),--data "$(DATA)") \
+SIMULATE = .venv/bin/python -m simulate $(@:simulate-%=%) $(if $(DATA),--data "$(DATA)") \
 	$(HYPERPARAMETER_FLAGS) $(SIMULATE_FLAGS)
 
 simulate-train: .venv/installed  ## there: train

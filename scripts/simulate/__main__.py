@@ -1,4 +1,4 @@
-"""`python -m scripts.simulate`: an offline SageMaker until Ctrl-C (`serve`), or for one life of a model."""
+"""`python -m simulate`: an offline SageMaker until Ctrl-C (`serve`), or for one life of a model."""
 
 import argparse
 import signal
@@ -7,10 +7,11 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.aws.command import pair
-from scripts.simulate.faults import JobError
-from scripts.simulate.lives import LIVES, Stage, defaults_of, live, sample
-from scripts.simulate.server import Simulation, simulated_aws
+from sagemaker_monai_aws.core.command import pair
+
+from simulate.faults import JobError
+from simulate.lives import LIVES, Stage, defaults_of, live, sample
+from simulate.server import Simulation, simulated_aws
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -9,15 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from scripts.simulate.control import ControlPlane, Life
-from scripts.simulate.exchange import Answer, NoAnswerError, TooLargeError, TooLateError
-from scripts.simulate.faults import JobError, invalid, not_simulated
-from scripts.simulate.filters import FORMATS, batches, filtered, joined, records, steps
-from scripts.simulate.kinds import Resource
-from scripts.simulate.limits import MIB
-from scripts.simulate.logs import may_be_there
-from scripts.simulate.objects import Item, listed, send, under
-from scripts.simulate.serving import Server, definition
+from simulate.control import ControlPlane, Life
+from simulate.exchange import Answer, NoAnswerError, TooLargeError, TooLateError
+from simulate.faults import JobError, invalid, not_simulated
+from simulate.filters import FORMATS, batches, filtered, joined, records, steps
+from simulate.kinds import Resource
+from simulate.limits import MIB
+from simulate.logs import may_be_there
+from simulate.objects import Item, listed, send, under
+from simulate.serving import Server, definition
 
 LOG_GROUP = "/aws/sagemaker/TransformJobs"
 CLIENT, ALGORITHM = (f"{each}: See job logs for more information" for each in ("ClientError", "AlgorithmError"))

@@ -8,9 +8,10 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 
-from scripts.local import mount
-from scripts.simulate.faults import InternalError, JobError
-from scripts.simulate.runners import ML, Order, Running, log_file
+from develop.local import mount
+
+from simulate.faults import InternalError, JobError
+from simulate.runners import ML, Order, Running, log_file
 
 PORT = 8080
 LABEL = "sagemaker-monai.simulation"

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.simulate import shapes
-from scripts.simulate.faults import ApiError, InternalError, JobError, invalid
-from scripts.simulate.kinds import KINDS, MISSING, PAGE, TAGGING, TERMINAL, Kind, Resource, arn
-from scripts.simulate.world import ACCOUNT, World
+from simulate import shapes
+from simulate.faults import ApiError, InternalError, JobError, invalid
+from simulate.kinds import KINDS, MISSING, PAGE, TAGGING, TERMINAL, Kind, Resource, arn
+from simulate.world import ACCOUNT, World
 
 
 @dataclass(frozen=True)

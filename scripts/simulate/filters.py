@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from scripts.simulate.faults import JobError
+from simulate.faults import JobError
 
 STEP = re.compile(r"\.([A-Za-z_][\w-]*)|\[((?:'[^']*'(?:\s*,\s*'[^']*')*)|(?:[-\d:]+(?:\s*,\s*[-\d:]+)*))\]")
 FORMATS = ("text/csv", "application/json", "application/jsonlines")

@@ -10,12 +10,12 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from scripts.simulate.control import ControlPlane, Life
-from scripts.simulate.faults import ApiError, InternalError, JobError, invalid, not_simulated
-from scripts.simulate.kinds import Resource
-from scripts.simulate.objects import split
-from scripts.simulate.serving import MULTI_MODEL, Server, definition
-from scripts.simulate.world import World
+from simulate.control import ControlPlane, Life
+from simulate.faults import ApiError, InternalError, JobError, invalid, not_simulated
+from simulate.kinds import Resource
+from simulate.objects import split
+from simulate.serving import MULTI_MODEL, Server, definition
+from simulate.world import World
 
 BUSY = ("Creating", "Updating", "RollingBack", "Deleting")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from scripts.simulate.world import ACCOUNT
+from simulate.world import ACCOUNT
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scripts.aws.names import CREATED_BY, default_bucket
-from scripts.content_types import content_of, files_below, type_of_file
-from scripts.draw_sample import draw_sample
-from scripts.simulate.faults import JobError
-from scripts.simulate.server import Simulation
-from scripts.simulate.world import ACCOUNT, REGION
+from develop.draw_sample import draw_sample
+from sagemaker_monai_aws.client.content_types import content_of, files_below, type_of_file
+from sagemaker_monai_aws.core.names import CREATED_BY, default_bucket
+
+from simulate.faults import JobError
+from simulate.server import Simulation
+from simulate.world import ACCOUNT, REGION
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROJECT = CREATED_BY

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
+from sagemaker_monai_aws.core.errors import code_of
 
-from scripts.aws.errors import code_of
-from scripts.simulate.world import World
+from simulate.world import World
 
 LINE_BYTES = 200_000  # an event holds up to 256 KiB
 BATCH_BYTES = 1_000_000  # PutLogEvents takes up to 1 MiB, 26 bytes of it for each event, and 10,000 events

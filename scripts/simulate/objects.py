@@ -13,7 +13,7 @@ from typing import Any
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
-from scripts.simulate.faults import JobError
+from simulate.faults import JobError
 
 IN_THIS_THREAD = TransferConfig(use_threads=False)
 MANIFEST_BYTES = 64 << 20

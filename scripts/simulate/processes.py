@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from scripts.simulate.faults import JobError
-from scripts.simulate.runners import ML, Order, Running, log_file
+from simulate.faults import JobError
+from simulate.runners import ML, Order, Running, log_file
 
 BIN = Path(sys.executable).parent
 ENTRYPOINT = "/usr/local/bin/entrypoint"  # of the image; its commands are in `.venv`, too

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from scripts.simulate.control import ControlPlane, Life
-from scripts.simulate.faults import InternalError, JobError, invalid, not_simulated
-from scripts.simulate.kinds import Resource
-from scripts.simulate.logs import LogStream
-from scripts.simulate.objects import Mirror, fetch, listed, upload
-from scripts.simulate.runners import ML, Order
-from scripts.simulate.watching import read_text, watch
-from scripts.simulate.world import World
+from simulate.control import ControlPlane, Life
+from simulate.faults import InternalError, JobError, invalid, not_simulated
+from simulate.kinds import Resource
+from simulate.logs import LogStream
+from simulate.objects import Mirror, fetch, listed, upload
+from simulate.runners import ML, Order
+from simulate.watching import read_text, watch
+from simulate.world import World
 
 LOG_GROUP = "/aws/sagemaker/ProcessingJobs"
 HOST = "algo-1"

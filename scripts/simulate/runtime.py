@@ -10,13 +10,13 @@ from typing import IO, Any
 
 from botocore.exceptions import ClientError
 
-from scripts.simulate.control import ControlPlane
-from scripts.simulate.exchange import Answer, NoAnswerError, TooLargeError, TooLateError
-from scripts.simulate.faults import ApiError
-from scripts.simulate.hosting import Fleet, Hosting
-from scripts.simulate.objects import encryption, fetch, listed, split, under
-from scripts.simulate.serving import Server, definition, model_error
-from scripts.simulate.world import ACCOUNT, World
+from simulate.control import ControlPlane
+from simulate.exchange import Answer, NoAnswerError, TooLargeError, TooLateError
+from simulate.faults import ApiError
+from simulate.hosting import Fleet, Hosting
+from simulate.objects import encryption, fetch, listed, split, under
+from simulate.serving import Server, definition, model_error
+from simulate.world import ACCOUNT, World
 
 PREFIX = "x-amzn-sagemaker-"
 # Headers of the request that reach the container; AWS strips the others.

@@ -20,16 +20,16 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from moto.sagemaker.responses import SageMakerResponse
 from werkzeug.serving import make_server
 
-from scripts.simulate import batch, processing, training, tuning
-from scripts.simulate.containers import DockerRunner, require_docker
-from scripts.simulate.control import ControlPlane
-from scripts.simulate.faults import ApiError
-from scripts.simulate.hosting import Hosting
-from scripts.simulate.limits import LIMITS, Limits
-from scripts.simulate.processes import ProcessRunner
-from scripts.simulate.runners import Runner
-from scripts.simulate.runtime import PREFIX, Runtime
-from scripts.simulate.world import CREDENTIALS, REGION, World, print_event
+from simulate import batch, processing, training, tuning
+from simulate.containers import DockerRunner, require_docker
+from simulate.control import ControlPlane
+from simulate.faults import ApiError
+from simulate.hosting import Hosting
+from simulate.limits import LIMITS, Limits
+from simulate.processes import ProcessRunner
+from simulate.runners import Runner
+from simulate.runtime import PREFIX, Runtime
+from simulate.world import CREDENTIALS, REGION, World, print_event
 
 INVOCATION = re.compile(r"/endpoints/([^/]+)/(async-)?invocations")
 SCOPE = re.compile(r"Credential=[^/]+/[^/]+/([^/]+)/([^/]+)/aws4_request")

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from scripts.simulate.exchange import Answer, NoAnswerError, TooLargeError, TooLateError, exchange
-from scripts.simulate.faults import ApiError, JobError
-from scripts.simulate.kinds import Resource
-from scripts.simulate.logs import LogStream
-from scripts.simulate.objects import fetch_archive, fetch_model, split, under
-from scripts.simulate.runners import ML, Order, Running, stop
-from scripts.simulate.world import ACCOUNT, World
+from simulate.exchange import Answer, NoAnswerError, TooLargeError, TooLateError, exchange
+from simulate.faults import ApiError, JobError
+from simulate.kinds import Resource
+from simulate.logs import LogStream
+from simulate.objects import fetch_archive, fetch_model, split, under
+from simulate.runners import ML, Order, Running, stop
+from simulate.world import ACCOUNT, World
 
 MULTI_MODEL = "MultiModel"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import botocore.session
 
-from scripts.simulate.faults import ApiError, invalid
+from simulate.faults import ApiError, invalid
 
 # Java's classes that Python lacks; inside square brackets in all of these patterns.
 JAVA_CLASSES = {

@@ -11,16 +11,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from scripts.local import pack
-from scripts.simulate.control import Life
-from scripts.simulate.faults import InternalError, JobError
-from scripts.simulate.kinds import Resource
-from scripts.simulate.logs import LogStream
-from scripts.simulate.objects import Mirror, fetch, listed, send, under, upload
-from scripts.simulate.runners import Order
-from scripts.simulate.training_request import check, checkpoint_folder, lay_out
-from scripts.simulate.watching import Ending, failure_reason, read_text, transitions, watch
-from scripts.simulate.world import World
+from develop.local import pack
+
+from simulate.control import Life
+from simulate.faults import InternalError, JobError
+from simulate.kinds import Resource
+from simulate.logs import LogStream
+from simulate.objects import Mirror, fetch, listed, send, under, upload
+from simulate.runners import Order
+from simulate.training_request import check, checkpoint_folder, lay_out
+from simulate.watching import Ending, failure_reason, read_text, transitions, watch
+from simulate.world import World
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 # What a job was stopped for -> SecondaryStatus of the stopped job.

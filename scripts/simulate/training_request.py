@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.simulate.control import ControlPlane
-from scripts.simulate.faults import invalid, not_simulated
-from scripts.simulate.runners import ML
+from simulate.control import ControlPlane
+from simulate.faults import invalid, not_simulated
+from simulate.runners import ML
 
 RESERVED = ("input", "model", "output", "code")  # a checkpoint folder is none of these
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from scripts.simulate import shapes, training_request
-from scripts.simulate.control import ControlPlane, Life
-from scripts.simulate.faults import ApiError, JobError, invalid, not_simulated
-from scripts.simulate.kinds import KINDS, TERMINAL, Resource
+from simulate import shapes, training_request
+from simulate.control import ControlPlane, Life
+from simulate.faults import ApiError, JobError, invalid, not_simulated
+from simulate.kinds import KINDS, TERMINAL, Resource
 
 COPIED = (
     "AlgorithmSpecification", "RoleArn", "InputDataConfig", "OutputDataConfig", "VpcConfig", "ResourceConfig",

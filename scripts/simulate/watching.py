@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.simulate.logs import LogStream
-from scripts.simulate.runners import Running
-from scripts.simulate.world import World
+from simulate.logs import LogStream
+from simulate.runners import Running
+from simulate.world import World
 
 
 @dataclass(frozen=True)

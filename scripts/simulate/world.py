@@ -12,8 +12,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from scripts.simulate.limits import LIMITS, Limits
-from scripts.simulate.runners import Runner
+from simulate.limits import LIMITS, Limits
+from simulate.runners import Runner
 
 ACCOUNT = "123456789012"  # moto's
 REGION = "eu-central-1"

@@ -3,9 +3,8 @@
 import json
 
 import pytest
-
-from scripts.aws.calls import Call, as_text, check
-from scripts.aws.errors import CommandError
+from sagemaker_monai_aws.core.calls import Call, as_text, check
+from sagemaker_monai_aws.core.errors import CommandError
 
 VARIANT = {"VariantName": "a", "ModelName": "m", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
 

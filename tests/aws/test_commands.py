@@ -4,8 +4,8 @@ import importlib
 import re
 
 import pytest
+from sagemaker_monai_aws.core.command import COMMANDS
 
-from scripts.aws.command import COMMANDS
 from tests.support.places import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -5,8 +5,15 @@ import zipfile
 
 import numpy as np
 import pytest
+from sagemaker_monai_aws.client.content_types import (
+    as_zip,
+    content_of,
+    files_below,
+    type_of_file,
+    type_of_name,
+    with_series,
+)
 
-from scripts.content_types import as_zip, content_of, files_below, type_of_file, type_of_name, with_series
 from tests.support.dicom_samples import dicom_bytes, series_bytes
 
 

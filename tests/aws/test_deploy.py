@@ -12,18 +12,18 @@ import botocore.session
 import pytest
 from botocore.stub import Stubber
 from PIL import Image
+from sagemaker_monai_aws.client.asking import Source
+from sagemaker_monai_aws.client.endpoints import Answer
+from sagemaker_monai_aws.core import calls, instances
+from sagemaker_monai_aws.core.account import Account
+from sagemaker_monai_aws.core.trained import Trained
+from sagemaker_monai_aws.hosting import deploy, hosting_requests, image_cuda, scaling
+from sagemaker_monai_aws.hosting.smoke import Probe, fault_of, find_probes
+from simulate.limits import Limits
+from simulate.processes import BIN, ProcessRunner
 
 from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.images.sample import Sample
-from scripts import deploy, hosting_requests, image_cuda, scaling
-from scripts.asking import Source
-from scripts.aws import calls, instances
-from scripts.aws.account import Account
-from scripts.aws.trained import Trained
-from scripts.endpoints import Answer
-from scripts.simulate.limits import Limits
-from scripts.simulate.processes import BIN, ProcessRunner
-from scripts.smoke import Probe, fault_of, find_probes
 from tests.support import loopback
 from tests.support.cloud import ACCOUNT, BUCKET, PROJECT, REGION, environment, survives_deaths
 from tests.support.simulated import channel, simulation, training_request

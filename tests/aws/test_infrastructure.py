@@ -17,15 +17,16 @@ import botocore.session
 import pytest
 import yaml
 from botocore.stub import Stubber
+from sagemaker_monai_aws.core.account import Account
+from sagemaker_monai_aws.core.calls import Call, check
+from sagemaker_monai_aws.core.command import Context
+from sagemaker_monai_aws.core.errors import CommandError, UnfinishedError
+from sagemaker_monai_aws.infrastructure import stack as infrastructure
+from sagemaker_monai_aws.infrastructure import stack_template
+from sagemaker_monai_aws.infrastructure.policies import KINDS, PEOPLE, ROLES, trust
+from sagemaker_monai_aws.infrastructure.policy_statements import Scope, Source
+from sagemaker_monai_aws.infrastructure.stack_policies import FULL, OPTIONAL, PLAIN
 
-from scripts import infrastructure, stack_template
-from scripts.aws.account import Account
-from scripts.aws.calls import Call, check
-from scripts.aws.command import Context
-from scripts.aws.errors import CommandError, UnfinishedError
-from scripts.policies import KINDS, PEOPLE, ROLES, trust
-from scripts.policy_statements import Scope, Source
-from scripts.stack_policies import FULL, OPTIONAL, PLAIN
 from tests.aws.test_policies import SCOPES
 from tests.support.cloud import ACCOUNT, BUCKET, PROJECT, REGION, environment, run_command, survives_kills
 from tests.support.permissions import allowed

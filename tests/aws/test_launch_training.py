@@ -6,9 +6,9 @@ import tarfile
 
 import boto3
 import pytest
+from sagemaker_monai_aws.core import calls, create, follow
+from sagemaker_monai_aws.jobs import launch_training
 
-from scripts import launch_training
-from scripts.aws import calls, create, follow
 from tests.support.cloud import ACCOUNT, BUCKET, PROJECT, REGION, survives_kills
 
 DATASET = {"labels": {"0": "akiec", "1": "bcc"}, "training": [], "validation": [], "test": []}

@@ -3,11 +3,10 @@
 import json
 
 import pytest
-
-from scripts import prepare_s3
-from scripts.aws.errors import CommandError
-from scripts.aws.listing import below, find
-from scripts.transform_input import find_batch
+from sagemaker_monai_aws.core.errors import CommandError
+from sagemaker_monai_aws.core.listing import below, find
+from sagemaker_monai_aws.data import prepare_s3
+from sagemaker_monai_aws.jobs.transform_input import find_batch
 
 IMAGES = ["a.jpg", "deep/b.jpg"]
 LEFT_BEHIND = ["._a.jpg", "deep/._b.jpg", "__MACOSX/._a.jpg", "deep/.ipynb_checkpoints/b-checkpoint.jpg", "Thumbs.db"]

@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+from develop import local
+from sagemaker_monai_aws.client import ask
+from sagemaker_monai_aws.client.content_types import CONTENT_TYPES
 
 from sagemaker_monai.requests.media_types import MEDIA_TYPES
-from scripts import ask, local
-from scripts.content_types import CONTENT_TYPES
 from tests.support import loopback
 from tests.support.places import ROOT
 
@@ -227,7 +228,7 @@ def test_a_signal_stops_the_container_with_sagemakers_time(docker, data, tmp_pat
     done = tmp_path / "stopped"
     environment = os.environ | {"ON_RUN": f"touch {tmp_path}/up; until [ -e {done} ]; do sleep 0.05; done; exit 3"}
     (tmp_path / "bin" / "docker").write_text(DOCKER + f'[ "$1" != stop ] || touch {done}\n')
-    command = [sys.executable, "-m", "scripts.local", "train", data, "--output", tmp_path / "out"]
+    command = [sys.executable, "-m", "develop.local", "train", data, "--output", tmp_path / "out"]
 
     def hear_signals():  # a shell that starts this in the background has it ignore Ctrl-C, which is inherited
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -5,8 +5,8 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sagemaker_monai_aws.infrastructure import logs
 
-from scripts import logs
 from tests.support.cloud import PROJECT
 from tests.support.deployed import make_endpoint, make_training_job
 
@@ -102,7 +102,9 @@ def test_without_any_job_the_way_to_one_is_said(cloud, capsys):
 def test_a_tuning_job_names_the_jobs_that_have_logs(cloud, capsys, monkeypatch):
     monkeypatch.setattr(logs, "named", lambda *_: ("tuning", {"HyperParameterTuningJobStatus": "InProgress"}))
     pages = {"TrainingJobSummaries": [{"TrainingJobName": "t-001"}, {"TrainingJobName": "t-002"}]}
-    monkeypatch.setattr("scripts.aws.account.Account.pages", lambda self, service, operation, key, **_: pages[key])
+    monkeypatch.setattr(
+        "sagemaker_monai_aws.core.account.Account.pages", lambda self, service, operation, key, **_: pages[key]
+    )
 
     assert logs.main([f"{PROJECT}-tune-1"]) == 2
 

@@ -11,10 +11,9 @@ import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 from PIL import Image
+from sagemaker_monai_aws.data import prepare_s3, upload
+from sagemaker_monai_aws.data.upload import part_bytes
 
-from scripts import prepare_s3
-from scripts.aws import upload
-from scripts.aws.upload import part_bytes
 from tests.support.cloud import BUCKET, run_command, survives_kills
 from tests.support.dicom_samples import series_bytes
 from tests.support.workbooks import workbook

@@ -1,8 +1,7 @@
 """The table of costs: what is known, and what is said to be unknown."""
 
 import pytest
-
-from scripts.aws import prices
+from sagemaker_monai_aws.core import prices
 
 
 @pytest.fixture(autouse=True)

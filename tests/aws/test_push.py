@@ -7,8 +7,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-
-from scripts import push
+from sagemaker_monai_aws.infrastructure import push
 
 CONFIG = "sha256:" + "c" * 64
 BASE = "registry/pytorch@sha256:" + "b" * 64

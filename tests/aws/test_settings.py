@@ -4,9 +4,8 @@ import argparse
 from pathlib import Path
 
 import pytest
-
-from scripts.aws import settings
-from scripts.aws.errors import CommandError
+from sagemaker_monai_aws.core import settings
+from sagemaker_monai_aws.core.errors import CommandError
 
 
 @pytest.fixture

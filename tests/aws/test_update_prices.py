@@ -5,10 +5,9 @@ import json
 import pytest
 from botocore.client import BaseClient
 from botocore.stub import Stubber
-
-from scripts import update_prices
-from scripts.aws.account import Account
-from scripts.update_prices import instances, merged, on_demand, serverless
+from sagemaker_monai_aws.core.account import Account
+from sagemaker_monai_aws.infrastructure import update_prices
+from sagemaker_monai_aws.infrastructure.update_prices import instances, merged, on_demand, serverless
 
 REGION = "eu-central-1"
 

@@ -2,7 +2,8 @@
 
 import json
 
-from scripts import scan
+from develop import scan
+
 from tests.image.containers import image_output
 
 

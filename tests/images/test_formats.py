@@ -1,10 +1,10 @@
 """docs/formats.md tells what became of the odd files when they were last read."""
 
 import pytest
+from develop.format_tables import NATIVE
+from develop.markdown import with_blocks
 
 from sagemaker_monai.images.dicom import decoding
-from scripts.format_tables import NATIVE
-from scripts.markdown import with_blocks
 from tests.support.formats import BLOCKS, DOCUMENT, FOLDERS, odd_dicom_rows, odd_nifti_rows
 
 needs_data = pytest.mark.skipif(not all(folder.is_dir() for folder in FOLDERS), reason="the shared data is not here")

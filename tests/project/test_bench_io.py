@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-
-from scripts import bench_io
+from develop import bench_io
 
 
 @pytest.mark.parametrize("kind", bench_io.SYNTAXES)

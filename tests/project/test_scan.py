@@ -5,8 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-
-from scripts import scan
+from develop import scan
 
 TODAY = datetime.date(2026, 11, 24)
 OPEN, OVER = datetime.date(2027, 1, 31), datetime.date(2026, 11, 23)

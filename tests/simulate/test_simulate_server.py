@@ -11,11 +11,11 @@ from itertools import pairwise
 
 import boto3
 import pytest
+from simulate import __main__ as command
+from simulate.containers import DockerRunner
+from simulate.faults import JobError
+from simulate.runners import Order
 
-from scripts.simulate import __main__ as command
-from scripts.simulate.containers import DockerRunner
-from scripts.simulate.faults import JobError
-from scripts.simulate.runners import Order
 from tests.support.places import ROOT
 from tests.support.simulated import ROLE, simulation, training_request
 
@@ -53,7 +53,7 @@ def test_the_end_stops_jobs_at_once_and_removes_the_folder(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_command_prints_what_to_set_and_ends_with_a_signal(tmp_path, number):
-    words = [sys.executable, "-m", "scripts.simulate", "serve", "--folder", str(tmp_path / "simulate")]
+    words = [sys.executable, "-m", "simulate", "serve", "--folder", str(tmp_path / "simulate")]
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                env={**os.environ, "PYTHONUNBUFFERED": "1"})  # fmt: skip
     try:

@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 
 import boto3
 import pytest
+from sagemaker_monai_aws.core.account import Account
 
-from scripts.aws.account import Account
 from tests.support import loopback
 from tests.support.places import ROOT
 

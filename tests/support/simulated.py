@@ -13,10 +13,9 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-
-from scripts.simulate.limits import Limits
-from scripts.simulate.processes import ProcessRunner
-from scripts.simulate.server import simulated_aws
+from simulate.limits import Limits
+from simulate.processes import ProcessRunner
+from simulate.server import simulated_aws
 
 ROLE = "arn:aws:iam::123456789012:role/somebody"
 FAKE = [sys.executable, str(Path(__file__).with_name("fake_container.py"))]

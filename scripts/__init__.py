@@ -1,1 +1,0 @@
-"""What a person runs; nothing here is part of the installed package."""

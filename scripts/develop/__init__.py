@@ -1,0 +1,1 @@
+"""For work on this project: pins, generated tables, drawn samples, demos, benchmarks and scans."""

@@ -1,0 +1,234 @@
+"""Real data from import to answers (`make real-runs DATA=...`): what a network reaches, beside something plainer.
+
+For each run: the importer, `train`, `serve`, every test image posted, and the answers compared with the evaluation.
+Beside the network stand a baseline that needs none, made with the same split, and figures that others published. What
+the baseline knows says how much a score is worth: in the CT slices the scanner's encoding goes with the label.
+
+The data are those of `RUNS`, below one folder; whoever has some of them can name them with --runs.
+"""
+
+import argparse
+import csv
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from develop import served
+from develop.real_baselines import (
+    Answers,
+    adrenal_shape,
+    crop_size,
+    hippocampus_labels,
+    most_frequent_grade,
+    scanner_encoding,
+    soft_tissue,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+TOLERANCE = 1e-4  # of served answers against the evaluation's, relative to the larger of 1 and the number
+
+
+@dataclass(frozen=True)
+class Run:
+    """A row of `RUNS`.
+
+    Attributes:
+        source: below the data folder.
+        importer: arguments of `prepare` between the kind's name and the output folder; {source} is the source.
+        settings: hyperparameters.
+        quick: those that a run of some minutes changes.
+        score: of metrics.json, what is compared.
+        baselines: their names, and from the data set's folder and its records by split to the test split's score.
+        published: what others reached, with the source.
+        before: makes what the importer needs beside the source, into a folder.
+    """
+
+    source: str
+    importer: tuple[str, ...]
+    settings: Mapping[str, str | int | float]
+    quick: Mapping[str, str | int | float]
+    score: str
+    baselines: Mapping[str, Callable[[Path, Answers], float]]
+    published: str
+    before: Callable[[Path, Path], None] | None = None
+
+
+RUNS: dict[str, Run] = {
+    "ct-contrast": Run(
+        "ct_contrast_dicom",
+        ("dicom_folder", "{source}/dicom_dir", "--labels", "{source}/labels.csv", "--match", "file",
+         "--label-column", "contrast", "--group-column", "patient_id", "--train", "0.55", "--validation", "0.15",
+         "--test", "0.3"),
+        {"network": "densenet121", "image_size": 64, "epochs": 16},
+        {"epochs": 6},
+        "auc",
+        {"how bright soft tissue is (logistic regression of 7 numbers)": soft_tissue,
+         "the scanner's encoding, no pixel looked at": scanner_encoding},
+        "none known for this split",
+    ),
+    "adrenal": Run(
+        "medmnist/adrenalmnist3d.npz",
+        ("medmnist", "{source}"),
+        {"network": "resnet10", "image_size": 28, "epochs": 12},
+        {"image_size": 16, "epochs": 3},
+        "auc",
+        {"six sizes of the shape (logistic regression)": adrenal_shape},
+        "AUC/accuracy: ResNet-18 3-D .827/.721, best .839/.754, AutoML .828/.802 (MedMNIST v2, Sci Data 10, 41, 2023)",
+    ),
+    "retina": Run(
+        "medmnist/retinamnist.npz",
+        ("medmnist", "{source}"),
+        {"network": "resnet18", "image_size": 32, "epochs": 20},
+        {"epochs": 4},
+        "kappa",
+        {"the training split's median grade": most_frequent_grade},
+        "AUC/accuracy of classifiers: ResNet-18 (28) .717/.524, AutoML .750/.531 (same source)",
+    ),
+    "hippocampus": Run(
+        "hippocampus_nifti",
+        ("nifti_folder", "{source}/imagesTr", "--labels", "{made}/labels.csv", "--label-column", "volume_cm3",
+         "--task", "regression",
+         "--modality", "MR"),
+        {"network": "resnet10", "image_size": 32, "epochs": 20, "fit": "pad"},
+        {"epochs": 5},
+        "mae",
+        {"the size of the crop (linear regression)": crop_size},
+        "none: the target is the volume of the labelled voxels in cm3",
+        before=hippocampus_labels,
+    ),
+}  # fmt: skip
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(prog="make real-runs", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("data", type=Path, help="folder with the sources")
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--quick", action="store_true", help="few epochs, for CI")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other hyperparameters")
+    parser.add_argument("--at-least", nargs="+", default=[], metavar="RUN=SCORE", help="fail below; of mae: above")
+    parser.add_argument("--work", type=Path, default=ROOT / ".demo" / "real", help="folder for all that is made")
+    return parser.parse_args()
+
+
+def call(command: list[str], environment: dict[str, str]) -> None:
+    """Run a command of the project, and end with its code if it fails."""
+    print("$ " + " ".join(command).replace(f"{ROOT}/", ""), flush=True)
+    code = subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
+    if code != 0:
+        raise SystemExit(code)
+
+
+def run_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One run; what it reached."""
+    run, work = RUNS[name], options.work.absolute() / name
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    base, source = work / "ml", options.data.resolve() / run.source
+    environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(base), "PYTHONUNBUFFERED": "1"}
+    channel = base / "input" / "data" / "training"
+    print(f"\n== {name}: import", flush=True)
+    if run.before is not None:
+        run.before(source, work)
+    arguments = [argument.format(source=source, made=work) for argument in run.importer]
+    call([sys.executable, "-m", "sagemaker_monai.prepare", *arguments, str(channel)], environment)
+    print(f"\n== {name}: train", flush=True)
+    began = time.monotonic()
+    settings = {**run.settings, **(run.quick if options.quick else {})}
+    settings |= dict(pair.split("=", 1) for pair in options.set)
+    call([str(BIN / "train"), *(f"--{key.replace('_', '-')}={value}" for key, value in settings.items())], environment)
+    seconds = time.monotonic() - began
+    metrics = json.loads((base / "output" / "data" / "metrics.json").read_text())
+    print(f"\n== {name}: serve and ask", flush=True)
+    with served.served(environment) as port:
+        worst, count = compare(port, channel, base / "output" / "data" / "test_predictions.csv")
+        extra = EXTRA[name](port, options.data.resolve()) if name in EXTRA else []
+    records = Answers.read(channel)
+    interval = metrics["intervals_95"][run.score]
+    return {
+        "run": name,
+        "settings": " ".join(f"{key}={value}" for key, value in settings.items()),
+        "score": run.score,
+        "reached": metrics[run.score],
+        "interval": interval,
+        "accuracy": metrics.get("accuracy"),
+        "images": metrics["images"],
+        "seconds": seconds,
+        "baselines": [f"{name}: {measure(channel, records):.3f}" for name, measure in run.baselines.items()],
+        "published": run.published,
+        "served": f"{count} answers, largest difference to the evaluation {worst:.1e}",
+        "difference": worst,
+        "extra": extra,
+    }
+
+
+def compare(port: int, channel: Path, predictions: Path) -> tuple[float, int]:
+    """Post every image of the test split; the largest difference to what the evaluation said, and how many."""
+    worst, count = 0.0, 0
+    with predictions.open(newline="", encoding="utf-8") as file:
+        for expected in csv.DictReader(file):
+            path = channel / expected["image"]
+            [answer] = served.predictions(port, path)
+            for label, number in (answer.get("probabilities") or answer["values"]).items():
+                wanted = float(expected[label])
+                worst = max(worst, abs(number - wanted) / max(1.0, abs(wanted)))
+            count += 1
+    return worst, count
+
+
+def ask_with_series(port: int, data: Path) -> list[str]:
+    """A model of MR volumes is asked about series of the same kind from a scanner, in JSON and as a report."""
+    lines = []
+    for folder in sorted((data / "dicom_series").glob("*/*HCropVolume")):
+        [answer] = served.predictions(port, folder)
+        report = served.ask(port, folder, "application/dicom")
+        if report[128:132] != b"DICM":
+            raise SystemExit("the report is not DICOM")
+        numbers = ", ".join(f"{key} {value:.2f}" for key, value in answer["values"].items())
+        lines.append(f"MR series {folder.parent.name}/{folder.name}: {numbers}; report of {len(report)} bytes")
+    return lines
+
+
+EXTRA: dict[str, Callable[[int, Path], list[str]]] = {"hippocampus": ask_with_series}
+
+
+def main() -> int:
+    """Do the runs and print a table; 0 when all served answers agree and no score is below its limit."""
+    options = parse_arguments()
+    limits = {name: float(value) for name, value in (pair.split("=") for pair in options.at_least)}
+    results = [run_one(name, options) for name in options.runs]
+    faults = []
+    for result in results:
+        low, high = result["interval"] or (math.nan, math.nan)
+        accuracy = "" if result["accuracy"] is None else f", accuracy {result['accuracy']:.3f}"
+        print(f"\n{result['run']} ({result['settings']}; {result['images']} test images; {result['seconds']:.0f} s)")
+        print(f"  {result['score']}: {result['reached']:.3f} (95 % {low:.3f} to {high:.3f}){accuracy}")
+        for line in result["baselines"]:
+            print(f"  baseline, {line}")
+        print(f"  published: {result['published']}")
+        for line in (f"served: {result['served']}", *result["extra"]):
+            print(f"  {line}")
+        if result["difference"] > TOLERANCE:
+            faults.append(f"{result['run']}: served answers differ from the evaluation's")
+        sign = -1 if result["score"] == "mae" else 1
+        limit = limits.get(result["run"], -math.inf * sign)
+        if sign * np.nan_to_num(result["reached"], nan=-math.inf * sign) < sign * limit:
+            faults.append(f"{result['run']}: {result['score']} {result['reached']:.3f} misses {limit}")
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

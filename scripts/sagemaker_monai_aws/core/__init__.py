@@ -1,0 +1,1 @@
+"""What every command shares: settings, the account, names and places, requests, prices and errors."""

@@ -1,0 +1,172 @@
+"""Follow a job until it ends: its status, its log as it comes, and what it cost.
+
+Ctrl-C ends the following and never the job.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sagemaker_monai_aws.core.account import Account
+from sagemaker_monai_aws.core.command import Context, say
+from sagemaker_monai_aws.core.names import LONGEST
+from sagemaker_monai_aws.core.prices import hourly
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A row of KINDS: how SageMaker speaks of one kind of job or resource."""
+
+    noun: str  # TrainingJob of CreateTrainingJob
+    status: str  # member of the Describe answer
+    log_group: str = ""
+    ended: frozenset[str] = frozenset({"Completed", "Failed", "Stopped"})
+    name: str = ""
+    digits: int = 10  # of the digest in its name
+    longest: int = LONGEST  # characters of its name
+
+    @property
+    def name_key(self) -> str:
+        """The member that holds the name."""
+        return self.name or f"{self.noun}Name"
+
+
+KINDS = {
+    "training": Kind("TrainingJob", "TrainingJobStatus", "/aws/sagemaker/TrainingJobs"),
+    "processing": Kind("ProcessingJob", "ProcessingJobStatus", "/aws/sagemaker/ProcessingJobs"),
+    "transform": Kind("TransformJob", "TransformJobStatus", "/aws/sagemaker/TransformJobs"),
+    "tuning": Kind("HyperParameterTuningJob", "HyperParameterTuningJobStatus", digits=8, longest=32),
+    "endpoint": Kind("Endpoint", "EndpointStatus", "/aws/sagemaker/Endpoints",
+                     frozenset({"InService", "Failed", "OutOfService", "UpdateRollbackFailed"})),
+    "execution": Kind("PipelineExecution", "PipelineExecutionStatus", "",
+                      frozenset({"Succeeded", "Failed", "Stopped"}), "PipelineExecutionArn"),
+}  # fmt: skip
+
+
+def describe(account: Account, kind: str, name: str) -> dict[str, Any] | None:
+    """What AWS knows of it, None where there is no such thing."""
+    row = KINDS[kind]
+    found = account.read("sagemaker", f"Describe{row.noun}", **{row.name_key: name})
+    return None if found is None else dict(found)
+
+
+def follow(context: Context, command: str, kind: str, name: str, *, show_log: bool = True) -> dict[str, Any]:
+    """Wait until a job ends, printing each change of its status and its log.
+
+    Args:
+        context: `poll_s` of its options is the pause between two questions.
+        command: whose lines these are.
+        kind: of KINDS.
+        name: of the job.
+        show_log: whether the log is printed.
+
+    Returns:
+        AWS's last description.
+    """
+    row, account = KINDS[kind], context.account
+    context.after_interrupt = (
+        f"{name} goes on and costs what it costs: `make logs JOB={name}` follows it, `make delete JOB={name}` stops it"
+    )
+    log = log_of(account, kind, name) if show_log and row.log_group else None
+    last = ""
+    while True:
+        found = describe(account, kind, name) or {}
+        status = found.get(row.status, "Unknown")
+        detail = found.get("SecondaryStatus") or ""
+        line = f"{name}: {status}" + (f", {detail}" if detail and detail != status else "")
+        if line != last:
+            say(command, line)
+            last = line
+        if log is not None:
+            log.print_new()
+        if status in row.ended:
+            if log is not None:
+                log.print_new()
+            return found
+        time.sleep(context.options.poll_s)
+
+
+class Log:
+    """What has come into the log streams of a job or an endpoint since it was last asked.
+
+    Args:
+        account: where.
+        group: of the log.
+        prefix: with which the names of the streams begin; empty takes all of the group.
+        since_ms: milliseconds since 1970 before which nothing is of interest; None takes all.
+    """
+
+    def __init__(self, account: Account, group: str, prefix: str, since_ms: int | None = None) -> None:
+        self._client = account.client("logs")
+        self._group, self._prefix, self._since_ms = group, prefix, since_ms
+        self._tokens: dict[str, str] = {}
+
+    def new(self) -> Iterator[tuple[str, str]]:
+        """Stream and line of what is new, in the order of each stream."""
+        for stream in self._streams():
+            while True:
+                asked: dict[str, Any] = {"logGroupName": self._group, "logStreamName": stream, "startFromHead": True}
+                if self._since_ms is not None:
+                    asked["startTime"] = self._since_ms
+                if stream in self._tokens:
+                    asked["nextToken"] = self._tokens[stream]
+                answer = self._client.get_log_events(**asked)
+                for event in answer["events"]:
+                    yield stream.removeprefix(self._prefix), event["message"]
+                is_end = answer["nextForwardToken"] == self._tokens.get(stream) or not answer["events"]
+                self._tokens[stream] = answer["nextForwardToken"]
+                if is_end:
+                    break
+
+    def _streams(self) -> list[str]:
+        try:
+            words = {"logStreamNamePrefix": self._prefix} if self._prefix else {}
+            pages = self._client.get_paginator("describe_log_streams").paginate(logGroupName=self._group, **words)
+            return [stream["logStreamName"] for page in pages for stream in page["logStreams"]]
+        except self._client.exceptions.ResourceNotFoundException:
+            return []  # nothing has written a line yet
+
+    def print_new(self) -> None:
+        """Print what is new, with the host before each line where there are several."""
+        many = len(self._tokens) > 1
+        for stream, line in self.new():
+            print(f"{stream}: {line}" if many else line, file=sys.stderr, flush=True)
+
+
+def log_place(kind: str, name: str) -> tuple[str, str]:
+    """Group of a log and the beginning of its streams' names: an endpoint has a group, a job streams in its kind's."""
+    group = KINDS[kind].log_group
+    return (f"{group}/{name}", "") if kind == "endpoint" else (group, f"{name}/")
+
+
+def log_of(account: Account, kind: str, name: str, since_ms: int | None = None) -> Log:
+    """The log of a job or an endpoint."""
+    return Log(account, *log_place(kind, name), since_ms)
+
+
+def billed(found: dict[str, Any], region: str) -> str:
+    """One line: seconds, what of them is billed, what spot saved, and the price where the table has it."""
+    trained, paid = found.get("TrainingTimeInSeconds"), found.get("BillableTimeInSeconds")
+    if trained is None or paid is None:
+        return "AWS does not say how many seconds it bills"
+    saved = f", {100 * (1 - paid / trained):.0f} % saved by spot" if paid < trained else ""
+    resources = found.get("ResourceConfig", {})
+    count, kind = resources.get("InstanceCount", 1), resources.get("InstanceType", "")
+    price = hourly(region, kind)
+    # AWS counts the seconds of one instance; each of several is billed as long.
+    cost = f", about {price * paid * count / 3600:.2f} USD" if price is not None else ""
+    return f"{trained} s of {count} x {kind}, {paid} s billed{saved}{cost}"
+
+
+def add_wait(parser: Any) -> None:
+    """Options of what follows a job."""
+    import argparse
+
+    parser.add_argument(
+        "--wait", action=argparse.BooleanOptionalAction, default=True, help="follow until it ends (default)"
+    )
+    parser.add_argument(
+        "--poll-s", type=float, default=10.0, help="seconds between two questions (default: %(default)s)"
+    )
