@@ -47,12 +47,13 @@ EXPOSE 8080
 ENTRYPOINT ["/usr/local/bin/entrypoint"]
 CMD []
 
-# The code last: a change of it rebuilds from here.
+# The code last: a change of it rebuilds from here. The commands for AWS belong on a person's machine.
 COPY pyproject.toml README.md LICENSE /build/code/
 COPY container_src /build/code/container_src
 COPY docker/sbom.py /build/
 RUN python -m pip install --quiet --disable-pip-version-check --no-cache-dir --root-user-action=ignore \
       --no-deps --no-index --no-build-isolation /build/code \
+    && rm "$(command -v sagemaker-monai)" \
     && python /build/install_packages.py --check /opt/sagemaker-monai/base.json \
     && python /build/sbom.py > /opt/sagemaker-monai/sbom.cdx.json \
     && chmod -R go-w /opt/sagemaker-monai && chmod 755 /usr/local/bin/entrypoint && rm -rf /build \

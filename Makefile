@@ -2,8 +2,8 @@
 # The first Python that is 3.11 or 3.12; only needed to make .venv.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && { echo $$p; break; }; done)
-# What runs before `make install` did: our own package is found in its folder.
-ON_PLAIN_PYTHON = PYTHONPATH=container_src $(PYTHON)
+# What runs before `make install` did: our own packages are found in their folders.
+ON_PLAIN_PYTHON = PYTHONPATH=container_src:scripts $(PYTHON)
 DATA ?=
 EPOCHS ?=
 IMAGE_SIZE ?=
@@ -153,7 +153,7 @@ shell:  ## a shell in the image
 	$(ON_PLAIN_PYTHON) -m develop.local shell --image $(LOCAL_IMAGE)
 
 push: .venv/installed  ## push the image to ECR, print its digest: [REGION=] [PUSH_OPTIONS="--create --dry-run"]
-	@.venv/bin/python -m sagemaker_monai_aws.infrastructure.push --image $(REPOSITORY):$(TAG) $(if $(REGION),--region $(REGION)) $(PUSH_OPTIONS) $(OPTIONS)
+	@.venv/bin/sagemaker-monai push --image $(REPOSITORY):$(TAG) $(if $(REGION),--region $(REGION)) $(PUSH_OPTIONS) $(OPTIONS)
 
 scan: .venv/installed  ## look for known vulnerabilities in the image
 	@.venv/bin/python -m develop.scan --image $(LOCAL_IMAGE)
@@ -162,56 +162,56 @@ sbom:  ## print the image's bill of materials (CycloneDX)
 	@docker run --rm --network none $(LOCAL_IMAGE) cat /opt/sagemaker-monai/sbom.cdx.json
 
 iam: .venv/installed  ## print least-privilege policies: [KIND="training hosting ..."] [OPTIONS="--account=... --trust"]
-	@.venv/bin/python -m sagemaker_monai_aws.infrastructure.iam $(KIND) $(if $(REGION),--region $(REGION)) $(OPTIONS)
+	@.venv/bin/sagemaker-monai iam $(KIND) $(if $(REGION),--region $(REGION)) $(OPTIONS)
 
 infra: .venv/installed  ## create bucket, repository, roles and build as one stack: [SOURCE=https://github.com/...]
-	@.venv/bin/python -m sagemaker_monai_aws.infrastructure.stack $(if $(SOURCE),--source $(SOURCE)) $(if $(REGION),--region $(REGION)) $(OPTIONS)
+	@.venv/bin/sagemaker-monai infra $(if $(SOURCE),--source $(SOURCE)) $(if $(REGION),--region $(REGION)) $(OPTIONS)
 
 prepare-s3: .venv/installed  ## upload a data set: DATA=folder [NAME=training]
-	@$(call NEED,DATA).venv/bin/python -m sagemaker_monai_aws.data.prepare_s3 "$(DATA)" $(if $(NAME),--name $(NAME)) $(AWS_FLAGS)
+	@$(call NEED,DATA).venv/bin/sagemaker-monai prepare-s3 "$(DATA)" $(if $(NAME),--name $(NAME)) $(AWS_FLAGS)
 
 train: .venv/installed  ## train on SageMaker, follow the job: [DATA=s3://...] [EPOCHS=] [HYPERPARAMETERS="name=value ..."]
-	@.venv/bin/python -m sagemaker_monai_aws.jobs.launch_training $(if $(DATA),--data "$(DATA)") $(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
+	@.venv/bin/sagemaker-monai train $(if $(DATA),--data "$(DATA)") $(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
 
 tune: .venv/installed  ## search hyperparameters: RANGES="learning_rate=1e-4:1e-2:log ..." [DATA=s3://...]
-	@$(call NEED,RANGES).venv/bin/python -m sagemaker_monai_aws.jobs.tune --ranges $(RANGES) $(if $(DATA),--data "$(DATA)") \
+	@$(call NEED,RANGES).venv/bin/sagemaker-monai tune --ranges $(RANGES) $(if $(DATA),--data "$(DATA)") \
 		$(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
 
 process: .venv/installed  ## prepare or evaluate as a processing job: KIND=evaluate|prepare [MODEL=] [DATA=s3://...] [ARGUMENTS=]
-	@$(call NEED,KIND).venv/bin/python -m sagemaker_monai_aws.jobs.process $(KIND) $(if $(MODEL),--model "$(MODEL)") \
+	@$(call NEED,KIND).venv/bin/sagemaker-monai process $(KIND) $(if $(MODEL),--model "$(MODEL)") \
 		$(if $(DATA),--data "$(DATA)") $(if $(ARGUMENTS),--arguments="$(ARGUMENTS)") $(AWS_FLAGS)
 
 deploy: .venv/installed  ## host a model: [MODE=realtime|serverless|async|batch|multi-model] [MODEL=job or s3://...]
-	@.venv/bin/python -m sagemaker_monai_aws.hosting.deploy $(if $(MODE),--mode $(MODE)) $(if $(MODEL),--model "$(MODEL)") \
+	@.venv/bin/sagemaker-monai deploy $(if $(MODE),--mode $(MODE)) $(if $(MODEL),--model "$(MODEL)") \
 		$(if $(ENDPOINT),--endpoint $(ENDPOINT)) $(AWS_FLAGS)
 
 predict: .venv/installed  ## ask an endpoint: IMAGE=file, folder or s3://... [ENDPOINT=] [TARGET=] [SAVE=folder]
-	@$(call NEED,IMAGE).venv/bin/python -m sagemaker_monai_aws.client.predict "$(IMAGE)" $(if $(ENDPOINT),--endpoint $(ENDPOINT)) \
+	@$(call NEED,IMAGE).venv/bin/sagemaker-monai predict "$(IMAGE)" $(if $(ENDPOINT),--endpoint $(ENDPOINT)) \
 		$(if $(TARGET),--target $(TARGET)) $(if $(SAVE),--save "$(SAVE)") $(AWS_FLAGS)
 
 transform: .venv/installed  ## batch transform: INPUT=s3://... or manifest [MODEL=] [CONTENT_TYPE=]
-	@$(call NEED,INPUT).venv/bin/python -m sagemaker_monai_aws.jobs.transform --input "$(INPUT)" $(if $(MODEL),--model "$(MODEL)") \
+	@$(call NEED,INPUT).venv/bin/sagemaker-monai transform --input "$(INPUT)" $(if $(MODEL),--model "$(MODEL)") \
 		$(if $(CONTENT_TYPE),--content-type $(CONTENT_TYPE)) $(AWS_FLAGS)
 
 register: .venv/installed  ## put a model into the model registry: [MODEL=job or s3://...] [EVALUATION=job]
-	@.venv/bin/python -m sagemaker_monai_aws.hosting.register $(if $(MODEL),--model "$(MODEL)") $(if $(EVALUATION),--evaluation $(EVALUATION)) $(AWS_FLAGS)
+	@.venv/bin/sagemaker-monai register $(if $(MODEL),--model "$(MODEL)") $(if $(EVALUATION),--evaluation $(EVALUATION)) $(AWS_FLAGS)
 
 pipeline: .venv/installed  ## create or update the pipeline prepare, train, evaluate, register: [OPTIONS=--start]
-	@.venv/bin/python -m sagemaker_monai_aws.jobs.pipeline $(if $(DATA),--data "$(DATA)") $(if $(SOURCE),--source "$(SOURCE)") $(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
+	@.venv/bin/sagemaker-monai pipeline $(if $(DATA),--data "$(DATA)") $(if $(SOURCE),--source "$(SOURCE)") $(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
 
 status: .venv/installed  ## what this project has in the account, and what it costs by the hour
-	@.venv/bin/python -m sagemaker_monai_aws.infrastructure.status $(if $(REGION),--region $(REGION)) $(OPTIONS)
+	@.venv/bin/sagemaker-monai status $(if $(REGION),--region $(REGION)) $(OPTIONS)
 
 logs: .venv/installed  ## the log of a job or an endpoint: [JOB=name] [FOLLOW=1]
-	@.venv/bin/python -m sagemaker_monai_aws.infrastructure.logs $(JOB) $(if $(FOLLOW),--follow) $(if $(REGION),--region $(REGION)) $(OPTIONS)
+	@.venv/bin/sagemaker-monai logs $(JOB) $(if $(FOLLOW),--follow) $(if $(REGION),--region $(REGION)) $(OPTIONS)
 
 delete: .venv/installed  ## delete what costs: ENDPOINT=, JOB=, MODEL=, PIPELINE=name or OPTIONS=--all
-	@.venv/bin/python -m sagemaker_monai_aws.infrastructure.delete $(if $(ENDPOINT),--endpoint $(ENDPOINT)) $(if $(JOB),--job $(JOB)) \
+	@.venv/bin/sagemaker-monai delete $(if $(ENDPOINT),--endpoint $(ENDPOINT)) $(if $(JOB),--job $(JOB)) \
 		$(if $(MODEL),--model $(MODEL)) $(if $(PIPELINE),--pipeline $(PIPELINE)) \
 		$(if $(REGION),--region $(REGION)) $(OPTIONS)
 
 prices: .venv/installed  ## ask AWS what instances cost in a region, for the table of costs: [REGION=]
-	@.venv/bin/python -m sagemaker_monai_aws.infrastructure.update_prices $(if $(REGION),--region $(REGION)) $(OPTIONS)
+	@.venv/bin/sagemaker-monai prices $(if $(REGION),--region $(REGION)) $(OPTIONS)
 
 simulate: .venv/installed  ## an offline SageMaker on this machine, until Ctrl-C: [PORT=] [BACK_END=venv|docker]
 	@.venv/bin/python -m simulate serve $(if $(PORT),--port $(PORT)) $(SIMULATE_FLAGS)
@@ -243,7 +243,7 @@ simulate-all: .venv/installed  ## there: all of these with one model
 	@$(SIMULATE)
 
 clean:  ## remove .venv, .demo and caches
-	rm -rf .venv .sdk .sdk3 .demo .simulate .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist container_src/*.egg-info
+	rm -rf .venv .sdk .sdk3 .demo .simulate .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist container_src/*.egg-info scripts/*.egg-info
 	find container_src scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help install demo demo-volume test test-long test-all lint format check doctor real-runs bench-io bench-input bench-attacks \

@@ -18,7 +18,7 @@ from pathlib import Path
 from develop import served
 from develop.draw_sample import draw_sample
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 BIN = Path(sys.executable).parent
 # The served probabilities and the evaluation's differ by the order of float32 sums in batches of another size.
 TOLERANCE = 1e-5

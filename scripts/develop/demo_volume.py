@@ -13,11 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sagemaker_monai_aws.client.content_types import DICOM
-
 from develop import served
 from develop.demo import BIN, ROOT, TOLERANCE, run, step
 from develop.draw_volumes import GRADES, draw_volumes
+from sagemaker_monai_aws.client.content_types import DICOM
 
 # Enough that a small network learns something; the whole takes less than a minute on two cores.
 SETTINGS = {"epochs": 10, "image_size": 22, "image_depth": 14, "network": "resnet10", "batch_size": 8}

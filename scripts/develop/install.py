@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 VENV = ROOT / ".venv"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 
@@ -69,10 +69,15 @@ def install_torch() -> None:
         install_pins("-cuda")
 
 
+def site_packages() -> Path:
+    """Where the packages of .venv lie."""
+    [site] = (VENV / "lib").glob("python3*/site-packages")
+    return site
+
+
 def needs_cuda_libraries() -> bool:
     """Whether the torch in .venv is a CUDA build from PyPI, whose libraries are packages of their own."""
-    [site] = (VENV / "lib").glob("python3*/site-packages")
-    [torch] = importlib.metadata.distributions(name="torch", path=[str(site)])
+    [torch] = importlib.metadata.distributions(name="torch", path=[str(site_packages())])
     return any(line.startswith("nvidia-") for line in torch.requires or [])
 
 
@@ -93,6 +98,7 @@ def main() -> int:
     install_pins("", "--no-build-isolation")
     install_pins("-dev", "--no-build-isolation")
     pip_install("--no-build-isolation", "--editable", ".")
+    (site_packages() / "scripts.pth").write_text(f"{ROOT / 'scripts'}\n")  # develop and simulate are in no wheel
     subprocess.run([VENV / "bin/python", "-m", "pip", "check"], check=True)
     (VENV / "installed").touch()  # what make compares with the pins
     return 0

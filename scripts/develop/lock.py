@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 TORCH = "2.13.0"
 CUDA_PACKAGES = re.compile(r"^(nvidia-|cuda-|triton)")
 # The CPU wheels are not on PyPI: PyTorch publishes them in an index of its own, https://download.pytorch.org/whl/cpu.

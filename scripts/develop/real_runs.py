@@ -34,7 +34,7 @@ from develop.real_baselines import (
     soft_tissue,
 )
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 BIN = Path(sys.executable).parent
 TOLERANCE = 1e-4  # of served answers against the evaluation's, relative to the larger of 1 and the number
 

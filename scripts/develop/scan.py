@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 BILL = "/opt/sagemaker-monai/sbom.cdx.json"
 UNLISTED = "unlisted"
 LONGEST = datetime.timedelta(days=184)

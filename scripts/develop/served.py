@@ -16,7 +16,7 @@ from typing import Any
 from sagemaker_monai_aws.client.ask import Image, post
 from sagemaker_monai_aws.client.content_types import SERIES, type_of_file
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 BIN = Path(sys.executable).parent
 START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 30

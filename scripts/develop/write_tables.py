@@ -24,7 +24,7 @@ from sagemaker_monai.serving.inference import ANSWER_TYPES
 from sagemaker_monai.serving.settings import VARIABLES
 
 TRAINING_ERRORS = (ConfigError, DatasetError, TrainingStopped)  # end a job or a start and are no answer to a request
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def error_table() -> str:

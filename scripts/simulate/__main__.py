@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sagemaker_monai_aws.core.command import pair
-
 from simulate.faults import JobError
 from simulate.lives import LIVES, Stage, defaults_of, live, sample
 from simulate.server import Simulation, simulated_aws

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from develop.local import mount
-
 from simulate.faults import InternalError, JobError
 from simulate.runners import ML, Order, Running, log_file
 

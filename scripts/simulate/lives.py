@@ -21,7 +21,6 @@ from pathlib import Path
 from develop.draw_sample import draw_sample
 from sagemaker_monai_aws.client.content_types import content_of, files_below, type_of_file
 from sagemaker_monai_aws.core.names import CREATED_BY, default_bucket
-
 from simulate.faults import JobError
 from simulate.server import Simulation
 from simulate.world import ACCOUNT, REGION
@@ -64,20 +63,20 @@ class Stage:
         """The bucket that `make infra` would have made."""
         return default_bucket(PROJECT, ACCOUNT, REGION)
 
-    def run(self, module: str, *words: str) -> None:
+    def run(self, command: str, *words: str) -> None:
         """Run a command and show it.
 
         Raises:
             JobError: it failed.
         """
-        print(f"\n$ python -m scripts.{module} {shlex.join(words)}".rstrip(), flush=True)
+        print(f"\n$ sagemaker-monai {command} {shlex.join(words)}".rstrip(), flush=True)
         variables = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        variables |= {**self.simulation.environment, "CONFIG_ENV": os.devnull, "PYTHONPATH": str(ROOT)}
+        variables |= {**self.simulation.environment, "CONFIG_ENV": os.devnull, "PYTHONPATH": str(ROOT / "scripts")}
         code = subprocess.run(
-            [sys.executable, "-m", f"scripts.{module}", *words], env=variables, check=False
+            [sys.executable, "-m", "sagemaker_monai_aws", command, *words], env=variables, check=False
         ).returncode
         if code != 0:
-            raise JobError(f"scripts.{module} ended with {code}")
+            raise JobError(f"sagemaker-monai {command} ended with {code}")
 
 
 def prepare(stage: Stage) -> None:
@@ -93,7 +92,7 @@ def prepare(stage: Stage) -> None:
                 "config": {"mediaType": media_type, "size": 2, "digest": "sha256:" + "0" * 64}}  # fmt: skip
     with suppress(ecr.exceptions.ImageAlreadyExistsException):
         ecr.put_image(repositoryName=PROJECT, imageTag="simulated", imageManifest=json.dumps(manifest))
-    stage.run("prepare_s3", str(stage.data))
+    stage.run("prepare-s3", str(stage.data))
 
 
 def train(stage: Stage, *options: str) -> None:
@@ -101,7 +100,7 @@ def train(stage: Stage, *options: str) -> None:
     words = [f"{name}={value}" for name, value in stage.hyperparameters.items()]
     where = ["--image", "simulated", "--instance-type", "ml.m5.large", "--volume-gb", "10"]
     stage.run(
-        "launch_training",
+        "train",
         "--hyperparameters",
         *words,
         *where,

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
-from sagemaker_monai_aws.core.errors import code_of
 
+from sagemaker_monai_aws.core.errors import code_of
 from simulate.world import World
 
 LINE_BYTES = 200_000  # an event holds up to 256 KiB

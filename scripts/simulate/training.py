@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from develop.local import pack
-
 from simulate.control import Life
 from simulate.faults import InternalError, JobError
 from simulate.kinds import Resource

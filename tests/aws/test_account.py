@@ -10,10 +10,10 @@ from botocore.exceptions import (
     NoRegionError,
     ProfileNotFound,
 )
+
 from sagemaker_monai_aws.core.account import UNKNOWN_ACCOUNT, Account
 from sagemaker_monai_aws.core.calls import Call
 from sagemaker_monai_aws.core.errors import explain, is_missing
-
 from tests.support.cloud import ACCOUNT, BUCKET, REGION
 
 

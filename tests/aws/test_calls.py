@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from sagemaker_monai_aws.core.calls import Call, as_text, check
 from sagemaker_monai_aws.core.errors import CommandError
 

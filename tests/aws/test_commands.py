@@ -1,40 +1,60 @@
 """What all commands for SageMaker have in common, by the table of them."""
 
-import importlib
 import re
+import subprocess
+import sys
 
 import pytest
-from sagemaker_monai_aws.core.command import COMMANDS
 
+from sagemaker_monai_aws.__main__ import main
+from sagemaker_monai_aws.commands import COMMANDS
 from tests.support.places import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+# Of the recipes' variables, what several commands have, and what is made of other variables.
+PASSED_ON = {"AWS_FLAGS", "OPTIONS", "REGION", "REPOSITORY", "TAG", "HYPERPARAMETER_FLAGS"}
 READING = {"predict", "status", "logs", "iam"}
 TARGETS = set(re.findall(r"^([a-z][a-z0-9-]*):.*## ", MAKEFILE, re.MULTILINE))
 
 
 def help_of(name, capsys):
-    module = importlib.import_module(f"scripts.{COMMANDS[name]}")
     with pytest.raises(SystemExit) as ended:
-        module.main(["--help"])
+        main([name, "--help"])
     assert ended.value.code == 0
     return capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_is_a_target_that_runs_its_module_and_passes_options_on(name):
-    [recipe] = re.findall(rf"^{name}:.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)
+def test_a_command_is_a_target_with_its_words_and_variables(name):
+    [(words, recipe)] = re.findall(rf"^{name}:.*## (.*)\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)
+    variables = set(re.findall(r"\$\((?:if \$\(|call NEED,)?([A-Z_]+)", recipe)) - PASSED_ON
 
-    assert f"-m scripts.{COMMANDS[name]} " in recipe
+    assert words.startswith(COMMANDS[name].help)
+    assert f".venv/bin/sagemaker-monai {name} " in recipe
     assert "$(OPTIONS)" in recipe or "$(AWS_FLAGS)" in recipe
+    assert variables == {variable.strip("!") for variable in COMMANDS[name].variables.split()}
+    assert re.findall(r"NEED,([A-Z]+)", recipe) == re.findall(r"([A-Z]+)!", COMMANDS[name].variables)
+
+
+def test_the_command_lists_its_commands_without_what_they_need(capsys):
+    program = "import sys; from sagemaker_monai_aws.__main__ import main; main(['--help']); print(*sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
+                             env={"PYTHONPATH": str(ROOT / "scripts")}).stdout  # fmt: skip
+
+    assert all(
+        re.search(rf"^  {name} +{re.escape(row.help)}$", printed, re.MULTILINE) for name, row in COMMANDS.items()
+    )
+    assert not {"boto3", "numpy", "torch", "sagemaker_monai"} & set(printed.splitlines()[-1].split())
+    assert main([]) == main(["trian"]) == 2
+    assert "there is no command 'trian'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_has_the_settings_that_all_have(name, capsys):
     text = help_of(name, capsys)
 
-    assert text.startswith(f"usage: {name} ")
+    assert text.startswith(f"usage: sagemaker-monai {name} ")
     for flag in ("--project", "--region", "--profile", "--bucket", "--prefix", "--kms-key", "--config"):
         assert flag in text
 
@@ -59,9 +79,8 @@ def test_without_a_region_a_command_says_what_to_give(name, cloud, capsys, monke
     for label in ("a", "b"):
         (tmp_path / label).mkdir()
         (tmp_path / label / "1.jpg").write_bytes(b"x")
-    module = importlib.import_module(f"scripts.{COMMANDS[name]}")
 
-    code = module.main(arguments)
+    code = main([name, *arguments])
 
     if name == "push":  # a dry run asks nobody
         assert code == 0

@@ -5,6 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
+
 from sagemaker_monai_aws.client.content_types import (
     as_zip,
     content_of,
@@ -13,7 +14,6 @@ from sagemaker_monai_aws.client.content_types import (
     type_of_name,
     with_series,
 )
-
 from tests.support.dicom_samples import dicom_bytes, series_bytes
 
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 from botocore.client import BaseClient
+
 from sagemaker_monai_aws.core.calls import check
 from sagemaker_monai_aws.infrastructure import delete
 from sagemaker_monai_aws.infrastructure.removal import once, sagemaker
-
 from tests.support.cloud import BUCKET, PROJECT, REGION
 from tests.support.deployed import TAGS, make_endpoint, make_model, make_training_job
 

@@ -12,6 +12,9 @@ import botocore.session
 import pytest
 from botocore.stub import Stubber
 from PIL import Image
+
+from sagemaker_monai.artifact.predictor import Predictor
+from sagemaker_monai.images.sample import Sample
 from sagemaker_monai_aws.client.asking import Source
 from sagemaker_monai_aws.client.endpoints import Answer
 from sagemaker_monai_aws.core import calls, instances
@@ -21,9 +24,6 @@ from sagemaker_monai_aws.hosting import deploy, hosting_requests, image_cuda, sc
 from sagemaker_monai_aws.hosting.smoke import Probe, fault_of, find_probes
 from simulate.limits import Limits
 from simulate.processes import BIN, ProcessRunner
-
-from sagemaker_monai.artifact.predictor import Predictor
-from sagemaker_monai.images.sample import Sample
 from tests.support import loopback
 from tests.support.cloud import ACCOUNT, BUCKET, PROJECT, REGION, environment, survives_deaths
 from tests.support.simulated import channel, simulation, training_request

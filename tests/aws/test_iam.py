@@ -4,11 +4,11 @@ import argparse
 import json
 
 import pytest
+
 from sagemaker_monai_aws.core.errors import CommandError
 from sagemaker_monai_aws.infrastructure import iam
 from sagemaker_monai_aws.infrastructure.policies import KINDS, PEOPLE, ROLES
 from sagemaker_monai_aws.infrastructure.policy_statements import Scope
-
 from tests.support.cloud import ACCOUNT, BUCKET, REGION, run_command
 from tests.support.permissions import allowed
 

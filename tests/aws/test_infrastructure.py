@@ -17,16 +17,15 @@ import botocore.session
 import pytest
 import yaml
 from botocore.stub import Stubber
+
 from sagemaker_monai_aws.core.account import Account
 from sagemaker_monai_aws.core.calls import Call, check
 from sagemaker_monai_aws.core.command import Context
 from sagemaker_monai_aws.core.errors import CommandError, UnfinishedError
-from sagemaker_monai_aws.infrastructure import stack as infrastructure
-from sagemaker_monai_aws.infrastructure import stack_template
+from sagemaker_monai_aws.infrastructure import stack, stack_template
 from sagemaker_monai_aws.infrastructure.policies import KINDS, PEOPLE, ROLES, trust
 from sagemaker_monai_aws.infrastructure.policy_statements import Scope, Source
 from sagemaker_monai_aws.infrastructure.stack_policies import FULL, OPTIONAL, PLAIN
-
 from tests.aws.test_policies import SCOPES
 from tests.support.cloud import ACCOUNT, BUCKET, PROJECT, REGION, environment, run_command, survives_kills
 from tests.support.permissions import allowed
@@ -159,7 +158,7 @@ def cfn_lint(path, *regions):
 
 @pytest.mark.long
 def test_cfn_lint_finds_nothing_in_the_printed_template(tmp_path, capsys):
-    assert infrastructure.main(["--print"]) == 0
+    assert stack.main(["--print"]) == 0
     (tmp_path / "template.yaml").write_text(capsys.readouterr().out)
 
     run = cfn_lint(tmp_path / "template.yaml", "eu-central-1", "us-gov-west-1", "cn-north-1")
@@ -199,7 +198,7 @@ def test_cfn_lint_can_fail(tmp_path, resource, change, rule):
 
 def test_the_printed_template_is_the_template(capsys, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    infrastructure.main(["--print"])
+    stack.main(["--print"])
 
     assert yaml.safe_load(capsys.readouterr().out) == TEMPLATE
 
@@ -283,8 +282,8 @@ def lower(value):
 
 
 def test_the_command_makes_the_stack_and_the_second_start_finds_it(cloud):
-    first = run_command("infrastructure", ["--source", BUILD["SourceLocation"], "--kms-key", KEY], cloud.endpoint)
-    second = run_command("infrastructure", [], cloud.endpoint)
+    first = run_command("infra", ["--source", BUILD["SourceLocation"], "--kms-key", KEY], cloud.endpoint)
+    second = run_command("infra", [], cloud.endpoint)
 
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert "add Bucket, AWS::S3::Bucket" in first.stderr
@@ -311,7 +310,7 @@ def test_the_command_makes_the_stack_and_the_second_start_finds_it(cloud):
 
 def test_the_roles_in_the_account_have_the_policies_that_make_iam_prints(cloud):
     arguments = ["--subnets", "subnet-0a,subnet-0b", "--security-groups", "sg-0a", "--kms-key", KEY.rpartition("/")[2]]
-    assert run_command("infrastructure", arguments, cloud.endpoint).returncode == 0
+    assert run_command("infra", arguments, cloud.endpoint).returncode == 0
     printed = json.loads(run_command("iam", [*arguments, "--trust"], cloud.endpoint).stdout)
 
     iam = cloud.client("iam")
@@ -330,9 +329,9 @@ def test_the_roles_in_the_account_have_the_policies_that_make_iam_prints(cloud):
 @pytest.mark.parametrize(("project", "remedy"), [("my-team", "PROJECT=myteam"), ("sagemaker", "PROJECT=sagemaker1")])
 def test_a_new_project_is_not_named_so_that_its_logs_are_anothers_too(capsys, project, remedy):
     words = ["--project", project, "--region", REGION, "--dry-run"]
-    assert infrastructure.main(words) == 2
+    assert stack.main(words) == 2
     assert remedy in capsys.readouterr().err
-    assert infrastructure.main(["--project", "myteam", "--region", REGION, "--dry-run"]) == 0
+    assert stack.main(["--project", "myteam", "--region", REGION, "--dry-run"]) == 0
 
 
 def test_a_build_has_the_base_that_it_is_given_and_a_tag_is_refused(capsys):
@@ -342,7 +341,7 @@ def test_a_build_has_the_base_that_it_is_given_and_a_tag_is_refused(capsys):
 
     assert {"Name": "BASE_IMAGE", "Type": "PLAINTEXT", "Value": digest} in with_base["EnvironmentVariables"]
     assert [each["Name"] for each in without["EnvironmentVariables"]] == ["REPOSITORY"]
-    assert infrastructure.main(["--region", REGION, "--base-image", "registry/pytorch:2.13", "--dry-run"]) == 2
+    assert stack.main(["--region", REGION, "--base-image", "registry/pytorch:2.13", "--dry-run"]) == 2
     assert "docker image inspect" in capsys.readouterr().err
 
 
@@ -417,10 +416,10 @@ def test_the_outputs_name_bucket_repository_roles_and_policies(cloud):
 
 def test_a_change_is_printed_and_made(cloud, capsys, monkeypatch):
     monkeypatch.setattr(Account, "dns_suffix", "amazonaws.com")  # botocore deprecates how it is asked
-    assert infrastructure.main([]) == 0
+    assert stack.main([]) == 0
     monkeypatch.setattr(stack_template, "MUTABILITY", "MUTABLE")
 
-    assert infrastructure.main([]) == 0
+    assert stack.main([]) == 0
 
     assert "modify Repository, AWS::ECR::Repository" in capsys.readouterr().err
     [repository] = cloud.client("ecr").describe_repositories()["repositories"]
@@ -440,11 +439,11 @@ def test_a_run_that_was_killed_anywhere_is_finished_by_the_next(cloud):
             sorted(policy["PolicyName"] for policy in iam.list_policies(Scope="Local")["Policies"]),
         )
 
-    survives_kills(cloud, "infrastructure", [], lambda: None, state)
+    survives_kills(cloud, "infra", [], lambda: None, state)
 
 
 def test_a_dry_run_prints_the_requests_and_the_cost_and_changes_nothing(cloud):
-    run = run_command("infrastructure", ["--dry-run"], cloud.endpoint)
+    run = run_command("infra", ["--dry-run"], cloud.endpoint)
 
     assert run.returncode == 0, run.stderr
     create, execute = json.loads(run.stdout)
@@ -460,9 +459,7 @@ def test_a_dry_run_prints_the_requests_and_the_cost_and_changes_nothing(cloud):
 
 
 def test_a_dry_run_needs_nobody_to_be_logged_in(cloud):
-    run = run_command(
-        "infrastructure", ["--dry-run"], "http://127.0.0.1:1", AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY=""
-    )
+    run = run_command("infra", ["--dry-run"], "http://127.0.0.1:1", AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
 
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)[0]["operation"] == "CreateChangeSet"
@@ -477,7 +474,7 @@ def stubbed(monkeypatch):
     """An account whose CloudFormation answers what a test says."""
     for name, value in environment("http://127.0.0.1:1").items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(infrastructure, "POLL_S", 0)
+    monkeypatch.setattr(stack, "POLL_S", 0)
     account = Account(argparse.Namespace(region=REGION, profile=None, dry_run=False))
     with Stubber(account.client("cloudformation")) as stubber:
         account.stubber = stubber
@@ -512,7 +509,7 @@ def test_a_failure_is_told_with_the_reason_of_the_first_that_failed(stubbed, cap
         stubbed.stubber.add_response(method, answer)
 
     with pytest.raises(UnfinishedError) as caught:
-        infrastructure.carry_out(stubbed, STACK, "infra-0")
+        stack.carry_out(stubbed, STACK, "infra-0")
 
     assert CAUSE in str(caught.value)
     assert f"aws cloudformation delete-stack --stack-name {STACK}" in str(caught.value)
@@ -527,7 +524,7 @@ def test_a_failed_update_says_that_all_is_as_before(stubbed):
         stubbed.stubber.add_response(method, answer)
 
     with pytest.raises(UnfinishedError, match=r"because of Bucket \(AWS::Bucket\): no: everything is as it was before"):
-        infrastructure.carry_out(stubbed, STACK, "infra-0")
+        stack.carry_out(stubbed, STACK, "infra-0")
 
 
 @pytest.mark.parametrize(
@@ -543,7 +540,7 @@ def test_a_stack_that_cannot_be_updated_is_explained(stubbed, status, remedy):
     stubbed.stubber.add_response("describe_stack_events", {"StackEvents": FAILED[:5]})
 
     with pytest.raises(CommandError) as caught:
-        infrastructure.settle(Context(stubbed, argparse.Namespace()), STACK)
+        stack.settle(Context(stubbed, argparse.Namespace()), STACK)
 
     assert f"the stack {STACK} is {status} {CAUSE}" in str(caught.value)
     assert f"aws cloudformation {remedy} --stack-name {STACK}" in str(caught.value)
@@ -553,7 +550,7 @@ def test_a_stack_that_somebody_changes_is_waited_for(stubbed, capsys):
     for status in ("CREATE_IN_PROGRESS", "CREATE_IN_PROGRESS", "CREATE_IN_PROGRESS", "CREATE_COMPLETE"):
         stubbed.stubber.add_response("describe_stacks", stack_answer(status))
 
-    there = infrastructure.settle(Context(stubbed, argparse.Namespace()), STACK)
+    there = stack.settle(Context(stubbed, argparse.Namespace()), STACK)
 
     assert there["StackStatus"] == "CREATE_COMPLETE"
     assert "is being changed (CREATE_IN_PROGRESS): waiting for it" in capsys.readouterr().err
@@ -580,10 +577,10 @@ def test_a_change_set_without_changes_is_no_failure(stubbed, reason, is_same):
     stubbed.stubber.add_response("delete_change_set", {})
 
     if is_same:
-        assert infrastructure.prepare(stubbed, request)
+        assert stack.prepare(stubbed, request)
     else:
         with pytest.raises(CommandError, match="CloudFormation refuses the change: Template error: something"):
-            infrastructure.prepare(stubbed, request)
+            stack.prepare(stubbed, request)
 
 
 @pytest.mark.parametrize(("former", "is_taken_up"), [("AVAILABLE", True), ("OBSOLETE", False)])
@@ -605,7 +602,7 @@ def test_a_comparison_that_still_holds_is_taken_up_and_a_replacement_said_to_kee
         stubbed.stubber.add_response("describe_change_set", answer)
     stubbed.stubber.add_response("describe_change_set", answer)  # its pages
 
-    assert not infrastructure.prepare(stubbed, request)
+    assert not stack.prepare(stubbed, request)
     assert "modify Bucket, AWS::S3::Bucket (replaced; what it holds is kept)" in capsys.readouterr().err
 
 
@@ -616,7 +613,7 @@ def parameters(old, **given):
     class Here:
         region, partition, number, dns_suffix = REGION, "aws", ACCOUNT, "amazonaws.com"
 
-    return infrastructure.parameters(Here(), argparse.Namespace(**options), old)
+    return stack.parameters(Here(), argparse.Namespace(**options), old)
 
 
 def test_what_is_not_given_stays_and_none_takes_it_away():
@@ -659,7 +656,7 @@ def test_the_parameters_are_those_of_the_template():
     ],
 )
 def test_what_is_wrong_is_one_line_with_the_remedy(cloud, arguments, message):
-    run = run_command("infrastructure", arguments, cloud.endpoint)
+    run = run_command("infra", arguments, cloud.endpoint)
 
     assert run.returncode == 2
     [line] = run.stderr.splitlines()

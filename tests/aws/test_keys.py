@@ -1,6 +1,7 @@
 """Names that must not become keys: what may tell who somebody is, and what S3 or a job cannot take."""
 
 import pytest
+
 from sagemaker_monai_aws.data.keys import both_file_and_folder, masked, private_columns, private_in, unusable
 
 

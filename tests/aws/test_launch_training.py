@@ -6,9 +6,9 @@ import tarfile
 
 import boto3
 import pytest
+
 from sagemaker_monai_aws.core import calls, create, follow
 from sagemaker_monai_aws.jobs import launch_training
-
 from tests.support.cloud import ACCOUNT, BUCKET, PROJECT, REGION, survives_kills
 
 DATASET = {"labels": {"0": "akiec", "1": "bcc"}, "training": [], "validation": [], "test": []}
@@ -242,7 +242,7 @@ def test_a_start_that_is_killed_anywhere_and_repeated_leaves_one_job(cloud):
         return {key: job[key] for key in ("TrainingJobName", "HyperParameters", "CheckpointConfig", "InputDataConfig")}
 
     arguments = ["--no-wait", "--hyperparameters", "epochs=1"]
-    assert survives_kills(cloud, "launch_training", arguments, lambda: fill(cloud), state) >= 6
+    assert survives_kills(cloud, "train", arguments, lambda: fill(cloud), state) >= 6
 
 
 def describing(monkeypatch, **changes):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from sagemaker_monai_aws.core.errors import CommandError
 from sagemaker_monai_aws.core.listing import below, find
 from sagemaker_monai_aws.data import prepare_s3

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+
 from develop import local
+from sagemaker_monai.requests.media_types import MEDIA_TYPES
 from sagemaker_monai_aws.client import ask
 from sagemaker_monai_aws.client.content_types import CONTENT_TYPES
-
-from sagemaker_monai.requests.media_types import MEDIA_TYPES
 from tests.support import loopback
 from tests.support.places import ROOT
 

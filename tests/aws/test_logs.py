@@ -5,8 +5,8 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sagemaker_monai_aws.infrastructure import logs
 
+from sagemaker_monai_aws.infrastructure import logs
 from tests.support.cloud import PROJECT
 from tests.support.deployed import make_endpoint, make_training_job
 

@@ -6,14 +6,14 @@ from argparse import Namespace
 
 import pytest
 from botocore.stub import Stubber
+
+from sagemaker_monai.tasks.tasks import TASKS
 from sagemaker_monai_aws.core.account import Account
 from sagemaker_monai_aws.core.calls import Call, check
 from sagemaker_monai_aws.core.command import Context
 from sagemaker_monai_aws.core.errors import CommandError, UnfinishedError
 from sagemaker_monai_aws.jobs import pipeline
 from sagemaker_monai_aws.jobs.pipeline_definition import Threshold
-
-from sagemaker_monai.tasks.tasks import TASKS
 from tests.support.cloud import ACCOUNT, BUCKET, PROJECT, REGION, survives_deaths
 
 OPERATIONS = {"Training": ("CreateTrainingJob", "TrainingJobName"), "Processing": ("CreateProcessingJob",

@@ -9,9 +9,9 @@ import sys
 
 import botocore.session
 import pytest
+
 from sagemaker_monai_aws.infrastructure.policies import KINDS, PEOPLE, ROLES, trust
 from sagemaker_monai_aws.infrastructure.policy_statements import PUSH, UNSCOPED, Scope, Source
-
 from tests.support.permissions import allowed
 from tests.support.places import ROOT
 

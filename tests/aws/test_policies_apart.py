@@ -8,9 +8,9 @@ import functools
 import itertools
 
 import pytest
+
 from sagemaker_monai_aws.infrastructure.policies import KINDS
 from sagemaker_monai_aws.infrastructure.policy_statements import Scope
-
 from tests.support.permissions import allowed, matches
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"

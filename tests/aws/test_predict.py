@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
+
 from sagemaker_monai_aws.client import endpoints, predict
 from sagemaker_monai_aws.client.asking import Asking
 from sagemaker_monai_aws.client.saving import SavingError, parts_of, save
 from sagemaker_monai_aws.core.account import Account
-
 from tests.support.cloud import ACCOUNT, BUCKET, PROJECT, REGION, killing, run_and_kill, run_command
 from tests.support.simulated import simulation
 

@@ -11,9 +11,9 @@ import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 from PIL import Image
+
 from sagemaker_monai_aws.data import prepare_s3, upload
 from sagemaker_monai_aws.data.upload import part_bytes
-
 from tests.support.cloud import BUCKET, run_command, survives_kills
 from tests.support.dicom_samples import series_bytes
 from tests.support.workbooks import workbook
@@ -309,13 +309,13 @@ def test_an_upload_that_is_killed_anywhere_and_repeated_is_whole(cloud, tmp_path
     def state():
         return {key: cloud.get(key) for key in cloud.keys("monai/")}
 
-    assert survives_kills(cloud, "prepare_s3", arguments, cloud.make_bucket, state) >= 4
+    assert survives_kills(cloud, "prepare-s3", arguments, cloud.make_bucket, state) >= 4
 
 
 def test_the_command_runs_as_a_person_runs_it(ready, folder):
-    done = run_command("prepare_s3", [folder], ready.endpoint)
+    done = run_command("prepare-s3", [folder], ready.endpoint)
     shutil.rmtree(folder)
-    gone = run_command("prepare_s3", [folder], ready.endpoint)
+    gone = run_command("prepare-s3", [folder], ready.endpoint)
 
     assert done.returncode == 0
     assert (gone.returncode, gone.stdout) == (2, "")

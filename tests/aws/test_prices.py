@@ -1,6 +1,7 @@
 """The table of costs: what is known, and what is said to be unknown."""
 
 import pytest
+
 from sagemaker_monai_aws.core import prices
 
 

@@ -4,10 +4,10 @@ import json
 import sys
 
 import pytest
+
 from sagemaker_monai_aws.core import calls
 from sagemaker_monai_aws.jobs import launch_training, process
 from simulate.processes import ProcessRunner
-
 from tests.support.cloud import BUCKET, PROJECT, run_command, survives_deaths
 from tests.support.simulated import simulation
 

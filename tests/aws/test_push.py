@@ -7,6 +7,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+
 from sagemaker_monai_aws.infrastructure import push
 
 CONFIG = "sha256:" + "c" * 64

@@ -6,12 +6,12 @@ import tarfile
 
 import jsonschema
 import pytest
-from sagemaker_monai_aws.core import calls
-from sagemaker_monai_aws.core.trained import Trained
-from sagemaker_monai_aws.hosting import register
 
 from sagemaker_monai.requests.media_types import MEDIA_TYPES
 from sagemaker_monai.serving.inference import ANSWER_TYPES
+from sagemaker_monai_aws.core import calls
+from sagemaker_monai_aws.core.trained import Trained
+from sagemaker_monai_aws.hosting import register
 from tests.support.cloud import BUCKET, PROJECT, survives_deaths
 
 JOB = f"{PROJECT}-train-made"

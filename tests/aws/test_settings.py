@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 import pytest
+
 from sagemaker_monai_aws.core import settings
 from sagemaker_monai_aws.core.errors import CommandError
 

@@ -4,10 +4,10 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from sagemaker_monai_aws.core import prices
 from sagemaker_monai_aws.infrastructure import status
 from sagemaker_monai_aws.infrastructure.status import Row, mode_of, resources_of, seconds_of, table, total
-
 from tests.support.cloud import PROJECT, REGION
 from tests.support.deployed import TAGS, make_endpoint, make_model, make_training_job
 

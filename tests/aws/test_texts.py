@@ -4,9 +4,6 @@ import base64
 import json
 
 import pytest
-from sagemaker_monai_aws.core.settings import read_config_env
-from sagemaker_monai_aws.data.keys import unusable
-from sagemaker_monai_aws.jobs.transform_input import _of_manifest
 
 from sagemaker_monai.data.dataset_json import DATASET_JSON
 from sagemaker_monai.data.layouts import read_channels as read_layouts
@@ -19,6 +16,9 @@ from sagemaker_monai.sagemaker.cluster import read_cluster, read_limits
 from sagemaker_monai.sagemaker.inputs import Places, read_channels, read_hyperparameters, without_blanks
 from sagemaker_monai.sagemaker.own_script import program
 from sagemaker_monai.serving.references import Prefix, parse_references
+from sagemaker_monai_aws.core.settings import read_config_env
+from sagemaker_monai_aws.data.keys import unusable
+from sagemaker_monai_aws.jobs.transform_input import _of_manifest
 
 BOM = b"\xef\xbb\xbf"
 MARK = "\ufeff"

@@ -5,11 +5,11 @@ import io
 import json
 
 import pytest
+
 from sagemaker_monai_aws.core.listing import Item
 from sagemaker_monai_aws.jobs import transform
 from sagemaker_monai_aws.jobs.transform_input import Batch
 from sagemaker_monai_aws.jobs.transform_results import Result, as_csv, reasons
-
 from tests.support.cloud import ACCOUNT, BUCKET, PROJECT, REGION, survives_deaths
 from tests.support.simulated import ROLE, simulation
 

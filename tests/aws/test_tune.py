@@ -5,11 +5,11 @@ import sys
 
 import pytest
 from botocore.stub import Stubber
+
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai_aws.core import calls
 from sagemaker_monai_aws.jobs import tune
 from simulate.processes import ProcessRunner
-
-from sagemaker_monai.hyperparameters import TrainConfig
 from tests.support.cloud import BUCKET, PROJECT, run_command, survives_deaths
 from tests.support.simulated import simulation
 

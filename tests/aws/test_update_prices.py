@@ -5,6 +5,7 @@ import json
 import pytest
 from botocore.client import BaseClient
 from botocore.stub import Stubber
+
 from sagemaker_monai_aws.core.account import Account
 from sagemaker_monai_aws.infrastructure import update_prices
 from sagemaker_monai_aws.infrastructure.update_prices import instances, merged, on_demand, serverless

@@ -10,14 +10,14 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from sagemaker_monai_aws.core.errors import CommandError
-from sagemaker_monai_aws.data import upload_privacy
-from sagemaker_monai_aws.data.upload_privacy import kept_salt, plan_cleaning
 
 from sagemaker_monai.deidentification.deidentify import Deidentifier
 from sagemaker_monai.deidentification.phi import find_phi
 from sagemaker_monai.deidentification.proof import prove_deidentified
 from sagemaker_monai.deidentification.pseudonyms import mapped_uid, pseudonym
+from sagemaker_monai_aws.core.errors import CommandError
+from sagemaker_monai_aws.data import upload_privacy
+from sagemaker_monai_aws.data.upload_privacy import kept_salt, plan_cleaning
 from tests.support.dicom_samples import SERIES_UID, dicom_bytes, series_bytes
 
 SALT = b"0123456789abcdef"

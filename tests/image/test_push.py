@@ -17,8 +17,8 @@ import uuid
 import boto3
 import botocore
 import pytest
-from sagemaker_monai_aws.infrastructure import push
 
+from sagemaker_monai_aws.infrastructure import push
 from tests.support import loopback
 
 PASSWORD = "word-of-the-test"  # in bcrypt, the only kind that the registry takes:

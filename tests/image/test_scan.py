@@ -3,7 +3,6 @@
 import json
 
 from develop import scan
-
 from tests.image.containers import image_output
 
 

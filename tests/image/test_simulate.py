@@ -1,9 +1,9 @@
 """The life of `tests.simulate.test_simulate_life`, in containers of the image under test, and a job of two hosts."""
 
 import pytest
+
 from simulate.containers import DockerRunner
 from simulate.limits import Limits
-
 from tests.image.containers import docker
 from tests.support import simulated_life as life
 from tests.support.simulated import simulation

@@ -1,9 +1,9 @@
 """docs/formats.md tells what became of the odd files when they were last read."""
 
 import pytest
+
 from develop.format_tables import NATIVE
 from develop.markdown import with_blocks
-
 from sagemaker_monai.images.dicom import decoding
 from tests.support.formats import BLOCKS, DOCUMENT, FOLDERS, odd_dicom_rows, odd_nifti_rows
 

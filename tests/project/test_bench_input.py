@@ -1,8 +1,9 @@
 from pathlib import Path
 
 import pytest
-from develop import bench_input
 from PIL import Image
+
+from develop import bench_input
 
 
 def test_drawn_photographs_are_jpegs_of_the_usual_size(tmp_path):

@@ -5,11 +5,11 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
-from develop.draw_sample import LOOKS, draw_sample, main
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from develop.draw_sample import LOOKS, draw_sample, main
 from sagemaker_monai.data.splitting import split_by_group
 from sagemaker_monai.prepare.ham10000 import import_ham10000
 

@@ -5,9 +5,9 @@ import re
 import shlex
 
 import pytest
+
 from develop.markdown import with_blocks
 from develop.write_tables import DOCUMENTS
-
 from sagemaker_monai.data.dataset_json import read_dataset_json
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.prepare.__main__ import SOURCES

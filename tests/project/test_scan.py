@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from develop import scan
 
 TODAY = datetime.date(2026, 11, 24)

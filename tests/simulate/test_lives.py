@@ -1,9 +1,9 @@
 """`make simulate-...`: the lives are made of commands that there are, and one is lived."""
 
 import pytest
+
 from simulate import __main__ as simulate
 from simulate.lives import LIVES
-
 from tests.aws.test_commands import TARGETS
 from tests.image.conftest import draw
 
@@ -34,7 +34,7 @@ def test_a_step_that_fails_ends_the_life(tmp_path, capfd):
     words = ["--data", str(tmp_path / "data"), "--folder", str(tmp_path / "folder"), "--hyperparameters", "epochs=0"]
     assert simulate.main(["train", *words]) == 2
 
-    assert "simulate: sagemaker_monai_aws.jobs.launch_training ended with 2" in capfd.readouterr().err
+    assert "simulate: sagemaker-monai train ended with 2" in capfd.readouterr().err
 
 
 def test_a_folder_that_is_no_data_set_is_said(tmp_path, capfd):
@@ -42,7 +42,7 @@ def test_a_folder_that_is_no_data_set_is_said(tmp_path, capfd):
 
     assert simulate.main(["train", "--data", str(tmp_path / "data"), "--folder", str(tmp_path / "folder")]) == 2
 
-    assert "sagemaker_monai_aws.data.prepare_s3 ended with 2" in capfd.readouterr().err
+    assert "sagemaker-monai prepare-s3 ended with 2" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["nothing"], []])

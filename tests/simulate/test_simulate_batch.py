@@ -4,9 +4,9 @@ import json
 
 import pytest
 from botocore.exceptions import ClientError
+
 from simulate.faults import JobError
 from simulate.filters import batches, joined, select, steps
-
 from tests.support.simulated import ROLE, simulation
 
 GROUP = "/aws/sagemaker/TransformJobs"

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from botocore.exceptions import ClientError
-from simulate.hosting import shares
 
+from simulate.hosting import shares
 from tests.support.simulated import archive, simulation
 
 MIB = 1 << 20

@@ -4,9 +4,9 @@ import json
 
 import pytest
 from botocore.exceptions import ClientError
+
 from simulate.limits import Limits
 from simulate.processes import ProcessRunner
-
 from tests.image.conftest import draw
 from tests.support import simulated_life as life
 from tests.support.simulated import simulation

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 from botocore.exceptions import ClientError
-from simulate.processes import ProcessRunner
 
+from simulate.processes import ProcessRunner
 from tests.support.simulated import ROLE, simulation
 
 COPY = """

@@ -5,9 +5,9 @@ import time
 
 import pytest
 from botocore.exceptions import ClientError
+
 from simulate import shapes
 from simulate.kinds import KINDS
-
 from tests.support.simulated import ROLE, simulation, training_request
 
 

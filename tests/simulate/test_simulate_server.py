@@ -11,11 +11,11 @@ from itertools import pairwise
 
 import boto3
 import pytest
+
 from simulate import __main__ as command
 from simulate.containers import DockerRunner
 from simulate.faults import JobError
 from simulate.runners import Order
-
 from tests.support.places import ROOT
 from tests.support.simulated import ROLE, simulation, training_request
 

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 from botocore.exceptions import ClientError
+
 from simulate.faults import InternalError
 from simulate.processes import ProcessRunner
-
 from tests.support.simulated import FAKE, channel, simulation, training_request
 
 GROUP = "/aws/sagemaker/TrainingJobs"

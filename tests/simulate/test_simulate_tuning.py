@@ -5,8 +5,8 @@ import json
 
 import pytest
 from botocore.exceptions import ClientError
-from simulate.tuning import draw
 
+from simulate.tuning import draw
 from tests.support.simulated import simulation, training_request
 
 

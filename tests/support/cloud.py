@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 
 import boto3
 import pytest
-from sagemaker_monai_aws.core.account import Account
 
+from sagemaker_monai_aws.core.account import Account
 from tests.support import loopback
 from tests.support.places import ROOT
 
@@ -134,11 +134,11 @@ for method in ("PUT", "DELETE", "PATCH"):
     setattr(Proxy, f"do_{method}", Proxy.pass_on)
 
 
-def run_command(module, arguments, endpoint, *, timeout_s=60, **extra):
+def run_command(name, arguments, endpoint, *, timeout_s=60, **extra):
     """A command in a process of its own, as a person runs it."""
-    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment(endpoint), **extra}
-    return subprocess.run([sys.executable, "-m", f"scripts.{module}", *map(str, arguments)], env=variables, cwd=ROOT,
-                          capture_output=True, text=True, timeout=timeout_s)  # fmt: skip
+    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "scripts"), **environment(endpoint), **extra}
+    command = [sys.executable, "-m", "sagemaker_monai_aws", name, *map(str, arguments)]
+    return subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s)
 
 
 @contextmanager
@@ -158,11 +158,11 @@ def killing(cloud, at=0, *, is_after=False):
         yield server
 
 
-def run_and_kill(cloud, module, arguments, at, *, is_after):
+def run_and_kill(cloud, name, arguments, at, *, is_after):
     """Run a command and kill it (SIGKILL) at a request; whether it got that far."""
     with killing(cloud, at, is_after=is_after) as proxy:
-        variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment(proxy.url)}
-        command = [sys.executable, "-m", f"scripts.{module}", *map(str, arguments)]
+        variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "scripts"), **environment(proxy.url)}
+        command = [sys.executable, "-m", "sagemaker_monai_aws", name, *map(str, arguments)]
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         with subprocess.Popen(command, env=variables, cwd=ROOT, **silent) as process:
             proxy.kill = process.kill
@@ -173,12 +173,12 @@ def run_and_kill(cloud, module, arguments, at, *, is_after):
     return code == -9
 
 
-def survives_kills(cloud, module, arguments, prepare: Callable[[], None], state: Callable[[], object]):
+def survives_kills(cloud, name, arguments, prepare: Callable[[], None], state: Callable[[], object]):
     """Check that a command that was killed at any of its requests, and is run again, leaves what one run leaves.
 
     Args:
         cloud: the account; emptied before each try.
-        module: of scripts/.
+        name: of the command.
         arguments: of the command.
         prepare: what the account has before.
         state: what the account has afterwards, comparable.
@@ -189,7 +189,7 @@ def survives_kills(cloud, module, arguments, prepare: Callable[[], None], state:
     cloud.reset()
     prepare()
     with killing(cloud) as proxy:
-        whole = run_command(module, arguments, proxy.url)
+        whole = run_command(name, arguments, proxy.url)
         requests = proxy.count
     assert whole.returncode == 0, whole.stderr
     expected = state()
@@ -198,8 +198,8 @@ def survives_kills(cloud, module, arguments, prepare: Callable[[], None], state:
         for is_after in (False, True):
             cloud.reset()
             prepare()
-            kills += run_and_kill(cloud, module, arguments, at, is_after=is_after)
-            again = run_command(module, arguments, cloud.endpoint)
+            kills += run_and_kill(cloud, name, arguments, at, is_after=is_after)
+            again = run_command(name, arguments, cloud.endpoint)
             assert again.returncode == 0, (at, is_after, again.stderr)
             assert state() == expected, (at, is_after)
     assert kills >= requests  # a command with threads may ask in another order, and less after the last one

@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 
 import pydicom
-from develop.markdown import table, with_blocks
 
+from develop.markdown import table, with_blocks
 from tests.support import odd_files, odd_volumes
 from tests.support.compare_series import compare_series
 from tests.support.places import ROOT

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
+
 from simulate.limits import Limits
 from simulate.processes import ProcessRunner
 from simulate.server import simulated_aws

@@ -7,15 +7,15 @@ import re
 
 import pytest
 from pydicom import dcmread
-from sagemaker_monai_aws.client.tasks import cells, task_of
-from sagemaker_monai_aws.jobs.pipeline_definition import Threshold
-from sagemaker_monai_aws.jobs.tune import objective_of
 
 from sagemaker_monai.artifact.bundle import read_bundle
 from sagemaker_monai.entrypoints import doctor, evaluate, train
 from sagemaker_monai.serving.inference import input_fn, model_fn, output_fn, predict_fn
 from sagemaker_monai.tasks.metric_names import metric_definitions
 from sagemaker_monai.tasks.tasks import TASKS
+from sagemaker_monai_aws.client.tasks import cells, task_of
+from sagemaker_monai_aws.jobs.pipeline_definition import Threshold
+from sagemaker_monai_aws.jobs.tune import objective_of
 from tests.support.medical_sets import ct_slices
 from tests.support.toy_task import ROW
 

@@ -11,7 +11,6 @@ is 1.
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -261,7 +260,3 @@ def _as_json(source: Source, answer: Answer, saved: list[Path]) -> dict[str, Any
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     return command.run(NAME, __doc__ or "", add_options, work, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,30 +14,11 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from sagemaker_monai_aws.commands import COMMANDS
 from sagemaker_monai_aws.core import settings
 from sagemaker_monai_aws.core.account import Account
 from sagemaker_monai_aws.core.calls import Call, as_text, check
 from sagemaker_monai_aws.core.errors import CommandError, UnfinishedError, explain
-
-# Every command and its file in scripts/; also how config.env tells whose settings are whose.
-COMMANDS = {
-    "prepare-s3": "prepare_s3",
-    "train": "launch_training",
-    "tune": "tune",
-    "process": "process",
-    "deploy": "deploy",
-    "predict": "predict",
-    "transform": "transform",
-    "register": "register",
-    "status": "status",
-    "logs": "logs",
-    "delete": "delete",
-    "pipeline": "pipeline",
-    "iam": "iam",
-    "infra": "infrastructure",
-    "prices": "update_prices",
-    "push": "push",
-}
 
 
 @dataclass
@@ -66,7 +47,7 @@ def run(
     argv: Sequence[str] | None = None,
 ) -> int:
     """Run a command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog=name, description=description,
+    parser = argparse.ArgumentParser(prog=f"sagemaker-monai {name}", description=description,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     add_options(parser)
     settings.add_common(parser)

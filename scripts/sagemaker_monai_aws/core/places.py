@@ -15,7 +15,7 @@ from sagemaker_monai_aws.core.names import default_bucket, digest, folder_uri, s
 
 LISTED = 100_000  # objects of a channel that its digest is made of; the others count by number only
 PLACEHOLDER_DIGEST = "sha256:" + "0" * 64
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 MANIFEST_TYPES = [
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.oci.image.manifest.v1+json",

@@ -112,7 +112,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None, commands: Ite
     """Read the command line over the file over the defaults.
 
     Args:
-        parser: with `add_common`; its `prog` is the command's name.
+        parser: with `add_common`; the last word of its `prog` is the command's name.
         argv: None takes this process's.
         commands: names of all commands, whose own settings may stand in the same file.
 
@@ -140,7 +140,7 @@ def _defaults(
     parser: argparse.ArgumentParser, settings: Mapping[str, str], file: str, commands: Iterable[str]
 ) -> dict[str, Any]:
     """What the file says for this command, as the parser's values."""
-    prefix = parser.prog.upper().replace("-", "_") + "_"
+    prefix = parser.prog.split()[-1].upper().replace("-", "_") + "_"
     others = tuple(name.upper().replace("-", "_") + "_" for name in commands)
     own = {prefix + action.dest.upper(): action for action in parser._actions if action.option_strings}
     known = {**{name: action for action in parser._actions for name in COMMON if flag(name) in action.option_strings},

@@ -8,7 +8,6 @@ is complete. What is there already is not sent again, whatever became of the run
 
 import argparse
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -311,7 +310,3 @@ def _others(context: Context, bucket: str, prefix: str, others: list[str]) -> No
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     return command.run(NAME, __doc__ or "", _add_options, work, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,7 +7,6 @@ makes only the model, for `make transform`.
 """
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -172,7 +171,3 @@ def summary(context: Context, plan: Plan) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     return command.run(NAME, __doc__ or "", add_options, work, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

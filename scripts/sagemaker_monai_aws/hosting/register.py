@@ -9,7 +9,6 @@ may have; it is smaller than that of other model cards).
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -274,7 +273,3 @@ def work(context: Context) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     return command.run(NAME, __doc__ or "", _add_options, work, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -101,7 +101,3 @@ def _do(account: Account, step: Step) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     return command.run(NAME, __doc__ or "", _add_options, work, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

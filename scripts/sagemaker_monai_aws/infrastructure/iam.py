@@ -7,7 +7,6 @@ creates roles. Who may do it alone runs `make infra`, whose stack has the same p
 import argparse
 import json
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -136,7 +135,3 @@ def split_source(source: str) -> tuple[str, str]:
         if match:
             return kind, match[match.lastindex or 0]
     raise CommandError(f"a source is {HTTPS_OR_S3}; got {source!r}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

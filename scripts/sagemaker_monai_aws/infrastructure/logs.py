@@ -8,7 +8,6 @@ Source: SageMaker Developer Guide, "Logging with CloudWatch" (names of groups an
 
 import argparse
 import re
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -157,7 +156,3 @@ def _follow(context: Context, kind: str, name: str, since_ms: int | None) -> int
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     return command.run(NAME, __doc__ or "", _add_options, work, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -243,7 +243,3 @@ def docker_without_credentials() -> Iterator[Callable[..., "subprocess.Completed
                 (Path(folder) / name).symlink_to((users / name).resolve())
         environment = os.environ | {"DOCKER_CONFIG": folder}
         yield lambda words, **options: subprocess.run(words, check=False, env=environment, **options)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,7 +7,6 @@ forgetting to name it; `none` takes it away. The template is in stack_template.p
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -295,7 +294,3 @@ def first_failure(account: Account, stack: str, newest: str) -> str:
         if event.get("ResourceStatus", "").endswith("_FAILED") and "cancelled" not in reason:
             return f" because of {event['LogicalResourceId']} ({event['ResourceType']}): {reason.rstrip('.')}"
     return ""
-
-
-if __name__ == "__main__":
-    sys.exit(main())

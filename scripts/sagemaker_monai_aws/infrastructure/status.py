@@ -6,7 +6,6 @@ Storage, traffic and requests are not in it.
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -221,7 +220,3 @@ def work(context: Context) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     return command.run(NAME, __doc__ or "", _add_options, work, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

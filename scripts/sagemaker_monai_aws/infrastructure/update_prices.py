@@ -12,7 +12,6 @@ products as the price list of AmazonSageMaker has them (component, instanceName,
 import argparse
 import json
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -138,7 +137,3 @@ def work(context: Context) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     return command.run(NAME, __doc__ or "", _add_options, work, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

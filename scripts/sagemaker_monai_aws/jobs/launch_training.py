@@ -8,7 +8,6 @@ says otherwise. The same request finds the same job, whatever became of the term
 import argparse
 import io
 import json
-import sys
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -296,7 +295,3 @@ def member_of(archive: bytes, name: str) -> bytes | None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     return command.run(NAME, __doc__ or "", _add_own_options, work, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

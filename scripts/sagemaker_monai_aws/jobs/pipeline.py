@@ -8,7 +8,6 @@ What is defined stands in pipeline_definition.py.
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -199,7 +198,3 @@ def finish(context: Context, arn: str) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     return command.run(NAME, __doc__ or "", _add_options, work, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,7 +9,6 @@ import argparse
 import json
 import re
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -239,7 +238,3 @@ def _billed(found: Mapping[str, Any], region: str, instance_type: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     return command.run(NAME, __doc__ or "", _add_options, work, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,7 +7,6 @@ request over the same objects finds the same job, and only makes the table anew.
 
 import argparse
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -272,7 +271,3 @@ def finish(context: Context, batch: Batch, name: str) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     return command.run(NAME, __doc__ or "", add_options, work, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

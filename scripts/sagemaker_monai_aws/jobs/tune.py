@@ -10,7 +10,6 @@ Sources: API reference, HyperParameterTuningJobConfig (Hyperband has an early st
 import argparse
 import itertools
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -300,7 +299,3 @@ def finish(context: Context, name: str) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     return command.run(NAME, __doc__ or "", _add_options, work, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
