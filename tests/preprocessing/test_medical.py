@@ -205,11 +205,11 @@ def test_scaling_is_by_channel_and_gives_the_same_bits_alone_and_in_a_batch(size
     batch = torch.randn(3, 2, *size, generator=torch.Generator().manual_seed(0))
     before = batch.clone()
 
-    scaled = NormalizeIntensity([0.5, 2], [0.25, 4])(batch)
+    scaled = NormalizeIntensity([0.5, 2], [0.25, 4])(batch, len(size))
 
     for channel, (mean, std) in enumerate([(0.5, 0.25), (2, 4)]):
         assert torch.equal(scaled[:, channel], (batch[:, channel] - mean) / std)
-    assert torch.equal(NormalizeIntensity([0.5, 2], [0.25, 4])(batch[:1]), scaled[:1])
+    assert torch.equal(NormalizeIntensity([0.5, 2], [0.25, 4])(batch[0]), scaled[0])
     assert torch.equal(batch, before)
 
 

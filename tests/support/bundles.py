@@ -36,6 +36,7 @@ def bundle_parts(
     preset: str = "photo",
     window: str = "",
     image_size: int = 0,
+    network: str = "",
     task: Task | None = None,
     scope: Scope | None = None,
 ) -> dict[str, Any]:
@@ -45,8 +46,9 @@ def bundle_parts(
         labels: classes, where `task` is None.
         channels: of the input.
         fit: how images get its size.
-        preset: a key of `presets.PRESETS`; photographs get a resnet18, all others a resnet10.
+        preset: a key of `presets.PRESETS`.
         window: as the hyperparameter.
+        network: a key of `NETWORKS`; empty is a resnet18 for photographs and a resnet10 for all others.
         image_size: sides of the input; 0 is IMAGE_SIZE, or VOLUME_SIZE for volumes.
         task: None is classification; one of `TASKS`, for example.
         scope: what it was trained on.
@@ -55,7 +57,7 @@ def bundle_parts(
     spatial_dims = PRESETS[preset].spatial_dims
     side = image_size or (IMAGE_SIZE if spatial_dims == 2 else VOLUME_SIZE)
     task = task or Classification(labels)
-    network = "resnet18" if preset == "photo" else "resnet10"
+    network = network or ("resnet18" if preset == "photo" else "resnet10")
     definition = network_def(
         network, spatial_dims=spatial_dims, in_channels=channels, num_classes=task.outputs, image_size=side
     )

@@ -68,7 +68,7 @@ class Thing(TakesNothing):
     def answers(self, outputs: torch.Tensor) -> torch.Tensor:
         import torch
 
-        from sagemaker_monai.tasks.task import finite
+        from sagemaker_monai.tasks.postprocessing import finite
 
         chance = torch.sigmoid(finite(outputs))
         return torch.cat([1 - chance, chance], dim=1)

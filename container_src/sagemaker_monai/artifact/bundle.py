@@ -1,15 +1,16 @@
 """The model artifact on disk, a MONAI Bundle in file layout: write it, read it, refuse it when anything is off.
 
     configs/metadata.json     versions, task, network_data_format (its channel_def binds each output to its class)
-    configs/inference.json    network_def, preprocessing, inferer, postprocessing: names and numbers only
+    configs/inference.json    network_def, preprocessing, inferer, postprocessing: names and numbers only; and run
     configs/train.json        hyperparameters, augmentation, data set fingerprint
     configs/checksums.json    SHA-256 of the four files that decide an answer
     models/model.pt           state_dict
     docs/                     metrics.json, README.md: what was measured, not what is computed
 
-Other MONAI tools can read it; we use the file layout and not MONAI's engine, whose configurations can run code. Only
-the targets that our own tables write are built. The checksums make a changed weight, label or preprocessing number
-visible, and `model_version` is a digest of them, so that metrics and answers name exactly the artifact they came from.
+MONAI's tools can build and run it (`python -m monai.bundle run`, see `monai_run`). We use the layout and not MONAI's
+parser, whose configurations can run code: only the targets that our own tables write are built. The checksums make a
+changed weight, label or preprocessing number visible, and `model_version` is a digest of them, so that metrics and
+answers name exactly the artifact they came from.
 """
 
 import io
@@ -42,6 +43,21 @@ REMEDY = "train again, or deploy the model.tar.gz exactly as training wrote it"
 
 TRAINED_ON = "trained_on"  # in the provenance of configs/metadata.json
 COMPOSE = "monai.transforms.Compose"
+# What `python -m monai.bundle run` looks for, with no expression in it; artifacts from before have none of it.
+RUN_SECTION = {
+    "bundle_root": ".",
+    "image": "",
+    "run": {
+        "_target_": "sagemaker_monai.artifact.monai_run.run_image",
+        "image": "@image",
+        "bundle_root": "@bundle_root",
+        "network": "@network_def",
+        "preprocessing": "@preprocessing",
+        "inferer": "@inferer",
+        "postprocessing": "@postprocessing",
+        "labels": "@_meta_::network_data_format::outputs::pred::channel_def",
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -115,6 +131,7 @@ def write_bundle(
                 "preprocessing": {"_target_": COMPOSE, "transforms": preprocessing},
                 "inferer": dict(TASKS[task.name].inferer),
                 "postprocessing": {"_target_": COMPOSE, "transforms": task.postprocessing()},
+                **RUN_SECTION,
             },
         )
         _write_json(staging / TRAIN, train_config)
@@ -159,16 +176,18 @@ def read_bundle(folder: Path) -> Bundle:
     _check_metrics(folder, model_version)
 
     metadata = _read_json(folder, METADATA, keys=METADATA_KEYS)
-    inference = _read_json(folder, INFERENCE, keys={"network_def", "preprocessing", "inferer", "postprocessing"})
+    keys = {"network_def", "preprocessing", "inferer", "postprocessing", *RUN_SECTION}
+    inference = _read_json(folder, INFERENCE, keys=keys, defaults=RUN_SECTION)
     preprocessing = build_preprocessing(_compose_transforms(inference["preprocessing"], "preprocessing"))
     labels, channels = _data_format(metadata)
     task = read_task(_compose_transforms(inference["postprocessing"], "postprocessing"), labels)
-    if inference["inferer"] != TASKS[task.name].inferer:
-        raise BundleError(f"{INFERENCE} has an inferer that this program does not write; {REMEDY}")
+    for name, value in {"inferer": TASKS[task.name].inferer, **RUN_SECTION}.items():
+        if inference[name] != value:
+            raise BundleError(f"{INFERENCE} has another {name} than this program writes; {REMEDY}")
     if channels != preprocessing.channels:
         raise BundleError(f"{METADATA} says {channels} channels, the preprocessing makes {preprocessing.channels}")
     network = build_network(inference["network_def"])
-    _load_weights(network, folder / WEIGHTS)
+    load_weights(network, folder / WEIGHTS)
     network.eval()
     _check_outputs(network, preprocessing, task)
     return Bundle(
@@ -273,8 +292,12 @@ def _compose_transforms(config: Any, what: str) -> list[dict[str, Any]]:
     return config["transforms"]
 
 
-def _load_weights(network: nn.Module, path: Path) -> None:
-    """Fill every parameter and buffer of the network from the file, all of them or none."""
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Fill every parameter and buffer of the network from the file, all of them or none.
+
+    Raises:
+        BundleError: no state_dict that can be loaded safely, or one that does not fit or is not finite.
+    """
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a broken file; its text may quote the file
@@ -330,8 +353,10 @@ def _check_metrics(folder: Path, model_version: str) -> None:
         raise BundleError(f"{METRICS} was measured on another model than the one beside it; {REMEDY}")
 
 
-def _read_json(folder: Path, name: str, *, keys: set[str] | None = None) -> dict[str, Any]:
-    """One configuration file; with `keys`, exactly these must be there."""
+def _read_json(
+    folder: Path, name: str, *, keys: set[str] | None = None, defaults: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """One configuration file; with `keys`, exactly these must be there, or in `defaults`."""
     path = folder / name
     if not path.is_file():
         raise BundleError(f"the artifact has no {name}; {_nested_remedy(folder, name) or REMEDY}")
@@ -343,6 +368,7 @@ def _read_json(folder: Path, name: str, *, keys: set[str] | None = None) -> dict
         raise BundleError(f"{name} is not JSON; {REMEDY}") from error
     if not isinstance(value, dict):
         raise BundleError(f"{name} must be a JSON object; {REMEDY}")
+    value = {**(defaults or {}), **value}
     if keys is not None and value.keys() != keys:
         missing, extra = sorted(keys - value.keys()), sorted(value.keys() - keys)
         raise BundleError(f"{name}: keys missing {missing}, keys extra {extra[:5]}; {REMEDY}")

@@ -1,5 +1,6 @@
 """What is read: one image of a request or a data set before it is opened, whatever its kind."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,3 +57,10 @@ class Sample:
 
     source: Source
     formats: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, image: "Sample | str | Path | Sequence[str | Path]") -> "Sample":
+        """The sample of a file or folder by its path, or of several as channels; a sample as it is."""
+        if isinstance(image, Sample):
+            return image
+        return cls(Path(image) if isinstance(image, str | Path) else Sequences(tuple(map(Path, image))))

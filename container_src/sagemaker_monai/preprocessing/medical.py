@@ -9,6 +9,7 @@ of its pixels where it is known. Each sequence of a sample with several goes thi
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -106,11 +107,11 @@ class _LoadMedical:
         """Load every image of a sample that the model is for, each with what is known of it; as `pixels`."""
         raise NotImplementedError
 
-    def __call__(self, sample: Sample) -> "torch.Tensor":
-        """Load one image as a float32 tensor (C, W, H[, D]); raises as `pixels`."""
+    def __call__(self, image: Sample | str | Path) -> "torch.Tensor":
+        """Load one image, or the one at a path, as a float32 tensor (C, W, H[, D]); raises as `pixels`."""
         import torch
 
-        return torch.from_numpy(self.pixels(sample))
+        return torch.from_numpy(self.pixels(Sample.of(image)))
 
     def _check_channels(self, found: int) -> None:
         if found != self.channels:
@@ -351,6 +352,11 @@ class NormalizeIntensity:
         self.mean = [float(value) for value in mean]
         self.std = [float(value) for value in std]
 
-    def __call__(self, values: "torch.Tensor") -> "torch.Tensor":
-        """Scale a batch (N, C, W, H) or (N, C, W, H, D) to float32 of the same shape and device."""
-        return standardize(values, self.mean, self.std, spatial_dims=values.ndim - 2)
+    def __call__(self, values: "torch.Tensor", spatial_dims: int | None = None) -> "torch.Tensor":
+        """Scale to float32 of the same shape and device.
+
+        Args:
+            values: (C, W, H[, D]), one image as MONAI's transforms take it; or any (..., C, W, H[, D]).
+            spatial_dims: axes behind the channel, needed where `values` are not one image.
+        """
+        return standardize(values, self.mean, self.std, spatial_dims=spatial_dims or values.ndim - 1)

@@ -5,6 +5,7 @@ The targets that artifacts name stand in `transforms`.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,11 +108,11 @@ class LoadPhotograph:
         rows = np.asarray(fit_picture(image, self.fit, self.size))  # (H, W) or (H, W, C)
         return np.ascontiguousarray(rows.reshape(*rows.shape[:2], self.channels).transpose(2, 1, 0))
 
-    def __call__(self, sample: Sample) -> "torch.Tensor":
-        """Load one picture as a uint8 tensor (C, W, H); raises as `pixels`."""
+    def __call__(self, image: Sample | str | Path) -> "torch.Tensor":
+        """Load one picture, or the one at a path, as a uint8 tensor (C, W, H); raises as `pixels`."""
         import torch
 
-        return torch.from_numpy(self.pixels(sample))
+        return torch.from_numpy(self.pixels(Sample.of(image)))
 
 
 def _as_picture(frame: Frame) -> Sample:
@@ -134,9 +135,9 @@ class NormalizePhotograph:
         self.mean = [float(value) for value in mean]
         self.std = [float(value) for value in std]
 
-    def __call__(self, values: "torch.Tensor") -> "torch.Tensor":
+    def __call__(self, values: "torch.Tensor", spatial_dims: int = 2) -> "torch.Tensor":
         """Scale uint8 or float values from 0 to 255, (..., C, W, H), to float32 of the same shape and device."""
-        return standardize(values, self.mean, self.std, spatial_dims=2, unit=255.0)
+        return standardize(values, self.mean, self.std, spatial_dims=spatial_dims, unit=255.0)
 
 
 def photograph_preprocessing(*, channels: int, image_size: int, fit: str) -> list[dict[str, Any]]:

@@ -116,7 +116,7 @@ class Preprocessing:
     def scale(self, batch: "torch.Tensor") -> "torch.Tensor":
         """Make loaded values, (N, C, W, H[, D]) of `dtype` or float, the network's float32 input, on the same
         device."""
-        return self._scale(batch)
+        return self._scale(batch, self.spatial_dims)
 
 
 def build_preprocessing(spec: list[dict[str, Any]]) -> Preprocessing:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sagemaker_monai.errors import BundleError
+from sagemaker_monai.tasks.postprocessing import Softmax
 from sagemaker_monai.tasks.row import PROBABILITIES, Example, TakesNothing, TaskRow, largest, named, only_largest
 
 if TYPE_CHECKING:
@@ -61,11 +62,7 @@ def class_probabilities(logits: torch.Tensor) -> torch.Tensor:
     Raises:
         BundleError: a logit is not finite, so no answer can be given.
     """
-    import torch
-
-    from sagemaker_monai.tasks.task import finite
-
-    return torch.softmax(finite(logits), dim=1)
+    return Softmax()(logits)
 
 
 def predictions_from_probabilities(probabilities: torch.Tensor, labels: Sequence[str]) -> list[Prediction]:
@@ -173,8 +170,8 @@ class Classification(TakesNothing):
         return predictions_from_probabilities(answers, self.labels)
 
     def postprocessing(self) -> list[dict[str, Any]]:
-        """Softmax, in MONAI's words."""
-        return [{"_target_": "monai.transforms.Activations", "softmax": True}]
+        """A step without numbers."""
+        return [{"_target_": "sagemaker_monai.tasks.Softmax"}]
 
 
 ROW = TaskRow(

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from sagemaker_monai.tasks.postprocessing import Sigmoid, Thresholds
 from sagemaker_monai.tasks.row import PROBABILITIES, Example, TakesNothing, TaskRow, named, numbers
 
 if TYPE_CHECKING:
@@ -121,11 +123,7 @@ class MultiLabel(TakesNothing):
 
     def answers(self, outputs: torch.Tensor) -> torch.Tensor:
         """Probabilities (N, K), each by itself."""
-        import torch
-
-        from sagemaker_monai.tasks.task import finite
-
-        return torch.sigmoid(finite(outputs))
+        return Sigmoid()(outputs)
 
     def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
         """Binary log loss, and means over the labels of AUC, average precision, and F1 at the thresholds."""
@@ -177,17 +175,21 @@ class MultiLabel(TakesNothing):
 
     def predictions(self, answers: torch.Tensor) -> list[MultiLabelPrediction]:
         """The findings of each image."""
-        thresholds = self._by_label(self._thresholds)
-        rows = [dict(zip(self.labels, row, strict=True)) for row in answers.tolist()]
+        thresholds = self._thresholds.tolist()
+        decided = Thresholds(thresholds)(answers)
         return [
-            MultiLabelPrediction(tuple(name for name in row if row[name] >= thresholds[name]), row, dict(thresholds))
-            for row in rows
+            MultiLabelPrediction(
+                tuple(compress(self.labels, is_predicted)),
+                dict(zip(self.labels, probabilities, strict=True)),
+                dict(zip(self.labels, thresholds, strict=True)),
+            )
+            for probabilities, is_predicted in zip(decided["probabilities"], decided["is_predicted"], strict=True)
         ]
 
     def postprocessing(self) -> list[dict[str, Any]]:
-        """Sigmoid in MONAI's words, and a step of our own for the thresholds."""
+        """A step without numbers, and one with the thresholds."""
         return [
-            {"_target_": "monai.transforms.Activations", "sigmoid": True},
+            {"_target_": "sagemaker_monai.tasks.Sigmoid"},
             {"_target_": "sagemaker_monai.tasks.Thresholds", "thresholds": self._thresholds.tolist()},
         ]
 

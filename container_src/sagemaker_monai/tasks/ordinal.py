@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sagemaker_monai.tasks.classification import class_target
+from sagemaker_monai.tasks.postprocessing import ConditionalOrdinal
 from sagemaker_monai.tasks.row import PROBABILITIES, Example, TakesNothing, TaskRow, largest, named, only_largest
 
 if TYPE_CHECKING:
@@ -99,13 +100,7 @@ class Ordinal(TakesNothing):
 
     def answers(self, outputs: torch.Tensor) -> torch.Tensor:
         """Probabilities of the grades, rows sum to 1."""
-        import torch
-
-        from sagemaker_monai.tasks.task import finite
-
-        above = torch.sigmoid(finite(outputs)).cumprod(dim=1)  # (N, K - 1), falling
-        ones, zeros = torch.ones_like(above[:, :1]), torch.zeros_like(above[:, :1])
-        return torch.cat([ones, above], dim=1) - torch.cat([above, zeros], dim=1)
+        return ConditionalOrdinal()(outputs)
 
     def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
         """Those of a classifier, the mean absolute error in grades, and kappa with quadratic weights."""
@@ -146,7 +141,7 @@ class Ordinal(TakesNothing):
         ]
 
     def postprocessing(self) -> list[dict[str, Any]]:
-        """A step of our own: MONAI has none."""
+        """A step without numbers."""
         return [{"_target_": "sagemaker_monai.tasks.ConditionalOrdinal"}]
 
 

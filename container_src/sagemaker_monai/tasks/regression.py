@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from sagemaker_monai.tasks.postprocessing import Rescale
 from sagemaker_monai.tasks.row import Example, TakesNothing, TaskRow, named, numbers
 
 if TYPE_CHECKING:
@@ -94,13 +95,7 @@ class Regression(TakesNothing):
 
     def answers(self, outputs: torch.Tensor) -> torch.Tensor:
         """Numbers (N, K) in the unit of the labels."""
-        import torch
-
-        from sagemaker_monai.tasks.task import finite
-
-        return finite(outputs) * torch.tensor(self.std, dtype=torch.float64) + torch.tensor(
-            self.mean, dtype=torch.float64
-        )
+        return Rescale(self.mean, self.std)(outputs)
 
     def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
         """The loss of the standardised numbers; mean absolute error, its root mean square and R2, means over names."""
@@ -149,7 +144,7 @@ class Regression(TakesNothing):
         return [RegressionPrediction(dict(zip(self.labels, row, strict=True))) for row in answers.tolist()]
 
     def postprocessing(self) -> list[dict[str, Any]]:
-        """A step of our own: value = output * std + mean."""
+        """value = output * std + mean."""
         return [{"_target_": "sagemaker_monai.tasks.Rescale", "mean": list(self.mean), "std": list(self.std)}]
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sagemaker_monai.errors import BundleError
 from sagemaker_monai.tasks.labels import Label
 
 Floats = NDArray[np.float64]
@@ -107,15 +106,3 @@ class Task(Protocol):
 
     def postprocessing(self) -> list[dict[str, Any]]:
         """The task as data for the artifact: a list of transforms."""
-
-
-def finite(outputs: torch.Tensor) -> torch.Tensor:
-    """Outputs in float64 on the CPU.
-
-    Raises:
-        BundleError: one is not finite, so no answer can be given.
-    """
-    outputs = outputs.detach().to("cpu", torch.float64)
-    if not torch.isfinite(outputs).all():
-        raise BundleError("the network answers with values that are not finite: its weights are damaged")
-    return outputs

@@ -1,6 +1,7 @@
 """The tasks by name, and the two ways to find the one that something is for: its labels, or an artifact's data."""
 
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from sagemaker_monai.errors import BundleError, DatasetError
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
     from sagemaker_monai.tasks.task import Task
 
 TASKS: dict[str, TaskRow] = {task.ROW.name: task.ROW for task in (classification, multilabel, ordinal, regression)}
+# Steps of postprocessing as artifacts from before name them, and as they are written now.
+OF_BEFORE = [
+    ({"_target_": "monai.transforms.Activations", "softmax": True}, {"_target_": "sagemaker_monai.tasks.Softmax"}),
+    ({"_target_": "monai.transforms.Activations", "sigmoid": True}, {"_target_": "sagemaker_monai.tasks.Sigmoid"}),
+]
 DEFAULT_TASK = classification.ROW.name  # of a data set that says nothing
 
 
@@ -53,11 +59,12 @@ def read_task(postprocessing: Any, labels: tuple[str, ...]) -> "Task":
     Raises:
         BundleError: no task would have written this.
     """
-    for row in TASKS.values():
+    today = [next((new for old, new in OF_BEFORE if step == old), step) for step in postprocessing]
+    for steps, row in product((postprocessing, today), TASKS.values()):
         try:
-            task = row.read(postprocessing, labels)
+            task = row.read(steps, labels)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             continue
-        if task.postprocessing() == postprocessing and len(labels) >= row.fewest_labels:
+        if task.postprocessing() == steps and len(labels) >= row.fewest_labels:
             return task
     raise BundleError("the artifact has a postprocessing that this program does not write; train again")

@@ -1,6 +1,6 @@
 """Artifacts that were made before modules moved into folders are read, and answer as on that day.
 
-`fixtures/before/make.py` says how they were made: each preset once, each task at least once.
+`tests/fixtures/before/make.py` says how they were made: each preset once, each task at least once.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import pytest
 
 from sagemaker_monai.serving import inference
 
-BEFORE = Path(__file__).parent / "fixtures" / "before"
+BEFORE = Path(__file__).parents[1] / "fixtures" / "before"
 ALL = ("ct_slice", "ct_volume", "deep", "mr_slice", "mr_volume", "pet_slice", "pet_volume", "photo", "volume", "xray")
 # Of another processor: libraries choose their kernels by its instructions, and sums in another order differ so much.
 TOLERANCE = {"rel": 1e-5, "abs": 1e-6}

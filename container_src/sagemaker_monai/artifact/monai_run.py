@@ -1,0 +1,63 @@
+"""What `python -m monai.bundle run` calls, with the parts that MONAI has built of an artifact's configs/inference.json.
+
+Nothing of MONAI's engine, which would need pytorch-ignite: one image goes through the parts in their order.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sagemaker_monai.artifact.bundle import WEIGHTS, load_weights
+from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.images.sample import Sample
+
+
+def run_image(
+    image: str | Path | Sequence[str | Path],
+    bundle_root: str | Path,
+    network: nn.Module,
+    preprocessing: Callable[[Sample], torch.Tensor],
+    inferer: Callable[[torch.Tensor, nn.Module], torch.Tensor],
+    postprocessing: Callable[[torch.Tensor], Any],
+    labels: Mapping[str, str],
+) -> dict[str, Any]:
+    """Answer one image, and print the answer as a line of JSON.
+
+    Args:
+        image: path of a file, or of a folder with one DICOM series; or one path a channel.
+        bundle_root: the artifact's folder, for its weights.
+        network: gets the weights.
+        preprocessing: to the network's input (C, W, H[, D]).
+        inferer: of MONAI.
+        postprocessing: of the outputs of one image, (K,).
+        labels: number of an answer, from "0" -> name.
+
+    Returns:
+        label -> probability or value, the numbers that `serve` answers; of findings `probabilities` and
+        `is_predicted`, each by label.
+
+    Raises:
+        ConfigError: no image is named.
+        CallerError: the image cannot be used.
+        BundleError: the weights do not fit, or give values that are not finite.
+    """
+    if not image:
+        raise ConfigError("image must be the path of an image, such as --image scan.png")
+    load_weights(network, Path(bundle_root) / WEIGHTS)
+    network.eval()
+    with torch.inference_mode():
+        outputs = inferer(preprocessing(Sample.of(image))[None], network)[0]
+    answers = postprocessing(outputs)
+    names = [labels[str(index)] for index in range(len(labels))]
+
+    def named(values: list[Any]) -> dict[str, Any]:
+        return dict(zip(names, values, strict=True))
+
+    is_several = isinstance(answers, dict)
+    answer = {key: named(values) for key, values in answers.items()} if is_several else named(answers.tolist())
+    print(json.dumps(answer))
+    return answer

@@ -1,0 +1,118 @@
+"""MONAI's own tools build and run an artifact, to the numbers that `serve` answers."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import product
+
+import nibabel
+import numpy as np
+import pytest
+from monai.bundle import ConfigParser
+from PIL import Image
+
+from sagemaker_monai.artifact.bundle import INFERENCE, METADATA, RUN_SECTION
+from sagemaker_monai.artifact.predictor import Predictor
+from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.images.sample import Sample, Sequences
+from sagemaker_monai.networks.networks import NETWORKS
+from sagemaker_monai.preprocessing.presets import PRESETS
+from tests.support.bundles import IMAGE_SIZE, TASKS, write_small_bundle
+from tests.support.dicom_series import make_slice, to_bytes
+
+CHEAP = "resnet10"
+
+
+def write_image(folder, preset, seed=0):
+    """A file that the preset is for."""
+    values = np.random.default_rng(seed).integers(300, 900, (24, 20, 12)).astype(np.int16)
+    if PRESETS[preset].spatial_dims == 3:
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path := folder / f"{seed}.nii.gz")
+    elif preset == "photo":
+        Image.fromarray((values[..., :3] // 4).astype(np.uint8)).save(path := folder / f"{seed}.png")
+    elif preset == "deep":
+        Image.fromarray(values[..., 0].astype(np.uint16)).save(path := folder / f"{seed}.png")
+    else:
+        (path := folder / f"{seed}.dcm").write_bytes(to_bytes(make_slice(values[..., 0])))
+    return path
+
+
+def served(folder, source):
+    """Every number that `serve` says of the image, by its label; of findings also whether each is there."""
+    [prediction] = Predictor.read(folder).predict([Sample(source)])
+    fields = prediction.fields()
+    if "predicted_classes" in fields:
+        probabilities = fields["probabilities"]
+        return {
+            "probabilities": probabilities,
+            "is_predicted": {name: name in fields["predicted_classes"] for name in probabilities},
+        }
+    return fields.get("probabilities") or fields["values"]
+
+
+def run_by_monai(folder, image):
+    """What the artifact's configuration comes to, which MONAI builds."""
+    parser = ConfigParser()
+    parser.read_config(folder / INFERENCE)
+    parser.read_meta(folder / METADATA)
+    parser.update({**RUN_SECTION, "bundle_root": str(folder), "image": image})
+    parser.parse()
+    return parser.get_parsed_content("run")
+
+
+def artifacts():
+    """Every preset, task and network that fit; of the cheap network each preset and each task are not long."""
+    for preset, task, network in product(PRESETS, TASKS, NETWORKS):
+        if not NETWORKS[network].arguments(PRESETS[preset].spatial_dims):
+            continue
+        is_short = network == CHEAP and (preset == "photo" or list(TASKS)[list(PRESETS).index(preset) % 4] == task)
+        marks = [] if is_short else [pytest.mark.long]
+        yield pytest.param(preset, task, network, marks=marks, id=f"{preset}-{task}-{network}")
+
+
+@pytest.mark.parametrize(("preset", "task", "network"), list(artifacts()))
+def test_monai_builds_an_artifact_and_runs_it_to_the_numbers_of_serve(preset, task, network, tmp_path, capsys):
+    channels = 3 if preset == "photo" else 1
+    folder = tmp_path / "model"
+    size = 0 if network == CHEAP else IMAGE_SIZE
+    write_small_bundle(folder, channels=channels, preset=preset, task=TASKS[task], network=network, image_size=size)
+    image = write_image(tmp_path, preset)
+
+    answer = run_by_monai(folder, str(image))
+
+    assert answer == served(folder, image)
+    assert json.loads(capsys.readouterr().out) == answer
+
+
+def test_monai_runs_an_image_of_several_sequences(tmp_path):
+    write_small_bundle(tmp_path / "model", channels=2, preset="mr_volume")
+    paths = tuple(write_image(tmp_path, "mr_volume", seed) for seed in (1, 2))
+
+    answer = run_by_monai(tmp_path / "model", [str(path) for path in paths])
+
+    assert answer == served(tmp_path / "model", Sequences(paths))
+
+
+def test_a_run_without_an_image_says_how_to_name_one(small_bundle):
+    with pytest.raises(RuntimeError, match="Failed to instantiate") as caught:
+        run_by_monai(small_bundle, "")
+
+    assert isinstance(caught.value.__cause__, ConfigError)
+    assert "--image scan.png" in str(caught.value.__cause__)
+
+
+def test_the_command_of_monai_runs_an_artifact(small_bundle, tmp_path):
+    image = write_image(tmp_path, "photo")
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.json"]
+
+    run = subprocess.run(
+        [*command, "--image", str(image)],
+        cwd=small_bundle,
+        env={"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert json.loads(run.stdout.splitlines()[-1]) == served(small_bundle, image)
