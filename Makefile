@@ -89,9 +89,10 @@ test-long: .venv/installed  ## run those that take long: fuzz, every network, ki
 
 test-all: test test-long  ## run both
 
-lint: .venv/installed  ## ruff and mypy
+lint: .venv/installed  ## ruff, mypy, and the list of words
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/python -m develop.words
 	.venv/bin/mypy
 
 format: .venv/installed  ## let ruff order and lay out the code
@@ -116,7 +117,7 @@ bench-input: .venv/installed  ## time the training input against MONAI's own pip
 bench-attacks: .venv/installed  ## run the attacks at length, print what held: [KIND="pixels jpeg ..."] [OPTIONS=--short]
 	@.venv/bin/python -m tests.attacks $(KIND) $(OPTIONS)
 
-docs: .venv/installed  ## write the generated tables of README and docs/ from the code, and from the odd files if there
+docs: .venv/installed  ## write the generated tables of docs/ from the code, and from the odd files if there
 	.venv/bin/python -m develop.write_tables
 	.venv/bin/python -m tests.support.formats
 
@@ -126,13 +127,13 @@ lock: .venv/installed  ## resolve pyproject.toml into the hashed pins of docker/
 # RELEASE=1, as buildspec.yml has it: refuse at once what `make push` would refuse after an hour.
 RELEASE ?=
 RELEASED = $(if $(filter 1,$(RELEASE)),$(if $(findstring @sha256:,$(BASE_IMAGE)),,$(error a release is built on a digest, \
-	and BASE_IMAGE is $(BASE_IMAGE): give BASE_IMAGE=NAME@sha256:... - README.md says how to find it)))
+	and BASE_IMAGE is $(BASE_IMAGE): give BASE_IMAGE=NAME@sha256:... - docs/image.md says how to find it)))
 
 build:  ## build the image REPOSITORY:TAG: [BASE_IMAGE=] [GPU=0] [TORCH=cpu] [BUILD_OPTIONS=]
 	$(RELEASED)BUILDX_NO_DEFAULT_ATTESTATIONS=1 docker build $(BUILD_OPTIONS) --build-arg BASE_IMAGE="$(BASE_IMAGE)" --build-arg TORCH=$(TORCH) \
 		--build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
 		--build-arg SOURCE="$$(git config --get remote.origin.url | sed 's|//[^/@]*@|//|' | grep . || echo unknown)" \
-		--build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
+		--build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' container_src/sagemaker_monai/__init__.py)" \
 		--tag $(REPOSITORY):$(TAG) --tag $(REPOSITORY):latest .
 
 test-image: .venv/installed  ## test the image with the engine that is there: [TAG=] [BASE_IMAGE=] [WORKERS=]

@@ -61,7 +61,7 @@ def install_torch() -> None:
         try:
             install_pins("-torch-cpu", "--extra-index-url", index)
         except subprocess.CalledProcessError:
-            print("install: no CPU build of torch is to be had: taking PyPI's", flush=True)
+            print("install: no CPU build of torch is available: taking PyPI's", flush=True)
         else:
             return
     install_pins("-torch")

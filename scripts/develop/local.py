@@ -5,7 +5,7 @@ file, channels cannot be written, /dev/shm has 64 MB, training has no network an
 command is printed before it runs, and `--dry-run` prints it only.
 
 The container runs as root, as SageMaker runs it. What it leaves in the output folder would then belong to root, so a
-second container gives it to whoever called; running as the caller would hide faults that only root has, and the other
+second container gives it to the caller; running as the caller would hide faults that only root has, and the other
 way round.
 """
 

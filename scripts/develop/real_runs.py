@@ -4,7 +4,7 @@ For each run: the importer, `train`, `serve`, every test image posted, and the a
 Beside the network stand a baseline that needs none, made with the same split, and figures that others published. What
 the baseline knows says how much a score is worth: in the CT slices the scanner's encoding goes with the label.
 
-The data are those of `RUNS`, below one folder; whoever has some of them can name them with --runs.
+The data are those of `RUNS`, below one folder; anyone who has some of them can name them with --runs.
 """
 
 import argparse

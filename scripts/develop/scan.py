@@ -46,7 +46,7 @@ UNSEEN = """not looked at:
 
 
 class ScanError(Exception):
-    """What whoever called can correct; the message says how."""
+    """What the caller can correct; the message says how."""
 
 
 class NotScannedError(Exception):

@@ -49,7 +49,7 @@ def _variables(rows: Mapping[str, str]) -> str:
 
 
 DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {
+    "docs/reference.md": {
         "hyperparameters": hyperparameter_table,
         "networks": network_table,
         "content types": content_type_table,

@@ -183,7 +183,7 @@ class Hosting:
         }  # fmt: skip
 
     def settled(self, endpoint: str) -> Fleet | None:
-        """Who answers, but for an update under way; None while nobody does."""
+        """Who answers, except for an update under way; None while nobody does."""
         return self._fleets.get(endpoint)
 
     def fleet(self, endpoint: str) -> Fleet | None:

@@ -1,7 +1,7 @@
 """The life of a model in the offline SageMaker (`make simulate-train`, `-spot`, ...), by the real commands.
 
 Each step is a command as a person would give it, in a process of its own; only AWS_ENDPOINT_URL says where AWS is. The
-transcript is what a real account would show, but for numbers. What `make infra` and `make push` would have made, a
+transcript is what a real account would show, except for numbers. What `make infra` and `make push` would have made, a
 bucket and an image, is there from the start.
 """
 

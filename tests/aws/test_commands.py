@@ -11,7 +11,7 @@ from sagemaker_monai_aws.commands import COMMANDS
 from tests.support.places import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
 # Of the recipes' variables, what several commands have, and what is made of other variables.
 PASSED_ON = {"AWS_FLAGS", "OPTIONS", "REGION", "REPOSITORY", "TAG", "HYPERPARAMETER_FLAGS"}
 READING = {"predict", "status", "logs", "iam"}
@@ -89,9 +89,9 @@ def test_without_a_region_a_command_says_what_to_give(name, cloud, capsys, monke
     assert "no AWS region is known" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_every_target_that_the_readme_names_is_there():
-    blocks = re.findall(r"```\w*\n(.*?)```", README, re.DOTALL)
-    shown = "\n".join(blocks) + "\n" + "\n".join(re.findall(r"`([^`\n]+)`", README))
+def test_every_target_that_the_documents_name_is_there():
+    blocks = re.findall(r"```\w*\n(.*?)```", DOCUMENTS, re.DOTALL)
+    shown = "\n".join(blocks) + "\n" + "\n".join(re.findall(r"`([^`\n]+)`", DOCUMENTS))
     words = re.findall(r"(?:^|\s)make ([a-z][a-z0-9 -]*)", shown)
     named = {target for line in words for target in line.split() if not target.startswith("-")}
 

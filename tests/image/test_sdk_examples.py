@@ -1,4 +1,4 @@
-"""The examples of the README, run as they stand by the SDKs' own Pythons against an AWS on loopback."""
+"""The examples of docs/sdk.md, run as they stand by the SDKs' own Pythons against an AWS on loopback."""
 
 import json
 import os
@@ -31,7 +31,7 @@ runpy.run_path("example.py", run_name="__main__")
 
 
 def example(mark):
-    [text] = [each for each in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    [text] = [each for each in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "sdk.md").read_text(), re.DOTALL)
               if f"from {mark} import" in each]  # fmt: skip
     return text
 

@@ -20,6 +20,7 @@ TEXTS = {
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 }
 README = TEXTS["README.md"]
+REFERENCE = "docs/reference.md"
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -28,16 +29,22 @@ def test_the_tables_are_those_of_the_code(name):
 
 
 def test_a_stale_table_would_be_noticed():
-    name = next(iter(DOCUMENTS["README.md"]))
-    stale = README.replace(f"<!-- table: {name} -->\n", f"<!-- table: {name} -->\n| old |\n")
+    name = next(iter(DOCUMENTS[REFERENCE]))
+    text = TEXTS[REFERENCE]
+    stale = text.replace(f"<!-- table: {name} -->\n", f"<!-- table: {name} -->\n| old |\n")
 
-    assert stale != README
-    assert with_blocks(stale, DOCUMENTS["README.md"]) == README
+    assert stale != text
+    assert with_blocks(stale, DOCUMENTS[REFERENCE]) == text
 
 
 def test_a_missing_mark_is_an_error():
     with pytest.raises(ValueError, match="marks of table"):
-        with_blocks("", DOCUMENTS["README.md"])
+        with_blocks("", DOCUMENTS[REFERENCE])
+
+
+def test_the_readme_is_short_and_leads_to_every_document():
+    assert len(README.splitlines()) <= 200
+    assert {f"docs/{name}" for name in re.findall(r"\]\(docs/(\w+\.md)\)", README)} == set(TEXTS) - {"README.md"}
 
 
 def test_the_readme_opens_with_the_two_commands():

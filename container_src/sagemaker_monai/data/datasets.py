@@ -67,7 +67,7 @@ class Dataset:
         modality: Modality of DICOM that dataset.json names, or "".
         spatial_dims: 2 or 3 where dataset.json says, else None.
         remarks: what was odd about the data set and read all the same.
-        aside: masks beside the images, for whoever needs them (`mask_files.images_with_masks`).
+        aside: masks beside the images, for anyone who needs them (`mask_files.images_with_masks`).
     """
 
     labels: tuple[str, ...]

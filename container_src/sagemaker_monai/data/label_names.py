@@ -16,7 +16,7 @@ _NUMBERED = re.compile(r"(\D*?)[\s_.-]*(\d{1,9})")  # Grade 2, BI-RADS_4, KL0
 _BARS = re.compile(r"[|;]")
 _COMMAS = re.compile(r"[,\uff0c\u3001]")
 _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
-# Letters of other alphabets that look like Latin ones, in small letters.
+# Letters of other alphabets that look like Latin ones, in lower case.
 _LATIN = str.maketrans(
     "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0456\u0458\u0455\u03bf\u03b1\u03c1",
     "abekmhopctyxijsoap",

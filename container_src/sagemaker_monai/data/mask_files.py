@@ -30,7 +30,7 @@ from sagemaker_monai.storage.files import plain_files
 
 Words = tuple[str, ...]
 
-# As they stand in names, in small letters; two words in a row are written with a space here.
+# As they stand in names, in lower case; two words in a row are written with a space here.
 _MASK_WORDS = frozenset({
     "mask", "masks", "msk", "seg", "segs", "segm", "segmentation", "segmentations", "segmentationclass", "labelmap",
     "labelmaps", "gt", "gts", "groundtruth", "ground truth", "annotation", "annotations", "maske", "masken", "masque",
@@ -291,7 +291,7 @@ def _without_image_words(words: Words) -> Words:
 
 
 def _words(text: str) -> Words:
-    """Letters and digits of a name in their groups, in small letters, numbers without leading zeros."""
+    """Letters and digits of a name in their groups, in lower case, numbers without leading zeros."""
     spaced = _CAMEL.sub(" ", unicodedata.normalize("NFKC", text))
     return tuple((word.lstrip("0") or "0") if word.isdigit() else word.casefold() for word in _WORD.findall(spaced))
 

@@ -99,7 +99,7 @@ def match_names(
     Args:
         keys: from a table, each once.
         names: of files or folders, relative, with slashes; or of patients.
-        suffixes: that a key may lack, in small letters, the longest first.
+        suffixes: that a key may lack, in lower case, the longest first.
         is_path: keys and names have folders; one with `..` means nothing.
         takes_folders: a key may be the name of a folder with one of the names in it.
     """
@@ -218,7 +218,7 @@ def _written(key: str, name: str) -> Written:
 
 
 def stem_of(name: str, suffixes: Sequence[str]) -> str:
-    """A name without its suffix, when it has one of these (in small letters, the longest first)."""
+    """A name without its suffix, when it has one of these (in lower case, the longest first)."""
     lower = name.lower()
     return next((name[: -len(suffix)] for suffix in suffixes if lower.endswith(suffix)), name)
 

@@ -45,7 +45,7 @@ def _next_split(counts: Counter[str], size: int, shares: Mapping[str, float]) ->
 def _fill_missing(chosen: dict[str, str], classes: dict[str, Counter[int]], shares: Mapping[str, float]) -> None:
     """Move single groups until every class is in training and, where it has groups enough, in every split.
 
-    A group moves only if no class of it vanishes from the split that it leaves, but for training.
+    A group moves only if no class of it vanishes from the split that it leaves, except for training.
     """
     held: Counts = {split: Counter() for split in shares}  # groups that contain the class
     members: dict[int, list[str]] = defaultdict(list)

@@ -28,7 +28,7 @@ def odds_of(needle: bytes) -> float:
 
 
 class Needles:
-    """Texts in small letters that are looked for together, upper and lower case being the same."""
+    """Texts in lower case that are looked for together, upper and lower case being the same."""
 
     def __init__(self, needles: Mapping[bytes, str]) -> None:
         """Take needle -> what it is."""

@@ -3,7 +3,7 @@
 No picture is looked at. The rules are those that archives use (RSNA's CTP filters, the `deid` project's deid.dicom,
 TCIA's curation notes): the attribute made for it, ultrasound and captured screens, colour in modalities that measure
 grey values (fused, rendered or annotated pictures), and reports that scanners save as pictures. That a header says NO
-counts only where nothing makes text likely: whoever captures a screen does not look at it either.
+counts only where nothing makes text likely: anyone who captures a screen does not look at it either.
 
 Ultrasound is blacked out outside of SequenceOfUltrasoundRegions (PS3.3 C.8.5.5), which says where the picture is. For
 other pictures nothing says where text is, so they are refused.

@@ -1,4 +1,4 @@
-"""The one way in which a picture or a volume is cleaned of what tells who a patient is, whoever copies it.
+"""The one way in which a picture or a volume is cleaned of what tells who a patient is, no matter who copies it.
 
 What a file is, the readers decide (`read.kind_of`): by its content, and by its name only where they go by it too. So
 there is nothing that is read here and not looked at. What cannot be taken apart is refused. DICOM is for

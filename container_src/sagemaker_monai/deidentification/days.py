@@ -102,7 +102,7 @@ class Days:
         )
 
     def spellings(self) -> set[str]:
-        """Each day as it is written most often, in small letters."""
+        """Each day as it is written most often, in lower case."""
         return {f"{date(*day):{form}}".lower() for day in self._days for form in _FORMATS}
 
     def _stand_in(self, form: str, *, parts: bool) -> bool:

@@ -9,7 +9,7 @@ What is done to which element says `profile`.
 PatientAge, sex, size and weight go, as the profile has it, unless `keep_patient_characteristics` asks for the option
 113108 (PET's SUV needs the weight). Ages above 89 years become 90 then: under HIPAA's safe harbour (45 CFR
 164.514(b)(2)(i)(C)) they are identifying. That rule also forbids all dates but the year, moved ones included in the
-reading of some; whoever needs it literally has an expert determine the risk (164.514(b)(1)).
+reading of some; anyone who needs it literally has an expert determine the risk (164.514(b)(1)).
 
 The transfer syntax and the pixels' values stay, bit for bit; of the pixel data's bytes only those stay that the header
 and the decoder need (`pixel_data`). Pictures that are likely to show text are refused, kept, or blacked

@@ -5,8 +5,8 @@ surname of two letters counts as a word, one of five inside of words, four digit
 the bytes of a header, where lengths and binary values stand between texts, names have three letters or more and numbers
 are whole. In bulk only those values count whose chance is below 1 in 1,000 (`odds_of`).
 
-Whoever has found a value to be a defined term of the standard, a registered UID or a number that the picture needs does
-not ask about it: a patient may be called Head.
+A caller that has found a value to be a defined term of the standard, a registered UID or a number that the picture
+needs does not ask about it: a patient may be called Head.
 """
 
 import base64
@@ -101,7 +101,7 @@ class Matcher:
         return self._rules.in_text(text, parts, parts) or self._in_uids(text)
 
     def in_name(self, name: str) -> str:
-        """What the name of a file holds of its own header: the complete rules, but for numbers, which count files."""
+        """What the name of a file holds of its own header: all rules except numbers, which count files."""
         return self._rules.in_text(name, True, False) or self._in_uids(name)
 
     def in_number(self, text: str) -> str:
@@ -158,7 +158,7 @@ class _Rules:
 
     @cached_property
     def bulk(self) -> dict[bytes, str]:
-        """What is looked for in bulk, in small letters -> its kind."""
+        """What is looked for in bulk, in lower case -> its kind."""
         found: dict[bytes, str] = {}
         words = ((NAME, self.names.words), (PLACE, self.places.words), (NUMBER, self.numbers.letters))
         for kind, each in words:

@@ -112,7 +112,7 @@ class Words:
         return self._stand_inside(form, smallest)
 
     def stand_apart(self, form: str) -> bool:
-        """Whether one is in a form without its separators (of INSIDE letters: but for blanks), or is written backwards.
+        """Whether one is in a form without its separators (of INSIDE letters: except blanks), or is written backwards.
 
         In a text of several words short names are made by chance of the end of one and the beginning of the next.
         """

@@ -186,7 +186,7 @@ def _start(offset: Any, least: int) -> int:
 
 
 def _grid(read: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
-    """Sizes and spacing; axes that the image does not have are 1, or 0 where they were, but for the third's spacing."""
+    """Sizes and spacing; axes that the image does not have are 1, or 0 where they were, except the third's spacing."""
     rank, *sizes = read["dim"]
     if not 0 <= rank <= 7:
         raise UndecodableImage(f"the header claims {rank} axes; 1 to 7 are possible")

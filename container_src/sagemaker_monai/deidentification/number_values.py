@@ -1,7 +1,7 @@
 """Numbers that stay: written in the one usual way, as many as the attribute has, none that could be a text.
 
 Sixteen digits of a DS can hold a number of a patient, and a binary number of eight bytes a name. So texts of numbers
-are written anew without what a value does not need, long whole numbers go but for the few attributes that have such,
+are written anew without what a value does not need, long whole numbers go except for the few attributes that have such,
 and binary numbers are looked at as numbers: a name read as one is absurdly large or small.
 """
 
@@ -32,7 +32,7 @@ _LARGE = {
         "SamplingFrequency", "TransmitterFrequency",  # Hz
     )
 }  # fmt: skip
-# Plausible in any unit that DICOM uses, but for zero.
+# Plausible in any unit that DICOM uses, except for zero.
 _LEAST_DOUBLE, _MOST_DOUBLE = 1e-12, 1e12
 _LEAST_FLOAT, _MOST_FLOAT = 1e-9, 1e9
 # Letters, digits and what stands between them, in UTF-8.

@@ -3,7 +3,7 @@
 One function for every format that is read as a picture, told by the content and never by a name. What is written is
 taken from what a decoder needs (`jpeg_markers`, `png_chunks`, `tiff_tags`, `webp_chunks`, `bitmaps`): unknown parts,
 bytes between and behind, and values that mean nothing are not there any more. Which way up the picture is stays, for
-whoever reads it turns it; colour profiles go, for nobody here reads them. What cannot be taken apart is refused, also
+a reader turns it; colour profiles go, for nobody here reads them. What cannot be taken apart is refused, also
 where a decoder would read it.
 
 Sources: Exif 2.32 (APP1, tag 274).

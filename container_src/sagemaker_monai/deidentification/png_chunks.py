@@ -3,7 +3,7 @@ needs.
 
 What is kept is written with right checksums, IDAT as it is where it is exactly the picture, and compressed anew where
 more is in it: rows beyond the last, bytes behind zlib's end, values in the bits that fill up a row. Palette entries and
-a transparent colour that no pixel has could be anything and go. Orientation is kept, for whoever reads the picture
+a transparent colour that no pixel has could be anything and go. Orientation is kept, for anyone who reads the picture
 turns it; colour profiles go, for nobody here reads them.
 
 Source: PNG, third edition (W3C), 5 (chunks), 7.2 (rows), 8.1 (interlacing), 9 (filters), 10 (compression).
@@ -171,7 +171,7 @@ def _file(chunks: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def _orientation(chunks: list[tuple[bytes, bytes]]) -> int:
-    """As whoever reads the picture takes it from its texts, asked of one pixel with the same texts."""
+    """As a reader of the picture takes it from its texts, asked of one pixel with the same texts."""
     texts = [chunk for chunk in chunks if chunk[0] in _TEXTS]
     if not texts:
         return 1

@@ -142,7 +142,7 @@ _CLASS_UIDS = frozenset(
         "MappingResourceUID",
     ).values()
 )
-# The temporal option (E.3.6) keeps every date of the table as a shifted one, but for these.
+# The temporal option (E.3.6) keeps every date of the table as a shifted one, except for these.
 _BIRTH = frozenset(_tags("PatientBirthDate", "PatientBirthTime").values())
 # E.3.7, Retain Patient Characteristics: the attributes with "K" in that column.
 PATIENT_CHARACTERISTICS = frozenset(

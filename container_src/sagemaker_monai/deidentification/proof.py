@@ -54,7 +54,7 @@ def prove_deidentified(original: Dataset, result: Dataset) -> list[str]:
     """Say what is wrong with a de-identified object.
 
     Names, numbers, addresses, institutions, serial numbers, UIDs and dates of the original must not stand anywhere in
-    the result's bytes, but for words of the standard, which say the same of everybody. Pixel data must be what the
+    the result's bytes, except for words of the standard, which say the same of everybody. Pixel data must be what the
     header needs and nothing else (`pixel_proof`), and are searched for those of 6 bytes or more: shorter ones stand
     there by chance. The profile must have been obeyed for each element, each value that stayed must be a term, a known
     word, a code, a number or a table as their modules have it, no private element may be left, UIDs must be replaced,

@@ -140,7 +140,7 @@ def squeezed(form: str) -> str:
 
 
 def closed(form: str) -> str:
-    """The form without what stands between letters, but for blanks."""
+    """The form without what stands between letters, except for blanks."""
     return _SIGNS.sub("", form)
 
 

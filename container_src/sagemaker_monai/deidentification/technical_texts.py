@@ -36,7 +36,7 @@ def _words(text: str) -> dict[str, str]:
     return {word.upper(): word for word in text.split("|")}
 
 
-# The first words of a maker's name; whatever follows is cut off, but for the longer ones of this list.
+# The first words of a maker's name; whatever follows is cut off, except for the longer ones of this list.
 _VENDORS = _words(
     "GE MEDICAL SYSTEMS|GE HEALTHCARE|GE|GEMS|SIEMENS|SIEMENS HEALTHINEERS|Siemens Healthcare|Philips|"
     "Philips Medical Systems|Philips Healthcare|TOSHIBA|TOSHIBA_MEC|CANON|CANON_MEC|HITACHI|"

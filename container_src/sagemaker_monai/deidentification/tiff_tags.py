@@ -322,7 +322,7 @@ def _used_colours(directory: _Directory, tags: dict[int, tuple[int, ...]], parts
 
 
 def _covers(content: bytes, spans: list[tuple[int, int]]) -> bool:
-    """Whether each byte is of one part of the file, but for one zero to an even place."""
+    """Whether each byte is of one part of the file, except for one zero to an even place."""
     position = 0
     for start, end in sorted(spans):
         if not 0 <= start - position <= 1 or any(content[position:start]):

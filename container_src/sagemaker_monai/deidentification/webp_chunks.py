@@ -1,7 +1,7 @@
 """WebP without anything but the picture: its pixels compressed anew, without loss, and the orientation if not upright.
 
 A WebP's bitstream has room that no decoder looks at, behind each partition and in the last bytes of each chunk, and it
-cannot be told from the picture without a decoder of one's own. So none of its bytes are taken over: the pixels are the
+cannot be told from the picture without a decoder of our own. So none of its bytes are taken over: the pixels are the
 same, and the file of a picture that was compressed with loss becomes some times larger.
 
 Source: WebP Container Specification.

@@ -14,7 +14,7 @@ from email.message import Message
 from sagemaker_monai.errors import DatasetError
 
 MAX_HEADER_BYTES = 16 << 10  # of one part; DICOMweb's are three short lines
-MAX_PREAMBLE_BYTES = 64 << 10  # before the first part; it is empty but for a line
+MAX_PREAMBLE_BYTES = 64 << 10  # before the first part; it is empty except for a line
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")  # RFC 2046
 
 
@@ -28,7 +28,7 @@ class Part:
 
     Attributes:
         headers: names in lower case.
-        content: its bytes as they arrive; whoever asks for the next part has read them all.
+        content: its bytes as they arrive; anyone who asks for the next part has read them all.
     """
 
     headers: dict[str, str]

@@ -166,7 +166,7 @@ class Server:
                 raise InterruptedRetrieval
             with losing():
                 response = self._send(url, headers)
-            with response, self._listed(response):  # whoever reads has faults of their own, such as a full disk
+            with response, self._listed(response):  # anyone who reads has faults of their own, such as a full disk
                 if response.status_code not in REDIRECTS:
                     check_status(response)
                     yield response

@@ -62,7 +62,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Examination:
-    """All that was found out. No value in it names a patient, but for those that are not part of `repr`.
+    """All that was found out. No value in it names a patient, except for those that are not part of `repr`.
 
     Attributes:
         kinds: files by kind.

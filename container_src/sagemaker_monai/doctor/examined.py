@@ -12,7 +12,7 @@ from sagemaker_monai.deidentification.profile import is_blank
 from sagemaker_monai.doctor.facts import FileFacts
 from sagemaker_monai.doctor.label_facts import Case, Labels, names_of
 
-# PatientID that anonymisers write for everybody, in small letters.
+# PatientID that anonymisers write for everybody, in lower case.
 NOBODY = frozenset({"", "anonymous", "anonymized", "anonymised", "anon", "unknown", "none", "removed", "na", "n/a",
                     "patient", "patientid", "id", "xxx"})  # fmt: skip
 

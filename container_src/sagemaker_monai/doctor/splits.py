@@ -118,7 +118,7 @@ def check_leaks(images: Sequence[Examined], files: Sequence[FileFacts]) -> list[
     unknown = [image.example for image in of_dicom if not image.patient]
     if unknown:
         issues.append(issue("no_patient", len(unknown), unknown))
-    # A single ID for all says nothing, but for few images it may be right.
+    # A single ID for all says nothing; of few images it may be right.
     if len(patients) == 1 and len(of_dicom) > 1:
         return [*issues, issue("one_patient")]
     if torn := _torn(labelled, lambda image: image.patient, lambda image: image.split):

@@ -27,7 +27,7 @@ EPILOGUE = (
     "OUTPUT gets doctor.json, doctor.html and contact_sheet.png. The exit code is 0 where there are no errors, 1 where "
     "there are warnings and --strict was given, 2 for errors (data that cannot be used, or a score that would be "
     "wrong), 3 when nothing was examined (wrong use, no such folder, no place to write). Nothing that is printed or "
-    "written names a patient, but for file names with --show-names; the contact sheet shows patients' images."
+    "written names a patient, except for file names with --show-names; the contact sheet shows patients' images."
 )
 JSON_NAME, HTML_NAME, SHEET_NAME = "doctor.json", "doctor.html", "contact_sheet.png"
 NOT_EXAMINED = 3

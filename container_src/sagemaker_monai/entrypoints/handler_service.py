@@ -148,7 +148,7 @@ class _Functions:
 def bundle_code(model_dir: Path, *, allow_bundle_code: bool) -> Path | None:
     """The artifact's own code/inference.py, None if it has none.
 
-    It is refused and not ignored where it is not allowed: whoever put it there wants other answers than ours.
+    It is refused and not ignored where it is not allowed: anyone who put it there wants other answers than ours.
 
     Raises:
         BundleError: it is there and not allowed.

@@ -124,7 +124,7 @@ def check_pixels(width: int, height: int) -> None:
     """Refuse more pixels than MAX_PIXELS.
 
     Raises:
-        PayloadTooLarge: as said.
+        PayloadTooLarge: see above.
     """
     if width * height > MAX_PIXELS:
         raise PayloadTooLarge(f"{width} x {height} pixels are more than {MAX_PIXELS}; shrink the picture")

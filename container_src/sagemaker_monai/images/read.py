@@ -175,7 +175,7 @@ def kind_of(source: Path | bytes, formats: tuple[str, ...] = ()) -> str:
         return _allowed(DICOM_FORMAT, formats)
     from sagemaker_monai.images.volume_files import HEAD_BYTES, volume_format_of
 
-    # A name without content of that kind says nothing here, but for a header's pair: an .img has no mark.
+    # A name without content of that kind says nothing here, except for a header's pair: an .img has no mark.
     is_packed = is_archive(head) and not head.startswith(GZIP_MAGIC)
     if (volume_format := volume_format_of(head[:HEAD_BYTES], "" if is_packed else name)) is not None:
         return _allowed(volume_format, formats)

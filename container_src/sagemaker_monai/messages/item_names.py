@@ -121,7 +121,7 @@ class ItemNames:
         return self.file is not None and self._written > 0
 
     def mask_all(self, value: Any) -> Any:
-        """The same for every text in what becomes JSON, but for names of fields."""
+        """The same for every text in what becomes JSON, except for names of fields."""
         if isinstance(value, str):
             return self.mask(value)
         if isinstance(value, dict):

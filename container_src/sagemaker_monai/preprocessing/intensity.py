@@ -150,7 +150,7 @@ def _ends(values: np.ndarray, left_out: np.ndarray | None) -> tuple[float, float
 
 
 def _flat_parts(values: np.ndarray, left_out: np.ndarray | None, *, is_nonzero: bool) -> Iterator[np.ndarray]:
-    """The values that count, in parts of _CHUNK but for the last, all in one order, so that a sum does not depend on
+    """The values that count, in parts of _CHUNK except for the last, all in one order, so that a sum does not depend on
     how a reader laid the volume out, nor on memory for a second volume.
     """
     if left_out is not None and left_out.all():

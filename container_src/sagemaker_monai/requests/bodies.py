@@ -46,7 +46,7 @@ def check_count(count: int, limit: int | None = None) -> None:
     """Refuse a request without pictures, or with more of them than `limit`, by default MAX_IMAGES.
 
     Raises:
-        MalformedRequest, PayloadTooLarge: as said.
+        MalformedRequest, PayloadTooLarge: see above.
     """
     limit = MAX_IMAGES if limit is None else limit
     if count == 0:

@@ -20,7 +20,7 @@ class Request:
         body: the whole of it, empty where it is in `file`; in the processes that answer it never is.
         content_type: what it is.
         accept: what is wanted.
-        file: a large body on its way; whoever made the request closes it.
+        file: a large body on its way; anyone who made the request closes it.
     """
 
     body: bytes

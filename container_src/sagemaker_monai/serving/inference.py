@@ -199,7 +199,7 @@ def negotiate(accept: str) -> str:
     """Choose among ANSWER_TYPES and RELATED_TYPE what an Accept header asks for.
 
     The highest q wins, then the range that the client named first, then the table's order; the q of a type is that of
-    the most specific range that fits it. Parameters other than q are ignored, but for the type of what is in parts, and
+    the most specific range that fits it. Parameters other than q are ignored, except the type of what is in parts, and
     so is a range that cannot be read.
 
     Args:

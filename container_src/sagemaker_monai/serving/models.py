@@ -108,7 +108,7 @@ class ModelStore:
         if (earlier := self._loading.get(name)) is not None:
             await asyncio.shield(earlier)
             raise ModelAlreadyLoaded("a model of this name was loaded meanwhile")
-        # A task, because whoever asked may go away: the model is loaded all the same, and SageMaker asks again.
+        # A task, because the client may go away: the model is loaded all the same, and SageMaker asks again.
         task = self._loading[name] = asyncio.create_task(self._load(name, url))
         task.add_done_callback(lambda _: self._loading.pop(name))
         task.add_done_callback(lambda _: task.cancelled() or task.exception())  # nobody may be left who asks for it
@@ -137,7 +137,7 @@ class ModelStore:
             await asyncio.wait([loading])
         model = self._get(name)
         del self._loaded[name]
-        # A task, because whoever asked may go away: its processes must end all the same.
+        # A task, because the client may go away: its processes must end all the same.
         task = asyncio.create_task(self._finish(model))
         self._unloading.add(task)
         task.add_done_callback(self._unloading.discard)

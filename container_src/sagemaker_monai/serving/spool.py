@@ -54,7 +54,7 @@ def head(body: Body, count: int) -> bytes:
 
 
 def read_file(descriptor: int, size_bytes: int) -> bytes:
-    """The whole of an open file from its beginning, whoever else has it open; closes it.
+    """The whole of an open file from its beginning, no matter who else has it open; closes it.
 
     Raises:
         EOFError: it is shorter.

@@ -60,7 +60,7 @@ recvfrom 45 207, recvmsg 47 212, sendto 44 206, sendmsg 46 211, getsockopt 55 20
 NETWORK = """
 connect 42 203, bind 49 200, listen 50 201, accept 43 202, accept4 288 242, sendmmsg 307 269,
 recvmmsg 299 243
-"""  # connections, for whoever has a socket
+"""  # connections, for anyone who has a socket
 PROCESSES = """
 fork 57 -, vfork 58 -, execve 59 221, execveat 322 281
 """  # other programs

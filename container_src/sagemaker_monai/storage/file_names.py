@@ -10,7 +10,7 @@ has, turn nothing and are allowed.
 import re
 from pathlib import PurePosixPath
 
-# In small letters. Only what nobody calls images or a class: of names that could be (`temp`, `backup`) none is here.
+# In lower case. Only what nobody calls images or a class: of names that could be (`temp`, `backup`) none is here.
 LITTER = frozenset(
     {
         "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin",  # Windows

@@ -71,7 +71,7 @@ def children(folder: Path) -> list[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file in one step: whoever reads it meanwhile finds the old one or the whole new one.
+    """Write a file in one step: anyone who reads it meanwhile finds the old one or the whole new one.
 
     Args:
         path: the file; its folder must be there.

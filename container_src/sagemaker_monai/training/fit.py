@@ -179,7 +179,7 @@ def fit(
         if not found.best:
             if not run.step:
                 raise TrainingStopped("training was stopped before its first step, so there is nothing to save")
-            # Whoever stops a job gets what it has; it says of itself that no epoch ended.
+            # Anyone who stops a job gets what it has; it says of itself that no epoch ended.
             found.best, found.postprocessing = _copy(run.scored), task.postprocessing()
             stopped = f"{stopped}, after {run.step} of {run.steps_per_epoch} steps: never validated"
     return FitResult(

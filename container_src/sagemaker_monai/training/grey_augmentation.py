@@ -30,7 +30,7 @@ def augment_grey(
     Args:
         batch: (N, C, W, H) or (N, C, W, H, D), any type.
         steps: some of `GREY_STEPS`, in this order.
-        generator: seeded by the caller; its state alone decides. On the CPU it gives a GPU the same transforms, but
+        generator: seeded by the caller; its state alone decides. On the CPU it gives a GPU the same transforms, except
             for the noise, which a GPU draws itself.
         skipped: images of the batch before these, which another process changes.
 

@@ -28,7 +28,7 @@ NO_CLASS = "-"  # nothing was found, of several labels
 
 
 class LocalError(Exception):
-    """What whoever called can correct; the message says how."""
+    """What the caller can correct; the message says how."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The frame of every command: options, dry run, errors in one line, and what Ctrl-C leaves.
 
 Exit codes: 0 done, 1 what was asked for was tried and failed (a job that failed, a prediction that was wrong), 2 what
-whoever called can correct, 130 Ctrl-C.
+what the caller can correct, 130 Ctrl-C.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def run(
         ):
             say(name, context.after_interrupt)
         return 2
-    except BrokenPipeError:  # whoever read the output has seen enough
+    except BrokenPipeError:  # the reader of the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:

@@ -33,7 +33,7 @@ REMEDIES = {
 
 
 class CommandError(Exception):
-    """What whoever called can correct; the message says how."""
+    """What the caller can correct; the message says how."""
 
 
 class UnfinishedError(CommandError):

@@ -39,7 +39,7 @@ class Item:
 def one(account: Account, uri: str) -> Item | None:
     """The object of exactly this address, None where there is none."""
     bucket, key = split_s3(uri)
-    # Whoever may not list a whole bucket is told 403 of an object that is not there, so it is listed.
+    # Anyone who may not list a whole bucket is told 403 of an object that is not there, so it is listed.
     listed = account.client("s3").list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
     if not key or not listed or listed[0]["Key"] != key:
         return None

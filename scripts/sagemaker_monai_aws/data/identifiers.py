@@ -84,7 +84,7 @@ class Replacer:
 
         Args:
             name: of a file, or a text.
-            own: of the file that is called so. Of its patient the complete rules hold, but for parts of numbers, which
+            own: of the file that is called so. Of its patient the complete rules hold, except parts of numbers, which
                 files are counted by; what all patients of a data set are called stands in other words by chance.
         """
         rest = self._replaced(

@@ -4,7 +4,7 @@ A key is no secret: it stands in access logs, in lists, in error messages and in
 where what it names is encrypted. So names are looked at before anything is uploaded. What is found is a hint and no
 proof, in both directions: a pseudonym may look like a name, and a name in another form is not found.
 
-Sources: 45 CFR 164.514(b)(2)(i) (the identifiers of the Safe Harbor method: names, dates but for the year, numbers of
+Sources: 45 CFR 164.514(b)(2)(i) (the identifiers of the Safe Harbor method: names, dates except the year, numbers of
 records, of accounts and of social security, addresses of e-mail); DICOM PS3.5 6.2 (PN has carets); S3 User Guide,
 "Naming Amazon S3 objects" (1,024 bytes, periods).
 """

@@ -182,7 +182,7 @@ class Uploader:
 
 
 def encryption(kms_key: str | None) -> dict[str, Any]:
-    """Members of a request that encrypt with a key of one's own; a bucket key saves most calls to KMS."""
+    """Members of a request that encrypt with your own key; a bucket key saves most calls to KMS."""
     if not kms_key:
         return {}
     return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key, "BucketKeyEnabled": True}

@@ -6,7 +6,7 @@ UNSCOPED, for which AWS knows no resource.
 
 Who may do what follows from the layout of the bucket: jobs read data and write results, only those that prepare data
 write data, an endpoint reads models and writes answers, and none of them deletes an object. People who run commands
-have policies too (PEOPLE); whoever asks an asynchronous endpoint removes what was sent to it, and nothing else. Only
+have policies too (PEOPLE); anyone who asks an asynchronous endpoint removes what was sent to it, and nothing else. Only
 who runs `make infra` has none: who writes roles can give them everything, so a narrow policy would only look like one.
 
 Names begin with the project's, and `a-*` is also how the names of a project `a-b` begin. So wherever AWS knows the tags
@@ -136,7 +136,7 @@ def build(scope: Scope) -> Document:
 
 
 def operator(scope: Scope) -> Document:
-    """Whoever runs prepare-s3, push, train, tune, process, status and logs: data, images and jobs of the project.
+    """Anyone who runs prepare-s3, push, train, tune, process, status and logs: data, images and jobs of the project.
 
     Together with `deployer` and `registrar` it is what all commands need. They are three because a managed policy has
     at most 6,144 characters; so who trains need not be who deploys.
@@ -163,7 +163,7 @@ def operator(scope: Scope) -> Document:
 
 
 def deployer(scope: Scope) -> Document:
-    """Whoever runs deploy, predict, transform and their delete too: models, endpoints and batch transform."""
+    """Anyone who runs deploy, predict, transform and their delete too: models, endpoints and batch transform."""
     kinds = ("Model", "EndpointConfig", "Endpoint", "TransformJob")
     ours = scope.begun("model", "endpoint*", "transform-job")  # endpoint-config too
     change = [*calls("Delete", kinds[:3]), *calls("Invoke", ("Endpoint", "EndpointAsync")),
@@ -185,7 +185,7 @@ def deployer(scope: Scope) -> Document:
 
 
 def registrar(scope: Scope) -> Document:
-    """Whoever runs register, pipeline and their delete too: the model registry, model cards and pipelines."""
+    """Anyone who runs register, pipeline and their delete too: the model registry, model cards and pipelines."""
     kinds = ("ModelPackageGroup", "ModelCard", "Pipeline")
     ours = [*scope.named("model-package-group", "model-card"), scope.pipeline]
     packages = scope.packages + scope.named("model-package-group")

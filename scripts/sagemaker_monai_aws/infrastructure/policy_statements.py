@@ -36,7 +36,7 @@ UNSCOPED = {
     "sagemaker:ListTrainingJobs": "lists",
     "sagemaker:ListTransformJobs": "lists",
 }
-# What buildspec.yml needs of ECR, as its header says; whoever pushes by hand needs the same.
+# What buildspec.yml needs of ECR, as its header says; anyone who pushes by hand needs the same.
 PUSH = (
     "ecr:DescribeRepositories",
     "ecr:CreateRepository",

@@ -232,7 +232,7 @@ def send(steps: list[list[str]], password: str) -> None:
 
 @contextmanager
 def docker_without_credentials() -> Iterator[Callable[..., "subprocess.CompletedProcess[str]"]]:
-    """`subprocess.run` with a Docker configuration that is the user's but for the credentials, and goes afterwards."""
+    """`subprocess.run` with a Docker configuration that is the user's except the credentials, removed afterwards."""
     users = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
     with tempfile.TemporaryDirectory(prefix="push-") as folder:
         config = json.loads((users / "config.json").read_bytes()) if (users / "config.json").exists() else {}

@@ -152,7 +152,7 @@ class Finder:
         return found
 
     def _models_of(self, config: str, gone: set[str]) -> list[str]:
-        """Models of ours in a configuration, but for those in one that stays."""
+        """Models of ours in a configuration, except for those in one that stays."""
         described = self._all_configs().get(config) or self._account.read(
             "sagemaker", "DescribeEndpointConfig", EndpointConfigName=config
         )

@@ -173,7 +173,7 @@ def bucket() -> Template:
 
 
 def bucket_policy() -> Template:
-    """No request without TLS 1.2, whoever makes it. A denial of everything is the one place for a wildcard."""
+    """No request without TLS 1.2, no matter who makes it. A denial of everything is the one place for a wildcard."""
     refuse = {"Effect": "Deny", "Principal": "*", "Action": "s3:*",
               "Resource": substitute([FULL.bucket_arn, f"{FULL.bucket_arn}/*"])}  # fmt: skip
     statements = [

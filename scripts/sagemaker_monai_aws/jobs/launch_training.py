@@ -117,7 +117,7 @@ def hyperparameters_of(given: list[str], further: Mapping[str, str] | None = Non
         if name in values:
             raise CommandError(f"the hyperparameter {name} is given twice: leave one out")
         values[name] = value
-    if "sagemaker_program" not in values:  # a script of one's own has its own
+    if "sagemaker_program" not in values:  # your own script has its own
         try:
             TrainConfig.parse({**values, **(further or {})})
         except ConfigError as error:

@@ -58,7 +58,7 @@ def display_of(dataset: Dataset, frame: int) -> Display:
 
 
 def display_for(dataset: Dataset, frame: int, values: np.ndarray) -> tuple[Display, tuple[str, ...]]:
-    """How values are to be shown: as `display_of`, but for windows that show nothing of them.
+    """How values are to be shown: as `display_of`, except for windows that show nothing of them.
 
     A window shows nothing where all values have one grey (of 256) in it, or where it is no wider than a step from one
     value to the next, so that it knows black and white only. Of several the first one that shows something is taken;
@@ -102,7 +102,7 @@ def is_useless(dataset: Dataset) -> bool:
         transform = modality_transform(dataset, 0)
         vois = _vois(header, transform)
     except UndecodableImage:
-        return False  # whoever reads the pixels says so
+        return False  # anyone who reads the pixels says so
     if transform.table is not None or not vois:
         return not vois
     ends = (transform.slope * end + transform.intercept for end in (-(1 << bits) // 2, (1 << bits) - 1))
@@ -247,7 +247,7 @@ def _has_voi(header: FrameHeader) -> bool:
 def _vois(header: FrameHeader, transform: ModalityTransform) -> list[Window | Lut]:
     """What is sound of the VOI LUTs of the nearest place that has some, else of the windows."""
     for holder in holders(header, "VOILUTSequence"):
-        with suppress(UndecodableImage):  # as said in `display_of`
+        with suppress(UndecodableImage):  # as in `display_of`
             tables = [item for item in items(holder, "VOILUTSequence") if has_value(item, "LUTDescriptor")]
             if tables:
                 return [_lut(header, table, transform) for table in tables]

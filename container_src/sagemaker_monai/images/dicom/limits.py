@@ -36,7 +36,7 @@ class Budget:
 
     Attributes:
         reads, items, header_bytes: still allowed.
-        refusal: the bound that was passed. pydicom turns what a read raises into errors of its own, so whoever parses
+        refusal: the bound that was passed. pydicom turns what a read raises into errors of its own, so a caller
             has to look here.
     """
 

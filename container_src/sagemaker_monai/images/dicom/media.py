@@ -231,7 +231,7 @@ class _Search:
         self.others: list[Other] = []
 
     def add_folder(self, folder: Path, *, wanted: set[str] | None = None) -> None:
-        """Add a folder's files, or of them those that a DICOMDIR names (in small letters, with slashes)."""
+        """Add a folder's files, or of them those that a DICOMDIR names (in lower case, with slashes)."""
         listed, seen = set[str](), set[str]()
         for path in _walk(folder, self.limits.files):
             name = path.relative_to(folder).as_posix()
@@ -313,7 +313,7 @@ def _joined(folder: str, name: str) -> str:
 
 
 def _directory_entries(header: Dataset) -> set[str]:
-    """The files that a DICOMDIR lists, relative to it, in small letters, for copies change the case of names."""
+    """The files that a DICOMDIR lists, relative to it, in lower case, for copies change the case of names."""
     entries = set()
     for record in items(header, "DirectoryRecordSequence"):
         parts = text_of(record, "ReferencedFileID").split("\\")

@@ -58,7 +58,7 @@ def modality_transform(dataset: Dataset, frame: int) -> ModalityTransform:
     """The transform of a frame, numbered from 0.
 
     The frame's functional group goes before the shared one and that before the top of the data set, slope and intercept
-    each for itself; a LUT before rescale of the same place, but for those of
+    each for itself; a LUT before rescale of the same place, except for those of
     LUT_NOT_APPLIED; DoseGridScaling is what a dose has instead. A slope of 0,
     which would wipe the image out, counts as 1.
 

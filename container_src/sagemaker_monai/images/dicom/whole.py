@@ -1,6 +1,6 @@
 """The DICOM objects of a request or a folder, all of them or none.
 
-`media` lists what it cannot read and goes on, as an import or an examination wants it. Whoever makes one image of many
+`media` lists what it cannot read and goes on, as an import or an examination wants it. Making one image of many
 files must not: without a broken file there would be fewer answers than images, or a series that ends too early.
 """
 

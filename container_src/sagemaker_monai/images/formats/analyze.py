@@ -1,8 +1,8 @@
 """Analyze 7.5, the pair of .hdr and .img from before NIfTI; also as SPM wrote it, with a scale factor.
 
 The format cannot say how an image lies in the patient: programs read the same file as radiological or neurological,
-and its `orient` field was never reliable. So the volume has no geometry but its grid of pixdim, without a flip; whoever
-needs left and right converts to NIfTI with a program that knows where the files come from.
+and its `orient` field was never reliable. So the volume has no geometry but its grid of pixdim, without a flip; if you
+need left and right, convert to NIfTI with a program that knows where the files come from.
 """
 
 import struct

@@ -1,0 +1,56 @@
+"""Refuse phrases that read like a translation, in documents, comments, docstrings and messages (`make lint`)."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+# Each with what a native engineer writes instead.
+PHRASES = {
+    r"whoever": "who, anyone who",
+    r"to be had": "available, no capacity",
+    r"but for": "except",
+    r"in small letters": "in lower case",
+    r"as said": "as above, or nothing",
+    r"of one's own": "your own",
+    r"is for nobody": "is not for anyone",
+    r"by itself alone": "alone",
+}
+FILES = (
+    "README.md",
+    "docs/*.md",
+    "container_src/*.py",
+    "scripts/*.py",
+    ":!scripts/develop/words.py",
+    "docker",
+    "Makefile",
+    "Dockerfile",
+    "buildspec.yml",
+)
+BLANKS = r"[\s#]+"  # of a comment too
+
+
+def found(text: str) -> list[tuple[int, str, str]]:
+    """Line, phrase and remedy of every phrase in a text; a phrase may be broken over two lines."""
+    return [
+        (text.count("\n", 0, match.start()) + 1, match[0], remedy)
+        for phrase, remedy in PHRASES.items()
+        for match in re.finditer(rf"\b{BLANKS.join(phrase.split())}\b", text, re.IGNORECASE)
+    ]
+
+
+def main() -> int:
+    """Print every place; 1 where there is one."""
+    names = subprocess.run(["git", "ls-files", *FILES], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    places = [
+        f"{name}:{line}: {' '.join(phrase.split())!r}: write {remedy}"
+        for name in names.splitlines()
+        for line, phrase, remedy in found((ROOT / name).read_text(encoding="utf-8"))
+    ]
+    print("\n".join(places), end="\n" if places else "")
+    return bool(places)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
