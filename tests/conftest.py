@@ -15,8 +15,14 @@ from hypothesis import HealthCheck, settings
 
 from tests.support import loopback
 
-# How long an example takes says how busy the machine is, and nothing of the code.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long an example takes says how busy the machine is, and nothing of the code. The examples are the same in every
+# run: a change fails by what it changed. `python -m tests.attacks` draws others each time.
+settings.register_profile(
+    "untimed",
+    deadline=None,
+    derandomize="RANDOM_EXAMPLES" not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("untimed")
 
 
