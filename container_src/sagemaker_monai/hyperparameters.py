@@ -43,8 +43,8 @@ class TrainConfig(BaseModel):
     task: str = Field(
         "auto",
         json_schema_extra={"allowed": f"one of auto, {', '.join(TASKS)}"},
-        description="one class an image, any number of findings, grades in order, or numbers; auto: as dataset.json "
-        "says, or by the form of the labels",
+        description=f"{', '.join(row.labels_are for row in TASKS.values())}; auto: as dataset.json says, or by the "
+        "form of the labels",
     )
     preset: Literal[
         "auto",

@@ -10,22 +10,14 @@ from sagemaker_monai.images.scope import Scope
 from sagemaker_monai.networks.networks import build_network, network_def
 from sagemaker_monai.preprocessing.presets import PRESETS, preprocessing_for
 from sagemaker_monai.tasks.classification import Classification
-from sagemaker_monai.tasks.multilabel import MultiLabel
-from sagemaker_monai.tasks.ordinal import Ordinal
-from sagemaker_monai.tasks.regression import Regression
 from sagemaker_monai.tasks.task import Task
+from sagemaker_monai.tasks.tasks import TASKS as ROWS
 
 LABELS = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 IMAGE_SIZE = 32
 VOLUME_SIZE = 16  # width, height and depth
 
-# A task of each kind as training leaves it, with the numbers that it takes from the data.
-TASKS: dict[str, Task] = {
-    "classification": Classification(("healthy", "ill")),
-    "multilabel": MultiLabel(("effusion", "nodule", "mass"), thresholds=(0.25, 0.5, 0.75)),
-    "ordinal": Ordinal(("none", "mild", "severe")),
-    "regression": Regression(("age", "volume_ml"), mean=(50.0, 3.0), std=(10.0, 0.5)),
-}
+TASKS: dict[str, Task] = {name: row.example().task for name, row in ROWS.items()}
 
 
 def bundle_parts(

@@ -121,6 +121,7 @@ ROW = TaskRow(
     build=Thing,
     read=lambda _steps, labels: Thing(labels),
     form="class",
+    labels_are="one of two states",
     fewest_labels=2,
     strata=largest,
     presence=only_largest,

@@ -242,13 +242,8 @@ def _metadata(task: Task, preprocessing: Preprocessing, provenance: Mapping[str,
             },
             "outputs": {
                 "pred": {
-                    "type": output["type"],
-                    "format": output["format"],
+                    **output,
                     "num_channels": len(task.labels),
-                    "spatial_shape": [],
-                    "dtype": "float32",
-                    "value_range": output["value_range"],
-                    "is_patch_data": False,
                     "channel_def": {str(index): label for index, label in enumerate(task.labels)},
                 }
             },

@@ -11,7 +11,7 @@ labels of a data set at once, for what one of them means depends on the others:
 - Labels that look alike (see `label_names.alike_key`) are refused, merged, or kept apart, as the rules say.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sagemaker_monai.data.label_names import lists_among
 from sagemaker_monai.data.label_readers import Reader
@@ -21,6 +21,7 @@ from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import is_missing
 from sagemaker_monai.tasks.labels import Label
+from sagemaker_monai.tasks.row import Form
 from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS, task_for, task_of_labels
 
 FEW_NUMBERS = 10  # different whole numbers are classes; more may be a measurement, with few images each
@@ -58,11 +59,16 @@ def read_label_values(
     columns = tuple(next((value.texts for value in values if isinstance(value, Cells)), ()))
     chosen = _task(values, rules, task, columns, classes={*declared, *known, *rules.grades})
     reader = Reader(rules, chosen, tuple(declared), tuple(known), tuple(places), is_ordered)
-    if reader.form == "number":
-        return reader.read_numbers(values, tuple(names) or UNNAMED)
     if columns:
         return reader.read_columns(values, columns)
-    return reader.read_names(values)
+    return _READERS[reader.form](reader, values, tuple(names))
+
+
+_READERS: dict[Form, Callable[[Reader, Sequence[Label | Cells], tuple[str, ...]], ReadLabels]] = {
+    "class": lambda reader, values, _names: reader.read_names(values),
+    "findings": lambda reader, values, _names: reader.read_names(values),
+    "number": lambda reader, values, names: reader.read_numbers(values, names or UNNAMED),
+}
 
 
 def _task(

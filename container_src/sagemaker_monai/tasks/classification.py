@@ -179,6 +179,7 @@ ROW = TaskRow(
     build=Classification,
     read=lambda _steps, labels: Classification(labels),
     form="class",
+    labels_are="one class an image",
     fewest_labels=2,
     strata=largest,
     presence=only_largest,

@@ -276,6 +276,7 @@ ROW = TaskRow(
     build=MultiLabel,
     read=lambda steps, labels: MultiLabel(labels, thresholds=numbers(steps[1]["thresholds"], len(labels))),
     form="findings",
+    labels_are="any number of findings",
     label_type=tuple,
     fewest_labels=1,
     strata=_rarest,

@@ -178,6 +178,7 @@ ROW = TaskRow(
     build=Ordinal,
     read=lambda _steps, labels: Ordinal(labels),
     form="class",
+    labels_are="grades in order",
     has_order=True,
     fewest_labels=2,
     strata=largest,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sagemaker_monai.tasks.postprocessing import Rescale
-from sagemaker_monai.tasks.row import Example, TakesNothing, TaskRow, named, numbers
+from sagemaker_monai.tasks.row import OF_IMAGE, Example, TakesNothing, TaskRow, named, numbers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,6 +187,7 @@ ROW = TaskRow(
     build=Regression,
     read=_read,
     form="number",
+    labels_are="numbers",
     label_type=float,
     fewest_labels=1,
     strata=_quartiles,
@@ -195,7 +196,7 @@ ROW = TaskRow(
     metrics=named("loss", "mae", "rmse", "r2"),
     best_metric="mae",
     by_label="",
-    schema=("regression", {"type": "values", "format": "values", "value_range": []}),
+    schema=("regression", {"type": "values", "format": "values", "value_range": [], **OF_IMAGE}),
     heads=(),
     numbers="values",
     quality_group="regression_metrics",

@@ -93,6 +93,7 @@ class TaskRow:
         build: the task of some labels.
         read: the task of the artifact's postprocessing and labels, or any error of data that is not its own.
         form: of a label.
+        labels_are: the same for people.
         label_type: of labels that say by themselves which task they are for.
         has_order: the labels' order means something.
         fewest_labels: that a model has.
@@ -121,6 +122,7 @@ class TaskRow:
     build: Callable[[tuple[str, ...]], Task]
     read: Callable[[Any, tuple[str, ...]], Task]
     form: Form
+    labels_are: str
     label_type: type | None = None
     has_order: bool = False
     fewest_labels: int
@@ -159,7 +161,9 @@ class TaskRow:
         return next((metric for metric in self.metrics if metric.name == name), None) or METRICS[name]
 
 
-PROBABILITIES = {"type": "probabilities", "format": "classes", "value_range": [0, 1]}
+# In the words of MONAI's metadata, of an output without places.
+OF_IMAGE = {"spatial_shape": [], "dtype": "float32", "is_patch_data": False}
+PROBABILITIES = {"type": "probabilities", "format": "classes", "value_range": [0, 1], **OF_IMAGE}
 
 
 def largest(targets: Floats) -> NDArray[np.int64]:
