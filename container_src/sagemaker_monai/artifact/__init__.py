@@ -1,1 +1,3 @@
-"""The model artifact: written, read and refused (`bundle`), and run on images (`predictor`)."""
+"""The model artifact: written, read and refused (`bundle`), and run on images (`predictor`; `monai_run` by MONAI's
+command).
+"""
