@@ -4,12 +4,6 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && { echo $$p; break; }; done)
 # What runs before `make install` did: our own packages are found in their folders.
 ON_PLAIN_PYTHON = PYTHONPATH=container_src:scripts $(PYTHON)
-DATA ?=
-EPOCHS ?=
-IMAGE_SIZE ?=
-NETWORK ?=
-PORT ?=
-DEMO_OPTIONS ?=
 # The image: its name, its tag, and what it is built on. GPU=0 takes the base without CUDA; TORCH=cpu or cuda is for a
 # base without torch.
 REPOSITORY ?= sagemaker-monai
@@ -18,44 +12,26 @@ GPU ?= 1
 DLC := public.ecr.aws/deep-learning-containers/pytorch
 BASE_IMAGE ?= $(DLC):2.13-$(if $(filter 0,$(GPU)),cpu,cu133)-amzn2023-sagemaker
 TORCH ?= base
-BUILD_OPTIONS ?=
 # What runs here is the newest build, unless a TAG is given.
 LOCAL_IMAGE = $(REPOSITORY):$(if $(filter file undefined,$(origin TAG)),latest,$(TAG))
-HYPERPARAMETERS ?=
-MODEL ?=
-IMAGE ?=
 OUTPUT ?= ml
-REGION ?=
-# SageMaker. Settings may also stand in config.env; what is given here wins. OPTIONS are passed on to the command:
-# OPTIONS=--help lists them, OPTIONS=--dry-run prints the requests and the cost and changes nothing.
-OPTIONS ?=
-BUCKET ?=
-ROLE ?=
-MODE ?=
-ENDPOINT ?=
-JOB ?=
-INPUT ?=
-RANGES ?=
-RUNS ?=
-KIND ?=
-SOURCE ?=
+# SageMaker: REGION, BUCKET and ROLE, and what a target's line in `make help` names. Settings may also stand in
+# config.env; what is given here wins. OPTIONS are passed on to the command: OPTIONS=--help lists them,
+# OPTIONS=--dry-run prints the requests and the cost and changes nothing.
 BACK_END ?= venv
-TARGET ?=
-SAVE ?=
-NAME ?=
-CONTENT_TYPE ?=
-PIPELINE ?=
-EVALUATION ?=
-ARGUMENTS ?=
-FOLLOW ?=
 
-# Flags that several commands have, those that are given.
-AWS_FLAGS = $(if $(REGION),--region $(REGION)) $(if $(BUCKET),--bucket $(BUCKET)) $(if $(ROLE),--role $(ROLE)) \
+# Flags, those that are given; and those that several commands have.
+flag = $(if $($2),$1 "$($2)")
+AWS_FLAGS = $(call flag,--region,REGION) $(call flag,--bucket,BUCKET) $(call flag,--role,ROLE) \
 	$(if $(filter file undefined,$(origin REPOSITORY)),,--repository $(REPOSITORY)) \
 	$(if $(filter file undefined,$(origin TAG)),,--image $(TAG)) $(OPTIONS)
 HYPERPARAMETER_WORDS = $(if $(EPOCHS),epochs=$(EPOCHS)) $(if $(IMAGE_SIZE),image_size=$(IMAGE_SIZE)) \
 	$(if $(NETWORK),network=$(NETWORK)) $(HYPERPARAMETERS)
 HYPERPARAMETER_FLAGS = $(if $(strip $(HYPERPARAMETER_WORDS)),--hyperparameters $(HYPERPARAMETER_WORDS))
+
+# Options that were variables: an ignored one would do something else than what was meant.
+$(foreach name,RUNS CONTENT_TYPE EVALUATION ARGUMENTS SAVE NAME FOLLOW,$(if $(filter command line,$(origin $(name))), \
+	$(error $(name) is an option of the command: OPTIONS="--...", which OPTIONS=--help lists)))
 
 NEED = $(if $($1),,$(error $1 is needed: make $(MAKECMDGOALS) $1=...))
 
@@ -69,12 +45,11 @@ install: .venv/installed  ## make or update .venv from the hashed pins
 	$(PYTHON) scripts/develop/install.py
 
 demo: .venv/installed  ## photographs to answers here: [DATA=path/to/dataverse] [EPOCHS=] [IMAGE_SIZE=] [NETWORK=]
-	@.venv/bin/python -m develop.demo $(if $(DATA),--data "$(DATA)") $(if $(EPOCHS),--epochs $(EPOCHS)) \
-		$(if $(IMAGE_SIZE),--image-size $(IMAGE_SIZE)) $(if $(NETWORK),--network $(NETWORK)) \
-		$(if $(PORT),--port $(PORT)) $(DEMO_OPTIONS)
+	@.venv/bin/python -m develop.demo $(call flag,--data,DATA) $(call flag,--epochs,EPOCHS) \
+		$(call flag,--image-size,IMAGE_SIZE) $(call flag,--network,NETWORK) $(call flag,--port,PORT) $(DEMO_OPTIONS)
 
 demo-volume: .venv/installed  ## CT series to answers here, as DICOM and 3-D: [EPOCHS=] [DEMO_OPTIONS=--help]
-	@.venv/bin/python -m develop.demo_volume $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(PORT),--port $(PORT)) $(DEMO_OPTIONS)
+	@.venv/bin/python -m develop.demo_volume $(call flag,--epochs,EPOCHS) $(call flag,--port,PORT) $(DEMO_OPTIONS)
 
 # The tests, in as many processes as there are cores; WORKERS=0 is one process, as a debugger wants it. A process takes
 # whole stretches of the list (worksteal), so what a module prepares for its tests is made once.
@@ -105,8 +80,8 @@ doctor: .venv/installed  ## examine a data set: DATA=folder, zip or tar [OUTPUT=
 	$(call NEED,DATA).venv/bin/python -m sagemaker_monai.entrypoints.doctor "$(DATA)" \
 		--output "$(if $(filter file undefined,$(origin OUTPUT)),doctor,$(OUTPUT))" $(OPTIONS)
 
-real-runs: .venv/installed  ## real data from import to answers, beside baselines: DATA=folder [RUNS="..."] [OPTIONS=--quick]
-	@$(call NEED,DATA).venv/bin/python -m develop.real_runs "$(DATA)" $(if $(RUNS),--runs $(RUNS)) $(OPTIONS)
+real-runs: .venv/installed  ## real data from import to answers, beside baselines: DATA=folder [OPTIONS=--quick]
+	@$(call NEED,DATA).venv/bin/python -m develop.real_runs "$(DATA)" $(OPTIONS)
 
 bench-io: .venv/installed  ## time the reading of volumes against MONAI and others: [OPTIONS=--help]
 	.venv/bin/python -m develop.bench_io $(OPTIONS)
@@ -125,7 +100,6 @@ lock: .venv/installed  ## resolve pyproject.toml into the hashed pins of docker/
 	.venv/bin/python scripts/develop/lock.py
 
 # RELEASE=1, as buildspec.yml has it: refuse at once what `make push` would refuse after an hour.
-RELEASE ?=
 RELEASED = $(if $(filter 1,$(RELEASE)),$(if $(findstring @sha256:,$(BASE_IMAGE)),,$(error a release is built on a digest, \
 	and BASE_IMAGE is $(BASE_IMAGE): give BASE_IMAGE=NAME@sha256:... - docs/image.md says how to find it)))
 
@@ -145,16 +119,16 @@ train-local:  ## train in the image: DATA=folder [OUTPUT=ml] [EPOCHS=] [HYPERPAR
 		$(HYPERPARAMETER_FLAGS)
 
 serve-local:  ## serve an artifact in the image: MODEL=folder or model.tar.gz [PORT=8080]
-	$(call NEED,MODEL)$(ON_PLAIN_PYTHON) -m develop.local serve --image $(LOCAL_IMAGE) "$(MODEL)" $(if $(PORT),--port $(PORT))
+	$(call NEED,MODEL)$(ON_PLAIN_PYTHON) -m develop.local serve --image $(LOCAL_IMAGE) "$(MODEL)" $(call flag,--port,PORT)
 
 predict-local:  ## post a picture, or a folder of them, to serve-local: IMAGE=file [PORT=8080]
-	$(call NEED,IMAGE)$(ON_PLAIN_PYTHON) -m develop.local predict "$(IMAGE)" $(if $(PORT),--port $(PORT)) $(if $(SAVE),--save "$(SAVE)") $(OPTIONS)
+	$(call NEED,IMAGE)$(ON_PLAIN_PYTHON) -m develop.local predict "$(IMAGE)" $(call flag,--port,PORT) $(OPTIONS)
 
 shell:  ## a shell in the image
 	$(ON_PLAIN_PYTHON) -m develop.local shell --image $(LOCAL_IMAGE)
 
 push: .venv/installed  ## push the image to ECR, print its digest: [REGION=] [PUSH_OPTIONS="--create --dry-run"]
-	@.venv/bin/sagemaker-monai push --image $(REPOSITORY):$(TAG) $(if $(REGION),--region $(REGION)) $(PUSH_OPTIONS) $(OPTIONS)
+	@.venv/bin/sagemaker-monai push --image $(REPOSITORY):$(TAG) $(call flag,--region,REGION) $(PUSH_OPTIONS) $(OPTIONS)
 
 scan: .venv/installed  ## look for known vulnerabilities in the image
 	@.venv/bin/python -m develop.scan --image $(LOCAL_IMAGE)
@@ -163,63 +137,59 @@ sbom:  ## print the image's bill of materials (CycloneDX)
 	@docker run --rm --network none $(LOCAL_IMAGE) cat /opt/sagemaker-monai/sbom.cdx.json
 
 iam: .venv/installed  ## print least-privilege policies: [KIND="training hosting ..."] [OPTIONS="--account=... --trust"]
-	@.venv/bin/sagemaker-monai iam $(KIND) $(if $(REGION),--region $(REGION)) $(OPTIONS)
+	@.venv/bin/sagemaker-monai iam $(KIND) $(call flag,--region,REGION) $(OPTIONS)
 
 infra: .venv/installed  ## create bucket, repository, roles and build as one stack: [SOURCE=https://github.com/...]
-	@.venv/bin/sagemaker-monai infra $(if $(SOURCE),--source $(SOURCE)) $(if $(REGION),--region $(REGION)) $(OPTIONS)
+	@.venv/bin/sagemaker-monai infra $(call flag,--source,SOURCE) $(call flag,--region,REGION) $(OPTIONS)
 
-prepare-s3: .venv/installed  ## upload a data set: DATA=folder [NAME=training]
-	@$(call NEED,DATA).venv/bin/sagemaker-monai prepare-s3 "$(DATA)" $(if $(NAME),--name $(NAME)) $(AWS_FLAGS)
+prepare-s3: .venv/installed  ## upload a data set: DATA=folder
+	@$(call NEED,DATA).venv/bin/sagemaker-monai prepare-s3 "$(DATA)" $(AWS_FLAGS)
 
 train: .venv/installed  ## train on SageMaker, follow the job: [DATA=s3://...] [EPOCHS=] [HYPERPARAMETERS="name=value ..."]
-	@.venv/bin/sagemaker-monai train $(if $(DATA),--data "$(DATA)") $(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
+	@.venv/bin/sagemaker-monai train $(call flag,--data,DATA) $(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
 
 tune: .venv/installed  ## search hyperparameters: RANGES="learning_rate=1e-4:1e-2:log ..." [DATA=s3://...]
-	@$(call NEED,RANGES).venv/bin/sagemaker-monai tune --ranges $(RANGES) $(if $(DATA),--data "$(DATA)") \
+	@$(call NEED,RANGES).venv/bin/sagemaker-monai tune --ranges $(RANGES) $(call flag,--data,DATA) \
 		$(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
 
-process: .venv/installed  ## prepare or evaluate as a processing job: KIND=evaluate|prepare [MODEL=] [DATA=s3://...] [ARGUMENTS=]
-	@$(call NEED,KIND).venv/bin/sagemaker-monai process $(KIND) $(if $(MODEL),--model "$(MODEL)") \
-		$(if $(DATA),--data "$(DATA)") $(if $(ARGUMENTS),--arguments="$(ARGUMENTS)") $(AWS_FLAGS)
+process: .venv/installed  ## prepare or evaluate as a processing job: KIND=evaluate|prepare [MODEL=] [DATA=s3://...]
+	@$(call NEED,KIND).venv/bin/sagemaker-monai process $(KIND) $(call flag,--model,MODEL) $(call flag,--data,DATA) $(AWS_FLAGS)
 
 deploy: .venv/installed  ## host a model: [MODE=realtime|serverless|async|batch|multi-model] [MODEL=job or s3://...]
-	@.venv/bin/sagemaker-monai deploy $(if $(MODE),--mode $(MODE)) $(if $(MODEL),--model "$(MODEL)") \
-		$(if $(ENDPOINT),--endpoint $(ENDPOINT)) $(AWS_FLAGS)
+	@.venv/bin/sagemaker-monai deploy $(call flag,--mode,MODE) $(call flag,--model,MODEL) $(call flag,--endpoint,ENDPOINT) $(AWS_FLAGS)
 
-predict: .venv/installed  ## ask an endpoint: IMAGE=file, folder or s3://... [ENDPOINT=] [TARGET=] [SAVE=folder]
-	@$(call NEED,IMAGE).venv/bin/sagemaker-monai predict "$(IMAGE)" $(if $(ENDPOINT),--endpoint $(ENDPOINT)) \
-		$(if $(TARGET),--target $(TARGET)) $(if $(SAVE),--save "$(SAVE)") $(AWS_FLAGS)
+predict: .venv/installed  ## ask an endpoint: IMAGE=file, folder or s3://... [ENDPOINT=] [TARGET=]
+	@$(call NEED,IMAGE).venv/bin/sagemaker-monai predict "$(IMAGE)" $(call flag,--endpoint,ENDPOINT) \
+		$(call flag,--target,TARGET) $(AWS_FLAGS)
 
-transform: .venv/installed  ## batch transform: INPUT=s3://... or manifest [MODEL=] [CONTENT_TYPE=]
-	@$(call NEED,INPUT).venv/bin/sagemaker-monai transform --input "$(INPUT)" $(if $(MODEL),--model "$(MODEL)") \
-		$(if $(CONTENT_TYPE),--content-type $(CONTENT_TYPE)) $(AWS_FLAGS)
+transform: .venv/installed  ## batch transform: INPUT=s3://... or manifest [MODEL=]
+	@$(call NEED,INPUT).venv/bin/sagemaker-monai transform --input "$(INPUT)" $(call flag,--model,MODEL) $(AWS_FLAGS)
 
-register: .venv/installed  ## put a model into the model registry: [MODEL=job or s3://...] [EVALUATION=job]
-	@.venv/bin/sagemaker-monai register $(if $(MODEL),--model "$(MODEL)") $(if $(EVALUATION),--evaluation $(EVALUATION)) $(AWS_FLAGS)
+register: .venv/installed  ## put a model into the model registry: [MODEL=job or s3://...]
+	@.venv/bin/sagemaker-monai register $(call flag,--model,MODEL) $(AWS_FLAGS)
 
 pipeline: .venv/installed  ## create or update the pipeline prepare, train, evaluate, register: [OPTIONS=--start]
-	@.venv/bin/sagemaker-monai pipeline $(if $(DATA),--data "$(DATA)") $(if $(SOURCE),--source "$(SOURCE)") $(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
+	@.venv/bin/sagemaker-monai pipeline $(call flag,--data,DATA) $(call flag,--source,SOURCE) $(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
 
 status: .venv/installed  ## what this project has in the account, and what it costs by the hour
-	@.venv/bin/sagemaker-monai status $(if $(REGION),--region $(REGION)) $(OPTIONS)
+	@.venv/bin/sagemaker-monai status $(call flag,--region,REGION) $(OPTIONS)
 
-logs: .venv/installed  ## the log of a job or an endpoint: [JOB=name] [FOLLOW=1]
-	@.venv/bin/sagemaker-monai logs $(JOB) $(if $(FOLLOW),--follow) $(if $(REGION),--region $(REGION)) $(OPTIONS)
+logs: .venv/installed  ## the log of a job or an endpoint: [JOB=name] [OPTIONS=--follow]
+	@.venv/bin/sagemaker-monai logs $(JOB) $(call flag,--region,REGION) $(OPTIONS)
 
 delete: .venv/installed  ## delete what costs: ENDPOINT=, JOB=, MODEL=, PIPELINE=name or OPTIONS=--all
-	@.venv/bin/sagemaker-monai delete $(if $(ENDPOINT),--endpoint $(ENDPOINT)) $(if $(JOB),--job $(JOB)) \
-		$(if $(MODEL),--model $(MODEL)) $(if $(PIPELINE),--pipeline $(PIPELINE)) \
-		$(if $(REGION),--region $(REGION)) $(OPTIONS)
+	@.venv/bin/sagemaker-monai delete $(call flag,--endpoint,ENDPOINT) $(call flag,--job,JOB) \
+		$(call flag,--model,MODEL) $(call flag,--pipeline,PIPELINE) $(call flag,--region,REGION) $(OPTIONS)
 
 prices: .venv/installed  ## ask AWS what instances cost in a region, for the table of costs: [REGION=]
-	@.venv/bin/sagemaker-monai prices $(if $(REGION),--region $(REGION)) $(OPTIONS)
+	@.venv/bin/sagemaker-monai prices $(call flag,--region,REGION) $(OPTIONS)
 
 simulate: .venv/installed  ## an offline SageMaker on this machine, until Ctrl-C: [PORT=] [BACK_END=venv|docker]
-	@.venv/bin/python -m simulate serve $(if $(PORT),--port $(PORT)) $(SIMULATE_FLAGS)
+	@.venv/bin/python -m simulate serve $(call flag,--port,PORT) $(SIMULATE_FLAGS)
 
 # One life each of a model there, by the commands above: [DATA=folder] [EPOCHS=] [BACK_END=venv|docker]
 SIMULATE_FLAGS = --back-end $(BACK_END) --image $(LOCAL_IMAGE) $(OPTIONS)
-SIMULATE = .venv/bin/python -m simulate $(@:simulate-%=%) $(if $(DATA),--data "$(DATA)") \
+SIMULATE = .venv/bin/python -m simulate $(@:simulate-%=%) $(call flag,--data,DATA) \
 	$(HYPERPARAMETER_FLAGS) $(SIMULATE_FLAGS)
 
 simulate-train: .venv/installed  ## there: train

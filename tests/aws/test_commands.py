@@ -28,7 +28,7 @@ def help_of(name, capsys):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_is_a_target_with_its_words_and_variables(name):
     [(words, recipe)] = re.findall(rf"^{name}:.*## (.*)\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)
-    variables = set(re.findall(r"\$\((?:if \$\(|call NEED,)?([A-Z_]+)", recipe)) - PASSED_ON
+    variables = set(re.findall(r"\$\((?:if \$\(|call NEED,|call flag,--[a-z]+,)?([A-Z_]+)", recipe)) - PASSED_ON
 
     assert words.startswith(COMMANDS[name].help)
     assert f".venv/bin/sagemaker-monai {name} " in recipe
@@ -48,6 +48,19 @@ def test_the_command_lists_its_commands_without_what_they_need(capsys):
     assert not {"boto3", "numpy", "torch", "sagemaker_monai"} & set(printed.splitlines()[-1].split())
     assert main([]) == main(["trian"]) == 2
     assert "there is no command 'trian'" in capsys.readouterr().err
+
+
+def test_no_command_waits_for_torch():
+    modules = [row.main.partition(":")[0] for row in COMMANDS.values()]
+    program = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]: importlib.import_module(f'sagemaker_monai_aws.{name}')\n"
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program, *modules], capture_output=True, text=True, check=True,
+                            env={"PYTHONPATH": str(ROOT / "scripts")})  # fmt: skip
+
+    assert not {"torch", "monai", "scipy"} & set(loaded.stdout.split())
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -8,6 +8,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from sagemaker_inference import content_types, parameters
 
 from sagemaker_monai.tasks.tasks import TASKS
 from tests.support.places import ROOT
@@ -20,6 +21,8 @@ FACADES = {"transforms", "segresnet", "log_metrics"}
 OUTER = {"entrypoints", "sagemaker"}
 DEMONSTRATIONS = {"demo_volume.py", "draw_volumes.py", "real_runs.py"}  # draw or name a data set of one task
 SAGEMAKER = {"boto3", "botocore", "mms", "sagemaker_inference", "sagemaker_training"}
+# Words that others write by: plain constants, which any wing may import and none types again.
+CONTRACT = (content_types, parameters)
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -117,10 +120,28 @@ def test_a_wings_first_lines_say_what_belongs_in_it(path):
 def test_only_the_outer_wings_know_sagemaker_and_the_environment(path):
     if part_of(path) in OUTER:
         return
-    packages = {name.split(".")[0] for name in imported_modules(path)}
+    words = {module.__name__ for module in CONTRACT} | {"sagemaker_inference"}
+    packages = {name.split(".")[0] for name in imported_modules(path) - words}
 
     assert not packages & SAGEMAKER
     assert "os.environ" not in path.read_text()
+
+
+def test_no_word_of_sagemaker_inference_is_typed_again():
+    words = {
+        value
+        for module in CONTRACT
+        for name, value in vars(module).items()
+        if name.isupper() and isinstance(value, str)
+    }
+    typed = [
+        (path.name, node.lineno)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in words
+    ]
+
+    assert typed == []
 
 
 @pytest.mark.parametrize("call", ["eval(", "exec(", "pickle.load", "weights_only=False", "allow_pickle=True"])

@@ -241,6 +241,24 @@ def test_a_fault_in_the_users_code_is_a_500_without_details(with_code, fault):
     assert b"secret" not in response.body
 
 
+@pytest.mark.parametrize(
+    ("raised", "answer"),
+    [
+        ("BaseInferenceToolkitError(418, 'no tea', 'a phrase')", (418, "BaseInferenceToolkitError")),
+        ("GenericInferenceToolkitError(422)", (422, "GenericInferenceToolkitError")),
+        ("BaseInferenceToolkitError(200, 'secret', 'no failure')", (500, "InternalError")),
+        ("BaseInferenceToolkitError('422', 'secret', 'no number')", (500, "InternalError")),
+        ("BaseInferenceToolkitError(499, 'secret', 'no status of HTTP')", (500, "InternalError")),
+    ],
+)
+def test_the_users_code_refuses_a_request_by_the_toolkits_errors(with_code, raised, answer):
+    code = f"from sagemaker_inference.errors import *\n\ndef input_fn(data, content_type):\n    raise {raised}\n"
+    response, _ = with_code(ECHO + code).respond([Request(b"abc", "image/png"), Request(b"abc", "image/png")])
+
+    assert error_of(response) == answer
+    assert b"secret" not in response.body
+
+
 # multi-model-server
 
 

@@ -1,7 +1,9 @@
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
+from sagemaker_inference import parameters
 
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.serving.settings import VARIABLES, ServeConfig, usable_cpus, visible_gpus
@@ -170,8 +172,9 @@ def test_gpus_are_counted_by_their_device_files(tmp_path):
 def test_every_variable_that_is_read_is_documented():
     text = SOURCE.read_text().partition("VARIABLES")[0]
     read = {name for name in VARIABLES if f'"{name}"' in text}
+    read |= {getattr(parameters, name) for name in re.findall(r"parameters\.(\w+)", text)}
 
-    assert read == set(VARIABLES)
+    assert read - {parameters.BASE_PATH_ENV} == set(VARIABLES)  # told beside SM_MODEL_DIR
 
 
 def test_the_configuration_cannot_change():

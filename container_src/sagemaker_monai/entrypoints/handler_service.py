@@ -17,6 +17,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from sagemaker_inference import content_types, parameters
+from sagemaker_inference.errors import BaseInferenceToolkitError
+
 from sagemaker_monai.budget import Limits, spending
 from sagemaker_monai.errors import (
     INTERNAL_ERROR,
@@ -47,8 +50,9 @@ from sagemaker_monai.storage.files import write_text
 logger = logging.getLogger(__name__)
 
 FUNCTIONS = ("model_fn", "input_fn", "predict_fn", "output_fn")
-JSON_TYPE = "application/json"
-TEXT_TYPES = ("application/json", "text/csv")  # these reach a user's input_fn as text, as in sagemaker-inference
+JSON_TYPE = content_types.JSON
+TEXT_TYPES = content_types.UTF8_TYPES  # these reach a user's input_fn as text, as in sagemaker-inference
+FAILURES = tuple(status for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST)
 
 
 class Handler:
@@ -210,7 +214,7 @@ def _with_text(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _with_plain_accept(function: Callable[..., Any]) -> Callable[..., Any]:
     def output_fn(prediction: Any, accept: str) -> Any:
-        return function(prediction, JSON_TYPE if accept in ("", "*/*") else accept)
+        return function(prediction, JSON_TYPE if accept in ("", content_types.ANY) else accept)
 
     return output_fn
 
@@ -228,6 +232,10 @@ def _refusal(error: Exception) -> Response:
         status, code, message = error.status, error.code, str(error)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             logger.error("%s", failure_line(error))
+    elif isinstance(error, BaseInferenceToolkitError) and error.status_code in FAILURES:
+        # How a user's functions refuse a request. The traceback that sagemaker-inference adds stays here.
+        logger.info("code/inference.py refused a request", exc_info=error)
+        status, code, message = int(error.status_code), type(error).__name__, str(error.message)
     else:
         logger.error("a request could not be answered", exc_info=error)
         status, code, message = HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR, "the server failed to answer"
@@ -251,7 +259,7 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | Non
         Exception: the model cannot be loaded. Anything that did not raise here would count as loaded.
     """
     if data is None:
-        _log_for_java(log_level(os.environ.get("SAGEMAKER_CONTAINER_LOG_LEVEL", "")))
+        _log_for_java(log_level(os.environ.get(parameters.LOG_LEVEL_ENV, "")))
         folder = Path(context.system_properties["model_dir"])  # not the artifact's, see serving/mms.py
         try:
             allow = os.environ.get("ALLOW_BUNDLE_CODE", "").strip().lower() == "true"

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from sagemaker_inference import parameters
+
 from sagemaker_monai.entrypoints.train import explained
 from sagemaker_monai.errors import CallerError, ConfigError, failure_line
 from sagemaker_monai.messages.item_names import at_the_way_out
@@ -34,7 +36,7 @@ class Parser(argparse.ArgumentParser):
 
 def base_folder(environment: Mapping[str, str]) -> Path:
     """The tree that SageMaker lays out."""
-    return Path(without_blanks(environment).get("SAGEMAKER_BASE_DIR") or "/opt/ml")
+    return Path(without_blanks(environment).get(parameters.BASE_PATH_ENV) or "/opt/ml")
 
 
 def run_command(work: Callable[[], None], environment: Mapping[str, str]) -> int:

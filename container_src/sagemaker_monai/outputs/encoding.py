@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sagemaker_inference import content_types
+
 from sagemaker_monai.storage.tables import spreadsheet_safe
 from sagemaker_monai.tasks.task import Prediction
 
-CSV_TYPE = "text/csv"
+CSV_TYPE = content_types.CSV
 Origin = Mapping[str, Any]  # of a prediction: what is said of its source, empty unless it was asked for
 About = Mapping[str, Any]  # which image it is about and what is odd; empty for pictures that nothing is odd about
 
@@ -77,7 +79,7 @@ def _json(value: Any) -> bytes:
 
 
 ENCODERS: dict[str, Callable[[Sequence[Prediction], str, Sequence[Origin], Sequence[About]], bytes]] = {
-    "application/json": encode_json,
+    content_types.JSON: encode_json,
     CSV_TYPE: encode_csv,
     "application/jsonlines": encode_jsonlines,
 }

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from sagemaker_inference import content_types
+
 from sagemaker_monai.budget import expect_work
 from sagemaker_monai.errors import MalformedRequest, PayloadTooLarge, UndecodableImage, UnsupportedMediaType
 from sagemaker_monai.images.pictures import measure
@@ -83,8 +85,8 @@ MEDIA_TYPES: dict[str, MediaType] = {
     "application/x-nifti+gzip": MediaType((".nii.gz",), partial(_read_volume, volume_format="NIFTI")),
     "application/x-nrrd": MediaType((".nrrd",), partial(_read_volume, volume_format="NRRD")),
     "application/x-metaimage": MediaType((".mha",), partial(_read_volume, volume_format="METAIMAGE")),
-    "application/x-npy": MediaType((".npy",), read_npy),
-    "application/json": MediaType((".json",), read_json),
+    content_types.NPY: MediaType((".npy",), read_npy),
+    content_types.JSON: MediaType((".json",), read_json),
     "multipart/form-data": MediaType((), read_form),
     "multipart/related": MediaType((), read_related),
     "application/zip": MediaType((".zip",), read_zip_body),
@@ -92,7 +94,7 @@ MEDIA_TYPES: dict[str, MediaType] = {
     "application/gzip": MediaType((".tar.gz", ".tgz"), read_gzip_body),
     "application/x-gzip": MediaType((), read_gzip_body),
     "application/x-image": MediaType((), _read_anything),  # SageMaker's built-in algorithms and JumpStart
-    "application/octet-stream": MediaType((), _read_anything),  # the SageMaker SDK where nobody chose a serializer
+    content_types.OCTET_STREAM: MediaType((), _read_anything),  # the SageMaker SDK where nobody chose a serializer
 }
 
 # Other spellings of a row's name, which are as binding.

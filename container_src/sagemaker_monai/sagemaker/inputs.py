@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sagemaker_inference import parameters
+
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.storage.files import children
 
 PLACES = {
-    "SAGEMAKER_BASE_DIR": "the tree of all other places, default /opt/ml",
+    parameters.BASE_PATH_ENV: "the tree of all other places, default /opt/ml",
     "SM_HPS": "hyperparameters as a JSON object, default <base>/input/config/hyperparameters.json",
     "SM_CHANNEL_<NAME>": "folder of an input channel, default every folder in <base>/input/data",
     "SM_MODEL_DIR": "where the artifact goes, default <base>/model",
@@ -54,7 +56,7 @@ class Places:
     def from_environment(cls, environment: Mapping[str, str]) -> "Places":
         """Read the places; nothing is created."""
         environment = without_blanks(environment)
-        base = Path(environment.get("SAGEMAKER_BASE_DIR") or "/opt/ml")
+        base = Path(environment.get(parameters.BASE_PATH_ENV) or "/opt/ml")
         output = Path(environment.get("SM_OUTPUT_DIR") or base / "output")
         return cls(
             base=base,

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from sagemaker_inference import parameters
+
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.sagemaker.inputs import without_blanks
 
@@ -23,7 +25,8 @@ MODULE, BASE_MODULE = "SAGEMAKER_TRAINING_MODULE", "BASE_TRAINING_MODULE"
 
 def program(hyperparameters: Mapping[str, Any], environment: Mapping[str, str]) -> str:
     """Name of the script that the job brings, or an empty text."""
-    text = without_blanks(environment).get("SAGEMAKER_PROGRAM") or str(hyperparameters.get("sagemaker_program") or "")
+    named = hyperparameters.get("sagemaker_program") or ""
+    text = without_blanks(environment).get(parameters.USER_PROGRAM_ENV) or str(named)
     try:
         value = json.loads(text)  # the SDK gives JSON in strings
     except ValueError:

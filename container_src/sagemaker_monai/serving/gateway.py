@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from aiohttp import hdrs, web
 from aiohttp.http_writer import StreamWriter
+from sagemaker_inference import content_types
 
 from sagemaker_monai.errors import (
     INTERNAL_ERROR,
@@ -244,7 +245,7 @@ class Gateway:
                 if isinstance(body, FileBody):
                     stack.enter_context(closing(body))
             accept = header(request, hdrs.ACCEPT)
-            if accept.strip() in ("", "*/*"):  # as sagemaker-inference takes them
+            if accept.strip() in ("", content_types.ANY):  # as sagemaker-inference takes them
                 accept = self._config.default_accept
             question = (
                 Request(b"", content_type, accept, body)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sagemaker_inference import content_types
 
 from sagemaker_monai.artifact.predictor import Answered, Predictor
 from sagemaker_monai.errors import NotAcceptable
@@ -24,7 +25,7 @@ from sagemaker_monai.preprocessing.preprocessing import LoadPhotograph
 from sagemaker_monai.requests.media_types import read_request
 from sagemaker_monai.tasks.task import Prediction
 
-DEFAULT_TYPE = "application/json"
+DEFAULT_TYPE: str = content_types.JSON
 ANSWER_TYPES = (*ENCODERS, DICOM_TYPE)
 RELATED_TYPE = "multipart/related"  # of several reports; who accepts this, as DICOMweb does, gets one in it, too
 # Imported with a model of medical images, so that its first request does not wait for it (0.5 s); a server of
@@ -216,7 +217,7 @@ def negotiate(accept: str) -> str:
     ranked = []
     for order, content_type in enumerate((*ANSWER_TYPES, RELATED_TYPE)):
         # Most specific first: application/json, then application/*, then */*.
-        for wanted in (content_type, content_type.partition("/")[0] + "/*", "*/*"):
+        for wanted in (content_type, content_type.partition("/")[0] + "/*", content_types.ANY):
             position = next((place for place, (name, _) in enumerate(ranges) if name == wanted), None)
             if position is not None:
                 if ranges[position][1] > 0:

@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestHandler
+from sagemaker_inference import content_types
 
 from sagemaker_monai.errors import INTERNAL_ERROR, CallerError, Overloaded, Unavailable, error_body
 from sagemaker_monai.serving.back_end import Response
@@ -23,7 +24,7 @@ LINGER_S = 5.0  # a refused body is read this long, so that the client gets to r
 KEEP_ALIVE_S = 75.0
 RETRY_AFTER_S = 1
 SERVER_NAME = "sagemaker-monai"
-JSON_TYPE = "application/json"
+JSON_TYPE = content_types.JSON
 
 
 def refusal(error: CallerError) -> web.Response:

@@ -12,13 +12,15 @@ import re
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from sagemaker_inference import content_types
+
 from sagemaker_monai.errors import ConfigError, MalformedRequest, PayloadTooLarge, ReferenceNotAllowed
 from sagemaker_monai.storage.file_names import is_fit
 
 MAX_REFERENCES_BYTES = 2 * 1024 * 1024  # of a body that names objects: 1,000 of them with the longest keys
 MAX_REFERENCES = 1_000  # of one request
 MAX_KEY_BYTES = 1_024  # S3's
-JSON_TYPE = "application/json"
+JSON_TYPE = content_types.JSON
 _MARK = b'"objects"'
 # Amazon S3 User Guide, "General purpose bucket naming rules": names, and the endings of what is not a plain bucket.
 _BUCKET = re.compile(r"(?!xn--|sthree-)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sagemaker_inference import parameters
+
 from sagemaker_monai import budget
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.serving.privileges import Account, find_account
@@ -137,7 +139,7 @@ class ServeConfig:
             ConfigError: a value is wrong; the message names the variable, the value and what is allowed.
         """
         values = {name: value.strip() for name, value in env.items() if value.strip()}
-        is_multi_model = _flag(values, "SAGEMAKER_MULTI_MODEL", default=False)
+        is_multi_model = _flag(values, parameters.MULTI_MODEL_ENV, default=False)
         is_batch = _flag(values, "SAGEMAKER_BATCH", default=False)
         defaults = DEFAULTS[is_batch]
         cpus = usable_cpus()
@@ -147,28 +149,28 @@ class ServeConfig:
         # 4 to 32 brought 1.0 to 1.1x per image, so a batch only makes its first request wait for the others.
         # Of many models few are busy at once, and each process costs memory that another model could use.
         most = 1 if gpus or is_multi_model else min(cpus, at_once or cpus)
-        workers = _number(values, "SAGEMAKER_MODEL_SERVER_WORKERS", most, low=1, high=512)
-        if "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS" in values or "SAGEMAKER_MODEL_SERVER_TIMEOUT" not in values:
+        workers = _number(values, parameters.MODEL_SERVER_WORKERS_ENV, most, low=1, high=512)
+        if parameters.MODEL_SERVER_TIMEOUT_SECONDS_ENV in values or parameters.MODEL_SERVER_TIMEOUT_ENV not in values:
             timeout_s = _number(
-                values, "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", defaults.timeout_s, low=1, high=86_400
+                values, parameters.MODEL_SERVER_TIMEOUT_SECONDS_ENV, defaults.timeout_s, low=1, high=86_400
             )
         else:  # The older name is in minutes. JumpStart and many examples set 3600 and mean seconds: a day is the most.
-            minutes = _number(values, "SAGEMAKER_MODEL_SERVER_TIMEOUT", 1, low=1, high=86_400)
+            minutes = _number(values, parameters.MODEL_SERVER_TIMEOUT_ENV, 1, low=1, high=86_400)
             timeout_s = min(60 * minutes, 86_400)
-        base_dir = Path(values.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
+        base_dir = Path(values.get(parameters.BASE_PATH_ENV, "/opt/ml"))
         return cls(
             model_dir=Path(values.get("SM_MODEL_DIR", base_dir / "model")),
             is_multi_model=is_multi_model,
             models_dir=base_dir / "models",
-            port=_number(values, "SAGEMAKER_BIND_TO_PORT", 8080, low=1, high=65_535),
-            inner_ports=_port_range(values, "SAGEMAKER_SAFE_PORT_RANGE"),
+            port=_number(values, parameters.BIND_TO_PORT_ENV, 8080, low=1, high=65_535),
+            inner_ports=_port_range(values, parameters.SAFE_PORT_RANGE_ENV),
             workers=workers,
             threads=_number(values, "OMP_NUM_THREADS", max(1, cpus // workers), low=1, high=1_024),
             timeout_s=float(timeout_s),
-            startup_timeout_s=float(_number(values, "SAGEMAKER_STARTUP_TIMEOUT", 600, low=1, high=86_400)),
+            startup_timeout_s=float(_number(values, parameters.STARTUP_TIMEOUT_ENV, 600, low=1, high=86_400)),
             # Real-time endpoints refuse larger bodies before they come here (6 MB and later 25 MB); 100 MB is the most
             # that batch transform sends, so the default refuses nothing that SageMaker let through.
-            max_payload_mb=_number(values, "SAGEMAKER_MAX_PAYLOAD_IN_MB", 100, low=0, high=MAX_PAYLOAD_MB)
+            max_payload_mb=_number(values, parameters.MAX_REQUEST_SIZE, 100, low=0, high=MAX_PAYLOAD_MB)
             or MAX_PAYLOAD_MB,
             request_memory_mb=_number(
                 values,
@@ -182,34 +184,36 @@ class ServeConfig:
             ),
             max_waiting=defaults.queue_per_worker * workers,
             max_batch_size=_number(values, "MAX_BATCH_SIZE", 16 if gpus else 1, low=1, high=256),
-            default_accept=_media_type(values, "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"),
+            default_accept=_media_type(values, parameters.DEFAULT_INVOCATIONS_ACCEPT_ENV),
             back_end=_choice(values, "MODEL_SERVER", "mms" if is_multi_model else "workers", BACK_ENDS),
             allow_bundle_code=_flag(values, "ALLOW_BUNDLE_CODE", default=False),
             allowed_prefixes=parse_prefixes(values.get("ALLOWED_S3_PREFIXES", "")),
             worker_account=find_account(values.get("WORKER_USER", "")),
             worker_env=tuple(values.get("WORKER_ENV", "").replace(",", " ").split()),
             worker_network=_flag(values, "WORKER_NETWORK", default=False),
-            log_level=log_level(values.get("SAGEMAKER_CONTAINER_LOG_LEVEL", "")),
+            log_level=log_level(values.get(parameters.LOG_LEVEL_ENV, "")),
         )
 
 
 # What `serve --help` and the README print.
 VARIABLES: dict[str, str] = {
     "SM_MODEL_DIR": "folder of the artifact; default: SAGEMAKER_BASE_DIR/model, that is /opt/ml/model",
-    "SAGEMAKER_BIND_TO_PORT": "the public port; default 8080",
-    "SAGEMAKER_SAFE_PORT_RANGE": "ports for listeners on loopback, as 20000-20100; default: any free one",
-    "SAGEMAKER_MULTI_MODEL": "true: models below SAGEMAKER_BASE_DIR/models are loaded and unloaded on request",
+    parameters.BIND_TO_PORT_ENV: "the public port; default 8080",
+    parameters.SAFE_PORT_RANGE_ENV: "ports for listeners on loopback, as 20000-20100; default: any free one",
+    parameters.MULTI_MODEL_ENV: "true: models below SAGEMAKER_BASE_DIR/models are loaded and unloaded on request",
     "MODEL_SERVER": "workers or mms, the multi-model-server; default: workers, in multi-model mode mms",
     "SAGEMAKER_BATCH": "true in a batch transform job: longer time limit, nothing refused because others wait",
     "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "requests at once of such a job; more workers are not started for it",
-    "SAGEMAKER_MODEL_SERVER_WORKERS": "worker processes; default: usable CPUs, 1 with a GPU, 1 for each of many models",
+    parameters.MODEL_SERVER_WORKERS_ENV: "worker processes; default: usable CPUs, 1 with a GPU, "
+    "1 for each of many models",
     "OMP_NUM_THREADS": "CPU threads of one worker; default: CPUs / workers",
     "MAX_BATCH_SIZE": "requests a free worker takes at once; default 1, 16 with a GPU; mms: always 1",
-    "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": "seconds a request may take; default 60, in batch transform 3600",
-    "SAGEMAKER_MODEL_SERVER_TIMEOUT": "the same in minutes, a day at most; read when the one in seconds is not set",
-    "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "the Accept of requests that have none, or */*; default application/json",
-    "SAGEMAKER_STARTUP_TIMEOUT": "seconds until the first answer; default 600",
-    "SAGEMAKER_MAX_PAYLOAD_IN_MB": "largest body in MiB; default 100; 0: 1024",
+    parameters.MODEL_SERVER_TIMEOUT_SECONDS_ENV: "seconds a request may take; default 60, in batch transform 3600",
+    parameters.MODEL_SERVER_TIMEOUT_ENV: "the same in minutes, a day at most; read when the one in seconds is not set",
+    parameters.DEFAULT_INVOCATIONS_ACCEPT_ENV: "the Accept of requests that have none, or */*; "
+    "default application/json",
+    parameters.STARTUP_TIMEOUT_ENV: "seconds until the first answer; default 600",
+    parameters.MAX_REQUEST_SIZE: "largest body in MiB; default 100; 0: 1024",
     "MAX_REQUEST_MEMORY_IN_MB": "memory a request may take in its worker; default 512; more above 64 MiB of body",
     "MAX_REQUEST_CPU_SECONDS": "computing that a request may ask for before it is refused; default 4, in batch 60",
     "ALLOW_BUNDLE_CODE": "true: trust the artifact as code and run its code/inference.py; default false",
@@ -217,7 +221,7 @@ VARIABLES: dict[str, str] = {
     "WORKER_USER": "account whose group the processes that decode uploads have, if serve is root; in the image: model",
     "WORKER_ENV": "names of variables that code/inference.py needs, as A B; others but a list of usual ones are hidden",
     "WORKER_NETWORK": "true: code/inference.py may open connections; default false",
-    "SAGEMAKER_CONTAINER_LOG_LEVEL": "DEBUG, INFO (default), WARNING, ERROR, CRITICAL or Python's number",
+    parameters.LOG_LEVEL_ENV: "DEBUG, INFO (default), WARNING, ERROR, CRITICAL or Python's number",
 }
 
 
@@ -296,4 +300,4 @@ def log_level(text: str) -> str:
     text = (text.strip() or "INFO").upper()
     if text.isdecimal():  # the SageMaker SDK passes Python's number, 20 for INFO
         text = logging.getLevelName(int(text))
-    return _choice({"SAGEMAKER_CONTAINER_LOG_LEVEL": text}, "SAGEMAKER_CONTAINER_LOG_LEVEL", "", LOG_LEVELS)
+    return _choice({parameters.LOG_LEVEL_ENV: text}, parameters.LOG_LEVEL_ENV, "", LOG_LEVELS)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from sagemaker_inference import content_types
+
 from sagemaker_monai.errors import Timeout, error_body
 from sagemaker_monai.serving.back_end import Request, Response
 
@@ -122,7 +124,7 @@ class Respond:
         except OutOfTime:
             logger.error("ended after %.1f s: the callers have left", time_s)
             told = error_body(Timeout.__name__, "no answer within the time that a request may take")
-            responses = [Response(Timeout.status, "application/json", json.dumps(told).encode())] * len(requests)
+            responses = [Response(Timeout.status, content_types.JSON, json.dumps(told).encode())] * len(requests)
         if self._after_first is not None:
             self._after_first()
             self._after_first = None

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from sagemaker_inference import content_types
 
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
 from sagemaker_monai.serving.settings import ServeConfig
@@ -44,10 +45,10 @@ def question(model_dir: Path) -> Request:
             content_type, draw = QUESTIONS[load["_target_"].rpartition(".")[2]]
             if "intensity" in load and load["intensity"]["kind"] == "suv":
                 content_type, draw = "application/dicom", draw_pet
-            return Request(draw(channels), content_type, "application/json")
+            return Request(draw(channels), content_type, content_types.JSON)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         pass
-    return Request(draw_picture(3), "image/png", "application/json")
+    return Request(draw_picture(3), "image/png", content_types.JSON)
 
 
 def draw_picture(_channels: int) -> bytes:
@@ -118,8 +119,8 @@ def _gradient(*shape: int) -> np.ndarray:
 # By the name of the artifact's load half: content type, and what makes the body for so many channels.
 QUESTIONS: dict[str, tuple[str, Callable[[int], bytes]]] = {
     "LoadPhotograph": ("image/png", draw_picture),
-    "LoadSlice": ("application/x-npy", draw_slice),
-    "LoadDeepPicture": ("application/x-npy", draw_slice),
+    "LoadSlice": (content_types.NPY, draw_slice),
+    "LoadDeepPicture": (content_types.NPY, draw_slice),
     "LoadVolume": ("application/x-nifti", draw_volume),
 }
 

@@ -124,7 +124,9 @@ def _find_digest(account: Account, repository: str, tag: str) -> str:
 
 
 def checked_out() -> str:
-    """The tag that `make build` gives the working tree's image, nothing outside of a repository."""
+    """The tag that `make build` gives the working tree's image, nothing outside of a clone of this project."""
+    if not (ROOT / "container_src").is_dir():  # installed: a repository around it would be another's
+        return ""
     run = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     )

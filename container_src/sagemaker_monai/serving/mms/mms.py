@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import aiohttp
+from sagemaker_inference import content_types
 
 from sagemaker_monai.errors import Overloaded, Timeout, Unavailable, WorkerDied
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
@@ -212,7 +213,7 @@ class HostedModel:
             TimeoutError, aiohttp.ClientError: as aiohttp does.
         """
         headers = {
-            "Content-Type": "application/octet-stream",
+            "Content-Type": content_types.OCTET_STREAM,
             CONTENT_TYPE_HEADER: request.content_type,
             ACCEPT_HEADER: request.accept,
             TIME_HEADER: f"{self._config.timeout_s:g}",
