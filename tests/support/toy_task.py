@@ -90,24 +90,15 @@ class Thing(TakesNothing):
     def report(self, answers: Floats, targets: Floats, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
         from sagemaker_monai.tasks import metrics
 
-        squares = (answers - targets)[:, 1] ** 2
-        drawn = metrics.bootstrap(
-            lambda weights: {"brier": weights @ squares / weights.sum(axis=1)}, groups, seed=seed, resamples=100
+        squares, scores = (answers - targets) ** 2, self.score(answers, targets)
+        return metrics.report_by_label(
+            lambda weights: {"brier": weights @ squares / weights.sum(axis=1, keepdims=True)},
+            {name: scores[name] for name in ("loss", "brier")},
+            self.labels,
+            groups,
+            facts=[{"images": count} for count in targets.sum(axis=0).astype(int).tolist()],
+            seed=seed,
         )
-        scores = self.score(answers, targets)
-        intervals = {"brier": metrics.interval(drawn["brier"])}
-        return {
-            "images": len(targets),
-            "groups": len(set(groups)),
-            **{name: scores[name] for name in ("loss", "brier")},
-            "intervals_95": intervals,
-            "labels": list(self.labels),
-            "per_class": {
-                label: {"brier": scores["brier"], "recall": scores["recall"][label], "intervals_95": intervals}
-                for label in self.labels
-            },
-            "bootstrap": metrics.described(100, seed),
-        }
 
     def predictions(self, answers: torch.Tensor) -> list[ThingPrediction]:
         return [ThingPrediction(row[1] >= 0.5, dict(zip(self.labels, row, strict=True))) for row in answers.tolist()]

@@ -11,15 +11,16 @@ from hypothesis.extra import numpy as hnp
 
 from sagemaker_monai.errors import BundleError
 from sagemaker_monai.outputs.encoding import ENCODERS
-from sagemaker_monai.tasks.classification import Prediction, class_probabilities, make_predictions
+from sagemaker_monai.tasks.classification import Classification, Prediction
 
 LABELS = ("akiec", "nv", "mel")
+TASK = Classification(LABELS)
 logit_rows = hnp.arrays("float32", st.tuples(st.integers(1, 5), st.just(3)), elements=st.floats(-1e4, 1e4, width=32))
 
 
 @given(logit_rows)
 def test_probabilities_are_the_softmax_sum_to_one_and_name_the_largest(logits):
-    predictions = make_predictions(torch.from_numpy(logits), LABELS)
+    predictions = TASK.predictions(TASK.answers(torch.from_numpy(logits)))
 
     for row, prediction in zip(logits.tolist(), predictions, strict=True):
         weights = [math.exp(value - max(row)) for value in row]
@@ -32,22 +33,22 @@ def test_probabilities_are_the_softmax_sum_to_one_and_name_the_largest(logits):
 
 
 def test_of_equal_probabilities_the_first_class_wins():
-    assert make_predictions(torch.zeros(1, 3), LABELS)[0].predicted_class == "akiec"
+    assert TASK.predictions(TASK.answers(torch.zeros(1, 3)))[0].predicted_class == "akiec"
 
 
 def test_half_precision_logits_become_float64_probabilities():
-    assert class_probabilities(torch.tensor([[1.0, 2.0]], dtype=torch.bfloat16)).dtype == torch.float64
+    assert TASK.answers(torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.bfloat16)).dtype == torch.float64
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_logits_that_are_not_finite_give_an_error_and_no_answer(bad):
     with pytest.raises(BundleError, match="not finite"):
-        make_predictions(torch.tensor([[0.0, bad, 1.0]]), LABELS)
+        TASK.answers(torch.tensor([[0.0, bad, 1.0]]))
 
 
 def test_outputs_without_label_are_refused():
-    with pytest.raises(BundleError, match="4 outputs for 3 labels"):
-        make_predictions(torch.zeros(2, 4), LABELS)
+    with pytest.raises(ValueError, match="longer"):
+        TASK.predictions(torch.zeros(2, 4))
 
 
 PREDICTIONS = [

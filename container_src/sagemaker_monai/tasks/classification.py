@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sagemaker_monai.errors import BundleError
 from sagemaker_monai.tasks.postprocessing import Softmax
 from sagemaker_monai.tasks.row import PROBABILITIES, Example, TakesNothing, TaskRow, largest, named, only_largest
 
@@ -48,53 +47,6 @@ class Prediction:
     def findings(self) -> list[tuple[str, str, float, bool]]:
         """Every class with its probability."""
         return [(label, "probability", p, label == self.predicted_class) for label, p in self.probabilities.items()]
-
-
-def class_probabilities(logits: torch.Tensor) -> torch.Tensor:
-    """Softmax in float64, the one place where logits become probabilities.
-
-    Args:
-        logits: (N, K), any floating type and device.
-
-    Returns:
-        float64 (N, K) on the CPU, each row summing to 1.
-
-    Raises:
-        BundleError: a logit is not finite, so no answer can be given.
-    """
-    return Softmax()(logits)
-
-
-def predictions_from_probabilities(probabilities: torch.Tensor, labels: Sequence[str]) -> list[Prediction]:
-    """Name the classes of rows of probabilities.
-
-    Args:
-        probabilities: float64 (N, K).
-        labels: K class names, in the order of the outputs; of two equal probabilities the first class wins.
-
-    Raises:
-        BundleError: the number of outputs is not the number of labels.
-    """
-    if probabilities.shape[1] != len(labels):
-        raise BundleError(f"the network has {probabilities.shape[1]} outputs for {len(labels)} labels")
-    predictions = []
-    for row in probabilities.tolist():
-        best = max(range(len(row)), key=row.__getitem__)
-        predictions.append(Prediction(labels[best], row[best], dict(zip(labels, row, strict=True))))
-    return predictions
-
-
-def make_predictions(logits: torch.Tensor, labels: Sequence[str]) -> list[Prediction]:
-    """Name the most probable class of each image.
-
-    Args:
-        logits: (N, K).
-        labels: K class names, in the order of the outputs.
-
-    Raises:
-        BundleError: a logit is not finite, or K is not the number of labels.
-    """
-    return predictions_from_probabilities(class_probabilities(logits), labels)
 
 
 def class_target(label: Label, labels: Sequence[str]) -> tuple[float, ...]:
@@ -150,8 +102,8 @@ class Classification(TakesNothing):
         return build_loss(config, torch.bincount(targets, minlength=len(self.labels)), device)
 
     def answers(self, outputs: torch.Tensor) -> torch.Tensor:
-        """See `class_probabilities`."""
-        return class_probabilities(outputs)
+        """Probabilities (N, K), rows sum to 1."""
+        return Softmax()(outputs)
 
     def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
         """See `metrics.score`."""
@@ -166,8 +118,9 @@ class Classification(TakesNothing):
         return metrics.report(answers, targets.argmax(axis=1), groups, self.labels, seed=seed)
 
     def predictions(self, answers: torch.Tensor) -> list[Prediction]:
-        """See `predictions_from_probabilities`."""
-        return predictions_from_probabilities(answers, self.labels)
+        """The most probable class of each image; of two equal probabilities the first class wins."""
+        rows = [dict(zip(self.labels, row, strict=True)) for row in answers.tolist()]
+        return [Prediction(best := max(row, key=row.__getitem__), row[best], row) for row in rows]
 
     def postprocessing(self) -> list[dict[str, Any]]:
         """A step without numbers."""

@@ -5,7 +5,7 @@ themselves, and how often its group was drawn for the bootstrap. A class that do
 that is everywhere or nowhere has no AUC: those are None, are left out of the macro averages, and the report names them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,6 +119,46 @@ def report(
         "confusion_matrix": scores["confusion_matrix"],
         "per_class": per_class,
         "classes_without_auc": [label for label, row in per_class.items() if row["auc"] is None],
+        "bootstrap": described(resamples, seed),
+    }
+
+
+def report_by_label(
+    each: Callable[[Floats], dict[str, Floats]],
+    scores: Mapping[str, Any],
+    labels: Sequence[str],
+    groups: Sequence[str],
+    *,
+    facts: Sequence[Mapping[str, Any]],
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> dict[str, Any]:
+    """Scores of each label by itself and their means, with intervals as in `report`.
+
+    Args:
+        each: from weights (R, N) to scores of every label, each (R, K).
+        scores: of all labels; those that `each` has too are its means.
+        labels: K names.
+        groups: N names.
+        facts: what else is said of each label, K.
+        seed, resamples: as for `report`.
+    """
+    whole = each(np.ones((1, len(groups))))
+    drawn = bootstrap(each, groups, seed=seed, resamples=resamples)
+    return {
+        "images": len(groups),
+        "groups": len(set(groups)),
+        **scores,
+        "intervals_95": {name: interval(mean(drawn[name])) for name in scores if name in drawn},
+        "labels": list(labels),
+        "per_class": {
+            label: {
+                **facts[index],
+                **{name: number(values[0, index]) for name, values in whole.items()},
+                "intervals_95": {name: interval(values[:, index]) for name, values in drawn.items()},
+            }
+            for index, label in enumerate(labels)
+        },
         "bootstrap": described(resamples, seed),
     }
 

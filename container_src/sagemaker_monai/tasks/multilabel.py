@@ -143,35 +143,20 @@ class MultiLabel(TakesNothing):
         }
 
     def report(self, answers: Floats, targets: Floats, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
-        """Scores of each label by itself and their means, with intervals from resampling groups."""
-
+        """See `metrics.report_by_label`."""
         from sagemaker_monai.tasks import metrics
 
-        scores = self.score(answers, targets)
-        is_true = _is_there(targets)
-        each = self._each(answers, is_true, metrics.once(targets))
-        drawn = metrics.bootstrap(
-            lambda weights: self._each(answers, is_true, weights), groups, seed=seed, resamples=metrics.RESAMPLES
+        scores, is_true = self.score(answers, targets), _is_there(targets)
+        counts, thresholds = is_true.sum(axis=0).tolist(), self._thresholds.tolist()
+        report = metrics.report_by_label(
+            lambda weights: self._each(answers, is_true, weights),
+            {name: scores[name] for name in ("loss", "accuracy", *OF_ALL)},
+            self.labels,
+            groups,
+            facts=[{"images": count, "threshold": each} for count, each in zip(counts, thresholds, strict=True)],
+            seed=seed,
         )
-        per_class = {
-            label: {
-                "images": int(is_true[:, index].sum()),
-                "threshold": float(self._thresholds[index]),
-                **{name: metrics.number(values[0, index]) for name, values in each.items()},
-                "intervals_95": {name: metrics.interval(values[:, index]) for name, values in drawn.items()},
-            }
-            for index, label in enumerate(self.labels)
-        }
-        return {
-            "images": len(targets),
-            "groups": len(set(groups)),
-            **{name: scores[name] for name in ("loss", "accuracy", *OF_ALL)},
-            "intervals_95": {name: metrics.interval(metrics.mean(drawn[name])) for name in OF_ALL},
-            "labels": list(self.labels),
-            "per_class": per_class,
-            "classes_without_auc": [label for label, row in per_class.items() if row["auc"] is None],
-            "bootstrap": metrics.described(metrics.RESAMPLES, seed),
-        }
+        return report | {"classes_without_auc": [k for k, row in report["per_class"].items() if row["auc"] is None]}
 
     def predictions(self, answers: torch.Tensor) -> list[MultiLabelPrediction]:
         """The findings of each image."""

@@ -104,7 +104,6 @@ class Ordinal(TakesNothing):
 
     def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
         """Those of a classifier, the mean absolute error in grades, and kappa with quadratic weights."""
-
         from sagemaker_monai.tasks import metrics
 
         grades, predicted = targets.argmax(axis=1), median_grades(answers)

@@ -113,31 +113,17 @@ class Regression(TakesNothing):
         }
 
     def report(self, answers: Floats, targets: Floats, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
-        """Scores of each number by itself and their means, with intervals from resampling groups."""
-
+        """See `metrics.report_by_label`."""
         from sagemaker_monai.tasks import metrics
 
-        scores = self.score(answers, targets)
-        each = _each(answers, targets, metrics.once(targets))
-        drawn = metrics.bootstrap(
-            lambda weights: _each(answers, targets, weights), groups, seed=seed, resamples=metrics.RESAMPLES
+        return metrics.report_by_label(
+            lambda weights: _each(answers, targets, weights),
+            self.score(answers, targets),
+            self.labels,
+            groups,
+            facts=[{"mean": float(column.mean())} for column in targets.T],
+            seed=seed,
         )
-        return {
-            "images": len(targets),
-            "groups": len(set(groups)),
-            **scores,
-            "intervals_95": {name: metrics.interval(metrics.mean(drawn[name])) for name in SCORES},
-            "labels": list(self.labels),
-            "per_class": {
-                label: {
-                    "mean": float(targets[:, index].mean()),
-                    **{name: metrics.number(each[name][0, index]) for name in SCORES},
-                    "intervals_95": {name: metrics.interval(drawn[name][:, index]) for name in SCORES},
-                }
-                for index, label in enumerate(self.labels)
-            },
-            "bootstrap": metrics.described(metrics.RESAMPLES, seed),
-        }
 
     def predictions(self, answers: torch.Tensor) -> list[RegressionPrediction]:
         """The numbers of each image."""
