@@ -35,10 +35,10 @@ from sagemaker_monai.prepare.dicom_units import (
     series_units,
     values_of,
 )
-from sagemaker_monai.prepare.ground_truth.source_images import name_files
 from sagemaker_monai.prepare.import_report import Report, repeated
 from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_folders, read_labels
 from sagemaker_monai.prepare.matching import NAMED_KINDS, find_lines, key_of, refuse_mismatch, shown_lines
+from sagemaker_monai.prepare.public_names import name_files
 from sagemaker_monai.prepare.publish import Choices, Notices, Written, publish, refuse_unusable
 from sagemaker_monai.prepare.sides import refuse_torn
 

@@ -15,13 +15,13 @@ from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.remarks import Remark, merged, remark
 from sagemaker_monai.prepare import output
-from sagemaker_monai.prepare.ground_truth.source_images import name_files
 from sagemaker_monai.prepare.import_report import Report, repeated
 from sagemaker_monai.prepare.labelled_names import OWN, group_of, label_names, refuse_untold
 from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_folders, read_labels
 from sagemaker_monai.prepare.matching import NAMED_KINDS, group_pattern, key_of
 from sagemaker_monai.prepare.nifti_cases import SUFFIXES, Case, Found, find_cases
 from sagemaker_monai.prepare.nifti_copy import Plan, copy_volume, plan_copy, read_case
+from sagemaker_monai.prepare.public_names import name_files
 from sagemaker_monai.prepare.publish import Choices, Notices, Written, digest_of, publish, refuse_unusable
 from sagemaker_monai.prepare.sides import refuse_torn
 

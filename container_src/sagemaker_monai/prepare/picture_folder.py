@@ -20,11 +20,11 @@ from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.suffixes import IMAGE_SUFFIXES
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.prepare import output
-from sagemaker_monai.prepare.ground_truth.source_images import name_files
 from sagemaker_monai.prepare.import_report import Report, repeated
 from sagemaker_monai.prepare.labelled_names import OWN, group_of, label_names, refuse_untold
 from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_layout, read_labels
 from sagemaker_monai.prepare.matching import NAMED_KINDS, group_pattern, key_of
+from sagemaker_monai.prepare.public_names import name_files
 from sagemaker_monai.prepare.publish import Choices, Notices, Written, digest_of, publish, refuse_unusable
 from sagemaker_monai.prepare.sides import refuse_torn
 from sagemaker_monai.storage.files import plain_files

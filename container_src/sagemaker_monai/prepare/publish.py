@@ -23,7 +23,8 @@ from sagemaker_monai.prepare.import_report import Report
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
 from sagemaker_monai.prepare.leaks import join_groups
 from sagemaker_monai.prepare.matching import ON_MISMATCH
-from sagemaker_monai.prepare.sides import count_images, draw_split, missing_sides, public_names, refuse_torn
+from sagemaker_monai.prepare.public_names import public_names
+from sagemaker_monai.prepare.sides import count_images, draw_split, missing_sides, refuse_torn
 
 ON_UNUSABLE = ("refuse", "leave-out")
 ON_DUPLICATES = ("join", "refuse")

@@ -1,11 +1,10 @@
-"""From labels and groups to the sides of a split, and to the names of groups that a data set may show."""
+"""From labels and groups to the sides of a split."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from sagemaker_monai.data.splitting import SPLITS
+from sagemaker_monai.data.splitting import SPLITS, split_by_group
 from sagemaker_monai.errors import DatasetError
-from sagemaker_monai.prepare.ground_truth.image_groups import split_images
 from sagemaker_monai.prepare.import_report import NO_CLASS
 from sagemaker_monai.prepare.leaks import count_by_class
 from sagemaker_monai.tasks.labels import Label
@@ -19,6 +18,23 @@ def classes_of(label: Label, task: str, classes: Sequence[str]) -> list[str]:
     if not TASKS[task].has_classes:
         return [classes[0]]
     return [label] if isinstance(label, str) else list(label) if isinstance(label, tuple) else []
+
+
+def split_images(
+    classes: Sequence[Sequence[int]], groups: Sequence[str], *, fractions: tuple[float, float, float], seed: int
+) -> list[str]:
+    """Choose a split for each image, stratified by all of its classes.
+
+    Args:
+        classes: of each image, none or several too; an image without any is stratified as a class of its own.
+        groups: of each image.
+        fractions, seed: as for `splitting.split_by_group`, which is told of an image once for each of its classes.
+    """
+    without = 1 + max((label for labels in classes for label in labels), default=-1)
+    told = [(label, group) for labels, group in zip(classes, groups, strict=True) for label in (labels or [without])]
+    drawn = split_by_group([label for label, _ in told], [group for _, group in told], fractions=fractions, seed=seed)
+    side = {group: split for (_, group), split in zip(told, drawn, strict=True)}
+    return [side[group] for group in groups]
 
 
 def draw_split(
@@ -93,15 +109,3 @@ def missing_sides(counts: Mapping[str, Mapping[str, int]], fractions: tuple[floa
     if absent := [name for name, row in counts.items() if not row["training"]]:
         warnings.append(f"training has no image of {len(absent)} of {len(counts)} classes")
     return warnings
-
-
-def public_names(groups: Sequence[str], what: str, *, order: Callable[[str], str] = lambda group: group) -> list[str]:
-    """Numbers for groups, whose own names may be personal data: the same for the same set of groups.
-
-    Args:
-        groups: of each image.
-        what: begins every name.
-        order: sorts them, so that numbers do not depend on the order of files.
-    """
-    numbers = {group: number for number, group in enumerate(sorted(set(groups), key=order), start=1)}
-    return [f"{what}-{numbers[group]}" for group in groups]

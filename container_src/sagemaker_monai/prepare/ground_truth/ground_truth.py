@@ -31,19 +31,20 @@ from sagemaker_monai.prepare.ground_truth.consolidation import (
     decide,
     hard_classes,
 )
-from sagemaker_monai.prepare.ground_truth.image_groups import group_images, split_images
+from sagemaker_monai.prepare.ground_truth.image_groups import group_images
 from sagemaker_monai.prepare.ground_truth.labeling_jobs import Job, JobFiles, find_files, read_job
 from sagemaker_monai.prepare.ground_truth.manifest import Item
 from sagemaker_monai.prepare.ground_truth.source_images import Image, list_files, match_files, open_images, short_name
 from sagemaker_monai.prepare.ground_truth.votes import choose_votes, number_annotators, settle_disputes, votes_of
+from sagemaker_monai.prepare.import_report import NO_CLASS
 from sagemaker_monai.prepare.leaks import count_by_class, join_groups
+from sagemaker_monai.prepare.sides import split_images
 from sagemaker_monai.storage.files import sha256_of, state_of
 from sagemaker_monai.tasks.tasks import TASKS
 
 ON_DISPUTE = ("keep", "drop", "refuse")
 ON_MISSING = ("refuse", "leave-out")
 TITLE = "Ground Truth"
-NO_CLASS = "(none)"
 
 
 def _check_options(**options: tuple[object, tuple[str, ...]]) -> None:

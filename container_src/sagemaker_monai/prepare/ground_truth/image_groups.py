@@ -1,14 +1,13 @@
-"""Which images of a labeling job belong to one patient, and on which side of the split each group is.
+"""Which images of a labeling job belong to one patient.
 
 A patient is told by the DICOM header, by a part of the file's name, or by a key of the manifest. Names of groups are
 numbers: the values may be personal data, and the data set goes to S3.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sagemaker_monai.data.groups import Groups, read_groups
-from sagemaker_monai.data.splitting import split_by_group
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.messages.shortened import some_of
@@ -81,20 +80,3 @@ def _numbered(values: Mapping[str, str | None], what: str, own: Mapping[str, str
     for reference, value in values.items():
         groups[reference] = own[reference] if not value else f"{what}-{numbers.setdefault(value, len(numbers) + 1)}"
     return groups
-
-
-def split_images(
-    classes: Sequence[Sequence[int]], groups: Sequence[str], *, fractions: tuple[float, float, float], seed: int
-) -> list[str]:
-    """Choose a split for each image, stratified by all of its classes.
-
-    Args:
-        classes: of each image, none or several too; an image without any is stratified as a class of its own.
-        groups: of each image.
-        fractions, seed: as for `splitting.split_by_group`, which is told of an image once for each of its classes.
-    """
-    without = 1 + max((label for labels in classes for label in labels), default=-1)
-    told = [(label, group) for labels, group in zip(classes, groups, strict=True) for label in (labels or [without])]
-    drawn = split_by_group([label for label, _ in told], [group for _, group in told], fractions=fractions, seed=seed)
-    side = {group: split for (_, group), split in zip(told, drawn, strict=True)}
-    return [side[group] for group in groups]
