@@ -15,12 +15,11 @@ from typing import Literal
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.datadict import tag_for_keyword
 from pydicom.uid import ExplicitVRLittleEndian
 
 from sagemaker_monai.deidentification.defined_terms import defined_term
 from sagemaker_monai.errors import UnsuitableImage
-from sagemaker_monai.images.dicom.elements import integer_of, items, text_of
+from sagemaker_monai.images.dicom.elements import integer_of, items, tag_of, text_of
 from sagemaker_monai.images.dicom.headers import PIXEL_TAGS
 
 Risk = Literal["stated", "likely", "unknown", "none"]
@@ -40,7 +39,7 @@ _LIKELY_CLASSES = (
 )
 _LIKELY_MODALITIES = frozenset({"US", "IVUS", "ES", "SC", "DOC", "SR", "OT", "HC"})
 _GREY_MODALITIES = frozenset({"CT", "MR", "PT", "NM", "XA", "RF", "CR", "DX", "MG", "PX", "IO"})
-_MODALITY = tag_for_keyword("Modality") or 0
+_MODALITY = tag_of("Modality")
 _GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 # Values of ImageType (PS3.3 C.7.6.1.1.2 and vendors' terms): pictures of a screen, of a report or of a 3-D view.
 _LIKELY_TYPES = re.compile(r"SCREEN|SAVE|CAPTURE|DOSE|REPORT|PRESENTATION|VOLREN|PASTED|FUSION|ANNOTATION")

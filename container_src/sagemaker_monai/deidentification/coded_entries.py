@@ -10,23 +10,18 @@ from functools import cache
 from typing import cast
 
 from pydicom import Dataset
-from pydicom.datadict import tag_for_keyword
+
+from sagemaker_monai.images.dicom.elements import tags_of, text_of
 
 _VALUES = ("CodeValue", "LongCodeValue")
-
-
-def _tags(keywords: str) -> frozenset[int]:
-    return frozenset(tag for keyword in keywords.split() if (tag := tag_for_keyword(keyword)) is not None)
-
-
-CODE_TAGS = _tags("CodeValue LongCodeValue CodingSchemeDesignator CodeMeaning URNCodeValue")
+CODE_TAGS = tags_of("CodeValue LongCodeValue CodingSchemeDesignator CodeMeaning URNCodeValue")
 # PS3.3, 8.8: some of them must stand beside a ContextIdentifier, and may not without it.
-CONTEXT_TAGS = _tags(
+CONTEXT_TAGS = tags_of(
     "ContextIdentifier ContextUID ContextGroupVersion ContextGroupLocalVersion ContextGroupExtensionFlag "
     "ContextGroupExtensionCreatorUID MappingResource MappingResourceUID MappingResourceName"
 )
 # Sequences of codes that images must have even without an item (type 2); elsewhere an empty one is an error.
-MAY_BE_EMPTY = _tags(
+MAY_BE_EMPTY = tags_of(
     "AnatomicRegionSequence ViewModifierCodeSequence PatientOrientationCodeSequence ContainerTypeCodeSequence "
     "PatientOrientationModifierCodeSequence PatientGantryRelationshipCodeSequence RadionuclideCodeSequence "
     "RegistrationTypeCodeSequence ContrastBolusIngredientCodeSequence ModeOfPercutaneousAccessSequence "
@@ -54,13 +49,6 @@ def _meanings() -> dict[tuple[str, str], str]:
     return found
 
 
-def _text(item: Dataset, keyword: str) -> str:
-    try:
-        return str(item.get(keyword) or "").strip(" \0")
-    except Exception:  # pydicom promises no list for values that are none of their type
-        return ""
-
-
 def has_code(item: Dataset) -> bool:
     """Whether a data set is a coded entry, or describes a coding scheme."""
     return any(tag in item for tag in CODE_TAGS)
@@ -68,9 +56,9 @@ def has_code(item: Dataset) -> bool:
 
 def known_code(item: Dataset) -> tuple[str, str, str] | None:
     """Value, scheme and meaning of a coded entry that DICOM lists; None for others."""
-    scheme = _text(item, "CodingSchemeDesignator")
+    scheme = text_of(item, "CodingSchemeDesignator")
     for keyword in _VALUES:
-        value = _text(item, keyword)
+        value = text_of(item, keyword)
         if value and (meaning := _meanings().get((scheme, value))) is not None:
             return value, scheme, meaning
     return None

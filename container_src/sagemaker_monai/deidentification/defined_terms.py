@@ -8,7 +8,7 @@ import re
 from functools import cache
 from importlib.resources import files
 
-from pydicom.datadict import tag_for_keyword
+from sagemaker_monai.images.dicom.elements import tag_of
 
 _COMMON = frozenset({"YES", "NO", "Y", "N", "NONE", "MIXED", "UNKNOWN", "OTHER"})
 _CONTINUED = "\t"  # such a line goes on with the one above
@@ -114,11 +114,10 @@ def _table() -> dict[int, frozenset[str]]:
         found.setdefault(keyword, set()).update(more.split("|"))
     for keyword, other in _SAME_AS.items():
         found.setdefault(keyword, set()).update(found[other])
-    tags = {keyword: tag_for_keyword(keyword) for keyword in found}
-    return {tag: frozenset(found[keyword]) for keyword, tag in tags.items() if tag is not None}
+    return {tag_of(keyword): frozenset(terms) for keyword, terms in found.items()}
 
 
-_PATTERNS_BY_TAG = {tag_for_keyword(keyword): pattern for keyword, pattern in _PATTERNS.items()}
+_PATTERNS_BY_TAG: dict[int, re.Pattern[str]] = {tag_of(keyword): pattern for keyword, pattern in _PATTERNS.items()}
 
 
 def defined_term(tag: int, value: str) -> str | None:

@@ -24,7 +24,6 @@ from dataclasses import replace
 from typing import Literal
 
 from pydicom import Dataset
-from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.multival import MultiValue
@@ -51,7 +50,7 @@ from sagemaker_monai.deidentification.element_bytes import (
     vr_of,
     words_of,
 )
-from sagemaker_monai.deidentification.identity import MAX_DEPTH, identity_of, patient_of, values_of
+from sagemaker_monai.deidentification.identity import MAX_DEPTH, identity_of, patient_of
 from sagemaker_monai.deidentification.lookup_tables import LOOKUP_TABLES, SEGMENTED, checked_table, plain_palette
 from sagemaker_monai.deidentification.matcher import Matcher
 from sagemaker_monai.deidentification.number_values import (
@@ -82,6 +81,7 @@ from sagemaker_monai.deidentification.pseudonyms import (
 )
 from sagemaker_monai.deidentification.technical_texts import TECHNICAL_TEXTS, technical_word
 from sagemaker_monai.errors import ConfigError, PayloadTooLarge, UndecodableImage, UnsuitableImage
+from sagemaker_monai.images.dicom.elements import meta_of, tag_of, tags_of, text_of, values_of
 from sagemaker_monai.images.dicom.headers import PIXEL_GROUP, quiet_pydicom
 from sagemaker_monai.images.dicom.pixel_layout import pixel_tag_of
 
@@ -99,14 +99,12 @@ _MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 _ENCAPSULATED = "1.2.840.10008.5.1.4.1.1.104."  # PDF, CDA, STL and other documents
 # What becomes of words that are no terms, where they do not just go: the kind of a picture tells volumes apart, of a
 # list the terms stay, and an object must have the others.
-_OTHER_TERMS: dict[int | None, str] = {
-    **dict.fromkeys(map(tag_for_keyword, ("ImageType", "FrameType")), "keyed word"),
-    **dict.fromkeys(
-        map(tag_for_keyword, ("ScanOptions", "SequenceVariant", "ScanningSequence", "SpecificCharacterSet")), "others"
-    ),
-    tag_for_keyword("Modality"): "modality",
-    tag_for_keyword("ContentLabel"): "dummy",
-    tag_for_keyword("PatientSex"): "empty",
+_OTHER_TERMS: dict[int, str] = {
+    **dict.fromkeys(tags_of("ImageType FrameType"), "keyed word"),
+    **dict.fromkeys(tags_of("ScanOptions SequenceVariant ScanningSequence SpecificCharacterSet"), "others"),
+    tag_of("Modality"): "modality",
+    tag_of("ContentLabel"): "dummy",
+    tag_of("PatientSex"): "empty",
 }
 _FIXED = {"dummy": b"REMOVED", "empty": b"", "modality": b"OT"}
 _MOST_WORDS = 4096
@@ -175,7 +173,7 @@ class Deidentifier:
             PayloadTooLarge: more pixels than the limits.
         """
         quiet_pydicom()
-        sop_class = str(dataset.get("SOPClassUID") or _meta_of(dataset).get("MediaStorageSOPClassUID") or "")
+        sop_class = text_of(dataset, "SOPClassUID") or text_of(meta_of(dataset), "MediaStorageSOPClassUID")
         _check_class(sop_class)
         risk = burned_in_risk(dataset)
         is_suspect = risk in ("stated", "likely")
@@ -365,9 +363,9 @@ class Deidentifier:
         return _capped_age(element.tag, words_of(bytes_of(element)))
 
     def _describe(self, source: Dataset, result: Dataset, sop_class: str, patient: _Patient) -> None:
-        old = _meta_of(source)
-        uid = str(source.get("SOPInstanceUID") or old.get("MediaStorageSOPInstanceUID") or "")
-        if not uid.strip(" \0"):
+        old = meta_of(source)
+        uid = text_of(source, "SOPInstanceUID") or text_of(old, "MediaStorageSOPInstanceUID")
+        if not uid:
             raise UnsuitableImage("the object has no SOPInstanceUID, so nothing can refer to it; export it again")
         result.SOPClassUID = sop_class
         result.SOPInstanceUID = mapped_uid(self._salt, uid)
@@ -375,7 +373,7 @@ class Deidentifier:
         meta = FileMetaDataset()
         meta.MediaStorageSOPClassUID = UID(sop_class)
         meta.MediaStorageSOPInstanceUID = result.SOPInstanceUID
-        syntax = old.get("TransferSyntaxUID") or _SYNTAXES.get(source.original_encoding, ExplicitVRLittleEndian)
+        syntax = text_of(old, "TransferSyntaxUID") or _SYNTAXES.get(source.original_encoding, ExplicitVRLittleEndian)
         if not is_transfer_syntax(str(syntax)):
             raise UnsuitableImage("the transfer syntax is none that DICOM registers; export the file in another one")
         meta.TransferSyntaxUID = UID(str(syntax))
@@ -409,10 +407,6 @@ def _corrected(tag: BaseTag, vr: str) -> tuple[str, Action]:
     vr = min(vrs_of(tag) - {"UN"}, key=len)
     action = action_of(tag, vr)
     return vr, action if action in (Action.EMPTY, Action.DUMMY, Action.PATIENT) and vr != "SQ" else Action.REMOVE
-
-
-def _meta_of(dataset: Dataset) -> Dataset:
-    return getattr(dataset, "file_meta", None) or Dataset()
 
 
 def _check_class(sop_class: str) -> None:

@@ -8,9 +8,10 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 
-from sagemaker_monai.deidentification.identity import MAX_DEPTH, values_of
+from sagemaker_monai.deidentification.identity import MAX_DEPTH
 from sagemaker_monai.deidentification.profile import Action, action_of, dummy, is_known
 from sagemaker_monai.deidentification.pseudonyms import mapped_uid
+from sagemaker_monai.images.dicom.elements import values_of
 
 Element = DataElement | RawDataElement
 _CONTENT_SEQUENCE = 0x0040A730

@@ -11,11 +11,11 @@ from functools import cache
 from typing import Literal
 
 from pydicom import Dataset
-from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement
 
 from sagemaker_monai.deidentification.profile import Action, action_of, is_blank, is_standard_uid
-from sagemaker_monai.images.dicom.elements import text_of
+from sagemaker_monai.images.dicom.elements import meta_of, tag_of, text_of, values_of
 
 MAX_DEPTH = 24  # of sequences in sequences, as the reader's
 
@@ -49,10 +49,7 @@ _KINDS: dict[Kind, str] = {
     """,
 }
 IDENTIFYING: dict[int, Kind] = {
-    tag: kind
-    for kind, keywords in _KINDS.items()
-    for keyword in keywords.split()
-    if (tag := tag_for_keyword(keyword)) is not None
+    tag_of(keyword): kind for kind, keywords in _KINDS.items() for keyword in keywords.split()
 }
 
 
@@ -63,7 +60,7 @@ _MEANINGS: dict[str, Kind] = {
     "InstitutionCodeSequence": "places",
     "InstitutionalDepartmentTypeCodeSequence": "places",
 }
-_CODED = {tag: kind for keyword, kind in _MEANINGS.items() if (tag := tag_for_keyword(keyword)) is not None}
+_CODED = {tag_of(keyword): kind for keyword, kind in _MEANINGS.items()}
 _CODE = frozenset({"CodeValue", "LongCodeValue", "CodeMeaning"})
 # Types that need not be parsed, since their values are no texts, or terms and numbers.
 _NO_TEXTS = "AE AS AT CS DS FD FL IS OB OB/OW OD OF OL OV OW SL SS SV TM UL US UV UR"
@@ -128,22 +125,11 @@ def walk(dataset: Dataset, depth: int = 0) -> Iterator[DataElement]:
                 yield from walk(item, depth + 1)
 
 
-def values_of(element: DataElement) -> list[str]:
-    """The values of a text element, without padding."""
-    value = element.value
-    if value is None or isinstance(value, bytes):
-        return []
-    parts = [value] if isinstance(value, str) or not hasattr(value, "__iter__") or element.VR == "PN" else list(value)
-    if element.VR == "PN" and element.VM > 1:
-        parts = list(value)
-    return [str(part).strip(" \0") for part in parts]
-
-
 def identity_of(dataset: Dataset) -> Identity:
     """Gather what identifies people in a dataset, its file meta information and its sequences."""
     found: dict[str, set[str]] = {each.name: set() for each in fields(Identity)}
     _gather(found, dataset, context=None, depth=0)
-    for element in getattr(dataset, "file_meta", None) or ():
+    for element in meta_of(dataset):
         if element.tag == 0x00020003:  # MediaStorageSOPInstanceUID; the others are of programs, also of ours
             _add(found, element, None)
     return Identity(**{kind: frozenset(values) for kind, values in found.items()})

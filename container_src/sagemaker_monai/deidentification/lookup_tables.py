@@ -8,27 +8,24 @@ import re
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import DataElement
 
 from sagemaker_monai.errors import UnsuitableImage
-from sagemaker_monai.images.dicom.elements import value
+from sagemaker_monai.images.dicom.elements import tag_of, value
 from sagemaker_monai.images.dicom.palettes import palette_table
 
 _COLOURS = ("Red", "Green", "Blue")
-_DESCRIPTORS = {
-    tag_for_keyword("LUTData"): "LUTDescriptor",
+_DESCRIPTORS: dict[int, str] = {
+    tag_of("LUTData"): "LUTDescriptor",
     **{
-        tag_for_keyword(f"{colour}PaletteColorLookupTableData"): f"{colour}PaletteColorLookupTableDescriptor"
+        tag_of(f"{colour}PaletteColorLookupTableData"): f"{colour}PaletteColorLookupTableDescriptor"
         for colour in _COLOURS
     },
 }
-LOOKUP_TABLES = frozenset(tag for tag in _DESCRIPTORS if tag is not None)
-SEGMENTED = {
-    tag: (colour, plain)
+LOOKUP_TABLES = frozenset(_DESCRIPTORS)
+SEGMENTED: dict[int, tuple[str, int]] = {
+    tag_of(f"Segmented{colour}PaletteColorLookupTableData"): (colour, tag_of(f"{colour}PaletteColorLookupTableData"))
     for colour in _COLOURS
-    if (tag := tag_for_keyword(f"Segmented{colour}PaletteColorLookupTableData")) is not None
-    and (plain := tag_for_keyword(f"{colour}PaletteColorLookupTableData")) is not None
 }
 # Curves rise or fall for long; a text goes up and down with every other letter.
 _TEXT = re.compile(rb"[A-Za-z0-9 ^.,/@:-]{6,}")

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 
-from pydicom.datadict import dictionary_has_tag, dictionary_VM, tag_for_keyword
+from pydicom.datadict import dictionary_has_tag, dictionary_VM
 from pydicom.tag import Tag
+
+from sagemaker_monai.images.dicom.elements import tag_of
 
 _CODES = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "US or SS": "H"}
 _SIZES = {code: struct.calcsize(f"<{code}") for code in "HhLlfd"}
@@ -24,7 +26,7 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
 _MOST = 1e7  # 19490228 is a date and 12345678 a patient's number
 _MOST_TEXT = 16  # bytes of a DS
 _LARGE = {
-    tag_for_keyword(keyword)
+    tag_of(keyword)
     for keyword in (
         "RadionuclideTotalDose",  # Bq
         "CountsAccumulated", "SecondaryCountsAccumulated", "CountRate", "DoseCalibrationFactor",
@@ -42,7 +44,7 @@ _MOST_INDEX = 0x1FFF  # of a frame, slice or the like; larger ones have two lett
 _FIRST_CHARACTER = 32
 # Three numbers can be six letters: entries, first value and bits of a table cannot, nor can what is small.
 _DESCRIPTORS = {
-    tag_for_keyword(keyword)
+    tag_of(keyword)
     for keyword in (
         "LUTDescriptor", "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
         "BluePaletteColorLookupTableDescriptor",
@@ -51,7 +53,7 @@ _DESCRIPTORS = {
 _MOST_BITS = 16
 # Lists of binary numbers of any length: what reading a picture needs.
 _LISTS = {
-    tag_for_keyword(keyword)
+    tag_of(keyword)
     for keyword in (
         "EnergyWindowVector", "DetectorVector", "PhaseVector", "RotationVector", "RRIntervalVector", "TimeSlotVector",
         "SliceVector", "AngularViewVector", "TimeSliceVector", "InversionTimes", "DimensionIndexValues",

@@ -11,10 +11,11 @@ from pydicom import Dataset
 from pydicom.datadict import keyword_for_tag
 
 from sagemaker_monai.deidentification.burned_in import burned_in_risk
-from sagemaker_monai.deidentification.identity import Identity, identity_of, union, values_of, walk
+from sagemaker_monai.deidentification.identity import Identity, identity_of, union, walk
 from sagemaker_monai.deidentification.matcher import Matcher
 from sagemaker_monai.deidentification.profile import STATEMENTS, Action, action_of, is_blank, is_standard_uid
 from sagemaker_monai.deidentification.pseudonyms import KEYED_WORD
+from sagemaker_monai.images.dicom.elements import values_of
 from sagemaker_monai.images.dicom.headers import quiet_pydicom
 
 MAPPED_UID = re.compile(r"2\.25\.(0|[1-9]\d{0,38})")

@@ -23,11 +23,12 @@ from dicomanonymizer.dicom_anonymization_databases import (
     dicomfields_2026c as table,
 )
 from pydicom._uid_dict import UID_dictionary
-from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.datadict import dictionary_VR, keyword_for_tag
 
 from sagemaker_monai.deidentification.coded_entries import CODE_TAGS
 from sagemaker_monai.deidentification.lookup_tables import LOOKUP_TABLES, SEGMENTED
 from sagemaker_monai.deidentification.technical_texts import TECHNICAL_TEXTS
+from sagemaker_monai.images.dicom.elements import tag_of
 from sagemaker_monai.images.dicom.headers import PIXEL_TAGS
 
 
@@ -68,13 +69,12 @@ LISTED: dict[int, Action] = {
 }
 
 
-def _tags(*keywords: str) -> dict[str, int]:
-    found = {keyword: tag_for_keyword(keyword) for keyword in keywords}
-    return {keyword: tag for keyword, tag in found.items() if tag is not None}
+def _tags(*keywords: str) -> frozenset[int]:
+    return frozenset(map(tag_of, keywords))
 
 
 _OURS: dict[int, Action] = {
-    **dict.fromkeys(_tags("PatientID", "PatientName").values(), Action.PATIENT),
+    **dict.fromkeys(_tags("PatientID", "PatientName"), Action.PATIENT),
     # Marks of a picture's text and drawings: the profile's dummy would be an empty drawing, which no object requires.
     **dict.fromkeys(
         _tags(
@@ -99,20 +99,18 @@ _OURS: dict[int, Action] = {
             "SubstanceAdministrationNotes",
             "HangingProtocolUserGroupName",
             "ContactDisplayName",
-        ).values(),
+        ),
         Action.REMOVE,
     ),
-    **dict.fromkeys(_tags("TextValue", "TrackingID").values(), Action.DUMMY),
-    **dict.fromkeys(_tags("AnnotationGroupUID").values(), Action.MAP_UID),  # D in the table, as if it were a text
+    **dict.fromkeys(_tags("TextValue", "TrackingID"), Action.DUMMY),
+    **dict.fromkeys(_tags("AnnotationGroupUID"), Action.MAP_UID),  # D in the table, as if it were a text
 }
 # What is written at the end to say what was done; what stood there before is removed.
-STATEMENTS = frozenset(
-    _tags(
-        "PatientIdentityRemoved",
-        "DeidentificationMethod",
-        "DeidentificationMethodCodeSequence",
-        "LongitudinalTemporalInformationModified",
-    ).values()
+STATEMENTS = _tags(
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "LongitudinalTemporalInformationModified",
 )
 # Types of which an attribute stays only where it is listed; CS and numbers stay in all, and their values are judged.
 _TEXTS = TECHNICAL_TEXTS.keys() | CODE_TAGS
@@ -122,40 +120,36 @@ _ONLY_LISTED: dict[str, Set[int]] = {
     **dict.fromkeys(("OB", "OW", "OB or OW", "US or OW", "US or SS or OW", "OF", "OD", "OL", "OV"), _BINARIES),
     **dict.fromkeys(("PN", "AE", "UR", "ST", "LT", "UT", "UN", "SV", "UV", "DA", "DT", "TM"), frozenset()),
 }
-_CLASS_UIDS = frozenset(
-    _tags(
-        "SOPClassUID",
-        "ReferencedSOPClassUID",
-        "MediaStorageSOPClassUID",
-        "RelatedGeneralSOPClassUID",
-        "OriginalSpecializedSOPClassUID",
-        "SOPClassesInStudy",
-        "SOPClassesSupported",
-        "PertinentSOPClassesInStudy",
-        "PertinentSOPClassesInSeries",
-        "TransferSyntaxUID",
-        "AvailableTransferSyntaxUID",
-        "MACCalculationTransferSyntaxUID",
-        "EncryptedContentTransferSyntaxUID",
-        "CodingSchemeUID",
-        "ContextUID",
-        "MappingResourceUID",
-    ).values()
+_CLASS_UIDS = _tags(
+    "SOPClassUID",
+    "ReferencedSOPClassUID",
+    "MediaStorageSOPClassUID",
+    "RelatedGeneralSOPClassUID",
+    "OriginalSpecializedSOPClassUID",
+    "SOPClassesInStudy",
+    "SOPClassesSupported",
+    "PertinentSOPClassesInStudy",
+    "PertinentSOPClassesInSeries",
+    "TransferSyntaxUID",
+    "AvailableTransferSyntaxUID",
+    "MACCalculationTransferSyntaxUID",
+    "EncryptedContentTransferSyntaxUID",
+    "CodingSchemeUID",
+    "ContextUID",
+    "MappingResourceUID",
 )
 # The temporal option (E.3.6) keeps every date of the table as a shifted one, except for these.
-_BIRTH = frozenset(_tags("PatientBirthDate", "PatientBirthTime").values())
+_BIRTH = _tags("PatientBirthDate", "PatientBirthTime")
 # E.3.7, Retain Patient Characteristics: the attributes with "K" in that column.
-PATIENT_CHARACTERISTICS = frozenset(
-    _tags(
-        "PatientSex",
-        "PatientAge",
-        "PatientSize",
-        "PatientWeight",
-        "EthnicGroup",
-        "SmokingStatus",
-        "PregnancyStatus",
-        "PatientSexNeutered",
-    ).values()
+PATIENT_CHARACTERISTICS = _tags(
+    "PatientSex",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "EthnicGroup",
+    "SmokingStatus",
+    "PregnancyStatus",
+    "PatientSexNeutered",
 )
 
 _DUMMIES: dict[str, Any] = {

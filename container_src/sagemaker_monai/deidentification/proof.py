@@ -19,7 +19,7 @@ from pydicom.filewriter import write_dataset
 from sagemaker_monai.deidentification.coded_entries import CODE_TAGS, known_code
 from sagemaker_monai.deidentification.defined_terms import defined_term
 from sagemaker_monai.deidentification.element_bytes import bytes_of
-from sagemaker_monai.deidentification.identity import MAX_DEPTH, Identity, identity_of, values_of, walk
+from sagemaker_monai.deidentification.identity import MAX_DEPTH, Identity, identity_of, walk
 from sagemaker_monai.deidentification.lookup_tables import LOOKUP_TABLES
 from sagemaker_monai.deidentification.matcher import Matcher
 from sagemaker_monai.deidentification.number_values import BINARY_NUMBERS, are_numbers, number_text
@@ -39,7 +39,7 @@ from sagemaker_monai.deidentification.profile import (
 )
 from sagemaker_monai.deidentification.pseudonyms import KEYED_WORD, MAX_SHIFT_DAYS
 from sagemaker_monai.deidentification.technical_texts import technical_word
-from sagemaker_monai.images.dicom.elements import text_of
+from sagemaker_monai.images.dicom.elements import meta_of, text_of, values_of
 from sagemaker_monai.images.dicom.headers import PIXEL_TAGS, quiet_pydicom
 
 _META = frozenset({0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013})
@@ -86,7 +86,7 @@ def prove_deidentified(original: Dataset, result: Dataset) -> list[str]:
     for found in find_phi(result):
         if not found.kind.startswith("burned in"):
             faults[f"{found.keyword} still has something of the kind: {found.kind}"] = None
-    meta = getattr(result, "file_meta", None) or Dataset()
+    meta = meta_of(result)
     if not all(element.tag in _META or is_blank(element.value) for element in meta):
         faults["the file's meta information has more than what was written"] = None
     if not (is_class_uid(str(result.get("SOPClassUID"))) and is_transfer_syntax(str(meta.get("TransferSyntaxUID")))):
@@ -172,7 +172,7 @@ def _found_in_bytes(original: Dataset, result: Dataset, header: bytes) -> Iterat
         if kind := matcher.in_bytes(_header_bytes(_without_vouched(result, replaced))):
             yield f"{kind} of the original stands in the header"
     for tag in PIXEL_TAGS:
-        if isinstance(data := _value(result, tag), bytes) and (kind := matcher.in_bulk(data)):
+        if isinstance(data := getattr(result.get(tag), "value", None), bytes) and (kind := matcher.in_bulk(data)):
             yield f"{kind} of the original stands in the pixel data's bytes"
 
 
@@ -218,10 +218,6 @@ def _distances(original: Dataset, result: Dataset, depth: int = 0) -> Iterator[t
                     yield before - after
 
 
-def _value(dataset: Dataset, tag: int) -> object:
-    return dataset[tag].value if tag in dataset else None
-
-
 def _header_bytes(dataset: Dataset) -> bytes:
     """Everything but pixel data, as it would be written, not deflated."""
     header = Dataset({tag: dataset.get_item(tag) for tag in dataset.keys() if tag not in PIXEL_TAGS})  # noqa: SIM118
@@ -231,7 +227,7 @@ def _header_bytes(dataset: Dataset) -> bytes:
     buffer.is_implicit_VR, buffer.is_little_endian = bool(implicit), little is not False
     write_dataset(buffer, header)
     meta = io.BytesIO()
-    for element in getattr(dataset, "file_meta", None) or ():
+    for element in meta_of(dataset):
         meta.write(b"\0" + (element.value if isinstance(element.value, bytes) else str(element.value).encode()))
     return (getattr(dataset, "preamble", None) or b"") + meta.getvalue() + b"\0" + buffer.getvalue()
 

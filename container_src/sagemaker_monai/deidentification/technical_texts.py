@@ -12,6 +12,8 @@ from typing import Literal
 
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
 
+from sagemaker_monai.images.dicom.elements import tag_of
+
 Otherwise = Literal["keyed word", "empty", "dummy", "remove"]
 
 
@@ -146,8 +148,8 @@ _TABLE: dict[str, TechnicalText] = {
     ),
     "ContentDescription": TechnicalText({}, "the object must have one", otherwise="empty"),
 }  # fmt: skip
-TECHNICAL_TEXTS = {tag: row for keyword, row in _TABLE.items() if (tag := tag_for_keyword(keyword)) is not None}
-_DIMENSION_LABEL = tag_for_keyword("DimensionDescriptionLabel")
+TECHNICAL_TEXTS: dict[int, TechnicalText] = {tag_of(keyword): row for keyword, row in _TABLE.items()}
+_DIMENSION_LABEL = tag_of("DimensionDescriptionLabel")
 
 
 def technical_word(tag: int, value: str) -> str | None:

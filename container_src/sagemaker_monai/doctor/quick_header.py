@@ -8,11 +8,11 @@ import io
 from pathlib import Path
 
 from pydicom import Dataset
-from pydicom.datadict import tag_for_keyword
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
 from sagemaker_monai.doctor.facts import ATTRIBUTES
+from sagemaker_monai.images.dicom.elements import tag_of
 from sagemaker_monai.images.dicom.headers import quiet_pydicom, read_header
 from sagemaker_monai.images.dicom.oddities import LOOKED_AT
 
@@ -21,9 +21,7 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _META_BYTES = 4096
 _LAST_GROUP = 0x0028
 _WANTED: list[BaseTag | int] = [
-    BaseTag(tag)
-    for keyword in (*ATTRIBUTES, *LOOKED_AT, "PatientID", "NumberOfFrames")
-    if (tag := tag_for_keyword(keyword)) is not None and tag >> 16 != 0x0002
+    tag for tag in map(tag_of, (*ATTRIBUTES, *LOOKED_AT, "PatientID", "NumberOfFrames")) if tag >> 16 != 0x0002
 ]
 
 

@@ -47,6 +47,7 @@ def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
         NotAcceptable: there are none, one lacks a UID, or they are not all of one patient and one study.
     """
     from pydicom import Dataset
+    from pydicom.datadict import dictionary_VR
 
     if not headers:
         raise NotAcceptable("a DICOM report needs DICOM images; send those, or Accept: application/json")
@@ -77,7 +78,7 @@ def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
         value = text_of(headers[0], keyword)
         if keyword == "PatientSex" and value not in _SEXES:
             value = ""
-        if value and not _is_sound(_vr(keyword), value):
+        if value and not _is_sound(dictionary_VR(keyword), value):
             value = ""
         if value or keyword in _REQUIRED:
             setattr(first, keyword, value)
@@ -108,14 +109,6 @@ def _is_one_patient(headers: Sequence["Dataset"]) -> bool:
         if len(texts - {""}) > 1:
             return False
     return True
-
-
-def _vr(keyword: str) -> str:
-    from pydicom.datadict import dictionary_VR, tag_for_keyword
-
-    tag = tag_for_keyword(keyword)
-    assert tag is not None
-    return dictionary_VR(tag)
 
 
 def _is_sound(vr: str, value: str) -> bool:

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 
@@ -260,11 +261,24 @@ def plain_text_of(dataset: Dataset, keyword: str) -> str:
 
     To compare many attributes of many files: to convert them takes longer than all else that is done with a header.
     """
-    tag = tag_of(keyword)
-    element: Any = dataset.get_item(tag) if tag in dataset else None  # pydicom's stub knows no raw element here
-    if isinstance(element, RawDataElement) and element.VR in _PLAIN_VRS and isinstance(element.value, bytes):
-        return element.value.decode("latin-1").strip(_BLANKS)
+    raw = _raw(dataset, tag_of(keyword))
+    if raw is not None and raw.VR in _PLAIN_VRS and isinstance(raw.value, bytes):
+        return raw.value.decode("latin-1").strip(_BLANKS)
     return text_of(dataset, keyword)
+
+
+def values_of(element: DataElement) -> list[str]:
+    """The values of an element of text, without padding; none of bytes."""
+    found = element.value
+    if found is None or isinstance(found, bytes):
+        return []
+    return [str(part).strip(" \0") for part in (found if _is_several(found) else [found])]
+
+
+def meta_of(dataset: Dataset) -> FileMetaDataset:
+    """The file meta information; empty where there is none."""
+    found: FileMetaDataset | None = getattr(dataset, "file_meta", None)
+    return found or FileMetaDataset()
 
 
 def numbers_of(header: Header | None, keyword: str, count: int) -> tuple[float, ...] | None:
@@ -298,6 +312,11 @@ def item_of(header: Header | None, keyword: str) -> Dataset | None:
 def tag_of(keyword: str) -> BaseTag:
     """The tag of a keyword; asking a dataset by keyword looks it up each time, at the cost of everything else here."""
     return Tag(keyword)
+
+
+def tags_of(keywords: str) -> frozenset[BaseTag]:
+    """The tags of keywords with blanks between."""
+    return frozenset(map(tag_of, keywords.split()))
 
 
 def is_oddly_spelled(header: Header, keyword: str) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 from pydicom import Dataset, uid
 
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
-from sagemaker_monai.images.dicom.elements import number, whole_number, word
+from sagemaker_monai.images.dicom.elements import meta_of, number, whole_number, word
 from sagemaker_monai.images.volumes import check_voxels
 
 # Element, and the type of value when it is not that of PixelRepresentation and BitsAllocated.
@@ -235,9 +235,7 @@ def byte_order_is_little(dataset: Dataset) -> bool:
 
 
 def _syntax(dataset: Dataset) -> str:
-    meta = getattr(dataset, "file_meta", None)
-    syntax = word(meta, "TransferSyntaxUID") if meta is not None else ""
-    if syntax:
+    if syntax := word(meta_of(dataset), "TransferSyntaxUID"):
         return syntax
     is_implicit, is_little = dataset.original_encoding
     if is_little is False:

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
 
 from sagemaker_monai.images.dicom.decoding import stored_frames
 from sagemaker_monai.images.dicom.display import apply_display, display_for, display_of
-from sagemaker_monai.images.dicom.elements import frame_header, numbers_of, whole_number, word
+from sagemaker_monai.images.dicom.elements import frame_header, meta_of, numbers_of, whole_number, word
 from sagemaker_monai.images.dicom.headers import PIXEL_GROUP, File, read_instance, refusing
 from sagemaker_monai.images.dicom.modality import modality_transform, modality_values
 from sagemaker_monai.images.dicom.mosaics import check_unpacked
@@ -90,7 +89,7 @@ def header_of(dataset: Dataset) -> Dataset:
     header = Dataset({tag: dataset.get_item(tag) for tag in sorted(dataset.keys()) if tag.group != PIXEL_GROUP})
     implicit, little = dataset.original_encoding
     header.set_original_encoding(implicit, little, dataset.original_character_set)
-    header.file_meta = getattr(dataset, "file_meta", None) or FileMetaDataset()
+    header.file_meta = meta_of(dataset)
     return header
 
 
