@@ -2,20 +2,21 @@
 
 An empty value is refused and does not mean the default: an unset shell variable in a job script must not train
 something else in silence. A value that is set but can have no effect (`momentum` with AdamW) is refused for the same
-reason. The choices of network, imbalance and augmentation are spelled out here, below the modules that implement
-them; tests compare both. Those of task and best_metric are the rows of `tasks.TASKS`.
+reason. The choices of imbalance and augmentation are spelled out here, below the modules that implement them; tests
+compare both. Those of `LOOKED_UP` are the rows of their tables.
 """
 
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.networks.networks import NETWORKS
 from sagemaker_monai.tasks.tasks import TASKS, metric_goals
 
 # SageMaker, its SDK and its tuner put these beside the hyperparameters of the job.
@@ -32,6 +33,12 @@ EFFECTIVE_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "momentum": ("optimizer", ("sgd",)),
     "focal_gamma": ("imbalance", ("focal",)),
     "logit_adjustment_tau": ("imbalance", ("logit_adjusted", "auto")),
+}
+# field: its choices
+LOOKED_UP: dict[str, Callable[[], Collection[str]]] = {
+    "task": lambda: ("auto", *TASKS),
+    "best_metric": lambda: ("auto", *metric_goals()),
+    "network": lambda: NETWORKS,
 }
 
 
@@ -59,21 +66,11 @@ class TrainConfig(BaseModel):
         "pet_volume",
         "volume",
     ] = Field("auto", description="how images are prepared; auto: by the kind of the files and their Modality")
-    network: Literal[
-        "densenet121",
-        "densenet169",
-        "densenet201",
-        "resnet10",
+    network: str = Field(
         "resnet18",
-        "resnet50",
-        "segresnet",
-        "efficientnet-b0",
-        "efficientnet-b1",
-        "efficientnet-b2",
-        "efficientnet-b3",
-        "efficientnet-b4",
-        "seresnet50",
-    ] = Field("resnet18", description="MONAI classifier to train")
+        json_schema_extra={"allowed": f"one of {', '.join(NETWORKS)}"},
+        description="MONAI classifier to train",
+    )
     image_size: int = Field(64, ge=8, le=1024, description="side in pixels of the square that the network sees")
     image_depth: int = Field(0, ge=0, le=1024, description="slices of the volume that the network sees; 0: image_size")
     window: str = Field(
@@ -248,11 +245,11 @@ class TrainConfig(BaseModel):
         0, ge=0, le=64, description="processes that train on each host; 0: one for each GPU, without a GPU one"
     )
 
-    @field_validator("task", "best_metric")
+    @field_validator(*LOOKED_UP)
     @classmethod
-    def _is_in_the_table_of_tasks(cls, value: str, info: ValidationInfo) -> str:
-        if value not in ("auto", *(TASKS if info.field_name == "task" else metric_goals())):
-            raise ValueError("not in the table of tasks")
+    def _is_in_its_table(cls, value: str, info: ValidationInfo) -> str:
+        if value not in LOOKED_UP[str(info.field_name)]():
+            raise ValueError("not in its table")
         return value
 
     @model_validator(mode="after")

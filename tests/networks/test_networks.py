@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sagemaker_monai.errors import BundleError, ConfigError
-from sagemaker_monai.networks.networks import NETWORKS, build_network, network_def, network_name
+from sagemaker_monai.hyperparameters import TrainConfig
+from sagemaker_monai.networks.networks import NETWORKS, NetworkEntry, build_network, network_def, network_name
+from sagemaker_monai.networks.pretrained import load_pretrained
 from tests.support.exhaustive import exhaustive
 
 NETWORKS_2D = [name for name, entry in NETWORKS.items() if entry.arguments(2)]
@@ -234,7 +236,29 @@ def test_an_impossible_network_is_refused_with_value_and_remedy(changes, message
         network_def(arguments.pop("name"), **arguments)
 
 
-def test_reading_the_table_does_not_import_monai():
-    code = "import sys, sagemaker_monai.networks.networks; sys.exit('monai' in sys.modules)"
+def test_reading_the_table_does_not_import_monai_nor_torch():
+    code = "import sys, sagemaker_monai.networks.networks; sys.exit(bool({'monai', 'torch'} & sys.modules.keys()))"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class Toy(torch.nn.Module):
+    def __init__(self, in_channels, num_classes):
+        super().__init__()
+        self.last = torch.nn.Linear(in_channels, num_classes)
+
+    def forward(self, images):
+        return self.last(images.mean(dim=(2, 3)))
+
+
+def test_a_network_is_one_row(tmp_path, monkeypatch):
+    row = NetworkEntry(f"{__name__}.Toy", head="-", fixed={}, other_names=(((r"^last\.", "fc."),),))
+    monkeypatch.setitem(NETWORKS, "toy", row)
+    torch.save({"fc.weight": torch.full((2, 3), 7.0), "fc.bias": torch.zeros(2)}, tmp_path / "published.pt")
+
+    data = network_def(TrainConfig.parse({"network": "toy"}).network, in_channels=3, num_classes=2, image_size=32)
+    network = build_network(json.loads(json.dumps(data)))
+    load_pretrained(network, tmp_path / "published.pt", row)
+
+    assert network_name(data) == "toy"
+    assert network(torch.ones(1, 3, 32, 32)).tolist() == [[21, 21]]

@@ -21,7 +21,7 @@ def saved(content, folder):
 
 
 def load(target, path, name="resnet18"):
-    return load_pretrained(target, path, head=NETWORKS[name].head)
+    return load_pretrained(target, path, NETWORKS[name])
 
 
 def equal(first, second):

@@ -1,9 +1,9 @@
-"""The networks that can be trained and served: a table from a name to plain data, and from plain data to a module.
+"""The networks that can be trained and served: one row each, from a name to plain data and from that to a module.
 
 A network_def is what the artifact stores: `_target_` (a class or function of MONAI) and its arguments. It is built
-again only if one row of `NETWORKS` would have written exactly that, so no name in an artifact is ever imported and no
-artifact can ask for a network of a size or kind that was not foreseen. MONAI is imported when a network is built:
-the import costs 3 s, which reading a table need not.
+again only if one row of `NETWORKS` would have written exactly that, so the row's name is imported and never one of an
+artifact, which cannot ask for a network of a size or kind that was not foreseen. MONAI is imported when a network is
+built: the import costs 3 s, which reading a table need not.
 
 Networks for volumes are MONAI's with `spatial_dims` 3. Those of fixed strides cannot take a small volume; the residual
 ones can be told to halve it once less before their stages, so that 28 voxels do not end as 1: a row has one set of
@@ -14,13 +14,15 @@ data set they stay behind these networks on some thousands of photographs (arXiv
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from torch import nn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from sagemaker_monai.errors import BundleError, ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MIN_IMAGE_SIZE = 32  # every 2-D network halves the image five times
 MAX_IN_CHANNELS = 16
@@ -35,7 +37,9 @@ class NetworkEntry:
     network for volumes, by the least side of a cube with as many voxels that they are for; `smallest_3d` is the
     shortest side of a volume that it can take; `in_channels` and `num_classes` are the names
     which the target gives to the two that come from the data; `dropout` is its name for the dropout rate, or None where
-    it has none. `head` is the prefix of the last layer's weights.
+    it has none. `head` is the prefix of the last layer's weights. `other_names` say how a tensor's name reads where
+    weights are published: each member is a list of patterns of our names with their replacements, and gives one more
+    name to look for where it changes something.
     """
 
     target: str
@@ -46,6 +50,7 @@ class NetworkEntry:
     fixed: Mapping[str, Any] | None = None
     fixed_3d: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     smallest_3d: int = 32  # halved five times, as 2-D
+    other_names: tuple[tuple[tuple[str, str], ...], ...] = ()
 
     def arguments(self, spatial_dims: int) -> list[Mapping[str, Any]]:
         """Every set of fixed arguments for images (2) or volumes (3)."""
@@ -62,6 +67,12 @@ def _densenet(layers: int) -> NetworkEntry:
         dropout="dropout_prob",
         fixed={"spatial_dims": 2},
         fixed_3d={0: {"spatial_dims": 3}},
+        # torchvision has no `layers`; its published files also write `norm.1` for `norm1`.
+        other_names=(
+            ((r"(denselayer\d+)\.layers\.", r"\1."),),
+            ((r"(denselayer\d+)\.layers\.(norm|conv)(\d)\.", r"\1.\2.\3."),),
+            ((r"^class_layers\.out\.", "classifier."),),
+        ),
     )
 
 
@@ -91,6 +102,7 @@ def _efficientnet(name: str) -> NetworkEntry:
         head="_fc.",
         fixed={"spatial_dims": 2, "model_name": name, "pretrained": False},
         fixed_3d={0: {"spatial_dims": 3, "model_name": name, "pretrained": False}},
+        other_names=(((r"^_blocks\.\d+\.(\d+)\.", r"_blocks.\1."),),),  # EfficientNet-PyTorch numbers across stages
     )
 
 
@@ -101,6 +113,13 @@ NETWORKS: dict[str, NetworkEntry] = {
     "resnet10": _resnet(10),
     "resnet18": _resnet(18),
     "resnet50": _resnet(50),
+    "segresnet": NetworkEntry(
+        target="sagemaker_monai.segresnet.SegResNetClassifier",
+        head="head.",
+        dropout="dropout_prob",
+        fixed_3d={0: {"spatial_dims": 3, "init_filters": 16}},
+        smallest_3d=16,  # halved three times, and instance normalization needs more than one voxel
+    ),
     "efficientnet-b0": _efficientnet("efficientnet-b0"),
     "efficientnet-b1": _efficientnet("efficientnet-b1"),
     "efficientnet-b2": _efficientnet("efficientnet-b2"),
@@ -112,13 +131,16 @@ NETWORKS: dict[str, NetworkEntry] = {
         dropout="dropout_prob",
         fixed={"spatial_dims": 2},
         fixed_3d={0: {"spatial_dims": 3}},
-    ),
-    "segresnet": NetworkEntry(
-        target="sagemaker_monai.segresnet.SegResNetClassifier",
-        head="head.",
-        dropout="dropout_prob",
-        fixed_3d={0: {"spatial_dims": 3, "init_filters": 16}},
-        smallest_3d=16,  # halved three times, and instance normalization needs more than one voxel
+        other_names=(
+            (
+                (r"(layer\d\.\d+\.conv\d)\.conv\.", r"\1."),
+                (r"(layer\d\.\d+)\.conv(\d)\.adn\.N\.", r"\1.bn\2."),
+                (r"\.se_layer\.fc\.0\.", ".se_module.fc1."),
+                (r"\.se_layer\.fc\.2\.", ".se_module.fc2."),
+                (r"\.project\.conv\.", ".downsample.0."),
+                (r"\.project\.adn\.N\.", ".downsample.1."),
+            ),
+        ),
     ),
 }
 
@@ -220,7 +242,7 @@ def network_name(definition: object) -> str:
     )
 
 
-def build_network(definition: Any) -> nn.Module:
+def build_network(definition: Any) -> "nn.Module":
     """Build the module of a network_def, with random weights.
 
     Returns:
@@ -229,26 +251,7 @@ def build_network(definition: Any) -> nn.Module:
     Raises:
         BundleError: the definition is none that `network_def` writes.
     """
-    target = NETWORKS[network_name(definition)].target
+    module, _, name = NETWORKS[network_name(definition)].target.rpartition(".")
     arguments = {key: value for key, value in definition.items() if key != "_target_"}
-    network: nn.Module = _constructors()[target](**arguments)
+    network: nn.Module = getattr(import_module(module), name)(**arguments)
     return network
-
-
-def _constructors() -> dict[str, Callable[..., nn.Module]]:
-    """Every target of the table, by name."""
-    from monai.networks import nets
-
-    from sagemaker_monai.networks.segresnet_classifier import SegResNetClassifier
-
-    return {
-        "monai.networks.nets.DenseNet121": nets.DenseNet121,
-        "monai.networks.nets.DenseNet169": nets.DenseNet169,
-        "monai.networks.nets.DenseNet201": nets.DenseNet201,
-        "monai.networks.nets.resnet10": nets.resnet10,
-        "monai.networks.nets.resnet18": nets.resnet18,
-        "monai.networks.nets.resnet50": nets.resnet50,
-        "monai.networks.nets.EfficientNetBN": nets.EfficientNetBN,
-        "monai.networks.nets.SEResNet50": nets.SEResNet50,
-        "sagemaker_monai.segresnet.SegResNetClassifier": SegResNetClassifier,
-    }

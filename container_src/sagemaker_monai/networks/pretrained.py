@@ -1,6 +1,6 @@
 """Weights to start from: a state dict from somewhere else, matched by name and shape and loaded as data only.
 
-Files come with other names for the same layers. `OTHER_NAMES` says how a name of ours reads elsewhere (torchvision,
+Files come with other names for the same layers. A network's row says how a name of ours reads elsewhere (torchvision,
 EfficientNet-PyTorch, the collection of pretrained models by R. Cadène, whose weights MONAI's own download uses), and
 wrappers around the network are recognised by what they put in front. What was used and what was not is reported,
 because weights that silently did not load look like a bad learning rate.
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.networks.networks import NetworkEntry
 from sagemaker_monai.storage.files import children
 
 SUFFIXES = (".pt", ".pth")
@@ -23,25 +24,6 @@ NESTED_UNDER = ("state_dict", "model_state_dict", "model", "network", "net")
 WRAPPERS = ("module.", "model.", "network.", "net.", "backbone.", "encoder.", "_orig_mod.")
 SMALLEST_MATCH = 0.5  # share of the backbone's tensors; less is the weights of another network
 SHOWN_NAMES = 3
-
-# Pattern of our name -> the name elsewhere. Every row whose pattern occurs gives one more name to look for.
-OTHER_NAMES: tuple[tuple[tuple[str, str], ...], ...] = (
-    # DenseNet: torchvision has no `layers`; its published files also write `norm.1` for `norm1`.
-    ((r"(denselayer\d+)\.layers\.", r"\1."),),
-    ((r"(denselayer\d+)\.layers\.(norm|conv)(\d)\.", r"\1.\2.\3."),),
-    ((r"^class_layers\.out\.", "classifier."),),
-    # EfficientNet-PyTorch numbers all blocks without their stage.
-    ((r"^_blocks\.\d+\.(\d+)\.", r"_blocks.\1."),),
-    # SE-ResNet.
-    (
-        (r"(layer\d\.\d+\.conv\d)\.conv\.", r"\1."),
-        (r"(layer\d\.\d+)\.conv(\d)\.adn\.N\.", r"\1.bn\2."),
-        (r"\.se_layer\.fc\.0\.", ".se_module.fc1."),
-        (r"\.se_layer\.fc\.2\.", ".se_module.fc2."),
-        (r"\.project\.conv\.", ".downsample.0."),
-        (r"\.project\.adn\.N\.", ".downsample.1."),
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -79,13 +61,13 @@ def find_weights(folder: Path) -> Path:
     return files[0]
 
 
-def load_pretrained(network: nn.Module, file: Path, *, head: str) -> PretrainedReport:
+def load_pretrained(network: nn.Module, file: Path, row: NetworkEntry) -> PretrainedReport:
     """Copy weights from a file into a network.
 
     Args:
         network: changed in place, if the file fits.
         file: a state dict, or a dictionary with one inside, as torch.save writes it; only tensors are read.
-        head: prefix of the last layer, which is left as it is when its shape differs.
+        row: of the network; the layer below its `head` is left as it is when its shape differs.
 
     Raises:
         ConfigError: the file cannot be read as data, holds values that are not finite, or matches less than half of
@@ -98,7 +80,7 @@ def load_pretrained(network: nn.Module, file: Path, *, head: str) -> PretrainedR
     for name, tensor in own.items():
         if name.endswith("num_batches_tracked"):
             continue
-        theirs = next((other for other in _names_elsewhere(name) if other in weights), None)
+        theirs = next((other for other in _names_elsewhere(name, row) if other in weights), None)
         if theirs is None:
             missing.append(name)
             continue
@@ -118,8 +100,8 @@ def load_pretrained(network: nn.Module, file: Path, *, head: str) -> PretrainedR
         mismatched=tuple(mismatched),
         unexpected=tuple(sorted(name for name in weights.keys() - used if not name.endswith("num_batches_tracked"))),
     )
-    backbone = [name for name in own if not name.startswith(head) and not name.endswith("num_batches_tracked")]
-    fitting = sum(not name.startswith(head) for name in found)
+    backbone = [name for name in own if not name.startswith(row.head) and not name.endswith("num_batches_tracked")]
+    fitting = sum(not name.startswith(row.head) for name in found)
     if fitting < SMALLEST_MATCH * len(backbone):
         raise ConfigError(
             f"the pretrained weights are of another network: {fitting} of {len(backbone)} tensors below the last layer "
@@ -158,9 +140,9 @@ def _unwrapped(name: str) -> str:
     return name
 
 
-def _names_elsewhere(name: str) -> Iterator[str]:
+def _names_elsewhere(name: str, row: NetworkEntry) -> Iterator[str]:
     yield name
-    for rules in OTHER_NAMES:
+    for rules in row.other_names:
         other = name
         for pattern, replacement in rules:
             other = re.sub(pattern, replacement, other)

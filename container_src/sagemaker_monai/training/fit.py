@@ -137,7 +137,7 @@ def fit(
         network = build_network(definition)
         report = None
         if pretrained is not None:
-            report = load_pretrained(network, pretrained, head=NETWORKS[config.network].head)
+            report = load_pretrained(network, pretrained, NETWORKS[config.network])
             logger.info("pretrained weights: %s", report.summary())
         run = Run(config, data, task, network, preprocessing, device, precision, processes)
         found = _resume(run, read_newest(saved_to) if saved_to else None, config, processes)
