@@ -11,7 +11,7 @@ from sagemaker_monai.preprocessing.intensity import WINDOWS
 from sagemaker_monai.preprocessing.presets import PRESETS
 from sagemaker_monai.tasks.row import Example
 from sagemaker_monai.tasks.tasks import TASKS
-from sagemaker_monai.training.kinds import PRESET_OF
+from sagemaker_monai.training.preset_choice import PRESET_OF
 
 MODEL_VERSION = "21f86b31a5a1"  # such as an artifact has
 

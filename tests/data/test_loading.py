@@ -12,7 +12,7 @@ from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.volumes import Identity, Traits
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing, photograph_preprocessing
-from sagemaker_monai.training.kinds import choose_preprocessing
+from sagemaker_monai.training.preset_choice import choose_preprocessing
 
 PREPROCESSING = build_preprocessing(photograph_preprocessing(channels=3, image_size=32, fit="stretch"))
 LABELS = ("a", "b")

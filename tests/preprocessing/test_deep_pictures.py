@@ -20,7 +20,7 @@ from sagemaker_monai.preprocessing.photograph import LoadPhotograph
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
 from sagemaker_monai.preprocessing.presets import preprocessing_for
 from sagemaker_monai.serving.inference import input_fn
-from sagemaker_monai.training.kinds import choose_preprocessing
+from sagemaker_monai.training.preset_choice import choose_preprocessing
 from tests.support.bundles import bundle_parts
 from tests.support.deep_files import png16, tiff, transparent_colour
 from tests.support.dicom_series import CT, make_slice, pixels, to_bytes

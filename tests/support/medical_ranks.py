@@ -11,6 +11,7 @@ from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.preprocessing.presets import preprocessing_for
 from sagemaker_monai.training.distributed import ALONE, Processes, connect
 from sagemaker_monai.training.fit import fit
+from sagemaker_monai.training.plan import make_plan
 
 LABELS = ("left", "top", "front")
 SIZES = {"training": 12, "validation": 9, "test": 0}
@@ -40,11 +41,12 @@ def drawn():
 
 
 def train(processes=ALONE, **changes):
+    data, device = drawn(), torch.device("cpu")
+    spec = preprocessing_for("volume", channels=1, image_size=16, fit="pad")
     return fit(
-        TrainConfig(**(SETTINGS | changes)),
-        drawn(),
-        preprocessing_spec=preprocessing_for("volume", channels=1, image_size=16, fit="pad"),
-        device=torch.device("cpu"),
+        make_plan(TrainConfig(**(SETTINGS | changes)), data.dataset, device, spec=spec),
+        data,
+        device=device,
         processes=processes,
         on_epoch=lambda row: None,
         is_stopping=lambda: False,

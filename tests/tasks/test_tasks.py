@@ -16,7 +16,7 @@ from sagemaker_monai.tasks.multilabel import MultiLabel
 from sagemaker_monai.tasks.ordinal import Ordinal, median_grades
 from sagemaker_monai.tasks.regression import Regression
 from sagemaker_monai.tasks.tasks import TASKS, read_task, task_of_labels
-from sagemaker_monai.training.choices import resolve
+from sagemaker_monai.training.plan import resolve
 
 GRADES = ("none", "mild", "severe")
 FINDINGS = ("effusion", "nodule")

@@ -22,7 +22,7 @@ from sagemaker_monai.tasks.metric_names import metric_definitions
 from sagemaker_monai.tasks.tasks import TASKS
 from sagemaker_monai.training import run as train_steps
 from sagemaker_monai.training.fit import job_key
-from sagemaker_monai.training.kinds import choose_preprocessing
+from sagemaker_monai.training.preset_choice import choose_preprocessing
 from tests.support import medical_sets
 
 SMALL = {"epochs": 2, "batch_size": 8, "num_workers": 1, "image_size": 32}

@@ -23,18 +23,17 @@ from torch import nn
 from sagemaker_monai import __version__
 from sagemaker_monai.data.datasets import targets_of
 from sagemaker_monai.data.loading import LoadedDataset
-from sagemaker_monai.errors import ConfigError, TrainingStopped
+from sagemaker_monai.errors import TrainingStopped
 from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.networks.networks import NETWORKS, build_network, network_def
+from sagemaker_monai.networks.networks import NETWORKS, build_network
 from sagemaker_monai.networks.pretrained import PretrainedReport, load_pretrained
-from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
 from sagemaker_monai.storage.files import sha256_of
 from sagemaker_monai.tasks.metric_names import Row, epoch_row
 from sagemaker_monai.tasks.task import Task
-from sagemaker_monai.tasks.tasks import TASKS, read_task
+from sagemaker_monai.tasks.tasks import read_task
 from sagemaker_monai.training.checkpoints import dump, load, read_newest, write_checkpoint
-from sagemaker_monai.training.choices import resolve
 from sagemaker_monai.training.distributed import ALONE, Processes
+from sagemaker_monai.training.plan import Plan
 from sagemaker_monai.training.run import Run
 
 logger = logging.getLogger(__name__)
@@ -47,23 +46,19 @@ class FitResult:
     """What training found.
 
     Attributes:
-        network_def: plain data of the network.
         task: with what it took from the data.
         weights: state dict of the best epoch, on the CPU; the moving average if there is one.
         history: one row of numbers an epoch, NaN where a metric does not exist.
         best_epoch: from 1; 0 when training was stopped in its first epoch, and `weights` are those of its last step.
         stopped: why training ended before the last epoch, or None.
-        precision: of the arithmetic that was used.
         pretrained: what was loaded to start from, or None.
     """
 
-    network_def: dict[str, Any]
     task: Task
     weights: dict[str, torch.Tensor]
     history: list[Row]
     best_epoch: int
     stopped: str | None
-    precision: str
     pretrained: PretrainedReport | None
 
 
@@ -81,10 +76,9 @@ class _Found:
 
 
 def fit(
-    config: TrainConfig,
+    plan: Plan,
     data: LoadedDataset,
     *,
-    preprocessing_spec: list[dict[str, Any]],
     device: torch.device,
     pretrained: Path | None = None,
     checkpoint_dir: Path | None = None,
@@ -96,9 +90,8 @@ def fit(
     """Train a network and keep the epoch that is best on the validation split.
 
     Args:
-        config: hyperparameters.
+        plan: from `plan.make_plan`.
         data: from `loading.load_dataset`.
-        preprocessing_spec: what goes into the artifact; its scale half is used here.
         device: where to train.
         pretrained: a file of weights to start from.
         checkpoint_dir: of this job alone, see `job_key`; training goes on from the newest checkpoint in it, and
@@ -109,37 +102,20 @@ def fit(
         is_stopping: asked before every step; once it says yes in any process, the best epoch so far is the result.
 
     Raises:
-        ConfigError: the hyperparameters do not suit the device, the data or the pretrained weights, or the loss is
-            not finite any more.
+        ConfigError: the pretrained weights are of another network, or the loss is not finite any more.
         TrainingStopped: asked to stop before the first step.
     """
-    preprocessing = build_preprocessing(preprocessing_spec)
-    task = TASKS[data.dataset.task].build(data.dataset.labels)
-    task = task.fitted(targets_of(data.dataset.training, task.labels))
-    config = resolve(
-        config,
-        task=task.name,
-        spatial_dims=preprocessing.spatial_dims,
-        is_photograph=preprocessing.dtype == "uint8",
-    )
-    definition = network_def(
-        config.network,
-        spatial_dims=preprocessing.spatial_dims,
-        in_channels=preprocessing.channels,
-        num_classes=task.outputs,
-        image_size=preprocessing.size,
-        dropout=config.dropout,
-    )
-    precision = choose_precision(config, device)
+    config = plan.config
+    task = plan.task.fitted(targets_of(data.dataset.training, plan.task.labels))
     saved_to = checkpoint_dir if processes.is_main else None
     with _random_state(config, device):
         torch.manual_seed(config.seed)
-        network = build_network(definition)
+        network = build_network(plan.network_def)
         report = None
         if pretrained is not None:
             report = load_pretrained(network, pretrained, NETWORKS[config.network])
             logger.info("pretrained weights: %s", report.summary())
-        run = Run(config, data, task, network, preprocessing, device, precision, processes)
+        run = Run(plan, data, task, network, device, processes)
         found = _resume(run, read_newest(saved_to) if saved_to else None, config, processes)
         if found.history and on_resume is not None and processes.is_main:
             on_resume(found.history)
@@ -168,7 +144,7 @@ def fit(
                 found.best = _copy(run.scored)
                 found.postprocessing = tuned.postprocessing()
             best = values if found.best_epoch == epoch else found.history[found.best_epoch - 1]
-            row = epoch_row(values, best, data.dataset.labels, task.name)
+            row = epoch_row(values, best, task.labels, task.name)
             found.history.append(row)
             found.epochs = epoch
             if config.early_stop_patience and epoch - found.best_epoch >= config.early_stop_patience:
@@ -183,13 +159,11 @@ def fit(
             found.best, found.postprocessing = _copy(run.scored), task.postprocessing()
             stopped = f"{stopped}, after {run.step} of {run.steps_per_epoch} steps: never validated"
     return FitResult(
-        definition,
         read_task(found.postprocessing, task.labels),
         found.best,
         found.history,
         found.best_epoch,
         stopped or found.stopped,
-        precision,
         report,
     )
 
@@ -229,21 +203,6 @@ def _resume(run: "Run", state: dict[str, Any] | None, config: TrainConfig, proce
 
 def _copy(network: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in network.state_dict().items()}
-
-
-def choose_precision(config: TrainConfig, device: torch.device) -> str:
-    """The arithmetic of training on a device.
-
-    On a CPU `auto` stays with fp32: bf16 is 3.7 times as fast where the CPU has AMX, and a third as fast where not.
-
-    Raises:
-        ConfigError: fp16 without a GPU.
-    """
-    if config.precision == "fp16" and device.type != "cuda":
-        raise ConfigError("precision fp16 needs a GPU: set auto or fp32")
-    if config.precision != "auto":
-        return config.precision
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 @contextmanager

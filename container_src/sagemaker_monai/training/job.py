@@ -17,7 +17,7 @@ import torch
 from sagemaker_monai import __version__
 from sagemaker_monai.artifact.bundle import add_document, write_bundle
 from sagemaker_monai.artifact.predictor import Predictor
-from sagemaker_monai.data.datasets import CONTENTS, SPLITS, Dataset, read_dataset, targets_of
+from sagemaker_monai.data.datasets import CONTENTS, SPLITS, Dataset, read_dataset
 from sagemaker_monai.data.labelled import reading_of
 from sagemaker_monai.data.loading import LoadedDataset, load_dataset
 from sagemaker_monai.data.unpacking import unpack_channels
@@ -27,18 +27,15 @@ from sagemaker_monai.evaluation import documents
 from sagemaker_monai.evaluation.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.messages.item_names import current, print_numbers
-from sagemaker_monai.networks.networks import network_def
 from sagemaker_monai.networks.pretrained import find_weights
-from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
 from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.storage.files import children, write_text
 from sagemaker_monai.tasks.metric_names import Row, epoch_line
 from sagemaker_monai.tasks.tasks import TASKS
 from sagemaker_monai.training.augmentation import AUGMENTATIONS
-from sagemaker_monai.training.choices import check_best_metric, resolve
 from sagemaker_monai.training.distributed import ALONE, Processes
-from sagemaker_monai.training.fit import FitResult, choose_precision, fit, job_key
-from sagemaker_monai.training.kinds import choose_preprocessing
+from sagemaker_monai.training.fit import FitResult, fit, job_key
+from sagemaker_monai.training.plan import Plan, choose_precision, make_plan
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +82,38 @@ def run_job(
     device = torch.device("cuda", processes.local_rank) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    choose_precision(config, device)
+    choose_precision(config, device)  # for its check, before anything is read
     pretrained = find_weights(channels[PRETRAINED]) if PRETRAINED in channels else None
+    dataset, digests = _read(config, channels, cache_dir, processes, is_stopping)
+    plan = make_plan(config, dataset, device)
+    processes.wait_for_own_host("images", is_stopping)
+    data = load_dataset(
+        plan.config, dataset, plan.preprocessing, cache_dir=cache_dir, digests=digests, is_stopping=is_stopping
+    )
+    processes.host_is_ready("images")
+    key = job_key(plan.config, data, plan.preprocessing.spec, pretrained)
+    processes.agree(key, otherwise=UNEQUAL_JOBS, is_stopping=is_stopping)
+    processes.start(device)
+    if processes.is_main and (others := [path for path in _folders(checkpoint_dir) if path.name != key]):
+        logger.info("checkpoints of %d other jobs (other hyperparameters or data) are left alone", len(others))
+    result = _fit(plan, data, device, pretrained, output_data_dir, checkpoint_dir / key, processes, is_stopping)
+    if not processes.is_main:
+        return
+    provenance = _write(plan, data, result, device, model_dir)
+    try:
+        _report(plan.config, data, result, provenance, device, model_dir, output_data_dir, _time_limit(is_stopping))
+    except TrainingStopped as error:  # the artifact is complete, and it is what the job is for
+        logger.warning("%s: the artifact is complete but has no metrics; start the job again to score it", error)
+
+
+def _read(
+    config: TrainConfig,
+    channels: Mapping[str, Path],
+    cache_dir: Path,
+    processes: Processes,
+    is_stopping: Callable[[], bool],
+) -> tuple[Dataset, Digests]:
+    """The data set in the channels, the same on every host, after a first look at it; and its files' digests."""
     processes.wait_for_own_host("channels", is_stopping)
     channels = unpack_channels(channels, cache_dir / "channels", is_stopping=is_stopping)
     processes.host_is_ready("channels")
@@ -110,59 +137,35 @@ def run_job(
     remarks = [remark.message for remark in dataset.remarks]
     for line in [*remarks, *first_look(images, dataset)] if processes.is_main else ():
         logger.warning("%s", line)
-    spec = choose_preprocessing(config, dataset)
-    preprocessing = build_preprocessing(spec)
-    config = resolve(
-        config,
-        task=dataset.task,
-        spatial_dims=preprocessing.spatial_dims,
-        is_photograph=preprocessing.dtype == "uint8",
-    )
-    # These for their checks, before images are read.
-    task = TASKS[dataset.task].build(dataset.labels).fitted(targets_of(dataset.training, dataset.labels))
-    check_best_metric(config, task, targets_of(dataset.validation, dataset.labels))
-    network_def(
-        config.network,
-        spatial_dims=preprocessing.spatial_dims,
-        in_channels=preprocessing.channels,
-        num_classes=task.outputs,
-        image_size=preprocessing.size,
-        dropout=config.dropout,
-    )
-    processes.wait_for_own_host("images", is_stopping)
-    data = load_dataset(config, dataset, preprocessing, cache_dir=cache_dir, digests=digests, is_stopping=is_stopping)
-    processes.host_is_ready("images")
-    key = job_key(config, data, spec, pretrained)
-    processes.agree(key, otherwise=UNEQUAL_JOBS, is_stopping=is_stopping)
-    processes.start(device)
-    if processes.is_main and (others := [path for path in _folders(checkpoint_dir) if path.name != key]):
-        logger.info("checkpoints of %d other jobs (other hyperparameters or data) are left alone", len(others))
-    result = _fit(config, data, spec, device, pretrained, output_data_dir, checkpoint_dir / key, processes, is_stopping)
-    if not processes.is_main:
-        return
+    return dataset, digests
+
+
+def _write(plan: Plan, data: LoadedDataset, result: FitResult, device: torch.device, model_dir: Path) -> dict[str, Any]:
+    """Write the artifact; its provenance.
+
+    Raises:
+        TrainingStopped: no epoch ended, and there is an artifact already, which stays.
+    """
     logger.info(
-        "best epoch: %d of %d%s", result.best_epoch, config.epochs, f" ({result.stopped})" * bool(result.stopped)
+        "best epoch: %d of %d%s", result.best_epoch, plan.config.epochs, f" ({result.stopped})" * bool(result.stopped)
     )
     if result.best_epoch == 0 and children(model_dir):
         raise TrainingStopped(
             "training was stopped in its first epoch, and an artifact is there already, which stays: start the job "
             "again and it goes on from its checkpoint"
         )
-    provenance = _provenance(dataset, result, device) | {"input_size": list(preprocessing.size)}
+    provenance = _provenance(plan, data.dataset, device)
     write_bundle(
         model_dir,
-        network_def=result.network_def,
-        preprocessing=spec,
+        network_def=plan.network_def,
+        preprocessing=plan.preprocessing.spec,
         task=result.task,
         weights=result.weights,
-        train_config=_train_config(config, data, result),
+        train_config=_train_config(plan, data, result),
         provenance=provenance,
         scope=data.scope,
     )
-    try:
-        _report(config, data, result, provenance, device, model_dir, output_data_dir, _time_limit(is_stopping))
-    except TrainingStopped as error:  # the artifact is complete, and it is what the job is for
-        logger.warning("%s: the artifact is complete but has no metrics; start the job again to score it", error)
+    return provenance
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -182,9 +185,8 @@ def _time_limit(is_stopping: Callable[[], bool]) -> Callable[[], bool]:
 
 
 def _fit(
-    config: TrainConfig,
+    plan: Plan,
     data: LoadedDataset,
-    spec: list[dict[str, Any]],
     device: torch.device,
     pretrained: Path | None,
     output_data_dir: Path,
@@ -211,9 +213,8 @@ def _fit(
 
     try:
         return fit(
-            config,
+            plan,
             data,
-            preprocessing_spec=spec,
             device=device,
             pretrained=pretrained,
             checkpoint_dir=checkpoint_dir,
@@ -264,21 +265,21 @@ def _summary(dataset: Dataset) -> str:
     return f"{dataset.task}, {len(dataset.labels)} {what}{order}, images: {counts}; fingerprint {fingerprint}"
 
 
-def _train_config(config: TrainConfig, data: LoadedDataset, result: FitResult) -> dict[str, Any]:
+def _train_config(plan: Plan, data: LoadedDataset, result: FitResult) -> dict[str, Any]:
     """configs/train.json."""
     return {
-        "hyperparameters": config.model_dump(),
-        "augmentation": AUGMENTATIONS[config.augmentation],
+        "hyperparameters": plan.config.model_dump(),
+        "augmentation": AUGMENTATIONS[plan.config.augmentation],
         "dataset_fingerprint": data.dataset.fingerprint,
         "images": {split: len(data.dataset.split(split)) for split in SPLITS},
         "best_epoch": result.best_epoch,
         "stopped": result.stopped,
-        "precision": result.precision,
+        "precision": plan.precision,
         "pretrained": None if result.pretrained is None else result.pretrained.summary(),
     }
 
 
-def _provenance(dataset: Dataset, result: FitResult, device: torch.device) -> dict[str, Any]:
+def _provenance(plan: Plan, dataset: Dataset, device: torch.device) -> dict[str, Any]:
     import monai
 
     return {
@@ -288,6 +289,7 @@ def _provenance(dataset: Dataset, result: FitResult, device: torch.device) -> di
         "pytorch_version": str(torch.__version__),
         "numpy_version": np.__version__,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "precision": result.precision,
+        "precision": plan.precision,
         "dataset_fingerprint": dataset.fingerprint,
+        "input_size": list(plan.preprocessing.size),
     }

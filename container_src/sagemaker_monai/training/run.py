@@ -15,18 +15,16 @@ from torch import nn
 from sagemaker_monai.data.datasets import targets_of
 from sagemaker_monai.data.loading import LoadedDataset
 from sagemaker_monai.errors import ConfigError
-from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.networks.at_once import images_at_once
-from sagemaker_monai.preprocessing.preprocessing import Preprocessing
 from sagemaker_monai.tasks.losses import epoch_order
 from sagemaker_monai.tasks.metric_names import Row, validation_values
 from sagemaker_monai.tasks.task import Floats, Loss, Task
 from sagemaker_monai.tasks.tasks import TASKS
 from sagemaker_monai.training.augmentation import AUGMENTATIONS, augment
-from sagemaker_monai.training.choices import check_best_metric
 from sagemaker_monai.training.distributed import Processes, share_batch
 from sagemaker_monai.training.optimizers import MovingAverage, build_optimizer, learning_rate_factor
+from sagemaker_monai.training.plan import Plan, check_best_metric
 
 BETTER_IF = {"Maximize": 1, "Minimize": -1}  # sign of an improvement
 EVALUATION_BATCH = 64
@@ -52,15 +50,14 @@ class Run:
 
     def __init__(
         self,
-        config: TrainConfig,
+        plan: Plan,
         data: LoadedDataset,
         task: Task,
         network: nn.Module,
-        preprocessing: Preprocessing,
         device: torch.device,
-        precision: str,
         processes: Processes,
     ) -> None:
+        config, preprocessing, precision = plan.config, plan.preprocessing, plan.precision
         self._config = config
         self._processes = processes
         self._task = task

@@ -1,4 +1,4 @@
-"""What kind of images a data set has, by some of them, and the preprocessing that follows from it.
+"""Which preset and how many channels: by what kind of images a data set has, of which some are looked at.
 
 Channels are the data's: of single images 3 where some show colour. A preset but that of photographs takes either
 colours or grey, and where some files are stored in colour and others are not, `auto` makes all grey. Spreading a grey

@@ -13,7 +13,7 @@ from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sequences
 from sagemaker_monai.images.scope import MODALITY_OF
-from sagemaker_monai.training.kinds import choose_preprocessing
+from sagemaker_monai.training.preset_choice import choose_preprocessing
 from tests.support.dicom_series import CT, enhanced, make_series, make_slice, pixels, to_bytes, write_series
 from tests.support.medical_sets import coloured, pet
 
