@@ -17,7 +17,7 @@ from develop.medical_tables import answer_blocks, network_table, preset_table, t
 from sagemaker_monai import errors
 from sagemaker_monai.errors import INTERNAL_ERROR, CallerError, ConfigError, DatasetError, TrainingStopped
 from sagemaker_monai.hyperparameters import hyperparameter_table
-from sagemaker_monai.prepare.__main__ import SOURCES
+from sagemaker_monai.prepare.sources import SOURCES
 from sagemaker_monai.requests.media_types import MEDIA_TYPES
 from sagemaker_monai.sagemaker.dicomweb_access import VARIABLES as DICOMWEB_VARIABLES
 from sagemaker_monai.serving.inference import ANSWER_TYPES

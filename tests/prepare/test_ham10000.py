@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from sagemaker_monai.data.datasets import SPLITS, read_dataset
+from sagemaker_monai.entrypoints.prepare import main
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.prepare import ham10000
-from sagemaker_monai.prepare.__main__ import main
 from sagemaker_monai.prepare.ham10000 import import_ham10000
 from sagemaker_monai.prepare.ham10000_tables import LABELS, read_metadata, read_split
 

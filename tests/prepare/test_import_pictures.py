@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from sagemaker_monai.data.datasets import read_dataset
+from sagemaker_monai.entrypoints.prepare import main
 from sagemaker_monai.errors import ConfigError, DatasetError
-from sagemaker_monai.prepare.__main__ import main
 from sagemaker_monai.prepare.labels_table import LabelOptions
 from sagemaker_monai.prepare.picture_folder import Pictures, import_pictures
 from sagemaker_monai.prepare.publish import Choices

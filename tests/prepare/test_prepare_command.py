@@ -14,7 +14,7 @@ import pytest
 from sagemaker_monai.deidentification.pseudonyms import pseudonym
 from sagemaker_monai.entrypoints import prepare
 from sagemaker_monai.prepare import ham10000
-from sagemaker_monai.prepare.__main__ import SOURCES
+from sagemaker_monai.prepare.sources import SOURCES
 from tests.prepare.test_ham10000 import outer_zip
 from tests.support.identified import SALT
 from tests.support.imported import put, records_of, slice_file, table
@@ -102,6 +102,16 @@ def test_the_image_has_the_command_and_lists_it(command):
     assert result.returncode == 0, result.stderr
     assert command == "version" or result.stdout.startswith(f"usage: {command} ")
     assert f"\n  {command} " in in_image("help").stdout
+
+
+def test_the_package_is_run_as_the_command_with_the_salt_of_the_environment(slices):
+    command = [sys.executable, "-m", "sagemaker_monai.prepare", "dicom_folder"]
+    environment = os.environ | {"DEIDENTIFY_SALT": SALT.decode()}
+
+    result = subprocess.run([*command, *slices], capture_output=True, text=True, env=environment, timeout=60)
+
+    assert result.returncode == 0, result.stderr
+    assert groups_of(slices) == {pseudonym(SALT, f"P{n}") for n in range(8)}
 
 
 # --- the table of sources

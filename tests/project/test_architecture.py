@@ -37,6 +37,8 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def part_of(path: Path) -> str:
+    if path.name == "__main__.py":  # what `python -m` runs is a command, wherever its package lies
+        return "entrypoints"
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 

@@ -10,7 +10,7 @@ from develop.markdown import with_blocks
 from develop.write_tables import DOCUMENTS
 from sagemaker_monai.data.dataset_json import read_dataset_json
 from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.prepare.__main__ import SOURCES
+from sagemaker_monai.prepare.sources import SOURCES
 from sagemaker_monai.requests.media_types import parse_content_type
 from sagemaker_monai.serving.inference import negotiate
 from tests.support.places import ROOT

@@ -4,7 +4,6 @@ Without a source it examines the channels of a SageMaker training job, or the in
 """
 
 import os
-import signal
 import sys
 import tempfile
 from argparse import Namespace
@@ -43,13 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, as `doctor --help` tells.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
     verdict = [NOT_EXAMINED]
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        run_command(lambda: _run(_parser().parse_args(arguments), verdict), os.environ)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    run_command(_parser, lambda options: _run(options, verdict), argv)
     return verdict[0]
 
 

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from sagemaker_monai.data.splitting import SPLITS
@@ -34,9 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 when all is written, 1 when one line says why not.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    with stop_on_signal("stopping") as stopping:
-        return run_command(lambda: _run(_parser().parse_args(arguments), stopping.is_set), os.environ)
+    return run_command(_parser, _run, argv)
 
 
 def _parser() -> Parser:
@@ -59,21 +57,24 @@ def _parser() -> Parser:
     return parser
 
 
-def _run(options: Namespace, is_stopping: Callable[[], bool]) -> None:
+def _run(options: Namespace) -> None:
     os.environ.update(library_defaults(os.environ))
     # Only now: these imports take seconds, and a wrong option should not.
     from sagemaker_monai.evaluation.evaluation import evaluate
 
     current().add(options.data)
     current().file = options.output / NAMES_FILE
-    with tempfile.TemporaryDirectory(prefix="sagemaker-monai-") as scratch:
+    with (
+        stop_on_signal("stopping") as stopping,
+        tempfile.TemporaryDirectory(prefix="sagemaker-monai-") as scratch,
+    ):
         evaluate(
             options.model,
             options.data,
             split=options.split,
             output=options.output,
             scratch=Path(scratch),
-            is_stopping=is_stopping,
+            is_stopping=stopping.is_set,
         )
 
 

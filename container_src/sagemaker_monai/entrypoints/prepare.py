@@ -1,12 +1,11 @@
-"""`prepare` as a command of the image: the importers of `sagemaker_monai.prepare`, as a processing job too."""
+"""`prepare`: the importers of `sagemaker_monai.prepare` as a command, which may be a processing job too."""
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
 from sagemaker_monai.entrypoints.processing import Parser, run_command
-from sagemaker_monai.prepare.__main__ import run
+from sagemaker_monai.prepare.sources import add_sources, run
 from sagemaker_monai.sagemaker.dicomweb_access import outside
 
 
@@ -19,16 +18,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 when the data set is ready, 1 when one line says why not.
     """
-    # As process 1 a program is not ended by SIGTERM unless it asks for it. An import that was interrupted can be
-    # repeated at any point.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        arguments = list(sys.argv[1:] if argv is None else argv)
-        parser = Parser(prog="prepare")
-        parser.set_defaults(outside=outside(os.environ))  # importers do not know the environment
-        return run_command(lambda: run(arguments, parser), os.environ)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return run_command(_parser, run, argv)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="prepare")
+    parser.set_defaults(outside=outside(os.environ))  # importers do not know the environment
+    add_sources(parser)
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `prepare` and `evaluate` share as SageMaker processing jobs: where things lie, and how a failure is told.
+"""What `prepare`, `evaluate` and `doctor` share as processing jobs: where things lie, and how a failure is told.
 
 SageMaker shows the first 1,024 bytes of /opt/ml/output/message as ExitMessage of the job, and takes a job for failed
 when its exit code is not 0. Outside of such a tree the line goes to standard error only.
@@ -8,9 +8,12 @@ Source: SageMaker developer guide, "Save and access metadata information about y
 
 import argparse
 import logging
+import os
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -39,37 +42,46 @@ def base_folder(environment: Mapping[str, str]) -> Path:
     return Path(without_blanks(environment).get(parameters.BASE_PATH_ENV) or "/opt/ml")
 
 
-def run_command(work: Callable[[], None], environment: Mapping[str, str]) -> int:
-    """Do the work of a command.
+def run_command(
+    make_parser: Callable[[], Parser], work: Callable[[argparse.Namespace], None], argv: Sequence[str] | None
+) -> int:
+    """Do the work of a command: the way from its arguments to its exit code.
 
     Args:
-        work: raises what is wrong.
-        environment: says where the tree is.
+        make_parser: makes the parser of the arguments.
+        work: is given the options, and raises what is wrong.
+        argv: arguments of the command; None takes those of this process.
 
     Returns:
         The exit code: 0, or 1 when a line on standard error says why, and in the message where there is a tree for it.
     """
-    with at_the_way_out():
+    with at_the_way_out(), _interrupted_by_sigterm():
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-        return _run_masked(work, environment)
+        base = base_folder(os.environ)
+        try:
+            if base.is_dir():
+                (base / "output" / "message").unlink(missing_ok=True)
+            work(make_parser().parse_args(argv))
+        except CallerError as error:
+            return _report(failure_line(error), base)
+        except KeyboardInterrupt:
+            return _report(INTERRUPTED, base)
+        except Exception as error:
+            fault = explained(error, OTHER_PLACES)
+            if not isinstance(fault, CallerError):
+                traceback.print_exc()
+            return _report(failure_line(fault), base)
+        return 0
 
 
-def _run_masked(work: Callable[[], None], environment: Mapping[str, str]) -> int:
-    base = base_folder(environment)
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """As process 1 a program is not ended by SIGTERM unless it asks for it. Every command can be repeated."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        if base.is_dir():
-            (base / "output" / "message").unlink(missing_ok=True)
-        work()
-    except CallerError as error:
-        return _report(failure_line(error), base)
-    except KeyboardInterrupt:
-        return _report(INTERRUPTED, base)
-    except Exception as error:
-        fault = explained(error, OTHER_PLACES)
-        if not isinstance(fault, CallerError):
-            traceback.print_exc()
-        return _report(failure_line(fault), base)
-    return 0
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _report(line: str, base: Path) -> int:
