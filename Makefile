@@ -214,7 +214,7 @@ simulate-all: .venv/installed  ## there: all of these with one model
 	@$(SIMULATE)
 
 clean:  ## remove .venv, .demo and caches
-	rm -rf .venv .sdk .sdk3 .demo .simulate .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist container_src/*.egg-info scripts/*.egg-info
+	rm -rf .venv .sdk .sdk3 .demo .simulate .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info container_src/*.egg-info
 	find container_src scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help install demo demo-volume test test-long test-all lint format check doctor real-runs bench-io bench-input bench-attacks \
