@@ -55,6 +55,10 @@ def test_the_container_starts_as_root_without_a_shell_around_the_command(setting
     assert "8080/tcp" in settings["Config"]["ExposedPorts"]
 
 
+def test_the_commands_for_aws_are_not_in_it():
+    assert found(IMAGE, "( -name sagemaker-monai -path */bin/* -o -name sagemaker_monai_aws )") == set()
+
+
 def test_no_compiler_is_added(base_image):
     assert compilers(IMAGE) <= compilers(base_image)
 
