@@ -7,7 +7,7 @@
 A Deep Learning Container brings hundreds of packages that were tested together, torch and CUDA among them. So a
 package that the base has stays as it is where its version suits everything that we need; only what is missing or does
 not suit is installed, at its pinned version, checked against its hash. Afterwards torch and the CUDA libraries must be
-the very ones of before, and `pip check` must not complain of anything that it did not complain of before.
+the same as before, and `pip check` must not complain of anything that it accepted before.
 
 Standard library only, and pip's own copy of `packaging`: nothing else is there yet.
 """

@@ -15,6 +15,12 @@ PHRASES = {
     r"as said": "as above, or nothing",
     r"of one's own": "your own",
     r"is for nobody": "is not for anyone",
+    r"nobody's but": "only ...'s",
+    r"of before": "earlier, from before",
+    r"in good order": "cleanly",
+    r"the very same": "the same, exactly the same",
+    r"none the worse": "unaffected",
+    r"at hand": "available",
     r"by itself alone": "alone",
 }
 FILES = (

@@ -24,7 +24,7 @@ _APP1, _EXIF, _EOI = 0xE1, b"Exif\0\0", b"\xff\xd9"
 
 
 def cleaned(content: bytes) -> bytes:
-    """A picture without what tells who, where and when; the very same bytes where nothing does.
+    """A picture without what tells who, where and when; exactly the same bytes where nothing does.
 
     Raises:
         UndecodableImage: broken, or none of the formats.

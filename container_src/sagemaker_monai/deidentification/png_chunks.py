@@ -54,7 +54,7 @@ class _Header:
 
 
 def cleaned_png(content: bytes) -> bytes:
-    """The picture alone; the very same bytes where it is.
+    """The picture alone; exactly the same bytes where it is.
 
     Raises:
         UndecodableImage: no sound PNG.

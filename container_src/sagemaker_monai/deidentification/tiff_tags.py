@@ -77,7 +77,7 @@ class _Directory:
 
 
 def cleaned_tiff(content: bytes) -> bytes:
-    """The picture alone; the very same bytes where it is.
+    """The picture alone; exactly the same bytes where it is.
 
     Raises:
         UndecodableImage: no sound TIFF.

@@ -29,7 +29,7 @@ def is_webp(head: bytes) -> bool:
 
 
 def cleaned_webp(content: bytes) -> bytes:
-    """The picture alone; the very same bytes where it was cleaned before.
+    """The picture alone; exactly the same bytes where it was cleaned before.
 
     Raises:
         UndecodableImage: no sound WebP.

@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def ending_signals() -> list[signal.Signals]:
-    """Those that end the server in good order; a terminal that closes says SIGHUP, which `nohup` has it ignore."""
+    """Those that shut the server down cleanly; a terminal that closes says SIGHUP, which `nohup` has it ignore."""
     is_heard = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
     return [signal.SIGTERM, *([signal.SIGHUP] if is_heard else [])]
 

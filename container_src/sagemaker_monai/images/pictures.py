@@ -251,7 +251,7 @@ def read_file(path: Path) -> bytes:
         UndecodableImage: it cannot be read.
         PayloadTooLarge: more than MAX_FILE_BYTES.
     """
-    # Whole, and not handed to Pillow as a file: files and bodies then go through the very same decoder calls.
+    # Whole, and not handed to Pillow as a file: files and bodies then go through the same decoder calls.
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise PayloadTooLarge(f"the file is larger than {MAX_FILE_BYTES} bytes; shrink the picture")

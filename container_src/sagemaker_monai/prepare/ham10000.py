@@ -114,7 +114,7 @@ def _metadata_of(download: FolderDownload | ZipDownload) -> list[Row]:
 
 
 def _shrunk(jpeg: bytes, max_side: int) -> bytes:
-    """A smaller copy, upright, or the very same bytes where the image is small enough."""
+    """A smaller copy, upright, or the same bytes where the image is small enough."""
     with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as header:
         scale = max_side / max(header.size)
     if scale >= 1:

@@ -1,7 +1,7 @@
 """Pictures of more than 8 bits, grey or in colour: from a sample to float32 values of one size, by a range that the
 training images had and the artifact keeps.
 
-Their unit is nobody's but the data set's own, so that pictures of 8 bits, DICOM and volumes are refused: their values
+Their unit is the data set's own, so pictures of 8 bits, DICOM and volumes are refused: their values
 are on other scales.
 """
 

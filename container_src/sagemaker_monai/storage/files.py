@@ -28,7 +28,7 @@ def plain_files(folder: Path, *, takes_links_out: bool = False) -> Iterator[Path
 
     Args:
         folder: where to begin.
-        takes_links_out: links to files elsewhere count too, for folders that are nobody's but the caller's.
+        takes_links_out: links to files elsewhere count too, for folders that belong to the caller alone.
     """
     root = os.path.realpath(folder).rstrip("/")
     waiting, seen = [(folder, root)], set[str]()

@@ -2,7 +2,7 @@
 
 Numbers are shown with 15 digits and without a point where they are whole, with the leading zeros of their format; dates
 in ISO 8601; a merged area has its value in every cell. Formulas are what they were when the workbook was saved.
-Workbooks of before 2007 (.xls), .xlsb and .ods are refused: one format less to guard, and Excel saves each as .xlsx.
+Workbooks from before 2007 (.xls), .xlsb and .ods are refused: one format less to guard, and Excel saves each as .xlsx.
 """
 
 import io
@@ -40,7 +40,7 @@ def read_sheets(content: bytes, *, what: str) -> list[Sheet]:
     from python_calamine import CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum
 
     if content.startswith(OLE_MAGIC):
-        raise DatasetError(f"{what} is a workbook of before 2007, or has a password; {SAVE_AGAIN}, without a password")
+        raise DatasetError(f"{what} is a workbook from before 2007 or has a password; {SAVE_AGAIN}, without a password")
     try:
         parts = read_parts(content)
     except UnsafeArchiveError as error:

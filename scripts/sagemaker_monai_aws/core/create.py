@@ -54,7 +54,7 @@ def create_job(
             except ClientError as error:
                 if code_of(error) not in ("ResourceInUse", "ConflictException"):
                     raise
-                found = describe(account, kind, name)  # somebody was faster with the very same request
+                found = describe(account, kind, name)  # somebody else was faster with the same request
             say(command, f"{'found' if found else 'started'} {name}")
             return name, found
         status = found[KINDS[kind].status]

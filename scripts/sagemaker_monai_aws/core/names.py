@@ -1,4 +1,4 @@
-"""What things are called, where they lie in S3, and how one recognises one's own.
+"""What things are called, where they lie in S3, and how a project recognises its own.
 
 A name ends in a digest of what it names, so the same request has the same name: a second start finds the first instead
 of paying twice, and what has another name is another thing.

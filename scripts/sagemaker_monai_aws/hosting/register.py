@@ -203,7 +203,7 @@ def read_metrics(context: Context, trained: Trained) -> tuple[str, bytes | None,
 
 
 def properties_of(trained: Trained, metrics: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, str]:
-    """What a version is known by; `request` tells whether it is the very same."""
+    """What a version is known by; `request` tells whether it is the same."""
     values = {
         "model_version": metrics.get("model_version"),
         "dataset_fingerprint": metrics.get("dataset_fingerprint"),
