@@ -40,7 +40,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def small_bundle(tmp_path_factory) -> Path:
-    """A small artifact to read; whoever changes one copies it first."""
+    """A small artifact to read; to change one, copy it first."""
     from tests.support.bundles import write_small_bundle
 
     folder = tmp_path_factory.mktemp("artifact") / "model"

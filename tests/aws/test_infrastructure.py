@@ -275,7 +275,7 @@ def test_the_build_is_what_the_head_of_the_buildspec_asks_for():
 
 
 def lower(value):
-    """CodeBuild's API calls its members as CloudFormation does, but for the first letter."""
+    """CodeBuild's API calls its members as CloudFormation does, except for the first letter."""
     if isinstance(value, dict):
         return {name[0].lower() + name[1:]: lower(part) for name, part in value.items()}
     return [lower(part) for part in value] if isinstance(value, list) else value

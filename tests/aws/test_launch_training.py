@@ -246,7 +246,7 @@ def test_a_start_that_is_killed_anywhere_and_repeated_leaves_one_job(cloud):
 
 
 def describing(monkeypatch, **changes):
-    """What moto, whose jobs complete at once, says of a job, but for some of it."""
+    """What moto, whose jobs complete at once, says of a job, except for some of it."""
     real = follow.describe
 
     def describe(account, kind, name):

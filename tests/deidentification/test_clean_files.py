@@ -49,7 +49,7 @@ def unpacked(content):
 
 
 def said_of(secret, clean):
-    """Windows of a secret that a copy has, but for those of one or two different bytes, and those of the image."""
+    """Windows of a secret that a copy has, except those of one or two different bytes, and those of the image."""
     windows = {secret[start : start + WINDOW] for start in range(len(secret) - WINDOW + 1)}
     return [each for each in windows if len({*each}) > 2 and each in unpacked(clean) and each not in IMAGES]
 

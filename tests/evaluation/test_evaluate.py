@@ -35,7 +35,7 @@ LAYOUTS = {"class folders": lambda folder: class_folders(folder, number=12), "cs
 
 @pytest.fixture(autouse=True)
 def no_tree(tmp_path, monkeypatch):
-    """Like on a machine of one's own, where /opt/ml is not."""
+    """As on your own machine, where there is no /opt/ml."""
     for name in list(os.environ):
         if name.startswith(("SM_", "SAGEMAKER_")):
             monkeypatch.delenv(name)

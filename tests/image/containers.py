@@ -1,4 +1,4 @@
-"""Containers of the image under test: laid out as SageMaker does, always removed, their logs at hand."""
+"""Containers of the image under test: laid out as SageMaker does, always removed, their logs available."""
 
 import http.client
 import json

@@ -78,7 +78,7 @@ def test_a_jpeg_2000_frame_in_too_many_parts_is_refused_before_it_is_decoded(fra
     [
         # By hand. Resolutions of 200 with 2 levels are 50, 100, 200.
         (cod(levels=2), 200, 3, 1 + 4 + 16),
-        # Precincts of 64 x 64: 1, 2 x 2, 4 x 4; within one, but for the lowest resolution, code-blocks are at most 32.
+        # Precincts of 64 x 64: 1, 2 x 2, 4 x 4; within one, above the lowest resolution, code-blocks are at most 32.
         (cod(levels=2, precinct=0x66), 200, 1 + 4 + 16, 1 + 16 + 49),
     ],
 )

@@ -1,4 +1,4 @@
-"""AWS on loopback for tests of the commands: moto as a server, and a proxy before it that kills whoever asks.
+"""AWS on loopback for tests of the commands: moto as a server, and a proxy before it that kills the process that asks.
 
 `cloud` is a fixture (conftest) with a fresh, empty account for each test. What it cannot do stands in the tests that
 need it, with botocore's Stubber.

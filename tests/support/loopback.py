@@ -8,7 +8,7 @@ import socket
 import threading
 from contextlib import contextmanager, suppress
 
-# From below those that the kernel gives to whoever asks for any; each process of pytest-xdist has its own of these, for
+# Below the range that the kernel hands out by itself; each process of pytest-xdist has its own of these, for
 # what was found free must stay free until the server that it is meant for has started.
 PORTS = range(
     20_000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")),

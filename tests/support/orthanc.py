@@ -1,6 +1,6 @@
 """A real Orthanc with its DICOMweb plugin on loopback (Debian's `orthanc` and `orthanc-dicomweb`), for tests.
 
-It runs as whoever runs the tests, with a configuration and storage of its own in a temporary folder; the system's
+It runs as the user who runs the tests, with a configuration and storage of its own in a temporary folder; the system's
 service is not touched.
 """
 

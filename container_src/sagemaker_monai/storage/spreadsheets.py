@@ -40,7 +40,7 @@ def read_sheets(content: bytes, *, what: str) -> list[Sheet]:
     from python_calamine import CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum
 
     if content.startswith(OLE_MAGIC):
-        raise DatasetError(f"{what} is a workbook from before 2007 or has a password; {SAVE_AGAIN}, without a password")
+        raise DatasetError(f"{what} is an .xls from before 2007, or has a password; {SAVE_AGAIN}, without a password")
     try:
         parts = read_parts(content)
     except UnsafeArchiveError as error:
