@@ -293,6 +293,7 @@ def test_an_asynchronous_failure_is_a_row(cloud, picture, capsys):
     assert cloud.keys("monai/data/") == ["monai/data/a.png"]
 
 
+@pytest.mark.long
 def test_inputs_of_a_run_that_was_killed_are_removed_by_the_next(cloud, picture):
     arguments, inputs = [picture, "--poll-s", "0"], INPUTS.format(f"{PROJECT}-async")
     async_ready(cloud)

@@ -29,6 +29,7 @@ from sagemaker_monai.tasks.ordinal import Ordinal
 from sagemaker_monai.tasks.regression import Regression
 from tests.sagemaker.test_train_entrypoint import CLASSES, class_folders, csv_layout, dataset_json, picture
 from tests.support.bundles import write_small_bundle
+from tests.support.exhaustive import exhaustive
 
 LAYOUTS = {"class folders": lambda folder: class_folders(folder, number=12), "csv": csv_layout, "json": dataset_json}
 
@@ -105,8 +106,8 @@ def pack(folder, archive, *, prefix=""):
     return archive
 
 
-@pytest.mark.parametrize("prefix", ["", "./"])
-@pytest.mark.parametrize("is_named", [True, False], ids=["file", "its folder"])
+@pytest.mark.parametrize("prefix", exhaustive(["", "./"]))
+@pytest.mark.parametrize("is_named", exhaustive([True, False]))
 def test_an_artifact_may_be_packed(job, tmp_path, prefix, is_named):
     (tmp_path / "packed").mkdir()
     archive = pack(job / "model", tmp_path / "packed" / "model.tar.gz", prefix=prefix)

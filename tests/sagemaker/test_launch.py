@@ -114,6 +114,7 @@ def artifact_files(host):
     return [path for path in (host.base / "model").rglob("*") if path.is_file()]
 
 
+@pytest.mark.long
 def test_two_hosts_train_one_model_and_the_first_one_writes_it(start_two, pictures):
     first, second = start_two(pictures, epochs="2", processes_per_host="1")
 

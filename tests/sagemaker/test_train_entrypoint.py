@@ -22,6 +22,7 @@ from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.tasks.classification import Classification
 from sagemaker_monai.training import job
 from sagemaker_monai.training import run as steps
+from tests.support.exhaustive import exhaustive
 
 CLASSES = ("blue", "green spots", "red")
 QUICK = ["--epochs=1", "--image-size", "32", "--batch_size=16", "--num-workers=1"]
@@ -195,11 +196,13 @@ def test_the_model_card_says_what_the_model_is_not_for_and_how_good_it_is(traine
 
 @pytest.mark.parametrize(
     ("lay_out", "split"),
-    [
-        (csv_layout, "test"),
-        (dataset_json, "test"),
-        (lambda channel: class_folders(channel, number=5, splits=("train", "val")), "validation"),
-    ],
+    exhaustive(
+        [
+            (csv_layout, "test"),
+            (dataset_json, "test"),
+            (lambda channel: class_folders(channel, number=5, splits=("train", "val")), "validation"),
+        ]
+    ),
     ids=["csv", "dataset.json", "folders without test"],
 )
 def test_every_layout_trains(lay_out, split, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.images.sample import Sample
 from tests.serving.test_serve import LOOPBACK, PNG, SLOW, as_multipart
 from tests.support.bundles import bundle_parts
+from tests.support.exhaustive import exhaustive
 from tests.support.flaws import change_a_weight, empty
 from tests.support.served import Served, code_of, is_running
 
@@ -63,7 +64,7 @@ def base(tmp_path_factory):
     return base
 
 
-@pytest.fixture(scope="module", params=BACK_ENDS)
+@pytest.fixture(scope="module", params=exhaustive(BACK_ENDS))
 def server(request, base, tmp_path_factory):
     """With all three models, loaded at the same time, two under names that look like SageMaker's."""
     log = tmp_path_factory.mktemp("log") / "serve.log"
@@ -385,7 +386,7 @@ def test_a_signal_loses_no_request_in_flight(model_server):  # the last of this 
     assert model_server.processes() == {}
 
 
-@pytest.mark.parametrize("back_end", BACK_ENDS)
+@pytest.mark.parametrize("back_end", exhaustive(BACK_ENDS))
 def test_no_folder_is_needed_at_the_start(back_end, tmp_path):
     server = ManyModels(tmp_path / "absent", tmp_path / "log", MODEL_SERVER=back_end)
     try:

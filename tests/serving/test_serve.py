@@ -117,7 +117,7 @@ def predictor(small_bundle):
     return Predictor.read(small_bundle)
 
 
-@pytest.fixture(scope="module", params=BACK_ENDS)
+@pytest.fixture(scope="module", params=exhaustive(BACK_ENDS))
 def server(request, small_bundle, tmp_path_factory):
     log = tmp_path_factory.mktemp("log") / "serve.log"
     served = Served(
@@ -148,7 +148,7 @@ def output_fn(prediction, accept): return str(prediction)
 """
 
 
-@pytest.fixture(scope="module", params=BACK_ENDS)
+@pytest.fixture(scope="module", params=exhaustive(BACK_ENDS))
 def slow_server(request, tmp_path_factory):
     """Sleeps as many seconds as the body says and answers with the number of its process."""
     tmp_path = tmp_path_factory.mktemp("slow")
@@ -396,7 +396,7 @@ def test_a_signal_loses_no_request_in_flight(slow_server):  # the last of this s
     assert slow_server.processes() == {}
 
 
-@pytest.mark.parametrize("back_end", BACK_ENDS)
+@pytest.mark.parametrize("back_end", exhaustive(BACK_ENDS))
 def test_ping_answers_within_two_seconds_while_workers_are_busy_and_large_bodies_arrive(tmp_path, back_end):
     (tmp_path / "model" / "code").mkdir(parents=True)
     (tmp_path / "model" / "code" / "inference.py").write_text(SLOW)

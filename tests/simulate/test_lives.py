@@ -14,6 +14,7 @@ def test_every_life_is_a_target():
     assert {f"simulate-{name}" for name in LIVES} == {name for name in TARGETS if name.startswith("simulate-")}
 
 
+@pytest.mark.long
 def test_a_life_runs_the_real_commands_to_its_end(tmp_path, capfd):
     for split, count in {"train": 4, "val": 2, "test": 2}.items():
         draw(tmp_path / "data" / split, per_class=count, seed=count)

@@ -176,6 +176,7 @@ def test_an_image_that_is_not_here_is_told(calls, tmp_path):
         DockerRunner().start(orders(tmp_path, ("algo-1",)))
 
 
+@pytest.mark.long
 def test_the_second_of_the_interruption_is_an_option(tmp_path):
     with simulation(tmp_path, interrupt_after_s=0) as aws:
         aws.bucket("jobs")

@@ -38,7 +38,7 @@ def log(tmp_path_factory):
     class_folders(training, number=10, classes=("blue",))
     (training / "blue").rename(training / "x-epoch")
     command = [sys.executable, "-m", "sagemaker_monai.entrypoints.train", f"--epochs={EPOCHS}"]
-    command += ["--image_size=32", "--batch_size=16", "--num_workers=1"]
+    command += ["--image_size=32", "--batch_size=16", "--num_workers=1", "--network=resnet10"]
     result = subprocess.run(
         command,
         env={"SAGEMAKER_BASE_DIR": str(base), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},

@@ -13,6 +13,7 @@ from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.training import checkpoints
 from sagemaker_monai.training.checkpoints import read_newest, write_checkpoint
 from sagemaker_monai.training.fit import job_key
+from tests.support.exhaustive import exhaustive
 from tests.training import test_fit as test_training
 from tests.training.test_fit import SPEC, drawn, run, same_weights, stop_after, with_scores, without_time
 
@@ -195,7 +196,7 @@ for epoch in range(1, 10**6):
 """
 
 
-@pytest.mark.parametrize("delay", range(4))
+@pytest.mark.parametrize("delay", exhaustive(range(4)))
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(delay, tmp_path):
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     written = [int(writer.stdout.readline()) for _ in range(3 + delay)][-1]

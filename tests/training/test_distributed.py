@@ -227,6 +227,7 @@ def test_the_statistics_of_batchnorm_are_equal_in_all_processes_and_come_from_al
     assert torch.allclose(first["weights"]["1.running_mean"], alone["weights"]["1.running_mean"], rtol=1e-5)
 
 
+@pytest.mark.long
 def test_all_stop_at_the_step_at_which_one_is_asked_to(tmp_path):
     first, second = run_together(tmp_path, 2, epochs=5, batch_size=8, stop=4)
 
@@ -234,6 +235,7 @@ def test_all_stop_at_the_step_at_which_one_is_asked_to(tmp_path):
     assert_equal(first, second)
 
 
+@pytest.mark.long
 def test_processes_go_on_from_the_checkpoint_of_the_first_one(tmp_path):
     settings = {"epochs": 3, "batch_size": 8, "kind": "norm"}
     whole, _ = run_together(tmp_path / "whole", 2, **settings)

@@ -13,6 +13,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.support.medical_ranks"])
 
 
+@pytest.mark.long
 def test_two_processes_have_the_same_weights_and_thresholds_and_nearly_those_of_one(tmp_path):
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     started = [CONTEXT.Process(target=train_as, args=(rank, 2, store.port, tmp_path)) for rank in range(2)]

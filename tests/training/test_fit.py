@@ -23,6 +23,7 @@ from sagemaker_monai.training.distributed import ALONE
 from sagemaker_monai.training.fit import fit
 from sagemaker_monai.training.plan import choose_precision, make_plan
 from sagemaker_monai.training.run import split_into_batches, step_seed
+from tests.support.exhaustive import exhaustive
 
 LABELS = ("red", "green", "blue")
 SIZES = {"training": 24, "validation": 12, "test": 0}
@@ -113,7 +114,9 @@ def same_weights(first, second):
     return all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
 
 
-@pytest.mark.parametrize("hyperparameters", [{}, {"network": "efficientnet-b0"}], ids=["resnet18", "efficientnet-b0"])
+@pytest.mark.parametrize(
+    "hyperparameters", exhaustive([{}, {"network": "efficientnet-b0"}]), ids=["resnet18", "efficientnet-b0"]
+)
 def test_two_runs_are_equal_bit_by_bit_whatever_the_state_of_the_generators(hyperparameters):
     first = run(batch_size=12, **hyperparameters)
     torch.manual_seed(999)

@@ -24,13 +24,14 @@ from sagemaker_monai.training import run as train_steps
 from sagemaker_monai.training.fit import job_key
 from sagemaker_monai.training.preset_choice import choose_preprocessing
 from tests.support import medical_sets
+from tests.support.exhaustive import exhaustive
 
 SMALL = {"epochs": 2, "batch_size": 8, "num_workers": 1, "image_size": 32}
 VOLUME = {**SMALL, "image_size": 16, "network": "resnet10"}
 
 # name -> what makes the data, hyperparameters, the task, and the preset's load half by its class, channels and kind
-RUNS = {
-    "ct slices": (medical_sets.ct_slices, SMALL, "classification", ("LoadSlice", 1, "window")),
+RUNS = {  # the first four, one of each task, are in the short form
+    "xrays": (medical_sets.xrays, SMALL, "regression", ("LoadSlice", 1, "header")),
     "ct series": (
         medical_sets.ct_series, {**VOLUME, "uneven_slices": "resample"}, "multilabel", ("LoadVolume", 1, "window"),
     ),
@@ -38,6 +39,10 @@ RUNS = {
         medical_sets.mr_sequences, {**VOLUME, "fit": "pad", "spacing_mm": "1,1,1.5"}, "ordinal",
         ("LoadVolume", 2, "zscore"),
     ),
+    "pet slices": (
+        medical_sets.pet_slices, {**SMALL, "window": "suv"}, "classification", ("LoadSlice", 1, "suv"),
+    ),
+    "ct slices": (medical_sets.ct_slices, SMALL, "classification", ("LoadSlice", 1, "window")),
     "npy volumes": (
         medical_sets.npy_volumes, {**VOLUME, "network": "segresnet"}, "regression", ("LoadVolume", 1, "percentile"),
     ),
@@ -45,12 +50,8 @@ RUNS = {
         medical_sets.shared_opinions, {**SMALL, "network": "densenet121", "epochs": 1}, "classification",
         ("LoadVolume", 1, "percentile"),
     ),
-    "xrays": (medical_sets.xrays, SMALL, "regression", ("LoadSlice", 1, "header")),
     "colour photographs": (
         medical_sets.colour_photographs, {**SMALL, "preset": "photo"}, "classification", ("LoadPhotograph", 3, None),
-    ),
-    "pet slices": (
-        medical_sets.pet_slices, {**SMALL, "window": "suv"}, "classification", ("LoadSlice", 1, "suv"),
     ),
 }  # fmt: skip
 
@@ -102,7 +103,7 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", exhaustive(RUNS, short=4))
 def test_the_artifact_has_the_preprocessing_and_the_task_of_its_data(jobs, name):
     base, _ = jobs(name)
     _, _, task, (load_half, channels, intensity) = RUNS[name]
@@ -116,7 +117,7 @@ def test_the_artifact_has_the_preprocessing_and_the_task_of_its_data(jobs, name)
     assert bundle.task.name == task
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", exhaustive(RUNS, short=4))
 def test_every_epoch_has_a_line_that_the_metrics_of_sagemaker_are_found_in(jobs, name):
     base, lines = jobs(name)
     _, hyperparameters, task, _ = RUNS[name]
@@ -135,7 +136,7 @@ def test_every_epoch_has_a_line_that_the_metrics_of_sagemaker_are_found_in(jobs,
     assert list((base / "output" / "data" / "tensorboard").glob("events.*"))
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", exhaustive(RUNS, short=4))
 def test_metrics_name_the_artifact_and_have_the_scores_of_the_task(jobs, name):
     base, _ = jobs(name)
     task = RUNS[name][2]
@@ -155,7 +156,7 @@ def image_of(base, name):
     return paths[0] if len(paths) == 1 else Sequences(paths)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", exhaustive(RUNS, short=4))
 def test_what_was_scored_is_what_the_artifact_answers(jobs, name):
     base, _ = jobs(name)
     predictor = Predictor.read(base / "model")
@@ -171,7 +172,7 @@ def test_what_was_scored_is_what_the_artifact_answers(jobs, name):
             assert row["predicted"] == first
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", exhaustive(RUNS, short=4))
 def test_an_evaluation_repeats_the_scores_and_the_log_of_the_best_epoch(jobs, name, tmp_path, caplog):
     """Of the validation split it says what training logged: thresholds, too, are those that ship."""
     base, _ = jobs(name)
@@ -249,16 +250,16 @@ def test_thresholds_are_the_youden_points_of_the_validation_answers(jobs, tmp_pa
 
 
 CARDS = {
-    "ct slices": ("classifier of images into 2 classes", "| water | 8 | 2 | 2 |", "| class | images | sensitivity |"),
+    "xrays": ("regressor from images to 2 numbers", "| dose_mGy | 0.001875 | 0.002 | 0.0025 |", "may have other units"),
     "ct series": ("images by 3 findings, any number", "| striped | 4 | 2 | 2 |", "| finding | images | threshold |"),
     "mr sequences": ("into 3 grades in order", "| none | 6 | 2 | 0 |", "| grade | images | sensitivity |"),
+    "ct slices": ("classifier of images into 2 classes", "| water | 8 | 2 | 2 |", "| class | images | sensitivity |"),
     "npy volumes": ("regressor from images to 1 number (segresnet", "| volume_ml | 40 | 45 | 65 |", "| number |"),
-    "xrays": ("regressor from images to 2 numbers", "| dose_mGy | 0.001875 | 0.002 | 0.0025 |", "may have other units"),
     "shared opinions": ("into 2 classes", "| left | 4 | 1 | 1 |", "calibrated"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CARDS)
+@pytest.mark.parametrize("name", exhaustive(CARDS, short=3))
 def test_the_model_card_speaks_of_the_task_and_of_its_data(jobs, name):
     base, _ = jobs(name)
     card = (base / "model" / "docs" / "README.md").read_text()
@@ -284,6 +285,7 @@ def same_files(first, second):
     return are_equal and all(torch.equal(weights[name], others[name]) for name in weights)
 
 
+@pytest.mark.long
 def test_a_job_that_was_stopped_and_goes_on_ships_what_an_uninterrupted_one_ships(jobs, tmp_path, monkeypatch):
     """Volumes and findings: weights and thresholds bit by bit; also a repetition of the same job."""
     base, _ = jobs("ct series")
@@ -348,11 +350,13 @@ def table_of_slices(folder, label_of):
 
 @pytest.mark.parametrize(
     ("task", "label_of", "labels"),
-    [
-        ("multilabel", lambda index: ["dry", "wet", "dry|wet", "wet | cold"][index % 4], ("cold", "dry", "wet")),
-        ("regression", lambda index: f"{0.5 * (index % 5)}", ("value",)),
-        ("ordinal", lambda index: f"grade {index % 2}", ("grade 0", "grade 1")),
-    ],
+    exhaustive(
+        [
+            ("multilabel", lambda index: ["dry", "wet", "dry|wet", "wet | cold"][index % 4], ("cold", "dry", "wet")),
+            ("regression", lambda index: f"{0.5 * (index % 5)}", ("value",)),
+            ("ordinal", lambda index: f"grade {index % 2}", ("grade 0", "grade 1")),
+        ]
+    ),
     ids=["multilabel", "regression", "ordinal"],
 )
 def test_a_table_of_labels_is_for_any_task_that_is_asked_for(task, label_of, labels, tmp_path):
