@@ -13,6 +13,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.prepare.ground_truth.ground_truth import import_ground_truth
+from sagemaker_monai.prepare.ground_truth.ground_truth_options import GroundTruthOptions
 from tests.prepare.test_ground_truth_answers import dicom_task
 
 BUCKET = "s3://bucket/data"
@@ -203,7 +204,7 @@ def test_of_several_labels_one_must_be_chosen(tmp_path, pictures, out):
 
     with pytest.raises(DatasetError, match=r"several label attributes \(adjusted, species\).*--label-attribute"):
         import_ground_truth(manifest, out, images=pictures)
-    import_ground_truth(manifest, out, images=pictures, label_attribute="adjusted")
+    import_ground_truth(manifest, out, images=pictures, options=GroundTruthOptions(label_attribute="adjusted"))
 
     assert read_records(out)["0.png"]["label"] == "dog"
 
@@ -251,12 +252,12 @@ def test_the_answers_of_all_workers_decide_and_not_the_jobs_own_label(tmp_path, 
 
 def test_soft_labels_are_shares_and_need_annotators(tmp_path, pictures, out):
     job = write_job(tmp_path / "job", [["cat", "dog", "dog"], *AGREED])
-    import_ground_truth(job, out, images=pictures, labels="soft")
+    import_ground_truth(job, out, images=pictures, options=GroundTruthOptions(labels="soft"))
 
     assert read_records(out)["0.png"]["label"] == {"dog": pytest.approx(2 / 3), "cat": pytest.approx(1 / 3)}
     manifest = write_lines(tmp_path / "m.manifest", [classified(i, i % 2) for i in range(12)])
     with pytest.raises(DatasetError, match="soft labels need the annotators' answers"):
-        import_ground_truth(manifest, tmp_path / "out2", images=pictures, labels="soft")
+        import_ground_truth(manifest, tmp_path / "out2", images=pictures, options=GroundTruthOptions(labels="soft"))
 
 
 def test_a_worker_who_answers_twice_counts_once_with_the_last_answer(tmp_path, pictures, out):
@@ -294,7 +295,7 @@ def test_the_same_answers_in_request_and_response_count_once(tmp_path, pictures,
 def test_disputed_images_are_listed_with_every_answer(tmp_path, pictures, out, disputed, kept):
     job = write_job(tmp_path / "job", [["cat", "dog", None], *AGREED])
 
-    report = import_ground_truth(job, out, images=pictures, disputed=disputed)
+    report = import_ground_truth(job, out, images=pictures, options=GroundTruthOptions(disputed=disputed))
 
     label = {"cat": 0.5, "dog": 0.5} if kept else None
     assert report.disputed == [
@@ -311,14 +312,14 @@ def test_disputed_images_can_be_refused_before_anything_is_written(tmp_path, pic
     job = write_job(tmp_path / "job", [["cat", "dog", None], *AGREED])
 
     with pytest.raises(DatasetError, match=r"disputed images: 1 \(0.png: cat 1 dog 1\)"):
-        import_ground_truth(job, out, images=pictures, disputed="refuse")
+        import_ground_truth(job, out, images=pictures, options=GroundTruthOptions(disputed="refuse"))
     assert not out.exists()
 
 
 def test_images_with_too_few_annotators_are_left_out(tmp_path, pictures, out):
     job = write_job(tmp_path / "job", [["cat", None, None], *AGREED])
 
-    report = import_ground_truth(job, out, images=pictures, min_annotators=2)
+    report = import_ground_truth(job, out, images=pictures, options=GroundTruthOptions(min_annotators=2))
 
     assert (report.few_annotators, "0.png" in read_records(out)) == (["0.png"], False)
 
@@ -384,7 +385,9 @@ def instances(tmp_path):
 def test_a_consolidation_request_of_the_dicom_task_is_imported_by_patient(tmp_path, instances, out, reference):
     request = write_json(tmp_path / "request.json", seed_request(reference=reference))
 
-    report = import_ground_truth(request, out, images=instances, fractions=(0.5, 0.25, 0.25))
+    report = import_ground_truth(
+        request, out, images=instances, options=GroundTruthOptions(fractions=(0.5, 0.25, 0.25))
+    )
 
     records = read_records(out)
     assert sorted(records) == [f"{instance}.dcm" for instance in INSTANCES]
@@ -447,7 +450,7 @@ def test_findings_of_several_annotators_are_multilabel_with_agreement_by_class(t
     entries[0]["annotations"][0]["annotationData"]["content"] = dicom_task("Edema", "Pneumonia")
     request = write_json(tmp_path / "r.json", entries)
 
-    report = import_ground_truth(request, out, images=instances, labels="soft")
+    report = import_ground_truth(request, out, images=instances, options=GroundTruthOptions(labels="soft"))
 
     assert report.task == "multilabel"
     assert read_records(out)[f"{INSTANCES[0]}.dcm"]["label"] == {"Edema": 1.0, "Pneumonia": 0.5}
@@ -467,7 +470,9 @@ def run(tmp_path, keys, files, **options):
     for line in lines:
         line["s-metadata"]["type"] = "groundtruth/image-classification"
     manifest = write_lines(tmp_path / "m.manifest", lines)
-    return import_ground_truth(manifest, tmp_path / "out", images=tmp_path / "files", **options)
+    return import_ground_truth(
+        manifest, tmp_path / "out", images=tmp_path / "files", options=GroundTruthOptions(**options)
+    )
 
 
 def test_equal_names_are_told_apart_by_their_folders_and_get_names_of_their_own(tmp_path):
@@ -559,7 +564,10 @@ def test_patients_are_told_by_a_key_of_the_lines_that_is_not_written_out(tmp_pat
     lines = [classified(i, i % 2) | {"subject": f"S-{i // 4}", "view": "AP"} for i in range(12)]
 
     report = import_ground_truth(
-        write_lines(tmp_path / "m.manifest", lines), out, images=pictures, group_by=group_by, fractions=(0.6, 0.2, 0.2)
+        write_lines(tmp_path / "m.manifest", lines),
+        out,
+        images=pictures,
+        options=GroundTruthOptions(group_by=group_by, fractions=(0.6, 0.2, 0.2)),
     )
 
     records = read_records(out)
@@ -573,8 +581,8 @@ def test_patients_are_told_by_a_pattern_on_the_key(tmp_path, pictures, out):
     manifest = write_lines(tmp_path / "m.manifest", [classified(i, i % 2) for i in range(12)])
 
     with pytest.raises(DatasetError, match=r"--group-by says nothing of some images: 10 \(0.png"):
-        import_ground_truth(manifest, out, images=pictures, group_by=r"data/(1\d)\.png")
-    report = import_ground_truth(manifest, out, images=pictures, group_by=r"(\d)\.png$")
+        import_ground_truth(manifest, out, images=pictures, options=GroundTruthOptions(group_by=r"data/(1\d)\.png"))
+    report = import_ground_truth(manifest, out, images=pictures, options=GroundTruthOptions(group_by=r"(\d)\.png$"))
 
     assert report.groups == 10  # by the last digit: 10 is with 0, 11 with 1
 
@@ -584,7 +592,7 @@ def test_a_pattern_without_exactly_one_group_is_refused(tmp_path, pictures, out,
     manifest = write_lines(tmp_path / "m.manifest", [classified(i, i % 2) for i in range(12)])
 
     with pytest.raises(ConfigError, match="--group-by"):
-        import_ground_truth(manifest, out, images=pictures, group_by=group_by)
+        import_ground_truth(manifest, out, images=pictures, options=GroundTruthOptions(group_by=group_by))
 
 
 def test_identical_files_are_on_one_side(tmp_path, pictures, out):
@@ -646,7 +654,7 @@ def test_another_option_replaces_the_earlier_import(tmp_path, pictures, out):
     job = write_job(tmp_path / "job", [["cat", "dog", None], *AGREED])
     import_ground_truth(job, out, images=pictures)
 
-    report = import_ground_truth(job, out, images=pictures, disputed="drop")
+    report = import_ground_truth(job, out, images=pictures, options=GroundTruthOptions(disputed="drop"))
 
     assert not report.is_repeated
     assert not (out / "images" / "0.png").exists()
@@ -674,7 +682,7 @@ def test_the_written_data_set_can_be_trained_on(tmp_path, pictures, out):
     from sagemaker_monai.data.datasets import read_dataset
 
     job = write_job(tmp_path / "job", [["cat", "dog", "dog"], *AGREED])
-    import_ground_truth(job, out, images=pictures, labels="soft")
+    import_ground_truth(job, out, images=pictures, options=GroundTruthOptions(labels="soft"))
 
     dataset = read_dataset({"training": out}, validation_fraction=0.1, test_fraction=0.2, seed=0)
 
@@ -761,14 +769,15 @@ def test_worker_responses_of_another_job_are_refused(tmp_path, pictures, out):
 )  # fmt: skip
 def test_an_option_out_of_range_is_refused(tmp_path, pictures, out, options):
     with pytest.raises(ConfigError):
-        import_ground_truth(tmp_path / "none", out, images=pictures, **options)
+        import_ground_truth(tmp_path / "none", out, images=pictures, options=GroundTruthOptions(**options))
 
 
 def test_the_command_line_has_every_option_of_the_import(tmp_path, pictures, out):
     import argparse
-    import inspect
+    from dataclasses import fields
 
-    from sagemaker_monai.prepare.ground_truth.ground_truth_options import add_ground_truth_options, run_ground_truth
+    from sagemaker_monai.prepare.ground_truth.ground_truth import run_ground_truth
+    from sagemaker_monai.prepare.ground_truth.ground_truth_options import add_ground_truth_options
 
     parser = argparse.ArgumentParser()
     add_ground_truth_options(parser)
@@ -776,5 +785,5 @@ def test_the_command_line_has_every_option_of_the_import(tmp_path, pictures, out
     options = parser.parse_args([str(job), str(out), "--images", str(pictures)])
 
     asked = set(vars(options)) - {"train", "validation", "test"} | {"fractions"}
-    assert asked == set(inspect.signature(import_ground_truth).parameters)
+    assert asked == {"source", "out", "images"} | {field.name for field in fields(GroundTruthOptions)}
     assert "annotators: 3" in run_ground_truth(options)

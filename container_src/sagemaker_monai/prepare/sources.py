@@ -9,7 +9,8 @@ from sagemaker_monai.dicomweb import transfer as dicomweb
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.messages.item_names import NAMES_FILE, ItemNames, current
 from sagemaker_monai.prepare.dicom_folder_options import add_dicom_folder_options, run_dicom_folder
-from sagemaker_monai.prepare.ground_truth.ground_truth_options import add_ground_truth_options, run_ground_truth
+from sagemaker_monai.prepare.ground_truth.ground_truth import run_ground_truth
+from sagemaker_monai.prepare.ground_truth.ground_truth_options import add_ground_truth_options
 from sagemaker_monai.prepare.ham10000_options import add_ham10000_options, run_ham10000
 from sagemaker_monai.prepare.medmnist_options import add_medmnist_options, run_medmnist
 from sagemaker_monai.prepare.nifti_folder_options import add_nifti_folder_options, run_nifti_folder

@@ -5,52 +5,39 @@ are numbered in the order in which they come up; their workerIds are personal da
 not linked: an importer that later writes to the same folder would change the originals.
 """
 
+import argparse
 import hashlib
 import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sagemaker_monai import __version__
 from sagemaker_monai.data.dataset_json import write_dataset_json
-from sagemaker_monai.data.splitting import SPLITS, check_fractions
+from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.deidentification.clean_files import PICTURE, VOLUME, clean_file, sort_of
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare import output
+from sagemaker_monai.prepare.fractions import fractions_of
 from sagemaker_monai.prepare.ground_truth.agreement_report import Report, describe_agreement, describe_annotators
-from sagemaker_monai.prepare.ground_truth.consolidation import (
-    LABELS,
-    VOTED_TASKS,
-    Decision,
-    check_classes,
-    decide,
-    hard_classes,
-)
-from sagemaker_monai.prepare.ground_truth.image_groups import group_images
+from sagemaker_monai.prepare.ground_truth.consolidation import Decision, check_classes, decide, hard_classes
+from sagemaker_monai.prepare.ground_truth.ground_truth_options import DEFAULTS, GroundTruthOptions
+from sagemaker_monai.prepare.ground_truth.image_groups import ImageGroups, group_images
 from sagemaker_monai.prepare.ground_truth.labeling_jobs import Job, JobFiles, find_files, read_job
 from sagemaker_monai.prepare.ground_truth.manifest import Item
 from sagemaker_monai.prepare.ground_truth.source_images import Image, list_files, match_files, open_images, short_name
-from sagemaker_monai.prepare.ground_truth.votes import choose_votes, number_annotators, settle_disputes, votes_of
+from sagemaker_monai.prepare.ground_truth.votes import Votes, choose_votes, number_annotators, settle_disputes, votes_of
 from sagemaker_monai.prepare.import_report import NO_CLASS
 from sagemaker_monai.prepare.leaks import count_by_class, join_groups
+from sagemaker_monai.prepare.option_fields import options_of
 from sagemaker_monai.prepare.sides import split_images
 from sagemaker_monai.storage.files import sha256_of, state_of
 from sagemaker_monai.tasks.tasks import TASKS
-
-ON_DISPUTE = ("keep", "drop", "refuse")
-ON_MISSING = ("refuse", "leave-out")
-TITLE = "Ground Truth"
-
-
-def _check_options(**options: tuple[object, tuple[str, ...]]) -> None:
-    for name, (value, allowed) in options.items():
-        if value not in allowed:
-            raise ConfigError(f"{name} must be {' or '.join(allowed)}, got {value!r}")
 
 
 def _check_places(images: Path, out: Path) -> None:
@@ -122,24 +109,7 @@ def _order(classes: set[str], job: Job) -> list[str]:
     return sorted(classes, key=lambda name: (numbers[name] if classes <= set(numbers) else 0, name))
 
 
-def import_ground_truth(
-    source: Path,
-    out: Path,
-    *,
-    images: Path,
-    label_attribute: str | None = None,
-    answer_path: str = "",
-    task: str = "auto",
-    labels: str = "majority",
-    disputed: str = "keep",
-    min_agreement: float = 0.5,
-    min_annotators: int = 1,
-    missing: str = "refuse",
-    group_by: str | None = None,
-    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
-    seed: int = 0,
-    title: str = TITLE,
-) -> Report:
+def import_ground_truth(source: Path, out: Path, *, images: Path, options: GroundTruthOptions = DEFAULTS) -> Report:
     """Import the labels of a Ground Truth job and the images that they are of.
 
     Args:
@@ -148,49 +118,46 @@ def import_ground_truth(
         out: folder to write `images/`, `dataset.json` and `import_report.json` to; empty, new, or an earlier import,
             which is replaced. The same call again finds everything done and writes nothing.
         images: folder that mirrors the keys of the images, from any level on.
-        label_attribute: which label of the manifest; None takes the only one.
-        answer_path: keys with dots between them, to where the classes stand in a custom task's answer; "" looks.
-        task: "classification", "multilabel", or "auto": multilabel where the task type or an answer has several.
-        labels: "majority", or "soft" for the annotators' shares.
-        disputed: images with a tie or less agreement than asked: "keep" them (a tie of classes as a soft label, a tie
-            about one class of multilabel as yes), "drop" them, or "refuse" the import. All are in the report.
-        min_agreement: share, 0 to 1, below which an image is disputed.
-        min_annotators: images with fewer answers are left out.
-        missing: "refuse" raises where images of the job are not in the folder; "leave-out" imports the others.
-        group_by: what tells the patient: see `image_groups.group_images`.
-        fractions: training, validation and test; groups are dealt out by them, stratified by class.
-        seed: of that split.
-        title: what the data set is called.
+        options: what is decided.
 
     Raises:
         DatasetError: the job's files, its labels, the images or the output folder cannot be used.
-        ConfigError: an option is out of range.
+        ConfigError: the folders of images and output are in one another, or an option says nothing here.
     """
-    check_fractions(fractions)
-    _check_options(
-        task=(task, ("auto", *VOTED_TASKS)), labels=(labels, LABELS), disputed=(disputed, ON_DISPUTE),
-        missing=(missing, ON_MISSING),
-    )  # fmt: skip
-    if not 0 <= min_agreement <= 1 or min_annotators < 1:
-        raise ConfigError(
-            "min_agreement must be from 0 to 1 and min_annotators at least 1, "
-            f"got {min_agreement:g} and {min_annotators}"
-        )
-    options = {name: value for name, value in locals().items() if name not in ("source", "out", "images")}
     _check_places(images, out)
     output.check_output(out)
     files, available = find_files(source), list_files(images)
-    key = _key(files, available, options)
+    key = _key(files, available, asdict(options))
     if output.is_up_to_date(out, key):
         earlier = output.read_report(out) or {}
         return Report(
             is_repeated=True, **{name: earlier[name] for name in Report.__dataclass_fields__ if name in earlier}
         )
+    answers = _read(files, options)
+    return _write(answers, _decide(answers, available, options), out, key, options)
 
-    job = read_job(files, attribute=label_attribute, path=tuple(filter(None, answer_path.split("."))))
+
+@dataclass(frozen=True)
+class _Answers:
+    """What the job says: its images by reference, annotators' numbers, the task, the votes that count, and the
+    references of images that were left out."""
+
+    job: Job
+    items: Mapping[str, Item]
+    numbers: Mapping[str, int]
+    task: str
+    votes: Mapping[str, Votes]
+    failed: Mapping[str, str | None]
+    unlabelled: Sequence[str]
+    few: Sequence[str]
+
+
+def _read(files: JobFiles, options: GroundTruthOptions) -> _Answers:
+    path = tuple(filter(None, options.answer_path.split(".")))
+    job = read_job(files, attribute=options.label_attribute, path=path)
     items = _by_reference(job)
     numbers = number_annotators(items)
-    if labels == "soft" and not numbers:
+    if options.labels == "soft" and not numbers:
         raise DatasetError(
             "soft labels need the annotators' answers, and there is only the job's own label; give the folder with the "
             "job's whole output, or choose --labels majority"
@@ -199,89 +166,119 @@ def import_ground_truth(
     unlabelled = [reference for reference, item in items.items() if not item.answers and reference not in failed]
     answered = {reference: votes_of(item, numbers) for reference, item in items.items() if item.answers}
     check_classes({label for image in answered.values() for chosen in image.values() for label in chosen})
-    chosen_task, votes, empty, few = choose_votes(answered, job, asked=task, min_annotators=min_annotators)
+    task, votes, empty, few = choose_votes(answered, job, asked=options.task, min_annotators=options.min_annotators)
+    return _Answers(job, items, numbers, task, votes, failed, [*unlabelled, *empty], few)
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """What becomes of the answers: images and decisions by reference, the references that are kept, classes in model
+    order, groups, what the report says of disputes, and the references without a file."""
+
+    images: Mapping[str, Image]
+    decisions: Mapping[str, Decision]
+    kept: Sequence[str]
+    classes: Sequence[str]
+    groups: ImageGroups
+    disputed: Sequence[Mapping[str, Any]]
+    absent: Sequence[str]
+
+
+def _decide(answers: _Answers, available: Mapping[str, Path], options: GroundTruthOptions) -> _Decided:
+    votes = answers.votes
     found, absent = match_files(list(votes), available)
-    if absent and missing == "refuse":
+    if absent and options.missing == "refuse":
         raise DatasetError(
             f"images of the job that are not in the folder: {len(absent)} of {len(votes)} "
             f"({some_of(list(map(short_name, absent)))}); complete the folder, or use --missing leave-out"
         )
     if not found:
         raise DatasetError("no image has both a label and a file; check that the job and --images belong together")
-
     opened = open_images(found)
     decisions = {
-        reference: decide(votes[reference], task=chosen_task, labels=labels, min_agreement=min_agreement)
+        reference: decide(
+            votes[reference], task=answers.task, labels=options.labels, min_agreement=options.min_agreement
+        )
         for reference in votes
         if reference in opened
     }
-    cases, kept = settle_disputes(
-        decisions, votes, {reference: image.name for reference, image in opened.items()}, disputed
-    )
-    classes = _order({name for reference in kept for name in _named(decisions[reference])}, job)
-    if len(classes) < TASKS[chosen_task].fewest_labels:
+    names = {reference: image.name for reference, image in opened.items()}
+    cases, kept = settle_disputes(decisions, votes, names, options.disputed)
+    classes = _order({name for reference in kept for name in _named(decisions[reference])}, answers.job)
+    if len(classes) < TASKS[answers.task].fewest_labels:
         raise DatasetError(
             f"the labels name too few classes ({some_of(classes) or 'none'}); there must be at least two to tell apart"
         )
-    told_groups = group_images(items, {reference: opened[reference] for reference in kept}, group_by)
-    groups = told_groups.names
+    groups = group_images(answers.items, {reference: opened[reference] for reference in kept}, options.group_by)
+    return _Decided(opened, decisions, kept, classes, groups, cases, absent)
 
-    pictures = [opened[reference] for reference in kept]
+
+def _write(answers: _Answers, decided: _Decided, out: Path, key: str, options: GroundTruthOptions) -> Report:
+    """Copy the images, draw the split, and write data set and report."""
+    job, kept, classes, groups = answers.job, decided.kept, decided.classes, decided.groups.names
+    pictures = [decided.images[reference] for reference in kept]
     output.begin(out, [picture.name for picture in pictures])
     sizes, digests = _copy(pictures, out)
     first = {digest: position for position, digest in reversed(list(enumerate(digests)))}
     pairs = [(first[digest], position) for position, digest in enumerate(digests) if first[digest] != position]
     joined = join_groups([groups[reference] for reference in kept], pairs)
-    hard = [hard_classes(decisions[reference].label, task=chosen_task) for reference in kept]
-    splits = split_images(
-        [[classes.index(name) for name in names] for names in hard], joined, fractions=fractions, seed=seed
-    )
+    hard = [hard_classes(decided.decisions[reference].label, task=answers.task) for reference in kept]
+    places = [[classes.index(name) for name in names] for names in hard]
+    splits = split_images(places, joined, fractions=options.fractions, seed=options.seed)
     records: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-    for reference, split, group in zip(kept, splits, joined, strict=True):
-        item = items[reference]
-        item.columns.pop(told_groups.key, None)
-        records[split].append(_record(item, opened[reference], decisions[reference], group, numbers))
+    for reference, image, split, group in zip(kept, pictures, splits, joined, strict=True):
+        item = answers.items[reference]
+        item.columns.pop(decided.groups.key, None)
+        records[split].append(_record(item, image, decided.decisions[reference], group, answers.numbers))
     told = [(name, split) for names, split in zip(hard, splits, strict=True) for name in (names or [NO_CLASS])]
     offered = job.names.offered | set(job.names.by_index.values())
     human = [
-        {who: chosen for who, chosen in image.items() if who} for name, image in votes.items() if name in decisions
+        {who: chosen for who, chosen in image.items() if who}
+        for name, image in answers.votes.items()
+        if name in decided.decisions
     ]
     report = Report(
         is_repeated=False,
-        task=chosen_task,
+        task=answers.task,
         images=len(kept),
         counts=count_by_class([name for name, _ in told], [split for _, split in told]),
         groups=len(set(joined)),
-        own_groups=sum(group == opened[reference].name for reference, group in groups.items()),
-        annotators=describe_annotators(human, decisions.values()),
-        agreement=describe_agreement(human, task=chosen_task) if numbers else {},
-        disputed=cases,
-        failed={short_name(reference): reason for reference, reason in failed.items()},
-        unlabelled=[short_name(reference) for reference in (*unlabelled, *empty)],
-        few_annotators=list(map(short_name, few)),
-        missing=list(map(short_name, absent)),
+        own_groups=sum(group == decided.images[reference].name for reference, group in groups.items()),
+        annotators=describe_annotators(human, decided.decisions.values()),
+        agreement=describe_agreement(human, task=answers.task) if answers.numbers else {},
+        disputed=decided.disputed,
+        failed={short_name(reference): reason for reference, reason in answers.failed.items()},
+        unlabelled=list(map(short_name, answers.unlabelled)),
+        few_annotators=list(map(short_name, answers.few)),
+        missing=list(map(short_name, decided.absent)),
         identical=[[pictures[one].name, pictures[other].name] for one, other in pairs],
         unused_classes=sorted(offered - set(classes)),
         modalities=dict(Counter(picture.modality for picture in pictures)),
         superseded_answers=job.superseded,
         regions=sum(len(record.get("rois", ())) for split in SPLITS for record in records[split]),
         unsound_regions=job.names.unsound_regions,
-        remarks=[each.message for each in told_groups.remarks],
+        remarks=[each.message for each in decided.groups.remarks],
     )
     output.remove_stale(out, sizes)
     write_dataset_json(
         out,
-        name=title,
-        description=f"Labels of a SageMaker Ground Truth job ({labels} of the annotators)",
+        name=options.title,
+        description=f"Labels of a SageMaker Ground Truth job ({options.labels} of the annotators)",
         labels=classes,
         records=records,
-        task=chosen_task,
+        task=answers.task,
         modality=Counter(picture.modality for picture in pictures).most_common(1)[0][0] or "OT",
     )
     shown = {name: value for name, value in asdict(report).items() if name != "is_repeated"}
-    output.finish(out, {"importer": "ground_truth", "options": options, **shown}, key=key, files=sizes)
+    output.finish(out, {"importer": "ground_truth", "options": asdict(options), **shown}, key=key, files=sizes)
     return report
 
 
 def _named(decision: Decision) -> list[str]:
     return [decision.label] if isinstance(decision.label, str) else list(decision.label)
+
+
+def run_ground_truth(given: argparse.Namespace) -> str:
+    """Import as the command line says, and return what to print."""
+    options = options_of(given, GroundTruthOptions, fractions=fractions_of(given))
+    return import_ground_truth(given.source, given.out, images=given.images, options=options).summary()

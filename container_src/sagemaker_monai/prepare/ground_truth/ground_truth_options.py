@@ -1,11 +1,76 @@
-"""The options of `prepare ground_truth` on the command line."""
+"""The options of an import from Ground Truth, and of `prepare ground_truth` on the command line."""
 
 import argparse
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from sagemaker_monai.prepare.fractions import add_fraction_options, fractions_of
+from sagemaker_monai.data.splitting import check_fractions
+from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.prepare.fractions import add_fraction_options
 from sagemaker_monai.prepare.ground_truth.consolidation import LABELS, VOTED_TASKS
-from sagemaker_monai.prepare.ground_truth.ground_truth import ON_DISPUTE, ON_MISSING, TITLE, import_ground_truth
+from sagemaker_monai.prepare.option_fields import add_options, check_choices, option
+
+ON_DISPUTE = ("keep", "drop", "refuse")
+ON_MISSING = ("refuse", "leave-out")
+TITLE = "Ground Truth"
+
+
+@dataclass(frozen=True)
+class GroundTruthOptions:
+    """What is decided about a labeling job; in this order in import_report.json.
+
+    Attributes:
+        label_attribute: None takes the only one.
+        answer_path: "" looks for the classes.
+        task: "auto" is multilabel where the task type or an answer has several classes.
+        disputed: images with a tie or less agreement than asked are kept (a tie of classes as a soft label, a tie about
+            one class of multilabel as yes), dropped, or refuse the import. All are in the report.
+        group_by: see `image_groups.group_images`.
+        fractions: training, validation and test; groups are dealt out by them, stratified by class.
+        seed: of that split.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    label_attribute: str | None = option(
+        None, "which label of the manifest, if there are several", metavar="NAME"
+    )  # fmt: skip
+    answer_path: str = option("", "where the classes stand in an answer of a custom task", metavar="A.B.C")
+    task: str = option("auto", "(default: %(default)s)", choices=("auto", *VOTED_TASKS))
+    labels: str = option(
+        "majority", "the majority's class, or the annotators' shares (default: %(default)s)", choices=LABELS
+    )
+    disputed: str = option(
+        "keep", "images with a tie or too little agreement (default: %(default)s)", choices=ON_DISPUTE
+    )
+    min_agreement: float = option(0.5, "below this share an image is disputed (default: %(default)s)", metavar="SHARE")
+    min_annotators: int = option(1, "leave out images with fewer answers (default: %(default)s)", metavar="N")
+    missing: str = option(
+        "refuse", "images of the job that are not in the folder (default: %(default)s)", choices=ON_MISSING
+    )
+    group_by: str | None = option(
+        None,
+        "what tells the patient: a regular expression with one group on the image's key, or a key of the manifest's "
+        "lines (default: the DICOM header)",
+        metavar="PATTERN|KEY",
+    )
+    fractions: tuple[float, float, float] = field(default=(0.7, 0.1, 0.2), metadata={"add": add_fraction_options})
+    seed: int = 0
+    title: str = option(TITLE, "what the data set is called (default: %(default)s)")
+
+    def __post_init__(self) -> None:
+        """Refuse values that are out of range."""
+        check_fractions(self.fractions)
+        check_choices(self)
+        if not 0 <= self.min_agreement <= 1 or self.min_annotators < 1:
+            raise ConfigError(
+                "min_agreement must be from 0 to 1 and min_annotators at least 1, "
+                f"got {self.min_agreement:g} and {self.min_annotators}"
+            )
+
+
+DEFAULTS = GroundTruthOptions()
 
 
 def add_ground_truth_options(parser: argparse.ArgumentParser) -> None:
@@ -15,57 +80,4 @@ def add_ground_truth_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("out", type=Path, help="folder for images/ and dataset.json")
     parser.add_argument("--images", type=Path, required=True, help="folder with the images, mirroring their keys in S3")
-    parser.add_argument("--label-attribute", metavar="NAME", help="which label of the manifest, if there are several")
-    parser.add_argument(
-        "--answer-path", default="", metavar="A.B.C", help="where the classes stand in an answer of a custom task"
-    )
-    parser.add_argument("--task", choices=("auto", *VOTED_TASKS), default="auto", help="(default: %(default)s)")
-    parser.add_argument(
-        "--labels", choices=LABELS, default="majority",
-        help="the majority's class, or the annotators' shares (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--disputed", choices=ON_DISPUTE, default="keep",
-        help="images with a tie or too little agreement (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--min-agreement", type=float, default=0.5, metavar="SHARE",
-        help="below this share an image is disputed (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--min-annotators", type=int, default=1, metavar="N",
-        help="leave out images with fewer answers (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--missing", choices=ON_MISSING, default="refuse",
-        help="images of the job that are not in the folder (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--group-by", metavar="PATTERN|KEY",
-        help="what tells the patient: a regular expression with one group on the image's key, or a key of the "
-        "manifest's lines (default: the DICOM header)",
-    )  # fmt: skip
-    add_fraction_options(parser)
-    parser.add_argument("--title", default=TITLE, help="what the data set is called (default: %(default)s)")
-
-
-def run_ground_truth(options: argparse.Namespace) -> str:
-    """Import, and return what to print."""
-    report = import_ground_truth(
-        options.source,
-        options.out,
-        images=options.images,
-        label_attribute=options.label_attribute,
-        answer_path=options.answer_path,
-        task=options.task,
-        labels=options.labels,
-        disputed=options.disputed,
-        min_agreement=options.min_agreement,
-        min_annotators=options.min_annotators,
-        missing=options.missing,
-        group_by=options.group_by,
-        fractions=fractions_of(options),
-        seed=options.seed,
-        title=options.title,
-    )
-    return report.summary()
+    add_options(parser, GroundTruthOptions)
