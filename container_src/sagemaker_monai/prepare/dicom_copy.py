@@ -63,13 +63,8 @@ def copy_instance(instance: Instance, target: Path, deidentifier: Deidentifier |
     return Copied(target.stat().st_size, pictures, f"{keyword}:{value}" * bool(value), pseudonym)
 
 
-def picture_digests(dataset: Dataset) -> tuple[bytes | None, ...]:
-    """SHA-256 of each frame's modality values and size, equal for equal pictures in whatever encoding."""
-    return _digests(dataset)[0]
-
-
 def _digests(dataset: Dataset) -> tuple[tuple[bytes | None, ...], bytes]:
-    """Digests of the frames' modality values, and one of all stored values."""
+    """SHA-256 of each frame's modality values and size, equal in whatever encoding, and one of all stored values."""
     digests: list[bytes | None] = []
     whole = hashlib.sha256()
     for frames, stored in stored_frames(dataset):

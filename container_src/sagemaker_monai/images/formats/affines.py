@@ -21,7 +21,6 @@ MM_PER_UNIT = {"m": 1e3, "cm": 10.0, "mm": 1.0, "um": 1e-3, "μm": 1e-3, "µm": 
 
 _SPACING_LIMITS_MM = (1e-7, 1e7)  # a tenth of a nanometre to ten kilometres: outside is no image of anybody
 SAME_SPACING = 0.01  # of a spacing
-_FARTHEST_MM = 1e9
 _SMALLEST_VOLUME = 1e-4  # of the parallelepiped of three unit directions; 1 is orthogonal
 
 
