@@ -17,7 +17,8 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID, JPEGBaseline8Bit
 
 from sagemaker_monai.deidentification.deidentify import METHOD, Deidentifier
-from sagemaker_monai.deidentification.deidentify_nifti import deidentify_nifti, deidentify_nifti_header
+from sagemaker_monai.deidentification.deidentify_nifti import deidentify_nifti
+from sagemaker_monai.deidentification.nifti_fields import clean_header
 from sagemaker_monai.deidentification.proof import prove_deidentified
 from sagemaker_monai.deidentification.proved import write_deidentified
 from sagemaker_monai.deidentification.pseudonyms import make_salt, mapped_uid, pseudonym, shift_of, shifted
@@ -433,7 +434,7 @@ def test_analyze_loses_the_patients_id():
     head = bytearray(nib.AnalyzeHeader().binaryblock)
     head[283:293] = b"ID-778899\0"
 
-    assert b"ID-778899" not in deidentify_nifti_header(bytes(head))
+    assert b"ID-778899" not in clean_header(bytes(head)).content
 
 
 @pytest.mark.parametrize("data", [b"", b"x" * 1000, nib.Nifti1Header().binaryblock[:200]])

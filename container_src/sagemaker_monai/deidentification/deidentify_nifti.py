@@ -24,22 +24,6 @@ HEAD_BYTES = 544  # of a NIfTI-2 file up to its voxels; no header is longer
 _IMAGES = (".img", ".img.gz")
 
 
-def deidentify_nifti_header(head: bytes) -> bytes:
-    """A header with nothing but what an image is read by.
-
-    Args:
-        head: of NIfTI-1 and Analyze 348 bytes, of NIfTI-2 540 or more; further bytes are not looked at.
-
-    Returns:
-        348 or 540 bytes; geometry and data type are as before. The voxels of one file then follow after four more.
-
-    Raises:
-        UndecodableImage, UnsuitableImage: as `clean_header`.
-    """
-    header = clean_header(head)
-    return header.content[: header.size]
-
-
 def deidentify_nifti(source: Path, target: Path) -> None:
     """Copy a file with a header, or the image (.img) of a pair, with nothing but what is read; whole or not at all.
 
