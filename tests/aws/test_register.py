@@ -148,6 +148,13 @@ def test_the_card_is_within_what_a_model_packages_card_may_have(ready, capsys):
     assert [row["name"] for row in classes["metric_data"]] == ["sensitivity of nevus"]
 
 
+def test_the_card_of_a_task_that_this_version_does_not_know_has_the_scores_that_it_does():
+    card = register.model_card(None, {"task": "a later one", "accuracy": 0.5}, "image")
+
+    [scores] = card["evaluation_details"][0]["metric_groups"]
+    assert [(data["name"], data["value"]) for data in scores["metric_data"]] == [("accuracy", 0.5)]
+
+
 def test_the_longest_names_still_make_a_card(capsys):
     metrics = METRICS | {"split": "s" * 99, "note": "n" * 9999, "per_class": {"c" * 999: {"sensitivity": 1.0}}}
     job = {"HyperParameters": {f"h{index}": "v" * 999 for index in range(150)}}

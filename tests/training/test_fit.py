@@ -378,6 +378,8 @@ def test_bf16_training_learns_and_ships_float32():
 
     assert result.history[-1]["validation_balanced_accuracy"] == 1
     assert result.weights["0.weight"].dtype == torch.float32
+    plan = make_plan(TrainConfig(precision="bf16", image_size=32), drawn().dataset, CPU, spec=SPEC)
+    assert plan.precision == "bf16"
 
 
 def test_training_starts_from_the_pretrained_weights(tmp_path):

@@ -149,7 +149,8 @@ def model_card(trained: Trained | None, metrics: Mapping[str, Any], image: str) 
 def _evaluation(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The card's part for one evaluation; scores that do not exist are left out."""
     intervals = metrics.get("intervals_95", {})
-    of_task = TASKS[metrics.get("task", DEFAULT_TASK)]
+    # An artifact of a later version may have a task that this one does not know: its common scores are still told.
+    of_task = TASKS.get(metrics.get("task"), TASKS[DEFAULT_TASK])
 
     def notes(name: str) -> dict[str, str]:
         interval = intervals.get(name)
