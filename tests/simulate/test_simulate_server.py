@@ -176,13 +176,17 @@ def test_an_image_that_is_not_here_is_told(calls, tmp_path):
         DockerRunner().start(orders(tmp_path, ("algo-1",)))
 
 
-@pytest.mark.long
 def test_the_second_of_the_interruption_is_an_option(tmp_path):
     with simulation(tmp_path, interrupt_after_s=0) as aws:
         aws.bucket("jobs")
-        condition = {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 60}
         aws.sagemaker.create_training_job(
-            **training_request("spot", "count", EnableManagedSpotTraining=True, StoppingCondition=condition)
+            **training_request(
+                "spot",
+                "wait_once",
+                EnableManagedSpotTraining=True,
+                StoppingCondition={"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 60},
+                CheckpointConfig={"S3Uri": "s3://jobs/checkpoints"},
+            )
         )
         job = aws.wait("training_job", "TrainingJobStatus", TrainingJobName="spot")
 

@@ -62,6 +62,15 @@ def count():
     (BASE / "model" / "number").write_text(str(number))
 
 
+def wait_once():
+    """Waits to be ended; where it goes on from its checkpoint, it is done."""
+    file = BASE / "checkpoints" / "begun"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        time.sleep(60)
+
+
 def score():
     """Its score is its learning rate."""
     given = json.loads((BASE / "input" / "config" / "hyperparameters.json").read_text())
@@ -144,4 +153,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve()
     else:
-        {each.__name__: each for each in (report, fail, stubborn, polite, count, score)}[os.environ["BEHAVIOUR"]]()
+        {each.__name__: each for each in (report, fail, stubborn, polite, count, wait_once, score)}[
+            os.environ["BEHAVIOUR"]
+        ]()
