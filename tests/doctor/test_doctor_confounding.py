@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats.contingency import association as scipy_association
 
-from sagemaker_monai.doctor.confounding import association, find_associations, issues_of
+from sagemaker_monai.doctor.confounding import association, find_associations, remarks_of
 
 
 def pairs_of(table):
@@ -92,5 +92,5 @@ def test_strong_ones_are_warnings_and_weak_ones_notes():
     strong = find_associations(rows_of(pairs_of([[45, 5], [5, 45]])), ["Manufacturer"], is_multilabel=False)
     weak = find_associations(rows_of(pairs_of([[130, 70], [70, 130]])), ["Manufacturer"], is_multilabel=False)
 
-    assert [each.severity for each in issues_of([*strong, *weak])] == ["warning", "note"]
-    assert "right for 90% of the images, always the largest class for 50%" in issues_of(strong)[0].message
+    assert [each.severity for each in remarks_of([*strong, *weak])] == ["warning", "note"]
+    assert "right for 90% of the images, always the largest class for 50%" in remarks_of(strong)[0].message

@@ -31,12 +31,12 @@ def examined(tmp_path):
 
 
 def found(examination, code):
-    [each] = [each for each in examination.issues if each.code == code]
+    [each] = [each for each in examination.remarks if each.code == code]
     return each
 
 
 def codes(examination, severity=None):
-    return {each.code for each in examination.issues if severity in (None, each.severity)}
+    return {each.code for each in examination.remarks if severity in (None, each.severity)}
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------
@@ -408,7 +408,7 @@ def test_the_mr_series_are_four_volumes_of_two_patients(examined):
     }  # fmt: skip
     assert examination.counts["Size"] == {"280 x 320 x 22": 2, "34 x 50 x 40": 1, "35 x 51 x 32": 1}
     assert found(examination, "phi_in_names").count == 116
-    assert "PGBM" not in json.dumps([each.message for each in examination.issues]) + str(examination.labels)
+    assert "PGBM" not in json.dumps([each.message for each in examination.remarks]) + str(examination.labels)
 
 
 @pytest.mark.skipif(not (SHARED_DATA / "odd_dicom").is_dir(), reason="needs the real data set")
@@ -455,7 +455,7 @@ def photographs(folder, rows, header="image,label"):
 
 
 def codes_of(examination):
-    return {each.code: each for each in examination.issues}
+    return {each.code: each for each in examination.remarks}
 
 
 def test_labels_are_read_as_train_reads_them(examined, tmp_path):
@@ -511,7 +511,7 @@ def test_a_workbook_of_ones_own_is_read_by_usual_columns_and_names(examined, tmp
     examination = examined(folder, labels=tmp_path / "labels.xlsx")
 
     assert (examination.labels["with_files"], examination.labels["groups"]) == (6, 3)
-    assert {each.code: each.count for each in examination.issues} == {
+    assert {each.code: each.count for each in examination.remarks} == {
         "names_found_otherwise": 6, "groups_by_column": 3, "small_classes": 2,
     }  # fmt: skip
 

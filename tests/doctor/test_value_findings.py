@@ -29,7 +29,7 @@ ODD = {
 
 def codes_of(folder, tmp_path):
     (tmp_path / "scratch").mkdir()
-    return {each.code: each.count for each in examine({"data": folder}, tmp_path / "scratch").issues}
+    return {each.code: each.count for each in examine({"data": folder}, tmp_path / "scratch").remarks}
 
 
 @pytest.mark.parametrize("code", ODD)

@@ -233,7 +233,7 @@ def issues_of(tmp_path, **contents):
         path.write_bytes(content)
     (tmp_path / "scratch").mkdir()
     examination = examine({"training": tmp_path / "data"}, tmp_path / "scratch", Options())
-    return examination, {each.code: each for each in examination.issues}
+    return examination, {each.code: each for each in examination.remarks}
 
 
 def test_doctor_says_how_many_bits_are_used(tmp_path):

@@ -12,8 +12,8 @@ import numpy as np
 
 from sagemaker_monai.doctor.examined import Examined
 from sagemaker_monai.doctor.facts import FileFacts
-from sagemaker_monai.doctor.issues import Issue, issue
 from sagemaker_monai.images.fingerprints import THUMBNAIL_SIDE, find_near_identical
+from sagemaker_monai.messages.remarks import Remark, remark
 from sagemaker_monai.storage.files import sha256_of
 
 MAX_COMPARED = 10_000  # photographs, each with each: 3 s of one core
@@ -35,7 +35,7 @@ def equal_files(files: Sequence[FileFacts]) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def find_duplicates(images: Sequence[Examined], files: Sequence[FileFacts]) -> tuple[dict[str, int], list[Issue]]:
+def find_duplicates(images: Sequence[Examined], files: Sequence[FileFacts]) -> tuple[dict[str, int], list[Remark]]:
     """Find copies, and those that matter: across splits, labels, patients.
 
     Returns:
@@ -64,14 +64,14 @@ def find_duplicates(images: Sequence[Examined], files: Sequence[FileFacts]) -> t
         # Slices of one series with equal pixels are the subject of its own findings.
         and (image.is_labelled or not image.series or image.series != group[0].series)
     ]
-    issues = [issue(code, len(examples), examples) for code, examples in found.items() if examples]
+    remarks = [remark(code, len(examples), examples) for code, examples in found.items() if examples]
     if extra_bytes:
-        issues.append(issue("duplicate_bytes", len(extra_bytes), [position + 1 for position in extra_bytes]))
+        remarks.append(remark("duplicate_bytes", len(extra_bytes), [position + 1 for position in extra_bytes]))
     if others:
-        issues.append(issue("duplicate_pixels", len(others), others))
-    near, near_issues = _near_identical(images, files)
+        remarks.append(remark("duplicate_pixels", len(others), others))
+    near, near_remarks = _near_identical(images, files)
     counts = {"equal_bytes": len(extra_bytes), "equal_pixels": len(others)}
-    return {**counts, "near_identical": near}, issues + near_issues
+    return {**counts, "near_identical": near}, remarks + near_remarks
 
 
 def _where(groups: Iterable[Sequence[Examined]], values: Callable[[Examined], set[Any]]) -> list[int]:
@@ -80,7 +80,7 @@ def _where(groups: Iterable[Sequence[Examined]], values: Callable[[Examined], se
     return [image.example for group in torn for image in group]
 
 
-def _near_identical(images: Sequence[Examined], files: Sequence[FileFacts]) -> tuple[int, list[Issue]]:
+def _near_identical(images: Sequence[Examined], files: Sequence[FileFacts]) -> tuple[int, list[Remark]]:
     photographs = []
     for image in images:
         pixels = files[image.files[0]].pixels if len(image.files) == 1 else None
@@ -98,9 +98,9 @@ def _near_identical(images: Sequence[Examined], files: Sequence[FileFacts]) -> t
             continue
         is_across = None not in (first.split, second.split) and first.split != second.split
         (across if is_across else apart).append(second.example)
-    issues = [
-        issue(code, len(found), found)
+    remarks = [
+        remark(code, len(found), found)
         for code, found in (("near_identical_across_splits", across), ("near_identical", apart))
         if found
     ]
-    return len(apart) + len(across), issues
+    return len(apart) + len(across), remarks

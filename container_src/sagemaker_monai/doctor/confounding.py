@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from scipy.stats import chi2
 
-from sagemaker_monai.doctor.issues import Issue, issue
+from sagemaker_monai.messages.remarks import Remark, remark
 
 MIN_IMAGES = 20
 RARE = 5  # the usual rule for Pearson's test
@@ -130,10 +130,10 @@ def _kept(found: Sequence[Association]) -> list[Association]:
     return ordered[: max(ranks, default=0)]
 
 
-def issues_of(associations: Sequence[Association]) -> list[Issue]:
-    """One issue for each."""
+def remarks_of(associations: Sequence[Association]) -> list[Remark]:
+    """One remark for each."""
     return [
-        issue(
+        remark(
             "confounded" if each.cramers_v >= STRONG else "associated",
             attribute=each.attribute,
             accuracy=each.accuracy,

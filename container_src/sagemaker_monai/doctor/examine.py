@@ -14,11 +14,10 @@ from pydicom.uid import UID
 
 from sagemaker_monai.data.label_rules import LabelRules
 from sagemaker_monai.doctor.alike import find_duplicates
-from sagemaker_monai.doctor.confounding import Association, find_associations, issues_of
+from sagemaker_monai.doctor.confounding import Association, find_associations, remarks_of
 from sagemaker_monai.doctor.examined import Examined, are_classes_folders, images_of
 from sagemaker_monai.doctor.facts import ATTRIBUTES, FileFacts, Task, look_at
 from sagemaker_monai.doctor.found_files import ARCHIVE, DICOM, PICTURE, Found, find_files
-from sagemaker_monai.doctor.issues import MAX_EXAMPLES, Issue, by_severity, issue
 from sagemaker_monai.doctor.label_facts import Labels, read_labels
 from sagemaker_monai.doctor.privacy import Scrubber, check_privacy
 from sagemaker_monai.doctor.processes import map_isolated
@@ -28,7 +27,7 @@ from sagemaker_monai.images.dicom.grouping import Series
 from sagemaker_monai.images.dicom.objects import IMAGES, names_of, subject_of
 from sagemaker_monai.images.volume_files import VOLUME_FORMATS
 from sagemaker_monai.messages.progress import track
-from sagemaker_monai.messages.remarks import merged
+from sagemaker_monai.messages.remarks import MAX_EXAMPLES, Remark, by_severity, merged, remark
 from sagemaker_monai.tasks.tasks import DEFAULT_TASK, task_for
 
 PixelChoice = Literal["auto", "all", "sample", "none"]
@@ -74,7 +73,7 @@ class Examination:
         labels: where labels come from, their number and task, images by class and split.
         privacy: see `privacy.check_privacy`.
         associations: attributes that go with the label.
-        issues: what is wrong, the worst first.
+        remarks: what is wrong, the worst first.
         seconds: that it took.
         names: of the files, in the order of their numbers; for --show-names only.
         files, images, stacks, shown: for the contact sheet.
@@ -89,7 +88,7 @@ class Examination:
     labels: Mapping[str, object]
     privacy: Mapping[str, object]
     associations: tuple[Association, ...]
-    issues: tuple[Issue, ...]
+    remarks: tuple[Remark, ...]
     seconds: float
     names: tuple[str, ...] = field(repr=False)
     files: tuple[FileFacts, ...] = field(repr=False)
@@ -98,8 +97,8 @@ class Examination:
     shown: Callable[[str], str] = field(repr=False)
 
     def count(self, severity: str) -> int:
-        """How many issues have a severity."""
-        return sum(each.severity == severity for each in self.issues)
+        """How many remarks have a severity."""
+        return sum(each.severity == severity for each in self.remarks)
 
 
 def examine(channels: Mapping[str, Path], scratch: Path, options: Options | None = None) -> Examination:
@@ -133,8 +132,8 @@ def examine(channels: Mapping[str, Path], scratch: Path, options: Options | None
         labels = Labels()
         images = images_of(labels, files)
     stacks = examine_stacks(files, are_volumes=_are_volumes(labels, images))
-    duplicates, duplicate_issues = find_duplicates(images, files)
-    privacy, privacy_issues = check_privacy(files, scrubber)
+    duplicates, duplicate_remarks = find_duplicates(images, files)
+    privacy, privacy_remarks = check_privacy(files, scrubber)
     associations = find_associations(
         [
             (dict(files[image.files[0]].attributes), image.names)
@@ -145,21 +144,20 @@ def examine(channels: Mapping[str, Path], scratch: Path, options: Options | None
         is_multilabel=_is_multilabel(labels),
     )
     associations = [replace(each, finding=scrubber.shown(each.finding)) for each in associations]
-    issues = [
-        *_file_issues(files),
+    remarks = [
+        *_file_remarks(files),
         *_depths(files),
-        *stacks.issues,
-        *duplicate_issues,
+        *stacks.remarks,
+        *duplicate_remarks,
         *check_labels(
             images, labels, files, lambda text: text if options.show_names else scrubber.shown(text),
             scrubber.sentence, show_names=options.show_names,
         ),
-        *([issue("folders_are_no_classes", other_folders)] if other_folders else []),
+        *([remark("folders_are_no_classes", other_folders)] if other_folders else []),
         *check_leaks(images, files),
-        *privacy_issues,
-        *issues_of(associations),
-        *(Issue(each.code, each.severity, scrubber.sentence(each.message), each.count, each.unit)
-            for each in labels.remarks),
+        *privacy_remarks,
+        *remarks_of(associations),
+        *(replace(each, message=scrubber.sentence(each.message)) for each in labels.remarks),
         *_mixtures(files, scrubber),
     ]  # fmt: skip
     return Examination(
@@ -172,7 +170,7 @@ def examine(channels: Mapping[str, Path], scratch: Path, options: Options | None
         labels=_labels(labels, images, scrubber),
         privacy=privacy,
         associations=tuple(associations),
-        issues=tuple(by_severity(issues)),
+        remarks=tuple(by_severity(remarks)),
         seconds=time.monotonic() - started,
         names=tuple(facts.found.name for facts in files),
         files=tuple(files),
@@ -227,7 +225,7 @@ def _fault_of(facts: FileFacts) -> str:
     return facts.fault or (facts.pixels.fault if facts.pixels else "")
 
 
-def _file_issues(files: Sequence[FileFacts]) -> list[Issue]:
+def _file_remarks(files: Sequence[FileFacts]) -> list[Remark]:
     broken: dict[str, list[int]] = {}
     codes: dict[str, Counter[str]] = {}
     for position, facts in enumerate(files, start=1):
@@ -242,8 +240,8 @@ def _file_issues(files: Sequence[FileFacts]) -> list[Issue]:
         )  # fmt: skip
         broken.setdefault(code, []).append(position)
         codes.setdefault(code, Counter())[fault] += 1
-    issues = [
-        issue(code, len(positions), positions, codes=", ".join(f"{name} {n}" for name, n in codes[code].most_common()))
+    remarks = [
+        remark(code, len(positions), positions, codes=", ".join(f"{name} {n}" for name, n in codes[code].most_common()))
         for code, positions in broken.items()
     ]
     for code, positions in (
@@ -252,35 +250,33 @@ def _file_issues(files: Sequence[FileFacts]) -> list[Issue]:
         ("images_sampled", [n for n, facts in enumerate(files, 1) if facts.is_usable and facts.pixels is None]),
     ):
         if positions:
-            issues.append(issue(code, len(positions), positions))
+            remarks.append(remark(code, len(positions), positions))
     for each in merged(told for facts in files for told in facts.remarks):
         places = [n for n, facts in enumerate(files, 1) if any(told.code == each.code for told in facts.remarks)]
-        issues.append(
-            Issue(each.code, each.severity, each.message, each.count, each.unit, tuple(places[:MAX_EXAMPLES]))
-        )
+        remarks.append(replace(each, examples=tuple(places[:MAX_EXAMPLES])))
     if not any(facts.is_usable for facts in files):
-        issues.append(issue("no_images"))
-    return issues
+        remarks.append(remark("no_images"))
+    return remarks
 
 
-def _depths(files: Sequence[FileFacts]) -> list[Issue]:
+def _depths(files: Sequence[FileFacts]) -> list[Remark]:
     """What is to be said of pictures of more than 8 bits."""
     pictures = [(number, facts) for number, facts in enumerate(files, 1) if facts.found.kind == PICTURE]
     usable = [(number, facts) for number, facts in pictures if facts.is_usable]
     deep = [(number, facts) for number, facts in usable if facts.bits > 8]
     if not deep:
         return []
-    issues = []
+    remarks = []
     if others := len(usable) - len(deep):
-        issues.append(issue("mixed_bits", len(deep), [number for number, _ in deep], others=others))
+        remarks.append(remark("mixed_bits", len(deep), [number for number, _ in deep], others=others))
     if not (known := [(number, facts.used) for number, facts in deep if facts.used is not None]):
-        return issues
+        return remarks
     low, high = min(used[0] for _, used in known), max(used[1] for _, used in known)
     bits = " or ".join(map(str, sorted({facts.bits for _, facts in deep})))
     used_bits = _bits_for(low, high)
-    issues.append(issue("deep_pictures", len(deep), bits=bits, used=used_bits, low=low, high=high))
+    remarks.append(remark("deep_pictures", len(deep), bits=bits, used=used_bits, low=low, high=high))
     faint = [number for number, used in known if used[0] < used[1] < used[0] + FAINT * (high - low)]
-    return [*issues, *([issue("faint_images", len(faint), faint)] if faint else [])]
+    return [*remarks, *([remark("faint_images", len(faint), faint)] if faint else [])]
 
 
 def _bits_for(low: float, high: float) -> str:
@@ -290,26 +286,26 @@ def _bits_for(low: float, high: float) -> str:
     return str(max(1, int(max(abs(low), abs(high))).bit_length()))
 
 
-def _mixtures(files: Sequence[FileFacts], scrubber: Scrubber) -> list[Issue]:
-    issues = []
+def _mixtures(files: Sequence[FileFacts], scrubber: Scrubber) -> list[Remark]:
+    remarks = []
     usable = [facts for facts in files if facts.is_usable]
     subjects = {n: subject_of(facts.instance) for n, facts in enumerate(files, 1) if facts.instance and facts.is_usable}
     others = [number for number, subject in subjects.items() if subject.kind not in IMAGES]
     are_all = len(others) == len(subjects)
     if others:
         kinds = names_of(subjects[number] for number in others)
-        issues.append(issue("no_plain_images" if are_all else "no_images_beside", len(others), others, kinds=kinds))
+        remarks.append(remark("no_plain_images" if are_all else "no_images_beside", len(others), others, kinds=kinds))
     meant = subjects if are_all else subjects.keys() - set(others)
     modalities = Counter(
         facts.instance.modality for number, facts in enumerate(files, 1) if facts.instance and number in meant
     )
     if len(modalities) > 1:
         shown = ", ".join(f"{scrubber.shown(name) or '(none)'} {count}" for name, count in modalities.most_common(5))
-        issues.append(issue("mixed_modality", len(modalities), values=shown))
+        remarks.append(remark("mixed_modality", len(modalities), values=shown))
     widths = [facts.spacing_mm[0] for facts in usable if facts.spacing_mm]
     if widths and max(widths) > MIXED_SPACING * min(widths):
-        issues.append(issue("mixed_spacing", len(widths), low=min(widths), high=max(widths)))
-    return issues
+        remarks.append(remark("mixed_spacing", len(widths), low=min(widths), high=max(widths)))
+    return remarks
 
 
 # --- counts ----------------------------------------------------------------------------------------------------------

@@ -193,9 +193,9 @@ def _mixtures(headers: Sequence["Header"], spatial_dims: int | None) -> list[str
 
 
 def _confounding(headers: Sequence[Looked], labels: Sequence[str]) -> list[str]:
-    from sagemaker_monai.doctor.confounding import find_associations, issues_of
+    from sagemaker_monai.doctor.confounding import find_associations, remarks_of
     from sagemaker_monai.doctor.facts import ATTRIBUTES, attributes_of
 
     rows = [(dict(attributes_of(header)), (labels[record.label],)) for record, _, header in headers]
-    found = issues_of(find_associations(rows, ATTRIBUTES, is_multilabel=False))
+    found = remarks_of(find_associations(rows, ATTRIBUTES, is_multilabel=False))
     return [each.message for each in found if each.severity == "warning"]

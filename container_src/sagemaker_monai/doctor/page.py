@@ -56,10 +56,10 @@ def as_page(examination: Examination, *, sheet: bytes | None, names: Sequence[st
 
 
 def _findings(examination: Examination, names: Sequence[str]) -> str:
-    if not examination.issues:
+    if not examination.remarks:
         return "<p>None.</p>"
     rows = []
-    for each in examination.issues:
+    for each in examination.remarks:
         examples = ", ".join(names[n - 1] if names else f"#{n}" for n in each.examples if n)
         rows.append(
             f'<tr><td class="{each.severity}">{each.severity}</td><td>{escape(each.code)}</td>'

@@ -12,7 +12,7 @@ from sagemaker_monai.deidentification.identity import union
 from sagemaker_monai.deidentification.matcher import Matcher
 from sagemaker_monai.doctor.facts import FileFacts
 from sagemaker_monai.doctor.found_files import DICOM, PICTURE
-from sagemaker_monai.doctor.issues import Issue, issue
+from sagemaker_monai.messages.remarks import Remark, remark
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.file_names import is_fit
 
@@ -42,12 +42,12 @@ class Scrubber:
         return bool(_NUMBERS.search(text) or self._matcher.in_text(text, parts=False))
 
 
-def check_privacy(files: Sequence[FileFacts], scrubber: Scrubber) -> tuple[dict[str, object], list[Issue]]:
+def check_privacy(files: Sequence[FileFacts], scrubber: Scrubber) -> tuple[dict[str, object], list[Remark]]:
     """Count what may identify patients.
 
     Returns:
         What the report says: files that were looked at, attributes by keyword, private attributes, the risk of text in
-        the pixels by Modality, names; and the issues.
+        the pixels by Modality, names; and the remarks.
     """
     looked = [(position, facts) for position, facts in enumerate(files, start=1) if facts.privacy is not None]
     headers = [(position, facts) for position, facts in looked if facts.found.kind == DICOM]
@@ -70,18 +70,20 @@ def check_privacy(files: Sequence[FileFacts], scrubber: Scrubber) -> tuple[dict[
             risky[risk].append(position)
             modalities[modality] += risk == "likely"
     identified = [position for position, facts in headers if facts.privacy and facts.privacy.found]
-    issues = []
+    remarks = []
     if identified:
-        issues.append(issue("phi_in_headers", len(identified), identified, kinds=_counted(kinds)))
+        remarks.append(remark("phi_in_headers", len(identified), identified, kinds=_counted(kinds)))
     if private_files:
-        issues.append(issue("private_attributes", len(private_files), private_files))
+        remarks.append(remark("private_attributes", len(private_files), private_files))
     if risky["stated"]:
-        issues.append(issue("burned_in_stated", len(risky["stated"]), risky["stated"]))
+        remarks.append(remark("burned_in_stated", len(risky["stated"]), risky["stated"]))
     if risky["likely"]:
-        issues.append(issue("burned_in_likely", len(risky["likely"]), risky["likely"], modalities=_counted(modalities)))
+        remarks.append(
+            remark("burned_in_likely", len(risky["likely"]), risky["likely"], modalities=_counted(modalities))
+        )
     named = [position for position, facts in enumerate(files, start=1) if is_in_name(facts)]
     if named:
-        issues.append(issue("phi_in_names", len(named), named))
+        remarks.append(remark("phi_in_names", len(named), named))
     for code, is_kind in (("phi_in_volumes", False), ("phi_in_pictures", True)):
         found = [
             position
@@ -90,7 +92,7 @@ def check_privacy(files: Sequence[FileFacts], scrubber: Scrubber) -> tuple[dict[
             and facts.privacy.found
         ]  # fmt: skip
         if found:
-            issues.append(issue(code, len(found), found))
+            remarks.append(remark(code, len(found), found))
     section = {
         "headers_examined": len(headers),
         "headers_with_phi": len(identified),
@@ -100,7 +102,7 @@ def check_privacy(files: Sequence[FileFacts], scrubber: Scrubber) -> tuple[dict[
         "burned_in": {modality: _ordered(counts) for modality, counts in sorted(burned.items())},
         "names_with_patient": len(named),
     }
-    return section, issues
+    return section, remarks
 
 
 def is_in_name(facts: FileFacts) -> bool:

@@ -67,7 +67,7 @@ def as_document(
             {key: round(value, 6) if isinstance(value, float) else value for key, value in asdict(each).items()}
             for each in examination.associations
         ],
-        "findings": [asdict(each) | {"examples": list(each.examples)} for each in examination.issues],
+        "findings": [asdict(each) | {"examples": list(each.examples)} for each in examination.remarks],
         "contact_sheet": dict(sheet) if sheet else None,
     }
 
@@ -85,7 +85,7 @@ def summary(examination: Examination) -> str:
         if (count := examination.count(name))
     )
     numbers = examination.numbers
-    worst = [each.code for each in examination.issues if each.severity == "error"][:5]
+    worst = [each.code for each in examination.remarks if each.severity == "error"][:5]
     return (
         f"{numbers['usable_image_files']} of {numbers['image_files']} image files can be used; "
         f"{counts or 'no findings'}" + (f" ({', '.join(worst)})" if worst else "")
@@ -172,9 +172,9 @@ def as_text(examination: Examination, *, names: tuple[str, ...] = ()) -> str:
         lines.append(title)
         lines += [f"  {name[:LABEL_WIDTH]:{LABEL_WIDTH}} {text}" for name, text in rows]
     lines.append("Findings")
-    for each in examination.issues:
+    for each in examination.remarks:
         examples = ", ".join(names[n - 1] if names else f"#{n}" for n in each.examples if n)
         lines.append(f"  {each.severity:8} {each.code}: {each.message}" + (f" [{examples}]" if examples else ""))
-    if not examination.issues:
+    if not examination.remarks:
         lines.append("  none")
     return "\n".join(lines)

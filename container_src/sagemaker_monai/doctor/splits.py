@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.doctor.examined import Examined, is_there, patient_of
 from sagemaker_monai.doctor.facts import FileFacts
-from sagemaker_monai.doctor.issues import Issue, issue
 from sagemaker_monai.doctor.label_facts import Labels, without_names
+from sagemaker_monai.messages.remarks import Remark, remark
 from sagemaker_monai.messages.shortened import some_of
 
 NO_SPLIT = "not given"
@@ -41,7 +41,7 @@ def check_labels(
     sentence: Shown,
     *,
     show_names: bool,
-) -> list[Issue]:
+) -> list[Remark]:
     """Compare labels with images, and count classes.
 
     Args:
@@ -50,85 +50,85 @@ def check_labels(
         sentence: of a reason that quotes parts of the data set.
         show_names: reasons may name files.
     """
-    issues = []
+    remarks = []
     if labels.fault:
         reason = labels.fault if show_names else sentence(without_names(labels.fault))
-        issues.append(issue("unsound_layout" if labels.is_faulty else "no_labels", reason=reason))
+        remarks.append(remark("unsound_layout" if labels.is_faulty else "no_labels", reason=reason))
     if labels.refusal:
-        issues.append(
-            issue("train_refuses", reason=labels.refusal if show_names else sentence(without_names(labels.refusal)))
+        remarks.append(
+            remark("train_refuses", reason=labels.refusal if show_names else sentence(without_names(labels.refusal)))
         )
     elif labels.lacks_test:
-        issues.append(issue("no_test_images"))
+        remarks.append(remark("no_test_images"))
     if labels.masks:
-        issues.append(issue("labels_are_masks", len(labels.masks)))
+        remarks.append(remark("labels_are_masks", len(labels.masks)))
     labelled = [image for image in images if image.is_labelled]
     present = [image for image in labelled if image.case is not None and is_there(image.case)]
     if len(present) < len(labelled):
-        issues.append(issue("labels_without_images", len(labelled) - len(present)))
+        remarks.append(remark("labels_without_images", len(labelled) - len(present)))
     twice = [files_ for files_, count in Counter(image.files for image in labelled if image.files).items() if count > 1]
     if twice:
-        issues.append(issue("labels_twice", len(twice), [each[0] + 1 for each in twice]))
+        remarks.append(remark("labels_twice", len(twice), [each[0] + 1 for each in twice]))
     useless = [image.example for image in present if not _is_usable(image, files)]
     if useless:
-        issues.append(issue("labelled_without_picture", len(useless), useless))
+        remarks.append(remark("labelled_without_picture", len(useless), useless))
     alone = [image.example for image in images if not image.is_labelled]
     if alone and labels.is_table and labels.cases:
-        issues.append(issue("images_without_labels", len(alone), alone))
-    return issues + _check_classes(labelled, labels, shown)
+        remarks.append(remark("images_without_labels", len(alone), alone))
+    return remarks + _check_classes(labelled, labels, shown)
 
 
 def _is_usable(image: Examined, files: Sequence[FileFacts]) -> bool:
     return any(files[position].is_usable for position in image.files)
 
 
-def _check_classes(images: Sequence[Examined], labels: Labels, shown: Shown) -> list[Issue]:
+def _check_classes(images: Sequence[Examined], labels: Labels, shown: Shown) -> list[Remark]:
     counts = Counter(name for image in images for name in image.names)
     if not counts:
         return []
-    issues = []
+    remarks = []
     empty = [name for name in labels.classes if not counts[name]]
     if empty:
-        issues.append(issue("empty_classes", len(empty), classes=_list(empty, shown)))
+        remarks.append(remark("empty_classes", len(empty), classes=_list(empty, shown)))
     training = Counter(name for image in images if image.split == "training" for name in image.names)
     unseen = [name for name in counts if not training[name]] if training else []
     if unseen:
-        issues.append(issue("class_not_in_training", len(unseen), classes=_list(unseen, shown)))
+        remarks.append(remark("class_not_in_training", len(unseen), classes=_list(unseen, shown)))
     small = [name for name, count in counts.items() if count < FEW]
     if small:
-        issues.append(issue("small_classes", len(small), few=FEW, classes=_list(small, shown)))
+        remarks.append(remark("small_classes", len(small), few=FEW, classes=_list(small, shown)))
     ratio = max(counts.values()) / min(counts.values())
     if len(counts) > 1 and ratio >= IMBALANCE:
-        issues.append(issue("imbalance", len(counts), ratio=round(ratio)))
-    return issues
+        remarks.append(remark("imbalance", len(counts), ratio=round(ratio)))
+    return remarks
 
 
 def _list(names: Sequence[str], shown: Shown) -> str:
     return some_of([shown(name) for name in names])
 
 
-def check_leaks(images: Sequence[Examined], files: Sequence[FileFacts]) -> list[Issue]:
+def check_leaks(images: Sequence[Examined], files: Sequence[FileFacts]) -> list[Remark]:
     """Look for patients, groups and series on several sides of the split, or about to be torn apart by it."""
     labelled = [image for image in images if image.is_labelled and image.files]
-    issues = []
+    remarks = []
     if torn := _torn(labelled, lambda image: image.group, lambda image: image.split):
-        issues.append(issue("groups_across_splits", len(torn), torn))
+        remarks.append(remark("groups_across_splits", len(torn), torn))
     patients = {image.patient for image in labelled} - {""}
     of_dicom = [image for image in labelled if files[image.files[0]].instance is not None]
     unknown = [image.example for image in of_dicom if not image.patient]
     if unknown:
-        issues.append(issue("no_patient", len(unknown), unknown))
+        remarks.append(remark("no_patient", len(unknown), unknown))
     # A single ID for all says nothing; of few images it may be right.
     if len(patients) == 1 and len(of_dicom) > 1:
-        return [*issues, issue("one_patient")]
+        return [*remarks, remark("one_patient")]
     if torn := _torn(labelled, lambda image: image.patient, lambda image: image.split):
-        issues.append(issue("patients_across_splits", len(torn), torn))
+        remarks.append(remark("patients_across_splits", len(torn), torn))
     elif torn := _torn(labelled, lambda image: image.series, lambda image: image.split):
-        issues.append(issue("series_across_splits", len(torn), torn))
+        remarks.append(remark("series_across_splits", len(torn), torn))
     undivided = [image for image in labelled if image.split is None]
     if undivided and (torn := _torn(undivided, lambda image: image.patient, _group_of)):
-        issues.append(issue("patients_in_several_groups", len(torn), torn))
-    return issues
+        remarks.append(remark("patients_in_several_groups", len(torn), torn))
+    return remarks
 
 
 def _group_of(image: Examined) -> str:

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sagemaker_monai.doctor.facts import FileFacts
-from sagemaker_monai.doctor.issues import MAX_EXAMPLES, SEVERITIES, Issue, issue
 from sagemaker_monai.images.dicom.belonging import split_series
-from sagemaker_monai.images.dicom.findings import MESSAGES, OF_IMAGES, Finding, Severity
+from sagemaker_monai.images.dicom.findings import MESSAGES, OF_IMAGES, Finding
 from sagemaker_monai.images.dicom.grouping import Series, stacks_of
 from sagemaker_monai.images.dicom.media import Instance
+from sagemaker_monai.messages.remarks import MAX_EXAMPLES, SEVERITIES, Remark, Severity, remark
 
 # Of a picture that is no part of a volume these say nothing against it.
 _OF_VOLUMES = frozenset(MESSAGES) - OF_IMAGES - {"mixed_rescale", "localizer", "no_pixels", "packed_slices"}
@@ -30,12 +30,12 @@ class Stacks:
     Attributes:
         stacks: all of them, those without pictures left out.
         counts: series, stacks, stacks that are volumes, and of these those that can be used.
-        issues: what is odd, by code.
+        remarks: what is odd, by code.
     """
 
     stacks: tuple[Series, ...] = field(repr=False)
     counts: Mapping[str, int]
-    issues: tuple[Issue, ...]
+    remarks: tuple[Remark, ...]
 
 
 def examine_stacks(files: Sequence[FileFacts], *, are_volumes: bool | None) -> Stacks:
@@ -61,16 +61,16 @@ def examine_stacks(files: Sequence[FileFacts], *, are_volumes: bool | None) -> S
             broken.append(positions[id(one.instances[0])])
     volumes = [stack for stack in stacks if are_volumes is not False and len(stack.slices) > 1]
     refused = [stack for stack in volumes if any(found.severity == "error" for found in _severe(stack, is_volume=True))]
-    issues = _issues(stacks, positions, are_volumes=are_volumes)
+    remarks = _remarks(stacks, positions, are_volumes=are_volumes)
     if broken:
-        issues.append(issue("unsupported_images", len(broken), broken, codes="series that cannot be sorted"))
+        remarks.append(remark("unsupported_images", len(broken), broken, codes="series that cannot be sorted"))
     counts = {
         "series": len(series),
         "stacks": len(stacks),
         "volumes": len(volumes),
         "usable_volumes": len(volumes) - len(refused),
     }
-    return Stacks(tuple(stacks), counts, tuple(issues))
+    return Stacks(tuple(stacks), counts, tuple(remarks))
 
 
 def _severe(stack: Series, *, is_volume: bool) -> list[Finding]:
@@ -86,7 +86,7 @@ def _severe(stack: Series, *, is_volume: bool) -> list[Finding]:
     return found
 
 
-def _issues(stacks: Sequence[Series], positions: Mapping[int, int], *, are_volumes: bool | None) -> list[Issue]:
+def _remarks(stacks: Sequence[Series], positions: Mapping[int, int], *, are_volumes: bool | None) -> list[Remark]:
     counts = Counter[str]()
     severities: dict[str, Severity] = {}
     examples: dict[str, list[int]] = defaultdict(list)
@@ -104,7 +104,7 @@ def _issues(stacks: Sequence[Series], positions: Mapping[int, int], *, are_volum
             severities[found.code] = worse
             examples[found.code].append(first)
     return [
-        Issue(
+        Remark(
             code,
             severities[code],
             f"{MESSAGES[code].format(count)} (in all {len(uids[code])} series)",

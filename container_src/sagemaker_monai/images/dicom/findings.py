@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.messages.remarks import Severity
 
-Severity = Literal["error", "warning", "note"]
 Action = Literal["refuse", "warn", "resample"]
 
 
