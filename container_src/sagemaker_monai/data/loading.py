@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -74,69 +74,62 @@ def load_dataset(
         digests=digests,
         is_stopping=is_stopping,
     )
-    faulty = set(loaded.unreadable)
-    names = [records[index].name for index in sorted(faulty)]
-    if len(faulty) > config.max_unreadable_fraction * len(records):
-        raise DatasetError(
-            f"{len(faulty)} of {len(records)} images cannot be read ({some_of(names)}), the first because: "
-            f"{_fault(records[min(faulty)], preprocessing)}; that is more than max_unreadable_fraction "
-            f"{config.max_unreadable_fraction:g}: remove or replace them"
-        )
-    if faulty:
-        logger.warning("%d of %d images cannot be read and are left out: %s", len(faulty), len(records), some_of(names))
+    _check_readable(records, loaded.unreadable, config, preprocessing)
     _check_kinds([record.name for record in records], loaded.traits)
     for line in _oddities(loaded.traits):
         logger.warning("%s", line)
-    rows, readable, unreadable, start = {}, {}, {}, 0
+    faulty, rows, unreadable, start = set(loaded.unreadable), {}, {}, 0
     for split in SPLITS:
-        of_split = dataset.split(split)
-        kept = [index for index in range(len(of_split)) if start + index not in faulty]
-        rows[split] = np.asarray(kept, dtype=np.int64) + start
-        readable[split] = tuple(of_split[index] for index in kept)
-        unreadable[split] = tuple(of_split[i].name for i in range(len(of_split)) if start + i in faulty)
-        if of_split and not kept:
+        span = range(start, start + len(dataset.split(split)))
+        rows[split] = np.asarray([row for row in span if row not in faulty], dtype=np.int64)
+        unreadable[split] = tuple(records[row].name for row in span if row in faulty)
+        if span and not rows[split].size:
             raise DatasetError(f"no image of the {split} split can be read: replace {some_of(unreadable[split])}")
-        start += len(of_split)
-    if len(readable["training"]) < FEWEST_TRAINING:
+        start = span.stop
+    training, validation, test = (tuple(records[row] for row in rows[split]) for split in SPLITS)
+    dataset = replace(dataset, training=training, validation=validation, test=test)
+    _check_training(dataset, unreadable["training"])
+    for line in _odd_pixels(loaded.pixels, rows, [record.name for record in records], preprocessing):
+        logger.warning("%s", line)
+    scope = scope_of(
+        [loaded.traits[row] for row in rows["training"]],
+        spatial_dims=preprocessing.spatial_dims,
+        # What is said of photographs is no Modality that DICOM files of them have, too.
+        modality="" if preprocessing.dtype == "uint8" else said_modality(dataset.modality),
+    )
+    return LoadedDataset(dataset, loaded.pixels, rows, unreadable, scope)
+
+
+def _check_readable(
+    records: Sequence[Record], faulty: Sequence[int], config: TrainConfig, preprocessing: Preprocessing
+) -> None:
+    """Refuse more unreadable images than are allowed, and name the others in the log."""
+    names = some_of([records[index].name for index in faulty])
+    if len(faulty) > config.max_unreadable_fraction * len(records):
+        reason = "it could not be read a moment ago"
+        try:
+            preprocessing.load(Sample(records[faulty[0]].image))
+        except CallerError as error:
+            reason = str(error)
+        raise DatasetError(
+            f"{len(faulty)} of {len(records)} images cannot be read ({names}), the first because: {reason}; that is "
+            f"more than max_unreadable_fraction {config.max_unreadable_fraction:g}: remove or replace them"
+        )
+    if faulty:
+        logger.warning("%d of %d images cannot be read and are left out: %s", len(faulty), len(records), names)
+
+
+def _check_training(dataset: Dataset, unreadable: Sequence[str]) -> None:
+    """Refuse a training split without enough that can be read, of all images or of a class."""
+    if len(dataset.training) < FEWEST_TRAINING:
         raise DatasetError(
             f"only one image of the training split can be read, and {FEWEST_TRAINING} are needed: replace "
-            f"{some_of(unreadable['training'])}"
+            f"{some_of(unreadable)}"
         )
-    seen = targets_of(readable["training"], dataset.labels) > 0
+    seen = targets_of(dataset.training, dataset.labels) > 0
     is_class = TASKS[dataset.task].has_classes
     if unseen := [label for index, label in enumerate(dataset.labels) if is_class and not seen[:, index].any()]:
         raise DatasetError(f"no training image of {some_of(unseen)} can be read: replace them or remove the class")
-    if unseen_images := [
-        records[row].name
-        for row in np.concatenate([rows[split] for split in SPLITS]).tolist()
-        if shows_nothing(loaded.pixels[row], preprocessing.value_range)
-    ]:
-        logger.warning(
-            "%d of %d images show nothing once they are prepared (black, white, one value or a few levels): %s; look "
-            "at them, and at the window and the range of values",
-            len(unseen_images),
-            len(records),
-            some_of(unseen_images),
-        )
-    if repeated := _in_two_splits(loaded.pixels, rows, readable):
-        logger.warning(
-            "%d images are the same in two splits, which makes the scores too good: %s; remove the copies, or give "
-            "them one group",
-            len(repeated),
-            some_of([f"{first} = {second}" for first, second in repeated]),
-        )
-    return LoadedDataset(
-        replace(dataset, training=readable["training"], validation=readable["validation"], test=readable["test"]),
-        loaded.pixels,
-        rows,
-        unreadable,
-        scope_of(
-            [loaded.traits[row] for row in rows["training"]],
-            spatial_dims=preprocessing.spatial_dims,
-            # What is said of photographs is no Modality that DICOM files of them have, too.
-            modality="" if preprocessing.dtype == "uint8" else said_modality(dataset.modality),
-        ),
-    )
 
 
 def _check_kinds(names: Sequence[str], traits: Sequence[Traits]) -> None:
@@ -180,25 +173,32 @@ def _oddities(traits: Sequence[Traits]) -> list[str]:
     return lines
 
 
-def _fault(record: Record, preprocessing: Preprocessing) -> str:
-    """What is wrong with an unreadable image."""
-    try:
-        preprocessing.load(Sample(record.image))
-    except CallerError as error:
-        return str(error)
-    return "it could not be read a moment ago"
+def _odd_pixels(
+    pixels: np.ndarray, rows: Mapping[str, np.ndarray], names: Sequence[str], preprocessing: Preprocessing
+) -> list[str]:
+    """What is odd about images as the network will see them, in sentences: nothing shown, or copies across splits.
 
-
-def _in_two_splits(
-    pixels: np.ndarray, rows: dict[str, np.ndarray], records: dict[str, tuple[Record, ...]]
-) -> list[tuple[str, str]]:
-    """Names of images with equal pixels in different splits: copies, as people make them of rare classes."""
+    Copies are images with equal pixels in different splits, as people make them of rare classes.
+    """
+    blank, repeated = [], []
     seen: dict[bytes, tuple[str, str]] = {}
-    repeated = []
     for split in SPLITS:
-        for row, record in zip(rows[split], records[split], strict=True):
+        for row in rows[split]:
+            if shows_nothing(pixels[row], preprocessing.value_range):
+                blank.append(names[row])
             digest = hashlib.blake2b(np.ascontiguousarray(pixels[row]).data, digest_size=16).digest()
-            first_split, first = seen.setdefault(digest, (split, record.name))
+            first_split, first = seen.setdefault(digest, (split, names[row]))
             if first_split != split:
-                repeated.append((first, record.name))
-    return repeated
+                repeated.append(f"{first} = {names[row]}")
+    lines = []
+    if blank:
+        lines.append(
+            f"{len(blank)} of {len(names)} images show nothing once they are prepared (black, white, one value or a "
+            f"few levels): {some_of(blank)}; look at them, and at the window and the range of values"
+        )
+    if repeated:
+        lines.append(
+            f"{len(repeated)} images are the same in two splits, which makes the scores too good: "
+            f"{some_of(repeated)}; remove the copies, or give them one group"
+        )
+    return lines

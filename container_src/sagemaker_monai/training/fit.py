@@ -119,53 +119,57 @@ def fit(
         found = _resume(run, read_newest(saved_to) if saved_to else None, config, processes)
         if found.history and on_resume is not None and processes.is_main:
             on_resume(found.history)
-        stopped = None
 
         def save() -> None:
             if saved_to is not None:
                 state = {"found": dict(vars(found)), "run": run.state()}
                 write_checkpoint(saved_to, state, epoch=found.epochs, step=run.step)
 
-        while found.stopped is None and found.epochs < config.epochs:
-            epoch = found.epochs + 1
-            began = time.perf_counter()
-            train_loss = run.train_epoch(epoch, is_stopping)
-            if train_loss is None:
-                stopped = f"asked to stop in epoch {epoch}"
-                if run.step or found.epochs:
-                    save()
-                break
-            values, metric, tuned = run.validate()
-            value = (metric, -values["validation_loss"])  # of equal epochs, the one with the smaller loss
-            values |= {"epoch": epoch, "train_loss": train_loss, "learning_rate": run.learning_rate}
-            values["seconds"] = time.perf_counter() - began
-            if value > found.best_value:
-                found.best_epoch, found.best_value = epoch, value
-                found.best = _copy(run.scored)
-                found.postprocessing = tuned.postprocessing()
-            best = values if found.best_epoch == epoch else found.history[found.best_epoch - 1]
-            row = epoch_row(values, best, task.labels, task.name)
-            found.history.append(row)
-            found.epochs = epoch
-            if config.early_stop_patience and epoch - found.best_epoch >= config.early_stop_patience:
-                found.stopped = f"no better {config.best_metric} for {config.early_stop_patience} epochs"
-            if processes.is_main:
-                on_epoch(row)
-            save()
+        stopped = _train(config, task, run, found, save, on_epoch if processes.is_main else None, is_stopping)
         if not found.best:
             if not run.step:
                 raise TrainingStopped("training was stopped before its first step, so there is nothing to save")
             # Anyone who stops a job gets what it has; it says of itself that no epoch ended.
             found.best, found.postprocessing = _copy(run.scored), task.postprocessing()
             stopped = f"{stopped}, after {run.step} of {run.steps_per_epoch} steps: never validated"
-    return FitResult(
-        read_task(found.postprocessing, task.labels),
-        found.best,
-        found.history,
-        found.best_epoch,
-        stopped or found.stopped,
-        report,
-    )
+    task = read_task(found.postprocessing, task.labels)
+    return FitResult(task, found.best, found.history, found.best_epoch, stopped, report)
+
+
+def _train(
+    config: TrainConfig,
+    task: Task,
+    run: Run,
+    found: _Found,
+    save: Callable[[], None],
+    on_epoch: Callable[[Row], None] | None,
+    is_stopping: Callable[[], bool],
+) -> str | None:
+    """Train the epochs that are left, into `found`, and save after each; why it ended before the last, or None."""
+    while found.stopped is None and found.epochs < config.epochs:
+        epoch = found.epochs + 1
+        began = time.perf_counter()
+        train_loss = run.train_epoch(epoch, is_stopping)
+        if train_loss is None:
+            if run.step or found.epochs:
+                save()
+            return f"asked to stop in epoch {epoch}"
+        values, metric, tuned = run.validate()
+        value = (metric, -values["validation_loss"])  # of equal epochs, the one with the smaller loss
+        values |= {"epoch": epoch, "train_loss": train_loss, "learning_rate": run.learning_rate}
+        values["seconds"] = time.perf_counter() - began
+        if value > found.best_value:
+            found.best_epoch, found.best_value = epoch, value
+            found.best, found.postprocessing = _copy(run.scored), tuned.postprocessing()
+        best = values if found.best_epoch == epoch else found.history[found.best_epoch - 1]
+        found.history.append(epoch_row(values, best, task.labels, task.name))
+        found.epochs = epoch
+        if config.early_stop_patience and epoch - found.best_epoch >= config.early_stop_patience:
+            found.stopped = f"no better {config.best_metric} for {config.early_stop_patience} epochs"
+        if on_epoch is not None:
+            on_epoch(found.history[-1])
+        save()
+    return found.stopped
 
 
 def job_key(
