@@ -269,7 +269,7 @@ def test_a_server_like_healthimaging_is_asked_for_single_instances(tmp_path):
 
 def test_the_command_gives_importers_what_only_it_knows(monkeypatch):
     given = []
-    monkeypatch.setattr(prepare, "run", lambda arguments, parser: given.append(parser.parse_args(arguments).outside))
+    monkeypatch.setattr(prepare, "run", lambda options: given.append(options.outside))
 
-    assert prepare.main([]) == 0
+    assert prepare.main(["dicomweb", "https://pacs.example.org", "out"]) == 0
     assert given[0].access.func is dicomweb_access.access
