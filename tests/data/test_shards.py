@@ -387,6 +387,7 @@ def trained(base, channel, monkeypatch):
     return main(["--epochs=2", "--image_size=32", "--batch_size=16", "--num_workers=1"])
 
 
+@pytest.mark.long
 def test_a_training_on_shards_is_the_training_on_the_files(plain, made, tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith(("SM_", "SAGEMAKER_"))]:
         monkeypatch.delenv(name)

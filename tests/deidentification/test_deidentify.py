@@ -374,6 +374,7 @@ def pixels_of(dataset: Dataset) -> tuple[object, ...]:
     return values.dtype, values.shape, values.tobytes()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="no shared data")
 def test_every_shared_file_is_proven_or_refused():
     deidentify = Deidentifier(SALT, burned_in="keep")

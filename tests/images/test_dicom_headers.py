@@ -171,6 +171,7 @@ def test_sequences_nested_without_end_are_refused(depth, is_undefined):
         read_header(PREAMBLE + META + value)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("length", [0xFFFFFFFF, None])
 def test_a_million_empty_items_are_refused_quickly(length):
     value = b"\xfe\xff\x00\xe0\0\0\0\0" * 1_000_000

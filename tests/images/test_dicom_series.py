@@ -748,6 +748,7 @@ def test_mutated_files_are_read_or_refused_and_nothing_else(seed):
                 read_series(series)
 
 
+@pytest.mark.long
 def test_thousands_of_orientations_are_sorted_in_no_time():
     angles = np.linspace(0, 1, 2000)
     file = enhanced(np.zeros((2000, 1, 1), np.int16))

@@ -10,6 +10,7 @@ from tests.support.formats import BLOCKS, DOCUMENT, FOLDERS, odd_dicom_rows, odd
 needs_data = pytest.mark.skipif(not all(folder.is_dir() for folder in FOLDERS), reason="the shared data is not here")
 
 
+@pytest.mark.long
 @needs_data
 def test_the_document_tells_what_becomes_of_every_odd_file():
     text = DOCUMENT.read_text(encoding="utf-8")

@@ -18,6 +18,7 @@ from sagemaker_monai.images.formats import inflate
 from sagemaker_monai.images.volume_files import HEAD_BYTES, VOLUME_FORMATS, read_volume_file, volume_format_of
 from sagemaker_monai.images.volumes import Volume
 from tests.images import test_metaimage, test_nrrd
+from tests.support.exhaustive import exhaustive
 from tests.support.odd_volumes import ODD_NIFTI, Row, oblique, ramp, read_odd_nifti
 
 VALUES = ramp((3, 4, 5), "f4")
@@ -189,7 +190,7 @@ def read_or_refuse(body, **options):
     assert time.perf_counter() - start < 30
 
 
-@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("kind", exhaustive(FILES, short=3))
 @given(data=st.data())
 @settings(max_examples=120)
 def test_damaged_files_are_read_or_refused_and_nothing_else(kind, data):
@@ -220,7 +221,7 @@ WORDS = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["nifti-1", "nifti-1 by qform", "nifti-2"])
+@pytest.mark.parametrize("kind", exhaustive(["nifti-1", "nifti-1 by qform", "nifti-2"]))
 @given(data=st.data())
 @settings(max_examples=150)
 def test_every_field_of_a_nifti_header_may_be_nonsense(kind, data):

@@ -643,6 +643,7 @@ def test_the_command_prints_a_table_and_refuses_with_one_line(source, out, capsy
 # --- the real thing
 
 
+@pytest.mark.long
 def test_the_real_photographs_are_imported(shared_data, tmp_path, out):
     """A tenth of the real download: every tenth lesion, and the two lesions that share a photograph."""
     folder = shared_data / "ham10000"

@@ -308,6 +308,7 @@ def test_a_folder_without_volumes_and_links_out_of_it_are_refused(tmp_path, run)
         run(*labels(2))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not SHARED.is_dir(), reason="shared data not present")
 def test_the_decathlons_hippocampi_are_imported_with_a_table(tmp_path):
     names = sorted(path.name.removesuffix(".nii.gz") for path in (SHARED / "imagesTr").glob("*.nii.gz"))

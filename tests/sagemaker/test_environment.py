@@ -28,6 +28,7 @@ os.environ.update(library_defaults(os.environ))
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("program", "works"), [(NAMELESS, False), (NAMELESS + WITH_DEFAULTS, True)])
 def test_monai_is_imported_by_a_user_that_does_not_exist_thanks_to_them_alone(program, works):
     command = [sys.executable, "-W", "ignore", "-c", program + "\nimport monai"]

@@ -396,6 +396,7 @@ def test_a_signal_loses_no_request_in_flight(slow_server):  # the last of this s
     assert slow_server.processes() == {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("back_end", exhaustive(BACK_ENDS))
 def test_ping_answers_within_two_seconds_while_workers_are_busy_and_large_bodies_arrive(tmp_path, back_end):
     (tmp_path / "model" / "code").mkdir(parents=True)

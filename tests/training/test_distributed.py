@@ -216,6 +216,7 @@ def test_many_processes_train_the_network_that_one_trains(world_size, settings, 
         assert row == pytest.approx(expected, rel=1e-3, nan_ok=True)
 
 
+@pytest.mark.long
 def test_the_statistics_of_batchnorm_are_equal_in_all_processes_and_come_from_all(tmp_path):
     """One step without augmentation: the running mean is that of the whole batch, as if one process had seen it."""
     settings = {"batch_size": 24, "epochs": 1, "augmentation": "none", "ema_decay": 0.0}
