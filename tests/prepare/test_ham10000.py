@@ -14,7 +14,7 @@ from sagemaker_monai.data.datasets import SPLITS, read_dataset
 from sagemaker_monai.entrypoints.prepare import main
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.prepare import ham10000
-from sagemaker_monai.prepare.ham10000 import import_ham10000
+from sagemaker_monai.prepare.ham10000 import Ham10000Options, import_ham10000
 from sagemaker_monai.prepare.ham10000_tables import LABELS, read_metadata, read_split
 
 HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization"
@@ -275,7 +275,7 @@ def test_rows_without_image_and_images_without_row_are_refused_or_dropped(tmp_pa
 
     with pytest.raises(DatasetError, match=r"images without metadata: 1 \(EXTRA_1\).*--mismatch drop"):
         import_ham10000(source, out)
-    report = import_ham10000(source, out, mismatch="drop")
+    report = import_ham10000(source, out, Ham10000Options(mismatch="drop"))
     assert report.without_metadata == ["EXTRA_1"]
     assert report.without_image == ["ISIC_1010", "ISIC_1020"]
     assert "metadata without image: 2 (ISIC_1010, ISIC_1020)" in report.summary()
@@ -365,7 +365,7 @@ def cycle():
 
 def test_a_given_split_is_kept(source, out, tmp_path):
     put(tmp_path, {"split.csv": given(cycle())})
-    report = import_ham10000(source, out, split_csv=tmp_path / "split.csv")
+    report = import_ham10000(source, out, Ham10000Options(split_csv=tmp_path / "split.csv"))
 
     names = {"train": "training", "val": "validation", "test": "test"}
     assert split_of(out) == {image: names[split] for image, split in cycle().items()}
@@ -377,8 +377,8 @@ def test_a_lesion_on_two_sides_of_a_given_split_is_moved_or_refused(source, out,
     put(tmp_path, {"split.csv": given(torn)})
 
     with pytest.raises(DatasetError, match=r"lesions with images on two sides of the given split: 1 \(Lakiec0\)"):
-        import_ham10000(source, out, split_csv=tmp_path / "split.csv", duplicates="refuse")
-    report = import_ham10000(source, out, split_csv=tmp_path / "split.csv")
+        import_ham10000(source, out, Ham10000Options(split_csv=tmp_path / "split.csv", duplicates="refuse"))
+    report = import_ham10000(source, out, Ham10000Options(split_csv=tmp_path / "split.csv"))
     assert report.moves == [{"image": "ISIC_1001", "group": "Lakiec0", "old": "training", "new": "test"}]
     assert "images moved to the side of their lesion: 1 (training -> test: 1)" in report.summary()
     assert split_of(out)["ISIC_1000"] == split_of(out)["ISIC_1001"] == "test"
@@ -390,10 +390,10 @@ def test_a_given_split_must_name_the_same_images_unless_they_are_dropped(source,
     put(tmp_path, {"short.csv": given(splits), "long.csv": given(cycle() | {"OTHER": "test"})})
 
     with pytest.raises(DatasetError, match=r"not in the given split: 1 \(ISIC_1010\)"):
-        import_ham10000(source, out, split_csv=tmp_path / "short.csv")
+        import_ham10000(source, out, Ham10000Options(split_csv=tmp_path / "short.csv"))
     with pytest.raises(DatasetError, match=r"of the given split that are not in the metadata: 1 \(OTHER\)"):
-        import_ham10000(source, out, split_csv=tmp_path / "long.csv")
-    report = import_ham10000(source, out, split_csv=tmp_path / "short.csv", mismatch="drop")
+        import_ham10000(source, out, Ham10000Options(split_csv=tmp_path / "long.csv"))
+    report = import_ham10000(source, out, Ham10000Options(split_csv=tmp_path / "short.csv", mismatch="drop"))
     assert report.without_split == ["ISIC_1010"]
     assert "ISIC_1010" not in split_of(out)
     assert not (out / "images/ISIC_1010.jpg").exists()
@@ -449,8 +449,8 @@ def test_near_identical_images_on_two_sides_are_moved_or_refused(copied, out, tm
     put(tmp_path, {"split.csv": given(splits)})
 
     with pytest.raises(DatasetError, match=r"two sides of the split: 1 pairs \(ISIC_1510 = ISIC_1520\)"):
-        import_ham10000(copied, out, split_csv=tmp_path / "split.csv", duplicates="refuse")
-    report = import_ham10000(copied, out, split_csv=tmp_path / "split.csv")
+        import_ham10000(copied, out, Ham10000Options(split_csv=tmp_path / "split.csv", duplicates="refuse"))
+    report = import_ham10000(copied, out, Ham10000Options(split_csv=tmp_path / "split.csv"))
     assert [(move["image"], move["new"]) for move in report.moves] == [("ISIC_1510", "test")]
 
 
@@ -470,7 +470,7 @@ def test_blank_images_that_are_byte_identical_are_a_pair(tmp_path, out):
 
 def test_images_are_shrunk_in_proportion_never_enlarged(tmp_path, out):
     images = IMAGES | {"ISIC_1000": jpeg(0, (300, 150)), "ISIC_1001": jpeg(1, (90, 301))}
-    import_ham10000(dataverse(tmp_path / "s", images), out, max_side=60)
+    import_ham10000(dataverse(tmp_path / "s", images), out, Ham10000Options(max_side=60))
 
     for name, size in (("ISIC_1000", (60, 30)), ("ISIC_1001", (18, 60))):
         with Image.open(out / f"images/{name}.jpg") as picture:
@@ -481,7 +481,11 @@ def test_images_are_shrunk_in_proportion_never_enlarged(tmp_path, out):
 def test_a_shrunk_image_looks_like_the_original_and_stands_upright(tmp_path, out):
     exif = Image.Exif()
     exif[0x0112] = 8  # shown turned by 90 degrees counter-clockwise
-    import_ham10000(dataverse(tmp_path / "s", IMAGES | {"ISIC_1000": jpeg(0, (400, 200), exif=exif)}), out, max_side=80)
+    import_ham10000(
+        dataverse(tmp_path / "s", IMAGES | {"ISIC_1000": jpeg(0, (400, 200), exif=exif)}),
+        out,
+        Ham10000Options(max_side=80),
+    )
 
     with Image.open(out / "images/ISIC_1000.jpg") as small, Image.open(io.BytesIO(jpeg(0, (400, 200)))) as large:
         assert small.size == (40, 80)
@@ -492,7 +496,7 @@ def test_a_shrunk_image_looks_like_the_original_and_stands_upright(tmp_path, out
 
 def test_the_split_does_not_depend_on_shrinking(source, tmp_path):
     import_ham10000(source, tmp_path / "a")
-    import_ham10000(source, tmp_path / "b", max_side=20)
+    import_ham10000(source, tmp_path / "b", Ham10000Options(max_side=20))
 
     assert (tmp_path / "a/dataset.json").read_bytes() == (tmp_path / "b/dataset.json").read_bytes()
 
@@ -514,7 +518,7 @@ def test_a_second_run_writes_nothing(source, out, monkeypatch):
 
 
 def test_other_options_replace_the_import_cleanly(source, out, tmp_path):
-    import_ham10000(source, out, max_side=20, seed=1)
+    import_ham10000(source, out, Ham10000Options(max_side=20, seed=1))
     report = import_ham10000(source, out)
     import_ham10000(source, tmp_path / "fresh")
 
@@ -545,7 +549,7 @@ def test_what_is_missing_or_changed_in_the_folder_is_made_again(source, out, dam
 
 
 def test_an_interrupted_run_leaves_no_data_set_and_can_be_repeated(source, out, tmp_path, monkeypatch):
-    import_ham10000(source, out, seed=1)
+    import_ham10000(source, out, Ham10000Options(seed=1))
     thumbnail, calls = ham10000.thumbnail, []
 
     def interrupted(data):
@@ -588,7 +592,7 @@ def test_a_foreign_image_in_an_earlier_import_is_refused(source, out):
     put(out, {"images/holiday.jpg": "mine"})
 
     with pytest.raises(DatasetError, match=r"what no import wrote: 1 \(images/holiday.jpg\)"):
-        import_ham10000(source, out, seed=1)
+        import_ham10000(source, out, Ham10000Options(seed=1))
     assert (out / "images/holiday.jpg").read_bytes() == b"mine"
 
 
@@ -601,7 +605,7 @@ def test_the_output_may_not_be_a_file_or_lead_elsewhere(source, out, tmp_path):
     shutil.move(out / "images", tmp_path / "elsewhere")
     (out / "images").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DatasetError, match=r"what no import wrote: 1 \(images\)"):
-        import_ham10000(source, out, seed=1)
+        import_ham10000(source, out, Ham10000Options(seed=1))
 
 
 # --- options and command line
@@ -619,7 +623,7 @@ def test_the_output_may_not_be_a_file_or_lead_elsewhere(source, out, tmp_path):
 )
 def test_options_out_of_range_are_refused_before_anything_is_written(source, out, options):
     with pytest.raises(ConfigError):
-        import_ham10000(source, out, **options)
+        import_ham10000(source, out, Ham10000Options(**options))
     assert not out.exists()
 
 

@@ -35,6 +35,7 @@ from sagemaker_monai.prepare.dicom_units import (
     series_units,
     values_of,
 )
+from sagemaker_monai.prepare.fractions import check_options
 from sagemaker_monai.prepare.import_report import Report, repeated
 from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_folders, read_labels
 from sagemaker_monai.prepare.matching import NAMED_KINDS, find_lines, key_of, refuse_mismatch, shown_lines
@@ -107,7 +108,7 @@ def import_dicom_folder(
         ConfigError: an option is out of range.
     """
     reading, units, choices = reading or LabelOptions(), units or Units(), choices or Choices(title=TITLE)
-    choices.check()
+    check_options(choices)
     if units.group_by not in GROUP_BY:
         raise ConfigError(f"group-by must be one of {', '.join(GROUP_BY)}, got {units.group_by!r}")
     table_file = None if labels == FOLDERS else Path(labels)

@@ -1,37 +1,47 @@
 """The options of a drawn split, the same for every importer."""
 
 import argparse
+from dataclasses import field
+from typing import Any
 
+from sagemaker_monai.data.splitting import check_fractions
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.messages.option_fields import choices_of, option
 
 FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}  # options in the order of SPLITS, with their defaults
+GIVEN_BY = {"split_csv": "--split-csv", "split_column": "--split-column"}  # options that give a split already
 
 
-def add_fraction_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--train`, `--validation`, `--test` and `--seed`."""
-    for name, share in FRACTIONS.items():
-        parser.add_argument(f"--{name}", type=float, metavar="SHARE", help=f"of the images (default: {share})")
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
+def fractions_option() -> Any:
+    """A field with training, validation and test: the flags `--train`, `--validation` and `--test`."""
+    return field(default=tuple(FRACTIONS.values()), metadata={"add": _add, "make": _fractions_of})
 
 
-def asked_fractions(options: argparse.Namespace) -> list[str]:
-    """The options among them that were given."""
-    return [f"--{name}" for name in FRACTIONS if getattr(options, name) is not None]
+def seed_option() -> Any:
+    """A field with the seed of the split."""
+    return option(0, "of the split (default: %(default)s)")
 
 
-def fractions_of(options: argparse.Namespace, *, given_by: str = "") -> tuple[float, float, float]:
-    """Training, validation and test.
-
-    Args:
-        options: of the command.
-        given_by: the option that gives a split already, "" where the split is drawn.
+def check_options(options: Any) -> None:
+    """Refuse fractions, and values that are not among the choices of their field, without a command line too.
 
     Raises:
-        ConfigError: fractions and a given split.
+        ConfigError: with what is allowed.
     """
-    if given_by and (asked := asked_fractions(options)):
-        raise ConfigError(f"{given_by} gives the split already; leave out {', '.join(asked)}")
-    training, validation, test = (
-        share if getattr(options, name) is None else getattr(options, name) for name, share in FRACTIONS.items()
-    )
-    return training, validation, test
+    check_fractions(options.fractions)
+    for name, allowed in choices_of(type(options)).items():
+        if (value := getattr(options, name)) not in allowed:
+            raise ConfigError(f"{name} must be {' or '.join(allowed)}, got {value!r}")
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    for name, share in FRACTIONS.items():
+        parser.add_argument(f"--{name}", type=float, metavar="SHARE", help=f"of the images (default: {share})")
+
+
+def _fractions_of(given: argparse.Namespace) -> tuple[float, ...]:
+    asked = [f"--{name}" for name in FRACTIONS if getattr(given, name) is not None]
+    giver = [flag for name, flag in GIVEN_BY.items() if getattr(given, name, None)]
+    if giver and asked:
+        raise ConfigError(f"{giver[0]} gives the split already; leave out {', '.join(asked)}")
+    return tuple(share if getattr(given, name) is None else getattr(given, name) for name, share in FRACTIONS.items())

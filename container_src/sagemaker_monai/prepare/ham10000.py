@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,18 @@ from PIL import Image
 
 from sagemaker_monai import __version__
 from sagemaker_monai.data.dataset_json import write_dataset_json
-from sagemaker_monai.data.splitting import SPLITS, check_fractions, split_by_group
+from sagemaker_monai.data.splitting import SPLITS, split_by_group
 from sagemaker_monai.deidentification.picture_metadata import cleaned
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.images.fingerprints import Floats, Pair, find_near_identical, thumbnail
 from sagemaker_monai.images.pictures import decode
 from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.messages.option_fields import option
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.downloads import FolderDownload, ZipDownload, open_download
+from sagemaker_monai.prepare.fractions import check_options, fractions_option, seed_option
 from sagemaker_monai.prepare.ham10000_tables import LABELS, Row, read_metadata, read_split
 from sagemaker_monai.prepare.leaks import Move, count_by_class, gather_groups, join_groups, separated
 from sagemaker_monai.storage.files import sha256_of, state_of
@@ -46,6 +49,51 @@ ORIGIN: Any = {
 ANOTHER_ORIGIN: Any = {"description": "Imported from the layout of HAM10000, split by lesion"}
 ON_CONFLICT = ("move", "refuse")
 ON_MISMATCH = ("refuse", "drop")
+
+
+@dataclass(frozen=True)
+class Ham10000Options:
+    """What is decided about a download; all but the given split is in import_report.json.
+
+    Attributes:
+        fractions: training, validation and test; lesions are dealt out by them, stratified by class.
+        seed: of that split.
+        split_csv: a given split (`image_id,split`) instead of a drawn one.
+        max_side: pixels of the longer side above which an image is shrunk; None copies every byte.
+        duplicates: "move" keeps near-identical images, and in a given split all images of a lesion, on the side where
+            most of them are; "refuse" raises where a split separates them.
+        title: with another than HAM10000's, nothing is said of where the data set comes from.
+        mismatch: "refuse" raises where images, metadata and given split do not name the same ids; "drop" leaves out
+            what is not in all of them.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    fractions: tuple[float, float, float] = fractions_option()
+    seed: int = seed_option()
+    split_csv: Path | None = option(None, "a given split, image_id,split, instead of a drawn one", type=Path)
+    max_side: int | None = option(None, "shrink images whose longer side has more pixels", type=int)
+    duplicates: str = option(
+        "move",
+        "near-identical images, or in a given split images of one lesion, on two sides (default: %(default)s)",
+        choices=ON_CONFLICT,
+    )
+    title: str = option(TITLE, "what the data set is called in dataset.json (default: %(default)s)")
+    mismatch: str = option(
+        "refuse",
+        "ids that are not in images, metadata and given split alike (default: %(default)s)",
+        choices=ON_MISMATCH,
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse values that are out of range."""
+        check_options(self)
+        if self.max_side is not None and self.max_side < 1:
+            raise ConfigError(f"max_side must be at least 1 pixel, got {self.max_side}")
+
+
+DEFAULTS = Ham10000Options()
 
 
 @dataclass(frozen=True)
@@ -182,18 +230,16 @@ def _split(
     rows: Sequence[Row],
     pairs: Sequence[Pair],
     given: Mapping[str, str] | None,
-    *,
-    fractions: tuple[float, float, float],
-    seed: int,
-    duplicates: str,
+    options: Ham10000Options,
 ) -> tuple[list[str], list[str], list[Move]]:
     """Choose the split of each row: returns splits, groups and moves."""
     lesions = [row.lesion for row in rows]
     labels = [LABELS.index(row.label) for row in rows]
     indices = [(pair.first, pair.second) for pair in pairs]
     joined = join_groups(lesions, indices)
-    if duplicates == "refuse":
-        drawn = split_by_group(labels, lesions, fractions=fractions, seed=seed) if given is None else None
+    draw = partial(split_by_group, labels, fractions=options.fractions, seed=options.seed)
+    if options.duplicates == "refuse":
+        drawn = draw(lesions) if given is None else None
         splits = drawn or [(given or {})[row.image] for row in rows]
         if apart := separated(indices, splits):
             named = some_of([f"{rows[first].image} = {rows[second].image}" for first, second in apart])
@@ -203,7 +249,7 @@ def _split(
             )
         return splits, joined, []
     if given is None:
-        return split_by_group(labels, joined, fractions=fractions, seed=seed), joined, []
+        return draw(joined), joined, []
     splits, moves = gather_groups([row.image for row in rows], joined, [given[row.image] for row in rows])
     return splits, joined, moves
 
@@ -246,58 +292,28 @@ def _items(rows: Sequence[Row], groups: Sequence[str], splits: Sequence[str]) ->
     return items
 
 
-def import_ham10000(
-    source: Path,
-    out: Path,
-    *,
-    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
-    seed: int = 0,
-    split_csv: Path | None = None,
-    max_side: int | None = None,
-    duplicates: str = "move",
-    mismatch: str = "refuse",
-    title: str = TITLE,
-) -> Report:
+def import_ham10000(source: Path, out: Path, options: Ham10000Options = DEFAULTS) -> Report:
     """Import a HAM10000 download.
 
     Args:
         source: the outer zip, or a folder with the part zips or the unpacked folders, and the metadata.
         out: folder to write `images/`, `dataset.json` and `import_report.json` to; empty, new, or an earlier import,
             which is replaced. The same call again finds everything done and writes nothing.
-        fractions: training, validation and test; lesions are dealt out by them, stratified by class.
-        seed: of that split.
-        split_csv: a given split (`image_id,split`) instead of a drawn one.
-        max_side: pixels of the longer side above which an image is shrunk; None copies every byte.
-        duplicates: "move" keeps near-identical images, and in a given split all images of a lesion, on the side where
-            most of them are; "refuse" raises where a split separates them.
-        mismatch: "refuse" raises where images, metadata and given split do not name the same ids; "drop" leaves out
-            what is not in all of them.
-        title: what the data set is called; with another than HAM10000's, nothing is said of where it comes from.
+        options: what is decided.
 
     Raises:
         DatasetError: the download, the metadata, the given split or the output folder cannot be used.
-        ConfigError: an option is out of range.
+        ConfigError: there is no file of the given split.
     """
-    check_fractions(fractions)
-    if max_side is not None and max_side < 1:
-        raise ConfigError(f"max_side must be at least 1 pixel, got {max_side}")
-    for name, value, allowed in (("duplicates", duplicates, ON_CONFLICT), ("mismatch", mismatch, ON_MISMATCH)):
-        if value not in allowed:
-            raise ConfigError(f"{name} must be {' or '.join(allowed)}, got {value!r}")
+    split_csv, mismatch = options.split_csv, options.mismatch
     if split_csv is not None and not split_csv.is_file():
         raise ConfigError(f"there is no split file {split_csv.name}; name a CSV with image_id and split")
 
     output.check_output(out)
     download = open_download(source)
-    options = {
-        "fractions": fractions,
-        "seed": seed,
-        "max_side": max_side,
-        "duplicates": duplicates,
-        "mismatch": mismatch,
-        "title": title,
-    }
-    key = _key(download, split_csv, options)
+    told = {name: value for name, value in asdict(options).items() if name not in ("split_csv", "title")}
+    told["title"] = options.title  # at the end, as earlier versions had it: the key depends on the order
+    key = _key(download, split_csv, told)
     if output.is_up_to_date(out, key):
         earlier = output.read_report(out) or {}
         return Report(
@@ -311,11 +327,11 @@ def import_ham10000(
         ids = [row.image for row in rows]
         without_split = _reconcile(ids, given, "images that are not in the given split", mismatch=mismatch)
         _reconcile(sorted(given), set(ids), "images of the given split that are not in the metadata", mismatch=mismatch)
-        if duplicates == "refuse":
+        if options.duplicates == "refuse":
             _refuse_torn_lesions(rows, given)
 
     output.begin(out, [f"{row.image}.jpg" for row in rows])
-    stored, without_metadata = _store_images(download, out, {row.image: row for row in rows}, max_side)
+    stored, without_metadata = _store_images(download, out, {row.image: row for row in rows}, options.max_side)
     _reconcile(without_metadata, (), "images without metadata", mismatch=mismatch)
     without_image = _reconcile(
         [row.image for row in rows], stored, "rows of the metadata without image", mismatch=mismatch
@@ -325,7 +341,7 @@ def import_ham10000(
         raise DatasetError("no image has metadata and a place in the split; check that all are of one download")
 
     pairs = _find_pairs(rows, stored)
-    splits, groups, moves = _split(rows, pairs, given, fractions=fractions, seed=seed, duplicates=duplicates)
+    splits, groups, moves = _split(rows, pairs, given, options)
     report = Report(
         is_repeated=False,
         counts=count_by_class([row.label for row in rows], splits),
@@ -339,11 +355,11 @@ def import_ham10000(
     output.remove_stale(out, files)
     write_dataset_json(
         out,
-        name=title,
-        **(ORIGIN if title == TITLE else ANOTHER_ORIGIN),
+        name=options.title,
+        **(ORIGIN if options.title == TITLE else ANOTHER_ORIGIN),
         labels=LABELS,
         records=_items(rows, groups, splits),
     )
     shown = {name: value for name, value in asdict(report).items() if name != "is_repeated"}
-    output.finish(out, {"importer": "ham10000", "options": options, **shown}, key=key, files=files)
+    output.finish(out, {"importer": "ham10000", "options": told, **shown}, key=key, files=files)
     return report

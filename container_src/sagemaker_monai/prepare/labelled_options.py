@@ -4,10 +4,9 @@ import argparse
 from pathlib import Path
 
 from sagemaker_monai.data.label_options import add_rule_options, rules_of
-from sagemaker_monai.prepare.fractions import add_fraction_options, fractions_of
+from sagemaker_monai.messages.option_fields import add_options, options_of
 from sagemaker_monai.prepare.labels_table import LabelOptions
-from sagemaker_monai.prepare.matching import ON_MISMATCH
-from sagemaker_monai.prepare.publish import ON_DUPLICATES, ON_UNUSABLE, Choices
+from sagemaker_monai.prepare.publish import Choices
 
 
 def add_labelled_options(parser: argparse.ArgumentParser, *, title: str) -> None:
@@ -37,20 +36,7 @@ def add_labelled_options(parser: argparse.ArgumentParser, *, title: str) -> None
     parser.add_argument(
         "--keep-columns", default="", metavar="A,B", help="columns that are written to dataset.json (default: none)"
     )
-    parser.add_argument(
-        "--mismatch", choices=ON_MISMATCH, default="refuse",
-        help="labels without images and images without labels (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--unusable", choices=ON_UNUSABLE, default="refuse",
-        help="labelled images that cannot be used (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--duplicates", choices=ON_DUPLICATES, default="join",
-        help="images of different groups with the same pixels: keep them on one side, or refuse (default: %(default)s)",
-    )  # fmt: skip
-    add_fraction_options(parser)
-    parser.add_argument("--title", default=title, help="what the data set is called (default: %(default)s)")
+    add_options(parser, Choices, title=title)
 
 
 def parts_of(text: str) -> tuple[str, ...]:
@@ -80,14 +66,7 @@ def reading_of(options: argparse.Namespace) -> LabelOptions:
 
 def choices_of(options: argparse.Namespace) -> Choices:
     """What is left out, and how it is split."""
-    return Choices(
-        mismatch=options.mismatch,
-        unusable=options.unusable,
-        duplicates=options.duplicates,
-        fractions=fractions_of(options, given_by="--split-column" if options.split_column else ""),
-        seed=options.seed,
-        title=options.title,
-    )
+    return options_of(options, Choices)
 
 
 def labels_of(options: argparse.Namespace) -> Path | str:

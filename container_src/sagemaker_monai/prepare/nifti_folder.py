@@ -15,6 +15,7 @@ from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.remarks import Remark, merged, remark
 from sagemaker_monai.prepare import output
+from sagemaker_monai.prepare.fractions import check_options
 from sagemaker_monai.prepare.import_report import Report, repeated
 from sagemaker_monai.prepare.labelled_names import OWN, group_of, label_names, refuse_untold
 from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_folders, read_labels
@@ -84,7 +85,7 @@ def import_nifti_folder(
         ConfigError: an option is out of range.
     """
     reading, cases, choices = reading or LabelOptions(), cases or Cases(), choices or Choices(title=TITLE)
-    choices.check()
+    check_options(choices)
     pattern = group_pattern(cases.group_by) if cases.group_by else None
     if cases.modality and cases.modality not in MODALITIES:
         raise ConfigError(f"modality must be one of {', '.join(MODALITIES)}, got {cases.modality!r}")

@@ -20,6 +20,7 @@ from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.suffixes import IMAGE_SUFFIXES
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.prepare import output
+from sagemaker_monai.prepare.fractions import check_options
 from sagemaker_monai.prepare.import_report import Report, repeated
 from sagemaker_monai.prepare.labelled_names import OWN, group_of, label_names, refuse_untold
 from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_layout, read_labels
@@ -73,7 +74,7 @@ def import_pictures(
         ConfigError: an option is out of range.
     """
     reading, pictures, choices = reading or LabelOptions(), pictures or Pictures(), choices or Choices(title=TITLE)
-    choices.check()
+    check_options(choices)
     pattern = group_pattern(pictures.group_by) if pictures.group_by else None
     table_file = None if labels == FOLDERS else Path(labels)
     if not source.is_dir():

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 
 from sagemaker_monai.data.dataset_json import write_dataset_json
-from sagemaker_monai.data.splitting import SPLITS, check_fractions
-from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.data.splitting import SPLITS
+from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.item_names import current
+from sagemaker_monai.messages.option_fields import option
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare import output
+from sagemaker_monai.prepare.fractions import fractions_option, seed_option
 from sagemaker_monai.prepare.import_report import Report
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
 from sagemaker_monai.prepare.leaks import join_groups
@@ -43,27 +45,18 @@ class Choices:
         title: of the data set.
     """
 
-    mismatch: str = "refuse"
-    unusable: str = "refuse"
-    duplicates: str = "join"
-    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
-    seed: int = 0
-    title: str = ""
-
-    def check(self) -> None:
-        """Refuse values that are none.
-
-        Raises:
-            ConfigError: with the values that are.
-        """
-        check_fractions(self.fractions)
-        for name, value, allowed in (
-            ("mismatch", self.mismatch, ON_MISMATCH),
-            ("unusable", self.unusable, ON_UNUSABLE),
-            ("duplicates", self.duplicates, ON_DUPLICATES),
-        ):
-            if value not in allowed:
-                raise ConfigError(f"{name} must be {' or '.join(allowed)}, got {value!r}")
+    mismatch: str = option(
+        "refuse", "labels without images and images without labels (default: %(default)s)", choices=ON_MISMATCH
+    )
+    unusable: str = option("refuse", "labelled images that cannot be used (default: %(default)s)", choices=ON_UNUSABLE)
+    duplicates: str = option(
+        "join",
+        "images of different groups with the same pixels: keep them on one side, or refuse (default: %(default)s)",
+        choices=ON_DUPLICATES,
+    )
+    fractions: tuple[float, float, float] = fractions_option()
+    seed: int = seed_option()
+    title: str = option("", "what the data set is called (default: %(default)s)")
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,21 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sagemaker_monai.dicomweb import transfer as dicomweb
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.messages.item_names import NAMES_FILE, ItemNames, current
+from sagemaker_monai.messages.option_fields import add_options, options_of
 from sagemaker_monai.prepare.dicom_folder_options import add_dicom_folder_options, run_dicom_folder
 from sagemaker_monai.prepare.ground_truth.ground_truth import run_ground_truth
 from sagemaker_monai.prepare.ground_truth.ground_truth_options import add_ground_truth_options
-from sagemaker_monai.prepare.ham10000_options import add_ham10000_options, run_ham10000
+from sagemaker_monai.prepare.ham10000 import Ham10000Options, import_ham10000
 from sagemaker_monai.prepare.medmnist_options import add_medmnist_options, run_medmnist
 from sagemaker_monai.prepare.nifti_folder_options import add_nifti_folder_options, run_nifti_folder
 from sagemaker_monai.prepare.picture_folder_options import add_pictures_options, run_pictures
+
+OUT = "folder for images/ and dataset.json"
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,29 @@ class Importer:
     run: Callable[[argparse.Namespace], str]
 
 
+def _importer(title: str, run: Callable[..., Any], source: str, out: str = OUT, **options: type) -> Importer:
+    """A row for a function that takes source, out, and by their names these dataclasses of options."""
+
+    def add(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("source", type=Path, help=source)
+        parser.add_argument("out", type=Path, help=out)
+        for each in options.values():
+            add_options(parser, each)
+
+    def summary(given: argparse.Namespace) -> str:
+        made: dict[str, Any] = {name: options_of(given, each) for name, each in options.items()}
+        return str(run(given.source, given.out, **made).summary())
+
+    return Importer(title, add, summary)
+
+
 SOURCES = {
-    "ham10000": Importer("HAM10000 skin-lesion photographs (Dataverse, Kaggle)", add_ham10000_options, run_ham10000),
+    "ham10000": _importer(
+        "HAM10000 skin-lesion photographs (Dataverse, Kaggle)",
+        import_ham10000,
+        "the outer zip, or the folder with the part zips or unpacked folders",
+        options=Ham10000Options,
+    ),
     "dicom_folder": Importer(
         "DICOM files or series with labels in a CSV file or by folders", add_dicom_folder_options, run_dicom_folder
     ),

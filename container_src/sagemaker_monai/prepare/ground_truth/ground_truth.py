@@ -20,10 +20,10 @@ from sagemaker_monai.data.dataset_json import write_dataset_json
 from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.deidentification.clean_files import PICTURE, VOLUME, clean_file, sort_of
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
+from sagemaker_monai.messages.option_fields import options_of
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare import output
-from sagemaker_monai.prepare.fractions import fractions_of
 from sagemaker_monai.prepare.ground_truth.agreement_report import Report, describe_agreement, describe_annotators
 from sagemaker_monai.prepare.ground_truth.consolidation import Decision, check_classes, decide, hard_classes
 from sagemaker_monai.prepare.ground_truth.ground_truth_options import DEFAULTS, GroundTruthOptions
@@ -34,7 +34,6 @@ from sagemaker_monai.prepare.ground_truth.source_images import Image, list_files
 from sagemaker_monai.prepare.ground_truth.votes import Votes, choose_votes, number_annotators, settle_disputes, votes_of
 from sagemaker_monai.prepare.import_report import NO_CLASS
 from sagemaker_monai.prepare.leaks import count_by_class, join_groups
-from sagemaker_monai.prepare.option_fields import options_of
 from sagemaker_monai.prepare.sides import split_images
 from sagemaker_monai.storage.files import sha256_of, state_of
 from sagemaker_monai.tasks.tasks import TASKS
@@ -280,5 +279,5 @@ def _named(decision: Decision) -> list[str]:
 
 def run_ground_truth(given: argparse.Namespace) -> str:
     """Import as the command line says, and return what to print."""
-    options = options_of(given, GroundTruthOptions, fractions=fractions_of(given))
+    options = options_of(given, GroundTruthOptions)
     return import_ground_truth(given.source, given.out, images=given.images, options=options).summary()

@@ -1,14 +1,13 @@
 """The options of an import from Ground Truth, and of `prepare ground_truth` on the command line."""
 
 import argparse
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from sagemaker_monai.data.splitting import check_fractions
 from sagemaker_monai.errors import ConfigError
-from sagemaker_monai.prepare.fractions import add_fraction_options
+from sagemaker_monai.messages.option_fields import add_options, option
+from sagemaker_monai.prepare.fractions import check_options, fractions_option, seed_option
 from sagemaker_monai.prepare.ground_truth.consolidation import LABELS, VOTED_TASKS
-from sagemaker_monai.prepare.option_fields import add_options, check_choices, option
 
 ON_DISPUTE = ("keep", "drop", "refuse")
 ON_MISSING = ("refuse", "leave-out")
@@ -55,14 +54,13 @@ class GroundTruthOptions:
         "lines (default: the DICOM header)",
         metavar="PATTERN|KEY",
     )
-    fractions: tuple[float, float, float] = field(default=(0.7, 0.1, 0.2), metadata={"add": add_fraction_options})
-    seed: int = 0
+    fractions: tuple[float, float, float] = fractions_option()
+    seed: int = seed_option()
     title: str = option(TITLE, "what the data set is called (default: %(default)s)")
 
     def __post_init__(self) -> None:
         """Refuse values that are out of range."""
-        check_fractions(self.fractions)
-        check_choices(self)
+        check_options(self)
         if not 0 <= self.min_agreement <= 1 or self.min_annotators < 1:
             raise ConfigError(
                 "min_agreement must be from 0 to 1 and min_annotators at least 1, "

@@ -1,0 +1,62 @@
+"""Options of a command as a frozen dataclass: a field has the default, range, flag and help in one place."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import Field, field, fields
+from typing import Any, TypeVar
+
+Made = TypeVar("Made")
+
+
+def option(
+    default: Any, text: str, *, flag: str = "", read: Callable[[Any], Any] | None = None, **argument: Any
+) -> Any:
+    """A field that is a flag.
+
+    Args:
+        default: of the field; a number makes the flag take such numbers.
+        text: help of the flag.
+        flag: "" names it like the field.
+        read: makes the field's value of the flag's: of a text, or of a list of texts where the flag may be repeated.
+        argument: what else `add_argument` takes.
+    """
+    kind = {"type": type(default)} if type(default) in (int, float) else {}
+    unread = default if read is None else [] if argument.get("action") == "append" else ""
+    told = {"default": unread, "help": text} | kind | argument
+    return field(default=default, metadata={"flag": flag, "read": read, "argument": told})
+
+
+def add_options(parser: argparse.ArgumentParser, options: type, **defaults: Any) -> None:
+    """Add the flags of a dataclass, in the order of its fields.
+
+    Args:
+        parser: gets them.
+        options: a dataclass; `add` of a field's metadata adds several flags, of which `make` makes the field.
+        defaults: of flags, where they are not those of the fields.
+    """
+    for each in fields(options):
+        if "add" in each.metadata:
+            each.metadata["add"](parser)
+        elif each.metadata:
+            told = dict(each.metadata["argument"])
+            told["default"] = defaults.get(each.name, told["default"])
+            flag = each.metadata["flag"] or f"--{each.name.replace('_', '-')}"
+            parser.add_argument(flag, dest=each.name, **told)
+
+
+def options_of(given: argparse.Namespace, options: type[Made]) -> Made:
+    """The dataclass of what was given; fields that are no flags have their defaults."""
+    return options(**{each.name: _value(given, each) for each in fields(options) if each.metadata})  # type: ignore[arg-type]
+
+
+def _value(given: argparse.Namespace, each: "Field[Any]") -> Any:
+    if "make" in each.metadata:
+        return each.metadata["make"](given)
+    value, read = getattr(given, each.name), each.metadata["read"]
+    return value if read is None else read(value)
+
+
+def choices_of(options: type) -> dict[str, tuple[str, ...]]:
+    """The choices of those fields that have some."""
+    told = {each.name: each.metadata.get("argument", {}) for each in fields(options)}
+    return {name: argument["choices"] for name, argument in told.items() if "choices" in argument}
