@@ -262,6 +262,9 @@ def labels_of_layout(layout: Layout, options: LabelOptions) -> LabelTable:
 def labels_of_folders(names: Sequence[str], options: LabelOptions, *, below: str = "") -> LabelTable:
     """The class of each file by the folder that it lies in, right below the source: `CLASS/any/depth`.
 
+    Not `class_folders`, where names say what an image is and folders below a class whose it is: here files lie at any
+    depth, in archives too, and the importer finds out both.
+
     Args:
         names: relative to the source, with slashes.
         options: task and grades; classes and grades can be folders.

@@ -2,7 +2,9 @@
 
 A manifest names objects of S3, or addresses of a DICOM server (`.../instances/ID/file`, or the ID alone). Nothing is
 fetched: the files lie in one folder that mirrors the keys, from whatever level on. A name means the file that has most
-of its last parts in common with it; where two files, or two names, have equally many, nothing is guessed.
+of its last parts in common with it; where two files, or two names, have equally many, nothing is guessed. Unlike
+names in a table (`data.name_matching`), keys are compared as they are written, since a.png and A.png are two objects,
+and the name that fits a file best takes it.
 """
 
 import re
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from sagemaker_monai.data.name_matching import stem_of
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.images.suffixes import IMAGE_SUFFIXES
 from sagemaker_monai.messages.shortened import some_of
@@ -20,7 +23,7 @@ from sagemaker_monai.storage.files import plain_files
 
 MAX_IMAGES = 1_000_000
 DICOM_SUFFIX = ".dcm"
-SUFFIXES = IMAGE_SUFFIXES | {DICOM_SUFFIX, ".dicom", ".dic"}
+SUFFIXES = (*IMAGE_SUFFIXES, DICOM_SUFFIX, ".dicom", ".dic")
 _HEAD_BYTES = 132
 _INSTANCE = re.compile(r"instances/([^/]+)/file")
 
@@ -79,26 +82,6 @@ def key_parts(reference: str) -> tuple[str, ...]:
     return () if any(part in (".", "..") or "\0" in part or "\\" in part for part in parts) else parts
 
 
-def _ends_of(files: Mapping[str, Path]) -> tuple[dict[str, tuple[str, int]], dict[str, tuple[str, int]]]:
-    """Every end of every name, from the last part to all of it -> a file with it, and how many have it.
-
-    The second one has the names without their suffix: a DICOM server's ID has none, its file may have one.
-    """
-    exact: dict[str, tuple[str, int]] = {}
-    stems: dict[str, tuple[str, int]] = {}
-    for name in files:
-        forms = [(exact, name)]
-        stem, _, suffix = name.rpartition(".")
-        if f".{suffix.lower()}" in SUFFIXES:
-            forms.append((stems, stem))
-        for ends, form in forms:
-            parts = form.split("/")
-            for depth in range(1, len(parts) + 1):
-                end = "/".join(parts[-depth:])
-                ends[end] = (name, ends.get(end, (name, 0))[1] + 1)
-    return exact, stems
-
-
 def match_files(references: Sequence[str], files: Mapping[str, Path]) -> tuple[dict[str, Path], list[str]]:
     """Find the file of each reference.
 
@@ -112,27 +95,30 @@ def match_files(references: Sequence[str], files: Mapping[str, Path]) -> tuple[d
     Raises:
         DatasetError: a reference could be several files, or a file several references.
     """
-    exact, stems = _ends_of(files)
-    best: dict[str, tuple[int, str]] = {}
+    # The ends of names, from the last part to all of it -> names; a DICOM server's ID has no suffix, its file may.
+    exact: dict[str, list[str]] = defaultdict(list)
+    stems: dict[str, list[str]] = defaultdict(list)
+    for name in files:
+        for ends, form in ((exact, name), (stems, stem_of(name, SUFFIXES))):
+            parts = form.split("/")
+            for start in range(len(parts)):
+                ends["/".join(parts[start:])].append(name)
+    claims: dict[str, list[tuple[int, str]]] = defaultdict(list)  # name -> parts in common, reference
     ambiguous = []
     for reference in references:
-        parts = key_parts(reference)
-        for depth in range(len(parts), 0, -1):
-            end = "/".join(parts[-depth:])
-            if (hit := exact.get(end) or stems.get(end)) is not None:
-                name, count = hit
-                if count > 1:
+        key = key_parts(reference)
+        for depth in range(len(key), 0, -1):
+            end = "/".join(key[-depth:])
+            if hits := exact.get(end) or stems.get(end):
+                if len(hits) > 1:
                     ambiguous.append(reference)
                 else:
-                    best[reference] = (depth, name)
+                    claims[hits[0]].append((depth, reference))
                 break
-    claims: dict[str, list[str]] = defaultdict(list)
-    for reference, (_, name) in best.items():
-        claims[name].append(reference)
     found = {}
     for name, claimants in claims.items():
-        longest = max(best[reference][0] for reference in claimants)
-        winners = [reference for reference in claimants if best[reference][0] == longest]
+        longest = max(claimants)[0]
+        winners = [reference for depth, reference in claimants if depth == longest]
         if len(winners) > 1:
             ambiguous += winners
         else:
