@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.backends import cudnn
 
 from sagemaker_monai import __version__
 from sagemaker_monai.data.datasets import targets_of
@@ -125,7 +126,8 @@ def fit(
                 state = {"found": dict(vars(found)), "run": run.state()}
                 write_checkpoint(saved_to, state, epoch=found.epochs, step=run.step)
 
-        stopped = _train(config, task, run, found, save, on_epoch if processes.is_main else None, is_stopping)
+        tell = on_epoch if processes.is_main else lambda _row: None
+        stopped = _train(config, task, run, found, save, tell, is_stopping)
         if not found.best:
             if not run.step:
                 raise TrainingStopped("training was stopped before its first step, so there is nothing to save")
@@ -142,7 +144,7 @@ def _train(
     run: Run,
     found: _Found,
     save: Callable[[], None],
-    on_epoch: Callable[[Row], None] | None,
+    tell: Callable[[Row], None],
     is_stopping: Callable[[], bool],
 ) -> str | None:
     """Train the epochs that are left, into `found`, and save after each; why it ended before the last, or None."""
@@ -166,8 +168,7 @@ def _train(
         found.epochs = epoch
         if config.early_stop_patience and epoch - found.best_epoch >= config.early_stop_patience:
             found.stopped = f"no better {config.best_metric} for {config.early_stop_patience} epochs"
-        if on_epoch is not None:
-            on_epoch(found.history[-1])
+        tell(found.history[-1])
         save()
     return found.stopped
 
@@ -214,13 +215,9 @@ def _random_state(config: TrainConfig, device: torch.device) -> Iterator[None]:
     """Seed and restore torch's global state; on a GPU, choose between speed and repeatability."""
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     devices = [device.index or 0] if device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices=devices),
-        torch.backends.cudnn.flags(
-            enabled=True, benchmark=not config.deterministic, deterministic=config.deterministic
-        ),
-    ):
-        torch.use_deterministic_algorithms(config.deterministic)
+    exact = config.deterministic
+    with torch.random.fork_rng(devices=devices), cudnn.flags(enabled=True, benchmark=not exact, deterministic=exact):
+        torch.use_deterministic_algorithms(exact)
         try:
             yield
         finally:
