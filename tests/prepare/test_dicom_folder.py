@@ -40,7 +40,7 @@ def run(tmp_path):
             reading=LabelOptions(**reading or {}),
             units=Units(**units or {}),
             choices=Choices(**{"title": "t", "fractions": EVEN} | choices),
-            deidentification=Deidentification(salt) if private else None,
+            deidentification=Deidentification(salt=salt) if private else None,
         )
 
     return call
@@ -535,7 +535,7 @@ def test_the_ct_contrast_set_has_its_patients_on_one_side(tmp_path):
     source = SHARED / "ct_contrast_dicom"
     report = import_dicom_folder(
         source, tmp_path / "out", labels=source / "labels.csv", reading=LabelOptions(columns=("contrast",)),
-        deidentification=Deidentification(SALT),
+        deidentification=Deidentification(salt=SALT),
     )  # fmt: skip
 
     assert (report.images, report.groups, sum(report.counts["1"].values())) == (70, 41, 35)
@@ -557,7 +557,7 @@ def test_real_series_become_folders_that_are_read_as_the_originals(tmp_path):
     ]
     report = import_dicom_folder(
         SHARED / "dicom_series", tmp_path / "out", labels=table(tmp_path / "l.csv", *rows),
-        deidentification=Deidentification(SALT),
+        deidentification=Deidentification(salt=SALT),
     )  # fmt: skip
 
     assert (report.images, report.files, report.groups, report.modalities) == (4, 116, 2, {"MR": 4})

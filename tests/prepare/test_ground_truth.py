@@ -776,14 +776,13 @@ def test_the_command_line_has_every_option_of_the_import(tmp_path, pictures, out
     import argparse
     from dataclasses import fields
 
-    from sagemaker_monai.prepare.ground_truth.ground_truth import run_ground_truth
-    from sagemaker_monai.prepare.ground_truth.ground_truth_options import add_ground_truth_options
+    from sagemaker_monai.prepare.sources import SOURCES
 
     parser = argparse.ArgumentParser()
-    add_ground_truth_options(parser)
+    SOURCES["ground_truth"].add_options(parser)
     job = write_job(tmp_path / "job", AGREED)
     options = parser.parse_args([str(job), str(out), "--images", str(pictures)])
 
     asked = set(vars(options)) - {"train", "validation", "test"} | {"fractions"}
     assert asked == {"source", "out", "images"} | {field.name for field in fields(GroundTruthOptions)}
-    assert "annotators: 3" in run_ground_truth(options)
+    assert "annotators: 3" in SOURCES["ground_truth"].run(options)

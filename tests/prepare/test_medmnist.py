@@ -10,7 +10,7 @@ from PIL import Image
 
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.images.volume_files import read_volume_file
-from sagemaker_monai.prepare.medmnist import import_medmnist
+from sagemaker_monai.prepare.medmnist import MedmnistOptions, import_medmnist
 from sagemaker_monai.prepare.medmnist_sets import SETS, set_of
 from tests.support.imported import content_of, records_of
 from tests.support.places import SHARED_DATA
@@ -91,15 +91,15 @@ def test_findings_of_chestmnist_are_lists_of_names(write, tmp_path):
 
 def test_classes_and_task_can_be_given(write, tmp_path):
     source = write("mine.npz", **arrays())
-    import_medmnist(source, tmp_path / "out", classes=["no", "yes"], title="Mine")
+    import_medmnist(source, tmp_path / "out", MedmnistOptions(classes=("no", "yes"), title="Mine"))
     assert (content_of(tmp_path / "out")["labels"], content_of(tmp_path / "out")["name"]) == (
         {"0": "no", "1": "yes"}, "Mine",
     )  # fmt: skip
 
-    import_medmnist(source, tmp_path / "out", task="regression")
+    import_medmnist(source, tmp_path / "out", MedmnistOptions(task="regression"))
     assert records_of(tmp_path / "out")[1]["label"] == 1.0
     with pytest.raises(ConfigError, match="need 2 classes, there are 1 names"):
-        import_medmnist(source, tmp_path / "out", classes=["no"])
+        import_medmnist(source, tmp_path / "out", MedmnistOptions(classes=("no",)))
 
 
 def test_the_same_call_again_writes_nothing(write, tmp_path):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.messages.option_fields import choices_of, option, parts_of
 from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.tasks.labels import Label
 from sagemaker_monai.tasks.row import Form
@@ -30,12 +31,31 @@ class LabelRules:
         is_command: options are named with dashes in messages.
     """
 
-    task: str = "auto"
-    grades: tuple[str, ...] = ()
-    missing_labels: str = "drop"
-    missing_codes: tuple[float, ...] = ()
-    uncertain_labels: str = "refuse"
-    similar_labels: str = "refuse"
+    task: str = option("auto", "(default: %(default)s)", choices=("auto", *TASKS))
+    grades: tuple[str, ...] = option(
+        (), "of an ordinal label, the lowest first", read=lambda text: grades_of(text, "--grades"), metavar="A,B,C"
+    )
+    missing_labels: str = option(
+        "drop",
+        "lines without a label (empty, nan, NA, #N/A, None, -, ?): left out with a count, or refused (default: "
+        "%(default)s)",
+        choices=MISSING_LABELS,
+    )
+    missing_codes: tuple[float, ...] = option(
+        (),
+        "numbers that stand for a missing label, like -999,9999",
+        read=lambda text: codes_of(text, "--missing-codes"),
+        metavar="A,B",
+    )
+    uncertain_labels: str = option(
+        "refuse", "what -1, u or uncertain mean beside 0 and 1 (default: %(default)s)", choices=UNCERTAIN
+    )
+    similar_labels: str = option(
+        "refuse",
+        "labels that differ in case, blanks or as 1 and 1.0 only: refused, taken as one, or kept apart (default: "
+        "%(default)s)",
+        choices=SIMILAR,
+    )
     is_command: bool = False
 
     def option(self, name: str, value: str = "") -> str:
@@ -80,9 +100,8 @@ def codes_of(text: str, option: str) -> tuple[float, ...]:
     Raises:
         ConfigError: one is no number.
     """
-    parts = [part.strip() for part in text.split(",") if part.strip()]
     try:
-        return tuple(float(part) for part in parts)
+        return tuple(float(part) for part in parts_of(text))
     except ValueError:
         raise ConfigError(f"{option} must be numbers like -999,9999, got {text[:40]!r}") from None
 
@@ -94,7 +113,7 @@ def grades_of(text: str, option: str) -> tuple[str, ...]:
         ConfigError: a list that is none.
     """
     if not text.lstrip().startswith("["):
-        return tuple(part.strip() for part in text.split(",") if part.strip())
+        return parts_of(text)
     try:
         names = json.loads(text)
     except (ValueError, RecursionError):
@@ -110,13 +129,8 @@ def check_rules(rules: LabelRules) -> None:
     Raises:
         ConfigError: with what is allowed.
     """
-    for name, value, allowed in (
-        ("task", rules.task, ("auto", *TASKS)),
-        ("missing_labels", rules.missing_labels, MISSING_LABELS),
-        ("uncertain_labels", rules.uncertain_labels, UNCERTAIN),
-        ("similar_labels", rules.similar_labels, SIMILAR),
-    ):
-        if value not in allowed:
+    for name, allowed in choices_of(LabelRules).items():
+        if (value := getattr(rules, name)) not in allowed:
             raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value[:40]!r}")
     if len(set(rules.grades)) < len(rules.grades):
         raise ConfigError(f"{rules.option('grades')} names a grade twice")

@@ -10,10 +10,11 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sagemaker_monai.data.label_options import add_rule_options, rules_of
+from sagemaker_monai.data.label_rules import LabelRules
 from sagemaker_monai.entrypoints.processing import Parser, base_folder, run_command
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.item_names import current
+from sagemaker_monai.messages.option_fields import add_options, options_of
 from sagemaker_monai.sagemaker.environment import library_defaults
 from sagemaker_monai.sagemaker.inputs import Places, read_channels
 from sagemaker_monai.storage.files import replacing, write_text
@@ -66,7 +67,7 @@ def _parser() -> Parser:
         "--columns", default="", metavar="image=NAME,label=NAME,...",
         help="its columns for image, label, group (patient) and split, where they are called otherwise",
     )  # fmt: skip
-    add_rule_options(parser)
+    add_options(parser, LabelRules)
     parser.add_argument(
         "--pixels", choices=("auto", "all", "sample", "none"), default="auto",
         help="whose pixels are decoded, for copies and broken data: all, a sample of 2,000, none; auto (default): all "
@@ -109,7 +110,7 @@ def _run(options: Namespace, verdict: list[int]) -> None:
             Options(
                 labels=options.labels,
                 columns=_columns(options.columns),
-                rules=rules_of(options),
+                rules=options_of(options, LabelRules),
                 pixels=options.pixels,
                 processes=processes,
                 show_names=options.show_names,

@@ -1,7 +1,7 @@
 """Options of a command as a frozen dataclass: a field has the default, range, flag and help in one place."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import Field, field, fields
 from typing import Any, TypeVar
 
@@ -24,6 +24,18 @@ def option(
     unread = default if read is None else [] if argument.get("action") == "append" else ""
     told = {"default": unread, "help": text} | kind | argument
     return field(default=default, metadata={"flag": flag, "read": read, "argument": told})
+
+
+def borrowed(options: type, name: str) -> Any:
+    """A field like the one of this name in another dataclass."""
+    [lent] = [each for each in fields(options) if each.name == name]
+    return field(default=lent.default, metadata=lent.metadata)
+
+
+def parts_of(given: str | Sequence[str]) -> tuple[str, ...]:
+    """The parts of a text with commas between them, or of several."""
+    text = given if isinstance(given, str) else ",".join(given)
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def add_options(parser: argparse.ArgumentParser, options: type, **defaults: Any) -> None:

@@ -6,16 +6,18 @@ depends on the patient's own ID and the seed alone, not on the salt: a run with 
 """
 
 import hmac
+from argparse import BooleanOptionalAction
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sagemaker_monai.deidentification.deidentify import BurnedIn, Deidentifier
-from sagemaker_monai.deidentification.pseudonyms import pseudonym
+from sagemaker_monai.deidentification.deidentify import BURNED_IN, BurnedIn, Deidentifier
+from sagemaker_monai.deidentification.pseudonyms import make_salt, pseudonym
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.images.dicom.media import Media, find_media
 from sagemaker_monai.images.dicom.wanted import Choice
+from sagemaker_monai.messages.option_fields import option, parts_of
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare import output
@@ -24,6 +26,7 @@ from sagemaker_monai.prepare.dicom_copy import Copied, copy_instance
 from sagemaker_monai.prepare.dicom_units import (
     GROUP_BY,
     SUFFIXES,
+    UNITS,
     Kind,
     Unit,
     choose_kind,
@@ -41,6 +44,7 @@ from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line,
 from sagemaker_monai.prepare.matching import NAMED_KINDS, find_lines, key_of, refuse_mismatch, shown_lines
 from sagemaker_monai.prepare.public_names import name_files
 from sagemaker_monai.prepare.publish import Choices, Notices, Written, publish, refuse_unusable
+from sagemaker_monai.prepare.salts import add_salt_file, salt_of
 from sagemaker_monai.prepare.sides import refuse_torn
 
 FOLDERS = "folders"
@@ -59,21 +63,57 @@ class Units:
         group_by: one of `dicom_units.GROUP_BY`; the table's column of groups joins groups further.
     """
 
-    unit: str = "auto"
-    series: str = AUTO
-    modality: tuple[str, ...] = ()
-    description: str = ""
-    group_by: str = GROUP_BY[0]
+    unit: str = option(
+        "auto", "what is an image: a file, or a series (default: what the labels are about)", choices=UNITS
+    )
+    series: str = option(
+        AUTO,
+        "which series of a labelled study: most-slices, thinnest, newest, all, or a SeriesInstanceUID "
+        "(default: most-slices, and all where classes are folders)",
+        metavar="RULE|UID",
+    )
+    modality: tuple[str, ...] = option(
+        (),
+        "such as CT; may be repeated; SEG, RTDOSE and others that are no images only where they are named",
+        read=parts_of,
+        action="append",
+        metavar="CODE",
+    )
+    description: str = option(
+        "", "of SeriesDescription, such as *lung*, in any case", flag="--series-description", metavar="PATTERN"
+    )
+    group_by: str = option(GROUP_BY[0], "what stays on one side (default: %(default)s)", choices=GROUP_BY)
 
 
 @dataclass(frozen=True)
 class Deidentification:
     """How files are de-identified; `is_random`: the salt was made for this run only."""
 
-    salt: bytes
-    burned_in: BurnedIn = "refuse"
-    keeps_characteristics: bool = False
+    is_wanted: bool = option(
+        True,
+        "by the profile of DICOM PS3.15, with DEIDENTIFY_SALT (default: yes)",
+        flag="--deidentify",
+        action=BooleanOptionalAction,
+    )
+    salt: bytes = field(default=b"", metadata={"add": add_salt_file, "make": salt_of})
+    burned_in: BurnedIn = option(
+        "refuse",
+        "when de-identified, pictures that may have text about the patient in them (default: %(default)s)",
+        choices=BURNED_IN,
+    )
+    keeps_characteristics: bool = option(
+        False,
+        "when de-identified, keep sex, age, size and weight",
+        flag="--keep-patient-characteristics",
+        action="store_true",
+    )
     is_random: bool = False
+
+    def settled(self) -> "Deidentification | None":
+        """With a salt, which is made where none was given; None where files are copied as they are."""
+        if not self.is_wanted:
+            return None
+        return self if self.salt else replace(self, salt=make_salt(), is_random=True)
 
     def told(self) -> str:
         """What tells it from another one, without the salt."""
@@ -109,6 +149,7 @@ def import_dicom_folder(
     """
     reading, units, choices = reading or LabelOptions(), units or Units(), choices or Choices(title=TITLE)
     check_options(choices)
+    deidentification = deidentification.settled() if deidentification else None
     if units.group_by not in GROUP_BY:
         raise ConfigError(f"group-by must be one of {', '.join(GROUP_BY)}, got {units.group_by!r}")
     table_file = None if labels == FOLDERS else Path(labels)

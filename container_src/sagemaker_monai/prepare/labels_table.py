@@ -13,6 +13,7 @@ from sagemaker_monai.data.groups import read_groups
 from sagemaker_monai.data.label_rules import Cells, LabelRules, ReadLabels
 from sagemaker_monai.data.label_values import read_label_values
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.messages.option_fields import borrowed, option, parts_of
 from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import (
@@ -57,19 +58,35 @@ class LabelOptions:
         missing_labels, missing_codes, uncertain_labels, similar_labels: see `label_rules.LabelRules`.
     """
 
-    columns: tuple[str, ...] = ()
-    task: str = "auto"
-    grades: tuple[str, ...] = ()
-    match: str = ""
-    image_column: str = ""
-    sheet: str = ""
-    split_column: str = ""
-    group_column: str = ""
-    keep_columns: tuple[str, ...] = ()
-    missing_labels: str = "drop"
-    missing_codes: tuple[float, ...] = ()
-    uncertain_labels: str = "refuse"
-    similar_labels: str = "refuse"
+    sheet: str = option("", "of a workbook that has several with labels", metavar="NAME")
+    image_column: str = option(
+        "", "column with the names of files (default: image, file, image_id and the like)", metavar="NAME"
+    )
+    columns: tuple[str, ...] = option(
+        (),
+        "column with the label (default: label, diagnosis, dx and the like); several, repeated or with commas, "
+        "are findings with 0 and 1",
+        flag="--label-column",
+        read=parts_of,
+        action="append",
+        metavar="NAME",
+    )
+    match: str = option("", "column that says what a line is about", metavar="COLUMN")
+    split_column: str = option("", "column with a given split (default: split, if there is one)", metavar="NAME")
+    group_column: str = option(
+        "",
+        "column of what must stay on one side, or none (default: group, or one that names the patient)",
+        metavar="NAME",
+    )
+    task: str = borrowed(LabelRules, "task")
+    grades: tuple[str, ...] = borrowed(LabelRules, "grades")
+    missing_labels: str = borrowed(LabelRules, "missing_labels")
+    missing_codes: tuple[float, ...] = borrowed(LabelRules, "missing_codes")
+    uncertain_labels: str = borrowed(LabelRules, "uncertain_labels")
+    similar_labels: str = borrowed(LabelRules, "similar_labels")
+    keep_columns: tuple[str, ...] = option(
+        (), "columns that are written to dataset.json (default: none)", read=parts_of, metavar="A,B"
+    )
 
     @property
     def rules(self) -> LabelRules:

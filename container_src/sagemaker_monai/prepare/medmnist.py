@@ -13,7 +13,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from sagemaker_monai.data.dataset_json import write_dataset_json
 from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.images.formats.arrays import MAX_NPY_HEADER_BYTES, parse_npy_header
+from sagemaker_monai.messages.option_fields import option
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare import output
@@ -53,31 +54,50 @@ class _Part:
     labels: np.ndarray  # (n, k) of whole numbers
 
 
-def import_medmnist(
-    source: Path, out: Path, *, task: str = "auto", classes: Sequence[str] = (), title: str = ""
-) -> Report:
+@dataclass(frozen=True)
+class MedmnistOptions:
+    """What is decided about a file; in import_report.json.
+
+    Attributes:
+        task: a key of `tasks.TASKS`; "auto" takes the published one, or what the labels look like.
+        classes: names in the order of the numbers in the file; empty takes the published ones, or the numbers.
+        title: of the data set; "" takes the file's name.
+    """
+
+    task: str = option("auto", "(default: the published one)", choices=("auto", *TASKS))
+    classes: tuple[str, ...] = option(
+        (),
+        "names in the order of the numbers (default: the published ones)",
+        read=lambda text: tuple(name.strip() for name in text.split(",")) if text else (),
+        metavar="A,B,...",
+    )
+    title: str = option("", "what the data set is called (default: the file's name)")
+
+
+DEFAULTS = MedmnistOptions()
+
+
+def import_medmnist(source: Path, out: Path, options: MedmnistOptions = DEFAULTS) -> Report:
     """Import a file of MedMNIST.
 
     Args:
         source: the .npz file.
         out: folder to write `images/`, `dataset.json` and `import_report.json` to; empty, new, or an earlier import,
             which is replaced. The same call again finds everything done and writes nothing.
-        task: a key of `tasks.TASKS`; "auto" takes the published one, or what the labels look like.
-        classes: names in the order of the numbers in the file; empty takes the published ones, or the numbers.
-        title: of the data set; "" takes the file's name.
+        options: what is decided.
 
     Raises:
         DatasetError: the file is damaged, unsafe or none of MedMNIST, or the output folder cannot be used.
         ConfigError: an option is out of range, or the classes do not fit the labels.
     """
-    if task not in ("auto", *TASKS):
-        raise ConfigError(f"task must be one of auto, {', '.join(TASKS)}, got {task!r}")
+    if options.task not in ("auto", *TASKS):
+        raise ConfigError(f"task must be one of auto, {', '.join(TASKS)}, got {options.task!r}")
     if not source.is_file():
         raise DatasetError(f"there is no file {source.name}; name an .npz of MedMNIST")
     output.check_places(source, out)
     output.check_output(out)
-    options = {"task": task, "classes": list(classes), "title": title}
-    key = hashlib.sha256(json.dumps([__version__, source.name, sha256_of(source), options]).encode()).hexdigest()
+    told = asdict(options)
+    key = hashlib.sha256(json.dumps([__version__, source.name, sha256_of(source), told]).encode()).hexdigest()
     if output.is_up_to_date(out, key):
         return repeated(output.read_report(out) or {})
 
@@ -86,7 +106,7 @@ def import_medmnist(
         raise DatasetError(f"{source.name} has no train_images and train_labels; it is no file of MedMNIST")
     _check_alike(parts)
     known = SETS.get(set_of(source.name) or "")
-    chosen_task, names = _meaning(parts, task, classes, known)
+    chosen_task, names = _meaning(parts, options.task, options.classes, known)
     labels = {split: [_label(row, chosen_task, names) for row in part.labels] for split, part in parts.items()}
     spatial_dims = 3 if _is_volume(parts["training"].images) else 2
     count = sum(len(part.images) for part in parts.values())
@@ -122,7 +142,7 @@ def import_medmnist(
     output.remove_stale(out, files)
     write_dataset_json(
         out,
-        name=title or source.stem,
+        name=options.title or source.stem,
         description="MedMNIST, the published split",
         reference=REFERENCE if known else "",
         labels=names,
@@ -133,7 +153,10 @@ def import_medmnist(
         modality="RGB" if spatial_dims == 2 else "OT",
     )
     output.finish(
-        out, {"importer": "medmnist", "options": options, **report.written(with_names=True)}, key=key, files=files
+        out,
+        {"importer": "medmnist", "options": told, **report.written(with_names=True)},
+        key=key,
+        files=files,
     )
     return report
 

@@ -6,12 +6,14 @@ files and groups get numbers for names.
 """
 
 import re
+from argparse import BooleanOptionalAction
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
+from sagemaker_monai.messages.option_fields import option, parts_of
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.remarks import Remark, merged, remark
 from sagemaker_monai.prepare import output
@@ -43,10 +45,25 @@ class Cases:
         is_private: files keep the image and nothing else, and names become numbers.
     """
 
-    sequences: tuple[str, ...] = ()
-    group_by: str = ""
-    modality: str = ""
-    is_private: bool = True
+    sequences: tuple[str, ...] = option(
+        (),
+        "that a case has, in the order of the channels: CASE_T1.nii.gz or CASE/T1.nii.gz (default: nnU-Net's "
+        "_0000, _0001, ... if all files have them)",
+        read=parts_of,
+        metavar="T1,T2,...",
+    )
+    group_by: str = option(
+        "",
+        "what tells the patient: a regular expression with one group, searched in the case's name",
+        metavar="PATTERN",
+    )
+    modality: str = option("", "(default: that of the Decathlon, or OT)", choices=MODALITIES)
+    is_private: bool = option(
+        True,
+        "blank the texts of headers, and number files and groups (default: yes)",
+        flag="--deidentify",
+        action=BooleanOptionalAction,
+    )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ groups get numbers for names.
 """
 
 import re
+from argparse import BooleanOptionalAction
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ from sagemaker_monai.errors import CallerError, DatasetError, UnsuitableImage
 from sagemaker_monai.images.read import read_frames_of
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.suffixes import IMAGE_SUFFIXES
+from sagemaker_monai.messages.option_fields import option
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.fractions import check_options
@@ -45,8 +47,17 @@ class Pictures:
         is_private: pictures lose the texts beside them, and names become numbers.
     """
 
-    group_by: str = ""
-    is_private: bool = True
+    group_by: str = option(
+        "",
+        "what tells the patient: a regular expression with one group, searched in the file's name",
+        metavar="PATTERN",
+    )
+    is_private: bool = option(
+        True,
+        "cut texts, dates and places out of JPEG and PNG, and number files and groups (default: yes)",
+        flag="--deidentify",
+        action=BooleanOptionalAction,
+    )
 
 
 def import_pictures(

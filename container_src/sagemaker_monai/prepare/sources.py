@@ -1,24 +1,23 @@
 """The sources that `prepare` imports from, one row each: options, and what is done with them."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sagemaker_monai.dicomweb import transfer as dicomweb
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.messages.item_names import NAMES_FILE, ItemNames, current
 from sagemaker_monai.messages.option_fields import add_options, options_of
-from sagemaker_monai.prepare.dicom_folder_options import add_dicom_folder_options, run_dicom_folder
-from sagemaker_monai.prepare.ground_truth.ground_truth import run_ground_truth
-from sagemaker_monai.prepare.ground_truth.ground_truth_options import add_ground_truth_options
+from sagemaker_monai.prepare import dicom_folder, nifti_folder, picture_folder
+from sagemaker_monai.prepare.ground_truth.ground_truth import import_ground_truth
+from sagemaker_monai.prepare.ground_truth.ground_truth_options import GroundTruthOptions
 from sagemaker_monai.prepare.ham10000 import Ham10000Options, import_ham10000
-from sagemaker_monai.prepare.medmnist_options import add_medmnist_options, run_medmnist
-from sagemaker_monai.prepare.nifti_folder_options import add_nifti_folder_options, run_nifti_folder
-from sagemaker_monai.prepare.picture_folder_options import add_pictures_options, run_pictures
-
-OUT = "folder for images/ and dataset.json"
+from sagemaker_monai.prepare.labels_table import LabelOptions
+from sagemaker_monai.prepare.medmnist import MedmnistOptions, import_medmnist
+from sagemaker_monai.prepare.publish import Choices
 
 
 @dataclass(frozen=True)
@@ -30,22 +29,46 @@ class Importer:
     run: Callable[[argparse.Namespace], str]
 
 
-def _importer(title: str, run: Callable[..., Any], source: str, out: str = OUT, **options: type) -> Importer:
-    """A row for a function that takes source, out, and by their names these dataclasses of options."""
+def _importer(
+    title: str,
+    run: Callable[..., Any],
+    source: str,
+    *,
+    out: str = "images/",
+    required: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    called: str = "",
+    **options: type,
+) -> Importer:
+    """A row for a function of `prepare`.
+
+    Args:
+        title: one line of help.
+        run: takes source, out and, by their names, what is required and the options; returns a report.
+        source: help of the first argument.
+        out: the folders in the second one.
+        required: name of a flag -> what `add_argument` takes.
+        called: default of `--title` where it is not that of the options.
+        options: dataclasses, in the order of the help.
+    """
+    defaults = {"title": called} if called else {}
 
     def add(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("source", type=Path, help=source)
-        parser.add_argument("out", type=Path, help=out)
+        parser.add_argument("out", type=Path, help=f"folder for {out} and dataset.json")
+        for name, argument in required.items():
+            parser.add_argument(f"--{name}", required=True, **argument)
         for each in options.values():
-            add_options(parser, each)
+            add_options(parser, each, **defaults)
 
     def summary(given: argparse.Namespace) -> str:
         made: dict[str, Any] = {name: options_of(given, each) for name, each in options.items()}
+        made |= {name: getattr(given, name) for name in required}
         return str(run(given.source, given.out, **made).summary())
 
     return Importer(title, add, summary)
 
 
+LABELS = {"labels": {"metavar": "TABLE|folders", "help": "a CSV file, an .xlsx workbook, or folders: CLASS/..."}}
 SOURCES = {
     "ham10000": _importer(
         "HAM10000 skin-lesion photographs (Dataverse, Kaggle)",
@@ -53,19 +76,51 @@ SOURCES = {
         "the outer zip, or the folder with the part zips or unpacked folders",
         options=Ham10000Options,
     ),
-    "dicom_folder": Importer(
-        "DICOM files or series with labels in a CSV file or by folders", add_dicom_folder_options, run_dicom_folder
+    "dicom_folder": _importer(
+        "DICOM files or series with labels in a CSV file or by folders",
+        dicom_folder.import_dicom_folder,
+        "a folder of any depth, a zip or tar file, or a DICOMDIR",
+        out="images/ or series/",
+        required=LABELS,
+        called=dicom_folder.TITLE,
+        reading=LabelOptions,
+        choices=Choices,
+        units=dicom_folder.Units,
+        deidentification=dicom_folder.Deidentification,
     ),
-    "ground_truth": Importer(
-        "labels of a SageMaker Ground Truth job, by all annotators", add_ground_truth_options, run_ground_truth
+    "ground_truth": _importer(
+        "labels of a SageMaker Ground Truth job, by all annotators",
+        import_ground_truth,
+        "the job's output folder as in S3, an output manifest, or a consolidation request",
+        required={"images": {"type": Path, "help": "folder with the images, mirroring their keys in S3"}},
+        options=GroundTruthOptions,
     ),
-    "nifti_folder": Importer(
-        "volumes (NIfTI and others) with labels in a CSV file or by folders", add_nifti_folder_options, run_nifti_folder
+    "nifti_folder": _importer(
+        "volumes (NIfTI and others) with labels in a CSV file or by folders",
+        nifti_folder.import_nifti_folder,
+        "a folder of any depth, of the Decathlon or any other",
+        required=LABELS,
+        called=nifti_folder.TITLE,
+        reading=LabelOptions,
+        choices=Choices,
+        cases=nifti_folder.Cases,
     ),
-    "pictures": Importer(
-        "pictures (JPEG, PNG, TIFF, ...) with labels in a table or by folders", add_pictures_options, run_pictures
+    "pictures": _importer(
+        "pictures (JPEG, PNG, TIFF, ...) with labels in a table or by folders",
+        picture_folder.import_pictures,
+        "a folder of any depth with JPEG, PNG, BMP, TIFF or WebP files",
+        required=LABELS,
+        called=picture_folder.TITLE,
+        reading=LabelOptions,
+        choices=Choices,
+        pictures=picture_folder.Pictures,
     ),
-    "medmnist": Importer("an .npz file of MedMNIST, in the published split", add_medmnist_options, run_medmnist),
+    "medmnist": _importer(
+        "an .npz file of MedMNIST, in the published split",
+        import_medmnist,
+        "the .npz file",
+        options=MedmnistOptions,
+    ),
     "dicomweb": Importer("series of a DICOMweb server, to a folder or S3", dicomweb.add_options, dicomweb.run),
 }
 

@@ -5,7 +5,6 @@ are numbered in the order in which they come up; their workerIds are personal da
 not linked: an importer that later writes to the same folder would change the originals.
 """
 
-import argparse
 import hashlib
 import json
 import shutil
@@ -20,7 +19,6 @@ from sagemaker_monai.data.dataset_json import write_dataset_json
 from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.deidentification.clean_files import PICTURE, VOLUME, clean_file, sort_of
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
-from sagemaker_monai.messages.option_fields import options_of
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare import output
@@ -275,9 +273,3 @@ def _write(answers: _Answers, decided: _Decided, out: Path, key: str, options: G
 
 def _named(decision: Decision) -> list[str]:
     return [decision.label] if isinstance(decision.label, str) else list(decision.label)
-
-
-def run_ground_truth(given: argparse.Namespace) -> str:
-    """Import as the command line says, and return what to print."""
-    options = options_of(given, GroundTruthOptions)
-    return import_ground_truth(given.source, given.out, images=given.images, options=options).summary()

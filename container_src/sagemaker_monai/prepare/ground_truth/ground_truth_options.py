@@ -1,11 +1,9 @@
-"""The options of an import from Ground Truth, and of `prepare ground_truth` on the command line."""
+"""The options of an import from Ground Truth."""
 
-import argparse
 from dataclasses import dataclass
-from pathlib import Path
 
 from sagemaker_monai.errors import ConfigError
-from sagemaker_monai.messages.option_fields import add_options, option
+from sagemaker_monai.messages.option_fields import option
 from sagemaker_monai.prepare.fractions import check_options, fractions_option, seed_option
 from sagemaker_monai.prepare.ground_truth.consolidation import LABELS, VOTED_TASKS
 
@@ -69,13 +67,3 @@ class GroundTruthOptions:
 
 
 DEFAULTS = GroundTruthOptions()
-
-
-def add_ground_truth_options(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of an import."""
-    parser.add_argument(
-        "source", type=Path, help="the job's output folder as in S3, an output manifest, or a consolidation request"
-    )
-    parser.add_argument("out", type=Path, help="folder for images/ and dataset.json")
-    parser.add_argument("--images", type=Path, required=True, help="folder with the images, mirroring their keys in S3")
-    add_options(parser, GroundTruthOptions)
