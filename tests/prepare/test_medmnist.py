@@ -95,6 +95,8 @@ def test_classes_and_task_can_be_given(write, tmp_path):
     assert (content_of(tmp_path / "out")["labels"], content_of(tmp_path / "out")["name"]) == (
         {"0": "no", "1": "yes"}, "Mine",
     )  # fmt: skip
+    told = json.loads((tmp_path / "out" / "import_report.json").read_text())["options"]
+    assert told == {"task": "auto", "classes": ["no", "yes"], "title": "Mine"}
 
     import_medmnist(source, tmp_path / "out", MedmnistOptions(task="regression"))
     assert records_of(tmp_path / "out")[1]["label"] == 1.0

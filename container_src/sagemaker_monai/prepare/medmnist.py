@@ -96,8 +96,8 @@ def import_medmnist(source: Path, out: Path, options: MedmnistOptions = DEFAULTS
         raise DatasetError(f"there is no file {source.name}; name an .npz of MedMNIST")
     output.check_places(source, out)
     output.check_output(out)
-    told = asdict(options)
-    key = hashlib.sha256(json.dumps([__version__, source.name, sha256_of(source), told]).encode()).hexdigest()
+    chosen = asdict(options)
+    key = hashlib.sha256(json.dumps([__version__, source.name, sha256_of(source), chosen]).encode()).hexdigest()
     if output.is_up_to_date(out, key):
         return repeated(output.read_report(out) or {})
 
@@ -154,7 +154,7 @@ def import_medmnist(source: Path, out: Path, options: MedmnistOptions = DEFAULTS
     )
     output.finish(
         out,
-        {"importer": "medmnist", "options": told, **report.written(with_names=True)},
+        {"importer": "medmnist", "options": chosen, **report.written(with_names=True)},
         key=key,
         files=files,
     )
