@@ -103,7 +103,7 @@ import argparse, os
 from sagemaker_monai.sagemaker.dicomweb_access import outside
 from sagemaker_monai.dicomweb import transfer as dicomweb
 parser = argparse.ArgumentParser()
-dicomweb.add_options(parser)
+dicomweb.add_transfer_options(parser)
 parser.set_defaults(outside=outside(os.environ))
 """
 

@@ -289,7 +289,7 @@ def test_ctrl_c_leaves_whole_files_and_ends_at_once(tmp_path):
         # A shell that starts something in the background has it ignore the signal.
         "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import argparse, sys\nfrom sagemaker_monai.dicomweb import transfer\nparser = argparse.ArgumentParser()\n"
-        "transfer.add_options(parser)\ntransfer.run(parser.parse_args())"
+        "transfer.add_transfer_options(parser)\ntransfer.run(parser.parse_args())"
     )
     with serving({SERIES: make_series(SERIES, 3)}, once(ONE_SERIES, stall)) as server:
         command = [sys.executable, "-c", code, server.root, str(tmp_path / "out")]

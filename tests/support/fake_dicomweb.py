@@ -151,7 +151,7 @@ def always(match, answer):
 def run(root, out, *options, environment=None):
     """The command; its summary."""
     parser = argparse.ArgumentParser()
-    dicomweb.add_options(parser)
+    dicomweb.add_transfer_options(parser)
     parser.set_defaults(outside=outside(environment or {}))
     return dicomweb.run(parser.parse_args([root, str(out), *options]))
 

@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydicom.datadict import tag_for_keyword
@@ -18,6 +19,7 @@ from sagemaker_monai.dicomweb.faults import NotOffered
 from sagemaker_monai.dicomweb.stores import is_uid
 from sagemaker_monai.dicomweb.transport import Server
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.messages.option_fields import option
 
 PAGE = 500  # results asked for at once; AWS HealthImaging gives 1,000 at most, Orthanc 100 unless it is told otherwise
 MAX_RESULTS = 1_000_000  # of one search
@@ -25,6 +27,7 @@ STUDY_UID, SERIES_UID, INSTANCE_UID = "0020000D", "0020000E", "00080018"
 MODALITY, PATIENT_ID, NUMBER_OF_INSTANCES = "00080060", "00100020", "00201209"
 _OF_PROTOCOL = {"limit", "offset", "fuzzymatching", "includefield"}
 _DATE_RANGE = re.compile(r"\d{8}|\d{8}-(\d{8})?|-\d{8}")
+_repeated = partial(option, (), read=tuple, action="append")
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,19 @@ class Query:
         limit: series at most; None takes all.
     """
 
-    studies: Sequence[str] = ()
-    series: Sequence[str] = ()
-    modalities: Sequence[str] = ()
-    patients: Sequence[str] = ()
-    study_date: str | None = None
-    keys: Sequence[tuple[str, str]] = ()
-    limit: int | None = None
+    studies: Sequence[str] = _repeated("StudyInstanceUID; may be repeated", flag="--study", metavar="UID")
+    series: Sequence[str] = _repeated("SeriesInstanceUID; may be repeated", metavar="UID")
+    modalities: Sequence[str] = _repeated("such as CT; may be repeated", flag="--modality", metavar="CODE")
+    patients: Sequence[str] = _repeated("may have * and ?; may be repeated", flag="--patient-id", metavar="ID")
+    study_date: str | None = option(None, "YYYYMMDD, or a range as 20200101-20201231", metavar="RANGE")
+    keys: Sequence[tuple[str, str]] = _repeated(
+        "another search key, by keyword or tag, e.g. SeriesDescription=*lung*; may be repeated "
+        "(for a blank, Orthanc 1.10 needs ?)",
+        flag="--query",
+        read=lambda given: [tuple(each.partition("=")[::2]) for each in given],
+        metavar="KEY=VALUE",
+    )
+    limit: int | None = option(None, "series at most", type=int, metavar="N")
 
     def check(self) -> None:
         """Refuse what no server can answer.

@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sagemaker_monai.deidentification.deidentify import BURNED_IN, Deidentifier
+from sagemaker_monai.deidentification.deidentify import BURNED_IN, BurnedIn, Deidentifier
 from sagemaker_monai.deidentification.proved import write_deidentified
 from sagemaker_monai.dicomweb.retrieve import Plan, Retrieval, Transform
 from sagemaker_monai.dicomweb.search import Query, find_series, list_instances
 from sagemaker_monai.dicomweb.stores import FolderStore, Journal, Store
 from sagemaker_monai.dicomweb.transport import Access, Server, check_url
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.messages.option_fields import add_options, option, options_of
 from sagemaker_monai.messages.progress import track
 
 S3 = "s3://"
@@ -56,52 +57,52 @@ class Outside:
     salt: Callable[[], bytes] = _no_salt
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True)
+class TransferOptions:
+    """How series are retrieved and stored.
+
+    Attributes:
+        deidentify: None does where they go to S3.
+        state: None is as `_default_state` has it.
+    """
+
+    parallel: int = option(PARALLEL, "series at a time (default: %(default)s)")
+    deidentify: bool | None = option(
+        None,
+        "by the profile of DICOM PS3.15, with DEIDENTIFY_SALT (default: for S3 yes, for a folder no)",
+        action=argparse.BooleanOptionalAction,
+    )
+    burned_in: BurnedIn = option(
+        "refuse",
+        "when de-identified, pictures that may have text about the patient in them (default: %(default)s)",
+        choices=BURNED_IN,
+    )
+    keep_patient_characteristics: bool = option(
+        False, "when de-identified, keep sex, age, size and weight", action="store_true"
+    )
+    kms_key: str | None = option(None, "that encrypts objects in S3 (default: as the bucket says)", metavar="ID")
+    state: Path | None = option(
+        None,
+        "record by which a run goes on where another stopped; names original UIDs "
+        "(default: retrieval.jsonl in OUT, beside it if de-identified, in the current folder for S3)",
+        type=Path,
+        metavar="FILE",
+    )
+    insecure_http: bool = option(
+        False, "allow http:// to other machines: credentials and images unprotected", action="store_true"
+    )
+
+
+def add_transfer_options(parser: argparse.ArgumentParser) -> None:
     """Options of the command; `outside` comes with the parser's defaults, from `entrypoints.prepare`."""
     parser.add_argument("url", metavar="URL", help="root of the DICOMweb service, e.g. https://host/dicom-web")
     parser.add_argument("out", metavar="OUT", help="folder for series/, or s3://bucket/prefix")
-    parser.add_argument("--study", action="append", default=[], metavar="UID", help="StudyInstanceUID; may be repeated")
-    parser.add_argument(
-        "--series", action="append", default=[], metavar="UID", help="SeriesInstanceUID; may be repeated"
-    )
-    parser.add_argument("--modality", action="append", default=[], metavar="CODE", help="such as CT; may be repeated")
-    parser.add_argument(
-        "--patient-id", action="append", default=[], metavar="ID", help="may have * and ?; may be repeated"
-    )
-    parser.add_argument("--study-date", metavar="RANGE", help="YYYYMMDD, or a range as 20200101-20201231")
-    parser.add_argument(
-        "--query", action="append", default=[], metavar="KEY=VALUE",
-        help="another search key, by keyword or tag, e.g. SeriesDescription=*lung*; may be repeated "
-        "(for a blank, Orthanc 1.10 needs ?)",
-    )  # fmt: skip
-    parser.add_argument("--limit", type=int, metavar="N", help="series at most")
-    parser.add_argument("--parallel", type=int, default=PARALLEL, help="series at a time (default: %(default)s)")
-    parser.add_argument(
-        "--deidentify", action=argparse.BooleanOptionalAction,
-        help="by the profile of DICOM PS3.15, with DEIDENTIFY_SALT (default: for S3 yes, for a folder no)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--burned-in", choices=BURNED_IN, default="refuse",
-        help="when de-identified, pictures that may have text about the patient in them (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--keep-patient-characteristics", action="store_true", help="when de-identified, keep sex, age, size and weight"
-    )
-    parser.add_argument("--kms-key", metavar="ID", help="that encrypts objects in S3 (default: as the bucket says)")
-    parser.add_argument(
-        "--state", type=Path, metavar="FILE",
-        help="record by which a run goes on where another stopped; names original UIDs "
-        "(default: retrieval.jsonl in OUT, beside it if de-identified, in the current folder for S3)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--insecure-http",
-        action="store_true",
-        help="allow http:// to other machines: credentials and images unprotected",
-    )
+    add_options(parser, Query)
+    add_options(parser, TransferOptions)
 
 
-def run(options: argparse.Namespace) -> str:
-    """Retrieve what the options say.
+def run(given: argparse.Namespace) -> str:
+    """Retrieve what the command line says.
 
     Returns:
         What to print.
@@ -109,27 +110,20 @@ def run(options: argparse.Namespace) -> str:
     Raises:
         CallerError: with cause and remedy.
     """
-    outside: Outside = getattr(options, "outside", None) or Outside()
-    root = check_url(options.url, is_http_allowed=options.insecure_http)
-    query = Query(
-        studies=options.study,
-        series=options.series,
-        modalities=options.modality,
-        patients=options.patient_id,
-        study_date=options.study_date,
-        keys=[tuple(each.partition("=")[::2]) for each in options.query],
-        limit=options.limit,
-    )
+    outside: Outside = getattr(given, "outside", None) or Outside()
+    options = options_of(given, TransferOptions)
+    root = check_url(given.url, is_http_allowed=options.insecure_http)
+    query = options_of(given, Query)
     query.check()
     if not 1 <= options.parallel <= MAX_PARALLEL:
         raise ConfigError(f"--parallel must be from 1 to {MAX_PARALLEL}, got {options.parallel}")
-    is_s3 = options.out.startswith(S3)
+    is_s3 = given.out.startswith(S3)
     is_deidentified = is_s3 if options.deidentify is None else options.deidentify
     transform, treatment = _deidentification(options, outside.salt()) if is_deidentified else (None, "")
     if options.kms_key and not is_s3:
         raise ConfigError("--kms-key is for s3:// only")
-    store = outside.open_s3(options.out, options.kms_key) if is_s3 else FolderStore(Path(options.out))
-    state = options.state or _default_state(options.out, is_deidentified=is_deidentified)
+    store = outside.open_s3(given.out, options.kms_key) if is_s3 else FolderStore(Path(given.out))
+    state = options.state or _default_state(given.out, is_deidentified=is_deidentified)
     journal = Journal(state, source=root, treatment=treatment)
     try:
         report = retrieve(
@@ -146,7 +140,7 @@ def run(options: argparse.Namespace) -> str:
     return report.summary()
 
 
-def _deidentification(options: argparse.Namespace, salt: bytes) -> tuple[Transform, str]:
+def _deidentification(options: TransferOptions, salt: bytes) -> tuple[Transform, str]:
     """The de-identification, and a word by which a later run knows whether its own is the same."""
     deidentifier = Deidentifier(
         salt, burned_in=options.burned_in, keep_patient_characteristics=options.keep_patient_characteristics

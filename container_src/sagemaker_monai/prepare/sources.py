@@ -121,7 +121,7 @@ SOURCES = {
         "the .npz file",
         options=MedmnistOptions,
     ),
-    "dicomweb": Importer("series of a DICOMweb server, to a folder or S3", dicomweb.add_options, dicomweb.run),
+    "dicomweb": Importer("series of a DICOMweb server, to a folder or S3", dicomweb.add_transfer_options, dicomweb.run),
 }
 
 
