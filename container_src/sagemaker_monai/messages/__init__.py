@@ -1,1 +1,1 @@
-"""Texts for people: findings with a code, progress, how many names are shown, and names of files masked."""
+"""Texts for people: findings with a code, progress, how many names are shown, names masked, and options with help."""
