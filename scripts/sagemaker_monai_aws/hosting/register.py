@@ -150,7 +150,7 @@ def _evaluation(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The card's part for one evaluation; scores that do not exist are left out."""
     intervals = metrics.get("intervals_95", {})
     # An artifact of a later version may have a task that this one does not know: its common scores are still told.
-    of_task = TASKS.get(metrics.get("task"), TASKS[DEFAULT_TASK])
+    of_task = TASKS.get(str(metrics.get("task")), TASKS[DEFAULT_TASK])
 
     def notes(name: str) -> dict[str, str]:
         interval = intervals.get(name)
