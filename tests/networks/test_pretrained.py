@@ -38,6 +38,18 @@ def test_a_saved_network_of_the_same_kind_loads_completely(tmp_path):
     assert report.summary() == f"{len(report.matched)} tensors loaded"
 
 
+@pytest.mark.parametrize("wrapper", ["", "module."])
+def test_a_network_whose_own_names_begin_like_a_wrappers_loads_completely(wrapper, tmp_path):
+    definition = network_def("segresnet", spatial_dims=3, in_channels=1, num_classes=2, image_size=16)
+    source, target = build_network(definition), build_network(definition)
+
+    load(
+        target, saved({f"{wrapper}{name}": value for name, value in source.state_dict().items()}, tmp_path), "segresnet"
+    )
+
+    assert equal(source.state_dict(), target.state_dict())
+
+
 @pytest.mark.parametrize(
     "wrap",
     [

@@ -73,8 +73,8 @@ def load_pretrained(network: nn.Module, file: Path, row: NetworkEntry) -> Pretra
         ConfigError: the file cannot be read as data, holds values that are not finite, or matches less than half of
             the network below the head.
     """
-    weights = _read(file)
     own = network.state_dict()
+    weights = {_unwrapped(name, own): value for name, value in _read(file).items()}
     found: dict[str, torch.Tensor] = {}
     missing, mismatched, used = [], [], set()
     for name, tensor in own.items():
@@ -112,7 +112,7 @@ def load_pretrained(network: nn.Module, file: Path, row: NetworkEntry) -> Pretra
 
 
 def _read(file: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a file, without what wrappers put in front of its names."""
+    """The state dict in a file."""
     try:
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a broken or unsafe file; its text may quote the file
@@ -131,11 +131,12 @@ def _read(file: Path) -> dict[str, torch.Tensor]:
     )
     if not tensors:
         raise ConfigError(f"the pretrained file {file.name} holds no state dict: save network.state_dict()")
-    return {_unwrapped(name): value for name, value in tensors.items()}
+    return tensors
 
 
-def _unwrapped(name: str) -> str:
-    while wrapper := next((wrapper for wrapper in WRAPPERS if name.startswith(wrapper)), None):
+def _unwrapped(name: str, own: Mapping[str, torch.Tensor]) -> str:
+    """A name without what wrappers put in front, as far as it is not one of the network's own: some begin alike."""
+    while name not in own and (wrapper := next((each for each in WRAPPERS if name.startswith(each)), None)):
         name = name.removeprefix(wrapper)
     return name
 
