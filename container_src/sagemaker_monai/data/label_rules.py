@@ -31,7 +31,7 @@ class LabelRules:
         is_command: options are named with dashes in messages.
     """
 
-    task: str = option("auto", "(default: %(default)s)", choices=("auto", *TASKS))
+    task: str = option("auto", "(default: %(default)s)", choices=lambda: ("auto", *TASKS))
     grades: tuple[str, ...] = option(
         (), "of an ordinal label, the lowest first", read=lambda text: grades_of(text, "--grades"), metavar="A,B,C"
     )

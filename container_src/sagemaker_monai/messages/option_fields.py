@@ -18,7 +18,7 @@ def option(
         text: help of the flag.
         flag: "" names it like the field.
         read: makes the field's value of the flag's: of a text, or of a list of texts where the flag may be repeated.
-        argument: what else `add_argument` takes.
+        argument: what else `add_argument` takes; `choices` may be a function, of a table that gets rows later.
     """
     kind = {"type": type(default)} if type(default) in (int, float) else {}
     unread = default if read is None else [] if argument.get("action") == "append" else ""
@@ -50,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser, options: type, **defaults: Any)
         if "add" in each.metadata:
             each.metadata["add"](parser)
         elif each.metadata:
-            told = dict(each.metadata["argument"])
+            told = _argument(each)
             told["default"] = defaults.get(each.name, told["default"])
             flag = each.metadata["flag"] or f"--{each.name.replace('_', '-')}"
             parser.add_argument(flag, dest=each.name, **told)
@@ -70,5 +70,12 @@ def _value(given: argparse.Namespace, each: "Field[Any]") -> Any:
 
 def choices_of(options: type) -> dict[str, tuple[str, ...]]:
     """The choices of those fields that have some."""
-    told = {each.name: each.metadata.get("argument", {}) for each in fields(options)}
+    told = {each.name: _argument(each) for each in fields(options)}
     return {name: argument["choices"] for name, argument in told.items() if "choices" in argument}
+
+
+def _argument(each: "Field[Any]") -> dict[str, Any]:
+    told = dict(each.metadata.get("argument", {}))
+    if callable(choices := told.get("choices")):
+        told["choices"] = choices()
+    return told
