@@ -1,11 +1,11 @@
-"""What many tests share."""
+"""Settings and fixtures for all tests."""
 
 import json
 import logging
 import os
 from pathlib import Path
 
-from tests.support.places import SHARED_DATA
+from tests.support.places import ROOT, SHARED_DATA
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: two spinning threads on busy cores cost 10x
 
@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, settings
 
 from tests.support import loopback
 
-# How long an example takes says how busy the machine is, and nothing of the code. The examples are the same in every
-# run: a change fails by what it changed. `python -m tests.attacks` draws others each time.
+# No deadline: how long an example takes depends on the machine's load. Every run has the same examples, so that only a
+# change of the code makes a test fail; `python -m tests.attacks` draws new ones each time.
 settings.register_profile(
     "untimed",
     deadline=None,
@@ -25,10 +25,19 @@ settings.register_profile(
 )
 settings.load_profile("untimed")
 
+# Folders of quick tests, which run first: a newcomer soon sees that something passes.
+QUICK = ("messages", "requests", "outputs", "preprocessing", "storage")
+
+
+def pytest_collection_modifyitems(items):
+    """Quick folders first, all else in its order: the sort is stable, so the tests of a module stay together."""
+    ranks = {ROOT / "tests" / folder: rank for rank, folder in enumerate(QUICK)}
+    items.sort(key=lambda item: ranks.get(item.path.parent, len(QUICK)))
+
 
 def pytest_make_parametrize_id(config, val, argname):
-    """Bytes by the argument's name and a number: packed ones hold the second in which they were packed, and processes
-    that collect the tests at the same time must give them the same names.
+    """Name bytes by their argument: archives contain the time of packing, and xdist's processes must all collect the
+    same names.
     """
     return argname if isinstance(val, bytes) else None
 
@@ -40,7 +49,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def small_bundle(tmp_path_factory) -> Path:
-    """A small artifact to read; to change one, copy it first."""
+    """A small artifact, shared: copy it before changing it."""
     from tests.support.bundles import write_small_bundle
 
     folder = tmp_path_factory.mktemp("artifact") / "model"
@@ -50,7 +59,7 @@ def small_bundle(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real data; users do not have it, CI does."""
+    """The folder of real data, which CI has."""
     folder = SHARED_DATA
     if not (folder / "ham10000" / "HAM10000_metadata").is_file():
         pytest.skip("needs the real data set (SHARED_DATA)")
@@ -59,10 +68,10 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def moto_endpoint():
-    """moto as a server of its own process's thread, for all tests."""
+    """A moto server in a thread of this process, for all its tests."""
     from moto.server import ThreadedMotoServer
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request says nothing of a failed test
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # its line for each request is noise
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     yield "http://{}:{}".format(*server.get_host_and_port())
@@ -71,7 +80,7 @@ def moto_endpoint():
 
 @pytest.fixture(scope="session")
 def service_models():
-    """botocore's reader of the services' models, with what it has read."""
+    """One botocore loader, which caches the services' models."""
     from botocore.loaders import create_loader
 
     return create_loader()
@@ -79,7 +88,7 @@ def service_models():
 
 @pytest.fixture
 def shared_models(service_models, monkeypatch):
-    """Every session of botocore has what is read already: to read a model takes longer than what is asked."""
+    """All botocore sessions share one loader: reading a model takes longer than the request."""
     monkeypatch.setattr("botocore.loaders.create_loader", lambda *_: service_models)
 
 
@@ -94,14 +103,14 @@ def cloud(moto_endpoint, shared_models, monkeypatch):
         monkeypatch.setenv(name, value)
     for name in ("AWS_REGION", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it would remember the credentials of the test before
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the previous test's credentials
     account = Cloud(moto_endpoint)
     account.reset()
     return account
 
 
 class Advisories(loopback.Handler):
-    """Knows one vulnerability, of Pillow before 12."""
+    """An OSV service that knows one vulnerability, in Pillow below 12."""
 
     def post(self):
         asked = json.loads(self.read())
@@ -119,7 +128,7 @@ class Advisories(loopback.Handler):
 
 @pytest.fixture
 def advisories():
-    """An OSV service; `asked` has the packages that it was asked about."""
+    """A running OSV service; `asked` records the packages of the requests."""
     with loopback.listening(Advisories, asked=[]) as server:
         server.url = f"http://127.0.0.1:{server.server_port}/v1/query"
         yield server

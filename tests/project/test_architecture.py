@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 from collections import Counter
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -16,24 +17,30 @@ from tests.support.places import ROOT
 PACKAGE = ROOT / "container_src" / "sagemaker_monai"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# The names under which artifacts and people's scripts know what lies in the wings.
+# The names that artifacts and users' scripts import; the code itself lies in the wings.
 FACADES = {"transforms", "segresnet", "log_metrics"}
 OUTER = {"entrypoints", "sagemaker"}
-DEMONSTRATIONS = {"demo_volume.py", "draw_volumes.py", "real_runs.py"}  # draw or name a data set of one task
+DEMONSTRATIONS = {"demo_volume.py", "draw_volumes.py", "real_runs.py"}  # each uses a data set of one task
 SAGEMAKER = {"boto3", "botocore", "mms", "sagemaker_inference", "sagemaker_training"}
-# Words that others write by: plain constants, which any wing may import and none types again.
+# Constants of the contract with SageMaker: any wing may import them, none repeats their values.
 CONTRACT = (content_types, parameters)
 
 
-def imported_modules(path: Path) -> set[str]:
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
+@cache
+def imported_modules(path: Path) -> frozenset[str]:
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names.add(node.module or "")
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
 def part_of(path: Path) -> str:
@@ -70,14 +77,15 @@ def test_the_table_has_every_wing_and_is_in_the_order_of_imports():
         assert allowed - {name} <= set(list(WINGS)[:position])
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_module_imports_from_its_wing_and_those_of_its_row(path):
-    wing = part_of(path)
-    if wing in FACADES | {"__init__"}:
-        return
-    parts = {name.split(".")[1] for name in own_imports(path)} - {"__version__"}
+def test_a_module_imports_from_its_wing_and_those_of_its_row():
+    wrong = {}
+    for path in MODULES:
+        wing = part_of(path)
+        if wing not in FACADES | {"__init__"}:
+            parts = {name.split(".")[1] for name in own_imports(path)} - {"__version__"}
+            wrong[str(path.relative_to(PACKAGE))] = parts - WINGS[wing] - {wing}
 
-    assert parts <= WINGS[wing] | {wing}
+    assert {path: parts for path, parts in wrong.items() if parts} == {}
 
 
 def test_nothing_in_the_package_uses_a_facade():
@@ -85,13 +93,13 @@ def test_nothing_in_the_package_uses_a_facade():
 
 
 def test_what_differs_by_task_stands_in_its_row():
-    """No module beside the tasks' own names one, apart from the published sets of MedMNIST."""
+    """Only the modules of the tasks name one, and the table of MedMNIST's published sets."""
     others = [path for path in MODULES if part_of(path) != "tasks" and path.name != "medmnist_sets.py"]
     named = [
         (path.name, node.lineno)
         for path in [*others, *(ROOT / "scripts").rglob("*.py")]
         if path.name not in DEMONSTRATIONS
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.Constant) and node.value in set(TASKS)
     ]
 
@@ -113,20 +121,19 @@ def test_a_modules_name_occurs_once():
     assert [name for name, count in names.items() if count > 1] == []
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.name == "__init__.py"], ids=module_name)
-def test_a_wings_first_lines_say_what_belongs_in_it(path):
-    assert len(ast.get_docstring(ast.parse(path.read_text())) or "") > 40
+def test_a_wings_first_lines_say_what_belongs_in_it():
+    wings = [path for path in MODULES if path.name == "__init__.py"]
+
+    assert [module_name(path) for path in wings if len(ast.get_docstring(nodes(path)[0]) or "") <= 40] == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_the_outer_wings_know_sagemaker_and_the_environment(path):
-    if part_of(path) in OUTER:
-        return
+def test_only_the_outer_wings_know_sagemaker_and_the_environment():
     words = {module.__name__ for module in CONTRACT} | {"sagemaker_inference"}
-    packages = {name.split(".")[0] for name in imported_modules(path) - words}
+    inner = [path for path in MODULES if part_of(path) not in OUTER]
 
-    assert not packages & SAGEMAKER
-    assert "os.environ" not in path.read_text()
+    importing = [p.name for p in inner if {name.split(".")[0] for name in imported_modules(p) - words} & SAGEMAKER]
+    assert importing == []
+    assert [path.name for path in inner if "os.environ" in path.read_text()] == []
 
 
 def test_no_word_of_sagemaker_inference_is_typed_again():
@@ -139,7 +146,7 @@ def test_no_word_of_sagemaker_inference_is_typed_again():
     typed = [
         (path.name, node.lineno)
         for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.Constant) and node.value in words
     ]
 
