@@ -1,7 +1,7 @@
 """The whole way on one machine (`make demo`): import, train, serve, ask, and compare the answers with the evaluation.
 
-It runs the commands that a person would run, `python -m sagemaker_monai.prepare`, `train` and `serve`, in a /opt/ml
-tree below .demo/, and speaks to the server over HTTP alone.
+It runs the commands that a person would run, `prepare`, `train` and `serve`, in a /opt/ml tree below .demo/, and speaks
+to the server over HTTP alone.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def main() -> int:
     step("Import: check, split by lesion, write dataset.json")
     channel = base / "input" / "data" / "training"
     title = [] if options.data else ["--title", "Synthetic sample, drawn by code"]
-    importer = [sys.executable, "-m", "sagemaker_monai.prepare", "ham10000"]
+    importer = [str(BIN / "prepare"), "ham10000"]
     run([*importer, str(source), str(channel), *title], environment)
 
     step("Train, write the artifact, score the test split with it")

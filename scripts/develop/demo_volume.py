@@ -52,7 +52,7 @@ def main() -> int:
     step("Import: group by patient, de-identify, split, write dataset.json")
     channel = ml / "input" / "data" / "training"
     grades = ["--task", "ordinal", "--grades", ",".join(GRADES)] if options.task == "ordinal" else []
-    importer = [sys.executable, "-m", "sagemaker_monai.prepare", "dicom_folder"]
+    importer = [str(BIN / "prepare"), "dicom_folder"]
     secret = base / "salt"
     secret.write_text(SALT)
     words = ["--labels", str(table), "--salt-file", str(secret), "--title", "Synthetic CT, drawn by code", *grades]

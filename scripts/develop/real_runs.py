@@ -142,7 +142,7 @@ def run_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
     if run.before is not None:
         run.before(source, work)
     arguments = [argument.format(source=source, made=work) for argument in run.importer]
-    call([sys.executable, "-m", "sagemaker_monai.prepare", *arguments, str(channel)], environment)
+    call([str(BIN / "prepare"), *arguments, str(channel)], environment)
     print(f"\n== {name}: train", flush=True)
     began = time.monotonic()
     settings = {**run.settings, **(run.quick if options.quick else {})}

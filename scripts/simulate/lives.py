@@ -220,7 +220,7 @@ def sample() -> Path:
     folder = ROOT / SAMPLE
     if not (folder / "data" / "dataset.json").is_file():
         draw_sample(folder / "dataverse", lesions=LESIONS, seed=0)
-        command = [sys.executable, "-m", "sagemaker_monai.prepare", "ham10000", str(folder / "dataverse")]
+        command = [sys.executable, "-m", "sagemaker_monai.entrypoints.prepare", "ham10000", str(folder / "dataverse")]
         title = "Synthetic sample, drawn by code"
         subprocess.run([*command, str(folder / "data"), "--title", title], check=True)
     return folder / "data"

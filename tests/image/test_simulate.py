@@ -94,7 +94,8 @@ def test_two_hosts_train_one_model(aws):
 
 
 def test_prepare_runs_as_a_processing_job(aws):
-    app = {"ImageUri": "registry/thing@sha256:0", "ContainerEntrypoint": ["python", "-m", "sagemaker_monai.prepare"],
+    app = {"ImageUri": "registry/thing@sha256:0",
+           "ContainerEntrypoint": ["python", "-m", "sagemaker_monai.entrypoints.prepare"],
            "ContainerArguments": ["ham10000", "/opt/ml/processing/in", "/opt/ml/processing/out"]}  # fmt: skip
     place = {"S3Uri": f"s3://{life.BUCKET}/data/", "S3DataType": "S3Prefix", "S3InputMode": "File",
              "LocalPath": "/opt/ml/processing/in"}  # fmt: skip

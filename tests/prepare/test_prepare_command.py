@@ -104,16 +104,6 @@ def test_the_image_has_the_command_and_lists_it(command):
     assert f"\n  {command} " in in_image("help").stdout
 
 
-def test_the_package_is_run_as_the_command_with_the_salt_of_the_environment(slices):
-    command = [sys.executable, "-m", "sagemaker_monai.prepare", "dicom_folder"]
-    environment = os.environ | {"DEIDENTIFY_SALT": SALT.decode()}
-
-    result = subprocess.run([*command, *slices], capture_output=True, text=True, env=environment, timeout=60)
-
-    assert result.returncode == 0, result.stderr
-    assert groups_of(slices) == {pseudonym(SALT, f"P{n}") for n in range(8)}
-
-
 # --- the table of sources
 
 

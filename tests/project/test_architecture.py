@@ -44,8 +44,6 @@ def imported_modules(path: Path) -> frozenset[str]:
 
 
 def part_of(path: Path) -> str:
-    if path.name == "__main__.py":  # what `python -m` runs is a command, wherever its package lies
-        return "entrypoints"
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
@@ -114,9 +112,7 @@ def test_no_modules_import_each_other_in_a_circle():
 
 
 def test_a_modules_name_occurs_once():
-    names = Counter(
-        path.stem for path in MODULES if path.stem not in {"__init__", "__main__"} and part_of(path) != "entrypoints"
-    )
+    names = Counter(path.stem for path in MODULES if path.stem != "__init__" and part_of(path) != "entrypoints")
 
     assert [name for name, count in names.items() if count > 1] == []
 

