@@ -1,32 +1,7 @@
-"""Every error that a caller or operator can meet: its stable code, its HTTP status, its line in the failure file.
+"""Every error that a caller or operator can fix: its stable code, its HTTP status, its line in the failure file.
 
 Messages reach callers: they name the value and the remedy, never a path, a file's text or patient data.
-
-    CallerError                      somebody outside this program can correct it
-    ├── ConfigError            400   a job: its hyperparameters, options or environment
-    ├── DatasetError           400          its data
-    ├── TrainingStopped        400          stopped before there was anything to save
-    ├── BundleError            500   the artifact: missing, unsafe or inconsistent
-    ├── MalformedRequest       400   a request: its body is not what its type promises
-    ├── UndecodableImage       400              no sound image
-    ├── UnsuitableImage        422              a sound image that this model cannot take
-    ├── PayloadTooLarge        413              beyond the limits
-    ├── UnsupportedMediaType   415              no reader for its Content-Type
-    ├── NotAcceptable          406              no writer for its Accept
-    ├── ReferenceNotAllowed    403              names an object that the deployer did not list
-    ├── ObjectUnavailable      424              names an object that cannot be read
-    ├── NotFound               404              no such path
-    ├── MethodNotAllowed       405              the path has other methods
-    ├── RequestTimeout         408              sent too slowly
-    ├── ModelNotFound          404   models: not loaded
-    ├── ModelAlreadyLoaded     409           loaded already
-    ├── NotEnoughMemory        507           no room for another
-    ├── Overloaded             503   the server: more requests wait than it can answer in time
-    ├── Unavailable            503               no process can answer now
-    ├── Timeout                504               no answer in time
-    └── WorkerDied             500               the process ended while it worked on the request
-
-Everything else is a fault of the program: `InternalError`, 500.
+Everything else is a bug of the program: `InternalError`, 500.
 """
 
 from sagemaker_monai.messages.item_names import current
@@ -35,7 +10,7 @@ FAILURE_FILE_LIMIT = 1024  # characters of /opt/ml/output/failure that SageMaker
 
 
 class CallerError(Exception):
-    """Something outside this program can be corrected. `code` is stable, `status` is HTTP's; neither is translated."""
+    """A fault outside this program. `code` is stable and `status` is HTTP's; neither is translated."""
 
     status = 400
 
@@ -43,6 +18,9 @@ class CallerError(Exception):
     def code(self) -> str:
         """The error's class name, which clients may rely on."""
         return type(self).__name__
+
+
+# --- training jobs
 
 
 class ConfigError(CallerError):
@@ -55,6 +33,9 @@ class DatasetError(CallerError):
 
 class TrainingStopped(CallerError):
     """The job was asked to stop before there was anything to save."""
+
+
+# --- artifacts and requests
 
 
 class BundleError(CallerError):
@@ -113,6 +94,9 @@ class NotFound(CallerError):
     status = 404
 
 
+# --- models and the server
+
+
 class ModelNotFound(CallerError):
     """No model of this name is loaded."""
 
@@ -167,7 +151,7 @@ class WorkerDied(CallerError):
     status = 500
 
 
-INTERNAL_ERROR = "InternalError"  # the code of everything else: a fault of the program
+INTERNAL_ERROR = "InternalError"  # the code of everything else: a bug of the program
 
 
 def error_body(code: str, message: str) -> dict[str, dict[str, str]]:
@@ -176,7 +160,7 @@ def error_body(code: str, message: str) -> dict[str, dict[str, str]]:
 
 
 def failure_line(error: BaseException) -> str:
-    """One line for the failure file: a caller's error says its message, a bug its type and last frame.
+    """One line for the failure file: the message of a caller's error, the type and last frame of a bug.
 
     Returns:
         At most 1,024 characters without line breaks, all of which can be written as UTF-8.
@@ -189,7 +173,6 @@ def failure_line(error: BaseException) -> str:
             frame = frame.tb_next
         place = f" at {frame.tb_frame.f_code.co_qualname}:{frame.tb_lineno}" if frame is not None else ""
         text = f"{INTERNAL_ERROR}: {type(error).__name__}: {error}{place}"
-    text = (
-        current().mask(" ".join(text.split())).encode("utf-8", "backslashreplace").decode()
-    )  # names of files may be no Unicode text
+    text = current().mask(" ".join(text.split()))
+    text = text.encode("utf-8", "backslashreplace").decode()  # file names may not be valid Unicode
     return text if len(text) <= FAILURE_FILE_LIMIT else text[: FAILURE_FILE_LIMIT - 1] + "…"

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sagemaker_monai.entrypoints import doctor, prepare, train
-from sagemaker_monai.messages.item_names import NAMES_FILE, ItemNames, at_the_way_out, current, print_numbers
+from sagemaker_monai.messages.item_names import NAMES_FILE, ItemNames, current, masked_output, print_numbers
 
 SENTINEL = "Smith_Zebulon_778899"
 PARTS = ("smith", "zebulon", "778899")
@@ -240,7 +240,7 @@ def test_files_that_the_program_names_itself_are_said(tmp_path):
 
 def test_a_line_of_numbers_is_printed_as_it_is(tmp_path, capsys):
     (tmp_path / "12345.png").touch()
-    with at_the_way_out() as names:
+    with masked_output() as names:
         names.add(tmp_path)
         print("file 12345")
         print_numbers("epoch=3; steps=12345;")
@@ -256,7 +256,7 @@ def test_numbers_are_the_same_in_every_process(tmp_path, names):
 
 def test_outside_of_a_command_nothing_is_masked_and_a_command_in_another_shares_its_names(tmp_path, capsys):
     assert current().mask(SENTINEL) == SENTINEL
-    with at_the_way_out() as outer, at_the_way_out() as inner:
+    with masked_output() as outer, masked_output() as inner:
         assert inner is outer
         outer.hide(tmp_path / SENTINEL)
         print(f"to {SENTINEL}", file=sys.stderr)
@@ -267,7 +267,7 @@ def test_outside_of_a_command_nothing_is_masked_and_a_command_in_another_shares_
 
 
 def test_who_asks_for_names_gets_them(names):
-    names.say_all()
+    names.show_all()
     assert names.mask(f"no {SENTINEL}/a.png") == f"no {SENTINEL}/a.png"
 
 

@@ -1,14 +1,4 @@
-import re
-
-from sagemaker_monai import errors
-from sagemaker_monai.errors import FAILURE_FILE_LIMIT, CallerError, DatasetError, failure_line
-
-
-def test_the_tree_at_the_head_of_the_file_is_the_tree():
-    drawn = {name: int(status) for name, status in re.findall(r"[├└]── (\w+) +(\d{3}) ", errors.__doc__)}
-    classes = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, CallerError)]
-
-    assert drawn == {kind.__name__: kind.status for kind in classes if kind is not CallerError}
+from sagemaker_monai.errors import FAILURE_FILE_LIMIT, DatasetError, failure_line
 
 
 def test_a_callers_error_is_its_code_and_message_on_one_line():

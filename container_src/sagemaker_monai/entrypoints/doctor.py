@@ -118,7 +118,7 @@ def _run(options: Namespace, verdict: list[int]) -> None:
         )
         drawn = None if options.no_contact_sheet else contact_sheet(examination, processes=processes)
     if options.show_names:
-        current().say_all()
+        current().show_all()
     names = examination.names if options.show_names else ()
     sheet = {"file": SHEET_NAME, "images": drawn[1]} if drawn else None
     source = "channels" if len(channels) > 1 else "file" if next(iter(channels.values())).is_file() else "folder"

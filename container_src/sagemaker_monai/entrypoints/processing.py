@@ -21,7 +21,7 @@ from sagemaker_inference import parameters
 
 from sagemaker_monai.entrypoints.train import explained
 from sagemaker_monai.errors import CallerError, ConfigError, failure_line
-from sagemaker_monai.messages.item_names import at_the_way_out
+from sagemaker_monai.messages.item_names import masked_output
 from sagemaker_monai.sagemaker.inputs import without_blanks
 
 MESSAGE_BYTES = 1024
@@ -55,7 +55,7 @@ def run_command(
     Returns:
         The exit code: 0, or 1 when a line on standard error says why, and in the message where there is a tree for it.
     """
-    with at_the_way_out(), _interrupted_by_sigterm():
+    with masked_output(), _interrupted_by_sigterm():
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
         base = base_folder(os.environ)
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sagemaker_monai.entrypoints.train import explained, prepare_job, run_prepared_job
 from sagemaker_monai.errors import CallerError, failure_line
-from sagemaker_monai.messages.item_names import at_the_way_out
+from sagemaker_monai.messages.item_names import masked_output
 from sagemaker_monai.sagemaker.launch import CACHE, STARTED, STOP, leave_failure
 from sagemaker_monai.training.distributed import LOST, OtherProcessError, Processes, connect, is_loss_of_another
 
@@ -20,7 +20,7 @@ CONNECT_S = 60.0
 
 def main() -> None:
     """Be one process; does not return, as what a failed collective operation leaves may hang at the normal end."""
-    with at_the_way_out():
+    with masked_output():
         code = _work(Path(sys.argv[1]), sys.argv[2:])
     sys.stdout.flush()
     sys.stderr.flush()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from sagemaker_monai.errors import CallerError, ConfigError, failure_line
 from sagemaker_monai.hyperparameters import TrainConfig, hyperparameter_rows
-from sagemaker_monai.messages.item_names import NAMES_FILE, at_the_way_out, current
+from sagemaker_monai.messages.item_names import NAMES_FILE, current, masked_output
 from sagemaker_monai.sagemaker import own_script
 from sagemaker_monai.sagemaker.cluster import Cluster, read_cluster, read_limits, wait_for_hosts
 from sagemaker_monai.sagemaker.environment import library_defaults
@@ -88,7 +88,7 @@ def _run(argv: list[str]) -> tuple[str | None, bool]:
         return None, False
     places = Places.from_environment(os.environ)
     # Signals until the failure is written: a second one must not keep it from that.
-    with at_the_way_out(), stop_on_signal() as stopping:
+    with masked_output(), stop_on_signal() as stopping:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
         try:
             (places.output / "failure").unlink(missing_ok=True)

@@ -1,1 +1,1 @@
-"""Texts for people: findings with a code, progress, how many names are shown, names masked, and options with help."""
+"""Texts for people: coded findings, progress, shortened lists of names, masking of names, and options with help."""

@@ -1,4 +1,4 @@
-"""Options of a command as a frozen dataclass: a field has the default, range, flag and help in one place."""
+"""A command's options as a frozen dataclass: each field holds its default, range, flag and help in one place."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -11,14 +11,14 @@ Made = TypeVar("Made")
 def option(
     default: Any, text: str, *, flag: str = "", read: Callable[[Any], Any] | None = None, **argument: Any
 ) -> Any:
-    """A field that is a flag.
+    """Declare a field that is a flag.
 
     Args:
-        default: of the field; a number makes the flag take such numbers.
-        text: help of the flag.
-        flag: "" names it like the field.
-        read: makes the field's value of the flag's: of a text, or of a list of texts where the flag may be repeated.
-        argument: what else `add_argument` takes; `choices` may be a function, of a table that gets rows later.
+        default: of the field; if it is a number, the flag takes numbers of its type.
+        text: the flag's help.
+        flag: "" names it after the field.
+        read: converts the flag's text, or list of texts if it may be repeated, to the field's value.
+        argument: further arguments of `add_argument`; `choices` may be a function, for a table that gets rows later.
     """
     kind = {"type": type(default)} if type(default) in (int, float) else {}
     unread = default if read is None else [] if argument.get("action") == "append" else ""
@@ -27,13 +27,13 @@ def option(
 
 
 def borrowed(options: type, name: str) -> Any:
-    """A field like the one of this name in another dataclass."""
+    """Copy the field of this name from another dataclass."""
     [lent] = [each for each in fields(options) if each.name == name]
     return field(default=lent.default, metadata=lent.metadata)
 
 
 def parts_of(given: str | Sequence[str]) -> tuple[str, ...]:
-    """The parts of a text with commas between them, or of several."""
+    """Split one or several comma-separated texts."""
     text = given if isinstance(given, str) else ",".join(given)
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -42,9 +42,9 @@ def add_options(parser: argparse.ArgumentParser, options: type, **defaults: Any)
     """Add the flags of a dataclass, in the order of its fields.
 
     Args:
-        parser: gets them.
-        options: a dataclass; `add` of a field's metadata adds several flags, of which `make` makes the field.
-        defaults: of flags, where they are not those of the fields.
+        parser: receives them.
+        options: a dataclass; a field with `add` in its metadata adds several flags, and its `make` combines them.
+        defaults: overrides of the fields' defaults.
     """
     for each in fields(options):
         if "add" in each.metadata:
@@ -57,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser, options: type, **defaults: Any)
 
 
 def options_of(given: argparse.Namespace, options: type[Made]) -> Made:
-    """The dataclass of what was given; fields that are no flags have their defaults."""
+    """Build the dataclass from parsed flags; fields without a flag keep their defaults."""
     return options(**{each.name: _value(given, each) for each in fields(options) if each.metadata})  # type: ignore[arg-type]
 
 
@@ -69,7 +69,7 @@ def _value(given: argparse.Namespace, each: "Field[Any]") -> Any:
 
 
 def choices_of(options: type) -> dict[str, tuple[str, ...]]:
-    """The choices of those fields that have some."""
+    """The choices of each field that has any."""
     told = {each.name: _argument(each) for each in fields(options)}
     return {name: argument["choices"] for name, argument in told.items() if "choices" in argument}
 

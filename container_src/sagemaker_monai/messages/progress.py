@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a plain line now and then in a log."""
+"""Progress of long work: a bar on a terminal, an occasional plain line in a log."""
 
 import sys
 import time
@@ -12,13 +12,7 @@ LOG_INTERVAL_S = 10.0
 
 
 def track(items: Iterable[Item], *, total: int, what: str) -> Iterator[Item]:
-    """Yield `items` and show on standard error how many of `total` are done.
-
-    Args:
-        items: anything iterable.
-        total: how many there are.
-        what: what one line is about, e.g. "reading training images".
-    """
+    """Yield `items` and show on standard error how many of `total` are done; `what` names the work."""
     if sys.stderr.isatty():
         yield from tqdm(items, total=total, desc=what, file=sys.stderr, dynamic_ncols=True)
         return

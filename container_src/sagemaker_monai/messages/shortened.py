@@ -1,4 +1,4 @@
-"""Lists of names in a message, short enough for one line."""
+"""Lists of names, shortened for a message."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ MAX_NAME_LENGTH = 60
 
 
 def some_of(names: Sequence[str]) -> str:
-    """The first few names and how many more there are, short enough for one line of an error."""
+    """The first few names and how many more there are, short enough for a one-line error."""
     shown = [name if len(name) <= MAX_NAME_LENGTH else f"…{name[1 - MAX_NAME_LENGTH :]}" for name in names[:MAX_NAMED]]
     rest = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return ", ".join(" ".join(name.split()) for name in shown) + rest
