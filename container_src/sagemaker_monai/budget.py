@@ -1,12 +1,11 @@
-"""What one request may cost the process that answers it: memory and computing time, both counted before they are spent.
+"""Limits on the memory and computing time of one request, both counted before they are spent.
 
-A server answers each request, or the requests of a batch, within `spending(limits.budget(...))`. Readers say what they
-are about to allocate (`spend_bytes`) and to do (`spend_work`), by the sizes that a file declares; what does not fit is
-refused before it is begun. Without a request, as in training, nothing is counted.
+A server answers each request or batch within `spending(limits.budget(...))`. Readers announce what they are about to
+allocate (`spend_bytes`) and to compute (`spend_work`), by the sizes that a file declares; what exceeds the budget is
+refused before it starts. Outside a request, as in training, nothing is counted.
 
-Bytes count as long as they may be held: those of a whole request, or of one image within `returned()`. Work is in
-nanoseconds of one core, as measured for each kind of it on 2 cores of an Intel Xeon; the figures are a little high, so
-that what is refused was never begun and what is begun ends in time.
+Bytes count for the whole request, or for one image within `returned()`. Work is in nanoseconds of one core, measured
+for each kind of work on 2 cores of an Intel Xeon and rounded up, so that whatever is started also ends in time.
 """
 
 import ctypes
@@ -20,29 +19,29 @@ from sagemaker_monai.errors import ConfigError, PayloadTooLarge
 
 MIB = 1 << 20
 MEMORY_VARIABLE, CPU_VARIABLE = "MAX_REQUEST_MEMORY_IN_MB", "MAX_REQUEST_CPU_SECONDS"
-SHARE_VARIABLE = "REQUEST_SHARE_BYTES"  # what the server computes for its workers, and nobody sets
+SHARE_VARIABLE = "REQUEST_SHARE_BYTES"  # set by the server for its workers, never by users
 DEFAULT_MEMORY_MB, LEAST_MEMORY_MB, MOST_MEMORY_MB = 512, 64, 1 << 20
 DEFAULT_CPU_S, MOST_CPU_S = 4, 86_400
-# A body above this brought its bytes itself, and gets more for each byte beyond: slices of a large CT are held as they
-# came, as float32, and once more while they are resized; JPEG 2000 takes about 0.1 us a byte.
+# Larger bodies get more for each further byte: the slices of a large CT are held as received, as float32, and once more
+# while they are resized; JPEG 2000 takes about 0.1 us a byte.
 LARGE_BODY_BYTES = 64 * MIB
 BYTES_FOR_EACH, NS_FOR_EACH = 8, 150
-# Of the memory that is allowed, for what nobody counts: objects of Python, tables of decoders, what malloc keeps.
+# Part of the allowed memory, for what is not counted: Python objects, decoders' tables, what malloc keeps.
 UNCOUNTED_BYTES = 48 * MIB
 
-# How far anything may unpack, by the bytes that it is packed in.
-MAX_RATIO = 200  # blank images reach deflate's 1,032, so small ones may
+# How far anything may unpack, relative to its packed size.
+MAX_RATIO = 200  # blank images reach deflate's 1,032, so small ones may exceed it
 FREE_FRAME_BYTES = 64 * MIB  # of decoded frames, whatever the ratio
 
-TRIM_BYTES = 32 * MIB  # that are freed before the kernel gets them
+TRIM_BYTES = 32 * MIB  # freed before they are returned to the kernel
 NS = 1_000_000_000
 
 
 class Budget:
-    """What is left for one request, or for one batch; threads may share it.
+    """What one request or batch may use, and has used; thread-safe.
 
     Attributes:
-        used_bytes, most_bytes: counted now, and at most so far.
+        used_bytes, most_bytes: counted now, and the peak so far.
         used_ns: work so far.
     """
 
@@ -74,7 +73,7 @@ class Budget:
             self.used_ns += work_ns
 
     def give_back(self, count: int) -> None:
-        """Count bytes no longer."""
+        """Stop counting bytes."""
         with self._lock:
             self.used_bytes -= count
 
@@ -85,8 +84,8 @@ class Limits:
 
     Attributes:
         memory_bytes: above the idle process, for bodies up to LARGE_BODY_BYTES.
-        work_ns: as well.
-        share_bytes: this process's share of the container, which no body goes beyond; None where nobody says.
+        work_ns: likewise.
+        share_bytes: this process's share of the container's memory, the limit for every body; None if unknown.
     """
 
     memory_bytes: int = DEFAULT_MEMORY_MB * MIB
@@ -95,10 +94,10 @@ class Limits:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Limits":
-        """The limits by MEMORY_VARIABLE, CPU_VARIABLE and SHARE_VARIABLE.
+        """The limits set by MEMORY_VARIABLE, CPU_VARIABLE and SHARE_VARIABLE.
 
         Raises:
-            ConfigError: a value is wrong.
+            ConfigError: a value is invalid.
         """
         memory_mb = _number(env, MEMORY_VARIABLE, DEFAULT_MEMORY_MB, LEAST_MEMORY_MB, MOST_MEMORY_MB)
         cpu_s = _number(env, CPU_VARIABLE, DEFAULT_CPU_S, 1, MOST_CPU_S)
@@ -106,21 +105,21 @@ class Limits:
         return cls(memory_mb * MIB, cpu_s * NS, share or None)
 
     def to_env(self) -> dict[str, str]:
-        """What `from_env` reads."""
+        """The variables for `from_env`."""
         share = max(self.share_bytes or 0, LEAST_MEMORY_MB * MIB)
         variables = {MEMORY_VARIABLE: self.memory_bytes // MIB, CPU_VARIABLE: self.work_ns // NS, SHARE_VARIABLE: share}
         return {name: str(value) for name, value in variables.items()}
 
     def most_bytes(self, body_bytes: int) -> int:
-        """What a request may take above the idle process, whatever is in its body, with what nobody counts."""
+        """The most memory that a request may take above the idle process, uncounted memory included."""
         return self.budget(body_bytes).memory_bytes + UNCOUNTED_BYTES
 
     def budget(self, body_bytes: int, requests: int = 1) -> Budget:
-        """The budget of some requests that are answered together, with their bodies counted already.
+        """The budget of requests that are answered together; their bodies are already counted.
 
         Args:
             body_bytes: of all bodies.
-            requests: how many; they share the memory of one, and have the time of each.
+            requests: how many; they share the memory of one but have the time of all.
         """
         beyond = max(body_bytes - LARGE_BODY_BYTES, 0)
         memory_bytes = self.memory_bytes + BYTES_FOR_EACH * beyond
@@ -146,7 +145,7 @@ _current: ContextVar[Budget | None] = ContextVar("budget", default=None)
 
 @contextmanager
 def spending(budget: Budget | None) -> Iterator[None]:
-    """Count what is done in the block; threads that are started in it need a copy of the context (`contextvars`)."""
+    """Count what the block does; threads started in it need a copy of the context (`contextvars`)."""
     token = _current.set(budget)
     try:
         yield
@@ -157,21 +156,21 @@ def spending(budget: Budget | None) -> Iterator[None]:
 
 
 def spend_bytes(count: int, what: str) -> None:
-    """Count memory that is about to be allocated.
+    """Count memory before it is allocated.
 
     Args:
         count: bytes.
-        what: for the message: what needs them, with its size, and no text of a file.
+        what: for the message: what needs them and its size, without any text from a file.
 
     Raises:
-        PayloadTooLarge: the request may not have as much.
+        PayloadTooLarge: the budget is exceeded.
     """
     if (budget := _current.get()) is not None:
         budget.spend_bytes(int(count), what)
 
 
 def give_back(count: int) -> None:
-    """Count bytes no longer that were counted and are free now; the kernel gets them from time to time."""
+    """Stop counting bytes that have been freed, and return them to the kernel from time to time."""
     global _freed_bytes
     if (budget := _current.get()) is not None:
         budget.give_back(count)
@@ -181,7 +180,7 @@ def give_back(count: int) -> None:
 
 
 def trim() -> None:
-    """Give the kernel what malloc keeps of memory that was freed; glibc does so only at the end of its heap."""
+    """Return freed memory that malloc keeps to the kernel; by itself, glibc does so only at the end of its heap."""
     global _freed_bytes
     _freed_bytes = 0
     with suppress(AttributeError, OSError):  # another C library
@@ -189,21 +188,21 @@ def trim() -> None:
 
 
 def expect_work(work_ns: float, what: str) -> None:
-    """Refuse work that will be counted by and by and does not fit, before it is begun; arguments as of `spend_work`."""
+    """Refuse work that is counted step by step later, if it exceeds the budget; arguments as for `spend_work`."""
     if (budget := _current.get()) is not None:
         budget.spend_work(int(work_ns), what)
         budget.spend_work(-int(work_ns), what)
 
 
 def spend_work(work_ns: float, what: str) -> None:
-    """Count work that is about to be done, in nanoseconds of one core; arguments and errors as of `spend_bytes`."""
+    """Count work before it is done, in nanoseconds of one core; arguments and errors as for `spend_bytes`."""
     if (budget := _current.get()) is not None:
         budget.spend_work(int(work_ns), what)
 
 
 @contextmanager
 def returned() -> Iterator[None]:
-    """At the end of the block all memory is free again that was counted in it: of one image, when it is prepared."""
+    """Stop counting the block's memory when it ends: that of one image, once it is prepared."""
     budget = _current.get()
     held = 0 if budget is None else budget.used_bytes
     try:
@@ -215,7 +214,7 @@ def returned() -> Iterator[None]:
 
 @contextmanager
 def lent(count: int, what: str) -> Iterator[None]:
-    """Memory that is used within the block only; arguments and errors as of `spend_bytes`."""
+    """Count memory within the block only; arguments and errors as for `spend_bytes`."""
     budget = _current.get()
     if budget is None:
         yield
@@ -228,13 +227,13 @@ def lent(count: int, what: str) -> Iterator[None]:
 
 
 def check_ratio(unpacked_bytes: int, packed_bytes: int, what: str, free_bytes: int = FREE_FRAME_BYTES) -> None:
-    """Refuse what unpacks further than anything does that was worth packing; in training, too.
+    """Refuse what unpacks further than sound data does; in training, too.
 
     Args:
-        unpacked_bytes: by the header.
-        packed_bytes: that it comes from.
+        unpacked_bytes: according to the header.
+        packed_bytes: of the packed data.
         what: for the message, a plural.
-        free_bytes: which need no ratio.
+        free_bytes: allowed at any ratio.
 
     Raises:
         PayloadTooLarge: more than `free_bytes` and more than MAX_RATIO times `packed_bytes`.

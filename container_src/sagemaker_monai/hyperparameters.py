@@ -1,9 +1,9 @@
-"""The hyperparameters of training: one typed table, parsed from the strings that SageMaker and a shell give.
+"""The hyperparameters of training: one typed table, parsed from the strings that SageMaker and shells pass.
 
-An empty value is refused and does not mean the default: an unset shell variable in a job script must not train
-something else in silence. A value that is set but can have no effect (`momentum` with AdamW) is refused for the same
-reason. The choices of imbalance and augmentation are spelled out here, below the modules that implement them; tests
-compare both. Those of `LOOKED_UP` are the rows of their tables.
+An empty value is an error, not the default: an unset shell variable in a job script must not silently train something
+else. For the same reason a value without effect (`momentum` with AdamW) is an error. The choices of imbalance and
+augmentation are repeated here, because this module may not import the ones that implement them; tests compare both.
+The choices of `LOOKED_UP` are the rows of their tables.
 """
 
 import difflib
@@ -19,27 +19,33 @@ from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.networks.networks import NETWORKS
 from sagemaker_monai.tasks.tasks import TASKS, metric_goals
 
-# SageMaker, its SDK and its tuner put these beside the hyperparameters of the job.
+# SageMaker, its SDK and its tuner add these to the job's hyperparameters.
 IGNORED_PREFIXES = ("sagemaker_", "_tuning_objective_metric")
 MESSAGE_LIMIT = 1000  # characters; the failure file takes 1,024 with the error's name
-SHOWN_VALUE = 40  # characters of a wrong value
+SHOWN_VALUE = 40  # characters of an invalid value in a message
 
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
-# field: what must hold for it to have an effect
+# field -> the other field and its values with which the first has an effect
 EFFECTIVE_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "momentum": ("optimizer", ("sgd",)),
     "focal_gamma": ("imbalance", ("focal",)),
     "logit_adjustment_tau": ("imbalance", ("logit_adjusted", "auto")),
 }
-# field: its choices
+# field -> its choices
 LOOKED_UP: dict[str, Callable[[], Collection[str]]] = {
     "task": lambda: ("auto", *TASKS),
     "best_metric": lambda: ("auto", *metric_goals()),
     "network": lambda: NETWORKS,
 }
+
+
+def _text_field(default: str, description: str, allowed: str) -> Any:
+    return Field(
+        default, min_length=1, max_length=2000, description=description, json_schema_extra={"allowed": allowed}
+    )
 
 
 class TrainConfig(BaseModel):
@@ -53,19 +59,10 @@ class TrainConfig(BaseModel):
         description=f"{', '.join(row.labels_are for row in TASKS.values())}; auto: as dataset.json says, or by the "
         "form of the labels",
     )
-    preset: Literal[
-        "auto",
-        "photo",
-        "deep",
-        "ct_slice",
-        "xray",
-        "mr_slice",
-        "pet_slice",
-        "ct_volume",
-        "mr_volume",
-        "pet_volume",
-        "volume",
-    ] = Field("auto", description="how images are prepared; auto: by the kind of the files and their Modality")
+    preset: Literal["auto", "photo", "deep", "ct_slice", "xray", "mr_slice", "pet_slice",
+                    "ct_volume", "mr_volume", "pet_volume", "volume"] = Field(
+        "auto", description="how images are prepared; auto: by the kind of the files and their Modality"
+    )  # fmt: skip
     network: str = Field(
         "resnet18",
         json_schema_extra={"allowed": f"one of {', '.join(NETWORKS)}"},
@@ -76,8 +73,9 @@ class TrainConfig(BaseModel):
     window: str = Field(
         "preset",
         pattern=r"^(preset|header|percentile|zscore|suv|none|lung|bone|brain|soft_tissue|mediastinum|-?[0-9.]{1,9}/[0-9.]{1,9})$",
-        description="how medical values become what the network sees: as the preset does, as the header shows them, "
-        "between percentiles, by mean and deviation, SUV of PET from 0 to 10, unchanged, or between limits",
+        description="how medical values are scaled for the network: as the preset says, as the header displays "
+        "them, between percentiles, by mean and standard deviation, PET as SUV from 0 to 10, unchanged,"
+        " or between limits",
         json_schema_extra={
             "allowed": "one of preset, header, percentile, zscore, suv, none, lung, bone, brain, soft_tissue, "
             "mediastinum, or CENTER/WIDTH like 40/400"
@@ -86,163 +84,154 @@ class TrainConfig(BaseModel):
     spacing_mm: str = Field(
         "preset",
         pattern=r"^(preset|none|[0-9.]{1,9}(,[0-9.]{1,9}){0,2})$",
-        description="distance of voxels that volumes are resampled to",
+        description="voxel spacing to which volumes are resampled",
         json_schema_extra={"allowed": "one of preset, none, or one or three numbers like 1.5 or 1,1,3"},
     )
     uneven_slices: Literal["refuse", "resample"] = Field(
         "refuse",
-        description="DICOM series with missing slices or changing distances: not used, or interpolated onto an even "
+        description="DICOM series with missing slices or uneven spacing: refuse them or resample them onto an even "
         "grid, in training and serving alike; volumes only",
     )
     series: Literal["only", "most-slices", "thinnest", "newest"] = Field(
         "only",
-        description="which DICOM series where the folder of an image is a whole study: the only one, or one by a rule, "
-        "in training and serving alike; volumes only",
+        description="which DICOM series to use if an image's folder holds a whole study: the only one, or one "
+        "chosen by a rule, in training and serving alike; volumes only",
     )
     modality: str = Field(
         "",
-        description="of the DICOM series of a study: its modality, or several with commas; SEG, RTDOSE and others that "
-        "are no images only where they are named; volumes only",
+        description="of a study's DICOM series: one modality or several, comma-separated; SEG, RTDOSE and other "
+        "non-images are used only if named; volumes only",
         json_schema_extra={"allowed": "values of Modality"},
     )
     series_description: str = Field(
         "",
-        description="of the DICOM series of a study: a pattern for SeriesDescription, with * and ?, in any case; "
+        description="of a study's DICOM series: a pattern for SeriesDescription, with * and ?, case-insensitive; "
         "volumes only",
         json_schema_extra={"allowed": "a pattern"},
     )
     non_finite: Literal["refuse", "zero"] = Field(
         "refuse",
-        description="files of volumes (NIfTI, NRRD, MetaImage, npy) with NaN or infinite values: not used, or 0 there; "
-        "volumes only",
+        description="volume files (NIfTI, NRRD, MetaImage, npy) with NaN or infinite values: refuse them or replace"
+        " the values by 0; volumes only",
     )
     fit: Literal["stretch", "pad", "crop"] = Field(
         "stretch",
-        description="how an image takes the size: stretched, padded with black, or its centre cut out; volumes are "
-        "stretched, or cut and padded",
+        description="how an image is brought to the size: stretched, padded with black, or cropped to its centre; "
+        "volumes are stretched, or cropped and padded",
     )
     color: Literal["auto", "rgb", "grey"] = Field(
-        "auto", description="channels of the network's input: 3, 1, or as the training images have them"
+        "auto", description="channels of the network's input: 3, 1, or as in the training images"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout rate; densenet and seresnet50 only")
     epochs: int = Field(30, ge=1, le=10_000, description="passes over the training images")
-    batch_size: int = Field(32, ge=2, le=4096, description="images a step, of all processes and hosts together")
-    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="SGD has Nesterov momentum")
-    learning_rate: float = Field(1e-3, gt=0, le=10, description="highest learning rate of the schedule")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="decay of the weights, not of biases and norms")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate after warm-up, by step")
-    warmup_epochs: float = Field(
-        1.0, ge=0, le=100, description="linear warm-up from 0; never more than half of all steps"
-    )
-    clip_grad_norm: float = Field(2.0, ge=0, le=1e6, description="largest norm of the gradient; 0: no clipping")
+    batch_size: int = Field(32, ge=2, le=4096, description="images per step, over all processes and hosts")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="SGD uses Nesterov momentum")
+    learning_rate: float = Field(1e-3, gt=0, le=10, description="peak learning rate of the schedule")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="weight decay; biases and norms have none")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate after warm-up, per step")
+    warmup_epochs: float = Field(1.0, ge=0, le=100, description="linear warm-up from 0; at most half of all steps")
+    clip_grad_norm: float = Field(2.0, ge=0, le=1e6, description="maximum norm of the gradient; 0: no clipping")
     ema_decay: float = Field(
-        0.99, ge=0, lt=1, description="moving average of the weights, which is then what is scored and shipped; 0: off"
+        0.99, ge=0, lt=1, description="decay of the moving average of the weights, which is scored and shipped; 0: off"
     )
     imbalance: Literal["auto", "none", "balanced_sampler", "class_weighted", "focal", "logit_adjusted"] = Field(
         "auto",
-        description="what is done about rare classes: what suits the task, nothing, drawn as often as the others, "
-        "weighted in the loss, focal loss (arXiv:1708.02002), logit-adjusted loss (arXiv:2007.07314)",
+        description="how rare classes are handled: auto (what suits the task), not at all, by balanced sampling, by"
+        " class weights in the loss, focal loss (arXiv:1708.02002), logit-adjusted loss "
+        "(arXiv:2007.07314)",
     )
-    focal_gamma: float = Field(2.0, ge=0, le=10, description="of the focal loss")
-    logit_adjustment_tau: float = Field(1.0, ge=0, le=5, description="of the logit-adjusted loss; 1: balanced error")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    focal_gamma: float = Field(2.0, ge=0, le=10, description="gamma of the focal loss")
+    logit_adjustment_tau: float = Field(
+        1.0, ge=0, le=5, description="tau of the logit-adjusted loss; 1: balanced error"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target that is spread over all classes")
     augmentation: Literal["auto", "none", "light", "photo", "grey", "volume"] = Field(
         "auto",
-        description="random changes of training images: what suits the preset, none, flips and small changes, for "
-        "photographs (any rotation, zoom and colour too), for grey images, for volumes",
+        description="random changes of training images: auto (what suits the preset), none, flips and small "
+        "changes, for photographs (any rotation, zoom and colour too), for grey images, for volumes",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="of the arithmetic; auto: bf16 on a GPU that has it, else fp32. fp16 needs a GPU"
+        "auto", description="arithmetic precision; auto: bf16 on GPUs that support it, otherwise fp32. fp16 needs a GPU"
     )
     best_metric: str = Field(
         "auto",
-        description="validation metric that chooses the epoch that ships; auto: what suits the task",
+        description="validation metric that selects the epoch to ship; auto: what suits the task",
         json_schema_extra={"allowed": f"one of auto, {', '.join(metric_goals())}"},
     )
     early_stop_patience: int = Field(
-        0, ge=0, le=10_000, description="epochs without a better best_metric before training stops; 0: never"
+        0, ge=0, le=10_000, description="epochs without improvement of best_metric after which training stops; 0: never"
     )
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="of the split, the weights, the order and the augmentation")
+    seed: int = Field(
+        0, ge=0, le=2**32 - 1, description="seed of the split, the weights, the order and the augmentation"
+    )
     deterministic: bool = Field(
-        False, description="slower, but a run can be repeated bit by bit on a GPU; on a CPU it always can"
+        False, description="make runs on a GPU reproducible bit by bit, which is slower; runs on a CPU always are"
     )
     validation_fraction: float = Field(
-        0.15, gt=0, lt=1, description="share of the training images to choose with, where the data has no such split"
+        0.15,
+        gt=0,
+        lt=1,
+        description="share of the training images used for validation if the data set has no validation split",
     )
     test_fraction: float = Field(
-        0.15, ge=0, lt=1, description="share of the training images to score with, where the data has no such split"
+        0.15, ge=0, lt=1, description="share of the training images used for testing if the data set has no test split"
     )
-    image_column: str = Field(
+    image_column: str = _text_field(
         "auto",
-        min_length=1,
-        max_length=2000,
-        description="of a table: the column with the names of the images; auto: image, file, path and the like",
-        json_schema_extra={"allowed": "a column's name, or auto"},
+        "of a table: the column with the image names; auto: image, file, path and the like",
+        "a column's name, or auto",
     )
-    label_column: str = Field(
+    label_column: str = _text_field(
         "auto",
-        min_length=1,
-        max_length=2000,
-        description="of a table: the column with the label, or several of findings with 0 and 1; auto: label",
-        json_schema_extra={"allowed": "a column's name, several with commas, or auto"},
+        "of a table: the column with the label, or several columns with 0 and 1 for findings; auto: label",
+        "a column's name, several comma-separated, or auto",
     )
-    group_column: str = Field(
+    group_column: str = _text_field(
         "auto",
-        min_length=1,
-        max_length=2000,
-        description="of a table, or the key of items in dataset.json: what stays on one side of the split; auto: "
-        "group, or one that names the patient (patient_id, subject, case, lesion_id and the like); none: each image is "
-        "a group",
-        json_schema_extra={"allowed": "a column's name, auto, or none"},
+        "of a table, or the key of items in dataset.json: what stays on one side of the split; auto: "
+        "group, or one that names the patient (patient_id, subject, case, lesion_id and the like); "
+        "none: each image is its own group",
+        "a column's name, auto, or none",
     )
-    split_column: str = Field(
+    split_column: str = _text_field(
         "auto",
-        min_length=1,
-        max_length=2000,
-        description="of a table: the column with training, validation or test; auto: split",
-        json_schema_extra={"allowed": "a column's name, or auto"},
+        "of a table: the column with training, validation or test; auto: split",
+        "a column's name, or auto",
     )
-    fold: str = Field(
+    fold: str = _text_field(
         "none",
-        min_length=1,
-        max_length=2000,
-        description="of a column or key fold: the fold that is for validation, the others are for training",
-        json_schema_extra={"allowed": "a fold, or none"},
+        "of a column or key fold: the fold used for validation; the others are used for training",
+        "a fold, or none",
     )
-    grades: str = Field(
+    grades: str = _text_field(
         "none",
-        min_length=1,
-        max_length=2000,
-        description="of task ordinal: the grades in their order, the lowest first",
-        json_schema_extra={"allowed": "names with commas, a JSON list of names, or none"},
+        "of task ordinal: the grades in order, the lowest first",
+        "comma-separated names, a JSON list of names, or none",
     )
     missing_labels: Literal["drop", "refuse"] = Field(
         "drop",
-        description="images whose label is empty, nan, NA, #N/A, None, - or ?: left out with a count, or the job is "
-        "refused",
+        description="images whose label is empty, nan, NA, #N/A, None, - or ?: drop and count them, or refuse the job",
     )
-    missing_codes: str = Field(
+    missing_codes: str = _text_field(
         "none",
-        min_length=1,
-        max_length=2000,
-        description="numbers that stand for a missing label",
-        json_schema_extra={"allowed": "numbers with commas like -999,9999, or none"},
+        "numbers that stand for a missing label",
+        "comma-separated numbers like -999,9999, or none",
     )
     uncertain_labels: Literal["refuse", "missing", "positive", "negative", "class"] = Field(
         "refuse", description="what -1, u or uncertain mean as a label beside 0 and 1"
     )
     similar_labels: Literal["refuse", "merge", "keep"] = Field(
         "refuse",
-        description="labels that differ in case, blanks, Unicode form or as 1 and 1.0 only: refused, taken for one, or "
-        "kept apart",
+        description="labels that differ only in case, blanks, Unicode form or as 1 and 1.0: refuse, merge, or keep "
+        "apart",
     )
     max_unreadable_fraction: float = Field(
-        0.01, ge=0, le=0.5, description="share of images that may be unreadable and are then left out"
+        0.01, ge=0, le=0.5, description="share of images that may be unreadable; these are left out"
     )
-    num_workers: int = Field(0, ge=0, le=256, description="processes that decode images; 0: one a CPU")
+    num_workers: int = Field(0, ge=0, le=256, description="processes that decode images; 0: one per CPU")
     processes_per_host: int = Field(
-        0, ge=0, le=64, description="processes that train on each host; 0: one for each GPU, without a GPU one"
+        0, ge=0, le=64, description="training processes per host; 0: one per GPU, or one without a GPU"
     )
 
     @field_validator(*LOOKED_UP)
@@ -269,14 +258,14 @@ class TrainConfig(BaseModel):
 
     @classmethod
     def parse(cls, hyperparameters: Mapping[str, Any]) -> Self:
-        """Read hyperparameters as they arrive.
+        """Parse hyperparameters as they arrive.
 
         Args:
-            hyperparameters: name -> value; a string, perhaps JSON-quoted and with white space around it, or a JSON
+            hyperparameters: name -> value: a string, possibly JSON-quoted or surrounded by white space, or a JSON
                 number or boolean. Dashes in names count as underscores. SageMaker's own names are ignored.
 
         Raises:
-            ConfigError: all faults in one line below 1,024 characters, each with the value and what is allowed.
+            ConfigError: lists all faults in one line below 1,024 characters, each with the value and what is allowed.
         """
         faults: list[str] = []
         values: dict[str, Any] = {}
@@ -300,7 +289,7 @@ class TrainConfig(BaseModel):
 
 
 def _text(raw: Any) -> str:
-    """A value as text: without white space around it and without the quotes that the SDK's JSON adds."""
+    """A value as text, without surrounding white space and the quotes that the SDK's JSON adds."""
     if isinstance(raw, bool):
         return str(raw).lower()
     text = str(raw).strip()
@@ -313,7 +302,7 @@ def _text(raw: Any) -> str:
 
 
 def _convert(raw: Any, field: FieldInfo) -> Any:
-    """The value in the field's type, or else its text, which the model then refuses."""
+    """The value in the field's type; otherwise its text, which the model then rejects."""
     text = _text(raw)
     if field.annotation is bool:
         return BOOLEANS.get(text.lower(), text)
@@ -337,7 +326,7 @@ def _show(value: Any) -> str:
 
 
 def _describe(fault: dict[str, Any]) -> str:
-    """One fault of pydantic in our words."""
+    """Translate one of pydantic's errors."""
     if not fault["loc"]:
         return str(fault["ctx"]["error"])
     name, value = str(fault["loc"][0]), fault["input"]
@@ -347,7 +336,7 @@ def _describe(fault: dict[str, Any]) -> str:
 
 
 def _one_line(faults: list[str]) -> str:
-    """As many faults as fit, and how many more there are."""
+    """As many faults as fit, and the number of the others."""
     line = "; ".join(faults)
     shown = len(faults)
     while len(line) > MESSAGE_LIMIT:
@@ -390,7 +379,7 @@ def hyperparameter_rows() -> list[tuple[str, str, str, str]]:
 
 
 def hyperparameter_table() -> str:
-    """The hyperparameters as a Markdown table, for the README."""
+    """The hyperparameters as a Markdown table for the documents."""
     lines = ["| name | values | default | what |", "|---|---|---|---|"]
     lines += [
         f"| `{name}` | {values} | `{default}` | {text} |" for name, values, default, text in hyperparameter_rows()

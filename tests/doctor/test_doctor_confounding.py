@@ -93,4 +93,4 @@ def test_strong_ones_are_warnings_and_weak_ones_notes():
     weak = find_associations(rows_of(pairs_of([[130, 70], [70, 130]])), ["Manufacturer"], is_multilabel=False)
 
     assert [each.severity for each in remarks_of([*strong, *weak])] == ["warning", "note"]
-    assert "right for 90% of the images, always the largest class for 50%" in remarks_of(strong)[0].message
+    assert "right for 90% of the images, the largest class alone for 50%" in remarks_of(strong)[0].message

@@ -522,7 +522,7 @@ def test_what_is_no_image_is_said_and_mixes_no_modalities(examined, tmp_path):
     examination = examined(write_dataset(tmp_path / "data", [*sound(12), *beside]))
 
     message = found(examination, "no_images_beside").message
-    assert message.startswith("2 DICOM files are no images (SEG (mask)) and lie beside some")
+    assert message.startswith("2 DICOM files beside the images are not images (SEG (mask))")
     assert "mixed_modality" not in codes(examination)
     alone = examined(write_dataset(tmp_path / "masks", [(slice_of(n, **mask), {"label": "benign"}) for n in range(3)]))
     assert found(alone, "no_plain_images").count == 3

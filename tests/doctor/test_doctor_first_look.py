@@ -62,7 +62,7 @@ def test_an_attribute_that_tells_the_label_and_mixtures_are_told(tmp_path):
 
     lines = look(write_dataset(tmp_path / "data", items))
 
-    assert any(line.startswith("Manufacturer goes with the label: ") and "100%" in line for line in lines)
+    assert any(line.startswith("Manufacturer predicts the label: ") and "100%" in line for line in lines)
     assert any("2 modalities" in line for line in lines)
     assert any("from 1 to 3 mm" in line for line in lines)
 

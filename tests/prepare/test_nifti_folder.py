@@ -203,7 +203,7 @@ def test_a_volume_that_the_table_names_is_no_mask(tmp_path, run):
     report = run(*labels(6, "case_{}_seg"), mismatch="drop")
 
     assert report.images == 6
-    assert any("called as masks" in warning for warning in report.warnings)
+    assert any("named like masks" in warning for warning in report.warnings)
 
 
 @pytest.mark.parametrize("name", ["../secret.nii.gz", "/etc/passwd", 7])

@@ -242,7 +242,7 @@ def test_doctor_says_how_many_bits_are_used(tmp_path):
 
     assert examination.counts["BitsStored"] == {"16": 6}
     assert issues["deep_pictures"].count == 6
-    assert "16 bits a value, of which 12 are used" in issues["deep_pictures"].message
+    assert "16 bits per value, of which 12 are used" in issues["deep_pictures"].message
     assert "mixed_bits" not in issues
     assert examination.faults == {}
 
