@@ -175,7 +175,7 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
     (tmp_path / "source" / "1.dcm").write_bytes(b"x")
     (tmp_path / "labels.csv").write_text("image,label\n1,a\n2,b\n")
 
-    with pytest.raises(DatasetError, match=r"has no pictures .*DICOM is for prepare dicom_folder"):
+    with pytest.raises(DatasetError, match=r"has no pictures .*use prepare dicom_folder for DICOM"):
         import_pictures(tmp_path / "source", tmp_path / "out", labels=tmp_path / "labels.csv")
 
 

@@ -12,6 +12,7 @@ from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.images.volume_files import read_volume_file
 from sagemaker_monai.prepare.medmnist import MedmnistOptions, import_medmnist
 from sagemaker_monai.prepare.medmnist_sets import SETS, set_of
+from sagemaker_monai.tasks.tasks import TASKS
 from tests.support.imported import content_of, records_of
 from tests.support.places import SHARED_DATA
 
@@ -171,6 +172,7 @@ def test_damaged_and_hostile_files_are_refused(write, tmp_path, kind):
 
 def test_the_table_has_every_published_set_once_by_its_file():
     assert len(SETS) == 18
+    assert {each.task for each in SETS.values()} <= set(TASKS)
     assert set_of("OrganMNIST3D_64.npz") == "organmnist3d"
     assert set_of("breastmnist (1).npz") == "breastmnist"
     assert set_of("notbreastmnist.npz") is None

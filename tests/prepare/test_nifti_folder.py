@@ -74,7 +74,7 @@ def test_a_case_is_named_with_or_without_folders_and_suffix(tmp_path, run, key):
         number = int(item["image"].removeprefix("./images/case_").removesuffix(".nii.gz"))
         assert item["label"] == "ab"[number % 2]
         assert (volume(tmp_path / "out", item["image"]).values[0] == values(number)).all()
-    assert any("nothing tells the patient of 8 images" in text for text in report.warnings)
+    assert any("the patient of 8 images is unknown" in text for text in report.warnings)
 
 
 def test_texts_of_headers_and_names_of_files_go_and_voxels_and_geometry_stay(tmp_path, run):
@@ -239,7 +239,7 @@ def test_a_pattern_without_one_group_is_refused(tmp_path, run, pattern):
 
 def test_a_pattern_that_says_nothing_of_a_case_is_refused_and_not_passed_over(tmp_path, run):
     put(tmp_path / "source", {f"case_{n}.nii.gz": packed(n) for n in range(2)})
-    with pytest.raises(DatasetError, match="--group-by says nothing of some cases: 2 "):
+    with pytest.raises(DatasetError, match="--group-by does not match some cases: 2 "):
         run(*labels(2), cases={"group_by": r"^(subject)"})
 
 

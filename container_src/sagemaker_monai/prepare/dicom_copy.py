@@ -17,7 +17,7 @@ from sagemaker_monai.deidentification.proved import write_deidentified
 from sagemaker_monai.images.dicom.headers import content_of, read_instance
 from sagemaker_monai.images.dicom.media import Instance
 from sagemaker_monai.images.dicom.modality import modality_values
-from sagemaker_monai.prepare.publish import digest_of
+from sagemaker_monai.prepare.leaks import digest_of
 from sagemaker_monai.storage.files import replacing
 
 

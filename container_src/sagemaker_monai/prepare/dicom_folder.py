@@ -1,8 +1,8 @@
 """A folder or archive of DICOM files and a table of labels become a data set, grouped by patient.
 
-Files are copied, and de-identified on the way unless that is switched off: then nothing that is written tells a
-patient, names of files and folders included, for people put patients there. Which side of the split a patient is on
-depends on the patient's own ID and the seed alone, not on the salt: a run with another salt gives the same split.
+Files are copied and, by default, de-identified: then nothing that is written identifies a patient, not even names of
+files and folders. The side of the split depends on the PatientID and the seed, not on the salt: a run with another salt
+gives the same split.
 """
 
 import hmac
@@ -10,6 +10,7 @@ from argparse import BooleanOptionalAction
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from sagemaker_monai.deidentification.deidentify import BURNED_IN, BurnedIn, Deidentifier
@@ -18,7 +19,6 @@ from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.images.dicom.media import Media, find_media
 from sagemaker_monai.images.dicom.wanted import Choice
 from sagemaker_monai.messages.option_fields import option, parts_of
-from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.dicom_choice import AUTO, choice_of, choose_units, images_without_label
@@ -38,16 +38,22 @@ from sagemaker_monai.prepare.dicom_units import (
     series_units,
     values_of,
 )
-from sagemaker_monai.prepare.fractions import check_options
-from sagemaker_monai.prepare.import_report import Report, repeated
+from sagemaker_monai.prepare.import_report import Report
 from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_folders, read_labels
-from sagemaker_monai.prepare.matching import NAMED_KINDS, find_lines, key_of, refuse_mismatch, shown_lines
+from sagemaker_monai.prepare.matching import NAMED_KINDS, find_lines, refuse_mismatch, shown_lines
 from sagemaker_monai.prepare.public_names import name_files
-from sagemaker_monai.prepare.publish import Choices, Notices, Written, publish, refuse_unusable
+from sagemaker_monai.prepare.publish import (
+    Choices,
+    Notices,
+    Written,
+    begin_import,
+    copy_images,
+    publish,
+    refuse_unusable,
+)
 from sagemaker_monai.prepare.salts import add_salt_file, salt_of
 from sagemaker_monai.prepare.sides import refuse_torn
 
-FOLDERS = "folders"
 TITLE = "DICOM"
 KINDS = ("file", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID")
 DESCRIPTIONS = {"instance": "DICOM images with their labels", "series": "DICOM series with their labels"}
@@ -55,12 +61,12 @@ DESCRIPTIONS = {"instance": "DICOM images with their labels", "series": "DICOM s
 
 @dataclass(frozen=True)
 class Units:
-    """What of the files is an image.
+    """Which files are an image.
 
     Attributes:
         unit: one of `dicom_units.UNITS`.
-        series: which series of a study: "auto", or as `dicom.choice.Choice` has it; `modality` and `description` too.
-        group_by: one of `dicom_units.GROUP_BY`; the table's column of groups joins groups further.
+        series: which series of a study: "auto", or as in `dicom.choice.Choice`, like `modality` and `description`.
+        group_by: one of `dicom_units.GROUP_BY`; the table's group column joins groups further.
     """
 
     unit: str = option(
@@ -110,13 +116,13 @@ class Deidentification:
     is_random: bool = False
 
     def settled(self) -> "Deidentification | None":
-        """With a salt, which is made where none was given; None where files are copied as they are."""
+        """The same with a salt, which is made if none was given; None if files are copied as they are."""
         if not self.is_wanted:
             return None
         return self if self.salt else replace(self, salt=make_salt(), is_random=True)
 
     def told(self) -> str:
-        """What tells it from another one, without the salt."""
+        """A text that differs between two of them, without the salt."""
         salt = "random" if self.is_random else hmac.digest(self.salt, b"import", "sha256").hex()
         return f"{salt} {self.burned_in} {self.keeps_characteristics}"
 
@@ -135,12 +141,12 @@ def import_dicom_folder(
 
     Args:
         source: a folder of any depth, a zip or tar file, a DICOMDIR; see `dicom.media`.
-        out: folder to write `images/` or `series/`, `dataset.json` and `import_report.json` to; empty, new, or an
-            earlier import, which is replaced. The same call again finds everything done and writes nothing.
-        labels: a CSV file, or "folders".
-        reading: how the table is read.
-        units: what is an image.
-        choices: what is left out, how it is split.
+        out: folder to write `images/` or `series/`, `dataset.json` and `import_report.json` to: empty, new, or with an
+            earlier import, which is replaced. The same call again writes nothing.
+        labels: a table, or "folders".
+        reading: how to read the table.
+        units: which files are an image.
+        choices: what to leave out, and how to split.
         deidentification: None copies files byte for byte.
 
     Raises:
@@ -148,66 +154,50 @@ def import_dicom_folder(
         ConfigError: an option is out of range.
     """
     reading, units, choices = reading or LabelOptions(), units or Units(), choices or Choices(title=TITLE)
-    check_options(choices)
     deidentification = deidentification.settled() if deidentification else None
     if units.group_by not in GROUP_BY:
         raise ConfigError(f"group-by must be one of {', '.join(GROUP_BY)}, got {units.group_by!r}")
-    table_file = None if labels == FOLDERS else Path(labels)
     if not source.exists():
         raise DatasetError(f"there is no {source.name}; name a folder, a zip or tar file, or a DICOMDIR")
-    whole = source.parent if source.name.lower() == "dicomdir" else source  # what a change of is a change of the source
-    output.check_places(whole, out)
-    output.check_output(out)
-    options = {**vars(reading), **vars(units), **vars(choices)}
-    key = key_of(whole, table_file, {**options, "salt": deidentification.told() if deidentification else ""})
-    if output.is_up_to_date(out, key):
-        return repeated(output.read_report(out) or {})
+    whole = source.parent if source.name.lower() == "dicomdir" else source
+    salt = deidentification.told() if deidentification else ""
+    job = begin_import("dicom_folder", whole, out, labels, choices, reading, units, more={"salt": salt})
+    if job.earlier is not None:
+        return job.earlier
 
-    table = read_labels(table_file, reading, kinds=KINDS) if table_file is not None else None  # the search takes long
+    table = read_labels(job.table, reading, kinds=KINDS) if job.table is not None else None  # before the long search
     media = _find(source)
     below = _archive_prefix(source, media)
+    is_folders = table is None
     if table is None:
         pictures = [name_of(each) for each in media.instances if each.has_pixels]
         table = labels_of_folders(pictures, reading, below=below)
-    kind = choose_kind(units.unit, table, media.instances, is_folders=table_file is None, below=below)
+    kind = choose_kind(units.unit, table, media.instances, is_folders=is_folders, below=below)
     if kind == "instance" and (units.series not in (AUTO, "most") or units.description):
         raise ConfigError(
             "--series and --series-description choose among series, and an image is a file here; choose --unit series"
         )
     notices = Notices()
-    choice = choice_of(units.modality, units.description, units.series, is_folders=table_file is None)
-    chosen, faults = _choose(media, table, kind, choice, choices, notices, is_folders=table_file is None)
+    choice = choice_of(units.modality, units.description, units.series, is_folders=is_folders)
+    chosen, faults = _choose(media, table, kind, choice, choices, notices, is_folders=is_folders)
     if table.has_split:
         refuse_torn([group_key(unit, units.group_by) for unit, _ in chosen], [line.split for _, line in chosen])
     names = _names(chosen, kind, is_private=deidentification is not None)
     output.begin(out, [file for _, files in names for file in files])
-    images = []
-    deidentifier = _deidentifier(deidentification)
-    pairs = list(zip(chosen, names, strict=True))
-    for (unit, line), (name, files) in track(pairs, total=len(pairs), what="copying images"):
-        try:
-            images.append(_copy(unit, line, name, files, out, deidentifier, group_by=units.group_by))
-        except CallerError as error:
-            faults[unit.name] = str(error)
-            refuse_unusable({unit.name: str(error)}, choices.unusable)
-    notices.leave_out_unusable(faults)
-    if not images:
-        raise DatasetError(f"none of the labelled images can be used; the first: {next(iter(faults.values()))}")
+    pairs = [(unit.name, (unit, line, *named)) for (unit, line), named in zip(chosen, names, strict=True)]
+    copy = partial(_copy, out=out, deidentifier=_deidentifier(deidentification), group_by=units.group_by)
+    images = copy_images(job, pairs, copy, faults, notices, what="images")
     _notice(images, chosen, deidentification, units, notices)
     return publish(
-        out,
+        job,
         images,
         table,
-        choices,
         notices,
-        importer="dicom_folder",
-        key=key,
         spatial_dims=3 if kind == "series" else 2,
         description=DESCRIPTIONS[kind],
         group_name="patient" if units.group_by == GROUP_BY[0] else "group",
         order=(lambda group: pseudonym(deidentification.salt, group)) if deidentification else str,
         is_private=deidentification is not None,
-        options=options,
     )
 
 
@@ -223,7 +213,7 @@ def _find(source: Path) -> Media:
 
 
 def _archive_prefix(source: Path, media: Media) -> str:
-    """What names of files in an archive begin with: its own name, and that of the folder that was packed."""
+    """The first part of names in an archive: its own name, and that of the packed folder."""
     packed = f"{source.name}/{source.name.partition('.')[0]}/"
     is_packed = all(each.name.startswith(packed) for each in media.instances)
     return packed if is_packed else f"{source.name}/" if source.is_file() else ""
@@ -257,8 +247,7 @@ def _choose(
     notices.notes.extend(f"left out, {count} of them: {why}" for why, count in reasons.most_common())
     notices.warnings.extend(selection.warnings)
     notices.studies.extend(selection.studies)
-    if table.unlabelled:
-        notices.counts["lines without a label"] = len(table.unlabelled)
+    notices.count_unlabelled(table)
     faults = {each.name: each.reason for each in media.others if each.code != "NotDicom"}
     faults |= {units[place].name: why for place, why in selection.faults.items()}
     faults |= {units[place].name: units[place].fault for place in selection.taken if units[place].fault}
@@ -270,7 +259,7 @@ def _choose(
 
 
 def _names(chosen: Sequence[tuple[Unit, Line]], kind: Kind, *, is_private: bool) -> list[tuple[str, list[str]]]:
-    """What each image is called in the data set, and its files."""
+    """The name of each image in the data set, and its files."""
     if kind == "series":
         folders = [f"{output.SERIES}/{number:05d}/" for number in range(1, len(chosen) + 1)]
         return [
@@ -291,8 +280,9 @@ def _deidentifier(rules: Deidentification | None) -> Deidentifier | None:
 
 
 def _copy(
-    unit: Unit, line: Line, name: str, files: list[str], out: Path, deidentifier: Deidentifier | None, *, group_by: str
+    image: tuple[Unit, Line, str, list[str]], *, out: Path, deidentifier: Deidentifier | None, group_by: str
 ) -> Written:
+    unit, line, name, files = image
     copies: list[Copied] = [
         copy_instance(instance, out / file, deidentifier) for instance, file in zip(unit.instances, files, strict=True)
     ]
@@ -318,21 +308,21 @@ def _notice(
 ) -> None:
     files = sum(len(image.files) for image in images)
     if deidentification is None:
-        notices.notes.append(f"{files} files were copied as they are, with all that they say of patients")
+        notices.notes.append(f"{files} files were copied as they are, with everything that identifies patients")
     else:
         notices.notes.append(
-            f"{files} files were de-identified (DICOM PS3.15, basic profile); each was read back, and nothing that its "
-            "header knew of the patient stands in it beside the pixels, which nobody has looked at"
+            f"{files} files were de-identified (DICOM PS3.15, basic profile); each was read back, and no value that "
+            "identified the patient is left outside the pixels; the pixels were not checked"
         )
         if deidentification.is_random:
             notices.warnings.append(
-                "the salt was made for this run: another run gives other pseudonyms, UIDs and dates; set "
+                "the salt was made for this run: the next run gives other pseudonyms, UIDs and dates; set "
                 "DEIDENTIFY_SALT or --salt-file to keep them"
             )
     if unsure := sum(not image.group.startswith(f"{units.group_by}:") for image in images):
         notices.warnings.append(
-            f"{unsure} images have no {units.group_by}: their groups are patients by name, studies or files, and one "
-            "patient may be on two sides of the split"
+            f"{unsure} images have no {units.group_by}: they are grouped by the patient's name, the study or the file, "
+            "and one patient may be on two sides of the split"
         )
     stacks = [unit.series for unit, _ in chosen if unit.series is not None]
     odd = Counter(found.code for stack in stacks for found in stack.findings if found.severity == "warning")

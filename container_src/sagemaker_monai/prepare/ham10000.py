@@ -34,6 +34,7 @@ from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.downloads import FolderDownload, ZipDownload, open_download
 from sagemaker_monai.prepare.fractions import check_options, fractions_option, seed_option
 from sagemaker_monai.prepare.ham10000_tables import LABELS, Row, read_metadata, read_split
+from sagemaker_monai.prepare.import_report import NOTHING_TO_DO, count_lines, earlier_import
 from sagemaker_monai.prepare.leaks import Move, count_by_class, gather_groups, join_groups, separated
 from sagemaker_monai.storage.files import sha256_of, state_of
 
@@ -128,10 +129,8 @@ class Report:
 
     def summary(self) -> str:
         """Lines for people: a table of counts, then what was noticed."""
-        lines = [f"{'class':<8}" + "".join(f"{split:>12}" for split in SPLITS)]
         totals = {split: sum(row[split] for row in self.counts.values()) for split in SPLITS}
-        for label, row in [*self.counts.items(), ("total", totals)]:
-            lines.append(f"{label:<8}" + "".join(f"{row[split]:>12}" for split in SPLITS))
+        lines = count_lines({**self.counts, "total": totals}, 8)
         across = [pair for pair in self.pairs if not pair["is_one_lesion"]]
         named = some_of([f"{pair['first']} = {pair['second']}" for pair in across])
         lines.append(
@@ -149,7 +148,7 @@ class Report:
         }
         lines += [f"left out, {what}: {len(ids)} ({some_of(ids)})" for what, ids in left_out.items() if ids]
         if self.is_repeated:
-            lines.append("nothing to do: the folder holds this import already")
+            lines.append(NOTHING_TO_DO)
         return "\n".join(lines)
 
 
@@ -314,11 +313,8 @@ def import_ham10000(source: Path, out: Path, options: Ham10000Options = DEFAULTS
     told = {name: value for name, value in asdict(options).items() if name not in ("split_csv", "title")}
     told["title"] = options.title  # at the end, as earlier versions had it: the key depends on the order
     key = _key(download, split_csv, told)
-    if output.is_up_to_date(out, key):
-        earlier = output.read_report(out) or {}
-        return Report(
-            is_repeated=True, **{name: earlier[name] for name in Report.__dataclass_fields__ if name in earlier}
-        )
+    if done := earlier_import(Report, out, key):
+        return done
 
     rows = _metadata_of(download)
     given = read_split(split_csv.read_bytes(), what=split_csv.name) if split_csv is not None else None

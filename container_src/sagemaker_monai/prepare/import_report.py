@@ -1,13 +1,17 @@
 """What an import of labelled files did, for people and for import_report.json."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
 
 from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.messages.shortened import some_of
+from sagemaker_monai.prepare import output
 
 NO_CLASS = "(none)"
+NOTHING_TO_DO = "nothing to do: the folder holds this import already"
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -15,20 +19,19 @@ class Report:
     """What an import did.
 
     Attributes:
-        is_repeated: everything was there already, nothing was written.
+        is_repeated: the folder held this import already, and nothing was written.
         task: a key of `tasks.TASKS`.
         spatial_dims: 2 or 3.
         images, files: in the data set.
-        groups: patients, or what else was told to stay on one side.
-        counts: class -> split -> images, with several findings in each of them; of numbers the name of the number.
+        groups: patients, or whatever else has to stay on one side of the split.
+        counts: class -> split -> images. An image with several findings counts in each; a number counts by its name.
         modalities: Modality of DICOM -> images.
-        left_out: why -> how many.
-        warnings: sentences without names.
-        notes: sentences too, on what was done.
-        studies: of each study of which something was left, by its number: what was taken, and what was left and why.
-        identical: pairs of images with the same pixels that were different groups; kept on one side.
-        examples: why -> names of what was left out. They may tell a patient: written to the report only where nothing
-            was de-identified.
+        left_out: reason -> how many.
+        warnings, notes: sentences without names; notes say what was done.
+        studies: for each study that was not taken whole, by its number: what was taken, and what was left and why.
+        identical: pairs of images with the same pixels but different groups; they stay on one side.
+        examples: reason -> names of what was left out. Names may identify a patient: they go into the report only if
+            nothing was de-identified.
     """
 
     is_repeated: bool
@@ -48,10 +51,7 @@ class Report:
 
     def summary(self) -> str:
         """Lines for people: a table of counts, then what was noticed."""
-        width = max(8, *(len(label) + 2 for label in self.counts))
-        lines = [f"{'class':<{width}}" + "".join(f"{split:>12}" for split in SPLITS)]
-        for label, row in self.counts.items():
-            lines.append(f"{label:<{width}}" + "".join(f"{row[split]:>12}" for split in SPLITS))
+        lines = count_lines(self.counts, max(8, *(len(label) + 2 for label in self.counts)))
         groups = f" of {self.groups} groups" if self.groups != self.images else ""
         lines.append(f"{self.images} images{groups}, {self.spatial_dims}-D, {self.task}")
         if self.modalities:
@@ -65,11 +65,11 @@ class Report:
         lines += self.notes
         lines += [f"WARNING: {warning}" for warning in self.warnings]
         if self.is_repeated:
-            lines.append("nothing to do: the folder holds this import already")
+            lines.append(NOTHING_TO_DO)
         return "\n".join(lines)
 
     def written(self, *, with_names: bool) -> dict[str, Any]:
-        """What of it stands in import_report.json."""
+        """What import_report.json has of it."""
         content = asdict(self)
         del content["is_repeated"], content["files"]
         content["number_of_files"] = self.files
@@ -78,7 +78,23 @@ class Report:
         return content
 
 
-def repeated(earlier: Mapping[str, Any]) -> Report:
-    """The report of an import that was done before."""
-    known = {name: earlier[name] for name in Report.__dataclass_fields__ if name in earlier and name != "files"}
-    return Report(is_repeated=True, files=earlier["number_of_files"], **known)
+def count_lines(counts: Mapping[str, Mapping[str, int]], width: int) -> list[str]:
+    """The table of classes and splits, with a first column of `width` characters."""
+    rows: list[tuple[str, Sequence[str | int]]] = [("class", SPLITS)]
+    rows += [(name, [row[split] for split in SPLITS]) for name, row in counts.items()]
+    return [f"{name:<{width}}" + "".join(f"{cell:>12}" for cell in cells) for name, cells in rows]
+
+
+def earlier_import(kind: type[Made], out: Path, key: str) -> Made | None:
+    """The report of the same import, if the output folder still holds exactly what it wrote.
+
+    Args:
+        kind: the dataclass of the importer's reports.
+        out: the output folder, after `output.check_output`.
+        key: of `output.finish`.
+    """
+    if not output.is_up_to_date(out, key):
+        return None
+    earlier = output.read_report(out) or {}
+    told = {**earlier, "files": earlier.get("number_of_files"), "is_repeated": True}
+    return kind(**{each.name: told[each.name] for each in fields(kind) if each.name in told})  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Which of the files that an importer found have a label, and what tells their groups; the same for all of them."""
+"""Which of the files that an importer found have a label, and which group each belongs to."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,27 +7,36 @@ from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
 from sagemaker_monai.prepare.matching import NAMED_KINDS, find_lines, find_unlabelled, refuse_mismatch, shown_lines
-from sagemaker_monai.prepare.publish import Choices, Notices
+from sagemaker_monai.prepare.publish import Choices, Notices, Written
 
-OWN = "case:"  # begins the group of an image of which nothing tells the patient
+OWN = "case:"  # first part of the group of an image whose patient is unknown
 
 
 def group_of(name: str, pattern: re.Pattern[str] | None) -> str:
-    """The group that a name tells, or one of its own."""
+    """The group that a name belongs to by the pattern, else one of its own."""
     match = pattern.search(name) if pattern is not None else None
     return f"match:{match[1]}" if match and match[1] else f"{OWN}{name}"
 
 
 def refuse_untold(names: Sequence[str], pattern: re.Pattern[str] | None) -> None:
-    """Refuse a --group-by that says nothing of some names.
+    """Refuse a --group-by that does not match some names.
 
     Raises:
         DatasetError: with some of the names.
     """
     if pattern is not None and (untold := [name for name in names if group_of(name, pattern).startswith(OWN)]):
         raise DatasetError(
-            f"--group-by says nothing of some cases: {len(untold)} ({some_of(untold)}); correct it so that every case "
+            f"--group-by does not match some cases: {len(untold)} ({some_of(untold)}); correct it so that every case "
             "has a group; folders are part of a case's name"
+        )
+
+
+def warn_of_own_groups(images: Sequence[Written], notices: Notices) -> None:
+    """Warn of images whose patient is unknown."""
+    if own := sum(image.group.startswith(OWN) and image.line.group is None for image in images):
+        notices.warnings.append(
+            f"the patient of {own} images is unknown: images of one patient may be on two sides of the split; use "
+            "--group-column or --group-by"
         )
 
 
@@ -45,16 +54,16 @@ def label_names(
     """The line of each name that has one.
 
     Args:
-        names: of files or cases; where lines are about patients, `pattern` finds these in the names.
+        names: of files or cases; if the lines name patients, `pattern` finds these in the names.
         table: of labels.
         pattern: of --group-by.
-        choices: what becomes of labels without images, and images without labels.
+        choices: what to do about labels without images, and images without labels.
         notices: get what was left out, and how names were found.
-        what: one of the images is called, for messages.
+        what: what an image is called in messages.
         suffixes, dropped: as for `matching.find_lines`.
 
     Raises:
-        DatasetError: names and lines that do not fit together.
+        DatasetError: names and lines do not fit together.
     """
     is_named = table.kind in NAMED_KINDS
     meant = {name: name if is_named else group_of(name, pattern).removeprefix("match:") for name in names}
@@ -69,8 +78,7 @@ def label_names(
     refuse_mismatch(table, unmatched, bare, mismatch=choices.mismatch)
     notices.leave_out("labels without images", shown_lines(table, unmatched))
     notices.leave_out("images without labels", bare)
-    if table.unlabelled:
-        notices.counts["lines without a label"] = len(table.unlabelled)
+    notices.count_unlabelled(table)
     if not labelled:
         raise DatasetError(f"no {what} has a label; check that files and labels belong together")
     return labelled

@@ -3,9 +3,12 @@
 Groups that share a near-identical image are joined into one before anything is split, so there is one rule for both.
 """
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from sagemaker_monai.data.splitting import SPLITS
 
@@ -18,6 +21,26 @@ class Move:
     group: str
     old: str
     new: str
+
+
+def digest_of(values: np.ndarray) -> bytes | None:
+    """SHA-256 of an array, its shape and type; None where all values are the same, which is equal for many."""
+    if values.min() == values.max():
+        return None
+    digest = hashlib.sha256(repr((values.shape, values.dtype.str)).encode())
+    digest.update(np.ascontiguousarray(values).data)
+    return digest.digest()
+
+
+def same_pictures(pictures: Sequence[Sequence[bytes | None]]) -> list[tuple[int, int]]:
+    """Pairs of images that share a picture, each with the first image that had it."""
+    first: dict[bytes, int] = {}
+    pairs: dict[tuple[int, int], None] = {}
+    for place, digests in enumerate(pictures):
+        for digest in digests:
+            if digest is not None and (other := first.setdefault(digest, place)) != place:
+                pairs[other, place] = None
+    return list(pairs)
 
 
 def join_groups(groups: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list[str]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sagemaker_monai import __version__
@@ -20,15 +20,15 @@ NAMED_KINDS = frozenset({"file", "case"})  # lines that name files; others may n
 
 
 def group_pattern(group_by: str) -> re.Pattern[str]:
-    """The regular expression that tells the group of an image in its name.
+    """The regular expression that finds the group of an image in its name.
 
     Raises:
-        ConfigError: it is none with one group.
+        ConfigError: it is not a regular expression with one group.
     """
     try:
         pattern = re.compile(group_by)
     except re.error as error:
-        raise ConfigError(f"--group-by is no regular expression: {error}") from error
+        raise ConfigError(f"--group-by is not a regular expression: {error}") from error
     if pattern.groups != 1:
         raise ConfigError(f"--group-by must have one group in parentheses, got {pattern.groups}")
     return pattern
@@ -42,21 +42,21 @@ def find_lines(
     dropped: Sequence[str] = (),
     takes_folders: bool = False,
 ) -> tuple[dict[str, Line], tuple[Remark, ...]]:
-    """The line by each name that it means: of a file, a folder, a case, a patient or a UID; and how they were found.
+    """Match lines to names of files, folders, cases, patients or UIDs; returns name -> line, and how they were found.
 
     Args:
         table: of labels.
-        names: of what the lines may be about.
-        suffixes: that a line may lack, where names have them.
-        dropped: suffixes that lines may have, where names have none.
-        takes_folders: a line may name the folder that a file lies in alone.
+        names: that lines may mean.
+        suffixes: that names have and lines may lack.
+        dropped: that lines may have and names lack.
+        takes_folders: a line may name the folder of a file that is alone in it.
 
     Raises:
-        DatasetError: a line that could be about several, or two about one.
+        DatasetError: a line could mean several names, or two lines mean one.
     """
     keys = [stem_of(line.key, dropped) for line in table.lines]
     if twice := sorted(key for key, count in Counter(keys).items() if count > 1):
-        raise DatasetError(f"names in the labels that differ in their suffix only: {len(twice)} ({some_of(twice)})")
+        raise DatasetError(f"names in the labels that differ only in their suffix: {len(twice)} ({some_of(twice)})")
     is_named = table.kind in NAMED_KINDS
     matches = match_names(keys, dict.fromkeys(names), suffixes=suffixes, is_path=is_named, takes_folders=takes_folders)
     if matches.unclear and not is_named:
@@ -73,17 +73,17 @@ def find_lines(
 def find_unlabelled(
     table: LabelTable, names: Sequence[str], *, suffixes: Sequence[str] = (), dropped: Sequence[str] = ()
 ) -> list[str]:
-    """The names that lines without a label are about."""
+    """The names that lines without a label mean."""
     keys = dict.fromkeys(stem_of(key, dropped) for key in table.unlabelled)
     found = match_names(list(keys), dict.fromkeys(names), suffixes=suffixes, is_path=table.kind in NAMED_KINDS).found
     return list(found.values())
 
 
 def line_of(keys: Sequence[str], lines: Mapping[str, Line], name: str) -> Line | None:
-    """The line about something that goes by several keys.
+    """The line about something that has several keys.
 
     Raises:
-        DatasetError: several lines with different labels.
+        DatasetError: its lines have different labels.
     """
     found = [lines[key] for key in dict.fromkeys(keys) if key in lines]
     if any((line.label, line.group, line.split) != (found[0].label, found[0].group, found[0].split) for line in found):
@@ -98,13 +98,13 @@ def refuse_mismatch(table: LabelTable, unmatched: Sequence[Line], bare: Sequence
     """Refuse labels without images and images without labels, unless they are to be dropped.
 
     Args:
-        table: says what lines are about; patients and UIDs are shown by the number of their row.
+        table: of the labels; patients and UIDs are shown by the number of their row.
         unmatched: lines without an image.
         bare: names of images without a line.
         mismatch: one of ON_MISMATCH.
 
     Raises:
-        DatasetError: there are some, with counts and some names.
+        DatasetError: with counts and some names.
     """
     if mismatch != "refuse":
         return
@@ -120,23 +120,19 @@ def refuse_mismatch(table: LabelTable, unmatched: Sequence[Line], bare: Sequence
 
 
 def shown_lines(table: LabelTable, lines: Sequence[Line]) -> list[str]:
-    """What lines can be called in a message."""
+    """How messages call lines."""
     return [line.key if table.kind in NAMED_KINDS else f"row {line.row}" for line in lines]
 
 
-def stamps_of(
-    source: Path, *, is_wanted: Callable[[str], bool] = lambda _name: True
-) -> list[tuple[str, int, int, int, int]]:
-    """Name and `files.state_of` of a file, or of all in a folder, sorted: what tells that a source has changed."""
+def _stamps_of(source: Path) -> list[tuple[str, int, int, int, int]]:
+    """Name and `files.state_of` of a file, or of all files in a folder, sorted: they change when a source does."""
     if not source.is_dir():
-        state = source.stat()
-        return [(source.name, *state_of(state))]
-    states = [(path, path.stat()) for path in plain_files(source) if is_wanted(path.name)]
-    return sorted((path.relative_to(source).as_posix(), *state_of(state)) for path, state in states)
+        return [(source.name, *state_of(source.stat()))]
+    return sorted((path.relative_to(source).as_posix(), *state_of(path.stat())) for path in plain_files(source))
 
 
 def key_of(source: Path, table: Path | None, options: Mapping[str, object]) -> str:
-    """What is equal as long as an import would give the same: of the source's files, the table, options and program."""
+    """A digest of the source's files, the table, the options and the program: the same digest, the same import."""
     content = sha256_of(table) if table is not None and table.is_file() else None
-    told = [__version__, stamps_of(source), content, {name: str(value) for name, value in sorted(options.items())}]
+    told = [__version__, _stamps_of(source), content, {name: str(value) for name, value in sorted(options.items())}]
     return hashlib.sha256(json.dumps(told).encode("utf-8", "backslashreplace")).hexdigest()

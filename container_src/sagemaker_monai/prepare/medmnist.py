@@ -29,7 +29,7 @@ from sagemaker_monai.messages.option_fields import option
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare import output
-from sagemaker_monai.prepare.import_report import Report, repeated
+from sagemaker_monai.prepare.import_report import Report, earlier_import
 from sagemaker_monai.prepare.medmnist_sets import SETS, MedMnistSet, set_of
 from sagemaker_monai.prepare.sides import count_images, missing_sides
 from sagemaker_monai.storage.files import sha256_of
@@ -98,8 +98,8 @@ def import_medmnist(source: Path, out: Path, options: MedmnistOptions = DEFAULTS
     output.check_output(out)
     chosen = asdict(options)
     key = hashlib.sha256(json.dumps([__version__, source.name, sha256_of(source), chosen]).encode()).hexdigest()
-    if output.is_up_to_date(out, key):
-        return repeated(output.read_report(out) or {})
+    if done := earlier_import(Report, out, key):
+        return done
 
     parts = {split: part for split, name in PARTS.items() if (part := _read_part(source, name)) is not None}
     if "training" not in parts:

@@ -1,8 +1,8 @@
 """A folder of volumes (NIfTI, Analyze, NRRD, MetaImage, NPY, NPZ) and a table of labels become a data set.
 
-Several sequences of a case become the channels of one image. Files of volumes say nothing of patients: a part of the
-name or a column of the table does, or each case is a group of its own, which is said. Where headers are de-identified,
-files and groups get numbers for names.
+Several sequences of a case become the channels of one image. Files of volumes do not name their patient: a part of the
+name or a column of the table does. Otherwise each case is a group of its own, with a warning. De-identification also
+numbers files and groups.
 """
 
 import re
@@ -10,25 +10,32 @@ from argparse import BooleanOptionalAction
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.messages.option_fields import option, parts_of
-from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.remarks import Remark, merged, remark
 from sagemaker_monai.prepare import output
-from sagemaker_monai.prepare.fractions import check_options
-from sagemaker_monai.prepare.import_report import Report, repeated
-from sagemaker_monai.prepare.labelled_names import OWN, group_of, label_names, refuse_untold
+from sagemaker_monai.prepare.import_report import Report
+from sagemaker_monai.prepare.labelled_names import group_of, label_names, refuse_untold, warn_of_own_groups
 from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_folders, read_labels
-from sagemaker_monai.prepare.matching import NAMED_KINDS, group_pattern, key_of
+from sagemaker_monai.prepare.leaks import digest_of
+from sagemaker_monai.prepare.matching import NAMED_KINDS, group_pattern
 from sagemaker_monai.prepare.nifti_cases import SUFFIXES, Case, Found, find_cases
 from sagemaker_monai.prepare.nifti_copy import Plan, copy_volume, plan_copy, read_case
 from sagemaker_monai.prepare.public_names import name_files
-from sagemaker_monai.prepare.publish import Choices, Notices, Written, digest_of, publish, refuse_unusable
+from sagemaker_monai.prepare.publish import (
+    Choices,
+    Notices,
+    Written,
+    begin_import,
+    copy_images,
+    publish,
+    refuse_unusable,
+)
 from sagemaker_monai.prepare.sides import refuse_torn
 
-FOLDERS = "folders"
 TITLE = "volumes"
 KINDS = ("file", "case", "PatientID")
 MODALITIES = ("CT", "MR", "PT", "US", "OT")
@@ -36,13 +43,13 @@ MODALITIES = ("CT", "MR", "PT", "US", "OT")
 
 @dataclass(frozen=True)
 class Cases:
-    """What of the files is an image.
+    """Which files are an image, and what is kept of them.
 
     Attributes:
         sequences: names of the sequences of a case, in the order of the channels; empty: see `nifti_cases`.
-        group_by: a regular expression with one group, searched in the case's name; "" without.
-        modality: one of MODALITIES, "" takes the Decathlon's, or OT: values without a known unit.
-        is_private: files keep the image and nothing else, and names become numbers.
+        group_by: a regular expression with one group, searched in the case's name; "" for none.
+        modality: one of MODALITIES; "" takes the Decathlon's, or OT: values without a known unit.
+        is_private: keep only the image of each file, and number files and groups.
     """
 
     sequences: tuple[str, ...] = option(
@@ -68,7 +75,7 @@ class Cases:
 
 @dataclass(frozen=True)
 class _Image:
-    """A case with its line and group, how its files are copied, and what they are called."""
+    """A case with its line and group, how its files are copied, and their names in the data set."""
 
     case: Case
     line: Line
@@ -89,39 +96,34 @@ def import_nifti_folder(
     """Import volumes with their labels.
 
     Args:
-        source: a folder of any depth, one of the Medical Segmentation Decathlon among others.
-        out: folder to write `images/`, `dataset.json` and `import_report.json` to; empty, new, or an earlier import,
-            which is replaced. The same call again finds everything done and writes nothing.
-        labels: a CSV file that names files or cases, or "folders".
-        reading: how the table is read.
-        cases: what is an image.
-        choices: what is left out, how it is split.
+        source: a folder of any depth, also one of the Medical Segmentation Decathlon.
+        out: folder to write `images/`, `dataset.json` and `import_report.json` to: empty, new, or with an earlier
+            import, which is replaced. The same call again writes nothing.
+        labels: a table that names files or cases, or "folders".
+        reading: how to read the table.
+        cases: which files are an image.
+        choices: what to leave out, and how to split.
 
     Raises:
         DatasetError: files, labels or the output folder cannot be used.
         ConfigError: an option is out of range.
     """
     reading, cases, choices = reading or LabelOptions(), cases or Cases(), choices or Choices(title=TITLE)
-    check_options(choices)
     pattern = group_pattern(cases.group_by) if cases.group_by else None
     if cases.modality and cases.modality not in MODALITIES:
         raise ConfigError(f"modality must be one of {', '.join(MODALITIES)}, got {cases.modality!r}")
-    table_file = None if labels == FOLDERS else Path(labels)
     if not source.exists():
         raise DatasetError(f"there is no folder {source.name}; name one with volumes")
-    output.check_places(source, out)
-    output.check_output(out)
-    options = {**vars(reading), **vars(cases), **vars(choices)}
-    key = key_of(source, table_file, options)
-    if output.is_up_to_date(out, key):
-        return repeated(output.read_report(out) or {})
+    job = begin_import("nifti_folder", source, out, labels, choices, reading, cases)
+    if job.earlier is not None:
+        return job.earlier
 
-    table = read_labels(table_file, reading, kinds=KINDS) if table_file is not None else None
+    table = read_labels(job.table, reading, kinds=KINDS) if job.table is not None else None
     found = find_cases(source, cases.sequences, [line.key for line in table.lines] if table is not None else [])
     if table is None:
         table = labels_of_folders([case.name for case in found.cases], reading)
     elif table.kind not in NAMED_KINDS and pattern is None:
-        table = replace(table, kind="case")  # without another word a patient is a case
+        table = replace(table, kind="case")  # without --group-by a patient is a case
     notices = Notices()
     modality = cases.modality or found.modality or "OT"
     chosen, faults = _choose(found, table, pattern, choices, notices)
@@ -131,40 +133,26 @@ def import_nifti_folder(
     if table.has_split:
         refuse_torn([image.group for image in images], [image.line.split for image in images])
     output.begin(out, [name for image in images for names in image.names for name in names])
-    written: list[Written] = []
-    shapes: Counter[tuple[bool, int]] = Counter()
-    odd: list[Remark] = []
-    for image in track(images, total=len(images), what="copying volumes"):
-        try:
-            done, shape, remarks = _copy(image, out, modality, is_private=cases.is_private)
-        except CallerError as error:
-            faults[image.case.name] = str(error)
-            refuse_unusable({image.case.name: str(error)}, choices.unusable)
-            continue
-        written.append(done)
-        shapes[shape] += 1
-        odd.extend(remarks)
-    notices.warnings.extend(f"{each.code}: {each.message}" for each in merged(odd))
-    notices.leave_out_unusable(faults)
-    if not written:
-        raise DatasetError(
-            f"none of the labelled volumes can be used; the first: {next(iter(faults.values()), 'none')}"
-        )
+    copied = copy_images(
+        job,
+        [(image.case.name, image) for image in images],
+        partial(_copy, out=out, modality=modality, is_private=cases.is_private),
+        faults,
+        notices,
+        what="volumes",
+    )
+    odd = merged(told for _, _, remarks in copied for told in remarks)
+    notices.warnings.extend(f"{each.code}: {each.message}" for each in odd)
+    written = [image for image, _, _ in copied]
     _notice(written, cases, modality, notices)
     return publish(
-        out,
+        job,
         written,
         table,
-        choices,
         notices,
-        importer="nifti_folder",
-        key=key,
-        spatial_dims=_spatial_dims(shapes),
+        spatial_dims=_spatial_dims(Counter(shape for _, shape, _ in copied)),
         description="volumes with their labels",
-        group_name="group",
-        order=str,
         is_private=cases.is_private,
-        options=options,
     )
 
 
@@ -193,7 +181,7 @@ def _planned(
     *,
     is_private: bool,
 ) -> list[_Image]:
-    """Decide how each case is copied and what it is called; adds to `faults`."""
+    """Decide how to copy and name each case; adds to `faults`."""
     planned = []
     for case, line in chosen:
         try:
@@ -216,12 +204,11 @@ def _planned(
     return images
 
 
-# A copy, whether it is a volume of several slices and how many channels it has, and what is odd about it.
+# A copy, whether it has several slices and how many channels, and what is odd about it.
 _Copied = tuple[Written, tuple[bool, int], list[Remark]]
 
 
-def _copy(image: _Image, out: Path, modality: str, *, is_private: bool) -> _Copied:
-    """Copy a case."""
+def _copy(image: _Image, *, out: Path, modality: str, is_private: bool) -> _Copied:
     volumes = read_case(image.case.files)
     files: dict[str, int] = {}
     for plan, volume, names in zip(image.plans, volumes, image.names, strict=True):
@@ -232,7 +219,6 @@ def _copy(image: _Image, out: Path, modality: str, *, is_private: bool) -> _Copi
         source=image.case.name,
         line=image.line,
         group=image.group,
-        shown_group="",
         files=files,
         pictures=tuple(digest_of(volume.values) for volume in volumes),
         modality=modality,
@@ -258,11 +244,7 @@ def _notice(images: Sequence[Written], cases: Cases, modality: str, notices: Not
         notices.notes.append(f"{files} files were copied without the texts of their headers, and numbered")
         notices.notes.append("faces that can be rendered from a head are not removed")
     else:
-        notices.notes.append(f"{files} files were copied with all that their headers say")
-    if own := sum(image.group.startswith(OWN) and image.line.group is None for image in images):
-        notices.warnings.append(
-            f"nothing tells the patient of {own} images: those of one patient may be on two sides of the split; use "
-            "--group-by or a column group"
-        )
+        notices.notes.append(f"{files} files were copied with everything in their headers")
+    warn_of_own_groups(images, notices)
     if modality == "OT":
         notices.warnings.append("the modality is unknown: values are taken as they are; --modality CT means HU")

@@ -18,7 +18,7 @@ from typing import Any
 
 from sagemaker_monai.data.dataset_json import DATASET_JSON
 from sagemaker_monai.data.dataset_json import IMPORT_REPORT as REPORT
-from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.item_names import current
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.file_names import is_litter, is_litter_path
@@ -102,15 +102,19 @@ def check_output(out: Path) -> None:
         )
 
 
-def check_places(source: Path, out: Path) -> None:
-    """Refuse an output folder in the source, or around it: what was imported would be imported again, or replaced.
+def check_places(
+    source: Path, out: Path, *, what: str = "source", kind: type[DatasetError | ConfigError] = DatasetError
+) -> None:
+    """Refuse an output folder inside the source or around it: the import would read or replace its own files.
 
-    Raises:
-        DatasetError: one is in the other.
+    Args:
+        source, out: the two places.
+        what: what the source is called in the message.
+        kind: of the error that is raised.
     """
     inner, outer = source.resolve(), out.resolve()
     if inner == outer or inner in outer.parents or outer in inner.parents:
-        raise DatasetError("the output folder and the source must not be in one another; name another output folder")
+        raise kind(f"the output folder and the {what} must not be in one another; name another output folder")
 
 
 def is_up_to_date(out: Path, key: str) -> bool:

@@ -1,8 +1,8 @@
 """A folder of pictures (JPEG, PNG, BMP, TIFF, WebP) and a table of labels become a data set.
 
-Pictures say nothing of patients: a column of the table or a part of the name does, or each picture is a group of its
-own, which is said. Where they are de-identified, only the picture itself is copied (`picture_metadata`), and files and
-groups get numbers for names.
+Pictures do not name their patient: a column of the table or a part of the file's name does. Otherwise each picture is
+a group of its own, with a warning. De-identification copies only the picture itself (`picture_metadata`) and numbers
+files and groups.
 """
 
 import re
@@ -15,24 +15,22 @@ from sagemaker_monai.data.class_folders import read_class_folders
 from sagemaker_monai.data.entries import SUFFIXES
 from sagemaker_monai.data.mask_files import mask_remarks, set_masks_aside
 from sagemaker_monai.deidentification.picture_metadata import cleaned
-from sagemaker_monai.errors import CallerError, DatasetError, UnsuitableImage
+from sagemaker_monai.errors import DatasetError, UnsuitableImage
 from sagemaker_monai.images.read import read_frames_of
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.suffixes import IMAGE_SUFFIXES
 from sagemaker_monai.messages.option_fields import option
-from sagemaker_monai.messages.progress import track
 from sagemaker_monai.prepare import output
-from sagemaker_monai.prepare.fractions import check_options
-from sagemaker_monai.prepare.import_report import Report, repeated
-from sagemaker_monai.prepare.labelled_names import OWN, group_of, label_names, refuse_untold
+from sagemaker_monai.prepare.import_report import Report
+from sagemaker_monai.prepare.labelled_names import group_of, label_names, refuse_untold, warn_of_own_groups
 from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_layout, read_labels
-from sagemaker_monai.prepare.matching import NAMED_KINDS, group_pattern, key_of
+from sagemaker_monai.prepare.leaks import digest_of
+from sagemaker_monai.prepare.matching import NAMED_KINDS, group_pattern
 from sagemaker_monai.prepare.public_names import name_files
-from sagemaker_monai.prepare.publish import Choices, Notices, Written, digest_of, publish, refuse_unusable
+from sagemaker_monai.prepare.publish import Choices, Notices, Written, begin_import, copy_images, publish
 from sagemaker_monai.prepare.sides import refuse_torn
 from sagemaker_monai.storage.files import plain_files
 
-FOLDERS = "folders"
 TITLE = "pictures"
 KINDS = ("file", "case", "PatientID")
 MODALITY = "RGB"  # what dataset.json calls photographs
@@ -40,11 +38,11 @@ MODALITY = "RGB"  # what dataset.json calls photographs
 
 @dataclass(frozen=True)
 class Pictures:
-    """What of the files is a patient, and what is kept of them.
+    """How names identify patients, and what is kept of the files.
 
     Attributes:
-        group_by: a regular expression with one group, searched in the name; "" without.
-        is_private: pictures lose the texts beside them, and names become numbers.
+        group_by: a regular expression with one group, searched in the name; "" for none.
+        is_private: cut out the texts beside the picture, and number files and groups.
     """
 
     group_by: str = option(
@@ -73,67 +71,55 @@ def import_pictures(
 
     Args:
         source: a folder of any depth; the table may lie in it.
-        out: folder to write `images/`, `dataset.json` and `import_report.json` to; empty, new, or an earlier import,
-            which is replaced. The same call again finds everything done and writes nothing.
+        out: folder to write `images/`, `dataset.json` and `import_report.json` to: empty, new, or with an earlier
+            import, which is replaced. The same call again writes nothing.
         labels: a table that names the pictures, or "folders".
-        reading: how the table is read.
-        pictures: what of the names is a patient.
-        choices: what is left out, how it is split.
+        reading: how to read the table.
+        pictures: how names identify patients.
+        choices: what to leave out, and how to split.
 
     Raises:
         DatasetError: files, labels or the output folder cannot be used.
         ConfigError: an option is out of range.
     """
     reading, pictures, choices = reading or LabelOptions(), pictures or Pictures(), choices or Choices(title=TITLE)
-    check_options(choices)
     pattern = group_pattern(pictures.group_by) if pictures.group_by else None
-    table_file = None if labels == FOLDERS else Path(labels)
     if not source.is_dir():
         raise DatasetError(f"there is no folder {source.name}; name one with pictures")
-    output.check_places(source, out)
-    output.check_output(out)
-    options = {**vars(reading), **vars(pictures), **vars(choices)}
-    key = key_of(source, table_file, options)
-    if output.is_up_to_date(out, key):
-        return repeated(output.read_report(out) or {})
+    job = begin_import("pictures", source, out, labels, choices, reading, pictures)
+    if job.earlier is not None:
+        return job.earlier
 
     notices = Notices()
-    table, chosen = _choose(source, table_file, reading, pattern, choices, notices)
+    table, chosen = _choose(source, job.table, reading, pattern, choices, notices)
     refuse_untold(list(chosen), pattern)
     if table.has_split:
         refuse_torn([group_of(name, pattern) for name in chosen], [line.split for line in chosen.values()])
     names = _names(list(chosen), is_private=pictures.is_private)
     output.begin(out, names)
-    written: list[Written] = []
-    faults: dict[str, str] = {}
-    for (name, line), target in track(
-        zip(chosen.items(), names, strict=True), total=len(chosen), what="copying pictures"
-    ):
-        try:
-            written.append(
-                _copy(source / name, name, line, out, target, group_of(name, pattern), is_private=pictures.is_private)
-            )
-        except CallerError as error:
-            faults[name] = str(error)
-            refuse_unusable(faults, choices.unusable)
-    notices.leave_out_unusable(faults)
-    if not written:
-        raise DatasetError(f"none of the labelled pictures can be used; the first: {next(iter(faults.values()))}")
-    _notice(written, pictures, notices)
+
+    def copy(image: tuple[str, Line, str]) -> Written:
+        name, line, target = image
+        content, digest = _content_of(source / name, is_private=pictures.is_private)
+        (out / target).write_bytes(content)
+        return Written(target, name, line, group_of(name, pattern), {target: len(content)}, (digest,), MODALITY)
+
+    images = [(name, (name, line, target)) for (name, line), target in zip(chosen.items(), names, strict=True)]
+    written = copy_images(job, images, copy, {}, notices, what="pictures")
+    if pictures.is_private:
+        notices.notes.append(f"{len(written)} pictures were copied without the texts beside them, and numbered")
+        notices.notes.append("text that is visible in the pictures themselves is not removed")
+    else:
+        notices.notes.append(f"{len(written)} pictures were copied with everything in their files")
+    warn_of_own_groups(written, notices)
     return publish(
-        out,
+        job,
         written,
         table,
-        choices,
         notices,
-        importer="pictures",
-        key=key,
         spatial_dims=2,
         description="pictures with their labels",
-        group_name="group",
-        order=str,
         is_private=pictures.is_private,
-        options=options,
     )
 
 
@@ -153,7 +139,7 @@ def _choose(
     else:
         table = read_labels(table_file, reading, kinds=KINDS)
         if table.kind not in NAMED_KINDS and pattern is None:
-            table = replace(table, kind="case")  # without another word a patient is a picture
+            table = replace(table, kind="case")  # without --group-by a patient is a picture
         files = list(plain_files(source))
         pictures = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
         aside = set_masks_aside(pictures, source)
@@ -162,8 +148,8 @@ def _choose(
         others = [path.relative_to(source).as_posix() for path in files if path not in taken]
     if not names:
         raise DatasetError(
-            f"{source.name} has no pictures ({', '.join(sorted(IMAGE_SUFFIXES))}); DICOM is for prepare dicom_folder, "
-            "volumes for prepare nifti_folder"
+            f"{source.name} has no pictures ({', '.join(sorted(IMAGE_SUFFIXES))}); use prepare dicom_folder for DICOM, "
+            "prepare nifti_folder for volumes"
         )
     lines = label_names(names, table, pattern, choices, notices, what="picture", suffixes=SUFFIXES)
     notices.leave_out("no picture", others)
@@ -173,42 +159,17 @@ def _choose(
 
 
 def _names(names: Sequence[str], *, is_private: bool) -> list[str]:
-    """What the pictures are called in the data set."""
+    """The names of the pictures in the data set."""
     suffixes = [PurePosixPath(name).suffix.lower() for name in names]
     if is_private:
         return [f"{output.IMAGES}/{number:06d}{suffix}" for number, suffix in enumerate(suffixes, start=1)]
     return [f"{output.IMAGES}/{name}" for name in name_files([name.split("/") for name in names], suffixes)]
 
 
-def _copy(path: Path, name: str, line: Line, out: Path, target: str, group: str, *, is_private: bool) -> Written:
-    """Read a picture to be sure of it, and copy it."""
+def _content_of(path: Path, *, is_private: bool) -> tuple[bytes, bytes | None]:
+    """The bytes to copy of a picture that can be read, and the digest of its values."""
     if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise UnsuitableImage("it is no picture; DICOM is for prepare dicom_folder, volumes for prepare nifti_folder")
+        raise UnsuitableImage("not a picture; use prepare dicom_folder for DICOM, prepare nifti_folder for volumes")
     [frame] = read_frames_of(Sample(path))
     content = path.read_bytes()
-    if is_private:
-        content = cleaned(content)
-    (out / target).write_bytes(content)
-    return Written(
-        image=target,
-        source=name,
-        line=line,
-        group=group,
-        shown_group="",
-        files={target: len(content)},
-        pictures=(digest_of(frame.values),),
-        modality=MODALITY,
-    )
-
-
-def _notice(images: Sequence[Written], pictures: Pictures, notices: Notices) -> None:
-    if pictures.is_private:
-        notices.notes.append(f"{len(images)} pictures were copied without the texts beside them, and numbered")
-        notices.notes.append("what can be read in the pictures themselves is not removed")
-    else:
-        notices.notes.append(f"{len(images)} pictures were copied with all that their files say")
-    if own := sum(image.group.startswith(OWN) and image.line.group is None for image in images):
-        notices.warnings.append(
-            f"nothing tells the patient of {own} images: those of one patient may be on two sides of the split; use "
-            "--group-column or --group-by"
-        )
+    return cleaned(content) if is_private else content, digest_of(frame.values)

@@ -1,36 +1,38 @@
-"""The last step of an import of labelled files: groups, split, dataset.json and report of images that are written.
+"""What the importers of labelled files share: how an import begins, copies its images, and publishes the data set.
 
-The same for DICOM, NIfTI and whatever has labels in a table: what may not be separated is joined into one group before
-anything is split. That is what the header or the name tells, the table's column of groups, and equal pixels.
+Images that must not be separated become one group before anything is split: by the header or the name, by the table's
+group column, and by equal pixels.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from sagemaker_monai.data.dataset_json import write_dataset_json
 from sagemaker_monai.data.splitting import SPLITS
-from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.errors import CallerError, DatasetError
 from sagemaker_monai.messages.item_names import current
 from sagemaker_monai.messages.option_fields import option
+from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare import output
-from sagemaker_monai.prepare.fractions import fractions_option, seed_option
-from sagemaker_monai.prepare.import_report import Report
+from sagemaker_monai.prepare.fractions import check_options, fractions_option, seed_option
+from sagemaker_monai.prepare.import_report import Report, earlier_import
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
-from sagemaker_monai.prepare.leaks import join_groups
-from sagemaker_monai.prepare.matching import ON_MISMATCH
+from sagemaker_monai.prepare.leaks import join_groups, same_pictures
+from sagemaker_monai.prepare.matching import ON_MISMATCH, key_of
 from sagemaker_monai.prepare.public_names import public_names
 from sagemaker_monai.prepare.sides import count_images, draw_split, missing_sides, refuse_torn
 
 ON_UNUSABLE = ("refuse", "leave-out")
 ON_DUPLICATES = ("join", "refuse")
 MAX_REASONS = 20  # in the report
+FOLDERS = "folders"  # as the table of labels: the classes are folders
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -67,27 +69,32 @@ class Written:
         image: as dataset.json has it: a name, or one a channel.
         source: its name in the source, for messages.
         line: its label, and what else the table says.
-        group: what tells the patient. May be personal data.
-        shown_group: what the data set may call the group; "" numbers it.
-        files: name and size in bytes.
+        group: identifies the patient. May be personal data.
+        shown_group: the group's name in the data set; "" numbers it.
+        files: name -> size in bytes.
         pictures: digests of its pictures, None for blank ones.
-        modality: Modality of DICOM, "" where unknown.
+        modality: Modality of DICOM, "" if unknown.
     """
 
     image: str | list[str]
     source: str
     line: Line
     group: str
-    shown_group: str
     files: Mapping[str, int]
     pictures: tuple[bytes | None, ...]
     modality: str
+    shown_group: str = ""
+
+    @property
+    def first_image(self) -> str:
+        """The name, of several channels that of the first."""
+        return self.image if isinstance(self.image, str) else self.image[0]
 
 
 @dataclass(frozen=True)
 class Notices:
-    """What the importer noticed: names of what was left out by the reason, warnings, what it did, and of each study
-    what of it was taken and left."""
+    """What the importer noticed, for the report: names of what was left out by reason, counts, warnings, notes, and for
+    each study what was taken and left."""
 
     left_out: dict[str, list[str]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -96,13 +103,18 @@ class Notices:
     studies: list[dict[str, object]] = field(default_factory=list)
 
     def leave_out(self, why: str, names: Sequence[str]) -> None:
-        """Say what was left out; nothing if there are no names."""
+        """Record what was left out, if anything."""
         if names:
             self.left_out[why] = list(names)
             self.counts[why] = len(names)
 
+    def count_unlabelled(self, table: LabelTable) -> None:
+        """Record how many lines have no label, if any."""
+        if table.unlabelled:
+            self.counts["lines without a label"] = len(table.unlabelled)
+
     def leave_out_unusable(self, faults: Mapping[str, str]) -> None:
-        """Say what could not be used: names, and each reason with its count."""
+        """Record what could not be used: the names, and each reason with its count."""
         self.leave_out("cannot be used", list(faults))
         reasons = Counter(faults.values())
         self.notes.extend(f"cannot be used, {count} of them: {why}" for why, count in reasons.most_common(MAX_REASONS))
@@ -122,64 +134,121 @@ def refuse_unusable(faults: Mapping[str, str], unusable: str) -> None:
         )
 
 
-def digest_of(values: np.ndarray) -> bytes | None:
-    """SHA-256 of an array, its shape and type; None where all values are the same, which is equal for many."""
-    if values.min() == values.max():
-        return None
-    digest = hashlib.sha256(repr((values.shape, values.dtype.str)).encode())
-    digest.update(np.ascontiguousarray(values).data)
-    return digest.digest()
+@dataclass(frozen=True)
+class Import:
+    """An import that was asked for.
+
+    Attributes:
+        table: the file with the labels; None if the classes are folders.
+        options: for the report.
+        key: of `output.finish`.
+        earlier: the report of the same import, if the folder holds it already.
+    """
+
+    importer: str
+    out: Path
+    table: Path | None
+    choices: Choices
+    options: Mapping[str, Any]
+    key: str
+    earlier: Report | None
 
 
-def same_pictures(pictures: Sequence[Sequence[bytes | None]]) -> list[tuple[int, int]]:
-    """Pairs of images that share a picture, each with the first image that had it."""
-    first: dict[bytes, int] = {}
-    pairs: dict[tuple[int, int], None] = {}
-    for place, digests in enumerate(pictures):
-        for digest in digests:
-            if digest is not None and (other := first.setdefault(digest, place)) != place:
-                pairs[other, place] = None
-    return list(pairs)
+def begin_import(
+    importer: str,
+    source: Path,
+    out: Path,
+    labels: Path | str,
+    choices: Choices,
+    *others: object,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Import:
+    """Check options and places, and look whether the import is done already.
+
+    Args:
+        importer, source, out, labels, choices: of the call; labels are a table or FOLDERS.
+        others: dataclasses with the importer's other options.
+        more: what else changes the result, and is not for the report.
+
+    Raises:
+        DatasetError: the output folder cannot be used.
+        ConfigError: an option is out of range.
+    """
+    check_options(choices)
+    output.check_places(source, out)
+    output.check_output(out)
+    table = None if labels == FOLDERS else Path(labels)
+    options = {name: value for each in (*others, choices) for name, value in vars(each).items()}
+    key = key_of(source, table, {**options, **more})
+    return Import(importer, out, table, choices, options, key, earlier_import(Report, out, key))
+
+
+def copy_images(
+    job: Import,
+    images: Sequence[tuple[str, Item]],
+    copy: Callable[[Item], Made],
+    faults: dict[str, str],
+    notices: Notices,
+    *,
+    what: str,
+) -> list[Made]:
+    """Copy images one by one; those that cannot be copied are refused or left out.
+
+    Args:
+        job: the import.
+        images: name and argument of `copy`, which writes the files of one image.
+        copy: see there.
+        faults: why other images cannot be used; gets those that cannot be copied.
+        notices: get what was left out.
+        what: what messages call the images.
+
+    Raises:
+        DatasetError: an image cannot be copied, or none is left.
+    """
+    copied = []
+    for name, image in track(images, total=len(images), what=f"copying {what}"):
+        try:
+            copied.append(copy(image))
+        except CallerError as error:
+            faults[name] = str(error)
+            refuse_unusable({name: str(error)}, job.choices.unusable)
+    notices.leave_out_unusable(faults)
+    if not copied:
+        raise DatasetError(f"none of the labelled {what} can be used; the first: {next(iter(faults.values()), 'none')}")
+    return copied
 
 
 def publish(
-    out: Path,
+    job: Import,
     images: Sequence[Written],
     table: LabelTable,
-    choices: Choices,
     notices: Notices,
     *,
-    importer: str,
-    key: str,
     spatial_dims: int,
     description: str,
-    group_name: str,
-    order: Callable[[str], str],
     is_private: bool,
-    options: Mapping[str, Any],
+    group_name: str = "group",
+    order: Callable[[str], str] = str,
 ) -> Report:
-    """Split the images, and write the list of them and the report.
+    """Split the images, and write dataset.json and the report.
 
     Args:
-        out: has the images' files, after `output.begin`.
+        job: the import, whose images are written.
         images: at least one.
-        table: what the labels are.
-        choices: how to split.
+        table: their labels.
         notices: for the report.
-        importer: its name.
-        key: of `output.finish`.
         spatial_dims: 2 or 3.
         description: of the data set.
-        group_name: begins the names of groups that are numbered.
-        order: sorts groups to be numbered.
-        is_private: names in the source are not written.
-        options: for the report.
+        is_private: the report has no names from the source.
+        group_name: first part of the names of numbered groups.
+        order: sort key of the groups that are numbered.
 
     Raises:
         DatasetError: one patient on two sides of the table's split, one group only, or duplicates that are refused.
     """
+    choices = job.choices
     current().keep(table.classes)
-    groups = join_groups([image.group for image in images], list(_told_pairs(images)))
+    groups = join_groups([image.group for image in images], list(_pairs_by_column(images)))
     same = same_pictures([image.pictures for image in images])
     identical = [(one, other) for one, other in same if groups[one] != groups[other]]
     if identical and choices.duplicates == "refuse":
@@ -215,7 +284,7 @@ def publish(
         modalities=dict(modalities.most_common()) if any(modalities) else {},
         left_out=notices.counts,
         examples=notices.left_out,
-        identical=[[_text(images[one].image), _text(images[other].image)] for one, other in identical],
+        identical=[[images[place].first_image for place in pair] for pair in identical],
         notes=[*notices.notes, *(each.message for each in table.remarks if each.severity != "warning")],
         studies=notices.studies,
         warnings=[
@@ -229,9 +298,9 @@ def publish(
     records: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     for image, split, group, number in zip(images, splits, groups, numbered, strict=True):
         records[split].append(_record(image, shown[group] or number))
-    output.remove_stale(out, files)
+    output.remove_stale(job.out, files)
     write_dataset_json(
-        out,
+        job.out,
         name=choices.title,
         description=description,
         labels=table.classes,
@@ -241,7 +310,9 @@ def publish(
         modality=modalities.most_common(1)[0][0] or "OT",
     )
     written = report.written(with_names=not is_private)
-    output.finish(out, {"importer": importer, "options": dict(options), **written}, key=key, files=files)
+    output.finish(
+        job.out, {"importer": job.importer, "options": dict(job.options), **written}, key=job.key, files=files
+    )
     return report
 
 
@@ -257,12 +328,8 @@ def _record(image: Written, group: str) -> dict[str, Any]:
     }
 
 
-def _text(image: str | list[str]) -> str:
-    return image if isinstance(image, str) else image[0]
-
-
-def _told_pairs(images: Sequence[Written]) -> Iterable[tuple[int, int]]:
-    """Images that the table's column of groups has together, each with the first of its group."""
+def _pairs_by_column(images: Sequence[Written]) -> Iterable[tuple[int, int]]:
+    """Images of one group by the table's group column, each with the first of its group."""
     first: dict[str, int] = {}
     for place, image in enumerate(images):
         if image.line.group is not None:

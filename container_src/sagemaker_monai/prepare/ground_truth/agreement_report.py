@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare.ground_truth.consolidation import Decision, agreement_of
+from sagemaker_monai.prepare.import_report import NOTHING_TO_DO, count_lines
 
 MAX_PAIRS = 1000  # of annotators; a crowd has hundreds of thousands
 DECIMALS = 4
@@ -59,10 +59,7 @@ class Report:
 
     def summary(self) -> str:
         """Lines for people: a table of counts, then agreement, then what was noticed."""
-        width = max(8, *(len(label) + 1 for label in self.counts))
-        lines = [f"{'class':<{width}}" + "".join(f"{split:>12}" for split in SPLITS)]
-        for label, row in self.counts.items():
-            lines.append(f"{label:<{width}}" + "".join(f"{row[split]:>12}" for split in SPLITS))
+        lines = count_lines(self.counts, max(8, *(len(label) + 1 for label in self.counts)))
         lines.append(f"{self.images} images of {self.groups} groups, {self.task}")
         lines += self._annotator_lines()
         dropped = sum(case["label"] is None for case in self.disputed)
@@ -90,7 +87,7 @@ class Report:
                 "sides of the split; use --group-by"
             )
         if self.is_repeated:
-            lines.append("nothing to do: the folder holds this import already")
+            lines.append(NOTHING_TO_DO)
         return "\n".join(lines)
 
     def _annotator_lines(self) -> list[str]:

@@ -30,17 +30,11 @@ from sagemaker_monai.prepare.ground_truth.labeling_jobs import Job, JobFiles, fi
 from sagemaker_monai.prepare.ground_truth.manifest import Item
 from sagemaker_monai.prepare.ground_truth.source_images import Image, list_files, match_files, open_images, short_name
 from sagemaker_monai.prepare.ground_truth.votes import Votes, choose_votes, number_annotators, settle_disputes, votes_of
-from sagemaker_monai.prepare.import_report import NO_CLASS
+from sagemaker_monai.prepare.import_report import NO_CLASS, earlier_import
 from sagemaker_monai.prepare.leaks import count_by_class, join_groups
 from sagemaker_monai.prepare.sides import split_images
 from sagemaker_monai.storage.files import sha256_of, state_of
 from sagemaker_monai.tasks.tasks import TASKS
-
-
-def _check_places(images: Path, out: Path) -> None:
-    inner, outer = images.resolve(), out.resolve()
-    if inner == outer or inner in outer.parents or outer in inner.parents:
-        raise ConfigError("the output folder and the folder of images must not be in one another; name another")
 
 
 def _key(files: JobFiles, images: Mapping[str, Path], options: Mapping[str, Any]) -> str:
@@ -121,15 +115,12 @@ def import_ground_truth(source: Path, out: Path, *, images: Path, options: Groun
         DatasetError: the job's files, its labels, the images or the output folder cannot be used.
         ConfigError: the folders of images and output are in one another, or an option says nothing here.
     """
-    _check_places(images, out)
+    output.check_places(images, out, what="folder of images", kind=ConfigError)
     output.check_output(out)
     files, available = find_files(source), list_files(images)
     key = _key(files, available, asdict(options))
-    if output.is_up_to_date(out, key):
-        earlier = output.read_report(out) or {}
-        return Report(
-            is_repeated=True, **{name: earlier[name] for name in Report.__dataclass_fields__ if name in earlier}
-        )
+    if done := earlier_import(Report, out, key):
+        return done
     answers = _read(files, options)
     return _write(answers, _decide(answers, available, options), out, key, options)
 
