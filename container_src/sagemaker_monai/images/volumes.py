@@ -128,6 +128,7 @@ class Volume:
         display, modality, identity, findings: as for `Frame`.
         has_geometry: False when the file has no geometry and `affine` is only its voxel grid.
         remarks: what is odd about the geometry of a file that is not DICOM.
+        is_scaled: its header has a factor or an offset by which the stored values became these.
     """
 
     values: np.ndarray
@@ -138,6 +139,7 @@ class Volume:
     has_geometry: bool = True
     findings: tuple[str, ...] = ()
     remarks: tuple[Remark, ...] = ()
+    is_scaled: bool = False
 
 
 def check_voxels(*shape: int) -> None:

@@ -88,6 +88,16 @@ REMARKS: dict[str, tuple[Severity, str, str]] = {
         "the first is used: sform {sform}; qform {qform}"),
     "contradicting_spacing": ("warning", "files", "the header gives two spacings, and the first is used: {used} mm by "
         "its directions, {other} mm by its sizes"),
+    # what is odd about masks
+    "mask_place_unproved": ("note", "files", "{n} masks or their images have no geometry: only sizes were compared"),
+    "mask_axes_by_convention": ("note", "files", "{n} masks are arrays with two axes of the same size; they are read "
+        "as (W, H) or (W, H, D), and a transposed one would not be noticed"),
+    "mask_values_rounded": ("warning", "files", "{n} masks have values that are only nearly whole; they were rounded"),
+    "mask_values_scaled": ("warning", "files", "{n} masks have a factor or an offset in their header (scl_slope, "
+        "scl_inter), which was applied; check that the values are those of the structures"),
+    "mask_values_unnamed": ("warning", "files", "{n} segmentations have voxels with a value that no segment has"),
+    "segments_renumbered": ("note", "files", "{n} segmentations have one value for several segments, in different "
+        "layers; the segments were numbered in their order"),
     # what only doctor looks for
     "no_images": ("error", "files", "there is no image of a known format; accepted are DICOM, NIfTI, NRRD, MetaImage, "
         "NumPy and pictures"),

@@ -56,7 +56,7 @@ def read_analyze(source: Path | bytes, non_finite: NonFinite = "refuse") -> Volu
         values = read_values(stream, stored, non_finite)
         stream.finish()
     affine = grid([float(size) for size in header["pixdim"][1:4]])
-    return Volume(channel_first(values, channel_axis), affine, has_geometry=False)
+    return Volume(channel_first(values, channel_axis), affine, has_geometry=False, is_scaled=stored.is_scaled)
 
 
 def _header(block: bytes) -> Any:

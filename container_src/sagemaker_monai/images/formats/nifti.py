@@ -117,7 +117,13 @@ def _read_image(stream: Stream, header: _Header, skip_bytes: int, non_finite: No
     values = read_values(stream, header.stored, non_finite)
     stream.finish()
     voxels = channel_first(values, header.channel_axis)
-    return Volume(voxels, header.affine, has_geometry=header.has_geometry, remarks=header.remarks)
+    return Volume(
+        voxels,
+        header.affine,
+        has_geometry=header.has_geometry,
+        remarks=header.remarks,
+        is_scaled=header.stored.is_scaled,
+    )
 
 
 def _read_header(stream: Stream) -> _Header:

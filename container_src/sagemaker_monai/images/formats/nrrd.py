@@ -58,9 +58,11 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?nan|[+-]?inf(init
 
 @dataclass(frozen=True)
 class _Header:
-    """Fields by their lower-case names, file names after `data file: LIST`, and bytes up to the end of the header."""
+    """Fields by their lower-case names, free keys and their values, file names after `data file: LIST`, and bytes up to
+    the end of the header."""
 
     fields: dict[str, str]
+    keys: list[tuple[str, str]]
     listed: list[str]
     size_bytes: int
 
@@ -105,6 +107,16 @@ def read_nrrd(source: Path | bytes, non_finite: NonFinite = "refuse") -> Volume:
     return Volume(channel_first(values, channel_axis), affine, has_geometry=has_geometry, remarks=remarks)
 
 
+def read_nrrd_keys(source: Path | bytes) -> list[tuple[str, str]]:
+    """The free keys of a header with their values, in the file's order; programs keep there what the format lacks.
+
+    Raises:
+        UndecodableImage: no sound header.
+    """
+    with opened(source) as (file, _):
+        return _parse(file.read(MAX_HEADER_BYTES)).keys
+
+
 def _parse(head: bytes) -> _Header:
     """Take the header apart, up to the empty line or, in a header on its own, the end."""
     if not _MAGIC.match(head):
@@ -114,18 +126,22 @@ def _parse(head: bytes) -> _Header:
         raise UndecodableImage(f"the NRRD header has no end within {MAX_HEADER_BYTES} bytes")
     fields: dict[str, str] = {}
     listed: list[str] = []
+    keys: list[tuple[str, str]] = []
     lines = head[: ending.start() if ending else len(head)].decode("utf-8", "replace").splitlines()
     for line in lines[1:]:
         if fields.get("data file", "").startswith("LIST"):
             listed.append(line.strip())
-        elif not line.startswith("#") and ":=" not in line:  # comments, and free keys with their values
+        elif not line.startswith("#") and ":=" in line:
+            key, _, value = line.partition(":=")
+            keys.append((key, value))
+        elif not line.startswith("#"):
             name, colon, value = line.partition(":")
             name = " ".join(name.lower().split())
             name = _SYNONYMS.get(name, name)
             if not colon or name in fields:
                 raise UndecodableImage("the NRRD header has a line that is no field, or a field twice")
             fields[name] = value.strip()
-    return _Header(fields, listed, ending.end() if ending else len(head))
+    return _Header(fields, keys, listed, ending.end() if ending else len(head))
 
 
 def _axes_without_space(header: _Header, rank: int) -> list[int]:

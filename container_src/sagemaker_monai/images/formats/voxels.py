@@ -48,6 +48,11 @@ class Stored:
     is_text: bool = False
 
     @property
+    def is_scaled(self) -> bool:
+        """Whether values are other ones than stored."""
+        return (self.slope, self.intercept) != (1.0, 0.0)
+
+    @property
     def size_bytes(self) -> int:
         """The least bytes that hold the values."""
         count = math.prod(self.shape)
@@ -145,7 +150,7 @@ def read_values(stream: Stream, stored: Stored, non_finite: NonFinite) -> np.nda
 def _convert(part: np.ndarray, stored: Stored, place: np.ndarray) -> int:
     """Write one part in float32, zeros for what is not finite; how many those were."""
     with np.errstate(over="ignore", invalid="ignore"):
-        if (stored.slope, stored.intercept) == (1.0, 0.0):
+        if not stored.is_scaled:
             place[...] = part
             if part.dtype.kind != "f":
                 return 0

@@ -1,0 +1,38 @@
+"""One file to a mask on its image's grid, whatever its format. The content decides which reader is called."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sagemaker_monai.errors import UnsuitableImage
+from sagemaker_monai.images.read import DICOM_FORMAT, kind_of
+from sagemaker_monai.masks.mask import Grid, Mask
+from sagemaker_monai.masks.same_grid import MOST_MM
+
+
+def read_mask(
+    source: Path,
+    grid: Grid,
+    *,
+    tolerance_mm: float = MOST_MM,
+    wanted: Callable[[str], bool] | None = None,
+) -> Mask:
+    """Read a mask.
+
+    Args:
+        source: NIfTI, Analyze, NRRD (also .seg.nrrd), MetaImage or NumPy.
+        grid: of its image.
+        tolerance_mm: how far its corners may lie from the image's, beside a tenth of a voxel.
+        wanted: of a file that names its structures, says by the name which are read; the others are left out before
+            anything is said of overlaps. None reads all.
+
+    Raises:
+        UndecodableImage: broken bytes, or a file that cannot be read.
+        UnsuitableImage: no mask, or none of this image.
+        PayloadTooLarge: more than the limits.
+    """
+    kind = kind_of(source)
+    if kind in (DICOM_FORMAT, "picture"):
+        raise UnsuitableImage("no mask of a kind that is read; write NIfTI, NRRD, MetaImage or npy")
+    from sagemaker_monai.masks.mask_volumes import read_volume_mask
+
+    return read_volume_mask(source, kind, grid, wanted=wanted, tolerance_mm=tolerance_mm)
