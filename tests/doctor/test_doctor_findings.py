@@ -44,6 +44,7 @@ def codes(examination, severity=None):
 
 def test_labels_without_images_and_images_without_labels_are_counted(examined, tmp_path):
     items = [*sound(10), (None, {"label": "benign"}), (None, {"label": "malignant"})]
+    items.append((b"no picture", {"label": "benign", "name": "notes.txt"}))
     folder = write_dataset(tmp_path / "data", items)
     (folder / "images" / "unlisted.dcm").write_bytes(to_bytes(slice_of(99)))
 
@@ -53,7 +54,9 @@ def test_labels_without_images_and_images_without_labels_are_counted(examined, t
     assert found(examination, "labels_without_images").severity == "error"
     assert found(examination, "images_without_labels").count == 1
     assert found(examination, "images_without_labels").examples == (12,)  # dataset.json, ten images, and this
-    assert examination.labels["labelled"] == 12
+    assert found(examination, "labelled_without_picture").count == 1
+    assert found(examination, "labelled_without_picture").examples == ()  # a text is none of the examined images
+    assert examination.labels["labelled"] == 13
     assert examination.labels["with_files"] == 10
 
 

@@ -20,9 +20,7 @@ from tests.support.places import SHARED_DATA
 
 
 def look(folder):
-    channels = {"training": folder}
-    dataset = read_dataset(channels, validation_fraction=0.2, test_fraction=0.0, seed=0)
-    return first_look(channels, dataset)
+    return first_look(read_dataset({"training": folder}, validation_fraction=0.2, test_fraction=0.0, seed=0))
 
 
 def test_nothing_is_said_of_a_sound_data_set(tmp_path):
@@ -88,7 +86,7 @@ from sagemaker_monai.data.datasets import Dataset, Record
 from sagemaker_monai.doctor.first_look import first_look
 records = tuple(Record(Path(f"/nowhere/{n}.jpg"), f"{n}.jpg", 0, str(n), {}) for n in range(20000))
 before = set(sys.modules)
-assert first_look({}, Dataset(("a", "b"), records, (), (), "")) == []
+assert first_look(Dataset(("a", "b"), records, (), (), "")) == []
 assert not {name for name in set(sys.modules) - before if name.split(".")[0] in ("pydicom", "nibabel", "scipy")}
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
@@ -97,12 +95,11 @@ assert not {name for name in set(sys.modules) - before if name.split(".")[0] in 
 def test_a_header_takes_some_milliseconds_at_most(tmp_path):
     folder = write_dataset(tmp_path / "data", sound(60))
     look(folder)
-    channels = {"training": folder}
-    dataset = read_dataset(channels, validation_fraction=0.2, test_fraction=0.0, seed=0)
+    dataset = read_dataset({"training": folder}, validation_fraction=0.2, test_fraction=0.0, seed=0)
     took = []
     for _ in range(3):
         started = time.process_time()
-        first_look(channels, dataset)
+        first_look(dataset)
         took.append(time.process_time() - started)
 
     assert np.median(took) / 60 < 0.01

@@ -1,7 +1,7 @@
-"""Images that are there more than once: by bytes, by pixels, and photographs that look alike.
+"""Duplicate images: equal bytes, equal pixels, and photographs that look alike.
 
-Equal pixels are equal values in the modality's unit, so a file compressed without loss, of another bit depth with
-another rescale, or converted from DICOM to PNG as it is, is a copy too.
+Equal pixels are equal values in the modality's unit. So a file is also a copy if it is compressed without loss, has
+another bit depth and another rescale, or was converted from DICOM to PNG.
 """
 
 from collections import defaultdict
@@ -13,14 +13,14 @@ import numpy as np
 from sagemaker_monai.doctor.examined import Examined
 from sagemaker_monai.doctor.facts import FileFacts
 from sagemaker_monai.images.fingerprints import THUMBNAIL_SIDE, find_near_identical
-from sagemaker_monai.messages.remarks import Remark, remark
+from sagemaker_monai.messages.remarks import Remark, found
 from sagemaker_monai.storage.files import sha256_of
 
 MAX_COMPARED = 10_000  # photographs, each with each: 3 s of one core
 
 
 def equal_files(files: Sequence[FileFacts]) -> list[list[int]]:
-    """Positions of image files that are byte for byte the same. Only those of one size and one picture are read."""
+    """Positions of image files with equal bytes. Only files of equal size and equal pixels are read."""
     alike: Mapping[object, list[int]] = defaultdict(list)
     for position, facts in enumerate(files):
         if facts.is_image and facts.size_bytes:
@@ -36,11 +36,7 @@ def equal_files(files: Sequence[FileFacts]) -> list[list[int]]:
 
 
 def find_duplicates(images: Sequence[Examined], files: Sequence[FileFacts]) -> tuple[dict[str, int], list[Remark]]:
-    """Find copies, and those that matter: across splits, labels, patients.
-
-    Returns:
-        Counts for the report, and what is wrong.
-    """
+    """Find copies, above all across splits, labels and patients; returns counts for the report, and remarks."""
     same_bytes = equal_files(files)
     byte_copies = {position: group[0] for group in same_bytes for position in group}
     keys: Mapping[object, list[Examined]] = defaultdict(list)
@@ -50,7 +46,7 @@ def find_duplicates(images: Sequence[Examined], files: Sequence[FileFacts]) -> t
         elif image.files and all(position in byte_copies for position in image.files):
             keys[tuple(sorted(byte_copies[position] for position in image.files))].append(image)
     groups = [group for group in keys.values() if len(group) > 1]
-    found = {
+    torn = {
         "duplicates_across_splits": _where(groups, lambda image: {image.split} - {None}),
         "duplicates_label_conflict": _where(groups, lambda image: {image.names} if image.is_labelled else set()),
         "duplicates_across_patients": _where(groups, lambda image: {image.patient} - {""}),
@@ -61,33 +57,36 @@ def find_duplicates(images: Sequence[Examined], files: Sequence[FileFacts]) -> t
         for group in groups
         for image in group[1:]
         if not all(position in byte_copies for position in image.files)
-        # Slices of one series with equal pixels are the subject of its own findings.
+        # Equal slices of one series are a finding of that series.
         and (image.is_labelled or not image.series or image.series != group[0].series)
     ]
-    remarks = [remark(code, len(examples), examples) for code, examples in found.items() if examples]
-    if extra_bytes:
-        remarks.append(remark("duplicate_bytes", len(extra_bytes), [position + 1 for position in extra_bytes]))
-    if others:
-        remarks.append(remark("duplicate_pixels", len(others), others))
-    near, near_remarks = _near_identical(images, files)
-    counts = {"equal_bytes": len(extra_bytes), "equal_pixels": len(others)}
-    return {**counts, "near_identical": near}, remarks + near_remarks
+    apart, across = _near_identical(images, files)
+    remarks = [
+        *(each for code, examples in torn.items() for each in found(code, examples)),
+        *found("duplicate_bytes", [position + 1 for position in extra_bytes]),
+        *found("duplicate_pixels", others),
+        *found("near_identical_across_splits", across),
+        *found("near_identical", apart),
+    ]
+    counts = {"equal_bytes": len(extra_bytes), "equal_pixels": len(others), "near_identical": len(apart) + len(across)}
+    return counts, remarks
 
 
 def _where(groups: Iterable[Sequence[Examined]], values: Callable[[Examined], set[Any]]) -> list[int]:
-    """Examples of the images of those groups in which a value differs."""
+    """Examples of the images in groups whose values differ."""
     torn = (group for group in groups if len(set[Any]().union(*map(values, group))) > 1)
     return [image.example for group in torn for image in group]
 
 
-def _near_identical(images: Sequence[Examined], files: Sequence[FileFacts]) -> tuple[int, list[Remark]]:
+def _near_identical(images: Sequence[Examined], files: Sequence[FileFacts]) -> tuple[list[int], list[int]]:
+    """Examples of photographs that look like another one of the same split, and of another split."""
     photographs = []
     for image in images:
         pixels = files[image.files[0]].pixels if len(image.files) == 1 else None
         if pixels is not None and pixels.thumbnail and pixels.digest:
             photographs.append((image, pixels.thumbnail))
     if not 2 <= len(photographs) <= MAX_COMPARED:
-        return 0, []
+        return [], []
     side = THUMBNAIL_SIDE
     thumbnails = np.stack([np.frombuffer(data, np.uint8).reshape(side, side) for _, data in photographs])
     apart: list[int] = []
@@ -98,9 +97,4 @@ def _near_identical(images: Sequence[Examined], files: Sequence[FileFacts]) -> t
             continue
         is_across = None not in (first.split, second.split) and first.split != second.split
         (across if is_across else apart).append(second.example)
-    remarks = [
-        remark(code, len(found), found)
-        for code, found in (("near_identical_across_splits", across), ("near_identical", apart))
-        if found
-    ]
-    return len(apart) + len(across), remarks
+    return apart, across

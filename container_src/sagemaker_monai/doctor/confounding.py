@@ -1,12 +1,12 @@
 """Header attributes that go with the label: what a network may learn instead of the disease.
 
 Strength is Cramer's V with Bergsma's correction for chance, which makes attributes with many values and few images
-comparable; beside it stands what anybody understands: how often the majority label of all other images with the same
-value is right, against always saying the largest class. Values of fewer than RARE images are taken together, and of all
-attributes those are told that Benjamini and Hochberg's procedure keeps at a false discovery rate of 5 %.
+comparable. A plainer figure stands beside it: how often the majority label of all other images with the same value is
+right, against always saying the largest class. Values of fewer than RARE images are pooled, and only attributes that
+pass Benjamini and Hochberg's procedure at a false discovery rate of 5 % are reported.
 
-All of it counts images, not patients, so that many images of few patients make chance look like association; the count
-of images is given for that reason. A strong association need not be a fault: contrast agent is given with another
+Images are counted, not patients, so many images of few patients make chance look like association; the report gives the
+count of images for that reason. A strong association need not be a fault: contrast agent is given with another
 protocol. But then the score says how well the protocol was recognised.
 
 Sources: H. Cramer, Mathematical Methods of Statistics (1946), chapter 21; W. Bergsma, "A bias-correction for Cramer's V
@@ -37,7 +37,7 @@ class Association:
 
     Attributes:
         attribute: DICOM keyword.
-        finding: the class that it was compared with, of data sets with several findings an image; else "".
+        finding: the class that it was compared with, if images have several findings; else "".
         images, values: how many were compared, and how many values the attribute has among them.
         cramers_v: 0 (none) to 1, corrected for chance.
         accuracy: how often the majority label of the other images with the same value is right, 0 to 1.
@@ -56,11 +56,7 @@ class Association:
 
 
 def association(pairs: Sequence[tuple[str, str]]) -> tuple[float, float, float, float]:
-    """Cramer's V (corrected), accuracy of the majority label of the others, share of the largest class, and p.
-
-    Args:
-        pairs: value and label of each image.
-    """
+    """`cramers_v`, `accuracy`, `base` and `p` of an `Association`, by the value and label of each image."""
     count = len(pairs)
     cells, values, labels = Counter(pairs), Counter(value for value, _ in pairs), Counter(label for _, label in pairs)
     rows, columns = len(values), len(labels)
@@ -79,7 +75,7 @@ def association(pairs: Sequence[tuple[str, str]]) -> tuple[float, float, float, 
 def _is_right_alone(
     value: str, label: str, number: int, cells: Mapping[tuple[str, str], int], labels: Mapping[str, int]
 ) -> float:
-    """Whether an image's label is the majority of the others with its value; of several largest each has its share."""
+    """Whether the label is the majority of the other images with this value; ties share."""
     others = {each: cells.get((value, each), 0) - (each == label) for each in labels}
     most = max(others.values())
     largest = [each for each, count in others.items() if count == most]
@@ -94,10 +90,10 @@ def find_associations(
     Args:
         images: header attributes and classes of each.
         attributes: keywords.
-        is_multilabel: an image may have any number of classes; each is compared by itself.
+        is_multilabel: an image may have any number of classes, which are compared one by one.
 
     Returns:
-        Those that a test tells from chance, the strongest first; of several findings the one that goes with it most.
+        The significant ones, the strongest first; of several findings only the strongest.
     """
     images = [each for each in images if each[0] and (is_multilabel or len(each[1]) == 1)]
     if len(images) < MIN_IMAGES:
@@ -124,7 +120,7 @@ def _pooled(values: Sequence[str]) -> list[str]:
 
 
 def _kept(found: Sequence[Association]) -> list[Association]:
-    """Those up to the largest p that is below its rank's share of FALSE_DISCOVERIES."""
+    """Benjamini and Hochberg: all up to the largest p that is below its rank's share of FALSE_DISCOVERIES."""
     ordered = sorted(found, key=lambda each: each.p)
     ranks = [rank for rank, each in enumerate(ordered, 1) if each.p <= FALSE_DISCOVERIES * rank / len(ordered)]
     return ordered[: max(ranks, default=0)]

@@ -1,7 +1,7 @@
 """The contact sheet: a grid of small pictures, evenly over the classes, each with its class and number.
 
-It shows patients' images, which is its purpose: who may not see them leaves it out. The file holds pixels and nothing
-else: no text chunks, no times, no colour profile.
+It shows patients' images; whoever may not see them leaves it out. The file holds only pixels: no text chunks, no times,
+no colour profile.
 """
 
 import io
@@ -28,11 +28,11 @@ def contact_sheet(examination: Examination, *, processes: int = 0) -> tuple[byte
     """Draw the sheet.
 
     Args:
-        examination: whose files are still where they were.
-        processes: as of `processes.map_isolated`.
+        examination: its files must still be there.
+        processes: see `processes.map_isolated`.
 
     Returns:
-        A PNG file and how many images are on it; None where none can be shown.
+        A PNG file and how many images are on it; None if no image can be shown.
     """
     chosen = choose(_candidates(examination), MAX_PICTURES)
     pictures = [picture for picture, _, _ in chosen]
@@ -53,7 +53,7 @@ Candidate = tuple[Picture, str, int]  # and the class as it may be shown, and th
 
 
 def choose(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    """At most `count`, as many of each class as there are, evenly spread within a class, ordered by class."""
+    """At most `count`, shared evenly between the classes and spread evenly within each; ordered by class."""
     classes: Mapping[str, list[Candidate]] = defaultdict(list)
     for each in candidates:
         classes[each[1]].append(each)

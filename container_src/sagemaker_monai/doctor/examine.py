@@ -1,6 +1,6 @@
-"""The examination of a data set, from folders to one value that the reports are made of.
+"""The examination of a data set: from folders to one `Examination`, from which the reports are made.
 
-Files are looked at in other processes, once; everything after that compares small facts.
+Other processes look at each file once; everything after that compares small facts.
 """
 
 import time
@@ -27,17 +27,22 @@ from sagemaker_monai.images.dicom.grouping import Series
 from sagemaker_monai.images.dicom.objects import IMAGES, names_of, subject_of
 from sagemaker_monai.images.volume_files import VOLUME_FORMATS
 from sagemaker_monai.messages.progress import track
-from sagemaker_monai.messages.remarks import MAX_EXAMPLES, Remark, by_severity, merged, remark
+from sagemaker_monai.messages.remarks import MAX_EXAMPLES, Remark, by_severity, found, merged, remark
 from sagemaker_monai.tasks.tasks import DEFAULT_TASK, task_for
 
 PixelChoice = Literal["auto", "all", "sample", "none"]
-ALL_UP_TO = 20_000  # image files whose pixels are all looked at: some minutes
-SAMPLE = 2_000  # image files otherwise
-PRIVACY_UP_TO = 20_000  # headers that are searched for PHI, 3 ms each; more are sampled
+ALL_UP_TO = 20_000  # image files: the pixels of so many are all decoded, which takes some minutes
+SAMPLE = 2_000  # image files that are decoded if there are more
+PRIVACY_UP_TO = 20_000  # headers searched for PHI, 3 ms each; of more a sample
 MIXED_SPACING = 1.5  # times
-FAINT = 8 / 255  # of the range of all pictures: so little contrast is none (a guess)
-MANY_VALUES = 20  # of a table that are shown
-_UNSUPPORTED = frozenset({"UnsuitableImage", "PayloadTooLarge"})
+FAINT = 8 / 255  # of the range of all pictures: less contrast shows nothing (a guess)
+MANY_VALUES = 20  # shown of a table
+# Code of an error -> code of the remark, if it is not unreadable_images.
+_FAULTS = {
+    "Crashed": "crashed_readers",
+    "UnsuitableImage": "unsupported_images",
+    "PayloadTooLarge": "unsupported_images",
+}
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,9 @@ class Options:
 
     Attributes:
         labels, columns, rules: see `label_facts.read_labels`.
-        pixels: whose pixels are decoded: "all", a "sample" of SAMPLE, "none"; "auto" is all up to ALL_UP_TO files.
-        processes: that look at files; 0 works in this one, without protection against decoders that crash.
-        show_names: names of files may stand in the reports.
+        pixels: which files are decoded: "all", a "sample" of SAMPLE, "none"; "auto" means all up to ALL_UP_TO files.
+        processes: that look at files; 0 means this one, without protection against decoders that crash.
+        show_names: reports may show names of files.
     """
 
     labels: Path | None = None
@@ -61,16 +66,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Examination:
-    """All that was found out. No value in it names a patient, except for those that are not part of `repr`.
+    """The result. No value in it names a patient, except those that are not part of `repr`.
 
     Attributes:
         kinds: files by kind.
-        counts: of DICOM headers and other images: title -> value -> how many.
+        counts: title -> value -> number of images.
         numbers: of patients, studies, series, stacks, image files, bytes.
-        faults: files that cannot be read, by the code of the error.
-        pixels: which choice was made, and how many files were decoded.
+        faults: unreadable files by the code of the error.
+        pixels: the choice, and how many files were decoded.
         duplicates: copies by kind.
-        labels: where labels come from, their number and task, images by class and split.
+        labels: source, number, task, images by class and split.
         privacy: see `privacy.check_privacy`.
         associations: attributes that go with the label.
         remarks: what is wrong, the worst first.
@@ -105,8 +110,8 @@ def examine(channels: Mapping[str, Path], scratch: Path, options: Options | None
     """Examine a data set.
 
     Args:
-        channels: name and folder (or archive, or file) of each; a single one has no say in names.
-        scratch: an empty folder for what is unpacked; the contact sheet reads from it too.
+        channels: name and folder (or archive, or file) of each; a single one's name is not part of file names.
+        scratch: an empty folder to unpack to; the contact sheet reads from it too.
         options: what to look at.
 
     Raises:
@@ -114,13 +119,12 @@ def examine(channels: Mapping[str, Path], scratch: Path, options: Options | None
     """
     options = options or Options()
     started = time.monotonic()
-    found = [
+    listed = [
         each
         for name, folder in channels.items()
         for each in find_files(folder, scratch, f"{name}/" if len(channels) > 1 else "")
     ]
-    found.sort(key=lambda each: each.name)
-    files = _look(found, options)
+    files = _look(sorted(listed, key=lambda each: each.name), options)
     folders = {name: folder for name, folder in channels.items() if folder.is_dir()}
     labels = read_labels(folders, options.labels, options.columns, options.rules) if folders else Labels()
     scrubber = Scrubber(files)
@@ -183,25 +187,22 @@ def examine(channels: Mapping[str, Path], scratch: Path, options: Options | None
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def _look(found: Sequence[Found], options: Options) -> list[FileFacts]:
-    images = [position for position, each in enumerate(found) if _may_be_image(each)]
-    headers = [position for position in images if found[position].kind == DICOM]
+def _look(listed: Sequence[Found], options: Options) -> list[FileFacts]:
+    images = [position for position, each in enumerate(listed) if _may_be_image(each)]
+    headers = [position for position in images if listed[position].kind == DICOM]
     private = set(_even(headers, PRIVACY_UP_TO))
     decoded = set(_even(images, {"all": len(images), "none": 0}.get(_choice(len(images), options), SAMPLE)))
     tasks = [
         Task(each, wants_privacy=position in private, wants_pixels=position in decoded)
-        for position, each in enumerate(found)
+        for position, each in enumerate(listed)
     ]
-    # Others have nothing to look at but their size.
-    looked: dict[int, FileFacts] = {}
     worked = map_isolated(look_at, tasks, _given_up, processes=options.processes)
-    for position, facts in track(worked, total=len(tasks), what="examining files"):
-        looked[position] = facts
+    looked = dict(track(worked, total=len(tasks), what="examining files"))
     return [looked[position] for position in range(len(tasks))]
 
 
-def _may_be_image(found: Found) -> bool:
-    return not found.fault and (found.kind in (DICOM, PICTURE) or found.kind in VOLUME_FORMATS)
+def _may_be_image(file: Found) -> bool:
+    return not file.fault and (file.kind in (DICOM, PICTURE) or file.kind in VOLUME_FORMATS)
 
 
 def _choice(images: int, options: Options) -> str:
@@ -232,27 +233,21 @@ def _file_remarks(files: Sequence[FileFacts]) -> list[Remark]:
         fault = _fault_of(facts)
         if not fault:
             continue
-        code = (
-            "crashed_readers" if fault == "Crashed"
-            else "unreadable_archives" if facts.found.kind == ARCHIVE
-            else "unsupported_images" if fault in _UNSUPPORTED
-            else "unreadable_images"
-        )  # fmt: skip
+        code = _FAULTS.get(fault, "unreadable_images")
+        if facts.found.kind == ARCHIVE and fault != "Crashed":
+            code = "unreadable_archives"
         broken.setdefault(code, []).append(position)
         codes.setdefault(code, Counter())[fault] += 1
     remarks = [
         remark(code, len(positions), positions, codes=", ".join(f"{name} {n}" for name, n in codes[code].most_common()))
         for code, positions in broken.items()
     ]
-    for code, positions in (
-        ("no_picture", [n for n, facts in enumerate(files, 1) if facts.instance and not facts.instance.has_pixels]),
-        ("blank_images", [n for n, facts in enumerate(files, 1) if facts.pixels and facts.pixels.is_blank]),
-        ("images_sampled", [n for n, facts in enumerate(files, 1) if facts.is_usable and facts.pixels is None]),
-    ):
-        if positions:
-            remarks.append(remark(code, len(positions), positions))
+    numbered = list(enumerate(files, start=1))
+    remarks += found("no_picture", [n for n, facts in numbered if facts.instance and not facts.instance.has_pixels])
+    remarks += found("blank_images", [n for n, facts in numbered if facts.pixels and facts.pixels.is_blank])
+    remarks += found("images_sampled", [n for n, facts in numbered if facts.is_usable and facts.pixels is None])
     for each in merged(told for facts in files for told in facts.remarks):
-        places = [n for n, facts in enumerate(files, 1) if any(told.code == each.code for told in facts.remarks)]
+        places = [n for n, facts in numbered if any(told.code == each.code for told in facts.remarks)]
         remarks.append(replace(each, examples=tuple(places[:MAX_EXAMPLES])))
     if not any(facts.is_usable for facts in files):
         remarks.append(remark("no_images"))
@@ -260,9 +255,10 @@ def _file_remarks(files: Sequence[FileFacts]) -> list[Remark]:
 
 
 def _depths(files: Sequence[FileFacts]) -> list[Remark]:
-    """What is to be said of pictures of more than 8 bits."""
-    pictures = [(number, facts) for number, facts in enumerate(files, 1) if facts.found.kind == PICTURE]
-    usable = [(number, facts) for number, facts in pictures if facts.is_usable]
+    """Remarks on pictures of more than 8 bits."""
+    usable = [
+        (number, facts) for number, facts in enumerate(files, 1) if facts.found.kind == PICTURE and facts.is_usable
+    ]
     deep = [(number, facts) for number, facts in usable if facts.bits > 8]
     if not deep:
         return []
@@ -276,11 +272,11 @@ def _depths(files: Sequence[FileFacts]) -> list[Remark]:
     used_bits = _bits_for(low, high)
     remarks.append(remark("deep_pictures", len(deep), bits=bits, used=used_bits, low=low, high=high))
     faint = [number for number, used in known if used[0] < used[1] < used[0] + FAINT * (high - low)]
-    return [*remarks, *([remark("faint_images", len(faint), faint)] if faint else [])]
+    return remarks + found("faint_images", faint)
 
 
 def _bits_for(low: float, high: float) -> str:
-    """How many bits whole numbers of a range need; of broken ones nobody can say."""
+    """How many bits the whole numbers of a range need; "some" for fractions."""
     if not (low.is_integer() and high.is_integer()):
         return "some"
     return str(max(1, int(max(abs(low), abs(high))).bit_length()))
@@ -333,7 +329,7 @@ def _counts(files: Sequence[FileFacts], stacks: Stacks, scrubber: Scrubber) -> d
     return {title: _top(values, scrubber, is_ours=title in _OWN_TEXTS) for title, values in tables.items()}
 
 
-_OWN_TEXTS = frozenset({"Size", "SpacingMm", "BitsStored", "TransferSyntax"})  # made here, so nobody's name
+_OWN_TEXTS = frozenset({"Size", "SpacingMm", "BitsStored", "TransferSyntax"})  # made here, so they name nobody
 
 
 def _top(values: Iterable[str], scrubber: Scrubber, *, is_ours: bool) -> dict[str, int]:
@@ -346,7 +342,7 @@ def _top(values: Iterable[str], scrubber: Scrubber, *, is_ours: bool) -> dict[st
 
 
 def syntax_name(uid: str) -> str:
-    """The standard's name of a transfer syntax; a UID that it does not know is not shown."""
+    """The standard's name of a transfer syntax; unknown UIDs are not shown."""
     if not uid:
         return "(none)"
     name = UID(uid.strip(" \0")).name

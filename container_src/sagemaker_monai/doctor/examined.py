@@ -1,4 +1,4 @@
-"""The images that labels speak of, with what their files say: the rows that all comparisons are made over."""
+"""Images with their labels and what their files say: the rows of all comparisons."""
 
 import hashlib
 import os
@@ -12,24 +12,24 @@ from sagemaker_monai.deidentification.profile import is_blank
 from sagemaker_monai.doctor.facts import FileFacts
 from sagemaker_monai.doctor.label_facts import Case, Labels, names_of
 
-# PatientID that anonymisers write for everybody, in lower case.
+# PatientIDs that anonymisers write for everybody, in lower case.
 NOBODY = frozenset({"", "anonymous", "anonymized", "anonymised", "anon", "unknown", "none", "removed", "na", "n/a",
                     "patient", "patientid", "id", "xxx"})  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Examined:
-    """One image: a labelled one with its files, or a file that nothing is said about.
+    """A labelled image with its files, or a file without a label.
 
     Attributes:
-        files: positions of its files in the list of facts; none where they are missing.
+        files: positions of its files in the list of facts; empty if they are missing.
         names: classes of its label.
-        is_labelled: something is said about it.
+        is_labelled: a table or folder says something about it.
         group: of the table, or "".
         split: or None.
-        patient: PatientID, "" where it is unknown or says nothing.
+        patient: PatientID, "" if it is unknown or the same for everybody.
         series: SeriesInstanceUID, or "".
-        digest: of its pixels, empty where they are unknown, blank or not whole.
+        digest: of its pixels, empty if they are unknown, blank or incomplete.
     """
 
     files: tuple[int, ...]
@@ -44,12 +44,12 @@ class Examined:
 
     @property
     def example(self) -> int:
-        """The number of its first file, from 1; 0 when it has none."""
-        return self.files[0] + 1 if self.files else 0
+        """The number of its first file, from 1; it must have one."""
+        return self.files[0] + 1
 
 
 def known_patient(patient_id: str) -> str:
-    """A PatientID without padding, "" where it is empty or what anonymisers write for everybody."""
+    """A PatientID without padding, "" if it is empty or one that anonymisers write for everybody."""
     text = patient_id.strip(" \0")
     is_nobody = text.lower() in NOBODY or (is_blank(text) and not text.startswith("P-"))
     return "" if is_nobody else text
@@ -61,7 +61,7 @@ def patient_of(facts: FileFacts) -> str:
 
 
 def images_of(labels: Labels, files: Sequence[FileFacts]) -> list[Examined]:
-    """Labelled images in the order of their table, and then files with pictures that nothing is said about."""
+    """Labelled images in the order of their table, then files with pictures and without a label."""
     owned: Mapping[str, list[int]] = defaultdict(list)
     for position, facts in enumerate(files):
         if facts.is_image or facts.fault:
@@ -81,10 +81,7 @@ def images_of(labels: Labels, files: Sequence[FileFacts]) -> list[Examined]:
 
 
 def are_classes_folders(images: Sequence[Examined], files: Sequence[FileFacts]) -> bool:
-    """Whether folders that could be classes are something else.
-
-    Either each is called as the patient of all its images, or all files of each are one series of slices.
-    """
+    """Whether folders that look like classes are patients (named as the patient of all their images) or series."""
     labelled = [image for image in images if image.is_labelled and image.files]
     if not labelled or not all(image.names for image in labelled):
         return False

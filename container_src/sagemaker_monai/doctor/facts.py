@@ -1,6 +1,6 @@
-"""One file to what the examination needs of it: small, without pixels and header, so that it travels between processes.
+"""The facts that the examination needs of a file: small, without pixels and header, to travel between processes.
 
-Every reader here refuses what is broken by one of our errors, and only its code is kept: texts could quote the file.
+Of errors only the code is kept, because their texts could quote the file.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ from sagemaker_monai.preprocessing.visibility import shows_nothing
 
 FRAMES_AT_ONCE = 64
 _HEAD_BYTES = 1 << 16
-# Header attributes that may tell a label: the scanner, the encoding, how the picture was made.
+# Header attributes that may go with a label: the scanner, the encoding, how the picture was made.
 ATTRIBUTES = (
     "Modality", "Manufacturer", "ManufacturerModelName", "TransferSyntaxUID", "PhotometricInterpretation", "Rows",
     "Columns", "BitsStored", "PixelRepresentation", "SliceThickness", "PixelSpacing", "ConvolutionKernel", "KVP",
@@ -73,20 +73,19 @@ class FileFacts:
     """One file.
 
     Attributes:
-        found: where it is and what.
-        size_bytes: of it on disk.
-        instance: of DICOM, without header; None where it is not, or cannot be parsed.
+        found: its place and kind.
+        size_bytes: on disk.
+        instance: of DICOM, without header; None for other files and broken headers.
         attributes: values of ATTRIBUTES that the header has, as text.
-        shape: columns, rows and slices (or frames); zeros where unknown.
-        spacing_mm: distance of pixels, None where unknown.
-        bits: BitsStored, or of a value of a picture; 0 where unknown.
-        used: of a picture of more than 8 bits its lowest and highest value, without the outermost 0.5 %; None where it
-            is none, or its pixels were not looked at.
+        shape: columns, rows and slices (or frames); zeros if unknown.
+        spacing_mm: distance of pixels, None if unknown.
+        bits: BitsStored, or bits of a picture's value; 0 if unknown.
+        used: lowest and highest value of a decoded picture of more than 8 bits, without the outermost 0.5 %.
         identity: what identifies people in its header, without UIDs; never shown.
-        privacy: None where it was not looked at.
-        pixels: None where they were not looked at.
-        remarks: what is odd about the geometry of a file of a volume that was read.
-        fault: code of the error that kept the header from being read, or "".
+        privacy: None if it was not looked at.
+        pixels: None if they were not looked at.
+        remarks: on the geometry of a volume that was read.
+        fault: code of the error of the header's reader, or "".
     """
 
     found: Found
@@ -105,14 +104,14 @@ class FileFacts:
 
     @property
     def is_image(self) -> bool:
-        """Whether it is of a kind that holds pictures, and its header does not say that it holds none."""
+        """Whether its kind holds pictures, and its header does not say that there are none."""
         if self.found.kind == DICOM:
             return self.instance is None or self.instance.has_pixels
         return self.found.kind == PICTURE or self.found.kind in VOLUME_FORMATS
 
     @property
     def is_usable(self) -> bool:
-        """Whether nothing speaks against it."""
+        """Whether it is an image without a fault."""
         return self.is_image and not self.fault and not (self.pixels is not None and self.pixels.fault)
 
 
@@ -126,29 +125,24 @@ class Task:
 
 
 def look_at(task: Task) -> FileFacts:
-    """Examine one file; whatever is in it, this returns."""
+    """Examine one file; never raises, whatever is in it."""
     found = task.found
     try:
         size = found.path.stat().st_size
     except OSError:
         return FileFacts(found, 0, fault="Unreadable")
     facts = FileFacts(found, size, fault=found.fault)
-    if found.fault:
+    looks = {DICOM: _look_at_dicom, PICTURE: _look_at_picture, **dict.fromkeys(VOLUME_FORMATS, _look_at_volume)}
+    if found.fault or found.kind not in looks:
         return facts
     try:
-        if found.kind == DICOM:
-            return _look_at_dicom(facts, task)
-        if found.kind == PICTURE:
-            return _look_at_picture(facts, task)
-        if found.kind in VOLUME_FORMATS:
-            return _look_at_volume(facts, task)
+        return looks[found.kind](facts, task)
     except CallerError as error:
         return replace(facts, fault=error.code)
     except MemoryError:
         return replace(facts, fault="PayloadTooLarge")
     except Exception:  # a fault of a reader must not end the examination of all other files
         return replace(facts, fault="InternalError")
-    return facts
 
 
 # --- DICOM -----------------------------------------------------------------------------------------------------------
@@ -180,7 +174,7 @@ def _look_at_dicom(facts: FileFacts, task: Task) -> FileFacts:
 
 
 def attributes_of(header: Dataset) -> Iterator[tuple[str, str]]:
-    """Keyword and value of ATTRIBUTES that a header has; lengths to 0.1 mm, so that rounding tells nothing."""
+    """Keyword and value of ATTRIBUTES that a header has; lengths to 0.1 mm, so that rounding makes no difference."""
     for keyword in ATTRIBUTES:
         if keyword == "TransferSyntaxUID":
             text = text_of(header.file_meta, keyword)
@@ -207,15 +201,12 @@ def _privacy_of(header: Dataset) -> Privacy:
 
 
 def _is_telling(found: PhiFinding) -> bool:
-    """Whether it is of the kinds that are counted by attribute; lengths of groups (retired) say nothing of anybody."""
+    """Whether it is counted by attribute; group lengths (retired) identify nobody."""
     return not found.kind.startswith(("private", "burned")) and not found.keyword.endswith(_GROUP_LENGTH)
 
 
 def _dicom_values(facts: FileFacts, odd: dict[str, None]) -> Iterator[np.ndarray]:
-    """Modality values of grey frames (H, W), or bytes of colour (H, W, 3), a few frames at once.
-
-    Codes of what only the values show are added to `odd`.
-    """
+    """Modality values of grey frames (H, W), or bytes of colour (H, W, 3); adds what only values show to `odd`."""
     dataset = read_instance(facts.found.path)
     frames = facts.shape[2]
     for start in range(0, frames, FRAMES_AT_ONCE):
@@ -250,7 +241,6 @@ def _look_at_picture(facts: FileFacts, task: Task) -> FileFacts:
     values = np.asarray(picture)  # (H, W, 3)
     is_grey = bool((values[..., 0] == values[..., 1]).all() and (values[..., 0] == values[..., 2]).all())
     pixels = _pixels_of(iter([values[..., 0].astype(np.float32) if is_grey else values]))
-    # Nothing is seen in the picture, whatever becomes of its size.
     is_blank = pixels.is_blank or shows_nothing(values.transpose(2, 1, 0), (0, 255))
     return replace(
         facts,
@@ -276,14 +266,14 @@ def _look_at_deep_picture(facts: FileFacts) -> FileFacts:
 
 
 def _opened_picture(path: Path) -> tuple[tuple[int, int], bool]:
-    """Width and height of a picture by its header, and whether EXIF says where, by whom or with which camera."""
+    """Width and height of a picture by its header, and whether EXIF has a place, an artist or a serial number."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")
             with Image.open(path, formats=PICTURE_FORMATS) as image:
                 exif = image.getexif()
                 return image.size, any(tag in exif for tag in _EXIF_TAGS)
-    except Exception:  # Pillow promises no list of errors; what is broken shows when it is decoded
+    except Exception:  # Pillow does not document its errors; decoding reports a broken file
         return (0, 0), False
 
 
@@ -304,7 +294,6 @@ def _look_at_volume(facts: FileFacts, task: Task) -> FileFacts:
         facts,
         shape=(columns, rows, slices),
         spacing_mm=(float(spacing[0]), float(spacing[1])) if volume.has_geometry else None,
-        bits=0,
         remarks=volume.remarks,
         pixels=_pixels_of(np.ascontiguousarray(channel.T) for channel in volume.values),
     )
@@ -322,7 +311,7 @@ def has_texts(path: Path) -> bool:
 
 
 def _pixels_of(parts: Iterator[np.ndarray]) -> Pixels:
-    """Digest values, a part at a time: what is equal has equal digests, whatever header or format it came in."""
+    """Digest values part by part: equal values have equal digests, whatever their format."""
     digest, low, high = hashlib.sha256(), np.inf, -np.inf
     try:
         for part in parts:

@@ -1,7 +1,7 @@
-"""What `train` looks at before the first epoch: headers only, and only what makes a score wrong or a job useless.
+"""What `train` checks before the first epoch: headers only, and only what makes a score wrong or a job useless.
 
-A data set of photographs costs one look at the names of its files. Of DICOM the first file of each image is looked at,
-0.7 ms of a CPU each, of at most SAMPLE images; the whole examination is `doctor`'s.
+Of photographs only the file names are looked at. Of DICOM images the first file is read, 0.7 ms of a CPU each, for at
+most SAMPLE images; the whole examination is `doctor`'s.
 """
 
 from collections import Counter, defaultdict
@@ -28,21 +28,16 @@ MIXED_SPACING = 1.5  # times
 _PROJECTIONS = frozenset({"CR", "DX", "MG", "PX", "IO", "XA", "RF", "US", "ES", "XC", "OP", "GM", "SM", "SC", "OT"})
 
 
-def first_look(channels: Mapping[str, Path], dataset: "Dataset") -> list[str]:
-    """Look at the headers of a data set that is about to be trained with.
-
-    Args:
-        channels: name and folder of each.
-        dataset: of `read_dataset`, its splits drawn.
+def first_look(dataset: "Dataset") -> list[str]:
+    """Look at the headers of a data set, whose splits are drawn, before training.
 
     Returns:
-        Lines to log, each with cause and remedy; none where all is well, or nothing is DICOM. They name nobody.
+        Lines to log, each with cause and remedy. They name nobody.
 
     Raises:
         DatasetError: a PatientID has images in more than one split, every class has images of one patient or series
-            only, or no DICOM image has a picture that can be read.
+            only, or no DICOM image can be read.
     """
-    del channels  # records have whole paths; a reader of other layouts may need the folders
     placed = [(record, split) for split in SPLITS for record in dataset.split(split) if _may_be_dicom(record.image)]
     volumes = _volume_lines([record.image for split in SPLITS for record in dataset.split(split)])
     if not placed:
@@ -61,10 +56,9 @@ def first_look(channels: Mapping[str, Path], dataset: "Dataset") -> list[str]:
     if has_one_class:
         _check_classes(headers)
     _check_patients(headers)
-    lines = [f"{len(faults)} DICOM images cannot be read by their header; examine the data set with doctor"] * bool(
-        faults
-    )
-    lines += volumes
+    lines = list(volumes)
+    if faults:
+        lines.insert(0, f"{len(faults)} DICOM images have no readable header; examine the data set with doctor")
     lines += _mixtures([header for _, _, header in headers], dataset.spatial_dims)
     if has_one_class:
         lines += _confounding(headers, dataset.labels)
@@ -74,7 +68,7 @@ def first_look(channels: Mapping[str, Path], dataset: "Dataset") -> list[str]:
 
 
 def _volume_lines(images: Sequence[Image]) -> list[str]:
-    """What is odd about the geometry of NIfTI files, by their headers."""
+    """Remarks on the geometry of NIfTI files, by their headers."""
     paths = [
         path
         for image in images
@@ -90,7 +84,7 @@ def _volume_lines(images: Sequence[Image]) -> list[str]:
 
 
 def _may_be_dicom(image: Image) -> bool:
-    """By name where that is plain, else by the first bytes; folders hold DICOM series."""
+    """By name if the suffix is known, else by the first bytes; folders hold DICOM series."""
     if not isinstance(image, Path):
         return _may_be_dicom(image.channels[0])
     name = image.name.lower()
@@ -157,7 +151,7 @@ def _check_patients(headers: Sequence[Looked]) -> None:
         if patient := known_patient(text_of(header, "PatientID")):
             sides[patient].add(split)
     torn = sum(len(splits) > 1 for splits in sides.values())
-    if len(sides) > 1 and torn:  # one ID for everybody is what some anonymisers write
+    if len(sides) > 1 and torn:  # some anonymisers write one ID for everybody
         raise DatasetError(
             f"{torn} of {len(sides)} patients (PatientID of the DICOM headers) have images in more than one split, "
             "which would make the scores too good: name the patient as group, or put all images of a patient into one "

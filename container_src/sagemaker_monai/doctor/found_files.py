@@ -1,7 +1,7 @@
-"""Finding the files to examine: below a folder, in archives, and what each is by its first bytes.
+"""The files to examine, below a folder or in archives, and the kind of each by its first bytes.
 
-Archives are unpacked into a scratch folder under names of our own, so that everything after this is a file on disk.
-Links that lead out of the folder, hidden files, pipes and what operating systems leave are passed over.
+Archives are unpacked to a scratch folder under names of our own, so every file is on disk. Links that lead out of the
+folder, hidden files, pipes and files of operating systems are skipped.
 """
 
 import os
@@ -35,12 +35,11 @@ class Found:
 
     Attributes:
         path: where it can be read.
-        name: below the folder or archive that was named, with the channel's name first where there are several.
-            Untrusted, and may name a patient.
-        owner: the real path of the file in the data set that it is, or is in.
+        name: relative to the source, with the channel's name first if there are several. Untrusted; may name a patient.
+        owner: the real path of the file, or of the archive that it is in.
         kind: "DICOM", "DICOMDIR", "picture", "archive", a name of `volume_files.VOLUME_FORMATS`, or "other" with a
             well-known suffix after a space.
-        fault: code of the error that kept it from being opened or unpacked, or "".
+        fault: code of the error when it was opened or unpacked, or "".
     """
 
     path: Path
@@ -55,8 +54,8 @@ def find_files(source: Path, scratch: Path, prefix: str = "") -> Iterator[Found]
 
     Args:
         source: which.
-        scratch: an empty folder of the caller's, for what is unpacked.
-        prefix: put before every name.
+        scratch: an empty folder to unpack to.
+        prefix: of every name.
 
     Raises:
         ConfigError: there is nothing at `source`, or more than MAX_FILES files.
@@ -74,7 +73,7 @@ def find_files(source: Path, scratch: Path, prefix: str = "") -> Iterator[Found]
 
 
 def kind_of(head: bytes, name: str) -> str:
-    """What a file is, see `Found.kind`; `head` are its first 64 KiB."""
+    """The kind of a file, see `Found.kind`; `head` are its first 64 KiB."""
     if is_dicom_file(head):
         return DICOMDIR if is_dicomdir(head) else DICOM
     if (known := volume_format_of(head[:HEAD_BYTES], "")) is not None:
@@ -101,10 +100,10 @@ def _open(path: Path, name: str, scratch: Path) -> Iterator[Found]:
     if kind != ARCHIVE:
         yield Found(path, name, owner, kind)
         return
-    members, fault = [], ""
+    members: list[Found] = []
+    fault = ""
     try:
-        for member in _unpack(path, name, owner, scratch):
-            members.append(member)
+        members.extend(_unpack(path, name, owner, scratch))  # on an error, those before it stay
     except ArchiveTooLargeError:
         fault = "PayloadTooLarge"
     except UnsafeArchiveError:
@@ -119,7 +118,7 @@ def _unpack(path: Path, name: str, owner: str, scratch: Path) -> Iterator[Found]
     with path.open("rb") as file:
         unpack = unpacker_of(file.read(512))
         if unpack is None:
-            raise UnsafeArchiveError("an archive of a kind that is not read")
+            raise UnsafeArchiveError("an archive of an unsupported kind")
         file.seek(0)
         folder = scratch / str(sum(1 for _ in scratch.iterdir()))
         folder.mkdir()

@@ -1,7 +1,7 @@
-"""What is said about images: labels, groups and splits, read as train reads them, and less strictly where it would not.
+"""Labels, groups and splits of images, read as train reads them, and less strictly if train refuses them.
 
-Train refuses a data set at the first fault. Here its reason is one finding among others, and the rest is still looked
-at: a table that names files which are not there says much about those that are.
+Train refuses a data set at the first fault. Here the reason is one finding among others, and the rest is still read: a
+table that names missing files still has the labels of the others.
 """
 
 import json
@@ -36,9 +36,9 @@ from sagemaker_monai.storage.columns import Columns, find_column, split_of, usua
 from sagemaker_monai.storage.tables import Row, is_table, read_table, table_content
 from sagemaker_monai.tasks.labels import Label
 
-_OUTSIDE = ".outside"  # which is not looked for, as all hidden files
+_OUTSIDE = ".outside"  # a hidden file, so it is never found
 COLUMNS = ("image", "label", "group", "split")
-_MASKS = 0.5  # of the labels of dataset.json; if so many are names of files, they are masks
+_MASKS = 0.5  # of the labels of dataset.json; if more are names of files, labels are masks
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Case:
     """One labelled image.
 
     Attributes:
-        paths: its files, which may not be there.
+        paths: its files, which may be missing.
         label: as the table has it, None for a mask.
-        group: as the table has it, "" where it has none.
-        split: one of SPLITS, None where the table does not say.
+        group: as the table has it, or "".
+        split: one of SPLITS, or None.
     """
 
     paths: tuple[Path, ...] = field(repr=False)
@@ -60,21 +60,21 @@ class Case:
 
 @dataclass(frozen=True)
 class Labels:
-    """All that is said about images.
+    """The labels of a data set.
 
     Attributes:
-        source: "dataset.json", "table", "class folders", or "" where nothing is said.
+        source: "dataset.json", "table", "class folders", or "" without labels.
         cases: the labelled images.
         classes: declared class names, in the model's order.
-        task: as the data set or the form of the labels says, "segmentation" for masks.
+        task: by the data set or the form of the labels; "segmentation" for masks.
         masks: files that are labels.
         aside: masks beside the images.
-        fault: why train cannot read it, or "". It may quote names of files.
-        is_faulty: the fault is one of a data set, and not of a mere folder of files.
-        spatial_dims: 2 or 3, None where nothing says so.
-        remarks: what was odd and read all the same.
-        refusal: why train would refuse what it can read, or "". It may quote names of groups.
-        lacks_test: train needs test_fraction 0, for no image would be left for a test split.
+        fault: why train cannot read it, or "". May quote names of files.
+        is_faulty: the fault is in a data set, not in a mere folder of files.
+        spatial_dims: 2 or 3, or None if unknown.
+        remarks: what was odd but could be read.
+        refusal: why train would refuse what it can read, or "". May quote names of groups.
+        lacks_test: train needs test_fraction 0, because no image would be left for a test split.
     """
 
     source: str = ""
@@ -92,23 +92,23 @@ class Labels:
 
     @property
     def is_table(self) -> bool:
-        """Whether a table says which images there are, so that others have no label."""
+        """Whether a table lists the images, so that others have no label."""
         return self.source in (DATASET_JSON, "table")
 
 
 def read_labels(
     channels: Mapping[str, Path], table: Path | None, columns: Mapping[str, str], rules: LabelRules | None = None
 ) -> Labels:
-    """Read what is said about the images of a data set.
+    """Read the labels of a data set.
 
     Args:
         channels: name and folder of each channel.
-        table: a CSV file of labels whose names are relative to the only channel, or None for the layouts of train.
-        columns: its names for those of COLUMNS that are called otherwise.
-        rules: what labels mean.
+        table: a CSV file of labels with names relative to the only channel, or None for the layouts of train.
+        columns: key of COLUMNS -> the table's name for it, if that is another one.
+        rules: how to read labels.
 
     Raises:
-        ConfigError: `table` cannot be read as such.
+        ConfigError: the table cannot be read.
     """
     if unknown := sorted(set(columns) - set(COLUMNS)):
         raise ConfigError(f"--columns knows {', '.join(COLUMNS)}, got {', '.join(unknown)[:100]}")
@@ -129,7 +129,7 @@ def read_labels(
         there = [folder.absolute() for folder in channels.values() if folder.is_dir()]
         aside = join_asides([_masks_below(folder, labels.cases) for folder in there])
         return replace(labels, aside=aside, remarks=labels.remarks + mask_remarks(aside))
-    if layout.source == "class folders" and len(layout.labels) == 1:  # a mere folder of files, as a PACS exports it
+    if layout.source == "class folders" and len(layout.labels) == 1:  # a folder of files, as a PACS exports it
         return Labels(fault="all images lie in one folder", aside=layout.aside, remarks=layout.remarks)
     source = layout.source or _source_of(channels)
     masks = _masks_of(channels, layout.entries) if source == DATASET_JSON else {}
@@ -149,7 +149,7 @@ def _cases_of(layout: Layout, paths: Mapping[str, tuple[Path, ...]]) -> list[Cas
 
 
 def _read_meaning(layout: Layout, reading: Reading, paths: Mapping[str, tuple[Path, ...]]) -> Labels:
-    """Labels and groups as train reads them, or as they are written with the reason why it would not."""
+    """Labels and groups as train reads them; if it refuses them, as they are written, with the reason."""
     try:
         read = interpreted(layout, reading)
     except (DatasetError, ConfigError) as error:
@@ -176,7 +176,7 @@ def _tables(folder: Path) -> list[Path]:
 
 
 def _masks_of(channels: Mapping[str, Path], entries: Sequence[Entry]) -> dict[str, Path]:
-    """Files that are the labels of images, by name of the image; none unless they are most of the labels."""
+    """Mask files by name of the image, if most labels are such files; else none."""
     masks = {}
     for entry in entries:
         if isinstance(entry.label, str) and ("/" in entry.label or "." in entry.label):
@@ -190,7 +190,7 @@ def _masks_of(channels: Mapping[str, Path], entries: Sequence[Entry]) -> dict[st
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # too long, or with a zero
+    except (OSError, ValueError):  # the name is too long, or has a zero byte
         return False
 
 
@@ -216,7 +216,7 @@ def _read_named_table(folder: Path, table: Path, columns: Mapping[str, str], rea
         rest: Metadata = {key: value or None for key, value in row.items() if key not in taken}
         entries.append(Entry(folder, name, row[names["label"]], row.get(names["group"]) or name, case.split, rest))
     paths = {entry.name: case.paths for entry, case in zip(entries, cases, strict=True)}
-    # The column of groups that was named is in the entries already.
+    # The entries have the named group column already.
     own = replace(reading, columns=replace(reading.columns, group="" if "group" not in columns else "group"))
     labels = _read_meaning(Layout((), entries, source="table"), own, paths)
     aside = _masks_below(folder.absolute(), labels.cases)
@@ -230,12 +230,12 @@ def _masks_below(folder: Path, cases: Sequence[Case]) -> Aside:
 
 
 def _missing(names: Sequence[str], wanted: Mapping[str, str]) -> list[str]:
-    """What a table has no column for, as far as nobody named one."""
+    """The roles without a column, neither named nor with a usual name."""
     return [role for role in ("image", "label") if role not in wanted and not usual_columns(names, role)]
 
 
 def _named(names: Sequence[str], wanted: Mapping[str, str], what: str) -> dict[str, str]:
-    """The column for each of COLUMNS: named, or found by its usual name as train does; "" for none."""
+    """The column for each of COLUMNS, named or with a usual name as for train; "" for none."""
     found = {
         role: find_column(names, wanted[role], what) if role in wanted else usual_column(names, role, what)
         for role in COLUMNS
@@ -248,7 +248,7 @@ def _named(names: Sequence[str], wanted: Mapping[str, str], what: str) -> dict[s
 def _found_otherwise(
     folder: Path, names: Sequence[str], cases: Sequence[Case]
 ) -> tuple[list[Case], tuple[Remark, ...]]:
-    """Cases whose files are not there as they are called, with those that train would find; and how."""
+    """Cases with the files that train would find for names that are not written as the files are; and remarks."""
     missing = {
         name: place
         for place, (name, case) in enumerate(zip(names, cases, strict=True))
@@ -280,7 +280,7 @@ def _cases_of_rows(folder: Path, rows: Sequence[Mapping[str, str]], names: Mappi
 
 
 def _paths(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
-    """The files that names mean: of a folder its files; a name that leads out of the data set means nothing there."""
+    """The files that names mean, of a folder its files; a name that leads out of the data set means a missing one."""
     paths: list[Path] = []
     for name in names:
         is_inside = bool(name_parts(name.strip()))
@@ -297,7 +297,7 @@ def _classes_of(cases: Sequence[Case]) -> tuple[str, ...]:
 
 
 def names_of(label: Label | None) -> tuple[str, ...]:
-    """The classes of a label: one, the one with the largest share, all findings; none of a number."""
+    """The classes of a label: one, the one with the largest share, or all findings; none for a number."""
     if isinstance(label, str):
         return (label,)
     if isinstance(label, dict):
@@ -362,5 +362,5 @@ def _texts(value: Any) -> list[str]:
 
 
 def without_names(fault: str) -> str:
-    """A reason of train without what it quotes: names of files and groups stand in brackets."""
+    """A reason of train without its quotes: names of files and groups are in parentheses."""
     return re.sub(r"\s*\([^()]*(?:\([^()]*\)[^()]*)*\)", "", fault)

@@ -1,7 +1,7 @@
-"""doctor.html: the report as one file that needs nothing else: no script, no style sheet, no picture from elsewhere.
+"""doctor.html: the report as one file, without scripts, style sheets or pictures from elsewhere.
 
-Every text is escaped, for class names and headers are anybody's. A policy in the head forbids the browser to load or
-run anything, in case an escape was forgotten.
+Every text is escaped, because class names and headers are untrusted. A policy in the head forbids the browser to load
+or run anything, in case an escape was forgotten.
 """
 
 import base64
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 
 from sagemaker_monai.doctor.examine import Examination
-from sagemaker_monai.doctor.report import sections, summary
+from sagemaker_monai.doctor.report import examples_of, sections, summary
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _STYLE = """
@@ -28,7 +28,7 @@ def as_page(examination: Examination, *, sheet: bytes | None, names: Sequence[st
     Args:
         examination: what was found.
         sheet: the contact sheet as PNG.
-        names: of the files, to be shown with the examples; none by default.
+        names: of the files, to be shown as examples; by default their numbers are.
     """
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -60,7 +60,7 @@ def _findings(examination: Examination, names: Sequence[str]) -> str:
         return "<p>None.</p>"
     rows = []
     for each in examination.remarks:
-        examples = ", ".join(names[n - 1] if names else f"#{n}" for n in each.examples if n)
+        examples = examples_of(each, names)
         rows.append(
             f'<tr><td class="{each.severity}">{each.severity}</td><td>{escape(each.code)}</td>'
             f"<td>{each.count} {escape(each.unit)}</td>"

@@ -1,7 +1,7 @@
-"""What may identify patients: in headers, in pixels, in names of files; and what keeps it out of the report.
+"""What may identify patients in headers, pixels and file names, and the filter that keeps it out of the report.
 
-Nothing here gives a value. Counts of attributes are by keyword; texts of headers and names of classes are shown only
-when no PatientID, no name, no long number and no UID of any file stands in them.
+Nothing here returns a value: attributes are counted by keyword. Texts of headers and names of classes are shown only if
+they contain no PatientID, name, long number or UID of any file.
 """
 
 import re
@@ -12,7 +12,7 @@ from sagemaker_monai.deidentification.identity import union
 from sagemaker_monai.deidentification.matcher import Matcher
 from sagemaker_monai.doctor.facts import FileFacts
 from sagemaker_monai.doctor.found_files import DICOM, PICTURE
-from sagemaker_monai.messages.remarks import Remark, remark
+from sagemaker_monai.messages.remarks import Remark, found
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.file_names import is_fit
 
@@ -22,7 +22,7 @@ _NUMBERS = re.compile(r"\d{6,}|(?:\d+\.){4,}\d+|(?:19|20)\d\d[-./]\d\d?[-./]\d\d
 
 
 class Scrubber:
-    """Knows what patients are called in the files that were examined, and shows texts without it."""
+    """Knows the identities in the examined files, and withholds them in texts."""
 
     def __init__(self, files: Iterable[FileFacts]) -> None:
         self._matcher = Matcher(union(facts.identity for facts in files))
@@ -33,12 +33,12 @@ class Scrubber:
         return WITHHELD if self.is_personal(line) else line if len(line) <= MAX_SHOWN else line[: MAX_SHOWN - 1] + "…"
 
     def sentence(self, text: str) -> str:
-        """A sentence of ours with what it quotes, of which single words are withheld."""
+        """One of our sentences, with single words withheld that it quotes."""
         line = " ".join("".join(c if is_fit(c) else " " for c in text).split())
         return " ".join(WITHHELD if self.is_personal(word) else word for word in line.split())
 
     def is_personal(self, text: str) -> bool:
-        """Whether something in it may be somebody's name, number or date."""
+        """Whether it may contain somebody's name, number or date."""
         return bool(_NUMBERS.search(text) or self._matcher.in_text(text, parts=False))
 
 
@@ -46,8 +46,8 @@ def check_privacy(files: Sequence[FileFacts], scrubber: Scrubber) -> tuple[dict[
     """Count what may identify patients.
 
     Returns:
-        What the report says: files that were looked at, attributes by keyword, private attributes, the risk of text in
-        the pixels by Modality, names; and the remarks.
+        For the report: headers examined, attributes by keyword, private attributes, the risk of text in the pixels by
+        Modality, names with a patient; and the remarks.
     """
     looked = [(position, facts) for position, facts in enumerate(files, start=1) if facts.privacy is not None]
     headers = [(position, facts) for position, facts in looked if facts.found.kind == DICOM]
@@ -69,33 +69,21 @@ def check_privacy(files: Sequence[FileFacts], scrubber: Scrubber) -> tuple[dict[
         if risk in risky:
             risky[risk].append(position)
             modalities[modality] += risk == "likely"
-    identified = [position for position, facts in headers if facts.privacy and facts.privacy.found]
-    remarks = []
-    if identified:
-        remarks.append(remark("phi_in_headers", len(identified), identified, kinds=_counted(kinds)))
-    if private_files:
-        remarks.append(remark("private_attributes", len(private_files), private_files))
-    if risky["stated"]:
-        remarks.append(remark("burned_in_stated", len(risky["stated"]), risky["stated"]))
-    if risky["likely"]:
-        remarks.append(
-            remark("burned_in_likely", len(risky["likely"]), risky["likely"], modalities=_counted(modalities))
-        )
+    identified = [(position, facts.found.kind) for position, facts in looked if facts.privacy and facts.privacy.found]
+    in_headers = [position for position, kind in identified if kind == DICOM]
     named = [position for position, facts in enumerate(files, start=1) if is_in_name(facts)]
-    if named:
-        remarks.append(remark("phi_in_names", len(named), named))
-    for code, is_kind in (("phi_in_volumes", False), ("phi_in_pictures", True)):
-        found = [
-            position
-            for position, facts in looked
-            if facts.found.kind != DICOM and (facts.found.kind == PICTURE) is is_kind and facts.privacy
-            and facts.privacy.found
-        ]  # fmt: skip
-        if found:
-            remarks.append(remark(code, len(found), found))
+    remarks = [
+        *found("phi_in_headers", in_headers, kinds=_counted(kinds)),
+        *found("private_attributes", private_files),
+        *found("burned_in_stated", risky["stated"]),
+        *found("burned_in_likely", risky["likely"], modalities=_counted(modalities)),
+        *found("phi_in_names", named),
+        *found("phi_in_volumes", [position for position, kind in identified if kind not in (DICOM, PICTURE)]),
+        *found("phi_in_pictures", [position for position, kind in identified if kind == PICTURE]),
+    ]
     section = {
         "headers_examined": len(headers),
-        "headers_with_phi": len(identified),
+        "headers_with_phi": len(in_headers),
         "attributes": _ordered(attributes),
         "kinds": _ordered(kinds),
         "files_with_private_attributes": len(private_files),
@@ -111,7 +99,7 @@ def is_in_name(facts: FileFacts) -> bool:
 
 
 def _ordered(counts: Counter[str]) -> dict[str, int]:
-    """The most frequent first, and those that are as frequent in the order of their names: the same in every run."""
+    """The most frequent first, ties in the order of their names: the same in every run."""
     return dict(sorted(counts.items(), key=lambda each: (-each[1], each[0])))
 
 

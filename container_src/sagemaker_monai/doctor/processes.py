@@ -1,12 +1,11 @@
-"""One function over many files in processes of their own, so that no file can end the examination.
+"""One function over many files in other processes, so that no file can end the examination.
 
-Decoders are C libraries that read hostile bytes: one may crash, or not end. What was in work then is done again, each
-file in a process of its own with a time limit, and the one that does it again is given up. Parsing headers holds the
-interpreter, so that threads would gain nothing.
+Decoders are C libraries that read hostile bytes: one may crash or hang. Then each file in work is tried again in a
+process of its own with a time limit; a file that fails again is given up. Threads would gain nothing, because parsing
+headers holds the interpreter.
 
 A DICOM file of 512 x 512 takes 8 ms of a CPU, half of them for its header, and the processes take 1.5 s to start. On 2
-cores with several times their work to do, 1,400 such files took 23 s in this process and 18 to 20 s in others; on free
-cores the gain is theirs, and without any gain the protection stays.
+busy cores 1,400 such files took 23 s in this process and 18 to 20 s in others.
 """
 
 import multiprocessing
@@ -41,15 +40,15 @@ def map_isolated(
     """Apply a function to each item.
 
     Args:
-        function: of a module, so that other processes find it; raises nothing.
-        items: what can be pickled.
-        given_up: the result for an item on which a process crashed or did not end.
-        processes: how many; 0 works in this process, without protection.
-        stall_s: after so many seconds without any result, the processes are killed.
+        function: at the top of a module, so that other processes find it; raises nothing.
+        items: picklable.
+        given_up: the result for an item on which a process crashed or hung.
+        processes: how many; 0 means this process, without protection.
+        stall_s: the processes are killed after so many seconds without a result.
         alone_s: time limit of an item that is tried again alone.
 
     Yields:
-        The index of each item and its result, in whatever order they come.
+        The index of each item and its result, in any order.
     """
     if processes == 0:
         for index, item in enumerate(items):
@@ -64,7 +63,7 @@ def map_isolated(
 
 
 def _pool(processes: int) -> ProcessPoolExecutor:
-    # Not fork: progress bars and decoders have threads, whose locks a forked process may inherit locked.
+    # Not fork: progress bars and decoders have threads, and a forked process may inherit their locks locked.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sagemaker_monai.doctor.facts", "sagemaker_monai.doctor.thumbnails"])
     return ProcessPoolExecutor(processes, mp_context=context)
@@ -73,14 +72,14 @@ def _pool(processes: int) -> ProcessPoolExecutor:
 def _run(
     function: Callable[[Item], Result], items: Sequence[Item], waiting: list[list[int]], processes: int, stall_s: float
 ) -> Generator[tuple[int, Result], None, list[int]]:
-    """Work through `waiting` until it is empty or a process dies; returns the items that were in work then."""
+    """Work through `waiting` until it is empty or a process dies or hangs; returns the items in work at that time."""
     pool = _pool(processes)
     running: dict[Future[list[Result]], list[int]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < processes + 1:
                 future = pool.submit(_apply, function, [items[index] for index in waiting[-1]])
-                running[future] = waiting.pop()  # only now: a pool that is broken takes nothing
+                running[future] = waiting.pop()  # only now: `submit` fails on a broken pool
             done, _ = wait(running, timeout=stall_s, return_when=FIRST_COMPLETED)
             if not done:
                 return [index for chunk in running.values() for index in chunk]
@@ -111,7 +110,7 @@ def _alone(
 
 
 def _kill(pool: ProcessPoolExecutor) -> None:
-    """End the processes whether they work or not; `shutdown` alone would wait for one that does not end."""
+    """Kill the processes; `shutdown` alone would wait for one that hangs."""
     processes = list((pool._processes or {}).values())
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:

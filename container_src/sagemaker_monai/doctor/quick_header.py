@@ -1,7 +1,7 @@
-"""The few elements of a DICOM header that a first look needs, in a third of the time that all of it takes.
+"""The few elements of a DICOM header that a first look needs, in a third of the time of the whole header.
 
-Only the beginning of a file is read, so that no length in it can ask for more. What is not plain (deflated, without
-preamble, or a header that goes on behind the beginning) is left to the whole reader.
+Only the beginning of a file is read, so that no length in it can ask for more. Other files (deflated, without preamble,
+or with a longer header) are left to the whole reader.
 """
 
 import io
@@ -26,7 +26,7 @@ _WANTED: list[BaseTag | int] = [
 
 
 def read_some(path: Path) -> Dataset:
-    """Read PatientID, size, place and the attributes of `facts.ATTRIBUTES`; others may be there or not.
+    """Read PatientID, size, place and the attributes of `facts.ATTRIBUTES`; others may be missing.
 
     Raises:
         UndecodableImage, PayloadTooLarge: as `headers.read_header`.
@@ -38,7 +38,7 @@ def read_some(path: Path) -> Dataset:
         if beginning[128:132] != b"DICM" or _DEFLATED in beginning[:_META_BYTES]:
             return read_header(path)
         header = read_partial(io.BytesIO(beginning), stop_when=_is_behind, specific_tags=_WANTED)
-    except Exception:  # the whole reader says what is wrong, if anything is
+    except Exception:  # the whole reader reports what is wrong, if anything is
         return read_header(path)
     return header if "Rows" in header and "Columns" in header else read_header(path)
 

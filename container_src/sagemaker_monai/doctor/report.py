@@ -3,14 +3,13 @@
 The keys of doctor.json are stable; `format` counts up when one changes its meaning:
 
 - `format`, `version`: of this file, and of the program;
-- `verdict`: `errors`, `warnings`, `notes`, and `exit_code` as the command ends;
+- `verdict`: `errors`, `warnings`, `notes`, and the command's `exit_code`;
 - `source`: "folder", "file", "channels"; `seconds` that it took;
-- `files`: `by_kind`, `unreadable` by the code of the error, `names` only where they were asked for: the name of file
-  number 1, 2, ...;
+- `files`: `by_kind`, `unreadable` by the code of the error, and only with --show-names the `names` of file 1, 2, ...;
 - `images`: how many of each `Modality`, `Manufacturer`, `TransferSyntax`, `PhotometricInterpretation`, `BitsStored`,
   `Size` (columns x rows x slices) and `SpacingMm`;
 - `numbers`: files, bytes, image_files, usable_image_files, patients, studies, series, stacks, volumes, usable_volumes;
-- `pixels`: the `choice` that was made, and how many files were `decoded`, `refused` and `not_looked_at`;
+- `pixels`: the `choice`, and how many files were `decoded`, `refused` and `not_looked_at`;
 - `duplicates`, `labels`, `privacy`: as `examine.Examination` describes them;
 - `associations`: attributes that go with the label;
 - `findings`: `code`, `severity`, `message`, `count`, `unit` and `examples`, which are numbers of files;
@@ -18,12 +17,13 @@ The keys of doctor.json are stable; `format` counts up when one changes its mean
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from sagemaker_monai import __version__
 from sagemaker_monai.doctor.examine import Examination
+from sagemaker_monai.messages.remarks import Remark
 
 FORMAT = 1
 OK, WARNINGS, ERRORS, NOT_EXAMINED = 0, 1, 2, 3
@@ -32,7 +32,7 @@ MAX_VALUES = 6  # of a line on a terminal
 
 
 def exit_code(examination: Examination, *, is_strict: bool) -> int:
-    """0 where all is well, 1 for warnings where they count, 2 for errors."""
+    """0 without findings that count, 1 for warnings with --strict, 2 for errors."""
     if examination.count("error"):
         return ERRORS
     return WARNINGS if is_strict and examination.count("warning") else OK
@@ -93,7 +93,7 @@ def summary(examination: Examination) -> str:
 
 
 def sections(examination: Examination) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The report as titles and lines of a name and what there is of it; lines without content are left out."""
+    """The report as titles, each with its lines (name, content); lines without content are left out."""
     numbers, labels, privacy = examination.numbers, examination.labels, examination.privacy
     tables = [
         ("Files", [
@@ -160,12 +160,17 @@ def _label_lines(labels: Mapping[str, object]) -> list[tuple[str, str]]:
     return lines
 
 
-def as_text(examination: Examination, *, names: tuple[str, ...] = ()) -> str:
+def examples_of(each: Remark, names: Sequence[str]) -> str:
+    """The examples of a remark by name, or by number if there are no names."""
+    return ", ".join(names[number - 1] if names else f"#{number}" for number in each.examples)
+
+
+def as_text(examination: Examination, *, names: Sequence[str] = ()) -> str:
     """The table for a terminal.
 
     Args:
         examination: what was found.
-        names: of the files, to be shown with the examples; none by default.
+        names: of the files, to be shown as examples; by default their numbers are.
     """
     lines = []
     for title, rows in sections(examination):
@@ -173,7 +178,7 @@ def as_text(examination: Examination, *, names: tuple[str, ...] = ()) -> str:
         lines += [f"  {name[:LABEL_WIDTH]:{LABEL_WIDTH}} {text}" for name, text in rows]
     lines.append("Findings")
     for each in examination.remarks:
-        examples = ", ".join(names[n - 1] if names else f"#{n}" for n in each.examples if n)
+        examples = examples_of(each, names)
         lines.append(f"  {each.severity:8} {each.code}: {each.message}" + (f" [{examples}]" if examples else ""))
     if not examination.remarks:
         lines.append("  none")

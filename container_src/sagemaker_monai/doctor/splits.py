@@ -1,4 +1,4 @@
-"""Whether labels can be learned and scored: images for labels, classes in splits, nobody on two sides."""
+"""Whether labels can be learned and scored: images for all labels, classes in all splits, no patient in two splits."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -7,14 +7,14 @@ from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.doctor.examined import Examined, is_there, patient_of
 from sagemaker_monai.doctor.facts import FileFacts
 from sagemaker_monai.doctor.label_facts import Labels, without_names
-from sagemaker_monai.messages.remarks import Remark, remark
+from sagemaker_monai.messages.remarks import Remark, found, remark
 from sagemaker_monai.messages.shortened import some_of
 
 NO_SPLIT = "not given"
 FEW = 10  # images of a class
 IMBALANCE = 10.0  # times
 
-Shown = Callable[[str], str]  # of a class name that may be a patient's
+Shown = Callable[[str], str]  # a class name may be a patient's
 
 
 def count_classes(images: Sequence[Examined], labels: Labels, shown: Shown) -> dict[str, dict[str, int]]:
@@ -30,7 +30,7 @@ def count_classes(images: Sequence[Examined], labels: Labels, shown: Shown) -> d
 
 
 def _title(name: str, number: int, shown: Shown) -> str:
-    return name if shown(name) == name else f"class {number} {shown(name)}"  # which stays one of its own
+    return name if shown(name) == name else f"class {number} {shown(name)}"  # classes stay distinct
 
 
 def check_labels(
@@ -47,17 +47,18 @@ def check_labels(
     Args:
         images, labels, files: what was found.
         shown: what may be shown of a class name.
-        sentence: of a reason that quotes parts of the data set.
+        sentence: what may be shown of a reason that quotes the data set.
         show_names: reasons may name files.
     """
+
+    def reason(text: str) -> str:
+        return text if show_names else sentence(without_names(text))
+
     remarks = []
     if labels.fault:
-        reason = labels.fault if show_names else sentence(without_names(labels.fault))
-        remarks.append(remark("unsound_layout" if labels.is_faulty else "no_labels", reason=reason))
+        remarks.append(remark("unsound_layout" if labels.is_faulty else "no_labels", reason=reason(labels.fault)))
     if labels.refusal:
-        remarks.append(
-            remark("train_refuses", reason=labels.refusal if show_names else sentence(without_names(labels.refusal)))
-        )
+        remarks.append(remark("train_refuses", reason=reason(labels.refusal)))
     elif labels.lacks_test:
         remarks.append(remark("no_test_images"))
     if labels.masks:
@@ -66,20 +67,15 @@ def check_labels(
     present = [image for image in labelled if image.case is not None and is_there(image.case)]
     if len(present) < len(labelled):
         remarks.append(remark("labels_without_images", len(labelled) - len(present)))
-    twice = [files_ for files_, count in Counter(image.files for image in labelled if image.files).items() if count > 1]
-    if twice:
-        remarks.append(remark("labels_twice", len(twice), [each[0] + 1 for each in twice]))
-    useless = [image.example for image in present if not _is_usable(image, files)]
+    owners = Counter(image.files for image in labelled if image.files)
+    remarks += found("labels_twice", [own[0] + 1 for own, count in owners.items() if count > 1])
+    useless = [image for image in present if not any(files[position].is_usable for position in image.files)]
     if useless:
-        remarks.append(remark("labelled_without_picture", len(useless), useless))
-    alone = [image.example for image in images if not image.is_labelled]
-    if alone and labels.is_table and labels.cases:
-        remarks.append(remark("images_without_labels", len(alone), alone))
+        examples = [image.example for image in useless if image.files]  # a text file is none of the examined images
+        remarks.append(remark("labelled_without_picture", len(useless), examples))
+    if labels.is_table and labels.cases:
+        remarks += found("images_without_labels", [image.example for image in images if not image.is_labelled])
     return remarks + _check_classes(labelled, labels, shown)
-
-
-def _is_usable(image: Examined, files: Sequence[FileFacts]) -> bool:
-    return any(files[position].is_usable for position in image.files)
 
 
 def _check_classes(images: Sequence[Examined], labels: Labels, shown: Shown) -> list[Remark]:
@@ -108,27 +104,25 @@ def _list(names: Sequence[str], shown: Shown) -> str:
 
 
 def check_leaks(images: Sequence[Examined], files: Sequence[FileFacts]) -> list[Remark]:
-    """Look for patients, groups and series on several sides of the split, or about to be torn apart by it."""
+    """Look for patients, groups and series in several splits, or in several groups of a split yet to be drawn."""
     labelled = [image for image in images if image.is_labelled and image.files]
-    remarks = []
-    if torn := _torn(labelled, lambda image: image.group, lambda image: image.split):
-        remarks.append(remark("groups_across_splits", len(torn), torn))
+    remarks = found("groups_across_splits", _torn(labelled, lambda image: image.group, _split_of))
     patients = {image.patient for image in labelled} - {""}
     of_dicom = [image for image in labelled if files[image.files[0]].instance is not None]
-    unknown = [image.example for image in of_dicom if not image.patient]
-    if unknown:
-        remarks.append(remark("no_patient", len(unknown), unknown))
-    # A single ID for all says nothing; of few images it may be right.
+    remarks += found("no_patient", [image.example for image in of_dicom if not image.patient])
+    # One ID for all images identifies nobody, unless they really are of one patient.
     if len(patients) == 1 and len(of_dicom) > 1:
         return [*remarks, remark("one_patient")]
-    if torn := _torn(labelled, lambda image: image.patient, lambda image: image.split):
-        remarks.append(remark("patients_across_splits", len(torn), torn))
-    elif torn := _torn(labelled, lambda image: image.series, lambda image: image.split):
-        remarks.append(remark("series_across_splits", len(torn), torn))
+    by_patient = _torn(labelled, lambda image: image.patient, _split_of)
+    remarks += found("patients_across_splits", by_patient) or found(
+        "series_across_splits", _torn(labelled, lambda image: image.series, _split_of)
+    )
     undivided = [image for image in labelled if image.split is None]
-    if undivided and (torn := _torn(undivided, lambda image: image.patient, _group_of)):
-        remarks.append(remark("patients_in_several_groups", len(torn), torn))
-    return remarks
+    return remarks + found("patients_in_several_groups", _torn(undivided, lambda image: image.patient, _group_of))
+
+
+def _split_of(image: Examined) -> str | None:
+    return image.split
 
 
 def _group_of(image: Examined) -> str:

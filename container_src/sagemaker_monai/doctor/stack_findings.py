@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sagemaker_monai.doctor.facts import FileFacts
 from sagemaker_monai.images.dicom.belonging import split_series
@@ -11,7 +11,7 @@ from sagemaker_monai.images.dicom.grouping import Series, stacks_of
 from sagemaker_monai.images.dicom.media import Instance
 from sagemaker_monai.messages.remarks import MAX_EXAMPLES, SEVERITIES, Remark, Severity, remark
 
-# Of a picture that is no part of a volume these say nothing against it.
+# These are no faults of a picture outside a volume.
 _OF_VOLUMES = frozenset(MESSAGES) - OF_IMAGES - {"mixed_rescale", "localizer", "no_pixels", "packed_slices"}
 _TOLD_ONCE = frozenset(
     {
@@ -20,7 +20,7 @@ _TOLD_ONCE = frozenset(
         *("several_volumes", "guessed_volumes", "ambiguous_volumes"),
     }
 )  # count is the series'
-_NOT_HERE = frozenset({"no_pixels", "single_slice"})  # said of the files, or plain from the counts
+_NOT_HERE = frozenset({"no_pixels", "single_slice"})  # reported for files, or seen in the counts
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Stacks:
     """What `dicom.grouping` made of the files.
 
     Attributes:
-        stacks: all of them, those without pictures left out.
-        counts: series, stacks, stacks that are volumes, and of these those that can be used.
+        stacks: all that have pictures.
+        counts: of series, stacks, volumes and usable volumes.
         remarks: what is odd, by code.
     """
 
@@ -43,8 +43,7 @@ def examine_stacks(files: Sequence[FileFacts], *, are_volumes: bool | None) -> S
 
     Args:
         files: all files.
-        are_volumes: whether the data set's images are volumes; None where nobody says, then stacks of several slices
-            are.
+        are_volumes: whether the data set's images are volumes; if None, stacks of several slices are.
     """
     found: list[Instance] = []
     positions: dict[int, int] = {}
@@ -57,7 +56,7 @@ def examine_stacks(files: Sequence[FileFacts], *, are_volumes: bool | None) -> S
     for one in series:
         try:
             stacks += [stack for stack in stacks_of(one) if stack.slices]
-        except Exception:  # geometry of a hostile header; the series is said to be unusable
+        except Exception:  # geometry of a hostile header; the series is reported as unusable
             broken.append(positions[id(one.instances[0])])
     volumes = [stack for stack in stacks if are_volumes is not False and len(stack.slices) > 1]
     refused = [stack for stack in volumes if any(found.severity == "error" for found in _severe(stack, is_volume=True))]
@@ -74,16 +73,13 @@ def examine_stacks(files: Sequence[FileFacts], *, are_volumes: bool | None) -> S
 
 
 def _severe(stack: Series, *, is_volume: bool) -> list[Finding]:
-    """The findings with the severity that they have here."""
-    found = []
-    for each in stack.findings:
-        severity: Severity = each.severity
-        if each.code in _OF_VOLUMES and not is_volume:
-            severity = "note"
-        elif each.code == "colour":
-            severity = "note"  # used picture by picture
-        found.append(Finding(each.code, severity, each.message, each.count))
-    return found
+    """The findings, as notes if they do not matter here; colour does not, since pictures are used one by one."""
+    return [
+        replace(each, severity="note")
+        if each.code == "colour" or (each.code in _OF_VOLUMES and not is_volume)
+        else each
+        for each in stack.findings
+    ]
 
 
 def _remarks(stacks: Sequence[Series], positions: Mapping[int, int], *, are_volumes: bool | None) -> list[Remark]:

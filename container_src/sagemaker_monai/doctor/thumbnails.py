@@ -1,4 +1,4 @@
-"""Small pictures of images, as a viewer shows them: what the contact sheet is made of."""
+"""Small pictures of images, as a viewer shows them, for the contact sheet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ from sagemaker_monai.images.volumes import Display, Volume, Window
 from sagemaker_monai.preprocessing.deep_pictures import read_deep_frame, shown_deep
 
 SIDE = 128  # pixels
-PERCENTILES = (0.5, 99.5)  # of a volume whose header has no window
+PERCENTILES = (0.5, 99.5)  # of a volume without a window in its header
 MAX_STACK_VOXELS = 1 << 27  # 512 x 512 x 512; of larger stacks only the middle slice is decoded
 
 
@@ -33,7 +33,7 @@ class Picture:
 
     Attributes:
         paths: files; several are the slices of one series.
-        kind: as of `found_files.Found`.
+        kind: see `found_files.Found`.
         voxels: of the whole image, by its headers.
     """
 
@@ -43,7 +43,7 @@ class Picture:
 
 
 def draw(picture: Picture) -> np.ndarray | None:
-    """Draw an image, (SIDE, SIDE, 3) uint8; None where it cannot be read. A volume is shown in three planes."""
+    """Draw an image, (SIDE, SIDE, 3) uint8, a volume in three planes; None if it cannot be read."""
     try:
         if picture.kind == PICTURE and count_bits(picture.paths[0]) > 8:
             return _fitted([shown_deep(read_deep_frame(Sample(picture.paths[0])))])
@@ -54,8 +54,6 @@ def draw(picture: Picture) -> np.ndarray | None:
         if picture.voxels > MAX_STACK_VOXELS:
             return _of_file(picture.paths[len(picture.paths) // 2])
         return _of_stack(picture.paths)
-    except CallerError:
-        return None
     except Exception:  # one picture less on the sheet
         return None
 
@@ -73,7 +71,7 @@ def _of_stack(paths: Sequence[Path]) -> np.ndarray:
         return _of_file(paths[0])
     try:
         return _of_volume(read_series(stack))
-    except CallerError:  # a series that is no volume still has a slice in its middle
+    except CallerError:  # not a volume, but it has a middle slice
         return _of_file(stack.slices[len(stack.slices) // 2].instance.source)
 
 
@@ -82,12 +80,12 @@ def _of_volume(volume: Volume) -> np.ndarray:
     if values.shape[3] == 1:
         return _fitted([_shown(values[..., 0], volume.display)])
     spacing = np.linalg.norm(np.asarray(volume.affine, np.float64)[:3, :3], axis=0)
-    if volume.has_geometry:  # to the left, to the back, to the head, as viewers show patients
+    if volume.has_geometry:  # axes to the left, back and head, as in viewers
         values, turn = _to_patient(values, volume.affine)
         spacing = spacing[np.argsort(turn[:, 0])]
     _, columns, rows, slices = values.shape
     display = volume.display
-    if display.voi is None:  # of the whole range one bright vessel would leave the rest dark
+    if display.voi is None:  # with the whole range, one bright vessel would leave the rest dark
         low, high = np.percentile(values, PERCENTILES)
         display = replace(display, voi=Window(float(low + high) / 2, float(high - low) or 1.0, "LINEAR_EXACT"))
     shown = apply_display(values, display)

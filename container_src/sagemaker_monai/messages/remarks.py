@@ -198,6 +198,11 @@ def remark(code: str, count: int = 1, examples: Sequence[int] = (), **values: ob
     return Remark(code, severity, text.format(n=count, **values), count, unit, tuple(examples)[:MAX_EXAMPLES])
 
 
+def found(code: str, examples: Sequence[int], **values: object) -> list[Remark]:
+    """A remark that counts its examples; none without examples."""
+    return [remark(code, len(examples), examples, **values)] if examples else []
+
+
 def by_severity(remarks: Sequence[Remark]) -> list[Remark]:
     """Sort by severity, then by count."""
     return sorted(remarks, key=lambda each: (SEVERITIES.index(each.severity), -each.count, each.code))

@@ -135,7 +135,7 @@ def _read(
     processes.agree(dataset.fingerprint, otherwise=UNEQUAL_DATA, is_stopping=is_stopping)
     logger.info("%s", _summary(dataset))
     remarks = [remark.message for remark in dataset.remarks]
-    for line in [*remarks, *first_look(images, dataset)] if processes.is_main else ():
+    for line in [*remarks, *first_look(dataset)] if processes.is_main else ():
         logger.warning("%s", line)
     return dataset, digests
 
