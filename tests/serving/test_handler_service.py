@@ -14,7 +14,6 @@ from sagemaker_monai.entrypoints.handler_service import Handler, handle
 from sagemaker_monai.errors import BundleError
 from sagemaker_monai.serving import inference
 from sagemaker_monai.serving.back_end import Request
-from sagemaker_monai.serving.lockdown import Lockdown
 from sagemaker_monai.serving.mms.protocol import (
     ACCEPT_HEADER,
     ANSWER_HEADER,
@@ -266,7 +265,7 @@ def test_the_users_code_refuses_a_request_by_the_toolkits_errors(with_code, rais
 def context_for(tmp_path, monkeypatch):
     """The model server's context for an artifact that lies elsewhere than in the folder it knows."""
     monkeypatch.setattr(logging, "raiseExceptions", True)  # loading changes it in a process of its own
-    monkeypatch.setattr(handler_service, "lock_down", lambda **_: Lockdown(()))  # and gives up rights that pytest needs
+    monkeypatch.setattr(handler_service, "lock_down", lambda **_: ())  # it gives up rights that pytest needs
     monkeypatch.setattr(handler_service, "_settle", lambda: None)
 
     def make(artifact):

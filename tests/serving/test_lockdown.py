@@ -160,7 +160,7 @@ import contextlib, ctypes, fcntl, json, mmap, os, resource, socket, subprocess, 
 from sagemaker_monai.serving import lockdown
 
 other = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-lacks = lockdown.lock_down(has_network=False, has_gpu=False, has_own_uid=False).lacks
+lacks = lockdown.lock_down(has_network=False, has_gpu=False, has_own_uid=False)
 results = {"lacks": list(lacks)}
 
 def attempt(name, action):

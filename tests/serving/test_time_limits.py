@@ -69,7 +69,7 @@ def test_work_that_does_not_end_is_refused_and_what_follows_is_answered():
             pass
         return [ANSWER]
 
-    respond_in_time = Respond(respond)
+    respond_in_time = Respond(respond, after_first=lambda: None)
 
     [refused] = respond_in_time([Request(b"endless", "text/plain")], 0.05)
 

@@ -1,1 +1,1 @@
-"""The commands of the image, and what else a process of its own begins with: arguments, environment, exit codes."""
+"""The entry points of processes: the commands of the image and the handler of a worker."""

@@ -1,4 +1,4 @@
-"""`doctor`: a data set in, a report out, and an exit code for pipelines.
+"""`doctor`: examines a data set, writes a report and returns an exit code for pipelines.
 
 Without a source it examines the channels of a SageMaker training job, or the input of a processing job.
 """
@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sagemaker_monai.data.label_rules import LabelRules
-from sagemaker_monai.entrypoints.processing import Parser, base_folder, run_command
+from sagemaker_monai.entrypoints.processing import Parser, run_command
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.item_names import current
 from sagemaker_monai.messages.option_fields import add_options, options_of
 from sagemaker_monai.sagemaker.environment import library_defaults
-from sagemaker_monai.sagemaker.inputs import Places, read_channels
+from sagemaker_monai.sagemaker.inputs import Places, base_folder, read_channels
 from sagemaker_monai.storage.files import replacing, write_text
 
 DESCRIPTION = (
@@ -24,10 +24,10 @@ DESCRIPTION = (
     "on several sides of the split, what may identify patients, and attributes that give the label away."
 )
 EPILOGUE = (
-    "OUTPUT gets doctor.json, doctor.html and contact_sheet.png. The exit code is 0 where there are no errors, 1 where "
-    "there are warnings and --strict was given, 2 for errors (data that cannot be used, or a score that would be "
-    "wrong), 3 when nothing was examined (wrong use, no such folder, no place to write). Nothing that is printed or "
-    "written names a patient, except for file names with --show-names; the contact sheet shows patients' images."
+    "OUTPUT gets doctor.json, doctor.html and contact_sheet.png. The exit code is 0 without errors, 1 for warnings "
+    "with --strict, 2 for errors (data that cannot be used, or a score that would be wrong), 3 when nothing was "
+    "examined (wrong arguments, no such folder, output not writable). Nothing that is printed or written names a "
+    "patient, except file names with --show-names; the contact sheet shows patients' images."
 )
 JSON_NAME, HTML_NAME, SHEET_NAME = "doctor.json", "doctor.html", "contact_sheet.png"
 NOT_EXAMINED = 3
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments of the command; None takes those of this process.
 
     Returns:
-        The exit code, as `doctor --help` tells.
+        The exit code, see `doctor --help`.
     """
     verdict = [NOT_EXAMINED]
     run_command(_parser, lambda options: _run(options, verdict), argv)
@@ -65,17 +65,17 @@ def _parser() -> Parser:
     )  # fmt: skip
     parser.add_argument(
         "--columns", default="", metavar="image=NAME,label=NAME,...",
-        help="its columns for image, label, group (patient) and split, where they are called otherwise",
+        help="its columns for image, label, group (patient) and split, where they have other names",
     )  # fmt: skip
     add_options(parser, LabelRules)
     parser.add_argument(
         "--pixels", choices=("auto", "all", "sample", "none"), default="auto",
-        help="whose pixels are decoded, for copies and broken data: all, a sample of 2,000, none; auto (default): all "
-        "of up to 20,000 image files, else a sample",
+        help="which images are decoded, to find copies and broken data: all, a sample of 2,000, none; auto (default): "
+        "all of up to 20,000 image files, else a sample",
     )  # fmt: skip
     parser.add_argument(
         "--processes", type=int, metavar="N",
-        help="that read files (default: one for each CPU); 0 reads in this one, which a broken file could crash",
+        help="processes that read files (default: one per CPU); 0 reads in this one, which a broken file could crash",
     )  # fmt: skip
     parser.add_argument("--strict", action="store_true", help="exit with 1 when there are warnings")
     parser.add_argument(
@@ -89,7 +89,7 @@ def _run(options: Namespace, verdict: list[int]) -> None:
     os.environ.update(library_defaults(os.environ))
     channels = _channels(options, os.environ)
     output = _output(options, channels)
-    # Only now: these imports take a second, and a wrong option should not.
+    # Imported late: this takes a second, and a wrong option should be refused at once.
     from sagemaker_monai.data.unpacking import unpack_channels
     from sagemaker_monai.doctor.contact_sheet import contact_sheet
     from sagemaker_monai.doctor.examine import Options, examine
@@ -127,21 +127,17 @@ def _run(options: Namespace, verdict: list[int]) -> None:
     )
     output.mkdir(parents=True, exist_ok=True)
     if drawn:
-        _write_bytes(output / SHEET_NAME, drawn[0])
+        with replacing(output / SHEET_NAME) as part:
+            part.write_bytes(drawn[0])
     else:
-        (output / SHEET_NAME).unlink(missing_ok=True)  # of an earlier examination
+        (output / SHEET_NAME).unlink(missing_ok=True)  # from an earlier examination
     write_text(output / HTML_NAME, as_page(examination, sheet=drawn[0] if drawn else None, names=names))
     write_text(output / JSON_NAME, as_json(document))
     print(as_text(examination, names=names), flush=True)
     print(f"doctor: {summary(examination)}; {examination.seconds:.1f} s", flush=True)
     verdict[0] = exit_code(examination, is_strict=options.strict)
     if verdict[0]:
-        raise DatasetError(summary(examination))  # which a processing job shows as its reason
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    with replacing(path) as part:
-        part.write_bytes(content)
+        raise DatasetError(summary(examination))  # a processing job shows it as its reason
 
 
 def _channels(options: Namespace, environment: Mapping[str, str]) -> dict[str, Path]:
@@ -166,7 +162,7 @@ def _channels(options: Namespace, environment: Mapping[str, str]) -> dict[str, P
     if not channels:
         raise ConfigError("there is nothing to examine: name a folder; see doctor --help")
     if missing := [name for name, place in channels.items() if not place.exists()]:
-        raise ConfigError(f"no such file or folder for {', '.join(missing)[:100]}; name another")
+        raise ConfigError(f"no such file or folder for {', '.join(missing)[:100]}: correct the path")
     if options.labels is not None and len(channels) > 1:
         raise ConfigError("--labels is for a single source")
     return channels
@@ -179,7 +175,7 @@ def _output(options: Namespace, channels: Mapping[str, Path]) -> Path:
     for place in channels.values():
         base = os.path.realpath(place)
         if real == base or real.startswith(base + os.sep):
-            raise ConfigError("the output lies inside the data set, which stays as it is: name another with --output")
+            raise ConfigError("the output lies inside the data set, which is never changed: name another with --output")
     if output.exists() and not output.is_dir():
         raise ConfigError("the output is a file: name a folder with --output")
     return output

@@ -1,7 +1,7 @@
-"""`evaluate`: an artifact and a data set in, scores out; for processing jobs of SageMaker and for people.
+"""`evaluate`: scores an artifact on a data set, in a SageMaker processing job or on the command line.
 
-The defaults are the places that processing jobs use by convention. What is scored is read from the files as a server
-reads it; on the data that an artifact was trained with, the scores are those that training reported, to the bit.
+The defaults are the paths that processing jobs use by convention. Images are read as a server reads them; on the data
+that an artifact was trained with, the scores are those that training reported, to the bit.
 """
 
 import os
@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sagemaker_monai.data.splitting import SPLITS
-from sagemaker_monai.entrypoints.processing import Parser, base_folder, run_command
+from sagemaker_monai.entrypoints.processing import Parser, run_command
 from sagemaker_monai.messages.item_names import NAMES_FILE, current
 from sagemaker_monai.sagemaker.environment import library_defaults
+from sagemaker_monai.sagemaker.inputs import base_folder
 from sagemaker_monai.sagemaker.stopping import stop_on_signal
 
 EVERYTHING = "all"
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments of the command; None takes those of this process.
 
     Returns:
-        The exit code: 0 when all is written, 1 when one line says why not.
+        The exit code: 0 when everything is written, 1 with the cause in one line.
     """
     return run_command(_parser, _run, argv)
 
@@ -42,7 +43,7 @@ def _parser() -> Parser:
     parser = Parser(prog="evaluate", description=DESCRIPTION, epilog=EPILOGUE)
     parser.add_argument(
         "--model", type=Path, default=places / "input" / "model",
-        help="folder of the artifact, or with its model.tar.gz, or that file (default: %(default)s)",
+        help="folder with the artifact or its model.tar.gz, or that file (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--data", type=Path, default=places / "input" / "data",
@@ -50,8 +51,8 @@ def _parser() -> Parser:
     )  # fmt: skip
     parser.add_argument(
         "--split", choices=(*SPLITS, EVERYTHING), default="test",
-        help="what to score (default: %(default)s); a split that the data does not have is drawn as it was for "
-        "training; all: every image, for data that training never saw",
+        help="what to score (default: %(default)s); a split that the data lacks is drawn as training drew it; all: "
+        "every image, for data that training never saw",
     )  # fmt: skip
     parser.add_argument("--output", type=Path, default=places / "output", help="a folder (default: %(default)s)")
     return parser
@@ -59,7 +60,7 @@ def _parser() -> Parser:
 
 def _run(options: Namespace) -> None:
     os.environ.update(library_defaults(os.environ))
-    # Only now: these imports take seconds, and a wrong option should not.
+    # Imported late: this takes seconds, and a wrong option should be refused at once.
     from sagemaker_monai.evaluation.evaluation import evaluate
 
     current().add(options.data)

@@ -1,7 +1,7 @@
-"""One call for a batch of requests, one status for each of them; what every worker process of either back end runs.
+"""The handler that every worker process of either back end runs: a batch of requests in, one response for each.
 
-sagemaker-inference's Transformer is not used: it takes the first request's content type for a whole batch, and one
-broken request answers for all.
+sagemaker-inference's Transformer is not used: it applies the first request's content type to the whole batch, and one
+broken request fails all of them.
 """
 
 import importlib.util
@@ -32,8 +32,8 @@ from sagemaker_monai.errors import (
 )
 from sagemaker_monai.serving import inference
 from sagemaker_monai.serving.back_end import Request, Response
-from sagemaker_monai.serving.lockdown import forbid_processes, lock_down
-from sagemaker_monai.serving.memory import first_to_end, is_out_of_memory, limit_growth
+from sagemaker_monai.serving.lockdown import INCOMPLETE, lock_down
+from sagemaker_monai.serving.memory import first_to_end, is_out_of_memory
 from sagemaker_monai.serving.mms.protocol import (
     ACCEPT_HEADER,
     ANSWER_HEADER,
@@ -45,13 +45,14 @@ from sagemaker_monai.serving.mms.protocol import (
 )
 from sagemaker_monai.serving.settings import log_level, visible_gpus
 from sagemaker_monai.serving.time_limits import Respond
+from sagemaker_monai.serving.worker import settle
 from sagemaker_monai.storage.files import write_text
 
 logger = logging.getLogger(__name__)
 
 FUNCTIONS = ("model_fn", "input_fn", "predict_fn", "output_fn")
 JSON_TYPE = content_types.JSON
-TEXT_TYPES = content_types.UTF8_TYPES  # these reach a user's input_fn as text, as in sagemaker-inference
+TEXT_TYPES = content_types.UTF8_TYPES  # a user's input_fn gets these as text, as in sagemaker-inference
 FAILURES = tuple(status for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST)
 
 
@@ -63,8 +64,8 @@ class Handler:
         allow_bundle_code: whether its code/inference.py may run.
 
     Raises:
-        BundleError: the artifact is not sound, or has code that is not allowed.
-        ConfigError: a limit of the environment is none.
+        BundleError: the artifact is invalid, or has code that is not allowed.
+        ConfigError: a limit in the environment is invalid.
     """
 
     def __init__(self, model_dir: Path, *, allow_bundle_code: bool) -> None:
@@ -80,12 +81,12 @@ class Handler:
             self._respond = self._respond_one_by_one
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:
-        """Answer every request, whatever the others are; never raises."""
+        """Answer every request, independently of the others; never raises."""
         with spending(self._limits.budget(sum(len(each.body) for each in requests), len(requests))):
             return self._respond(requests)
 
     def _respond_together(self, requests: Sequence[Request]) -> list[Response]:
-        """Join the samples of all requests for one pass through the network."""
+        """Send the samples of all requests through the network in one pass."""
         responses: dict[int, Response] = {}
         samples: dict[int, list[Any]] = {}
         for index, request in enumerate(requests):
@@ -100,7 +101,7 @@ class Handler:
         except Exception as error:
             if len(samples) == 1:
                 responses |= {index: _refusal(error) for index in samples}
-            else:  # somebody's picture is broken: each request by itself, so that the others get their answers
+            else:  # one picture is broken: ask each request alone, so that the others are answered
                 responses |= {index: self.respond([requests[index]])[0] for index in samples}
             return [responses[index] for index in range(len(requests))]
         start = 0
@@ -116,7 +117,7 @@ class Handler:
         return [responses[index] for index in range(len(requests))]
 
     def _respond_one_by_one(self, requests: Sequence[Request]) -> list[Response]:
-        """A user's functions know one request only."""
+        """A user's functions take one request at a time."""
         responses = []
         for request in requests:
             with spending(self._limits.budget(len(request.body))):
@@ -152,24 +153,24 @@ class _Functions:
 def bundle_code(model_dir: Path, *, allow_bundle_code: bool) -> Path | None:
     """The artifact's own code/inference.py, None if it has none.
 
-    It is refused and not ignored where it is not allowed: anyone who put it there wants other answers than ours.
+    Code that is not allowed is refused rather than ignored, because whoever added it expects its answers.
 
     Raises:
-        BundleError: it is there and not allowed.
+        BundleError: the artifact has code, and it is not allowed.
     """
     script = model_dir / "code" / "inference.py"
     if not script.exists():
         return None
     if not allow_bundle_code:
         raise BundleError(
-            "the artifact has code of its own, code/inference.py: set ALLOW_BUNDLE_CODE=true to trust and run it, "
-            "or deploy the artifact without it"
+            "the artifact has its own code, code/inference.py: set ALLOW_BUNDLE_CODE=true to trust and run it, or "
+            "deploy the artifact without it"
         )
     return script
 
 
 def _load_functions(script: Path) -> _Functions:
-    sys.path.insert(0, str(script.parent))  # its neighbours are importable, as with sagemaker-inference
+    sys.path.insert(0, str(script.parent))  # so that it can import its neighbours, as in sagemaker-inference
     spec = importlib.util.spec_from_file_location("inference", script)
     assert spec is not None
     assert spec.loader is not None
@@ -220,20 +221,20 @@ def _with_plain_accept(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _plain_type(accept: str) -> str:
-    """What a body without a type is, by sagemaker-inference's rule that it is what was asked for."""
+    """The type of a body that has none: the one that was asked for, as in sagemaker-inference."""
     return JSON_TYPE if not accept or "*" in accept or "," in accept else accept
 
 
 def _refusal(error: Exception) -> Response:
-    if is_out_of_memory(error):  # what the budgets did not foresee, see `serving.memory.limit_growth`
-        logger.error("the memory did not suffice for a request: %s", failure_line(error))
-        error = PayloadTooLarge("this request takes more memory than this server has for one; send less at once")
+    if is_out_of_memory(error):  # the budgets did not foresee it, see `serving.memory.limit_growth`
+        logger.error("a request ran out of memory: %s", failure_line(error))
+        error = PayloadTooLarge("this request needs more memory than the server has for one; send less at once")
     if isinstance(error, CallerError):
         status, code, message = error.status, error.code, str(error)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             logger.error("%s", failure_line(error))
     elif isinstance(error, BaseInferenceToolkitError) and error.status_code in FAILURES:
-        # How a user's functions refuse a request. The traceback that sagemaker-inference adds stays here.
+        # A user's function refused the request. The traceback that sagemaker-inference adds is not sent.
         logger.info("code/inference.py refused a request", exc_info=error)
         status, code, message = int(error.status_code), type(error).__name__, str(error.message)
     else:
@@ -242,36 +243,35 @@ def _refusal(error: Exception) -> Response:
     return Response(status, JSON_TYPE, json.dumps(error_body(code, message)).encode())
 
 
-_loaded: dict[str, Respond] = {}  # multi-model-server calls a module: this is its state, one model a process
+_loaded: dict[str, Respond] = {}  # multi-model-server calls a function: this is its state, one model per process
 
 
 def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | None:
     """multi-model-server's entry point.
 
     Args:
-        data: None to load the model; else one entry a request, with the key "body".
-        context: the model server's; its headers come from serving/mms.py, statuses and types go back through it.
+        data: None to load the model; else one entry per request, with the key "body".
+        context: the model server's: has the headers from serving/mms.py, and takes statuses and types.
 
     Returns:
-        None after loading, else one body a request.
+        None after loading, else one body per request.
 
     Raises:
-        Exception: the model cannot be loaded. Anything that did not raise here would count as loaded.
+        Exception: the model cannot be loaded. Without an exception the model server counts it as loaded.
     """
     if data is None:
         _log_for_java(log_level(os.environ.get(parameters.LOG_LEVEL_ENV, "")))
         folder = Path(context.system_properties["model_dir"])  # not the artifact's, see serving/mms.py
         try:
-            allow = os.environ.get("ALLOW_BUNDLE_CODE", "").strip().lower() == "true"
             artifact = Path(os.fsdecode((folder / ARTIFACT_FILE).read_bytes()))
             with first_to_end():
-                # The connection to the model server is open already, and what decodes has seen nothing yet.
+                # The connection to the model server is open by now, and no upload has been decoded yet.
                 has_gpu = visible_gpus(os.environ) > 0
-                network = os.environ.get("WORKER_NETWORK", "").strip().lower() == "true"
-                if lacks := lock_down(has_network=network, has_gpu=has_gpu, has_own_uid=False).lacks:
-                    logger.warning("this system does not separate processes as it could: it lacks %s", ", ".join(lacks))
-                _loaded["model"] = Respond(Handler(artifact, allow_bundle_code=allow).respond, _settle)
-        except BaseException as error:  # code of the artifact's own may even ask Python to exit
+                if lacks := lock_down(has_network=_is_true("WORKER_NETWORK"), has_gpu=has_gpu, has_own_uid=False):
+                    logger.warning(INCOMPLETE, ", ".join(lacks))
+                handler = Handler(artifact, allow_bundle_code=_is_true("ALLOW_BUNDLE_CODE"))
+                _loaded["model"] = Respond(handler.respond, _settle)
+        except BaseException as error:  # the artifact's own code may even ask Python to exit
             write_text(folder / FAILURE_FILE, failure_line(error))
             raise
         return None
@@ -292,23 +292,24 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | Non
     return [response.body for response in responses]
 
 
+def _is_true(variable: str) -> bool:
+    return os.environ.get(variable, "").strip().lower() == "true"
+
+
 def _settle() -> None:
-    """What `serving.worker` does after the warm-up."""
-    limit_growth(int(os.environ[GROWTH_VARIABLE]))
-    if os.environ.get("ALLOW_BUNDLE_CODE", "").strip().lower() != "true":
-        forbid_processes()
+    settle(int(os.environ[GROWTH_VARIABLE]), allow_bundle_code=_is_true("ALLOW_BUNDLE_CODE"))
 
 
 def _log_for_java(level: str) -> None:
-    """Take the model server's log apart: Java sees the level of a line by the stream that it came from.
+    """Split the log over two streams, because Java knows the level of a line by its stream.
 
-    It counts as information what Python writes to its output, where the model server's Python puts everything, and as a
-    warning what it writes to its error stream. That Java closes the connection is how a model is unloaded and no error.
+    What Python writes to stdout, where the model server's Python puts everything, counts as information, and stderr as
+    warnings. When Java closes the connection, the model is unloaded: that is not an error.
     """
     root = logging.getLogger()
     root.setLevel(level)
     root.addFilter(lambda record: not (record.exc_info and str(record.exc_info[1]) == "Frontend disconnected"))
-    logging.raiseExceptions = False  # nobody may be left who reads what is said at the end
+    logging.raiseExceptions = False  # at the end nobody may be left to read the log
     outputs = [x for x in root.handlers if isinstance(x, logging.StreamHandler) and x.stream is sys.stdout]
     for output in outputs:
         output.addFilter(lambda record: record.levelno < logging.WARNING)

@@ -1,4 +1,4 @@
-"""`prepare`: the importers of `sagemaker_monai.prepare` as a command, which may be a processing job too."""
+"""`prepare`: runs the importers of `sagemaker_monai.prepare`, also in a processing job."""
 
 import os
 import sys
@@ -16,14 +16,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments of the command; None takes those of this process.
 
     Returns:
-        The exit code: 0 when the data set is ready, 1 when one line says why not.
+        The exit code: 0 when the data set is ready, 1 with the cause in one line.
     """
     return run_command(_parser, run, argv)
 
 
 def _parser() -> Parser:
     parser = Parser(prog="prepare")
-    parser.set_defaults(outside=outside(os.environ))  # importers do not know the environment
+    parser.set_defaults(outside=outside(os.environ))  # importers do not read the environment
     add_sources(parser)
     return parser
 

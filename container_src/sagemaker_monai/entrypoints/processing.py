@@ -1,7 +1,7 @@
-"""What `prepare`, `evaluate` and `doctor` share as processing jobs: where things lie, and how a failure is told.
+"""The way from the arguments of a command to its exit code and failure message.
 
-SageMaker shows the first 1,024 bytes of /opt/ml/output/message as ExitMessage of the job, and takes a job for failed
-when its exit code is not 0. Outside of such a tree the line goes to standard error only.
+SageMaker shows the first 1,024 bytes of /opt/ml/output/message as ExitMessage of a processing job, and counts it as
+failed when its exit code is not 0. Without such a folder the line goes to standard error only.
 
 Source: SageMaker developer guide, "Save and access metadata information about your processing job".
 """
@@ -12,17 +12,15 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from sagemaker_inference import parameters
-
 from sagemaker_monai.entrypoints.train import explained
 from sagemaker_monai.errors import CallerError, ConfigError, failure_line
 from sagemaker_monai.messages.item_names import masked_output
-from sagemaker_monai.sagemaker.inputs import without_blanks
+from sagemaker_monai.sagemaker.inputs import base_folder
 
 MESSAGE_BYTES = 1024
 INTERRUPTED = "the command was interrupted: run it again"
@@ -30,30 +28,25 @@ OTHER_PLACES = "make room or give access, or name other places"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of arguments whose faults are errors like all others, so that they reach the message of a job."""
+    """An argument parser that raises our own error, so that the message of the job has it."""
 
     def error(self, message: str) -> NoReturn:
         """Refuse the arguments."""
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
-def base_folder(environment: Mapping[str, str]) -> Path:
-    """The tree that SageMaker lays out."""
-    return Path(without_blanks(environment).get(parameters.BASE_PATH_ENV) or "/opt/ml")
-
-
 def run_command(
     make_parser: Callable[[], Parser], work: Callable[[argparse.Namespace], None], argv: Sequence[str] | None
 ) -> int:
-    """Do the work of a command: the way from its arguments to its exit code.
+    """Run a command.
 
     Args:
-        make_parser: makes the parser of the arguments.
-        work: is given the options, and raises what is wrong.
+        make_parser: called where its errors are reported too.
+        work: takes the parsed options and raises what is wrong.
         argv: arguments of the command; None takes those of this process.
 
     Returns:
-        The exit code: 0, or 1 when a line on standard error says why, and in the message where there is a tree for it.
+        The exit code: 0, or 1 with the cause in one line on standard error and in the message of the job.
     """
     with masked_output(), _interrupted_by_sigterm():
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
@@ -76,7 +69,7 @@ def run_command(
 
 @contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-    """As process 1 a program is not ended by SIGTERM unless it asks for it. Every command can be repeated."""
+    """SIGTERM does not end process 1 of a container unless it has a handler. Every command can be repeated."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -89,7 +82,7 @@ def _report(line: str, base: Path) -> int:
     if base.is_dir():
         try:
             (base / "output").mkdir(exist_ok=True)
-            # Cut between characters: a message that is not UTF-8 makes the service hide the cause.
+            # Cut between characters: SageMaker hides a message that is not UTF-8.
             (base / "output" / "message").write_bytes(line.encode()[:MESSAGE_BYTES].decode(errors="ignore").encode())
         except OSError as fault:
             print(f"the message file cannot be written ({fault.strerror})", file=sys.stderr, flush=True)

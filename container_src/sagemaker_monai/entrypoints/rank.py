@@ -1,6 +1,6 @@
-"""One of several processes that train together, started by torchrun: `rank ROOM ARGUMENTS_OF_TRAIN...`.
+"""One of several processes that train one model, started by torchrun: `rank ROOM ARGUMENTS_OF_TRAIN...`.
 
-It does what `train` does alone, as one of many: see `launch` for the room, `distributed` for how they work together.
+See `launch` for the room, and `distributed` for how the processes work together.
 """
 
 import logging
@@ -19,7 +19,7 @@ CONNECT_S = 60.0
 
 
 def main() -> None:
-    """Be one process; does not return, as what a failed collective operation leaves may hang at the normal end."""
+    """Run one process; never returns, because after a failed collective operation the normal exit may hang."""
     with masked_output():
         code = _work(Path(sys.argv[1]), sys.argv[2:])
     sys.stdout.flush()
@@ -60,7 +60,7 @@ def _work(room: Path, argv: list[str]) -> int:
 
 
 def _cause(error: Exception, processes: Processes) -> str:
-    """The line of the failure that came first, in whichever process."""
+    """The failure line of the process that failed first."""
     if isinstance(error, OtherProcessError):
         return str(error)
     is_secondary = is_loss_of_another(error)

@@ -1,13 +1,13 @@
-"""`serve`: starts the back end, has it answer a picture, opens the public port, and restarts or ends what fails.
+"""`serve`: starts the back end, has it answer a picture, opens the public port, and stops on a signal or a failure.
 
-The order is the point. SageMaker sends traffic when /ping is 200, so the port is bound first (a port that is taken is
-found at once), the model is loaded and asked for a real prediction, and only then does the port listen.
+The order matters, because SageMaker sends traffic as soon as /ping is 200: bind the port (one that is taken fails at
+once), load the model, ask it for a real prediction, and only then listen.
 """
 
 import signal
 import sys
 
-if __name__ == "__main__":  # as process 1 of a container it would not hear a signal during the imports
+if __name__ == "__main__":  # process 1 of a container ignores a signal without a handler, and the imports take seconds
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 import argparse
@@ -42,7 +42,7 @@ HANDLER = "sagemaker_monai.entrypoints.handler_service:Handler"
 BACK_ENDS: dict[str, type[WorkerPool] | type[SingleModel]] = {"workers": WorkerPool, "mms": SingleModel}
 HOSTS: dict[str, type[WorkerPools] | type[ModelServer]] = {"workers": WorkerPools, "mms": ModelServer}
 _ARTIFACT = "SM_MODEL_DIR, or SAGEMAKER_BASE_DIR/model, must hold an unpacked model.tar.gz"
-DRAIN_S = 25.0  # SageMaker kills 30 s after it asked to stop
+DRAIN_S = 25.0  # SageMaker kills the container 30 s after SIGTERM
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_folder(config)
         restrict_this_process()
         if abandoned := remove_abandoned():
-            logger.info("removed what ended servers had left in TMPDIR: %d folders", len(abandoned))
+            logger.info("removed %d folders in TMPDIR that earlier servers had left", len(abandoned))
         inherited = {**os.environ, **library_defaults(os.environ)}
         with room_for(config.worker_account, inherited, config.worker_env) as lodgings:
             readable = partial(readable_artifact, lodgings.account, lodgings.room)
@@ -89,13 +89,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def ending_signals() -> list[signal.Signals]:
-    """Those that shut the server down cleanly; a terminal that closes says SIGHUP, which `nohup` has it ignore."""
+    """Signals that shut the server down cleanly: a terminal sends SIGHUP when it closes, unless under `nohup`."""
     is_heard = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
     return [signal.SIGTERM, *([signal.SIGHUP] if is_heard else [])]
 
 
 def check_folder(config: ServeConfig) -> None:
-    """Find out what needs no model server to be found: that there is an artifact at all.
+    """Check that there is an artifact at all, before anything is started.
 
     Raises:
         BundleError: there is none.
@@ -106,16 +106,11 @@ def check_folder(config: ServeConfig) -> None:
         reason = os.strerror(error.errno or 0)
         raise BundleError(f"the model artifact cannot be read ({reason}): {_ARTIFACT}") from error
     if is_empty:
-        raise BundleError(f"the folder of the model artifact is empty: {_ARTIFACT}")
+        raise BundleError(f"the model artifact's folder is empty: {_ARTIFACT}")
 
 
 def make_back_end(config: ServeConfig, lodgings: Lodgings) -> BackEnd:
-    """What answers with the one model.
-
-    Args:
-        config: the settings.
-        lodgings: who the worker processes are, and what they see.
-    """
+    """The back end of a server with one model."""
     kind = BACK_ENDS[config.back_end]
     return kind(config, handler=HANDLER, warm_up=warm_up(config, config.model_dir), lodgings=lodgings)
 
@@ -123,19 +118,13 @@ def make_back_end(config: ServeConfig, lodgings: Lodgings) -> BackEnd:
 def make_store(
     config: ServeConfig, lodgings: Lodgings, readable: Callable[[Path], AbstractContextManager[Path]]
 ) -> ModelStore:
-    """What answers with many models.
-
-    Args:
-        config: the settings.
-        lodgings: who the worker processes are, and what they see.
-        readable: makes an artifact readable for them.
-    """
+    """The models of a multi-model server; `readable` makes an artifact readable for the worker processes."""
     host = HOSTS[config.back_end](config, handler=HANDLER, warm_up=partial(warm_up, config), lodgings=lodgings)
     return ModelStore(config, host, readable=readable)
 
 
 def make_objects(config: ServeConfig) -> ObjectStore | None:
-    """S3, where requests may name objects in it; boto3 is imported only then."""
+    """S3, if requests may name objects; boto3 is imported only then."""
     if not config.allowed_prefixes:
         return None
     from sagemaker_monai.sagemaker.object_references import S3Objects
@@ -148,11 +137,11 @@ async def supervise(config: ServeConfig, make: Callable[[], BackEnd | ModelStore
 
     Args:
         config: the settings.
-        make: called once, in the event loop.
+        make: makes the back end; called once, in the event loop.
 
     Raises:
         ConfigError: the port is taken.
-        StartError: the model cannot be served, now or any more.
+        StartError: the model cannot be served, or no longer.
     """
     started = time.monotonic()
     stop = asyncio.Event()
@@ -170,7 +159,7 @@ async def supervise(config: ServeConfig, make: Callable[[], BackEnd | ModelStore
             await start
             try:
                 await gateway.open(listener)
-            except OSError as error:  # somebody else began to listen there meanwhile
+            except OSError as error:  # another process began to listen there meanwhile
                 raise _port_error(config.port, error) from error
             seconds = time.monotonic() - started
             logger.info("serving on port %d after %.1f s, back end %s", config.port, seconds, config.back_end)

@@ -1,7 +1,7 @@
-"""`train`: hyperparameters and channels in, model artifact and report out, or one line in the failure file.
+"""`train`: runs a training job, which writes an artifact and a report, or one line in the failure file.
 
-One process on one host trains here. Several are started by `launch`; a job that brings its own script is handed over
-by `own_script`. In the image the training toolkit calls `run_in_toolkit`; everywhere else `main` is the command itself.
+One process on one host trains here; `launch` starts several, and `own_script` handles a job with its own script. In the
+image the training toolkit calls `run_in_toolkit`; everywhere else `main` is the command itself.
 """
 
 import errno
@@ -30,7 +30,7 @@ from sagemaker_monai.sagemaker.stopping import stop_on_signal
 if TYPE_CHECKING:
     from sagemaker_monai.training.distributed import Processes
 
-# What is wrong with a place and not with the program.
+# Faults of a disk or folder, not of the program.
 FAULTS_OF_PLACES = frozenset({errno.EACCES, errno.EDQUOT, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS})
 OTHER_PLACES = (
     "make room or give access, or set SM_MODEL_DIR, SM_OUTPUT_DIR, SM_OUTPUT_DATA_DIR, SM_CHECKPOINT_DIR or TMPDIR to "
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """What a job is, read and checked."""
+    """The checked inputs of a job."""
 
     config: TrainConfig
     channels: dict[str, Path]
@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments of the command; None takes those of this process.
 
     Returns:
-        The exit code: 0 when the artifact is complete, 1 when the failure file says why not; that of the toolkit for
-        a job with its own script.
+        The exit code: 0 when the artifact is complete, 1 with the cause in the failure file; the toolkit's for a job
+        with its own script.
     """
     failure, has_own_script = _run(list(sys.argv[1:] if argv is None else argv))
     if has_own_script:
@@ -66,10 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_in_toolkit() -> None:
-    """What SAGEMAKER_TRAINING_MODULE names in the image.
+    """The function that SAGEMAKER_TRAINING_MODULE names in the image.
 
-    The toolkit ignores what the function returns and calls SystemExit a success; it leaves the process with the code 1
-    and our line in the failure file only for its own ClientError.
+    The toolkit ignores its return value and counts SystemExit as success; only its own ClientError makes it exit with 1
+    and keep our line in the failure file.
     """
     from sagemaker_training.errors import ClientError
 
@@ -82,12 +82,12 @@ def run_in_toolkit() -> None:
 
 
 def _run(argv: list[str]) -> tuple[str | None, bool]:
-    """One job: the failure line or None, and whether it is one with a script of its own, which is yet to be run."""
+    """Run a job; the failure line or None, and whether the job has its own script, which the caller must run."""
     if "--help" in argv or "-h" in argv:
         print(help_text(shutil.get_terminal_size().columns))
         return None, False
     places = Places.from_environment(os.environ)
-    # Signals until the failure is written: a second one must not keep it from that.
+    # Signals are handled until the failure is written, which a second one must not prevent.
     with masked_output(), stop_on_signal() as stopping:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
         try:
@@ -97,7 +97,7 @@ def _run(argv: list[str]) -> tuple[str | None, bool]:
             if own_script.program(given, os.environ):
                 own_script.require_toolkit()
                 timeout_s, _ = read_limits(os.environ)
-                # The toolkit would wait for them without end.
+                # The toolkit would wait for them for ever.
                 wait_for_hosts(cluster.hosts, timeout_s=timeout_s, is_stopping=stopping.is_set)
                 return None, True
             _train(argv, cluster, stopping.is_set)
@@ -122,16 +122,16 @@ def _report_failure(line: str, places: Places) -> str:
 
 
 def explained(error: Exception, remedy: str = OTHER_PLACES) -> Exception:
-    """Too little GPU memory and a place that is full or closed are what the caller can change; the rest stays a bug."""
+    """A ConfigError for what the caller can change: too little GPU memory, a full or closed disk; else the error."""
     if type(error).__name__ == "OutOfMemoryError":
-        return ConfigError("the GPU has too little memory: lower batch_size or image_size, or take a larger GPU")
+        return ConfigError("the GPU has too little memory: lower batch_size or image_size, or use a larger GPU")
     if isinstance(error, OSError) and error.errno in FAULTS_OF_PLACES:
         return ConfigError(f"a file cannot be read or written ({error.strerror}): {remedy}")
     return error
 
 
 def help_text(width: int) -> str:
-    """Usage, every hyperparameter with its default, and every environment variable, wrapped to a terminal."""
+    """Usage, hyperparameters with their defaults, and environment variables, wrapped to the width of a terminal."""
     lines = ["usage: train [--name value | --name=value] ...", "", "hyperparameters:"]
     for name, values, default, text in hyperparameter_rows():
         lines.append(f"  --{name.replace('_', '-')} (default {default})")
@@ -146,16 +146,16 @@ def help_text(width: int) -> str:
 
 
 def prepare_job(argv: Sequence[str]) -> Job:
-    """Read and check what the job is given, and set what libraries read in the environment when they are imported.
+    """Read and check the inputs of the job, and set the variables that libraries read when they are imported.
 
     Raises:
-        ConfigError: with all faults of the hyperparameters, or the first of the rest.
+        ConfigError: with all faults of the hyperparameters, or the first other fault.
     """
     places = Places.from_environment(os.environ)
     config = TrainConfig.parse(read_hyperparameters(argv, places, os.environ))
     make_folders(places)
     if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts and asks for it
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it to be deterministic
     os.environ.update(library_defaults(os.environ))
     return Job(config, read_channels(places, os.environ), places)
 
@@ -164,7 +164,7 @@ def run_prepared_job(
     job: Job, *, cache_dir: Path, processes: "Processes | None" = None, is_stopping: Callable[[], bool]
 ) -> None:
     """Run a job in this process, alone or as one of `processes`."""
-    # Only now: these imports take seconds, and a wrong hyperparameter should not.
+    # Imported late: this takes seconds, and a wrong hyperparameter should be refused at once.
     from sagemaker_monai.training.distributed import ALONE
     from sagemaker_monai.training.job import run_job
 
@@ -204,17 +204,17 @@ def _train(argv: Sequence[str], cluster: Cluster, is_stopping: Callable[[], bool
 
 
 def _processes_per_host(config: TrainConfig) -> int:
-    """As many as the hyperparameter says, else one for each GPU.
+    """The hyperparameter, else one per GPU.
 
     Raises:
-        ConfigError: more than there are GPUs, where there are some.
+        ConfigError: it is more than the GPUs, if there are any.
     """
     import torch
 
     gpus = torch.cuda.device_count()
     if gpus and config.processes_per_host > gpus:
         raise ConfigError(
-            f"processes_per_host {config.processes_per_host} is more than the {gpus} GPUs of a host: leave it out"
+            f"processes_per_host {config.processes_per_host} is more than the {gpus} GPUs of this host: leave it out"
         )
     return config.processes_per_host or max(1, gpus)
 

@@ -1,4 +1,4 @@
-"""`version`: what this image is made of, one `name version` a line."""
+"""`version`: prints the versions in this image, one `name version` per line."""
 
 import importlib.metadata
 import os

@@ -42,6 +42,11 @@ def without_blanks(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name, value in environment.items() if (text := value.removeprefix("\ufeff")).strip()}
 
 
+def base_folder(environment: Mapping[str, str]) -> Path:
+    """The folder tree that SageMaker lays out."""
+    return Path(without_blanks(environment).get(parameters.BASE_PATH_ENV) or "/opt/ml")
+
+
 @dataclass(frozen=True)
 class Places:
     """Where a job reads and writes."""
@@ -56,7 +61,7 @@ class Places:
     def from_environment(cls, environment: Mapping[str, str]) -> "Places":
         """Read the places; nothing is created."""
         environment = without_blanks(environment)
-        base = Path(environment.get(parameters.BASE_PATH_ENV) or "/opt/ml")
+        base = base_folder(environment)
         output = Path(environment.get("SM_OUTPUT_DIR") or base / "output")
         return cls(
             base=base,

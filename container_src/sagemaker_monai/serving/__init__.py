@@ -1,4 +1,4 @@
-"""Behind `serve`: the gateway, the workers or multi-model-server behind it, and the handler of requests.
+"""The server behind `serve`: the gateway, the worker processes or multi-model-server, and the handler of requests.
 
-It knows HTTP and the artifact; what the environment says comes from `entrypoints`.
+`entrypoints` reads the environment for it.
 """

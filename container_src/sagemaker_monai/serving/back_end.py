@@ -1,7 +1,7 @@
-"""What stands between the gateway and the processes that compute: one request in, one response out.
+"""The interface between the gateway and the processes that compute: one request in, one response out.
 
-There are two kinds, `workers` and `mms`, for one model or for many; the gateway, the store of models and the supervisor
-know only what is here.
+There are two implementations, `workers` and `mms`, for one model or many; the gateway, the store of models and the
+supervisor use only this interface.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from sagemaker_monai.serving.spool import FileBody
 
 @dataclass(frozen=True)
 class Request:
-    """One body with the two headers that say what it is and what is wanted; empty text stands for a missing header.
+    """A body with its Content-Type and Accept headers; empty text stands for a missing header.
 
     Attributes:
-        body: the whole of it, empty where it is in `file`; in the processes that answer it never is.
-        content_type: what it is.
-        accept: what is wanted.
-        file: a large body on its way; anyone who made the request closes it.
+        body: empty if the body is in `file`, which it never is in the processes that answer.
+        content_type: the header.
+        accept: the header.
+        file: a large body on its way; closed by the code that made the request.
     """
 
     body: bytes
@@ -31,7 +31,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """A whole answer: HTTP status, body and its type."""
+    """An answer: HTTP status, body and its type."""
 
     status: int
     content_type: str
@@ -40,43 +40,38 @@ class Response:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """The request that a process must answer before callers reach it.
-
-    Attributes:
-        request: what to ask.
-        check: raises StartError when the answer is not a sound one.
-    """
+    """The request that a process must answer before callers reach it; `check` raises StartError for a bad answer."""
 
     request: Request
     check: Callable[[Response], None]
 
 
 class StartError(Exception):
-    """The model cannot be served; the text is the cause in one line, ready for an operator."""
+    """The model cannot be served; the text is the cause, in one line for an operator."""
 
 
 class Service(Protocol):
     """Processes that are kept alive. `start` is called once, and `stop` after it, from the same event loop."""
 
     async def start(self) -> None:
-        """Return when it can be used.
+        """Return when the service can be used.
 
         Raises:
-            StartError: it never will.
+            StartError: it cannot be started.
         """
 
     def is_alive(self) -> bool:
-        """Whether it can be used now; never waits."""
+        """Whether the service can be used now; never waits."""
 
     async def failed(self) -> str:
-        """Return the cause when it has given up for good; wait until then."""
+        """Wait until the service gives up for good; the cause."""
 
     async def stop(self) -> None:
         """End every process; safe after a failed `start`."""
 
 
 class BackEnd(Service, Protocol):
-    """Processes that answer requests with one model; in use when a warm-up request was answered."""
+    """Processes that answer requests with one model; started when the warm-up request was answered."""
 
     async def answer(self, request: Request) -> Response:
         """Compute one answer.
@@ -87,7 +82,7 @@ class BackEnd(Service, Protocol):
 
 
 class ModelHost(Service, Protocol):
-    """What makes a back end for each of several models."""
+    """Makes a back end for each of several models."""
 
     def back_end(self, model_dir: Path) -> BackEnd:
-        """Prepare one for the artifact in a folder; its `start` loads it and its `stop` gives the memory back."""
+        """A back end for an artifact; its `start` loads the model and its `stop` frees the memory."""

@@ -1,8 +1,8 @@
-"""The public port: the SageMaker contract over HTTP, and nothing that is not of it.
+"""The public port: the SageMaker contract over HTTP, and nothing else.
 
-For one model GET /ping, POST /invocations and GET /execution-parameters; in multi-model mode GET /ping and what is
+For one model GET /ping, POST /invocations and GET /execution-parameters; in multi-model mode GET /ping and the paths
 below /models. Every refusal is a small JSON body with a stable code, also those of the HTTP parser. Bodies are limited
-in bytes, each and all together, and in time.
+in size, each and all together, and in time.
 """
 
 import asyncio
@@ -53,21 +53,17 @@ logger = logging.getLogger(__name__)
 
 BODY_PAUSE_S = 20.0  # between two pieces of a body
 BODY_TIMEOUT_S = 60.0  # for a whole body
-HEAD_BYTES = 200  # of a body, which tell whether it names objects
+HEAD_BYTES = 200  # of a body: enough to see whether it names objects
 SHUTTING_DOWN = "the server is shutting down; send this request again"
-MIN_HELD_BYTES = 512 * 1024 * 1024  # of bodies at once, in memory and in files; a guess, see `_HeldBytes`
+MIN_HELD_BYTES = 512 * 1024 * 1024  # of all bodies, in memory and in files; a guess, see `_HeldBytes`
 
 Handler = Callable[[web.BaseRequest, str], Awaitable[web.Response]]  # the request and the model's name in its path
 
 
 def pattern_of(path: str) -> tuple[str, str]:
-    """What the table of routes calls a path, and the model's name in it.
+    """The key of a path in the table of routes, and the model's name in the path, percent-decoded once.
 
-    Args:
-        path: as it was sent; the name may be percent-encoded, and is decoded once.
-
-    Returns:
-        For /models/a%20b/invoke "/models/{name}/invoke" and "a b"; other paths as they are, and "".
+    For /models/a%20b/invoke "/models/{name}/invoke" and "a b"; other paths as they are, and "".
     """
     parts = path.split("/")
     if parts[:2] != ["", "models"] or len(parts) < 3:
@@ -82,8 +78,8 @@ class Gateway:
 
     Args:
         config: the settings.
-        back_end: what answers.
-        objects: where the objects are that requests may name; None: they may name none.
+        back_end: answers the requests.
+        objects: the store of objects that requests may name; None: they may name none.
     """
 
     def __init__(
@@ -115,17 +111,13 @@ class Gateway:
             }
 
     async def open(self, listener: socket.socket) -> None:
-        """Listen.
-
-        Args:
-            listener: bound to the public port.
-        """
+        """Listen on a socket that is bound to the public port."""
         self._runner = web.ServerRunner(JsonServer(self._handle), shutdown_timeout=1.0)
         await self._runner.setup()
         await web.SockSite(self._runner, listener, backlog=1024).start()
 
     async def drain(self, timeout_s: float) -> None:
-        """Refuse new requests (/ping is 503) and wait for those in flight, at most `timeout_s`."""
+        """Refuse new requests (/ping is 503) and wait at most `timeout_s` for those in flight."""
         self._is_draining = True
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
@@ -144,9 +136,9 @@ class Gateway:
             response = await self._route(request, pattern, name)
         except CallerError as error:
             response = refusal(error)
-        except ConnectionError:  # the client went away while it sent
+        except ConnectionError:  # the client left while it was sending
             response = refusal(MalformedRequest("the connection ended inside the body"))
-        except asyncio.CancelledError:  # its answer would be written to nobody
+        except asyncio.CancelledError:  # the client left and nobody reads the answer
             path = pattern if pattern in self._routes else "other"
             logger.info("%s: the client left after %.1f ms", path, (time.monotonic() - started) * 1000)
             raise
@@ -156,7 +148,7 @@ class Gateway:
         response.headers[hdrs.SERVER] = SERVER_NAME
         if self._is_draining:
             response.force_close()
-        path = pattern if pattern in self._routes else "other"  # a stranger's path does not belong in a log
+        path = pattern if pattern in self._routes else "other"  # unknown paths are not logged
         level = logging.DEBUG if path == "/ping" and response.status == HTTPStatus.OK else logging.INFO
         milliseconds = (time.monotonic() - started) * 1000
         logger.log(level, "%s %d %.1f ms", path, response.status, milliseconds)
@@ -178,7 +170,7 @@ class Gateway:
         return web.Response(content_type=JSON_TYPE)
 
     async def _execution_parameters(self, _: web.BaseRequest, _name: str) -> web.Response:
-        # A record is an image, and images cannot be joined to one body: batch transform must send one at a time.
+        # A record is an image, and images cannot be joined into one body: batch transform must send one at a time.
         parameters = {
             "MaxConcurrentTransforms": self._config.max_concurrent_transforms,
             "BatchStrategy": "SINGLE_RECORD",
@@ -210,7 +202,7 @@ class Gateway:
         held = _HeldBytes(self)
         try:
             body = await self._read_body(request, held, limit_bytes=LOAD_BODY_BYTES)
-            assert isinstance(body, bytes)  # so few are never spooled
+            assert isinstance(body, bytes)  # too small to be spooled
             name, url = parse_load(body)
         finally:
             held.release()
@@ -233,7 +225,7 @@ class Gateway:
         try:
             content_type = header(request, hdrs.CONTENT_TYPE)
             if not content_type:
-                raise UnsupportedMediaType("the header Content-Type is missing; it says what the body is")
+                raise UnsupportedMediaType("the header Content-Type is missing; send the media type of the body")
             encoding = header(request, hdrs.CONTENT_ENCODING).lower()
             if encoding not in ("", "identity"):
                 raise UnsupportedMediaType("Content-Encoding is not supported; send the body as it is")
@@ -261,7 +253,7 @@ class Gateway:
                 self._idle.set()
 
     async def _fetch(self, objects: ObjectStore, body: bytes, held: "_HeldBytes") -> tuple[Body, str]:
-        """Put the objects that a request names in its place; what answers cannot, for it has no credentials."""
+        """Fetch the objects that a request names; the processes that answer have no credentials for it."""
         try:
             async with asyncio.timeout(self._config.timeout_s):
                 plan = await asyncio.to_thread(objects.locate, body)
@@ -295,7 +287,7 @@ class Gateway:
                 raise MalformedRequest("the body is empty")
             return await body.finish()
         except TimeoutError as error:
-            raise RequestTimeout("the body came too slowly") from error
+            raise RequestTimeout("the body arrived too slowly") from error
         except web.RequestPayloadError as error:
             raise MalformedRequest("the body ended too early or its framing is broken") from error
         finally:
@@ -303,7 +295,7 @@ class Gateway:
 
 
 class _HeldBytes:
-    """Counts the bytes of one body towards what the gateway holds in memory: many large bodies must not end it."""
+    """Counts the bytes of one body towards what the gateway holds, so that many large bodies cannot exhaust memory."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -313,7 +305,7 @@ class _HeldBytes:
         self._size += size
         self._gateway._held_bytes += size
         if self._gateway._held_bytes > self._gateway._max_held_bytes:
-            raise Overloaded("too many bytes wait to be answered; send this request again later")
+            raise Overloaded("the bodies of waiting requests are too large together; send this request again later")
 
     def release(self) -> None:
         self._gateway._held_bytes -= self._size

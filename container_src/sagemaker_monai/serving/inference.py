@@ -1,6 +1,6 @@
-"""The four functions in sagemaker-inference's form: what a server calls to load the model and to answer one request.
+"""sagemaker-inference's four functions, which load the model and answer one request.
 
-The artifact's own code/inference.py may replace any of them where the deployer allows it (`handler_service`).
+The artifact's own code/inference.py may replace any of them if the deployer allows it (`handler_service`).
 """
 
 import importlib
@@ -27,9 +27,9 @@ from sagemaker_monai.tasks.task import Prediction
 
 DEFAULT_TYPE: str = content_types.JSON
 ANSWER_TYPES = (*ENCODERS, DICOM_TYPE)
-RELATED_TYPE = "multipart/related"  # of several reports; who accepts this, as DICOMweb does, gets one in it, too
-# Imported with a model of medical images, so that its first request does not wait for it (0.5 s); a server of
-# photographs does without until it gets such an image.
+RELATED_TYPE = "multipart/related"  # for several reports, or one if a client such as DICOMweb accepts only this
+# Imported with a model of medical images, so that its first request does not wait 0.5 s for them; with a model of
+# photographs they are imported for its first medical image.
 READERS = (
     "sagemaker_monai.images.dicom.series",
     "sagemaker_monai.images.volume_files",
@@ -44,9 +44,9 @@ class Answer:
     """The answers of one request or several, and the artifact they came from.
 
     Attributes:
-        samples: one entry a sample, each with one prediction or, for DICOM files with several images, more.
+        samples: one entry per sample, with one prediction or, for DICOM files with several images, more.
         model_version: the artifact's digest.
-        description: what the artifact says of itself, for reports.
+        description: the artifact's description, for reports.
     """
 
     samples: tuple[Answered, ...]
@@ -60,7 +60,7 @@ class Answer:
 
     @property
     def traits(self) -> list[Traits]:
-        """What is known of the image of each."""
+        """The image's traits for each prediction."""
         return [traits for answered in self.samples for traits in answered.traits]
 
     def part(self, start: int, count: int) -> "Answer":
@@ -71,11 +71,8 @@ class Answer:
 def model_fn(model_dir: str) -> Predictor:
     """Load the artifact, onto the GPU when there is one.
 
-    Args:
-        model_dir: folder of the artifact.
-
     Raises:
-        BundleError: it is not sound.
+        BundleError: it is invalid.
     """
     model = Predictor.read(Path(model_dir), "cuda" if torch.cuda.is_available() else "cpu")
     if not isinstance(model.bundle.preprocessing.load_pixels, LoadPhotograph):
@@ -85,27 +82,12 @@ def model_fn(model_dir: str) -> Predictor:
 
 
 def input_fn(body: bytes, content_type: str) -> list[Sample]:
-    """Take a request's body apart.
-
-    Args:
-        body: as it arrived.
-        content_type: the header, parameters included.
-
-    Returns:
-        One Sample for each picture, at least one.
-
-    Raises:
-        UnsupportedMediaType, MalformedRequest, PayloadTooLarge: as their names say.
-    """
+    """Split a request's body into samples, at least one; see `read_request`."""
     return read_request(body, content_type)
 
 
 def predict_fn(samples: Sequence[Sample], model: Predictor) -> Answer:
-    """Read images and answer them.
-
-    Args:
-        samples: one or more, also those of several requests.
-        model: from `model_fn`.
+    """Read and classify images, also those of several requests.
 
     Raises:
         UndecodableImage, UnsuitableImage, PayloadTooLarge: an image cannot be used.
@@ -118,14 +100,14 @@ def output_fn(answer: Answer, accept: str) -> tuple[bytes, str]:
 
     Args:
         answer: from `predict_fn`.
-        accept: the header; empty for none. With `uids=true` on a range, text answers name the DICOM series and
-            instances that they are about; with `header=absent`, CSV has rows only, which batch transform can join.
+        accept: the header; empty for none. With `uids=true` on a range, text answers name their DICOM series and
+            instances; with `header=absent`, CSV has rows only, which batch transform can join.
 
     Returns:
         The body and its content type.
 
     Raises:
-        NotAcceptable: nothing of what can be written fits, or DICOM was asked for what is not DICOM.
+        NotAcceptable: no supported type is accepted, or only DICOM for images that are not DICOM.
     """
     content_type = negotiate(accept)
     if content_type in (DICOM_TYPE, RELATED_TYPE):
@@ -141,7 +123,7 @@ def output_fn(answer: Answer, accept: str) -> tuple[bytes, str]:
 
 
 def _origin(identity: Identity | None) -> dict[str, Any]:
-    """What is said of an image's source where it is asked for; nothing of the patient."""
+    """The image's source for answers with `uids=true`; never names the patient."""
     return {
         "SeriesInstanceUID": None if identity is None else identity.series_instance_uid,
         "SOPInstanceUIDs": [] if identity is None else list(identity.sop_instance_uids),
@@ -150,9 +132,9 @@ def _origin(identity: Identity | None) -> dict[str, Any]:
 
 
 def _about(traits: Traits) -> dict[str, Any]:
-    """What is always said: of DICOM which series it is, of all what is odd; no UID, no text of the file's own.
+    """The series of a DICOM image, and findings about any image; no UID and no text from the file.
 
-    DICOM has all of it always, so that rows of CSV have the same columns.
+    DICOM images always have every key, so that the rows of a CSV have the same columns.
     """
     findings = list(dict.fromkeys(traits.findings))
     if (identity := traits.identity) is None:
@@ -174,8 +156,8 @@ _FINDINGS: dict[str, Callable[[float], Finding]] = {
 
 
 def _structured_reports(answer: Answer) -> list[bytes]:
-    """One report an image or series."""
-    from pydicom import Dataset  # serving of photographs does not need it
+    """One report per image or series."""
+    from pydicom import Dataset  # a server of photographs does without
 
     now = datetime.now()
     model = Provenance(name=f"sagemaker-monai {answer.description}", version=answer.model_version)
@@ -183,7 +165,7 @@ def _structured_reports(answer: Answer) -> list[bytes]:
     for prediction, traits in zip(answer.predictions, answer.traits, strict=True):
         identity = traits.identity
         if identity is None:
-            raise NotAcceptable("a DICOM report can only be about DICOM images: send those, or accept another type")
+            raise NotAcceptable("a DICOM report needs DICOM images: send those, or accept another type")
         findings = [
             replace(_FINDINGS[kind](number), label=label, is_predicted=is_predicted)
             for label, kind, number, is_predicted in prediction.findings()
@@ -197,17 +179,14 @@ def _structured_reports(answer: Answer) -> list[bytes]:
 
 
 def negotiate(accept: str) -> str:
-    """Choose among ANSWER_TYPES and RELATED_TYPE what an Accept header asks for.
+    """Choose one of ANSWER_TYPES and RELATED_TYPE by an Accept header; JSON for one without a media range.
 
     The highest q wins, then the range that the client named first, then the table's order; the q of a type is that of
-    the most specific range that fits it. Parameters other than q are ignored, except the type of what is in parts, and
-    so is a range that cannot be read.
-
-    Args:
-        accept: the header; empty or without a media range: JSON.
+    the most specific range that fits it. Ignored are malformed ranges and parameters other than q and the type of
+    multipart/related.
 
     Raises:
-        NotAcceptable: names what can be had.
+        NotAcceptable: the message lists the supported types.
 
     Source: RFC 9110, section 12.5.1.
     """
@@ -229,7 +208,7 @@ def negotiate(accept: str) -> str:
 
 
 def _media_range(part: str) -> tuple[str, float] | None:
-    """Name and q, from 0 to 1, of one range of an Accept header; None for what is not one."""
+    """Name and q, from 0 to 1, of one range of an Accept header; None if it is malformed."""
     name, *parameters = (piece.strip().lower() for piece in part.split(";"))
     quality = 1.0
     for parameter in parameters:

@@ -1,6 +1,6 @@
-"""aiohttp's low-level server with our error bodies, and the HTTP form of what the gateway answers.
+"""aiohttp's low-level server with our error bodies, and the HTTP form of the gateway's answers.
 
-Not its applications, because they answer errors in their own words before any code of ours runs.
+aiohttp's applications are not used, because they answer errors in their own words before our code runs.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from sagemaker_monai.serving.back_end import Response
 logger = logging.getLogger(__name__)
 
 HEADER_TIMEOUT_S = 20.0  # for a new connection to send its first request line and headers
-LINGER_S = 5.0  # a refused body is read this long, so that the client gets to read the refusal
+LINGER_S = 5.0  # a refused body is read this long, so that the client can read the refusal
 KEEP_ALIVE_S = 75.0
 RETRY_AFTER_S = 1
 SERVER_NAME = "sagemaker-monai"
@@ -46,12 +46,12 @@ def json_answer(value: Any, *, status: int = 200) -> web.Response:
 
 
 def header(request: web.BaseRequest, name: str) -> str:
-    """A header as plain text without control characters; what is not ASCII cannot be a media type and becomes "?"."""
+    """A header as plain text; characters beyond ASCII, which no media type has, become "?"."""
     return request.headers.get(name, "").encode("ascii", "replace").decode().strip()
 
 
 class _JsonRequestHandler(RequestHandler):
-    """aiohttp's connection with our error bodies, and an end to connections that never send a request."""
+    """aiohttp's connection with our error bodies and a time limit for the first request."""
 
     __slots__ = ("_first_request_timer",)
 
@@ -75,7 +75,7 @@ class _JsonRequestHandler(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - it quotes the client's bytes
     ) -> web.StreamResponse:
-        """Answer what the parser refused, in our words."""
+        """Answer what the HTTP parser refused."""
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has already begun")
         if exc is not None and status >= HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -1,17 +1,16 @@
-"""What a process that decodes uploads gives up before it sees one, so that a fault of a decoder stays in its process.
+"""The rights that a process gives up before it decodes an upload, so that a fault in a decoder stays in its process.
 
-- No other process can read its memory or trace it (not dumpable), and it can do neither to another.
-- A seccomp filter lets system calls pass that are on a list (`system_calls`) and refuses all others with EPERM, those
-  that are newer than the list with ENOSYS, as libraries expect it of an older kernel. On the list with conditions:
-  signals to itself only; limits of itself only; threads but, after the warm-up, no processes and no programs; no
-  namespaces; sockets that are open already, or pairs of them, but no new ones; with a GPU Unix sockets, for CUDA opens
-  some.
-- A process of root's keeps the capabilities to read and write files only.
-- Landlock, where the kernel has it: no access to processes that it did not start, which also covers the moments of
-  another's start, and no signals to them.
-- Limits of files: how many are open, and how large one may become; no core file.
+- No other process can read its memory or trace it (not dumpable), and it cannot do so to others.
+- A seccomp filter allows the system calls on a list (`system_calls`). It refuses all others with EPERM, and those newer
+  than the list with ENOSYS, as libraries expect from an older kernel. Some are allowed under conditions: signals to
+  itself; its own limits; threads, but after the warm-up no processes and no programs; no namespaces; open sockets and
+  pairs of sockets, but no new ones; with a GPU also Unix sockets, which CUDA opens.
+- A process of root keeps only the capabilities to read and write files.
+- Landlock, where the kernel has it: no access to processes that it did not start, even while they start, and no signals
+  to them.
+- Limits on open files and on the size of a file; no core file.
 
-What the kernel cannot do is said in one line of the log (`Lockdown.lacks`). Each part holds without root.
+One line of the log names what the kernel cannot do. Each part works without root.
 """
 
 import ctypes
@@ -20,7 +19,6 @@ import os
 import resource
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from sagemaker_monai.serving import system_calls as calls
 
@@ -28,15 +26,16 @@ PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38  # linux/prctl.h
 MAX_OPEN_FILES = 4_096
 MAX_FILE_BYTES = 4 * 1024**3
 MAX_PROCESSES = 4_096  # and threads, of an account that no other process has; see `privileges`
+INCOMPLETE = "this system does not isolate processes as it could: it lacks %s"  # for the log
 
-# linux/audit.h: how the kernel names the machine's own calling convention.
+# linux/audit.h: the kernel's number for the machine's own calling convention.
 _AUDIT = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
 _SECCOMP_CALL = {"x86_64": 317, "aarch64": 277}
 _LANDLOCK_CALLS = (444, 445, 446)  # create_ruleset, add_rule, restrict_self; the same on both
 _X32 = 0x4000_0000  # the bit of x86-64's other convention, whose numbers mean other calls
 
-# linux/seccomp.h. TSYNC: all threads. SPEC_ALLOW: without a mitigation that slows the whole process down, and that is
-# for programs which keep secrets from code that they interpret.
+# linux/seccomp.h. TSYNC: all threads. SPEC_ALLOW: without a mitigation that slows the whole process down; it is meant
+# for programs that keep secrets from code that they interpret.
 _SET_MODE_FILTER, _TSYNC, _SPEC_ALLOW = 1, 1, 4
 _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF_0000, 0x8000_0000, 0x0005_0000
 # linux/filter.h and linux/seccomp.h: opcodes, and the offsets of what a filter sees.
@@ -60,38 +59,30 @@ Instruction = tuple[int, int, int, int]  # opcode, jump if true, jump if false, 
 
 
 def refuse(number: int = errno.EPERM) -> Instruction:
-    """End with an error."""
+    """Fail the call with an error number."""
     return (_RETURN, 0, 0, _ERRNO | number)
 
 
 PASS: Instruction = (_RETURN, 0, 0, _ALLOW)
 
 
-@dataclass(frozen=True)
-class Lockdown:
-    """What was asked of the kernel.
-
-    Attributes:
-        lacks: what it cannot do, in words for the log; empty where all holds.
-    """
-
-    lacks: tuple[str, ...]
-
-
-def lock_down(*, has_network: bool, has_gpu: bool, has_own_uid: bool) -> Lockdown:
-    """Give up everything but the right to start processes, for good; to be called before there are other threads.
+def lock_down(*, has_network: bool, has_gpu: bool, has_own_uid: bool) -> tuple[str, ...]:
+    """Give up every right but that to start processes, for good; call it before there are other threads.
 
     Args:
         has_network: whether connections may be opened.
-        has_gpu: whether CUDA will be used, which opens Unix sockets for itself.
+        has_gpu: whether CUDA will be used, which opens Unix sockets.
         has_own_uid: whether no other process runs as this account.
+
+    Returns:
+        What the kernel cannot do, in words for the log; usually nothing.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     _drop_capabilities(libc)
     limits = {resource.RLIMIT_NOFILE: MAX_OPEN_FILES, resource.RLIMIT_FSIZE: MAX_FILE_BYTES}
-    if has_own_uid:  # the kernel counts an account's processes over all containers of a host
+    if has_own_uid:  # the kernel counts an account's processes in all containers of a host
         limits[resource.RLIMIT_NPROC] = MAX_PROCESSES
     for kind, limit in limits.items():
         hard = resource.getrlimit(kind)[1]
@@ -101,7 +92,7 @@ def lock_down(*, has_network: bool, has_gpu: bool, has_own_uid: bool) -> Lockdow
         "Landlock": _use_landlock(libc),
         "seccomp": _install(libc, usual_filter(has_network=has_network, has_gpu=has_gpu)),
     }
-    return Lockdown(tuple(f"{name} ({os.strerror(number)})" for name, number in failures.items() if number))
+    return tuple(f"{name} ({os.strerror(number)})" for name, number in failures.items() if number)
 
 
 def _drop_capabilities(libc: ctypes.CDLL) -> None:
@@ -114,14 +105,14 @@ def _drop_capabilities(libc: ctypes.CDLL) -> None:
 
 
 def forbid_processes() -> None:
-    """Let no thread start a process or a program any more: after the model is loaded, nothing has to."""
+    """Let no thread start a process or a program any more: once the model is loaded, none has to."""
     _install(ctypes.CDLL(None, use_errno=True), process_filter())
 
 
 def usual_filter(
     *, has_network: bool, has_gpu: bool = False, machine: str | None = None, pid: int | None = None
 ) -> list[Instruction]:
-    """The filter of every process that decodes uploads; empty where the machine is none that it knows.
+    """The filter of every process that decodes uploads; empty on an unknown machine.
 
     Args:
         has_network: whether connections may be opened.
@@ -148,7 +139,7 @@ def usual_filter(
         "socketpair": [PASS] if has_network else local,
         "socket": [PASS] if has_network else local if has_gpu else [refuse()],
         "clone": [_load(0), (_ANY_BIT, 0, 1, _NEW_NAMESPACE), refuse(), PASS],
-        "clone3": [refuse(errno.ENOSYS)],  # its flags lie in memory, where a filter cannot look; libraries then clone
+        "clone3": [refuse(errno.ENOSYS)],  # a filter cannot read its flags in memory; libraries then use clone
     }
     numbers = calls.numbers(calls.CONDITIONAL, machine)
     assert set(numbers) <= set(conditions)
@@ -163,7 +154,7 @@ def usual_filter(
 
 
 def process_filter(machine: str | None = None) -> list[Instruction]:
-    """A filter that is added to the usual one: threads only."""
+    """A filter in addition to the usual one: threads only."""
     machine = machine or os.uname().machine
     if machine not in calls.MACHINES:
         return []
@@ -178,7 +169,7 @@ def process_filter(machine: str | None = None) -> list[Instruction]:
 
 
 def _beginning(machine: str) -> list[Instruction]:
-    """Let only the machine's own convention pass, and load the call's number."""
+    """Allow only the machine's own calling convention, and load the number of the call."""
     own = [
         (_LOAD, 0, 0, _ARCH),
         (_EQUAL, 1, 0, _AUDIT[machine]),
@@ -193,22 +184,22 @@ def _if_call(number: int, then: Sequence[Instruction]) -> list[Instruction]:
 
 
 def _load(argument: int) -> Instruction:
-    """The low half of an argument (little-endian): the kernel takes these arguments for an int, too."""
+    """The low half of an argument (little-endian): the kernel treats these arguments as int, too."""
     return (_LOAD, 0, 0, _ARGUMENTS + 8 * argument)
 
 
 def _only(argument: int, values: Sequence[int]) -> list[Instruction]:
-    """Pass where an argument is one of the values."""
+    """Pass if an argument is one of the values."""
     return [_load(argument), *(step for value in values for step in ((_EQUAL, 0, 1, value), PASS)), refuse()]
 
 
 def _not(argument: int, values: Sequence[int]) -> list[Instruction]:
-    """Refuse where an argument is one of the values."""
+    """Refuse if an argument is one of the values."""
     return [_load(argument), *(step for value in values for step in ((_EQUAL, 0, 1, value), refuse())), PASS]
 
 
 def _allow(numbers: Iterable[int]) -> list[Instruction]:
-    """Pass where the number is one of these, which are joined to ranges."""
+    """Pass if the number is one of these, joined to ranges."""
     ranges: list[list[int]] = []
     for number in sorted(set(numbers)):
         if ranges and number == ranges[-1][1] + 1:
@@ -225,7 +216,7 @@ class _Program(ctypes.Structure):
 
 
 def _install(libc: ctypes.CDLL, instructions: Sequence[Instruction]) -> int:
-    """Install a filter for every thread; 0, or why that is not possible."""
+    """Install a filter for every thread; 0, or the error number."""
     if not instructions:
         return errno.ENOSYS
     code = b"".join(struct.pack("<HBBI", *instruction) for instruction in instructions)
@@ -239,11 +230,11 @@ def _install(libc: ctypes.CDLL, instructions: Sequence[Instruction]) -> int:
 
 
 def _use_landlock(libc: ctypes.CDLL) -> int:
-    """Enter a domain of its own; 0, or why that is not possible.
+    """Enter a Landlock domain; 0, or the error number.
 
-    A domain must forbid something: here, the making of device files. What every domain forbids by itself, to move a
-    file to another folder, is allowed again where the kernel can (5.19). Signals to others, and their abstract sockets,
-    are forbidden from Linux 6.12 on.
+    A domain must forbid something: here, making device files. Every domain also forbids moving files between folders,
+    which is allowed again where the kernel can (5.19). From Linux 6.12 on, signals to other processes and their
+    abstract sockets are forbidden.
 
     Source: linux/landlock.h.
     """

@@ -1,7 +1,7 @@
-"""What SageMaker says about models, checked: the body that loads one, names, places, pages of the list.
+"""Checks of what SageMaker sends about models: the body that loads one, names, folders, pages of the list.
 
-A name is opaque. It is a key and nothing else here, never part of a path, a command or another server's request; that
-names which look like paths or addresses are refused all the same tells the operator of a mistake.
+A name is an opaque key here, never part of a path, a command or another server's request. Names that look like paths or
+addresses are refused all the same, because they are an operator's mistake.
 """
 
 import json
@@ -18,10 +18,10 @@ LOAD_BODY_BYTES = 16 * 1024
 
 
 def parse_load(body: bytes) -> tuple[str, str]:
-    """Name and place of the model to load.
+    """Name and url of the model to load.
 
     Raises:
-        MalformedRequest: the body is not JSON with `model_name` and `url`, or the name is none.
+        MalformedRequest: the body is not JSON with `model_name` and `url`, or the name is not allowed.
     """
     try:
         fields = json.loads(body)
@@ -38,14 +38,10 @@ def parse_load(body: bytes) -> tuple[str, str]:
 
 
 def model_folder(url: str, models_dir: Path) -> Path:
-    """The folder that a url means, with its links resolved; it need not exist.
-
-    Args:
-        url: an absolute path.
-        models_dir: where all models lie.
+    """The folder of a url, with its links resolved; it need not exist.
 
     Raises:
-        MalformedRequest: it is no path, or one outside `models_dir`.
+        MalformedRequest: `url` is not an absolute path below `models_dir`.
     """
     outside = MalformedRequest("url must be the absolute path of a folder below models in SAGEMAKER_BASE_DIR")
     if not url.startswith("/") or not is_fit(url) or len(url) > MAX_URL_LENGTH or ".." in Path(url).parts:
@@ -61,15 +57,15 @@ def model_folder(url: str, models_dir: Path) -> Path:
 
 
 def page(names: Iterable[str], *, limit: str, token: str) -> tuple[list[str], str | None]:
-    """A part of the list of names, in their order.
+    """One page of the sorted list of names.
 
     Args:
         names: all of them.
-        limit: at most so many, as text; empty, or more than MAX_PAGE: MAX_PAGE.
-        token: what the previous page ended with; empty for the first.
+        limit: the most names, as text; empty or more than MAX_PAGE means MAX_PAGE.
+        token: from the previous page; empty for the first.
 
     Returns:
-        The names, and the token for the next page if there is one. A token is the last name of its page: unlike a
+        The names, and the token of the next page if there is one. A token is the last name of its page: unlike a
         number, it skips and repeats nothing when models come and go in between.
 
     Raises:

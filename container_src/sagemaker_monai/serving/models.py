@@ -1,14 +1,14 @@
-"""The models that a multi-model endpoint has loaded: what each may be asked, and when it comes and goes.
+"""The models that a multi-model endpoint has loaded.
 
-SageMaker decides which models are loaded; this decides only whether there is room. Choices:
+SageMaker decides which models are loaded; this module decides only whether there is room. Choices:
 
-- The same name twice at once: the first request loads, the second waits for it and is then told 409, or why it failed.
-- Unloading finishes the model's requests in flight first. New ones get 404 from the first moment, and so does a second
-  request to unload.
+- Two requests for one name at once: the first loads, the second waits for it and gets 409, or the cause of its failure.
+- Unloading first finishes the model's requests in flight. New ones get 404 at once, and so does a second request to
+  unload.
 - A model whose processes cannot be kept alive is dropped, so that its next request is a 404 and SageMaker loads it
-  again; one whose processes are being replaced stays in the list and answers 503 meanwhile.
-- A model that cannot be loaded is a 500 with code BundleError and the cause, and leaves nothing behind; 507 where the
-  memory is the cause: estimated before (`memory`), or because the kernel ended a process meanwhile.
+  again; while processes are being replaced, the model stays in the list and answers 503.
+- A model that cannot be loaded gives 500 with code BundleError and the cause, and leaves nothing behind; 507 if memory
+  is short, as estimated before (`memory`) or because the kernel killed a process.
 """
 
 import asyncio
@@ -44,14 +44,14 @@ class _Model:
     name: str
     url: str
     back_end: BackEnd
-    resources: AsyncExitStack  # its processes, and what was made for them to read the artifact
+    resources: AsyncExitStack  # its processes, and their copy of the artifact
     in_flight: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     watch: asyncio.Task[None] | None = None
 
 
 class ModelStore:
-    """`Service`: models by their names, on a host that runs them."""
+    """`Service`: models by name, on a host that runs them."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class ModelStore:
     ) -> None:
         self._config = config
         self._host = host
-        self._readable = readable  # an artifact's folder as the processes can read it
+        self._readable = readable  # makes an artifact readable for the processes
         self._budget = budget or MemoryBudget()
         self._loaded: dict[str, _Model] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
@@ -94,11 +94,7 @@ class ModelStore:
         await asyncio.gather(*self._unloading, return_exceptions=True)
 
     async def load(self, name: str, url: str) -> None:
-        """Load a model; it has answered a warm-up then.
-
-        Args:
-            name: from `parse_load`.
-            url: its folder, as the caller wrote it.
+        """Load a model and return when it has answered its warm-up; name and url are from `parse_load`.
 
         Raises:
             MalformedRequest, ModelAlreadyLoaded, NotEnoughMemory, BundleError, Unavailable: as their names say.
@@ -108,14 +104,14 @@ class ModelStore:
         if (earlier := self._loading.get(name)) is not None:
             await asyncio.shield(earlier)
             raise ModelAlreadyLoaded("a model of this name was loaded meanwhile")
-        # A task, because the client may go away: the model is loaded all the same, and SageMaker asks again.
+        # A task, because the client may leave: the model is loaded all the same, and SageMaker asks again.
         task = self._loading[name] = asyncio.create_task(self._load(name, url))
         task.add_done_callback(lambda _: self._loading.pop(name))
-        task.add_done_callback(lambda _: task.cancelled() or task.exception())  # nobody may be left who asks for it
+        task.add_done_callback(lambda _: task.cancelled() or task.exception())  # nobody may be left to ask for it
         await asyncio.shield(task)
 
     def url_of(self, name: str) -> str:
-        """Where a loaded model came from.
+        """The url of a loaded model.
 
         Raises:
             ModelNotFound: it is not loaded.
@@ -123,7 +119,7 @@ class ModelStore:
         return self._get(name).url
 
     def list_models(self, *, limit: str, token: str) -> tuple[dict[str, str], str | None]:
-        """Names and places of loaded models, and the token of the next page; see `model_requests.page`."""
+        """Name -> url of loaded models, and the token of the next page; see `model_requests.page`."""
         names, next_token = page(self._loaded, limit=limit, token=token)
         return {name: self._loaded[name].url for name in names}, next_token
 
@@ -137,16 +133,19 @@ class ModelStore:
             await asyncio.wait([loading])
         model = self._get(name)
         del self._loaded[name]
-        # A task, because the client may go away: its processes must end all the same.
+        # A task, because the client may leave: the processes must end all the same.
         task = asyncio.create_task(self._finish(model))
         self._unloading.add(task)
         task.add_done_callback(self._unloading.discard)
         await asyncio.shield(task)
 
     async def _finish(self, model: _Model) -> None:
-        with suppress(TimeoutError):  # each request has this long at most
+        with suppress(TimeoutError):  # no request takes longer
             await asyncio.wait_for(model.idle.wait(), self._config.timeout_s)
-        await self._end(model)
+        assert model.watch is not None
+        model.watch.cancel()
+        await asyncio.gather(model.watch, return_exceptions=True)
+        await model.resources.aclose()
         logger.info("unloaded %r", model.name)
 
     async def answer(self, name: str, request: Request) -> Response:
@@ -199,15 +198,9 @@ class ModelStore:
             del self._loaded[model.name]
         await model.resources.aclose()
 
-    async def _end(self, model: _Model) -> None:
-        assert model.watch is not None
-        model.watch.cancel()
-        await asyncio.gather(model.watch, return_exceptions=True)
-        await model.resources.aclose()
-
 
 def _size(folder: Path, processes: int) -> int:
-    """`needed_bytes` of an artifact; BundleError where there is none."""
+    """`needed_bytes` of an artifact; BundleError if there is none."""
     try:
         is_empty = not children(folder)
     except OSError as error:
@@ -219,11 +212,11 @@ def _size(folder: Path, processes: int) -> int:
 
 
 def _load_error(cause: str, *, kernel_killed: bool) -> BundleError | NotEnoughMemory:
-    """What the caller is told; the cause of a fault of ours may name places of this machine and is for the log."""
+    """The caller's error; the cause of a fault of ours may name paths of this machine, so it goes to the log only."""
     logger.error("a model cannot be loaded: %s", cause)
     if kernel_killed or any(sign in cause for sign in SIGNS_OF_NO_MEMORY):
         return NotEnoughMemory(
-            "the memory did not suffice to load the model: unload another, or give the container more"
+            "there is too little memory to load the model: unload another, or give the container more"
         )
     if cause.startswith(INTERNAL_ERROR):
         return BundleError("the model cannot be loaded; the log has the cause")

@@ -1,11 +1,10 @@
-"""What the processes that decode uploads may do and see, whichever back end starts them.
+"""Accounts, files and variables of the processes that decode uploads, for both back ends.
 
-A picture comes from a stranger, and decoders have had faults that ran its bytes as code. So the processes that read
-pictures run without rights, from their first instruction: weights too are read that way. Each has a number of its own
-(`Lodgings`) in the group of WORKER_USER, so none can signal another or read its files. They find in their environment
-what a list allows, cannot gain rights through a setuid program, and leave no core file with a patient's picture in it.
-The supervisor, which only copies bytes, stays root, so that it can end them. What they give up by themselves is in
-`lockdown`.
+Uploads are not trusted, and decoders have had faults that ran the bytes of a picture as code. So the processes that
+read pictures and weights run without privileges from their first instruction. Each has its own user id (`Lodgings`) in
+the group of WORKER_USER, so that none can signal another or read its files. They see only the variables that a list
+allows, cannot gain privileges through a setuid program, and leave no core file with a patient's picture in it. The
+supervisor only copies bytes and stays root, so that it can end them. `lockdown` has what they give up by themselves.
 """
 
 import asyncio
@@ -33,16 +32,16 @@ from sagemaker_monai.serving.lockdown import PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIV
 from sagemaker_monai.serving.temporary import temporary_folder
 
 READ, ENTER = 4, 1  # permission bits of one class; a folder needs both
-# What root needs to work for another account, as bits of the kernel's sets (linux/capability.h); Docker grants them.
+# What root needs to act for another account, as bits of the kernel's sets (linux/capability.h); Docker grants them.
 CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "KILL": 5, "SETGID": 6, "SETUID": 7}
 logger = logging.getLogger(__name__)
 
-# Numbers of accounts that neither packages nor administrators give away: systemd's for its dynamic users. A container
-# with a user namespace of its own usually has 65,536 numbers.
+# User ids that neither packages nor administrators assign: systemd's range for dynamic users. A container with its own
+# user namespace usually has 65,536 ids.
 WORKER_UIDS = range(61_184, 65_520)
 NOBODY = -1  # owns no file
 
-# Names of variables that the processes see which decode uploads, as fnmatch reads them, and whose they are.
+# Patterns (fnmatch) of the variables that the processes that decode uploads may see, and whose they are.
 VARIABLES = {
     "PATH HOME TMPDIR TZ LANG LANGUAGE LC_* USER LOGNAME LNAME USERNAME LD_LIBRARY_PATH LD_PRELOAD": "the system's",
     "MALLOC_* GLIBC_TUNABLES XDG_CACHE_HOME": "the C library's, and caches",
@@ -55,14 +54,14 @@ VARIABLES = {
     "SAGEMAKER_CONTAINER_LOG_LEVEL ALLOW_BUNDLE_CODE WORKER_NETWORK": "settings that our own handler reads",
 }  # fmt: skip
 _ALLOWED = re.compile("|".join(fnmatch.translate(name) for names in VARIABLES for name in names.split()))
-# Never by a pattern; who needs one of these names it in WORKER_ENV.
+# Never passed on by a pattern; WORKER_ENV can name them.
 _SECRET = re.compile("TOKEN|SECRET|PASS|PWD|CREDENTIAL|KEY|AUTH")
 URL_WITH_PASSWORD = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
 
 
 @dataclass(frozen=True)
 class Account:
-    """A user of the system; `is_shared` where several processes run as it."""
+    """A user of the system; `is_shared` if several processes run as it."""
 
     name: str
     uid: int
@@ -71,10 +70,10 @@ class Account:
 
 
 def find_account(name: str) -> Account | None:
-    """The account to run as; None for no name, and where this process is not root and cannot choose.
+    """The account to run as; None without a name, or if this process is not root.
 
     Raises:
-        ConfigError: there is no such account, or this root has not the capabilities.
+        ConfigError: there is no such account, or this root lacks capabilities.
     """
     if not name or os.geteuid() != 0:
         return None
@@ -91,32 +90,27 @@ def find_account(name: str) -> Account | None:
 
 
 def missing_capabilities(status: str) -> list[str]:
-    """Which of CAPABILITIES are not in effect, by a process's /proc/PID/status."""
+    """Which of CAPABILITIES are not in effect, according to the text of /proc/PID/status."""
     [effective] = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:")]
     return [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
 
 
 def allowed_variables(env: Mapping[str, str], also: Iterable[str] = ()) -> dict[str, str]:
-    """The variables that processes may see which decode uploads.
-
-    Args:
-        env: all there are.
-        also: names that the deployer adds, whatever they hold (WORKER_ENV).
-    """
+    """The variables that the processes that decode uploads may see, with those that the deployer adds (WORKER_ENV)."""
     named = set(also)
-    return {name: value for name, value in env.items() if name in named or _is_allowed(name, value)}
 
+    def is_allowed(name: str, value: str) -> bool:
+        return bool(_ALLOWED.match(name)) and not _SECRET.search(name) and not URL_WITH_PASSWORD.search(value)
 
-def _is_allowed(name: str, value: str) -> bool:
-    return bool(_ALLOWED.match(name)) and not _SECRET.search(name) and not URL_WITH_PASSWORD.search(value)
+    return {name: value for name, value in env.items() if name in named or is_allowed(name, value)}
 
 
 def restrict_this_process() -> None:
-    """Give up, for this process and all that it starts, what a server never needs.
+    """Give up what a server never needs.
 
-    No program gains rights by its setuid bit any more, and no core file is written. This process alone: no other one
-    but root's can look into its memory or environment, which holds what `allowed_variables` keeps from the others, also
-    where all run as one account (`docker run --user`).
+    For this process and all that it starts: no program gains privileges by its setuid bit, and no core file is written.
+    For this process alone: only root can read its memory and environment, which has the variables that
+    `allowed_variables` removes, even if all processes run as one account (`docker run --user`).
     """
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -127,7 +121,7 @@ def restrict_this_process() -> None:
 
 
 async def start_process(account: Account | None, *command: str, **options: Any) -> asyncio.subprocess.Process:
-    """`asyncio.create_subprocess_exec` as an account, without any group but the account's own.
+    """`asyncio.create_subprocess_exec` as an account, in no group but the account's own.
 
     Raises:
         StartError: this is not allowed, or the account may not run the program.
@@ -146,12 +140,12 @@ async def start_process(account: Account | None, *command: str, **options: Any) 
 
 
 class Lodgings:
-    """Where processes of an account live: for each a number of its own, a home and a temporary folder.
+    """The user id, home and temporary folder of each process of an account.
 
     Attributes:
-        room: a folder that the account's group can enter; None: everybody lives where this process does.
-        account: who reads files for all of them: no file's owner, but of the group. None: who this process is.
-        env: what they see, without what is their own.
+        room: a folder that the account's group can enter; None: the processes use this process's folders.
+        account: can read the files that all of them can: in the group, and owner of no file. None: this process's.
+        env: the variables that all of them see.
     """
 
     def __init__(self, room: Path | None, account: Account | None, env: Mapping[str, str]) -> None:
@@ -161,11 +155,11 @@ class Lodgings:
         self._uids = deque(_free_uids() if account is not None and room is not None else ())
         self.account = replace(account, uid=NOBODY) if account is not None and self._uids else account
         if account is not None and not self._uids:
-            logger.warning("this system has no numbers for single processes: all run as %s", account.name)
+            logger.warning("this system has no user ids for single processes: all run as %s", account.name)
 
     @contextlib.contextmanager
     def lend(self) -> Iterator[tuple[Account | None, dict[str, str]]]:
-        """Who a process is and what it sees, for as long as it lives; its files are removed then."""
+        """The account and variables of one process; its files are removed when it has ended."""
         if self.room is None or self._named is None:
             yield self._named, self.env
             return
@@ -181,11 +175,11 @@ class Lodgings:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             if not account.is_shared:
-                self._uids.append(account.uid)  # the one that rested longest is lent next
+                self._uids.append(account.uid)  # the id that was unused longest is lent next
 
 
 def _free_uids(uid_map: Path = Path("/proc/self/uid_map")) -> list[int]:
-    """WORKER_UIDS, those that no account has, where this user namespace knows them all."""
+    """Those of WORKER_UIDS that no account has; none unless this user namespace has all of WORKER_UIDS."""
     with contextlib.suppress(OSError):
         rows = [[int(word) for word in line.split()] for line in uid_map.read_text().splitlines()]
         if not any(first <= WORKER_UIDS[0] and WORKER_UIDS[-1] < first + count for first, _, count in rows):
@@ -196,11 +190,11 @@ def _free_uids(uid_map: Path = Path("/proc/self/uid_map")) -> list[int]:
 
 @contextlib.contextmanager
 def room_for(account: Account | None, env: Mapping[str, str], also: Iterable[str] = ()) -> Iterator[Lodgings]:
-    """What processes of an account need of the file system, for as long as they live.
+    """The folders and variables of an account's processes; without an account no folder is made.
 
     Args:
-        account: None: nothing is made.
-        env: what they would inherit.
+        account: the processes' account.
+        env: the variables that they would inherit.
         also: see `allowed_variables`.
 
     Raises:
@@ -227,20 +221,15 @@ def room_for(account: Account | None, env: Mapping[str, str], also: Iterable[str
 
 @contextlib.contextmanager
 def readable_artifact(account: Account | None, room: Path | None, model_dir: Path) -> Iterator[Path]:
-    """The artifact's folder as the account can read it: its own, or a copy for as long as it is needed.
-
-    Args:
-        account: None: it is its own.
-        room: from `room_for`.
-        model_dir: the artifact; may be read-only, and is never changed.
+    """The artifact's folder, or a temporary copy in `room` if the account cannot read every file.
 
     Raises:
-        BundleError: the account cannot read the artifact, nor can a copy be made for it.
+        BundleError: the account cannot read the artifact, and no copy can be made.
     """
     if account is None or room is None or can_read(model_dir, account):
         yield model_dir
         return
-    logger.info("WORKER_USER cannot read every file of the artifact: it gets a copy of its own")
+    logger.info("WORKER_USER cannot read every file of the artifact: the artifact is copied for it")
     copy = room / f"model-{secrets.token_hex(8)}"
     try:
         copy_for(account, model_dir, copy)
@@ -256,7 +245,7 @@ def hand_over(path: Path, account: Account, *, mode: int, owner: int = 0) -> Non
 
 
 def can_reach(folder: Path, account: Account, *, wanted: int = READ | ENTER) -> bool:
-    """Whether the account may enter every folder on the way to this one, and do what is wanted with it."""
+    """Whether the account may enter every folder above this one, and has the wanted permissions for it."""
     folder = folder.resolve()
     return _may(folder.stat(), account, wanted) and all(
         _may(parent.stat(), account, ENTER) for parent in folder.parents
@@ -264,7 +253,7 @@ def can_reach(folder: Path, account: Account, *, wanted: int = READ | ENTER) -> 
 
 
 def can_read(folder: Path, account: Account) -> bool:
-    """Whether the account may read every file below, by their permission bits; links are not followed."""
+    """Whether the permission bits let the account read every file below; links are not followed."""
     if not can_reach(folder, account):
         return False
     for place, folders, files in os.walk(folder):
@@ -282,10 +271,10 @@ def _may(status: os.stat_result, account: Account, wanted: int) -> bool:
 
 
 def copy_for(account: Account, source: Path, target: Path) -> None:
-    """Copy a folder so that the account can read it, and not write.
+    """Copy a folder so that the account can read it but not write.
 
-    Root follows no link here, because an artifact may hold one to a file that is nobody's business: links are copied as
-    links, and read with the account's own rights. What is neither file, folder nor link is left out.
+    Links are copied as links, so that the account follows them with its own rights: an artifact could link to a file
+    that only root may read. What is neither file, folder nor link is left out.
 
     Raises:
         BundleError: a file cannot be read, or there is no room.
@@ -308,15 +297,15 @@ def copy_for(account: Account, source: Path, target: Path) -> None:
                     hand_over(here / name, account, mode=0o640)
     except OSError as error:
         raise BundleError(
-            f"WORKER_USER cannot read the artifact, and no copy can be made for it ({error.strerror}): let everybody "
-            "read its files"
+            f"WORKER_USER cannot read the artifact, and it cannot be copied ({error.strerror}): let everybody read its "
+            "files"
         ) from error
 
 
 def read_left_file(path: Path, *, limit: int = 4096) -> str:
-    """One line from a file in a folder of the account's, which may have put anything else in its place."""
+    """The text of a file as one line; the account that owns its folder may have replaced it by anything."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # no link, and no wait at a pipe
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # follow no link, wait for no pipe
         with os.fdopen(descriptor, "rb") as stream:
             return " ".join(stream.read(limit).decode(errors="replace").split())
     except OSError as error:

@@ -1,10 +1,10 @@
-"""Requests that name objects of S3 instead of holding images, and which objects a deployer lets them name.
+"""Requests that name objects in S3 instead of holding images, and the objects that a deployer allows.
 
-`{"objects": [{"bucket": "b", "key": "k"}, ...]}`: a key that ends in a slash names every object below, such as a
-series. No URL, ARN, version or access point: one bucket, one key, and nothing that has to be resolved first.
+`{"objects": [{"bucket": "b", "key": "k"}, ...]}`: a key that ends in a slash names every object below it, such as a
+series. A reference is a plain bucket and key: no URL, ARN, version or access point that would have to be resolved.
 
-What fetches them is `entrypoints.object_references`. It runs in the supervisor, for the processes that decode uploads
-have no credentials (`privileges`); the supervisor copies bytes and looks into none.
+`sagemaker.object_references` fetches them. It runs in the supervisor, because the processes that decode uploads have no
+credentials (`privileges`); the supervisor copies the bytes without looking into them.
 """
 
 import json
@@ -22,14 +22,14 @@ MAX_REFERENCES = 1_000  # of one request
 MAX_KEY_BYTES = 1_024  # S3's
 JSON_TYPE = content_types.JSON
 _MARK = b'"objects"'
-# Amazon S3 User Guide, "General purpose bucket naming rules": names, and the endings of what is not a plain bucket.
+# Amazon S3 User Guide, "General purpose bucket naming rules": names, and endings that are not of plain buckets.
 _BUCKET = re.compile(r"(?!xn--|sthree-)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _OTHER_ENDINGS = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """Every object of a bucket whose key begins so; the empty key prefix is the whole bucket."""
+    """The objects of a bucket whose key begins with `key_prefix`; if that is empty, the whole bucket."""
 
     bucket: str
     key_prefix: str
@@ -37,30 +37,22 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Reference:
-    """One object, or, with a key that ends in a slash, all objects below."""
+    """One object, or all objects below a key that ends in a slash."""
 
     bucket: str
     key: str
 
     @property
     def is_folder(self) -> bool:
-        """Whether it means all objects below."""
+        """Whether it names all objects below."""
         return self.key.endswith("/")
 
 
-class Plan(Protocol):
-    """Objects that were found and are about to be fetched."""
-
-    @property
-    def size_bytes(self) -> int:
-        """What they take in memory together."""
-
-
 class ObjectStore(Protocol):
-    """Where objects are; both methods wait for it, and are called in a thread."""
+    """A store of objects; both methods block, and are called in a thread."""
 
     def locate(self, body: bytes) -> Any:
-        """Find what a request names, as a Plan.
+        """Find the objects that a request names: a plan for `fetch`, whose `size_bytes` is the memory they take.
 
         Raises:
             MalformedRequest, ReferenceNotAllowed: as `parse_references`.
@@ -69,14 +61,14 @@ class ObjectStore(Protocol):
         """
 
     def fetch(self, plan: Any) -> tuple[bytes, str]:
-        """Make a body of what was found; that and its content type. Raises as `locate` does."""
+        """A body with the objects of a plan, and its content type; raises as `locate` does."""
 
 
 def parse_prefixes(text: str) -> tuple[Prefix, ...]:
     """Read ALLOWED_S3_PREFIXES, such as `s3://bucket/prefix/ s3://other/`.
 
     Raises:
-        ConfigError: one is not an address of S3 that ends in a slash.
+        ConfigError: one is not an S3 address that ends in a slash.
     """
     prefixes = []
     for word in text.split():
@@ -93,31 +85,28 @@ def parse_prefixes(text: str) -> tuple[Prefix, ...]:
 
 
 def names_objects(body: bytes, content_type: str) -> bool:
-    """Whether a request names objects; a quick look that decides nothing about whether it is sound."""
+    """Whether a request names objects, by a quick look that does not validate it."""
     return content_type.partition(";")[0].strip().lower() == JSON_TYPE and _MARK in body[:200]
 
 
 def parse_references(body: bytes, allowed: tuple[Prefix, ...]) -> list[Reference]:
-    """Read which objects a request names, and refuse what is not allowed.
+    """Read which objects a request names: at least one, in the request's order.
 
     Args:
         body: JSON in UTF-8.
-        allowed: what the deployer lists.
-
-    Returns:
-        At least one, in the request's order.
+        allowed: the deployer's prefixes.
 
     Raises:
         MalformedRequest: other JSON, an object twice, or a bucket or key that is not plain.
         PayloadTooLarge: more than MAX_REFERENCES.
-        ReferenceNotAllowed: one is below none of the prefixes.
+        ReferenceNotAllowed: an object is below none of the prefixes.
     """
     if len(body) > MAX_REFERENCES_BYTES or body.count(b"{") > MAX_REFERENCES + 1:
         raise PayloadTooLarge(f"more than {MAX_REFERENCES} objects in one request; name their folder, or send several")
     try:
         request = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
-        raise MalformedRequest("the body is not sound JSON in UTF-8") from error
+        raise MalformedRequest("the body is not valid JSON in UTF-8") from error
     items = request.get("objects") if isinstance(request, dict) and len(request) == 1 else None
     if not isinstance(items, list) or not items:
         raise MalformedRequest(
@@ -135,7 +124,7 @@ def _parse(item: Any, index: int, allowed: tuple[Prefix, ...]) -> Reference:
         raise MalformedRequest(f'object {index}: it must be {{"bucket": "NAME", "key": "KEY"}} with no other key')
     bucket, key = item["bucket"], item["key"]
     if not _is_bucket(bucket):
-        raise MalformedRequest(f"object {index}: the bucket must be a plain bucket name; no URL, ARN or access point")
+        raise MalformedRequest(f"object {index}: the bucket must be a plain name, not a URL, ARN or access point")
     if not _is_key(key):
         raise MalformedRequest(f"object {index}: the key must be plain text without . and .. between its slashes")
     if not any(bucket == prefix.bucket and key.startswith(prefix.key_prefix) for prefix in allowed):

@@ -1,11 +1,11 @@
-"""ServeConfig: everything that `serve` can be told, parsed from environment variables once and then frozen.
+"""ServeConfig: the settings of `serve`, parsed once from environment variables.
 
-The names are sagemaker-inference's where it has one. Two of its defaults are not taken over: a timeout of 60 minutes
-(real-time endpoints wait 60 seconds), and one worker for each CPU of the host instead of the container.
+The names are sagemaker-inference's where it has one. Two of its defaults are not used: a timeout of 60 minutes
+(real-time endpoints wait 60 seconds), and one worker per CPU of the host rather than of the container.
 
 In a batch transform job SageMaker sets SAGEMAKER_BATCH, SAGEMAKER_MAX_CONCURRENT_TRANSFORMS and
-SAGEMAKER_MAX_PAYLOAD_IN_MB; its zeros mean that the job names no number. Nobody waits for a single answer there, and a
-request that is refused or comes late can fail the whole job: so there are other defaults, `DEFAULTS`.
+SAGEMAKER_MAX_PAYLOAD_IN_MB; zero means that the job sets no number. Nobody waits for a single answer there, and one
+request that is refused or too late can fail the whole job, so batch transform has its own `DEFAULTS`.
 """
 
 import logging
@@ -30,12 +30,12 @@ TRANSFORM_TOTAL_MB = 100  # CreateTransformJob: MaxConcurrentTransforms x MaxPay
 
 @dataclass(frozen=True)
 class Defaults:
-    """What depends on who asks.
+    """Settings that differ between endpoints and batch transform.
 
     Attributes:
         timeout_s: how long a request may take.
-        queue_per_worker: requests that may wait, for each worker, before more are refused.
-        request_cpu_s: computing time that a request may be going to take; more is refused before it is begun.
+        queue_per_worker: requests that may wait per worker before more are refused.
+        request_cpu_s: the estimated computing time above which a request is refused.
     """
 
     timeout_s: int
@@ -45,11 +45,11 @@ class Defaults:
 
 # Key: SAGEMAKER_BATCH.
 DEFAULTS = {
-    # An endpoint's caller is told after 60 s that there is no answer. The queue is a guess: at 0.1 to 1 s each, what
-    # would be answered before that.
+    # SageMaker fails a request to an endpoint after 60 s. The queue is a guess: at 0.1 to 1 s each, so many requests
+    # are answered before that.
     False: Defaults(timeout_s=60, queue_per_worker=64, request_cpu_s=budget.DEFAULT_CPU_S),
-    # Batch transform waits up to an hour (InvocationsTimeoutInSeconds), so that the job's own limit is met first. It
-    # opens no more than MaxConcurrentTransforms requests: this queue is never full.
+    # A job sets its own limit, of at most an hour (InvocationsTimeoutInSeconds). It opens no more than
+    # MaxConcurrentTransforms requests, so this queue is never full.
     True: Defaults(timeout_s=3_600, queue_per_worker=1_000, request_cpu_s=60),
 }
 
@@ -60,24 +60,24 @@ class ServeConfig:
 
     Attributes:
         model_dir: the artifact.
-        is_multi_model: whether models come and go on request; `model_dir` is not used then.
-        models_dir: where they lie.
+        is_multi_model: whether models are loaded and unloaded on request; `model_dir` is not used then.
+        models_dir: the folder of these models.
         port: the public port.
         inner_ports: ports that a model server behind the gateway may use on loopback; empty: any free one.
-        workers: worker processes, in multi-model mode of each model.
-        threads: CPU threads of each.
+        workers: worker processes, in multi-model mode per model.
+        threads: CPU threads per worker.
         timeout_s: how long a request may take from its arrival.
         startup_timeout_s: how long loading and the first answer may take.
         max_payload_mb: the largest body, in MiB.
         max_waiting: requests that may wait before more are refused.
-        request_memory_mb, request_cpu_s: what one request may cost its worker, as of `budget.Limits`.
+        request_memory_mb, request_cpu_s: what one request may cost its worker, see `budget.Limits`.
         max_batch_size: requests that a worker may take at once.
-        default_accept: what a request accepts that does not say, or accepts anything; "" for the product's default.
+        default_accept: the Accept of requests that have none or accept anything; "" for the built-in default.
         back_end: one of BACK_ENDS.
         allow_bundle_code: whether the artifact's code/inference.py may run.
-        allowed_prefixes: objects of S3 that requests may name instead of holding images.
-        worker_account: whose group the processes have that decode uploads; None: they run as this process does.
-        worker_env: variables that they see beside those that all do.
+        allowed_prefixes: objects in S3 that requests may name instead of holding images.
+        worker_account: whose group the processes that decode uploads have; None: they run as this process does.
+        worker_env: additional variables that they see.
         worker_network: whether they may open connections.
         log_level: one of LOG_LEVELS.
     """
@@ -111,11 +111,7 @@ class ServeConfig:
         return self.max_payload_mb * 1024 * 1024
 
     def limits(self, share_bytes: int) -> budget.Limits:
-        """What one request may cost its worker.
-
-        Args:
-            share_bytes: of the container's memory, what is there for it.
-        """
+        """What one request may cost its worker, given its share of the container's memory."""
         return budget.Limits(self.request_memory_mb * budget.MIB, self.request_cpu_s * budget.NS, share_bytes)
 
     @property
@@ -132,9 +128,6 @@ class ServeConfig:
     def from_env(cls, env: Mapping[str, str]) -> "ServeConfig":
         """Parse the environment; an empty variable counts as unset.
 
-        Args:
-            env: usually that of this process.
-
         Raises:
             ConfigError: a value is wrong; the message names the variable, the value and what is allowed.
         """
@@ -145,16 +138,16 @@ class ServeConfig:
         cpus = usable_cpus()
         gpus = visible_gpus(values)
         at_once = _number(values, "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", 0, low=0, high=100_000) if is_batch else 0
-        # On a GPU one process keeps the device busy and a batch costs little more than one image; on a CPU batches of
-        # 4 to 32 brought 1.0 to 1.1x per image, so a batch only makes its first request wait for the others.
-        # Of many models few are busy at once, and each process costs memory that another model could use.
+        # On a GPU one process keeps the device busy, and a batch costs little more than one image. On a CPU batches of
+        # 4 to 32 brought 1.0 to 1.1x per image, so a batch only makes its first request wait for the others. Of many
+        # models few are busy at once, and each process takes memory that another model could use.
         most = 1 if gpus or is_multi_model else min(cpus, at_once or cpus)
         workers = _number(values, parameters.MODEL_SERVER_WORKERS_ENV, most, low=1, high=512)
         if parameters.MODEL_SERVER_TIMEOUT_SECONDS_ENV in values or parameters.MODEL_SERVER_TIMEOUT_ENV not in values:
             timeout_s = _number(
                 values, parameters.MODEL_SERVER_TIMEOUT_SECONDS_ENV, defaults.timeout_s, low=1, high=86_400
             )
-        else:  # The older name is in minutes. JumpStart and many examples set 3600 and mean seconds: a day is the most.
+        else:  # The older name is in minutes. JumpStart and many examples set 3600 and mean seconds: at most a day.
             minutes = _number(values, parameters.MODEL_SERVER_TIMEOUT_ENV, 1, low=1, high=86_400)
             timeout_s = min(60 * minutes, 86_400)
         base_dir = Path(values.get(parameters.BASE_PATH_ENV, "/opt/ml"))
@@ -168,8 +161,8 @@ class ServeConfig:
             threads=_number(values, "OMP_NUM_THREADS", max(1, cpus // workers), low=1, high=1_024),
             timeout_s=float(timeout_s),
             startup_timeout_s=float(_number(values, parameters.STARTUP_TIMEOUT_ENV, 600, low=1, high=86_400)),
-            # Real-time endpoints refuse larger bodies before they come here (6 MB and later 25 MB); 100 MB is the most
-            # that batch transform sends, so the default refuses nothing that SageMaker let through.
+            # Real-time endpoints refuse bodies above 6 MB, later 25 MB, before they reach us; batch transform sends at
+            # most 100 MB. So the default refuses nothing that SageMaker lets through.
             max_payload_mb=_number(values, parameters.MAX_REQUEST_SIZE, 100, low=0, high=MAX_PAYLOAD_MB)
             or MAX_PAYLOAD_MB,
             request_memory_mb=_number(
@@ -209,7 +202,7 @@ VARIABLES: dict[str, str] = {
     "OMP_NUM_THREADS": "CPU threads of one worker; default: CPUs / workers",
     "MAX_BATCH_SIZE": "requests a free worker takes at once; default 1, 16 with a GPU; mms: always 1",
     parameters.MODEL_SERVER_TIMEOUT_SECONDS_ENV: "seconds a request may take; default 60, in batch transform 3600",
-    parameters.MODEL_SERVER_TIMEOUT_ENV: "the same in minutes, a day at most; read when the one in seconds is not set",
+    parameters.MODEL_SERVER_TIMEOUT_ENV: "the same in minutes, at most a day; read if the one in seconds is not set",
     parameters.DEFAULT_INVOCATIONS_ACCEPT_ENV: "the Accept of requests that have none, or */*; "
     "default application/json",
     parameters.STARTUP_TIMEOUT_ENV: "seconds until the first answer; default 600",
@@ -219,14 +212,14 @@ VARIABLES: dict[str, str] = {
     "ALLOW_BUNDLE_CODE": "true: trust the artifact as code and run its code/inference.py; default false",
     "ALLOWED_S3_PREFIXES": "objects that requests may name, as s3://bucket/prefix/ s3://other/; default: none",
     "WORKER_USER": "account whose group the processes that decode uploads have, if serve is root; in the image: model",
-    "WORKER_ENV": "names of variables that code/inference.py needs, as A B; others but a list of usual ones are hidden",
+    "WORKER_ENV": "variables that code/inference.py needs, as A B; all others but a list of usual ones are hidden",
     "WORKER_NETWORK": "true: code/inference.py may open connections; default false",
     parameters.LOG_LEVEL_ENV: "DEBUG, INFO (default), WARNING, ERROR, CRITICAL or Python's number",
 }
 
 
 def usable_cpus(*, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """How many CPUs this process may use: its affinity, less where the container's quota is smaller; at least 1.
+    """How many CPUs this process may use: its affinity, or the container's quota if that is smaller; at least 1.
 
     Args:
         cgroup: where control groups are mounted (version 2: cpu.max, version 1: cpu/cpu.cfs_*_us).
@@ -242,11 +235,11 @@ def usable_cpus(*, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def visible_gpus(env: Mapping[str, str], *, devices: Path = Path("/dev")) -> int:
-    """How many NVIDIA GPUs there are, without the seconds and the memory of asking torch.
+    """How many NVIDIA GPUs there are, by their device files: asking torch takes seconds and memory.
 
     Args:
         env: CUDA_VISIBLE_DEVICES=-1 hides them all.
-        devices: where device files are.
+        devices: the folder of device files.
     """
     if env.get("CUDA_VISIBLE_DEVICES") == "-1":
         return 0
@@ -275,10 +268,10 @@ def _choice(values: Mapping[str, str], name: str, default: str, allowed: tuple[s
 
 
 def _media_type(values: Mapping[str, str], name: str) -> str:
-    """Text in the form of a header with media types; requests tell whether one of them can be written."""
+    """Media types in the form of an Accept header; whether they are supported is checked with each request."""
     text = values.get(name, "")
     if text and not (text.isascii() and text.isprintable() and "/" in text and len(text) <= MAX_ACCEPT_CHARS):
-        raise ConfigError(f"{name} must be a media type, as text/csv, got {text[:40]!a}")
+        raise ConfigError(f"{name} must be a media type such as text/csv, got {text[:40]!a}")
     return text
 
 
@@ -291,13 +284,13 @@ def _port_range(values: Mapping[str, str], name: str) -> range:
         return range(0)
     first, _, last = values[name].partition("-")
     if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last) <= 65_535):
-        raise ConfigError(f"{name} must be two ports, as 20000-20100, got {values[name][:40]!r}")
+        raise ConfigError(f"{name} must be two ports such as 20000-20100, got {values[name][:40]!r}")
     return range(int(first), int(last) + 1)
 
 
 def log_level(text: str) -> str:
-    """What SAGEMAKER_CONTAINER_LOG_LEVEL says, as one of LOG_LEVELS; ConfigError if it is none."""
+    """The level in SAGEMAKER_CONTAINER_LOG_LEVEL, one of LOG_LEVELS; ConfigError for any other."""
     text = (text.strip() or "INFO").upper()
-    if text.isdecimal():  # the SageMaker SDK passes Python's number, 20 for INFO
+    if text.isdecimal():  # the SageMaker SDK passes Python's number, such as 20 for INFO
         text = logging.getLevelName(int(text))
     return _choice({parameters.LOG_LEVEL_ENV: text}, parameters.LOG_LEVEL_ENV, "", LOG_LEVELS)

@@ -1,7 +1,7 @@
-"""Bodies of requests: small ones in memory, large ones in a file without a name, so that the gateway stays small.
+"""Bodies of requests: small ones in memory, large ones in an unnamed file, so that the gateway stays small.
 
-The file lies in TMPDIR, or in memory where that has no room for files. It is the body of one request and gone with it,
-whatever ends the process. Workers get it open (`protocol.send_files`): nobody copies it but who reads it.
+The file lies in TMPDIR, or in memory if TMPDIR cannot be written. It belongs to one request and disappears with it,
+however the process ends. Workers get the open file (`protocol.send_files`), so the body is read but not copied.
 """
 
 import asyncio
@@ -11,23 +11,19 @@ from typing import BinaryIO
 
 from sagemaker_monai.errors import Overloaded
 
-SPOOL_BYTES = 4 * 1024 * 1024  # larger bodies go to a file: photographs and slices do not
-PIECE_BYTES = 1024 * 1024  # that are written at once
+SPOOL_BYTES = 4 * 1024 * 1024  # larger bodies go to a file; photographs and slices are smaller
+PIECE_BYTES = 1024 * 1024  # written at once
 
 
 class FileBody:
-    """A body in a file; who has it closes it.
-
-    Attributes:
-        size_bytes: how long it is.
-    """
+    """A body in a file; its owner closes it."""
 
     def __init__(self, file: BinaryIO, size_bytes: int) -> None:
         self._file = file
         self.size_bytes = size_bytes
 
     def fileno(self) -> int:
-        """The open file's number; where it is read makes no difference."""
+        """The number of the open file."""
         return self._file.fileno()
 
     def head(self, count: int) -> bytes:
@@ -35,13 +31,13 @@ class FileBody:
         return os.pread(self.fileno(), count, 0)
 
     def reader(self) -> BinaryIO:
-        """An own file object at the beginning."""
+        """A new file object at the beginning of the body."""
         stream = os.fdopen(os.dup(self.fileno()), "rb")
         stream.seek(0)
         return stream
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file."""
         self._file.close()
 
 
@@ -54,21 +50,21 @@ def head(body: Body, count: int) -> bytes:
 
 
 def read_file(descriptor: int, size_bytes: int) -> bytes:
-    """The whole of an open file from its beginning, no matter who else has it open; closes it.
+    """Read an open file from its beginning and close it.
 
     Raises:
-        EOFError: it is shorter.
+        EOFError: it is shorter than `size_bytes`.
     """
     with os.fdopen(descriptor, "rb", buffering=0) as stream:
         stream.seek(0)
         data = stream.read(size_bytes)
     if data is None or len(data) != size_bytes:
-        raise EOFError("a body is shorter than was said")
+        raise EOFError("a body is shorter than announced")
     return data
 
 
 class BodyWriter:
-    """Takes the pieces of a body as they come."""
+    """Collects the pieces of a body as they arrive."""
 
     def __init__(self) -> None:
         self._pieces = bytearray()
@@ -77,11 +73,11 @@ class BodyWriter:
 
     @property
     def size_bytes(self) -> int:
-        """How much has come."""
+        """How much has arrived."""
         return self._written + len(self._pieces)
 
     async def add(self, piece: bytes) -> None:
-        """One more piece.
+        """Add a piece.
 
         Raises:
             Overloaded: there is no room for it.
@@ -91,7 +87,7 @@ class BodyWriter:
             await self._write()
 
     async def finish(self) -> Body:
-        """The body; the writer has nothing of it any more."""
+        """The body, which now belongs to the caller."""
         if self.size_bytes <= SPOOL_BYTES:
             return bytes(self._pieces)
         await self._write()
@@ -100,12 +96,12 @@ class BodyWriter:
         return body
 
     def close(self) -> None:
-        """Forget what was not finished."""
+        """Discard an unfinished body."""
         if self._file is not None:
             self._file.close()
 
     async def _write(self) -> None:
-        """In a thread, for a disk may be slow; also when cancelled nobody closes the file under its hands."""
+        """Write in a thread, as a disk may be slow; when cancelled, wait for the thread before the file is closed."""
         writing = asyncio.ensure_future(asyncio.to_thread(self._write_pieces))
         try:
             await asyncio.shield(writing)
@@ -127,7 +123,7 @@ class BodyWriter:
 
 
 async def spooled(data: bytes) -> Body:
-    """A body that is in memory already, in a file where it is large."""
+    """A body that is in memory already; moved to a file if it is large."""
     writer = BodyWriter()
     try:
         for start in range(0, len(data), PIECE_BYTES):
@@ -140,5 +136,5 @@ async def spooled(data: bytes) -> Body:
 def _open() -> BinaryIO:
     try:
         return tempfile.TemporaryFile(buffering=0)
-    except OSError:  # a container without a folder to write to
+    except OSError:  # a container without a writable folder
         return os.fdopen(os.memfd_create("body"), "r+b", buffering=0)

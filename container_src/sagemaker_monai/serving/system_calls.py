@@ -1,15 +1,13 @@
-"""The numbers of Linux's system calls that `lockdown` speaks of: name, on x86-64, on arm64; "-" where there is none.
+"""Linux's system calls in the groups that `lockdown` uses: name, number on x86-64, number on arm64; "-" for none.
 
-Only what a program of Python, NumPy, torch, OpenMP, OpenVINO or CUDA asks for; what is in no group is refused, as is
-what a later kernel adds.
+The groups have what Python, NumPy, torch, OpenMP, OpenVINO and CUDA call; everything else is refused, also what a later
+kernel adds.
 
 Source: asm/unistd_64.h and asm-generic/unistd.h of Linux 6.1.
 """
 
-from collections.abc import Iterator
-
 MACHINES = ("x86_64", "aarch64")  # as os.uname says, in the order of the columns
-HIGHEST = 451  # the last number of that Linux: what is above is unknown here
+HIGHEST = 451  # the last number of that Linux; higher ones are unknown here
 
 FILES = """
 read 0 63, write 1 64, readv 19 65, writev 20 66, pread64 17 67, pwrite64 18 68, preadv 295 69, pwritev 296 70,
@@ -60,28 +58,18 @@ recvfrom 45 207, recvmsg 47 212, sendto 44 206, sendmsg 46 211, getsockopt 55 20
 NETWORK = """
 connect 42 203, bind 49 200, listen 50 201, accept 43 202, accept4 288 242, sendmmsg 307 269,
 recvmmsg 299 243
-"""  # connections, for anyone who has a socket
+"""  # connections, for a process that has a socket
 PROCESSES = """
 fork 57 -, vfork 58 -, execve 59 221, execveat 322 281
 """  # other programs
 CONDITIONAL = """
 clone 56 220, clone3 435 435, kill 62 129, tgkill 234 131, rt_sigqueueinfo 129 138, rt_tgsigqueueinfo 297 240,
 prlimit64 302 261, fcntl 72 25, ioctl 16 29, prctl 157 167, socketpair 53 199, socket 41 198
-"""  # by their arguments, see `lockdown`
+"""  # depending on their arguments, see `lockdown`
 
 
 def numbers(group: str, machine: str) -> dict[str, int]:
-    """The calls of a group that a machine has.
-
-    Args:
-        group: one of the tables.
-        machine: one of MACHINES.
-    """
-    return dict(_rows(group, MACHINES.index(machine)))
-
-
-def _rows(group: str, column: int) -> Iterator[tuple[str, int]]:
-    for row in group.split(","):
-        name, *columns = row.split()
-        if columns[column] != "-":
-            yield name, int(columns[column])
+    """Name -> number of the calls of a group that a machine has."""
+    column = 1 + MACHINES.index(machine)
+    rows = [row.split() for row in group.split(",")]
+    return {row[0]: int(row[column]) for row in rows if row[column] != "-"}

@@ -1,7 +1,7 @@
-"""Folders in TMPDIR that go with the process that made them, also when nothing could be tidied up at its end.
+"""Folders in TMPDIR that are removed after the process that made them, even if it was killed.
 
-Each holds a file that its owner keeps locked. The kernel gives the lock back however the owner ends, so the next start
-finds what is nobody's any more, and never takes what another server on this machine uses.
+Each has a file that its owner keeps locked. The kernel releases the lock however the owner ends, so the next start can
+tell abandoned folders from those that another server on this machine uses.
 """
 
 import fcntl
@@ -18,10 +18,7 @@ LOCK = ".lock"
 
 @contextmanager
 def temporary_folder(kind: str = "") -> Iterator[Path]:
-    """A folder for as long as the block runs, and not much longer.
-
-    Args:
-        kind: the beginning of its name behind PREFIX.
+    """A folder that is removed after the block; its name begins with PREFIX and `kind`.
 
     Raises:
         OSError: there is no TMPDIR, or no room in it.
@@ -31,18 +28,14 @@ def temporary_folder(kind: str = "") -> Iterator[Path]:
         made = folder / f"{LOCK}-new"
         with made.open("xb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            made.rename(folder / LOCK)  # under this name it is locked from the first moment on
+            made.rename(folder / LOCK)  # so that a file of this name is always locked
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_abandoned(place: Path | None = None) -> list[str]:
-    """Remove the folders that ended processes of this account have left, and tell their names.
-
-    Args:
-        place: where to look; None: in TMPDIR.
-    """
+    """Remove the folders that ended processes of this account have left in `place` (default TMPDIR); their names."""
     removed = []
     with suppress(OSError), os.scandir(place or tempfile.gettempdir()) as entries:
         for entry in entries:
@@ -57,7 +50,7 @@ def _is_abandoned(entry: os.DirEntry[str]) -> bool:
         if not entry.is_dir(follow_symlinks=False) or entry.stat(follow_symlinks=False).st_uid != os.geteuid():
             return False
         descriptor = os.open(f"{entry.path}/{LOCK}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:  # it is gone, or being made, or not one of ours
+    except OSError:  # it was removed, is being made, or is not ours
         return False
     with os.fdopen(descriptor, "rb") as lock:
         try:

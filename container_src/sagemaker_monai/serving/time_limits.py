@@ -1,9 +1,9 @@
-"""What one batch of requests may cost the process that works on it: time and lines of log.
+"""Limits on the time and the log lines of one batch of requests.
 
-Both are nets: the readers count what a file costs before they decode it, and refuse it with the cause. Time is that of
-the callers, who are told at its end that there is no answer; work that goes on then is of use to nobody. It is ended by
-an exception in the main thread, so the model stays loaded. Native code that does not return in time is not ended so:
-the supervisor replaces the process some seconds later.
+Both are safety nets: readers estimate the cost of a file before they decode it, and refuse it with the cause. At the
+time limit the callers are told that there is no answer, so further work is useless. An exception in the main thread
+ends it, and the model stays loaded. If native code does not return in time, the supervisor replaces the process some
+seconds later.
 """
 
 import json
@@ -20,18 +20,18 @@ from sagemaker_monai.serving.back_end import Request, Response
 
 logger = logging.getLogger(__name__)
 
-TIMES_UP_AGAIN_S = 1.0  # where the exception was lost, as in a callback of native code, it is raised again
-LOG_BYTES = 700  # of a request: with the gateway's line and what stands before each line, less than 1 kB
+TIMES_UP_AGAIN_S = 1.0  # the exception is raised again, because a callback of native code may lose it
+LOG_BYTES = 700  # per request: less than 1 kB with the gateway's line and the prefix of each line
 CUT = " ..."
 T = TypeVar("T")
 
 
 class OutOfTime(BaseException):
-    """The callers have left; no subclass of Exception, which readers of files catch."""
+    """The time is up; not a subclass of Exception, which readers of files catch."""
 
 
 class Alarm:
-    """Raises OutOfTime in the main thread, where it must be made and used."""
+    """Raises OutOfTime in the main thread, in which it must be made and used."""
 
     def __init__(self) -> None:
         self._is_set = False
@@ -42,10 +42,10 @@ class Alarm:
             raise OutOfTime
 
     def call(self, function: Callable[[], T], time_s: float) -> T:
-        """Call a function, and end it when it has not returned after `time_s` of wall time.
+        """Call a function.
 
         Raises:
-            OutOfTime: it was ended.
+            OutOfTime: it did not return within `time_s` of wall time.
         """
         try:
             self._is_set = True
@@ -61,7 +61,7 @@ class Alarm:
 
 
 class LogBudget(logging.Filter):
-    """Cuts what a batch of requests writes to the log; unlimited between batches, and where the level is DEBUG."""
+    """Limits what a batch of requests writes to the log; no limit between batches and at level DEBUG."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class LogBudget(logging.Filter):
 
     @contextmanager
     def of(self, requests: int) -> Iterator[None]:
-        """While these many requests are answered."""
+        """Apply the limit while so many requests are answered."""
         self._left = None if logging.getLogger().isEnabledFor(logging.DEBUG) else LOG_BYTES * requests
         try:
             yield
@@ -77,7 +77,7 @@ class LogBudget(logging.Filter):
             self._left = None
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let a record pass, as text and no longer than what is left."""
+        """Let a record pass as text, cut to the bytes that are left."""
         if self._left is None:
             return True
         text = _FORMATTER.format(record).encode("utf-8", "backslashreplace")
@@ -100,16 +100,14 @@ class LogBudget(logging.Filter):
 
 
 class Respond:
-    """`RequestHandler.respond` within its limits; made in the main thread, once a process.
+    """`RequestHandler.respond` within the limits; made in the main thread, once per process.
 
     Args:
-        respond: answers a batch, and may take as long as it likes.
-        after_first: called once, when the first batch, which is the warm-up, is answered.
+        respond: answers a batch.
+        after_first: called once, after the first batch, which is the warm-up.
     """
 
-    def __init__(
-        self, respond: Callable[[list[Request]], list[Response]], after_first: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, respond: Callable[[list[Request]], list[Response]], after_first: Callable[[], None]) -> None:
         self._respond = respond
         self._after_first: Callable[[], None] | None = after_first
         self._alarm = Alarm()
@@ -117,7 +115,7 @@ class Respond:
         self._log.install()
 
     def __call__(self, requests: list[Request], time_s: float) -> list[Response]:
-        """Answer a batch; all of it is refused when it is not done after `time_s`."""
+        """Answer a batch; refuse all of it if it is not done after `time_s`."""
         try:
             with self._log.of(len(requests)):
                 responses = self._alarm.call(lambda: self._respond(requests), time_s)

@@ -1,7 +1,7 @@
-"""What a server asks its model before it says that it is ready, and what a sound answer is.
+"""The request that a model must answer before the server reports that it is ready, and the check of the answer.
 
-The question suits the artifact: a drawn picture for photographs, raw values for slices, a file with geometry for
-volumes. It is small, for every input is brought to the network's size, and grey, for a window in HU takes no colours.
+The request fits the artifact: a drawn picture for photographs, raw values for slices, a file with geometry for volumes.
+It is small, because every input is resized to the network's size, and grey, because a window in HU takes no colours.
 """
 
 import io
@@ -21,21 +21,21 @@ from sagemaker_monai.serving.settings import ServeConfig
 
 INFERENCE = "configs/inference.json"
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
-MAX_CHANNELS = 64  # of the question; no artifact may name as many
+MAX_CHANNELS = 64  # of the request; more than any artifact may have
 SIDE = 16  # of drawn slices and volumes
 
 
 def warm_up(config: ServeConfig, model_dir: Path) -> WarmUp:
-    """A question, and what a sound answer to it is.
+    """A request, and the check of its answer.
 
-    Code of the artifact's own may want other input: there, any answer shows that the model is loaded.
+    The artifact's own code may need other input, so any answer then shows that the model is loaded.
     """
     has_code = config.allow_bundle_code and (model_dir / "code" / "inference.py").exists()
     return WarmUp(question(model_dir), check=(lambda _: None) if has_code else check_answer)
 
 
 def question(model_dir: Path) -> Request:
-    """A request that the model of a sound artifact answers; what is wrong with another is said when it is loaded."""
+    """A request that the model of a valid artifact answers; faults of an invalid one show when it is loaded."""
     try:
         file = model_dir / INFERENCE
         text = file.read_bytes() if file.stat().st_size <= MAX_CONFIG_BYTES else b""
@@ -70,7 +70,7 @@ def draw_volume(channels: int) -> bytes:
 
     Source: nifti1.h.
     """
-    header = bytearray(352)  # 348 and the four bytes that say that no extension follows
+    header = bytearray(352)  # 348, and four bytes for "no extension"
     struct.pack_into("<i", header, 0, 348)  # sizeof_hdr
     struct.pack_into("<8h", header, 40, 4, SIDE, SIDE, SIDE, channels, 1, 1, 1)  # dim
     struct.pack_into("<2h", header, 70, 4, 16)  # datatype: int16; bitpix
@@ -84,7 +84,7 @@ def draw_volume(channels: int) -> bytes:
 
 
 def draw_pet(_channels: int) -> bytes:
-    """A gradient as one PET slice whose header allows SUV; Part 10, 70 kg and 350 MBq at the time of injection."""
+    """A gradient as a PET slice (Part 10) whose header allows SUV: 70 kg, 350 MBq at the time of injection."""
     from pydicom import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, PositronEmissionTomographyImageStorage
 
@@ -116,7 +116,7 @@ def _gradient(*shape: int) -> np.ndarray:
     return (np.arange(math.prod(shape)) % 251).astype("<i2").reshape(shape)
 
 
-# By the name of the artifact's load half: content type, and what makes the body for so many channels.
+# Name of the artifact's load half -> content type, and the function that makes the body for so many channels.
 QUESTIONS: dict[str, tuple[str, Callable[[int], bytes]]] = {
     "LoadPhotograph": ("image/png", draw_picture),
     "LoadSlice": (content_types.NPY, draw_slice),
@@ -126,7 +126,7 @@ QUESTIONS: dict[str, tuple[str, Callable[[int], bytes]]] = {
 
 
 def check_answer(response: Response) -> None:
-    """Require one sound prediction.
+    """Require one valid prediction.
 
     Raises:
         StartError: the answer to the warm-up is anything else.

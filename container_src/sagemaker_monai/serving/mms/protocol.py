@@ -1,7 +1,7 @@
 """Messages between the supervisor and a worker process: a JSON header and raw bodies, over a Unix socket.
 
 A frame is the length of the header (4 bytes, big-endian), the header, then the bodies, whose lengths the header lists
-under "sizes". Never pickle: what a worker that ran a stranger's picture sends back is data and nothing else.
+under "sizes". Never pickle, because a worker that decoded an upload is not trusted.
 """
 
 import asyncio
@@ -10,14 +10,14 @@ import socket
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
-# Through multi-model-server a message is an HTTP request of its own; these headers carry what it would take apart.
+# Through multi-model-server a message is an HTTP request; these headers carry what it would otherwise interpret.
 CONTENT_TYPE_HEADER = "X-Serving-Content-Type"  # of the request, as the caller sent it
 ACCEPT_HEADER = "X-Serving-Accept"
 TIME_HEADER = "X-Serving-Time"  # seconds that the caller still waits
-ANSWER_HEADER = "X-Serving-Answer"  # on a response: our handler wrote it, not the model server
-GROWTH_VARIABLE = "WORKER_GROWTH_BYTES"  # in the environment: memory to take after the warm-up, at most
-# Files in the folder that the model server takes for the model.
-ARTIFACT_FILE = "artifact"  # where the model really lies, for the handler
+ANSWER_HEADER = "X-Serving-Answer"  # on a response of our handler, not of the model server
+GROWTH_VARIABLE = "WORKER_GROWTH_BYTES"  # environment variable: the most memory to take after the warm-up
+# Files in the folder that the model server gets as the model.
+ARTIFACT_FILE = "artifact"  # the path of the artifact, for the handler
 FAILURE_FILE = "failure"  # why it cannot be loaded, from the handler
 
 MAX_HEADER_BYTES = 4 * 1024 * 1024
@@ -28,12 +28,7 @@ Message = tuple[dict[str, Any], list[bytes]]
 
 
 def encode_message(header: dict[str, Any], bodies: Sequence[bytes] = ()) -> list[bytes]:
-    """Lay a message out as pieces to be written one after the other; bodies are not copied.
-
-    Args:
-        header: JSON values; the key "sizes" is added.
-        bodies: any bytes.
-    """
+    """The pieces of a message, to be written one after the other; adds "sizes" to the header, copies no body."""
     text = json.dumps({**header, "sizes": [len(body) for body in bodies]}).encode()
     assert len(text) <= MAX_HEADER_BYTES
     return [len(text).to_bytes(LENGTH_BYTES, "big") + text, *bodies]
@@ -43,7 +38,7 @@ def read_message(stream: BinaryIO) -> Message | None:
     """Read one message, waiting for it.
 
     Returns:
-        Header and bodies, or None at the end of the stream, also when it ends inside a message: the other side is gone.
+        Header and bodies, or None if the stream ends, also inside a message: the other side is gone.
     """
     header_bytes = _read_exactly(stream, LENGTH_BYTES)
     if header_bytes is None:
@@ -68,11 +63,7 @@ async def receive_message(stream: asyncio.StreamReader) -> Message:
 
 
 def send_files(connection: socket.socket, descriptors: Sequence[int]) -> None:
-    """Pass open files to the process on the other side, which has its own numbers for them.
-
-    Args:
-        connection: a Unix stream socket for nothing else.
-        descriptors: the files.
+    """Pass open files to the process on the other side of a Unix stream socket that is used for nothing else.
 
     Source: unix(7), SCM_RIGHTS.
     """
@@ -81,10 +72,10 @@ def send_files(connection: socket.socket, descriptors: Sequence[int]) -> None:
 
 
 def receive_files(connection: socket.socket, count: int) -> list[int]:
-    """Take as many files as the other side passes.
+    """Receive open files that `send_files` passes.
 
     Raises:
-        EOFError: it is gone.
+        EOFError: the other side is gone.
     """
     found: list[int] = []
     while len(found) < count:
