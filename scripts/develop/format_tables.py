@@ -50,17 +50,9 @@ VOLUMES = {
 
 def transfer_syntax_table() -> str:
     """Every transfer syntax that is read, with its decoder."""
-    rows = [[uid.UID(name).name, f"`{name}`", "NumPy", "yes"] for name in NATIVE]
-    rows += [
-        [
-            uid.UID(name).name,
-            f"`{name}`",
-            LIBRARIES[row.decode.__name__],
-            "no" if row.holds_interpreter else "yes",
-        ]
-        for name, row in DECODERS.items()
-    ]
-    return table(["transfer syntax", "UID", "decoded by", "in threads"], rows)
+    rows = [[uid.UID(name).name, f"`{name}`", "NumPy"] for name in NATIVE]
+    rows += [[uid.UID(name).name, f"`{name}`", LIBRARIES[row.decode.__name__]] for name, row in DECODERS.items()]
+    return table(["transfer syntax", "UID", "decoded by"], rows)
 
 
 def volume_format_table() -> str:

@@ -99,8 +99,8 @@ def test_a_copy_of_a_volume_can_be_read_whatever_its_sizes(shape, tmp_path):
 @pytest.mark.parametrize(
     ("plain", "broken", "reason"),
     [
-        (b"0.5\\0.5", b"abc\\0.5", "PixelSpacing of the DICOM header is no number"),
-        (b"0.5\\0.5", b"0.5 0.5", "PixelSpacing of the DICOM header is no number"),
+        (b"0.5\\0.5", b"abc\\0.5", "PixelSpacing of the DICOM header is not a number"),
+        (b"0.5\\0.5", b"0.5 0.5", "PixelSpacing of the DICOM header is not a number"),
         (b"0.5\\0.5", b"1,250\\1", "PixelSpacing of the DICOM header has a comma"),
         (b"0.5\\0.5", b"0.50000", "PixelSpacing of the DICOM header has 1 values instead of 2"),
     ],

@@ -158,16 +158,16 @@ def test_numbers_with_one_reading_are_read(keyword, vr, content, expected):
     ("keyword", "content", "reason"),
     [
         ("RescaleIntercept", b"-1,024", "comma"),
-        ("RescaleIntercept", b"1.024,5", "no number"),
-        ("RescaleIntercept", b"1,5,5", "no number"),
-        ("RescaleIntercept", b"ten", "no number"),
-        ("RescaleIntercept", b"3 mm", "no number"),  # HU are no lengths
-        ("RescaleIntercept", b"1 2", "no number"),
+        ("RescaleIntercept", b"1.024,5", "not a number"),
+        ("RescaleIntercept", b"1,5,5", "not a number"),
+        ("RescaleIntercept", b"ten", "not a number"),
+        ("RescaleIntercept", b"3 mm", "not a number"),  # HU are no lengths
+        ("RescaleIntercept", b"1 2", "not a number"),
         ("RescaleIntercept", b"NaN", "not finite"),
         ("RescaleIntercept", b"-inf", "not finite"),
         ("RescaleIntercept", b"1e400", "not finite"),
         ("RescaleIntercept", b"1\\2", "2 values"),
-        ("SliceThickness", b"3 cm", "no number"),
+        ("SliceThickness", b"3 cm", "not a number"),
         ("WindowCenter", b"40\\\\80", "between others"),
     ],
 )

@@ -9,7 +9,7 @@ from pydicom.uid import generate_uid
 
 from sagemaker_monai.errors import CallerError, ConfigError, PayloadTooLarge, UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.dicom.findings import MESSAGES, Policy, finding
-from sagemaker_monai.images.dicom.series import choose_series, find_instances, group_series, read_series
+from sagemaker_monai.images.dicom.series import find_instances, group_series, read_series
 from tests.support.compare_series import compare_series
 from tests.support.dicom_series import (
     AXIAL,
@@ -432,8 +432,6 @@ def test_a_report_is_a_series_without_slices():
     assert [(found.code, found.severity) for found in series.findings] == [("no_pixels", "error")]
     with pytest.raises(UnsuitableImage, match="no pictures"):
         read_series(series)
-    with pytest.raises(UnsuitableImage, match="no DICOM series"):
-        choose_series([series], "most")
 
 
 def test_a_truncated_slice_is_named_as_broken():
@@ -676,17 +674,6 @@ def test_a_billion_frames_are_refused():
 
 
 # --- choice and policy -----------------------------------------------------------------------------------------------
-
-
-def test_a_series_is_chosen_by_uid_or_by_most_slices_or_all():
-    other = generate_uid()
-    series = group([*make_series(pixels((3, 4, 4))), *make_series(pixels(), SeriesInstanceUID=other)])
-
-    assert [each.uid for each in choose_series(series, "most")] == [other]
-    assert [each.uid for each in choose_series(series, other)] == [other]
-    assert len(choose_series(series, "all")) == 2
-    with pytest.raises(UnsuitableImage, match="none of the 2 series"):
-        choose_series(series, "1.2.3")
 
 
 def test_resampling_is_allowed_only_where_it_helps():

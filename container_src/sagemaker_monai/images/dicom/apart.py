@@ -1,11 +1,10 @@
-"""The volumes of one place: which slices belong together, by the attributes of `tells`.
+"""Divides slices that share places into volumes, by the attributes of `tells`.
 
-Each attribute of the table is asked in its order, and twice. At first it counts only where every volume that it makes
-has a slice in each place; then volumes may lack some, if they have a good share of the places and share them. So a
-whole division is taken before one that leaves gaps, and acquisitions that follow each other along the patient and
-overlap by some slices are no volumes of one place.
+The attributes are tried in their order, twice. First, one counts only if every resulting volume has a slice in each
+place; then volumes may lack slices, if they cover a good share of the places and overlap. So a complete division is
+preferred to one with gaps, and consecutive acquisitions that overlap by a few slices are not volumes of one place.
 
-Numbers here: a slice is its index, a place a number along the normal.
+A slice is its index here, and a place a number along the normal.
 """
 
 from collections import Counter, defaultdict
@@ -17,17 +16,17 @@ import numpy as np
 
 from sagemaker_monai.images.dicom.tells import DISCRIMINATORS, SETTINGS, Discriminator, number_kinds, seconds_of
 
-SMALLEST_SHARE = 0.25  # of a stack's places that each volume must have for an attribute to count (a guess)
-STEADY = 0.5  # of the time between two phases, in which one phase may vary from place to place (a guess)
-LONGEST_CYCLE = 2  # times the shortest, of heart beats or breaths (a guess)
-SHARED_PLACES = 0.5  # of the smaller of two volumes, from which on they lie in one place and not behind each other
+SMALLEST_SHARE = 0.25  # of a stack's places that each volume must cover (a guess)
+STEADY = 0.5  # of the time between two phases: the most by which one phase may vary between places (a guess)
+LONGEST_CYCLE = 2  # times the shortest heart beat or breath (a guess)
+SHARED_PLACES = 0.5  # of the smaller of two volumes: from here on they overlap, below it they follow each other
 
 Told = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Slices that one volume has, and what tells them from the others: (attribute, value)."""
+    """The slices of one volume, and what distinguishes them: (attribute, value)."""
 
     members: tuple[int, ...]
     told_by: Told = ()
@@ -44,13 +43,12 @@ def divide(
     """Divide slices into volumes.
 
     Args:
-        tells: of each slice the values of `DISCRIMINATORS`.
-        places: of each slice the number of its place.
-        is_same: says of pieces that cover the same places whether the pixels of all of them are the same; such pieces
-            are copies and no volumes.
+        tells: the values of `DISCRIMINATORS` of each slice.
+        places: the number of each slice's place.
+        is_same: whether pieces that cover the same places have the same pixels, so that they are copies, not volumes.
 
     Returns:
-        One part or more. Parts in which a place comes more than once are not told apart by any attribute.
+        One or more parts. If a place still occurs more than once in a part, no attribute distinguishes its slices.
     """
     parts = [Part(tuple(range(len(places))))]
     for is_whole in (True, False):
@@ -95,13 +93,13 @@ def _divide(
 
 
 def _are_volumes(covered: list[set[int]], *, is_whole: bool) -> bool:
-    """Whether the places that pieces cover are those of volumes that lie in one place."""
+    """Whether pieces cover the places of volumes that lie on top of each other."""
     union = set[int]().union(*covered)
     if is_whole:
         return all(len(each) == len(union) for each in covered)
     if min(map(len, covered)) < max(SMALLEST_SHARE * len(union), min(2, len(union))):
         return False
-    others = sorted(covered, key=len, reverse=True)  # the largest first, for one look is then enough as a rule
+    others = sorted(covered, key=len, reverse=True)  # the largest first: usually the first comparison decides
     return all(any(_share(each, other) for other in others if other is not each) for each in covered)
 
 
@@ -110,10 +108,8 @@ def _share(one: set[int], other: set[int]) -> bool:
 
 
 def _is_regular(piece: Counter[int], union: Sequence[int]) -> bool:
-    """Whether slices that a word or counter puts together look like volumes and not like chance.
-
-    They have equally many slices in each of their places, and no gap between these. What is measured needs no such
-    proof: a volume of an echo that lacks a slice is still one.
+    """Whether slices grouped by a word or counter look like a volume rather than chance: equally many slices in each
+    place, and no gaps. Measured settings need no such check: an echo's volume that lacks a slice is still one.
     """
     first, last = union.index(min(piece)), union.index(max(piece))
     return len(set(piece.values())) == 1 and last - first + 1 == len(piece)
@@ -130,14 +126,21 @@ def _by_value(members: Sequence[int], texts: Sequence[str], _places: Sequence[in
 
 
 def _by_clock(members: Sequence[int], texts: Sequence[str], places: Sequence[int]) -> list[Piece]:
-    """Volumes that were taken one after the other; none where times are missing, equal in a place, or overlap."""
-    moments = {index: seconds_of(text) for index, text in zip(members, texts, strict=True)}
-    if any(moment is None for moment in moments.values()):
+    """Volumes taken one after the other; none if times are missing, equal in a place, or overlap."""
+    known = _moments(members, texts)
+    if known is None:
         return []
-    known: dict[int, float] = {index: moment for index, moment in moments.items() if moment is not None}
     pieces = by_rank(members, known, places) or _by_gaps(members, known, places)
     texts_of = dict(zip(members, texts, strict=True))
     return [(texts_of[min(piece, key=lambda index: known[index])], piece) for piece in pieces]
+
+
+def _moments(members: Sequence[int], texts: Sequence[str]) -> dict[int, float] | None:
+    """The time of each slice, None if one is missing."""
+    known = {
+        index: moment for index, text in zip(members, texts, strict=True) if (moment := seconds_of(text)) is not None
+    }
+    return known if len(known) == len(members) else None
 
 
 def _is_contradicted(
@@ -147,7 +150,7 @@ def _is_contradicted(
     tells: Sequence[Mapping[str, str]],
     places: Sequence[int],
 ) -> bool:
-    """Whether another clock divides the same slices otherwise."""
+    """Whether another clock divides the same slices differently."""
     mine = {frozenset(piece) for _, piece in pieces}
     for other, row in DISCRIMINATORS.items():
         if row.kind == "clock" and other != name:
@@ -162,19 +165,16 @@ def _is_contradicted(
 
 def _by_beat(members: Sequence[int], texts: Sequence[str], places: Sequence[int]) -> list[Piece]:
     """The phases of a cycle whose length differs a little from place to place: the first of each place, and so on."""
-    moments = {index: seconds_of(text) for index, text in zip(members, texts, strict=True)}
-    if any(moment is None for moment in moments.values()):
-        return []
-    known: dict[int, float] = {index: moment for index, moment in moments.items() if moment is not None}
-    rows = _ranked(members, known, places)
-    if rows is None:
+    known = _moments(members, texts)
+    rows = None if known is None else _ranked(members, known, places)
+    if known is None or rows is None:
         return []
     values = np.array([[known[int(index)] for index in row] for row in rows])
     cycles = values[:, -1] - values[:, 0]
     if rows.shape[1] == 2:
         within, between = np.ptp(values, axis=0).max(), cycles.min()
     else:
-        shares = (values - values[:, :1]) / cycles[:, np.newaxis]  # of the cycle, nearly the same in every place
+        shares = (values - values[:, :1]) / cycles[:, np.newaxis]  # of the cycle: nearly the same in every place
         within, between = np.ptp(shares, axis=0).max(), np.diff(np.median(shares, axis=0)).min()
     if within > STEADY * between or cycles.max() > LONGEST_CYCLE * cycles.min():
         return []
@@ -191,17 +191,13 @@ _MAKERS = {
 
 
 def by_rank(members: Sequence[int], values: Mapping[int, float], places: Sequence[int]) -> list[list[int]]:
-    """The first slices of all places, the second ones, and so on, where the values of each are below those of the next.
-
-    Args:
-        members: slices.
-        values: a number of each.
-        places: of all slices.
+    """The first slices of all places by value, the second ones, and so on.
 
     Returns:
-        Pieces, each with one slice of every place. None where places have differently many slices, or equal values, or
-        the values of pieces overlap; or where the places follow each other in another order in each piece, and no pause
-        between pieces is longer than any within. For nothing says then that what is first in one place is so in others.
+        Pieces, each with one slice of every place. No pieces if places have different numbers of slices or equal
+        values, or if the values of pieces overlap. None either if the places come in a different order in each piece
+        and no pause between pieces is longer than those within: then the first slice of one place need not belong to
+        the first of another.
     """
     rows = _ranked(members, values, places)
     if rows is None:
@@ -218,7 +214,7 @@ def by_rank(members: Sequence[int], values: Mapping[int, float], places: Sequenc
 
 
 def _ranked(members: Sequence[int], values: Mapping[int, float], places: Sequence[int]) -> np.ndarray | None:
-    """Slices (places, ranks) by their values, None where places have differently many or equal ones."""
+    """Slices (places, ranks) by their values; None if places have different numbers of them, or equal values."""
     rows: dict[int, list[int]] = defaultdict(list)
     for index in sorted(members, key=lambda index: values[index]):
         rows[places[index]].append(index)
@@ -230,7 +226,7 @@ def _ranked(members: Sequence[int], values: Mapping[int, float], places: Sequenc
 
 
 def _by_gaps(members: Sequence[int], moments: Mapping[int, float], places: Sequence[int]) -> list[list[int]]:
-    """Volumes that may lack slices: a new one begins where a place comes again, after a longer pause than any other."""
+    """Volumes that may lack slices: a new one begins where a place recurs, after the longest pauses."""
     order = sorted(members, key=lambda index: moments[index])
     pieces, seen = [[order[0]]], {places[order[0]]}
     pauses_between, pauses_within = [], [0.0]
@@ -248,11 +244,7 @@ def _by_gaps(members: Sequence[int], moments: Mapping[int, float], places: Seque
 
 
 def divide_by_settings(tells: Sequence[Mapping[str, str]]) -> list[Part]:
-    """Divide slices that have no place: what is measured otherwise is another volume.
-
-    Args:
-        tells: of each slice the values of `DISCRIMINATORS`.
-    """
+    """Divide slices without places: those measured with other settings are another volume."""
     parts = [Part(tuple(range(len(tells))))]
     for name in SETTINGS:
         divided = []
@@ -267,13 +259,13 @@ def divide_by_settings(tells: Sequence[Mapping[str, str]]) -> list[Part]:
     return parts
 
 
-# --- volumes whose slices lie between each other ----------------------------------------------------------------------
+# --- volumes whose slices interleave ----------------------------------------------------------------------------------
 
 
 def _unlace(part: Part, tells: Sequence[Mapping[str, str]], places: Sequence[int]) -> list[Part]:
-    """Divide slices of different settings that lie between each other, though no two in one place.
+    """Divide slices of different settings that interleave without sharing a place.
 
-    Two energies half a slice apart would else be one volume, in which every second slice is of the other energy.
+    Otherwise two energies half a slice apart would become one volume that alternates between them.
     """
     for name in SETTINGS:
         texts = [tells[index].get(name, "") for index in part.members]

@@ -1,13 +1,12 @@
-"""Which files are one series: a volume belongs to one patient, one study, one series, one frame of reference.
+"""Which files form a series: a volume belongs to one patient, one study, one series, one frame of reference.
 
-A SeriesInstanceUID is to be of one series, but anonymisers leave one to several patients, others give each slice one of
-its own, and some leave none. So what else a header says is compared: files of several patients or studies are never
-put together, and files without a UID, or slices with one each, are one series where everything else agrees. Projections
-(X-rays) have no places and are never put together.
+A SeriesInstanceUID should identify one series, but some anonymisers give the same UID to several patients, others give
+each slice its own, and some remove it. So other attributes are compared too: files of different patients or studies are
+never combined, and files without a UID, or slices with a UID each, form a series if everything else agrees. Projections
+(X-rays) have no position and are never combined.
 
-What contradicts itself is refused: several PatientIDs in one study, slices of one patient that are studies of their
-own, a file that does not say which of several patients is meant. The frame of reference is `grouping`'s subject, for
-only slices that have a place have one.
+Contradictions are refused: several PatientIDs in one study, slices of one patient that are studies of their own, a file
+that could belong to several patients. `grouping` handles frames of reference, which only slices with a position have.
 """
 
 from collections import defaultdict
@@ -30,18 +29,14 @@ Key = tuple[Hashable, ...]
 
 @dataclass
 class Files:
-    """The files of one series, and what is odd about their belonging together."""
+    """The files of one series, and the findings about their grouping."""
 
     instances: list[Instance]
     findings: list[Finding] = field(default_factory=list)
 
 
 def split_series(instances: Sequence[Instance]) -> list[Files]:
-    """Divide files into series.
-
-    Returns:
-        Series in the order in which their first files come. A file that belongs to no other is a series of its own.
-    """
+    """Divide files into series, in the order of their first files; an unrelated file is a series of its own."""
     by_uid: dict[str, list[Instance]] = defaultdict(list)
     nameless: list[Instance] = []
     for each in instances:
@@ -61,7 +56,7 @@ def split_series(instances: Sequence[Instance]) -> list[Files]:
 
 
 def _joined(groups: Sequence[list[Instance]], code: str) -> list[Files]:
-    """Groups of slices that are one series by all that they say beside their SeriesInstanceUID."""
+    """Combine groups of slices that agree in everything except their SeriesInstanceUID."""
     found: dict[Hashable, list[list[Instance]]] = defaultdict(list)
     orientations = _kinds(groups, lambda plane: plane.orientation, SAME_ORIENTATION)
     spacings = _kinds(groups, lambda plane: plane.spacing, SAME_SPACING)
@@ -81,13 +76,13 @@ def _joined(groups: Sequence[list[Instance]], code: str) -> list[Files]:
 def _key(
     each: Instance, orientations: dict[Hashable, int], spacings: dict[Hashable, int], *, is_named: bool
 ) -> Key | None:
-    """What slices of one series have in common; None where too little is said, or it is no slice."""
+    """What slices of one series have in common; None if too little is known, or it is not a slice."""
     subject, plane = subject_of(each), each.planes[0]
     if plane.position is None or each.number_of_frames > 1 or not each.has_pixels or subject.modality in PROJECTIONS:
         return None
     study, frame = _plain(each.study_instance_uid), _plain(each.frame_of_reference_uid)
     patient = plain_patient_id(each.patient_id)
-    # Slices that name series of their own are only believed to be one where every level above and below says so.
+    # Slices with a SeriesInstanceUID each are combined only if every level above and below agrees.
     if not (study and frame and each.series_number is not None) if is_named else not (study or frame or patient):
         return None
     return (
@@ -105,7 +100,7 @@ def _kinds(
 
 
 def _is_one_place(group: Sequence[Instance]) -> bool:
-    """Whether files are slices of one place, which a series of a volume is not."""
+    """Whether all files are slices at the same position, so that they are not the series of a volume."""
     if any(each.number_of_frames > 1 or each.planes[0].position is None for each in group):
         return False
     same = len({(each.rows, each.columns) for each in group}) == 1
@@ -125,7 +120,7 @@ def _count_places(slices: Sequence[Instance]) -> int:
 
 
 def plain_patient_id(patient_id: str) -> str:
-    """PatientID as it is compared: without case, and with single blanks."""
+    """PatientID for comparison: without case, and with single blanks."""
     return " ".join(patient_id.replace("\0", " ").split()).casefold()
 
 
@@ -134,7 +129,7 @@ def _plain(text: str) -> str:
 
 
 def _by_identity(files: Files) -> list[Files]:
-    """Files of one series by study and patient."""
+    """The files of one series, divided by study and patient."""
     studies = [_plain(each.study_instance_uid) for each in files.instances]
     patients = [plain_patient_id(each.patient_id) for each in files.instances]
     if len(set(studies)) == 1 and len(set(patients)) == 1:
@@ -167,7 +162,7 @@ def _by_identity(files: Files) -> list[Files]:
 
 
 def _filled(study: str, patient: str, pairs: Iterable[tuple[str, str]]) -> tuple[str, str]:
-    """Study and patient of a file, what it lacks taken from the others where they leave one possibility."""
+    """Study and patient of a file; a missing one is taken from the others if they leave one possibility."""
     if not patient:
         known = {other for its, other in pairs if other and (its == study or not study)}
         patient = next(iter(known)) if len(known) == 1 else ""
@@ -178,7 +173,7 @@ def _filled(study: str, patient: str, pairs: Iterable[tuple[str, str]]) -> tuple
 
 
 def _is_torn(key: tuple[str, str], parts: dict[tuple[str, str], list[Instance]]) -> bool:
-    """Whether a single slice of a patient is a study of its own, beside others of the series: no study has one."""
+    """Whether a single slice is a study of its own beside other slices of the same patient and series."""
     study, patient = key
     part = parts[key]
     others = [other for its, other in parts if its != study and other == patient]

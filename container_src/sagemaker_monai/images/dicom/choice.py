@@ -1,10 +1,9 @@
-"""Which of several series are meant: one rule for imports, for a folder that is a study, and for requests.
+"""Selects among several series: one rule for imports, for folders that are a study, and for requests.
 
-First by what a stack of slices is (`dicom.objects`): of what lies together the kind that comes first, grey before
-colour, several slices before one; a stack of few slices in another orientation than a long one of its modality is a
-scout, whatever its ImageType says. Then by what was asked for: modality, description, and among the series that are
-left the most slices, the thinnest, the newest, or all. What that does not decide is not decided here: a UID, a number
-or a name of a file says nothing of what a person meant, so ties and studies of several modalities are refused.
+First by what a stack is (`dicom.objects`): the first kind present, grey before colour, several slices before one; a
+short stack in another orientation than a long one of its modality is a scout, whatever its ImageType says. Then by what
+was asked for: modality, description, and among the remaining series the most slices, the thinnest, the newest, or all.
+UIDs, numbers and file names do not show what the user meant, so ties and studies of several modalities are refused.
 """
 
 import fnmatch
@@ -18,30 +17,28 @@ from sagemaker_monai.images.dicom.objects import IMAGES, KINDS, Subject, names_o
 from sagemaker_monai.images.dicom.wanted import ALL, MOST, NEWEST, ONLY, THINNEST, Choice
 
 SAME_THICKNESS = 0.02  # of the smaller one; headers round
-FEW_SLICES = 10  # that a scout has at most (a guess: surveys of MR have up to some in each of three orientations)
-MANY_TIMES = 4  # so many times as long is the stack that it was planned for (a guess)
+FEW_SLICES = 10  # of a scout at most (a guess: MR surveys have a few in each of three orientations)
+MANY_TIMES = 4  # times as long, at least, is the stack planned on the scout (a guess)
 SAME_ORIENTATION = 0.02  # of a cosine: 1 degree
-
-Fault = str
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What was chosen of the stacks of a study.
+    """The selection among the stacks of a study.
 
     Attributes:
-        taken: their places, in order.
-        left: place -> why it was left, in words that name nobody.
-        fault: why nothing could be chosen, "" where something was. Then `taken` is empty.
+        taken: indices of the chosen stacks, in order.
+        left: index -> why the stack was left out, without identifying words.
+        fault: why nothing could be chosen, or "". With a fault, `taken` is empty.
     """
 
     taken: tuple[int, ...]
     left: dict[int, str]
-    fault: Fault = ""
+    fault: str = ""
 
 
 def subject_of_stack(stack: Series) -> Subject:
-    """What a stack is, by its first slice."""
+    """What a stack is, judged by its first slice."""
     return subject_of(stack.slices[0].instance)
 
 
@@ -51,7 +48,7 @@ def choose(stacks: Sequence[Series], choice: Choice, *, remedy: str) -> Chosen:
     Args:
         stacks: each with slices.
         choice: what is asked for.
-        remedy: what can be done about several, for the message; such as "choose with --series".
+        remedy: for the message when several remain, such as "choose with --series".
     """
     left: dict[int, str] = {}
     subjects = [subject_of_stack(stack) for stack in stacks]
@@ -73,7 +70,7 @@ def choose(stacks: Sequence[Series], choice: Choice, *, remedy: str) -> Chosen:
             left,
         )
         if not places:
-            return Chosen((), left, f"no series has a description as asked for; {remedy}")
+            return Chosen((), left, f"no series has the description asked for; {remedy}")
     places = _meant(stacks, subjects, places, left)
     if choice.series == ALL:
         return Chosen(tuple(places), left)
@@ -88,11 +85,11 @@ def choose(stacks: Sequence[Series], choice: Choice, *, remedy: str) -> Chosen:
 
 
 def meant(stacks: Sequence[Series], *, are_volumes: bool = True) -> Chosen:
-    """The stacks that are images, or the next best where there are none; of a request or a study, with no rule.
+    """The stacks that are images, or the next best kind; for a request or a study without a rule.
 
     Args:
         stacks: each with slices.
-        are_volumes: else single slices and pictures in colour are as good as others.
+        are_volumes: False puts single slices and colour pictures on a par with others.
     """
     left: dict[int, str] = {}
     subjects = [subject_of_stack(stack) for stack in stacks]
@@ -118,7 +115,7 @@ def _meant(
     def order(place: int) -> tuple[int, bool, bool, int]:
         rank = subjects[place].rank
         is_image = subjects[place].kind in IMAGES
-        # A slice that fell out of its own series is a fault to be told, not a scout.
+        # A slice separated from its own series is a fault to report, not a scout.
         is_colour, is_single = (
             subjects[place].is_colour,
             len(stacks[place].slices) == 1 and stacks[place].uid not in long,
@@ -150,7 +147,7 @@ def _is_scout_of(stacks: Sequence[Series], subjects: Sequence[Subject], place: i
     if subjects[place].modality != subjects[other].modality or _study(few) != _study(many):
         return False
     ours, theirs = few.slices[0].plane.orientation, many.slices[0].plane.orientation
-    if ours is None or theirs is None:  # a slice that lost its place is no scout
+    if ours is None or theirs is None:  # a slice without a position is not a scout
         return False
     return bool(np.abs(np.subtract(ours, theirs)).max() > SAME_ORIENTATION)
 
@@ -179,7 +176,7 @@ def _by_rule(stacks: Sequence[Series], places: Sequence[int], left: dict[int, st
 
 
 def _thickness(stack: Series) -> float | None:
-    """The distance of slices in mm; of a single one its thickness."""
+    """The distance between slices in mm, or the thickness of a single one."""
     if stack.has_geometry and len(stack.slices) > 1:
         first, last = stack.slices[0].plane.position, stack.slices[-1].plane.position
         assert first is not None
@@ -189,12 +186,12 @@ def _thickness(stack: Series) -> float | None:
 
 
 def _age(stack: Series) -> float | None:
-    """The smaller, the newer."""
+    """Smaller values are newer."""
     times = [each.series_time for each in stack.instances if each.series_time]
     return -float(max(times)) if times else None
 
 
-# Rule -> what is smallest for the series that is meant, why others are left, and what a series without it lacks.
+# Rule -> the value that is smallest for the right series, why others are left out, and what a series without it lacks.
 _VALUES: dict[str, tuple[Callable[[Series], float | None], str, str]] = {
     MOST: (lambda stack: -float(len(stack.slices)), "fewer slices", ""),
     THINNEST: (_thickness, "thicker slices", "do not say how thick their slices are"),

@@ -1,7 +1,7 @@
-"""What a compressed frame says about itself, read before a decoder sees it.
+"""The header of a compressed frame, read before a decoder sees it.
 
 A decoder allocates what the codestream asks for, not what the DICOM header says: 200 bytes may ask for 65,535 x 65,535
-pixels. The colour of a JPEG is also known best by its own markers.
+pixels. A JPEG's own markers are also the best source for its colour space.
 """
 
 import re
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
 
-MAX_SCANS = 64  # of one JPEG; each goes over the whole picture, and those of DICOM have one to four
-MAX_TILES = 16_384  # of one JPEG 2000 picture, each of which costs the decoder an object; the standard allows 65,535
-MAX_LAYERS_X_LEVELS = 4_096  # of one JPEG 2000 picture; usual are 1 layer and 6 resolutions
+MAX_SCANS = 64  # of one JPEG; each covers the whole picture. DICOM's have one to four
+MAX_TILES = 16_384  # of one JPEG 2000 picture; each costs the decoder an object. The standard allows 65,535
+MAX_LAYERS_X_LEVELS = 4_096  # of one JPEG 2000 picture; 1 layer and 6 resolutions are common
 _SCAN_HEADER = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e][\x01-\x04]")  # ITU-T T.81, B.2.3
 _JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  "
-# Start-of-frame markers, ITU-T T.81 table B.1 and T.87 (JPEG-LS): the processes that the decoders know.
+# Start-of-frame markers, ITU-T T.81 table B.1 and T.87 (JPEG-LS), of the processes that the decoders support.
 _SOF_MARKERS = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xF7})
 _RGB_IDS = ([0x52, 0x47, 0x42], [0x72, 0x67, 0x62])  # "RGB", "rgb"
 _BROKEN = "a compressed frame of the DICOM file is broken; export it again"
@@ -28,8 +28,8 @@ class Codestream:
     Attributes:
         rows, columns, samples: its own, in pixels.
         precision: bits of a sample.
-        is_signed: the samples are; False where the format cannot say.
-        is_rgb: True or False where its markers say so, None where only PhotometricInterpretation can.
+        is_signed: of the samples; False for formats without a sign.
+        is_rgb: what its markers say; None if only PhotometricInterpretation can tell.
     """
 
     rows: int
@@ -44,7 +44,7 @@ def read_jpeg(data: bytes) -> Codestream:
     """Read the frame header of JPEG or JPEG-LS.
 
     Raises:
-        UndecodableImage: not such a stream, or of a process that no decoder knows.
+        UndecodableImage: not such a stream, or an unsupported process.
         PayloadTooLarge: more than MAX_SCANS scans.
 
     Source: ITU-T T.81 B.2.2 and annex of JFIF and Adobe markers; ITU-T T.87 C.2.2.
@@ -59,7 +59,7 @@ def read_jpeg(data: bytes) -> Codestream:
         if marker == 0xFF:  # fill byte
             position += 1
             continue
-        # No marker of a header (T.81 table B.1). A decoder would look on and see another header.
+        # Not a header marker (T.81 table B.1): a decoder would search on and find another header.
         if marker < 0xC0 or 0xD0 <= marker <= 0xDA:
             break
         length = struct.unpack(">H", data[position + 2 : position + 4])[0]
@@ -90,7 +90,7 @@ def read_j2k(data: bytes) -> Codestream:
 
     Raises:
         UndecodableImage: not such a stream, or its components differ in size or type.
-        PayloadTooLarge: more tiles than MAX_TILES, or layers or resolutions than the limits.
+        PayloadTooLarge: too many tiles, layers or resolutions.
 
     Source: ITU-T T.800 A.5.1 (SIZ), A.6.1 (COD).
     """
@@ -123,7 +123,7 @@ def read_j2k(data: bytes) -> Codestream:
 
 
 def _check_coding_style(data: bytes, position: int) -> bool:
-    """Whether the multiple component transform is on: what comes out then is RGB, whatever the DICOM header says."""
+    """Whether the multiple component transform is on: then the decoder returns RGB, whatever the DICOM header says."""
     while position + 4 <= len(data):
         marker, length = struct.unpack(">HH", data[position : position + 4])
         if marker == 0xFF52 and position + 10 <= len(data):
@@ -138,13 +138,7 @@ def _check_coding_style(data: bytes, position: int) -> bool:
 
 
 def count_rle_segments(data: bytes) -> int:
-    """Segments of a frame of RLE Lossless.
-
-    Raises:
-        UndecodableImage: no such header, or offsets outside the frame.
-
-    Source: DICOM PS3.5 G.5.
-    """
+    """Segments of a frame of RLE Lossless (PS3.5 G.5); UndecodableImage if its header is broken."""
     if len(data) < 64:
         raise UndecodableImage(_BROKEN)
     count, *offsets = struct.unpack("<16L", data[:64])

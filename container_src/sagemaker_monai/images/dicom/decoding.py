@@ -1,8 +1,8 @@
 """Stored values of one DICOM file: native data unpacked, compressed frames decoded, colour as RGB.
 
-Each decoder is called by itself and on one frame, after the frame's own header was compared with Rows and Columns.
-pydicom's `pixel_array` is not used: it tries whatever is installed, in an order of its own, it changes what it returns
-with the plugin that answered, and its parser of JP2 boxes never ends when a box has the length 0.
+Each decoder is called directly, one frame at a time, after the frame's own header was checked against Rows and Columns.
+pydicom's `pixel_array` is not used: it tries installed plugins in its own order, its result depends on the plugin that
+answered, and its JP2 box parser loops forever on a box of length 0.
 """
 
 import struct
@@ -24,13 +24,13 @@ from sagemaker_monai.images.dicom.native import native_reader
 from sagemaker_monai.images.dicom.palettes import apply_palette
 from sagemaker_monai.images.dicom.pixel_layout import Layout, layout_of
 
-# A decoder gets one frame, its own header and the DICOM header, and returns (H, W) or (H, W, 3) of integers.
+# A decoder takes a frame, the frame's header and the DICOM header, and returns integers, (H, W) or (H, W, 3).
 Decode = Callable[[bytes, Codestream, Layout], np.ndarray]
 
 _ITEM = 0xE000FFFE  # (FFFE,E000) as it stands in the file
 _SOC_SIZ = b"\xff\x4f\xff\x51"  # how a codestream of JPEG 2000 begins
 _AT_ONCE = 1 << 18  # pixels whose colours are converted at once, some 20 bytes a sample
-_MAX_FRAGMENTS = 4_096  # of an element, and FRAGMENTS_OF_A_FRAME for each frame; each costs some us
+_MAX_FRAGMENTS = 4_096  # of an element, plus FRAGMENTS_OF_A_FRAME for each frame; each costs some us
 FRAGMENTS_OF_A_FRAME = 64
 _YBR = frozenset({"YBR_FULL", "YBR_FULL_422"})
 _BROKEN = "a compressed frame of the DICOM file is broken; export it again"
@@ -42,17 +42,15 @@ class Decoder:
 
     Attributes:
         decode: what does it.
-        holds_interpreter: other threads wait meanwhile, so that only processes help.
+        ns_a_sample, ns_a_byte: time for each value and for each byte of the codestream.
+        bytes_a_sample: memory beside the result.
         makes_rgb: it returns RGB for YBR; others return the samples of the codestream.
-        ns_a_sample, ns_a_byte: what it takes for each value and for each byte of the codestream.
-        bytes_a_sample: that it holds beside the result.
     """
 
     decode: Decode
     ns_a_sample: float
     ns_a_byte: float = 0.0
     bytes_a_sample: int = 0
-    holds_interpreter: bool = False
     makes_rgb: bool = False
 
 
@@ -107,15 +105,14 @@ def _rle(data: bytes, stream: Codestream, layout: Layout) -> np.ndarray:
     return planes[0] if stream.samples == 1 else planes.transpose(1, 2, 0)
 
 
-# All of them let go of the interpreter, so that threads decode at once. Slices of 512 x 512, 16 bit (8 for baseline) a
-# second in one thread, from real CT, on 2 cores of an Intel Xeon:
+# All of them release the GIL, so threads decode in parallel (a test checks it). Slices of 512 x 512 pixels, 16 bit (8
+# for baseline), per second in one thread, from real CT, on 2 cores of an Intel Xeon:
 #   JPEG 2000, HTJ2K  OpenJPEG 42 and 210
 #   JPEG-LS           CharLS 210
 #   JPEG              libjpeg-turbo: 1,780 baseline, 470 extended, 560 lossless
 #   RLE               imagecodecs' own 2,255
-# Not used: OpenJPH (htj2k_decode), twice as fast, which makes up what is missing of a frame that is cut off;
-# pylibjpeg-rle, 1,380, which panics for some broken frames; gdcm, which throws C++ exceptions past Python for broken
-# JPEG and so ends the process.
+# Not used: OpenJPH (htj2k_decode), twice as fast, which invents the missing part of a truncated frame; pylibjpeg-rle,
+# 1,380, which panics on some broken frames; gdcm, whose C++ exceptions for broken JPEG end the process.
 DECODERS: dict[str, Decoder] = {
     uid.JPEGBaseline8Bit: Decoder(_jpeg, 4, 10, 4, makes_rgb=True),
     uid.JPEGExtended12Bit: Decoder(_jpeg, 8, 10, 4, makes_rgb=True),
@@ -144,28 +141,22 @@ JPEG_LS = frozenset({uid.JPEGLSLossless, uid.JPEGLSNearLossless})
 JPEG = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1})
 
 
-def holds_interpreter(transfer_syntax_uid: str) -> bool:
-    """Say whether threads that decode this transfer syntax wait for each other, so that only processes help."""
-    decoder = DECODERS.get(transfer_syntax_uid)
-    return decoder is not None and decoder.holds_interpreter
-
-
 def decode_stored(dataset: Dataset, frames: Sequence[int] | None = None) -> np.ndarray:
     """Decode stored values: what the file holds before any modality or VOI transform.
 
     Args:
         dataset: as of `headers.read_instance`.
-        frames: numbers of the wanted frames from 0, in any order; None for all.
+        frames: frame numbers from 0, in any order; None for all.
 
     Returns:
-        (F, H, W) of the integer or float type that BitsAllocated and PixelRepresentation ask for, with bits outside
-        BitsStored removed; (F, H, W, 3) for colour, uint8 or uint16 (more where the file has it) RGB, whether the file
-        has RGB, YBR or PALETTE COLOR. Single bits are uint8 0 and 1.
+        Grey: (F, H, W) of the type that BitsAllocated and PixelRepresentation define, with bits outside BitsStored
+        removed. Colour: (F, H, W, 3) RGB, usually uint8 or uint16, whether the file has RGB, YBR or PALETTE COLOR.
+        Single bits: uint8 0 and 1.
 
     Raises:
-        UndecodableImage: broken, or header and data contradict each other.
-        UnsuitableImage: no image, or stored in a way that is not supported.
-        PayloadTooLarge: more values than the limits.
+        UndecodableImage: the file is broken, or header and data contradict each other.
+        UnsuitableImage: no image, or stored in an unsupported way.
+        PayloadTooLarge: the values exceed the limits.
         IndexError: no such frame.
     """
     with _decoding():
@@ -186,18 +177,7 @@ def decode_stored(dataset: Dataset, frames: Sequence[int] | None = None) -> np.n
 def stored_frames(
     dataset: Dataset, frames: Sequence[int] | None = None, layout: Layout | None = None
 ) -> Iterator[np.ndarray]:
-    """Decode stored values as `decode_stored` does, but one frame after the other, so that no two are held.
-
-    Args:
-        dataset, frames: as there.
-        layout: of the file, where it is known.
-
-    Yields:
-        (H, W) or (H, W, 3).
-
-    Raises:
-        As `decode_stored`.
-    """
+    """Decode like `decode_stored`, with the same errors, but yield one frame, (H, W) or (H, W, 3), at a time."""
     with _decoding():
         layout = layout or layout_of(dataset)
         wanted = range(layout.frames) if frames is None else frames
@@ -207,7 +187,7 @@ def stored_frames(
         decode = _reader_of(dataset, layout, max(wanted, default=0) + 1)
     size = layout.rows * layout.columns * layout.samples
     decoder = DECODERS.get(layout.syntax)
-    # One for each step of what is computed, and what becomes of it then, in float32.
+    # The intermediate arrays of decoding, and the float32 result.
     held = size * (4 + 3 * max(layout.bits_allocated // 8, 1) + (0 if decoder is None else decoder.bytes_a_sample))
     for frame in wanted:
         with _decoding(), lent(held, f"a frame of {layout.columns} x {layout.rows} pixels"):
@@ -229,7 +209,7 @@ def _decoding() -> Iterator[None]:
 
 
 def _reader_of(dataset: Dataset, layout: Layout, count: int) -> Callable[[int], np.ndarray]:
-    """What decodes any frame below `count`."""
+    """The function that decodes any frame below `count`."""
     if layout.syntax in NATIVE:
         read = native_reader(layout)
         return lambda frame: _rgb(_aligned(read(frame), layout), layout.photometric, layout)
@@ -254,13 +234,11 @@ def _reader_of(dataset: Dataset, layout: Layout, count: int) -> Callable[[int], 
 
 
 def compressed_frames(dataset: Dataset, layout: Layout, count: int) -> list[bytes]:
-    """The compressed frames, fragments joined, of the first `count`.
-
-    What all frames decode to is compared with their bytes before that.
+    """The first `count` compressed frames, each with its fragments joined.
 
     Raises:
-        UndecodableImage: fewer than NumberOfFrames.
-        PayloadTooLarge: in too many fragments, or decoded more than MAX_RATIO times as large.
+        UndecodableImage: fewer frames than NumberOfFrames.
+        PayloadTooLarge: too many fragments, or the decoded size is more than MAX_RATIO times the compressed one.
     """
     size_bytes = layout.frames * layout.rows * layout.columns * layout.samples * max(layout.bits_allocated // 8, 1)
     check_ratio(size_bytes, len(layout.data), "compressed frames")
@@ -281,14 +259,7 @@ def compressed_frames(dataset: Dataset, layout: Layout, count: int) -> list[byte
 
 
 def _check_fragments(layout: Layout) -> None:
-    """Refuse pixel data in more pieces than its frames need, of which each of 8 bytes costs as much as any.
-
-    Raises:
-        PayloadTooLarge: too many.
-        UndecodableImage: what is no item.
-
-    Source: DICOM PS3.5 A.4.
-    """
+    """Refuse pixel data in far more fragments than its frames need: even an empty one costs time (PS3.5 A.4)."""
     data, most = layout.data, _MAX_FRAGMENTS + FRAGMENTS_OF_A_FRAME * layout.frames
     position = count = 0
     while position + 8 <= len(data):
@@ -303,7 +274,7 @@ def _check_fragments(layout: Layout) -> None:
 
 
 def _stream_of(data: bytes, layout: Layout) -> Codestream:
-    """The frame's own header, in agreement with the file's."""
+    """The frame's own header, checked against the file's."""
     if layout.syntax == uid.RLELossless:
         # A plane for each byte of a sample, and one of bytes for single bits.
         if count_rle_segments(data) != layout.samples * max(layout.bits_allocated // 8, 1):
@@ -323,10 +294,10 @@ def _stream_of(data: bytes, layout: Layout) -> Codestream:
 
 
 def _signed(values: np.ndarray, stream: Codestream, layout: Layout) -> np.ndarray:
-    """Values of a decoder in the type that the header says.
+    """Decoded values in the header's type.
 
-    JPEG and JPEG-LS do not know signs; JPEG 2000 does, and many files contradict their header. The header decides, as
-    the bits mean the same in both: those above the precision are filled with the sign or with zeros.
+    JPEG and JPEG-LS have no sign; JPEG 2000 has, and many files contradict their header. The header decides, since the
+    bits are the same either way: those above the precision are filled with the sign or with zeros.
     """
     if layout.bits_allocated == 1:
         return np.asarray(values != 0, np.uint8)
@@ -340,7 +311,7 @@ def _signed(values: np.ndarray, stream: Codestream, layout: Layout) -> np.ndarra
 
 
 def _aligned(values: np.ndarray, layout: Layout, precision: int | None = None) -> np.ndarray:
-    """Values without the bits outside BitsStored, where old files keep overlays and others leave anything."""
+    """Values without the bits outside BitsStored, where old files keep overlays and others leave junk."""
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if layout.float_type or layout.bits_allocated == 1 or layout.bits_stored == layout.bits_allocated:
         return values
@@ -361,14 +332,14 @@ def _padded(stored: np.ndarray, layout: Layout) -> np.ndarray:
 
 
 def _photometric(stream: Codestream, layout: Layout) -> str:
-    """What the decoded samples are: the codestream's word goes before the header's."""
+    """What the decoded samples are; the codestream takes precedence over the header."""
     if stream.samples != 3 or stream.is_rgb is None:
         return layout.photometric
     return "RGB" if stream.is_rgb else "YBR_FULL"
 
 
 def _rgb(values: np.ndarray, photometric: str, layout: Layout) -> np.ndarray:
-    """YBR_FULL to RGB; PS3.3 C.7.6.3.1.2, whose equations are solved for R, G and B here."""
+    """YBR_FULL to RGB: the equations of PS3.3 C.7.6.3.1.2, solved for R, G and B."""
     if values.ndim != 3 or photometric not in _YBR:
         return values
     rgb = np.empty(values.shape, values.dtype)
@@ -402,7 +373,7 @@ def _shape(stream: Codestream) -> tuple[int, ...]:
 
 
 def unsupported(layout: Layout) -> UnsuitableImage:
-    """What is said of a transfer syntax that is neither native nor in DECODERS."""
+    """The error for a transfer syntax that is neither native nor in DECODERS."""
     name = uid.UID(layout.syntax).name
-    known = f" ({name})" if name != layout.syntax else ""  # of the standard's list; anything else may be anything
-    return UnsuitableImage(f"a transfer syntax that is not supported{known}; export it uncompressed")
+    known = f" ({name})" if name != layout.syntax else ""  # an unregistered UID is not repeated: it may identify
+    return UnsuitableImage(f"the transfer syntax is not supported{known}; export the file uncompressed")

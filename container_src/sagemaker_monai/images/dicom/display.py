@@ -1,4 +1,4 @@
-"""How a header asks for modality values to be shown, and the values shown so.
+"""How a header asks for modality values to be displayed, and the values displayed so.
 
 The order is the standard's (PS3.4 N.2): VOI LUT or window, then the inversion of MONOCHROME1. Presentation states,
 overlays and curves are ignored.
@@ -31,25 +31,21 @@ from sagemaker_monai.images.volumes import Display, Lut, Window
 
 _ONE_GREY = 1 / 255
 MAX_BITS = 64  # of an integer
-_LOOKED_AT = 64  # values along an axis, of which most windows already show something
+_LOOKED_AT = 64  # values sampled along an axis: usually enough to see that a window shows something
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
 def display_of(dataset: Dataset, frame: int) -> Display:
-    """Read how a frame is to be shown.
+    """Read how to display a frame (numbered from 0).
 
-    A VOI LUT or window that is broken (no numbers, a width that its function does not allow) is passed over: the
-    modality values are right without it.
-
-    Args:
-        dataset: the header.
-        frame: number from 0.
+    A broken VOI LUT or window (not numbers, a width that its function does not allow) is skipped: the modality values
+    are right without it.
 
     Returns:
-        The first VOI LUT, else the first sound window; the inversion; and the padding in modality units.
+        The first VOI LUT, else the first valid window; the inversion; and the padding in modality units.
 
     Raises:
-        UndecodableImage: the modality transform or the padding is broken, which the values depend on.
+        UndecodableImage: the modality transform or the padding is broken, which changes the values.
 
     Source: DICOM PS3.3 C.11.2, C.7.5.1.1.2, C.7.6.16.2.10, C.11.6.
     """
@@ -58,22 +54,19 @@ def display_of(dataset: Dataset, frame: int) -> Display:
 
 
 def display_for(dataset: Dataset, frame: int, values: np.ndarray) -> tuple[Display, tuple[str, ...]]:
-    """How values are to be shown: as `display_of`, except for windows that show nothing of them.
+    """Like `display_of`, but without windows that show nothing of the values.
 
-    A window shows nothing where all values have one grey (of 256) in it, or where it is no wider than a step from one
-    value to the next, so that it knows black and white only. Of several the first one that shows something is taken;
-    without one the picture goes from its lowest value to its highest.
+    A window shows nothing if it maps all values to one grey (of 256), or if it is no wider than the step between two
+    values, so that it only gives black and white. The first window that shows something is used; without one, the
+    picture is stretched from its lowest value to its highest.
 
     Args:
         dataset: the header.
-        frame: number from 0; of a volume its first slice's.
+        frame: number from 0; for a volume, that of its first slice.
         values: of the frame or the volume, any shape, in the modality's unit.
 
     Returns:
-        The display, and the codes of `findings.MESSAGES` that it deserves.
-
-    Raises:
-        UndecodableImage: as `display_of`.
+        The display, and codes of `findings.MESSAGES`.
     """
     with refusing("the display values of the DICOM header are broken; correct them"):
         transform = modality_transform(dataset, frame)
@@ -82,16 +75,15 @@ def display_for(dataset: Dataset, frame: int, values: np.ndarray) -> tuple[Displ
         if display.voi is None:
             return display, ("useless_window",) if _has_voi(header) else ()
         step = 1.0 if transform.table is not None else abs(transform.slope)
-        if not has_value(dataset, "BitsStored"):  # as in files of floating point, which have no steps
+        if not has_value(dataset, "BitsStored"):  # as in floating-point files, which have no steps
             step = 0.0
         return _that_shows(display, others, values, step)
 
 
 def is_useless(dataset: Dataset) -> bool:
-    """Whether the header's first window shows nothing of any value that so many stored bits can hold, or is broken.
+    """Whether the header's first window is broken, or shows nothing of any value that BitsStored allows.
 
-    Of single files by the thousand this is asked, so that signs and tables, which would say a little more, are not
-    looked at.
+    Called for thousands of files, so signs and tables, which would tell a little more, are not considered.
     """
     header = frame_header(dataset, 0)
     has_table = any(has_value(at, "VOILUTSequence") for at in holders(header, "VOILUTSequence"))
@@ -102,7 +94,7 @@ def is_useless(dataset: Dataset) -> bool:
         transform = modality_transform(dataset, 0)
         vois = _vois(header, transform)
     except UndecodableImage:
-        return False  # anyone who reads the pixels says so
+        return False  # reading the pixels will report it
     if transform.table is not None or not vois:
         return not vois
     ends = (transform.slope * end + transform.intercept for end in (-(1 << bits) // 2, (1 << bits) - 1))
@@ -119,18 +111,18 @@ def _that_shows(
         return display, ()
     low, high = _ends(values, display)
     if not low < high or _shows(display.voi, low, high, step):
-        return display, ()  # the picture itself is blank, which is not the window's fault
+        return display, ()  # the picture itself is blank: not the window's fault
     found = next((voi for voi in others if _shows(voi, low, high, step)), None)
     return replace(display, voi=found), ("useless_window",)
 
 
 def _ends(values: np.ndarray, display: Display) -> tuple[float, float]:
-    """The lowest and highest value that are finite and no padding; infinite ones without any."""
+    """The lowest and highest value that are finite and not padding; infinite ones if there are none."""
     low, high = float(values.min()), float(values.max())
     if display.padding is None and np.isfinite([low, high]).all():
         return low, high
     low, high = np.inf, -np.inf
-    for part in values if values.ndim > 2 else [values]:  # slice by slice: of a volume there are no copies
+    for part in values if values.ndim > 2 else [values]:  # slice by slice, to avoid copies of a volume
         counts = np.isfinite(part)
         if display.padding is not None:
             first, last = (np.float32(end) for end in display.padding)
@@ -141,7 +133,7 @@ def _ends(values: np.ndarray, display: Display) -> tuple[float, float]:
 
 
 def _shows(voi: Window | Lut, low: float, high: float, step: float) -> bool:
-    """Whether something can be seen of values from `low` to `high`."""
+    """Whether values from `low` to `high` are distinguishable."""
     if not low < high:
         return False
     if isinstance(voi, Lut):
@@ -155,7 +147,7 @@ def _shows(voi: Window | Lut, low: float, high: float, step: float) -> bool:
 
 
 def _grey(value: float, window: Window) -> float:
-    """As `_windowed`, of one value."""
+    """`_windowed` for one value."""
     if window.function == "SIGMOID":
         return 1 / (1 + math.exp(min(max(-4 * (value - window.center) / window.width, -80), 80)))
     shift = 0.5 if window.function == "LINEAR" else 0.0
@@ -182,12 +174,12 @@ def apply_display(values: np.ndarray, display: Display) -> np.ndarray:
 
     Args:
         values: any shape, in the modality's unit.
-        display: of the header, or with a window of the caller's.
+        display: of the header, or with the caller's window.
 
     Returns:
         float32 of the same shape, 0 (black) to 1 (white). Without a VOI, the smallest and largest value that are
-        neither padding nor infinite become 0 and 1. Inversion is last, but padding and values that are not a number
-        are black in every case, as the background of a viewer is.
+        neither padding nor infinite become 0 and 1. Inversion comes last, but padding and NaN are always black, like a
+        viewer's background.
 
     Source: DICOM PS3.3 C.11.2.1.2 (LINEAR), C.11.2.1.3.1 (SIGMOID), C.11.2.1.3.2 (LINEAR_EXACT), C.11.2.1.1 (LUT).
     """
@@ -245,7 +237,7 @@ def _has_voi(header: FrameHeader) -> bool:
 
 
 def _vois(header: FrameHeader, transform: ModalityTransform) -> list[Window | Lut]:
-    """What is sound of the VOI LUTs of the nearest place that has some, else of the windows."""
+    """The valid VOI LUTs of the nearest level that has some, else the valid windows."""
     for holder in holders(header, "VOILUTSequence"):
         with suppress(UndecodableImage):  # as in `display_of`
             tables = [item for item in items(holder, "VOILUTSequence") if has_value(item, "LUTDescriptor")]

@@ -1,8 +1,7 @@
-"""How much work and memory a compressed frame of few bytes may ask of its decoder, known before it is decoded.
+"""Limits on the work and memory that a small compressed frame can ask of its decoder, checked before decoding.
 
-The size of the picture is compared with the DICOM header by `dicom.decoding`. What is looked for here is what else
-grows without pixels: 200 bytes of JPEG 2000 with precincts of 2 x 2 made OpenJPEG build 5.6 million of them in 30 s and
-9 GB, for a picture of 4,096 x 4,096.
+`dicom.decoding` compares the picture's size with the DICOM header. Other costs grow without pixels: 200 bytes of JPEG
+2000 with precincts of 2 x 2 made OpenJPEG build 5.6 million of them, in 30 s and 9 GB, for a picture of 4,096 x 4,096.
 """
 
 import struct
@@ -14,10 +13,10 @@ from sagemaker_monai.images.dicom.codestreams import Codestream
 
 MAX_SCANNED_PIXELS = 1 << 28  # pixels x scans of one JPEG of several; about 2.5 s. Frames have one to four scans
 NS_A_SCANNED_PIXEL = 10
-# Parts of one JPEG 2000 picture that cost memory whether data comes for them or not: 1.7 kB a precinct and 330 bytes a
-# code-block in OpenJPEG (measured). Usual are code-blocks of 64 x 64 and one precinct, or those of 128 x 128.
-MIN_PARTS = 1 << 16  # which are allowed to every picture
-PIXELS_OF_A_PRECINCT = 256  # which are needed for each one more
+# Parts of a JPEG 2000 picture cost memory even without data: 1.7 kB per precinct and 330 bytes per code-block in
+# OpenJPEG (measured). Code-blocks of 64 x 64 with one precinct, or precincts of 128 x 128, are common.
+MIN_PARTS = 1 << 16  # allowed to every picture
+PIXELS_OF_A_PRECINCT = 256  # needed for each additional one
 PIXELS_OF_A_BLOCK = 64
 MAX_PACKETS = 1 << 24  # precincts x quality layers of one JPEG 2000 picture
 
@@ -25,9 +24,9 @@ NS_A_PRECINCT = 6_000
 
 _EOI, _SOS = b"\xff\xd9", b"\xff\xda"
 _COD, _COC, _SOT, _SOD, _EOC = 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
-# Bytes that are read of each marker segment that may stand in a header, without marker and length; ITU-T T.800 table
-# A.2, and CAP and CPF of T.814. Any other makes OpenJPEG look for the next marker that it knows, also within a segment,
-# and so see other headers than those that are checked here.
+# Bytes read of each marker segment allowed in a header, without marker and length; ITU-T T.800 table A.2, and CAP and
+# CPF of T.814. After any other marker OpenJPEG searches for the next known one, even within a segment, and so may see
+# other headers than those checked here.
 _SHORTEST = {_COD: 10, _COC: 7, _SOT: 8} | dict.fromkeys(
     (
         *(0xFF50, 0xFF51, 0xFF55, 0xFF57, 0xFF58, 0xFF59, 0xFF5C, 0xFF5D, 0xFF5E, 0xFF5F),
@@ -39,32 +38,25 @@ _BROKEN = "a compressed frame of the DICOM file is broken; export it again"
 
 
 def check_jpeg_end(data: bytes) -> None:
-    """Refuse a JPEG or JPEG-LS frame that is cut off.
+    """Refuse a truncated JPEG or JPEG-LS frame, one without an end (EOI) after its last scan.
 
-    Where data is missing, libjpeg makes some up, and the warning that it gives does not come through imagecodecs.
-    CharLS may turn for 3 s before it refuses such a frame of 80 bytes.
-
-    Raises:
-        UndecodableImage: no end (EOI) behind the last scan.
+    libjpeg invents missing data, and imagecodecs does not pass its warning on. CharLS may take 3 s to refuse such a
+    frame of 80 bytes.
     """
     if data.rfind(_EOI) < data.rfind(_SOS):
         raise UndecodableImage("a JPEG frame of the DICOM file is cut off; send the whole file")
 
 
 def check_jpeg(data: bytes, stream: Codestream) -> None:
-    """Refuse a JPEG frame that is cut off, or that goes over too many pixels.
-
-    Args:
-        data: from SOI.
-        stream: as of `codestreams.read_jpeg`.
+    """Refuse a JPEG frame that is truncated, or whose scans cover too many pixels.
 
     Raises:
-        UndecodableImage: without an end, or shorter than the shortest codes.
+        UndecodableImage: no end, or fewer bytes than the shortest codes need.
         PayloadTooLarge: more than MAX_SCANNED_PIXELS.
     """
     check_jpeg_end(data)
     pixels = stream.rows * stream.columns
-    # One bit for each block of 8 x 8 is the least; the lossless process has one for each sample.
+    # At least one bit per block of 8 x 8; the lossless process has one per sample.
     if len(data) * 8 < pixels // 64:
         raise UndecodableImage("a JPEG frame of the DICOM file has too few bytes for its size; export the file again")
     scans = data.count(_SOS)
@@ -75,15 +67,11 @@ def check_jpeg(data: bytes, stream: Codestream) -> None:
 
 
 def check_j2k(data: bytes, stream: Codestream) -> None:
-    """Refuse a JPEG 2000 or HTJ2K frame of too many precincts, code-blocks or packets.
-
-    Args:
-        data: the codestream, from SOC.
-        stream: as of `codestreams.read_j2k`.
+    """Refuse a JPEG 2000 or HTJ2K codestream (from SOC) with too many precincts, code-blocks or packets.
 
     Raises:
         UndecodableImage: its headers are broken.
-        PayloadTooLarge: more than the limits.
+        PayloadTooLarge: too many.
 
     Source: ITU-T T.800 A.4.2 (SOT), A.6.1 (COD), A.6.2 (COC), B.6 and B.7 (precincts, code-blocks).
     """
@@ -108,7 +96,7 @@ def coding_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     """COD and COC of the main header and of every tile-part of a codestream, without marker and length.
 
     Raises:
-        UndecodableImage: a marker that is not known, a segment that is too short, or a tile-part that goes back.
+        UndecodableImage: an unknown marker, a segment that is too short, or a tile-part that points backwards.
     """
     position, tile_part, next_part = 2, 0, 0
     while position + 4 <= len(data):
@@ -117,7 +105,7 @@ def coding_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
             return
         if marker == _SOD:
             if next_part == tile_part:
-                return  # of length 0: it goes to the end
+                return  # length 0: it extends to the end
             if next_part < position + 2:
                 raise UndecodableImage(_BROKEN)
             position = next_part
@@ -133,12 +121,12 @@ def coding_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _parts(parameters: bytes, stream: Codestream, *, has_precincts: bool) -> tuple[int, int]:
-    """Precincts and code-blocks of all components, as if the picture was one tile.
+    """Precincts and code-blocks of all components, as if the picture were one tile.
 
     Args:
         parameters: SPcod or SPcoc: levels, code-block width and height, style, transformation, precinct sizes.
         stream: the size of the picture.
-        has_precincts: their sizes are there; they are 2^15 otherwise.
+        has_precincts: whether precinct sizes are given; otherwise they are 2^15.
     """
     levels, width, height = parameters[0], parameters[1] + 2, parameters[2] + 2
     sizes = parameters[5 : 6 + levels] if has_precincts else b"\xff" * (levels + 1)

@@ -1,15 +1,15 @@
 """The one reader of header values: numbers, words and items of a data set, or of one frame of a multi-frame file.
 
-A frame's value is looked for attribute by attribute: in the frame's own functional groups, then in those that all
-frames share, then at the top (PS3.3 C.7.6.16). An element that is empty counts as missing at every level, so that a
-group with a part of the values does not hide the rest of them.
+Each attribute of a frame is looked up in the frame's own functional groups, then in the shared ones, then at the top
+(PS3.3 C.7.6.16). An empty element counts as missing at every level, so a group with some of the values does not hide
+the others.
 
-What has one reading is read, however it is spelled: a decimal comma, blanks and NULs around a value, "1.0" for a whole
-number, one value written several times, mm behind a length. What has two or none is refused by the element's name:
-"-1,024", "abc", two different values where one is meant.
+A value with one possible reading is read however it is spelled: a decimal comma, blanks and NULs around it, "1.0" for a
+whole number, one value repeated, mm after a length. An ambiguous or unreadable value is refused by the element's name:
+"-1,024", "abc", two different values where one is expected.
 
 `value`, `word`, `numbers`, `number` and `whole_number` raise for a broken element; `value_of`, `text_of`, `numbers_of`,
-`integer_of` and `item_of` take it for a missing one. No text of the file is ever quoted.
+`integer_of` and `item_of` treat it as missing. Messages never quote the file.
 """
 
 import functools
@@ -33,56 +33,39 @@ _BLANKS = " \0\t\r\n"
 _UNCONVERTED_VRS = frozenset({"CS", "DA", "TM", "UI"})  # one value of ASCII is its own text
 _PLAIN_VRS = frozenset({"CS", "DA", "DS", "DT", "IS", "LO", "SH", "ST", "TM"})
 
-# Functional groups in which a keyword lies, keyword -> paths of sequences; PS3.3 C.7.6.16.2 and the macros of
-# enhanced CT, MR, PET and XA. What is not listed is looked for at the top only.
-_FRAME_TYPES = ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "PETFrameTypeSequence",
-                "XAXRFFrameCharacteristicsSequence")  # fmt: skip
-GROUPS: dict[str, tuple[str, ...]] = {
-    "ImagePositionPatient": ("PlanePositionSequence",),
-    "ImageOrientationPatient": ("PlaneOrientationSequence",),
-    **dict.fromkeys(("PixelSpacing", "SpacingBetweenSlices", "SliceThickness"), ("PixelMeasuresSequence",)),
-    **dict.fromkeys(
-        ("ImagerPixelSpacing", "NominalScannedPixelSpacing"),
-        ("PixelMeasuresSequence", "XAXRFFrameCharacteristicsSequence"),
-    ),
-    **dict.fromkeys(
-        ("RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence"),
-        ("PixelValueTransformationSequence",),
-    ),
-    **dict.fromkeys(("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"), ("FrameVOILUTSequence",)),
-    "PixelIntensityRelationship": ("FramePixelDataPropertiesSequence",),
-    "FrameType": _FRAME_TYPES,
-    **dict.fromkeys(
-        (
-            "StackID", "InStackPositionNumber", "TemporalPositionIndex", "FrameAcquisitionNumber",
-            "FrameAcquisitionDateTime", "FrameReferenceDateTime", "DimensionIndexValues",
-        ),
-        ("FrameContentSequence",),
-    ),
-    "TemporalPositionTimeOffset": ("TemporalPositionSequence",),
-    "ReferencedSegmentNumber": ("SegmentIdentificationSequence",),
-    "EffectiveEchoTime": ("MREchoSequence",),
-    **dict.fromkeys(("RepetitionTime", "FlipAngle"), ("MRTimingAndRelatedParametersSequence",)),
-    "InversionTimes": ("MRModifierSequence",),
-    "DiffusionBValue": ("MRDiffusionSequence",),
-    "DiffusionGradientOrientation": ("MRDiffusionSequence/DiffusionGradientDirectionSequence",),
-    "ComplexImageComponent": ("MRImageFrameTypeSequence",),
-    **dict.fromkeys(
-        ("NominalCardiacTriggerDelayTime", "NominalPercentageOfCardiacPhase"), ("CardiacSynchronizationSequence",)
-    ),
-    **dict.fromkeys(
-        ("NominalRespiratoryTriggerDelayTime", "NominalPercentageOfRespiratoryPhase"),
-        ("RespiratorySynchronizationSequence",),
-    ),
-    **dict.fromkeys(
-        (
-            "ConvolutionKernel", "ReconstructionAlgorithm", "ReconstructionDiameter",
-            "ReconstructionTargetCenterPatient",
-        ),
-        ("CTReconstructionSequence",),
-    ),
-    "KVP": ("CTXRayDetailsSequence",),
-}  # fmt: skip
+# Path of sequences in a functional group -> the keywords in it; PS3.3 C.7.6.16.2 and the macros of enhanced CT, MR, PET
+# and XA. Other keywords are looked up at the top only.
+_KEYWORDS = {
+    "PlanePositionSequence": "ImagePositionPatient",
+    "PlaneOrientationSequence": "ImageOrientationPatient",
+    "PixelMeasuresSequence": "PixelSpacing SpacingBetweenSlices SliceThickness ImagerPixelSpacing "
+    "NominalScannedPixelSpacing",
+    "PixelValueTransformationSequence": "RescaleSlope RescaleIntercept RescaleType ModalityLUTSequence",
+    "FrameVOILUTSequence": "WindowCenter WindowWidth VOILUTFunction VOILUTSequence",
+    "FramePixelDataPropertiesSequence": "PixelIntensityRelationship",
+    "CTImageFrameTypeSequence": "FrameType",
+    "MRImageFrameTypeSequence": "FrameType ComplexImageComponent",
+    "PETFrameTypeSequence": "FrameType",
+    "XAXRFFrameCharacteristicsSequence": "FrameType ImagerPixelSpacing NominalScannedPixelSpacing",
+    "FrameContentSequence": "StackID InStackPositionNumber TemporalPositionIndex FrameAcquisitionNumber "
+    "FrameAcquisitionDateTime FrameReferenceDateTime DimensionIndexValues",
+    "TemporalPositionSequence": "TemporalPositionTimeOffset",
+    "SegmentIdentificationSequence": "ReferencedSegmentNumber",
+    "MREchoSequence": "EffectiveEchoTime",
+    "MRTimingAndRelatedParametersSequence": "RepetitionTime FlipAngle",
+    "MRModifierSequence": "InversionTimes",
+    "MRDiffusionSequence": "DiffusionBValue",
+    "MRDiffusionSequence/DiffusionGradientDirectionSequence": "DiffusionGradientOrientation",
+    "CardiacSynchronizationSequence": "NominalCardiacTriggerDelayTime NominalPercentageOfCardiacPhase",
+    "RespiratorySynchronizationSequence": "NominalRespiratoryTriggerDelayTime NominalPercentageOfRespiratoryPhase",
+    "CTReconstructionSequence": "ConvolutionKernel ReconstructionAlgorithm ReconstructionDiameter "
+    "ReconstructionTargetCenterPatient",
+    "CTXRayDetailsSequence": "KVP",
+}
+GROUPS: dict[str, tuple[str, ...]] = {  # keyword -> paths, in order of precedence
+    keyword: tuple(path for path, keywords in _KEYWORDS.items() if keyword in keywords.split())
+    for keyword in " ".join(_KEYWORDS.values()).split()
+}
 _LENGTHS_MM = frozenset({
     "ImagePositionPatient", "PixelSpacing", "SpacingBetweenSlices", "SliceThickness", "ImagerPixelSpacing",
     "NominalScannedPixelSpacing", "GridFrameOffsetVector",
@@ -90,7 +73,7 @@ _LENGTHS_MM = frozenset({
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
 _PLAIN = re.compile(rb"[-+.\d\\eE \0]*")
 _TEXTS = frozenset({"CS", "DS", "IS", "LO", "SH", "UI"})
-_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)  # "-1,024" and "1,250" are written both ways
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)  # "-1,024": a decimal comma, or thousands?
 
 
 class FrameHeader(NamedTuple):
@@ -104,7 +87,7 @@ Header = Dataset | FrameHeader
 
 
 def frame_header(dataset: Dataset, frame: int) -> FrameHeader:
-    """The header of a frame, numbered from 0; without functional groups it is the data set's own."""
+    """The header of a frame, numbered from 0; without functional groups, that of the data set."""
     groups = []
     for keyword, place in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
         found = items(dataset, keyword)
@@ -114,7 +97,7 @@ def frame_header(dataset: Dataset, frame: int) -> FrameHeader:
 
 
 def holders(header: Header, keyword: str) -> Iterator[Dataset]:
-    """Where a keyword may stand, in the order of precedence, whether or not it does."""
+    """The data sets that may hold a keyword, in order of precedence."""
     if not isinstance(header, FrameHeader):
         yield header
         return
@@ -126,7 +109,7 @@ def holders(header: Header, keyword: str) -> Iterator[Dataset]:
 
 
 def has_value(dataset: Dataset, keyword: str) -> bool:
-    """Whether an element is there and not empty; one that is broken is there."""
+    """Whether an element is present and not empty; a broken one is present."""
     tag = tag_of(keyword)
     if tag not in dataset:
         return False
@@ -144,21 +127,17 @@ def has_value(dataset: Dataset, keyword: str) -> bool:
 
 
 def value(header: Header, keyword: str) -> Any:
-    """The converted value of an element, None when it is missing or empty.
-
-    Raises:
-        UndecodableImage: it cannot be converted.
-    """
+    """The converted value of an element, None if it is missing or empty; UndecodableImage if it cannot be converted."""
     dataset, tag = _holder(header, keyword), tag_of(keyword)
     try:
         return dataset[tag].value if tag in dataset else None
     except Exception as error:
-        # pydicom converts a value when it is asked for, and promises no list of what a broken one raises.
+        # pydicom converts a value on access, and does not document what a broken one raises.
         raise UndecodableImage(f"{keyword} of the DICOM header is broken; correct it") from error
 
 
 def word(header: Header, keyword: str) -> str:
-    """An element of text with one value, stripped; "" when it is missing.
+    """A text element with one value, stripped; "" if it is missing.
 
     Raises:
         UndecodableImage: it cannot be converted, or has several different values.
@@ -168,10 +147,10 @@ def word(header: Header, keyword: str) -> str:
 
 
 def numbers(header: Header, keyword: str) -> tuple[float, ...]:
-    """All values of an element, () when it is missing.
+    """All values of an element, () if it is missing.
 
     Raises:
-        UndecodableImage: one is no finite number, or missing before another.
+        UndecodableImage: one is not a finite number, or is missing before another.
     """
     dataset = _holder(header, keyword)
     plain = _plain_numbers(dataset, keyword)
@@ -181,10 +160,10 @@ def numbers(header: Header, keyword: str) -> tuple[float, ...]:
 
 
 def number(header: Header, keyword: str) -> float | None:
-    """The value of an element, None when it is missing.
+    """The value of an element, None if it is missing.
 
     Raises:
-        UndecodableImage: it is no finite number, or several different ones.
+        UndecodableImage: it is not a finite number, or it has several different values.
     """
     dataset = _holder(header, keyword)
     values = set(_plain_numbers(dataset, keyword) or ())
@@ -195,18 +174,16 @@ def number(header: Header, keyword: str) -> float | None:
 def whole_number(
     header: Header, keyword: str, *, low: int, high: int, default: int | None = None, is_lax: bool = False
 ) -> int:
-    """Read a whole number.
+    """Read a whole number from `low` to `high`.
 
     Args:
-        header: of a file or a frame.
-        keyword: of the element.
-        low: the lowest value that makes sense.
-        high: the highest.
-        default: used when the element is missing or empty; without one that is an error.
+        header, keyword: where it is.
+        low, high: the plausible range.
+        default: for a missing or empty element; without a default that is an error.
         is_lax: a value out of range counts as missing.
 
     Raises:
-        UndecodableImage: missing, no whole number, or out of range.
+        UndecodableImage: missing, not a whole number, or out of range.
     """
     count = number(header, keyword)
     if count is None:
@@ -214,7 +191,7 @@ def whole_number(
             raise UndecodableImage(f"the DICOM header has no {keyword}; export the file again")
         return default
     if not count.is_integer():
-        raise UndecodableImage(f"{keyword} of the DICOM header is no whole number; correct it")
+        raise UndecodableImage(f"{keyword} of the DICOM header is not a whole number; correct it")
     if low <= count <= high:
         return int(count)
     if is_lax and default is not None:
@@ -223,7 +200,7 @@ def whole_number(
 
 
 def items(header: Header, keyword: str) -> Sequence | tuple[Dataset, ...]:
-    """The items of a sequence, () when it is missing, empty or no sequence."""
+    """The items of a sequence, () if it is missing, empty or not a sequence."""
     found = value(header, keyword)
     return found if isinstance(found, Sequence) else ()
 
@@ -232,7 +209,7 @@ def items(header: Header, keyword: str) -> Sequence | tuple[Dataset, ...]:
 
 
 def value_of(header: Header | None, keyword: str) -> Any:
-    """A value of a header, or None where it is absent, empty or unreadable."""
+    """A value of a header, or None if it is absent, empty or unreadable."""
     try:
         found = None if header is None else value(header, keyword)
     except UndecodableImage:
@@ -241,7 +218,7 @@ def value_of(header: Header | None, keyword: str) -> Any:
 
 
 def text_of(header: Header | None, keyword: str) -> str:
-    """A value as text, several joined with a backslash as the file has them; "" where there is none."""
+    """A value as text, several joined with a backslash as in the file; "" if there is none."""
     if isinstance(header, Dataset) and (raw := _raw(header, tag_of(keyword))) is not None:
         word = raw.value if raw.VR in _UNCONVERTED_VRS else None
         if word and word.isascii() and b"\\" not in word:
@@ -257,9 +234,8 @@ def text_of(header: Header | None, keyword: str) -> str:
 
 
 def plain_text_of(dataset: Dataset, keyword: str) -> str:
-    """As `text_of` of the main dataset, but words and decimals as they are in the file.
-
-    To compare many attributes of many files: to convert them takes longer than all else that is done with a header.
+    """Like `text_of`, but words and decimals as they are in the file: converting them for many attributes of many files
+    would take longer than everything else done with a header.
     """
     raw = _raw(dataset, tag_of(keyword))
     if raw is not None and raw.VR in _PLAIN_VRS and isinstance(raw.value, bytes):
@@ -268,7 +244,7 @@ def plain_text_of(dataset: Dataset, keyword: str) -> str:
 
 
 def values_of(element: DataElement) -> list[str]:
-    """The values of an element of text, without padding; none of bytes."""
+    """The values of a text element, without padding; none for bytes."""
     found = element.value
     if found is None or isinstance(found, bytes):
         return []
@@ -276,13 +252,13 @@ def values_of(element: DataElement) -> list[str]:
 
 
 def meta_of(dataset: Dataset) -> FileMetaDataset:
-    """The file meta information; empty where there is none."""
+    """The file meta information, which may be empty."""
     found: FileMetaDataset | None = getattr(dataset, "file_meta", None)
     return found or FileMetaDataset()
 
 
 def numbers_of(header: Header | None, keyword: str, count: int) -> tuple[float, ...] | None:
-    """The numbers of a header, or None when there are not exactly as many, or one is not finite."""
+    """The numbers of an element, or None if their count differs or one is not finite."""
     try:
         if count == 1:
             found = None if header is None else number(header, keyword)
@@ -310,17 +286,17 @@ def item_of(header: Header | None, keyword: str) -> Dataset | None:
 
 @functools.cache
 def tag_of(keyword: str) -> BaseTag:
-    """The tag of a keyword; asking a dataset by keyword looks it up each time, at the cost of everything else here."""
+    """The tag of a keyword, cached: a dataset looks a keyword up on each access, which would dominate the time here."""
     return Tag(keyword)
 
 
 def tags_of(keywords: str) -> frozenset[BaseTag]:
-    """The tags of keywords with blanks between."""
+    """The tags of keywords separated by blanks."""
     return frozenset(map(tag_of, keywords.split()))
 
 
 def is_oddly_spelled(header: Header, keyword: str) -> bool:
-    """Whether an element has numbers that were read all the same, though they are not written as DICOM asks."""
+    """Whether an element's numbers are not written as DICOM requires."""
     tag = tag_of(keyword)
     for holder in holders(header, keyword):
         if tag not in holder:
@@ -334,15 +310,13 @@ def is_oddly_spelled(header: Header, keyword: str) -> bool:
 
 
 def _raw(dataset: Dataset, tag: BaseTag) -> RawDataElement | None:
-    """An element as it stands in the file, unless somebody has asked for its value already."""
-    element: Any = dataset.get_item(tag) if tag in dataset else None  # pydicom's stub knows no raw element
+    """An element as in the file, unless its value was converted already."""
+    element: Any = dataset.get_item(tag) if tag in dataset else None  # pydicom's stub lacks raw elements
     return element if isinstance(element, RawDataElement) else None
 
 
 def _plain_numbers(dataset: Dataset, keyword: str) -> tuple[float, ...] | None:
-    """Decimals written as DICOM asks, without pydicom's conversion, which takes longer than all else here; None for
-    whatever needs a second look.
-    """
+    """Decimals written as DICOM requires, without pydicom's slow conversion; None for anything else."""
     raw = _raw(dataset, tag_of(keyword))
     if raw is None or raw.VR not in ("DS", "IS") or not raw.value or not _PLAIN.fullmatch(raw.value):
         return None
@@ -354,7 +328,7 @@ def _plain_numbers(dataset: Dataset, keyword: str) -> tuple[float, ...] | None:
 
 
 def _holder(header: Header, keyword: str) -> Dataset:
-    """The data set that has the value of a keyword; the top where none has."""
+    """The data set that has the value of a keyword, or else the top one."""
     if not isinstance(header, FrameHeader):
         return header
     if header.groups and keyword in GROUPS:
@@ -371,7 +345,7 @@ def _items_along(group: Dataset, path: list[str]) -> Iterator[Dataset]:
 
 
 def _several(found: Any, *, keeps_gaps: bool = False) -> list[Any]:
-    """The values of an element without empty ones; with `keeps_gaps` those that stand before others are kept."""
+    """The values of an element without empty ones; `keeps_gaps` keeps empty ones that precede others."""
     if found is None or isinstance(found, Sequence | Dataset):
         return []
     values = list(found[:_MAX_VALUES]) if _is_several(found) else [found]
@@ -396,11 +370,11 @@ def _text(part: Any) -> str:
 
 def _number(part: Any, keyword: str) -> float:
     if isinstance(part, bytes) and dictionary_VR(tag_of(keyword)) in ("DS", "IS"):
-        part = part.decode("ascii", "replace")  # of an element whose VR in the file is another one
+        part = part.decode("ascii", "replace")  # the file gives the element another VR
     try:
         number = _parsed(part, keyword) if isinstance(part, str) else float(part)
     except (TypeError, ValueError, OverflowError) as error:
-        raise UndecodableImage(f"{keyword} of the DICOM header is no number; correct it") from error
+        raise UndecodableImage(f"{keyword} of the DICOM header is not a number; correct it") from error
     if not math.isfinite(number):
         raise UndecodableImage(f"{keyword} of the DICOM header is not finite; correct it")
     return number
@@ -412,19 +386,15 @@ def _parsed(text: str, keyword: str) -> float:
         text = text[:-2].rstrip(_BLANKS)
     if _THOUSANDS.fullmatch(text):
         raise UndecodableImage(
-            f"{keyword} of the DICOM header has a comma that may stand for a decimal point or between thousands; "
+            f"{keyword} of the DICOM header has a comma that could be a decimal point or a thousands separator; "
             "correct it"
         )
     if not text:
         raise UndecodableImage(f"{keyword} of the DICOM header lacks a value between others; correct it")
-    return float(text.replace(",", ".")) if _NUMBER.fullmatch(text) else float("nan" if _is_no_finite(text) else text)
-
-
-def _is_no_finite(text: str) -> bool:
-    return text.lower().lstrip("+-") in ("nan", "inf", "infinity")
+    return float(text.replace(",", ".") if _NUMBER.fullmatch(text) else text)
 
 
 def _only(values: set[Any], keyword: str) -> Any:
     if len(values) > 1:
-        raise UndecodableImage(f"{keyword} of the DICOM header has {len(values)} values where one is meant; correct it")
+        raise UndecodableImage(f"{keyword} of the DICOM header has {len(values)} values instead of one; correct it")
     return next(iter(values))

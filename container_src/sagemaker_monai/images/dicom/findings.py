@@ -1,7 +1,7 @@
-"""What may be odd about a series, each kind with its code, and what an option says to do about it.
+"""Findings about a series: their codes and messages, and the policy that says what to do about each.
 
-A code is stable: `doctor` counts by it, and a `Policy` names it. Messages say what is wrong and what helps; they have
-no UIDs, names or paths. Nothing is read here.
+Codes are stable: `doctor` counts by them, and a `Policy` names them. Messages give cause and remedy, without UIDs,
+names or paths.
 """
 
 from dataclasses import dataclass, fields
@@ -19,9 +19,9 @@ class Finding:
 
     Attributes:
         code: a key of `MESSAGES`.
-        severity: what the default policy makes of it: an error is refused, a warning used, a note is only said.
+        severity: by the default policy: an error refuses the series, a warning does not, a note is only information.
         message: cause and remedy.
-        count: how many slices (or volumes) it concerns.
+        count: affected slices (or volumes).
     """
 
     code: str
@@ -32,36 +32,35 @@ class Finding:
 
 @dataclass(frozen=True)
 class Policy:
-    """What `read_series` does with each finding: `refuse`, use it all the same (`warn`), or `resample`.
+    """What `read_series` does about each finding: `refuse` the series, use it anyway (`warn`), or `resample`.
 
     Attributes:
-        missing_slices: `resample` fills them by linear interpolation; `warn` closes the gap up, so that distances are
-            wrong there.
-        uneven_spacing: `resample` interpolates onto an even grid; `warn` takes the mean distance.
-        duplicate_slices: same place, same pixels; all but one are left out.
-        conflicting_slices: same place, other pixels; `warn` takes the one with the lowest InstanceNumber.
-        overlapping_acquisitions: same place, other pixels, the same settings and another AcquisitionNumber, in a few
-            places only; the highest is taken.
-        mixed_spacing: PixelSpacing differs; `warn` takes the first slice's.
+        missing_slices: `resample` interpolates them linearly; `warn` closes the gap, so distances are wrong there.
+        uneven_spacing: `resample` interpolates onto an even grid; `warn` uses the mean distance.
+        duplicate_slices: same place, same pixels; one of each is used.
+        conflicting_slices: same place, different pixels; `warn` uses the one with the lowest InstanceNumber.
+        overlapping_acquisitions: same place and settings, different pixels and AcquisitionNumber, in a few places only;
+            the highest AcquisitionNumber is used.
+        mixed_spacing: PixelSpacing differs; `warn` uses the first slice's.
         mixed_size, mixed_orientation, mixed_objects, mixed_frame_of_reference, several_volumes: the series was split
             into several stacks of slices.
-        scattered_frame_of_reference: slices of one stack have a FrameOfReferenceUID of their own, or none beside
-            several; `warn` takes them for one.
-        shared_series_uid: the SeriesInstanceUID is that of several patients' studies, which are kept apart.
-        missing_series_uid, series_uid_per_slice: put together by what else the headers say.
-        incomplete_identity: some files have no PatientID or StudyInstanceUID, others one; `warn` takes them for theirs.
-        guessed_volumes: split too, but by the order of InstanceNumber, because no tag tells the volumes apart.
-        missing_geometry: sorted by InstanceNumber, and the volume has no geometry.
-        counted_frames: the frames of a file that says where the first one lies and how far slices are apart.
-        missing_order: neither geometry nor InstanceNumber; `warn` takes the order of the files.
-        invalid_geometry: cosines that are no right angle, sizes that are no length; `warn` treats it as missing.
+        scattered_frame_of_reference: each slice of a stack has its own FrameOfReferenceUID, or some have none beside
+            several; `warn` treats them as one.
+        shared_series_uid: several patients' studies share the SeriesInstanceUID; they are kept apart.
+        missing_series_uid, series_uid_per_slice: the files were combined by their other attributes.
+        incomplete_identity: some files lack PatientID or StudyInstanceUID; `warn` counts them to the others.
+        guessed_volumes: split by the order of InstanceNumber, because no attribute distinguishes the volumes.
+        missing_geometry: sorted by InstanceNumber; the volume has no geometry.
+        counted_frames: a file gives only the position of its first frame and the distance between frames.
+        missing_order: neither geometry nor InstanceNumber; `warn` uses the order of the files.
+        invalid_geometry: cosines that are not orthogonal, sizes that are not lengths; `warn` treats it as missing.
         gantry_tilt: slices are shifted evenly against each other; the affine is sheared accordingly.
-        shifted_slices: shifted unevenly; `warn` takes the mean shift.
-        mixed_photometric: MONOCHROME1 beside MONOCHROME2; `warn` shows all as the first.
-        mixed_rescale: each slice has a rescale of its own, which is applied to it.
+        shifted_slices: shifted unevenly; `warn` uses the mean shift.
+        mixed_photometric: MONOCHROME1 beside MONOCHROME2; `warn` shows all like the first.
+        mixed_rescale: slices have different rescales; each one's own is applied.
 
     Raises:
-        ConfigError: an action that is unknown, or `resample` where that cannot help.
+        ConfigError: an unknown action, or `resample` where that cannot help.
     """
 
     missing_slices: Action = "refuse"
@@ -91,11 +90,7 @@ class Policy:
     mixed_rescale: Action = "warn"
 
     def __post_init__(self) -> None:
-        """Refuse an action that a code cannot have.
-
-        Raises:
-            ConfigError: names the code and what is allowed.
-        """
+        """Refuse an action that a code cannot have."""
         for field in fields(self):
             action = getattr(self, field.name)
             allowed = ("refuse", "warn", "resample") if field.name in RESAMPLED else ("refuse", "warn")
@@ -103,7 +98,7 @@ class Policy:
                 raise ConfigError(f"{field.name} must be one of {', '.join(allowed)}, got {str(action)[:40]!r}")
 
     def action(self, code: str) -> Action:
-        """What to do about a finding; those that no option concerns depend on their kind alone."""
+        """What to do about a finding; codes without an option have a fixed action."""
         action: Action = getattr(self, code, "refuse" if code in ALWAYS_REFUSED else "warn")
         return action
 
@@ -112,69 +107,69 @@ RESAMPLED = frozenset({"missing_slices", "uneven_spacing"})
 ALWAYS_REFUSED = frozenset({"colour", "packed_slices", "ambiguous_volumes", "mixed_patients", "mixed_studies"})
 NOTES = frozenset({"single_slice", "localizer", "mixed_rescale"})
 
-# What is said of single images as much as of slices.
+# Findings that apply to single images as well as to slices.
 OF_IMAGES = frozenset({"odd_numbers", "unreadable_numbers", "zero_slope", "for_processing", "useless_window"})
 
 # Code -> cause and remedy; {} is the count.
 MESSAGES = {
-    "missing_slices": "{} slices are missing within the series; export it whole, or allow resampling",
+    "missing_slices": "{} slices are missing within the series; export the complete series, or allow resampling",
     "uneven_spacing": "the distance between slices changes at {} places; allow resampling onto an even grid",
-    "duplicate_slices": "{} slices come twice with the same pixels; one of each is used",
-    "conflicting_slices": "{} slices lie where another one lies and have other pixels, and nothing says which of them "
-    "belong to the volume; remove those that do not, or export volumes as separate series",
-    "overlapping_acquisitions": "{} slices lie where a later acquisition has one; in each place the slice of the "
+    "duplicate_slices": "{} slices occur twice with the same pixels; one of each is used",
+    "conflicting_slices": "{} slices are at the same position as another one but have other pixels, and no attribute "
+    "says which belong to the volume; remove those that do not, or export volumes as separate series",
+    "overlapping_acquisitions": "{} slices are at the same position as one of a later acquisition; the slice with the "
     "highest AcquisitionNumber is used",
-    "mixed_spacing": "{} slices have another PixelSpacing than the first; export them as a series of their own",
+    "mixed_spacing": "{} slices have a different PixelSpacing than the first; export them as a separate series",
     "mixed_size": "the series has slices of {} sizes; each is a stack of its own",
     "mixed_orientation": "the series has slices of {} orientations; each is a stack of its own",
     "mixed_objects": "the series has {} kinds of objects (by Modality and SOP class); each is a stack of its own",
-    "mixed_frame_of_reference": "the series has slices of {} frames of reference, whose places cannot be compared; "
+    "mixed_frame_of_reference": "the series has slices of {} frames of reference, whose positions cannot be compared; "
     "each is a stack of its own",
-    "scattered_frame_of_reference": "the slices name {} different FrameOfReferenceUIDs or none, so that their places "
+    "scattered_frame_of_reference": "the slices name {} different FrameOfReferenceUIDs or none, so their positions "
     "cannot be compared; export the series again with one",
-    "shared_series_uid": "the SeriesInstanceUID is that of {} studies or patients, which are kept apart; give each "
-    "series a UID of its own",
-    "mixed_patients": "files of one series name {} patients in one study, or do not say which of several they are "
-    "of; correct PatientID, StudyInstanceUID and SeriesInstanceUID",
+    "shared_series_uid": "{} studies or patients share the SeriesInstanceUID; they are kept apart; give each series "
+    "its own UID",
+    "mixed_patients": "files of one series name {} patients in one study, or could belong to several; correct "
+    "PatientID, StudyInstanceUID and SeriesInstanceUID",
     "mixed_studies": "slices of one series and one patient name {} studies; correct StudyInstanceUID",
-    "incomplete_identity": "{} files of the series have no PatientID or StudyInstanceUID, which others have; they are "
-    "taken for theirs",
-    "missing_series_uid": "{} files have no SeriesInstanceUID; slices are put together where patient, study, "
-    "SeriesNumber and all else agree",
-    "series_uid_per_slice": "{} slices have a SeriesInstanceUID each; they are put together because patient, study, "
-    "SeriesNumber, frame of reference and all else agree",
-    "several_volumes": "the series holds {} volumes of one place (energies, echoes, times, b-values, kernels or image "
-    "types); each is a stack of its own",
-    "guessed_volumes": "the series holds {} volumes of one place that no attribute tells apart; they were taken in the "
-    "order of InstanceNumber, which has them one after the other",
-    "ambiguous_volumes": "the series has {} slices in each place, and neither an attribute nor InstanceNumber tells "
+    "incomplete_identity": "{} files of the series lack the PatientID or StudyInstanceUID that others have; they are "
+    "counted to the same patient and study",
+    "missing_series_uid": "{} files have no SeriesInstanceUID; slices are combined if patient, study, SeriesNumber and "
+    "everything else agree",
+    "series_uid_per_slice": "{} slices have a SeriesInstanceUID each; they are combined because patient, study, "
+    "SeriesNumber, frame of reference and everything else agree",
+    "several_volumes": "the series holds {} volumes at the same position (energies, echoes, times, b-values, kernels "
+    "or image types); each is a stack of its own",
+    "guessed_volumes": "the series holds {} volumes at the same position that no attribute distinguishes; they were "
+    "split by InstanceNumber, which numbers them one after the other",
+    "ambiguous_volumes": "the series has {} slices at each position, and neither an attribute nor InstanceNumber tells "
     "which belong together; export the volumes as separate series",
-    "missing_geometry": "{} slices have no ImagePositionPatient, ImageOrientationPatient or PixelSpacing; the order is "
-    "that of InstanceNumber",
-    "counted_frames": "{} frames have no place of their own; they are taken to follow the first along its normal at "
-    "SpacingBetweenSlices",
+    "missing_geometry": "{} slices have no ImagePositionPatient, ImageOrientationPatient or PixelSpacing; they are "
+    "sorted by InstanceNumber",
+    "counted_frames": "{} frames have no position of their own; they are assumed to follow the first along its normal "
+    "at SpacingBetweenSlices",
     "packed_slices": "{} files pack the slices of a volume into one picture (a Siemens mosaic, or a volume of United "
     "Imaging); export single slices or an enhanced multi-frame file, or convert them to NIfTI, such as with dcm2niix",
-    "missing_order": "{} slices have neither a position nor an InstanceNumber of their own; their order is unknown, "
+    "missing_order": "{} slices have neither a position nor an InstanceNumber of their own, so their order is unknown; "
     "send one file or export the series again",
     "invalid_geometry": "{} slices have an impossible position, orientation or PixelSpacing; export the series again",
     "gantry_tilt": "the gantry was tilted: slices are shifted along their plane; the affine is sheared ({} slices)",
     "shifted_slices": "{} slices are shifted sideways against the others; export the series again",
-    "mixed_photometric": "{} slices have another PhotometricInterpretation than the first; export them as a series of "
-    "their own",
-    "mixed_rescale": "{} slices have another rescale than the first; each slice's own is applied",
-    "single_slice": "the stack has {} slice only",
+    "mixed_photometric": "{} slices have a different PhotometricInterpretation than the first; export them as a "
+    "separate series",
+    "mixed_rescale": "{} slices have a different rescale than the first; each slice's own is applied",
+    "single_slice": "the stack has only {} slice",
     "localizer": "the stack is a localizer ({} slices)",
-    "colour": "{} slices are in colour, which has no place in a volume; use them as 2-D images",
-    "odd_numbers": "{} images have numbers in their header that are not written as DICOM asks (decimal comma, unit, "
-    "text); they were read as what alone they can mean",
-    "unreadable_numbers": "{} images have a spacing, place, rescale, window or weight in their header that cannot be "
-    "read as numbers; it counts as missing where it may be",
-    "zero_slope": "{} images have the RescaleSlope 0, which would wipe them out; it was taken for 1",
-    "for_processing": "{} images are raw data FOR PROCESSING (PresentationIntentType), which are not made to be looked "
-    "at; use those FOR PRESENTATION unless that is meant",
+    "colour": "{} slices are in colour, which volumes do not support; use them as 2-D images",
+    "odd_numbers": "{} images have numbers in their header that are not written as DICOM requires (decimal comma, "
+    "unit, text); they were read with their only possible meaning",
+    "unreadable_numbers": "{} images have a spacing, position, rescale, window or weight in their header that cannot "
+    "be read as numbers; it counts as missing where it is optional",
+    "zero_slope": "{} images have the RescaleSlope 0, which would erase them; 1 was used instead",
+    "for_processing": "{} images are raw data FOR PROCESSING (PresentationIntentType), not meant for display; use "
+    "those FOR PRESENTATION unless that is intended",
     "useless_window": "{} images have a window or VOI LUT in their header that shows nothing of their values (broken, "
-    "without width, or beside them); the next one that does is used, else they go from their lowest to their highest",
+    "without width, or outside them); the next valid one is used, or else the range of the values",
     "no_pixels": "{} files of the series have no picture (a report, a plan or a bare header)",
 }
 

@@ -1,7 +1,7 @@
-"""Where slices lie in the patient: from ImagePositionPatient, ImageOrientationPatient and PixelSpacing to an affine.
+"""Slice geometry: from ImagePositionPatient, ImageOrientationPatient and PixelSpacing to an affine.
 
 Millimetres throughout. DICOM's patient coordinates are LPS (+x left, +y posterior, +z superior); an affine is RAS, as
-nibabel and MONAI have it. Which attributes hold these numbers is `planes`' subject.
+in nibabel and MONAI. `planes` reads the attributes.
 """
 
 import math
@@ -13,11 +13,11 @@ import numpy as np
 
 RIGHT_ANGLE_TOLERANCE = 1e-3  # of the cosines' product; headers round to 6 digits
 UNIT_TOLERANCE = 1e-2
-PLACE_TOLERANCE = 0.02  # of the distance of slices; a slice may lie so far from its place and is still there,
-PLACE_TOLERANCE_MM = 0.02  # or so far, for headers round to 0.01 mm,
-PLACE_TOLERANCE_MOST = 0.25  # but never further than this part of the distance, which micrographs have in micrometres
-GAP_PIXELS = 5  # slices may be much thicker than they are apart, but hardly further apart than so many pixels
-TILT_TOLERANCE_RAD = 2e-3  # 0.1 degree; what gantries do starts at 0.5
+PLACE_TOLERANCE = 0.02  # of the slice distance: how far a slice may be from its place,
+PLACE_TOLERANCE_MM = 0.02  # but at least this much, because headers round to 0.01 mm,
+PLACE_TOLERANCE_MOST = 0.25  # and at most this part of the distance, which is micrometres for micrographs
+GAP_PIXELS = 5  # slices may be much thicker than their distance, which is hardly ever more than this many pixels
+TILT_TOLERANCE_RAD = 2e-3  # 0.1 degree; gantries tilt by 0.5 or more
 MISSING_FROM = 1.5  # times the usual distance
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
@@ -26,7 +26,7 @@ Cosines = tuple[float, float, float, float, float, float]
 
 
 def is_sound(orientation: Cosines, spacing: tuple[float, float], position: Vector) -> bool:
-    """Whether the numbers can be a place: two unit vectors at a right angle, lengths above zero, all finite."""
+    """Whether the numbers are a valid plane: two orthogonal unit vectors, positive lengths, all finite."""
     row, column = np.reshape(orientation, (2, 3))
     if not np.isfinite([*orientation, *spacing, *position]).all() or max(map(abs, position)) > 1e6:
         return False
@@ -40,26 +40,23 @@ def is_sound(orientation: Cosines, spacing: tuple[float, float], position: Vecto
 
 
 def normal_of(orientation: Cosines) -> np.ndarray:
-    """The unit vector (3,) in LPS along which slices are counted: row direction x column direction."""
+    """The unit normal (3,) in LPS, along which slices are ordered: row direction x column direction."""
     row, column = np.reshape(orientation, (2, 3))
     normal = np.cross(row, column)
     return np.asarray(normal / np.linalg.norm(normal))
 
 
 def place_tolerance_mm(gap_mm: float) -> float:
-    """How far two positions may differ, along the normal or in the plane, and still be one place.
+    """How far two positions may differ, along the normal or in the plane, and still be the same place.
 
-    The only such tolerance there is: of what one place is when volumes are told apart, and of what even is when their
-    slices are counted.
-
-    Args:
-        gap_mm: the distance of slices, above 0; `likely_gap_mm` where it is not known yet.
+    The only such tolerance: for telling volumes apart, and for even spacing. `gap_mm` is the slice distance, above 0;
+    `likely_gap_mm` if it is not known yet.
     """
     return min(max(PLACE_TOLERANCE_MM, PLACE_TOLERANCE * gap_mm), PLACE_TOLERANCE_MOST * gap_mm)
 
 
 def likely_gap_mm(spacing: tuple[float, float], thickness: float | None) -> float:
-    """About how far slices of this PixelSpacing and SliceThickness are apart at most, mm."""
+    """Roughly the largest distance of slices with this PixelSpacing and SliceThickness, mm."""
     return min(GAP_PIXELS * min(spacing), thickness or math.inf)
 
 
@@ -72,8 +69,7 @@ def places_of(positions: np.ndarray, orientation: Cosines, tolerance_mm: float) 
         tolerance_mm: from `place_tolerance_mm`.
 
     Returns:
-        (n,) integers: equal for slices in one place, and growing along the normal; of slices that lie side by side
-        first along the rows.
+        (n,) integers: equal for slices in one place, ascending along the normal, then along the rows and columns.
     """
     row, column = np.reshape(orientation, (2, 3))
     numbers = np.zeros(len(positions), np.int64)
@@ -94,13 +90,13 @@ def affine_of(
         orientation: ImageOrientationPatient: the cosines along a row, then those down a column.
         spacing: PixelSpacing: the distance between rows, then between columns, mm.
         first: ImagePositionPatient of the first slice: the centre of its first pixel, LPS mm.
-        step: from a slice to the next, LPS mm. Along the normal, unless the gantry was tilted: then the affine is
+        step: from a slice to the next, LPS mm. Not along the normal if the gantry was tilted: then the affine is
             sheared, which keeps every pixel where it was measured.
 
     Returns:
-        float64 (4, 4) from voxel indices (w, h, d, 1) to RAS mm; w counts along a row, so by columns.
+        float64 (4, 4) from voxel indices (w, h, d, 1) to RAS mm.
 
-    Source: DICOM PS3.3 C.7.6.2.1.1, equation C.7.6.2.1-1, of which w is the column index and h the row index.
+    Source: DICOM PS3.3 C.7.6.2.1.1, equation C.7.6.2.1-1; w is its column index and h its row index.
     """
     row, column = np.reshape(orientation, (2, 3))
     affine = np.eye(4)
@@ -117,20 +113,20 @@ def spacing_mm(affine: np.ndarray) -> tuple[float, ...]:
 
 
 def axcodes(affine: np.ndarray) -> str:
-    """The way along each voxel axis, such as "LPS" or "RAS": the letter of the direction that it is nearest to."""
+    """The nearest anatomical direction of each voxel axis, such as "LPS" or "RAS"."""
     codes: Any = nibabel.orientations  # incomplete types
     return "".join(codes.aff2axcodes(affine))
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How sorted slices lie to each other.
+    """How sorted slices are spaced.
 
     Attributes:
-        step: the mean way from slice to slice, LPS mm (3,).
-        missing: how many slices are missing; 0 where the spacing is uneven otherwise.
-        uneven: places where the distance is not the usual one, unless slices are missing.
-        shifted: slices that lie beside the line through the first and the last.
+        step: the mean step from slice to slice, LPS mm (3,).
+        missing: number of missing slices; 0 if the spacing is uneven for another reason.
+        uneven: number of unusual distances, unless slices are missing.
+        shifted: slices off the line through the first and the last.
         is_tilted: the line is not along the normal.
         usual_mm: the usual distance along the normal.
     """
@@ -144,10 +140,10 @@ class Spread:
 
 
 def spread_of(positions: np.ndarray, normal: np.ndarray) -> Spread:
-    """Describe how slices lie to each other.
+    """Describe how slices are spaced.
 
     Args:
-        positions: (n, 3) LPS mm, at least two, sorted along the normal, none twice.
+        positions: (n, 3) LPS mm, at least two, distinct, sorted along the normal.
         normal: (3,) from `normal_of`.
     """
     along = (positions - positions[0]) @ normal
@@ -164,7 +160,7 @@ def spread_of(positions: np.ndarray, normal: np.ndarray) -> Spread:
             missing = int(multiples.sum() - len(gaps))
         else:
             uneven = max(1, int((np.abs(gaps - usual) > tolerance).sum()))
-    line = step / (step @ normal)  # the way of a mm along the normal
+    line = step / (step @ normal)  # the step for one mm along the normal
     beside = np.linalg.norm(positions - positions[0] - np.outer(along, line), axis=1)
     return Spread(
         step=step,

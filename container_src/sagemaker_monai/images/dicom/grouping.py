@@ -1,8 +1,7 @@
-"""Instances to series, and series to stacks of slices that are one volume each, sorted by where they lie.
+"""Groups instances into series, and series into stacks of slices, one for each volume, sorted by position.
 
-Which files are one series is the subject of `belonging`. What splits a series, always: what the objects are, the size,
-the orientation, the frame of reference, a localizer beside other images, pictures in colour beside grey ones. What
-splits it only when slices lie in the same place is the subject of `stacks`.
+`belonging` decides which files form a series. A series is always split by kind of object, size, orientation, frame of
+reference, localizer or not, and colour or grey. `stacks` splits it further if slices share a position.
 """
 
 from collections.abc import Hashable, Sequence
@@ -19,15 +18,15 @@ from sagemaker_monai.images.dicom.tells import alike
 
 @dataclass(frozen=True)
 class Series:
-    """One stack of slices: a whole series as a rule, or one of the volumes that a series holds.
+    """One stack of slices: usually a whole series, or one of the volumes that a series holds.
 
     Attributes:
-        uid: SeriesInstanceUID; the same for all stacks of a series, "" where the file has none.
+        uid: SeriesInstanceUID, the same for all stacks of a series, or "".
         slices: in the order of the volume.
         findings: what is odd.
         modality, description: Modality and SeriesDescription of the first slice.
         stack: the number of this stack within its series, from 0.
-        told_by: what tells it from the other stacks of the series, such as {"EchoTime": "4.6"}.
+        told_by: what distinguishes it from the other stacks, such as (("EchoTime", "4.6"),).
         instances: the files, each once, in the order of their first slices.
     """
 
@@ -42,7 +41,7 @@ class Series:
 
     @property
     def has_geometry(self) -> bool:
-        """Whether every slice says where it lies."""
+        """Whether every slice has a position."""
         return bool(self.slices) and all(each.plane.position is not None for each in self.slices)
 
 
@@ -50,12 +49,12 @@ def group_series(instances: Sequence[Instance]) -> list[Series]:
     """Sort instances into stacks of slices.
 
     Args:
-        instances: from `media.find_instances`, of any number of series. Pixels are read only where slices lie in the
-            same place and no attribute tells them apart.
+        instances: from `media.find_instances`, of any number of series. Pixels are read only if slices share a position
+            and no attribute distinguishes them.
 
     Returns:
-        Stacks by series in the order in which their first files come, and within a series the one with the most slices
-        first. A series without pictures (a report, a plan) has no slices and the finding `no_pixels`.
+        Stacks by series, in the order of their first files, and within a series by number of slices, most first. A
+        series without pictures (a report, a plan) has no slices and the finding `no_pixels`.
     """
     return [stack for files in split_series(instances) for stack in stacks_of(files)]
 
@@ -123,7 +122,7 @@ def _object_of(instance: Instance) -> str:
 
 
 def _split_frames_of_reference(stack: Stack) -> list[Stack]:
-    """Places of two frames of reference cannot be compared; those of slices that each have their own are refused."""
+    """Positions in two frames of reference cannot be compared; slices with one each are refused."""
     uids = {each.instance.frame_of_reference_uid for each in stack.slices} - {""}
     if len(uids) < 2 or stack.slices[0].plane.position is None:
         return [stack]
@@ -139,6 +138,6 @@ def _split_frames_of_reference(stack: Stack) -> list[Stack]:
 
 
 def _orientations(slices: Sequence[Slice]) -> dict[Hashable, int]:
-    """Orientation -> number of its kind; those that differ by rounding are of one kind, none at all is -1."""
+    """Orientation -> number of its kind; rounding makes no other kind, and a missing orientation is -1."""
     found = sorted({each.plane.orientation for each in slices if each.plane.orientation is not None})
     return {None: -1, **dict(zip(found, alike(found, SAME_ORIENTATION), strict=True))}

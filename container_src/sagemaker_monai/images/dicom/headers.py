@@ -1,9 +1,9 @@
-"""One DICOM file to a pydicom dataset, within limits; no pixel is decoded here.
+"""Parses one DICOM file into a pydicom dataset, within limits; pixels are not decoded.
 
-pydicom's `dcmread` is not called: it inflates without a bound and keeps the open file in what it returns. The steps are
-its own (PS3.10 section 7): preamble, file meta information, transfer syntax, data set.
+pydicom's `dcmread` is not used: it inflates without a limit and keeps the open file in its result. The steps are the
+same (PS3.10 section 7): preamble, file meta information, transfer syntax, data set.
 
-Sequences are parsed at once and not when they are asked for, because only then the limits hold for them too.
+Sequences are parsed immediately rather than on access, so that the limits apply to them too.
 """
 
 import functools
@@ -35,8 +35,8 @@ PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # FloatPixelData, DoubleFloat
 PIXEL_GROUP = 0x7FE0
 _PREAMBLE_BYTES = 128
 _UNDEFINED = 0xFFFFFFFF
-# Values of these groups are read as numbers and words. Explicit VR cannot make them longer; implicit VR can, and
-# then one access turns 100 MB of digits into 5 GB of numbers.
+# Values of these groups are read as numbers and words. Explicit VR limits their length; with implicit VR, one access
+# could turn 100 MB of digits into 5 GB of numbers.
 _WORD_GROUPS = frozenset({0x0002, 0x0008, 0x0010, 0x0018, 0x0020, 0x0028, 0x0040, 0x0054, 0x3004})
 _MAX_WORD_BYTES = 1 << 16
 _WORD_VRS = frozenset(map(str, (VR.AE, VR.AS, VR.CS, VR.DA, VR.DS, VR.DT, VR.IS, VR.LO, VR.PN, VR.SH, VR.TM, VR.UI)))
@@ -44,7 +44,6 @@ _VR_NAMES = frozenset(name.value.encode() for name in VR if len(name.value) == 2
 _MAX_FIRST_ELEMENT_BYTES = 4096  # of a file without preamble: a group length, a character set or a UID
 _QUIET: Any = ("ignore", None, Warning, re.compile(r"pydicom\."), 0)  # the filter as `warnings.filters` has it
 _ABOVE_ALL = logging.CRITICAL + 1
-_NOT_DICOM = "not a DICOM file: no DICM prefix and no DICOM element at its beginning"
 
 
 def content_of(source: File) -> bytes:
@@ -55,13 +54,8 @@ def content_of(source: File) -> bytes:
 
 
 def is_dicom(head: bytes) -> bool:
-    """Say whether a file that begins so is worth parsing as DICOM.
-
-    Args:
-        head: at least its first 132 bytes, or all of a shorter one.
-
-    Returns:
-        True with the DICM prefix, and without it when the first element is a plausible one of group 0002 or 0008.
+    """Whether a file is worth parsing as DICOM: it has the DICM prefix, or a plausible first element of group 0002 or
+    0008. `head` is at least its first 132 bytes, or all of a shorter file.
     """
     if head[_PREAMBLE_BYTES : _PREAMBLE_BYTES + 4] == b"DICM":
         return True
@@ -81,38 +75,26 @@ def is_dicom(head: bytes) -> bool:
 def read_header(source: File) -> Dataset:
     """Read everything before the pixel data.
 
-    Args:
-        source: a file, or its bytes.
-
     Returns:
-        The dataset, with `file_meta` (which may be empty) and without pixel data. It holds no open file.
+        The dataset, with `file_meta` (which may be empty). It holds no open file.
 
     Raises:
-        UndecodableImage: not DICOM, broken, or it cannot be read.
-        PayloadTooLarge: larger than the limits of `dicom.limits`.
+        UndecodableImage: not DICOM, broken, or unreadable.
+        PayloadTooLarge: more than the limits of `dicom.limits`.
     """
     return _read(source, is_header_only=True)
 
 
 def read_up_to_pixels(source: File) -> tuple[Dataset, int]:
-    """As `read_header`, with the place of the pixel data in the file, for `with_pixels`."""
+    """Like `read_header`, with the offset of the pixel data, for `with_pixels`."""
     header = _read(source, is_header_only=True)
     return header, cast(Any, header).pixels_at
 
 
 def with_pixels(header: Dataset, source: File, pixels_at: int) -> Dataset:
-    """What `read_instance` gives, without parsing the header again.
-
-    Args:
-        header: of `read_up_to_pixels`; it is not changed, and its elements are shared.
-        source: the same file.
-        pixels_at: as it was given.
-
-    Raises:
-        UndecodableImage, PayloadTooLarge: as `read_header`.
-    """
+    """Like `read_instance`, given header and offset of `read_up_to_pixels`; the header's elements are shared."""
     if str(header.file_meta.get("TransferSyntaxUID", "") or "") == uid.DeflatedExplicitVRLittleEndian:
-        return read_instance(source)  # its place is one of the inflated file
+        return read_instance(source)  # the offset is one in the inflated file
     rest = _opened(source, lambda file, size_bytes: _parse_rest(file, size_bytes, header, pixels_at))
     elements = {tag: header.get_item(tag) for tag in header.keys()}  # noqa: SIM118 - iteration converts values
     whole = Dataset({**elements, **{tag: rest.get_item(tag) for tag in rest.keys()}})  # noqa: SIM118
@@ -123,19 +105,16 @@ def with_pixels(header: Dataset, source: File, pixels_at: int) -> Dataset:
 
 
 def read_instance(source: File) -> Dataset:
-    """Read everything, with pixel data still encoded.
-
-    Args, Returns, Raises: as for `read_header`.
-    """
+    """Like `read_header`, with the pixel data, still encoded."""
     return _read(source, is_header_only=False)
 
 
 def quiet_pydicom() -> None:
-    """Keep pydicom's warnings out of the logs: they quote values of the file, which may be a patient's.
+    """Keep pydicom's warnings out of the logs: they quote values of the file, which may identify a patient.
 
-    Not undone afterwards: `catch_warnings` in several threads at once restores the wrong filters. Only warnings and
-    log lines of pydicom's own modules are concerned; what they complain about decides nothing here. Called before each
-    file, it does nothing while the filter stands first: to set it again clears caches of the whole process.
+    Not undone afterwards: `catch_warnings` in several threads restores the wrong filters. Affects only pydicom's own
+    modules, whose complaints are not used here. Called before each file; does nothing while the filter comes first,
+    because setting it again clears caches of the whole process.
     """
     if warnings.filters[:1] != [_QUIET]:
         warnings.filterwarnings("ignore", module=r"pydicom\.")
@@ -146,23 +125,18 @@ def quiet_pydicom() -> None:
 
 @contextmanager
 def refusing(message: str) -> Iterator[None]:
-    """Turn whatever hostile bytes make pydicom and the decoders raise into one of our refusals.
+    """Turn whatever pydicom and the decoders raise on hostile bytes into one of our errors.
 
-    None of them promises a list: broken files raise struct.error, KeyError, NotImplementedError, RecursionError and
-    more, and which ones changes with their versions. Their text could quote the file.
-
-    Args:
-        message: what is wrong, and the remedy, for an error that is not one of ours.
-
-    Raises:
-        UndecodableImage, UnsuitableImage, PayloadTooLarge: raised inside, or `message`.
+    Their exceptions are not documented: broken files raise struct.error, KeyError, NotImplementedError, RecursionError
+    and more, depending on the version, and the texts may quote the file. `message` gives cause and remedy for an error
+    that is not one of ours.
     """
     try:
         yield
     except (UndecodableImage, UnsuitableImage, PayloadTooLarge):
         raise
     except MemoryError as error:
-        raise PayloadTooLarge("the DICOM file needs more memory than there is; send a smaller file") from error
+        raise PayloadTooLarge("the DICOM file needs more memory than is available; send a smaller file") from error
     except Exception as error:
         raise UndecodableImage(message) from error
 
@@ -182,7 +156,7 @@ def _opened(source: File, parse: Callable[[BinaryIO, int], Dataset]) -> Dataset:
             with source.open("rb") as file:
                 return parse(file, source.stat().st_size)
         except OSError as error:
-            if error.errno is None:  # pydicom's own, about the bytes
+            if error.errno is None:  # pydicom's own, about the content
                 raise
             raise UndecodableImage(f"the file cannot be read ({type(error).__name__})") from error
 
@@ -192,7 +166,7 @@ def _parse(file: BinaryIO, size_bytes: int, *, is_header_only: bool) -> Dataset:
         raise PayloadTooLarge(f"the DICOM file is larger than {MAX_FILE_BYTES} bytes; send a smaller file")
     head = file.read(_PREAMBLE_BYTES + 4)
     if not is_dicom(head):
-        raise UndecodableImage(_NOT_DICOM)
+        raise UndecodableImage("not a DICOM file: no DICM prefix and no DICOM element at its beginning")
     with _counted() as budget:
         return _parse_within(budget, file, size_bytes, head, is_header_only=is_header_only)
 
@@ -223,7 +197,7 @@ def _parse_rest(file: BinaryIO, size_bytes: int, header: Dataset, pixels_at: int
 
 
 def _check_whole(dataset: Dataset, file: BinaryIO) -> None:
-    # pydicom gives an element without its end back, and leaves it out without a word.
+    # pydicom drops an element without an end silently.
     if file.read(1) and not any(tag in dataset for tag in PIXEL_TAGS):
         raise UndecodableImage("the DICOM file is cut off within its pixel data; send the whole file")
 
@@ -241,7 +215,8 @@ def _parse_within(budget: Budget, file: BinaryIO, size_bytes: int, head: bytes, 
     if syntax == uid.DeflatedExplicitVRLittleEndian:
         data = inflate(limited.read())
         limited = cast(BinaryIO, LimitedFile(io.BytesIO(data), len(data), budget, is_header_only=is_header_only))
-    dataset = read_dataset(limited, is_implicit, is_little, stop_when=_is_at_pixels if is_header_only else None)
+    at_pixels = (lambda tag, _vr, _length: tag in PIXEL_TAGS) if is_header_only else None
+    dataset = read_dataset(limited, is_implicit, is_little, stop_when=at_pixels)
     pixels_at = limited.tell()
     if not is_header_only:
         _check_whole(dataset, limited)
@@ -259,7 +234,7 @@ def _next_group(file: BinaryIO) -> int | None:
 
 
 def _encoding(file: BinaryIO, syntax: str) -> tuple[bool, bool]:
-    """Whether the data set is implicit VR, and little endian; guessed from its first element without a syntax."""
+    """Whether the data set is implicit VR, and little endian; without a syntax, guessed from its first element."""
     if syntax:
         return syntax == uid.ImplicitVRLittleEndian, syntax != uid.ExplicitVRBigEndian
     head = file.read(6)
@@ -269,15 +244,11 @@ def _encoding(file: BinaryIO, syntax: str) -> tuple[bool, bool]:
     return False, struct.unpack("<H", head[:2])[0] < 0x0400  # group 0008 of big endian reads as 0800
 
 
-def _is_at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return tag in PIXEL_TAGS
-
-
 def _expand(dataset: Dataset, budget: Budget, depth: int) -> None:
-    """Check every element, and parse the sequences that pydicom left as bytes."""
+    """Check every element, and parse sequences that pydicom left as bytes."""
     if depth > MAX_DEPTH:
         raise UndecodableImage(f"sequences of the DICOM file are nested more than {MAX_DEPTH} deep")
-    elements: list[tuple[BaseTag, Any]] = list(dataset.items())  # pydicom's stub knows no raw element here
+    elements: list[tuple[BaseTag, Any]] = list(dataset.items())  # pydicom's stub lacks raw elements
     for tag, element in elements:
         if isinstance(element, RawDataElement):
             vr = _vr_of(element)
@@ -316,7 +287,7 @@ def _vr_of_tag(tag: BaseTag) -> str:
 def _check_value(element: RawDataElement, vr: str) -> None:
     size = len(element.value or b"")
     if element.tag.group == PIXEL_GROUP:
-        return  # compared with Rows x Columns by `dicom.decoding`
+        return  # `dicom.decoding` compares it with Rows x Columns
     if element.length not in (size, _UNDEFINED):
         raise UndecodableImage("the DICOM file is cut off within its header; send the whole file")
     if element.tag.group in _WORD_GROUPS and vr in _WORD_VRS and size > _MAX_WORD_BYTES:

@@ -1,9 +1,8 @@
-"""Bounds on what the bytes of one DICOM file may ask for, checked while pydicom reads them.
+"""Limits on what one DICOM file may consume, enforced while pydicom reads it.
 
 pydicom trusts lengths and counts: eight bytes of a hostile file become an object of more than a kilobyte, a deflated
-file inflates without end, and a sequence inside a sequence recurses. Every read that it makes goes through a
-`LimitedFile`, which counts, so that the bounds hold for the very code that parses and not for a second parser that may
-see the file otherwise.
+file inflates without end, and nested sequences recurse. All its reads go through a `LimitedFile`, which counts them, so
+the limits apply to the actual parser and not to a second one that may see the file differently.
 """
 
 import io
@@ -14,13 +13,13 @@ from typing import BinaryIO
 from sagemaker_monai.budget import check_ratio, spend_bytes, spend_work
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
 
-MAX_FILE_BYTES = 1 << 31  # of one file, and of what a deflated one inflates to: 2^29 values of 32 bit
-MAX_HEADER_BYTES = 1 << 28  # of everything before the pixel data; the largest seen in the field were some MB (a guess)
+MAX_FILE_BYTES = 1 << 31  # of one file, also when inflated: 2^29 values of 32 bit
+MAX_HEADER_BYTES = 1 << 28  # of everything before the pixel data (a guess; the largest seen were a few MB)
 # An element costs two or three reads of 3 us each, and an empty item becomes an object of about 1.5 kB. A whole slide
 # of 10,000 tiles with groups for each needs about 600,000 reads and 50,000 items, a CT slice 600 reads.
 MAX_READS = 1_000_000
 MAX_ITEMS = 100_000  # of all sequences together
-# What they cost, which is counted for the request that the file is of.
+# Their cost, charged to the request.
 NS_A_READ, NS_AN_ITEM = 3_000, 15_000
 BYTES_A_READ, BYTES_AN_ITEM = 200, 2_000
 _COUNTED_AT_ONCE = 256
@@ -32,12 +31,12 @@ _ITEM_HEADER_BYTES = 8  # which pydicom reads at once: tag and length
 
 @dataclass
 class Budget:
-    """What is left of the bounds for one file, shared by all of its nested parts.
+    """The remaining budget of one file, shared by its nested parts.
 
     Attributes:
         reads, items, header_bytes: still allowed.
-        refusal: the bound that was passed. pydicom turns what a read raises into errors of its own, so a caller
-            has to look here.
+        refusal: the limit that was exceeded. pydicom converts what a read raises into its own errors, so callers have
+            to look here.
     """
 
     reads: int = MAX_READS
@@ -48,11 +47,7 @@ class Budget:
     _new_items: int = field(default=0, init=False)
 
     def take_read(self) -> None:
-        """Count one read.
-
-        Raises:
-            PayloadTooLarge: one too many.
-        """
+        """Count one read; PayloadTooLarge if it is one too many."""
         self.reads -= 1
         if self.reads < 0:
             self._refuse(PayloadTooLarge("the DICOM header has too many elements; send a smaller file"))
@@ -61,11 +56,7 @@ class Budget:
             self.settle()
 
     def take_item(self) -> None:
-        """Count one item of a sequence.
-
-        Raises:
-            PayloadTooLarge: one too many.
-        """
+        """Count one item of a sequence; PayloadTooLarge if it is one too many."""
         self.items -= 1
         if self.items < 0:
             self._refuse(
@@ -76,22 +67,14 @@ class Budget:
             self.settle()
 
     def take_bytes(self, count: int) -> None:
-        """Count bytes of the header.
-
-        Raises:
-            PayloadTooLarge: too many.
-        """
+        """Count bytes of the header; PayloadTooLarge if there are too many."""
         self.header_bytes -= count
         if self.header_bytes < 0:
             message = f"the DICOM header is larger than {MAX_HEADER_BYTES} bytes; send a smaller file"
             self._refuse(PayloadTooLarge(message))
 
     def settle(self) -> None:
-        """Count for the request what was not yet.
-
-        Raises:
-            PayloadTooLarge: it may not have as much.
-        """
+        """Charge the request for what was counted since the last call; PayloadTooLarge if its budget is exceeded."""
         reads, items, self._new_reads, self._new_items = self._new_reads, self._new_items, 0, 0
         try:
             spend_work(reads * NS_A_READ + items * NS_AN_ITEM, "the elements and items of DICOM headers")
@@ -105,14 +88,14 @@ class Budget:
 
 
 class LimitedFile:
-    """A file that never reads past its end, so that a length of 4 GiB allocates nothing, and that counts its reads."""
+    """A file that counts its reads and never reads past its end, so that a length of 4 GiB allocates nothing."""
 
     def __init__(self, file: BinaryIO, size_bytes: int, budget: Budget, *, is_header_only: bool = False) -> None:
         self._file = file
         self._size_bytes = size_bytes
         self._budget = budget
         self._is_header_only = is_header_only
-        self._position = file.tell()  # nobody else moves in the file; to ask it each time costs more than to read
+        self._position = file.tell()  # tracked here, because `tell` on each read would cost more than reading
 
     def read(self, size: int = -1) -> bytes:
         """Up to `size` bytes, fewer at the end."""
@@ -131,12 +114,12 @@ class LimitedFile:
         return data
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """As of every file."""
+        """Move, like any file."""
         self._position = self._file.seek(offset, whence)
         return self._position
 
     def tell(self) -> int:
-        """As of every file."""
+        """The position, like any file's."""
         return self._position
 
 
@@ -144,8 +127,8 @@ def inflate(data: bytes, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
     """Inflate the raw deflate stream of the deflated transfer syntax.
 
     Raises:
-        UndecodableImage: broken or cut off.
-        PayloadTooLarge: more than `limit_bytes`; known before it is allocated.
+        UndecodableImage: broken or truncated.
+        PayloadTooLarge: more than `limit_bytes`, detected before it is allocated.
     """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     parts, size, rest = io.BytesIO(), 0, data

@@ -14,12 +14,12 @@ def read_lut(item: Dataset, *, is_signed: bool, is_little_endian: bool) -> tuple
 
     Args:
         item: of the sequence.
-        is_signed: what goes into the table may be negative, and so may the first mapped value.
+        is_signed: the input, and so the first mapped value, may be negative.
         is_little_endian: byte order of the file's data set.
 
     Returns:
-        The first mapped value, bits of an entry (8 to 16), and the entries as uint16. A table that is shorter than its
-        descriptor says is taken as it is: what lies beyond has its last value either way.
+        The first mapped value, bits of an entry (8 to 16), and the entries as uint16. A table shorter than its
+        descriptor says is used as it is: values beyond it get its last entry either way.
 
     Raises:
         UndecodableImage: it is empty, or contradicts its descriptor.
@@ -31,13 +31,13 @@ def read_lut(item: Dataset, *, is_signed: bool, is_little_endian: bool) -> tuple
         count, first, bits = (int(part) for part in descriptor)
     except (TypeError, ValueError, OverflowError) as error:
         raise UndecodableImage(_BROKEN) from error
-    # 0 means 65,536 entries. The VR of a descriptor is ambiguous, and parsers take its parts for signed or unsigned.
+    # 0 means 65,536 entries. The VR of a descriptor is ambiguous: parsers read its parts as signed or unsigned.
     count = (count & 0xFFFF) or 0x10000
     first = (first & 0xFFFF) - 0x10000 if is_signed and first & 0x8000 else first & 0xFFFF
     if not 8 <= bits <= 16:
         raise UndecodableImage(_BROKEN)
     if isinstance(data, bytes):
-        # 8-bit entries stand one or two to a word; the length tells.
+        # 8-bit entries are stored one or two to a word; the length tells.
         width = 1 if len(data) < 2 * count and bits == 8 else 2
         kind = np.dtype(f"{'<' if is_little_endian else '>'}u{width}")
         entries = np.frombuffer(data, kind, count=min(count, len(data) // width))
@@ -50,7 +50,7 @@ def read_lut(item: Dataset, *, is_signed: bool, is_little_endian: bool) -> tuple
 
 
 def look_up(values: np.ndarray, first: int, table: np.ndarray) -> np.ndarray:
-    """Entries of `table` for `values`, of which `first` has the first; those outside have the first or last entry."""
+    """Entries of `table` for `values`, starting at `first`; values outside get the first or last entry."""
     index = np.rint(values).astype(np.int64) if values.dtype.kind == "f" else values.astype(np.int64)
     found: np.ndarray = table[np.clip(index - first, 0, len(table) - 1)]
     return found

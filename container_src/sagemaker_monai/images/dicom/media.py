@@ -1,12 +1,10 @@
-"""Finding the DICOM files in whatever people send or keep: folders, media with a DICOMDIR, archives, bytes.
+"""Finds DICOM files in folders, media with a DICOMDIR, archives and bytes.
 
-A file is judged by its first bytes, never by its name or suffix. Headers are read once, here; pixels are not. What is
-no DICOM file is listed and passed over, for folders of images have readmes, tables and previews in them. What a series
-is made of is `grouping`'s subject.
+A file is recognised by its first bytes, never by its name. Headers are read here, once; pixels are not. Other files are
+listed and skipped, since image folders also hold readmes, tables and previews. `grouping` forms the series.
 
-A DICOMDIR decides only where it was named itself: then the files that it lists are taken, and no others. In a folder
-its files are found like all others, which also finds those that a careless copy left out of it; files that it lists and
-that are not there are reported.
+If a DICOMDIR itself is named, exactly the files that it lists are read. In a folder, its files are found like all
+others, including those missing from it after a careless copy. Files that it lists but that do not exist are reported.
 """
 
 import io
@@ -39,7 +37,7 @@ from sagemaker_monai.storage.file_names import is_litter_path
 from sagemaker_monai.storage.files import plain_files
 from sagemaker_monai.storage.zips import ArchiveTooLargeError, UnsafeArchiveError
 
-NS_A_FILE = 700_000  # to find out what it is; its elements are counted as they are read
+NS_A_FILE = 700_000  # to identify it; its elements are counted as they are read
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 
 
@@ -49,16 +47,16 @@ class Instance:
 
     Attributes:
         source: the file, or its bytes.
-        name: where it was found, relative to the folder or archive, or its number. Untrusted text.
-        instance_number, series_number: InstanceNumber and SeriesNumber, None where absent.
-        series_time: date and time of the series, else of acquisition or content, as digits that compare; or "".
-        packing: what the slices of a volume are packed in that are no frames, as of `mosaics.packing_of`; or "".
-        planes: the place of each frame, in the file's order.
+        name: its path relative to the folder or archive, or its number. Untrusted text.
+        instance_number, series_number: InstanceNumber and SeriesNumber, or None.
+        series_time: date and time of the series, else of acquisition or content, as comparable digits; or "".
+        packing: the kind of file if it packs slices into one picture (`mosaics.packing_of`), else "".
+        planes: the plane of each frame, in the file's order.
         oddities: codes of `oddities.oddities_of`.
-        header: the dataset without pixel data; None when headers are not kept.
-        pixels_at: where in the file the pixel data begins.
+        header: the dataset without pixel data; None if headers are not kept.
+        pixels_at: offset of the pixel data in the file.
 
-        The others are the header's values under their DICOM keywords; "" or 0 where absent, `image_type` split.
+        The others are the header's values under their DICOM keywords; "" or 0 if absent, `image_type` split.
     """
 
     source: File = field(repr=False)
@@ -98,7 +96,7 @@ class Instance:
 
     @property
     def size_bytes(self) -> int:
-        """Length of the file, 0 where it is gone."""
+        """Length of the file, 0 if it no longer exists."""
         if isinstance(self.source, Path):
             with suppress(OSError):
                 return self.source.stat().st_size
@@ -106,11 +104,7 @@ class Instance:
         return len(self.source.data if isinstance(self.source, Held) else self.source)
 
     def read(self) -> Dataset:
-        """All of the file, with pixel data still encoded; the header is not parsed again.
-
-        Raises:
-            UndecodableImage, PayloadTooLarge: as `headers.read_instance`.
-        """
+        """All of the file, like `headers.read_instance`, without parsing the header again."""
         if self.header is None:
             return read_instance(self.source)
         return with_pixels(self.header, self.source, self.pixels_at)
@@ -118,7 +112,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Other:
-    """A file that is no DICOM file that can be used: its name, and the code and the text of the reason."""
+    """A file that is not a usable DICOM file: its name, and the code and the text of the reason."""
 
     name: str
     code: str
@@ -134,7 +128,7 @@ class Media:
 
 
 def find_instances(source: Path | Sequence[bytes | Held]) -> list[Instance]:
-    """The DICOM files of `find_media`, which describes arguments and errors."""
+    """The DICOM files of `find_media`."""
     return find_media(source).instances
 
 
@@ -145,15 +139,15 @@ def find_media(
 
     Args:
         source: a folder, a DICOM file, a DICOMDIR, a zip or tar file (or one in gzip), or the bytes of such files.
-        limits: how much is looked at.
-        keep_headers: keep every header, about 100 kB each; not for counting through a large archive.
+        limits: how much to read.
+        keep_headers: keep every header, about 100 kB each; not for scanning a large archive.
 
     Returns:
-        Instances and other files, each in the order of their names; archives' members in the archive's order. Links
-        that lead out of the folder, hidden files and what operating systems leave are passed over without a word.
+        Instances and other files, each by name; members of archives in the archive's order. Links that lead out of the
+        folder, hidden files and files of operating systems are skipped silently.
 
     Raises:
-        UndecodableImage: `source` is an archive that is damaged or unsafe. One within a folder is an `Other`.
+        UndecodableImage: `source` is a damaged or unsafe archive. One within a folder becomes an `Other`.
         PayloadTooLarge: more files or bytes than the limits.
     """
     search = _Search(limits or MediaLimits(), keep_headers=keep_headers)
@@ -172,11 +166,7 @@ def find_media(
 
 
 def instance_of(source: File, name: str = "") -> Instance:
-    """Read the header of one DICOM file.
-
-    Raises:
-        UndecodableImage, PayloadTooLarge: as `headers.read_header` and `planes.planes_of`.
-    """
+    """Read the header of one DICOM file; raises like `headers.read_header` and `planes.planes_of`."""
     spend_work(NS_A_FILE, "DICOM files to look at")
     header, pixels_at = read_up_to_pixels(source)
     planes = planes_of(header)
@@ -231,7 +221,7 @@ class _Search:
         self.others: list[Other] = []
 
     def add_folder(self, folder: Path, *, wanted: set[str] | None = None) -> None:
-        """Add a folder's files, or of them those that a DICOMDIR names (in lower case, with slashes)."""
+        """Add a folder's files, or only those that a DICOMDIR names (in lower case, with slashes)."""
         listed, seen = set[str](), set[str]()
         for path in _walk(folder, self.limits.files):
             name = path.relative_to(folder).as_posix()
@@ -241,7 +231,7 @@ class _Search:
             elif wanted is None or name.lower() in wanted:
                 self.add_file(path, name)
         for name in sorted((listed if wanted is None else wanted) - seen):
-            self.others.append(Other(name, "MissingFile", "a DICOMDIR lists this file, which is not there"))
+            self.others.append(Other(name, "MissingFile", "a DICOMDIR lists this file, which does not exist"))
 
     def _entries(self, path: Path) -> set[str]:
         try:
@@ -251,7 +241,7 @@ class _Search:
             return set()
 
     def add_file(self, path: Path, name: str, *, is_named: bool = False) -> None:
-        """Add a file of any kind; `is_named`: it was asked for and not only met in a folder."""
+        """Add a file of any kind; `is_named`: the caller asked for this file, rather than for its folder."""
         try:
             with path.open("rb") as file:
                 head = file.read(HEAD_BYTES)
@@ -313,7 +303,7 @@ def _joined(folder: str, name: str) -> str:
 
 
 def _directory_entries(header: Dataset) -> set[str]:
-    """The files that a DICOMDIR lists, relative to it, in lower case, for copies change the case of names."""
+    """The files that a DICOMDIR lists, relative to it, in lower case, because copying may change the case."""
     entries = set()
     for record in items(header, "DirectoryRecordSequence"):
         parts = text_of(record, "ReferencedFileID").split("\\")

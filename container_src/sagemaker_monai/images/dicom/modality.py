@@ -1,4 +1,4 @@
-"""Stored values to the modality's unit: HU for CT, Bq/ml for most PET, Gy for a dose, else what the header gives."""
+"""Stored values to the modality's unit: HU for CT, Bq/ml for most PET, Gy for a dose, else as the header says."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from sagemaker_monai.images.dicom.pixel_layout import byte_order_is_little
 
 @dataclass(frozen=True)
 class ModalityTransform:
-    """What makes modality values of stored ones: `table` from `first` where there is one, else slope and intercept."""
+    """Stored values to modality values: `table` starting at `first` if there is one, else slope and intercept."""
 
     slope: float = 1.0
     intercept: float = 0.0
@@ -25,7 +25,7 @@ class ModalityTransform:
         """Float32 modality values of the same shape, never the same memory."""
         if self.table is not None:
             return look_up(stored, self.first, self.table).astype(np.float32)
-        with np.errstate(over="ignore"):  # doubles beyond float32 become infinite, and are refused or filled later
+        with np.errstate(over="ignore"):  # doubles beyond float32 become infinite; they are refused or filled later
             values = stored.astype(np.float32)
         if self.slope != 1:
             values *= np.float32(self.slope)
@@ -35,13 +35,13 @@ class ModalityTransform:
 
     @property
     def may_be_negative(self) -> bool:
-        """Unsigned stored values can become negative."""
+        """Whether unsigned stored values can become negative."""
         return self.table is None and (self.intercept < 0 or self.slope < 0)
 
 
-# Where a Modality LUT makes X-ray intensities for computations and is not meant for display: by SOP class the values of
-# PixelIntensityRelationship. There the stored values are the modality's, as windows of such files are made for them.
-# All other SOP classes: applied. PS3.3 C.8.7.1.1.2; DCMTK does the same.
+# SOP class -> values of PixelIntensityRelationship for which the Modality LUT yields X-ray intensities for computation,
+# not for display. It is not applied then, because the windows of such files refer to stored values. PS3.3 C.8.7.1.1.2;
+# DCMTK does the same.
 LUT_NOT_APPLIED: dict[str, frozenset[str]] = dict.fromkeys(
     (
         uid.XRayAngiographicImageStorage,
@@ -57,19 +57,18 @@ LUT_NOT_APPLIED: dict[str, frozenset[str]] = dict.fromkeys(
 def modality_transform(dataset: Dataset, frame: int) -> ModalityTransform:
     """The transform of a frame, numbered from 0.
 
-    The frame's functional group goes before the shared one and that before the top of the data set, slope and intercept
-    each for itself; a LUT before rescale of the same place, except for those of
-    LUT_NOT_APPLIED; DoseGridScaling is what a dose has instead. A slope of 0,
-    which would wipe the image out, counts as 1.
+    The frame's functional group takes precedence over the shared one, and that over the top of the data set, separately
+    for slope and intercept. At the same level a LUT takes precedence over rescale, except those of LUT_NOT_APPLIED. A
+    dose has DoseGridScaling instead. A slope of 0, which would erase the image, counts as 1.
 
     Raises:
-        UndecodableImage: a value of it is broken.
+        UndecodableImage: one of its values is broken.
 
     Source: DICOM PS3.3 C.11.1, C.7.6.16.2.9, C.8.8.3.
     """
     header = frame_header(dataset, frame)
     for holder in holders(header, "ModalityLUTSequence"):
-        # Some writers leave an item without values in the sequence, which is no table.
+        # Some writers leave an empty item in the sequence.
         tables = [item for item in items(holder, "ModalityLUTSequence") if has_value(item, "LUTDescriptor")]
         if tables and not _is_for_computing(header):
             is_signed = number(dataset, "PixelRepresentation") == 1
@@ -89,12 +88,12 @@ def _is_for_computing(header: FrameHeader) -> bool:
 
 
 def modality_values(dataset: Dataset, stored: np.ndarray, frames: Sequence[int] | None = None) -> np.ndarray:
-    """Modality LUT or rescale, for each frame with its own.
+    """Apply each frame's own Modality LUT or rescale.
 
     Args:
         dataset: the header.
-        stored: (F, H, W), as of `decoding.decode_stored`; grey.
-        frames: the numbers of its frames from 0; None when it has all of the file.
+        stored: grey, (F, H, W), from `decoding.decode_stored`.
+        frames: its frame numbers from 0; None for all of the file.
 
     Returns:
         float32 (F, H, W).

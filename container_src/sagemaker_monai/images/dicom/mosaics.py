@@ -1,9 +1,9 @@
-"""Files that pack the slices of a volume into one picture, or into private elements: refused by their name.
+"""Recognises files that pack the slices of a volume into one picture or into private elements, and refuses them.
 
-Siemens scanners write a volume of fMRI or diffusion as a mosaic of tiles in one picture, whose ImagePositionPatient is
-that of no slice; where each tile lies stands in private elements, if an anonymiser left them. United Imaging has a
-volume's frames in a private sequence. Read as it stands, such a file is one slice that no patient has. They are not
-unpacked here: converters such as dcm2niix do it, and scanners can export single slices or enhanced files.
+Siemens scanners write an fMRI or diffusion volume as a mosaic of tiles in one picture. Its ImagePositionPatient is not
+that of any slice; the positions of the tiles are in private elements, unless an anonymiser removed them. United Imaging
+stores a volume's frames in a private sequence. Read naively, such a file would be one meaningless slice. Unpacking is
+left to converters such as dcm2niix; scanners can also export single slices or enhanced files.
 """
 
 import re
@@ -18,7 +18,7 @@ from sagemaker_monai.images.dicom.elements import text_of
 MOSAIC = "Siemens mosaic"
 FRAMES = "United Imaging volume"
 REMEDY = "export single slices or an enhanced multi-frame file, or convert it to NIfTI, such as with dcm2niix"
-# The group and creator of a private block, the element in it, and what a number above 1 in it says.
+# The group and creator of a private block, the element in it, and the packing if its number is above 1.
 _COUNTS = (
     (0x0019, "SIEMENS MR HEADER", 0x0A, MOSAIC),  # NumberOfImagesInMosaic
     (0x0021, "SIEMENS MR SDS 01", 0x5E, MOSAIC),
@@ -35,7 +35,7 @@ _CSA_COUNT = re.compile(rb"NumberOfImagesInMosaic\0.{41}.{20}.{16}\s*(\d{1,5})[\
 
 
 def packing_of(header: Dataset) -> str:
-    """What a file packs its slices in, MOSAIC or FRAMES; "" where a frame is a slice."""
+    """How a file packs its slices, MOSAIC or FRAMES; "" if each frame is a slice."""
     if any(word.strip().upper() == "MOSAIC" for word in text_of(header, "ImageType").split("\\")):
         return MOSAIC
     if _PRIVATE_GROUPS.isdisjoint(tag.group for tag in header.keys()):  # noqa: SIM118 - iteration converts values
@@ -52,11 +52,7 @@ def packing_of(header: Dataset) -> str:
 
 
 def check_unpacked(header: Dataset) -> None:
-    """Refuse a file whose picture is no slice.
-
-    Raises:
-        UnsuitableImage: names what it is packed in.
-    """
+    """Refuse (UnsuitableImage) a file whose picture is not a single slice."""
     if packing := packing_of(header):
         raise UnsuitableImage(f"the slices of a volume are packed in one picture ({packing}); {REMEDY}")
 
@@ -71,7 +67,7 @@ def _private(header: Dataset, group: int, creator: str, element: int) -> list[Ba
 
 
 def _bytes(header: Dataset, tag: BaseTag) -> bytes:
-    """A value as it is in the file, or as text where it was converted."""
+    """A value as it is in the file, or as text if it was converted."""
     element = header.get_item(tag)
     value = element.value if element is not None else b""
     if isinstance(element, RawDataElement) or isinstance(value, bytes):

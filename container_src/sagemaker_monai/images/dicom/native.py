@@ -1,4 +1,4 @@
-"""Pixel data that is not compressed: bytes to the values of each frame."""
+"""Uncompressed pixel data: bytes to the values of each frame."""
 
 from collections.abc import Callable
 
@@ -10,18 +10,15 @@ from sagemaker_monai.images.dicom.pixel_layout import Layout
 
 
 def native_reader(layout: Layout) -> Callable[[int], np.ndarray]:
-    """What unpacks a frame.
-
-    Args:
-        layout: of the file, whose data is native.
+    """A function that unpacks a frame, given its number from 0.
 
     Returns:
-        A function of a frame's number from 0. It gives (H, W) or (H, W, 3), as it stands in the file but in this
-        machine's byte order; single bits as 0 and 1 of uint8, chroma of YBR_FULL_422 repeated.
+        It returns (H, W) or (H, W, 3), as in the file but in native byte order; single bits as uint8 0 and 1, chroma of
+        YBR_FULL_422 repeated.
 
     Raises:
-        UndecodableImage: less data than the header asks for.
-        UnsuitableImage: colour whose chroma is stored in a retired way.
+        UndecodableImage: less data than the header announces.
+        UnsuitableImage: a retired kind of chroma subsampling.
 
     Source: DICOM PS3.5 8.1 and 8.2, PS3.3 C.7.6.3.1.2.
     """
@@ -54,22 +51,21 @@ def native_reader(layout: Layout) -> Callable[[int], np.ndarray]:
 
 
 def count_values(layout: Layout) -> int:
-    """Values of one frame, without the chroma that YBR_FULL_422 leaves out."""
+    """Values of one frame, without the chroma that YBR_FULL_422 omits."""
     count = layout.rows * layout.columns * layout.samples
     is_halved = layout.photometric == "YBR_FULL_422" and layout.samples == 3
     if is_halved and len(layout.data) >= layout.frames * count * layout.bits_allocated // 8:
-        is_halved = False  # named so, but every pixel has its chroma
+        is_halved = False  # mislabelled: every pixel has its chroma
     return count // 3 * 2 if is_halved else count
 
 
 def is_swapped(layout: Layout) -> bool:
-    """Whether bytes were written as words of big endian: they stand in pairs that are swapped, over the ends of frames
-    as well."""
+    """Whether bytes were written as big-endian words, in swapped pairs that may span two frames."""
     return not layout.is_little_endian and layout.bits_allocated == 8 and layout.is_word
 
 
 def type_of(layout: Layout) -> np.dtype:
-    """Of the cells, in the file's byte order; not for single bits."""
+    """Type of the cells, in the file's byte order; not for single bits."""
     kind = layout.float_type or f"{'ui'[layout.is_signed]}{layout.bits_allocated // 8}"
     return np.dtype(("<" if layout.is_little_endian else ">") + kind)
 
@@ -83,7 +79,7 @@ def _in_order(layout: Layout) -> bytes | np.ndarray:
 
 
 def _unpack_bits(data: bytes | np.ndarray, first: int, count: int) -> np.ndarray:
-    # Frames follow each other without a gap, so that one may begin within a byte.
+    # Frames follow each other without a gap, so one may begin within a byte.
     part = np.frombuffer(data, np.uint8, count=(first + count + 7) // 8 - first // 8, offset=first // 8)
     return np.unpackbits(part, bitorder="little")[first % 8 : first % 8 + count]
 

@@ -1,20 +1,23 @@
-"""What a DICOM object is: an image, or something beside images that has pixels too; decided in one place for all.
+"""What a DICOM object is: an image, or another object that has pixels too.
 
-SOP class, Modality and ImageType decide, never the number of slices: a dose distribution has more of them than the CT
-that it lies on. What is no image by any of the three is none: a mask that a tool wrote as "CT Image Storage" says SEG
-in its Modality. A class that is not in the standard's dictionary, or not known here, counts as an image of its Modality
-that comes after those of known classes (`unknown`); a file without SOP class or Modality is what the other one says.
+SOP class, Modality and ImageType decide, never the number of slices: a dose distribution has more slices than its CT.
+If any of the three says that an object is not an image, it is not: a mask that a tool wrote as "CT Image Storage" has
+Modality SEG. A class that is not in the standard's dictionary, or not known here, counts as an image of its Modality
+ranked after known classes (`unknown`). If SOP class or Modality is missing, the other one decides.
 
-Kinds are ordered: of what lies together, the first kind that is there is meant, and the others are passed over. So a
-data set of screen captures alone is one of screen captures, and beside a CT none is read.
+Kinds are ranked: among the objects of a data set, those of the first kind present are used, and the others are skipped.
+So a data set of screen captures alone is used, but captures beside a CT are not.
 """
 
 import functools
 import re
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydicom.uid import UID
+
+if TYPE_CHECKING:
+    from sagemaker_monai.images.dicom.media import Instance
 
 # Kind -> rank, and what one is called; lower ranks are meant first.
 KINDS: dict[str, tuple[int, str]] = {
@@ -32,11 +35,11 @@ KINDS: dict[str, tuple[int, str]] = {
     "report": (7, "structured report"),
     "state": (7, "presentation state"),
     "document": (7, "document"),
-    "other": (7, "object that is no image"),
+    "other": (7, "object that is not an image"),
 }
-# What a volume or a picture may be made of without having been asked for by name.
+# Kinds that are read without being asked for by name.
 IMAGES = frozenset({"image", "unknown", "reformat"})
-# No picture of anything: not even where people collect screen captures.
+# Kinds that are never pictures, not even in a collection of screen captures.
 NEVER_PICTURES = frozenset({"map", "mask", "dose", "plan", "contours", "report", "state", "document", "other"})
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -73,13 +76,13 @@ _MODALITIES = {
     "REG": "other", "FID": "other", "ANN": "other", "ASMT": "other", "SMR": "other", "M3D": "other",
     "TEXTUREMAP": "other",
 }  # fmt: skip
-# Modalities of images; other words are shown to nobody, for anything may stand there. Source: PS3.3 C.7.3.1.1.1.
+# Modalities of images. Other values are never shown: the element may contain anything. Source: PS3.3 C.7.3.1.1.1.
 _OF_IMAGES = frozenset({
     "AR", "BI", "BMD", "CFM", "CR", "CT", "DG", "DMS", "DX", "ES", "GM", "IO", "IVOCT", "IVUS", "LEN", "LS",
     "MG", "MR", "NM", "OAM", "OCT", "OP", "OPM", "OPT", "OPTBSV", "OPTENF", "OPV", "OSS", "OT", "PT", "PX",
     "RF", "RG", "RTIMAGE", "SC", "SM", "TG", "US", "VF", "XA", "XC",
 })  # fmt: skip
-# Modality that a class implies where the file has none.
+# Modality that a class implies if the file has none.
 _MODALITY_OF_CLASS = {
     "1": "CR", "1.1": "DX", "1.1.1": "DX", "1.2": "MG", "1.2.1": "MG", "1.3": "IO", "1.3.1": "IO",
     "2": "CT", "2.1": "CT", "2.2": "CT", "3.1": "US", "4": "MR", "4.1": "MR", "4.3": "MR", "4.4": "MR", "6.1": "US",
@@ -101,32 +104,8 @@ _COMPILED = tuple((re.compile(pattern), kind) for pattern, kind in _WORDS.items(
 _NOISE = re.compile(r"^CT_SOM\d*|^CSA|[^A-Z0-9]")  # Siemens writes the software before the word
 
 
-class Described(Protocol):
-    """What is asked of an instance."""
-
-    @property
-    def sop_class_uid(self) -> str:
-        """SOPClassUID."""
-
-    @property
-    def modality(self) -> str:
-        """Modality."""
-
-    @property
-    def image_type(self) -> tuple[str, ...]:
-        """The values of ImageType."""
-
-    @property
-    def samples_per_pixel(self) -> int:
-        """SamplesPerPixel."""
-
-    @property
-    def photometric_interpretation(self) -> str:
-        """PhotometricInterpretation."""
-
-
 class Subject(NamedTuple):
-    """What an object is: a key of KINDS, its modality ("" where nothing says it), and whether it is in colour."""
+    """What an object is: a key of KINDS, its modality ("" if unknown), and whether it is in colour."""
 
     kind: str
     modality: str
@@ -134,17 +113,17 @@ class Subject(NamedTuple):
 
     @property
     def rank(self) -> int:
-        """The lower, the sooner it is meant."""
+        """Lower ranks are preferred."""
         return KINDS[self.kind][0]
 
     @property
     def shown_modality(self) -> str:
-        """The modality where the standard has that word, else "": anything may stand there."""
+        """The modality if the standard defines it, else "": the element may contain anything."""
         return self.modality if self.modality in _OF_IMAGES or self.modality in _MODALITIES else ""
 
     @property
     def name(self) -> str:
-        """What a person is told: the modality, with the kind where it is no image. Nothing of the file's own words."""
+        """For messages: the modality, and the kind if it is not an image; never text from the file."""
         modality = self.shown_modality
         colour = " in colour" if self.is_colour else ""
         if self.kind == "image":
@@ -152,7 +131,7 @@ class Subject(NamedTuple):
         return f"{modality} ({KINDS[self.kind][1]}{colour})" if modality else f"{KINDS[self.kind][1]}{colour}"
 
 
-def subject_of(instance: Described) -> Subject:
+def subject_of(instance: "Instance") -> Subject:
     """What an instance is."""
     photometric = instance.photometric_interpretation.strip(" \0").upper()
     return Subject(
@@ -164,12 +143,8 @@ def subject_of(instance: Described) -> Subject:
 
 @functools.lru_cache(maxsize=1024)
 def kind_of(sop_class_uid: str, modality: str, image_type: tuple[str, ...] = ()) -> str:
-    """The kind of an object, a key of KINDS: the one furthest from an image of those that its three attributes say.
-
-    Args:
-        sop_class_uid: SOPClassUID, "" where it is missing.
-        modality: Modality, "" where it is missing.
-        image_type: the values of ImageType.
+    """The kind of an object, a key of KINDS: of those that the attributes ("" if missing) say, the furthest from an
+    image.
     """
     kinds = [_kind_of_class(_plain_uid(sop_class_uid)), _MODALITIES.get(_plain(modality), "image")]
     for value in image_type:
@@ -179,23 +154,23 @@ def kind_of(sop_class_uid: str, modality: str, image_type: tuple[str, ...] = ())
 
 
 def is_image_class(sop_class_uid: str) -> bool:
-    """Whether an object of a class has pixels; one without a class may have some."""
+    """Whether objects of a class have pixels; one without a class may have some."""
     return not _plain_uid(sop_class_uid) or "Image Storage" in UID(_plain_uid(sop_class_uid)).name
 
 
 def modality_of(sop_class_uid: str, modality: str) -> str:
-    """Modality in capital letters, where it is missing that of the SOP class, "" without both."""
+    """Modality in capital letters, or that of the SOP class, or ""."""
     ending = _plain_uid(sop_class_uid).removeprefix(_STORAGE)
     return _plain(modality) or _MODALITY_OF_CLASS.get(ending, "")
 
 
 def is_image_modality(text: str) -> bool:
-    """Whether a text is a Modality of images; OT, which is any other one, says nothing."""
+    """Whether a text is a Modality of images; OT ("other") is not informative."""
     return text in _OF_IMAGES and text != "OT"
 
 
 def names_of(subjects: Iterable[Subject]) -> str:
-    """The names of what there is, each once, for a message."""
+    """The distinct names, for a message."""
     return ", ".join(sorted({subject.name for subject in subjects}))
 
 
@@ -209,7 +184,7 @@ def _plain_uid(text: str) -> str:
 
 def _kind_of_class(uid: str) -> str:
     if not uid:
-        return "image"  # what lacks it is what its Modality says
+        return "image"  # its Modality decides
     if not uid.startswith(_STORAGE):
         return "unknown"
     ending = uid.removeprefix(_STORAGE)

@@ -1,7 +1,7 @@
-"""What is odd about the values of one header and was read all the same: codes of `findings.MESSAGES`.
+"""Oddities in the values of one header that do not prevent reading it: codes of `findings.MESSAGES`.
 
-It is told from the header alone, at little cost, so that `doctor`, `prepare` and the first look of `train` say the same
-as an answer does. Here a window is judged by the values that the stored bits can hold, with the pixels by those.
+They are found in the header alone, cheaply, so that `doctor`, `prepare` and the first look of `train` report the same
+as an answer does. Here a window is judged by the range of the stored bits; with pixels, it is judged by their values.
 """
 
 from collections.abc import Callable
@@ -14,34 +14,31 @@ from sagemaker_monai.images.dicom.elements import (
     FrameHeader,
     frame_header,
     is_oddly_spelled,
-    number,
     numbers,
+    numbers_of,
     text_of,
 )  # fmt: skip
 
-# Numbers that become places or pixels.
+# Numbers that affect geometry or pixels.
 _NUMBERS = (
     "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "SliceThickness", "SpacingBetweenSlices",
     "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "DoseGridScaling", "PatientWeight",
 )  # fmt: skip
-# All that is looked at here of a plain file.
+# All attributes used here for a file without functional groups.
 LOOKED_AT = (*_NUMBERS, "BitsAllocated", "HighBit", "PixelPaddingValue", "PixelPaddingRangeLimit", "VOILUTFunction",
              "VOILUTSequence", "ModalityLUTSequence", "PresentationIntentType", "SOPClassUID",
              "PixelIntensityRelationship")  # fmt: skip
 
 
 def oddities_of(dataset: Dataset) -> tuple[str, ...]:
-    """The codes that a file deserves, by its header and its first frame's functional groups."""
+    """The codes for a file, by its header and its first frame's functional groups."""
     header = frame_header(dataset, 0)
     return tuple(code for code, holds in _RULES.items() if holds(header))
 
 
-def _has_odd_numbers(header: FrameHeader) -> bool:
-    return any(is_oddly_spelled(header, keyword) and _is_readable(header, keyword) for keyword in _NUMBERS)
-
-
-def _has_unreadable_numbers(header: FrameHeader) -> bool:
-    return any(is_oddly_spelled(header, keyword) and not _is_readable(header, keyword) for keyword in _NUMBERS)
+def _has_odd_numbers(header: FrameHeader, *, are_readable: bool) -> bool:
+    odd = (keyword for keyword in _NUMBERS if is_oddly_spelled(header, keyword))
+    return any(_is_readable(header, keyword) == are_readable for keyword in odd)
 
 
 def _is_readable(header: FrameHeader, keyword: str) -> bool:
@@ -51,17 +48,10 @@ def _is_readable(header: FrameHeader, keyword: str) -> bool:
         return False
 
 
-def _has_zero_slope(header: FrameHeader) -> bool:
-    try:
-        return number(header, "RescaleSlope") == 0
-    except UndecodableImage:
-        return False
-
-
 _RULES: dict[str, Callable[[FrameHeader], bool]] = {
-    "odd_numbers": _has_odd_numbers,
-    "unreadable_numbers": _has_unreadable_numbers,
-    "zero_slope": _has_zero_slope,
+    "odd_numbers": lambda header: _has_odd_numbers(header, are_readable=True),
+    "unreadable_numbers": lambda header: _has_odd_numbers(header, are_readable=False),
+    "zero_slope": lambda header: numbers_of(header, "RescaleSlope", 1) == (0,),
     "useless_window": lambda header: is_useless(header.top),
     "for_processing": lambda header: text_of(header, "PresentationIntentType").upper() == "FOR PROCESSING",
 }

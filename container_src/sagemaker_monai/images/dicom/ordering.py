@@ -1,4 +1,4 @@
-"""The order of a stack's slices, along their normal, and what is odd about their places and values."""
+"""Orders a stack's slices along their normal, and reports oddities in their positions and values."""
 
 from collections import Counter
 from dataclasses import replace
@@ -11,7 +11,7 @@ from sagemaker_monai.images.dicom.stacks import Stack, by_number, place_numbers,
 
 
 def sort_slices(stack: Stack) -> None:
-    """Sort along the normal, or by InstanceNumber without geometry, and say what is odd about the places."""
+    """Sort along the normal, or by InstanceNumber without geometry, and add findings about the positions."""
     slices = stack.slices
     if any("LOCALIZER" in each.instance.image_type for each in slices):
         stack.findings.append(finding("localizer", len(slices)))
@@ -28,7 +28,7 @@ def sort_slices(stack: Stack) -> None:
     if len(slices) == 1:
         return
     beside = np.diff(positions[order] @ normal) <= tolerance_mm(slices)
-    if beside.any():  # tiles or several slabs, which are no volume
+    if beside.any():  # tiles or several slabs: not a volume
         stack.findings.append(finding("shifted_slices", int(beside.sum())))
         return
     spread = spread_of(positions[order], normal)
@@ -59,7 +59,7 @@ def _sort_by_number(stack: Stack) -> None:
 
 
 def findings_of_values(stack: Stack) -> list[Finding]:
-    """What differs between slices of one stack, and colour."""
+    """Findings about differences between the slices of one stack, and about colour."""
     first = stack.slices[0]
     spacing = first.plane.spacing
     in_colour = [each.instance.samples_per_pixel > 1 or "PALETTE" in each.instance.photometric_interpretation

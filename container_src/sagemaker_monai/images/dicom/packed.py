@@ -1,6 +1,6 @@
-"""Archives of DICOM files, told by their first bytes: zip, tar, and either a tar or a single file in gzip.
+"""Archives of DICOM files, recognised by their first bytes: zip, tar, and either a tar or a single file in gzip.
 
-One level only: an archive within an archive is a file like any other, and no DICOM file.
+Only one level: an archive within an archive counts as a file that is not DICOM.
 """
 
 import gzip
@@ -13,17 +13,17 @@ from sagemaker_monai.storage.tars import Stream, read_tar
 from sagemaker_monai.storage.zips import ArchiveLimits, ArchiveTooLargeError, UnsafeArchiveError, read_members
 
 HEAD_BYTES = 512  # a tar file says what it is at 257
-DEFLATE_RATIO = 1032  # the most that deflate can: blank slices do, so the limits on bytes are what counts
+DEFLATE_RATIO = 1032  # deflate's maximum; blank slices reach it, so only the limits on bytes matter
 CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class MediaLimits:
-    """How much is looked at.
+    """How much is read.
 
     Attributes:
-        files: in a folder, or in an archive.
-        archive_bytes: that one archive or compressed file may unpack to; its DICOM files are kept in memory.
+        files: in a folder or an archive.
+        archive_bytes: unpacked size of one archive or compressed file; its DICOM files are kept in memory.
     """
 
     files: int = 1 << 20
@@ -34,7 +34,7 @@ Unpacker = Callable[[BinaryIO, MediaLimits], Iterable[tuple[str, bytes]]]
 
 
 def unpacker_of(head: bytes) -> Unpacker | None:
-    """What opens a file that begins so (HEAD_BYTES of it); None for what is no archive."""
+    """The unpacker for a file with these first HEAD_BYTES; None if it is not an archive."""
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _unzip
     if head.startswith(b"\x1f\x8b"):

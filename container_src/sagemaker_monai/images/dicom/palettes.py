@@ -1,4 +1,4 @@
-"""PALETTE COLOR: the tables of a header, plain or segmented, and stored values looked up in them."""
+"""PALETTE COLOR: a header's plain or segmented tables, and stored values looked up in them."""
 
 import struct
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from sagemaker_monai.images.dicom.elements import value
 
 _COLOURS = ("Red", "Green", "Blue")
 _BROKEN = "the colour tables of the DICOM file are broken; export it again"
-_AT_ONCE = 1 << 20  # pixels that are looked up at once, with indices of 8 bytes
-_MAX_SEGMENTED = 8  # words of a segmented table for each of its entries; one that is worth it has fewer than one
+_AT_ONCE = 1 << 20  # pixels looked up at once, with indices of 8 bytes
+_MAX_SEGMENTED = 8  # words of a segmented table per entry; a sensible one has fewer than one
 _DISCRETE, _LINEAR, _INDIRECT = 0, 1, 2  # segment types, PS3.3 C.7.9.2
 
 
@@ -22,11 +22,11 @@ def apply_palette(dataset: Dataset, stored: np.ndarray, *, is_little_endian: boo
     Args:
         dataset: with the Palette Color Lookup Table module.
         stored: (F, H, W), integers.
-        is_little_endian: byte order of the file's data set, which its table data has too.
+        is_little_endian: byte order of the file's data set, and so of its tables.
 
     Returns:
-        (F, H, W, 3), RGB, uint8 when the entries fit 8 bits and uint16 otherwise. Values below the first mapped one
-        have the first colour, values beyond the table its last.
+        (F, H, W, 3) RGB, uint8 if the entries have 8 bits, else uint16. Values below the first mapped one get the first
+        colour, values beyond the table its last.
 
     Raises:
         UndecodableImage: no tables, or they contradict their descriptors.
@@ -34,7 +34,9 @@ def apply_palette(dataset: Dataset, stored: np.ndarray, *, is_little_endian: boo
     Source: DICOM PS3.3 C.7.6.3.1.5, C.7.6.3.1.6 and C.7.9.2.
     """
     tables = [palette_table(dataset, colour, is_little_endian=is_little_endian) for colour in _COLOURS]
-    first = _first_mapped(dataset, is_signed=stored.dtype.kind == "i")
+    first = _descriptor(dataset, "Red")[1]
+    if stored.dtype.kind == "i" and first >= 0x8000:  # its VR follows PixelRepresentation, but the parser's may not
+        first -= 0x10000
     rgb = np.empty((*stored.shape, 3), np.result_type(*tables))
     for frame, coloured in zip(stored, rgb, strict=True):
         for start in range(0, len(frame), step := max(1, _AT_ONCE // max(frame.shape[1], 1))):
@@ -42,12 +44,6 @@ def apply_palette(dataset: Dataset, stored: np.ndarray, *, is_little_endian: boo
             for sample, table in enumerate(tables):
                 coloured[start : start + step, :, sample] = table[np.minimum(index, len(table) - 1)]
     return rgb
-
-
-def _first_mapped(dataset: Dataset, *, is_signed: bool) -> int:
-    first = _descriptor(dataset, "Red")[1]
-    # The descriptor's VR follows PixelRepresentation, but a parser may have read it with the other sign.
-    return first - 0x10000 if is_signed and first >= 0x8000 else first
 
 
 def _descriptor(dataset: Dataset, colour: str) -> tuple[int, int, int]:
@@ -62,7 +58,7 @@ def _descriptor(dataset: Dataset, colour: str) -> tuple[int, int, int]:
 
 
 def palette_table(dataset: Dataset, colour: str, *, is_little_endian: bool) -> np.ndarray:
-    """One colour's entries, uint8 where they have 8 bits; a segmented table is expanded.
+    """One colour's entries, uint8 if they have 8 bits; a segmented table is expanded.
 
     Raises:
         UndecodableImage: no table, or it contradicts its descriptor.
@@ -71,7 +67,7 @@ def palette_table(dataset: Dataset, colour: str, *, is_little_endian: bool) -> n
     order = "<" if is_little_endian else ">"
     plain = value(dataset, f"{colour}PaletteColorLookupTableData")
     if isinstance(plain, bytes) and plain:
-        # 8-bit entries may be stored one or two to a word, whatever the descriptor says; the length decides.
+        # 8-bit entries may be stored one or two to a word, regardless of the descriptor; the length decides.
         width = 1 if len(plain) < 2 * count else 2
         entries = np.frombuffer(plain, np.dtype(f"{order}u{width}"), count=min(count, len(plain) // width))
         if len(entries) < count:
@@ -95,9 +91,7 @@ def _swapped(entries: np.ndarray) -> np.ndarray:
 
 
 def _expand(data: Sequence[int], count: int, bits: int) -> list[int]:
-    """Expand a segmented table, of which no hostile one grows beyond `count` entries: segments that repeat others
-    which repeat others would double with every level.
-    """
+    """Expand a segmented table to at most `count` entries: nested repetitions could double it each time."""
     table: list[int] = []
     position = 0
     if len(data) > _MAX_SEGMENTED * count:
@@ -113,7 +107,7 @@ def _expand(data: Sequence[int], count: int, bits: int) -> list[int]:
 
 
 def _segment(data: Sequence[int], position: int, table: list[int], count: int) -> int:
-    """Append one discrete or linear segment; returns where the next begins."""
+    """Append one discrete or linear segment; returns the position of the next."""
     if position + 2 >= len(data):
         raise UndecodableImage(_BROKEN)
     kind, length = data[position], data[position + 1]
@@ -129,8 +123,8 @@ def _segment(data: Sequence[int], position: int, table: list[int], count: int) -
 
 
 def _repeat(data: Sequence[int], position: int, table: list[int], count: int, bits: int) -> int:
-    """Append the segments that an indirect one points to, which may be of the other two types only."""
-    words = 4 if bits == 8 else 2  # the 32-bit byte offset takes so many entries, least significant first
+    """Append the segments that an indirect one points to; they must be discrete or linear."""
+    words = 4 if bits == 8 else 2  # entries that the 32-bit byte offset takes, least significant first
     pointer = data[position + 2 : position + 2 + words]
     if len(pointer) < words or not table:
         raise UndecodableImage(_BROKEN)
@@ -139,7 +133,7 @@ def _repeat(data: Sequence[int], position: int, table: list[int], count: int, bi
     for repeated in range(data[position + 1]):
         if source + 1 >= len(data) or data[source] == _INDIRECT or len(table) >= count:
             break
-        if repeated > len(table) - before:  # segments of nothing could be repeated without end
+        if repeated > len(table) - before:  # empty segments could be repeated forever
             raise UndecodableImage(_BROKEN)
         source = _segment(data, source, table, count)
     return position + 2 + words

@@ -13,7 +13,7 @@ from sagemaker_monai.images.volumes import check_voxels
 _PIXEL_ELEMENTS = {0x7FE00010: "", 0x7FE00008: "f4", 0x7FE00009: "f8"}
 _PADDING = ("PixelPaddingValue", "FloatPixelPaddingValue", "DoubleFloatPixelPaddingValue")
 _INTEGER_BITS = (1, 8, 16, 32, 64)
-_KINDS = {  # Modality, or what is said of a file without pixels
+_KINDS = {  # Modality of a file without pixels -> what the message calls it
     "SR": "a structured report",
     "KO": "a key object note",
     "PR": "a presentation state",
@@ -32,7 +32,7 @@ _KINDS = {  # Modality, or what is said of a file without pixels
 
 @dataclass(frozen=True)
 class Bits:
-    """How one sample stands in its cell.
+    """How one sample is stored in its cell.
 
     Attributes:
         bits_allocated, bits_stored: of the cell and of the value.
@@ -46,8 +46,8 @@ class Bits:
     is_signed: bool
 
     def aligned(self, cells: np.ndarray, high_bit: int | None = None) -> np.ndarray:
-        """Stored values of cells, in an integer type of `bits_allocated` bits: what stands outside the value's bits is
-        removed, and those above it filled with its sign. Old files keep overlays there, and others leave anything.
+        """Stored values of cells: bits outside the value (old overlays, or junk) are removed, and those above it are
+        filled with its sign.
         """
         high = self.high_bit if high_bit is None else high_bit
         values: np.ndarray = (cells << self.bits_allocated - high - 1) >> self.bits_allocated - self.bits_stored
@@ -67,7 +67,7 @@ class Bits:
 
 @dataclass(frozen=True)
 class Layout(Bits):
-    """The Image Pixel module, with what was missing filled in.
+    """The Image Pixel module, with defaults filled in.
 
     Attributes:
         rows, columns, samples, frames: sizes; samples is 1 or 3.
@@ -94,24 +94,19 @@ class Layout(Bits):
     data: bytes
     padding: tuple[float, float] | None
 
-    @property
-    def is_colour(self) -> bool:
-        """The stored values are of three samples."""
-        return self.samples == 3
-
 
 def layout_of(dataset: Dataset) -> Layout:
     """Read and check the Image Pixel module.
 
     Raises:
-        UnsuitableImage: no image, or of a kind that is not read (four samples, bit depths that are not whole bytes).
-        UndecodableImage: values that contradict each other or are no numbers.
+        UnsuitableImage: no image, or an unsupported kind (four samples, bit depths that are not whole bytes).
+        UndecodableImage: values that contradict each other or are not numbers.
         PayloadTooLarge: more values than `volumes.MAX_VOXELS`.
     """
     tag = pixel_tag_of(dataset)
     if tag is None:
         raise UnsuitableImage(f"the DICOM file holds no image{_instead(dataset)}; send one with pixel data")
-    # Not `dataset[tag]`, which may guess at the VR and fail.
+    # `dataset[tag]` may guess the VR and fail.
     element = dataset.get_item(tag)
     data = element.value if element is not None else None
     if not isinstance(data, bytes | bytearray) or not data:
@@ -121,11 +116,11 @@ def layout_of(dataset: Dataset) -> Layout:
     if float_type:
         allocated = 8 * int(float_type[1:])
     if allocated not in _INTEGER_BITS:
-        raise UnsuitableImage(f"{allocated} bits allocated to a pixel are not supported; use 1, 8, 16, 32 or 64")
+        raise UnsuitableImage(f"BitsAllocated {allocated} is not supported; use 1, 8, 16, 32 or 64")
     bits = Bits(allocated, allocated, allocated - 1, is_signed=False) if float_type else bits_of(dataset)
     samples = whole_number(dataset, "SamplesPerPixel", low=1, high=4, default=1)
     if samples not in (1, 3):
-        raise UnsuitableImage(f"{samples} samples a pixel are not supported; send grey, palette, RGB or YBR images")
+        raise UnsuitableImage(f"{samples} samples per pixel are not supported; send grey, palette, RGB or YBR images")
     rows = whole_number(dataset, "Rows", low=1, high=65_535)
     columns = whole_number(dataset, "Columns", low=1, high=65_535)
     frames = whole_number(dataset, "NumberOfFrames", low=0, high=1 << 31, default=1) or 1
@@ -153,15 +148,15 @@ def layout_of(dataset: Dataset) -> Layout:
 
 
 def pixel_tag_of(dataset: Dataset) -> int | None:
-    """The element with the pixels, the first where there are several; None without any."""
+    """The tag of the first pixel data element, or None."""
     return next((tag for tag in _PIXEL_ELEMENTS if tag in dataset), None)
 
 
 def bits_of(dataset: Dataset) -> Bits:
-    """How samples of integers stand in their cells.
+    """How integer samples are stored in their cells.
 
     Raises:
-        UndecodableImage: values that contradict each other or are no numbers.
+        UndecodableImage: values that contradict each other or are not numbers.
     """
     allocated = whole_number(dataset, "BitsAllocated", low=1, high=64)
     stored = whole_number(dataset, "BitsStored", low=1, high=allocated, default=allocated)
@@ -174,15 +169,15 @@ def bits_of(dataset: Dataset) -> Bits:
 
 
 def padding_of(dataset: Dataset) -> tuple[float, float] | None:
-    """The range of stored values that mean "no pixel", lowest and highest; None without one.
+    """The range of stored values that mean "no pixel", lowest and highest, or None.
 
-    It is read as pixels are: the bits of PixelPaddingValue are those of a cell, with the pixels' sign, whatever the VR
-    says. Bits outside BitsStored are removed, as they are from pixels, where they say nothing: none, or the sign. Where
-    they say something (63536 beside 12 bits) no pixel can have the value but the padding itself; such a value is
-    returned as the whole cell has it, and `decoding` leaves such cells whole, so that no bone passes for padding.
+    PixelPaddingValue is read like a pixel: its bits are those of a cell, with the pixels' sign, whatever the VR says.
+    Bits outside BitsStored are removed if they are zero or the sign. Other bits there (63536 with 12 bits) cannot occur
+    in a pixel, only in padding; such a value is returned as the whole cell, and `decoding` leaves such cells whole, so
+    that bone is never mistaken for padding.
 
     Raises:
-        UndecodableImage: a value of it is broken.
+        UndecodableImage: one of the values is broken.
 
     Source: DICOM PS3.3 C.7.5.1.1.2.
     """
@@ -198,13 +193,13 @@ def padding_of(dataset: Dataset) -> tuple[float, float] | None:
         end = start if last is None else _cell_value(last, bits)
         lowest, highest = bits.limits
         if (lowest <= start <= highest) != (lowest <= end <= highest):
-            end = start  # else every pixel would be between them
+            end = start  # otherwise every pixel would lie between them
         return min(start, end), max(start, end)
     return None
 
 
 def _cell_value(number: float, bits: Bits) -> int:
-    """A padding value's own value, or that of its whole cell where bits outside BitsStored belong to it."""
+    """The padding value, or that of its whole cell if bits outside BitsStored belong to it."""
     value, size = int(number), bits.bits_allocated
     if bits.is_signed and size > 16 and value >= 0x8000:
         value -= 0x10000  # the VR has 16 bits, whatever the cell has
@@ -224,7 +219,7 @@ def _padding_outside(dataset: Dataset, bits: Bits) -> tuple[float, float] | None
     try:
         padding = padding_of(dataset)
     except UndecodableImage:
-        return None  # `display_of` says so
+        return None  # `display_of` reports it
     lowest, highest = bits.limits
     return padding if padding is not None and not lowest <= padding[0] <= highest else None
 

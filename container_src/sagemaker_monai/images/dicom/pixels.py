@@ -1,7 +1,7 @@
-"""The frames of one DICOM file in the modality's unit, with how they are shown and where they come from.
+"""The frames of one DICOM file in the modality's unit, with display and identity.
 
-The order is the standard's: stored values (`decoding`), Modality LUT or rescale (`modality`), and then, only when
-somebody looks or a network is given what a viewer shows, VOI and inversion (`display`).
+The order is the standard's: stored values (`decoding`), Modality LUT or rescale (`modality`), and, only for viewing or
+for networks that take displayed values, VOI and inversion (`display`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,32 +21,28 @@ from sagemaker_monai.images.volumes import Display, Frame, Identity
 
 __all__ = ["apply_display", "display_for", "display_of", "header_of", "modality_values", "read_frames", "spacing_of"]
 
-_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")  # the first sound one is taken
+_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")  # the first valid one is used
 
 
 def read_frames(source: File | Dataset) -> list[Frame]:
-    """Read every frame of a file.
+    """Read every frame of a file, in its order.
 
     Args:
-        source: a file, its bytes, or its dataset as of `headers.read_instance`.
+        source: a file, its bytes, or its dataset from `headers.read_instance`.
 
     Returns:
-        One Frame for each, in the file's order. Grey: float32 modality values. Colour: uint8 RGB, of which deeper
-        samples keep their high byte.
+        Grey frames: float32 modality values. Colour frames: uint8 RGB, the high byte of deeper samples.
 
     Raises:
-        UndecodableImage: broken, or header and data contradict each other.
-        UnsuitableImage: no image, stored in a way that is not supported, or a mosaic of slices.
+        UndecodableImage: the file is broken, or header and data contradict each other.
+        UnsuitableImage: no image, stored in an unsupported way, or a mosaic of slices.
         PayloadTooLarge: more than the limits.
     """
     return list(each_frame(source))
 
 
 def each_frame(source: File | Dataset, wanted: Sequence[int] | None = None) -> Iterator[Frame]:
-    """Read frames one after the other, so that no two are held; all or some, by their numbers from 0.
-
-    Args, Raises: as of `read_frames`.
-    """
+    """Like `read_frames`, but one frame at a time; all of them, or those with the wanted numbers from 0."""
     dataset = source if isinstance(source, Dataset) else read_instance(source)
     check_unpacked(dataset)
     with refusing("the DICOM header is broken; export the file again"):
@@ -65,14 +61,10 @@ def each_frame(source: File | Dataset, wanted: Sequence[int] | None = None) -> I
 
 
 def spacing_of(dataset: Dataset, frame: int) -> tuple[float, float] | None:
-    """Distance of pixel centres along W and H in mm, None when the header does not say.
+    """Distance of pixel centres along W and H in mm, or None; `frame` counts from 0.
 
-    DICOM has the distance between rows, which is along H, first. Without PixelSpacing it is that at the detector of a
-    projection, which the patient's anatomy is magnified against.
-
-    Args:
-        dataset: the header.
-        frame: number from 0.
+    DICOM stores the distance between rows, along H, first. Without PixelSpacing, it is the spacing at the detector of a
+    projection, where the anatomy appears magnified.
 
     Source: DICOM PS3.3 10.7.1.1, 10.7.1.3, C.7.6.16.2.1.
     """
@@ -85,7 +77,7 @@ def spacing_of(dataset: Dataset, frame: int) -> tuple[float, float] | None:
 
 
 def header_of(dataset: Dataset) -> Dataset:
-    """The same data set without pixel data, sharing all other elements."""
+    """The data set without pixel data, sharing all other elements."""
     header = Dataset({tag: dataset.get_item(tag) for tag in sorted(dataset.keys()) if tag.group != PIXEL_GROUP})
     implicit, little = dataset.original_encoding
     header.set_original_encoding(implicit, little, dataset.original_character_set)
@@ -104,7 +96,7 @@ def _values(dataset: Dataset, stored: np.ndarray, frame: int) -> np.ndarray:
 
 
 def _identity(header: Dataset, frame: int | None) -> Identity:
-    instance = word(header, "SOPInstanceUID") or (word(header.file_meta, "MediaStorageSOPInstanceUID"))
+    instance = word(header, "SOPInstanceUID") or word(header.file_meta, "MediaStorageSOPInstanceUID")
     return Identity(
         series_instance_uid=word(header, "SeriesInstanceUID"),
         sop_instance_uids=(instance,),

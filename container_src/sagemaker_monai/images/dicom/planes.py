@@ -1,12 +1,11 @@
-"""The place of each frame of a DICOM file, from wherever its kind of file keeps it.
+"""The plane of each frame of a DICOM file: its position, and what may distinguish volumes (echo, time, b-value, type).
 
-A file with one frame has it in the main dataset, an enhanced multi-frame file in its functional groups, an older
-multi-frame file (NM, RTDOSE) by counting from the first frame. Cine files have none. Beside the place stands what may
-tell volumes of one series apart: echo, time, b-value, type of image.
+A file with one frame has its position in the main dataset, an enhanced multi-frame file in its functional groups, an
+older multi-frame file (NM, RTDOSE) by counting from the first frame. Cine files have none.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,14 +32,14 @@ from sagemaker_monai.images.dicom.geometry import Cosines, Vector, is_sound, nor
 from sagemaker_monai.images.dicom.tells import DISCRIMINATORS, NO_DATE
 
 MAX_FRAMES = 1 << 16  # of one file
-# The place of a frame: of one that is counted, and of one that has functional groups of its own.
+# Cost of a frame's plane: of a counted one, and of one with functional groups of its own.
 _NS_A_FRAME, _NS_A_GROUP, _BYTES_A_FRAME = 10_000, 200_000, 400
 _GEOMETRY = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}  # and their numbers
-# Modalities whose frames mostly are no slices, and what frames of a cine have.
+# Modalities whose frames are rarely slices, and attributes of cine frames.
 _COUNTED_OTHERWISE = frozenset({"NM", "US", "XA", "RF", "DX", "CR", "MG", "IVUS", "OPT"})
 _TIMES = ("FrameTime", "FrameTimeVector", "CineRate", "RecommendedDisplayFrameRate", "FrameDelay", "NumberOfTimeSlots",
           "NumberOfTimeSlices")  # fmt: skip
-# What a frame may say for itself; the others of the table are in the main dataset only.
+# Attributes that a frame may have itself; the others of the table are in the main dataset only.
 _OF_FRAMES = {
     name: frozenset(tag_of(path.split("/")[0]) for path in GROUPS[name]) for name in DISCRIMINATORS if name in GROUPS
 }
@@ -48,17 +47,17 @@ _OF_FRAMES = {
 
 @dataclass(frozen=True)
 class Plane:
-    """One frame's place.
+    """One frame's plane.
 
     Attributes:
-        position: ImagePositionPatient, LPS mm; None where the frame has no complete geometry, as the next two.
-        orientation: ImageOrientationPatient.
+        position: ImagePositionPatient, LPS mm; None if the geometry is incomplete.
+        orientation: ImageOrientationPatient; likewise.
         spacing: PixelSpacing: between rows, between columns, mm; may be known without a position.
-        thickness: SpacingBetweenSlices or SliceThickness, mm, for a slice that has no neighbour.
-        is_invalid: the header has a geometry, but not one that can be.
-        fault: which element of it cannot be read and why, "" where the numbers themselves are wrong.
-        is_counted: the position is that of the first frame and a number of distances, where no rule says so.
-        tells: values of `tells.DISCRIMINATORS` that the frame has, as text.
+        thickness: SpacingBetweenSlices or SliceThickness, mm, for a slice without neighbours.
+        is_invalid: the header has an impossible geometry.
+        fault: the element that cannot be read and why, "" if the numbers themselves are wrong.
+        is_counted: the position was derived from the first frame's, though no rule of the standard says so.
+        tells: the frame's values of `tells.DISCRIMINATORS`, as text.
         rescale: RescaleSlope and RescaleIntercept as text, for comparison.
     """
 
@@ -74,11 +73,7 @@ class Plane:
 
 
 def planes_of(header: Dataset) -> tuple[Plane, ...]:
-    """The place of every frame of a file, in the file's order.
-
-    Raises:
-        PayloadTooLarge: more frames than MAX_FRAMES.
-    """
+    """The plane of every frame, in the file's order; PayloadTooLarge for more frames than MAX_FRAMES."""
     frames = max(integer_of(header, "NumberOfFrames") or 1, 1)
     if frames > MAX_FRAMES:
         raise PayloadTooLarge(f"{frames} frames are more than {MAX_FRAMES}; send the file in parts")
@@ -87,7 +82,7 @@ def planes_of(header: Dataset) -> tuple[Plane, ...]:
     spend_bytes(frames * _BYTES_A_FRAME, f"the places of {frames} frames")
     common = _common_tells(header)
     if value_of(header, "PerFrameFunctionalGroupsSequence") is not None:
-        # A file that lacks groups has frames without a place of their own.
+        # Frames without a group have no plane of their own.
         planes = [_plane(frame_header(header, frame), common) for frame in range(min(frames, groups))]
         return (*planes, *[_plane(frame_header(header, groups), common)] * (frames - len(planes)))
     if frames == 1:
@@ -129,7 +124,7 @@ def _fault_of(header: Header) -> str:
 
 
 def _common_tells(header: Dataset) -> dict[str, str]:
-    """What the main dataset says of all frames, in the order of the table."""
+    """What the main dataset says about all frames, in the order of the table."""
     found = {}
     for name, row in DISCRIMINATORS.items():
         if text := plain_text_of(header, name):
@@ -147,41 +142,25 @@ def _tells(header: Header, common: Mapping[str, str]) -> tuple[tuple[str, str], 
 
 
 def _counted_planes(header: Dataset, frames: int, common: Mapping[str, str]) -> tuple[Plane, ...]:
-    """Frames of a file without functional groups: the first has a place, and the others a distance from it."""
+    """Frames of a file without functional groups: the first has a position, and the others a distance from it."""
     first = _plane(frame_header(header, 0), common)
     if first.position is None and not first.is_invalid:
-        first = _plane(_with_detector(header), common)  # NM keeps the place with its detector
-    nowhere = Plane(
-        spacing=first.spacing,
-        thickness=first.thickness,
-        is_invalid=first.is_invalid,
-        tells=first.tells,
-        rescale=first.rescale,
-    )
+        first = _plane(_with_detector(header), common)  # NM keeps the position with its detector
     offsets, is_counted = _offsets(header, frames, first), False
     if offsets is None and (between := _distance(header)):
         offsets, is_counted = np.arange(frames) * between, True
     if offsets is None or first.position is None or first.orientation is None:
-        return (nowhere,) * frames
+        return (replace(first, position=None, orientation=None, fault=""),) * frames
     positions = np.asarray(first.position) + np.outer(offsets, normal_of(first.orientation))
     return tuple(
-        Plane(
-            position=(float(x), float(y), float(z)),
-            orientation=first.orientation,
-            spacing=first.spacing,
-            thickness=first.thickness,
-            is_counted=is_counted,
-            tells=first.tells,
-            rescale=first.rescale,
-        )
-        for x, y, z in positions
+        replace(first, position=(float(x), float(y), float(z)), is_counted=is_counted) for x, y, z in positions
     )
 
 
 def _distance(header: Dataset) -> float | None:
-    """SpacingBetweenSlices of frames that no time divides: of a stack that a converter or an old scanner wrote.
+    """SpacingBetweenSlices of a stack written by a converter or an old scanner.
 
-    Frames of a cine, of a gated or a dynamic study and projections have a time, an angle or a detector instead.
+    None for frames that differ in time, angle or detector: cines, gated and dynamic studies, projections.
     """
     if text_of(header, "Modality") in _COUNTED_OTHERWISE or any(value_of(header, word) is not None for word in _TIMES):
         return None
@@ -201,14 +180,14 @@ def _with_detector(header: Dataset) -> Dataset:
 
 
 def _offsets(header: Dataset, frames: int, first: Plane) -> np.ndarray | None:
-    """How far each frame lies from the first along the normal, mm; None when the file does not say."""
+    """The distance of each frame from the first along the normal, mm; None if the file does not say."""
     if offsets := numbers_of(header, "GridFrameOffsetVector", frames):
         away = np.asarray(offsets)
-        # PS3.3 C.8.8.3.2: from the first frame, or (then not starting at 0) the z of each frame, for axial doses only.
+        # PS3.3 C.8.8.3.2: relative to the first frame, or (not starting at 0; axial doses only) the z of each frame.
         if away[0] != 0 and first.orientation is not None:
             away = (away - away[0]) * np.sign(normal_of(first.orientation)[2])
         return away
-    # PS3.3 C.8.4.8 and C.8.4.15: only reconstructed tomographs of nuclear medicine are stacks of slices.
+    # PS3.3 C.8.4.8 and C.8.4.15: in nuclear medicine, only reconstructed tomographs are stacks of slices.
     kinds = text_of(header, "ImageType").split("\\")
     if text_of(header, "Modality") not in ("NM", "PT") or "RECON TOMO" not in kinds or "GATED" in kinds:
         return None

@@ -1,7 +1,7 @@
 """A stack of slices to one volume, decoded slice by slice into one array.
 
-Colour has no volume here: networks for volumes take grey values with a unit, and a stack of colour pictures (a cine of
-ultrasound, a cryosection) is better used picture by picture. Stacks without geometry do become volumes, that say so.
+Colour stacks are refused: networks for volumes take grey values with a unit, and colour pictures (an ultrasound cine, a
+cryosection) are better used one by one. Stacks without geometry become volumes that say so.
 """
 
 import os
@@ -15,7 +15,7 @@ from pydicom import Dataset
 
 from sagemaker_monai.budget import lent, spend_bytes
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
-from sagemaker_monai.images.dicom.decoding import DECODERS, holds_interpreter, stored_frames
+from sagemaker_monai.images.dicom.decoding import DECODERS, stored_frames
 from sagemaker_monai.images.dicom.findings import Finding, Policy
 from sagemaker_monai.images.dicom.geometry import affine_of, normal_of, spread_of
 from sagemaker_monai.images.dicom.grouping import Series, group_series
@@ -26,38 +26,16 @@ from sagemaker_monai.images.dicom.pixels import display_for, header_of
 from sagemaker_monai.images.sample import Held
 from sagemaker_monai.images.volumes import Identity, Volume, check_voxels
 
-__all__ = ["Instance", "Series", "choose_series", "find_instances", "group_series", "read_series"]
+__all__ = ["Instance", "Series", "find_instances", "group_series", "read_series"]
 
 MAX_THREADS = 8
-# Pixels of a slice from which threads pay: on 2 cores they made raw slices of 1,024 x 1,024 1.4 times as fast, but
-# those of 512 x 512, whose headers take longer than their pixels, 0.8 times.
+# Slice size from which threads pay off for raw pixels: on 2 cores, slices of 1,024 x 1,024 were read 1.4 times as fast,
+# but slices of 512 x 512, whose headers take longer than their pixels, 0.8 times as fast.
 PIXELS_FOR_THREADS = 1 << 20
 ON_SLICE = 1e-3  # of the distance of slices
-MAX_STRETCH = 4  # a resampled stack may have so many times the slices that there were
+MAX_STRETCH = 4  # times as many slices, at most, after resampling
 
 DEFAULT_POLICY = Policy()
-
-
-def choose_series(series: Sequence[Series], which: str) -> list[Series]:
-    """Pick from the stacks of `group_series`.
-
-    Args:
-        series: all of them.
-        which: "most", the one with the most slices, the first of several; "all"; or a SeriesInstanceUID, which gives
-            every stack of that series, the largest first.
-
-    Raises:
-        UnsuitableImage: there is none.
-    """
-    usable = [each for each in series if each.slices]
-    if not usable:
-        raise UnsuitableImage("no DICOM series with pictures was found; send files with pixel data")
-    if which == "most":
-        return [max(usable, key=lambda each: len(each.slices))]
-    chosen = [each for each in usable if which in ("all", each.uid)]
-    if not chosen:
-        raise UnsuitableImage(f'none of the {len(usable)} series has this SeriesInstanceUID; name another, or "most"')
-    return chosen
 
 
 def read_series(
@@ -72,15 +50,14 @@ def read_series(
     Args:
         series: from `group_series`.
         policy: what to do about its findings.
-        threads: how many decode at once. When None, one for each CPU, at most MAX_THREADS, for compressed or large
-            slices. The result does not depend on it.
-        done: files that are not needed after this: those that a request holds in memory are given back when there is no
-            room beside them.
+        threads: how many decode in parallel; does not change the result. None: one for each CPU, at most MAX_THREADS,
+            for compressed or large slices, else one.
+        done: files that are not needed afterwards; the request's copies in memory are released if space is short.
 
     Returns:
         A volume (1, W, H, D): modality values, each slice with its own rescale; d along the normal of the slices (row
         direction x column direction). In memory each slice is contiguous as DICOM stores it. The display is the first
-        slice's. Without geometry the affine has the spacing alone.
+        slice's. Without geometry the affine has only the spacing.
 
     Raises:
         UnsuitableImage: a finding that the policy refuses, colour, or no slices.
@@ -91,23 +68,7 @@ def read_series(
         raise UnsuitableImage("the DICOM series has no pictures; send files with pixel data")
     actions = _actions(series.findings, policy)
     first = series.slices[0]
-    rows, columns = first.instance.rows, first.instance.columns
-    check_voxels(len(series.slices), rows, columns)
-    size = f"{len(series.slices)} slices of {columns} x {rows} pixels"
-    needed = 4 * len(series.slices) * rows * columns
-    leaving: list[Held] = []
-    freed = 0
-    try:
-        spend_bytes(needed, size)
-    except PayloadTooLarge:
-        # Each file goes when its slices are in the volume, and makes room for those that follow.
-        leaving = [each.source for each in done if isinstance(each.source, Held)]
-        freed = sum(len(each.data) for each in leaving)
-        spend_bytes(max(needed - freed, 0), size)
-    values = np.empty((len(series.slices), rows, columns), np.float32)
-    headers = _decode(series, values, threads, leaving)
-    if freed:
-        spend_bytes(min(needed, freed), size)
+    values, headers = _decoded(series, threads, done)
     affine = _affine(series)
     if "resample" in actions:
         values, affine = _on_even_grid(values, affine, series)
@@ -152,11 +113,30 @@ def _affine(series: Series) -> np.ndarray:
 # --- decoding --------------------------------------------------------------------------------------------------------
 
 
-def _decode(series: Series, values: np.ndarray, threads: int | None, leaving: Sequence[Held]) -> dict[int, Dataset]:
-    """Fill `values` (D, H, W), and return the header of each file by the `id` of its instance.
+def _decoded(series: Series, threads: int | None, done: Sequence[Instance]) -> tuple[np.ndarray, dict[int, Dataset]]:
+    """The values (D, H, W), and the header of each file by the `id` of its instance."""
+    first = series.slices[0].instance
+    check_voxels(len(series.slices), first.rows, first.columns)
+    size = f"{len(series.slices)} slices of {first.columns} x {first.rows} pixels"
+    needed = 4 * len(series.slices) * first.rows * first.columns
+    leaving: list[Held] = []
+    freed = 0
+    try:
+        spend_bytes(needed, size)
+    except PayloadTooLarge:
+        # Each file is released once its slices are in the volume, which makes room for those that follow.
+        leaving = [each.source for each in done if isinstance(each.source, Held)]
+        freed = sum(len(each.data) for each in leaving)
+        spend_bytes(max(needed - freed, 0), size)
+    values = np.empty((len(series.slices), first.rows, first.columns), np.float32)
+    headers = _decode(series, values, threads, leaving)
+    if freed:
+        spend_bytes(min(needed, freed), size)
+    return values, headers
 
-    The files of `leaving` are given back as soon as they are read.
-    """
+
+def _decode(series: Series, values: np.ndarray, threads: int | None, leaving: Sequence[Held]) -> dict[int, Dataset]:
+    """Fill `values` (D, H, W) and return the headers; the files of `leaving` are released as soon as they are read."""
     places: dict[int, list[tuple[int, int]]] = defaultdict(list)  # of a file: (place in the volume, frame)
     for place, each in enumerate(series.slices):
         places[id(each.instance)].append((place, each.frame))
@@ -171,18 +151,17 @@ def _decode(series: Series, values: np.ndarray, threads: int | None, leaving: Se
         if isinstance(instance.source, Held) and id(instance.source) in given_back:
             instance.source.release()
 
-    is_held = any(holds_interpreter(each.transfer_syntax_uid) for each in series.instances)
     if threads is None:
         is_compressed = any(each.transfer_syntax_uid in DECODERS for each in series.instances)
         pays = is_compressed or values[0].size >= PIXELS_FOR_THREADS
         threads = min(MAX_THREADS, len(os.sched_getaffinity(0))) if pays else 1
-    if is_held or threads == 1 or len(series.instances) == 1:
+    if threads == 1 or len(series.instances) == 1:
         for instance in series.instances:
             fill(instance)
     else:
         contexts = [copy_context() for _ in series.instances]  # with the request's budget
         with ThreadPoolExecutor(threads) as pool:
-            # In their order, so that the first broken slice is reported.
+            # `map` keeps the order, so the first broken slice is reported.
             for _ in pool.map(lambda context, instance: context.run(fill, instance), contexts, series.instances):
                 pass
     return headers
@@ -192,7 +171,7 @@ def _fill(values: np.ndarray, dataset: Dataset, part: Sequence[tuple[int, int]])
     frames = stored_frames(dataset, [frame for _, frame in part])
     for frame_values, (place, frame) in zip(frames, part, strict=True):
         if frame_values.shape != values.shape[1:]:
-            raise UndecodableImage("the pixels of a slice are not of the size that its header says; export it again")
+            raise UndecodableImage("the pixels of a slice do not have the size given in its header; export it again")
         with refusing("the modality transform of the DICOM header is broken; correct it"):
             values[place] = modality_transform(dataset, frame).apply(frame_values)
 
@@ -201,16 +180,7 @@ def _fill(values: np.ndarray, dataset: Dataset, part: Sequence[tuple[int, int]])
 
 
 def _on_even_grid(values: np.ndarray, affine: np.ndarray, series: Series) -> tuple[np.ndarray, np.ndarray]:
-    """Interpolate linearly between the slices that there are, at the usual distance from the first to the last.
-
-    Args:
-        values: (D, H, W).
-        affine: of the mean distance.
-        series: where the slices lie.
-
-    Returns:
-        Values and affine of the even grid, whose first and last slice are those that there were.
-    """
+    """Interpolate linearly between the slices, (D, H, W), onto a grid at their usual distance; the ends stay."""
     orientation = series.slices[0].plane.orientation
     assert orientation is not None
     positions = np.array([each.plane.position for each in series.slices])
@@ -220,7 +190,7 @@ def _on_even_grid(values: np.ndarray, affine: np.ndarray, series: Series) -> tup
     if count > MAX_STRETCH * len(along):
         raise UnsuitableImage(
             f"the gaps between slices are so wide that {count} slices would be made from {len(along)}; export the "
-            "series whole"
+            "complete series"
         )
     check_voxels(count, *values.shape[1:])
     spend_bytes(4 * count * values[0].size, f"{count} slices at even distances")
@@ -230,7 +200,7 @@ def _on_even_grid(values: np.ndarray, affine: np.ndarray, series: Series) -> tup
     share = (wanted - along[before]) / (along[before + 1] - along[before])
     for place, (index, weight) in enumerate(zip(before, share, strict=True)):
         if weight < ON_SLICE or weight > 1 - ON_SLICE:
-            even[place] = values[index + round(weight)]  # as measured, whatever the rounding of its position
+            even[place] = values[index + round(weight)]  # as measured, regardless of rounding in its position
         else:
             even[place] = (1 - weight) * values[index] + weight * values[index + 1]
     affine = affine.copy()

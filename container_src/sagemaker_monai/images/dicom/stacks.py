@@ -1,18 +1,18 @@
-"""A stack of slices, and the volumes of one place that it may hold: echoes, times, b-values, kinds of image.
+"""A stack of slices, and the volumes at the same position that it may hold: echoes, times, b-values, kinds of image.
 
-Slices in one place are told apart by the attributes of `tells`, and only there or where slices of different settings
-lie between each other. So a CT whose AcquisitionNumber counts up along the patient stays one volume, while echoes,
-b-values, times and Dixon images become several. Splitting by ImageType or AcquisitionNumber always, as some readers do,
-lost: scanners change both within one volume.
+Slices are separated by the attributes of `tells` only if they share a position, or if slices of different settings
+interleave. So a CT whose AcquisitionNumber counts up along the patient stays one volume, while echoes, b-values, times
+and Dixon images become several. Always splitting by ImageType or AcquisitionNumber, as some readers do, was rejected:
+scanners change both within one volume.
 
-Slices that still lie in one place are
+Slices that still share a position are
 
-- copies where their pixels are the same: one of them is kept;
-- volumes, a guess that is said, where every place has equally many and their InstanceNumbers are in blocks, those of
-  the first volume all below those of the second;
-- acquisitions that overlap, where few places have more than one slice and AcquisitionNumber tells which was measured
-  later: that one is kept, if it was measured alike and its time does not say the opposite;
-- else nothing that anybody could tell apart, which is refused.
+- copies if their pixels are the same: one of them is kept;
+- volumes (a guess, which is reported) if every position has equally many and their InstanceNumbers form blocks, all of
+  the first volume below those of the second;
+- overlapping acquisitions if few positions have more than one slice and AcquisitionNumber tells which came later: that
+  one is kept, if its settings are the same and its time does not contradict;
+- otherwise indistinguishable, and refused.
 """
 
 import hashlib
@@ -52,14 +52,14 @@ class Slice:
 
 @dataclass
 class Stack:
-    """Slices that may be one volume, what tells them from the rest of their series, and what is odd about them."""
+    """Slices that may be one volume, what distinguishes them within their series, and their findings."""
 
     slices: list[Slice]
     told_by: tuple[tuple[str, str], ...] = ()
     findings: list[Finding] = field(default_factory=list)
 
     def split(self, key: Callable[[Slice], str], name: str) -> list["Stack"]:
-        """One stack for each value, in the order of the values."""
+        """One stack for each value of `key`, in the order of the values."""
         parts: dict[str, list[Slice]] = defaultdict(list)
         for each in self.slices:
             parts[key(each)].append(each)
@@ -69,13 +69,13 @@ class Stack:
 
 
 def tolerance_mm(slices: Sequence[Slice]) -> float:
-    """How far positions of these slices may differ and still be one place."""
+    """How far positions of these slices may differ and still be the same place."""
     planes = [each.plane for each in slices]
     return place_tolerance_mm(min(likely_gap_mm(each.spacing, each.thickness) for each in planes if each.spacing))
 
 
 def place_numbers(slices: Sequence[Slice]) -> list[int]:
-    """The number of each slice's place along the normal; equal for slices in one place."""
+    """The number of each slice's place along the normal; equal for slices at the same place."""
     orientation = slices[0].plane.orientation
     assert orientation is not None
     positions = np.array([each.plane.position for each in slices])
@@ -83,7 +83,7 @@ def place_numbers(slices: Sequence[Slice]) -> list[int]:
 
 
 def split_places(stack: Stack) -> list[Stack]:
-    """Volumes of one place, told apart by attributes, then by pixels, then by their order."""
+    """Separate volumes at the same position by attributes, then by pixels, then by their order."""
     slices = stack.slices
     if len(slices) == 1:
         return [stack]
@@ -110,7 +110,7 @@ def _stack_of(stack: Stack, part: Part, found: list[Finding]) -> Stack:
 
 
 def _without_repeats(stack: Stack, places: Sequence[int]) -> Stack:
-    """The stack without files that came twice: one place, one SOPInstanceUID, the same pixels."""
+    """The stack without duplicate files: same place, same SOPInstanceUID, same pixels."""
     together: dict[tuple[int, str, int], list[Slice]] = defaultdict(list)
     for each, place in zip(stack.slices, places, strict=True):
         together[place, each.instance.sop_instance_uid, each.frame].append(each)
@@ -132,9 +132,9 @@ def _without_repeats(stack: Stack, places: Sequence[int]) -> Stack:
 
 
 def _are_copies(pieces: Sequence[Sequence[tuple[int, Slice]]]) -> bool:
-    """Whether volumes of the same places have the same pixels in all of them; looked at until one differs.
+    """Whether volumes with the same places have the same pixels everywhere; stops at the first difference.
 
-    Frames of a file are not: one file has none twice, and to read it whole for each place takes too long.
+    Frames of one file never count as copies: a file does not repeat frames, and comparing them would take too long.
     """
     by_place = [dict(piece) for piece in pieces]
     if any(
@@ -164,7 +164,7 @@ def _split_rest(stack: Stack) -> list[Stack]:
                 for place, crowd in ordered.items()}  # fmt: skip
     times = len(stack.slices) // count
     is_even = count > 1 and all(len(crowd) == times for crowd in crowds.values())
-    if is_even and any(len(crowd) > 1 for crowd in distinct.values()):  # volumes, though air may be equal in them
+    if is_even and any(len(crowd) > 1 for crowd in distinct.values()):  # volumes, even if some slices (air) are equal
         return _in_blocks(stack, places, times)
     if copies := len(stack.slices) - sum(map(len, distinct.values())):
         stack.findings.append(finding("duplicate_slices", copies))
@@ -177,7 +177,7 @@ def _split_rest(stack: Stack) -> list[Stack]:
 
 
 def _in_blocks(stack: Stack, places: Sequence[int], times: int) -> list[Stack]:
-    """Volumes by InstanceNumber where those of each are above those of the one before, else one that is refused."""
+    """Volumes by InstanceNumber if each one's numbers are above those of the one before, else one that is refused."""
     slices = stack.slices
     ranks = {key: float(rank) for rank, key in enumerate(sorted({by_number(each) for each in slices}))}
     blocks = []
@@ -202,14 +202,14 @@ def _in_blocks(stack: Stack, places: Sequence[int], times: int) -> list[Stack]:
 
 
 def _latest(crowd: Sequence[Slice]) -> Slice | None:
-    """Of slices in one place that of the highest AcquisitionNumber; None where it does not tell which is meant."""
+    """Of slices at one place, that with the highest AcquisitionNumber; None if it does not decide."""
     tells = [dict(each.plane.tells) for each in crowd]
     numbers = [seconds_of(each.get("AcquisitionNumber", "")) for each in tells]
     known = [number for number in numbers if number is not None]
     if len(set(known)) < len(crowd):
         return None
     if any(len(set(number_kinds([each.get(name, "") for each in tells]))) > 1 for name in SETTINGS):
-        return None  # measured otherwise, and so another image and not the same one again
+        return None  # different settings: another image, not a repetition
     order = sorted(range(len(crowd)), key=lambda index: known[index])
     for name in _CLOCKS:
         moments = [seconds_of(tells[index].get(name, "")) for index in order]
@@ -220,13 +220,13 @@ def _latest(crowd: Sequence[Slice]) -> Slice | None:
 
 
 def by_number(each: Slice) -> tuple[float, int]:
-    """Sorts slices by InstanceNumber and frame; those without a number last."""
+    """Sort key: InstanceNumber and frame; slices without a number come last."""
     number = each.instance.instance_number
     return np.inf if number is None else number, each.frame
 
 
 def _digests(slices: Sequence[Slice]) -> dict[int, object]:
-    """By the `id` of each slice what is equal for equal values; a file that cannot be decoded is equal to none."""
+    """A key by the `id` of each slice, equal for equal values; an undecodable file equals no other."""
     files: dict[int, list[Slice]] = defaultdict(list)
     for each in slices:
         files[id(each.instance)].append(each)
@@ -242,7 +242,7 @@ def _digests(slices: Sequence[Slice]) -> dict[int, object]:
                     content.update(f"{stored.dtype} {stored.shape} {each.plane.rescale}".encode())
                     digests[id(each)] = content.digest()
         except PayloadTooLarge:
-            raise  # others would be, too
+            raise  # others would exceed the budget too
         except CallerError:
             digests |= {id(each): id(each) for each in wanted if id(each) not in digests}
     return digests

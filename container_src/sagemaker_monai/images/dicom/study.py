@@ -1,7 +1,7 @@
-"""From the DICOM objects of a request or a folder to the images in it that are meant, read and named.
+"""Selects the images among the DICOM objects of a request or a folder, and reads them.
 
-What is no image beside images is passed over before anything of it is grouped or decoded, so that it can neither become
-an answer nor spoil one; how many series that were is said with each image. What a model is for (`scope`) decides first.
+Objects other than images are skipped before grouping and decoding, so that they can neither become an answer nor spoil
+one; each image says how many series were skipped. What the model is for (`scope`) decides first.
 """
 
 import re
@@ -35,7 +35,7 @@ REMEDY_OF_REQUEST = "send those of one"
 _NUMBERS = re.compile(r"[-+0-9.eE\\\\]{1,40}")
 
 MAX_UID_CHARS = 64
-_NS_A_SLICE = 100_000  # to find its place among the others
+_NS_A_SLICE = 100_000  # to sort it among the others
 
 Source = Path | Sequence[bytes | Held]
 _Image = TypeVar("_Image", Frame, Volume)
@@ -43,24 +43,24 @@ _Image = TypeVar("_Image", Frame, Volume)
 
 @dataclass(frozen=True)
 class _Study:
-    """The stacks of slices that are meant, and how many others there are."""
+    """The selected stacks of slices, and the number of others."""
 
     stacks: list[Series]
     passed_over: int
 
 
 def read_study_frames(source: Source, scope: Scope | None) -> Iterator[Frame]:
-    """Read every frame of the images that are meant, one after the other.
+    """Read every frame of the selected images, one at a time.
 
     Args:
         source: files, a folder, an archive.
         scope: of the model, or None.
 
     Yields:
-        Of one file its frames in the file's order, of several the slices of one series after the other.
+        For one file, its frames in order; for several, the slices series by series.
 
     Raises:
-        UnsuitableImage: nothing with pixels, or nothing that the model is for.
+        UnsuitableImage: no pixels, or nothing that the model is for.
         UndecodableImage, PayloadTooLarge: as `whole_instances` and `read_frames`.
     """
     objects = whole_instances(source)
@@ -85,18 +85,17 @@ def read_study_frames(source: Source, scope: Scope | None) -> Iterator[Frame]:
 
 
 def read_study_volumes(source: Source, policy: Policy, choice: Choice, scope: Scope | None) -> list[Volume]:
-    """Read the volumes that are meant.
+    """Read the selected volumes.
 
     Args:
-        source: files of a request, of which each series is a volume unless `choice` has a rule; or a folder, archive or
-            file in which there is one.
-        policy: what is done about findings.
+        source: files of a request, each series a volume unless `choice` has a rule; or a folder, archive or file with
+            one volume.
+        policy: what to do about findings.
         choice: which series of a study.
         scope: of the model, or None.
 
     Raises:
-        UnsuitableImage: nothing with pixels, nothing that the model is for, several where one is meant, or a finding
-            that is refused.
+        UnsuitableImage: no pixels, nothing that the model is for, several volumes instead of one, or a refused finding.
         UndecodableImage, PayloadTooLarge: as `whole_instances` and `read_series`.
     """
     objects = whole_instances(source)
@@ -127,11 +126,7 @@ def read_study_volumes(source: Source, policy: Policy, choice: Choice, scope: Sc
 
 
 def _expect_work(images: Sequence[Instance]) -> None:
-    """Refuse more pixels than can be decoded in time, before the first is; what else a file asks for is counted then.
-
-    Raises:
-        PayloadTooLarge: as `budget.expect_work`.
-    """
+    """Refuse more pixels than can be decoded in time, before the first one; other costs are counted while decoding."""
     work_ns, pixels = 0.0, 0
     for each in {id(each): each for each in images}.values():
         decoder = DECODERS.get(each.transfer_syntax_uid)
@@ -142,7 +137,7 @@ def _expect_work(images: Sequence[Instance]) -> None:
 
 
 def _fitting(objects: Sequence[Instance], scope: Scope | None, modality: Sequence[str] = ()) -> list[Instance]:
-    """The objects with pixels that are asked for and that the model is for, of the kinds that come first."""
+    """The objects with pixels that were asked for and that the model is for, of the highest-ranked kind."""
     pictures = [each for each in objects if each.has_pixels]
     subjects = {id(each): subject_of(each) for each in objects}
     held = names_of(subjects.values())
@@ -185,7 +180,7 @@ def _stacks_of(
 
 
 def _chosen(stacks: Sequence[Series], choice: Choice, remedy: str) -> list[Series]:
-    """By the rule, of each study."""
+    """Apply the rule to each study."""
     studies: dict[str, list[Series]] = {}
     for stack in stacks:
         studies.setdefault(stack.slices[0].instance.study_instance_uid, []).append(stack)
@@ -205,12 +200,12 @@ def _key(instance: Instance) -> Hashable:
 
 
 def _numbers_of(objects: Sequence[Instance]) -> dict[Hashable, int]:
-    """The series that there are, numbered from 1 in the order of the files."""
+    """The series, numbered from 1 in the order of the files."""
     return {key: number for number, key in enumerate(dict.fromkeys(map(_key, objects)), start=1)}
 
 
 def _named(image: _Image, instance: Instance, numbers: Mapping[Hashable, int], passed_over: int, told: str) -> _Image:
-    """The image with what it is and which of the series it is about."""
+    """The image, with its kind and the number of its series in its identity."""
     subject = subject_of(instance)
     identity = replace(
         image.identity or Identity("", ()),
@@ -227,6 +222,6 @@ def _named(image: _Image, instance: Instance, numbers: Mapping[Hashable, int], p
 
 
 def _told(stack: Series) -> str:
-    """What tells a volume from the others of its series: names, and values that are numbers, which name nobody."""
+    """What distinguishes a volume within its series: attribute names, and numeric values, which identify nobody."""
     parts = [name if not _NUMBERS.fullmatch(value) else f"{name} {value}" for name, value in stack.told_by]
     return f"{stack.stack + 1}: {', '.join(parts)}" if parts else str(stack.stack + 1)

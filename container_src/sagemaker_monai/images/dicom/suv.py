@@ -1,4 +1,4 @@
-"""PET: the factor from modality values to the standardised uptake value by body weight (SUVbw), used on request."""
+"""PET: the factor from modality values to the standardised uptake value by body weight (SUVbw)."""
 
 import datetime
 import math
@@ -13,17 +13,13 @@ _DAY_S = 24 * 3600.0
 
 
 def suv_factor(dataset: Dataset) -> float | None:
-    """Say what modality values have to be multiplied with.
+    """The factor from rescaled values to g/ml.
 
-    Args:
-        dataset: the header of a PET image, whose pixels were rescaled.
-
-    Returns:
-        The factor to g/ml. None when the header does not allow it: not PET, other units, not corrected for
-        attenuation and decay, or without weight, dose or times.
+    None if the header does not allow it: not PET, other units, not corrected for attenuation and decay, or no weight,
+    dose or times.
 
     Source: QIBA, "Calculation of SUV", vendor-neutral pseudo-code (happy and robust path); Units of DICOM PS3.3
-    C.8.9.1.1.3. DecayCorrection ADMIN, which QIBA leaves out, means activity at injection: no decay is taken off.
+    C.8.9.1.1.3. DecayCorrection ADMIN, which QIBA omits, means activity at injection: no decay is subtracted.
     """
     if word(dataset, "Modality") != "PT":
         return None
@@ -49,7 +45,7 @@ def _from_becquerel(dataset: Dataset) -> float | None:
 
 
 def _from_counts(dataset: Dataset) -> float | None:
-    """Philips: a private factor straight to SUV, or one to Bq/ml."""
+    """Philips: a private factor to SUV, or one to Bq/ml."""
     factor = _private(dataset, 0x7053, "Philips PET Private Group", 0x00)
     if factor:
         return factor
@@ -71,7 +67,7 @@ _RULES: dict[str, Callable[[Dataset], float | None]] = {
 
 
 def _decay_s(dataset: Dataset, tracer: Dataset, half_life_s: float) -> float | None:
-    """Seconds from injection to the time that the activity was corrected to."""
+    """Seconds from injection to the time to which the activity was corrected."""
     correction = word(dataset, "DecayCorrection")
     if correction == "ADMIN":
         return 0.0
@@ -99,7 +95,7 @@ def _scan_time(dataset: Dataset, half_life_s: float) -> datetime.datetime | None
     scan = _private_word(dataset, 0x0009, "GEMS_PETD_01", 0x0D)
     if scan:
         return _moment(scan)
-    # The series was made later, of other images: the acquisition less the frame's time since the scan began.
+    # The series was derived later: use the acquisition minus the frame's time since the scan began.
     duration_ms, reference_ms = number(dataset, "ActualFrameDuration"), number(dataset, "FrameReferenceTime")
     if acquired is None or not duration_ms or duration_ms <= 0 or reference_ms is None:
         return None
@@ -113,7 +109,7 @@ def _scan_time(dataset: Dataset, half_life_s: float) -> datetime.datetime | None
 
 
 def _moment(text: str) -> datetime.datetime | None:
-    """YYYYMMDDHHMMSS.ffffff, whose fraction and time zone do not matter here: all of a file have the same zone."""
+    """YYYYMMDDHHMMSS.ffffff without fraction and time zone; the zone is the same throughout a file."""
     digits = text.split(".")[0].split("+")[0].split("-")[0]
     try:
         return datetime.datetime.strptime(digits, "%Y%m%d%H%M%S")
@@ -132,6 +128,6 @@ def _private(dataset: Dataset, group: int, creator: str, element: int) -> float 
 def _private_word(dataset: Dataset, group: int, creator: str, element: int) -> str:
     try:
         value = dataset.private_block(group, creator)[element].value
-    except Exception:  # no such block or element, or one that cannot be converted, as in `elements.value`
+    except Exception:  # no such block or element, or an unreadable one, as in `elements.value`
         return ""
     return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else str(value)

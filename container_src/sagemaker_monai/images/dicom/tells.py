@@ -1,8 +1,7 @@
-"""What may tell the volumes of one place apart: one table of attributes, and when their values are the same.
+"""Attributes that can distinguish volumes at the same position, and when two of their values are the same.
 
-The order of the table is the order in which they are tried. First those that say what a volume is (echo, energy,
-b-value, kernel, kind of image), then counters, then the phase of heart and breath, and the clock last, for it differs
-within a volume too.
+They are tried in the order of the table: first those that say what a volume is (echo, energy, b-value, kernel, kind of
+image), then counters, then cardiac and respiratory phase, and clocks last, because they also change within a volume.
 """
 
 import math
@@ -22,13 +21,13 @@ Kind = Literal["setting", "label", "beat", "clock"]
 
 @dataclass(frozen=True)
 class Discriminator:
-    """What an attribute says of a slice.
+    """What an attribute says about a slice.
 
     Attributes:
-        kind: "setting": how slices were measured or made; one volume has one value, also where no slices share a place.
-            "label": a word or counter that may also change within a volume. "beat": a time since the heart beat or the
-            breath began, which is nearly the same for the slices of one phase. "clock": when a slice was taken; slices
-            of one volume follow each other, and those of the next come after them.
+        kind: "setting": how slices were measured or made; a volume has one value, even where no slices share a place.
+            "label": a word or counter that may also change within a volume. "beat": a time since the start of the heart
+            beat or breath, nearly the same for all slices of one phase. "clock": when a slice was taken; slices of
+            one volume follow each other, and those of the next come after them.
         date: the keyword of the date that a time belongs to.
     """
 
@@ -36,66 +35,34 @@ class Discriminator:
     date: str = ""
 
 
-# By keyword; a frame's own value is looked for as `elements.GROUPS` says.
-DISCRIMINATORS = {
-    "StackID": Discriminator("label"),
-    "ReferencedSegmentNumber": Discriminator("label"),
-    "TemporalPositionIndex": Discriminator("label"),
-    "TemporalPositionIdentifier": Discriminator("label"),
-    "TemporalPositionTimeOffset": Discriminator("label"),
-    "KVP": Discriminator("setting"),
-    "EffectiveEchoTime": Discriminator("setting"),
-    "EchoNumbers": Discriminator("setting"),
-    "EchoTime": Discriminator("setting"),
-    "DiffusionBValue": Discriminator("setting"),
-    "DiffusionGradientOrientation": Discriminator("setting"),
-    "InversionTime": Discriminator("label"),
-    "InversionTimes": Discriminator("label"),
-    "FlipAngle": Discriminator("label"),
-    "RepetitionTime": Discriminator("label"),
-    "SequenceName": Discriminator("label"),
-    "ConvolutionKernel": Discriminator("setting"),
-    "FilterType": Discriminator("label"),
-    "ReconstructionDiameter": Discriminator("label"),
-    "ReconstructionTargetCenterPatient": Discriminator("label"),
-    "ReconstructionAlgorithm": Discriminator("label"),
-    "SliceThickness": Discriminator("label"),
-    "FrameType": Discriminator("label"),
-    "ComplexImageComponent": Discriminator("label"),
-    "ImageType": Discriminator("label"),
-    "DerivationDescription": Discriminator("label"),
-    "ContrastBolusAgent": Discriminator("label"),
-    "SeriesNumber": Discriminator("label"),
-    "SeriesDescription": Discriminator("label"),
-    "ProtocolName": Discriminator("label"),
-    "FrameAcquisitionNumber": Discriminator("label"),
-    "AcquisitionNumber": Discriminator("label"),
-    "NominalPercentageOfCardiacPhase": Discriminator("label"),
-    "NominalPercentageOfRespiratoryPhase": Discriminator("label"),
-    "NominalCardiacTriggerDelayTime": Discriminator("beat"),
-    "NominalRespiratoryTriggerDelayTime": Discriminator("beat"),
-    "TriggerTime": Discriminator("beat"),
-    "FrameReferenceTime": Discriminator("clock"),
-    "FrameAcquisitionDateTime": Discriminator("clock"),
-    "FrameReferenceDateTime": Discriminator("clock"),
-    "AcquisitionDateTime": Discriminator("clock"),
-    "AcquisitionTime": Discriminator("clock", "AcquisitionDate"),
-    "ContentTime": Discriminator("clock", "ContentDate"),
-}
+# In the order in which they are tried; a frame's own value is looked up as `elements.GROUPS` says.
+_TABLE: tuple[tuple[Kind, str], ...] = (
+    ("label", "StackID ReferencedSegmentNumber TemporalPositionIndex TemporalPositionIdentifier "
+     "TemporalPositionTimeOffset"),
+    ("setting", "KVP EffectiveEchoTime EchoNumbers EchoTime DiffusionBValue DiffusionGradientOrientation"),
+    ("label", "InversionTime InversionTimes FlipAngle RepetitionTime SequenceName"),
+    ("setting", "ConvolutionKernel"),
+    ("label", "FilterType ReconstructionDiameter ReconstructionTargetCenterPatient ReconstructionAlgorithm "
+     "SliceThickness FrameType ComplexImageComponent ImageType DerivationDescription ContrastBolusAgent SeriesNumber "
+     "SeriesDescription ProtocolName FrameAcquisitionNumber AcquisitionNumber NominalPercentageOfCardiacPhase "
+     "NominalPercentageOfRespiratoryPhase"),
+    ("beat", "NominalCardiacTriggerDelayTime NominalRespiratoryTriggerDelayTime TriggerTime"),
+    ("clock", "FrameReferenceTime FrameAcquisitionDateTime FrameReferenceDateTime AcquisitionDateTime AcquisitionTime "
+     "ContentTime"),
+)  # fmt: skip
+_DATES = {"AcquisitionTime": "AcquisitionDate", "ContentTime": "ContentDate"}
+DISCRIMINATORS = {name: Discriminator(kind, _DATES.get(name, "")) for kind, names in _TABLE for name in names.split()}
 SETTINGS = tuple(name for name, row in DISCRIMINATORS.items() if row.kind == "setting")
 NO_DATE = "00000000"
 _MOMENT = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)?(\d\d)?(\.\d*)?([+-]\d{4})?")
 
 
 def number_kinds(texts: Sequence[str]) -> list[int]:
-    """Give texts that mean the same one number: kinds from 0 in the order of their values.
+    """Number texts from 0 in the order of their values; texts that mean the same get the same number.
 
     Args:
-        texts: values of one attribute, several in one joined with a backslash. Numbers that differ by rounding are the
-            same, whole numbers only where they are equal; words are compared without case and spaces around them.
-
-    Returns:
-        One number for each text.
+        texts: values of one attribute, multiple ones joined with a backslash. Numbers that differ by rounding are the
+            same, whole numbers only if equal; words are compared without case and surrounding spaces.
     """
     words: dict[str, Hashable] = {}
     numbers: dict[str, tuple[float, ...]] = {}
@@ -136,7 +103,7 @@ def _numbers(text: str) -> tuple[float, ...] | None:
 
 
 def alike(vectors: Sequence[Sequence[float]], tolerance: float) -> list[int]:
-    """Number the kinds of vectors of one length in the order in which they come; near ones are of one kind."""
+    """Number vectors of one length by kind, in order of appearance; near ones are of one kind."""
     if not vectors:
         return []
     kinds = np.empty((MAX_KINDS, len(vectors[0])))
@@ -155,11 +122,11 @@ def alike(vectors: Sequence[Sequence[float]], tolerance: float) -> list[int]:
 
 
 def seconds_of(text: str) -> float | None:
-    """A moment (YYYYMMDDHHMMSS.F, `NO_DATE` for an unknown day) or a number as one that grows with time; else None."""
+    """A moment (YYYYMMDDHHMMSS.F, `NO_DATE` for an unknown day) or a number, as a number that grows with time."""
     match = _MOMENT.fullmatch(text.replace(":", "").strip())
     if match is None:
         parsed = _numbers(text)
         return parsed[0] if parsed and len(parsed) == 1 else None
     year, month, day, hour, minute, second = (int(part or 0) for part in match.groups()[:6])
-    days = (year * 12 + month) * 31 + day  # grows with the date, which is all that it is for
+    days = (year * 12 + month) * 31 + day  # it only has to grow with the date
     return ((days * 24 + hour) * 60 + minute) * 60.0 + second + float(match[7] if len(match[7] or "") > 1 else 0)

@@ -1,4 +1,4 @@
-"""What somebody asks for of the series of a study; `dicom.choice` applies it. Nothing is imported that takes time."""
+"""Which series of a study the user asks for; `dicom.choice` applies it. Imports nothing slow."""
 
 import re
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ class Choice:
     """What is asked for.
 
     Attributes:
-        modality: values of Modality; with one that is no image's, such as SEG, those objects are meant. Empty: any.
-        description: a pattern for SeriesDescription with * and ?, in any case; empty: any.
-        series: one of RULES, "only" refusing several; or a SeriesInstanceUID, or several with commas.
+        modality: values of Modality, also of objects that are not images, such as SEG. Empty: any.
+        description: a pattern for SeriesDescription with * and ?, ignoring case. Empty: any.
+        series: one of RULES ("only" refuses several), or SeriesInstanceUIDs separated by commas.
     """
 
     modality: tuple[str, ...] = ()
@@ -27,33 +27,25 @@ class Choice:
 
     @classmethod
     def of(cls, modality: str, description: str, series: str) -> "Choice":
-        """The choice of three texts, modalities with commas between them.
-
-        Raises:
-            ConfigError: as `check`.
-        """
+        """The choice given as three texts, modalities separated by commas; raises like `check`."""
         choice = cls(tuple(part.strip() for part in modality.split(",") if part.strip()), description, series)
         choice.check()
         return choice
 
     @property
     def uids(self) -> frozenset[str]:
-        """The series that are named by their UIDs."""
+        """The UIDs of the series asked for."""
         named = () if self.series in RULES else self.series.split(",")
         return frozenset(part.strip() for part in named)
 
     def check(self) -> None:
-        """Refuse values that are none.
-
-        Raises:
-            ConfigError: with the values that are.
-        """
+        """Refuse invalid values with ConfigError, which names the valid ones."""
         if not all(MODALITY.fullmatch(each) for each in self.modality):
-            raise ConfigError("modality must be values of Modality with commas between them, such as CT or MR,PT")
+            raise ConfigError("modality must be values of Modality separated by commas, such as CT or MR,PT")
         if len(self.description) > MAX_PATTERN_CHARS:
             raise ConfigError(f"series-description has more than {MAX_PATTERN_CHARS} characters; shorten the pattern")
         if not all(set(uid) <= set("0123456789.") and uid for uid in self.uids):
-            raise ConfigError(f"series must be one of {', '.join(RULES)}, or SeriesInstanceUIDs with commas")
+            raise ConfigError(f"series must be one of {', '.join(RULES)}, or SeriesInstanceUIDs separated by commas")
 
 
 OF_ONE = Choice(series=ONLY)

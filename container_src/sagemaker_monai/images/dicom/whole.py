@@ -1,7 +1,7 @@
-"""The DICOM objects of a request or a folder, all of them or none.
+"""The DICOM objects of a request or a folder, all or none.
 
-`media` lists what it cannot read and goes on, as an import or an examination wants it. Making one image of many
-files must not: without a broken file there would be fewer answers than images, or a series that ends too early.
+`media` lists unreadable files and continues, as imports and examinations need. Making one image of many files must not:
+without the broken file there would be fewer answers than images, or a series that ends too early.
 """
 
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from sagemaker_monai.images.dicom.media import Instance, find_media
 from sagemaker_monai.images.dicom.objects import is_image_class
 from sagemaker_monai.images.sample import Held
 
-# Not DICOM at all, or only listed in a DICOMDIR: readmes and leftovers, which are no part of a series.
+# Not DICOM at all, or only listed in a DICOMDIR: readmes and leftovers.
 PASSED_OVER = frozenset({"NotDicom", "MissingFile"})
 
 
 def whole_instances(source: Path | Sequence[bytes | Held]) -> list[Instance]:
-    """The objects of a folder, a file, an archive or a request, also those without pixels, as reports are.
+    """The objects of a folder, a file, an archive or a request, including those without pixels, such as reports.
 
     Raises:
-        UndecodableImage, PayloadTooLarge: a file cannot be read, or is of an image and ends before its pixels.
+        UndecodableImage, PayloadTooLarge: a file is unreadable, or an image that ends before its pixels.
     """
     media = find_media(source)
     count = len(media.instances) + len(media.others)
@@ -35,7 +35,7 @@ def whole_instances(source: Path | Sequence[bytes | Held]) -> list[Instance]:
             error = PayloadTooLarge if other.code == PayloadTooLarge.__name__ else UndecodableImage
             raise error(f"{place(other.name)}{other.reason}")
     for each in media.instances:
-        # Where a file ends between two elements of its header, nothing else tells that it was longer.
+        # If a file ends between two header elements, nothing else shows that it was truncated.
         if is_image_class(each.sop_class_uid) and not each.has_pixels and count > 1:
             raise UndecodableImage(f"{place(each.name)}an image without pixels; send the whole file")
     return media.instances
