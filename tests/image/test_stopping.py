@@ -71,7 +71,7 @@ def test_a_job_that_was_killed_goes_on_from_its_checkpoint_and_ends_like_one_tha
     whole = run_train(tmp_path / "whole", {"training": channel}, settings)
 
     assert (second.code, whole.code) == (0, 0), second.log
-    [start] = re.findall(r"going on from epoch (\d+) of 4", second.log)
+    [start] = re.findall(r"resuming from epoch (\d+) of 4", second.log)
     assert 2 <= int(start) <= 4
     assert epochs(second.base) == epochs(whole.base) == [1, 2, 3, 4]
     result = [(job.base / "model" / "models" / "model.pt").read_bytes() for job in (second, whole)]
@@ -92,7 +92,7 @@ def test_a_torn_checkpoint_is_not_taken(channel, tmp_path):
     again = run_train(tmp_path, {"training": channel}, settings)
 
     assert again.code == 0, again.log
-    assert "going on from" not in again.log
+    assert "resuming from" not in again.log
     assert epochs(tmp_path) == [1, 2, 3]
 
 

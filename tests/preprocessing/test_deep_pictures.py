@@ -181,7 +181,7 @@ def test_another_preset_is_refused_for_deep_pictures(files, preset):
 def test_preset_deep_is_refused_for_others(files):
     shallow = io.BytesIO()
     Image.fromarray(deep().astype(np.uint8)).save(shallow, "PNG")
-    with pytest.raises(ConfigError, match="more than 8 bits, and these are none"):
+    with pytest.raises(ConfigError, match="more than 8 bits, and these are not"):
         chosen(files(shallow.getvalue()), preset="deep")
 
 

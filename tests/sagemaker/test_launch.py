@@ -183,7 +183,7 @@ def test_hosts_with_different_data_are_refused_on_both(start_two, pictures, tmp_
 
     assert (first.wait(), second.wait()) == (1, 1)
     for host in (first, second):
-        assert re.match("ConfigError: the hosts do not have the same data set: .*FullyReplicated", failure(host.base))
+        assert re.match("ConfigError: the hosts have different data sets: .*FullyReplicated", failure(host.base))
         assert artifact_files(host) == []
 
 
@@ -210,7 +210,7 @@ def test_a_killed_job_goes_on_and_gives_the_model_of_one_that_was_not(start, pic
     again = start("killed", pictures, **settings)
     assert again.wait() == 0, again.log
 
-    assert "going on from epoch" in again.log
+    assert "resuming from epoch" in again.log
     assert read_bundle(again.base / "model").model_version == read_bundle(whole.base / "model").model_version
     history = [
         [line.rsplit(",", 1)[0] for line in (host.base / "output" / "data" / "history.csv").read_text().splitlines()]
@@ -220,7 +220,7 @@ def test_a_killed_job_goes_on_and_gives_the_model_of_one_that_was_not(start, pic
 
     shipped = start("killed", pictures, **settings)
     assert shipped.wait() == 0
-    assert "this job was trained before (4 epochs)" in shipped.log
+    assert "this job was already trained (4 epochs)" in shipped.log
     assert "epoch=" not in shipped.log
     other = start("killed", pictures, **settings, seed="5")
     assert other.wait() == 0

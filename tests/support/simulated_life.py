@@ -72,7 +72,7 @@ def check_that_it_went_on(aws, job):
                         "Uploading", "Completed"], job.get("FailureReason")  # fmt: skip
     first, second = aws.log(GROUP, f"{job['TrainingJobName']}/").values()
     assert any(line.startswith("SIGTERM: stopping after this step") for line in first)
-    [begun] = [match for line in second if (match := re.match(r"going on from epoch (\d+) of 10", line))]
+    [begun] = [match for line in second if (match := re.match(r"resuming from epoch (\d+) of 10", line))]
     epochs = [int(match[1]) for line in first + second if (match := re.match(r"epoch=(\d+);", line))]
     assert epochs == [*range(1, 11)]
     assert len([line for line in first if line.startswith("epoch=")]) == int(begun[1]) - 1

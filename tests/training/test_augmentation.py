@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageEnhance
 
 from sagemaker_monai.training.affine import warp
-from sagemaker_monai.training.augmentation import AUGMENTATIONS, STEPS, augment, compose, flip
+from sagemaker_monai.training.augmentation import AUGMENTATIONS, STEPS, augment, flip
 from sagemaker_monai.training.grey_augmentation import affine_matrices
 
 
@@ -145,15 +145,19 @@ def test_a_turn_is_no_shear_when_width_and_height_differ():
     assert (warp(disc, matrix(0.7) * torch.tensor([[1.2], [1.0], [1.0]])) - disc).mul(nearby).abs().max() > 40
 
 
-def test_matrices_are_joined_in_the_order_of_application():
-    """First a quarter turn, then a shift along W: the corner pixel's way, followed by hand."""
-    values = torch.zeros(1, 1, 9, 9)
-    values[0, 0, 2, 4] = 200  # two left of the centre
+def test_a_picture_is_rotated_before_it_is_shifted():
+    """A rotation leaves the centre where it is, so a spot there moves by the shift alone."""
+    spot = torch.zeros(1, 1, 33, 33)
+    spot[0, 0, 16, 16] = 200
+    steps = [{"step": "rotate", "max_angle_rad": math.pi}, {"step": "shift", "max_fraction": 0.2}]
 
-    result = warp(values, compose([matrix(math.pi / 2), matrix(shift=(-1.0, 0.0))]))
+    moved = augment(spot, steps, seeded())[0, 0]
 
-    # The quarter turn maps (w, h) = (-2, 0) to where R(p) = (-2, 0): p = (0, 2); the shift moves it one up W.
-    assert result[0, 0, 5, 6] == pytest.approx(200, abs=0.01)
+    shift = (torch.rand((1, 10), generator=seeded())[0, 4:6] * 2 - 1) * 0.2 * 33
+    mass = moved / moved.sum()
+    where = [(mass.sum(dim=1 - axis) * (torch.arange(33) - 16)).sum() for axis in range(2)]
+    assert torch.stack(where) == pytest.approx(-shift, abs=0.3)
+    assert shift.abs().max() > 2
 
 
 @pytest.mark.parametrize("size", [(24, 24), (20, 33)])

@@ -81,7 +81,7 @@ def test_going_on_says_where_and_brings_the_earlier_rows_back(tmp_path, caplog):
 
     assert earlier == first.history
     assert [row["epoch"] for row in later] == [2, 3]
-    assert "going on from epoch 2 of 3, step 2" in caplog.messages
+    assert "resuming from epoch 2 of 3, step 2" in caplog.messages
 
 
 @pytest.mark.parametrize("settings", [{"epochs": 2}, {"epochs": 5, "early_stop_patience": 1}], ids=str)
@@ -95,7 +95,7 @@ def test_a_finished_job_is_not_trained_again(settings, tmp_path, monkeypatch, ca
 
     assert next(steps) == 0
     assert equal(again, finished)
-    assert "this job was trained before (2 epochs): its best epoch is written again" in caplog.messages
+    assert "this job was already trained (2 epochs): its best epoch is written again" in caplog.messages
 
 
 def test_jobs_with_another_result_have_another_key_and_others_have_not(tmp_path):
@@ -134,7 +134,7 @@ def test_a_torn_newest_one_gives_way_to_the_one_before(cut, tmp_path, caplog):
     newest.write_bytes(newest.read_bytes()[:cut])
 
     assert read_newest(tmp_path)["epoch"] == 1
-    assert "checkpoint 00002-0000000 is not whole" in caplog.text
+    assert "checkpoint 00002-0000000 is damaged" in caplog.text
     assert names(tmp_path) == ["00001-0000000.pt"]
 
 
@@ -182,7 +182,7 @@ def test_a_full_disk_spoils_neither_the_checkpoint_before_nor_the_run(tmp_path, 
         result = run(epochs=3, checkpoint_dir=tmp_path)
 
     assert equal(result, whole)
-    assert "the checkpoint cannot be written (No space left on device): training goes on" in caplog.text
+    assert "the checkpoint cannot be written (No space left on device): training continues" in caplog.text
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

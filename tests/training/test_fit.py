@@ -353,7 +353,7 @@ def test_a_metric_that_the_validation_split_cannot_give_is_refused_before_the_fi
     dataset = Dataset(LABELS, data.dataset.training, one_class, (), "0" * 64)
     rows = data.rows | {"validation": data.rows["validation"][::3]}
 
-    with pytest.raises(ConfigError, match="best_metric auc does not exist on the validation split"):
+    with pytest.raises(ConfigError, match="best_metric auc is undefined on the validation split"):
         run(
             LoadedDataset(dataset, data.pixels, rows, data.unreadable),
             best_metric="auc",

@@ -113,9 +113,9 @@ def test_colours_are_kept_where_all_have_them_and_become_grey_where_some_have_no
     assert chosen(colours) == ("LoadSlice", "header", 3)
     assert chosen([*colours, grey]) == chosen([grey, *colours]) == ("LoadSlice", "header", 1)
     assert chosen(colours, color="grey")[2] == 1
-    with pytest.raises(ConfigError, match="color rgb is for images in colour, and some are not: set color to auto or"):
+    with pytest.raises(ConfigError, match="color rgb needs colour images, and some are not: set color to auto or"):
         chosen([*colours, grey], color="rgb")
-    with pytest.raises(ConfigError, match="color rgb is for images in colour, and these are not"):
+    with pytest.raises(ConfigError, match="color rgb needs colour images, and these are not"):
         chosen([grey], color="rgb")
 
 

@@ -179,10 +179,10 @@ REFUSALS = {
     ),
     "a colour that most do not have": (
         one_grey_among_colours, ["--color=rgb"],
-        "ConfigError: color rgb is for images in colour, and some are not: set color to auto or grey",
+        "ConfigError: color rgb needs colour images, and some are not: set color to auto or grey",
     ),
     "sequences as one grey channel": (
-        medical_sets.mr_sequences, ["--color=grey"], "ConfigError: color grey is for single images, and these have 2",
+        medical_sets.mr_sequences, ["--color=grey"], "ConfigError: color grey needs single images, and these have 2",
     ),
     "a case without one sequence": (
         altered(medical_sets.mr_sequences, one_lacks_a_sequence), VOLUME,
@@ -224,21 +224,21 @@ REFUSALS = {
     ),
     "a score of another task": (
         medical_sets.ct_series, [*VOLUME, "--best-metric=mae"],
-        "ConfigError: best_metric mae is not for multilabel: set one of auto, loss, accuracy, auc",
+        "ConfigError: multilabel has no best_metric mae: set it to one of auto, loss, accuracy, auc",
     ),
     "a score that the validation split does not have": (
         altered(medical_sets.ct_series, labels_of_validation([])), VOLUME,
-        "ConfigError: best_metric auc does not exist on the validation split, whose 4 images have one class only",
+        "ConfigError: best_metric auc is undefined on the validation split, whose 4 images all have the same class",
     ),
     "grades of which the validation split has one": (
         altered(medical_sets.mr_sequences, labels_of_validation("mild")), VOLUME,
-        "ConfigError: best_metric kappa does not exist on the validation split",
+        "ConfigError: best_metric kappa is undefined on the validation split",
     ),
     "one class only": (
         altered(medical_sets.ct_slices, every_label("water")), [], r"DatasetError: classes without .*\(blood\)",
     ),
     "a sampler for findings": (
-        medical_sets.ct_series, [*VOLUME, "--imbalance=balanced_sampler"], "ConfigError: imbalance .* for multilabel",
+        medical_sets.ct_series, [*VOLUME, "--imbalance=balanced_sampler"], "ConfigError: multilabel does not support imbalance",
     ),
     "augmentation of photographs for volumes": (
         medical_sets.npy_volumes, [*VOLUME, "--augmentation=photo"], "ConfigError: augmentation photo is not for 3-D",

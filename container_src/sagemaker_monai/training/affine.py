@@ -1,9 +1,7 @@
-"""Turns, zooms and shifts of a batch as one affine matrix an image, and the one resampling by it, for pictures and
-volumes.
+"""Rotations, zooms and shifts of a batch: one affine matrix per image, and one resampling, for pictures and volumes.
 
-A matrix maps where a pixel goes to where it comes from, (w, h[, d], 1), in pixels from the image's centre: equal in all
-directions, also when the sides are not. This is the convention of `monai.transforms.Affine(affine=...)`, against which
-the tests check it.
+A matrix maps output positions to input positions, (w, h[, d], 1), in pixels from the image's centre, isotropic even if
+the sides differ. This is the convention of `monai.transforms.Affine(affine=...)`, which the tests compare against.
 """
 
 import math
@@ -15,7 +13,7 @@ from torch.nn import functional
 
 
 def identity(count: int, dims: int, device: torch.device) -> torch.Tensor:
-    """Matrices that change nothing, float32 (count, dims + 1, dims + 1)."""
+    """Identity matrices, float32 (count, dims + 1, dims + 1)."""
     return torch.eye(dims + 1, device=device).repeat(count, 1, 1)
 
 
@@ -29,8 +27,8 @@ def turn(angle_rad: torch.Tensor, dims: int, first: int = 0, second: int = 1) ->
 
 
 def drawn_zoom(step: Mapping[str, Any], draws: torch.Tensor) -> torch.Tensor:
-    """The factor of a matrix for a zoom between `smallest` and `largest`, (N,) for draws (N,) from 0 to 1."""
-    # Even in the logarithm: half as large is as likely as twice as large.
+    """Matrix factors for zooms between `smallest` and `largest`, (N,) from draws (N,) in [0, 1]."""
+    # Uniform in the logarithm: half as large is as likely as twice as large.
     low, high = math.log(step["smallest"]), math.log(step["largest"])
     return torch.exp(-(low + draws * (high - low)))
 
@@ -38,12 +36,12 @@ def drawn_zoom(step: Mapping[str, Any], draws: torch.Tensor) -> torch.Tensor:
 def warp(
     values: torch.Tensor, matrices: torch.Tensor, padding_mode: Literal["reflection", "border"] = "reflection"
 ) -> torch.Tensor:
-    """Resample every image by its own matrix, linear.
+    """Resample every image by its own matrix, with linear interpolation.
 
     Args:
         values: float32 (N, C, W, H) or (N, C, W, H, D).
         matrices: float32 (N, d + 1, d + 1).
-        padding_mode: what is outside: the image's mirror image, or its border repeated.
+        padding_mode: how to fill in from outside the image: mirrored, or with the border repeated.
 
     Returns:
         float32 of the same shape.
@@ -51,7 +49,7 @@ def warp(
     size = values.shape[2:]
     dims = len(size)
     # Not affine_grid: its product of (W * H, 3) and (3, 2) matrices takes longer than the sampling itself.
-    # grid_sample counts from -1 to 1, and names the last axis first.
+    # grid_sample's coordinates run from -1 to 1, last axis first.
     halves = values.new_tensor([[side / 2] for side in size])
     matrices = (matrices[:, :dims] / halves).flip(1)  # (N, dims, dims + 1)
     grid = matrices[:, :, dims].reshape(-1, dims, *[1] * dims)

@@ -1,12 +1,12 @@
-"""Checkpoints: the state of a training on disk, so that a job that was cut off goes on and loses an epoch at most.
+"""Checkpoints: training state on disk, so that an interrupted job resumes and loses one epoch at most.
 
-One job has one folder, named by a key of everything that decides its result; another job beside it is never read. A
-file is `EPOCH-STEP.pt`: a line with the SHA-256 of the rest, and the rest is torch's. The digest is inside, because
-SageMaker copies the folder to S3 and back file by file, and two files can be of different ages. A file gets its name
-when it is whole and on the disk; the newest two stay, so that a torn one has another before it.
+Each job has its own folder, named by a key of everything that decides its result; other jobs' folders are never read.
+A file is `EPOCH-STEP.pt`: a line with the SHA-256 of the rest, then torch's bytes. The digest is inside because
+SageMaker copies the folder to S3 and back file by file, so two files can be of different ages. A file gets its name
+once it is complete on disk; the newest two stay, so that there is another one if the newest is damaged.
 
-A checkpoint that cannot be written (a full disk) is a warning and not the end: the model is what the job is for, and
-the checkpoint before is untouched.
+If a checkpoint cannot be written (a full disk), training warns and continues: the job exists to make the model, and the
+previous checkpoint is untouched.
 """
 
 import hashlib
@@ -29,16 +29,16 @@ _UNFINISHED = ".*.part"
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any], *, epoch: int, step: int) -> bool:
-    """Write a checkpoint in one step and remove all but the newest two.
+    """Write a checkpoint atomically and remove all but the newest two.
 
     Args:
-        folder: of this job; made if missing.
+        folder: of this job; created if missing.
         state: tensors and plain values, in dicts and lists.
-        epoch: epochs that are done.
-        step: steps of the next epoch that are done.
+        epoch: completed epochs.
+        step: completed steps of the next epoch.
 
     Returns:
-        Whether it is on the disk; if not, the log says why.
+        Whether it is on disk; if not, the log says why.
     """
     try:
         body = dump(state)
@@ -59,8 +59,8 @@ def write_checkpoint(folder: Path, state: dict[str, Any], *, epoch: int, step: i
             old.unlink(missing_ok=True)
     except OSError as error:
         logger.warning(
-            "the checkpoint cannot be written (%s): training goes on, the one before it is kept; make room, or set "
-            "SM_CHECKPOINT_DIR to another place",
+            "the checkpoint cannot be written (%s): training continues and the previous one is kept; free disk space, "
+            "or point SM_CHECKPOINT_DIR elsewhere",
             error.strerror,
         )
         return False
@@ -68,40 +68,40 @@ def write_checkpoint(folder: Path, state: dict[str, Any], *, epoch: int, step: i
 
 
 def read_newest(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole, or None; torn ones and leftovers of a write that was cut off are removed."""
+    """The newest intact checkpoint, or None; damaged ones and leftovers of interrupted writes are removed."""
     for leftover in folder.glob(_UNFINISHED):
         leftover.unlink(missing_ok=True)
     for path in _newest_first(folder):
         state = _read(path)
         if state is not None:
             return state
-        logger.warning("checkpoint %s is not whole: taking the one before it, if there is one", path.stem)
+        logger.warning("checkpoint %s is damaged: using the previous one, if there is one", path.stem)
         path.unlink(missing_ok=True)
     return None
 
 
 def dump(state: dict[str, Any]) -> bytes:
-    """A state as bytes."""
+    """Serialize a state."""
     body = io.BytesIO()  # torch's own file writer reports a full disk as an internal error
     torch.save(state, body)
     return body.getvalue()
 
 
 def load(body: bytes) -> dict[str, Any]:
-    """A state from the bytes of `dump`; runs nothing that they say. Tensors come to the CPU."""
+    """Read the bytes of `dump` without running any code in them. Tensors come to the CPU."""
     state: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     return state
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """One checkpoint; None if it is not what `write_checkpoint` writes."""
+    """One checkpoint; None unless `write_checkpoint` wrote exactly this."""
     content = path.read_bytes()
     digest, body = content[:_DIGEST_LENGTH], content[_DIGEST_LENGTH + 1 :]
     if hashlib.sha256(body).hexdigest().encode() != digest:
         return None
     try:
         return load(body)
-    except pickle.UnpicklingError:  # torch's, for a file that would run code
+    except pickle.UnpicklingError:  # torch raises it for a file that would run code
         return None
 
 

@@ -1,13 +1,13 @@
-"""Several processes that train one network, seen from one of them: what they tell each other, and how they share work.
+"""Several processes that train one network, seen from one of them: how they communicate and share the work.
 
-Before and after the steps they meet in a key-value store and not in collective operations: reading images takes as
-long as it takes, and a failure of one has to reach the others with its cause. During the steps they use gloo for what
-is on the CPU and NCCL for what is on GPUs.
+Before and after the training steps they synchronize through a key-value store and not through collective operations:
+reading images takes an unknown time, and a failure of one has to reach the others with its cause. During the steps they
+use gloo for CPU tensors and NCCL for GPU tensors.
 
 Every process knows the whole order of the epoch and takes its slice of each batch, with the random numbers that
-belong to it. Losses are weighted by the size of the slice, and the statistics of BatchNorm are averaged after every
-step, so that all processes hold the same network after each step: any of them can validate, and what the first one
-saves is what all have. Without BatchNorm and dropout, one process and many differ by rounding only.
+belong to it. Losses are weighted by the size of the slice, and BatchNorm statistics are averaged after every step, so
+all processes hold the same network after each step: any of them can validate, and the first one saves what all have.
+Without BatchNorm and dropout, one process and many differ by rounding only.
 """
 
 import threading
@@ -27,10 +27,10 @@ from sagemaker_monai.errors import INTERNAL_ERROR, ConfigError, TrainingStopped
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)  # longer than any step, validation batch or checkpoint
 POLL_S = 0.1
 WATCH_S = 1.0
-CAUSE_WAIT_S = 10.0  # for the cause, once another process is lost
+CAUSE_WAIT_S = 10.0  # for the cause, once another process has died
 FAILURE, FINISHED = "failure", "finished"
 PREFIX = "sagemaker_monai"
-LOST = f"{INTERNAL_ERROR}: another process of the job ended or cannot be reached: see the logs of the other hosts"
+LOST = f"{INTERNAL_ERROR}: another process of the job ended or is unreachable: see the logs of the other hosts"
 
 
 class OtherProcessError(Exception):
@@ -43,7 +43,7 @@ class Slice:
 
     Attributes:
         start, stop: positions in the batch.
-        weight: share of the batch, 0 for a process that only keeps step.
+        weight: share of the batch, 0 for a process that only keeps in step.
     """
 
     start: int
@@ -54,7 +54,7 @@ class Slice:
 def share_batch(size: int, *, rank: int, world_size: int) -> Slice:
     """Cut a batch into slices of at least two images, as BatchNorm needs two values.
 
-    Where there are too few images for all, the last processes repeat the first one's and count nothing.
+    If there are too few images for all, the last processes repeat the first slice with weight 0.
     """
     active = max(1, min(world_size, size // 2))
     edges = [size * index // active for index in range(active + 1)]
@@ -64,13 +64,13 @@ def share_batch(size: int, *, rank: int, world_size: int) -> Slice:
 
 
 def connect(host: str, port: int, *, timeout_s: float) -> Store:
-    """The store that the launcher of the first host keeps."""
+    """Connect to the store that the first host's launcher keeps."""
     store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=timeout_s))
     return PrefixStore(PREFIX, store)
 
 
 def tell_failure(store: Store, line: str) -> str:
-    """Say why this process fails, unless another said so before; the line of the first."""
+    """Record why this process fails unless another failed first; the line of the first failure."""
     return str(store.compare_set(FAILURE, "", line).decode())
 
 
@@ -78,9 +78,9 @@ class Processes:
     """All processes of a job, seen from one of them; without a store it is alone.
 
     Attributes:
-        rank: of this one among all, from 0. The first one prints, and writes every file.
+        rank: of this process among all, from 0. The first one prints, and writes every file.
         local_rank: among those of its host.
-        world_size: how many there are.
+        world_size: number of processes.
     """
 
     def __init__(
@@ -95,15 +95,15 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """The first of all."""
+        """Whether this is the first process."""
         return self.rank == 0
 
     def agree(self, value: str, *, otherwise: str, is_stopping: Callable[[], bool]) -> None:
-        """Wait until all have said their value.
+        """Wait for the values of all processes.
 
         Raises:
-            ConfigError: they differ; with `otherwise` as its message.
-            OtherProcessError, TrainingStopped: instead of waiting on.
+            ConfigError: they differ; its message is `otherwise`.
+            OtherProcessError, TrainingStopped: another process failed, or the job was stopped.
         """
         if self._store is None:
             return
@@ -115,17 +115,17 @@ class Processes:
             raise ConfigError(otherwise)
 
     def wait_for_own_host(self, what: str, is_stopping: Callable[[], bool]) -> None:
-        """In all but the first process of a host: wait until that one called `host_is_ready` for this."""
+        """Wait, except in a host's first process, until that one calls `host_is_ready` for `what`."""
         if self._store is not None and self.local_rank != 0:
             self._wait([f"ready/{self._host}/{what}"], is_stopping)
 
     def host_is_ready(self, what: str) -> None:
-        """In the first process of a host: let the others of this host go on."""
+        """Let the other processes of this host continue, if this is its first one."""
         if self._store is not None and self.local_rank == 0:
             self._store.set(f"ready/{self._host}/{what}", "")
 
     def finish(self) -> None:
-        """Wait until the first process has written everything, so that its failure is everybody's."""
+        """Wait until the first process has written everything, so that its failure is everyone's."""
         if self._store is None:
             return
         if self.is_main:
@@ -143,7 +143,7 @@ class Processes:
             time.sleep(POLL_S)
 
     def start(self, device: torch.device) -> None:
-        """Make collective operations possible; all call it at about the same time."""
+        """Set up collective operations; all processes call it at about the same time."""
         if self._store is None:
             return
         dist.init_process_group(
@@ -155,21 +155,21 @@ class Processes:
         )
 
     def wrap(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """The network whose gradients are averaged over all processes; the weights are shared with `network`.
+        """Wrap a network so that gradients are averaged over all processes; it shares its weights with `network`.
 
-        Call it with equal weights everywhere. On GPUs, layers of BatchNorm in `network` must be synchronised ones.
+        The weights must be equal everywhere. On GPUs, `network` must use SyncBatchNorm.
         """
         if self._store is None:
             return network
-        # Buffers are averaged after every step, see `average`; DDP would take those of the first process.
+        # Buffers are averaged after every step, see `average`; DDP would take the first process's.
         devices = [device.index] if device.type == "cuda" else None
         return DistributedDataParallel(network, device_ids=devices, forward_sync_buffers=False)
 
     def is_any(self, *, flag: bool) -> bool:
-        """Whether at least one says yes; all hear the same."""
+        """Whether the flag is set in at least one process; all get the same answer."""
         if self._store is None:
             return flag
-        said = torch.tensor([int(flag)])  # on the CPU: reading an answer from a GPU would wait for its work
+        said = torch.tensor([int(flag)])  # on the CPU: reading from a GPU would wait for its work
         dist.all_reduce(said, dist.ReduceOp.MAX)
         return bool(said.item())
 
@@ -192,7 +192,7 @@ class Processes:
         return values
 
     def from_first(self, body: bytes | None) -> bytes | None:
-        """What the first process has, None included, for all."""
+        """Send the first process's bytes, or None, to all."""
         if self._store is None:
             return body
         size = torch.tensor([-1 if body is None else len(body)])
@@ -207,7 +207,7 @@ class Processes:
         return content.numpy().tobytes()
 
     def watch(self, on_failure: Callable[[str], None]) -> threading.Event:
-        """Look once a second whether another process failed; needed where a collective operation waits for a dead one.
+        """Check every second whether another process failed: a collective operation would wait for a dead one.
 
         Args:
             on_failure: called in a thread with the failure's line.
@@ -223,7 +223,7 @@ class Processes:
             while not done.wait(WATCH_S):
                 try:
                     line = store.get(FAILURE).decode() if store.check([FAILURE]) else None
-                except RuntimeError:  # the first host's launcher is gone, and with it the store
+                except RuntimeError:  # the first host's launcher ended, and with it the store
                     line = LOST
                 if line is not None and not done.is_set():
                     on_failure(line)
@@ -236,8 +236,8 @@ class Processes:
         """Tell the others that this process fails, and find out which failure came first.
 
         Args:
-            line: why this one fails.
-            is_secondary: it fails because another is gone, so that one's line is waited for.
+            line: why this process fails.
+            is_secondary: it fails because another process died, whose line is worth waiting for.
         """
         if self._store is None:
             return line
@@ -251,7 +251,7 @@ class Processes:
 
 
 def is_loss_of_another(error: BaseException) -> bool:
-    """Whether an error says no more than that another process is gone."""
+    """Whether an error only says that another process died."""
     if isinstance(error, dist.DistError):
         return True
     text = str(error).lower()

@@ -1,10 +1,10 @@
 """fit(): from a decoded data set to the best epoch's weights.
 
 Images lie in one array (`loading`, `cache`); a batch is an index into it, augmented and scaled on the device.
-Validation goes the way that serving goes: the artifact's own scaling, evaluation mode, float32, answers in float64.
+Validation works like serving: the artifact's own scaling, evaluation mode, float32, answers in float64.
 
-On one CPU with one number of threads, two runs are equal bit by bit; on a GPU they are with `deterministic`. So is a
-run that goes on from a checkpoint, also from one that was written between two steps.
+Two runs are equal bit by bit on one CPU with the same number of threads, and on a GPU with `deterministic`. So is a run
+that resumes from a checkpoint, even from one written between two steps.
 """
 
 import hashlib
@@ -39,18 +39,18 @@ from sagemaker_monai.training.run import Run
 
 logger = logging.getLogger(__name__)
 
-NOT_OF_THE_RESULT = {"num_workers", "processes_per_host"}  # hyperparameters that a job may change and go on
+NOT_OF_THE_RESULT = {"num_workers", "processes_per_host"}  # hyperparameters that may change when a job resumes
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What training found.
+    """The result of training.
 
     Attributes:
-        task: with what it took from the data.
+        task: fitted to the data.
         weights: state dict of the best epoch, on the CPU; the moving average if there is one.
-        history: one row of numbers an epoch, NaN where a metric does not exist.
-        best_epoch: from 1; 0 when training was stopped in its first epoch, and `weights` are those of its last step.
+        history: one row of numbers per epoch, NaN where a metric is undefined.
+        best_epoch: from 1; 0 if training was stopped in its first epoch, and `weights` are those of its last step.
         stopped: why training ended before the last epoch, or None.
         pretrained: what was loaded to start from, or None.
     """
@@ -65,9 +65,9 @@ class FitResult:
 
 @dataclass
 class _Found:
-    """What training knows beside the network; with the network's state it makes a checkpoint."""
+    """What training has found so far; together with the network's state it makes a checkpoint."""
 
-    epochs: int = 0  # done
+    epochs: int = 0  # completed
     history: list[Row] = field(default_factory=list)
     best: dict[str, torch.Tensor] = field(default_factory=dict)
     best_epoch: int = 0
@@ -95,16 +95,16 @@ def fit(
         data: from `loading.load_dataset`.
         device: where to train.
         pretrained: a file of weights to start from.
-        checkpoint_dir: of this job alone, see `job_key`; training goes on from the newest checkpoint in it, and
-            leaves one after every epoch and when it is stopped. Only the first process uses it.
-        processes: that train together; they must have met (`Processes.start`).
+        checkpoint_dir: of this job alone, see `job_key`; training resumes from its newest checkpoint and writes one
+            after every epoch and when it is stopped. Only the first process uses it.
+        processes: that train together, after `Processes.start`.
         on_epoch: called in the first process with the row of each epoch, see `FitResult.history`.
-        on_resume: called once in the first process, with the rows that a checkpoint brought.
-        is_stopping: asked before every step; once it says yes in any process, the best epoch so far is the result.
+        on_resume: called once in the first process, with the rows from a checkpoint.
+        is_stopping: asked before every step; once it is true in any process, the best epoch so far is the result.
 
     Raises:
-        ConfigError: the pretrained weights are of another network, or the loss is not finite any more.
-        TrainingStopped: asked to stop before the first step.
+        ConfigError: the pretrained weights do not fit the network, or the loss is no longer finite.
+        TrainingStopped: stopped before the first step.
     """
     config = plan.config
     task = plan.task.fitted(targets_of(data.dataset.training, plan.task.labels))
@@ -131,7 +131,7 @@ def fit(
         if not found.best:
             if not run.step:
                 raise TrainingStopped("training was stopped before its first step, so there is nothing to save")
-            # Anyone who stops a job gets what it has; it says of itself that no epoch ended.
+            # A stopped job still gives what it has; the artifact says that no epoch was completed.
             found.best, found.postprocessing = _copy(run.scored), task.postprocessing()
             stopped = f"{stopped}, after {run.step} of {run.steps_per_epoch} steps: never validated"
     task = read_task(found.postprocessing, task.labels)
@@ -147,7 +147,7 @@ def _train(
     tell: Callable[[Row], None],
     is_stopping: Callable[[], bool],
 ) -> str | None:
-    """Train the epochs that are left, into `found`, and save after each; why it ended before the last, or None."""
+    """Train the remaining epochs into `found`, saving after each; why it ended before the last, or None."""
     while found.stopped is None and found.epochs < config.epochs:
         epoch = found.epochs + 1
         began = time.perf_counter()
@@ -176,7 +176,7 @@ def _train(
 def job_key(
     config: TrainConfig, data: LoadedDataset, preprocessing_spec: list[dict[str, Any]], pretrained: Path | None
 ) -> str:
-    """16 hexadecimal digits that are equal for jobs with the same result, so that one may go on where another ended."""
+    """16 hexadecimal digits, equal for jobs with the same result, so that one may resume where another ended."""
     decides = [
         __version__,
         config.model_dump(exclude=NOT_OF_THE_RESULT),
@@ -190,8 +190,8 @@ def job_key(
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _resume(run: "Run", state: dict[str, Any] | None, config: TrainConfig, processes: Processes) -> _Found:
-    """Bring every process to the first one's checkpoint, if it has one."""
+def _resume(run: Run, state: dict[str, Any] | None, config: TrainConfig, processes: Processes) -> _Found:
+    """Restore every process from the first one's checkpoint, if it has one."""
     body = processes.from_first(None if state is None else dump(state))
     if body is None:
         return _Found()
@@ -199,10 +199,10 @@ def _resume(run: "Run", state: dict[str, Any] | None, config: TrainConfig, proce
     run.restore(state["run"])
     found = _Found(**state["found"])
     if found.stopped is not None or found.epochs == config.epochs:
-        logger.info("this job was trained before (%d epochs): its best epoch is written again", found.epochs)
+        logger.info("this job was already trained (%d epochs): its best epoch is written again", found.epochs)
     else:
         where = f", step {run.step + 1}" * (run.step > 0)
-        logger.info("going on from epoch %d of %d%s", found.epochs + 1, config.epochs, where)
+        logger.info("resuming from epoch %d of %d%s", found.epochs + 1, config.epochs, where)
     return found
 
 
@@ -212,7 +212,7 @@ def _copy(network: nn.Module) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def _random_state(config: TrainConfig, device: torch.device) -> Iterator[None]:
-    """Seed and restore torch's global state; on a GPU, choose between speed and repeatability."""
+    """Fork and restore torch's global random state; on a GPU, choose between speed and repeatability."""
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     devices = [device.index or 0] if device.type == "cuda" else []
     exact = config.deterministic

@@ -1,9 +1,9 @@
 """Random transforms of a whole batch of slices or volumes, on the batch's device, for training only.
 
 The steps, in the order of `GREY_STEPS`: mirror, affine (rotation, zoom and shift as one matrix and one `grid_sample`),
-intensity, noise. What comes in from outside repeats the border: a mirrored rib would be a finding, and a value that the
-image does not have would tell the network the angle. Strengths are relative to each image's own deviation, so that they
-mean the same for windows, z-scores and HU; nothing is cut off.
+intensity, noise. Outside the image its border is repeated: a mirrored rib would be a finding, and a value not in the
+image would reveal the angle to the network. Strengths are relative to each image's own standard deviation, so that they
+mean the same for windows, z-scores and HU; nothing is clipped.
 """
 
 import math
@@ -16,7 +16,7 @@ from sagemaker_monai.training.affine import drawn_zoom, identity, turn, warp
 
 Step = Mapping[str, Any]
 
-# Column of each step's random numbers, all drawn for every image whatever the steps.
+# Columns of each step's random numbers, which are always all drawn.
 _COLUMNS = {"mirror": slice(0, 3), "affine": slice(3, 13), "intensity": slice(13, 16), "noise": slice(16, 18)}
 _DRAWS = 18
 GREY_STEPS = tuple(_COLUMNS)
@@ -25,17 +25,9 @@ GREY_STEPS = tuple(_COLUMNS)
 def augment_grey(
     batch: torch.Tensor, steps: Sequence[Step], generator: torch.Generator, *, skipped: int
 ) -> torch.Tensor:
-    """Change every image of a batch at random; as `augmentation.augment`.
+    """Transform a batch as `augmentation.augment` does, of any type and range.
 
-    Args:
-        batch: (N, C, W, H) or (N, C, W, H, D), any type.
-        steps: some of `GREY_STEPS`, in this order.
-        generator: seeded by the caller; its state alone decides. On the CPU it gives a GPU the same transforms, except
-            for the noise, which a GPU draws itself.
-        skipped: images of the batch before these, which another process changes.
-
-    Returns:
-        float32 of the same shape, of any range, on the batch's device.
+    A CPU generator gives the same transforms on any device, except for the noise, which a GPU draws itself.
     """
     by_name = {step["step"]: step for step in steps}
     draws = torch.rand((skipped + len(batch), _DRAWS), generator=generator, device=generator.device)[skipped:]
@@ -59,7 +51,7 @@ def augment_grey(
 
 
 def _mirror(batch: torch.Tensor, axis: int, is_mirrored: torch.Tensor) -> torch.Tensor:
-    # Each image read once from where its values stand; both variants of a batch of volumes would be twice the memory.
+    # Gathers each image once; making both variants of a batch of volumes would take twice the memory.
     extent = batch.shape[axis]
     forward = torch.arange(extent, device=batch.device)
     index = torch.where(is_mirrored[:, None], extent - 1 - forward, forward)  # (N, extent)
@@ -69,7 +61,7 @@ def _mirror(batch: torch.Tensor, axis: int, is_mirrored: torch.Tensor) -> torch.
 
 
 def affine_matrices(step: Step, draws: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Draw a rotation, zoom and shift for each image.
+    """Turn random numbers into a rotation, zoom and shift for each image.
 
     Args:
         step: `max_angle_rad` in the plane of W and H, `max_tilt_rad` about W and about H (volumes only), `smallest` and
@@ -92,7 +84,7 @@ def affine_matrices(step: Step, draws: torch.Tensor, size: Sequence[int]) -> tor
 
 
 def _change_intensity(values: torch.Tensor, step: Step, draws: torch.Tensor) -> torch.Tensor:
-    """Gamma between the image's lowest and highest value, contrast about its mean, brightness in its deviations."""
+    """Gamma between the image's minimum and maximum, contrast about its mean, brightness in standard deviations."""
     flat = values.flatten(2)  # (N, C, P); each channel is a sequence with a range of its own
     spread = (draws * 2 - 1).reshape(-1, 3, 1, 1)
     low, high = flat.amin(dim=2, keepdim=True), flat.amax(dim=2, keepdim=True)
@@ -106,12 +98,12 @@ def _change_intensity(values: torch.Tensor, step: Step, draws: torch.Tensor) -> 
 
 
 def _add_noise(values: torch.Tensor, step: Step, seeds: torch.Tensor) -> torch.Tensor:
-    """Gaussian noise of a deviation drawn from 0 to `largest` times the image's own."""
+    """Gaussian noise with a standard deviation drawn from 0 to `largest` times the image's own."""
     std = values.flatten(2).std(dim=2, correction=0)  # (N, C)
     generator = torch.Generator(device=values.device)
     noisy = torch.empty_like(values)
     for index, (amount, seed) in enumerate(seeds.tolist()):
-        # A seed for each image, so that it has the same noise whichever process changes it.
+        # One seed per image, so that it gets the same noise in whichever process.
         generator.manual_seed(int(seed * 2**24))
         noise = torch.randn(values.shape[1:], generator=generator, device=values.device)
         scale = (amount * step["largest"] * std[index]).reshape(-1, *[1] * (values.ndim - 2))

@@ -1,7 +1,7 @@
 """One training job from channels to a scored artifact; knows no environment variable and no command line.
 
-The order is: everything cheap first, then images, then training; and what is scored is the artifact on disk, read as a
-server reads it, with the image files themselves and not with the cache that training used.
+The order is: cheap checks first, then images, then training. What is scored is the artifact on disk, read the way a
+server reads it, on the image files themselves and not on the cache that training used.
 """
 
 import logging
@@ -41,13 +41,13 @@ logger = logging.getLogger(__name__)
 
 PRETRAINED = "pretrained"
 DIGESTS = "digests.json"  # beside the cache
-SCORING_WHEN_STOPPED_S = 60.0  # SageMaker kills 120 s after SIGTERM, and the artifact must be written before this
+SCORING_WHEN_STOPPED_S = 60.0  # SageMaker kills 120 s after SIGTERM, and the artifact must be written before
 UNEQUAL_DATA = (
-    "the hosts do not have the same data set: set S3DataDistributionType to FullyReplicated in every channel, as every "
+    "the hosts have different data sets: set S3DataDistributionType to FullyReplicated in every channel, as every "
     "host needs all images"
 )
 UNEQUAL_JOBS = (
-    "the hosts do not have the same job: give all of them the same hyperparameters, image, pretrained weights and "
+    "the hosts have different jobs: give all of them the same hyperparameters, image, pretrained weights and "
     "readable files"
 )
 VALIDATION_NOTE = "There is no test split: this one chose the epoch, so the figures are too good. "
@@ -69,12 +69,12 @@ def run_job(
     Args:
         config: hyperparameters.
         channels: name and folder of every input channel, as files or shards; `pretrained` holds weights to start from.
-        model_dir: where the artifact goes; one that is there stays until the new one is complete.
+        model_dir: where the artifact goes; an existing one stays until the new one is complete.
         output_data_dir: where metrics.json, history.csv, predictions and TensorBoard files go.
-        cache_dir: for unpacked shards and decoded images; one for all processes of a host.
-        checkpoint_dir: where each job has a folder of its own for checkpoints.
+        cache_dir: for unpacked shards and decoded images, shared by all processes of a host.
+        checkpoint_dir: each job makes its own folder for checkpoints in it.
         processes: that train together; only the first one writes.
-        is_stopping: asked often; once it says yes, what there is is saved.
+        is_stopping: asked often; once it is true, the job saves what it has.
 
     Raises:
         CallerError: something that the caller can correct.
@@ -94,7 +94,7 @@ def run_job(
     key = job_key(plan.config, data, plan.preprocessing.spec, pretrained)
     processes.agree(key, otherwise=UNEQUAL_JOBS, is_stopping=is_stopping)
     processes.start(device)
-    if processes.is_main and (others := [path for path in _folders(checkpoint_dir) if path.name != key]):
+    if processes.is_main and (others := [path for path in checkpoint_dir.glob("*/") if path.name != key]):
         logger.info("checkpoints of %d other jobs (other hyperparameters or data) are left alone", len(others))
     result = _fit(plan, data, device, pretrained, output_data_dir, checkpoint_dir / key, processes, is_stopping)
     if not processes.is_main:
@@ -102,7 +102,7 @@ def run_job(
     provenance = _write(plan, data, result, device, model_dir)
     try:
         _report(plan.config, data, result, provenance, device, model_dir, output_data_dir, _time_limit(is_stopping))
-    except TrainingStopped as error:  # the artifact is complete, and it is what the job is for
+    except TrainingStopped as error:  # the artifact, which matters most, is complete
         logger.warning("%s: the artifact is complete but has no metrics; start the job again to score it", error)
 
 
@@ -113,7 +113,7 @@ def _read(
     processes: Processes,
     is_stopping: Callable[[], bool],
 ) -> tuple[Dataset, Digests]:
-    """The data set in the channels, the same on every host, after a first look at it; and its files' digests."""
+    """Read and check the data set, which must be the same on every host; it and the digests of its files."""
     processes.wait_for_own_host("channels", is_stopping)
     channels = unpack_channels(channels, cache_dir / "channels", is_stopping=is_stopping)
     processes.host_is_ready("channels")
@@ -141,18 +141,18 @@ def _read(
 
 
 def _write(plan: Plan, data: LoadedDataset, result: FitResult, device: torch.device, model_dir: Path) -> dict[str, Any]:
-    """Write the artifact; its provenance.
+    """Write the artifact and return its provenance.
 
     Raises:
-        TrainingStopped: no epoch ended, and there is an artifact already, which stays.
+        TrainingStopped: no epoch was completed, and the folder has an artifact already, which stays.
     """
     logger.info(
         "best epoch: %d of %d%s", result.best_epoch, plan.config.epochs, f" ({result.stopped})" * bool(result.stopped)
     )
     if result.best_epoch == 0 and children(model_dir):
         raise TrainingStopped(
-            "training was stopped in its first epoch, and an artifact is there already, which stays: start the job "
-            "again and it goes on from its checkpoint"
+            "training was stopped in its first epoch, and the artifact that is already there is kept: start the job "
+            "again to resume from its checkpoint"
         )
     provenance = _provenance(plan, data.dataset, device)
     write_bundle(
@@ -168,12 +168,8 @@ def _write(plan: Plan, data: LoadedDataset, result: FitResult, device: torch.dev
     return provenance
 
 
-def _folders(folder: Path) -> list[Path]:
-    return [path for path in children(folder) if path.is_dir()] if folder.is_dir() else []
-
-
 def _time_limit(is_stopping: Callable[[], bool]) -> Callable[[], bool]:
-    """Whether the time for scoring is over, which begins to run when the job is asked to stop."""
+    """A function that says whether the time for scoring is over; the clock starts when the job is asked to stop."""
     noticed: list[float] = []
 
     def is_over() -> bool:
@@ -194,7 +190,7 @@ def _fit(
     processes: Processes,
     is_stopping: Callable[[], bool],
 ) -> FitResult:
-    """Train, with a line of metrics an epoch and TensorBoard files."""
+    """Train, with a line of metrics per epoch and TensorBoard files."""
     labels, task = data.dataset.labels, data.dataset.task
     folder = output_data_dir / "tensorboard"
     tensorboard = documents.tensorboard_writer(folder, labels, task) if processes.is_main else None
@@ -238,7 +234,7 @@ def _report(
     output_data_dir: Path,
     is_out_of_time: Callable[[], bool],
 ) -> None:
-    """Score the artifact in `model_dir` and write metrics, model card and the probabilities of every scored image."""
+    """Score the artifact in `model_dir`; write metrics, model card and the predictions for every scored image."""
     split = "test" if data.dataset.test else "validation"
     records = data.dataset.split(split)
     predictor = Predictor.read(model_dir, device.type)
@@ -266,7 +262,7 @@ def _summary(dataset: Dataset) -> str:
 
 
 def _train_config(plan: Plan, data: LoadedDataset, result: FitResult) -> dict[str, Any]:
-    """configs/train.json."""
+    """What goes into configs/train.json."""
     return {
         "hyperparameters": plan.config.model_dump(),
         "augmentation": AUGMENTATIONS[plan.config.augmentation],

@@ -1,4 +1,4 @@
-"""How weights change: optimizer, learning rate by step, and their moving average."""
+"""Optimizer, learning rate schedule, and the moving average of the weights."""
 
 import copy
 import math
@@ -11,7 +11,7 @@ from sagemaker_monai.hyperparameters import TrainConfig
 
 
 def build_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
-    """Make the optimizer; biases and the scales of norms are not decayed (arXiv:1812.01187, section 3.1)."""
+    """Make the optimizer; biases and norm scales are not decayed (arXiv:1812.01187, section 3.1)."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups = [
         {"params": [value for value in trained if value.ndim > 1], "weight_decay": config.weight_decay},
@@ -25,16 +25,10 @@ def build_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Opti
 
 
 def learning_rate_factor(config: TrainConfig, step: int, *, steps: int, steps_per_epoch: int) -> float:
-    """What the learning rate is multiplied with at a step.
-
-    Args:
-        config: `schedule`, `warmup_epochs`.
-        step: from 0 over the whole training.
-        steps: of the whole training.
-        steps_per_epoch: to turn warmup_epochs into steps.
+    """The factor of the learning rate at a step, counted from 0 over all `steps` of training.
 
     Returns:
-        Above 0 up to 1: a linear rise that ends at 1 on the last step of warm-up, then half a cosine
+        Above 0 up to 1: a linear rise that reaches 1 on the last step of warm-up, then half a cosine
         (arXiv:1608.03983) towards 0, or 1.
     """
     warmup = min(round(config.warmup_epochs * steps_per_epoch), steps // 2)
@@ -46,9 +40,9 @@ def learning_rate_factor(config: TrainConfig, step: int, *, steps: int, steps_pe
 
 
 class MovingAverage:
-    """A copy of a network whose weights follow the trained ones slowly.
+    """A copy of a network whose weights slowly follow the trained ones.
 
-    Make it when the network is on its device: both sides are remembered by their storage.
+    Create it once the network is on its device: it keeps references to both sides' tensors.
 
     Attributes:
         network: the copy.
@@ -66,8 +60,8 @@ class MovingAverage:
     def update(self) -> None:
         """Take one step towards the trained network.
 
-        The statistics of BatchNorm are averaged like weights: those of the last step belong to other weights. The
-        decay rises with (1 + n) / (10 + n), so that the random weights of the start are soon forgotten.
+        BatchNorm statistics are averaged like weights, because those of the last step belong to other weights. The
+        decay rises with (1 + n) / (10 + n), so that the random initial weights are soon forgotten.
         """
         self._updates += 1
         decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
@@ -77,7 +71,7 @@ class MovingAverage:
             average.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """What a checkpoint keeps."""
         return {"network": self.network.state_dict(), "updates": self._updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,12 +1,12 @@
 """The plan of a job: what configuration and data decide together, made once and before any image is decoded.
 
 After `make_plan` no hyperparameter is `auto`, and nothing that it checked fails later: the job, the loop and the
-artifact take from the plan and choose nothing again. What training *learns* from the data (statistics of
-labels, thresholds, the range of deep pictures) is not here but in the task and in the preprocessing.
+artifact read the plan and decide nothing again. What training *learns* from the data (label statistics, thresholds, the
+range of deep pictures) is in the task and the preprocessing instead.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -15,12 +15,9 @@ from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.networks.networks import network_def
 from sagemaker_monai.preprocessing.preprocessing import Preprocessing, build_preprocessing
-from sagemaker_monai.tasks.task import Task
+from sagemaker_monai.tasks.task import Floats, Task
 from sagemaker_monai.tasks.tasks import TASKS
 from sagemaker_monai.training.preset_choice import choose_preprocessing
-
-if TYPE_CHECKING:
-    from sagemaker_monai.tasks.task import Floats
 
 
 @dataclass(frozen=True)
@@ -28,11 +25,11 @@ class Plan:
     """What a job does, with nothing left to choose.
 
     Attributes:
-        config: hyperparameters, without an `auto`.
-        task: as the labels make it, not yet fitted to the targets of training.
-        preprocessing: of training, validation and serving; `preprocessing.spec` is what the artifact carries.
-        network_def: plain data of the network.
-        precision: of the arithmetic: fp32, bf16 or fp16.
+        config: hyperparameters, none of them `auto`.
+        task: built from the labels, not yet fitted to the training targets.
+        preprocessing: of training, validation and serving; the artifact carries its `spec`.
+        network_def: the network as plain data.
+        precision: fp32, bf16 or fp16.
     """
 
     config: TrainConfig
@@ -49,9 +46,9 @@ def make_plan(
 
     Args:
         config: as given.
-        dataset: labels and files; some images are looked at where `spec` is None, and none is decoded otherwise.
+        dataset: labels and files; if `spec` is None, some images are read.
         device: where to train.
-        spec: the preprocessing, where it is known already.
+        spec: the preprocessing, if it is known already.
 
     Raises:
         ConfigError, DatasetError: a hyperparameter does not suit the task, the images, the network or the device, or
@@ -79,13 +76,7 @@ def make_plan(
 
 
 def resolve(config: TrainConfig, *, task: str, spatial_dims: int, is_photograph: bool) -> TrainConfig:
-    """Give every `auto` its value.
-
-    Args:
-        config: as given; one that is resolved already stays as it is.
-        task: a key of `tasks.tasks.TASKS`.
-        spatial_dims: 2 or 3, of the network's input.
-        is_photograph: whether the values are 8-bit pictures.
+    """Replace every `auto` by its value for a key of `TASKS` and 2-D or 3-D input; a resolved one stays as it is.
 
     Raises:
         ConfigError: a hyperparameter does not suit the task or the images.
@@ -93,10 +84,12 @@ def resolve(config: TrainConfig, *, task: str, spatial_dims: int, is_photograph:
     row = TASKS[task]
     imbalance = row.imbalance[0] if config.imbalance == "auto" else config.imbalance
     if imbalance not in row.imbalance:
-        raise ConfigError(f"imbalance {imbalance} is not for {task}: set one of auto, {', '.join(row.imbalance)}")
+        raise ConfigError(
+            f"{task} does not support imbalance {imbalance}: set it to one of auto, {', '.join(row.imbalance)}"
+        )
     best_metric = row.best_metric if config.best_metric == "auto" else config.best_metric
     if best_metric not in row.goals:
-        raise ConfigError(f"best_metric {best_metric} is not for {task}: set one of auto, {', '.join(row.goals)}")
+        raise ConfigError(f"{task} has no best_metric {best_metric}: set it to one of auto, {', '.join(row.goals)}")
     usual = "volume" if spatial_dims == 3 else "photo" if is_photograph else "grey"
     augmentation = usual if config.augmentation == "auto" else config.augmentation
     if augmentation != "none" and (augmentation == "volume") != (spatial_dims == 3):
@@ -106,31 +99,26 @@ def resolve(config: TrainConfig, *, task: str, spatial_dims: int, is_photograph:
     )
 
 
-def check_best_metric(config: TrainConfig, task: "Task", targets: "Floats") -> None:
-    """Refuse a score that would not exist after an epoch.
-
-    Args:
-        config: with nothing left to choose.
-        task: fitted or not.
-        targets: (N, T) of the validation split.
+def check_best_metric(config: TrainConfig, task: Task, targets: Floats) -> None:
+    """Refuse a best_metric that is undefined on the validation split's targets (N, T).
 
     Raises:
-        ConfigError: it does not exist whatever is answered, or not if all is answered right.
+        ConfigError: even perfect answers would have no such score.
     """
     row = TASKS[task.name]
     is_always_there = row.metric(config.best_metric).is_always_there
     if not is_always_there and task.score(targets, targets)[config.best_metric] is None:
         raise ConfigError(
-            f"best_metric {config.best_metric} does not exist on the validation split, whose {len(targets)} images "
-            f"have one {'class' if row.has_classes else 'value'} only: set another, or give the split "
-            "images with other labels"
+            f"best_metric {config.best_metric} is undefined on the validation split, whose {len(targets)} images "
+            f"all have the same {'class' if row.has_classes else 'value'}: set another, or add images with other "
+            "labels to the split"
         )
 
 
 def choose_precision(config: TrainConfig, device: torch.device) -> str:
-    """The arithmetic of training on a device.
+    """The precision of training on a device.
 
-    On a CPU `auto` stays with fp32: bf16 is 3.7 times as fast where the CPU has AMX, and a third as fast where not.
+    On a CPU `auto` means fp32: bf16 is 3.7 times as fast on CPUs with AMX, but a third as fast without.
 
     Raises:
         ConfigError: fp16 without a GPU.

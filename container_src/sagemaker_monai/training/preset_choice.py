@@ -1,9 +1,8 @@
-"""Which preset and how many channels: by what kind of images a data set has, of which some are looked at.
+"""Choose the preset and the number of channels by the kind of images in a data set, a sample of which is read.
 
-Channels are the data's: of single images 3 where some show colour. A preset but that of photographs takes either
-colours or grey, and where some files are stored in colour and others are not, `auto` makes all grey. Spreading a grey
-image over three channels lost: three channels may as well be three sequences, and a server could not tell a grey image
-from one whose other two are missing.
+Single images have 3 channels if some show colour. Every preset except `photo` takes either colour or grey, so if only
+some files are stored in colour, `auto` makes all of them grey. The alternative, copying grey into three channels, lost:
+three channels may also be three sequences, and a server could not tell a grey image from a case that lacks two of them.
 """
 
 import logging
@@ -32,9 +31,9 @@ from sagemaker_monai.preprocessing.presets import PRESETS, preprocessing_for
 
 logger = logging.getLogger(__name__)
 
-DEPTHS_LOOKED_AT = 5_000  # pictures whose header is asked for its bits, evenly spread
+DEPTHS_LOOKED_AT = 5_000  # pictures whose header is read for its bit depth, evenly spread
 MAY_BE_DEEP = frozenset({".png", ".tif", ".tiff"})
-IMAGES_LOOKED_AT = 64  # training images that decide what all are; of volumes the first that can be read
+IMAGES_LOOKED_AT = 64  # training images that stand for all; of volumes, the first that can be read does
 PRESET_OF = {
     (2, "CT"): "ct_slice",
     (2, "MR"): "mr_slice",
@@ -48,16 +47,16 @@ COLOURS = 3
 
 @dataclass(frozen=True)
 class Kind:
-    """What the images of a data set are, by those of them that were looked at.
+    """The kind of images in a data set, judged by the sample.
 
     Attributes:
-        is_photograph: 8-bit pictures by their names, each and every one.
+        is_photograph: all are 8-bit pictures by their names.
         spatial_dims: 2 or 3.
-        modality: Modality of DICOM, "" where nobody says.
-        channels: of an image as it is stored; 1 where some are stored in colour and others are not.
-        is_mixed: some are stored in colour and others are not.
-        has_colour: some are in colour to the eye; None where nothing is stored in colour.
-        bits: of a value where they are pictures of more than 8, else 0.
+        modality: DICOM's Modality, "" if unknown.
+        channels: of an image as stored; 1 if only some are stored in colour.
+        is_mixed: only some are stored in colour.
+        has_colour: some show colour; None if nothing is stored in colour.
+        bits: per value, for pictures of more than 8 bits, else 0.
     """
 
     is_photograph: bool
@@ -70,11 +69,11 @@ class Kind:
 
 
 def choose_preprocessing(config: TrainConfig, dataset: Dataset) -> list[dict[str, Any]]:
-    """The preprocessing of a data set: the preset as asked or by the kind of images, channels as asked or as they are.
+    """Choose the preprocessing of a data set: what the hyperparameters ask for, or else what suits the images.
 
     Raises:
-        ConfigError: the preset is for other images, or its hyperparameters do not suit it.
-        DatasetError: none of the images that were looked at can be read, or they have different sequences.
+        ConfigError: the preset does not suit the images, or its hyperparameters do not suit it.
+        DatasetError: no image of the sample can be read, or the images have different numbers of sequences.
     """
     _check_sequences(dataset)
     kind = _kind(config, dataset)
@@ -87,16 +86,16 @@ def choose_preprocessing(config: TrainConfig, dataset: Dataset) -> list[dict[str
         value_range = range_of([_paths(record)[0] for record in _looked_at(dataset)])
     if config.color == "rgb" and not kind.is_photograph and preset != "photo" and kind.channels != COLOURS:
         raise ConfigError(
-            f"color rgb is for images in colour, and {'some' if kind.is_mixed else 'these'} are not: set color to auto "
+            f"color rgb needs colour images, and {'some' if kind.is_mixed else 'these'} are not: set color to auto "
             "or grey"
         )
     if config.color == "grey" and kind.channels not in (1, COLOURS):
-        raise ConfigError(f"color grey is for single images, and these have {kind.channels} sequences: leave it out")
+        raise ConfigError(f"color grey needs single images, and these have {kind.channels} sequences: leave it out")
     channels = {"auto": _usual_channels(preset, kind), "rgb": COLOURS, "grey": 1}[config.color]
     logger.info("images: %s, channels: %d", preset, channels)
     if value_range is not None:
         low, high = value_range
-        logger.info("pictures of %d bits: values from %g to %g, the range of training, are shown", kind.bits, low, high)
+        logger.info("pictures of %d bits: shown from %g to %g, the range of the training images", kind.bits, low, high)
     return preprocessing_for(
         preset,
         channels=channels,
@@ -136,11 +135,11 @@ def _check_preset(preset: str, kind: Kind) -> None:
     dims = PRESETS[preset].spatial_dims
     if kind.bits and preset != "deep":
         raise ConfigError(
-            f"preset {preset} is for other images than pictures of {kind.bits} bits: set preset to auto or deep, and "
-            "window as you need it, or export them with 8 bits"
+            f"preset {preset} does not suit pictures of {kind.bits} bits: set preset to auto or deep, and window as "
+            "you need it, or export them with 8 bits"
         )
     if preset == "deep" and not kind.bits:
-        raise ConfigError("preset deep is for pictures of more than 8 bits, and these are none: set preset to auto")
+        raise ConfigError("preset deep needs pictures of more than 8 bits, and these are not: set preset to auto")
     if kind.is_photograph and preset != "photo":
         raise ConfigError(
             f"preset {preset} is not for photographs (8-bit pictures): set preset to auto or photo, and augmentation "
@@ -156,13 +155,13 @@ def _check_preset(preset: str, kind: Kind) -> None:
 
 
 def _able(kind: Kind) -> str:
-    of_files = [name for name in PRESETS if name not in ("photo", "deep")]  # others are for pictures
-    names = [name for name in of_files if PRESETS[name].spatial_dims == kind.spatial_dims]
+    is_for_pictures = ("photo", "deep")
+    names = [x for x in PRESETS if x not in is_for_pictures and PRESETS[x].spatial_dims == kind.spatial_dims]
     return f"auto or one of {', '.join(names)}"
 
 
 def _check_sequences(dataset: Dataset) -> None:
-    """Refuse cases that lack a sequence, by their lists alone."""
+    """Refuse cases that lack a sequence, without reading files."""
     records = [record for split in SPLITS for record in dataset.split(split)]
     counts = Counter(len(_paths(record)) for record in records)
     [(usual, _), *others] = counts.most_common()
@@ -196,7 +195,7 @@ def _kind(config: TrainConfig, dataset: Dataset) -> Kind:
     if pictures and config.preset == "auto" and is_single:
         raise ConfigError(
             f"{pictures} of {len(records)} training images are pictures and the others are medical files: set "
-            "preset to photo, which makes 8-bit pictures of all, or train on one kind"
+            "preset to photo, which converts all to 8-bit pictures, or train on one kind"
         )
     modality = said_modality(dataset.modality)
     kinds: list[Kind] = []
@@ -207,7 +206,7 @@ def _kind(config: TrainConfig, dataset: Dataset) -> Kind:
         except CallerError as error:
             first = first or error
         if kinds and (kinds[0].spatial_dims == 3 or isinstance(record.image, Sequences)):
-            break  # reading 64 volumes takes minutes, and they have no colours
+            break  # reading 64 volumes takes minutes, and they have no colour
     if kinds:
         return _common(kinds)
     names = some_of([record.name for record in looked_at])
@@ -222,10 +221,10 @@ def _looked_at(dataset: Dataset) -> Sequence[Record]:
 
 
 def _bits(dataset: Dataset) -> int:
-    """Bits of a value where the pictures have more than 8, else 0.
+    """Bits per value of pictures with more than 8, else 0.
 
     Raises:
-        DatasetError: some have, and some have not.
+        DatasetError: only some have more than 8.
     """
     records = [record for split in SPLITS for record in dataset.split(split) if _is_picture(record)]
     records = records[:: -(-len(records) // DEPTHS_LOOKED_AT)]
@@ -236,14 +235,14 @@ def _bits(dataset: Dataset) -> int:
     deep = [record.name for record, count in zip(records, bits, strict=True) if count > 8]
     if 0 < len(deep) < len(records):
         raise DatasetError(
-            f"{len(deep)} of {len(records)} pictures have more than 8 bits ({some_of(deep)}) and the others have 8: "
-            "their values are on different scales; export all of them alike"
+            f"{len(deep)} of {len(records)} pictures have more than 8 bits ({some_of(deep)}) and the others have 8, so "
+            "their values are on different scales: export all with the same bit depth"
         )
     return max(bits) if deep else 0
 
 
 def _channels_of_deep(record: Record) -> int:
-    """0 where it cannot be read, which is counted when all images are read."""
+    """0 if it cannot be read, which is reported when all images are read."""
     try:
         return len(read_deep_frame(Sample(record.image)).values)
     except CallerError:
@@ -251,7 +250,7 @@ def _channels_of_deep(record: Record) -> int:
 
 
 def _common(kinds: Sequence[Kind]) -> Kind:
-    """The first one's, but grey where colours and grey are mixed."""
+    """The first kind, but grey if colour and grey are mixed."""
     is_mixed = {kind.channels for kind in kinds} == {1, COLOURS}
     known = [kind.has_colour for kind in kinds if kind.has_colour is not None]
     channels = 1 if is_mixed else kinds[0].channels
@@ -281,7 +280,7 @@ def _kind_of(record: Record, modality: str, spatial_dims: int | None, config: Tr
         non_finite=config.non_finite,
         choice=_choice(config),
     )[0]
-    # One slice is an image, whatever it is packed in: a NIfTI file, or a folder with one X-ray.
+    # A volume of one slice is an image, whether it is a NIfTI file or a folder with one X-ray.
     return described(volume, 2 if spatial_dims is None and volume.values.shape[3] == 1 else 3)
 
 
@@ -289,6 +288,6 @@ def _is_coloured(record: Record) -> bool:
     try:
         image = decode(Sample(record.image), channels=COLOURS, min_size=(64, 64))
     except CallerError:
-        return False  # counted when all images are read
+        return False  # reported when all images are read
     values = np.asarray(image)
     return bool((values != values[..., :1]).any())

@@ -1,7 +1,7 @@
-"""One training under way: a network, what changes it step by step, and what it is validated with.
+"""A training run: a network, its training steps and its validation.
 
-All randomness of a step is seeded from (seed, epoch, step), so that a step does not depend on how training got there,
-and `Run.state` between any two steps is all that going on needs.
+All randomness of a step is seeded from (seed, epoch, step), so a step does not depend on how training got there, and
+`Run.state` between any two steps is enough to resume.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from sagemaker_monai.training.plan import Plan, check_best_metric
 
 BETTER_IF = {"Maximize": 1, "Minimize": -1}  # sign of an improvement
 EVALUATION_BATCH = 64
-RESIDENT_SHARE = 0.25  # of free GPU memory that decoded images may take; otherwise they are sent batch by batch
+RESIDENT_SHARE = 0.25  # of free GPU memory that decoded images may take; larger sets are sent batch by batch
 STEPS_BETWEEN_CHECKS = 20  # of the loss; reading it makes a GPU wait
 
 
@@ -41,12 +41,12 @@ def split_into_batches(order: torch.Tensor, batch_size: int) -> list[torch.Tenso
 
 
 def step_seed(seed: int, epoch: int, step: int) -> int:
-    """A seed of 63 bits that belongs to one step alone."""
+    """A seed of 63 bits, different for every step."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}/{step}".encode()).digest()[:8]) >> 1
 
 
 class Run:
-    """One training under way: the network, what changes it, and what it learns from."""
+    """A training run: the network, its optimizer and its data."""
 
     def __init__(
         self,
@@ -85,11 +85,11 @@ class Run:
         self._loss: Loss = task.build_loss(config, self._targets, device)
         self.steps_per_epoch = len(split_into_batches(self._classes, config.batch_size))
         self.learning_rate = 0.0
-        self.step = 0  # steps of the epoch under way that are done
-        self._total = torch.zeros((), dtype=torch.float64, device=device)  # their losses, each times its images
+        self.step = 0  # completed steps of the current epoch
+        self._total = torch.zeros((), dtype=torch.float64, device=device)  # of their losses, each times its images
 
     def state(self) -> dict[str, Any]:
-        """All that a step changes."""
+        """Everything that a step changes."""
         return {
             "network": self._network.state_dict(),
             "average": None if self._average is None else self._average.state_dict(),
@@ -101,7 +101,7 @@ class Run:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to where `state` was taken."""
+        """Go back to a `state`."""
         self._network.load_state_dict(state["network"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
@@ -116,7 +116,7 @@ class Run:
         return self._network if self._average is None else self._average.network
 
     def train_epoch(self, epoch: int, is_stopping: Callable[[], bool]) -> float | None:
-        """Train on every batch once, or on those that are left; the mean loss, or None if asked to stop on the way."""
+        """Train on the remaining batches of an epoch; its mean loss, or None if stopped before its end."""
         config, targets = self._config, self._classes
         generator = torch.Generator().manual_seed(step_seed(config.seed, epoch, -1))
         batches = split_into_batches(epoch_order(config, targets, generator), config.batch_size)
@@ -125,7 +125,7 @@ class Run:
         if self._processes.is_main:
             steps = track(steps, total=len(batches) - self.step, what=f"epoch {epoch} of {config.epochs}")
         for step in steps:
-            # Asked before a step, so that an epoch whose last step is done counts.
+            # Asked before each step, so that an epoch counts once its last step is done.
             if self._processes.is_any(flag=is_stopping()):
                 return None
             seed = step_seed(config.seed, epoch, step)
@@ -137,8 +137,8 @@ class Run:
             is_last = self.step == len(batches)
             if (is_last or step % STEPS_BETWEEN_CHECKS == 0) and not torch.isfinite(self._total):
                 raise ConfigError(
-                    f"training diverged in epoch {epoch}: the loss is not finite; lower learning_rate "
-                    f"({config.learning_rate:g} now), raise warmup_epochs, or set clip_grad_norm=1 and precision=fp32"
+                    f"training diverged in epoch {epoch}: the loss is not finite; lower learning_rate (now "
+                    f"{config.learning_rate:g}), raise warmup_epochs, or set clip_grad_norm=1 and precision=fp32"
                 )
         mean = float(self._total / len(targets))
         self.step = 0
@@ -146,7 +146,7 @@ class Run:
         return mean
 
     def _step(self, batch: torch.Tensor, generator: torch.Generator, step: int) -> torch.Tensor:
-        """One change of the weights; the loss before it."""
+        """Update the weights once; the loss before the update."""
         config = self._config
         factor = learning_rate_factor(
             config, step, steps=config.epochs * self.steps_per_epoch, steps_per_epoch=self.steps_per_epoch
@@ -164,7 +164,7 @@ class Run:
             logits = self._parallel(inputs)
         loss = self._loss(logits, targets)
         self._optimizer.zero_grad(set_to_none=True)
-        # DDP takes the mean of the processes' gradients, whatever the sizes of their slices.
+        # DDP takes the plain mean of the processes' gradients, regardless of the sizes of their slices.
         self._scaler.scale(loss * (own.weight * self._processes.world_size)).backward()
         if config.clip_grad_norm:
             self._scaler.unscale_(self._optimizer)
@@ -178,27 +178,28 @@ class Run:
         return loss
 
     def validate(self) -> tuple[Row, float, Task]:
-        """Metrics of the validation split, the one that chooses, turned so that more is better, and the task tuned."""
+        """Metrics of the validation split, best_metric with its sign set so that more is better, and the tuned task."""
         rows = self._rows["validation"]
         network = self.scored.eval()
         outputs = torch.zeros(len(rows), self._task.outputs)
         at_once = images_at_once(self._preprocessing.size, EVALUATION_BATCH)
         starts = range(0, len(rows), at_once)[self._processes.rank :: self._processes.world_size]
-        # Not TF32, which a GPU uses unasked: validation and serving would differ by 1e-3.
+        # Not TF32, a GPU's default: validation and serving would differ by 1e-3.
         flags = torch.backends.cudnn.flags(enabled=True, deterministic=self._config.deterministic, allow_tf32=False)
         with torch.inference_mode(), flags:
             for start in starts:
                 images = self._read(rows[start : start + at_once])
                 inputs = self._preprocessing.scale(images).contiguous(memory_format=self._memory_format)
                 outputs[start : start + at_once] = network(inputs).float().cpu()
-        outputs = self._processes.add(outputs)  # each fills its batches of zeros, so that all have the same to the bit
+        # Each process fills its own batches and leaves the others 0, so the sum is exact to the bit.
+        outputs = self._processes.add(outputs)
         if not torch.isfinite(outputs).all():
             raise ConfigError(
-                "training diverged: the network answers with values that are not finite; lower learning_rate "
-                f"({self._config.learning_rate:g} now) or set clip_grad_norm to 1"
+                "training diverged: the network's outputs are not finite; lower learning_rate (now "
+                f"{self._config.learning_rate:g}) or set clip_grad_norm to 1"
             )
         answers: Floats = self._task.answers(outputs).numpy()
-        # Tuned first: what is scored is what would ship after this epoch.
+        # Tuned first, because what is scored is what would ship after this epoch.
         tuned = self._task.tuned(answers, self._validation_targets)
         scores = tuned.score(answers, self._validation_targets)
         metric, goals = self._config.best_metric, TASKS[self._task.name].goals
@@ -208,7 +209,7 @@ class Run:
 
 
 def _image_reader(pixels: np.ndarray, device: torch.device) -> Callable[[np.ndarray], torch.Tensor]:
-    """From positions to images (N, C, *size) on the device, which holds all of them if they fit well."""
+    """A function from positions to images (N, C, *size) on the device, which holds all images if they fit easily."""
     if device.type == "cuda" and pixels.nbytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
         resident = torch.from_numpy(np.array(pixels)).to(device)
         return lambda rows: resident[torch.from_numpy(rows).to(device)]
