@@ -451,7 +451,7 @@ FILE, LINK = tarfile.REGTYPE, tarfile.SYMTYPE
         (archive_with(("a" * 50, FILE, bytes(5000)))[:-30], "the archive is damaged"),
         (archive_with(("../x", FILE, b"1")), "outside the folder"),
         (archive_with(("x", LINK, b"")), "is a link"),
-        (archive_with(("x", FILE, b"1"), ("x/y", FILE, b"1")), "one name in it is a file and a folder"),
+        (archive_with(("x", FILE, b"1"), ("x/y", FILE, b"1")), "it has a file and a folder of one name"),
     ],
     ids=["text", "packed text", "cut off", "outside", "link", "contradiction"],
 )

@@ -98,7 +98,7 @@ def test_definitions_for_images_are_what_artifacts_out_there_hold():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "segresnet", "spatial_dims": 2}, "segresnet takes no images: set network to one of densenet121"),
+        ({"name": "segresnet", "spatial_dims": 2}, "segresnet does not take images: set network to one of densenet121"),
         (
             {"name": "densenet121", "image_size": (64, 64, 28)},
             "image_depth must be at least 32 for densenet121, got 28",

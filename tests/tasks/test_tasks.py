@@ -9,7 +9,7 @@ from sklearn import metrics as sklearn_metrics
 
 from sagemaker_monai.errors import BundleError, ConfigError, DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
-from sagemaker_monai.networks.at_once import images_at_once
+from sagemaker_monai.networks.networks import images_at_once
 from sagemaker_monai.tasks.classification import Classification
 from sagemaker_monai.tasks.losses import IMBALANCE as METHODS
 from sagemaker_monai.tasks.multilabel import MultiLabel
@@ -387,7 +387,7 @@ def test_nothing_is_left_to_choose(task, dims, is_photograph, augmentation):
 def test_what_does_not_suit_is_refused_by_name(changes, task, dims):
     [(name, value)] = changes.items()
 
-    with pytest.raises(ConfigError, match=f"{name} {value} is not for"):
+    with pytest.raises(ConfigError, match=f"{name} {value} does not suit"):
         resolve(TrainConfig(**changes), task=task, spatial_dims=dims, is_photograph=dims == 2)
 
 

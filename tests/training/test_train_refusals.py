@@ -196,7 +196,8 @@ REFUSALS = {
         "ConfigError: image_size and image_depth must be at least 32 for densenet121, got 28",
     ),
     "a network for volumes with slices": (
-        medical_sets.ct_slices, ["--network=segresnet"], "ConfigError: segresnet takes no images: set network to one",
+        medical_sets.ct_slices, ["--network=segresnet"],
+        "ConfigError: segresnet does not take images: set network to one",
     ),
     "two series in each folder": (
         two_series_a_folder, VOLUME, "DatasetError: .*hold 2 series or volumes .*in a folder of their own",
@@ -224,7 +225,7 @@ REFUSALS = {
     ),
     "a score of another task": (
         medical_sets.ct_series, [*VOLUME, "--best-metric=mae"],
-        "ConfigError: multilabel has no best_metric mae: set it to one of auto, loss, accuracy, auc",
+        "ConfigError: best_metric mae does not suit multilabel: set it to one of auto, loss, accuracy, auc",
     ),
     "a score that the validation split does not have": (
         altered(medical_sets.ct_series, labels_of_validation([])), VOLUME,
@@ -238,10 +239,12 @@ REFUSALS = {
         altered(medical_sets.ct_slices, every_label("water")), [], r"DatasetError: classes without .*\(blood\)",
     ),
     "a sampler for findings": (
-        medical_sets.ct_series, [*VOLUME, "--imbalance=balanced_sampler"], "ConfigError: multilabel does not support imbalance",
+        medical_sets.ct_series, [*VOLUME, "--imbalance=balanced_sampler"],
+        "ConfigError: imbalance balanced_sampler does not suit multilabel",
     ),
     "augmentation of photographs for volumes": (
-        medical_sets.npy_volumes, [*VOLUME, "--augmentation=photo"], "ConfigError: augmentation photo is not for 3-D",
+        medical_sets.npy_volumes, [*VOLUME, "--augmentation=photo"],
+        "ConfigError: augmentation photo does not suit 3-D",
     ),
     "a patient on two sides": (
         same_patient_twice, [], "DatasetError: 1 of 23 patients .*in more than one split.*name the patient as group",

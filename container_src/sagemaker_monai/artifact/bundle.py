@@ -1,4 +1,4 @@
-"""The model artifact on disk, a MONAI Bundle in file layout: write it, read it, refuse it when anything is off.
+"""The model artifact on disk, a MONAI Bundle in file layout: write it, read it, and refuse it if anything is wrong.
 
     configs/metadata.json     versions, task, network_data_format (its channel_def binds each output to its class)
     configs/inference.json    network_def, preprocessing, inferer, postprocessing: names and numbers only; and run
@@ -7,10 +7,10 @@
     models/model.pt           state_dict
     docs/                     metrics.json, README.md: what was measured, not what is computed
 
-MONAI's tools can build and run it (`python -m monai.bundle run`, see `monai_run`). We use the layout and not MONAI's
-parser, whose configurations can run code: only the targets that our own tables write are built. The checksums make a
-changed weight, label or preprocessing number visible, and `model_version` is a digest of them, so that metrics and
-answers name exactly the artifact they came from.
+MONAI's tools can build and run it (`python -m monai.bundle run`, see `monai_run`). We use the layout but not MONAI's
+parser, whose configurations can run code: only the targets that our own tables write are built. The checksums reveal
+a changed weight, label or preprocessing number, and `model_version` is a digest of them, so metrics and answers name
+exactly the artifact they came from.
 """
 
 import io
@@ -43,7 +43,7 @@ REMEDY = "train again, or deploy the model.tar.gz exactly as training wrote it"
 
 TRAINED_ON = "trained_on"  # in the provenance of configs/metadata.json
 COMPOSE = "monai.transforms.Compose"
-# What `python -m monai.bundle run` looks for, with no expression in it; artifacts from before have none of it.
+# What `python -m monai.bundle run` looks for, without expressions; artifacts from earlier versions lack it.
 RUN_SECTION = {
     "bundle_root": ".",
     "image": "",
@@ -67,12 +67,12 @@ class Bundle:
     Attributes:
         labels: names in the order of the answers.
         task: from the network's outputs to answers and predictions.
-        preprocessing: the one way from an image to the network's input.
+        preprocessing: from an image to the network's input.
         network: in evaluation mode, on the CPU, with the artifact's weights.
         network_def: what the network was built from.
         metadata: configs/metadata.json.
         model_version: 12 hexadecimal digits, the digest of everything that decides an answer.
-        scope: what it was trained on; None in artifacts from before that was kept.
+        scope: what it was trained on; None in artifacts from versions that did not record it.
     """
 
     labels: tuple[str, ...]
@@ -96,13 +96,13 @@ def write_bundle(
     provenance: Mapping[str, Any],
     scope: Scope | None = None,
 ) -> str:
-    """Write an artifact; one that is already there stays until the new one is complete on disk.
+    """Write an artifact; an existing one stays until the new one is complete on disk.
 
     Args:
-        folder: the model directory; made if missing. Files in it that are not the artifact's stay.
+        folder: the model directory; created if missing. Files in it that are not the artifact's stay.
         network_def: from `networks.network_def`.
         preprocessing: from `presets.preprocessing_for`.
-        task: with all that it takes from the data.
+        task: fitted to the data.
         weights: state_dict.
         train_config: what goes into configs/train.json.
         provenance: versions and the data set's fingerprint, for configs/metadata.json.
@@ -112,11 +112,11 @@ def write_bundle(
         The model_version.
 
     Raises:
-        BundleError: the parts do not fit together; nothing was written.
+        BundleError: the parts do not fit together; nothing is written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # Inside the folder, because SageMaker mounts it and a rename must not cross file systems.
-    for leftover in folder.glob(f"{STAGING}*"):  # of a process that was killed; SageMaker would pack it
+    for leftover in folder.glob(f"{STAGING}*"):  # of a killed process; SageMaker would pack it
         shutil.rmtree(leftover, ignore_errors=True)
     staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=folder))
     try:
@@ -142,7 +142,7 @@ def write_bundle(
         bundle = read_bundle(staging)
         for name in (*CHECKED_FILES, CHECKSUMS):
             _sync(staging / name)
-        # Documents speak of the artifact beside them, so those of a replaced one go first.
+        # Documents describe the artifact beside them, so those of the replaced one go first.
         shutil.rmtree(folder / "docs", ignore_errors=True)
         for name in (*CHECKED_FILES, CHECKSUMS):
             (folder / name).parent.mkdir(exist_ok=True)
@@ -163,7 +163,7 @@ def read_bundle(folder: Path) -> Bundle:
     """Read and check an artifact.
 
     Raises:
-        BundleError: a file or key is missing or extra, a checksum or shape differs, a target is not on our lists,
+        BundleError: a file or key is missing or extra, a checksum or shape differs, a target is not in our tables,
             classes and outputs disagree, or docs/metrics.json was measured on another model.
     """
     checksums = _read_json(folder, CHECKSUMS, keys=set(CHECKED_FILES))
@@ -183,7 +183,7 @@ def read_bundle(folder: Path) -> Bundle:
     task = read_task(_compose_transforms(inference["postprocessing"], "postprocessing"), labels)
     for name, value in {"inferer": TASKS[task.name].inferer, **RUN_SECTION}.items():
         if inference[name] != value:
-            raise BundleError(f"{INFERENCE} has another {name} than this program writes; {REMEDY}")
+            raise BundleError(f"{INFERENCE} has a {name} that this program does not write; {REMEDY}")
     if channels != preprocessing.channels:
         raise BundleError(f"{METADATA} says {channels} channels, the preprocessing makes {preprocessing.channels}")
     network = build_network(inference["network_def"])
@@ -215,7 +215,7 @@ METADATA_KEYS = {
 
 
 def _metadata(task: Task, preprocessing: Preprocessing, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """configs/metadata.json in the words of MONAI's schema; what it has no word for is under `provenance`."""
+    """configs/metadata.json by MONAI's schema; what the schema lacks is under `provenance`."""
     channels, size = preprocessing.channels, list(preprocessing.size)
     row = TASKS[task.name]
     words, output = row.schema
@@ -253,7 +253,7 @@ def _metadata(task: Task, preprocessing: Preprocessing, provenance: Mapping[str,
 
 
 def _scope(metadata: dict[str, Any]) -> Scope | None:
-    """What the artifact says that it was trained on, if it does."""
+    """What the artifact was trained on, if it says so."""
     provenance = metadata["provenance"]
     is_known = isinstance(provenance, dict) and TRAINED_ON in provenance
     return read_scope(provenance[TRAINED_ON]) if is_known else None
@@ -265,10 +265,8 @@ def _data_format(metadata: dict[str, Any]) -> tuple[tuple[str, ...], int]:
         data_format = metadata["network_data_format"]
         channel_def = data_format["outputs"]["pred"]["channel_def"]
         labels = tuple(channel_def[str(index)] for index in range(len(channel_def)))
-        outputs, channels = (
-            data_format["outputs"]["pred"]["num_channels"],
-            data_format["inputs"]["image"]["num_channels"],
-        )
+        outputs = data_format["outputs"]["pred"]["num_channels"]
+        channels = data_format["inputs"]["image"]["num_channels"]
     except (KeyError, TypeError) as error:
         raise BundleError(f"network_data_format in {METADATA} lacks {error}; {REMEDY}") from error
     if outputs != len(labels):
@@ -279,19 +277,18 @@ def _data_format(metadata: dict[str, Any]) -> tuple[tuple[str, ...], int]:
 
 
 def _compose_transforms(config: Any, what: str) -> list[dict[str, Any]]:
-    """The steps of a `Compose` as our writer makes it."""
-    if not isinstance(config, dict) or set(config) != {"_target_", "transforms"}:
+    """The steps of a `Compose`."""
+    steps = config.get("transforms") if isinstance(config, dict) else None
+    if not isinstance(steps, list) or config != {"_target_": COMPOSE, "transforms": steps}:
         raise BundleError(f"{what} in {INFERENCE} must be a Compose of transforms")
-    if config["_target_"] != COMPOSE or not isinstance(config["transforms"], list):
-        raise BundleError(f"{what} in {INFERENCE} must be a Compose of transforms")
-    return config["transforms"]
+    return steps
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
     """Fill every parameter and buffer of the network from the file, all of them or none.
 
     Raises:
-        BundleError: no state_dict that can be loaded safely, or one that does not fit or is not finite.
+        BundleError: the file is not a state_dict that can be loaded safely, does not fit, or has non-finite values.
     """
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
@@ -300,7 +297,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
             f"{WEIGHTS} is not a state_dict that can be loaded safely ({type(error).__name__})"
         ) from error
     if not isinstance(weights, dict) or not all(map(_is_plain_tensor, weights.values())):
-        raise BundleError(f"{WEIGHTS} must be a state_dict of dense tensors, and of nothing else")
+        raise BundleError(f"{WEIGHTS} must be a state_dict of dense tensors and nothing else")
     expected = network.state_dict()
     missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing or extra:
@@ -320,12 +317,12 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def _is_plain_tensor(value: Any) -> bool:
-    """Sparse tensors, and those of the meta device, which have no values, cannot be checked."""
+    """Sparse tensors cannot be checked, nor can those of the meta device, which have no values."""
     return isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
 
 
 def _check_outputs(network: nn.Module, preprocessing: Preprocessing, task: Task) -> None:
-    """One black image must go through the network and give as many numbers as the task reads."""
+    """Send one black image through the network, which must give as many numbers as the task reads."""
     try:
         with torch.inference_mode():
             output = network(torch.zeros(1, preprocessing.channels, *preprocessing.size))
@@ -340,7 +337,7 @@ def _check_outputs(network: nn.Module, preprocessing: Preprocessing, task: Task)
 
 
 def _check_metrics(folder: Path, model_version: str) -> None:
-    """What was scored is what ships: metrics in the artifact name the model that they were measured on."""
+    """Refuse metrics that were measured on another model."""
     if not (folder / METRICS).is_file():
         return
     metrics = _read_json(folder, METRICS)
@@ -351,7 +348,7 @@ def _check_metrics(folder: Path, model_version: str) -> None:
 def _read_json(
     folder: Path, name: str, *, keys: set[str] | None = None, defaults: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """One configuration file; with `keys`, exactly these must be there, or in `defaults`."""
+    """Read a configuration file; with `keys`, it must have exactly these, counting `defaults`."""
     path = folder / name
     if not path.is_file():
         raise BundleError(f"the artifact has no {name}; {_nested_remedy(folder, name) or REMEDY}")
@@ -371,10 +368,10 @@ def _read_json(
 
 
 def _nested_remedy(folder: Path, name: str) -> str:
-    """What to do where an artifact lies one folder down, or is still packed; "" where it does not."""
+    """What to do if an artifact lies one folder down, or is still packed; otherwise ""."""
     if inner := sorted(path.relative_to(folder).parts[0] for path in folder.glob(f"*/{name}")):
         return f"one lies in the folder {inner[0][:60]}/: pack what is in that folder, and not the folder itself"
-    return "model.tar.gz lies there still packed: unpack it" if (folder / "model.tar.gz").is_file() else ""
+    return "model.tar.gz is still packed: unpack it" if (folder / "model.tar.gz").is_file() else ""
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

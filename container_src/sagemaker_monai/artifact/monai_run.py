@@ -1,6 +1,6 @@
-"""What `python -m monai.bundle run` calls, with the parts that MONAI has built of an artifact's configs/inference.json.
+"""What `python -m monai.bundle run` calls, with the parts that MONAI built from an artifact's configs/inference.json.
 
-Nothing of MONAI's engine, which would need pytorch-ignite: one image goes through the parts in their order.
+One image goes through the parts in order. MONAI's engine is not used, because it needs pytorch-ignite.
 """
 
 import json
@@ -28,7 +28,7 @@ def run_image(
     """Answer one image, and print the answer as a line of JSON.
 
     Args:
-        image: path of a file, or of a folder with one DICOM series; or one path a channel.
+        image: path of a file, or of a folder with one DICOM series; or one path per channel.
         bundle_root: the artifact's folder, for its weights.
         network: gets the weights.
         preprocessing: to the network's input (C, W, H[, D]).
@@ -37,11 +37,11 @@ def run_image(
         labels: number of an answer, from "0" -> name.
 
     Returns:
-        label -> probability or value, the numbers that `serve` answers; of findings `probabilities` and
+        label -> probability or value, the same numbers as from `serve`; for findings `probabilities` and
         `is_predicted`, each by label.
 
     Raises:
-        ConfigError: no image is named.
+        ConfigError: no image is given.
         CallerError: the image cannot be used.
         BundleError: the weights do not fit, or give values that are not finite.
     """

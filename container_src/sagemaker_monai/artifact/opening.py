@@ -1,4 +1,4 @@
-"""The artifact that somebody names: its folder, or the model.tar.gz that SageMaker made of it."""
+"""Open an artifact given as its folder or as the model.tar.gz that SageMaker made of it."""
 
 import gzip
 import shutil
@@ -11,18 +11,18 @@ from sagemaker_monai.storage.zips import UnsafeArchiveError
 
 ARCHIVE = "model.tar.gz"
 MAX_FILES = 10_000
-MAX_BYTES = 1 << 34  # 16 GiB; the largest network of ours has 0.1 GiB, and people may add files of their own
+MAX_BYTES = 1 << 34  # 16 GiB; our largest network has 0.1 GiB, and users may add files
 
 
 def artifact_folder(path: Path, scratch: Path) -> Path:
-    """The folder of an artifact, which is unpacked if need be.
+    """The folder of an artifact, unpacked if necessary.
 
     Args:
-        path: the folder, a folder with model.tar.gz in it, or such a file.
+        path: the folder, a folder that contains model.tar.gz, or such a file.
         scratch: an empty folder to unpack into.
 
     Raises:
-        BundleError: there is no artifact, or an archive that is damaged, unsafe or too large.
+        BundleError: there is no artifact, or its archive is damaged, unsafe or too large.
     """
     if (path / CHECKSUMS).is_file():
         return path
@@ -41,5 +41,5 @@ def artifact_folder(path: Path, scratch: Path) -> Path:
     except UnsafeArchiveError as error:
         raise BundleError(f"{archive.name} cannot be unpacked: {error.reason}") from error
     except (FileExistsError, NotADirectoryError) as error:
-        raise BundleError(f"{archive.name} cannot be unpacked: one name in it is a file and a folder") from error
+        raise BundleError(f"{archive.name} cannot be unpacked: it has a file and a folder of one name") from error
     return scratch

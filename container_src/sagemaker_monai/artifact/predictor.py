@@ -1,4 +1,4 @@
-"""A Bundle on a device: images in, predictions out. Evaluation after training and every server go through here."""
+"""A Bundle on a device: images in, predictions out. Evaluation after training and every server use it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,21 +11,21 @@ from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.several import name_picture, split_arrays
 from sagemaker_monai.images.volumes import Traits
-from sagemaker_monai.networks.at_once import images_at_once
+from sagemaker_monai.networks.networks import images_at_once
 from sagemaker_monai.preprocessing.preprocessing import LoadPhotograph
 from sagemaker_monai.preprocessing.visibility import shows_nothing
 from sagemaker_monai.tasks.task import Prediction
 
-BATCH_SIZE = 32  # images that go through the network at once; bounds memory, does not change answers beyond 1e-6
+BATCH_SIZE = 32  # images that go through the network at once; bounds memory, changes answers by 1e-6 at most
 
 
 @dataclass(frozen=True)
 class Answered:
-    """What one sample came to: DICOM files may hold several images.
+    """The answer for one sample, which may hold several images if it is DICOM.
 
     Attributes:
-        predictions: one an image, at least one.
-        traits: what is known of each image, with all findings that concern it.
+        predictions: one per image, at least one.
+        traits: what is known of each image, with all its findings.
     """
 
     predictions: tuple[Prediction, ...]
@@ -33,14 +33,7 @@ class Answered:
 
 
 class Predictor:
-    """Answers for images.
-
-    Attributes:
-        bundle: the checked artifact.
-        labels: names in the order of the answers.
-        task: of the artifact.
-        model_version: digest of the artifact.
-    """
+    """Answers for images; its attributes are those of the checked artifact `bundle`."""
 
     def __init__(self, bundle: Bundle, device: str = "cpu") -> None:
         self.bundle = bundle
@@ -55,15 +48,12 @@ class Predictor:
         """Read the artifact in `folder`.
 
         Raises:
-            BundleError: it is not sound.
+            BundleError: it is damaged or not an artifact.
         """
         return cls(read_bundle(folder), device)
 
     def load(self, sample: Sample) -> torch.Tensor:
-        """Read and prepare one image exactly as training did.
-
-        Returns:
-            (C, *size), in the preprocessing's type.
+        """Read and prepare one image exactly as training did: (C, *size), in the preprocessing's type.
 
         Raises:
             CallerError: it cannot be used, or is not exactly one image.
@@ -71,16 +61,9 @@ class Predictor:
         return self.bundle.preprocessing.load(sample)
 
     def outputs(self, images: torch.Tensor) -> torch.Tensor:
-        """Run the network.
-
-        Args:
-            images: from `load`, (N, C, *size).
-
-        Returns:
-            float32 on the CPU, (N, outputs of the task).
-        """
+        """Run the network on images from `load`, (N, C, *size); float32 on the CPU, (N, outputs of the task)."""
         at_once = images_at_once(images.shape[2:], BATCH_SIZE)
-        # Not TF32, which a GPU uses unasked for convolutions: its answers differ from a CPU's by 1e-3.
+        # Not TF32, a GPU's default for convolutions: its answers differ from a CPU's by 1e-3.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             parts = [
                 self._network(self.bundle.preprocessing.scale(part.to(self._device))).float().cpu()
@@ -89,13 +72,7 @@ class Predictor:
         return torch.cat(parts)
 
     def answer(self, samples: Sequence[Sample]) -> list[Answered]:
-        """Answer every image of every sample.
-
-        Args:
-            samples: one or more.
-
-        Returns:
-            One entry a sample.
+        """Answer every image of one or more samples, with one entry per sample.
 
         Raises:
             CallerError: a sample cannot be used; with several, the message begins with its index from 0.
@@ -119,7 +96,7 @@ class Predictor:
             loaded = preprocessing.load_each(sample, scope)
             return [(image, self._with_findings(image, each)) for image, each in loaded]
         except UndecodableImage as error:
-            # No picture, but perhaps sound: asked only now, so that pictures do not pay for it.
+            # Not a picture, but perhaps a sound volume: checked only now, so that pictures do not pay for it.
             if isinstance(preprocessing.load_pixels, LoadPhotograph) and _is_volume_file(sample):
                 raise UnsuitableImage("this model takes pictures, not a file of a volume") from error
             raise

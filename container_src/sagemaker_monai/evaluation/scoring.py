@@ -19,7 +19,7 @@ from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.messages.item_names import print_numbers
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.shortened import some_of
-from sagemaker_monai.networks.at_once import images_at_once
+from sagemaker_monai.networks.networks import images_at_once
 from sagemaker_monai.storage.files import write_text
 from sagemaker_monai.tasks.metric_names import scores_line
 from sagemaker_monai.tasks.task import Task

@@ -1,16 +1,16 @@
 """The networks that can be trained and served: one row each, from a name to plain data and from that to a module.
 
 A network_def is what the artifact stores: `_target_` (a class or function of MONAI) and its arguments. It is built
-again only if one row of `NETWORKS` would have written exactly that, so the row's name is imported and never one of an
-artifact, which cannot ask for a network of a size or kind that was not foreseen. MONAI is imported when a network is
-built: the import costs 3 s, which reading a table need not.
+only if a row of `NETWORKS` would have written exactly that. So imports use the row's name and never the artifact's, and
+an artifact cannot ask for an unforeseen size or kind of network. MONAI, whose import takes 3 s, is imported when a
+network is built and not when the table is read.
 
-Networks for volumes are MONAI's with `spatial_dims` 3. Those of fixed strides cannot take a small volume; the residual
-ones can be told to halve it once less before their stages, so that 28 voxels do not end as 1: a row has one set of
-arguments for each range of sizes. SE-ResNet and EfficientNet halve a volume five times from its first layer on.
+Networks for volumes are MONAI's with `spatial_dims` 3. Those with fixed strides cannot take small volumes. The residual
+ones can halve it once less before their stages, so that 28 voxels do not end as 1: a row has one set of arguments for
+each range of sizes. SE-ResNet and EfficientNet always halve a volume five times.
 
-Vision transformers are left out: MONAI's needs einops as one more dependency, and without weights from a much larger
-data set they stay behind these networks on some thousands of photographs (arXiv:2010.11929, section 4.3).
+Vision transformers are left out: MONAI's needs einops as one more dependency, and without pretraining on a much larger
+data set they are less accurate on some thousands of photographs (arXiv:2010.11929, section 4.3).
 """
 
 import math
@@ -27,19 +27,27 @@ if TYPE_CHECKING:
 MIN_IMAGE_SIZE = 32  # every 2-D network halves the image five times
 MAX_IN_CHANNELS = 16
 MAX_CLASSES = 10_000
+VALUES_AT_ONCE = 1 << 22  # 64 pictures of 256 x 256, or 4 volumes of 101 x 101 x 101
+
+
+def images_at_once(size: Sequence[int], most: int) -> int:
+    """How many images of a size to send through a network at once in inference, so that large ones fit into memory."""
+    return max(1, min(most, VALUES_AT_ONCE // math.prod(size)))
 
 
 @dataclass(frozen=True)
 class NetworkEntry:
     """One row of `NETWORKS`.
 
-    `fixed` are arguments that never change, None where there is no network for images; `fixed_3d` are those of the
-    network for volumes, by the least side of a cube with as many voxels that they are for; `smallest_3d` is the
-    shortest side of a volume that it can take; `in_channels` and `num_classes` are the names
-    which the target gives to the two that come from the data; `dropout` is its name for the dropout rate, or None where
-    it has none. `head` is the prefix of the last layer's weights. `other_names` say how a tensor's name reads where
-    weights are published: each member is a list of patterns of our names with their replacements, and gives one more
-    name to look for where it changes something.
+    Attributes:
+        target: class or function that makes the network.
+        head: prefix of the last layer's weights.
+        in_channels, num_classes, dropout: the target's names for these arguments; `dropout` is None if it has none.
+        fixed: arguments that never change; None if there is no network for images.
+        fixed_3d: the same for volumes, by the smallest side that they are for, of a cube with as many voxels.
+        smallest_3d: shortest side of a volume that it can take.
+        other_names: how published weights name the same tensors: each member is a list of patterns of our names with
+            their replacements, and gives one more name to look for if it changes something.
     """
 
     target: str
@@ -53,7 +61,7 @@ class NetworkEntry:
     other_names: tuple[tuple[tuple[str, str], ...], ...] = ()
 
     def arguments(self, spatial_dims: int) -> list[Mapping[str, Any]]:
-        """Every set of fixed arguments for images (2) or volumes (3)."""
+        """All sets of fixed arguments for images (2) or volumes (3)."""
         if spatial_dims == 3:
             return list(self.fixed_3d.values())
         return [] if self.fixed is None else [self.fixed]
@@ -77,8 +85,8 @@ def _densenet(layers: int) -> NetworkEntry:
 
 
 def _resnet(layers: int) -> NetworkEntry:
-    # MONAI's defaults are made for volumes. These two arguments give the 2-D network of arXiv:1512.03385 as everybody
-    # trains it: a quarter of the arithmetic, and weights made with torchvision fit.
+    # MONAI's defaults are made for volumes. These two arguments give the usual 2-D network of arXiv:1512.03385: a
+    # quarter of the arithmetic, and torchvision's weights fit.
     common = {"bias_downsample": False, "shortcut_type": "B"}
     return NetworkEntry(
         target=f"monai.networks.nets.resnet{layers}",
@@ -86,8 +94,8 @@ def _resnet(layers: int) -> NetworkEntry:
         in_channels="n_input_channels",
         fixed={"spatial_dims": 2, "conv1_t_stride": 2, "bias_downsample": False},
         fixed_3d={
-            # At 28 voxels the stages see 14, 7, 4 and 2. Without the pooling, as MedMNIST's published results have it,
-            # they see 28, 14, 7 and 4, and a step takes 16 s instead of 2.9 s (resnet18, batch 16, one CPU thread).
+            # At 28 voxels the stages see 14, 7, 4 and 2. Without pooling, as in MedMNIST's published results, they see
+            # 28, 14, 7 and 4, and a step takes 16 s instead of 2.9 s (resnet18, batch 16, one CPU thread).
             0: {"spatial_dims": 3, "conv1_t_size": 3, "conv1_t_stride": 1, "no_max_pool": False, **common},
             48: {"spatial_dims": 3, "conv1_t_size": 7, "conv1_t_stride": 2, "no_max_pool": False, **common},
         },
@@ -96,7 +104,7 @@ def _resnet(layers: int) -> NetworkEntry:
 
 
 def _efficientnet(name: str) -> NetworkEntry:
-    # `pretrained` is on by default in MONAI and would download.
+    # MONAI's default for `pretrained` would download weights.
     return NetworkEntry(
         target="monai.networks.nets.EfficientNetBN",
         head="_fc.",
@@ -161,7 +169,7 @@ def network_def(
         spatial_dims: 2 for images, 3 for volumes.
         in_channels: colours or sequences of an image, 1 to 16.
         num_classes: outputs, 1 to 10,000.
-        image_size: sides in pixels, or one for all; nothing of it is stored but what a small volume changes.
+        image_size: sides in pixels, or one for all; it only changes the network for small volumes.
         dropout: rate of the network's own dropout, 0 to below 1.
 
     Raises:
@@ -173,7 +181,7 @@ def network_def(
     if not entry.arguments(spatial_dims):
         able = ", ".join(key for key, value in NETWORKS.items() if value.arguments(spatial_dims))
         what = "volumes" if spatial_dims == 3 else "images"
-        raise ConfigError(f"{name} takes no {what}: set network to one of {able}")
+        raise ConfigError(f"{name} does not take {what}: set network to one of {able}")
     sides = [image_size] * spatial_dims if isinstance(image_size, int) else list(image_size)
     smallest = MIN_IMAGE_SIZE if spatial_dims == 2 else entry.smallest_3d
     if min(sides) < smallest:
@@ -199,13 +207,8 @@ def _definition(
         raise ConfigError(f"dropout must be at least 0 and below 1, got {dropout}")
     if dropout and entry.dropout is None:
         able = ", ".join(key for key, value in NETWORKS.items() if value.dropout)
-        raise ConfigError(f"{name} has no dropout to set: set dropout to 0 or network to one of {able}")
-    definition = {
-        "_target_": entry.target,
-        **fixed,
-        entry.in_channels: in_channels,
-        entry.num_classes: num_classes,
-    }
+        raise ConfigError(f"{name} has no dropout: set dropout to 0 or network to one of {able}")
+    definition = {"_target_": entry.target, **fixed, entry.in_channels: in_channels, entry.num_classes: num_classes}
     if entry.dropout is not None:
         definition[entry.dropout] = float(dropout)
     return definition
@@ -215,7 +218,7 @@ def network_name(definition: object) -> str:
     """Find the row of `NETWORKS` that wrote a network_def.
 
     Raises:
-        BundleError: none did: an unknown target, a missing, additional or changed argument, or another type.
+        BundleError: none did: an unknown target, or a missing, additional or changed argument.
     """
     if not isinstance(definition, Mapping):
         raise BundleError(f"network_def must be an object with _target_, got {type(definition).__name__}")
@@ -231,13 +234,13 @@ def network_name(definition: object) -> str:
                 )
             except (KeyError, TypeError, ConfigError):
                 continue
-            # 1, 1.0 and True are equal in Python but not the same data.
+            # 1, 1.0 and True are equal in Python but different in JSON.
             sizes_are_integers = type(definition[entry.in_channels]) is type(definition[entry.num_classes]) is int
             types_are_equal = all(type(rebuilt[key]) is type(definition[key]) for key in rebuilt if key in definition)
             if rebuilt == definition and sizes_are_integers and types_are_equal:
                 return name
     raise BundleError(
-        f"network_def is none that this version writes (target {str(definition.get('_target_'))[:80]!r}): "
+        f"this version does not write such a network_def (target {str(definition.get('_target_'))[:80]!r}): "
         "train again, or serve it with the version that wrote it"
     )
 
@@ -249,7 +252,7 @@ def build_network(definition: Any) -> "nn.Module":
         A module from float32 (N, C, W, H) or (N, C, W, H, D) to logits or numbers (N, K).
 
     Raises:
-        BundleError: the definition is none that `network_def` writes.
+        BundleError: `network_def` would not have written this definition.
     """
     module, _, name = NETWORKS[network_name(definition)].target.rpartition(".")
     arguments = {key: value for key, value in definition.items() if key != "_target_"}

@@ -1,9 +1,8 @@
-"""Weights to start from: a state dict from somewhere else, matched by name and shape and loaded as data only.
+"""Pretrained weights: a state dict from elsewhere, matched by name and shape, and loaded as data only.
 
-Files come with other names for the same layers. A network's row says how a name of ours reads elsewhere (torchvision,
-EfficientNet-PyTorch, the collection of pretrained models by R. Cadène, whose weights MONAI's own download uses), and
-wrappers around the network are recognised by what they put in front. What was used and what was not is reported,
-because weights that silently did not load look like a bad learning rate.
+Files use other names for the same layers. A network's row maps our names to those of torchvision, EfficientNet-PyTorch
+and the pretrained models collected by R. Cadène, which MONAI's own download uses; prefixes of wrapped networks are
+removed. What was loaded and what was not is reported, because silently missing weights look like a bad learning rate.
 """
 
 import re
@@ -22,14 +21,14 @@ from sagemaker_monai.storage.files import children
 SUFFIXES = (".pt", ".pth")
 NESTED_UNDER = ("state_dict", "model_state_dict", "model", "network", "net")
 WRAPPERS = ("module.", "model.", "network.", "net.", "backbone.", "encoder.", "_orig_mod.")
-SMALLEST_MATCH = 0.5  # share of the backbone's tensors; less is the weights of another network
+SMALLEST_MATCH = 0.5  # share of the backbone's tensors; below it, the weights are of another network
 SHOWN_NAMES = 3
 
 
 @dataclass(frozen=True)
 class PretrainedReport:
-    """Names of tensors: ours that were `matched`, `missing` in the file or `mismatched` in shape, and the file's
-    `unexpected` ones."""
+    """Names of tensors: the network's that were `matched`, `missing` in the file or `mismatched` in shape, and the
+    file's `unexpected` ones."""
 
     matched: tuple[str, ...]
     missing: tuple[str, ...]
@@ -37,7 +36,7 @@ class PretrainedReport:
     unexpected: tuple[str, ...]
 
     def summary(self) -> str:
-        """One line with the four numbers and some names."""
+        """One line with the four counts and some names."""
         parts = [f"{len(self.matched)} tensors loaded"]
         for name in ("missing", "mismatched", "unexpected"):
             names = getattr(self, name)
@@ -48,7 +47,7 @@ class PretrainedReport:
 
 
 def find_weights(folder: Path) -> Path:
-    """The one file of weights in a channel.
+    """Find the weights file of a channel.
 
     Raises:
         ConfigError: there is none, or more than one.
@@ -65,9 +64,9 @@ def load_pretrained(network: nn.Module, file: Path, row: NetworkEntry) -> Pretra
     """Copy weights from a file into a network.
 
     Args:
-        network: changed in place, if the file fits.
-        file: a state dict, or a dictionary with one inside, as torch.save writes it; only tensors are read.
-        row: of the network; the layer below its `head` is left as it is when its shape differs.
+        network: changed in place if the file fits.
+        file: a state dict, or a dictionary that contains one, as torch.save writes it; only tensors are read.
+        row: of the network; its `head` keeps its own weights if the shape differs.
 
     Raises:
         ConfigError: the file cannot be read as data, holds values that are not finite, or matches less than half of
@@ -135,7 +134,7 @@ def _read(file: Path) -> dict[str, torch.Tensor]:
 
 
 def _unwrapped(name: str, own: Mapping[str, torch.Tensor]) -> str:
-    """A name without what wrappers put in front, as far as it is not one of the network's own: some begin alike."""
+    """Strip wrappers' prefixes from a name until it is one of the network's own, some of which start alike."""
     while name not in own and (wrapper := next((each for each in WRAPPERS if name.startswith(each)), None)):
         name = name.removeprefix(wrapper)
     return name

@@ -1,6 +1,6 @@
-"""The encoder of SegResNet (arXiv:1810.11654) with a classifier's head, which MONAI does not have.
+"""The encoder of SegResNet (arXiv:1810.11654) with a classification head, which MONAI does not have.
 
-Instance normalization works on what a batch of two volumes is, where batch normalization is noise.
+Its instance normalization works for batches of two volumes, for which batch normalization is too noisy.
 """
 
 import torch
@@ -15,7 +15,7 @@ class SegResNetClassifier(nn.Module):
         spatial_dims: 2 or 3.
         in_channels: of the input.
         num_classes: outputs.
-        init_filters: features of the first level; each of the three that follow has twice as many.
+        init_filters: features of the first level; each of the next three has twice as many.
         dropout_prob: of the features, 0 to below 1.
     """
 

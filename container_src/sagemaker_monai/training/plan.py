@@ -85,15 +85,19 @@ def resolve(config: TrainConfig, *, task: str, spatial_dims: int, is_photograph:
     imbalance = row.imbalance[0] if config.imbalance == "auto" else config.imbalance
     if imbalance not in row.imbalance:
         raise ConfigError(
-            f"{task} does not support imbalance {imbalance}: set it to one of auto, {', '.join(row.imbalance)}"
+            f"imbalance {imbalance} does not suit {task}: set it to one of auto, {', '.join(row.imbalance)}"
         )
     best_metric = row.best_metric if config.best_metric == "auto" else config.best_metric
     if best_metric not in row.goals:
-        raise ConfigError(f"{task} has no best_metric {best_metric}: set it to one of auto, {', '.join(row.goals)}")
+        raise ConfigError(
+            f"best_metric {best_metric} does not suit {task}: set it to one of auto, {', '.join(row.goals)}"
+        )
     usual = "volume" if spatial_dims == 3 else "photo" if is_photograph else "grey"
     augmentation = usual if config.augmentation == "auto" else config.augmentation
     if augmentation != "none" and (augmentation == "volume") != (spatial_dims == 3):
-        raise ConfigError(f"augmentation {augmentation} is not for {spatial_dims}-D images: set auto, none or {usual}")
+        raise ConfigError(
+            f"augmentation {augmentation} does not suit {spatial_dims}-D images: set auto, none or {usual}"
+        )
     return config.model_copy(
         update={"task": task, "imbalance": imbalance, "best_metric": best_metric, "augmentation": augmentation}
     )

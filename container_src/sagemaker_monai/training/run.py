@@ -16,7 +16,7 @@ from sagemaker_monai.data.datasets import targets_of
 from sagemaker_monai.data.loading import LoadedDataset
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.messages.progress import track
-from sagemaker_monai.networks.at_once import images_at_once
+from sagemaker_monai.networks.networks import images_at_once
 from sagemaker_monai.tasks.losses import epoch_order
 from sagemaker_monai.tasks.metric_names import Row, validation_values
 from sagemaker_monai.tasks.task import Floats, Loss, Task
