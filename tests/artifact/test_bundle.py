@@ -131,9 +131,13 @@ SIGNED_FAULTS = {
     "unknown key": ("configs/inference.json", lambda c: c.update(handlers=[]), "keys extra"),
     "missing key": ("configs/inference.json", lambda c: c.pop("inferer"), "keys missing"),
     "other inferer": ("configs/inference.json", lambda c: c["inferer"].update(roi_size=[8, 8]), "inferer"),
-    "expression to run": ("configs/inference.json", lambda c: c.update(run="$import os"), "has a run that this program does not write"),
-    "other target to run": ("configs/inference.json", lambda c: c["run"].update(_target_="os.system"), "has a run that this program does not write"),
-    "image of its own": ("configs/inference.json", lambda c: c.update(image="/etc/passwd"), "another image"),
+    "expression to run": ("configs/inference.json", lambda c: c.update(run="$import os"), "run in configs"),
+    "other target to run": (
+        "configs/inference.json",
+        lambda c: c["run"].update(_target_="os.system"),
+        "run in configs",
+    ),
+    "image of its own": ("configs/inference.json", lambda c: c.update(image="/etc/passwd"), "image in configs"),
     "code in a config": ("configs/inference.json", lambda c: c.update(network_def="$__import__('os')"), "network_def"),
     "unknown target": (
         "configs/inference.json",

@@ -314,12 +314,12 @@ def test_a_mask_among_the_images_of_a_data_set_is_refused(caplog):
     def kinds(*names):
         return [Traits(Identity("", (), kind=name, modality="CT")) for name in names]
 
-    with pytest.raises(DatasetError, match=r"1 of 3 images are no images like the others, but CT \(mask\) \(b\)"):
+    with pytest.raises(DatasetError, match=r"1 of 3 images are not images like the others, but CT \(mask\) \(b\)"):
         _check_kinds(["a", "b", "c"], kinds("image", "mask", "image"))
     _check_kinds(["a", "b"], kinds("image", "image"))
     assert caplog.text == ""
     _check_kinds(["a", "b"], kinds("mask", "mask"))
-    assert "2 of 2 images are no plain ones: CT (mask)" in caplog.text
+    assert "2 of 2 images are not plain images: CT (mask)" in caplog.text
 
 
 def test_what_is_odd_about_a_file_stands_in_the_answer(model, slices):

@@ -217,11 +217,11 @@ REFUSALS = {
     ),
     "a text where a number belongs": (
         altered(medical_sets.npy_volumes, first_label("large")), VOLUME,
-        r"DatasetError: labels that are not for regression: 1 \(file \d+: regression needs a finite number\)",
+        r"DatasetError: labels that do not suit regression: 1 \(file \d+: regression needs a finite number\)",
     ),
     "one of two numbers": (
         altered(medical_sets.xrays, first_label({"age": 3})), [],
-        "DatasetError: labels that are not for regression: .*a number for each of age, dose_mGy",
+        "DatasetError: labels that do not suit regression: .*a number for each of age, dose_mGy",
     ),
     "a score of another task": (
         medical_sets.ct_series, [*VOLUME, "--best-metric=mae"],

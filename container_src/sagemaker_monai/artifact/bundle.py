@@ -183,7 +183,7 @@ def read_bundle(folder: Path) -> Bundle:
     task = read_task(_compose_transforms(inference["postprocessing"], "postprocessing"), labels)
     for name, value in {"inferer": TASKS[task.name].inferer, **RUN_SECTION}.items():
         if inference[name] != value:
-            raise BundleError(f"{INFERENCE} has a {name} that this program does not write; {REMEDY}")
+            raise BundleError(f"{name} in {INFERENCE} is not what this program writes; {REMEDY}")
     if channels != preprocessing.channels:
         raise BundleError(f"{METADATA} says {channels} channels, the preprocessing makes {preprocessing.channels}")
     network = build_network(inference["network_def"])

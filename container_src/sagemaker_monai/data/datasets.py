@@ -1,8 +1,7 @@
 """A data set to train on: labels, and images with target and group in three splits, checked before the first epoch.
 
-`read_dataset` accepts the layouts of `layouts`, draws the splits that are missing, and refuses what cannot give an
-honest result: a group on two sides, a class that training never sees. Images are not opened here; those that cannot be
-decoded show when the cache is built.
+`read_dataset` accepts the layouts of `layouts`, draws missing splits, and refuses what cannot give an honest result: a
+group in two splits, a class without training images. Images are not opened here; the cache finds undecodable ones.
 """
 
 import hashlib
@@ -28,7 +27,7 @@ from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS
 
 __all__ = ["SPLITS", "Dataset", "Record", "read_dataset", "split_by_group"]
 
-CONTENTS = "c1-"  # before a fingerprint over contents, and its version; older ones are of names and sizes
+CONTENTS = "c1-"  # prefix (and version) of a fingerprint of contents; older ones are of names and sizes
 MAX_TITLE_LENGTH = 200
 
 
@@ -37,12 +36,12 @@ class Record:
     """One image to learn from.
 
     Attributes:
-        image: absolute path of the file or series folder, or one of these a channel.
+        image: absolute path of the file or series folder, or one of these per channel.
         name: the same relative to the channel, with slashes; stable across machines.
-        label: the class with the largest share, from 0; what splits are stratified by.
+        label: the class with the largest share, from 0, by which splits are stratified.
         group: images of one group (lesion, patient) are in one split.
-        metadata: what else the data set says, such as age in years, sex, localization; None where unknown.
-        target: what the task makes of the label (`Task.target`); empty stands for the class alone.
+        metadata: other values in the data set, such as age in years, sex, localization; None where unknown.
+        target: from the task (`Task.target`); empty stands for the class alone.
     """
 
     image: Image
@@ -59,15 +58,15 @@ class Dataset:
 
     Attributes:
         labels: names; their order is the order of the model's answers.
-        training, validation, test: records in the order of the data set; test may be empty if no fraction was asked.
-        fingerprint: CONTENTS and SHA-256 in hex over labels, names, labels of the images, groups, splits and the bytes
-            of the files (see `digests`); it does not depend on where the folder is or in which order records come.
-        title: what the data set calls itself in dataset.json, for people; may be empty.
+        training, validation, test: records in the order of the data set; test may be empty if its fraction is 0.
+        fingerprint: CONTENTS and SHA-256 in hex of labels, names, labels of the images, groups, splits and the bytes
+            of the files (see `digests`), independent of where the folder is and of the order of records.
+        title: from dataset.json, for people; may be empty.
         task: a key of `tasks.tasks.TASKS`.
-        modality: Modality of DICOM that dataset.json names, or "".
-        spatial_dims: 2 or 3 where dataset.json says, else None.
-        remarks: what was odd about the data set and read all the same.
-        aside: masks beside the images, for anyone who needs them (`mask_files.images_with_masks`).
+        modality: DICOM's Modality from dataset.json, or "".
+        spatial_dims: 2 or 3 from dataset.json, or None.
+        remarks: on oddities that do not prevent reading.
+        aside: masks beside the images (`mask_files.images_with_masks`).
     """
 
     labels: tuple[str, ...]
@@ -88,28 +87,23 @@ class Dataset:
 
 
 def targets_of(records: Sequence[Record], labels: Sequence[str]) -> Floats:
-    """The targets of records, float64 (N, T); the class alone becomes one share of K."""
+    """The targets of records, float64 (N, T); a class without target becomes one share of K."""
     rows = [record.target or tuple(float(i == record.label) for i in range(len(labels))) for record in records]
     return np.array(rows, dtype=np.float64).reshape(len(rows), -1 if rows else len(labels))
 
 
 @dataclass(frozen=True)
 class _Labelled:
-    """Entries with their targets and the class that they are stratified by."""
+    """Entries with their targets and strata by name."""
 
     layout: Layout
     task: Task
-    targets: dict[str, tuple[float, ...]]  # by name of the entry
+    targets: dict[str, tuple[float, ...]]
     strata: dict[str, int]
 
 
 def _label_entries(layout: Layout, labels: tuple[str, ...] | None) -> _Labelled:
-    """Make targets of the labels.
-
-    Args:
-        layout: of all channels, its labels read.
-        labels: of a model, or None to take the data set's.
-    """
+    """Make targets of the labels, which are those of a model, or the data set's own if None."""
     if not layout.entries:
         raise DatasetError("the data set has no images; add some to its training split")
     name = layout.task or DEFAULT_TASK
@@ -121,14 +115,14 @@ def _label_entries(layout: Layout, labels: tuple[str, ...] | None) -> _Labelled:
         except ValueError as error:
             faults.append(f"{entry.name}: {error}")
     if faults:
-        raise DatasetError(f"labels that are not for {name}: {len(faults)} ({some_of(faults)}); correct them")
+        raise DatasetError(f"labels that do not suit {name}: {len(faults)} ({some_of(faults)}); correct them")
     values = np.array(list(targets.values()))
     strata = TASKS[name].strata(values)
     return _Labelled(layout, task, targets, dict(zip(targets, strata.tolist(), strict=True)))
 
 
 def _draw_missing(labelled: _Labelled, wanted: Mapping[str, float], seed: int) -> list[Entry]:
-    """Give every entry a split: those without one count as training, from which the missing splits are drawn."""
+    """Give every entry a split: entries without one count as training, from which missing splits are drawn."""
     entries = labelled.layout.entries
     given = {entry.split or "training" for entry in entries}
     shares = {split: 0.0 if split in given else share for split, share in wanted.items()}
@@ -144,7 +138,7 @@ def _draw_missing(labelled: _Labelled, wanted: Mapping[str, float], seed: int) -
 
 
 def _check_splits(labelled: _Labelled, entries: Sequence[Entry], wanted: Mapping[str, float]) -> None:
-    """Refuse splits that cannot be trained, chosen or scored with."""
+    """Refuse splits that cannot be used for training, choosing the epoch or scoring."""
     labels = labelled.task.labels
     training = [labelled.targets[entry.name] for entry in entries if entry.split == "training"]
     seen = np.array(training).reshape(len(training), -1)
@@ -156,15 +150,15 @@ def _check_splits(labelled: _Labelled, entries: Sequence[Entry], wanted: Mapping
         )
     if len(training) < FEWEST_TRAINING:
         raise DatasetError(
-            f"the training split has {len(training)} image; a network needs at least {FEWEST_TRAINING} to learn from, "
-            "and hundreds to learn something"
+            f"the training split has {len(training)} image; training needs at least {FEWEST_TRAINING}, and hundreds to "
+            "learn something"
         )
     for split, share in wanted.items():
         if (share > 0 or split == "validation") and not any(entry.split == split for entry in entries):
             raise DatasetError(
                 f"no image is left for {split} (groups in all: {len({entry.group for entry in entries})}); "
-                f"give a {split} split, more groups (is the right column taken for them? group_column names another, "
-                f"or none), or another {split}_fraction"
+                f"add a {split} split or more groups, set group_column (if another column names the groups, or none), "
+                f"or set another {split}_fraction"
             )
 
 
@@ -182,7 +176,7 @@ def _fingerprint(labels: Sequence[str], entries: Sequence[Entry], digests: Diges
 
 
 def is_same_data(fingerprint: str, other: str) -> bool | None:
-    """Whether two fingerprints are of the same data set; None where one is of an age that did not look at contents."""
+    """Whether two fingerprints are of the same data set; None if an older version made one, without contents."""
     if not (fingerprint.startswith(CONTENTS) and other.startswith(CONTENTS)):
         return None
     return fingerprint == other
@@ -202,16 +196,16 @@ def read_dataset(
 
     Args:
         channels: name and folder of each SageMaker channel; see `layouts.read_channels` for which are read.
-        task: a key of `tasks.tasks.TASKS`, or "auto" for what dataset.json or the form of the labels says.
-        reading: what else somebody said about columns and labels.
-        validation_fraction, test_fraction: shares of the training images, 0 to below 1 together, that become a split
-            the data set does not have; whole groups, stratified by class. 0 leaves test empty.
+        task: a key of `tasks.tasks.TASKS`, or "auto" to follow dataset.json or the form of the labels.
+        reading: other options for columns and labels.
+        validation_fraction, test_fraction: shares of the training images, below 1 together, that become a split if the
+            data set does not have it; whole groups, stratified by class. 0 leaves test empty.
         seed: of that draw.
         digests: of the run; None reads the files for this data set alone.
 
     Raises:
         DatasetError: with cause and remedy in one line of at most 1,024 characters.
-        ConfigError: the fractions are no shares of a whole.
+        ConfigError: the fractions are not valid.
     """
     wanted = {"validation": validation_fraction, "test": test_fraction}
     labelled, entries = _read_and_draw(channels, wanted, seed, _reading(reading, task))
@@ -233,16 +227,12 @@ def read_dataset_to_score(
     """Read and check a data set to score a model with: splits may be empty, and the classes must be the model's.
 
     Args:
-        channels: as for `read_dataset`.
-        labels: the model's classes; the records' labels are positions in these.
-        task: the model's.
-        reading: of the model's training.
-        validation_fraction, test_fraction, seed: of the model's training, so that the same splits are drawn.
-        digests: as for `read_dataset`.
+        channels, digests: as for `read_dataset`.
+        labels, task: the model's; the records' labels are positions in these.
+        reading, validation_fraction, test_fraction, seed: of the model's training, so that the same splits are drawn.
 
     Raises:
-        DatasetError: as for `read_dataset`, or the classes are others.
-        ConfigError: the fractions are no shares of a whole.
+        DatasetError, ConfigError: as for `read_dataset`, or the classes differ.
     """
     wanted = {"validation": validation_fraction, "test": test_fraction}
     labelled, entries = _read_and_draw(channels, wanted, seed, _reading(reading, task), known=tuple(labels))
@@ -254,7 +244,7 @@ def read_dataset_to_score(
         raise DatasetError(
             f"the data set's classes are not the model's: {len(unknown)} that the model does not know "
             f"({some_of(unknown)}), {len(missing)} that the data set lacks ({some_of(missing)}); rename or remove the "
-            "first"
+            "unknown ones"
         )
     return _dataset(_label_entries(labelled.layout, tuple(labels)), entries, digests or Digests())
 
@@ -274,7 +264,7 @@ def _read_and_draw(
     """Read the channels, and give every image a target and a split."""
     if not all(0 <= share < 1 for share in wanted.values()) or sum(wanted.values()) >= 1:
         raise ConfigError(
-            "validation_fraction and test_fraction must be from 0 to below 1 together, "
+            "validation_fraction and test_fraction must be at least 0 and together below 1, "
             f"got {wanted['validation']:g} and {wanted['test']:g}"
         )
     current().keep(known)
@@ -290,8 +280,7 @@ def _read_and_draw(
 def _dataset(labelled: _Labelled, entries: Sequence[Entry], digests: Digests) -> Dataset:
     records: dict[str, list[Record]] = {split: [] for split in SPLITS}
     for entry in entries:
-        target = labelled.targets[entry.name]
-        label = labelled.strata[entry.name]
+        target, label = labelled.targets[entry.name], labelled.strata[entry.name]
         records[entry.split or "training"].append(
             Record(entry.image, entry.name, label, entry.group, entry.metadata, target)
         )

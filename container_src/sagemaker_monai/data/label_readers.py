@@ -75,7 +75,7 @@ class Reader:
             labels.append(label)
         if odd:
             raise DatasetError(
-                f"labels that are not for regression: {len(odd)} ({self._place(odd)}: regression needs a finite "
+                f"labels that do not suit regression: {len(odd)} ({self._place(odd)}: regression needs a finite "
                 "number); correct them, or leave them empty"
             )
         self._missing(values, labels)

@@ -1,4 +1,4 @@
-"""A data set with its images decoded: what is checked and counted before the first step of training."""
+"""Decode the images of a data set, with the checks and counts before the first training step."""
 
 import hashlib
 import logging
@@ -33,10 +33,10 @@ class LoadedDataset:
 
     Attributes:
         dataset: without the images that could not be read.
-        pixels: (N, C, *size) of all splits, in the preprocessing's type, those of unreadable images too.
-        rows: for each split the positions of its records in `pixels`.
-        unreadable: names of the images left out, by split.
-        scope: what the training images are.
+        pixels: (N, C, *size) of all splits, in the preprocessing's type, with a place for unreadable images too.
+        rows: by split, the positions of its records in `pixels`.
+        unreadable: by split, the names of the images that are left out.
+        scope: the kind of the training images.
     """
 
     dataset: Dataset
@@ -60,9 +60,9 @@ def load_dataset(
     `digests` are those that the data set was read with.
 
     Raises:
-        TrainingStopped: `is_stopping`, asked after every image, said yes.
-        DatasetError: more than `max_unreadable_fraction` of the images are unreadable, or a class has no readable
-            training image, or a split nothing that can be read, or masks and the like are among DICOM images.
+        TrainingStopped: `is_stopping`, asked after every image, was true.
+        DatasetError: more than `max_unreadable_fraction` of the images are unreadable, a class has no readable
+            training image, a split has no readable image, or masks and the like are among DICOM images.
     """
     records = [record for split in SPLITS for record in dataset.split(split)]
     loaded = load_images(
@@ -94,7 +94,7 @@ def load_dataset(
     scope = scope_of(
         [loaded.traits[row] for row in rows["training"]],
         spatial_dims=preprocessing.spatial_dims,
-        # What is said of photographs is no Modality that DICOM files of them have, too.
+        # A modality given for photographs is not the Modality that their DICOM files have.
         modality="" if preprocessing.dtype == "uint8" else said_modality(dataset.modality),
     )
     return LoadedDataset(dataset, loaded.pixels, rows, unreadable, scope)
@@ -103,7 +103,7 @@ def load_dataset(
 def _check_readable(
     records: Sequence[Record], faulty: Sequence[int], config: TrainConfig, preprocessing: Preprocessing
 ) -> None:
-    """Refuse more unreadable images than are allowed, and name the others in the log."""
+    """Refuse more unreadable images than allowed; name fewer in the log."""
     names = some_of([records[index].name for index in faulty])
     if len(faulty) > config.max_unreadable_fraction * len(records):
         reason = "it could not be read a moment ago"
@@ -120,11 +120,10 @@ def _check_readable(
 
 
 def _check_training(dataset: Dataset, unreadable: Sequence[str]) -> None:
-    """Refuse a training split without enough that can be read, of all images or of a class."""
+    """Refuse a training split with too few readable images, in total or of a class."""
     if len(dataset.training) < FEWEST_TRAINING:
         raise DatasetError(
-            f"only one image of the training split can be read, and {FEWEST_TRAINING} are needed: replace "
-            f"{some_of(unreadable)}"
+            f"only one training image can be read, and {FEWEST_TRAINING} are needed: replace {some_of(unreadable)}"
         )
     seen = targets_of(dataset.training, dataset.labels) > 0
     is_class = TASKS[dataset.task].has_classes
@@ -133,14 +132,14 @@ def _check_training(dataset: Dataset, unreadable: Sequence[str]) -> None:
 
 
 def _check_kinds(names: Sequence[str], traits: Sequence[Traits]) -> None:
-    """Refuse masks, doses and the like among DICOM images, and say which are no plain ones.
+    """Refuse masks, doses and the like among DICOM images, and warn of other unusual ones.
 
     Raises:
-        DatasetError: some are no pictures of anything, and others are.
+        DatasetError: some objects can never be pictures, and others are.
     """
     kinds = [each.identity for each in traits if each.identity is not None]
     if all(each.kind == "image" for each in kinds):
-        return  # also where nothing is DICOM, whose module would take 0.3 s
+        return  # also if nothing is DICOM, whose module takes 0.3 s to import
     from sagemaker_monai.images.dicom.objects import NEVER_PICTURES, Subject, names_of
 
     def named(identities: Iterable[Identity]) -> str:
@@ -150,35 +149,35 @@ def _check_kinds(names: Sequence[str], traits: Sequence[Traits]) -> None:
     if never and len(never) < len(kinds):
         said = named(identity for index in never if (identity := traits[index].identity) is not None)
         raise DatasetError(
-            f"{len(never)} of {len(names)} images are no images like the others, but {said} "
+            f"{len(never)} of {len(names)} images are not images like the others, but {said} "
             f"({some_of([names[index] for index in never])}): leave them out, or keep the images of their studies"
         )
     odd = [each for each in kinds if each.kind != "image"]
-    logger.warning("%d of %d images are no plain ones: %s", len(odd), len(names), named(odd))
+    logger.warning("%d of %d images are not plain images: %s", len(odd), len(names), named(odd))
 
 
 def _oddities(traits: Sequence[Traits]) -> list[str]:
-    """What was passed over and what is odd about the images that were read, in sentences."""
+    """Sentences about DICOM objects that were skipped, and about findings in the images that were read."""
     lines = []
     others = [each.identity.passed_over for each in traits if each.identity and each.identity.passed_over]
     if others:
         lines.append(
             f"beside {len(others)} of {len(traits)} images lie other DICOM series or objects, {sum(others)} in all, "
-            "which were passed over; a serving request is treated alike"
+            "which were skipped, as they are in serving requests"
         )
     codes = Counter(code for each in traits for code in each.findings)
     if codes:
         counts = ", ".join(f"{code} {count}" for code, count in codes.most_common())
-        lines.append(f"odd about the images, and read all the same (docs/formats.md has each finding): {counts}")
+        lines.append(f"findings in images that were read all the same (see docs/formats.md): {counts}")
     return lines
 
 
 def _odd_pixels(
     pixels: np.ndarray, rows: Mapping[str, np.ndarray], names: Sequence[str], preprocessing: Preprocessing
 ) -> list[str]:
-    """What is odd about images as the network will see them, in sentences: nothing shown, or copies across splits.
+    """Sentences about images that are blank as the network sees them, and about copies in different splits.
 
-    Copies are images with equal pixels in different splits, as people make them of rare classes.
+    Copies are images with equal pixels; some people copy images of rare classes.
     """
     blank, repeated = [], []
     seen: dict[bytes, tuple[str, str]] = {}

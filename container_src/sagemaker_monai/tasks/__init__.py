@@ -1,6 +1,6 @@
 """What differs by task: target, loss, metrics, postprocessing, encoding.
 
-Re-exported are the steps of postprocessing, which artifacts know by these names.
+Re-exports the postprocessing steps, which artifacts refer to by these names.
 """
 
 from sagemaker_monai.tasks.postprocessing import ConditionalOrdinal, Rescale, Sigmoid, Softmax, Thresholds

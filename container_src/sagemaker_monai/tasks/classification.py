@@ -1,7 +1,7 @@
-"""One class for each image, of two (a binary task) or more: softmax.
+"""One class per image, of two (a binary task) or more: softmax.
 
-Losses are in `losses`, scores in `metrics`. An image may have shares of several classes, as several annotators give
-them: it is trained with all of them and scored by the largest.
+Losses are in `losses`, scores in `metrics`. An image may have shares of several classes, from several annotators: it is
+trained with all of them and scored by the largest.
 """
 
 from __future__ import annotations
@@ -33,11 +33,9 @@ class Prediction:
     probabilities: dict[str, float]
 
     def fields(self) -> dict[str, Any]:
-        """What JSON says of it."""
-        return {
-            "predicted_class": self.predicted_class,
-            "probability": self.probability,
-            "probabilities": self.probabilities,
+        """For JSON."""
+        return {"predicted_class": self.predicted_class, "probability": self.probability} | {
+            "probabilities": self.probabilities
         }
 
     def cells(self) -> dict[str, str | float]:
@@ -50,10 +48,10 @@ class Prediction:
 
 
 def class_target(label: Label, labels: Sequence[str]) -> tuple[float, ...]:
-    """A class name, or shares of classes, as K shares that sum to 1.
+    """Turn a class name, or shares of classes, into K shares that sum to 1.
 
     Raises:
-        ValueError: neither, or a class that is not in `labels`.
+        ValueError: it is neither, or a class is not in `labels`.
     """
     if isinstance(label, str):
         if label not in labels:
@@ -71,14 +69,14 @@ def class_target(label: Label, labels: Sequence[str]) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Classification(TakesNothing):
-    """See `task.Task`. Targets (N, K) are shares of the classes, answers (N, K) their probabilities."""
+    """See `task.Task`. Targets (N, K) are shares of the classes, answers (N, K) probabilities."""
 
     labels: tuple[str, ...]
     name: ClassVar[str] = "classification"
 
     @property
     def outputs(self) -> int:
-        """One a class."""
+        """One per class."""
         return len(self.labels)
 
     def target(self, label: Label) -> tuple[float, ...]:
@@ -86,7 +84,7 @@ class Classification(TakesNothing):
         return class_target(label, self.labels)
 
     def training_targets(self, targets: Floats) -> np.ndarray:
-        """Class indices (N,) where every image has one class, else the shares (N, K)."""
+        """Class indices (N,) if every image has one class, else the shares (N, K)."""
         if (targets.max(axis=1, initial=0.0) == 1.0).all():
             return largest(targets)
         return targets.astype("float32")
@@ -118,12 +116,12 @@ class Classification(TakesNothing):
         return metrics.report(answers, targets.argmax(axis=1), groups, self.labels, seed=seed)
 
     def predictions(self, answers: torch.Tensor) -> list[Prediction]:
-        """The most probable class of each image; of two equal probabilities the first class wins."""
+        """The most probable class of each image; the first one if several are equal."""
         rows = [dict(zip(self.labels, row, strict=True)) for row in answers.tolist()]
         return [Prediction(best := max(row, key=row.__getitem__), row[best], row) for row in rows]
 
     def postprocessing(self) -> list[dict[str, Any]]:
-        """A step without numbers."""
+        """Softmax, without arguments."""
         return [{"_target_": "sagemaker_monai.tasks.Softmax"}]
 
 

@@ -1,11 +1,10 @@
-"""What is done about rare classes: the loss of training, and the order in which images are drawn.
+"""How training deals with rare classes: its loss, and the order in which images are drawn; files are never copied.
 
-Copying files is not among it. All losses are one formula,
+All losses are one formula, averaged over the batch, of which each method of `IMBALANCE` sets one part:
 
-    weight[y] * (1 - p_y)**gamma * cross_entropy(logits + adjustment, smoothed y),
+    weight[y] * (1 - p_y)**gamma * cross_entropy(logits + adjustment, smoothed y)
 
-averaged over the batch, of which each method of `IMBALANCE` sets one part. Validation uses none of this: its loss is
-the plain log loss of the probabilities that would be served (`metrics`).
+Validation uses none of this: its loss is the plain log loss of the probabilities that would be served (`metrics`).
 """
 
 from collections.abc import Callable
@@ -31,19 +30,19 @@ def _plain(counts: torch.Tensor, _config: LossOptions) -> Terms:
 
 
 def _class_weighted(counts: torch.Tensor, _config: LossOptions) -> Terms:
-    """Weights N / (K * n_k), as scikit-learn's "balanced": every class has the same sum, and their mean is 1."""
+    """Weights N / (K * n_k), as scikit-learn's "balanced": every class has the same sum, and the mean is 1."""
     return Terms(counts.sum() / (len(counts) * counts), torch.zeros_like(counts))
 
 
 def _focal(counts: torch.Tensor, config: LossOptions) -> Terms:
-    """Focal loss without alpha (arXiv:1708.02002, equation 4): images that are answered well count less."""
+    """Focal loss without alpha (arXiv:1708.02002, equation 4): well classified images count less."""
     return Terms(torch.ones_like(counts), torch.zeros_like(counts), gamma=config.focal_gamma)
 
 
 def _logit_adjusted(counts: torch.Tensor, config: LossOptions) -> Terms:
     """Add tau * log prior to the logits in training only (arXiv:2007.07314, equation 10).
 
-    The plain logits, which are what serving uses, then estimate the posterior as if all classes were equally frequent.
+    The plain logits, which serving uses, then estimate the posterior as if all classes were equally frequent.
     """
     prior = counts / counts.sum()
     return Terms(torch.ones_like(counts), config.logit_adjustment_tau * prior.log())
@@ -62,15 +61,15 @@ def build_loss(config: LossOptions, class_counts: torch.Tensor, device: torch.de
     """Make the loss of training.
 
     Args:
-        config: `imbalance`, not "auto", and its parameters, `label_smoothing`. With the focal loss, smoothing changes
-            the target of the cross-entropy and not the focal factor, which stays that of the true class.
+        config: `imbalance`, not "auto", and its parameters, `label_smoothing`. Smoothing changes the target of the
+            cross-entropy but not the focal factor, which stays that of the true class.
         class_counts: (K,), training images of each class, each at least 1.
-        device: where the logits will be.
+        device: of the logits.
 
     Returns:
-        A function of logits (N, K) and classes (N,), or the share of each class (N, K), that gives the mean loss as a
-        float32 scalar. An image with shares has the mean weight of its classes, and the focal factor of their mean
-        log probability.
+        A function of logits (N, K) and classes (N,), or the share of each class (N, K), to the mean loss, a float32
+        scalar. An image with shares has the mean weight of its classes, and the focal factor of their mean log
+        probability.
     """
     terms = IMBALANCE[config.imbalance](class_counts.float(), config)
     weights, adjustment = terms.weights.to(device), terms.adjustment.to(device)
@@ -84,22 +83,17 @@ def build_loss(config: LossOptions, class_counts: torch.Tensor, device: torch.de
                 log_true = (log_probabilities * targets).sum(dim=1)
             else:
                 log_true = log_probabilities.gather(1, targets[:, None])[:, 0]
-            # 1 - p through expm1: where p is next to 1, the subtraction would leave nothing to differentiate.
+            # 1 - p by expm1: for p close to 1, the subtraction would leave nothing to differentiate.
             losses = losses * (-torch.expm1(log_true)).clamp_min(1e-12) ** terms.gamma
-        # Divided by N and not by the sum of weights in the batch, which would give a rare class its weight back
-        # whenever it is alone in the batch.
+        # Divided by N and not by the batch's sum of weights, which would cancel the weight of a class that is alone in
+        # the batch.
         return (losses * (targets @ weights if targets.dim() == 2 else weights[targets])).mean()
 
     return loss
 
 
 def epoch_order(config: LossOptions, targets: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Draw the training images of one epoch.
-
-    Args:
-        config: `imbalance`.
-        targets: (N,), class of each training image.
-        generator: on the CPU.
+    """Draw the training images of one epoch, whose classes are `targets` (N,), with a CPU generator.
 
     Returns:
         N indices: every image once in random order, or, with the balanced sampler, drawn with replacement so that
@@ -108,7 +102,7 @@ def epoch_order(config: LossOptions, targets: torch.Tensor, generator: torch.Gen
     if config.imbalance != "balanced_sampler":
         return torch.randperm(len(targets), generator=generator)
     chance = 1.0 / torch.bincount(targets).double()[targets]
-    # torch.multinomial takes 2**24 categories at most; searching the cumulated chances has no limit.
+    # torch.multinomial takes 2**24 categories at most; searching the cumulative sums has no limit.
     edges = (chance / chance.sum()).cumsum(0)
     drawn = torch.rand(len(targets), generator=generator, dtype=torch.float64)
     return torch.searchsorted(edges, drawn, right=True).clamp_max(len(targets) - 1)

@@ -1,11 +1,11 @@
-"""What training says of itself in its log, by name: the one table behind its rows, its lines and SageMaker's metrics.
+"""Names of the metrics in training's log: the one table behind its rows, its lines and SageMaker's metrics.
 
-SageMaker reads metrics out of the log with one regular expression each (`metric_definitions`). Training takes the names
-of its rows from here too, so that what is printed and what is looked for cannot part. Nothing heavy is imported: the
+SageMaker extracts each metric from the log with a regular expression (`metric_definitions`). Training takes the names
+of its rows from here too, so that what is printed and what is searched for always match. Nothing heavy is imported: the
 commands that start jobs read this table on machines without torch.
 
-A tuning job takes the last value of its objective, which is that of the last epoch and not of the one that ships. So
-every line also has the scores of the best epoch so far, and those are what to tune (`OBJECTIVES`).
+A tuning job takes the last value of its objective, which is the last epoch's and not that of the one that ships. So
+every line also has the scores of the best epoch so far, which are the ones to tune (`OBJECTIVES`).
 """
 
 import math
@@ -22,21 +22,16 @@ WHOLE_NUMBERS = ("epoch",)
 OBJECTIVES = {f"{prefix}{score}": goal for prefix in (BEST, VALIDATION) for score, goal in metric_goals().items()}
 
 MAX_DEFINITIONS = 40  # MetricDefinitionList, SageMaker API 2017-07-24
-# What a name is made of does not stand before it: `loss` is not looked for inside `validation_loss`.
+# No character of a name may precede it, so that `loss` is not found inside `validation_loss`.
 BEFORE = "(?:^|[^A-Za-z0-9_-])"
-# Not nan, which CloudWatch does not take: an epoch without a value has no data point.
+# Not nan, which CloudWatch does not accept: an epoch without a value has no data point.
 NUMBER = r"([-+]?[0-9]+\.?[0-9]*(?:[eE][-+]?[0-9]+)?)"
 
 Row = dict[str, float]
 
 
 def row_names(labels: Sequence[str], task: str = DEFAULT_TASK) -> list[str]:
-    """The names in the row of an epoch, in the order of the log.
-
-    Args:
-        labels: names; each has the task's score of labels, if it has one.
-        task: a key of `tasks.TASKS`.
-    """
+    """The names in the row of an epoch, in the order of the log, with the score of each label if the task has one."""
     return [
         "epoch",
         "train_loss",
@@ -51,14 +46,7 @@ def row_names(labels: Sequence[str], task: str = DEFAULT_TASK) -> list[str]:
 def epoch_row(
     values: Mapping[str, float], best: Mapping[str, float], labels: Sequence[str], task: str = DEFAULT_TASK
 ) -> Row:
-    """The row of an epoch.
-
-    Args:
-        values: everything of `row_names` but the scores of the best epoch.
-        best: the same of the best epoch so far, which may be this one.
-        labels: class names.
-        task: a key of `tasks.TASKS`.
-    """
+    """The row of an epoch, from its values of `row_names` and those of the best epoch so far, which may be this one."""
     known = {**values, **{BEST + score: best[VALIDATION + score] for score in TASKS[task].goals}}
     names = row_names(labels, task)
     assert len(known) == len(names)
@@ -66,7 +54,7 @@ def epoch_row(
 
 
 def validation_values(scores: Mapping[str, Any], task: str = DEFAULT_TASK) -> Row:
-    """The part of a row that `Task.score` computes; NaN where a score does not exist."""
+    """The part of a row that `Task.score` computes; NaN where a score is undefined."""
     values = {VALIDATION + score: scores[score] for score in TASKS[task].goals}
     if by_label := TASKS[task].by_label:
         values |= {f"{VALIDATION}{by_label}_{label}": value for label, value in scores[by_label].items()}
@@ -74,9 +62,9 @@ def validation_values(scores: Mapping[str, Any], task: str = DEFAULT_TASK) -> Ro
 
 
 def logged_names(labels: Sequence[str], task: str = DEFAULT_TASK) -> dict[str, str]:
-    """From the name of each label's score to a name that a regular expression of SageMaker can find.
+    """Map the name of each label's score to a name that a regular expression of SageMaker can find.
 
-    Letters, digits, dash and underscore stay; of names that become equal the later ones get their index behind.
+    Other characters than letters, digits, dash and underscore are replaced; names that become equal get their index.
     """
     names: dict[str, str] = {}
     prefix = f"{VALIDATION}{TASKS[task].by_label}_"
@@ -93,13 +81,7 @@ def epoch_line(row: Mapping[str, float], labels: Sequence[str], task: str = DEFA
 
 
 def scores_line(split: str, metrics: Mapping[str, Any], task: str = DEFAULT_TASK) -> str:
-    """The scores of the artifact as `test_loss=value; test_accuracy=value; ...`.
-
-    Args:
-        split: what was scored.
-        metrics: with a value or None for each of the task's scores.
-        task: a key of `tasks.TASKS`.
-    """
+    """The scores of the artifact on a split as `test_loss=value; test_accuracy=value; ...`, nan where undefined."""
     return _line(
         {f"{split}_{name}": math.nan if metrics[name] is None else metrics[name] for name in TASKS[task].goals}
     )
@@ -112,15 +94,15 @@ def _line(values: Mapping[str, float]) -> str:
 
 
 def metric_definitions(labels: Sequence[str] = (), task: str = DEFAULT_TASK) -> list[dict[str, str]]:
-    """What CreateTrainingJob and CreateHyperParameterTuningJob take as MetricDefinitions for the log of `train`.
+    """MetricDefinitions of CreateTrainingJob and CreateHyperParameterTuningJob for the log of `train`.
 
     Args:
-        labels: class names in the model's order, for each class's score; without them there are none of those.
+        labels: class names in the model's order, for the score of each class; none if empty.
         task: a key of `tasks.TASKS`.
 
     Returns:
-        Every number that an epoch's line has and the scores of the test split, each found once a line, at most the 40
-        that SageMaker takes; the classes that do not fit in are left out. The names are those of the log.
+        Every number in an epoch's line and the scores of the test split, each found once per line, at most the 40 that
+        SageMaker takes; classes beyond that are left out. The names are those of the log.
 
     Source: API reference, MetricDefinition (Name up to 255 characters, Regex up to 500).
     """

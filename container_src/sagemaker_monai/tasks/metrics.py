@@ -1,8 +1,8 @@
-"""How good a classifier is: scores of one set of answers, and a report with intervals.
+"""Scores of a classifier, and a report with confidence intervals.
 
 Everything is computed from (N, K) probabilities and (N,) classes, with one weight per image: 1 for the scores
-themselves, and how often its group was drawn for the bootstrap. A class that does not occur has no sensitivity, one
-that is everywhere or nowhere has no AUC: those are None, are left out of the macro averages, and the report names them.
+themselves, and how often its group was drawn for the bootstrap. A class without images has no sensitivity, and a class
+without positives or negatives no AUC: those are None and left out of macro averages, and the report names the classes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ Integers = NDArray[np.int64]
 
 RESAMPLES = 1000
 CHUNK_VALUES = 20_000_000  # float64 values of a bootstrap's weights in memory at once: 160 MB
-SMALLEST_PROBABILITY = 1e-15  # in the log loss, as scikit-learn did; one sure mistake must not make it infinite
+SMALLEST_PROBABILITY = 1e-15  # in the log loss, as scikit-learn did; one confident mistake must not make it infinite
 
 
 def score(
@@ -30,14 +30,14 @@ def score(
         probabilities: (N, K), rows sum to 1.
         targets: (N,), true classes from 0.
         labels: K class names.
-        predicted: (N,), predicted classes; None takes the first with the largest probability.
+        predicted: (N,), predicted classes; None means the first with the largest probability.
 
     Returns:
         `loss` (log loss, natural), `accuracy`, `balanced_accuracy` (mean sensitivity), `auc` (mean one-versus-rest),
         `sensitivity` by class name, and `confusion_matrix` (K x K counts, rows true, columns predicted).
 
     Raises:
-        DatasetError: there is nothing to score.
+        DatasetError: there are no images.
     """
     refuse_nothing(targets)
     predicted = probabilities.argmax(axis=1) if predicted is None else predicted
@@ -62,33 +62,24 @@ def report(
     labels: Sequence[str],
     *,
     seed: int,
-    resamples: int = RESAMPLES,
     predicted: Integers | None = None,
 ) -> dict[str, Any]:
-    """Score answers for people: everything of `score`, each class by itself, and 95 % intervals.
+    """Score answers for metrics.json: `score`, the scores of each class, and 95 % intervals; None where undefined.
 
     The intervals are percentiles of a bootstrap that draws whole groups (lesions, patients) with replacement, because
     images of one group are not independent. A resample in which a score is undefined is left out of its interval.
 
     Args:
-        probabilities: (N, K), rows sum to 1.
-        targets: (N,), true classes from 0.
+        probabilities, targets, labels, predicted: as for `score`.
         groups: N names.
-        labels: K class names.
         seed: of the resampling.
-        resamples: how many.
-        predicted: as for `score`.
-
-    Returns:
-        What goes into metrics.json; None where a number does not exist.
 
     Raises:
-        DatasetError: there is nothing to score.
+        DatasetError: there are no images.
 
     Source: Davison and Hinkley, Bootstrap Methods and their Application (1997), 3.8; Field and Welsh, Bootstrapping
     clustered data, J. R. Statist. Soc. B 69 (2007), 369-390.
     """
-    refuse_nothing(targets)
     predicted = probabilities.argmax(axis=1) if predicted is None else predicted
     scores = score(probabilities, targets, labels, predicted)
 
@@ -97,7 +88,7 @@ def report(
         return {**rates, "auc": _aucs(probabilities, targets, weights)}
 
     rates = compute(once(targets))
-    drawn = bootstrap(compute, groups, seed=seed, resamples=resamples)
+    drawn = bootstrap(compute, groups, seed=seed)
     per_class = {
         label: {
             "images": int((targets == index).sum()),
@@ -119,7 +110,7 @@ def report(
         "confusion_matrix": scores["confusion_matrix"],
         "per_class": per_class,
         "classes_without_auc": [label for label, row in per_class.items() if row["auc"] is None],
-        "bootstrap": described(resamples, seed),
+        "bootstrap": _described(seed),
     }
 
 
@@ -131,20 +122,17 @@ def report_by_label(
     *,
     facts: Sequence[Mapping[str, Any]],
     seed: int,
-    resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
-    """Scores of each label by itself and their means, with intervals as in `report`.
+    """Scores of each label and their means, with intervals as in `report`.
 
     Args:
         each: from weights (R, N) to scores of every label, each (R, K).
-        scores: of all labels; those that `each` has too are its means.
-        labels: K names.
-        groups: N names.
-        facts: what else is said of each label, K.
-        seed, resamples: as for `report`.
+        scores: of all labels together; those that `each` has too are its means.
+        labels, groups, seed: as for `report`.
+        facts: what else to report of each label, K.
     """
     whole = each(np.ones((1, len(groups))))
-    drawn = bootstrap(each, groups, seed=seed, resamples=resamples)
+    drawn = bootstrap(each, groups, seed=seed)
     return {
         "images": len(groups),
         "groups": len(set(groups)),
@@ -159,12 +147,12 @@ def report_by_label(
             }
             for index, label in enumerate(labels)
         },
-        "bootstrap": described(resamples, seed),
+        "bootstrap": _described(seed),
     }
 
 
 def once(targets: np.ndarray) -> Floats:
-    """Weights (1, N) of the scores themselves: every image counts once."""
+    """Weights (1, N) that count every image once, for the scores themselves."""
     return np.ones((1, len(targets)))
 
 
@@ -172,18 +160,14 @@ PER_CLASS = ("sensitivity", "specificity", "precision", "f1", "auc")
 
 
 def refuse_nothing(targets: np.ndarray) -> None:
-    """Refuse an empty split.
-
-    Raises:
-        DatasetError: no row.
-    """
+    """Raise a DatasetError if a split is empty."""
     if len(targets) == 0:
-        raise DatasetError("there is no image to score: give the split at least one")
+        raise DatasetError("there is no image to score: add at least one to the split")
 
 
-def described(resamples: int, seed: int) -> dict[str, Any]:
-    """How the intervals were made, for metrics.json."""
-    return {"resamples": resamples, "unit": "group", "interval": "percentile", "seed": seed}
+def _described(seed: int) -> dict[str, Any]:
+    """How the intervals were made."""
+    return {"resamples": RESAMPLES, "unit": "group", "interval": "percentile", "seed": seed}
 
 
 def confusion_matrices(predicted: Integers, targets: Integers, classes: int, weights: Floats) -> Floats:
@@ -194,7 +178,7 @@ def confusion_matrices(predicted: Integers, targets: Integers, classes: int, wei
 
 
 def _rates(matrices: Floats) -> dict[str, Floats]:
-    """Rates of confusion matrices (R, K, K): accuracy (R,), the others (R, K), NaN for 0 / 0."""
+    """Rates from confusion matrices (R, K, K): accuracy (R,), the others (R, K), NaN for 0 / 0."""
     hits = np.diagonal(matrices, axis1=1, axis2=2)
     true, predicted = matrices.sum(axis=2), matrices.sum(axis=1)
     total = matrices.sum(axis=(1, 2))
@@ -209,17 +193,17 @@ def _rates(matrices: Floats) -> dict[str, Floats]:
 
 
 def _aucs(probabilities: Floats, targets: Integers, weights: Floats) -> Floats:
-    """One-versus-rest areas under the ROC curve, (R, K), NaN where a class has no image or no other image.
+    """One-versus-rest areas under the ROC curve, (R, K), NaN for a class without images or without other images.
 
-    The area is the Mann-Whitney statistic: the chance that an image of the class has a higher probability than one
-    of the others, where a tie counts half.
+    The area is the Mann-Whitney statistic: the probability that an image of the class scores higher than one of the
+    others, where a tie counts half.
     """
     columns = range(probabilities.shape[1])
     return np.stack([area(probabilities[:, index], targets == index, weights) for index in columns], axis=1)
 
 
 def area(scores: Floats, is_positive: NDArray[np.bool_], weights: Floats) -> Floats:
-    """Areas under the ROC curve of scores (N,) for each row of weights (R, N): (R,), NaN where one side is empty."""
+    """Areas under the ROC curve of scores (N,) for each row of weights (R, N): (R,), NaN if one side is empty."""
     order = np.argsort(scores, kind="stable")
     ranked = scores[order]
     is_class = is_positive[order]
@@ -233,45 +217,43 @@ def area(scores: Floats, is_positive: NDArray[np.bool_], weights: Floats) -> Flo
     return divide(wins, positives.sum(axis=1) * up_to[:, -1])
 
 
-def bootstrap(
-    compute: Callable[[Floats], dict[str, Floats]], groups: Sequence[str], *, seed: int, resamples: int
-) -> dict[str, Floats]:
-    """What `compute` makes of the weights (R, N) of every resample, resamples along the first axis."""
+def bootstrap(compute: Callable[[Floats], dict[str, Floats]], groups: Sequence[str], *, seed: int) -> dict[str, Floats]:
+    """What `compute` makes of the weights (R, N) of RESAMPLES resamples, with these along the first axis."""
     parts: dict[str, list[Floats]] = {}
-    for weights in _group_draws(groups, seed=seed, resamples=resamples):
+    for weights in _group_draws(groups, seed=seed):
         for name, values in compute(weights).items():
             parts.setdefault(name, []).append(values)
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def _group_draws(groups: Sequence[str], *, seed: int, resamples: int) -> Iterator[Floats]:
+def _group_draws(groups: Sequence[str], *, seed: int) -> Iterator[Floats]:
     """How often each image is in each resample, (R, N), as many resamples at a time as fit in memory."""
     names, group_of_image = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     generator = np.random.default_rng(seed)
     size = max(1, CHUNK_VALUES // len(groups))
-    for start in range(0, resamples, size):
-        rows = min(size, resamples - start)
+    for start in range(0, RESAMPLES, size):
+        rows = min(size, RESAMPLES - start)
         draws = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=rows)
         yield draws[:, group_of_image].astype(np.float64)
 
 
 def divide(above: Floats, below: Floats) -> Floats:
-    """NaN where there is nothing to divide by."""
+    """Divide, with NaN where the divisor is not above 0."""
     return np.divide(above, below, out=np.full_like(above, np.nan, dtype=np.float64), where=below > 0)
 
 
 def mean(values: Floats) -> Floats:
-    """Mean over the last axis of what exists, NaN where nothing does."""
+    """Mean of the numbers over the last axis, ignoring NaN; NaN if there are none."""
     exists = ~np.isnan(values)
     return divide(np.where(exists, values, 0.0).sum(axis=-1), exists.sum(axis=-1).astype(np.float64))
 
 
 def number(value: float) -> float | None:
-    """None for what does not exist, as JSON wants it."""
+    """None for NaN, which JSON does not have."""
     return None if np.isnan(value) else float(value)
 
 
 def interval(values: Floats) -> list[float] | None:
-    """2.5 and 97.5 percentile of what exists."""
+    """2.5 and 97.5 percentile, ignoring NaN."""
     values = values[~np.isnan(values)]
     return [float(limit) for limit in np.percentile(values, [2.5, 97.5])] if len(values) else None

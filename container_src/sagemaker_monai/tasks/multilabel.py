@@ -1,7 +1,7 @@
-"""Any number of findings for each image, each by itself: sigmoid, with a threshold of its own for each.
+"""Any number of findings per image: a sigmoid and a threshold for each.
 
 Thresholds are chosen on the validation split with the epoch that ships: where sensitivity plus specificity is largest
-(Youden, Cancer 3 (1950), 32-35). The probabilities are answered beside them, so that a client may choose its own.
+(Youden, Cancer 3 (1950), 32-35). Answers include the probabilities, so that a client may choose its own thresholds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAJORITY = 0.5  # share of the annotators from which on a finding is there
 DEFAULT_THRESHOLD = 0.5
-LARGEST_WEIGHT = 100.0  # of a rare finding in the loss; above it one image would be a step of its own (a guess)
+LARGEST_WEIGHT = 100.0  # of a rare finding in the loss; above it one image would dominate a step (a guess)
 OF_ALL = ("auc", "average_precision", "f1")  # scores that are means over the labels
 
 
@@ -37,7 +37,7 @@ class MultiLabelPrediction:
     thresholds: dict[str, float]
 
     def fields(self) -> dict[str, Any]:
-        """What JSON says of it."""
+        """For JSON."""
         return {
             "predicted_classes": list(self.predicted_classes),
             "probabilities": self.probabilities,
@@ -63,7 +63,7 @@ class MultiLabel(TakesNothing):
 
     @property
     def outputs(self) -> int:
-        """One a finding."""
+        """One per finding."""
         return len(self.labels)
 
     @property
@@ -73,16 +73,16 @@ class MultiLabel(TakesNothing):
         return np.array(self.thresholds or [DEFAULT_THRESHOLD] * len(self.labels))
 
     def target(self, label: Label) -> tuple[float, ...]:
-        """A list of findings, perhaps empty, or an object of findings and shares from 0 to 1; a name is a list of one.
+        """Take a list of findings, perhaps empty, one finding, or an object of findings and shares from 0 to 1.
 
         Raises:
-            ValueError: none of these, or a finding that is not in labels.
+            ValueError: it is none of these, or a finding is not in labels.
         """
         if isinstance(label, str):
             label = (label,)
         shares = label if isinstance(label, dict) else dict.fromkeys(label, 1.0) if isinstance(label, tuple) else None
         if shares is None:
-            raise ValueError("the label must be a list of classes, or an object of classes and shares")
+            raise ValueError("the label must be a list of classes, or an object of classes and their shares")
         if unknown := [name for name in shares if name not in self.labels]:
             raise ValueError(f"class {unknown[0][:60]!r} is not in labels")
         if not all(0 <= share <= 1 for share in shares.values()):
@@ -90,10 +90,8 @@ class MultiLabel(TakesNothing):
         return tuple(float(shares.get(name, 0.0)) for name in self.labels)
 
     def tuned(self, answers: Floats, targets: Floats) -> Self:
-        """With the thresholds that are best on these answers; 0.5 where a finding is everywhere or nowhere."""
-        chosen = [
-            _best_threshold(answers[:, index], targets[:, index] >= MAJORITY) for index in range(len(self.labels))
-        ]
+        """With the best thresholds for these answers; 0.5 for a finding that all or no images have."""
+        chosen = map(_best_threshold, answers.T, _is_there(targets).T)
         return replace(self, thresholds=tuple(chosen))
 
     def training_targets(self, targets: Floats) -> np.ndarray:
@@ -101,7 +99,7 @@ class MultiLabel(TakesNothing):
         return targets.astype("float32")
 
     def build_loss(self, config: LossOptions, targets: torch.Tensor, device: torch.device) -> Loss:
-        """Mean binary cross-entropy; a finding's images weighted by their rarity, or the focal loss."""
+        """Mean binary cross-entropy, with rare findings weighted more, or the focal loss."""
         import torch
         from torch.nn import functional
 
@@ -122,7 +120,7 @@ class MultiLabel(TakesNothing):
         return loss
 
     def answers(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Probabilities (N, K), each by itself."""
+        """Probabilities (N, K)."""
         return Sigmoid()(outputs)
 
     def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
@@ -137,9 +135,9 @@ class MultiLabel(TakesNothing):
         clipped = np.clip(answers, metrics.SMALLEST_PROBABILITY, 1 - metrics.SMALLEST_PROBABILITY)
         return {
             "loss": float(-np.where(is_true, np.log(clipped), np.log(1 - clipped)).mean()),
-            "accuracy": float((self._is_predicted(answers) == is_true).mean()),
+            "accuracy": float(((answers >= self._thresholds) == is_true).mean()),
             **{name: metrics.number(metrics.mean(each[name])[0]) for name in OF_ALL},
-            "sensitivity": self._by_label(each["sensitivity"][0]),
+            "sensitivity": dict(zip(self.labels, each["sensitivity"][0].tolist(), strict=True)),
         }
 
     def report(self, answers: Floats, targets: Floats, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
@@ -172,26 +170,19 @@ class MultiLabel(TakesNothing):
         ]
 
     def postprocessing(self) -> list[dict[str, Any]]:
-        """A step without numbers, and one with the thresholds."""
+        """Sigmoid, then the thresholds."""
         return [
             {"_target_": "sagemaker_monai.tasks.Sigmoid"},
             {"_target_": "sagemaker_monai.tasks.Thresholds", "thresholds": self._thresholds.tolist()},
         ]
 
-    def _is_predicted(self, answers: Floats) -> np.ndarray:
-        is_predicted: np.ndarray = answers >= self._thresholds
-        return is_predicted
-
-    def _by_label(self, values: np.ndarray) -> dict[str, float]:
-        return dict(zip(self.labels, values.tolist(), strict=True))
-
     def _each(self, answers: Floats, is_true: np.ndarray, weights: Floats) -> dict[str, Floats]:
-        """Scores of every label (R, K) under weights (R, N), NaN where they do not exist."""
+        """Scores of every label (R, K) under weights (R, N), NaN where undefined."""
         import numpy as np
 
         from sagemaker_monai.tasks import metrics
 
-        is_predicted = self._is_predicted(answers)
+        is_predicted = answers >= self._thresholds
         hits, true = weights @ (is_predicted & is_true), weights @ is_true
         predicted, total = weights @ is_predicted, weights.sum(axis=1, keepdims=True)
         columns = range(answers.shape[1])
@@ -208,7 +199,7 @@ class MultiLabel(TakesNothing):
 
 
 def _average_precisions(scores: Floats, is_true: np.ndarray, weights: Floats) -> Floats:
-    """Mean precision over the positives, (R,); tied scores count as one threshold. NaN without a positive.
+    """Mean precision over the positives, (R,); tied scores count as one threshold. NaN without positives.
 
     Source: scikit-learn's definition, sum of (R_n - R_(n-1)) P_n over falling thresholds.
     """
@@ -226,7 +217,7 @@ def _average_precisions(scores: Floats, is_true: np.ndarray, weights: Floats) ->
 
 
 def _best_threshold(scores: Floats, is_true: np.ndarray) -> float:
-    """The middle of the gap in which sensitivity plus specificity is largest; of several, the one nearest 0.5."""
+    """The middle of the gap with the largest sensitivity plus specificity; of several, the one nearest 0.5."""
     import numpy as np
 
     if is_true.all() or not is_true.any():
@@ -242,7 +233,7 @@ def _best_threshold(scores: Floats, is_true: np.ndarray) -> float:
 
 
 def _rarest(targets: Floats) -> NDArray[np.int64]:
-    """The rarest finding of each image, or one more where there is none, (N,)."""
+    """The rarest finding of each image, (N,); K for images without findings."""
     import numpy as np
 
     is_there = _is_there(targets)

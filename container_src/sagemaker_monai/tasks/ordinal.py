@@ -1,9 +1,9 @@
-"""Grades in order, such as the stages of a disease: the network says whether the grade is above each but the last.
+"""Grades in order, such as the stages of a disease: the network says whether the grade is above each one but the last.
 
-Output k is the logit of "above grade k, given that it is above grade k - 1", so that the chances of being above never
-rise with the grade, whatever the network answers (CORN, arXiv:2111.08851). The predicted grade is the median: the
-number of grades that are more likely passed than not. One class more or less is then a smaller mistake than three,
-which softmax does not know.
+Output k is the logit of "above grade k, given that it is above grade k - 1", so the probabilities of being above never
+rise with the grade, whatever the network's output (CORN, arXiv:2111.08851). The predicted grade is the median: the
+number of grades that are more likely exceeded than not. So, unlike with softmax, a mistake by one grade is smaller than
+one by three.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class OrdinalPrediction:
     probabilities: dict[str, float]
 
     def fields(self) -> dict[str, Any]:
-        """What JSON says of it."""
+        """For JSON."""
         return {
             "predicted_class": self.predicted_class,
             "probability": self.probabilities[self.predicted_class],
@@ -57,7 +57,7 @@ class OrdinalPrediction:
 
 @dataclass(frozen=True)
 class Ordinal(TakesNothing):
-    """See `task.Task`. Targets (N, K) are one for the grade, answers (N, K) probabilities of the grades."""
+    """See `task.Task`. Targets (N, K) are 1 for the grade, answers (N, K) probabilities of the grades."""
 
     labels: tuple[str, ...]
     name: ClassVar[str] = "ordinal"
@@ -76,10 +76,10 @@ class Ordinal(TakesNothing):
         return largest(targets)
 
     def build_loss(self, config: LossOptions, targets: torch.Tensor, device: torch.device) -> Loss:
-        """Mean over the images of the binary cross-entropies of the steps that concern their grade.
+        """Mean over the images of the binary cross-entropies of the steps up to their grade.
 
-        Source: arXiv:2111.08851, equation 7; averaged over images and not over all steps, so that the loss of an image
-        does not depend on the others of its batch. With class_weighted every grade has the same sum of weights.
+        Source: arXiv:2111.08851, equation 7; averaged over images and not over all steps, so that an image's loss does
+        not depend on the rest of its batch. With class_weighted every grade has the same sum of weights.
         """
         import torch
         from torch.nn import functional
@@ -103,7 +103,7 @@ class Ordinal(TakesNothing):
         return ConditionalOrdinal()(outputs)
 
     def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
-        """Those of a classifier, the mean absolute error in grades, and kappa with quadratic weights."""
+        """The scores of a classifier, the mean absolute error in grades, and kappa with quadratic weights."""
         from sagemaker_monai.tasks import metrics
 
         grades, predicted = targets.argmax(axis=1), median_grades(answers)
@@ -122,7 +122,6 @@ class Ordinal(TakesNothing):
             lambda weights: _of_grades(metrics.confusion_matrices(predicted, grades, len(self.labels), weights)),
             groups,
             seed=seed,
-            resamples=metrics.RESAMPLES,
         )
         report |= {name: scores[name] for name in drawn}
         report["intervals_95"] |= {name: metrics.interval(values) for name, values in drawn.items()}
@@ -140,19 +139,19 @@ class Ordinal(TakesNothing):
         ]
 
     def postprocessing(self) -> list[dict[str, Any]]:
-        """A step without numbers."""
+        """One step without arguments."""
         return [{"_target_": "sagemaker_monai.tasks.ConditionalOrdinal"}]
 
 
 def median_grades(probabilities: Floats) -> NDArray[np.int64]:
-    """How many grades each image is above with a probability of more than a half, (N,)."""
+    """How many grades each image exceeds with a probability of more than a half, (N,)."""
     above = 1.0 - probabilities.cumsum(axis=1)[:, :-1]
     grades: NDArray[np.int64] = (above > 0.5).sum(axis=1)
     return grades
 
 
 def _of_grades(matrices: Floats) -> dict[str, Floats]:
-    """Scores of confusion matrices (R, K, K) whose classes are in order, each (R,); no kappa of one true class alone.
+    """Scores from confusion matrices (R, K, K) of ordered classes, each (R,); kappa is NaN with one true class only.
 
     Source of kappa: Cohen, Psychological Bulletin 70 (1968), 213-220, with weights (i - j)**2.
     """
@@ -163,7 +162,7 @@ def _of_grades(matrices: Floats) -> dict[str, Floats]:
     grades = np.arange(matrices.shape[1])
     distance = np.abs(grades[:, None] - grades)
     total = matrices.sum(axis=(1, 2))
-    is_one = (matrices.sum(axis=2) > 0).sum(axis=1) < 2  # kappa would be 0 whatever is answered
+    is_one = (matrices.sum(axis=2) > 0).sum(axis=1) < 2  # kappa would be 0 for any answers
     expected = matrices.sum(axis=2)[:, :, None] * matrices.sum(axis=1)[:, None, :] / total[:, None, None]
     observed_cost = (matrices * distance**2).sum(axis=(1, 2))
     return {

@@ -1,4 +1,4 @@
-"""Numbers for each image, such as an age or a volume: standardised for the network, answered in their own unit."""
+"""Numbers per image, such as an age or a volume: standardised for the network, answered in their own unit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RegressionPrediction:
     values: dict[str, float]
 
     def fields(self) -> dict[str, Any]:
-        """What JSON says of it."""
+        """For JSON."""
         return {"values": self.values}
 
     def cells(self) -> dict[str, str | float]:
@@ -56,14 +56,14 @@ class Regression(TakesNothing):
 
     @property
     def outputs(self) -> int:
-        """One a number."""
+        """One per number."""
         return len(self.labels)
 
     def target(self, label: Label) -> tuple[float, ...]:
-        """A number, also as text; or an object of names and numbers where there are several.
+        """Take a number, also as text, or an object of names and numbers if there are several.
 
         Raises:
-            ValueError: no number, one that is not finite, or other names than those of labels.
+            ValueError: it is not a finite number, or the names are not those of labels.
         """
         if isinstance(label, dict):
             if set(label) != set(self.labels):
@@ -79,7 +79,7 @@ class Regression(TakesNothing):
         return tuple(float(number) for number in values)
 
     def fitted(self, targets: Floats) -> Self:
-        """With mean and standard deviation of the training split; a constant target is only centred."""
+        """With the training split's mean and standard deviation; a constant target is only centred."""
         mean, std = targets.mean(axis=0).tolist(), targets.std(axis=0).tolist()
         return replace(self, mean=tuple(mean), std=tuple(value or 1.0 for value in std))
 
@@ -88,7 +88,7 @@ class Regression(TakesNothing):
         return ((targets - self.mean) / self.std).astype("float32")
 
     def build_loss(self, config: LossOptions, targets: torch.Tensor, device: torch.device) -> Loss:  # noqa: ARG002
-        """Smooth L1 of the standardised numbers: squared near 0, so that outliers of the labels do not rule."""
+        """Smooth L1 of the standardised numbers: quadratic only near 0, so that outliers do not dominate."""
         from torch.nn import functional
 
         return lambda outputs, wanted: functional.smooth_l1_loss(outputs.float(), wanted)
@@ -98,7 +98,7 @@ class Regression(TakesNothing):
         return Rescale(self.mean, self.std)(outputs)
 
     def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
-        """The loss of the standardised numbers; mean absolute error, its root mean square and R2, means over names."""
+        """The loss of the standardised numbers; MAE, RMSE and R2, as means over the labels."""
         import torch
         from torch.nn import functional
 
@@ -135,7 +135,7 @@ class Regression(TakesNothing):
 
 
 def _each(answers: Floats, targets: Floats, weights: Floats) -> dict[str, Floats]:
-    """Scores of every number (R, K) under weights (R, N)."""
+    """Scores of every label (R, K) under weights (R, N)."""
     import numpy as np
 
     from sagemaker_monai.tasks import metrics
@@ -143,7 +143,7 @@ def _each(answers: Floats, targets: Floats, weights: Floats) -> dict[str, Floats
     total = weights.sum(axis=1, keepdims=True)
     errors = answers - targets
     squares = weights @ errors**2
-    centred = targets - targets.mean(axis=0)  # or the difference of two large numbers would be left below
+    centred = targets - targets.mean(axis=0)  # avoids the difference of two large numbers below
     spread = weights @ centred**2 - (weights @ centred) ** 2 / total
     return {
         "mae": (weights @ np.abs(errors)) / total,
@@ -153,7 +153,7 @@ def _each(answers: Floats, targets: Floats, weights: Floats) -> dict[str, Floats
 
 
 def _quartiles(targets: Floats) -> NDArray[np.int64]:
-    """By the first number, (N,)."""
+    """Quartiles of the first number, (N,)."""
     import numpy as np
 
     edges = np.quantile(targets[:, 0], np.linspace(0, 1, STRATA + 1)[1:-1])

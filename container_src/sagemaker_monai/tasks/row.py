@@ -1,7 +1,7 @@
-"""What differs by task, as one row: `tasks.TASKS` has one of each, and every table elsewhere is a look-up in it.
+"""What differs by task, as one row of `tasks.TASKS`, in which all other modules look it up.
 
-A row is read where neither torch nor numpy is (by the commands that start jobs, by hyperparameters and by doctor), so
-this module and the files of the tasks import both inside the functions that compute.
+Rows are read where neither torch nor numpy is installed (by the commands that start jobs, by hyperparameters and by
+doctor), so this module and the tasks' files import both inside the functions that compute.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Metric:
         goal: what a tuner should do with it, in SageMaker's words.
         heading: of a column; "" for its name.
         is_in_unit: it is in the unit of the labels.
-        is_always_there: it exists for any images; others need two classes, say.
+        is_always_there: it is defined for any images; others need two classes, say.
     """
 
     name: str
@@ -65,18 +65,18 @@ METRICS = {
 
 
 def named(*names: str) -> tuple[Metric, ...]:
-    """Scores that several tasks have."""
+    """Scores by their names."""
     return tuple(METRICS[name] for name in names)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A task as it may be met, for documents and tests.
+    """An example of a task, for documents and tests.
 
     Attributes:
-        task: with what it takes from the data.
-        labels: as dataset.json may have them.
-        answer: of one image, from `Task.answers`.
+        task: fitted to data.
+        labels: as in dataset.json.
+        answer: for one image, from `Task.answers`.
     """
 
     task: Task
@@ -90,31 +90,31 @@ class TaskRow:
 
     Attributes:
         name: the hyperparameter `task`.
-        build: the task of some labels.
-        read: the task of the artifact's postprocessing and labels, or any error of data that is not its own.
+        build: makes the task of some labels.
+        read: makes the task from an artifact's postprocessing and labels; raises any error if they are not its own.
         form: of a label.
         labels_are: the same for people.
-        label_type: of labels that say by themselves which task they are for.
+        label_type: of labels from whose type the task is known.
         has_order: the labels' order means something.
-        fewest_labels: that a model has.
-        strata: from targets (N, T) to the stratum of each image (N,), by which a split is drawn.
-        presence: from targets (N, T) to which labels each image has, bool (N, K); None where labels are numbers.
-        imbalance: what that hyperparameter may be; the first is what auto means.
+        fewest_labels: smallest number of labels of a model.
+        strata: from targets (N, T) to the stratum of each image (N,), by which splits are drawn.
+        presence: from targets (N, T) to which labels each image has, bool (N, K); None if labels are numbers.
+        imbalance: allowed values of that hyperparameter; auto means the first.
         metrics: in the order of the log.
         best_metric: what auto means.
-        by_label: the score that the log has of each label, a key of `Task.score`; "" for none.
-        good_enough: value of best_metric from which a pipeline registers a model unless told; None: it must be told.
+        by_label: the score that is logged for each label, a key of `Task.score`; "" for none.
+        good_enough: default value of best_metric from which a pipeline registers a model; None if it has to be given.
         inferer: how the network is run, for the artifact.
-        schema: in the words of MONAI's metadata: the task, and what its output has beside the labels.
+        schema: in the words of MONAI's metadata: the task, and the properties of its output except the labels.
         heads: fields of a prediction that are columns before those of the labels; the first is what is predicted.
         numbers: field of a prediction with a number for each label.
         quality_group: of scores in SageMaker's model quality.
         model: what it is, in one word.
-        sentence: what it is, with a place for the counted labels.
+        sentence: what it is, with a placeholder for the counted labels.
         noun: of one label.
-        amounts: what the model card's table of the data has.
-        caution: what to think of its answers.
-        loss: what it is trained with.
+        amounts: heading of the data's table in the model card.
+        caution: a warning about its answers.
+        loss: its loss in words.
         example: see `Example`.
     """
 
@@ -148,32 +148,32 @@ class TaskRow:
 
     @property
     def has_classes(self) -> bool:
-        """Whether labels are names, each of which an image has or has not."""
+        """Whether labels are names that an image does or does not have."""
         return self.presence is not None
 
     @property
     def goals(self) -> dict[str, str]:
-        """The scores by name, in the order of the log, each with what a tuner should do with it."""
+        """Each score's name and goal, in the order of the log."""
         return {metric.name: metric.goal for metric in self.metrics}
 
     def metric(self, name: str) -> Metric:
-        """A score, also one of each class by itself."""
+        """A score by its name, which may be one that only single classes have."""
         return next((metric for metric in self.metrics if metric.name == name), None) or METRICS[name]
 
 
-# In the words of MONAI's metadata, of an output without places.
+# In the words of MONAI's metadata, for an output without spatial dimensions.
 OF_IMAGE = {"spatial_shape": [], "dtype": "float32", "is_patch_data": False}
 PROBABILITIES = {"type": "probabilities", "format": "classes", "value_range": [0, 1], **OF_IMAGE}
 
 
 def largest(targets: Floats) -> NDArray[np.int64]:
-    """Strata of shares (N, K): the class with the largest, (N,)."""
+    """The class with the largest share, (N,), from shares (N, K)."""
     classes: NDArray[np.int64] = targets.argmax(axis=1)
     return classes
 
 
 def only_largest(targets: Floats) -> NDArray[np.bool_]:
-    """Presence by shares (N, K): of several annotators' classes the one with the largest share, bool (N, K)."""
+    """The same as bool (N, K)."""
     import numpy as np
 
     is_there: NDArray[np.bool_] = np.eye(targets.shape[1], dtype=bool)[targets.argmax(axis=1)]
@@ -181,7 +181,7 @@ def only_largest(targets: Floats) -> NDArray[np.bool_]:
 
 
 class TakesNothing:
-    """For a task that takes nothing from the training split, or nothing from the validation split."""
+    """For tasks that learn nothing from the training split's targets, or nothing from the validation split."""
 
     def fitted(self, targets: Floats) -> Self:  # noqa: ARG002 - the name is part of the protocol
         """The task as it is."""
@@ -193,10 +193,10 @@ class TakesNothing:
 
 
 def numbers(values: Any, count: int) -> tuple[float, ...]:
-    """Numbers of a postprocessing.
+    """Check the numbers of a postprocessing step.
 
     Raises:
-        ValueError: other than `count` finite ones.
+        ValueError: they are not `count` finite ones.
     """
     if len(values) != count or not all(type(value) is float and math.isfinite(value) for value in values):
         raise ValueError("not as many finite numbers as labels")

@@ -1,7 +1,7 @@
 """What every task has: how labels become targets, network outputs answers, and answers scores and predictions.
 
-A task is a frozen value of its labels and of the few numbers that belong to them (thresholds, a mean); the artifact
-carries it as `postprocessing`, and training, scoring and serving build it from there (`tasks.tasks`).
+A task is a frozen value of its labels and the few numbers that belong to them (thresholds, a mean); the artifact stores
+it as `postprocessing`, from which training, scoring and serving build it (`tasks.tasks`).
 """
 
 from collections.abc import Callable, Sequence
@@ -34,13 +34,13 @@ class Prediction(Protocol):
     """The answer for one image."""
 
     def fields(self) -> dict[str, Any]:
-        """What JSON says of it."""
+        """For JSON."""
 
     def cells(self) -> dict[str, str | float]:
         """The same as one row of a table."""
 
     def findings(self) -> list[tuple[str, str, float, bool]]:
-        """What a report says of it: name, kind ("probability" or "value"), number, and whether it was decided for."""
+        """For a report: name, kind ("probability" or "value"), number, and whether it is the model's decision."""
 
 
 class Task(Protocol):
@@ -63,25 +63,25 @@ class Task(Protocol):
         """One label as numbers.
 
         Raises:
-            ValueError: it is none of this task; the message says why, without the image.
+            ValueError: it is not a label of this task; the message says why, without the image.
         """
 
     def fitted(self, targets: Floats) -> Self:
-        """The task with what it takes from the training split's targets (N, T)."""
+        """The task with what it learns from the training split's targets (N, T)."""
 
     def tuned(self, answers: Floats, targets: Floats) -> Self:
-        """The task with what it takes from the chosen epoch's answers on the validation split."""
+        """The task with what it learns from the chosen epoch's answers on the validation split."""
 
     def training_targets(self, targets: Floats) -> np.ndarray:
-        """What the loss takes, one row an image, of the targets (N, T)."""
+        """What the loss takes, one row per image, from the targets (N, T)."""
 
     def build_loss(self, config: LossOptions, targets: torch.Tensor, device: torch.device) -> Loss:
-        """The loss of training: the mean of a batch, float32.
+        """The training loss: the mean over a batch, float32.
 
         Args:
-            config: with nothing left to choose, see `choices`.
+            config: without `auto`.
             targets: of the training split, from `training_targets`.
-            device: where the outputs will be.
+            device: of the outputs.
         """
 
     def answers(self, outputs: torch.Tensor) -> torch.Tensor:
@@ -92,17 +92,17 @@ class Task(Protocol):
         """
 
     def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
-        """Every score of the row's `metrics`, None where it does not exist.
+        """Every score of the row's `metrics`, None where undefined.
 
         Raises:
-            DatasetError: there is nothing to score.
+            DatasetError: there are no images.
         """
 
     def report(self, answers: Floats, targets: Floats, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
-        """Scores for people, with 95 % intervals from resampling whole groups: what metrics.json has."""
+        """The scores in metrics.json, with 95 % intervals from resampling whole groups."""
 
     def predictions(self, answers: torch.Tensor) -> Sequence[Prediction]:
-        """One prediction a row of answers."""
+        """One prediction per row of answers."""
 
     def postprocessing(self) -> list[dict[str, Any]]:
         """The task as data for the artifact: a list of transforms."""

@@ -1,4 +1,4 @@
-"""The tasks by name, and the two ways to find the one that something is for: its labels, or an artifact's data."""
+"""The tasks by name, and how to find one by its labels or by an artifact's postprocessing."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from sagemaker_monai.tasks.task import Task
 
 TASKS: dict[str, TaskRow] = {task.ROW.name: task.ROW for task in (classification, multilabel, ordinal, regression)}
-# Steps of postprocessing as artifacts from before name them, and as they are written now.
-OF_BEFORE = [
+# Postprocessing steps as artifacts from earlier versions name them, and as they are written now.
+EARLIER_STEPS = [
     ({"_target_": "monai.transforms.Activations", "softmax": True}, {"_target_": "sagemaker_monai.tasks.Softmax"}),
     ({"_target_": "monai.transforms.Activations", "sigmoid": True}, {"_target_": "sagemaker_monai.tasks.Sigmoid"}),
 ]
@@ -22,22 +22,22 @@ DEFAULT_TASK = classification.ROW.name  # of a data set that says nothing
 
 
 def metric_goals() -> dict[str, str]:
-    """The scores of all tasks by name, the default one first, each with what a tuner should do with it."""
+    """The name and goal of every task's scores, the default one first."""
     default = TASKS[DEFAULT_TASK]
     goals = {default.best_metric: default.goals[default.best_metric]}
     return goals | {name: goal for row in TASKS.values() for name, goal in row.goals.items()}
 
 
 def task_for(form: Form, *, has_order: bool = False) -> str:
-    """The task for labels of a form, where nobody named one."""
+    """The task for labels of a form, if none is given."""
     return next(row.name for row in TASKS.values() if (row.form, row.has_order) == (form, has_order))
 
 
 def task_of_labels(labels: Sequence[Label]) -> str:
-    """The task that labels are for, where nobody named one: lists are findings, numbers are numbers, the rest classes.
+    """The task for labels, if none is given: lists are findings, numbers are numbers, the rest classes.
 
     Raises:
-        DatasetError: labels of several kinds.
+        DatasetError: the labels are of several kinds.
     """
     of_type = {row.label_type: row.name for row in TASKS.values() if row.label_type}
     kinds = {of_type.get(type(label), DEFAULT_TASK) for label in labels}
@@ -53,13 +53,13 @@ def read_task(postprocessing: Any, labels: tuple[str, ...]) -> "Task":
     """Build the task that an artifact describes.
 
     Args:
-        postprocessing: as `Task.postprocessing` returns it; plain data, possibly from a file that is not trusted.
+        postprocessing: as `Task.postprocessing` returns it; plain data, possibly from an untrusted file.
         labels: of the artifact.
 
     Raises:
         BundleError: no task would have written this.
     """
-    today = [next((new for old, new in OF_BEFORE if step == old), step) for step in postprocessing]
+    today = [next((new for old, new in EARLIER_STEPS if step == old), step) for step in postprocessing]
     for steps, row in product((postprocessing, today), TASKS.values()):
         try:
             task = row.read(steps, labels)
