@@ -173,8 +173,6 @@ def test_what_was_passed_over_and_what_is_odd_is_said():
 
     lines = _oddities([traits(2, "gantry_tilt"), traits(0), traits(1, "gantry_tilt", "zero_slope"), Traits()])
 
-    assert lines[0].startswith(
-        "beside 2 of 4 images lie other DICOM series or objects, 3 in all, which were passed over"
-    )
+    assert lines[0].startswith("beside 2 of 4 images lie other DICOM series or objects, 3 in all, which were skipped")
     assert lines[1].endswith(": gantry_tilt 2, zero_slope 1")
     assert _oddities([Traits()]) == []

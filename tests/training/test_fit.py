@@ -341,7 +341,7 @@ def test_clipping_bounds_the_step(clip):
 
 @small
 def test_a_loss_that_is_no_number_stops_training_with_a_remedy():
-    with pytest.raises(ConfigError, match=r"diverged.* lower learning_rate \(10 now\)"):
+    with pytest.raises(ConfigError, match=r"diverged.* lower learning_rate \(now 10\)"):
         run(optimizer="sgd", learning_rate=10.0, weight_decay=1.0, schedule="constant", clip_grad_norm=0.0, epochs=60)
 
 
