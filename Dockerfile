@@ -1,15 +1,16 @@
 # One file for every base: the current PyTorch Deep Learning Container for SageMaker (Amazon Linux 2023), older ones
-# (Ubuntu), Debian, or a plain python:3.11 or python:3.12. It adds what is missing and leaves torch and CUDA alone.
+# (Ubuntu), Debian, or plain python:3.11 or python:3.12. It adds what is missing and leaves torch and CUDA alone.
 #
 #   docker build -t sagemaker-monai .                                                              a GPU image
 #   docker build -t sagemaker-monai --build-arg BASE_IMAGE=public.ecr.aws/deep-learning-containers/pytorch:2.13-cpu-amzn2023-sagemaker .
 #   docker build -t sagemaker-monai --build-arg BASE_IMAGE=python:3.12 --build-arg TORCH=cpu .     no AWS image at all
 #
-# A tag moves: `make push` takes only what was built on a digest. To build the same image again, name the base by its digest, pytorch@sha256:...; after a pull it is
-#   docker image inspect --format '{{index .RepoDigests 0}}' BASE_IMAGE
+# Tags move, so `make push` accepts only images built on a digest, as in pytorch@sha256:...; docs/image.md says how to
+# find it.
 ARG BASE_IMAGE=public.ecr.aws/deep-learning-containers/pytorch:2.13-cu133-amzn2023-sagemaker
 
-# sagemaker-training is published as source with an extension in C: compiled here, so that no compiler stays behind.
+# sagemaker-training is published as source with a C extension: compile it in a stage of its own, so that the image has
+# no compiler.
 FROM ${BASE_IMAGE} AS wheels
 USER root
 ENV PATH=/opt/venv/bin:${PATH}
@@ -27,7 +28,7 @@ ENV PATH=/opt/venv/bin:${PATH} \
 COPY docker/base_python /build/
 RUN /build/base_python
 
-# A base without torch gets it from here: cpu or cuda. Where the base has torch, this says nothing.
+# The build of torch for a base without torch: cpu or cuda. Ignored if the base has torch.
 ARG TORCH=base
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY pyproject.toml docker/install_packages.py docker/requirements*.txt /build/
@@ -35,10 +36,10 @@ COPY --from=wheels /wheels /build/wheels
 RUN python /build/install_packages.py --pins /build --pyproject /build/pyproject.toml --wheels /build/wheels \
       --torch "${TORCH}" --torch-index "${TORCH_INDEX}" --record /opt/sagemaker-monai/base.json
 
-# The account of the processes that decode uploads.
+# The account for processes that decode uploads.
 RUN echo 'model:x:10001:10001::/nonexistent:/sbin/nologin' >> /etc/passwd && echo 'model:x:10001:' >> /etc/group
 
-# Jobs that bring a script of their own run through the toolkit, as in the base; everything else is ours.
+# Jobs with a script of their own run through the toolkit, as in the base; all others run our code.
 ENV BASE_TRAINING_MODULE=${SAGEMAKER_TRAINING_MODULE} \
     SAGEMAKER_TRAINING_MODULE=sagemaker_monai.entrypoints.train:run_in_toolkit \
     WORKER_USER=model
@@ -47,7 +48,7 @@ EXPOSE 8080
 ENTRYPOINT ["/usr/local/bin/entrypoint"]
 CMD []
 
-# The code last: a change of it rebuilds from here. The commands for AWS belong on a person's machine.
+# The code comes last, because a change rebuilds from here. The AWS command belongs on users' machines, not in the image.
 COPY pyproject.toml README.md LICENSE /build/code/
 COPY container_src /build/code/container_src
 COPY docker/sbom.py /build/

