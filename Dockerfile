@@ -48,7 +48,7 @@ EXPOSE 8080
 ENTRYPOINT ["/usr/local/bin/entrypoint"]
 CMD []
 
-# The code comes last, because a change rebuilds from here. The AWS command belongs on users' machines, not in the image.
+# The code comes last: a change of it rebuilds from here. The AWS command belongs on users' machines, not in the image.
 COPY pyproject.toml README.md LICENSE /build/code/
 COPY container_src /build/code/container_src
 COPY docker/sbom.py /build/

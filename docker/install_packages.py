@@ -4,10 +4,10 @@
     python install_packages.py --pins DIR --pyproject FILE --build-wheels DIR
     python install_packages.py --check FILE
 
-A Deep Learning Container has hundreds of packages that were tested together, torch and CUDA among them. So a package of
-the base stays if its version meets all our requirements; only missing and unsuitable packages are installed, at the
-pinned version, with their hash verified. Afterwards torch and the CUDA libraries must be unchanged, and `pip check` must
-have no new complaints.
+A Deep Learning Container has hundreds of packages that were tested together, torch and CUDA among them. So a package
+of the base stays if its version meets all our requirements; only missing and unsuitable packages are installed, at
+the pinned version, with their hash verified. Afterwards torch and the CUDA libraries must be unchanged, and `pip
+check` must have no new complaints.
 
 Only the standard library and pip's own copy of `packaging` are available at this point.
 """

