@@ -556,7 +556,7 @@ def test_without_a_patient_each_image_is_a_group_and_a_warning_says_so(tmp_path,
     report = import_ground_truth(manifest, out, images=pictures)
 
     assert report.own_groups == 12
-    assert "WARNING: nothing tells the patient of 12 images" in report.summary()
+    assert "WARNING: the patient of 12 images is unknown" in report.summary()
 
 
 @pytest.mark.parametrize("group_by", ["subject", None])
@@ -580,7 +580,7 @@ def test_patients_are_told_by_a_key_of_the_lines_that_is_not_written_out(tmp_pat
 def test_patients_are_told_by_a_pattern_on_the_key(tmp_path, pictures, out):
     manifest = write_lines(tmp_path / "m.manifest", [classified(i, i % 2) for i in range(12)])
 
-    with pytest.raises(DatasetError, match=r"--group-by says nothing of some images: 10 \(0.png"):
+    with pytest.raises(DatasetError, match=r"--group-by gives no group for some images: 10 \(0.png"):
         import_ground_truth(manifest, out, images=pictures, options=GroundTruthOptions(group_by=r"data/(1\d)\.png"))
     report = import_ground_truth(manifest, out, images=pictures, options=GroundTruthOptions(group_by=r"(\d)\.png$"))
 
@@ -756,7 +756,7 @@ def test_worker_responses_of_another_job_are_refused(tmp_path, pictures, out):
     job = write_job(tmp_path / "job", AGREED)
     write_json(job / "annotations" / "worker-response" / "iteration-1" / "99" / "a.json", {"answers": []})
 
-    with pytest.raises(DatasetError, match="worker response 99 is of an image that the manifest has not"):
+    with pytest.raises(DatasetError, match="worker response 99 is of an image that is not in the manifest"):
         import_ground_truth(job, out, images=pictures)
 
 

@@ -1,10 +1,10 @@
-"""How far annotators agree beyond chance: Cohen's kappa of two, Fleiss' kappa and Krippendorff's alpha of any number.
+"""Agreement of annotators beyond chance: Cohen's kappa of two, Fleiss' kappa and Krippendorff's alpha of any number.
 
-Categories have no order here. An image that one annotator alone has seen says nothing about agreement, but its answer
-counts among those that chance could have given. A figure is None where it is not defined: nobody shares an image, or
-everybody always gives the same answer, so that chance alone agrees as well.
+Categories are unordered. An image with one annotator says nothing about agreement, but its answer counts for chance.
+A figure is None if it is not defined: no two annotators share an image, or all answers are the same.
 """
 
+import operator
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Agreement:
         images: with at least two answers.
         observed: share of equal answers among all pairs of answers to one image, averaged over images.
         fleiss_kappa, krippendorff_alpha: the same beyond chance; at most 1, 0 is chance.
-        mean_cohen_kappa: of all pairs where it is defined, each weighted by its images (Light's kappa weighs alike).
+        mean_cohen_kappa: of all pairs with a kappa, weighted by their images (Light's kappa is not weighted).
         pairs: of annotators, those with most images in common first.
     """
 
@@ -57,7 +57,7 @@ def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float 
     total = len(first)
     if not total:
         return None
-    # Whole numbers up to the last division: equal answers to everything must give exactly no answer, not 0 / 1e-17.
+    # Whole numbers up to the last division, so that equal answers throughout give None and not 0 / 1e-17.
     equal = sum(one == other for one, other in zip(first, second, strict=True))
     left, right = Counter(first), Counter(second)
     by_chance = sum(left[category] * right[category] for category in left)  # times total squared
@@ -130,18 +130,14 @@ def cohen_by_pair(ratings: Ratings) -> list[Pair]:
             left.append(image[first])
             right.append(image[second])
     pairs = [
-        Pair(first, second, len(left), sum(map(_equal, left, right)) / len(left), cohen_kappa(left, right))
+        Pair(first, second, len(left), sum(map(operator.eq, left, right)) / len(left), cohen_kappa(left, right))
         for (first, second), (left, right) in shared.items()
     ]
     return sorted(pairs, key=lambda pair: (-pair.images, pair.first, pair.second))
 
 
-def _equal(one: Hashable, other: Hashable) -> bool:
-    return one == other
-
-
 def measure_agreement(ratings: Ratings) -> Agreement:
-    """All figures for one question that was asked about every image."""
+    """All figures for one question about every image."""
     counts = [Counter(image.values()) for image in ratings]
     pairs = cohen_by_pair(ratings)
     defined = [(pair.cohen_kappa, pair.images) for pair in pairs if pair.cohen_kappa is not None]

@@ -1,5 +1,6 @@
 """What an import of a Ground Truth job did, for people and for import_report.json."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,22 +18,22 @@ class Report:
     """What an import did.
 
     Attributes:
-        is_repeated: everything was there already, nothing was written.
+        is_repeated: the folder held this import already, and nothing was written.
         task: "classification" or "multilabel".
         images: in the data set.
-        counts: class -> split -> images; an image with several classes counts in each, a soft label by its strongest.
-        groups: patients, or what else was told to stay on one side.
-        own_groups: images of which nothing tells the patient.
-        annotators: number -> how many images, and the share of its answers that are the majority's.
+        counts: class -> split -> images; an image counts in each of its classes, a soft label in its strongest.
+        groups: patients, or whatever else has to stay on one side of the split.
+        own_groups: images whose patient is unknown.
+        annotators: number -> how many images, and the share of answers that agree with the majority.
         agreement: "all", or class by class -> the figures of `agreement.Agreement`.
         disputed: each image's name, reason, agreement, votes, every annotator's answer, and its label (None: dropped).
         failed: images that the job could not label, with its reason; left out.
-        unlabelled, few_annotators, missing: left out, for they have no class, too few answers, or no file.
-        identical: pairs of byte-identical images, kept on one side.
-        unused_classes: could be chosen, and are no image's label; they are not among the data set's classes.
+        unlabelled, few_annotators, missing: left out: they have no class, too few answers, or no file.
+        identical: pairs of byte-identical images; they stay on one side.
+        unused_classes: on offer, but not the label of any image; not among the data set's classes.
         modalities: DICOM's Modality, "RGB" for photographs -> images.
-        superseded_answers: an annotator's earlier, other answers to an image, which do not count.
-        remarks: which key told the patients, and what was odd about it.
+        superseded_answers: earlier, other answers of an annotator to an image, which do not count.
+        remarks: which key identified the patients, and what was odd about it.
         regions, unsound_regions: boxes and polygons in the records, and those without area or with impossible points.
     """
 
@@ -74,7 +75,7 @@ class Report:
         }
         lines += [f"left out, {why}: {len(names)} ({some_of(names)})" for why, names in left_out.items() if names]
         if self.unused_classes:
-            lines.append(f"classes that no image has: {len(self.unused_classes)} ({some_of(self.unused_classes)})")
+            lines.append(f"classes without an image: {len(self.unused_classes)} ({some_of(self.unused_classes)})")
         if self.identical:
             pairs = [" = ".join(pair) for pair in self.identical]
             lines.append(f"identical images, kept on one side: {len(pairs)} ({some_of(pairs)})")
@@ -83,7 +84,7 @@ class Report:
         lines += self.remarks
         if self.own_groups:
             lines.append(
-                f"WARNING: nothing tells the patient of {self.own_groups} images: those of one patient may be on two "
+                f"WARNING: the patient of {self.own_groups} images is unknown: images of one patient may be on two "
                 "sides of the split; use --group-by"
             )
         if self.is_repeated:
@@ -92,7 +93,7 @@ class Report:
 
     def _annotator_lines(self) -> list[str]:
         if not self.annotators:
-            return ["annotators: unknown, the labels are the job's own; its output folder has every answer"]
+            return ["annotators: unknown, the labels are the job's own; the job's output folder has all answers"]
         lines = [f"annotators: {len(self.annotators)}"]
         for name, figures in self.agreement.items():
             kappa, alpha = figures["fleiss_kappa"], figures["krippendorff_alpha"]
@@ -129,19 +130,14 @@ def describe_agreement(votes: Sequence[Mapping[int, Collection[str]]], *, task: 
 def describe_annotators(
     votes: Sequence[Mapping[int, Collection[str]]], decisions: Iterable[Decision]
 ) -> dict[str, dict[str, float]]:
-    """How much each annotator answered, and how often as the majority of those who saw the image.
-
-    Args:
-        votes: of each image.
-        decisions: of the same images, in the same order.
-    """
-    images: dict[int, int] = {}
-    alike: dict[int, int] = {}
+    """How many images each annotator answered, and how often like the majority; votes and decisions image by image."""
+    images: Counter[int] = Counter()
+    alike: Counter[int] = Counter()
     for image, decision in zip(votes, decisions, strict=True):
         majority = {label for label, count in decision.votes.items() if 2 * count > decision.annotators}
         for who, chosen in image.items():
-            images[who] = images.get(who, 0) + 1
-            alike[who] = alike.get(who, 0) + (set(chosen) == majority)
+            images[who] += 1
+            alike[who] += set(chosen) == majority
     return {
         str(who): {"images": count, "with_majority": round(alike[who] / count, DECIMALS)}
         for who, count in sorted(images.items())

@@ -1,7 +1,7 @@
-"""What a label of Ground Truth says, by task type: the classes and regions, and who chose them where that is told.
+"""The labels of Ground Truth by task type: classes, regions, and if the label has them, the annotators.
 
-A row of `TYPES` is a task type whose labels give classes to an image. Classes that are written as numbers are named by
-the class-map beside them, which has to be the same for all images.
+A row of `TYPES` is a task type whose labels give classes to an image. Class numbers get their names from the class-map
+beside them, which must be the same for all images.
 
 Source: Amazon SageMaker AI Developer Guide, "Labeling job output data" and "Post-annotation Lambda".
 """
@@ -16,13 +16,13 @@ from sagemaker_monai.prepare.ground_truth.answers import Content, Region, clean_
 
 MAX_ANNOTATORS = 1000  # of one image
 VERIFICATION = "groundtruth/label-verification"
-# Where Lambdas put what one annotator sent; the first is Ground Truth's own.
+# Where Lambdas put the answer of one annotator; the first is Ground Truth's own.
 CONTENT_KEYS = ("annotationData", "answerContent", "annotation", "result", "content", "answer")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one annotator said of an image, or, without annotator, what the job made of all answers."""
+    """The answer of one annotator, or without annotator the job's own label."""
 
     annotator: str | None
     content: Content
@@ -30,11 +30,7 @@ class Answer:
 
 
 def index_of(value: object) -> int:
-    """A class number, which manifests write as a number or as a text.
-
-    Raises:
-        DatasetError: it is none.
-    """
+    """A class number, which manifests write as a number or as text; a DatasetError if it is neither."""
     text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
     if not text.isascii() or not text.isdigit() or len(text) > 6:
         raise DatasetError("a class number must be a whole number from 0; correct the manifest")
@@ -42,7 +38,7 @@ def index_of(value: object) -> int:
 
 
 class Names:
-    """Class numbers and their names, which must be the same for all lines; counts regions that are left out."""
+    """Class numbers with names, the same for all lines; also other classes on offer, and a count of unsound regions."""
 
     def __init__(self) -> None:
         self.by_index: dict[int, str] = {}
@@ -50,31 +46,27 @@ class Names:
         self.unsound_regions = 0
 
     def learn(self, class_map: object) -> None:
-        """Take over a class-map.
-
-        Raises:
-            DatasetError: it is none, or says otherwise than an earlier one.
-        """
+        """Add a class-map; a DatasetError if it is not one, or contradicts an earlier one."""
         if not isinstance(class_map, Mapping):
             raise DatasetError("a class-map must map class numbers to names; correct the manifest")
         for key, value in class_map.items():
             index, name = index_of(key), clean_name(value)
             if self.by_index.setdefault(index, name) != name:
                 raise DatasetError(
-                    f"class {index} has two names ({some_of([self.by_index[index], name])}): the lines are of jobs "
-                    "with different classes; import each by itself or correct the class-map"
+                    f"class {index} has two names ({some_of([self.by_index[index], name])}): the lines come from jobs "
+                    "with different classes; import each job by itself or correct the class-map"
                 )
         if len(set(self.by_index.values())) < len(self.by_index):
             raise DatasetError("the class-map gives one name to two class numbers; correct the manifest")
 
     def name(self, index: object) -> str:
-        """The name of a class number; a DatasetError if there is none."""
+        """The name of a class number; a DatasetError if it has none."""
         if (number := index_of(index)) not in self.by_index:
             raise DatasetError(f"class {number} is not in the class-map; correct the manifest")
         return self.by_index[number]
 
     def read(self, content: Any, path: Sequence[str]) -> Content:
-        """An annotator's answer, remembering what else could have been chosen."""
+        """An annotator's answer; remembers the other classes on offer."""
         read, unsound = read_content(content, path=path)
         self.unsound_regions += unsound
         self.offered |= read.offered
@@ -82,7 +74,7 @@ class Names:
 
 
 def read_workers(values: object, names: Names, path: Sequence[str]) -> list[Answer]:
-    """The answers in a list of what annotators sent: of a consolidation request, a worker response or a Lambda's label.
+    """The answers in the list of a consolidation request, a worker response or a Lambda's label.
 
     Raises:
         DatasetError: an answer is missing, is kept elsewhere, or cannot be read.
@@ -99,7 +91,7 @@ def read_workers(values: object, names: Names, path: Sequence[str]) -> list[Answ
             content = content.get("content") if isinstance(content, Mapping) else None
         if content is None:
             raise DatasetError(
-                "an answer has no content, or keeps it in S3; give the folder with the job's whole output"
+                "an answer has no content, or its content is in S3; give the folder with the job's whole output"
             )
         submitted = value.get("submissionTime")
         answers.append(Answer(worker, names.read(content, path), submitted if isinstance(submitted, str) else ""))
@@ -153,7 +145,7 @@ def _read_boxes(value: Any, metadata: Mapping[str, Any], names: Names, _path: Se
 
 
 def read_custom(value: Any, _metadata: Mapping[str, Any], names: Names, path: Sequence[str]) -> list[Answer]:
-    """A label that a Lambda wrote: the annotators' answers where it passes them on, else its own verdict."""
+    """A label that a Lambda wrote: the annotators' answers if it passes them on, else its own verdict."""
     workers = _find_workers(value)
     if workers is not None:
         return read_workers(workers, names, path)
@@ -172,7 +164,7 @@ MULTILABEL_TYPES = frozenset({"groundtruth/image-classification-multilabel", "gr
 
 
 def type_of(metadata: Mapping[str, Any]) -> str:
-    """The task type in lower case; manifests of other tools leave it out, then the metadata's form tells."""
+    """The task type in lower case; manifests of other tools lack it, then it follows from the metadata."""
     kind = metadata.get("type")
     if isinstance(kind, str):
         return kind.lower()

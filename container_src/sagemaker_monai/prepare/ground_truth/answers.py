@@ -1,9 +1,9 @@
-"""What one annotator answered: the chosen classes and the marked regions, out of the JSON that a task's page sent.
+"""The classes and regions in one annotator's answer, which is the JSON that a task's page sent.
 
-Every task page names things as it likes. Known are the outputs of AWS's crowd elements (image classifier, bounding
-box, polygon, radio button, checkbox), the DICOM task this project's users come from, which sends JSON inside JSON
-({"disease": {"Edema": true}, "labels": "{\\"label\\": [], \\"ROI\\": {}}"}), and regions as cornerstone's tools keep
-them. For another page `--answer-path` says where the classes stand. Nothing here is trusted: text is cut to limits,
+Every task page has names of its own. Known are the outputs of AWS's crowd elements (image classifier, bounding box,
+polygon, radio button, checkbox), a DICOM task that sends JSON inside JSON
+({"disease": {"Edema": true}, "labels": "{\\"label\\": [], \\"ROI\\": {}}"}), and regions in the form of cornerstone's
+tools. For other pages `--answer-path` names the place of the classes. Nothing here is trusted: text is cut to limits,
 nesting is bounded, and numbers must be finite.
 
 Source: Amazon SageMaker AI Developer Guide, "Crowd HTML Elements Reference" and "Labeling job output data".
@@ -26,10 +26,10 @@ MAX_POINTS = 10_000  # of one polygon
 MAX_COORDINATE = 1e6  # pixels
 MAX_NAME_LENGTH = 100  # characters of a class, as in datasets
 
-# Where classes stand, by the name of the key, the more telling first; of one object the first that is there is taken.
+# Keys of classes, the more specific first; the first one that an object has counts.
 CLASS_KEYS = ("labels", "label", "disease", "diseases", "findings", "finding", "classes", "class", "categories",
               "category", "diagnosis", "annotatedResult", "boundingBoxes", "polygons")  # fmt: skip
-_NO_REGIONS = frozenset({"textBox", "boundingBox", "inputImageProperties", "image_size"})  # boxes of a caption, sizes
+_NO_REGIONS = frozenset({"textBox", "boundingBox", "inputImageProperties", "image_size"})  # caption boxes and sizes
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Region:
 
     Attributes:
         kind: "box" (two opposite corners, the upper left one first) or "polygon" (its corners in order, not closed).
-        label: its class; None where the page does not say.
+        label: its class; None if the page has none.
         points: x and y in pixels of the stored image, from its upper left corner.
     """
 
@@ -49,7 +49,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Content:
-    """What one answer says; `offered` are all classes that the page let choose from, as far as the answer tells."""
+    """One answer; `offered` are the classes that could be chosen, as far as the answer has them."""
 
     classes: frozenset[str]
     regions: tuple[Region, ...] = ()
@@ -57,7 +57,7 @@ class Content:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def parse_json(text: str | bytes, what: str) -> Any:
@@ -76,19 +76,19 @@ def clean_name(value: object) -> str:
     """A class name without white space around it.
 
     Raises:
-        DatasetError: empty, too long, or with characters that no name may have (see `file_names`).
+        DatasetError: empty, too long, or with forbidden characters (see `file_names`).
     """
     name = str(value).strip()
     if not name or len(name) > MAX_NAME_LENGTH or not is_fit(name):
         raise DatasetError(
             f"a class name must have 1 to {MAX_NAME_LENGTH} characters and no control characters, got {name[:40]!a}; "
-            "correct it, or say with --answer-path where the classes stand"
+            "correct it, or name the place of the classes with --answer-path"
         )
     return name
 
 
 def _unwrap(value: Any) -> Any:
-    """JSON inside a text is what it says; any other text stays."""
+    """Parse JSON inside a text; other values stay."""
     for _ in range(MAX_DEPTH):
         if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
             return value
@@ -101,11 +101,11 @@ def _unwrap(value: Any) -> Any:
 
 def _too_deep(depth: int) -> None:
     if depth > MAX_DEPTH:
-        raise DatasetError(f"an answer is nested deeper than {MAX_DEPTH} levels; it is no labeling task's")
+        raise DatasetError(f"an answer is nested deeper than {MAX_DEPTH} levels; it is not from a labeling task")
 
 
 def _is_choice(value: Any) -> bool:
-    """Whether this is true or false for one class: as a checkbox or a radio button sends it."""
+    """Whether this is the state of a checkbox or radio button."""
     return isinstance(value, bool) or (isinstance(value, dict) and set(value) == {"on"} and _is_choice(value["on"]))
 
 
@@ -114,14 +114,14 @@ def _is_chosen(value: Any) -> bool:
 
 
 def _classes(value: Any, depth: int = 0) -> Content | None:
-    """The classes in a value, or None where it does not say any."""
+    """The classes in a value; None if it has no place for them."""
     _too_deep(depth)
     value = _unwrap(value)
     if isinstance(value, str | int) and not isinstance(value, bool):
         return Content(frozenset({clean_name(value)} if str(value).strip() else ()))
     if isinstance(value, list):
         if len(value) > MAX_CLASSES:
-            raise DatasetError(f"an answer names more than {MAX_CLASSES} classes; it is no labeling task's")
+            raise DatasetError(f"an answer names more than {MAX_CLASSES} classes; it is not from a labeling task")
         return _union([_classes(element, depth + 1) for element in value])
     if not isinstance(value, dict):
         return None
@@ -133,13 +133,13 @@ def _classes(value: Any, depth: int = 0) -> Content | None:
     if answered := [content for content in contents if content is not None]:
         first = next((content for content in answered if content.classes), answered[0])
         return Content(first.classes, offered=frozenset().union(*(content.offered for content in answered)))
-    if len(value) == 1:  # the element's or the label attribute's name around its answer
+    if len(value) == 1:  # the answer is wrapped in the name of its element or label attribute
         return _classes(next(iter(value.values())), depth + 1)
     return None
 
 
 def _union(contents: Sequence[Content | None]) -> Content | None:
-    """Several answers' classes together; None if one of them says nothing."""
+    """The classes of several answers together; None if one of them has none."""
     if any(content is None for content in contents):
         return None
     known = [content for content in contents if content is not None]
@@ -150,7 +150,7 @@ def _union(contents: Sequence[Content | None]) -> Content | None:
 
 
 def _follow(value: Any, path: Sequence[str]) -> Any:
-    """What stands at a path; None where it leads nowhere."""
+    """The value at a path; None if the path leads nowhere."""
     for name in path:
         value = _unwrap(value)
         if isinstance(value, dict):
@@ -202,7 +202,7 @@ def _polygon(values: Any, label: str | None) -> Region | None:
 
 
 def _region(value: Mapping[str, Any], label: str | None) -> tuple[bool, Region | None]:
-    """Whether an object describes a region, and the region if it is a sound one."""
+    """Whether an object describes a region, and the region if it is sound."""
     if {"left", "top", "width", "height"} <= set(value):
         return True, read_box(value, label)
     if "start" in value and "end" in value:  # rectangle and ellipse of cornerstone: corners of the box around it
@@ -215,11 +215,11 @@ def _region(value: Mapping[str, Any], label: str | None) -> tuple[bool, Region |
 
 
 def _regions(value: Any, label: str | None, found: list[Region | None], depth: int = 0) -> None:
-    """Collect the regions in a value; None for each that is not sound."""
+    """Collect the regions in a value; None for each unsound one."""
     _too_deep(depth)
     value = _unwrap(value)
     if len(found) > MAX_REGIONS:
-        raise DatasetError(f"an answer marks more than {MAX_REGIONS} regions; it is no labeling task's")
+        raise DatasetError(f"an answer marks more than {MAX_REGIONS} regions; it is not from a labeling task")
     if isinstance(value, list):
         for element in value:
             _regions(element, label, found, depth + 1)
@@ -239,20 +239,20 @@ def read_content(content: Any, *, path: Sequence[str] = ()) -> tuple[Content, in
     """Read one annotator's answer.
 
     Args:
-        content: the JSON that the page sent, parsed or as a text.
-        path: keys and positions on the way to the classes; empty looks for them.
+        content: the JSON that the page sent, parsed or as text.
+        path: keys and positions on the way to the classes; if empty, they are searched.
 
     Returns:
-        The answer, and how many marked regions were left out as unsound (no area, not finite, too many points).
+        The answer, and how many regions were left out as unsound (no area, not finite, too many points).
 
     Raises:
-        DatasetError: the classes are not where they should be, or the answer is past the limits.
+        DatasetError: the classes are not found, or the answer exceeds the limits.
     """
     content = _unwrap(content)
     classes = _classes(_follow(content, path))
     if classes is None:
         keys = sorted(str(key) for key in content) if isinstance(content, dict) else []
-        cause = "nothing stands at --answer-path in an answer" if path else "an answer has no place known for classes"
+        cause = "an answer has nothing at --answer-path" if path else "an answer has no known place for classes"
         raise DatasetError(
             f"{cause} (it has {some_of(keys) or 'no keys'}); name the place, like --answer-path disease or 0.label"
         )

@@ -1,9 +1,9 @@
-"""From what several annotators say about an image to its label: by majority, or as shares of the votes.
+"""From the answers of several annotators to the label of an image: by majority, or as shares of the votes.
 
-All answers count alike. Where they do not decide (a tie, or less agreement than asked for) the image is disputed, and
-nothing is made up: a tie between classes keeps its shares as a soft label, for any choice among them would be a coin's.
-A weighting of annotators by skill (Dawid and Skene, as Ground Truth does for its own task types) is not done: with the
-few images that two experts share it fits noise.
+All answers have equal weight. If they do not decide (a tie, or less agreement than asked for), the image is disputed. A
+tie between classes keeps its shares as a soft label, because any choice among them would be a coin toss. Annotators are
+not weighted by skill (Dawid and Skene, as Ground Truth does for its own task types): with the few images that two
+experts share, that would fit noise.
 """
 
 from collections import Counter
@@ -26,11 +26,11 @@ class Decision:
     """The label of an image and how it came about.
 
     Attributes:
-        label: a class; the classes that apply (may be none); or class -> share of the annotators.
-        votes: class -> annotators who chose it.
-        annotators: who answered.
-        agreement: classification: share of the annotators who chose the most frequent class; multilabel: the lowest,
-            over all classes, of the share that agrees with the majority.
+        label: a class; the classes that apply, possibly none; or class -> share of the annotators.
+        votes: class -> number of annotators who chose it.
+        annotators: number of those who answered.
+        agreement: classification: share of the annotators who chose the most frequent class; multilabel: the share
+            that agrees with the majority, for the class where it is lowest.
         dispute: "tie", "low agreement", or None.
     """
 
@@ -46,11 +46,11 @@ def choose_task(votes: Collection[Votes], *, asked: str, is_multilabel: bool) ->
 
     Args:
         votes: of all images.
-        asked: one of VOTED_TASKS, or "auto": multilabel where somebody chose several classes.
-        is_multilabel: the source says that several classes may be chosen.
+        asked: one of VOTED_TASKS, or "auto": multilabel if an answer has several classes.
+        is_multilabel: the source allows several classes.
 
     Raises:
-        DatasetError: classification is asked for, and somebody chose several classes.
+        DatasetError: classification is asked for, and an answer has several classes.
         ConfigError: another task is asked for.
     """
     if asked not in ("auto", *VOTED_TASKS):
@@ -111,11 +111,10 @@ def decide(votes: Votes, *, task: str, labels: str = "majority", min_agreement: 
     """The label of one image.
 
     Args:
-        votes: the classes that each annotator chose; one class each for classification, any number for multilabel.
-            At least one annotator.
+        votes: of at least one annotator; one class each for classification, any number for multilabel.
         task: one of VOTED_TASKS.
         labels: "majority": the most frequent class, or each class that at least half of the annotators chose; "soft":
-            the share of annotators of every class that was chosen. Shares of classification have sum 1, those of
+            the share of annotators for every class that was chosen. Shares of classification sum to 1, those of
             multilabel are independent, and a class that is not named has share 0.
         min_agreement: below this share, 0 to 1, the image is disputed.
     """
@@ -124,12 +123,7 @@ def decide(votes: Votes, *, task: str, labels: str = "majority", min_agreement: 
 
 
 def hard_classes(label: Label, *, task: str) -> list[str]:
-    """What a label would be without shares: the first of the highest share, or every class from one half.
-
-    Args:
-        label: of either kind.
-        task: one of VOTED_TASKS.
-    """
+    """The classes of a label without shares: the first with the highest share, or all with at least one half."""
     if isinstance(label, str):
         return [label]
     if isinstance(label, dict):
@@ -140,12 +134,7 @@ def hard_classes(label: Label, *, task: str) -> list[str]:
 
 
 def agreement_of(votes: Sequence[Votes], *, task: str) -> dict[str, Agreement]:
-    """How far the annotators agree: one question for classification ("all"), one for every class of multilabel.
-
-    Args:
-        votes: of all images.
-        task: one of VOTED_TASKS.
-    """
+    """The annotators' agreement: one question for classification ("all"), one for every class of multilabel."""
     if TASKS[task].form == "class":
         return {"all": measure_agreement([{who: next(iter(chosen)) for who, chosen in v.items()} for v in votes])}
     classes = sorted({label for image in votes for chosen in image.values() for label in chosen})
@@ -157,11 +146,7 @@ def agreement_of(votes: Sequence[Votes], *, task: str) -> dict[str, Agreement]:
 
 
 def check_classes(classes: Collection[str]) -> None:
-    """Refuse classes that differ by case only, which are two spellings of one.
-
-    Raises:
-        DatasetError: with the spellings.
-    """
+    """Refuse classes that differ only in case: a DatasetError with the spellings."""
     folded = Counter(label.casefold() for label in classes)
     if twins := sorted(label for label in classes if folded[label.casefold()] > 1):
         raise DatasetError(

@@ -1,8 +1,8 @@
 """A labeling job of SageMaker Ground Truth becomes images and a dataset.json, by all annotators' answers.
 
-What the job says is read in `labeling_jobs`, how answers become a label is decided in `consolidation`. Annotators
-are numbered in the order in which they come up; their workerIds are personal data and go nowhere. Files are copied and
-not linked: an importer that later writes to the same folder would change the originals.
+`labeling_jobs` reads the job, `consolidation` turns answers into labels. Annotators are numbered in the order in which
+they appear; their workerIds are personal data and are never written. Files are copied and not linked, because an
+importer that later writes to the same folder would change the originals.
 """
 
 import hashlib
@@ -55,7 +55,7 @@ def _by_reference(job: Job) -> dict[str, Item]:
 
 
 def _copy(images: Sequence[Image], out: Path) -> tuple[dict[str, int], list[str]]:
-    """Copy the files, pictures and volumes without anything beside the image, DICOM as it is; returns name -> bytes,
+    """Copy the files, pictures and volumes without the texts beside the image, DICOM as it is; returns name -> bytes,
     and the SHA-256 of each original."""
     sizes, digests = {}, []
     for number, image in enumerate(track(images, total=len(images), what="copying images"), start=1):
@@ -95,25 +95,25 @@ def _record(item: Item, image: Image, decision: Decision, group: str, numbers: M
 
 
 def _order(classes: set[str], job: Job) -> list[str]:
-    """Model order: by class number where the job numbers all of them, else alphabetical."""
+    """Model order: by class number if the job numbers all of them, else alphabetical."""
     numbers = {name: index for index, name in job.names.by_index.items()}
     return sorted(classes, key=lambda name: (numbers[name] if classes <= set(numbers) else 0, name))
 
 
 def import_ground_truth(source: Path, out: Path, *, images: Path, options: GroundTruthOptions = DEFAULTS) -> Report:
-    """Import the labels of a Ground Truth job and the images that they are of.
+    """Import the labels of a Ground Truth job and their images.
 
     Args:
-        source: the job's output folder as it is in S3, with manifests/ and annotations/; or an output manifest; or a
-            consolidation request. A manifest alone has the annotators' answers only where a Lambda passed them on.
-        out: folder to write `images/`, `dataset.json` and `import_report.json` to; empty, new, or an earlier import,
-            which is replaced. The same call again finds everything done and writes nothing.
+        source: the job's output folder as in S3, with manifests/ and annotations/; or an output manifest; or a
+            consolidation request. A manifest alone has the annotators' answers only if a Lambda passed them on.
+        out: folder to write `images/`, `dataset.json` and `import_report.json` to: empty, new, or with an earlier
+            import, which is replaced. The same call again writes nothing.
         images: folder that mirrors the keys of the images, from any level on.
-        options: what is decided.
+        options: see `GroundTruthOptions`.
 
     Raises:
         DatasetError: the job's files, its labels, the images or the output folder cannot be used.
-        ConfigError: the folders of images and output are in one another, or an option says nothing here.
+        ConfigError: the folders of images and output are in one another, or an option does not fit the job.
     """
     output.check_places(images, out, what="folder of images", kind=ConfigError)
     output.check_output(out)
@@ -127,8 +127,8 @@ def import_ground_truth(source: Path, out: Path, *, images: Path, options: Groun
 
 @dataclass(frozen=True)
 class _Answers:
-    """What the job says: its images by reference, annotators' numbers, the task, the votes that count, and the
-    references of images that were left out."""
+    """What was read: the images by reference, annotators' numbers, the task, the votes that count, and the references
+    of images that were left out."""
 
     job: Job
     items: Mapping[str, Item]
@@ -147,7 +147,7 @@ def _read(files: JobFiles, options: GroundTruthOptions) -> _Answers:
     numbers = number_annotators(items)
     if options.labels == "soft" and not numbers:
         raise DatasetError(
-            "soft labels need the annotators' answers, and there is only the job's own label; give the folder with the "
+            "soft labels need the annotators' answers, but there is only the job's own label; give the folder with the "
             "job's whole output, or choose --labels majority"
         )
     failed = {reference: item.failure for reference, item in items.items() if item.failure and not item.answers}
@@ -160,8 +160,8 @@ def _read(files: JobFiles, options: GroundTruthOptions) -> _Answers:
 
 @dataclass(frozen=True)
 class _Decided:
-    """What becomes of the answers: images and decisions by reference, the references that are kept, classes in model
-    order, groups, what the report says of disputes, and the references without a file."""
+    """What was decided: images and decisions by reference, the references that are kept, classes in model order,
+    groups, disputes for the report, and the references without a file."""
 
     images: Mapping[str, Image]
     decisions: Mapping[str, Decision]
@@ -195,7 +195,7 @@ def _decide(answers: _Answers, available: Mapping[str, Path], options: GroundTru
     classes = _order({name for reference in kept for name in _named(decisions[reference])}, answers.job)
     if len(classes) < TASKS[answers.task].fewest_labels:
         raise DatasetError(
-            f"the labels name too few classes ({some_of(classes) or 'none'}); there must be at least two to tell apart"
+            f"the labels name too few classes ({some_of(classes) or 'none'}); there must be at least two"
         )
     groups = group_images(answers.items, {reference: opened[reference] for reference in kept}, options.group_by)
     return _Decided(opened, decisions, kept, classes, groups, cases, absent)

@@ -14,17 +14,16 @@ TITLE = "Ground Truth"
 
 @dataclass(frozen=True)
 class GroundTruthOptions:
-    """What is decided about a labeling job; in this order in import_report.json.
+    """How to import a labeling job; in this order in import_report.json.
 
     Attributes:
         label_attribute: None takes the only one.
-        answer_path: "" looks for the classes.
-        task: "auto" is multilabel where the task type or an answer has several classes.
-        disputed: images with a tie or less agreement than asked are kept (a tie of classes as a soft label, a tie about
-            one class of multilabel as yes), dropped, or refuse the import. All are in the report.
+        answer_path: "" searches for the classes.
+        task: "auto" is multilabel if the task type allows or an answer has several classes.
+        disputed: "keep" images with a tie or too little agreement (a tie of classes as a soft label, a tie about one
+            class of multilabel as yes), "drop" them, or "refuse" the import. All are in the report.
         group_by: see `image_groups.group_images`.
-        fractions: training, validation and test; groups are dealt out by them, stratified by class.
-        seed: of that split.
+        fractions, seed: of the split of groups, which is stratified by class.
 
     Raises:
         ConfigError: a value is out of range.

@@ -1,7 +1,7 @@
 """Which images of a labeling job belong to one patient.
 
-A patient is told by the DICOM header, by a part of the file's name, or by a key of the manifest. Names of groups are
-numbers: the values may be personal data, and the data set goes to S3.
+The DICOM header, a part of the file's name or a key of the manifest identifies the patient. Groups are numbered: their
+names may be personal data, and the data set goes to S3.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from sagemaker_monai.prepare.matching import group_pattern
 
 @dataclass(frozen=True)
 class ImageGroups:
-    """A name of its group for each reference, the key of the manifest that told it ("" for none), and what was odd."""
+    """The group of each reference, the manifest's key that gave it ("" for none), and what was odd."""
 
     names: dict[str, str]
     key: str = ""
@@ -31,15 +31,15 @@ def group_images(items: Mapping[str, Item], images: Mapping[str, Image], group_b
     Args:
         items, images: by reference.
         group_by: a regular expression with one group, searched in the reference; or a key of the manifest's lines.
-            None takes the patient of DICOM files, or else a key that names a patient (`groups.read_groups`); where
-            there is none an image is a group of its own.
+            None takes the patient of DICOM files, else a key that names a patient (`groups.read_groups`), else each
+            image is a group of its own.
 
     Returns:
-        Patients and values are numbered in the order of the manifest: they may be personal data.
+        Groups, numbered in the order of the manifest.
 
     Raises:
-        ConfigError: no regular expression with one group.
-        DatasetError: some images are not told a group.
+        ConfigError: not a regular expression with one group.
+        DatasetError: some images have no group.
     """
     if group_by is None:
         values = {reference: image.patient for reference, image in images.items()}
@@ -57,14 +57,14 @@ def group_images(items: Mapping[str, Item], images: Mapping[str, Image], group_b
         values = {reference: str(value).strip() or None for reference, value in columns.items() if value is not None}
     if missing := [short_name(reference) for reference in images if not values.get(reference)]:
         raise DatasetError(
-            f"--group-by says nothing of some images: {len(missing)} ({some_of(missing)}); "
+            f"--group-by gives no group for some images: {len(missing)} ({some_of(missing)}); "
             "correct it so that every image has a group"
         )
     return ImageGroups(_numbered(values, "group", {}), group_by if "(" not in group_by else "")
 
 
 def _told_by_key(items: Mapping[str, Item], images: Mapping[str, Image]) -> Groups:
-    """What keys of the manifest's lines say of patients; numbers as texts."""
+    """The groups by a key of the manifest's lines that names a patient."""
     keys = dict.fromkeys(key for reference in images for key in items[reference].columns)
     columns = {key: [_text(items[reference].columns.get(key, "")) for reference in images] for key in keys}
     return read_groups(columns, list(images), what="the manifest", option="--group-by")

@@ -1,9 +1,9 @@
-"""What a labeling job leaves behind, as images with their answers: the whole output folder, its manifest, or one file.
+"""The output of a labeling job, as images with their answers: the whole folder, its manifest, or one file.
 
-In the folder as it is copied from S3 are the output manifest (manifests/output/), what every annotator sent
-(annotations/worker-response/iteration-1/N/*.json, N the line of the manifest from 0), and the same as a consolidation
-Lambda is given it (annotations/consolidated-annotation/consolidation-request/iteration-1/*.json). The annotators' own
-answers go before what the job made of them. Who answers twice counts once, with the last answer.
+The folder, as it is copied from S3, has the output manifest (manifests/output/), every annotator's answers
+(annotations/worker-response/iteration-1/N/*.json, N the line of the manifest from 0), and the same in the form for a
+consolidation Lambda (annotations/consolidated-annotation/consolidation-request/iteration-1/*.json). Annotators' answers
+go before the job's own label. An annotator who answers twice counts once, with the last answer.
 
 Source: Amazon SageMaker AI Developer Guide, "Labeling job output data" (output directories), "Post-annotation Lambda".
 """
@@ -40,9 +40,9 @@ class Job:
 
     Attributes:
         items: the images in the order of the manifest or file.
-        names: class numbers, where the job has them, and other classes that could be chosen.
-        is_multilabel: the task lets several classes be chosen.
-        superseded: answers that the same annotator replaced by a later one.
+        names: class numbers, if the job has them, and other classes on offer.
+        is_multilabel: the task allows several classes.
+        superseded: number of answers that the same annotator replaced.
     """
 
     items: Sequence[Item]
@@ -84,7 +84,7 @@ def find_files(source: Path) -> JobFiles:
     """The files of a job in its output folder, or the one file that is given.
 
     Raises:
-        DatasetError: there is none, or several that could be meant.
+        DatasetError: there is none, or there are several candidates.
     """
     if source.is_file():
         with source.open("rb") as file:
@@ -94,10 +94,10 @@ def find_files(source: Path) -> JobFiles:
         raise DatasetError(f"{source.name} is neither a file nor a folder; name a manifest or a job's output folder")
     folders = [path for path in children(source) if path.is_dir()]
     if len(folders) == 1 and not (source / "annotations").is_dir() and (folders[0] / "manifests").is_dir():
-        source = folders[0]  # the folder of the job's name that S3 has around it
+        source = folders[0]  # in S3 the job's folder has the job's name
     inner = source / "manifests" / "output"
-    places = (inner,) if inner.is_dir() else (source,)
-    manifests = sorted(path for place in places for path in children(place) if _is_file_with(path, ".manifest"))
+    place = inner if inner.is_dir() else source
+    manifests = sorted(path for path in children(place) if _is_file_with(path, ".manifest"))
     if len(manifests) > 1:
         raise DatasetError(
             f"the folder has several manifests ({some_of([path.name for path in manifests])}); name the one to read"
@@ -151,7 +151,7 @@ def _shown_image(value: Any, depth: int = 0) -> str | None:
 
 
 def _reference(entry: Mapping[str, Any]) -> str | None:
-    """How an entry of a consolidation request names its image; None if it does not."""
+    """The reference to its image in an entry of a consolidation request, if there is one."""
     data = entry.get("dataObject")
     if isinstance(data, Mapping):
         for key in ("s3Uri", "source-ref", "source", "content"):
@@ -161,7 +161,7 @@ def _reference(entry: Mapping[str, Any]) -> str | None:
 
 
 def _entry_answers(entry: Mapping[str, Any], attribute: str | None, names: Names, path: Sequence[str]) -> list[Answer]:
-    """The answers in an entry of a consolidation request, or of what a Lambda returns."""
+    """The answers in an entry of a consolidation request, or of a Lambda's response."""
     if "annotations" in entry:
         return read_workers(entry["annotations"], names, path)
     verdict = entry.get("consolidatedAnnotation")
@@ -183,10 +183,10 @@ def _add_request(
     for position, entry in enumerate(entries):
         place = f"entry {position} of a consolidation request"
         if not isinstance(entry, Mapping):
-            raise DatasetError(f"{place} is no JSON object; download it again")
+            raise DatasetError(f"{place} is not a JSON object; download it again")
         number, reference = str(entry.get("datasetObjectId", position))[:40], _reference(entry)
         if has_manifest and number not in items:
-            raise DatasetError(f"{place} is of an image that the manifest has not; give the output of one job")
+            raise DatasetError(f"{place} is of an image that is not in the manifest; give the output of one job")
         if number not in items:
             if not reference or len(reference) > MAX_REFERENCE_LENGTH:
                 raise DatasetError(f"{place} names no image; give the folder with the job's whole output")
@@ -200,13 +200,13 @@ def _add_request(
 
 
 def _image_known(entry: Mapping[str, Any]) -> bool:
-    """Whether the service itself names the image, and not only the page, which may know it by another address."""
+    """Whether the service itself names the image; the page may know it by another address."""
     data = entry.get("dataObject")
     return isinstance(data, Mapping) and isinstance(data.get("s3Uri"), str)
 
 
 def _last_answers(item: Item) -> int:
-    """Keep the last answer of each annotator, and the job's own label only without any; returns how many go."""
+    """Keep the last answer of each annotator, or else the job's own label; returns how many were replaced."""
     last: dict[str, Answer] = {}
     own = [answer for answer in item.answers if answer.annotator is not None]
     for answer in own:
@@ -220,12 +220,12 @@ def _last_answers(item: Item) -> int:
 
 
 def read_job(files: JobFiles, *, attribute: str | None = None, path: Sequence[str] = ()) -> Job:
-    """Read what a job leaves behind.
+    """Read the output of a job.
 
     Args:
         files: of `find_files`.
         attribute: the label attribute; None takes the only one.
-        path: where classes stand in an answer of a custom task; empty looks for them.
+        path: to the classes in an answer of a custom task; if empty, they are searched.
 
     Raises:
         DatasetError: with the number of the line or entry.
@@ -245,7 +245,7 @@ def read_job(files: JobFiles, *, attribute: str | None = None, path: Sequence[st
         item = items.get(str(int(number)))
         if item is None:
             raise DatasetError(
-                f"worker response {number} is of an image that the manifest has not; give one job's output"
+                f"worker response {number} is of an image that is not in the manifest; give one job's output"
             )
         try:
             item.answers += read_workers(content.get("answers") if isinstance(content, dict) else None, names, path)

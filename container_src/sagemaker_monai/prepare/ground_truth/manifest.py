@@ -1,14 +1,14 @@
 """The output manifest of a Ground Truth job: one JSON object a line, and what its label attribute says of each image.
 
-A line names an image (`source-ref`, or `source` where the page fetched it by another way), and has for every job that
-saw it a label attribute `X` with `X-metadata`; in chained jobs there are several. What a label looks like depends on
-the task type in the metadata: see `annotations`. Nothing that a line names is fetched.
+A line names an image (`source-ref`, or `source` if the page fetched it in another way). For each job it has a label
+attribute `X` with `X-metadata`; chained jobs have several. The form of a label depends on the task type in the
+metadata: see `annotations`. Nothing that a line names is fetched.
 
 Source: Amazon SageMaker AI Developer Guide, "Labeling job output data".
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ METADATA = "-metadata"
 
 @dataclass
 class Item:
-    """An image that was to be labelled: how it is named, its answers, other text and numbers of its line."""
+    """An image of the job: its reference, its answers, and other text and numbers of its line."""
 
     reference: str
     answers: list[Answer] = field(default_factory=list)
@@ -39,17 +39,14 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """The objects of a manifest with the numbers of their lines, from 1; empty lines are left out.
 
     Raises:
-        DatasetError: a line is no JSON object, or there is too much of it.
+        DatasetError: a line is not a JSON object, or the manifest is too large.
     """
-    return list(_lines(path))
-
-
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    lines: list[tuple[int, dict[str, Any]]] = []
     with path.open("rb") as file:
         for number in range(1, MAX_LINES + 2):
             line = file.readline(MAX_LINE_BYTES + 1)
             if not line:
-                return
+                break
             if len(line) > MAX_LINE_BYTES or number > MAX_LINES:
                 raise DatasetError(
                     f"the manifest has more than {MAX_LINES} lines or a line of more than {MAX_LINE_BYTES >> 20} MiB; "
@@ -58,8 +55,9 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if text := line.removeprefix(b"\xef\xbb\xbf").strip():
                 content = parse_json(text, f"line {number} of the manifest")
                 if not isinstance(content, dict):
-                    raise DatasetError(f"line {number} of the manifest is no JSON object; download it again")
-                yield number, content
+                    raise DatasetError(f"line {number} of the manifest is not a JSON object; download it again")
+                lines.append((number, content))
+    return lines
 
 
 def choose_attribute(lines: Sequence[tuple[int, Mapping[str, Any]]], asked: str | None) -> tuple[str, str]:
@@ -67,17 +65,17 @@ def choose_attribute(lines: Sequence[tuple[int, Mapping[str, Any]]], asked: str 
 
     Args:
         lines: the manifest.
-        asked: its name; None takes the only one that is there, verifications of other labels aside.
+        asked: its name; None takes the only one that is not a verification of other labels.
 
     Raises:
-        DatasetError: there is none, there are several, lines have different types of it, or it cannot be read.
+        DatasetError: there is none or several, its type differs between lines, or it cannot be read.
     """
     types: dict[str, set[str]] = {}
     for _, line in lines:
         for key, metadata in line.items():
             if key.endswith(METADATA) and isinstance(metadata, Mapping):
                 kinds = types.setdefault(key.removesuffix(METADATA), set())
-                if "type" in metadata or "failure-reason" not in metadata:  # a failed line may say nothing else
+                if "type" in metadata or "failure-reason" not in metadata:  # a failed line may have nothing else
                     kinds.add(type_of(metadata))
     labels = sorted(name for name, kinds in types.items() if kinds != {VERIFICATION})
     if asked is None and len(labels) != 1:
@@ -102,11 +100,7 @@ def choose_attribute(lines: Sequence[tuple[int, Mapping[str, Any]]], asked: str 
 
 
 def reference_of(line: Mapping[str, Any], place: str) -> str:
-    """How a line names its image.
-
-    Raises:
-        DatasetError: it does not.
-    """
+    """The reference to its image that a line has; a DatasetError if there is none."""
     reference = line.get("source-ref", line.get("source"))
     if not isinstance(reference, str) or not reference.strip() or len(reference) > MAX_REFERENCE_LENGTH:
         raise DatasetError(f"{place} names no image by source-ref or source; correct the manifest")
@@ -114,7 +108,7 @@ def reference_of(line: Mapping[str, Any], place: str) -> str:
 
 
 def _columns(line: Mapping[str, Any]) -> dict[str, str | float]:
-    """Text and numbers that the input manifest had beside the image."""
+    """Text and numbers of the input manifest beside the image."""
     return {
         key: value
         for key, value in line.items()
@@ -126,11 +120,7 @@ def _columns(line: Mapping[str, Any]) -> dict[str, str | float]:
 
 
 def read_item(number: int, line: Mapping[str, Any], attribute: str, names: Names, path: Sequence[str]) -> Item:
-    """What one line says.
-
-    Raises:
-        DatasetError: with the number of the line.
-    """
+    """The image of one line; a DatasetError has the number of the line."""
     place = f"line {number} of the manifest"
     item = Item(reference_of(line, place), columns=_columns(line))
     metadata = line.get(f"{attribute}{METADATA}")

@@ -1,10 +1,10 @@
-"""Which local file a manifest means, what kind of image it is, what it is called in the data set.
+"""The local files that a manifest means: their kind of image, and their names in the data set.
 
 A manifest names objects of S3, or addresses of a DICOM server (`.../instances/ID/file`, or the ID alone). Nothing is
-fetched: the files lie in one folder that mirrors the keys, from whatever level on. A name means the file that has most
-of its last parts in common with it; where two files, or two names, have equally many, nothing is guessed. Unlike
-names in a table (`data.name_matching`), keys are compared as they are written, since a.png and A.png are two objects,
-and the name that fits a file best takes it.
+fetched: the files lie in one folder that mirrors the keys, from any level on. A name means the file that shares most of
+its last parts; if two files or two names share equally many, nothing is guessed. Unlike names in a table
+(`data.name_matching`), keys are compared as written, since a.png and A.png are two objects, and a file belongs to the
+name that fits it best.
 """
 
 import re
@@ -35,20 +35,18 @@ class Image:
     Attributes:
         path: where it is now.
         name: the file name in the data set, unique without regard to case.
-        is_dicom: by its first bytes, whatever its name.
-        patient: PatientID of a DICOM file, else its StudyInstanceUID; None where the file tells neither. Personal data.
-        modality: of a DICOM file (`Modality`), "" where it does not say; "RGB" for photographs.
+        patient: PatientID of a DICOM file, else its StudyInstanceUID, else None. Personal data.
+        modality: Modality of a DICOM file, or ""; "RGB" for photographs.
     """
 
     path: Path
     name: str
-    is_dicom: bool
     patient: str | None
     modality: str
 
 
 def list_files(folder: Path) -> dict[str, Path]:
-    """The regular files below a folder by their relative names with slashes; links that lead out are passed over.
+    """The regular files below a folder by their relative names with slashes; links that lead out are skipped.
 
     Raises:
         ConfigError: there is no such folder.
@@ -64,9 +62,9 @@ def list_files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def key_parts(reference: str) -> tuple[str, ...]:
-    """The parts of the key or path in a reference, without bucket, server and the DICOM server's own words; none if it
-    has parts that no mirrored file can have."""
+def _reference_parts(reference: str) -> tuple[str, ...]:
+    """The parts of the key or path in a reference, without bucket, server and the DICOM server's own words; none if a
+    part cannot be the name of a mirrored file."""
     if "://" in reference:
         try:
             address = urlsplit(reference)
@@ -90,7 +88,7 @@ def match_files(references: Sequence[str], files: Mapping[str, Path]) -> tuple[d
         files: of `list_files`.
 
     Returns:
-        The files that are there, and the references without one, in their order.
+        The files that were found, and the references without one, in their order.
 
     Raises:
         DatasetError: a reference could be several files, or a file several references.
@@ -106,7 +104,7 @@ def match_files(references: Sequence[str], files: Mapping[str, Path]) -> tuple[d
     claims: dict[str, list[tuple[int, str]]] = defaultdict(list)  # name -> parts in common, reference
     ambiguous = []
     for reference in references:
-        key = key_parts(reference)
+        key = _reference_parts(reference)
         for depth in range(len(key), 0, -1):
             end = "/".join(key[-depth:])
             if hits := exact.get(end) or stems.get(end):
@@ -133,15 +131,12 @@ def match_files(references: Sequence[str], files: Mapping[str, Path]) -> tuple[d
 
 def short_name(reference: str) -> str:
     """The last part of a reference, for messages."""
-    parts = key_parts(reference)
+    parts = _reference_parts(reference)
     return parts[-1] if parts else reference[-40:]
 
 
 def open_images(keys: Mapping[str, Path]) -> dict[str, Image]:
-    """Look into the files: what they are, and whose.
-
-    Args:
-        keys: reference -> file.
+    """Look into the files, given by reference, for their kind and patient.
 
     Raises:
         DatasetError: files are neither pictures of a known type nor sound DICOM.
@@ -161,19 +156,19 @@ def open_images(keys: Mapping[str, Path]) -> dict[str, Image]:
             f"files that are neither DICOM nor pictures of a known type: {len(odd)} ({some_of(odd)}); accepted are "
             f"DICOM and {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
-    parts = [key_parts(reference) for reference in keys]
+    parts = [_reference_parts(reference) for reference in keys]
     names = name_files(parts, [suffixes[reference] for reference in keys])
     images, broken = {}, []
     for (reference, path), name in zip(keys.items(), names, strict=True):
         if suffixes[reference] != DICOM_SUFFIX:
-            images[reference] = Image(path, name, is_dicom=False, patient=None, modality="RGB")
+            images[reference] = Image(path, name, patient=None, modality="RGB")
             continue
         try:
             patient, modality = _read_patient(path)
         except CallerError:
             broken.append(path.name)
             continue
-        images[reference] = Image(path, name, is_dicom=True, patient=patient, modality=modality)
+        images[reference] = Image(path, name, patient, modality)
     if broken:
         raise DatasetError(f"DICOM files that cannot be read: {len(broken)} ({some_of(broken)}); download them again")
     return images

@@ -1,4 +1,4 @@
-"""The votes of a labeling job: who chose what of which image, which of them count, and which images stay in dispute."""
+"""The votes of a labeling job: who chose what, which votes count, and which images are disputed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +11,11 @@ from sagemaker_monai.prepare.ground_truth.manifest import Item
 from sagemaker_monai.prepare.ground_truth.source_images import short_name
 from sagemaker_monai.tasks.tasks import TASKS
 
-Votes = dict[int, frozenset[str]]  # annotator, from 1, -> the classes that the annotator chose
+Votes = dict[int, frozenset[str]]  # annotator, from 1, -> the chosen classes
 
 
 def number_annotators(items: Mapping[str, Item]) -> dict[str, int]:
-    """A number from 1 for each workerId, in the order in which they come up."""
+    """A number from 1 for each workerId, in the order in which they appear."""
     numbers: dict[str, int] = {}
     for item in items.values():
         for answer in item.answers:
@@ -36,7 +36,7 @@ def choose_votes(
 ) -> tuple[str, dict[str, Votes], list[str], list[str]]:
     """The task, the votes that count, and the images without a class or with too few annotators."""
     task = choose_task(list(votes.values()), asked=asked, is_multilabel=job.is_multilabel)
-    if TASKS[task].form == "class":  # no class is no answer here, and one of several tasks' sound answers there
+    if TASKS[task].form == "class":  # here "no class" is no answer; with findings it is one
         votes = {name: {who: chosen for who, chosen in image.items() if chosen} for name, image in votes.items()}
     empty = [name for name, image in votes.items() if not image]
     few = [name for name, image in votes.items() if 0 < len(image) < min_annotators]
@@ -47,7 +47,7 @@ def choose_votes(
 def settle_disputes(
     decisions: Mapping[str, Decision], votes: Mapping[str, Votes], names: Mapping[str, str], disputed: str
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """What the report says of each disputed image, and the references that stay."""
+    """The disputed images for the report, and the references that stay."""
     cases = [reference for reference, decision in decisions.items() if decision.dispute is not None]
     if cases and disputed == "refuse":
         shown = [
