@@ -459,3 +459,10 @@ def test_any_bytes_give_a_picture_or_a_callers_error(data):
         outcome = str(error)
 
     assert outcome == "RGB" or 10 < len(outcome) < 300
+
+
+def test_a_png_whose_image_data_has_another_name_is_no_black_picture():
+    content = encode(Image.new("L", (5, 4), 200), "PNG")
+
+    with pytest.raises(UndecodableImage):
+        decoded(content.replace(b"IDAT", b"iDAT"))

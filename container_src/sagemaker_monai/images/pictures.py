@@ -32,12 +32,12 @@ from PIL import (
     BmpImagePlugin,  # noqa: F401
     Image,
     JpegImagePlugin,
-    PngImagePlugin,  # noqa: F401
+    PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,  # noqa: F401
 )
 
-from sagemaker_monai.budget import lent, spend_work
+from sagemaker_monai.budget import lent, spend_bytes, spend_work
 from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.deep_values import (
     HEAD_BYTES,
@@ -51,6 +51,7 @@ from sagemaker_monai.images.deep_values import (
 )
 from sagemaker_monai.images.picture_parts import MAX_PIXELS, check_parts, check_pixels, jpeg_frame
 from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.images.stored_values import StoredPicture, check_stored, read_stored
 
 PICTURE_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # Pillow's names; no other plugin ever sees the bytes
 # Nanoseconds to decode and shrink a pixel, for each scan of a JPEG, and for each byte of a file.
@@ -159,6 +160,29 @@ def decode_deep(sample: Sample) -> DeepPicture | None:
             picture, orientation = read_deep(image, data, lambda other: _opened(other, formats)), _orientation(image)
     missing = None if picture.missing is None else upright(picture.missing, orientation)
     return DeepPicture(upright(picture.values, orientation), picture.bits, picture.is_white_zero, missing)
+
+
+def decode_stored(path: Path) -> StoredPicture:
+    """Decode a picture to the values that its file has, for masks: indices of palettes, and nothing turned.
+
+    Raises:
+        UndecodableImage, PayloadTooLarge: as `decode`.
+        UnsuitableImage: several frames, a lossy file, an EXIF orientation, transparency, or values nobody can know.
+    """
+    data = read_file(path)
+    with _sound_picture(PICTURE_FORMATS), _opened(data, PICTURE_FORMATS) as image:
+        check_stored(image, data)
+        # Pillow turns a TIFF on loading. Asked before, other formats would be loaded, and a failure not be told.
+        orientation = _orientation(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 1
+        with _counted(image, data, image.width * image.height):
+            picture = read_stored(image, data, lambda other: _opened(other, PICTURE_FORMATS))
+        if orientation in _UPRIGHT or _orientation(image) in _UPRIGHT:
+            raise UnsuitableImage(
+                "a mask with an EXIF orientation: nothing says whether it was drawn on the image as stored or upright; "
+                "save it upright, without EXIF"
+            )
+    spend_bytes(picture.values.nbytes, f"a picture of {picture.values.shape[1]} x {picture.values.shape[0]} pixels")
+    return picture
 
 
 def count_bits(source: Path | bytes) -> int:
@@ -354,7 +378,8 @@ def _sound_picture(formats: tuple[str, ...]) -> Iterator[None]:
 
 def _check_header(image: Image.Image) -> None:
     width, height = image.size
-    if width < 1 or height < 1:
+    # Pillow gives black pixels for a PNG without image data, as one is whose chunk's name is damaged.
+    if width < 1 or height < 1 or (isinstance(image, PngImagePlugin.PngImageFile) and not image.tile):
         raise UndecodableImage("the picture has no pixels")
     check_pixels(width, height)
     if getattr(image, "is_animated", False) and image.format != "MPO":

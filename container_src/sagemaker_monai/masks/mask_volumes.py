@@ -17,6 +17,7 @@ from sagemaker_monai.masks.overlaps import Overlaps, lay, refuse_overlaps
 from sagemaker_monai.masks.same_grid import on_grid
 from sagemaker_monai.masks.slicer_segments import Segment, segments_of
 
+MANY_VALUES = 256  # more than the finest atlas in common use has structures (a guess)
 Wanted = Callable[[str], bool]
 
 
@@ -43,6 +44,7 @@ def read_volume_mask(source: Path, kind: str, grid: Grid, *, wanted: Wanted | No
         from sagemaker_monai.images.formats.nrrd import read_nrrd_keys
 
         segments = segments_of(read_nrrd_keys(source))
+    findings += ["mask_many_values"] if len(values_in(values)) > MANY_VALUES else []
     names: dict[int, str] = {}
     if segments:
         layers, names, codes = _of_segments(values, segments, wanted)

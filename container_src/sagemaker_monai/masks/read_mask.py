@@ -1,6 +1,6 @@
 """One file to a mask on its image's grid, whatever its format. The content decides which reader is called."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sagemaker_monai.errors import UnsuitableImage
@@ -15,15 +15,17 @@ def read_mask(
     *,
     tolerance_mm: float = MOST_MM,
     wanted: Callable[[str], bool] | None = None,
+    colours: Mapping[tuple[int, int, int], int] | None = None,
 ) -> Mask:
     """Read a mask.
 
     Args:
-        source: NIfTI, Analyze, NRRD (also .seg.nrrd), MetaImage or NumPy.
+        source: NIfTI, Analyze, NRRD (also .seg.nrrd), MetaImage, NumPy, or a picture that is not lossy.
         grid: of its image.
         tolerance_mm: how far its corners may lie from the image's, beside a tenth of a voxel.
         wanted: of a file that names its structures, says by the name which are read; the others are left out before
             anything is said of overlaps. None reads all.
+        colours: of a picture in colour, the value of each (red, green, blue).
 
     Raises:
         UndecodableImage: broken bytes, or a file that cannot be read.
@@ -31,8 +33,12 @@ def read_mask(
         PayloadTooLarge: more than the limits.
     """
     kind = kind_of(source)
-    if kind in (DICOM_FORMAT, "picture"):
-        raise UnsuitableImage("no mask of a kind that is read; write NIfTI, NRRD, MetaImage or npy")
+    if kind == DICOM_FORMAT:
+        raise UnsuitableImage("no mask of a kind that is read; write NIfTI, NRRD, MetaImage, npy or PNG")
+    if kind == "picture":
+        from sagemaker_monai.masks.mask_pictures import read_picture_mask
+
+        return read_picture_mask(source, grid, colours=colours)
     from sagemaker_monai.masks.mask_volumes import read_volume_mask
 
     return read_volume_mask(source, kind, grid, wanted=wanted, tolerance_mm=tolerance_mm)

@@ -95,6 +95,11 @@ REMARKS: dict[str, tuple[Severity, str, str]] = {
     "mask_values_rounded": ("warning", "files", "{n} masks have values that are only nearly whole; they were rounded"),
     "mask_values_scaled": ("warning", "files", "{n} masks have a factor or an offset in their header (scl_slope, "
         "scl_inter), which was applied; check that the values are those of the structures"),
+    "mask_many_values": ("warning", "files", "{n} masks have very many different values, as images do, or masks with "
+        "smoothed edges; check that they are masks"),
+    "mask_white_is_one": ("note", "files", "{n} masks have black and white pixels only: white is read as 1"),
+    "mask_palette_order": ("warning", "files", "{n} masks have a palette in which black is not index 0; the indices "
+        "are used as they are"),
     "mask_values_unnamed": ("warning", "files", "{n} segmentations have voxels with a value that no segment has"),
     "segments_renumbered": ("note", "files", "{n} segmentations have one value for several segments, in different "
         "layers; the segments were numbered in their order"),
