@@ -7,7 +7,7 @@ import pytest
 
 from sagemaker_monai.data.dataset_json import DATASET_JSON
 from sagemaker_monai.data.layouts import read_channels as read_layouts
-from sagemaker_monai.data.shards import MANIFEST, read_manifest, write_sharded
+from sagemaker_monai.data.shards import MANIFEST, read_manifest
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.formats.pairs import data_files
 from sagemaker_monai.outputs.evidence import _is_sound
@@ -19,6 +19,7 @@ from sagemaker_monai.serving.references import Prefix, parse_references
 from sagemaker_monai_aws.core.settings import read_config_env
 from sagemaker_monai_aws.data.keys import unusable
 from sagemaker_monai_aws.jobs.transform_input import _of_manifest
+from tests.support.sharded import write_sharded
 
 BOM = b"\xef\xbb\xbf"
 MARK = "\ufeff"

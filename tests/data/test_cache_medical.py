@@ -127,5 +127,5 @@ def test_a_cache_of_another_type_is_built_again(samples, tmp_path):
 
 
 def test_what_is_no_file_is_our_own_mistake(tmp_path):
-    with pytest.raises(TypeError, match="a cache is of files, got ndarray"):
+    with pytest.raises(TypeError, match="a cache needs files, got ndarray"):
         load([Sample(np.zeros((4, 4, 4)))], tmp_path / "cache")

@@ -8,10 +8,10 @@ import pytest
 from sagemaker_monai.data.dataset_json import write_dataset_json
 from sagemaker_monai.data.datasets import SPLITS, read_dataset, read_dataset_to_score, targets_of
 from sagemaker_monai.data.entries import image_files, is_image
-from sagemaker_monai.data.shards import write_sharded
 from sagemaker_monai.data.unpacking import unpack_channels
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.images.sample import Sequences
+from tests.support.sharded import write_sharded
 
 
 def write(root, labels, items, **changes):
@@ -245,5 +245,5 @@ def test_one_image_to_learn_from_is_refused(tmp_path):
     for name in "abc":
         (tmp_path / f"{name}.dcm").write_bytes(name.encode())
 
-    with pytest.raises(DatasetError, match="training split has 1 image; a network needs at least 2"):
+    with pytest.raises(DatasetError, match="training split has 1 image; training needs at least 2"):
         read(tmp_path, task="regression")

@@ -223,5 +223,5 @@ def test_masks_and_doubts_are_remarked_once_for_all_channels(tmp_path):
 def test_only_masks_are_no_data_set(tmp_path):
     put(tmp_path, "masks/1.png*", "images/1.png")
 
-    with pytest.raises(DatasetError, match="one class only"):
+    with pytest.raises(DatasetError, match="only one class"):
         read_dataset({"training": tmp_path}, validation_fraction=0.3, test_fraction=0, seed=0)

@@ -17,13 +17,14 @@ from torch.distributed import HashStore
 from sagemaker_monai.artifact.bundle import read_bundle
 from sagemaker_monai.data import shards, unpacking
 from sagemaker_monai.data.datasets import read_dataset
-from sagemaker_monai.data.shards import MANIFEST, plan_shards, write_sharded, write_shards
+from sagemaker_monai.data.shards import MANIFEST, plan_shards, write_shards
 from sagemaker_monai.data.unpacking import unpack_channels
 from sagemaker_monai.entrypoints.train import main
 from sagemaker_monai.errors import ConfigError, DatasetError, TrainingStopped
 from sagemaker_monai.training.distributed import Processes
 from tests.sagemaker.test_launch import Host
 from tests.sagemaker.test_train_entrypoint import dataset_json, failure
+from tests.support.sharded import write_sharded
 
 SHARD_BYTES = 40_960
 
@@ -139,7 +140,7 @@ def test_a_picture_larger_than_a_shard_gets_one_of_its_own(tmp_path):
 
 
 def test_a_data_set_without_dataset_json_and_tiny_shards_are_refused(plain, tmp_path):
-    with pytest.raises(DatasetError, match=r"there is no dataset\.json"):
+    with pytest.raises(DatasetError, match=r"shards need a dataset\.json"):
         plan_shards(tmp_path)
     with pytest.raises(ConfigError, match="at least 16384 bytes, got 100"):
         plan_shards(plain, shard_bytes=100)
@@ -364,7 +365,7 @@ def test_too_little_room_is_said_before_anything_is_read(made, tmp_path, monkeyp
     monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda path: usage)
     monkeypatch.setattr(unpacking, "read_tar", None)
 
-    with pytest.raises(DatasetError, match=r"unpack to 0 MiB and there are 0 MiB free: .*VolumeSizeInGB.*TMPDIR"):
+    with pytest.raises(DatasetError, match=r"unpack to 0 MiB and only 0 MiB are free: .*VolumeSizeInGB.*TMPDIR"):
         unpack(made, tmp_path / "cache")
 
 

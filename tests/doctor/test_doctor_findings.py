@@ -476,8 +476,8 @@ def test_labels_are_read_as_train_reads_them(examined, tmp_path):
     [
         ([f"{n}.png,{20 + n}.5" for n in range(9)], "unsound_layout", "task=regression"),
         ([f"{n}.png,{('Benign', 'benign', 'x')[n % 3]}" for n in range(9)], "unsound_layout", "look alike"),
-        ([f"{n}.png,a" for n in range(9)], "train_refuses", "one class only"),
-        (["1.png,a", "2.png,b"], "train_refuses", "too few to train and to validate"),
+        ([f"{n}.png,a" for n in range(9)], "train_refuses", "only one class"),
+        (["1.png,a", "2.png,b"], "train_refuses", "too few for training and validation"),
         (["1.png,a", "2.png,b", "3.png,b"], "no_test_images", "test_fraction 0"),
     ],
 )

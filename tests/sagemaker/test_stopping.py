@@ -74,5 +74,5 @@ def test_scoring_asks_before_every_file_whether_it_shall_stop():
 
     predictor = SimpleNamespace(bundle=SimpleNamespace(preprocessing=SimpleNamespace(size=(64, 64))))
 
-    with pytest.raises(TrainingStopped, match=r"^scoring the test split was cut off, as the job was asked to stop$"):
+    with pytest.raises(TrainingStopped, match=r"^scoring the test split was interrupted, because "):
         score_files(predictor, records, what="scoring the test split", is_stopping=lambda: True)

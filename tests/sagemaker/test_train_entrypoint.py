@@ -297,7 +297,7 @@ def one_unreadable_image_with_a_long_name(channel):
         (class_folders, ["--dropout=0.2"], "resnet18 has no dropout"),
         (nothing, [], "^DatasetError: "),
         (lambda channel: channel.mkdir(parents=True), [], "^DatasetError: "),
-        (one_class, [], r"^DatasetError: .*one class only \(red\)"),
+        (one_class, [], r"^DatasetError: .*only one class \(red\)"),
         (no_training_image_of_a_class, [], r"^DatasetError: .*training image.*\(green spots\)"),
         (label_not_listed, [], "^DatasetError: .*purple"),
         (broken_dataset_json, [], "^DatasetError: .*dataset.json"),

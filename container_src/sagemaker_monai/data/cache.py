@@ -1,13 +1,13 @@
-"""The load half of the preprocessing, done once for a data set: one array (N, C, W, H[, D]), memory-mapped from disk.
+"""The load half of preprocessing, done once per data set: one array (N, C, W, H[, D]), memory-mapped from disk.
 
 A cache is a folder named by the hash of everything that decides its pixels, with the array, the list of unreadable
-images and a checksum. It is built under another name and renamed, so a folder with the right name is whole; of two
-processes that build the same one, the first to finish gives it its name and the other uses that. A folder whose
-checksum does not agree is built again.
+images and a checksum. It is built under a temporary name and renamed, so a folder with the right name is complete; if
+two processes build the same one, the first to finish names it and the other uses it. A folder with a wrong checksum is
+built again.
 
-The workers are plain `python -m sagemaker_monai.data.cache` processes which write into the array themselves. A
-multiprocessing pool lost: with `fork` it copies a process that runs torch's threads, with `spawn` each worker imports
-the main script again, torch and MONAI with it: 5 s of CPU for each, where this module takes 0.3 s.
+The workers are plain `python -m sagemaker_monai.data.cache` processes that write into the array themselves. A
+multiprocessing pool lost: with `fork` it copies a process that runs torch's threads; with `spawn` each worker imports
+the main script again, with torch and MONAI, which takes 5 s of CPU instead of 0.3 s for this module.
 """
 
 import contextlib
@@ -43,12 +43,12 @@ _CHECK_BYTES = 16 * 1024**2
 
 @dataclass(frozen=True)
 class LoadedImages:
-    """The images of one split.
+    """Decoded images.
 
     Attributes:
-        pixels: (N, C, W, H[, D]) of the preprocessing's `dtype`, read-only when it is memory-mapped from a cache.
+        pixels: (N, C, W, H[, D]) of the preprocessing's `dtype`, read-only if memory-mapped from a cache.
         unreadable: indices of the images that could not be decoded; their pixels are 0.
-        traits: what is known of each image, of an unreadable one nothing.
+        traits: what is known of each image; empty for an unreadable one.
     """
 
     pixels: np.ndarray
@@ -66,24 +66,24 @@ def load_images(
     digests: Digests | None = None,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> LoadedImages:
-    """Load images, from the cache when they are there.
+    """Load images, from the cache if possible.
 
     Args:
         samples: files, folders with the DICOM files of a series, or sequences of them.
         preprocessing: its load half is used.
-        cache_dir: where caches are kept, made when missing; None, or too small a disk, keeps the pixels in memory.
+        cache_dir: where caches are kept, created if missing; None, or a full disk, keeps the pixels in memory.
         workers: number of processes; 1 or less works in this one.
-        what: what the progress lines are about, e.g. "reading training images".
+        what: for progress lines, e.g. "reading training images".
         digests: of the run, which has read the files already; None reads them for this cache.
         is_stopping: asked after every image.
 
     Returns:
-        One entry for each of `samples`, in order. What cannot be read, or not as such an image, is listed, not raised.
+        One entry for each of `samples`, in order. Images that cannot be read are listed as unreadable.
 
     Raises:
-        RuntimeError: a worker ended without finishing; names the image it was at.
+        RuntimeError: a worker ended early; names the image it was at.
         DatasetError: files changed while they were read.
-        TrainingStopped: `is_stopping` said yes.
+        TrainingStopped: `is_stopping` was true.
     """
     digests = Digests() if digests is None else digests
     shape = (len(samples), preprocessing.channels, *preprocessing.size)
@@ -105,7 +105,7 @@ def load_images(
         building.mkdir()
         with (building / PIXELS_FILE).open("w+b") as file:
             try:
-                # Reserves the space: a hole that finds the disk full later would kill the process that writes to it.
+                # Reserves the space: writing to a hole on a full disk would kill the process.
                 os.posix_fallocate(file.fileno(), 0, size_bytes)
             except OSError as error:
                 print(
@@ -114,8 +114,8 @@ def load_images(
                 )
                 return _in_memory(build, size_bytes)
             built = build(file)
-        if key_of(samples, preprocessing, digests) != key:  # else they would have the name of what was there before
-            raise DatasetError("files came or went while they were read: leave the data set alone and start again")
+        if key_of(samples, preprocessing, digests) != key:  # or the cache would have the name of the old files
+            raise DatasetError("files changed while they were read: leave the data set unchanged and start again")
         index = {
             "shape": shape,
             "dtype": dtype.name,
@@ -124,7 +124,7 @@ def load_images(
             "traits": list(map(pack_traits, built.traits)),
         }
         (building / INDEX_FILE).write_text(json.dumps(index))
-        # Mapped before the renaming: it stays valid whatever another process does to the names.
+        # Mapped before renaming: it stays valid whatever another process renames.
         loaded = LoadedImages(_open_pixels(building, shape, dtype), built.unreadable, built.traits)
         return (
             loaded if _rename(building, folder) else _read(folder, shape, dtype) or _replace(folder, building, loaded)
@@ -137,34 +137,34 @@ def _rename(building: Path, folder: Path) -> bool:
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
             raise
-        return False  # a broken one has the name, or another process gave it to its own meanwhile
+        return False  # a damaged cache has the name, or another process was faster
     return True
 
 
 def _replace(folder: Path, building: Path, loaded: LoadedImages) -> LoadedImages:
-    with contextlib.suppress(FileNotFoundError):  # another process is doing the same
+    with contextlib.suppress(FileNotFoundError):  # another process does the same
         folder.rename(building.with_name("broken"))
     _rename(building, folder)
     return loaded
 
 
 def _in_memory(build: Callable[[IO[bytes]], LoadedImages], size_bytes: int) -> LoadedImages:
-    # A nameless file in memory, which workers can map; not /dev/shm, which containers keep at 64 MB.
+    # An anonymous file in memory, which workers can map; not /dev/shm, which containers limit to 64 MB.
     with os.fdopen(os.memfd_create("images"), "w+b") as file:
         file.truncate(size_bytes)
         return build(file)
 
 
 def _read(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> LoadedImages | None:
-    """Open a cache; None when it is not there or not whole."""
+    """Open a cache; None if it is missing or damaged."""
     try:
         index = json.loads((folder / INDEX_FILE).read_text())
-        if (folder / PIXELS_FILE).stat().st_size != math.prod(shape) * dtype.itemsize:
-            return None
-        if tuple(index["shape"]) != shape or index["dtype"] != dtype.name:
+        size_bytes = (folder / PIXELS_FILE).stat().st_size
+        expected = (math.prod(shape) * dtype.itemsize, list(shape), dtype.name)
+        if (size_bytes, index["shape"], index["dtype"]) != expected:
             return None
         pixels = _open_pixels(folder, shape, dtype)
-        # A second for 1.5 GB, and it brings the file into memory, where training wants it anyway.
+        # A second for 1.5 GB, and it brings the file into memory, where training needs it anyway.
         if _checksum(pixels) != index["crc32"]:
             return None
         return LoadedImages(pixels, tuple(index["unreadable"]), tuple(map(unpack_traits, index["traits"])))
@@ -233,7 +233,7 @@ def _load_each(
 def _load_in_processes(
     descriptor: int, shape: tuple[int, ...], preprocessing: Preprocessing, samples: Sequence[Sample], workers: int
 ) -> Iterator[tuple[int, Traits | None]]:
-    """Deal the images out, and yield what the workers report through one shared pipe."""
+    """Distribute the images to workers, and yield what they report through one shared pipe."""
     hands = [list(range(worker, len(samples), workers)) for worker in range(min(workers, len(samples)))]
     reading, writing = os.pipe()
     started: list[subprocess.Popen[bytes]] = []
@@ -251,7 +251,7 @@ def _load_in_processes(
                     }
                     started.append(_start_worker(job, descriptor, writing))
             finally:
-                os.close(writing)  # so that the reports end with the last worker
+                os.close(writing)  # so that reading ends with the last worker
             for line in reports:
                 index, _, told = line.partition(" ")
                 left.discard(int(index))
@@ -277,7 +277,7 @@ def _start_worker(job: dict[str, Any], descriptor: int, writing: int) -> "subpro
         pass_fds=[descriptor],
     )
     assert worker.stdin is not None
-    with contextlib.suppress(BrokenPipeError), worker.stdin as stdin:  # its status will tell
+    with contextlib.suppress(BrokenPipeError), worker.stdin as stdin:  # its exit status is checked later
         stdin.write(json.dumps(job).encode())
     return worker
 
@@ -293,13 +293,13 @@ def _from_json(index: int, is_sequences: bool, names: list[str], formats: list[s
 
 
 def _work() -> None:
-    """Be a worker: one job from standard input, a line `INDEX TRAITS` or `INDEX` for each image to standard output."""
+    """Read one job from standard input; write a line `INDEX TRAITS` or `INDEX` per image to standard output."""
     job = json.loads(sys.stdin.buffer.read())
     pixels = _map(job["descriptor"], tuple(job["shape"]), np.dtype(job["dtype"]))
     samples = (_from_json(*entry) for entry in job["samples"])
     for index, traits in _load_each(pixels, build_load(job["load"]), samples):
         told = "" if traits is None else json.dumps(pack_traits(traits))
-        # One short write each (below PIPE_BUF): the system keeps lines of several processes apart in a pipe.
+        # One short write each (below PIPE_BUF), so that lines of several processes do not mix in the pipe.
         os.write(sys.stdout.fileno(), f"{index} {told}\n".encode())
 
 

@@ -1,5 +1,4 @@
-"""The name of a cache: a hash of everything that decides its pixels, which are the files, how they are prepared, and
-the versions of what reads them."""
+"""The name of a cache: a hash of everything that decides its pixels: files, preparation, and versions of readers."""
 
 import functools
 import hashlib
@@ -22,10 +21,10 @@ _READERS = ("pydicom", "nibabel", "imagecodecs")
 
 
 def key_of(samples: Sequence[Sample], preprocessing: Preprocessing, digests: Digests) -> str:
-    """Hash what decides the pixels of `samples`, files by their names and contents wherever they lie.
+    """Hash what decides the pixels of `samples`: files count by their names and contents, wherever they lie.
 
     Raises:
-        TypeError: a sample that is no file, folder or sequences.
+        TypeError: a sample is not a file, folder or sequences.
         DatasetError, TrainingStopped: as `Digests.of`.
     """
     files = [[(path, image_files(path)) for path in paths_of(sample)] for sample in samples]
@@ -33,12 +32,12 @@ def key_of(samples: Sequence[Sample], preprocessing: Preprocessing, digests: Dig
     digest = hashlib.sha256()
     versions: list[str | None] = [sagemaker_monai.__version__, np.__version__, PIL.__version__]
     versions += [PIL.features.version(codec) for codec in ("jpg", "libjpeg_turbo", "zlib", "libtiff", "webp")]
-    # Without importing one of them; DICOM may be loaded as a photograph, too.
+    # Without importing them; DICOM may be loaded as a photograph, too.
     versions += [f"{name} {_version(name)}" for name in _READERS]
     digest.update(json.dumps([_LAYOUT, versions, preprocessing.spec[0]], sort_keys=True).encode())
     for sample, places in zip(samples, files, strict=True):
         entries = [
-            [[_name_in(path, file), found[file]] for file in inside]  # one list a channel
+            [[_name_in(path, file), found[file]] for file in inside]  # one list per channel
             for path, inside in places
         ]
         digest.update(json.dumps([list(sample.formats), entries]).encode())
@@ -46,7 +45,7 @@ def key_of(samples: Sequence[Sample], preprocessing: Preprocessing, digests: Dig
 
 
 def _name_in(path: Path, file: Path) -> str:
-    """The name of a file of an image: readers go by endings, and by names in headers and of the files of a series."""
+    """The name of an image's file: readers depend on suffixes, names in headers, and names in a series."""
     return file.relative_to(path).as_posix() if file.is_relative_to(path) and file != path else file.name
 
 
@@ -59,10 +58,10 @@ def _version(distribution: str) -> str:
 
 
 def paths_of(sample: Sample) -> tuple[Path, ...]:
-    """The files and folders that a sample names, one a channel."""
+    """The files and folders that a sample names, one per channel."""
     source = sample.source
     if isinstance(source, Sequences):
         return source.channels
     if not isinstance(source, Path):
-        raise TypeError(f"a cache is of files, got {type(source).__name__}")
+        raise TypeError(f"a cache needs files, got {type(source).__name__}")
     return (source,)

@@ -1,18 +1,17 @@
-"""Shards of a data set and how they are made: a few large files for upload instead of one for each picture.
+"""Shards of a data set: a few large files for upload instead of one for each picture.
 
     shards.json        the manifest: name, bytes, SHA-256 and number of files of every shard, SHA-256 of dataset.json
     dataset.json       as in the unsharded folder, to the byte
     shard-00000.tar    pictures by their names in dataset.json, sorted; plain POSIX tar, the same bytes every time
 
-A hundred thousand objects of S3 take longer to list and fetch than to read; a shard is one object, read once from front
-to back, which suits FastFile mode too. `unpacking` makes the folder again that went in. Compression lost: pictures are
-compressed already. Nothing here needs torch, as data sets are uploaded from machines without it.
+A hundred thousand S3 objects take longer to list and fetch than to read; a shard is one object, read once from front to
+back, which suits FastFile mode too. `unpacking` restores the original folder. Compression lost: pictures are compressed
+already. Nothing here needs torch, as data sets are uploaded from machines without it.
 """
 
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from sagemaker_monai.data.entries import image_files
 from sagemaker_monai.data.layouts import read_channels
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.progress import track
-from sagemaker_monai.storage.files import sha256_of, write_text
+from sagemaker_monai.storage.files import sha256_of
 from sagemaker_monai.storage.tars import CHUNK_BYTES, archive_end, member_header, padding
 
 MANIFEST = "shards.json"
@@ -38,7 +37,7 @@ REMEDY = "upload the data set again"
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """A shard that is yet to be written.
+    """A shard to write.
 
     Attributes:
         name: of its file.
@@ -53,14 +52,12 @@ class PlannedShard:
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard that is written.
+    """A finished shard.
 
     Attributes:
-        name: of its file.
-        size_bytes: of the file.
-        sha256: of the file, in hex.
-        files: pictures in it.
-        path: where it is; None for one that a manifest names.
+        name, size_bytes, sha256: of its file; the digest in hex.
+        files: number of pictures in it.
+        path: where it is; None for one from a manifest.
     """
 
     name: str
@@ -71,20 +68,20 @@ class Shard:
 
 
 def plan_shards(dataset: Path, *, shard_bytes: int = SHARD_BYTES) -> list[PlannedShard]:
-    """Deal the pictures of a data set out to shards; the same folder gives the same plan everywhere.
+    """Distribute the pictures of a data set over shards; the same folder gives the same plan everywhere.
 
     Args:
         dataset: folder with dataset.json and its pictures.
         shard_bytes: largest size of a shard with more than one picture, at least 16 KiB.
 
     Raises:
-        DatasetError: there is no sound dataset.json, or a picture that it names is missing.
+        DatasetError: dataset.json is missing or not valid, or a picture that it names is missing.
         ConfigError: shards of this size are too small, or would be too many.
     """
     if shard_bytes < SMALLEST_SHARD_BYTES:
         raise ConfigError(f"a shard must have at least {SMALLEST_SHARD_BYTES} bytes, got {shard_bytes}")
     if not (dataset / DATASET_JSON).is_file():
-        raise DatasetError(f"there is no {DATASET_JSON}, which shards need: prepare the data set, or upload its files")
+        raise DatasetError(f"shards need a {DATASET_JSON}: prepare the data set, or upload its files one by one")
     root = dataset.absolute()
     entries = read_channels({"training": root}).entries
     images = sorted((file.relative_to(root).as_posix(), file) for entry in entries for file in image_files(entry.image))
@@ -113,7 +110,7 @@ def plan_shards(dataset: Path, *, shard_bytes: int = SHARD_BYTES) -> list[Planne
 
 
 def write_shard(plan: PlannedShard, folder: Path) -> Shard:
-    """Write one shard, whole or not at all.
+    """Write one shard atomically.
 
     Raises:
         DatasetError: a picture changed since the plan was made.
@@ -145,7 +142,7 @@ def _shard_content(plan: PlannedShard) -> Iterator[bytes]:
                 left -= len(chunk)
                 yield chunk
             if left or file.read(1):
-                raise DatasetError(f"{name} changed its size while it was read: leave the data set alone meanwhile")
+                raise DatasetError(f"{name} changed its size while it was read: do not change the data set meanwhile")
         yield padding(size)
         written += len(header) + size + len(padding(size))
     yield archive_end(written)
@@ -154,10 +151,7 @@ def _shard_content(plan: PlannedShard) -> Iterator[bytes]:
 def write_shards(dataset: Path, out: Path, *, shard_bytes: int = SHARD_BYTES) -> Iterator[Shard]:
     """Write a data set's shards one by one; each is complete when it is yielded, and may then be moved or removed.
 
-    Args:
-        dataset: folder with dataset.json and its pictures.
-        out: folder for the shards; made if missing. The manifest, which makes them a data set, is `manifest_text`.
-        shard_bytes: see `plan_shards`.
+    `out` is created if missing. The manifest, which makes the shards a data set, is `manifest_text`.
 
     Raises:
         DatasetError, ConfigError: see `plan_shards` and `write_shard`.
@@ -169,7 +163,7 @@ def write_shards(dataset: Path, out: Path, *, shard_bytes: int = SHARD_BYTES) ->
 
 
 def manifest_text(dataset: Path, shards: Sequence[Shard]) -> str:
-    """The content of shards.json, to be put beside dataset.json and the shards, after them."""
+    """The content of shards.json, which is written last, beside dataset.json and the shards."""
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -182,20 +176,11 @@ def manifest_text(dataset: Path, shards: Sequence[Shard]) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def write_sharded(dataset: Path, out: Path, *, shard_bytes: int = SHARD_BYTES) -> list[Shard]:
-    """Write the sharded form of a data set into another folder: shards, dataset.json, and shards.json at the end."""
-    (out / MANIFEST).unlink(missing_ok=True)
-    shards = list(write_shards(dataset, out, shard_bytes=shard_bytes))
-    shutil.copyfile(dataset / DATASET_JSON, out / DATASET_JSON)
-    write_text(out / MANIFEST, manifest_text(dataset, shards))
-    return shards
-
-
 def read_manifest(channel: Path) -> list[Shard]:
-    """The shards that the manifest in a folder names; they themselves are not looked at.
+    """The shards in a folder's manifest, without looking at their files.
 
     Raises:
-        DatasetError: there is no sound manifest of this version, or dataset.json is not the one that it was made for.
+        DatasetError: there is no valid manifest of this version, or dataset.json is not the one that it was made for.
     """
     path = channel / MANIFEST
     if path.stat().st_size > MAX_MANIFEST_BYTES:

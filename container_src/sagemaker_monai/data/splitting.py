@@ -1,11 +1,11 @@
-"""Which part of a data set an image belongs to: whole groups (patients, lesions), stratified by class, seeded.
+"""Split a data set: whole groups (patients, lesions), stratified by class, seeded.
 
-The order of groups comes from a hash of seed and group name, not from a shuffled list: the split is the same on every
-platform and does not depend on the order of rows or files. (A data set that grows is split anew: groups change sides.)
+The order of groups comes from a hash of seed and group name, not from a shuffled list, so the split is the same on
+every platform and does not depend on the order of rows or files. (If a data set grows, groups may change sides.)
 
-Two other ways lost. Filling the split that lacks most images first sends every large group to training, so that the
-test images would come only from lesions photographed once. A plain random choice per group leaves a class of five
-groups without a test image one time in three.
+Two alternatives lost. Filling the split that lacks most images first sends every large group to training, so the test
+images would come only from lesions photographed once. A plain random choice per group leaves a class of five groups
+without a test image one time in three.
 """
 
 import hashlib
@@ -20,11 +20,7 @@ Counts = dict[str, "Counter[int]"]  # split -> images (or groups) of each class
 
 
 def check_fractions(fractions: Sequence[float]) -> None:
-    """Refuse fractions that are not shares of one whole.
-
-    Raises:
-        ConfigError: not three finite numbers from 0 to 1 with sum 1, or no training.
-    """
+    """Raise a ConfigError unless there are three numbers from 0 to 1 with sum 1, the first above 0."""
     sound = len(fractions) == len(SPLITS) and all(math.isfinite(share) and 0 <= share <= 1 for share in fractions)
     if not sound or fractions[0] == 0 or abs(sum(fractions) - 1) > 1e-6:
         shown = ", ".join(f"{share:g}" for share in fractions)
@@ -38,14 +34,14 @@ def _hash_order(seed: int, group: str) -> str:
 
 
 def _next_split(counts: Counter[str], size: int, shares: Mapping[str, float]) -> str:
-    """The split that is furthest behind its share once half of the group is added (Sainte-Laguë's divisor rule)."""
+    """The split furthest behind its share once half of the group is added (Sainte-Laguë's divisor rule)."""
     return min(shares, key=lambda split: ((counts[split] + size / 2) / shares[split], SPLITS.index(split)))
 
 
 def _fill_missing(chosen: dict[str, str], classes: dict[str, Counter[int]], shares: Mapping[str, float]) -> None:
-    """Move single groups until every class is in training and, where it has groups enough, in every split.
+    """Move single groups until every class is in training and, if it has enough groups, in every split.
 
-    A group moves only if no class of it vanishes from the split that it leaves, except for training.
+    Except into training, a group moves only if none of its classes vanishes from the split that it leaves.
     """
     held: Counts = {split: Counter() for split in shares}  # groups that contain the class
     members: dict[int, list[str]] = defaultdict(list)
@@ -59,7 +55,7 @@ def _fill_missing(chosen: dict[str, str], classes: dict[str, Counter[int]], shar
                 continue
 
             def vanishing(group: str) -> int:
-                """How many classes the group's present split would lose with it."""
+                """How many classes the group's current split would lose with it."""
                 return sum(held[chosen[group]][other] == 1 for other in classes[group])
 
             # Training takes even the last group of another split; the others take only what can be spared.
@@ -67,13 +63,7 @@ def _fill_missing(chosen: dict[str, str], classes: dict[str, Counter[int]], shar
             if not movable:
                 continue
             group = min(
-                movable,
-                key=lambda group: (
-                    vanishing(group),
-                    -held[chosen[group]][label],
-                    classes[group].total(),
-                    group,
-                ),
+                movable, key=lambda name: (vanishing(name), -held[chosen[name]][label], classes[name].total(), name)
             )
             held[chosen[group]].subtract(classes[group].keys())
             held[split].update(classes[group].keys())
@@ -83,25 +73,24 @@ def _fill_missing(chosen: dict[str, str], classes: dict[str, Counter[int]], shar
 def split_by_group(
     labels: Sequence[int], groups: Sequence[str], *, fractions: tuple[float, float, float], seed: int
 ) -> list[str]:
-    """Choose a split for every image so that no group is on two sides and classes keep their shares.
+    """Choose a split for every image so that each group is in one split and classes keep their shares.
 
-    Classes are dealt out from the one with fewest groups to the one with most, within a class large groups first, each
-    to the split that is furthest behind its share. So every class follows the fractions to about one group, and
-    groups of every size are in every split. A class with at least as many groups as there are splits with a share is
-    in each of them; with fewer it is in training first. Where the images of a group disagree about the class, that is
-    done as far as possible, not guaranteed.
+    Classes are assigned from the one with fewest groups to the one with most, within a class large groups first, each
+    to the split furthest behind its share. So every class follows the fractions to about one group, and groups of every
+    size are in every split. A class with at least as many groups as there are non-empty splits is in each of them; with
+    fewer it is in training first. If the images of a group have different classes, this holds as far as possible.
 
     Args:
         labels: class index of each image, from 0.
         groups: group of each image, same length.
         fractions: shares of training, validation and test among the images, sum 1; 0 leaves a split empty.
-        seed: any integer; the same seed and the same (label, group) pairs give the same split, in whatever order.
+        seed: any integer; the same seed and (label, group) pairs, in any order, give the same split.
 
     Returns:
         One of SPLITS for each image.
 
     Raises:
-        ConfigError: fractions are no shares of a whole.
+        ConfigError: the fractions are not valid.
 
     Source: the order of classes is that of iterative stratification (Sechidis et al., ECML PKDD 2011).
     """

@@ -1,6 +1,6 @@
-"""What a data set must have to be trained with, told before anything is decoded; imported where torch is not.
+"""What training requires of a data set, checked before anything is decoded, without torch.
 
-`train` refuses by these, and `doctor` says beforehand that it would.
+`train` refuses data sets by these rules, and `doctor` predicts that it would.
 """
 
 from collections import defaultdict
@@ -18,11 +18,7 @@ FEWEST_TRAINING = 2  # images: BatchNorm needs two values
 
 
 def refusal_of(layout: Layout) -> str:
-    """Why `train` would refuse a data set, by its defaults, or "".
-
-    Args:
-        layout: with its labels and groups read.
-    """
+    """Why `train` with its defaults would refuse a layout whose labels and groups are read, or ""."""
     if not layout.entries:
         return "the data set has no images; add some to its training split"
     task = layout.task or DEFAULT_TASK
@@ -36,48 +32,40 @@ def refusal_of(layout: Layout) -> str:
     if TASKS[task].has_classes and (unseen := sorted(set(layout.labels) - seen)):
         return f"classes without a training image: {len(unseen)} of {len(layout.labels)} ({some_of(unseen)})"
     if _lacks(layout, {"validation"}):
-        return f"{len(pool)} images of {len({e.group for e in pool})} groups are too few to train and to validate with"
+        return f"{len(pool)} images of {len({e.group for e in pool})} groups are too few for training and validation"
     return ""
 
 
 def lacks_test_images(layout: Layout) -> bool:
-    """Whether `train` refuses a data set unless test_fraction is 0, for nothing would be left to test with."""
+    """Whether `train` refuses a data set unless test_fraction is 0, because no image would be left for testing."""
     return _lacks(layout, {"validation", "test"})
 
 
 def _lacks(layout: Layout, splits: set[str]) -> bool:
-    """Whether training has too few images or groups for those of the splits that must be drawn from it."""
+    """Whether training has too few images or groups for the splits that have to be drawn from it."""
     drawn = splits - {entry.split for entry in layout.entries if entry.split}
     pool = [entry for entry in layout.entries if entry.split in (None, "training")]
     return len({entry.group for entry in pool}) < 1 + len(drawn) or len(pool) < FEWEST_TRAINING + len(drawn)
 
 
 def check_names(labels: Sequence[str], task: str) -> None:
-    """Refuse labels that cannot name a model's answers.
-
-    Raises:
-        DatasetError: with some of them.
-    """
+    """Raise a DatasetError if labels cannot name a model's answers."""
     if odd := [label for label in labels if len(label) > MAX_LABEL_LENGTH or not is_fit(label)]:
         raise DatasetError(
             f"class names longer than {MAX_LABEL_LENGTH} characters or with control characters: {len(odd)} "
             f"({some_of([ascii(label) for label in odd])}); rename them"
         )
     if len(labels) < TASKS[task].fewest_labels:
-        raise DatasetError(f"the data set has one class only ({some_of(labels)}); give at least two to tell apart")
+        raise DatasetError(f"the data set has only one class ({some_of(labels)}); it needs at least two")
 
 
 def check_groups(entries: Sequence[Entry]) -> None:
-    """Refuse a group that is on two sides.
-
-    Raises:
-        DatasetError: with some of them.
-    """
+    """Raise a DatasetError if a group is in several splits."""
     sides: dict[str, set[str | None]] = defaultdict(set)
     for entry in entries:
         sides[entry.group].add(entry.split)
     if torn := sorted(group for group, splits in sides.items() if len(splits) > 1):
         raise DatasetError(
             f"groups with images in more than one split: {len(torn)} ({some_of(torn)}); put all images of a group into "
-            "one split, or leave the split out to have it drawn"
+            "one split, or remove the split to have one drawn"
         )

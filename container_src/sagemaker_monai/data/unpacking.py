@@ -1,8 +1,8 @@
-"""A channel of shards becomes the folder that they were made from, when a job starts.
+"""Unpack a channel of shards into the folder that they were made from, when a job starts.
 
-So a job with shards is the same job: the same fingerprint, checkpoints and weights. Every shard is looked at before the
-first is read, and read once, from front to back, while its pictures are written and its SHA-256 is taken; of its
-members only pictures that dataset.json lists are accepted. The folder gets its name when all of it is right.
+So a job with shards is the same job: the same fingerprint, checkpoints and weights. The sizes of all shards are checked
+first; then each is read once, from front to back, while its pictures are written and its SHA-256 is computed. Only
+pictures that dataset.json lists are accepted. The folder gets its name once everything is correct.
 """
 
 import hashlib
@@ -25,20 +25,20 @@ from sagemaker_monai.storage.zips import UnsafeArchiveError
 def unpack_channels(
     channels: Mapping[str, Path], folder: Path, *, is_stopping: Callable[[], bool] = lambda: False
 ) -> dict[str, Path]:
-    """Unpack the channels that are shards.
+    """Unpack the channels that consist of shards.
 
     Args:
         channels: name and folder of each.
-        folder: where the unpacked ones go, each into a folder of its own name; one that is there already stays as it
-            is, so that of several processes the first unpacks and the others find it done.
+        folder: parent of the unpacked folders, which have the channels' names; an existing one is used as it is, so
+            that only the first of several processes unpacks.
         is_stopping: asked after every picture.
 
     Returns:
-        The channels, with the unpacked folder for each that is shards.
+        The channels, with unpacked folders in place of shards.
 
     Raises:
-        DatasetError: a shard is missing, altered or not ours, or there is too little room.
-        TrainingStopped: `is_stopping` said yes.
+        DatasetError: a shard is missing, altered or not valid, or there is too little disk space.
+        TrainingStopped: `is_stopping` was true.
     """
     places = dict(channels)
     for name, channel in channels.items():
@@ -58,8 +58,8 @@ def _unpack(name: str, channel: Path, target: Path, is_stopping: Callable[[], bo
     needed, free = sum(shard.size_bytes for shard in shards), shutil.disk_usage(target.parent).free
     if needed > free:
         raise DatasetError(
-            f"the shards of channel {name} unpack to {needed >> 20} MiB and there are {free >> 20} MiB free: give the "
-            "job a larger volume (VolumeSizeInGB), or set TMPDIR to a place with room"
+            f"the shards of channel {name} unpack to {needed >> 20} MiB and only {free >> 20} MiB are free: give the "
+            "job a larger volume (VolumeSizeInGB), or point TMPDIR to a larger disk"
         )
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpacking-") as temporary:
         building = Path(temporary) / target.name
@@ -80,7 +80,7 @@ def _unpack(name: str, channel: Path, target: Path, is_stopping: Callable[[], bo
 
 
 def _check_sizes(name: str, channel: Path, shards: Sequence[Shard]) -> None:
-    """Look at every shard before the first is read, so that an upload that was broken off shows at once."""
+    """Check all shards before the first is read, so that an interrupted upload is noticed immediately."""
     if missing := [shard.name for shard in shards if not (channel / shard.name).is_file()]:
         raise DatasetError(
             f"channel {name} lacks {len(missing)} of {len(shards)} shards ({some_of(missing)}); upload them, and set "
@@ -93,7 +93,7 @@ def _check_sizes(name: str, channel: Path, shards: Sequence[Shard]) -> None:
 
 
 class _Counted:
-    """A file that keeps the digest of what was read from it."""
+    """A file that computes the digest of what is read from it."""
 
     def __init__(self, file: BinaryIO, shard: Shard) -> None:
         self._file = file
@@ -104,19 +104,19 @@ class _Counted:
         """Read as the file does."""
         try:
             content = self._file.read(size)
-        except OSError as error:  # of the channel; a full disk is one of the place that is written to
+        except OSError as error:  # of the channel; a full disk is an error of the target
             raise DatasetError(f"{self._shard.name} cannot be read ({error.strerror}); start the job again") from error
         self.digest.update(content)
         return content
 
 
 def _listed_as(name: str, listed: Set[str]) -> str | None:
-    """What dataset.json has for a file: its own name or a series folder that it is in; None if neither is there."""
+    """What dataset.json lists for a file: its own name or a series folder that contains it; None for neither."""
     return next((each for each in (name, *map(str, PurePosixPath(name).parents)) if each in listed), None)
 
 
 def _unpack_shard(channel: Path, shard: Shard, target: Path, listed: Set[str]) -> Iterator[str]:
-    """Write the files of a shard, all of which are listed, and yield their names; it is read once, to its last byte."""
+    """Write the files of a shard, which must all be listed, and yield their names; reads it once, to its last byte."""
     count = 0
     with (channel / shard.name).open("rb", buffering=0) as file:
         stream = _Counted(file, shard)

@@ -1,1 +1,1 @@
-"""What a predictor is worth on labelled images: scores with intervals, model card, report."""
+"""Scores of a predictor on labelled images, with intervals; model card and report."""

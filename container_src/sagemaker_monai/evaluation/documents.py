@@ -1,4 +1,4 @@
-"""What training writes for people: tables, TensorBoard files, and the model card."""
+"""What training writes for people: tables, TensorBoard files and the model card."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ Row = Mapping[str, float]
 
 
 def history_csv(history: Sequence[Row], labels: Sequence[str], task: str) -> str:
-    """One line an epoch."""
+    """One line per epoch."""
     names = logged_names(labels, task)
     return _csv(
         [names.get(name, name) for name in history[0]],
@@ -30,7 +30,7 @@ def history_csv(history: Sequence[Row], labels: Sequence[str], task: str) -> str
 
 
 def predictions_csv(records: Sequence[Record], answers: Floats, task: Task) -> str:
-    """One line an image: its name, what is true, what is predicted, and every number of the answer with all digits."""
+    """One line per image: its name, the true and the predicted label, and every number of the answer in full."""
     truths, of_task = targets_of(records, task.labels), TASKS[task.name]
     rows = zip(records, truths, task.predictions(torch.from_numpy(answers)), answers.tolist(), strict=True)
     return _csv(
@@ -55,7 +55,7 @@ def _truth(target: np.ndarray, labels: Sequence[str], row: TaskRow) -> str:
 
 
 def _predicted(prediction: Prediction, row: TaskRow) -> str:
-    """The same of an answer."""
+    """The same for an answer."""
     if row.presence is None:
         return " ".join(map(repr, prediction.fields()[row.numbers].values()))
     return str(prediction.cells()[row.heads[0]])
@@ -70,11 +70,11 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def model_quality(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Metrics in the form of SageMaker's model quality, for ModelMetrics of a model package and pipelines' JsonGet.
+    """Metrics in the form of SageMaker's model quality, for a model package's ModelMetrics and pipelines' JsonGet.
 
-    A score that does not exist is left out: a condition on it then fails and does not compare with nothing. Weighted
-    scores are means over the classes, each counted by its images. No standard deviations: the intervals of metrics.json
-    are of whole groups, which those would not be.
+    Undefined scores are left out, so that a condition on them fails. Weighted scores are means over the classes,
+    weighted by their images. There are no standard deviations: they would not be of whole groups, as the intervals in
+    metrics.json are.
 
     Source: SageMaker developer guide, "Model quality metrics" (multiclass, regression); balanced_accuracy, auc, loss,
     kappa and the group multilabel_classification_metrics are ours.
@@ -99,7 +99,7 @@ def model_quality(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _weighted(matrix: np.ndarray) -> dict[str, float]:
-    """Means over the classes, weighted by their true images; a class that is never predicted has precision 0."""
+    """Means over the classes, weighted by their true images; a class without predictions has precision 0."""
     hits, true, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
     weights = true / true.sum()
 
@@ -113,14 +113,14 @@ def _weighted(matrix: np.ndarray) -> dict[str, float]:
 
 
 def as_json(value: Mapping[str, Any]) -> str:
-    """JSON for people to read; no NaN, which JSON does not have."""
+    """JSON for people to read, without NaN, which JSON does not have."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def tensorboard_writer(
     folder: Path, labels: Sequence[str], task: str
 ) -> tuple[Callable[[Row], None], Callable[[], None]] | None:
-    """A function for the row of each epoch and one to close, or None where TensorBoard is not installed."""
+    """A function that writes an epoch's row and one that closes the file; None if TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -142,7 +142,7 @@ def tensorboard_writer(
 def model_card(
     dataset: Dataset, metrics: Mapping[str, Any], hyperparameters: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> str:
-    """The artifact's docs/README.md: what it is, what it learned from, how good it is, what it is not for."""
+    """The artifact's docs/README.md: what the model is, its data, its scores and its limits."""
     labels, of_task = dataset.labels, TASKS[dataset.task]
     size = " x ".join(map(str, provenance["input_size"]))
     first = next(iter(metrics["per_class"].values()))
@@ -154,7 +154,7 @@ def model_card(
         f"{provenance['monai_version']}, input {size}), model version {metrics['model_version']}.",
         "",
         "**Not a medical device.** For research. It has not been examined for any clinical use, and it always answers, "
-        f"also for an image of something else. {of_task.caution}",
+        f"even for an image of something else. {of_task.caution}",
         "",
         "## Data",
         "",
@@ -171,7 +171,7 @@ def model_card(
         f"## Scores on the {metrics['split']} split",
         "",
         f"{metrics['images']} images of {metrics['groups']} groups, by this artifact, loaded as a server loads it. "
-        f"{metrics['note']}In brackets 95 % intervals: percentiles of {metrics['bootstrap']['resamples']} resamples of "
+        f"{metrics['note']}95 % intervals in brackets: percentiles of {metrics['bootstrap']['resamples']} resamples of "
         "whole groups.",
         "",
         *(
@@ -206,7 +206,7 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _amount(dataset: Dataset, split: str, index: int) -> str:
-    """How many images of a split have a label (several annotators: by half of them), or a number's mean."""
+    """How many images of a split have a label (by half of several annotators), or a number's mean."""
     records = dataset.split(split)
     if not records:
         return "0"

@@ -29,10 +29,10 @@ from sagemaker_monai.storage.files import write_text
 logger = logging.getLogger(__name__)
 
 OF_TRAINING = ("seed", "validation_fraction", "test_fraction", "max_unreadable_fraction")
-# How the data set was read; artifacts from before these were hyperparameters read it by the defaults.
+# How the data set was read; artifacts from versions without these hyperparameters were read with the defaults.
 OF_READING = ("image_column", "label_column", "group_column", "split_column", "fold", "missing_labels", "missing_codes",
               "uncertain_labels", "similar_labels")  # fmt: skip
-# What to think of scores on the very data set that the model was made with.
+# Caveats of scores on the data set that the model was trained with.
 NOTES = {
     "training": "The model has learned from these images, so the figures are too good. ",
     "validation": "This split chose the epoch, so the figures are too good. ",
@@ -42,15 +42,14 @@ NOTES = {
 CLAIMS = {
     True: "the data set of the model's training",
     False: "another data set than that of the model's training",
-    None: "a data set of which cannot be told whether it is that of the model's training: the artifact is of an age "
-    "that did not look at contents",
+    None: "a data set that may be that of the model's training: the artifact is too old to tell by contents",
 }
-IF_SAME = "If this is the data set of the model's training, which cannot be told of so old an artifact: "
+IF_SAME = "If this is the data set of the model's training, which so old an artifact does not tell: "
 
 
 @dataclass(frozen=True)
 class _Training:
-    """What an artifact says of its training."""
+    """What an artifact says about its training."""
 
     config: TrainConfig
     best_epoch: int
@@ -66,8 +65,8 @@ def evaluate(
         model: see `artifact_folder`.
         data: folder of the data set, in any layout or as shards.
         split: one of SPLITS, or "all".
-        output: folder for the results; made if missing.
-        scratch: folder for what is unpacked.
+        output: folder for the results; created if missing.
+        scratch: folder for unpacked files.
         is_stopping: asked before every image.
 
     Raises:
@@ -76,7 +75,7 @@ def evaluate(
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"the output folder cannot be made ({error.strerror}): name another --output") from error
+        raise ConfigError(f"the output folder cannot be created ({error.strerror}): set another --output") from error
     (scratch / "model").mkdir()
     folder = artifact_folder(model, scratch / "model")
     predictor = Predictor.read(folder, "cuda" if torch.cuda.is_available() else "cpu")
@@ -87,7 +86,7 @@ def evaluate(
     try:
         dataset = _read(channels, predictor, training.config, reading, digests)
     except DatasetError as error:
-        # Another data set than that of the training may call its columns otherwise.
+        # Another data set may have other column names than that of the training.
         if reading.columns == Columns():
             raise
         try:
@@ -101,11 +100,7 @@ def evaluate(
         raise DatasetError(f"there is no {split} split (images: {counts}); choose another one with --split")
     is_same = is_same_data(dataset.fingerprint, training.dataset_fingerprint)
     logger.info(
-        "scoring %d images (%s) of %s; model version %s",
-        len(records),
-        counts,
-        CLAIMS[is_same],
-        predictor.model_version,
+        "scoring %d images (%s) of %s; model version %s", len(records), counts, CLAIMS[is_same], predictor.model_version
     )
     unreadable: dict[str, str] = {}
     answers = score_files(
@@ -131,7 +126,7 @@ def evaluate(
 
 
 def _training_of(folder: Path) -> _Training:
-    """Read configs/train.json, which `read_bundle` found to be as it was written."""
+    """Read configs/train.json, whose checksum `read_bundle` has verified."""
     try:
         content: dict[str, Any] = json.loads((folder / TRAIN).read_bytes())
         given = content["hyperparameters"]
@@ -158,7 +153,7 @@ def _read(
 
 
 def _check_unreadable(unreadable: dict[str, str], dataset: Dataset, config: TrainConfig) -> None:
-    """As strict as training was with the same data."""
+    """Be as strict as training was."""
     total = sum(len(dataset.split(name)) for name in SPLITS)
     if not unreadable:
         return

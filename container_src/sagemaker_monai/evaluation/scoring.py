@@ -1,6 +1,6 @@
-"""How good an artifact is on a data set: what `train` does with its own artifact at the end, and `evaluate` with any.
+"""Score an artifact on a data set: `train` does it with its own artifact at the end, `evaluate` with any.
 
-The image files are scored as a server answers them, read by the artifact's own preprocessing.
+Image files are read by the artifact's own preprocessing and answered the way a server does.
 """
 
 import logging
@@ -39,7 +39,7 @@ def score_files(
     is_stopping: Callable[[], bool],
     on_unreadable: Callable[[Record, CallerError], None] | None = None,
 ) -> np.ndarray:
-    """Answer image files as a server does.
+    """Answer the image files of records as a server does.
 
     Args:
         predictor: the artifact.
@@ -52,7 +52,7 @@ def score_files(
         float64 (N, K), the task's answers in the order of the records.
 
     Raises:
-        TrainingStopped: `is_stopping` said yes.
+        TrainingStopped: `is_stopping` was true.
         CallerError: a file cannot be read, and there is no `on_unreadable`.
     """
     parts: list[np.ndarray] = []
@@ -66,7 +66,7 @@ def score_files(
     at_once = images_at_once(predictor.bundle.preprocessing.size, SCORING_BATCH)
     for record in track(records, total=len(records), what=what):
         if is_stopping():
-            raise TrainingStopped(f"{what} was cut off, as the job was asked to stop")
+            raise TrainingStopped(f"{what} was interrupted, because the job was asked to stop")
         try:
             waiting.append(predictor.load(Sample(record.image)))
         except CallerError as error:
@@ -82,14 +82,14 @@ def score_files(
 def measure(
     predictor: Predictor, records: Sequence[Record], answers: np.ndarray, *, split: str, note: str, seed: int
 ) -> dict[str, Any]:
-    """What metrics.json has first: the artifact, what was scored, and the scores with their intervals.
+    """The first part of metrics.json: the artifact, what was scored, and the scores with their intervals.
 
     Args:
         predictor: the artifact.
         records: what was scored.
         answers: from `score_files`.
         split: name of what was scored.
-        note: for people; what to think of when they read the scores. Those that do not exist are added.
+        note: caveats for readers, to which undefined scores are added.
         seed: of the intervals' resampling.
     """
     groups = [record.group for record in records]
@@ -108,14 +108,7 @@ def measure(
 def write_scores(
     folder: Path, metrics: dict[str, Any], records: Sequence[Record], answers: np.ndarray, task: Task
 ) -> None:
-    """Write metrics.json and the table of predictions, and print the line of scores.
-
-    Args:
-        folder: there already.
-        metrics: from `measure`, with whatever was added.
-        records, answers: what was scored.
-        task: of the artifact.
-    """
+    """Write metrics.json, from `measure` with additions, and the table of predictions; print the line of scores."""
     split = metrics["split"]
     write_text(folder / "metrics.json", documents.as_json(metrics))
     write_text(folder / f"{split}_predictions.csv", documents.predictions_csv(records, answers, task))
@@ -123,27 +116,20 @@ def write_scores(
 
 
 def absent_scores(task: Task, targets: np.ndarray) -> str:
-    """Which scores do not exist on what is scored, and why, for people; "" where all exist.
-
-    Args:
-        task: of the artifact.
-        targets: (N, T), of what is scored.
-    """
+    """Which scores are undefined for targets (N, T), and why, in sentences for people."""
     presence = TASKS[task.name].presence
     if presence is None:
         is_flat = len(targets) > 0 and bool((targets == targets[0]).all())
-        return "All labels are one number, so R2 does not exist (null). " if is_flat else ""
+        return "All labels are the same number, so R2 is undefined (null). " if is_flat else ""
     is_there = presence(targets)
-    missing = [
-        label for label, is_seen in zip(task.labels, np.any(is_there, axis=0).tolist(), strict=True) if not is_seen
-    ]
-    everywhere = [label for label, is_all in zip(task.labels, np.all(is_there, axis=0).tolist(), strict=True) if is_all]
+    missing = [label for label, column in zip(task.labels, is_there.T, strict=True) if not column.any()]
+    everywhere = [label for label, column in zip(task.labels, is_there.T, strict=True) if column.all()]
     said = ""
     if missing:
         said = (
-            f"{len(missing)} classes have no image here ({some_of(missing)}): their sensitivity, F1 and AUC do not "
-            "exist (null), and the means are over the others. "
+            f"{len(missing)} classes have no image here ({some_of(missing)}): their sensitivity, F1 and AUC are "
+            "undefined (null), and the means are over the others. "
         )
     if everywhere:
-        said += f"Every image has {some_of(everywhere)}: its specificity and AUC do not exist (null). "
+        said += f"Every image has {some_of(everywhere)}: its specificity and AUC are undefined (null). "
     return said
