@@ -440,7 +440,7 @@ def test_a_file_of_several_frames_is_a_series_and_no_single_image(tmp_path, run)
     put(tmp_path / "source", files)
     rows = [["file", "label"], *[[str(n), "ab"[n % 2]] for n in range(6)]]
 
-    with pytest.raises(DatasetError, match="has 3 frames, which is no single image; choose --unit series"):
+    with pytest.raises(DatasetError, match="has 3 frames and is not a single image; choose --unit series"):
         run(*rows)
 
 
@@ -631,7 +631,7 @@ def test_a_study_with_nothing_but_a_dose_cannot_be_used_beside_ct(tmp_path, run)
     put(tmp_path / "source", studies(5) | dose("P5"))
     rows = labels(6, "PatientID", "P{}")
 
-    with pytest.raises(DatasetError, match=r"is no image like the others, only RTDOSE \(dose distribution\)"):
+    with pytest.raises(DatasetError, match=r"is not an image like the others, only RTDOSE \(dose distribution\)"):
         run(*rows)
     assert run(*rows, unusable="leave-out").modalities == {"CT": 5}
 

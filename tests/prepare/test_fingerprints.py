@@ -7,7 +7,7 @@ from PIL import Image, ImageEnhance
 
 from sagemaker_monai.errors import UndecodableImage
 from sagemaker_monai.images.fingerprints import MIN_CORRELATION, find_near_identical, thumbnail
-from sagemaker_monai.prepare.leaks import Move, gather_groups, join_groups, separated
+from sagemaker_monai.prepare.leaks import Move, gather_groups, join_groups
 
 POSITIONS = [None, *Image.Transpose]
 
@@ -141,7 +141,3 @@ def test_a_group_gathers_where_most_of_it_is_and_ties_spare_the_test_split():
         Move("4", "q", "training", "test"),
         Move("7", "r", "training", "validation"),
     ]
-
-
-def test_pairs_on_two_sides_are_told():
-    assert separated([(0, 1), (1, 2)], ["test", "test", "training"]) == [(1, 2)]

@@ -306,11 +306,11 @@ def test_the_same_image_twice_is_no_fault_but_two_images_of_one_name_are(source,
     ("member", "content", "message"),
     [
         ("../escape.jpg", jpeg(1), r"part_1.zip: member 1 .* outside the folder \('../escape.jpg'\)"),
-        ("notes.txt", b"text", "part_1.zip holds notes.txt, which is no JPEG"),
-        ("ISIC_1000.jpg", b"not an image", "ISIC_1000 is no sound JPEG"),
-        ("ISIC_1000.jpg", jpeg(0)[:-300], "ISIC_1000 is no sound JPEG"),
+        ("notes.txt", b"text", "part_1.zip holds notes.txt, which is not a JPEG"),
+        ("ISIC_1000.jpg", b"not an image", "ISIC_1000 is not a sound JPEG"),
+        ("ISIC_1000.jpg", jpeg(0)[:-300], "ISIC_1000 is not a sound JPEG"),
         ("ISIC_1000.jpg", bytes(20_000_000), "part_1.zip: a member of the archive inflates like a zip bomb"),
-        ("inner.zip", zipped({"a.jpg": jpeg(1)}), "holds inner.zip, which is no JPEG"),
+        ("inner.zip", zipped({"a.jpg": jpeg(1)}), "holds inner.zip, which is not a JPEG"),
     ],
 )
 def test_an_odd_member_of_a_part_is_refused(source, out, tmp_path, member, content, message):

@@ -119,7 +119,7 @@ def test_grades_are_in_the_order_that_was_given_and_may_be_without_an_image(read
 
 def test_a_key_with_two_labels_is_refused_and_the_same_line_twice_is_one(read):
     assert len(read(["file", "label"], ["a", "x"], ["a", "x"], ["b", "y"]).lines) == 2
-    with pytest.raises(DatasetError, match="row 4 says something else of what row 2 is about"):
+    with pytest.raises(DatasetError, match="row 4 contradicts row 2, which has the same patient_id"):
         read(["patient_id", "label"], ["p", "x"], ["q", "x"], ["p", "y"])
 
 
@@ -140,7 +140,7 @@ def test_only_columns_that_were_asked_for_are_kept(read):
     ("rows", "options", "message"),
     [
         ([["file", "age"], ["a", "x"]], {}, "no column label; it has file, age"),
-        ([["title", "label"], ["a", "x"]], {}, "no column that says what a line is about"),
+        ([["title", "label"], ["a", "x"]], {}, "no column that identifies the images"),
         ([["file", "label"]], {}, "has no lines"),
         ([["file", "label"], ["a", "x"], ["b", "x"]], {}, "needs at least 2 classes"),
         ([["file", "label"], ["", "x"]], {}, "row 2 has nothing in file"),

@@ -121,7 +121,7 @@ def test_images_on_two_sides_of_the_published_split_are_said(write, tmp_path):
     content = arrays()
     content["test_images"][0] = content["train_images"][3]
 
-    assert any("1 images stand byte for byte on two sides" in text for text in
+    assert any("1 images are byte for byte on two sides" in text for text in
                import_medmnist(write(**content), tmp_path / "out").warnings)  # fmt: skip
 
 
@@ -133,9 +133,9 @@ def test_images_on_two_sides_of_the_published_split_are_said(write, tmp_path):
         ({"train_images": np.zeros((5, 5, 4), np.uint8)}, "with a row for each of 5 images"),
         ({"train_images": np.array([{}] * 6, object)}, "objects are not accepted"),
         ({"val_images": np.zeros((2, 5, 5), np.uint8)}, "different shapes"),
-        ({"train_labels": np.array([[0], [1], [0.5], [0], [1], [1]])}, "no class numbers"),
+        ({"train_labels": np.array([[0], [1], [0.5], [0], [1], [1]])}, "not class numbers"),
         ({"train_labels": np.array([[0], [1], [np.nan], [0], [1], [1]])}, "not finite"),
-        ({"train_labels": np.full((6, 1), -1)}, "no class numbers"),
+        ({"train_labels": np.full((6, 1), -1)}, "not class numbers"),
         ({"train_labels": None}, "only one of train_images and train_labels"),
     ],
 )

@@ -1,9 +1,9 @@
-"""Which labelled images of a DICOM import are taken, and what a person is told about the others.
+"""Which labelled images of a DICOM import are taken, and the report of the others.
 
-The rule within a study is `dicom.choice`'s. Here it is applied to labels: a line about a study, a patient or a folder
-means one series of it; a line about a series means that one; with classes as folders every series that is an image is
-one. And over the whole data set: what all labelled objects are is what is meant, so screen captures alone are images,
-and a study that has nothing but a mask beside a hundred with CT cannot be used.
+The rule within a study is `dicom.choice`'s; here it is applied to labels. A line about a study, a patient or a folder
+means one series of it; a line about a series means that series; with classes as folders, every series of images counts.
+Over the whole data set, objects of the common kind are images: screen captures alone are images, but a study with just
+a mask beside a hundred with CT cannot be used.
 """
 
 from collections import Counter, defaultdict
@@ -33,9 +33,9 @@ class Selection:
     Attributes:
         taken: their places.
         left: place -> why not.
-        faults: place -> why a labelled study or file has nothing to take; each a place of one of its units.
+        faults: place -> why a labelled study or file has nothing to take; the place is that of one of its units.
         warnings: sentences about what was taken.
-        studies: for the report, of each study of which something was left.
+        studies: for the report, each study that was not taken whole.
     """
 
     taken: list[int]
@@ -46,11 +46,7 @@ class Selection:
 
 
 def choice_of(modality: Sequence[str], description: str, series: str, *, is_folders: bool) -> Choice:
-    """What the options ask for; "most" is the name that `most-slices` had.
-
-    Raises:
-        ConfigError: a value that is none.
-    """
+    """The choice of the options, a ConfigError if a value is wrong; "most" was once the name of `most-slices`."""
     series = {AUTO: ALL if is_folders else MOST, "most": MOST}.get(series, series)
     choice = Choice(tuple(modality), description, series)
     choice.check()
@@ -67,10 +63,10 @@ def choose_units(
         labelled: place of a unit -> its line.
         table: where lines come from.
         choice: what is asked for.
-        is_folders: labels are folders, so that nobody named the single series.
+        is_folders: labels are folders, so single series are not named.
 
     Raises:
-        ConfigError: no unit has what was asked for.
+        ConfigError: no unit fits the choice.
     """
     is_stacks = bool(units) and units[0].series is not None
     selection = _choose_stacks(units, labelled, choice, is_folders=is_folders) if is_stacks else _choose_files(
@@ -86,7 +82,7 @@ def choose_units(
 
 
 def images_without_label(units: Sequence[Unit], labelled: Mapping[int, Line]) -> tuple[list[int], dict[int, str]]:
-    """The units without a line that somebody may have forgotten, and those that are no images, with what they are."""
+    """The units without a line: images, which may have been forgotten, and other objects, with their kind."""
     bare = [place for place in range(len(units)) if place not in labelled]
     if not any(_subject(units[place]).kind in IMAGES for place in labelled):
         return bare, {}
@@ -131,14 +127,14 @@ def _drop(selection: Selection, places: Sequence[int], why: str) -> None:
 
 
 def _compare(units: Sequence[Unit], selection: Selection, choice: Choice) -> None:
-    """What differs over the whole data set: faults of what is no image beside images, and sentences."""
+    """Add the faults of other objects among images, and warnings about images that are not plain ones."""
     first = min((_rank(units[place]) for place in selection.taken), default=0)
     counts: Counter[Subject] = Counter()
     for place in list(selection.taken):
         subject = _subject(units[place])
         is_odd = _rank(units[place]) > first and not choice.modality and not choice.uids
         if is_odd and (units[place].series is not None or subject.kind in NEVER_PICTURES):
-            selection.faults[place] = f"is no image like the others, only {subject.name}; {REMEDY}"
+            selection.faults[place] = f"is not an image like the others, only {subject.name}; {REMEDY}"
             selection.taken.remove(place)
         elif subject.kind != "image":
             counts[subject._replace(is_colour=False)] += 1
@@ -147,7 +143,7 @@ def _compare(units: Sequence[Unit], selection: Selection, choice: Choice) -> Non
 
 
 def _studies(units: Sequence[Unit], labelled: Mapping[int, Line], selection: Selection) -> list[dict[str, object]]:
-    """Each study of which something was left, by its number among the labelled ones; no name, no UID."""
+    """Each study that was not taken whole, by its number among the labelled ones; no names or UIDs."""
     members: dict[str, list[int]] = defaultdict(list)
     for place in sorted(labelled):
         members[study_of(units[place])].append(place)
@@ -167,7 +163,7 @@ def _studies(units: Sequence[Unit], labelled: Mapping[int, Line], selection: Sel
 
 
 def described(unit: Unit) -> str:
-    """What a unit is, in our own words and numbers."""
+    """A unit in our own words, without values of free text."""
     first = unit.instances[0]
     number = f"series {first.series_number}: " if first.series_number is not None else ""
     slices = "" if unit.series is None else f", {len(unit.series.slices)} slices"
@@ -175,7 +171,7 @@ def described(unit: Unit) -> str:
 
 
 def study_of(unit: Unit) -> str:
-    """What is one study: by its UID, and without one by patient or file."""
+    """The key of a unit's study: its UID, else the patient, else the file."""
     first = unit.instances[0]
     return first.study_instance_uid.strip(" \0") or first.patient_id.strip(" \0") or unit.name
 

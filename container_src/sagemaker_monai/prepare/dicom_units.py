@@ -1,4 +1,4 @@
-"""What one image of the data set is: a DICOM file, or a stack of slices. What is taken is `dicom_choice`'s subject."""
+"""The images of a data set: DICOM files, or stacks of slices. `dicom_choice` chooses among them."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from sagemaker_monai.prepare.matching import NAMED_KINDS, line_of
 
 UNITS = ("auto", "instance", "series")
 SUFFIXES = (".dicom.gz", ".dcm.gz", ".ima.gz", ".dicom", ".dcm", ".ima", ".dic", ".gz")
-_ONLY_FILE = ".gz/1"  # what `dicom.media` calls the one file in a gzip file
+_ONLY_FILE = ".gz/1"  # the name that `dicom.media` gives the one file in a gzip file
 _GROUP_BY = {
     "PatientID": "patient_id",
     "StudyInstanceUID": "study_instance_uid",
@@ -34,10 +34,10 @@ class Unit:
     """One image.
 
     Attributes:
-        name: of its file, or of the folder that has its files, as found. Untrusted text.
+        name: of its file, or of the folder of its files. Untrusted text.
         instances: its files, in the order of slices.
-        fault: why it cannot be used, "" where nothing is known against it.
-        series: where it is a stack.
+        fault: why it cannot be used, or "".
+        series: if it is a stack.
     """
 
     name: str
@@ -52,25 +52,25 @@ def folder_of(name: str) -> str:
 
 
 def name_of(instance: Instance) -> str:
-    """The name that people know: of a gzip file its own."""
+    """The name of the file; for the file in a gzip file, that of the gzip file."""
     return instance.name.removesuffix("/1") if instance.name.endswith(_ONLY_FILE) else instance.name
 
 
 def choose_kind(
     asked: str, table: LabelTable, instances: Sequence[Instance], *, is_folders: bool, below: str = ""
 ) -> Kind:
-    """What an image is where it was not said.
+    """What an image is, if the options do not say so.
 
-    Labels of files and SOPInstanceUIDs are those of instances, labels of series, studies and patients those of series
-    unless no series has more than one picture, as X-rays. Names that no file has but folders are series too, and so are
-    folders by class when the files in them lie in folders of their own.
+    Labels of files and SOPInstanceUIDs mean instances. Labels of series, studies and patients mean series, unless no
+    series has more than one picture (X-rays). Names of folders mean series, and so do folders by class whose files lie
+    in folders of their own.
 
     Args:
         asked: one of UNITS.
         table: of labels.
         instances: all that were found.
         is_folders: labels are folders.
-        below: what names begin with that is no folder of a class.
+        below: first part of all names that is not a class.
 
     Raises:
         ConfigError: no such unit.
@@ -104,7 +104,7 @@ def instance_units(instances: Sequence[Instance]) -> list[Unit]:
         Unit(
             name_of(each),
             (each,),
-            fault=f"has {each.number_of_frames} frames, which is no single image; choose --unit series"
+            fault=f"has {each.number_of_frames} frames and is not a single image; choose --unit series"
             if each.number_of_frames > 1
             else "",
         )
@@ -124,7 +124,7 @@ def series_units(instances: Sequence[Instance]) -> list[Unit]:
     for stack in stacks:
         faults = [found.message for found in stack.findings if found.severity == "error"]
         if any(owners[id(each)] > 1 for each in stack.instances):
-            faults.append("several volumes are in one file, which cannot be told apart in a folder; split it")
+            faults.append("the file has several volumes, which cannot be told apart in a folder; split it")
         first = stack.instances[0]
         units.append(
             Unit(
@@ -148,7 +148,7 @@ def _common_folder(names: Sequence[str]) -> str:
 
 
 def keys_of(unit: Unit, kind: str) -> list[str]:
-    """What a unit goes by in a table whose lines are about `kind`."""
+    """The keys of a unit in a table whose lines are about `kind`."""
     if kind not in NAMED_KINDS:
         return [str(getattr(each, _KEYS[kind])).strip() for each in unit.instances]
     names = [name_of(each) for each in unit.instances]
@@ -181,10 +181,7 @@ def label_units(units: Sequence[Unit], table: LabelTable, lines: dict[str, Line]
 
 
 def group_key(unit: Unit, group_by: str) -> str:
-    """Whose the unit is, by its first file's header: what keeps images on one side. May be personal data.
-
-    Without the attribute a study is taken, and without that the file.
-    """
+    """The group of a unit, by its first file's header: the attribute, else the study, else the file. Personal data."""
     first = unit.instances[0]
     value = str(getattr(first, _GROUP_BY[group_by])).strip()
     if value:

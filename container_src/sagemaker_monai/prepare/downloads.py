@@ -1,7 +1,7 @@
-"""Where a HAM10000 download keeps its pieces: the one outer zip, the files in it, or unpacked folders.
+"""The pieces of a HAM10000 download: in one outer zip, in several files, or in unpacked folders.
 
-A piece is known by its own name, wherever it lies up to two folders deep; everything else in the download
-(segmentations, hmnist_*.csv, the ISIC 2018 test set, README) is not touched.
+A piece is found by its name, up to two folders deep; everything else in the download (segmentations, hmnist_*.csv, the
+ISIC 2018 test set, README) is ignored.
 """
 
 import re
@@ -30,7 +30,7 @@ PART_FOLDER = re.compile(r"HAM10000_images(_part_\d+)?", re.IGNORECASE)
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 MAX_DEPTH = 3  # names in a path below the source
 MAX_METADATA_BYTES = 1 << 26
-# The real parts hold 5,000 photographs and 1.4 GB each; photographs do not shrink in a zip.
+# The real parts have 5,000 photographs and 1.4 GB each; zip does not shrink photographs.
 PART_LIMITS = ArchiveLimits(members=50_000, member_bytes=1 << 26, total_bytes=1 << 35, ratio=100)
 OUTER_LIMITS = ArchiveLimits(members=200_000, member_bytes=1 << 34, total_bytes=1 << 36, ratio=1000)
 LOOSE_LIMITS = ArchiveLimits(200_000, PART_LIMITS.member_bytes, OUTER_LIMITS.total_bytes, PART_LIMITS.ratio)
@@ -47,7 +47,7 @@ class Pieces:
 
 
 def _sorted_out(names: list[str]) -> Pieces:
-    """Tell the pieces from the rest by their names."""
+    """Find the pieces by their names."""
     paths = [PurePosixPath(name) for name in sorted(names) if not is_litter_path(name)]
     return Pieces(
         metadata=tuple(str(path) for path in paths if METADATA.fullmatch(path.name)),
@@ -62,7 +62,7 @@ def _sorted_out(names: list[str]) -> Pieces:
 
 @contextmanager
 def _named(archive: str) -> Iterator[None]:
-    """Say which archive is unsafe, and which member where it can be shown."""
+    """Name the unsafe archive, and the member if it is known."""
     try:
         yield
     except UnsafeArchiveError as error:
@@ -75,12 +75,12 @@ def _jpegs_of_part(part: BinaryIO | Path, archive: str) -> Iterator[tuple[str, b
     with _named(archive):
         for name, content in read_members(part, limits=PART_LIMITS):
             if PurePosixPath(name).suffix.lower() not in JPEG_SUFFIXES:
-                raise DatasetError(f"{archive} holds {some_of([name])}, which is no JPEG; remove it from the archive")
+                raise DatasetError(f"{archive} holds {some_of([name])}, which is not a JPEG; remove it from the zip")
             yield PurePosixPath(name).stem, content
 
 
 class FolderDownload:
-    """A folder with the zips, or with their unpacked folders, or with both."""
+    """A folder with the zips, their unpacked folders, or both."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -88,7 +88,7 @@ class FolderDownload:
         self.pieces = _sorted_out([path.as_posix() for path in paths if len(path.parts) <= MAX_DEPTH])
 
     def files(self) -> list[Path]:
-        """What would have to change for the import to give something else."""
+        """The files that the import depends on."""
         return [self.folder / name for names in vars(self.pieces).values() for name in names]
 
     def metadata(self) -> list[tuple[str, bytes]]:
@@ -105,12 +105,12 @@ class FolderDownload:
         for name in self.pieces.images:
             path = self.folder / name
             if path.stat().st_size > PART_LIMITS.member_bytes:
-                raise DatasetError(f"{name} is larger than {PART_LIMITS.member_bytes >> 20} MiB; it is no photograph")
+                raise DatasetError(f"{name} is larger than {PART_LIMITS.member_bytes >> 20} MiB; remove it")
             yield path.stem, path.read_bytes()
 
 
 class ZipDownload:
-    """The one outer zip: Dataverse's with the part zips in it, or Kaggle's with the folders in it."""
+    """The outer zip: Dataverse's with the part zips in it, or Kaggle's with the folders in it."""
 
     def __init__(self, archive: Path) -> None:
         self.archive = archive
@@ -118,7 +118,7 @@ class ZipDownload:
             self.pieces = _sorted_out(member_names(archive, limits=OUTER_LIMITS))
 
     def files(self) -> list[Path]:
-        """What would have to change for the import to give something else."""
+        """The files that the import depends on."""
         return [self.archive]
 
     def metadata(self) -> list[tuple[str, bytes]]:
@@ -128,7 +128,7 @@ class ZipDownload:
             return list(read_members(self.archive, limits=METADATA_LIMITS, wanted=wanted))
 
     def images(self, scratch: Path) -> Iterator[tuple[str, bytes]]:
-        """Yield the id and the bytes of each photograph; a part zip is unpacked to a nameless file in `scratch`."""
+        """Yield the id and the bytes of each photograph; part zips are unpacked to a temporary file in `scratch`."""
         for name in self.pieces.part_zips:
             with tempfile.TemporaryFile(dir=scratch) as part:
                 with _named(self.archive.name):
@@ -144,7 +144,7 @@ def open_download(source: Path) -> FolderDownload | ZipDownload:
     """Find the pieces of HAM10000 in a folder or zip.
 
     Raises:
-        DatasetError: nothing there, no metadata or no photographs in it, or an archive is unsafe.
+        DatasetError: source, metadata or photographs are missing, or an archive is unsafe.
     """
     if source.is_dir():
         download: FolderDownload | ZipDownload = FolderDownload(source)

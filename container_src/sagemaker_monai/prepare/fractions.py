@@ -9,7 +9,7 @@ from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.messages.option_fields import choices_of, option
 
 FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}  # options in the order of SPLITS, with their defaults
-GIVEN_BY = {"split_csv": "--split-csv", "split_column": "--split-column"}  # options that give a split already
+GIVEN_BY = {"split_csv": "--split-csv", "split_column": "--split-column"}  # options that give a split
 
 
 def fractions_option() -> Any:
@@ -23,11 +23,7 @@ def seed_option() -> Any:
 
 
 def check_options(options: Any) -> None:
-    """Refuse fractions, and values that are not among the choices of their field, without a command line too.
-
-    Raises:
-        ConfigError: with what is allowed.
-    """
+    """Refuse bad fractions and values outside the choices of their field, which argparse checks only for commands."""
     check_fractions(options.fractions)
     for name, allowed in choices_of(type(options)).items():
         if (value := getattr(options, name)) not in allowed:

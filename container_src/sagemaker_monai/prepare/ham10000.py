@@ -1,7 +1,7 @@
 """HAM10000 as people download it becomes images and a dataset.json, split by lesion.
 
-Images and metadata have to agree. Photographs are copied byte for byte unless they are to be shrunk. What one lesion
-shows is one class; a file where it is two is refused, not repaired.
+Images and metadata must agree. Photographs are copied byte for byte unless they are to be shrunk. A lesion has one
+class; metadata that give it two are refused, not repaired.
 
 Source: P. Tschandl, C. Rosendahl, H. Kittler, Scientific Data 5, 180161 (2018), doi 10.7910/DVN/DBW86T.
 """
@@ -35,12 +35,11 @@ from sagemaker_monai.prepare.downloads import FolderDownload, ZipDownload, open_
 from sagemaker_monai.prepare.fractions import check_options, fractions_option, seed_option
 from sagemaker_monai.prepare.ham10000_tables import LABELS, Row, read_metadata, read_split
 from sagemaker_monai.prepare.import_report import NOTHING_TO_DO, count_lines, earlier_import
-from sagemaker_monai.prepare.leaks import Move, count_by_class, gather_groups, join_groups, separated
+from sagemaker_monai.prepare.leaks import Move, count_by_class, gather_groups, join_groups
 from sagemaker_monai.storage.files import sha256_of, state_of
 
-JPEG_QUALITY = (
-    95  # of shrunk images, with full colour resolution: 60 % more bytes than 4:2:0, no colour fringes at borders
-)
+# Of shrunk images, with full colour resolution: 60 % more bytes than 4:2:0, no colour fringes at borders.
+JPEG_QUALITY = 95
 TITLE = "HAM10000"
 ORIGIN: Any = {
     "description": "Dermatoscopic images of pigmented skin lesions, split by lesion",
@@ -54,18 +53,16 @@ ON_MISMATCH = ("refuse", "drop")
 
 @dataclass(frozen=True)
 class Ham10000Options:
-    """What is decided about a download; all but the given split is in import_report.json.
+    """How to import a download; all but the given split is in import_report.json.
 
     Attributes:
-        fractions: training, validation and test; lesions are dealt out by them, stratified by class.
-        seed: of that split.
+        fractions, seed: of the split of lesions, which is stratified by class.
         split_csv: a given split (`image_id,split`) instead of a drawn one.
-        max_side: pixels of the longer side above which an image is shrunk; None copies every byte.
-        duplicates: "move" keeps near-identical images, and in a given split all images of a lesion, on the side where
-            most of them are; "refuse" raises where a split separates them.
-        title: with another than HAM10000's, nothing is said of where the data set comes from.
-        mismatch: "refuse" raises where images, metadata and given split do not name the same ids; "drop" leaves out
-            what is not in all of them.
+        max_side: images are shrunk if their longer side has more pixels; None copies every byte.
+        duplicates: "move" near-identical images, and in a given split all images of a lesion, to the side where most of
+            them are; or "refuse" a split that separates them.
+        title: with another than HAM10000's, dataset.json does not name the origin.
+        mismatch: "refuse" ids that are not in images, metadata and given split alike, or "drop" them.
 
     Raises:
         ConfigError: a value is out of range.
@@ -111,11 +108,11 @@ class Report:
     """What an import did.
 
     Attributes:
-        is_repeated: everything was there already, nothing was written.
+        is_repeated: the folder held this import already, and nothing was written.
         counts: class -> split -> images.
-        pairs: near-identical images: both ids, distance, correlation, and whether they are one lesion, byte-identical
-            and of one class.
-        moves: images that the given split had on another side than the rest of their group.
+        pairs: near-identical images: both ids, distance, correlation, and whether they are of one lesion, of one class
+            and byte-identical.
+        moves: images that the given split had on another side than most of their group.
         without_image, without_metadata, without_split: ids that were left out.
     """
 
@@ -153,7 +150,7 @@ class Report:
 
 
 def _metadata_of(download: FolderDownload | ZipDownload) -> list[Row]:
-    """The one metadata table; the same table twice (with and without ending) is one."""
+    """The metadata table, which may be there several times (with and without suffix)."""
     found = [(name, read_metadata(content, what=name)) for name, content in download.metadata()]
     if any(rows != found[0][1] for _, rows in found):
         raise DatasetError(f"the metadata files differ ({some_of([name for name, _ in found])}); keep one of them")
@@ -161,7 +158,7 @@ def _metadata_of(download: FolderDownload | ZipDownload) -> list[Row]:
 
 
 def _shrunk(jpeg: bytes, max_side: int) -> bytes:
-    """A smaller copy, upright, or the same bytes where the image is small enough."""
+    """A smaller, upright copy, or the same bytes if the image is small enough."""
     with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as header:
         scale = max_side / max(header.size)
     if scale >= 1:
@@ -192,14 +189,14 @@ def _store_images(
             small = thumbnail(jpeg)
             content = cleaned(jpeg if max_side is None else _shrunk(jpeg, max_side))
         except CallerError as error:
-            raise DatasetError(f"{image} is no sound JPEG: {error}; download it again") from error
+            raise DatasetError(f"{image} is not a sound JPEG: {error}; download it again") from error
         (out / output.IMAGES / f"{image}.jpg").write_bytes(content)
         stored[image] = Stored(digest, small, len(content))
     return stored, sorted(others)
 
 
 def _find_pairs(rows: Sequence[Row], stored: Mapping[str, Stored]) -> list[Pair]:
-    """Near-identical pairs, byte-identical ones among them even where the image is blank."""
+    """Near-identical pairs, and byte-identical ones even of blank images."""
     pairs = {
         (pair.first, pair.second): pair
         for pair in find_near_identical(np.stack([stored[row.image].thumbnail for row in rows]))
@@ -240,7 +237,7 @@ def _split(
     if options.duplicates == "refuse":
         drawn = draw(lesions) if given is None else None
         splits = drawn or [(given or {})[row.image] for row in rows]
-        if apart := separated(indices, splits):
+        if apart := [(first, second) for first, second in indices if splits[first] != splits[second]]:
             named = some_of([f"{rows[first].image} = {rows[second].image}" for first, second in apart])
             raise DatasetError(
                 f"near-identical images are on two sides of the split: {len(apart)} pairs ({named}); "
@@ -265,7 +262,7 @@ def _refuse_torn_lesions(rows: Sequence[Row], given: Mapping[str, str]) -> None:
 
 
 def _reconcile(expected: Sequence[str], found: Collection[str], message: str, *, mismatch: str) -> list[str]:
-    """The expected ids that are not found: refused, or returned to be left out."""
+    """The expected ids that were not found: refused, or returned to be left out."""
     missing = [name for name in expected if name not in found]
     if missing and mismatch == "refuse":
         raise DatasetError(
@@ -296,13 +293,13 @@ def import_ham10000(source: Path, out: Path, options: Ham10000Options = DEFAULTS
 
     Args:
         source: the outer zip, or a folder with the part zips or the unpacked folders, and the metadata.
-        out: folder to write `images/`, `dataset.json` and `import_report.json` to; empty, new, or an earlier import,
-            which is replaced. The same call again finds everything done and writes nothing.
-        options: what is decided.
+        out: folder to write `images/`, `dataset.json` and `import_report.json` to: empty, new, or with an earlier
+            import, which is replaced. The same call again writes nothing.
+        options: see `Ham10000Options`.
 
     Raises:
         DatasetError: the download, the metadata, the given split or the output folder cannot be used.
-        ConfigError: there is no file of the given split.
+        ConfigError: the file of the given split is missing.
     """
     split_csv, mismatch = options.split_csv, options.mismatch
     if split_csv is not None and not split_csv.is_file():
@@ -310,8 +307,7 @@ def import_ham10000(source: Path, out: Path, options: Ham10000Options = DEFAULTS
 
     output.check_output(out)
     download = open_download(source)
-    told = {name: value for name, value in asdict(options).items() if name not in ("split_csv", "title")}
-    told["title"] = options.title  # at the end, as earlier versions had it: the key depends on the order
+    told = {name: value for name, value in asdict(options).items() if name != "split_csv"}
     key = _key(download, split_csv, told)
     if done := earlier_import(Report, out, key):
         return done
@@ -334,7 +330,7 @@ def import_ham10000(source: Path, out: Path, options: Ham10000Options = DEFAULTS
     )
     rows = [row for row in rows if row.image in stored and (given is None or row.image in given)]
     if not rows:
-        raise DatasetError("no image has metadata and a place in the split; check that all are of one download")
+        raise DatasetError("no image has metadata and a place in the split; check that all come from one download")
 
     pairs = _find_pairs(rows, stored)
     splits, groups, moves = _split(rows, pairs, given, options)

@@ -1,4 +1,4 @@
-"""HAM10000's tables: the metadata, and a split that somebody published for it."""
+"""HAM10000's tables: the metadata, and a published split."""
 
 import math
 import re
@@ -29,7 +29,7 @@ class Row:
 
 
 def _age(text: str, image: str) -> float | None:
-    """Years, or None where the table does not know."""
+    """Years, or None if unknown."""
     if text.lower() in UNKNOWN:
         return None
     try:
@@ -45,12 +45,12 @@ def read_metadata(content: bytes, *, what: str) -> list[Row]:
     """Read HAM10000_metadata in any of its forms.
 
     Args:
-        content: comma or tab separated, with a header; columns beyond COLUMNS are passed over.
+        content: comma or tab separated, with a header; columns beyond COLUMNS are ignored.
         what: the file's name for messages.
 
     Raises:
-        DatasetError: a column is missing, an id cannot be a file name or comes twice, a class is unknown, an age is no
-            age, or a lesion has two classes.
+        DatasetError: a column is missing, an id is not a file name or comes twice, a class or age is impossible, or a
+            lesion has two classes.
     """
     table = read_table(content, what=what, required=COLUMNS)
     rows: dict[str, Row] = {}
@@ -87,13 +87,10 @@ def read_metadata(content: bytes, *, what: str) -> list[Row]:
 
 
 def read_split(content: bytes, *, what: str) -> dict[str, str]:
-    """Read a given split: `image_id,split` and any other columns.
-
-    Returns:
-        Image id -> one of SPLITS.
+    """Read a given split, `image_id,split` and any other columns; returns image id -> one of SPLITS.
 
     Raises:
-        DatasetError: a column is missing, a split has an unknown name, or an image is on two lines that differ.
+        DatasetError: a column is missing, a split has an unknown name, or an image is in two splits.
     """
     splits: dict[str, str] = {}
     for row in read_table(content, what=what, required=("image_id", "split")):

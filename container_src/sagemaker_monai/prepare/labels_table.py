@@ -1,7 +1,7 @@
-"""Labels as people keep them: a CSV file with a line for an image, a series, a study or a patient, or folders by class.
+"""Tables of labels, with a line for an image, a series, a study or a patient; and folders by class.
 
-A line says what it is about in one column (a file, a UID, a patient, a case) and the label in another, or in several of
-0 and 1. What a line means for files is decided in `matching`; nothing here opens an image.
+A line has its subject in one column (a file, a UID, a patient, a case) and its label in another, or in several of 0 and
+1. `matching` finds the files of a line; nothing here opens an image.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from sagemaker_monai.tasks.labels import Label
 from sagemaker_monai.tasks.tasks import TASKS
 
 LABEL_COLUMN = "label"
-# What a column is called, as `columns.plain` writes it; the first that is there is taken, the finest first.
+# Usual names of columns, as `columns.plain` writes them, the finest level first; the first that is there is taken.
 MATCHES = {
     "file": tuple(name for rank in SPELLINGS["image"] for name in rank),
     "case": ("case", "caseid", "casename"),
@@ -44,15 +44,15 @@ MATCHES = {
 
 @dataclass(frozen=True)
 class LabelOptions:
-    """How a table is to be read.
+    """How to read a table.
 
     Attributes:
         columns: with the label, or several with 0 and 1; empty takes "label".
         task, grades: see `label_rules.LabelRules`.
-        image_column: with names of files; another way to say `match`.
+        image_column: with names of files; another form of `match`.
         sheet: of a workbook that has several.
-        match: the column that says what a line is about, or a key of MATCHES; "" takes the finest that is there.
-        split_column: "" takes the column `split` where there is one.
+        match: the column with the subject of a line, or a key of MATCHES; "" takes the finest that is there.
+        split_column: "" takes the column `split` if there is one.
         group_column: "" takes `group`, or one that names a patient; see `groups`.
         keep_columns: that become metadata of the images.
         missing_labels, missing_codes, uncertain_labels, similar_labels: see `label_rules.LabelRules`.
@@ -90,14 +90,14 @@ class LabelOptions:
 
     @property
     def rules(self) -> LabelRules:
-        """What labels mean."""
+        """How to read labels."""
         own = {each.name: getattr(self, each.name) for each in fields(LabelRules) if each.name != "is_command"}
         return LabelRules(**own, is_command=True)
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line: what it is about, its label, what else it says, and its number in the table (0: none)."""
+    """One line: its subject, its label, its other columns, and its number in the table (0: none)."""
 
     key: str
     label: Label
@@ -109,16 +109,16 @@ class Line:
 
 @dataclass(frozen=True)
 class LabelTable:
-    """What a table, or folders, say.
+    """The labels of a table or of folders.
 
     Attributes:
-        kind: a key of MATCHES, what `Line.key` is.
+        kind: of the keys of lines, itself a key of MATCHES.
         task: a key of `tasks.TASKS`.
-        classes: in the order of the model's outputs; grades in theirs; names of numbers.
+        classes: in the order of the model's outputs; grades in their order; names of numbers.
         lines: each key once.
         unlabelled: keys without a label.
-        has_split: whether the lines say so.
-        remarks: what was odd and read all the same.
+        has_split: whether lines have a split.
+        remarks: what was odd but could be read.
     """
 
     kind: str
@@ -136,7 +136,7 @@ def read_labels(table: Path, options: LabelOptions, *, kinds: Sequence[str] = tu
     Args:
         table: a CSV file or a workbook, see `tables`.
         options: how to read it.
-        kinds: keys of MATCHES that are looked for.
+        kinds: the keys of MATCHES to look for.
 
     Raises:
         DatasetError: no such file or column, a key with two labels, or labels that do not fit the task.
@@ -172,7 +172,7 @@ def read_labels(table: Path, options: LabelOptions, *, kinds: Sequence[str] = tu
                 f"{table.name}: row {row.number} has {split} {row[split][:60]!r}; use training, validation or test"
             )
     read = _labels(rows, columns, options.rules, table.name)
-    # The name of a case is what a line is about, and tells of a patient only where it says so.
+    # The name of a case is not a group, unless the column is one of patients.
     own = {split} if is_person(key) or options.group_column else {split, key}
     groups = read_groups(
         {name: [row[name] for row in rows] for name in rest if name not in own},
@@ -197,9 +197,9 @@ def read_labels(table: Path, options: LabelOptions, *, kinds: Sequence[str] = tu
         )
         if lines.setdefault(line.key, line) != line:
             raise DatasetError(
-                f"{table.name}: row {row.number} says something else of what row {lines[line.key].row} is about, "
-                f"by the column {key[:60]}; keep one of them, or name the column that tells images apart with "
-                "--image-column (names of files) or --match"
+                f"{table.name}: row {row.number} contradicts row {lines[line.key].row}, which has the same "
+                f"{key[:60]}; keep one of them, or name the column that tells images apart with --image-column (names "
+                "of files) or --match"
             )
     return LabelTable(
         kind,
@@ -232,7 +232,7 @@ def _enough(read: ReadLabels) -> tuple[str, ...]:
 
 
 def _keys_of(names: Sequence[str], kinds: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """The kinds of keys that a table has columns for, the finest first; a mere `id` only if there is nothing else."""
+    """The kinds of keys that a table has columns for, the finest first; `id` only if there is nothing else."""
     found = {kind: [name for name in names if plain(name) in MATCHES[kind]] for kind in kinds}
     if "file" in found:
         found["file"] = usual_columns(names, "image")
@@ -259,17 +259,17 @@ def _key_column(names: Sequence[str], options: LabelOptions, kinds: Sequence[str
         kind, columns = keys[0]
         return kind, usual_column(names, "image", what) if kind == "file" else columns[0]
     raise DatasetError(
-        f"{what} has no column that says what a line is about ({', '.join(kinds)}); name it with --match, it has "
+        f"{what} has no column that identifies the images ({', '.join(kinds)}); name one with --match: it has "
         f"{some_of(names)}"
     )
 
 
 def labels_of_layout(layout: Layout, options: LabelOptions) -> LabelTable:
-    """The labels of folders by class, with the splits and patients that they tell, as a table of kind "file".
+    """The labels of folders by class, with their splits and patients, as a table of kind "file".
 
     Raises:
-        DatasetError: fewer than two classes, or images of some splits only.
-        ConfigError: a task that folders cannot tell.
+        DatasetError: fewer than two classes, or only some images have a split.
+        ConfigError: the task needs other labels than folders.
     """
     return _of_folders(
         [(entry.name, str(entry.label), entry.split, entry.group) for entry in layout.entries], options, layout.remarks
@@ -277,23 +277,21 @@ def labels_of_layout(layout: Layout, options: LabelOptions) -> LabelTable:
 
 
 def labels_of_folders(names: Sequence[str], options: LabelOptions, *, below: str = "") -> LabelTable:
-    """The class of each file by the folder that it lies in, right below the source: `CLASS/any/depth`.
+    """The class of each file by its first folder: `CLASS/any/depth`, or if all first folders are splits, the second.
 
-    Not `class_folders`, where names say what an image is and folders below a class whose it is: here files lie at any
-    depth, in archives too, and the importer finds out both.
+    Unlike in `class_folders`, files lie at any depth, in archives too, and the importer finds images and patients.
 
     Args:
         names: relative to the source, with slashes.
         options: task and grades; classes and grades can be folders.
-        below: what names begin with that is no folder of a class: an archive.
+        below: first part of all names that is not a class, such as an archive.
 
     Returns:
-        A table of kind "file". Where every first folder is named as a split (train, val, test), it is one, and the
-        second is the class.
+        A table of kind "file".
 
     Raises:
-        DatasetError: files in no such folder, or fewer than two classes.
-        ConfigError: a task that folders cannot tell.
+        DatasetError: files outside such folders, or fewer than two classes.
+        ConfigError: the task needs other labels than folders.
     """
     parts = {name: name.removeprefix(below).split("/") for name in names}
     has_split = bool(parts) and all(len(each) > 2 and split_of(each[0]) for each in parts.values())
@@ -301,7 +299,7 @@ def labels_of_folders(names: Sequence[str], options: LabelOptions, *, below: str
     if loose := sorted(name for name, each in parts.items() if len(each) < depth + 2):
         raise DatasetError(
             f"files that are in no folder of a class: {len(loose)} ({some_of(loose)}); put each into the folder of its "
-            "class, or give --labels a CSV"
+            "class, or give --labels a table"
         )
     return _of_folders(
         [(name, each[depth], split_of(each[0]) if has_split else None, name) for name, each in parts.items()], options
@@ -311,10 +309,10 @@ def labels_of_folders(names: Sequence[str], options: LabelOptions, *, below: str
 def _of_folders(
     rows: Sequence[tuple[str, str, str | None, str]], options: LabelOptions, remarks: tuple[Remark, ...] = ()
 ) -> LabelTable:
-    """Of names, classes, splits, and groups, which are the name where nothing tells one."""
+    """By rows of name, class, split and group; an unknown group is the name."""
     if options.rules.task != "auto" and TASKS[options.rules.task].form != "class":
         raise ConfigError(
-            f"folders tell one class or grade an image, which is not {options.rules.task}; give --labels a CSV"
+            f"folders give one class or grade an image, which is not {options.rules.task}; give --labels a table"
         )
     labels = [label for _, label, _, _ in rows]
     read = read_label_values(

@@ -1,6 +1,6 @@
-"""What would be on two sides of a split: images of one group, and near-identical images of different groups.
+"""Leaks between the sides of a split: images of one group, and equal or near-identical images of different groups.
 
-Groups that share a near-identical image are joined into one before anything is split, so there is one rule for both.
+Groups that share such an image become one before anything is split, so one rule covers both.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from sagemaker_monai.data.splitting import SPLITS
 
 @dataclass(frozen=True)
 class Move:
-    """An image that a given split had on another side than the rest of its group."""
+    """An image that a given split had on another side than most of its group."""
 
     image: str
     group: str
@@ -24,7 +24,7 @@ class Move:
 
 
 def digest_of(values: np.ndarray) -> bytes | None:
-    """SHA-256 of an array, its shape and type; None where all values are the same, which is equal for many."""
+    """SHA-256 of an array, its shape and type; None for a blank array, which many images have."""
     if values.min() == values.max():
         return None
     digest = hashlib.sha256(repr((values.shape, values.dtype.str)).encode())
@@ -44,14 +44,14 @@ def same_pictures(pictures: Sequence[Sequence[bytes | None]]) -> list[tuple[int,
 
 
 def join_groups(groups: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list[str]:
-    """Join the groups of each pair of images.
+    """Join the groups of pairs of images that must not be separated.
 
     Args:
         groups: group of each image.
-        pairs: indices of images that must not be separated.
+        pairs: indices of the images.
 
     Returns:
-        A group for each image; joined groups carry the first of their names in alphabetical order.
+        A group for each image; joined groups have the alphabetically first of their names.
     """
     parent = {group: group for group in groups}
 
@@ -68,15 +68,12 @@ def join_groups(groups: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list
 
 
 def gather_groups(images: Sequence[str], groups: Sequence[str], splits: Sequence[str]) -> tuple[list[str], list[Move]]:
-    """Bring every group of a given split to the side where most of its images are.
+    """Bring every group of a given split to the side where most of its images are; returns all splits, and the moves.
 
-    A tie goes to test, then to validation: training loses an image more easily than they do.
+    A tie goes to test, then to validation: training can spare an image more easily.
 
     Args:
         images, groups, splits: id, group and given split of each image.
-
-    Returns:
-        The split of each image, and what was moved.
     """
     sides: dict[str, Counter[str]] = defaultdict(Counter)
     for group, split in zip(groups, splits, strict=True):
@@ -90,11 +87,6 @@ def gather_groups(images: Sequence[str], groups: Sequence[str], splits: Sequence
         if home[group] != split
     ]
     return [home[group] for group in groups], moves
-
-
-def separated(pairs: Sequence[tuple[int, int]], splits: Sequence[str]) -> list[tuple[int, int]]:
-    """The pairs whose images are in different splits."""
-    return [(first, second) for first, second in pairs if splits[first] != splits[second]]
 
 
 def count_by_class(labels: Sequence[str], splits: Sequence[str]) -> Mapping[str, Mapping[str, int]]:

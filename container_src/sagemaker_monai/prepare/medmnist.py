@@ -1,10 +1,10 @@
 """A MedMNIST file (.npz) becomes pictures or volumes in the published split.
 
 The file has arrays `train_images`, `train_labels`, and the same for val and test. Pictures are (n, rows, columns), or
-(n, rows, columns, 3) in colour: they become PNG files. Volumes are (n, slices, rows, columns), as the authors' own
-montage shows them, and become .npy files (W, H, D) of uint8: W along the rows, H down the columns, D along the slices.
-The file says nothing of spacing, orientation or patients: each image is a group of its own. Images of two sides that
-are equal byte for byte are counted, and stay where they are, for scores are compared with those published.
+(n, rows, columns, 3) in colour, and become PNG files. Volumes are (n, slices, rows, columns), as in the authors' own
+montage, and become .npy files (W, H, D) of uint8: W along the rows, H down the columns, D along the slices. The file
+has no spacing, orientation or patients: each image is a group of its own. Equal images on two sides are counted but
+stay, so that scores can be compared with published ones.
 """
 
 import hashlib
@@ -56,10 +56,10 @@ class _Part:
 
 @dataclass(frozen=True)
 class MedmnistOptions:
-    """What is decided about a file; in import_report.json.
+    """How to import a file; in import_report.json.
 
     Attributes:
-        task: a key of `tasks.TASKS`; "auto" takes the published one, or what the labels look like.
+        task: a key of `tasks.TASKS`; "auto" takes the published one, or guesses by the labels.
         classes: names in the order of the numbers in the file; empty takes the published ones, or the numbers.
         title: of the data set; "" takes the file's name.
     """
@@ -82,12 +82,12 @@ def import_medmnist(source: Path, out: Path, options: MedmnistOptions = DEFAULTS
 
     Args:
         source: the .npz file.
-        out: folder to write `images/`, `dataset.json` and `import_report.json` to; empty, new, or an earlier import,
-            which is replaced. The same call again finds everything done and writes nothing.
-        options: what is decided.
+        out: folder to write `images/`, `dataset.json` and `import_report.json` to: empty, new, or with an earlier
+            import, which is replaced. The same call again writes nothing.
+        options: see `MedmnistOptions`.
 
     Raises:
-        DatasetError: the file is damaged, unsafe or none of MedMNIST, or the output folder cannot be used.
+        DatasetError: the file is damaged, unsafe or not of MedMNIST, or the output folder cannot be used.
         ConfigError: an option is out of range, or the classes do not fit the labels.
     """
     if options.task not in ("auto", *TASKS):
@@ -103,7 +103,7 @@ def import_medmnist(source: Path, out: Path, options: MedmnistOptions = DEFAULTS
 
     parts = {split: part for split, name in PARTS.items() if (part := _read_part(source, name)) is not None}
     if "training" not in parts:
-        raise DatasetError(f"{source.name} has no train_images and train_labels; it is no file of MedMNIST")
+        raise DatasetError(f"{source.name} has no train_images and train_labels; it is not a file of MedMNIST")
     _check_alike(parts)
     known = SETS.get(set_of(source.name) or "")
     chosen_task, names = _meaning(parts, options.task, options.classes, known)
@@ -149,15 +149,11 @@ def import_medmnist(source: Path, out: Path, options: MedmnistOptions = DEFAULTS
         records=records,
         task=chosen_task,
         spatial_dims=spatial_dims,
-        # Not CT where they were CT: what the values are was lost when they became 8-bit.
+        # Not CT even if it was: the 8-bit values are not HU.
         modality="RGB" if spatial_dims == 2 else "OT",
     )
-    output.finish(
-        out,
-        {"importer": "medmnist", "options": chosen, **report.written(with_names=True)},
-        key=key,
-        files=files,
-    )
+    written = report.written(with_names=True)
+    output.finish(out, {"importer": "medmnist", "options": chosen, **written}, key=key, files=files)
     return report
 
 
@@ -246,7 +242,7 @@ def _meaning(
             raise ConfigError(f"{task} has one number, --classes names {len(names)}")
         return task, names
     if (values != np.floor(values)).any() or values.min() < 0:
-        raise DatasetError(f"the labels are no class numbers from 0; choose --task {task_for('number')}")
+        raise DatasetError(f"the labels are not class numbers from 0; choose --task {task_for('number')}")
     needed = columns if form == "findings" else int(values.max()) + 1
     if form == "findings" and values.max() > 1:
         raise DatasetError("the labels of findings must be 0 and 1")
@@ -293,7 +289,7 @@ def _warnings(
     warnings = [f"the file has no {PARTS[split]}" for split in SPLITS if split not in parts]
     if torn := sum(len(seen) > 1 for seen in sides.values()):
         warnings.append(
-            f"{torn} images stand byte for byte on two sides of the published split, which is kept: scores are a "
+            f"{torn} images are byte for byte on two sides of the published split, which is kept: scores are a "
             "little too good"
         )
     return [*warnings, *missing_sides(counts, (1.0, float("validation" in parts), float("test" in parts)))]

@@ -1,14 +1,14 @@
-"""Which files of a folder are one case: a volume, or one file a sequence.
+"""Which files of a folder are one case: a volume, or one file for each sequence.
 
-Names say it: `CASE_t1.nii.gz` beside `CASE_flair.nii.gz`, `CASE/t1.nii.gz`, or nnU-Net's `CASE_0000.nii.gz`. In a
-folder of the Medical Segmentation Decathlon the images that its dataset.json lists for training are the cases. Masks
-(`mask_files`) are none, unless the table of labels names them or a sequence is called as they are.
+Cases are found by name: `CASE_t1.nii.gz` beside `CASE_flair.nii.gz`, `CASE/t1.nii.gz`, or nnU-Net's `CASE_0000.nii.gz`.
+In a folder of the Medical Segmentation Decathlon, the training images of its dataset.json are the cases. Masks
+(`mask_files`) are not cases, unless the table of labels or a sequence names them.
 """
 
 import json
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,7 @@ SUFFIXES = tuple(
 )
 MAX_FILES = 1_000_000
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
-_DATA_SUFFIXES = (".img", ".img.gz", ".raw", ".zraw", ".bin")  # of pairs, whose headers are what counts
+_DATA_SUFFIXES = (".img", ".img.gz", ".raw", ".zraw", ".bin")  # of pairs, which are found by their headers
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Case:
 
     Attributes:
         name: relative to the source, with slashes, without suffix and sequence. Untrusted text.
-        files: one a sequence, in their order.
-        fault: why it cannot be used, "" where nothing is known against it.
+        files: one for each sequence, in their order.
+        fault: why it cannot be used, or "".
     """
 
     name: str
@@ -47,8 +47,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Found:
-    """What a folder has: cases, the names of their sequences (none: one file a case), what the Decathlon calls the
-    modality, the names of other files, and the masks."""
+    """Cases, the names of their sequences (empty: one file a case), the Decathlon's modality, the names of other files,
+    and the masks."""
 
     cases: list[Case]
     sequences: tuple[str, ...]
@@ -62,16 +62,16 @@ def find_cases(source: Path, sequences: Sequence[str] = (), named: Collection[st
 
     Args:
         source: the folder.
-        sequences: their names in the order of the channels; empty takes nnU-Net's numbers where all files have them,
-            else a file is a case.
-        named: what the table of labels names: files and cases, which are no masks.
+        sequences: their names in the order of the channels; empty takes nnU-Net's numbers if all files have them, else
+            each file is a case.
+        named: files and cases in the table of labels, which are not masks.
 
     Raises:
         DatasetError: no folder, or no volumes in it.
-        ConfigError: sequences that are none.
+        ConfigError: too many sequences, or one twice.
     """
     if not source.is_dir():
-        raise DatasetError(f"{source.name} is no folder; name one with volumes (NIfTI, NRRD, MetaImage, NPY, ...)")
+        raise DatasetError(f"{source.name} is not a folder; name one with volumes (NIfTI, NRRD, MetaImage, NPY, ...)")
     if len(set(map(str.lower, sequences))) < len(sequences) or len(sequences) > MAX_SEQUENCES:
         raise ConfigError(f"--sequences must be at most {MAX_SEQUENCES} different names")
     listed, modality = _decathlon(source)
@@ -82,7 +82,7 @@ def find_cases(source: Path, sequences: Sequence[str] = (), named: Collection[st
         files = {name: source / name for name in listed}
         volumes = {name: path for name, path in files.items() if path.is_file()}
         missing = [
-            Case(stem_of(name, SUFFIXES), (), f"{DATASET_JSON} lists it, and there is no such file")
+            Case(stem_of(name, SUFFIXES), (), f"{DATASET_JSON} lists it, but the file is missing")
             for name in files
             if name not in volumes
         ]
@@ -109,7 +109,7 @@ def find_cases(source: Path, sequences: Sequence[str] = (), named: Collection[st
 
 
 def _told(volumes: dict[str, Path], stems: dict[str, str], named: Collection[str]) -> list[Path]:
-    """The volumes that a table means: by the whole name, or by a last part that is no other's and begins none."""
+    """The volumes that a table names: by the whole name, or by a last part that begins no other name."""
     meant = {stem_of(name, SUFFIXES) for name in named}
     last = {name: stem.rpartition("/")[2] for name, stem in stems.items()}
     return [
@@ -121,7 +121,7 @@ def _told(volumes: dict[str, Path], stems: dict[str, str], named: Collection[str
 
 
 def _decathlon(source: Path) -> tuple[list[str] | None, str]:
-    """The images that a dataset.json lists for training, None without one; and its modality."""
+    """The training images of a dataset.json (None without one), and its modality."""
     path = source / DATASET_JSON
     if not path.is_file():
         return None, ""
@@ -149,12 +149,14 @@ def _decathlon(source: Path) -> tuple[list[str] | None, str]:
 
 
 def _volumes(source: Path) -> tuple[dict[str, Path], list[str]]:
-    """The volumes below a folder by their names, sorted, and the names of what is none."""
+    """The volumes below a folder by their names, sorted, and the names of other files."""
     volumes, others = {}, []
-    for name, path in _walk(source):
-        lower = path.name.lower()
-        if lower.endswith(_DATA_SUFFIXES):
+    for count, path in enumerate(plain_files(source), start=1):
+        if count > MAX_FILES:
+            raise DatasetError(f"the folder has more than {MAX_FILES} files; name a smaller one")
+        if path.name.lower().endswith(_DATA_SUFFIXES):
             continue
+        name = path.relative_to(source).as_posix()
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
         if volume_format_of(head, path.name) is None:
@@ -164,17 +166,10 @@ def _volumes(source: Path) -> tuple[dict[str, Path], list[str]]:
     return volumes, others
 
 
-def _walk(source: Path) -> Iterator[tuple[str, Path]]:
-    for count, path in enumerate(plain_files(source), start=1):
-        if count > MAX_FILES:
-            raise DatasetError(f"the folder has more than {MAX_FILES} files; name a smaller one")
-        yield path.relative_to(source).as_posix(), path
-
-
 def _by_sequence(
     volumes: dict[str, Path], stems: dict[str, str], sequences: Sequence[str]
 ) -> tuple[list[Case], list[str]]:
-    """Cases with a file of each sequence, and the files that are of none."""
+    """Cases with a file for each sequence, and the files without a sequence."""
     found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     unnamed = []
     for name, path in volumes.items():

@@ -1,9 +1,8 @@
-"""Copies of volumes for a data set: read once to be sure of them, without the texts of their headers where asked.
+"""Copies of volumes for a data set: each is read once to check it, and loses the texts of its header on request.
 
-NIfTI, Analyze and NPY files are copied, through `clean_file` where they are de-identified: voxels stay bit for bit. All
-other formats (headers with free texts and names of other files), and files whose suffix belies what they are, are
-written anew as .nii.gz from what the reader gave: float32, which is what training sees anyway; the affine is rounded to
-float32, as NIfTI keeps it.
+NIfTI, Analyze and NPY files are copied, by `clean_file` if they are de-identified: voxels stay bit for bit. All other
+formats (their headers have free texts and names of other files), and files with a wrong suffix, are rewritten as
+.nii.gz in float32, which is what training sees anyway; the affine is rounded to float32, as in every NIfTI file.
 """
 
 import gzip
@@ -33,7 +32,7 @@ _MAX_NIFTI1_SIDE = 32_767
 
 @dataclass(frozen=True)
 class Plan:
-    """How a file is copied: its suffix in the data set, the image beside a header, and whether it is written anew."""
+    """How a file is copied: its suffix in the data set, the image beside a header, and whether it is rewritten."""
 
     source: Path
     suffix: str
@@ -41,19 +40,17 @@ class Plan:
     is_rewritten: bool
 
     def names(self, stem: str) -> list[str]:
-        """The names of the copies, that of the image first."""
-        return [stem + self.suffix] + ([stem + self._image_suffix()] if self.image is not None else [])
-
-    def _image_suffix(self) -> str:
-        assert self.image is not None
-        return ".img.gz" if self.image.name.lower().endswith(".gz") else ".img"
+        """The names of the copies: of the file, and of the image beside a header."""
+        if self.image is None:
+            return [stem + self.suffix]
+        return [stem + self.suffix, stem + (".img.gz" if self.image.name.lower().endswith(".gz") else ".img")]
 
 
 def plan_copy(path: Path) -> Plan:
     """Decide how a file is copied.
 
     Raises:
-        UndecodableImage: it cannot be read, is no volume, or a header without its image.
+        UndecodableImage: it cannot be read, is not a volume, or is a header without its image.
     """
     kind = kind_of(path)
     suffix = next((each for each in SUFFIXES if path.name.lower().endswith(each)), "")
@@ -65,7 +62,7 @@ def plan_copy(path: Path) -> Plan:
 
 
 def read_case(files: Sequence[Path]) -> list[Volume]:
-    """The volumes of a case, one a file, on one grid.
+    """The volumes of a case, one for each file, on one grid.
 
     Raises:
         UndecodableImage, UnsuitableImage, PayloadTooLarge: as `read.read_volumes_of`.
@@ -82,11 +79,11 @@ def copy_volume(plan: Plan, volume: Volume, out: Path, names: Sequence[str], *, 
     """Write the copies; returns their names and sizes in bytes.
 
     Args:
-        plan: how.
-        volume: what the file holds.
+        plan: how to copy.
+        volume: the file's content.
         out: the output folder.
         names: of `Plan.names`, relative to it.
-        is_private: files keep the image and nothing else.
+        is_private: keep only the image.
 
     Raises:
         UndecodableImage, UnsuitableImage, PayloadTooLarge: as `clean_file`.
@@ -111,7 +108,7 @@ def encoded(volume: Volume) -> bytes:
     values = np.asarray(volume.values, np.float32)
     array = values[0] if len(values) == 1 else np.moveaxis(values, 0, -1)
     if array.ndim == 4 and is_unclear(array.shape):
-        array = array[..., np.newaxis, :]  # the fifth axis holds vectors, which nobody takes for slices
+        array = array[..., np.newaxis, :]  # the fifth axis is for vectors, so no reader takes it for slices
     kind: Any = nibabel.Nifti1Image if max(array.shape) <= _MAX_NIFTI1_SIDE else nibabel.Nifti2Image
     image = kind(array, volume.affine)
     image.header.set_xyzt_units("mm")

@@ -1,8 +1,8 @@
-"""The folder an importer writes: only what it wrote itself is ever replaced or removed.
+"""The output folder of an importer: only files that an import wrote are ever replaced or removed.
 
-`import_report.json` names every file that is written, from before the first one is. So a run that was interrupted can
-be repeated, one with other options replaces the former, and a folder with anybody else's files is refused. dataset.json
-is removed before the first image changes and comes back, whole, after the last: where it is, all of it is true.
+`import_report.json` lists all files before the first one is written. So an interrupted run can be repeated, a run with
+other options replaces the earlier one, and a folder with other files is refused. dataset.json is removed before the
+first image changes and written after the last one: if it is there, it is true.
 
 Images lie in `images/`, the files of a DICOM series in `series/NAME/`. A file's name is relative to the output folder;
 one without a folder lies in `images/`.
@@ -37,7 +37,7 @@ def read_report(out: Path) -> dict[str, Any] | None:
     """The report of an earlier import into this folder, or None.
 
     Raises:
-        DatasetError: there is a file of that name which no importer wrote.
+        DatasetError: no importer wrote the file of that name.
     """
     path = out / REPORT
     if not path.exists():
@@ -69,13 +69,13 @@ def _present(out: Path) -> Iterator[Path]:
 
 
 def _is_unfinished(path: Path, name: str, ours: Collection[str]) -> bool:
-    """Whether it is what a killed run left of one of its files."""
+    """Whether a killed run left it of one of its files."""
     match = _PART.fullmatch(path.name)
     return match is not None and f"{name.rpartition('/')[0]}/{match[1]}" in ours and not path.is_symlink()
 
 
 def check_output(out: Path) -> None:
-    """Refuse a folder that holds what no importer wrote; litter does not count, as for everyone who reads it.
+    """Refuse a folder with files that no import wrote, except litter of operating systems.
 
     Raises:
         DatasetError: with some of the names.
@@ -118,7 +118,7 @@ def check_places(
 
 
 def is_up_to_date(out: Path, key: str) -> bool:
-    """Whether the folder holds exactly what an import with this key wrote, by the sizes of its files."""
+    """Whether the folder holds exactly the files of an import with this key, by their sizes."""
     report = read_report(out)
     if report is None or report.get("key") != key or not (out / DATASET_JSON).is_file():
         return False
@@ -129,7 +129,7 @@ def is_up_to_date(out: Path, key: str) -> bool:
 
 
 def begin(out: Path, names: Collection[str]) -> None:
-    """Make the folder ready for files of these names; from here until `finish` there is no dataset.json in it."""
+    """Make the folder ready for files of these names; until `finish` it has no dataset.json."""
     out.mkdir(parents=True, exist_ok=True)
     before = (read_report(out) or {}).get("files", {})
     ours = set(map(_in_folder, {*before, *names}))
@@ -143,7 +143,7 @@ def begin(out: Path, names: Collection[str]) -> None:
 
 
 def remove_stale(out: Path, files: Collection[str]) -> None:
-    """Remove files of an earlier import whose names are not among `files`, and folders that are empty then."""
+    """Remove files of an earlier import that are not in `files`, and empty folders."""
     kept = set(map(_in_folder, files))
     for name in map(_in_folder, (read_report(out) or {}).get("files", {})):
         if name not in kept:
@@ -158,11 +158,11 @@ def finish(out: Path, report: Mapping[str, Any], *, key: str, files: Mapping[str
 
     Args:
         out: the output folder.
-        report: what to say about the import.
-        key: tells by equality whether another import would give the same.
-        files: name and size in bytes of every file.
+        report: its other entries.
+        key: equal for imports with the same result.
+        files: name -> size in bytes.
     """
     digest = sha256_of(out / DATASET_JSON)
     head = {"is_complete": True, "key": key, "dataset_json_sha256": digest}
-    # Names in `files` are those of the data set, which an import that was interrupted is continued by.
+    # Names in `files` are not masked: they are those of the data set, and an interrupted import needs them.
     _write_report(out, {**head, **current().mask_all(dict(report)), "files": dict(sorted(files.items()))})

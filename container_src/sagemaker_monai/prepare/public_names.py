@@ -1,4 +1,4 @@
-"""The names that files and groups of a data set may show, the same for every importer."""
+"""Public names of the files and groups of a data set, the same for every importer."""
 
 import re
 from collections import defaultdict
@@ -14,10 +14,10 @@ def _safe(parts: Sequence[str], suffix: str) -> str:
 
 
 def name_files(keys: Sequence[Sequence[str]], suffixes: Sequence[str]) -> list[str]:
-    """File names for images: the last part of the key where that is one of its kind, else with the folders before it.
+    """File names for images: the last part of the key, with the folders before it if it is not unique.
 
     Args:
-        keys: parts of each key; the last one's own suffix is replaced.
+        keys: parts of each key; the suffix of the last part is replaced.
         suffixes: lower-case ending of each, with the dot.
 
     Returns:
@@ -45,17 +45,17 @@ def name_files(keys: Sequence[Sequence[str]], suffixes: Sequence[str]) -> list[s
 
 
 def _is_suffixed(name: str) -> bool:
-    """Whether what follows the last dot can be a suffix: a file named by its UID has none."""
+    """Whether the last dot begins a suffix: a file named by its UID has none."""
     return not name.rpartition(".")[2].isdigit()
 
 
 def public_names(groups: Sequence[str], what: str, *, order: Callable[[str], str] = lambda group: group) -> list[str]:
-    """Numbers for groups, whose own names may be personal data: the same for the same set of groups.
+    """Numbered names for groups, whose own names may be personal data: the same for the same set of groups.
 
     Args:
         groups: of each image.
-        what: begins every name.
-        order: sorts them, so that numbers do not depend on the order of files.
+        what: first part of every name.
+        order: sort key, so that numbers do not depend on the order of files.
     """
     numbers = {group: number for number, group in enumerate(sorted(set(groups), key=order), start=1)}
     return [f"{what}-{numbers[group]}" for group in groups]

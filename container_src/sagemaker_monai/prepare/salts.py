@@ -1,4 +1,4 @@
-"""Where the salt of an import comes from: a file, or the environment, which only the entry points know."""
+"""The salt of an import: from a file, or from the environment, which only the entry points know."""
 
 import argparse
 from contextlib import suppress
@@ -16,7 +16,7 @@ def add_salt_file(parser: argparse.ArgumentParser) -> None:
 
 
 def salt_of(given: argparse.Namespace) -> bytes:
-    """The caller's secret, from a file or from what `entrypoints` knows; empty where there is none or none is needed.
+    """The caller's secret, from a file or from `entrypoints`; empty if there is none or none is needed.
 
     Raises:
         ConfigError: the file cannot be read, or the salt is too short.

@@ -10,11 +10,11 @@ from sagemaker_monai.prepare.leaks import count_by_class
 from sagemaker_monai.tasks.labels import Label
 from sagemaker_monai.tasks.tasks import TASKS
 
-BINS = 5  # of numbers, by which a split is stratified (a guess)
+BINS = 5  # of numbers, to stratify a split (a guess)
 
 
 def classes_of(label: Label, task: str, classes: Sequence[str]) -> list[str]:
-    """The classes of a label, as they are counted."""
+    """The classes in which a label counts."""
     if not TASKS[task].has_classes:
         return [classes[0]]
     return [label] if isinstance(label, str) else list(label) if isinstance(label, tuple) else []
@@ -26,9 +26,9 @@ def split_images(
     """Choose a split for each image, stratified by all of its classes.
 
     Args:
-        classes: of each image, none or several too; an image without any is stratified as a class of its own.
+        classes: of each image, any number; images without any are stratified as one more class.
         groups: of each image.
-        fractions, seed: as for `splitting.split_by_group`, which is told of an image once for each of its classes.
+        fractions, seed: as for `splitting.split_by_group`, which gets an image once for each of its classes.
     """
     without = 1 + max((label for labels in classes for label in labels), default=-1)
     told = [(label, group) for labels, group in zip(classes, groups, strict=True) for label in (labels or [without])]
@@ -49,7 +49,7 @@ def draw_split(
     """Choose a side for each image: whole groups, stratified by class, findings or size of the number.
 
     Raises:
-        DatasetError: all images are one group, so that nothing can be held out.
+        DatasetError: all images are one group, so nothing can be held out.
     """
     if len(set(groups)) == 1 and fractions[0] < 1:
         raise DatasetError(
@@ -79,7 +79,7 @@ def refuse_torn(groups: Sequence[str], splits: Sequence[str | None]) -> None:
         images = sum(group in set(torn) for group in groups)
         raise DatasetError(
             f"the given split has {len(torn)} of {len(sides)} groups (patients, or images with the same pixels) on "
-            f"two sides, {images} images; correct it, or leave the column out and have the split drawn"
+            f"two sides, {images} images; correct it, or leave the column out to have the split drawn"
         )
 
 

@@ -1,4 +1,4 @@
-"""The sources that `prepare` imports from, one row each: options, and what is done with them."""
+"""The sources that `prepare` imports from, one row each: their options and their importer."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from sagemaker_monai.prepare.publish import Choices
 
 @dataclass(frozen=True)
 class Importer:
-    """A row of SOURCES: one line of help, the options, and what is done with them; returns what to print."""
+    """A row of SOURCES: one line of help, the options, and the importer, which returns the text to print."""
 
     help: str
     add_options: Callable[[argparse.ArgumentParser], None]
@@ -43,11 +43,11 @@ def _importer(
 
     Args:
         title: one line of help.
-        run: takes source, out and, by their names, what is required and the options; returns a report.
+        run: takes source, out, and by name the required flags and the options; returns a report.
         source: help of the first argument.
         out: the folders in the second one.
-        required: name of a flag -> what `add_argument` takes.
-        called: default of `--title` where it is not that of the options.
+        required: name of a flag -> arguments of `add_argument`.
+        called: default of `--title`, if not that of the options.
         options: dataclasses, in the order of the help.
     """
     defaults = {"title": called} if called else {}
@@ -126,7 +126,7 @@ SOURCES = {
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
-    """Give a parser without arguments one subcommand a source."""
+    """Add a subcommand for each source to a parser without arguments."""
     parser.description = "Make a data set to train on."
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="SOURCE_KIND")
     for name, importer in SOURCES.items():
@@ -142,14 +142,14 @@ def run(options: argparse.Namespace) -> None:
     _know_names(current(), options)
     try:
         print(SOURCES[options.kind].run(options))
-    except OSError as error:  # a full disk, a folder that may not be written
+    except OSError as error:  # a full disk, a read-only folder
         raise ConfigError(
             f"a file cannot be read or written ({error.strerror}): make room or choose another folder"
         ) from error
 
 
 def _know_names(names: ItemNames, options: argparse.Namespace) -> None:
-    """Tell what the inputs are: every option that names a path; the list of names lies beside the output."""
+    """Register the inputs (every option that names a path), whose names are masked; the list lies beside the output."""
     given = dict(vars(options))
     out = Path(given.pop("out")) if "out" in given else None
     names.add(*(value for value in given.values() if isinstance(value, Path) and value.exists()))
