@@ -187,7 +187,7 @@ def test_of_a_dicomdir_the_files_that_it_lists_are_taken(tmp_path, run):
     with pytest.raises(DatasetError, match=r"images without labels: 1 \(stray\)"):
         run(*rows, source=tmp_path / "medium", out="folder")
     (tmp_path / "medium" / "IMAGES" / "IM5").unlink()
-    with pytest.raises(DatasetError, match="a DICOMDIR lists this file, which is not there"):
+    with pytest.raises(DatasetError, match="a DICOMDIR lists this file, which does not exist"):
         run(*rows, source=tmp_path / "medium" / "DICOMDIR", mismatch="drop")
 
 
@@ -645,7 +645,7 @@ def test_series_of_equal_length_are_not_chosen_by_their_uid(tmp_path, run):
         run(*rows)
     assert run(*rows, units={"series": "all"}).images == 7
     assert not (tmp_path / "other").exists()
-    with pytest.raises(DatasetError, match="no series has a description as asked for"):
+    with pytest.raises(DatasetError, match="the study has no series with the description asked for"):
         run(*rows, units={"description": "bone"}, out="other")
     assert run(*rows, units={"description": "bone"}, unusable="leave-out", fractions=(1, 0, 0), out="b").images == 1
 

@@ -55,7 +55,7 @@ def choose(stacks: Sequence[Series], choice: Choice, *, remedy: str) -> Chosen:
     places = list(range(len(stacks)))
     if choice.uids:
         places = _keep(places, lambda place: stacks[place].uid in choice.uids, "not the series asked for", left)
-        return Chosen(tuple(places), left, "" if places else "no series has the UID asked for")
+        return Chosen(tuple(places), left, "" if places else "no series with the UID asked for")
     if choice.modality:
         wanted = {modality.strip().upper() for modality in choice.modality}
         places = _keep(places, lambda place: subjects[place].modality in wanted, "another modality", left)
@@ -70,7 +70,7 @@ def choose(stacks: Sequence[Series], choice: Choice, *, remedy: str) -> Chosen:
             left,
         )
         if not places:
-            return Chosen((), left, f"no series has the description asked for; {remedy}")
+            return Chosen((), left, f"no series with the description asked for; {remedy}")
     places = _meant(stacks, subjects, places, left)
     if choice.series == ALL:
         return Chosen(tuple(places), left)
