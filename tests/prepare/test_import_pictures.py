@@ -150,7 +150,7 @@ def test_lines_without_a_label_and_pictures_without_a_line(tmp_path, source):
         ("id,outcome,target\n100,a,b\n", {}, r"several columns that could be the label \(outcome, target\)"),
         ("image,label\n100,a\n0100,b\n", {}, "could be several files, or share one"),
         ("image,label\n7,a\n101,b\n", {}, "labels without images: 1 "),
-        ("image,label\n100,a\n", {"sheet": "x"}, "is no workbook and has no sheet x"),
+        ("image,label\n100,a\n", {"sheet": "x"}, "is not a workbook and has no sheet x"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(tmp_path, source, rows, options, message):

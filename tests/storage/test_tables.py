@@ -55,8 +55,8 @@ def test_an_index_without_a_name_is_a_column():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"Study of moles\n\nimage,label\n1.png,nv\n", "names of its columns in row 3, and something else above"),
-        (b"Study of moles;;\nimage;label\n1.png;nv\n", "names of its columns in row 2"),
+        (b"Study of moles\n\nimage,label\n1.png,nv\n", "has its column names in row 3, below other rows"),
+        (b"Study of moles;;\nimage;label\n1.png;nv\n", "has its column names in row 2"),
         ("image,label\nL\xe4sion.png,nv\n".encode("cp1252"), r"not UTF-8 text \(byte 13\).*ANSI.*CSV UTF-8"),
         ("image,label\n1.png,nv\n".encode("utf-16")[:-1], "damaged UTF-16"),
         (b"image,label,label\n1.png,nv,nv\n", r"names a column twice: label;"),
@@ -122,10 +122,10 @@ def test_of_several_sheets_the_one_with_the_columns_is_read():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (workbook({"2020": ROWS, "2021": ROWS}), r"several sheets with the columns .*\(sheets: 2020, 2021\); name the"),
-        (workbook({"A": [["x"]], "B": [["y"]]}), r"no sheet with the columns .*\(sheets: A, B\)"),
-        (workbook({"A": ROWS}, hidden=["A"]), "no sheet with cells in it that is not hidden"),
-        (workbook({"A": []}), "no sheet with cells in it that is not hidden"),
+        (workbook({"2020": ROWS, "2021": ROWS}), r"several sheets with the required columns .*\(sheets: 2020, 2021\); name the"),
+        (workbook({"A": [["x"]], "B": [["y"]]}), r"no sheet with the required columns .*\(sheets: A, B\)"),
+        (workbook({"A": ROWS}, hidden=["A"]), "has no visible sheet with cells"),
+        (workbook({"A": []}), "has no visible sheet with cells"),
         (workbook({"A": "<row><c><v>1"}), "cannot be read as a workbook: a part of the workbook is damaged"),
         (workbook({"A": ROWS}, more={"xl/e.xml": b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>'}), "has a DOCTYPE"),
         (workbook({"A": ROWS})[:-30], "cannot be read as a workbook: the archive is damaged"),
@@ -141,7 +141,7 @@ def test_a_workbook_that_cannot_be_read_is_refused_with_the_remedy(content, mess
 def test_a_cell_at_the_end_of_a_sheet_does_not_take_the_memory(kind):
     xml = f'<row><c><v>1</v></c></row><row r="1048576"><c r="XFD1048576" t="inlineStr">{kind}</c></row>'
 
-    with pytest.raises(DatasetError, match=r"1048576 rows and 16384 columns.*remove what stands far from the table"):
+    with pytest.raises(DatasetError, match=r"1048576 rows and 16384 columns.*remove the cells far from the table"):
         read_sheets(workbook({"S": xml}), what="x.xlsx")
 
 

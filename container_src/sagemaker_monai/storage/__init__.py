@@ -1,4 +1,4 @@
-"""What lies on disk, whatever it means: which files of a folder count, atomic writes, tables, archives, digests.
+"""Files on disk, whatever they mean: which files of a folder count, atomic writes, tables, archives, digests.
 
-Nothing here knows an image, a label or a request.
+Nothing here knows about images, labels or requests.
 """

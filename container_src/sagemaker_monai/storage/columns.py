@@ -1,8 +1,7 @@
-"""What columns of a table, and keys of an item, are for: one table of known spellings; and which cells say nothing.
+"""The roles of a table's columns and an item's keys, by their known spellings; and which cells count as empty.
 
-Names are compared without case, Unicode form, blanks and punctuation: `Image Name`, `image_name` and `IMAGENAME` are
-one. What a cell with a label means is decided in `label_values`, who is a patient in `groups`; nothing here opens a
-file.
+Names are compared ignoring case, Unicode form, blanks and punctuation: `Image Name`, `image_name` and `IMAGENAME` are
+the same. `label_values` interprets labels and `groups` finds the patients; nothing here opens a file.
 """
 
 import unicodedata
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.shortened import some_of
 
-# What columns may be called, as `plain` writes it, in ranks: of the first rank that is there must be one.
+# Column names, as `plain` writes them, in ranks: the first rank that occurs must occur only once.
 _IMAGES = (
     "file", "files", "filename", "filenames", "filepath", "path", "imagename", "imagefile", "imagefilename",
     "imagepath", "imagefilepath", "imageid", "imageindex", "images", "img", "imgid", "imgname", "imgfile",
@@ -31,9 +30,9 @@ SPELLINGS: dict[str, tuple[tuple[str, ...], ...]] = {
     "split": (("split",),),
     "group": (("group", "groups", "groupid"),),
 }
-# Other columns that are a split where every cell is the name of one.
+# Columns that hold the split if every cell is the name of one.
 SPLIT_COLUMNS = ("splits", "set", "subset", "partition", "phase", "usage", "dataset", "fold")
-# What a split may be called, as `plain` writes it: folders, channels, lists and cells.
+# Names of splits, as `plain` writes them: of folders, channels, lists and cells.
 SPLIT_NAMES = {
     "training": "training",
     "train": "training",
@@ -49,9 +48,9 @@ SPLIT_NAMES = {
     "testset": "test",
     "testingset": "test",
 }
-NO_GROUP = "none"  # as the name of the column of groups: every image is a group of its own
+NO_GROUP = "none"  # as the name of the group column: every image is its own group
 
-# Cells that spreadsheets, pandas, R and databases write where there is no value, without case and blanks.
+# Cells that spreadsheets, pandas, R and databases write for a missing value, in lower case and without blanks.
 MISSING = frozenset({
     "", "nan", "-nan", "+nan", "na", "n/a", "n.a.", "n.a", "<na>", "#na", "#n/a", "#n/an/a", "#nv", "#value!", "#wert!",
     "#ref!", "#bezug!", "#div/0!", "#name?", "#null!", "#num!", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "null",
@@ -59,11 +58,11 @@ MISSING = frozenset({
     "-", "--", "---", "\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2212", ".", "?", "??", "???", "missing",
     "(missing)", "(blank)", "(leer)", "(empty)", "notavailable", "notapplicable", "k.a.", "k.a", "keineangabe",
 })  # fmt: skip
-# What stands for anybody where a patient's number should be, besides MISSING: what anonymisers write for everybody.
+# Placeholders for a patient's number, besides MISSING: what anonymisers write for everybody.
 NOBODY = frozenset({"anonymous", "anonymized", "anonymised", "anon", "unknown", "removed", "patient", "patientid", "id",
                     "xxx"})  # fmt: skip
-# Words of columns that tell who is a patient, the coarsest first.
-# Words with a * mean that only with `id`, `number` or the like behind or before them.
+# Words in the names of columns that identify patients, the coarsest first.
+# Words with a * do so only with `id`, `number` or the like before or after them.
 _ENDINGS = ("", "id", "ids", "no", "nr", "num", "number", "nummer", "code", "uid", "identifier", "pseudonym", "hash")
 _LEVELS: tuple[tuple[str, ...], ...] = (
     ("patient", "patients", "patientname", "anonpatient", "pat*", "pt*", "pid", "00100020", "patienten", "paciente",
@@ -78,17 +77,17 @@ _LEVELS: tuple[tuple[str, ...], ...] = (
     ("series*", "seriesinstance*", "scan*", "acquisition*"),
     ("lesion", "nodule", "tumor*", "tumour*", "specimen*", "slide*"),
 )  # fmt: skip
-_PATIENT_LEVELS = 2  # the first ones are people, whatever else a column says
+_PATIENT_LEVELS = 2  # the first levels, which are people
 
 
 def plain(name: str) -> str:
-    """A name of a column as it is compared: NFKC, without case, blanks and punctuation."""
+    """A column name in the form in which names are compared: NFKC, without case, blanks and punctuation."""
     text = unicodedata.normalize("NFKC", name).casefold()
     return "".join(letter for letter in text if letter.isalnum() or unicodedata.combining(letter))
 
 
 def _spellings(word: str) -> set[str]:
-    """A word of _LEVELS with all its endings, before and behind."""
+    """A word of _LEVELS with each of its endings before or after it."""
     bare = word.removesuffix("*")
     endings = _ENDINGS[1:] if word.endswith("*") else _ENDINGS
     return {plain(bare + ending) for ending in endings} | {plain(ending + bare) for ending in endings}
@@ -98,36 +97,36 @@ _RANKS = {name: rank for rank, words in enumerate(_LEVELS) for word in words for
 
 
 def group_rank(name: str) -> int | None:
-    """How coarse the groups of a column are by its name, 0 for patients; None where it names none."""
+    """How coarse a column's groups are by its name, 0 for patients; None if it names no groups."""
     return _RANKS.get(plain(name))
 
 
 def is_person(name: str) -> bool:
-    """Whether a column names people, and not their cases, studies or lesions."""
+    """Whether a column names people rather than their cases, studies or lesions."""
     rank = group_rank(name)
     return rank is not None and rank < _PATIENT_LEVELS
 
 
 def is_missing(text: str) -> bool:
-    """Whether a cell says that there is no value: see MISSING."""
+    """Whether a cell means that there is no value: see MISSING."""
     return "".join(unicodedata.normalize("NFKC", text).casefold().split()) in MISSING
 
 
 def split_of(text: str) -> str | None:
-    """The split that a name stands for: of a folder, a channel, a list or in a cell; None where it is none."""
+    """The split that the name of a folder, channel or list, or a cell, stands for; None if it stands for none."""
     return SPLIT_NAMES.get(plain(text))
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table that somebody named; empty where nobody did.
+    """The columns of a table that the user named; empty for the others.
 
     Attributes:
-        image: with the name of the file.
+        image: with the file names.
         label: with the label; several for findings of 0 and 1.
         group: of what stays together, or NO_GROUP.
-        split: with the name of a split.
-        sheet: of a workbook that has several.
+        split: with the names of splits.
+        sheet: of a workbook with several sheets.
     """
 
     image: str = ""
@@ -138,15 +137,15 @@ class Columns:
 
 
 def find_column(names: Sequence[str], wanted: str, what: str) -> str:
-    """The column that somebody asked for.
+    """Find the column that the user named.
 
     Args:
-        names: of the table.
-        wanted: in any case, with any punctuation; one that is written so is preferred.
+        names: of the table's columns.
+        wanted: in any case and with any punctuation; an exact match is preferred.
         what: the table's name for messages.
 
     Raises:
-        DatasetError: there is none, or several.
+        DatasetError: no column, or several, have this name.
     """
     found = [name for name in names if plain(name) == plain(wanted)]
     exact = [name for name in found if name.lower() == wanted.strip().lower()]
@@ -158,7 +157,7 @@ def find_column(names: Sequence[str], wanted: str, what: str) -> str:
 
 
 def usual_columns(names: Sequence[str], role: str) -> list[str]:
-    """The columns that are called as one of the first rank of SPELLINGS[role] that is there."""
+    """The columns that match the first rank of SPELLINGS[role] with any match."""
     for rank in SPELLINGS[role]:
         if found := [name for name in names if plain(name) in rank]:
             return found
@@ -166,10 +165,10 @@ def usual_columns(names: Sequence[str], role: str) -> list[str]:
 
 
 def usual_column(names: Sequence[str], role: str, what: str) -> str:
-    """The column for a role by its name, or "".
+    """The column whose name fits a role, or "".
 
     Raises:
-        DatasetError: several could be meant.
+        DatasetError: several columns fit.
     """
     found = usual_columns(names, role)
     if len(found) > 1:
@@ -181,7 +180,7 @@ def usual_column(names: Sequence[str], role: str, what: str) -> str:
 
 
 def split_column(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> str:
-    """The column with the split: one called so, or one of SPLIT_COLUMNS whose cells are all names of splits; or ""."""
+    """The column named split, or one of SPLIT_COLUMNS whose cells are all names of splits; or ""."""
     if usual := usual_columns(names, "split"):
         return usual[0]
     for name in names:

@@ -1,17 +1,17 @@
-"""What files hold, as digests of their bytes: by these a data set, a job and a cache are known.
+"""Digests of file contents, which identify a data set, a job and a cache.
 
-A file is read once in a run and its digest is kept with the file's name, size, times and inode, in this process and, if
-a file is named for it, for the other processes of the host and for later runs. A touched file is read again and has the
-digest that it had. A file whose bytes change while a run goes on ends the run: what was checked, what is trained on and
-what is written into the artifact would be three things.
+A file is read once per run. Its digest is kept with its name, size, times and inode in this process and, if a memory
+file is given, for the host's other processes and for later runs. A touched file is read again and keeps its digest. If
+a file's bytes change during a run, the run ends: otherwise the data that were checked, trained on and recorded in the
+artifact could differ.
 
-A file is believed to be unchanged by its time only if that time was over when it was read: what is written in the same
-tick of the clock leaves the same time behind, so that younger files are read again whenever they are asked for. Not
-noticed are changes on file systems that keep neither inodes nor a time of change (FAT), if size and time stay the same.
+A file's times prove that it is unchanged only if they lay in the past when it was read: a second write in the same
+clock tick leaves the same time, so younger files are read again on every request. Changes that keep size and time go
+unnoticed on file systems without inodes and change times (FAT).
 
-Names with sizes and times lost, which cost nothing: pictures are corrected in place, and files of values without
-compression have one size whatever they hold. Nor is a digest made while pictures are decoded: it must be known before,
-because it says whether there is anything to decode.
+Names, sizes and times alone would cost nothing but are not enough: pictures are corrected in place, and uncompressed
+files have the same size whatever they hold. Digests cannot be computed while decoding: they decide whether anything
+has to be decoded.
 """
 
 import contextlib
@@ -28,9 +28,9 @@ from sagemaker_monai.errors import DatasetError, TrainingStopped
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.storage.files import replacing, state_of
 
-UNREADABLE = ""  # the digest of what cannot be read, which the decoder will say too
-THREADS = 8  # for stores where waiting costs more than reading (a guess); hashlib and files need no interpreter lock
-SETTLED_S = 2.0  # the coarsest clock of a file system, FAT's
+UNREADABLE = ""  # the digest of what cannot be read, which the decoder will report
+THREADS = 8  # for storage with high latency (a guess); hashlib and file reads release the interpreter lock
+SETTLED_S = 2.0  # FAT's clock, the coarsest of any file system
 MOST_REMEMBERED = 1_000_000
 _VERSION = 1
 _Signature = tuple[int, int, int, int, int]  # size, mtime_ns, ctime_ns, inode, device
@@ -41,34 +41,28 @@ class Digests:
     """The digests of a run.
 
     Args:
-        memory: a file for them, in a folder that nobody else writes to; never in a channel, which may be read-only.
-            None: they are kept in this process alone. A memory that is missing, broken, of another version, or that
-            others could have written is as good as none.
-        is_stopping: asked after every file.
+        memory: a file to keep them in, in a folder that nobody else writes to; never in a channel, which may be
+            read-only. None keeps them in this process only. A memory that is missing, broken, of another version or
+            writable by others is ignored.
+        is_stopping: called after every file.
     """
 
     def __init__(self, memory: Path | None = None, *, is_stopping: Callable[[], bool] = lambda: False) -> None:
         self._memory = memory
         self._is_stopping = is_stopping
         self._remembered = _read_memory(memory) if memory is not None else {}
-        self._seen: dict[str, tuple[_Signature | None, str]] = {}  # None: too young to be known by its times
+        self._seen: dict[str, tuple[_Signature | None, str]] = {}  # None: too young to trust its times
 
     def of(self, files: Iterable[Path]) -> dict[Path, str]:
-        """SHA-256 of each file in hex, UNREADABLE for what is no plain file or cannot be read.
+        """SHA-256 of each file in hex, UNREADABLE for anything but a readable plain file.
 
         Raises:
-            DatasetError: files changed since they were read in this run, or while they are read.
-            TrainingStopped: `is_stopping` said yes.
+            DatasetError: files changed since they were first read in this run, or while they are read.
+            TrainingStopped: `is_stopping` returned True.
         """
-        wanted = list(dict.fromkeys(files))
-        found: dict[Path, str] = {}
-        left: list[Path] = []
-        for path in wanted:
-            known = self._known(path)
-            if known is None:
-                left.append(path)
-            else:
-                found[path] = known
+        known = {path: self._known(path) for path in dict.fromkeys(files)}
+        found = {path: digest for path, digest in known.items() if digest is not None}
+        left = [path for path in known if path not in found]
         changed = []
         for path, (signature, digest) in zip(left, self._read_all(left), strict=True):
             name = os.path.abspath(path)  # noqa: PTH100 - of a hundred thousand
@@ -84,7 +78,7 @@ class Digests:
         return found
 
     def save(self) -> None:
-        """Write the memory, if there is a file for it; a full or closed disk is no reason to end a run."""
+        """Write the memory file, if there is one; a full or read-only disk must not end a run."""
         if self._memory is None:
             return
         settled = {name: (*row[0], row[1]) for name, row in self._seen.items() if row[0] is not None and row[1]}
@@ -98,9 +92,13 @@ class Digests:
 
     def _known(self, path: Path) -> str | None:
         name = os.path.abspath(path)  # noqa: PTH100
-        rows = [row for row in (self._seen.get(name), self._remembered.get(name)) if row is not None]
-        signature = _signature(path) if any(row[0] is not None for row in rows) else None
-        return next((digest for known, digest in rows if known is not None and known == signature), None)
+        rows = [row for row in (self._seen.get(name), self._remembered.get(name)) if row is not None and row[0]]
+        if not rows:
+            return None
+        with contextlib.suppress(OSError):
+            signature = _signature_of(path.stat())
+            return next((digest for known, digest in rows if known == signature), None)
+        return None
 
     def _read_all(self, files: Sequence[Path]) -> Iterator[tuple[_Signature | None, str | None]]:
         if not files:
@@ -123,18 +121,11 @@ def _signature_of(status: os.stat_result) -> _Signature:
     return (*state_of(status), status.st_dev)
 
 
-def _signature(path: Path) -> _Signature | None:
-    try:
-        return _signature_of(path.stat())
-    except OSError:
-        return None
-
-
 def _read(path: Path) -> tuple[_Signature | None, str | None]:
-    """A file's signature, None if it is too young to be known by it, and its digest, None if it changes meanwhile."""
+    """A file's signature, None if it is too young to prove anything, and its digest, None if it changed meanwhile."""
     started_ns = time.time_ns()
     try:
-        # Not blocking: a pipe without a writer would never be open.
+        # Non-blocking: opening a pipe without a writer would never return.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
             before = os.fstat(file.fileno())
             if not stat.S_ISREG(before.st_mode):

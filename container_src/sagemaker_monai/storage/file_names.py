@@ -1,16 +1,15 @@
-"""What names of files, keys and classes may be, and which of them are litter that systems leave beside people's data.
+"""Which names files, keys and classes may have, and which are litter that systems leave beside people's data.
 
-Names are people's text: letters of any script, every kind of space, joiners and marks that a script needs, and both
-Unicode forms. What no name may have is what ends a line or a text (control characters, U+2028 and U+2029), and what
-turns the direction of everything behind it (U+202A to U+202E, U+2066 to U+2069): a report or a log line with one of
-these shows another name than the one that is meant. The marks U+200E, U+200F and U+061C, which Arabic and Hebrew text
-has, turn nothing and are allowed.
+Names may have letters of any script, any kind of space, the joiners and marks that a script needs, and any Unicode
+form. Names must not contain characters that end a line or a text (control characters, U+2028 and U+2029) or change the
+direction of the text that follows (U+202A to U+202E, U+2066 to U+2069), which would falsify names in reports and logs.
+The marks U+200E, U+200F and U+061C of Arabic and Hebrew text do not have that effect and are allowed.
 """
 
 import re
 from pathlib import PurePosixPath
 
-# In lower case. Only what nobody calls images or a class: of names that could be (`temp`, `backup`) none is here.
+# In lower case. Names that people may give to images or classes (`temp`, `backup`) are left out.
 LITTER = frozenset(
     {
         "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin",  # Windows
@@ -26,15 +25,15 @@ LITTER_BEHIND = (":zone.identifier", "\uf03azone.identifier", "thumbs.db:encrypt
 _CONTROL = r"\0-\x1f\x7f-\x9f\u2028\u2029"
 _TURNING = r"\u202a-\u202e\u2066-\u2069"
 _UNFIT = re.compile(rf"[{_CONTROL}{_TURNING}\ud800-\udfff]")
-_UNFIT_IN_PATHS = re.compile(rf"[{_CONTROL}{_TURNING}\ud800-\udc7f\udd00-\udfff]")  # \udc80-\udcff: bytes, no UTF-8
+_UNFIT_IN_PATHS = re.compile(rf"[{_CONTROL}{_TURNING}\ud800-\udc7f\udd00-\udfff]")  # \udc80-\udcff: non-UTF-8 bytes
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or was left by an operating system, a store or a program.
+    """Whether a file or folder name is hidden, or left by an operating system, network storage or a program.
 
     Args:
-        name: of one file or folder, without those that it is in. `.` and `..` are no names, and no litter.
+        name: of one file or folder, without its parents. `.` and `..` are not litter.
     """
     small = name.lower()
     return (
@@ -48,38 +47,37 @@ def is_litter_path(name: str) -> bool:
     """Whether a relative name or key is litter, or lies in a folder that is.
 
     Args:
-        name: with slashes, below the folder, prefix or archive that somebody named. What that itself is called does
-            not count: who names a hidden folder means it.
+        name: with slashes, relative to the folder, prefix or archive that the user named. The latter's own name does
+            not count: users who name a hidden folder mean it.
     """
     return any(map(is_litter, name.split("/")))
 
 
 def is_fit(text: str) -> bool:
-    """Whether a text can be the name of a class, a title or a key: see the module; the empty text is one too."""
+    """Whether a text can be a class name, a title or a key, as the module describes; the empty text can."""
     return not _UNFIT.search(text)
 
 
 def is_fit_path(name: str) -> bool:
-    """As `is_fit`, for names of files, in which a byte that is no UTF-8 stands as Python's file names have it."""
+    """As `is_fit`, for file names, where surrogates stand for non-UTF-8 bytes as in Python's file names."""
     return not _UNFIT_IN_PATHS.search(name)
 
 
 def leads_out(name: str) -> bool:
-    """Whether a name with slashes could lead out of the folder that it is in: absolute, of a drive, or with `..`."""
+    """Whether a name with slashes could lead out of its folder: absolute, with a drive letter, or with `..`."""
     first, *_ = parts = name.split("/")
     return name.startswith("/") or ".." in parts or bool(_DRIVE.fullmatch(first))
 
 
 def parts_of(name: str, *, separators: str = "/") -> tuple[str, ...]:
-    r"""The folders and the file that a relative name means; none if it cannot be such a name.
+    r"""Split a relative name into its folders and its file.
 
     Args:
-        name: of a file below a folder, in a table, an archive or a key. A byte that is no UTF-8 may stand in it as
-            Python's file names have it.
-        separators: what stands between folders; a character of them is a slash. Windows writes `\` into archives.
+        name: of a file below a folder, from a table, an archive or a key. Surrogates may stand for non-UTF-8 bytes.
+        separators: the characters that count as slashes. Windows writes `\` into archives.
 
     Returns:
-        Without `.`. Nothing for absolute names, those of a drive, with `..`, or with characters that no name may have.
+        The parts without `.`; none if the name leads out of the folder or has characters that no name may have.
     """
     for separator in separators:
         name = name.replace(separator, "/")

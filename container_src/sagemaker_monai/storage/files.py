@@ -1,4 +1,4 @@
-"""Files on disk: written whole or not at all, told apart by their content, and found below a folder."""
+"""Files on disk: written atomically, identified by their content, and found below a folder."""
 
 import hashlib
 import os
@@ -11,8 +11,8 @@ from sagemaker_monai.storage.file_names import is_litter
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, which becomes `path` in one step, unless the block raises."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")  # processes that write the same file have one each
+    """Yield a temporary file beside `path`, which replaces `path` in one step unless the block raises."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")  # one per process that writes the same file
     try:
         yield part
         part.replace(path)
@@ -21,14 +21,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def plain_files(folder: Path, *, takes_links_out: bool = False) -> Iterator[Path]:
-    """The plain files of a folder and its folders, sorted by name, each once: what the folder holds, for all that read.
+    """The plain files of a folder and its subfolders, sorted by name, each once.
 
-    Litter (see `file_names`), pipes, and links that lead out of the folder or to another of its files are passed over,
-    and so are folders that may not be entered. What the folder itself is called does not count.
+    Ignored are litter (see `file_names`), pipes, links out of the folder or to another of its files, and folders that
+    may not be entered. The folder's own name does not count.
 
     Args:
         folder: where to begin.
-        takes_links_out: links to files elsewhere count too, for folders that belong to the caller alone.
+        takes_links_out: also yield links to files elsewhere, for folders that belong to the caller alone.
     """
     root = os.path.realpath(folder).rstrip("/")
     waiting, seen = [(folder, root)], set[str]()
@@ -45,10 +45,10 @@ def plain_files(folder: Path, *, takes_links_out: bool = False) -> Iterator[Path
             if entry.is_dir(follow_symlinks=False):
                 folders.append((Path(entry.path), f"{real_place}/{entry.name}"))
                 continue
-            # Folders behind links are not entered, so what is no link lies where its name says.
+            # Linked folders are not entered, so anything but a link lies where its name says.
             is_link = entry.is_symlink()
             real = os.path.realpath(entry.path) if is_link else f"{real_place}/{entry.name}"
-            # os.path, because pathlib raises where access is denied; a pipe would never end.
+            # os.path, because pathlib raises if access is denied; a pipe would never end.
             is_file = os.path.isfile(real) if is_link else entry.is_file(follow_symlinks=False)  # noqa: PTH113
             if is_file and real not in seen and (takes_links_out or real.startswith(f"{root}/")):
                 seen.add(real)
@@ -71,18 +71,18 @@ def children(folder: Path) -> list[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file in one step: anyone who reads it meanwhile finds the old one or the whole new one.
+    """Write a file in one step, so that readers find either the old file or the whole new one.
 
     Args:
-        path: the file; its folder must be there.
-        text: written as UTF-8, with escapes for what is no Unicode text (names of files can be such).
+        path: the file; its folder must exist.
+        text: written as UTF-8, with escapes for surrogates, which file names can contain.
     """
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def state_of(status: os.stat_result) -> tuple[int, int, int, int]:
-    """What changes when a file's bytes do: size, both times in ns, and inode; a copy is another state."""
+    """What changes when a file's bytes change: size, both times in ns, and inode; a copy has another state."""
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 

@@ -1,8 +1,8 @@
 """The XML parts of an Excel workbook: unpacked and parsed under limits, before any library reads the workbook.
 
-A value in the last cell of a sheet makes a reader that lays out a full rectangle ask for half a terabyte, and a text
-that many cells share is copied for each of them. The same pass keeps what calamine leaves out: texts of errors (#N/A),
-and formats that show leading zeros. Macros, links and pictures are never looked at.
+A value in the last cell of a sheet makes a reader that allocates the full rectangle ask for half a terabyte, and a text
+shared by many cells is copied for each of them. The same pass keeps what calamine drops: texts of errors (#N/A) and
+formats that show leading zeros. Macros, links and pictures are ignored.
 
 Source: ECMA-376, part 1, 18.2 (workbook), 18.3 (worksheets), 18.4 (shared strings), 18.8.30 (number formats).
 """
@@ -28,14 +28,14 @@ _RELATIONS = ".rels"
 
 @dataclass
 class Part:
-    """What one XML part says.
+    """The content of one XML part.
 
     Attributes:
         root: the name of its outermost element.
-        rows, columns: of the rectangle with all cells that hold something.
-        shared: index of a shared text -> how many cells have it.
+        rows, columns: of the rectangle around all filled cells.
+        shared: index of a shared text -> number of cells with it.
         errors: row and column, from 0, of cells with an error -> its text.
-        styles: row and column of cells with a number of a style of its own -> the style.
+        styles: row and column of number cells with their own style -> the style.
         lengths: characters of each shared text.
         formats: number of a format -> the format.
         style_formats: number of the format of each style.
@@ -58,23 +58,24 @@ class Part:
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a workbook, and an archive of them and nothing else."""
+    """The parts of a workbook, and an archive of only these."""
 
     parts: dict[str, Part]
     archive: bytes
 
     def of_sheet(self, name: str) -> Part:
-        """The part of a sheet; an empty one if none is found by the rules."""
+        """The part of a sheet; an empty one if it is not found."""
         for path, workbook in self.parts.items():
             folder, file = posixpath.split(path)
             relations = self.parts.get(f"{folder}/_rels/{file}{_RELATIONS}")
             for sheet, relation in workbook.sheets if relations else ():
                 if sheet == name and relations is not None and relation in relations.targets:
-                    return self.parts.get(_joined(folder, relations.targets[relation]), Part())
+                    target = posixpath.join("/", folder, relations.targets[relation])
+                    return self.parts.get(posixpath.normpath(target).lstrip("/"), Part())
         return Part()
 
     def zeros(self, style: int) -> int:
-        """To how many digits a style fills numbers up with zeros; 0 if it does not."""
+        """The number of digits to which a style pads numbers with zeros; 0 if it does not."""
         for part in self.parts.values():
             if 0 <= style < len(part.style_formats):
                 shown = part.formats.get(part.style_formats[style], "")
@@ -82,15 +83,11 @@ class Parts:
         return 0
 
 
-def _joined(folder: str, target: str) -> str:
-    return posixpath.normpath(target.lstrip("/") if target.startswith("/") else posixpath.join(folder, target))
-
-
 def read_parts(content: bytes) -> Parts:
     """Unpack and parse a workbook.
 
     Raises:
-        UnsafeArchiveError: damaged, no workbook, or larger than the limits; with the reason and without names.
+        UnsafeArchiveError: damaged, not a workbook, or larger than the limits; gives the reason, without names.
     """
     parts: dict[str, Part] = {}
     packed = io.BytesIO()
@@ -105,8 +102,8 @@ def read_parts(content: bytes) -> Parts:
     for part in parts.values():
         if part.rows * part.columns > MAX_CELLS:
             raise UnsafeArchiveError(
-                f"a sheet has cells in {part.rows} rows and {part.columns} columns, which are more than {MAX_CELLS} "
-                "cells; remove what stands far from the table"
+                f"a sheet has cells in {part.rows} rows and {part.columns} columns, more than {MAX_CELLS} cells; "
+                "remove the cells far from the table"
             )
         longest = max((_characters(part.shared, each) for each in lengths), default=0)
         if longest > MAX_CHARACTERS:
@@ -138,7 +135,7 @@ def _refuse_doctype(*_: object) -> None:
 
 
 class _Reader:
-    """Takes expat's events of one part."""
+    """Handles expat's events for one part."""
 
     def __init__(self, part: Part) -> None:
         self.part = part

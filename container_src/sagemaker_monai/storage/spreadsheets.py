@@ -1,8 +1,8 @@
-"""Excel workbooks (.xlsx, .xlsm) as rows of text, the way that a person sees the cells: calamine reads them.
+"""Excel workbooks (.xlsx, .xlsm) as rows of text, as a person sees the cells; calamine reads them.
 
-Numbers are shown with 15 digits and without a point where they are whole, with the leading zeros of their format; dates
-in ISO 8601; a merged area has its value in every cell. Formulas are what they were when the workbook was saved.
-Workbooks from before 2007 (.xls), .xlsb and .ods are refused: one format less to guard, and Excel saves each as .xlsx.
+Numbers have 15 digits, no point if they are whole, and the leading zeros of their format; dates are in ISO 8601; every
+cell of a merged area has its value. Formulas have the values that were saved with the workbook. Old workbooks (.xls),
+.xlsb and .ods are refused: fewer formats to secure, and Excel can save each as .xlsx.
 """
 
 import io
@@ -21,21 +21,17 @@ SAVE_AGAIN = "save it as .xlsx or as CSV in UTF-8"
 
 @dataclass(frozen=True)
 class Sheet:
-    """A sheet: its name, and its rows from the first one on, equally long, the empty ones at the end left out."""
+    """A sheet's name and its rows, equally long, without empty rows at the end."""
 
     name: str
     rows: list[list[str]]
 
 
 def read_sheets(content: bytes, *, what: str) -> list[Sheet]:
-    """Read the sheets of a workbook that are not hidden and not empty.
-
-    Args:
-        content: the file's bytes.
-        what: the file's name for messages.
+    """Read the sheets of a workbook that are neither hidden nor empty; `what` is the file's name for messages.
 
     Raises:
-        DatasetError: another format than .xlsx, protected by a password, damaged, or too large.
+        DatasetError: not .xlsx, protected by a password, damaged, or too large.
     """
     from python_calamine import CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum
 
@@ -46,7 +42,7 @@ def read_sheets(content: bytes, *, what: str) -> list[Sheet]:
     except UnsafeArchiveError as error:
         raise DatasetError(f"{what} cannot be read as a workbook: {error.reason}; or {SAVE_AGAIN}") from error
     if not any(part.root == "workbook" for part in parts.parts.values()):
-        raise DatasetError(f"{what} is no workbook of Excel (.xlsx); {SAVE_AGAIN}")
+        raise DatasetError(f"{what} is not an Excel workbook (.xlsx); {SAVE_AGAIN}")
     sheets = []
     try:
         with CalamineWorkbook.from_filelike(io.BytesIO(parts.archive)) as workbook:
@@ -55,8 +51,8 @@ def read_sheets(content: bytes, *, what: str) -> list[Sheet]:
                     rows = _rows(workbook.get_sheet_by_name(sheet.name), parts, parts.of_sheet(sheet.name))
                     if rows:
                         sheets.append(Sheet(sheet.name, rows))
-    except Exception as error:  # calamine has errors of many kinds, for a workbook that only looked like one
-        raise DatasetError(f"{what} is damaged, or no workbook of Excel (.xlsx); {SAVE_AGAIN}") from error
+    except Exception as error:  # calamine raises errors of many kinds for damaged workbooks
+        raise DatasetError(f"{what} is damaged, or not an Excel workbook (.xlsx); {SAVE_AGAIN}") from error
     return sheets
 
 

@@ -1,7 +1,7 @@
-"""Tables as people have them: CSV with comma, semicolon or tab, text of Excel in UTF-16, and Excel workbooks.
+"""Tables: CSV with comma, semicolon or tab, Excel's UTF-16 text, and Excel workbooks.
 
-A table is a header line and rows below it. Bytes that are no Unicode text are refused and not guessed at: ANSI of
-Windows, of a Mac and of each country are different letters, and nothing in the file says which it is.
+A table has a header line and rows below it. Text that is not Unicode is refused rather than guessed: the legacy
+encodings differ by system and country, and nothing in the file says which one it uses.
 """
 
 import csv
@@ -16,27 +16,27 @@ from sagemaker_monai.storage.spreadsheets import OLE_MAGIC, SAVE_AGAIN, ZIP_MAGI
 
 DELIMITERS = (",", "\t", ";")
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".xlsm")
-OTHER_WORKBOOKS = (".xls", ".xlsb", ".ods", ".numbers")  # which Excel and others save as .xlsx
+OTHER_WORKBOOKS = (".xls", ".xlsb", ".ods", ".numbers")  # which can be saved as .xlsx
 MAX_TABLE_BYTES = 1 << 28  # 256 MiB is some million rows
-HEADER_WITHIN = 20  # rows in which a header is looked for that is not the first one, to say so
+HEADER_WITHIN = 20  # rows that are searched for a misplaced header, for the message
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Row(dict[str, str]):
-    """A row: cells by column. `number` is where spreadsheets show it, the header being row 1 or below."""
+    """A row: cells by column. `number` is its number in a spreadsheet, where the header is row 1 or below."""
 
     number: int = 0
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is called as a table, one that can be read or one whose remedy can be said."""
+    """Whether a file is named like a table, even one that is refused with a remedy."""
     return path.suffix.lower() in TABLE_SUFFIXES + OTHER_WORKBOOKS
 
 
 def table_content(path: Path) -> bytes:
-    """The bytes of a table.
+    """Read the bytes of a table.
 
     Raises:
         DatasetError: larger than MAX_TABLE_BYTES.
@@ -58,25 +58,25 @@ def read_table(
     """Read a table with a header line.
 
     Args:
-        content: the file's bytes: CSV in UTF-8, or in UTF-16 with its mark, or a workbook.
+        content: CSV in UTF-8, or in UTF-16 with a byte order mark, or a workbook.
         what: the file's name for messages.
-        required: columns that must be there, in lower case; others are kept too.
-        fits: whether the columns are those of the table that is meant; as `required` says where it is None. It chooses
-            among several sheets, and finds a header below the first row.
-        sheet: the sheet that is meant, "" chooses.
+        required: columns that must exist, in lower case; others are kept too.
+        fits: whether columns are those of the wanted table; None checks `required`. Used to choose among several
+            sheets and to find a header below the first row.
+        sheet: the sheet to read, "" chooses one.
 
     Returns:
-        The rows, without white space around names and cells; column names in lower case. Empty rows are left out.
+        The non-empty rows, without white space around names and cells; column names in lower case.
 
     Raises:
-        DatasetError: not text, a required column is missing, a column comes twice, a row has another number of cells
-            than the header, the header is not the first row, or several sheets could be meant.
+        DatasetError: not text, a required column is missing, a column occurs twice, a row has more or fewer cells than
+            the header, the header is not the first row, or the sheet is ambiguous.
     """
     fits = fits or (lambda columns: set(required) <= set(columns))
     if content.startswith((ZIP_MAGIC, OLE_MAGIC)):
         rows = _chosen(read_sheets(content, what=what), fits, sheet, what).rows
     elif sheet:
-        raise DatasetError(f"{what} is no workbook and has no sheet {some_of([sheet])}; leave the sheet out")
+        raise DatasetError(f"{what} is not a workbook and has no sheet {some_of([sheet])}; leave the sheet out")
     else:
         rows = _rows_of_text(_decoded(content, what), what)
     table = _table(rows, what, required, fits)
@@ -85,8 +85,8 @@ def read_table(
 
 
 def _naming_cells(table: Sequence[Row]) -> Iterator[str]:
-    """Cells that are called like a file, and those of columns of images and people."""
-    from sagemaker_monai.storage.columns import SPELLINGS, is_person, plain  # which reads tables
+    """Cells that look like file names, and those of columns of images and people."""
+    from sagemaker_monai.storage.columns import SPELLINGS, is_person, plain
 
     images = {name for rank in SPELLINGS["image"] for name in rank}
     telling = {column for column in (table[0] if table else ()) if plain(column) in images or is_person(column)}
@@ -96,7 +96,7 @@ def _naming_cells(table: Sequence[Row]) -> Iterator[str]:
 
 def _chosen(sheets: Sequence[Sheet], fits: Callable[[Sequence[str]], bool], wanted: str, what: str) -> Sheet:
     if not sheets:
-        raise DatasetError(f"{what} has no sheet with cells in it that is not hidden; fill or show one")
+        raise DatasetError(f"{what} has no visible sheet with cells; fill or show one")
     names = [sheet.name for sheet in sheets]
     if wanted:
         if not (found := [sheet for sheet in sheets if sheet.name.strip().casefold() == wanted.strip().casefold()]):
@@ -109,7 +109,7 @@ def _chosen(sheets: Sequence[Sheet], fits: Callable[[Sequence[str]], bool], want
         return fitting[0]
     which = "several sheets" if fitting else "no sheet"
     raise DatasetError(
-        f"{what} has {which} with the columns that are looked for in its first row (sheets: "
+        f"{what} has {which} with the required columns in its first row (sheets: "
         f"{some_of([sheet.name for sheet in fitting or sheets])}); name the sheet, or keep one"
     )
 
@@ -124,8 +124,8 @@ def _decoded(content: bytes, what: str) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(
-            f"{what} is not UTF-8 text (byte {error.start}), and nothing says which letters its bytes are (ANSI of "
-            f'Windows?); {SAVE_AGAIN} (in Excel "CSV UTF-8")'
+            f"{what} is not UTF-8 text (byte {error.start}), and its encoding is unknown (ANSI of Windows?); "
+            f'{SAVE_AGAIN} (in Excel "CSV UTF-8")'
         ) from error
 
 
@@ -139,7 +139,7 @@ def _rows_of_text(text: str, what: str) -> list[list[str]]:
 
 
 def _without_sep(text: str) -> tuple[str, str]:
-    """The text without Excel's own first line `sep=;`, and what that says."""
+    """The text without Excel's first line `sep=;`, and that line's separator."""
     line = text.split("\n", 1)[0].strip("\r ").strip('"')
     if line[:4].lower() == "sep=" and len(line) <= 5:
         return text.partition("\n")[2], line[4:] or "\t"
@@ -147,7 +147,7 @@ def _without_sep(text: str) -> tuple[str, str]:
 
 
 def _delimiter(text: str) -> str:
-    """The one that the first line with any has most, outside of quotes."""
+    """The most frequent delimiter, outside quotes, in the first line that has any."""
     counts, is_quoted = dict.fromkeys(DELIMITERS, 0), False
     for letter in text:
         if letter == '"':
@@ -166,16 +166,14 @@ def _columns(header: Sequence[str]) -> list[str]:
 def _table(
     rows: Sequence[list[str]], what: str, required: Sequence[str], fits: Callable[[Sequence[str]], bool]
 ) -> list[Row]:
-    """Rows by the columns of the first one that is not empty."""
+    """The rows below the header, which is the first non-empty one."""
     filled = [(number, row) for number, row in enumerate(rows, start=1) if any(map(str.strip, row))]
     number, header = filled[0] if filled else (1, [])
     # Spreadsheets leave empty columns at the end, without name and without content.
     width = max((position for position, name in enumerate(header, start=1) if name.strip()), default=0)
     columns = _columns(header[:width])
     if not fits(columns) and (later := [n for n, row in filled[1:HEADER_WITHIN] if fits(_columns(row))]):
-        raise DatasetError(
-            f"{what} has the names of its columns in row {later[0]}, and something else above; remove the rows above"
-        )
+        raise DatasetError(f"{what} has its column names in row {later[0]}, below other rows; remove the rows above")
     if missing := [name for name in required if name not in columns]:
         raise DatasetError(
             f"{what} has no column {some_of(missing)}; its first line must name the columns {', '.join(required)}"
@@ -183,7 +181,7 @@ def _table(
     named = [name for name in columns if name]
     if len(set(named)) < len(named):
         twice = sorted({name for name in named if named.count(name) > 1})
-        raise DatasetError(f"{what} names a column twice: {some_of(twice)}; each must be there once")
+        raise DatasetError(f"{what} names a column twice: {some_of(twice)}; rename or remove one")
     columns = [name or f"column {position}" for position, name in enumerate(columns, start=1)]
     table = []
     for number, row in filled[1:]:
@@ -199,7 +197,7 @@ def _table(
 
 
 def spreadsheet_safe(cell: str) -> str:
-    """Put an apostrophe before a cell that spreadsheets would take for a formula.
+    """Prefix an apostrophe to a cell that spreadsheets would read as a formula.
 
     Source: OWASP, CSV Injection.
     """

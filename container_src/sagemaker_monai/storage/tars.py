@@ -1,8 +1,8 @@
-"""Tar files: read once, from front to back, and refused when a member is odd; written the same way every time.
+"""Tar files: read once from front to back, refused if a member is suspicious, and written reproducibly.
 
-As with zip files (`zips`), nothing is written by a name that an archive chose, and nothing but plain files comes
-out: callers get names that stay inside a folder, and bytes. A stream need not be seekable, so that a compressed file or
-an object in S3 is read as it comes.
+As with zip files (`zips`), no archive chooses where anything is written, and only plain files come out: callers get
+names that stay inside a folder, and bytes. Streams need not be seekable, so compressed files and S3 objects are read on
+the fly.
 """
 
 import gzip
@@ -17,9 +17,9 @@ from typing import Protocol, Self
 from sagemaker_monai.storage.file_names import is_litter_path, leads_out, parts_of
 from sagemaker_monai.storage.zips import ArchiveTooLargeError, UnsafeArchiveError
 
-CHUNK_BYTES = 1 << 20  # also the most that a header may claim for itself
-MAX_HEADER_BYTES = 4 << 20  # of long names and pax records, all together: such a record of 5 bytes takes 2 us
-MAX_CHAINED = 8  # headers of one member; usual are a pax header, and a long name and a long link beside it
+CHUNK_BYTES = 1 << 20  # also the largest header
+MAX_HEADER_BYTES = 4 << 20  # of all long names and pax records together: a record of 5 bytes takes 2 us
+MAX_CHAINED = 8  # headers of one member; usual are a pax header, a long name and a long link
 BLOCK_BYTES = tarfile.BLOCKSIZE
 FILE_MODE = 0o644
 
@@ -28,18 +28,18 @@ DAMAGE = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, 
 
 
 class Stream(Protocol):
-    """What an archive is read from: an open binary file, or anything that reads like one."""
+    """An open binary file, or anything that reads like one."""
 
     def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes; none at the end."""
+        """Read up to `size` bytes; none at the end."""
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose headers are few: tarfile reads each one within the one before, however many there are."""
+    """A member with a limited number of headers; tarfile itself recurses once for each, without a limit."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
-        """Read one header, and within it those that follow up to the member's own."""
+        """Read one header and, recursively, those that follow up to the member's own."""
         depth = getattr(archive, "chained", 0)
         if depth > MAX_CHAINED:
             raise UnsafeArchiveError(f"the archive has a member of more than {MAX_CHAINED} headers; pack it again")
@@ -50,14 +50,14 @@ class _Member(tarfile.TarInfo):
             archive.chained = depth  # type: ignore[attr-defined]
 
     def _refuse_sparse(self, *_: object) -> None:
-        # Its map of holes may have any length; such members are refused anyway.
+        # The map of holes may have any length, and such members are refused anyway.
         raise UnsafeArchiveError("the archive has a sparse file; pack it again without")
 
     _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
 
 
 class _Forward(io.RawIOBase):
-    """A stream for tarfile: only ever read on, and never much at once, whatever a header claims."""
+    """A stream for tarfile: read forward only, in bounded pieces, whatever a header claims."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -66,7 +66,6 @@ class _Forward(io.RawIOBase):
         self.is_at_header = True  # while tarfile looks for the next member
 
     def read(self, size: int = -1) -> bytes:
-        """Read as the stream does, all that was asked for unless the stream ends."""
         if not 0 <= size <= CHUNK_BYTES:
             raise ArchiveTooLargeError(f"a header of the archive is larger than {CHUNK_BYTES >> 20} MiB")
         if self.is_at_header and size != BLOCK_BYTES:
@@ -80,7 +79,6 @@ class _Forward(io.RawIOBase):
         return content
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go on to a later place."""
         if whence != io.SEEK_SET or offset < self._position:
             raise ValueError("a tar file is read forward only")
         was_at_header, self.is_at_header = self.is_at_header, False
@@ -90,7 +88,6 @@ class _Forward(io.RawIOBase):
         return self._position
 
     def tell(self) -> int:
-        """How far the stream was read."""
         return self._position
 
 
@@ -103,11 +100,11 @@ def _damage_named() -> Iterator[None]:
 
 
 def read_tar(stream: Stream, *, max_files: int, max_bytes: int) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """Yield the name and the content of each file of a tar archive, in the archive's order.
+    """Yield the name and content of each file of a tar archive, in the archive's order.
 
     Args:
-        stream: read from where it is to the end of the archive.
-        max_files: files and folders that it may have.
+        stream: read from its position to the end of the archive.
+        max_files: the most files and folders.
         max_bytes: that all its files together may have.
 
     Returns:
@@ -150,7 +147,7 @@ def _checked_name(member: tarfile.TarInfo, position: int) -> str:
     path = PurePosixPath(member.name)
     is_file = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and member.sparse is None
     faults = {
-        # A backslash is a letter of a name here: tar has none between folders. It must not lead out all the same.
+        # Tar has no backslashes between folders, so one is part of a name; even so, it must not lead out.
         "would be written outside the folder": leads_out(member.name) or leads_out(member.name.replace("\\", "/")),
         "has no usable name": not (parts_of(member.name) or member.isdir() or is_litter_path(member.name)),
         "is a link, a device or a sparse file": not (is_file or member.isdir()),
@@ -177,17 +174,17 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[byte
 
 
 def member_header(name: str, size_bytes: int) -> bytes:
-    """What stands before a file's content: POSIX pax, of nobody and no time, so that it depends on these two only."""
+    """A file's header: POSIX pax, without owner and time, so that it depends only on name and size."""
     info = tarfile.TarInfo(name)
     info.size, info.mode = size_bytes, FILE_MODE
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
 def padding(size_bytes: int) -> bytes:
-    """What stands behind a file's content."""
+    """The padding after a file's content."""
     return bytes(-size_bytes % BLOCK_BYTES)
 
 
 def archive_end(size_bytes: int) -> bytes:
-    """What ends an archive that has this many bytes: two empty blocks, and more up to a whole record."""
+    """The end of an archive of this many bytes: two empty blocks, and padding to a whole record."""
     return bytes(2 * BLOCK_BYTES + -(size_bytes + 2 * BLOCK_BYTES) % tarfile.RECORDSIZE)

@@ -1,13 +1,13 @@
-"""Zip files from strangers: read member by member, and refused when a member is odd or inflates too far.
+"""Untrusted zip files: read member by member, and refused if a member is suspicious or inflates too far.
 
-Nothing is ever written by a name that an archive chose: callers get names and bytes. Limits are counted on the bytes
-that come out, for the sizes in an archive's directory are only claims. What a member contains (a picture, an archive
-inside the archive) is the caller's question.
+No archive chooses where anything is written: callers get names and bytes. Limits apply to the bytes that come out,
+because the sizes in an archive's directory are only claims. What a member contains (a picture, another archive) is up
+to the caller.
 
-Names are read as programs write them. Windows puts `\\` between folders. Where an archive does not say that a name is
-UTF-8 and its bytes are, as macOS and Linux leave them, it is taken so: text in an old code page is next to never UTF-8
-by chance. Any other name is read in code page 437, as the format says: of which page it really was, nothing in the
-archive tells. So some letters may be wrong, but two names stay two names, and nothing is found or refused by them.
+Names are read as programs write them. Windows writes `\\` between folders. A name without the UTF-8 flag whose bytes
+are valid UTF-8, as macOS and Linux write them, is read as UTF-8: text in an old code page is almost never valid UTF-8.
+Any other name is read in code page 437, as the format says, since the archive does not tell the real one. So some
+letters may be wrong, but different names stay different, and nothing is found or refused by them.
 Source: PKWARE APPNOTE 4.4.17.1 (slashes), appendix D (437, UTF-8), 4.6.9 (Unicode path).
 """
 
@@ -17,7 +17,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -26,14 +26,14 @@ from sagemaker_monai.budget import spend_bytes, spend_work
 from sagemaker_monai.storage.file_names import is_litter_path, leads_out, parts_of
 
 CHUNK_BYTES = 1 << 16
-NS_A_BYTE, NS_AN_ENTRY = 5, 100_000  # to inflate a byte; to look at an entry of the directory and to open its member
-RATIO_FLOOR_BYTES = 1 << 20  # small members may shrink as far as they like: a blank page does
+NS_A_BYTE, NS_AN_ENTRY = 5, 100_000  # to inflate a byte; to check a directory entry and open its member
+RATIO_FLOOR_BYTES = 1 << 20  # small members may have any ratio, as blank pages do
 BYTES_PER_DIRECTORY_ENTRY = 512  # 46 of header, the rest for name, extra fields and comment
 SMALLEST_DIRECTORY_LIMIT = 1 << 17  # above CHUNK_BYTES, and above the 64 KiB in which zipfile looks for the directory
 _UTF8_FLAG = 0x800
 _UNICODE_PATH = 0x7075  # extra field: version 1, CRC-32 of the name in the directory, the name in UTF-8
 
-# What zipfile raises on bytes that are not a sound archive; a version or method that it lacks is a RuntimeError too.
+# What zipfile raises for damaged archives, and (RuntimeError) for versions and methods that it lacks.
 DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -50,8 +50,8 @@ class UnsafeArchiveError(Exception):
     """The archive is damaged or has a member that nobody packs by accident.
 
     Attributes:
-        reason: one clause with the cause and, where there is one, the remedy; names no member by its name.
-        member: the member's name as the archive writes it, where one is at fault. Untrusted text.
+        reason: one clause with the cause and, if there is one, the remedy; never a member's name.
+        member: the name of the member at fault, if any, as the archive writes it. Untrusted text.
     """
 
     def __init__(self, reason: str, member: str | None = None) -> None:
@@ -82,32 +82,27 @@ class ArchiveLimits:
 
 
 class _BoundedReads(io.RawIOBase):
-    """A file that refuses one huge read: zipfile reads a whole directory, of the size the archive claims, at once."""
+    """A file that refuses a huge read: zipfile reads the whole directory, of the claimed size, at once."""
 
     def __init__(self, file: BinaryIO, limit_bytes: int) -> None:
         self._file = file
         self._limit_bytes = limit_bytes
 
     def read(self, size: int = -1) -> bytes:
-        """Read as the file does."""
         if size > self._limit_bytes:
             raise ArchiveTooLargeError("the archive's directory is larger than its limit of members allows")
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Seek as the file does."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """Tell as the file does."""
         return self._file.tell()
 
     def seekable(self) -> bool:
-        """Always: zip directories are at the end."""
         return True
 
     def readable(self) -> bool:
-        """Always."""
         return True
 
 
@@ -120,23 +115,17 @@ def _damage_named() -> Iterator[None]:
 
 
 def _name_of(info: zipfile.ZipInfo) -> str:
-    """The name of a member, with slashes. `orig_filename` is the one before zipfile tidied it."""
+    """The name of a member, with slashes; `orig_filename` is the one before zipfile tidied it."""
     name = info.orig_filename
     if not info.flag_bits & _UTF8_FLAG:
         raw = name.encode("cp437")
-        name = _decoded(_unicode_path(info.extra, raw) or raw) or name
+        with suppress(UnicodeDecodeError):
+            name = (_unicode_path(info.extra, raw) or raw).decode("utf-8")
     return name.replace("\\", "/")
 
 
-def _decoded(raw: bytes) -> str | None:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-
-
 def _unicode_path(extra: bytes, raw: bytes) -> bytes | None:
-    """The name that a program wrote in UTF-8 beside the one in its code page, if it is about that one."""
+    """The UTF-8 name that a program wrote beside the one in its code page, if it belongs to it."""
     while len(extra) >= 4:
         tag, size = struct.unpack_from("<HH", extra)
         field, extra = extra[4 : 4 + size], extra[4 + size :]
@@ -146,12 +135,12 @@ def _unicode_path(extra: bytes, raw: bytes) -> bytes | None:
 
 
 def _check_member(info: zipfile.ZipInfo, name: str, position: int) -> None:
-    """Refuse what a picture collection never has."""
+    """Refuse what a collection of pictures never has."""
     kind = stat.S_IFMT(info.external_attr >> 16)
     faults = {
         "would be written outside the folder": leads_out(name),
         "has no usable name": not (parts_of(name) or is_litter_path(name)),
-        "is a folder with a content": name.endswith("/") and info.file_size > 0,
+        "is a folder with content": name.endswith("/") and info.file_size > 0,
         "is a link or a device": kind not in (0, stat.S_IFREG, stat.S_IFDIR),
         "is encrypted": bool(info.flag_bits & 0x41),  # bit 0: encrypted, bit 6: strongly
         "is packed with an unusual method; use plain zip": info.compress_type
@@ -165,7 +154,7 @@ def _check_member(info: zipfile.ZipInfo, name: str, position: int) -> None:
 def _inflate(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget_bytes: int, limits: ArchiveLimits
 ) -> Iterator[bytes]:
-    """Yield a member's bytes in chunks, counted while they come."""
+    """Yield a member's bytes in chunks, counting them."""
     allowed = min(budget_bytes, limits.member_bytes)
     by_ratio = max(RATIO_FLOOR_BYTES, int(info.compress_size * limits.ratio))
     count = 0
@@ -176,7 +165,7 @@ def _inflate(
             with _damage_named():
                 chunk = member.read(min(CHUNK_BYTES, allowed - count + 1))
             if not chunk:
-                if count != info.file_size:  # zipfile checks the sum only when the claimed end is reached
+                if count != info.file_size:  # zipfile checks the CRC only at the claimed end
                     raise UnsafeArchiveError("the archive's sizes are wrong; pack it again", info.orig_filename)
                 return
             count += len(chunk)
@@ -195,7 +184,7 @@ def _inflate(
 def _opened(
     file: BinaryIO | Path, limits: ArchiveLimits, *, takes_litter: bool = False
 ) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
-    """Open an archive and check every member's entry before any is read; its files by their names, in its order."""
+    """Open an archive and check every entry before any member is read; its files by name, in its order."""
     if isinstance(file, Path):
         with file.open("rb") as stream, _opened(stream, limits, takes_litter=takes_litter) as opened:
             yield opened
@@ -225,7 +214,7 @@ def member_names(file: BinaryIO | Path, *, limits: ArchiveLimits) -> list[str]:
     """List the files of an archive in its order, without folders and litter, after checking every entry.
 
     Raises:
-        UnsafeArchiveError: damaged, or a member that is odd.
+        UnsafeArchiveError: damaged, or a member is suspicious.
         ArchiveTooLargeError: more members than the limit.
     """
     with _opened(file, limits) as (_, files):
@@ -243,21 +232,21 @@ def read_members(
 
     Args:
         file: a path, or an open seekable file such as `io.BytesIO(body)`.
-        limits: how far it may inflate; members that are not wanted are not inflated and do not count.
-        wanted: tells by the name whether a member is read; all are without it.
-        takes_litter: hidden files are read as others: a workbook has a part that is called `.rels`.
+        limits: how far it may inflate; unwanted members are not inflated and do not count.
+        wanted: selects members by name; None reads all.
+        takes_litter: read hidden files too, such as a workbook's part `.rels`.
 
     Raises:
-        UnsafeArchiveError: damaged, or any member is encrypted, a link, would leave the folder, or comes twice. All
-            entries are checked before the first member is yielded; damage shows when its member is read.
-        ArchiveTooLargeError: a limit is passed.
+        UnsafeArchiveError: damaged, or any member is encrypted, a link, would leave the folder, or occurs twice. All
+            entries are checked before the first member is yielded; damage is found when its member is read.
+        ArchiveTooLargeError: a limit is exceeded.
     """
     budget_bytes = limits.total_bytes
     with _opened(file, limits, takes_litter=takes_litter) as (archive, files):
         for name, info in files.items():
             if wanted is not None and not wanted(name):
                 continue
-            buffer = io.BytesIO()  # which gives its bytes without a copy
+            buffer = io.BytesIO()  # gives its bytes without a copy
             for chunk in _inflate(archive, info, budget_bytes, limits):
                 buffer.write(chunk)
             content = buffer.getvalue()
@@ -267,7 +256,7 @@ def read_members(
 
 
 def copy_member(file: BinaryIO | Path, name: str, target: BinaryIO, *, limits: ArchiveLimits) -> None:
-    """Inflate one member into an open file, for a member too large for memory.
+    """Inflate one member into an open file, for members too large for memory.
 
     Raises:
         UnsafeArchiveError, ArchiveTooLargeError: as `read_members`.
