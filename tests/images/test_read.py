@@ -188,7 +188,7 @@ def test_sequences_on_other_grids_are_refused(other, tmp_path):
     first = nifti(tmp_path / "t1.nii", VOLUME[0], (1, 1, 3))
     second = nifti(tmp_path / "t2.nii", **{"values": VOLUME[0], "spacing": (1, 1, 3), **other})
 
-    with pytest.raises(UnsuitableImage, match="sequence 2 lies on another grid"):
+    with pytest.raises(UnsuitableImage, match="sequence 2 lies on another voxel grid"):
         read_volumes_of(Sample(Sequences((first, second))))
 
 

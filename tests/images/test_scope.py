@@ -258,7 +258,7 @@ def test_the_cache_keeps_what_images_are(tmp_path, workers):
     "broken", [[], {"modalities": []}, write_scope(OF_CT) | {"kinds": [1]}, write_scope(OF_CT) | {"size": 3}]
 )
 def test_a_broken_scope_is_a_broken_artifact(tmp_path, broken):
-    with pytest.raises(BundleError, match="artifact's list of what it was trained on is broken"):
+    with pytest.raises(BundleError, match="artifact's description of its training data is broken"):
         read_scope(broken)
     write_small_bundle(tmp_path, scope=OF_CT)
     assert read_bundle(tmp_path).scope == OF_CT

@@ -122,7 +122,10 @@ def test_of_several_sheets_the_one_with_the_columns_is_read():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (workbook({"2020": ROWS, "2021": ROWS}), r"several sheets with the required columns .*\(sheets: 2020, 2021\); name the"),
+        (
+            workbook({"2020": ROWS, "2021": ROWS}),
+            r"several sheets with the required columns .*: 2020, 2021\); name the",
+        ),
         (workbook({"A": [["x"]], "B": [["y"]]}), r"no sheet with the required columns .*\(sheets: A, B\)"),
         (workbook({"A": ROWS}, hidden=["A"]), "has no visible sheet with cells"),
         (workbook({"A": []}), "has no visible sheet with cells"),

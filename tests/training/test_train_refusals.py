@@ -189,7 +189,7 @@ REFUSALS = {
         r"DatasetError: most images have 2 sequences, 1 have more or fewer \(file \d+\); name the same",
     ),
     "sequences on other grids": (
-        other_grids, VOLUME, "DatasetError: 24 of 24 images .* sequence 2 lies on another grid of voxels",
+        other_grids, VOLUME, "DatasetError: 24 of 24 images .* sequence 2 lies on another voxel grid",
     ),
     "a volume that is too small for the network": (
         medical_sets.npy_volumes, ["--network=densenet121", "--image-size=28"],

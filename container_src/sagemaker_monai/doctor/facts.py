@@ -26,10 +26,9 @@ from sagemaker_monai.images.dicom.headers import read_instance, refusing
 from sagemaker_monai.images.dicom.media import MEDIA_DIRECTORY, Instance, instance_of
 from sagemaker_monai.images.dicom.modality import modality_transform
 from sagemaker_monai.images.fingerprints import THUMBNAIL_SIDE
-from sagemaker_monai.images.formats.inflate import gunzipped_head
 from sagemaker_monai.images.pictures import PICTURE_FORMATS, count_bits, decode
 from sagemaker_monai.images.sample import Sample
-from sagemaker_monai.images.signatures import GZIP_MAGIC
+from sagemaker_monai.images.signatures import GZIP_MAGIC, gunzipped_head
 from sagemaker_monai.images.volume_files import VOLUME_FORMATS, read_volume_file
 from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.preprocessing.deep_pictures import read_deep_frame, shown_deep, used_range

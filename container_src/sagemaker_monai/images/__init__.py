@@ -1,4 +1,4 @@
-"""From one source, a file or bytes, to values with their unit and geometry. `read` is the way in.
+"""From one source, a file or bytes, to values with their unit and geometry; `read` is the entry point.
 
-What a network wants of the values is for `preprocessing`; HTTP and its media types are for `requests`.
+Scaling values for a network belongs to `preprocessing`, HTTP and media types to `requests`.
 """

@@ -1,7 +1,7 @@
-"""The values of pictures with more than 8 bits, each and every bit of them, from what Pillow has opened.
+"""All bits of pictures with more than 8 bits per value, from pictures that Pillow has opened.
 
-Pillow keeps such values of grey pictures. Of colours and of grey with alpha it keeps the high byte of two; here the
-same bytes are decoded again with the other byte order, which gives the low one, so that no second decoder is needed.
+Pillow keeps all bits of grey pictures. Of colours and of grey with alpha it keeps only the high byte; decoding the same
+bytes again in the other byte order gives the low byte, so no second decoder is needed.
 
 Sources: PNG (ISO/IEC 15948), 11.2.2 and 11.3.2; TIFF 6.0, sections 8, 18 and 19.
 """
@@ -20,7 +20,7 @@ from PIL import Image, ImageFile, TiffImagePlugin
 from sagemaker_monai.errors import PayloadTooLarge, UnsuitableImage
 
 MAX_DEEP_VALUES = 64_000_000  # of one picture, all channels together; 256 MB as float32
-HEAD_BYTES = 26  # of a file, which tell that it is no deep picture or may be one
+HEAD_BYTES = 26  # of a file, which `may_be_deep` needs
 _PNG, _TIFFS = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*")
 _IHDR_AT, _BIT_DEPTH_AT, _IHDR_CRC_AT = 12, 24, 29
 _GREY_AND_ALPHA, _RGBA = 4, 6  # colour types of PNG
@@ -42,10 +42,10 @@ class DeepPicture:
     """A picture of more than 8 bits.
 
     Attributes:
-        values: (H, W, C) as they are stored, C 1 (grey) or 3 (RGB); unsigned or signed integers, or float32.
-        bits: that the file has for a value: 9 to 64.
+        values: (H, W, C) as stored, C = 1 (grey) or 3 (RGB); integers or float32.
+        bits: per value in the file, 9 to 64.
         is_white_zero: the smallest value is white.
-        missing: (H, W) bool, what is transparent and so no pixel; None for none.
+        missing: (H, W) bool, transparent pixels, which have no value; None if there are none.
     """
 
     values: np.ndarray
@@ -55,14 +55,14 @@ class DeepPicture:
 
 
 def may_be_deep(head: bytes) -> bool:
-    """Whether a picture can have more than 8 bits, by its first HEAD_BYTES; of TIFF only its directory tells."""
+    """Whether a picture can have more than 8 bits, by its first HEAD_BYTES; TIFF can, as only its directory tells."""
     if head.startswith(_PNG):
         return len(head) > _BIT_DEPTH_AT and head[_IHDR_AT : _IHDR_AT + 4] == b"IHDR" and head[_BIT_DEPTH_AT] > 8
     return head.startswith(_TIFFS)
 
 
 def bits_of(image: Image.Image, data: bytes) -> int:
-    """Bits of a value by the header of an opened picture, 8 where there are 8 or fewer."""
+    """Bits per value by the header of an opened picture, 8 for 8 or fewer."""
     if image.format == "PNG":
         return 16 if may_be_deep(data[:HEAD_BYTES]) else 8
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -73,8 +73,8 @@ def bits_of(image: Image.Image, data: bytes) -> int:
 def load(image: Image.Image) -> None:
     """Decode an opened picture.
 
-    libtiff gives values in the machine's byte order, and Pillow (13.0) turns signed and floating-point ones of files
-    in the other order once more.
+    libtiff gives values in the machine's byte order, but Pillow (13.0) swaps the bytes of signed and floating-point
+    values again if the file has the other order.
     """
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         image.tile = [
@@ -86,7 +86,7 @@ def load(image: Image.Image) -> None:
 
 
 def is_spread(values: np.ndarray) -> bool:
-    """Whether 16-bit values are 8-bit ones that were spread over the range (times 257), of which nothing is lost."""
+    """Whether 16-bit values are 8-bit values times 257, so that their high byte loses nothing."""
     return values.dtype == np.uint16 and all(bool((row >> 8 == row & 0xFF).all()) for row in values)
 
 
@@ -94,13 +94,12 @@ def read_deep(image: Image.Image, data: bytes, reopen: Reopen) -> DeepPicture:
     """Read all bits of a picture.
 
     Args:
-        image: opened and loaded by `load`, of `bits_of` above 8.
+        image: loaded by `load`, with `bits_of` above 8.
         data: its file.
-        reopen: opens (other) bytes as `image` was opened, with the same checks.
+        reopen: opens (other) bytes like `image`, with the same checks.
 
     Raises:
-        UnsuitableImage: half-transparent pixels, values that are no finite numbers, or a layout that Pillow does not
-            keep the values of.
+        UnsuitableImage: half-transparent pixels, non-finite values, or a layout whose values Pillow does not keep.
         PayloadTooLarge: more than MAX_DEEP_VALUES.
     """
     if image.width * image.height * len(image.getbands()) > MAX_DEEP_VALUES:
@@ -121,20 +120,20 @@ def read_deep(image: Image.Image, data: bytes, reopen: Reopen) -> DeepPicture:
         values, alpha = _two_bytes(image, data, reopen)
     else:
         raise UnsuitableImage(
-            f"a picture of {bits} bits in a layout that is not read; save it as grey or RGB of 16 bits, by pixel"
+            f"a picture of {bits} bits in an unsupported layout; save it as 16-bit grey or RGB, interleaved by pixel"
         )
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise UnsuitableImage("the picture has values that are no finite numbers; replace them")
+        raise UnsuitableImage("the picture has values that are not finite; replace them")
     planes = values.reshape(*values.shape[:2], -1)
     return DeepPicture(planes, bits, is_white_zero, _missing(planes, alpha, image.info.get("transparency")))
 
 
 def _missing(planes: np.ndarray, alpha: np.ndarray | None, transparent: object) -> np.ndarray | None:
-    """(H, W) bool: where alpha is 0, or the one value or colour that stands for transparent."""
+    """(H, W) bool: pixels with alpha 0, or with the value or colour that means transparent."""
     if alpha is not None:
         if not ((alpha == 0) | (alpha == np.iinfo(alpha.dtype).max)).all():
             raise UnsuitableImage(
-                "the picture has half-transparent pixels of more than 8 bits, whose values nobody knows; save it "
+                "the picture has half-transparent pixels of more than 8 bits, whose values are unknown; save it "
                 "without transparency"
             )
         missing = alpha == 0
@@ -148,7 +147,7 @@ def _missing(planes: np.ndarray, alpha: np.ndarray | None, transparent: object) 
 
 
 def _two_bytes(image: Image.Image, data: bytes, reopen: Reopen) -> tuple[np.ndarray, np.ndarray | None]:
-    """Values (H, W[, 3]) and alpha (H, W), uint16, of what Pillow has the high bytes of."""
+    """Values (H, W[, 3]) and alpha (H, W), uint16, of a picture of which Pillow has the high bytes."""
     if image.format == "PNG" and data[_BIT_DEPTH_AT + 1] == _GREY_AND_ALPHA:  # RGBA to Pillow
         with reopen(_as_bytes(data)) as low:
             low.load()
@@ -168,7 +167,7 @@ def _other_byte(args: tuple[Any, ...] | str | None) -> tuple[Any, ...] | str:
     first, *rest = args if isinstance(args, tuple) else (args,)
     mode = str(first)
     if mode[-4:] not in _OTHER_BYTE:
-        raise UnsuitableImage("a picture of 16 bits in a layout that is not read; save it with its colours by pixel")
+        raise UnsuitableImage("a picture of 16 bits in an unsupported layout; save it interleaved by pixel")
     changed = mode[:-4] + _OTHER_BYTE[mode[-4:]]
     return (changed, *rest) if isinstance(args, tuple) else changed
 
@@ -186,13 +185,14 @@ def upright(values: np.ndarray, orientation: int) -> np.ndarray:
 
     Source: CIPA DC-008 (EXIF 2.32), 4.6.4, Orientation.
     """
-    turns: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-        2: lambda each: each[:, ::-1],
-        3: lambda each: each[::-1, ::-1],
-        4: lambda each: each[::-1],
-        5: lambda each: each.swapaxes(0, 1),
-        6: lambda each: np.rot90(each, 3),
-        7: lambda each: each[::-1, ::-1].swapaxes(0, 1),
-        8: lambda each: np.rot90(each, 1),
+    turned = values.swapaxes(0, 1)
+    views = {
+        2: values[:, ::-1],
+        3: values[::-1, ::-1],
+        4: values[::-1],
+        5: turned,
+        6: turned[:, ::-1],
+        7: turned[::-1, ::-1],
+        8: turned[::-1],
     }
-    return turns[orientation](values) if orientation in turns else values
+    return views.get(orientation, values)

@@ -1,7 +1,7 @@
-"""The parts of an encoded picture, counted before Pillow reads them: segments, chunks, scans, tiles, the canvas.
+"""Counts the parts of an encoded picture before Pillow reads them: segments, chunks, tiles, the canvas.
 
-Pillow walks them in Python and trusts their number: six million empty segments take half a minute. Nothing is decoded
-here, and what these walks do not find broken may still be.
+Pillow walks them in Python without a limit: six million empty segments take half a minute. Nothing is decoded here, so
+a picture that passes may still be broken.
 
 Sources: ITU-T T.81 annex B (JPEG), ISO/IEC 15948 section 5 (PNG), TIFF 6.0 sections 2 and 15, RFC 9649 (WebP).
 """
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from sagemaker_monai.budget import spend_work
 from sagemaker_monai.errors import PayloadTooLarge, UnsuitableImage
 
-MAX_PIXELS = 64_000_000  # of one picture, read from its header; larger than any camera in the field (a guess)
+MAX_PIXELS = 64_000_000  # of one picture, by its header; more than any camera in the field has (a guess)
 MAX_SEGMENTS = 2_048  # of a JPEG before its first scan; a large colour profile has 255
-MAX_JUNK_BYTES = 1 << 16  # between them, which Pillow passes over byte by byte
+MAX_JUNK_BYTES = 1 << 16  # between them, which Pillow skips byte by byte
 MAX_EXIF_BYTES = 4 << 20  # of all EXIF segments, which Pillow joins one by one
-MAX_CHUNKS = 4_096  # of a PNG or WebP, and one for each KiB: some write image data in pieces of 4 KiB
+MAX_CHUNKS = 4_096  # of a PNG or WebP, plus one per KiB: some programs write image data in pieces of 4 KiB
 MAX_TAGS = 4_096  # of a TIFF's directory
-MAX_TILE_PIXELS = 1 << 22  # of a TIFF that is smaller itself; libtiff holds one tile whole
+MAX_TILE_PIXELS = 1 << 22  # of a TIFF that is itself smaller; libtiff holds one whole tile
 MAX_RLE_BYTES = 4 << 20  # of a BMP, which Pillow unpacks in Python
 _NS_A_RLE_BYTE, _NS_A_PHOTOSHOP_BYTE = 600, 250
 
@@ -32,17 +32,17 @@ _ALONE = frozenset({0x01, *range(0xD0, 0xDA)})  # markers without a length
 
 @dataclass(frozen=True)
 class JpegFrame:
-    """What the frame header says: samples a pixel, after subsampling, and whether all coefficients are held at once."""
+    """From the frame header: samples per pixel after subsampling, and whether the picture is progressive."""
 
     samples_a_pixel: float
     is_progressive: bool
 
 
 def check_parts(data: bytes) -> None:
-    """Refuse an encoded picture of more parts than one is written with; anything else is left to its reader.
+    """Refuse an encoded picture with too many parts; all other faults are left to its reader.
 
     Raises:
-        PayloadTooLarge: too many.
+        PayloadTooLarge: too many parts.
         UnsuitableImage: several pages.
     """
     for magic, check in _CHECKS.items():
@@ -79,7 +79,7 @@ def jpeg_frame(data: bytes) -> JpegFrame:
         if segments > MAX_SEGMENTS:
             raise PayloadTooLarge(f"a JPEG with more than {MAX_SEGMENTS} segments; save the picture again")
         if junk > MAX_JUNK_BYTES:
-            raise PayloadTooLarge(f"a JPEG with more than {MAX_JUNK_BYTES} bytes of nothing; save the picture again")
+            raise PayloadTooLarge(f"a JPEG with more than {MAX_JUNK_BYTES} junk bytes; save the picture again")
         if exif_bytes > MAX_EXIF_BYTES:
             raise PayloadTooLarge(f"a JPEG with more than {MAX_EXIF_BYTES} bytes of EXIF; save the picture again")
         if position < 0:
@@ -117,15 +117,11 @@ def _check_webp(data: bytes) -> None:
         width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     else:
         width, height = (part & 0x3FFF for part in struct.unpack("<2H", body[6:10]))
-    check_pixels(width, height)  # libwebp makes its canvas when the file is opened
+    check_pixels(width, height)  # libwebp allocates its canvas when the file is opened
 
 
 def check_pixels(width: int, height: int) -> None:
-    """Refuse more pixels than MAX_PIXELS.
-
-    Raises:
-        PayloadTooLarge: see above.
-    """
+    """Refuse more than MAX_PIXELS with PayloadTooLarge."""
     if width * height > MAX_PIXELS:
         raise PayloadTooLarge(f"{width} x {height} pixels are more than {MAX_PIXELS}; shrink the picture")
 
@@ -157,12 +153,12 @@ def _check_tiff(data: bytes) -> None:
             values[tag] = int.from_bytes(raw[: {3: 2, 4: 4, 16: 8}.get(kind, 4)], "little" if order == "<" else "big")
         [following] = struct.unpack_from(f"{order}{'Q' if is_big else 'L'}", data, first + count * size)
     except (struct.error, OverflowError):
-        return  # broken, as Pillow will say
+        return  # broken, as Pillow will report
     if following:
         raise UnsuitableImage("the file has several frames or pages; send one picture")
     tile = values.get(_TILE_WIDTH, 0) * values.get(_TILE_LENGTH, 0)
     if tile > max(MAX_TILE_PIXELS, 2 * values.get(_WIDTH, 0) * values.get(_LENGTH, 0)):
-        raise PayloadTooLarge("a TIFF of tiles that are larger than the picture; save it again")
+        raise PayloadTooLarge("a TIFF whose tiles are larger than the picture; save it again")
 
 
 def _check_bmp(data: bytes) -> None:

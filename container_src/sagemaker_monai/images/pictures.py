@@ -1,19 +1,16 @@
-"""One picture, from its bytes or raw values to an upright 8-bit grey or RGB image; the only module that calls Pillow.
+"""One picture, from its bytes or raw values to an upright 8-bit grey or RGB image.
 
-The rules, the same for training and serving because both come through `decode`:
+Training and serving share these rules, because both call `decode`:
 
-- the first frame of a JPEG with several (MPO, as phones write it) counts; an animation or a document of several pages
-  is refused, for nobody could say which page was meant;
-- EXIF orientation is applied; an EXIF block that cannot be read is ignored, as every viewer does;
-- what is transparent shows white; CMYK, palettes and single bits become RGB or grey by Pillow's conversions, without
+- a JPEG with several frames (MPO, as phones write it) is read as its first frame; animations and documents of several
+  pages are refused, because it is unclear which page is meant;
+- EXIF orientation is applied; an unreadable EXIF block is ignored, as every viewer does;
+- transparent pixels become white; CMYK, palettes and single bits become RGB or grey by Pillow's conversions, without
   colour profiles;
-- a picture of more than 8 bits keeps all of them in `decode_deep`. To `decode` it is another kind of image and refused,
-  unless it is an 8-bit picture whose values were spread over 16 bits; models from before this rule, and who only looks
-  at a picture, get the high byte of 16;
-- raw values are what a picture of their type would be: bool is 1 bit, uint16 is 16 bit, everything else has to be a
-  whole number from 0 to 255.
-
-Request bodies with several pictures in them are taken apart in `bodies.py`.
+- `decode_deep` keeps all bits of a picture with more than 8. `decode` refuses such a picture unless it holds 8-bit
+  values spread over 16 bits; models from before this rule, and callers that only display a picture, get the high byte;
+- raw values are read like a picture of their type: bool as 1 bit, uint16 as 16 bits; all other types must hold whole
+  numbers from 0 to 255.
 """
 
 import io
@@ -27,7 +24,7 @@ from typing import Literal
 
 import numpy as np
 
-# Importing the plugins registers them. Without it Pillow loads all of its fifty formats at the first TIFF or WebP.
+# Importing the plugins registers them; otherwise Pillow loads all of its fifty formats at the first TIFF or WebP.
 from PIL import (
     BmpImagePlugin,  # noqa: F401
     Image,
@@ -54,19 +51,19 @@ from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.stored_values import StoredPicture, check_stored, read_stored
 
 PICTURE_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # Pillow's names; no other plugin ever sees the bytes
-# Nanoseconds to decode and shrink a pixel, for each scan of a JPEG, and for each byte of a file.
+# Nanoseconds to decode and shrink a pixel, per scan of a JPEG, and per byte of a file.
 NS_A_PIXEL = {"JPEG": 5.0, "MPO": 5.0, "PNG": 14.0, "BMP": 5.0, "TIFF": 10.0, "WEBP": 28.0}
 NS_A_SCANNED_PIXEL, NS_A_BYTE = 4.0, 12.0
-# Memory for a pixel as Pillow holds it, and for what else is held while it becomes one of 8 bits.
+# Bytes of a pixel in Pillow, and of what else is held during its conversion to 8 bits.
 _BYTES_A_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
 _BYTES_OF_DEEP, _BYTES_OF_DEEP_COLOUR, _BYTES_OF_ALPHA, _BYTES_OF_CONVERTED = 10, 32, 14, 4
 _BYTES_OF_FORMAT = {"WEBP": 10, "TIFF": 3}
 MAX_FILE_BYTES = 512 * 1024**2  # of one picture
-# Each scan of a JPEG goes over the whole picture, and one that changes nothing takes 100 bytes: 1,000 of them over the
+# Each scan of a JPEG visits the whole picture, and one that changes nothing takes 100 bytes: 1,000 of them over the
 # most pixels took 90 s. Progressive pictures have about ten.
 MAX_SCANS = 64
-MASK_VALUES = 32  # different values (or colours) that a mask has at most (a guess)
-_PEAK, _REST = 16, 0.05  # levels about a peak that are of it, and the share of pixels outside of two (guesses)
+MASK_VALUES = 32  # the most distinct values (or colours) of a mask (a guess)
+_PEAK, _REST = 16, 0.05  # levels around a peak that belong to it, and the share of pixels outside two peaks (guesses)
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -82,7 +79,7 @@ _OPAQUE_MODES = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr"})
 _ALPHA_MODES = frozenset({"LA", "PA", "RGBA"})
 _DEEP_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 # Pillow's names. The others (fax, LZMA, Zstandard, ...) are not for photographs, and libtiff writes a line to standard
-# error for each of their broken rows.
+# error for each broken row.
 _TIFF_COMPRESSIONS = frozenset(
     {"raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "tiff_jpeg", "jpeg"}
 )
@@ -102,22 +99,22 @@ def decode(
 ) -> Image.Image:
     """Decode one picture.
 
-    A JPEG is decoded at the smallest of libjpeg's scales (1/1, 1/2, 1/4, 1/8) that still has the pixels which the
-    following resize needs. With the resize that follows, against a full decode, on drawn 600x450 JPEGs of 85 kB and
-    one core of an AMD EPYC: 2.0 to 2.2 times as fast at 64 px, 1.5 to 1.7 times at 224 px, where reading the bit
-    stream and the resize itself are most of what is left.
+    A JPEG is decoded at the smallest of libjpeg's scales (1/1, 1/2, 1/4, 1/8) that has enough pixels for the resize
+    that follows. Including that resize, this is 2.0 to 2.2 times as fast as a full decode at 64 px and 1.5 to 1.7 times
+    at 224 px, where most of the rest is reading the bit stream and the resize itself (synthetic 600x450 JPEGs of 85 kB,
+    one core of an AMD EPYC).
 
     Args:
         sample: the picture.
         channels: 1 for grey, 3 for RGB.
-        min_size: (width, height) in pixels after the orientation is applied, which the result is about to be resized
-            to; None decodes every pixel.
-        is_fitted_inside: the picture will be shrunk to lie inside `min_size`, so that its longer relation to it
-            decides; otherwise it must cover `min_size` in both directions.
-        deep: of values of more than 8 bits, "refuse" them or take the "high_byte" of 16.
+        min_size: (width, height) in pixels, after the orientation is applied, to which the caller will resize; None
+            decodes every pixel.
+        is_fitted_inside: the caller will shrink the picture to fit inside `min_size`; otherwise it must cover
+            `min_size` in both directions.
+        deep: whether to "refuse" values of more than 8 bits or take the "high_byte" of 16.
 
     Returns:
-        An image of mode "L" or "RGB"; never smaller than the resize needs, unless the original is.
+        An image of mode "L" or "RGB", large enough for the resize unless the original is smaller.
 
     Raises:
         UndecodableImage: broken bytes, a file that cannot be read, or none of `sample.formats`.
@@ -127,8 +124,7 @@ def decode(
     if isinstance(sample.source, np.ndarray):
         image = _from_values(sample.source, deep)
     elif isinstance(sample.source, Path | bytes):
-        data = read_file(sample.source) if isinstance(sample.source, Path) else sample.source
-        formats = tuple(name for name in sample.formats or PICTURE_FORMATS if name in PICTURE_FORMATS)
+        data, formats = _data_and_formats(sample.source, sample.formats)
         image = _from_bytes(data, formats, min_size, is_fitted_inside=is_fitted_inside, deep=deep)
     else:
         raise UnsuitableImage("this model takes photographs, not DICOM series; send JPEG, PNG, BMP, TIFF or WebP")
@@ -137,21 +133,19 @@ def decode(
 
 
 def decode_deep(sample: Sample) -> DeepPicture | None:
-    """Decode a picture of more than 8 bits with all of them, upright; None for one of 8 or fewer, at the cost of a look
-    at its first bytes.
+    """Decode all bits of a picture of more than 8, upright; None for others, mostly recognised by their first bytes.
 
     Args:
         sample: a file or its bytes.
 
     Raises:
         UndecodableImage, PayloadTooLarge: as `decode`.
-        UnsuitableImage: several frames, half-transparent pixels, or values that are no finite numbers.
+        UnsuitableImage: several frames, half-transparent pixels, or values that are not finite.
     """
     assert isinstance(sample.source, Path | bytes)
-    if not may_be_deep(_head_of(sample.source)):
+    if not may_be_deep(read_head(sample.source, HEAD_BYTES)):
         return None
-    data = read_file(sample.source) if isinstance(sample.source, Path) else sample.source
-    formats = tuple(name for name in sample.formats or PICTURE_FORMATS if name in PICTURE_FORMATS)
+    data, formats = _data_and_formats(sample.source, sample.formats)
     with _sound_picture(formats), _opened(data, formats) as image:
         if bits_of(image, data) <= 8:
             return None
@@ -185,10 +179,15 @@ def decode_stored(path: Path) -> StoredPicture:
     return picture
 
 
+def _data_and_formats(source: Path | bytes, allowed: tuple[str, ...]) -> tuple[bytes, tuple[str, ...]]:
+    data = read_file(source) if isinstance(source, Path) else source
+    return data, tuple(name for name in allowed or PICTURE_FORMATS if name in PICTURE_FORMATS)
+
+
 def count_bits(source: Path | bytes) -> int:
-    """Bits of a value of a picture by its header, 8 where there are 8 or fewer or it cannot be read."""
+    """Bits per value of a picture by its header; 8 for 8 or fewer, or if it cannot be read."""
     try:
-        if not may_be_deep(head := _head_of(source)):
+        if not may_be_deep(head := read_head(source, HEAD_BYTES)):
             return 8
         opened = io.BytesIO(source) if isinstance(source, bytes) else source
         with _sound_picture(PICTURE_FORMATS), Image.open(opened, formats=PICTURE_FORMATS) as image:
@@ -198,33 +197,29 @@ def count_bits(source: Path | bytes) -> int:
 
 
 def is_deep(sample: Sample) -> bool:
-    """Whether a picture, or raw values, have more than 8 bits by their header or type."""
+    """Whether a picture (by its header) or raw values (by their type) have more than 8 bits."""
     if isinstance(sample.source, np.ndarray):
         return sample.source.dtype == np.uint16
     return isinstance(sample.source, Path | bytes) and count_bits(sample.source) > 8
 
 
-def _head_of(source: Path | bytes) -> bytes:
+def read_head(source: Path | bytes, size: int) -> bytes:
+    """Read the first bytes of a file or a body; raises UndecodableImage."""
     if isinstance(source, bytes):
-        return source[:HEAD_BYTES]
+        return source[:size]
     try:
         with source.open("rb") as file:
-            return file.read(HEAD_BYTES)
+            return file.read(size)
     except OSError as error:
         raise UndecodableImage(f"the file cannot be read ({type(error).__name__})") from error
 
 
-def count_pixels(data: bytes) -> int:
-    """Pixels that the header of an encoded picture claims; 0 when it cannot be read, which `decode` will say.
+def measure(data: bytes) -> tuple[int, float]:
+    """The pixels of an encoded picture by its header, and the nanoseconds needed to decode them; 0 if it is broken.
 
     Raises:
         PayloadTooLarge: as `picture_parts.check_parts`.
     """
-    return measure(data)[0]
-
-
-def measure(data: bytes) -> tuple[int, float]:
-    """As `count_pixels`, with the nanoseconds that it will take to decode the picture."""
     with suppress(UnsuitableImage):
         check_parts(data)
     try:
@@ -235,13 +230,15 @@ def measure(data: bytes) -> tuple[int, float]:
                 return pixels, pixels * NS_A_PIXEL.get(image.format or "", 0.0) + len(data) * NS_A_BYTE
     except Image.DecompressionBombError:
         return MAX_PIXELS + 1, 0.0
-    except Exception:  # as in `_from_bytes`
+    except Exception:  # as in `_sound_picture`
         return 0, 0.0
 
 
 def has_few_values(path: Path) -> bool:
-    """Whether a picture has values as a mask has them: at most MASK_VALUES different ones, or nearly all of its pixels
-    about two of them, as JPEG leaves a mask. False for what cannot be read."""
+    """Whether a picture has the values of a mask: at most MASK_VALUES, or two peaks, as JPEG leaves a mask.
+
+    False for a picture that cannot be read.
+    """
     try:
         data = read_file(path)
         with _sound_picture(PICTURE_FORMATS), _opened(data, PICTURE_FORMATS) as image:
@@ -269,13 +266,13 @@ def _has_two_peaks(image: Image.Image) -> bool:
 
 
 def read_file(path: Path) -> bytes:
-    """A picture's file.
+    """Read a picture's file.
 
     Raises:
         UndecodableImage: it cannot be read.
         PayloadTooLarge: more than MAX_FILE_BYTES.
     """
-    # Whole, and not handed to Pillow as a file: files and bodies then go through the same decoder calls.
+    # The whole file, so that files and request bodies go through the same decoder calls.
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise PayloadTooLarge(f"the file is larger than {MAX_FILE_BYTES} bytes; shrink the picture")
@@ -300,19 +297,21 @@ def _from_bytes(
                 picture = read_deep(image, data, lambda other: _opened(other, formats))
                 if not is_spread(picture.values):
                     raise UnsuitableImage(_too_deep(bits))
-            # Asked again: Pillow has turned a TIFF on loading, and knows a PNG's EXIF only then.
+            # Read again: loading has turned a TIFF, and only then is a PNG's EXIF known.
             orientation = _orientation(image)
-            turned = _BYTES_A_PIXEL.get(image.mode, 4) * image.width * image.height if orientation in _UPRIGHT else 0
+            if orientation not in _UPRIGHT:
+                return _eight_bit(image)
+            turned = _BYTES_A_PIXEL.get(image.mode, 4) * image.width * image.height
             with lent(turned, "a picture to turn upright"):
-                return _upright(_eight_bit(image), orientation)
+                return _eight_bit(image).transpose(_UPRIGHT[orientation])
 
 
 @contextmanager
 def _counted(image: Image.Image, data: bytes, full_pixels: int) -> Iterator[None]:
-    """Count the work of decoding a picture, and the memory that it takes within the block.
+    """Count the work of decoding a picture and, within the block, its memory.
 
     Args:
-        image: opened; a JPEG perhaps at a smaller scale.
+        image: opened; a JPEG may have a smaller scale.
         data: its file.
         full_pixels: of the file.
     """
@@ -330,7 +329,7 @@ def _counted(image: Image.Image, data: bytes, full_pixels: int) -> Iterator[None
         work_ns += max(scans - 1, 0) * full_pixels * NS_A_SCANNED_PIXEL
         if name != "TIFF":
             frame = jpeg_frame(data)
-            if frame.is_progressive or scans > 1:  # all coefficients, of 2 bytes, whatever the scale
+            if frame.is_progressive or scans > 1:  # libjpeg holds all coefficients, of 2 bytes, at any scale
                 held += int(2 * frame.samples_a_pixel * full_pixels)
     spend_work(work_ns, f"pictures, this one of {full_pixels} pixels,")
     with lent(held, f"a picture of {image.width} x {image.height} pixels"):
@@ -339,13 +338,13 @@ def _counted(image: Image.Image, data: bytes, full_pixels: int) -> Iterator[None
 
 def _too_deep(bits: int) -> str:
     return (
-        f"the picture has {bits} bits, and this model was trained on pictures of 8, which have another scale; send it "
-        "as the training images were, or train on pictures of its kind"
+        f"the picture has {bits} bits, and this model was trained on pictures of 8, which have another scale; send "
+        "pictures like the training images, or train on pictures like this one"
     )
 
 
 def _opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
-    """A picture whose parts and header are checked, not yet decoded; the caller closes it."""
+    """Open a picture and check its parts and header, without decoding; the caller closes it."""
     check_parts(data)
     image = Image.open(io.BytesIO(data), formats=formats)
     try:
@@ -358,11 +357,11 @@ def _opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
 
 @contextmanager
 def _sound_picture(formats: tuple[str, ...]) -> Iterator[None]:
-    """Turn what Pillow raises in the block into our errors."""
+    """Convert Pillow's errors to ours."""
     try:
         with warnings.catch_warnings():
-            # Odd metadata; the pixels decide. Only Pillow's, because threads that decode at the same time may restore
-            # each other's filters.
+            # Odd metadata do not matter. Only Pillow's warnings, because concurrent threads may restore each other's
+            # filters.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             yield
     except (PayloadTooLarge, UnsuitableImage):
@@ -370,9 +369,9 @@ def _sound_picture(formats: tuple[str, ...]) -> Iterator[None]:
     except (Image.DecompressionBombError, MemoryError) as error:
         raise PayloadTooLarge(f"more than {MAX_PIXELS} pixels in one picture; shrink it") from error
     except Exception as error:
-        # Pillow promises no list of exceptions: broken files raise OSError, SyntaxError, ValueError, struct.error,
-        # zlib.error, KeyError, AssertionError and more, and which ones changes with its version. Nothing but Pillow
-        # runs in the block, so whatever it raises means that these bytes are no picture. Its text could quote the file.
+        # Pillow documents no list of exceptions: broken files raise OSError, SyntaxError, ValueError, struct.error,
+        # zlib.error, KeyError, AssertionError and more, depending on its version. Only Pillow runs in the block, so any
+        # exception means that the bytes are not a picture. Its text is left out, because it could quote the file.
         raise UndecodableImage(f"not a sound picture of the expected type ({', '.join(formats)})") from error
 
 
@@ -407,17 +406,13 @@ def _size_before_orientation(
 def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # as in `_from_bytes`: EXIF that Pillow cannot read says nothing about the pixels
+    except Exception:  # as in `_sound_picture`; unreadable EXIF says nothing about the pixels
         return 1
     return orientation if isinstance(orientation, int) and orientation in _UPRIGHT else 1
 
 
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
-
-
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Grey pictures become "L" and all others "RGB", so that a later change of channels rounds the same for all."""
+    """Convert grey pictures to "L" and all others to "RGB", so that a later change of channels rounds alike."""
     if image.mode in _DEEP_MODES:
         return _high_byte(image)
     if image.mode in _ALPHA_MODES or (image.mode in _OPAQUE_MODES and image.has_transparency_data):
@@ -434,7 +429,7 @@ def _high_byte(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.uint16)
     bits, is_white_zero = 16, False
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        # Pillow leaves both to the caller for deep TIFFs: 12 bits are not scaled, white-is-zero is not inverted.
+        # For deep TIFFs Pillow leaves both to the caller: it neither scales 12 bits nor inverts white-is-zero.
         bits = image.tag_v2.get(_BITS_PER_SAMPLE, (16,))[0]
         is_white_zero = image.tag_v2.get(_PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO
     grey = (values >> max(bits - 8, 0)).astype(np.uint8)

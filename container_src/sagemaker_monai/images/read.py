@@ -1,7 +1,7 @@
-"""A sample to images with their unit and geometry, whatever it is: DICOM, a file of a volume, a picture, raw values.
+"""Reads a sample of any kind (DICOM, volume file, picture, raw values) to images with their unit and geometry.
 
-The content decides which reader is called, within the formats that the sample allows. Readers are imported when they
-are needed: pydicom and nibabel take 0.3 s each, which a server of photographs need not pay.
+The content selects the reader, within the formats that the sample allows. Readers are imported when they are needed:
+pydicom and nibabel take 0.3 s each, which a server of photographs does not need.
 """
 
 import math
@@ -16,7 +16,7 @@ from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.deep_values import DeepPicture
 from sagemaker_monai.images.dicom.findings import Policy
 from sagemaker_monai.images.dicom.wanted import OF_ONE, Choice
-from sagemaker_monai.images.pictures import PICTURE_FORMATS, decode, decode_deep
+from sagemaker_monai.images.pictures import PICTURE_FORMATS, decode, decode_deep, read_head
 from sagemaker_monai.images.sample import Held, Instances, Sample, Sequences
 from sagemaker_monai.images.signatures import GZIP_MAGIC, is_archive, is_dicom_file
 from sagemaker_monai.images.volumes import Display, Frame, Volume, check_voxels
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 DICOM_FORMAT = "DICOM"  # beside the names of `pictures` and `volume_files` in `Sample.formats`
 MAX_CHANNELS = 16
-SAME_GRID = 0.1  # of a voxel: how far corners of two sequences may lie apart
-_HEAD_BYTES = 1 << 16  # what every recogniser needs, gzip included
+SAME_GRID = 0.1  # of a voxel: the largest distance between the corners of two sequences
+_HEAD_BYTES = 1 << 16  # enough to recognise every format, gzip included
 _POLICY = Policy()
 
 _Image = TypeVar("_Image", Frame, Volume)
@@ -40,22 +40,21 @@ def read_frames_of(sample: Sample, *, scope: "Scope | None" = None) -> list[Fram
 
 
 def each_frame_of(sample: Sample, *, scope: "Scope | None" = None) -> Iterator[Frame]:
-    """Read 2-D images, one after the other, so that those of a file with many frames are not held together.
+    """Read 2-D images one by one, so that the frames of a file are not all held at once.
 
     Args:
-        sample: a picture; DICOM files, a folder or an archive of them; a file of a volume with one slice; raw values
-            (W, H) or (C, W, H); sequences with one image each.
-        scope: what the model is for; decides what of DICOM objects is read.
+        sample: a picture; DICOM files, a folder or an archive of them; a volume file with one slice; raw values (W, H)
+            or (C, W, H); sequences with one image each.
+        scope: what the model is for; selects the DICOM objects to read.
 
     Yields:
-        At least one. Of one DICOM file its frames in the file's order, of several the slices of one series after the
-        other. Pictures become grey where their colours are all grey; those of more than 8 bits keep
-        their values, as float32.
+        At least one frame: those of one DICOM file in its order, or the slices of several, series by series. Pictures
+        without colour become grey; those of more than 8 bits keep their values, as float32.
 
     Raises:
-        UndecodableImage: broken bytes, a file that cannot be read, or none of `sample.formats`.
-        UnsuitableImage: nothing with pixels, a volume, or sequences that do not lie on one grid.
-        PayloadTooLarge: more than the limits of the reader.
+        UndecodableImage: broken bytes, an unreadable file, or none of `sample.formats`.
+        UnsuitableImage: no pixels, a volume, or sequences on different grids.
+        PayloadTooLarge: more than the reader's limits.
     """
     source = sample.source
     if isinstance(source, Sequences):
@@ -87,21 +86,21 @@ def read_volumes_of(
     """Read 3-D images.
 
     Args:
-        sample: DICOM files of one series or several; a DICOM file, a folder or an archive with one; a file of a volume;
+        sample: DICOM files of one or more series; a DICOM file, a folder or an archive with one series; a volume file;
             raw values (W, H, D) or (C, W, H, D); sequences with one volume each.
-        policy: what is done about findings of a DICOM series.
-        non_finite: of files of volumes, as for `volume_files.read_volume_file`; raw values are always refused.
-        choice: which series of a study; by itself each of a request, and the only one of a folder.
-        scope: what the model is for; decides what of DICOM objects is read.
+        policy: how findings of a DICOM series are handled.
+        non_finite: for volume files, as in `volume_files.read_volume_file`; in raw values they are always refused.
+        choice: which series of a study; by default each one of a request, and the only one of a folder.
+        scope: what the model is for; selects the DICOM objects to read.
 
     Returns:
-        At least one: of DICOM files of a request one for each series that is an image.
+        At least one volume: for DICOM files of a request, one per series of images.
 
     Raises:
-        UndecodableImage: broken bytes, a file that cannot be read, or none of `sample.formats`.
-        UnsuitableImage: nothing with pixels, nothing that the model is for, a picture, a folder with several series, or
-            sequences that do not lie on one grid.
-        PayloadTooLarge: more than the limits of the reader.
+        UndecodableImage: broken bytes, an unreadable file, or none of `sample.formats`.
+        UnsuitableImage: no pixels, nothing in the model's scope, a picture, a folder with several series, or sequences
+            on different grids.
+        PayloadTooLarge: more than the reader's limits.
     """
     source = sample.source
     if isinstance(source, Sequences):
@@ -125,18 +124,18 @@ def read_volumes_of(
 
 
 def read_frame_channels(sequences: Sequences) -> list[Frame]:
-    """Read one frame a channel, all of one size; raises as `read_frames_of`."""
+    """Read one frame per channel, all of the same size; raises as `read_frames_of`."""
     frames = [_only(read_frames_of(Sample(path)), "image") for path in _channels_of(sequences)]
     for number, frame in enumerate(frames[1:], start=2):
         if len(frame.values) != 1 or len(frames[0].values) != 1:
-            raise UnsuitableImage("a sequence has several channels or colours; name one grey image a channel")
+            raise UnsuitableImage("a sequence has several channels or colours; name one grey image per channel")
         first = frames[0].spacing_mm, frames[0].values.shape
         is_same = frame.values.shape == first[1] and (frame.spacing_mm is None) == (first[0] is None)
         if is_same and frame.spacing_mm is not None and first[0] is not None:
             shifts = (abs(a / b - 1) * n for a, b, n in zip(frame.spacing_mm, first[0], first[1][1:], strict=True))
             is_same = max(shifts) < SAME_GRID
         if not is_same:
-            raise UnsuitableImage(f"sequence {number} has another size or spacing than the first; resample it")
+            raise UnsuitableImage(f"sequence {number} differs from the first in size or spacing; resample it")
     return frames
 
 
@@ -147,35 +146,35 @@ def read_volume_channels(
     non_finite: "NonFinite" = "refuse",
     choice: Choice = OF_ONE,
 ) -> list[Volume]:
-    """Read one volume a channel, all on one grid of voxels; arguments and errors as of `read_volumes_of`."""
+    """Read one volume per channel, all on the same voxel grid; arguments and errors as for `read_volumes_of`."""
     volumes = [
         _only(read_volumes_of(Sample(path), policy=policy, non_finite=non_finite, choice=choice), "volume")
         for path in _channels_of(sequences)
     ]
     for number, volume in enumerate(volumes[1:], start=2):
         if len(volume.values) != 1 or len(volumes[0].values) != 1:
-            raise UnsuitableImage("a sequence has several channels; name one volume a channel")
+            raise UnsuitableImage("a sequence has several channels; name one volume per channel")
         if not _is_same_grid(volume, volumes[0]):
             raise UnsuitableImage(
-                f"sequence {number} lies on another grid of voxels than the first; resample it to the first"
+                f"sequence {number} lies on another voxel grid than the first; resample it to the first"
             )
     return volumes
 
 
 def kind_of(source: Path | bytes, formats: tuple[str, ...] = ()) -> str:
-    """What a file, a folder or bytes are: "DICOM", a name of `volume_files.VOLUME_FORMATS`, or "picture".
+    """Recognise a file, a folder or bytes: "DICOM", a name of `volume_files.VOLUME_FORMATS`, or "picture".
 
     Raises:
-        UndecodableImage: it cannot be read, is nothing that can be read, or nothing of `formats`.
+        UndecodableImage: it cannot be read, or is none of `formats`.
     """
     if isinstance(source, Path) and source.is_dir():
         return _allowed(DICOM_FORMAT, formats)
-    head, name = (_read_head(source), source.name) if isinstance(source, Path) else (source[:_HEAD_BYTES], "")
+    head, name = read_head(source, _HEAD_BYTES), source.name if isinstance(source, Path) else ""
     if is_dicom_file(head):
         return _allowed(DICOM_FORMAT, formats)
     from sagemaker_monai.images.volume_files import HEAD_BYTES, volume_format_of
 
-    # A name without content of that kind says nothing here, except for a header's pair: an .img has no mark.
+    # The name counts only for files without a mark, such as the .img of a pair.
     is_packed = is_archive(head) and not head.startswith(GZIP_MAGIC)
     if (volume_format := volume_format_of(head[:HEAD_BYTES], "" if is_packed else name)) is not None:
         return _allowed(volume_format, formats)
@@ -183,7 +182,7 @@ def kind_of(source: Path | bytes, formats: tuple[str, ...] = ()) -> str:
 
 
 def is_dicom_sample(sample: Sample) -> bool:
-    """Whether a sample is DICOM, by its first bytes; cheap enough to be asked of every photograph.
+    """Whether a sample is DICOM, by its first bytes; cheap enough to check every photograph.
 
     Raises:
         UndecodableImage: the file cannot be read.
@@ -193,9 +192,7 @@ def is_dicom_sample(sample: Sample) -> bool:
         return True
     if not isinstance(source, Path | bytes) or (sample.formats and DICOM_FORMAT not in sample.formats):
         return False
-    if isinstance(source, bytes):
-        return is_dicom_file(source[:_HEAD_BYTES])
-    return source.is_dir() or is_dicom_file(_read_head(source, 512))
+    return (isinstance(source, Path) and source.is_dir()) or is_dicom_file(read_head(source, 512))
 
 
 def _allowed(kind: str, formats: tuple[str, ...]) -> str:
@@ -205,14 +202,6 @@ def _allowed(kind: str, formats: tuple[str, ...]) -> str:
     return kind
 
 
-def _read_head(path: Path, size: int = _HEAD_BYTES) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(size)
-    except OSError as error:
-        raise UndecodableImage(f"the file cannot be read ({type(error).__name__})") from error
-
-
 def _read_volume(source: Path | bytes, kind: str, non_finite: "NonFinite" = "refuse") -> Volume:
     from sagemaker_monai.images.volume_files import read_volume_file
 
@@ -220,7 +209,7 @@ def _read_volume(source: Path | bytes, kind: str, non_finite: "NonFinite" = "ref
 
 
 def frame_of_deep(picture: DeepPicture) -> Frame:
-    """A picture of more than 8 bits as float32 in its own values, (1, W, H), or (3, W, H) where it has colours."""
+    """A picture of more than 8 bits as float32, unscaled: (1, W, H), or (3, W, H) if it has colours."""
     values = picture.values.astype(np.float32).transpose(2, 1, 0)
     if (values == values[:1]).all():
         values = values[:1]
@@ -249,7 +238,7 @@ def _frame_of_volume(volume: Volume, *, is_bare: bool) -> Frame:
         spacing_mm = (float(spacing[0]), float(spacing[1])) if volume.has_geometry else None
         return Frame(values[..., 0], spacing_mm, volume.display, volume.modality, volume.identity, volume.findings)
     if is_bare and values.shape[0] == 1 and values.shape[1] <= MAX_CHANNELS:
-        return Frame(values[0], None)  # an array of three axes is (C, W, H) for whom asks for a plane
+        return Frame(values[0], None)  # for a 2-D model an array of three axes is (C, W, H)
     raise UnsuitableImage(f"this model takes single images, not a volume of {values.shape[3]} slices; send one slice")
 
 
@@ -275,7 +264,7 @@ def _channels_of(sequences: Sequences) -> Iterator[Path]:
 
 def _only(images: list[_Image], what: str) -> _Image:
     if len(images) != 1:
-        raise UnsuitableImage(f"a sequence holds {len(images)} {what}s; name one {what} a channel")
+        raise UnsuitableImage(f"a sequence holds {len(images)} {what}s; name one {what} per channel")
     return images[0]
 
 
@@ -291,7 +280,7 @@ def _is_same_grid(volume: Volume, other: Volume) -> bool:
 
 
 def _shared_display(images: Sequence[Frame] | Sequence[Volume]) -> Display:
-    """The header's display where all channels have the same; windows of several sequences are none for all."""
+    """The header's display if all channels share it; windows of different sequences are ignored."""
     first = images[0].display
     return first if all(image.display is first for image in images) else Display()
 

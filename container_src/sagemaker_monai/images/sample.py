@@ -1,4 +1,4 @@
-"""What is read: one image of a request or a data set before it is opened, whatever its kind."""
+"""Samples: images of any kind, from a request or a data set, before they are opened."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from sagemaker_monai.budget import give_back
 
 
 class Held:
-    """A file of a request in memory, which is given back as soon as it was read for the last time."""
+    """A request's file in memory, which is freed once it has been read for the last time."""
 
     __slots__ = ("data",)
 
@@ -22,21 +22,21 @@ class Held:
         return self.data == (other.data if isinstance(other, Held) else other)
 
     def release(self) -> None:
-        """Nobody reads it again."""
+        """Free the bytes: nobody reads them again."""
         give_back(len(self.data))
         self.data = b""
 
 
 @dataclass(frozen=True)
 class Instances:
-    """DICOM files of a request, of one series or of several, in any order."""
+    """DICOM files of a request, of one or more series, in any order."""
 
     files: tuple[bytes | Held, ...]
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """One source a channel, such as T1, T2 and FLAIR of one study; all on one grid of voxels."""
+    """One source per channel, such as T1, T2 and FLAIR of one study; all on the same voxel grid."""
 
     channels: tuple[Path, ...]
 
@@ -46,13 +46,13 @@ Source = Path | bytes | np.ndarray | Instances | Sequences
 
 @dataclass(frozen=True)
 class Sample:
-    """One image, or some DICOM files that hold one or several, not yet decoded.
+    """One image, or DICOM files that hold one or more, not yet decoded.
 
     Attributes:
         source: a file; a folder with the DICOM files of one series; an encoded file; raw values, channel first; DICOM
             files; or several of these as channels.
-        formats: names of the formats that may decode it, of `pictures` and `volume_files`; empty allows all. Without
-            meaning for raw values, folders and DICOM files.
+        formats: names of the allowed formats, of `pictures` and `volume_files`; empty allows all. Ignored for raw
+            values, folders and DICOM files.
     """
 
     source: Source
@@ -60,7 +60,7 @@ class Sample:
 
     @classmethod
     def of(cls, image: "Sample | str | Path | Sequence[str | Path]") -> "Sample":
-        """The sample of a file or folder by its path, or of several as channels; a sample as it is."""
+        """Make a sample of one path, or of several as channels; samples are returned as they are."""
         if isinstance(image, Sample):
             return image
         return cls(Path(image) if isinstance(image, str | Path) else Sequences(tuple(map(Path, image))))

@@ -1,13 +1,13 @@
-"""What an artifact was trained on, as plain data in it, and what of a request it is therefore for.
+"""An artifact's scope: what it was trained on, as plain data, and therefore which parts of a request it answers.
 
-Only what is certain is refused: another modality than all that were learned from, and an object that is no image or not
-of a kind that was learned from. A size or a distance of pixels that training did not have is only said, for networks
-bear some of it and nobody can say how much. Artifacts from before have no scope and refuse nothing.
+Only clear cases are refused: a modality or a kind of object that training did not have, and objects that are not
+images. Unusual sizes and spacings are only reported, because networks tolerate some of that and nobody knows how much.
+Artifacts from earlier versions have no scope and refuse nothing.
 """
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from sagemaker_monai.errors import BundleError
@@ -16,23 +16,23 @@ from sagemaker_monai.images.volumes import Identity, Traits
 if TYPE_CHECKING:
     from sagemaker_monai.images.dicom.objects import Subject
 
-# Modalities that show the same, whatever the detector; another one of them is answered with a finding.
+# Modalities that show the same, whatever the detector; others of a family are answered with a finding.
 FAMILIES = (frozenset({"CR", "DX", "RG"}),)
-SPACING_FACTOR = 1.25  # so far outside the range of training before it is said (a guess)
-SIZE_FACTOR = 2.0  # the same, of voxels along an axis (a guess)
-MAX_NAMES = 64  # of SOP classes that are kept
+SPACING_FACTOR = 1.25  # how far outside the training range a spacing is reported (a guess)
+SIZE_FACTOR = 2.0  # the same for voxels along an axis (a guess)
+MAX_NAMES = 64  # SOP classes that are kept
 MAX_NAME_CHARS = 64
-# Findings that come from here, for the answer; beside those of `dicom.findings` and the other readers.
+# Findings of this module for the answer, beside those of `dicom.findings` and the other readers.
 FINDINGS = {
-    "other_modality": "another modality of the same family than those of training (CR, DX, RG)",
-    "unknown_modality": "the file does not say its modality, and the model is for some only",
+    "other_modality": "a modality that training did not have, but of the same family (CR, DX, RG)",
+    "unknown_modality": "the file does not say its modality, and the model is for certain ones only",
     "other_kind": "images of a kind that was not trained on: reformatted ones, or of an unknown SOP class",
-    "spacing_outside_training": "pixels or slices are closer or farther apart than in training, by more than a quarter",
-    "size_outside_training": "less than half, or more than twice, the pixels or slices of any image of training",
-    "nothing_visible": "nothing can be seen in what the network gets: black, white, one value or a few levels",
-    "high_byte": "of a picture of more than 8 bits the high byte was taken, as artifacts from before do",
+    "spacing_outside_training": "pixels or slices are more than a quarter closer or farther apart than in training",
+    "size_outside_training": "less than half, or more than twice, the pixels or slices of any training image",
+    "nothing_visible": "nothing is visible in the network's input: black, white, one value or a few levels",
+    "high_byte": "the high byte was taken of a picture of more than 8 bits, as artifacts of earlier versions do",
 }
-# What the Decathlon's sets and people write for `modality`.
+# What users and the Decathlon's data sets write for `modality`.
 MODALITY_OF = {
     **dict.fromkeys(("MRI", "FLAIR", "T1", "T1W", "T1GD", "T1CE", "T2", "T2W", "ADC", "DWI"), "MR"),
     "PET": "PT",
@@ -46,14 +46,13 @@ class Scope:
     """What the training images were.
 
     Attributes:
-        modalities: of DICOM objects, or named by the data set for other files; "" among them: some did not say. Empty:
-            nobody said, and any is taken.
-        kinds: keys of `dicom.objects.KINDS`; empty where no image was DICOM.
+        modalities: of DICOM objects, or named by the data set for other files; "" stands for unknown ones. If empty,
+            all modalities are accepted.
+        kinds: keys of `dicom.objects.KINDS`; empty if no image was DICOM.
         sop_classes: SOPClassUIDs, for information.
-        has_colour, has_grey: whether DICOM images were.
-        spatial_dims: 2 or 3.
-        size: fewest and most voxels along W, H (and D) as stored; empty where unknown.
-        spacing_mm: smallest and largest distance along the same axes; empty where no image said.
+        has_colour, has_grey: whether any DICOM image was.
+        size: fewest and most voxels along W, H (and D) as stored; empty if unknown.
+        spacing_mm: smallest and largest spacing along the same axes; empty if unknown.
     """
 
     modalities: tuple[str, ...] = ()
@@ -66,7 +65,7 @@ class Scope:
     spacing_mm: tuple[Range, ...] = ()
 
     def takes(self, subject: "Subject") -> bool:
-        """Whether a DICOM object is what the model is for."""
+        """Whether the model is for a DICOM object."""
         from sagemaker_monai.images.dicom.objects import IMAGES, NEVER_PICTURES
 
         is_image = subject.kind in IMAGES or subject.kind in self.kinds
@@ -77,7 +76,7 @@ class Scope:
         return not self._names_modalities or subject.modality in ("", *self.modalities, *self._relatives())
 
     def findings(self, traits: Traits) -> tuple[str, ...]:
-        """Codes of what is odd about an image that is taken; keys of FINDINGS."""
+        """What is unusual about an accepted image, as keys of FINDINGS."""
         found = []
         if (identity := traits.identity) is not None:
             if self._names_modalities and not identity.modality:
@@ -117,12 +116,12 @@ class Scope:
 
 
 def scope_of(images: Iterable[Traits], *, spatial_dims: int, modality: str = "") -> Scope:
-    """What the images of a training are.
+    """The scope of a model by its training images.
 
     Args:
-        images: of each; those of 8-bit pictures say nothing.
+        images: the traits of each; those of 8-bit pictures are empty.
         spatial_dims: of the model.
-        modality: that the data set names, for files that have none; a word that is none of DICOM's says nothing.
+        modality: that the data set names for files without one; ignored unless it is one of DICOM's.
     """
     from sagemaker_monai.images.dicom.objects import is_image_modality
 
@@ -147,12 +146,12 @@ def scope_of(images: Iterable[Traits], *, spatial_dims: int, modality: str = "")
 
 
 def said_modality(text: str) -> str:
-    """The Modality of DICOM that the words of a data set mean, "" where they say nothing."""
+    """The DICOM Modality that a data set's word means."""
     return MODALITY_OF.get(text.strip().upper(), text.strip().upper())
 
 
 def pack_traits(traits: Traits) -> list[Any]:
-    """What a scope is made of, as short JSON: no identity of a patient, study or file is in it."""
+    """The parts that make a scope, as short JSON; nothing identifies a patient, study or file."""
     identity = traits.identity
     of_dicom = None if identity is None else [
         identity.kind, identity.modality, identity.is_colour, identity.sop_class_uid, identity.passed_over
@@ -162,39 +161,24 @@ def pack_traits(traits: Traits) -> list[Any]:
 
 
 def unpack_traits(content: Any) -> Traits:
-    """What `pack_traits` packed.
-
-    Raises:
-        ValueError, TypeError: something else.
-    """
+    """Reverse `pack_traits`; raises ValueError or TypeError for anything else."""
     of_dicom, findings, size, spacing = content
     identity = None
     if of_dicom is not None:
         kind, modality, is_colour, sop_class_uid, passed_over = of_dicom
-        identity = Identity(
-            "",
-            (),
-            kind=kind,
-            modality=modality,
-            is_colour=bool(is_colour),
-            sop_class_uid=sop_class_uid,
-            passed_over=int(passed_over),
-        )
+        identity = Identity("", (), None, (), kind, modality, bool(is_colour), sop_class_uid)
+        identity = replace(identity, passed_over=int(passed_over))
     return Traits(identity, tuple(findings), tuple(size), None if spacing is None else tuple(spacing))
 
 
 def write_scope(scope: Scope) -> dict[str, Any]:
-    """The scope as JSON has it."""
+    """The scope as JSON."""
     content: dict[str, Any] = json.loads(json.dumps(asdict(scope)))  # tuples become lists
     return content
 
 
 def read_scope(content: Any) -> Scope:
-    """The scope of an artifact.
-
-    Raises:
-        BundleError: it is not what `write_scope` makes.
-    """
+    """Read an artifact's scope; raises BundleError for anything but the output of `write_scope`."""
     known = {field.name for field in fields(Scope)}
     try:
         if not isinstance(content, Mapping) or set(content) != known:
@@ -211,7 +195,7 @@ def read_scope(content: Any) -> Scope:
         )
     except (ValueError, TypeError) as error:
         raise BundleError(
-            "the artifact's list of what it was trained on is broken; deploy it as it was written"
+            "the artifact's description of its training data is broken; deploy the artifact as it was written"
         ) from error
     return scope
 

@@ -1,4 +1,4 @@
-"""Several images at once: how an error names one of them, and raw values that hold more than one."""
+"""Several images at once: naming one of them in an error, and splitting raw values that hold several."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,12 +13,7 @@ AXES_OF_VALUES = "send (N, C, W, H), (C, W, H) or (W, H), and volumes as (N, C, 
 
 @contextmanager
 def name_picture(index: int, total: int) -> Iterator[None]:
-    """Put `image INDEX: ` before the message of a caller's error, when there are several pictures.
-
-    Args:
-        index: of the picture, counted from 0, in the order of the answer.
-        total: number of pictures.
-    """
+    """Prefix `image INDEX: ` to the message of a caller's error if `total` is above 1; `index` counts from 0."""
     try:
         yield
     except CallerError as error:
@@ -28,18 +23,18 @@ def name_picture(index: int, total: int) -> Iterator[None]:
 
 
 def split_arrays(samples: Sequence[Sample], *, spatial_dims: int) -> list[Sample]:
-    """Make one sample an image of raw values that hold several, which only the model's kind can say.
+    """Split raw values that hold several images into one sample per image, as the model's kind requires.
 
     Args:
-        samples: of a request; other ones than raw values stay as they are.
+        samples: of a request; all but raw values stay as they are.
         spatial_dims: of the model. 2: (N, C, W, H) is N images, (C, W, H) and (W, H) one. 3: (N, C, W, H, D) is N
             images, (C, W, H, D) and (W, H, D) one.
 
     Returns:
-        As many samples as images: raw values have `spatial_dims` axes, or one more.
+        One sample per image; raw values have `spatial_dims` axes, or one more.
 
     Raises:
-        UnsuitableImage: raw values of another number of axes.
+        UnsuitableImage: raw values have another number of axes.
     """
     images: list[Sample] = []
     for sample in samples:

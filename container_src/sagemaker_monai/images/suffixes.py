@@ -1,4 +1,4 @@
-"""Endings of the names of images: what people give files of each kind. What a file is, its content decides."""
+"""Usual suffixes of image files; the content decides what a file is."""
 
 PICTURE_SUFFIXES = {  # by Pillow's name of the format
     "JPEG": (".jpg", ".jpeg"),

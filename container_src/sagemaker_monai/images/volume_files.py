@@ -1,7 +1,7 @@
-"""Files of volumes other than DICOM: which formats are read, how one is recognised, and the one way to read them.
+"""Volume files other than DICOM: which formats are read and how they are recognised.
 
-The content decides, the name only where the content has no mark of its own (an .img). The table's readers are imported
-when they are needed: nibabel takes 0.3 s.
+The content decides; the name counts only for files without a mark (an .img). Readers that need nibabel, which takes
+0.3 s to import, are imported on use.
 """
 
 import struct
@@ -11,16 +11,16 @@ from pathlib import Path
 
 from sagemaker_monai.errors import UndecodableImage
 from sagemaker_monai.images.formats.arrays import read_npy_volume, read_npz_volume
-from sagemaker_monai.images.formats.inflate import gunzipped_head, opened
+from sagemaker_monai.images.formats.inflate import opened
 from sagemaker_monai.images.formats.metaimage import read_metaimage
 from sagemaker_monai.images.formats.nrrd import read_nrrd
 from sagemaker_monai.images.formats.pairs import header_of
 from sagemaker_monai.images.formats.voxels import NonFinite
-from sagemaker_monai.images.signatures import NPY_MAGIC, is_nifti
+from sagemaker_monai.images.signatures import GZIP_MAGIC, NPY_MAGIC, gunzipped_head, is_nifti
 from sagemaker_monai.images.volumes import Volume
 
-HEAD_BYTES = 4_096  # from which a format is recognised: what a gzipped header needs, or the first keys of a text
-_MARKED_BYTES = 540  # of a NIfTI-2 header, the longest that is looked at after unpacking
+HEAD_BYTES = 4_096  # needed to recognise a format: a gzipped header, or the first keys of a text
+_MARKED_BYTES = 540  # of a NIfTI-2 header, the longest that is unpacked for recognition
 
 Reader = Callable[[Path | bytes, NonFinite], Volume]
 
@@ -39,7 +39,7 @@ def _read_analyze(source: Path | bytes, non_finite: NonFinite) -> Volume:
 
 @dataclass(frozen=True)
 class VolumeFormat:
-    """A format: the suffixes its files have, with a dot and in lower case, and its reader."""
+    """A format: the suffixes of its files, in lower case with a dot, and its reader."""
 
     suffixes: tuple[str, ...]
     read: Reader
@@ -89,19 +89,19 @@ _MARKS: dict[str, Callable[[bytes], bool]] = {
 
 
 def volume_format_of(head: bytes, name: str) -> str | None:
-    """Recognise a format, by content and then by name.
+    """Recognise a format by content, then by name.
 
     Args:
-        head: the file's first HEAD_BYTES bytes, or all of a shorter one.
-        name: the file's name, "" when there is none.
+        head: the file's first HEAD_BYTES bytes, or all of a shorter file.
+        name: the file's name, "" if there is none.
 
     Returns:
-        A name of VOLUME_FORMATS, None for what is no volume as far as one can see.
+        A name of VOLUME_FORMATS; None for anything else.
     """
     head = head[:HEAD_BYTES]
-    if head.startswith(b"\x1f\x8b"):
+    if head.startswith(GZIP_MAGIC):
         inflated = gunzipped_head(head, _MARKED_BYTES)
-        # Of what is gzipped as a whole, only these are read: a gzipped .npy, say, is none of the formats.
+        # Of files that are gzipped as a whole, only these are read; a gzipped .npy, for example, is not.
         marks = [mark for mark in ("NIFTI", "ANALYZE") if _MARKS[mark](inflated)]
         return marks[0] if marks else _format_by_name(name)
     return next((mark for mark, is_so in _MARKS.items() if is_so(head)), None) or _format_by_name(name)
@@ -113,20 +113,19 @@ def _format_by_name(name: str) -> str | None:
 
 
 def read_volume_file(source: Path | bytes, formats: tuple[str, ...] = (), non_finite: NonFinite = "refuse") -> Volume:
-    """Read one volume, whatever its format.
+    """Read one volume of any format.
 
     Args:
-        source: a file, or its bytes. Of a pair or a header with a data file, the path of either file of the pair, or of
-            the header.
-        formats: names of VOLUME_FORMATS that are allowed; empty allows all, other names are passed over.
-        non_finite: "refuse" values that are NaN, infinite or beyond float32, or have them read as "zero".
+        source: a file, or its bytes: either file of a pair, or the header that names a data file.
+        formats: the allowed names of VOLUME_FORMATS; empty allows all, other names are ignored.
+        non_finite: "refuse" values that are NaN, infinite or beyond float32, or read them as "zero".
 
     Returns:
-        float32 (C, W, H, D); D = 1 for a 2-D image. In the file's order in memory, so seldom contiguous.
+        float32 (C, W, H, D); D = 1 for a 2-D image. Memory has the file's order, so it is seldom contiguous.
 
     Raises:
-        UndecodableImage: no volume of an allowed format, or a broken one.
-        UnsuitableImage: a sound one that is no single image of numbers.
+        UndecodableImage: broken, or not a volume of an allowed format.
+        UnsuitableImage: sound, but not a single image of numbers.
         PayloadTooLarge: more than the limits.
     """
     allowed = [name for name in VOLUME_FORMATS if not formats or name in formats]
@@ -139,7 +138,7 @@ def read_volume_file(source: Path | bytes, formats: tuple[str, ...] = (), non_fi
 
 
 def _found(source: Path | bytes) -> tuple[str, Path | bytes] | None:
-    """The format, and the file to begin with: of a pair the header."""
+    """The format, and the file to start with: the header of a pair."""
     name = "" if isinstance(source, bytes) else source.name
     with opened(source) as (file, _):
         head = file.read(HEAD_BYTES)

@@ -1,10 +1,11 @@
-"""What a medical image is once it is read: values with their unit, geometry, display window and identity.
+"""Medical images once they are read: values with their unit, geometry, display window and identity.
 
-Everything that reads a file (`dicom`, `formats`) ends here, and everything that prepares a network's input
-(`preprocessing`) begins here. Axes are in MONAI's index order, channel first: (C, W, H) and (C, W, H, D). In
-DICOM W runs along the rows of the stored picture, H down its columns, and D along the slices.
+All readers (`dicom`, `formats`) return these types, and `preprocessing` starts from them. Axes are in MONAI's index
+order, channel first: (C, W, H) and (C, W, H, D). In DICOM, W runs along the rows of the stored picture, H down its
+columns, and D along the slices.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,12 +35,12 @@ class Lut:
 
 @dataclass(frozen=True)
 class Display:
-    """How the header asks for values to be shown.
+    """How the header says that values are displayed.
 
     Attributes:
-        voi: the first window or LUT of the header, None when it has none.
+        voi: the header's first window or LUT, None if it has none.
         is_inverted: the smallest value is white: MONOCHROME1, or PresentationLUTShape INVERSE.
-        padding: the range of modality values that mean "no pixel" (PixelPaddingValue), lowest and highest, or None.
+        padding: the lowest and highest modality value that mean "no pixel" (PixelPaddingValue), or None.
     """
 
     voi: Window | Lut | None = None
@@ -49,19 +50,18 @@ class Display:
 
 @dataclass(frozen=True)
 class Identity:
-    """Where an image comes from, for answers that were asked to say so.
+    """Where an image comes from, for answers that report it.
 
     Attributes:
-        series_instance_uid: SeriesInstanceUID.
         sop_instance_uids: SOPInstanceUID of every file, in the order of the slices.
         frame: number of the frame within its file from 1, None for a file with one frame or a whole series.
-        headers: the files' pydicom datasets without pixel data, in the same order; what an SR quotes.
-        kind, modality, is_colour: what the object is, as `dicom.objects` has it; modality "" when unknown.
-        sop_class_uid: SOPClassUID of the first file, "" when unknown.
-        series: the number of the series among those of the sample, from 1, in the order of the files.
-        series_number: SeriesNumber, None when unknown.
-        volume: which of several volumes of the series, and what tells it from them; "" where there is one.
-        passed_over: how many other series the sample has that are not answered.
+        headers: the files' pydicom datasets without pixel data, in the same order, for structured reports.
+        kind, modality, is_colour: as in `dicom.objects`; modality is "" if unknown.
+        sop_class_uid: SOPClassUID of the first file, "" if unknown.
+        series: the number of the series within the sample, from 1, in the order of the files.
+        series_number: SeriesNumber, None if unknown.
+        volume: which of the series' volumes this is, and how it differs from the others; "" if it is the only one.
+        passed_over: number of other series in the sample that are not answered.
     """
 
     series_instance_uid: str
@@ -80,13 +80,13 @@ class Identity:
 
 @dataclass(frozen=True)
 class Traits:
-    """What is known of an image beside its values, once it is prepared for a network.
+    """What is known about an image beside its values, once it is prepared for a network.
 
     Attributes:
-        identity: None for what is not DICOM.
-        findings: codes of what is odd about it and was read all the same.
+        identity: None unless it is DICOM.
+        findings: codes of oddities that were tolerated.
         size: voxels along W, H (and D) as stored; empty for 8-bit pictures.
-        spacing_mm: their distance along the same axes, None when unknown.
+        spacing_mm: along the same axes, None if unknown.
     """
 
     identity: Identity | None = None
@@ -100,13 +100,12 @@ class Frame:
     """One 2-D image.
 
     Attributes:
-        values: (C, W, H). Grey: C = 1, float32 in the modality's unit (HU for CT, else what the rescale gives). Colour:
-            C = 3, uint8 RGB.
-        spacing_mm: distance of pixel centres along W and H, None when unknown.
-        display: how the header shows it; without meaning for colour.
-        modality: Modality of DICOM ("CT", "MR", "DX", ...), "" when unknown.
-        identity: None for what is not DICOM.
-        findings: codes of what is odd and was read all the same.
+        values: (C, W, H). Grey: C = 1, float32 in the modality's unit (HU for CT, otherwise as rescaled). Colour: C =
+            3, uint8 RGB.
+        spacing_mm: distance of pixel centres along W and H, None if unknown.
+        display: how the header displays it; meaningless for colour.
+        modality: DICOM's Modality ("CT", "MR", "DX", ...), "" if unknown.
+        identity, findings: as for `Traits`.
     """
 
     values: np.ndarray
@@ -119,16 +118,16 @@ class Frame:
 
 @dataclass(frozen=True)
 class Volume:
-    """One 3-D image, of one channel or several.
+    """One 3-D image of one or more channels.
 
     Attributes:
         values: float32 (C, W, H, D) in the modality's unit.
-        affine: float64 (4, 4) from voxel indices (w, h, d, 1) to mm, RAS: +x to the patient's right, +y anterior, +z
-            superior, as nibabel and MONAI have it. DICOM's own coordinates are LPS: x and y have the other sign.
+        affine: float64 (4, 4) from voxel indices (w, h, d, 1) to mm in RAS, as in nibabel and MONAI: +x to the
+            patient's right, +y anterior, +z superior. DICOM itself uses LPS: x and y have the other sign.
         display, modality, identity, findings: as for `Frame`.
-        has_geometry: False when the file has no geometry and `affine` is only its voxel grid.
-        remarks: what is odd about the geometry of a file that is not DICOM.
-        is_scaled: its header has a factor or an offset by which the stored values became these.
+        has_geometry: False if the file has no geometry and `affine` is only its voxel grid.
+        remarks: on the geometry of a file other than DICOM.
+        is_scaled: the header has a factor or an offset, so the stored values were others.
     """
 
     values: np.ndarray
@@ -143,13 +142,6 @@ class Volume:
 
 
 def check_voxels(*shape: int) -> None:
-    """Refuse a size before anything of it is allocated.
-
-    Raises:
-        PayloadTooLarge: more values than MAX_VOXELS.
-    """
-    count = 1
-    for size in shape:
-        count *= max(int(size), 0)
-    if count > MAX_VOXELS:
+    """Refuse more values than MAX_VOXELS with PayloadTooLarge, before they are allocated."""
+    if math.prod(max(int(size), 0) for size in shape) > MAX_VOXELS:
         raise PayloadTooLarge(f"{' x '.join(map(str, shape))} values are more than {MAX_VOXELS}; send a smaller image")

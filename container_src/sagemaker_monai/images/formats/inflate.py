@@ -160,19 +160,6 @@ class Stream:
         return next(self._source, b"")
 
 
-def gunzipped_head(head: bytes, size: int) -> bytes:
-    """The first `size` bytes of what a gzip file holds, or fewer, from what it begins with."""
-    unpacked = b""
-    while head.startswith(_MAGICS["gzip"]) and len(unpacked) < size:
-        inflater = zlib.decompressobj(wbits=31)
-        try:
-            unpacked += inflater.decompress(head, size - len(unpacked))
-        except zlib.error:
-            break
-        head = inflater.unused_data
-    return unpacked
-
-
 def _raw(file: BinaryIO) -> Iterator[bytes]:
     while piece := file.read(PIECE_BYTES):
         yield piece
