@@ -228,7 +228,7 @@ def test_more_than_sixteen_channels_are_refused():
 
 def test_a_repeated_field_or_a_line_without_one_is_refused():
     for line in (b"type: int16", b"nonsense"):
-        with pytest.raises(UndecodableImage, match="no field, or a field twice"):
+        with pytest.raises(UndecodableImage, match="an invalid line, or a field twice"):
             read_volume_file(by_hand().replace(b"kinds", line + b"\nkinds"))
 
 

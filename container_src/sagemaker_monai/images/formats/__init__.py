@@ -1,1 +1,1 @@
-"""Files of volumes other than DICOM, one module a format; the table of them is in `volume_files`."""
+"""Volume files other than DICOM, one module per format; `volume_files` has the table of formats."""

@@ -1,11 +1,11 @@
-"""From a header's directions, spacing and origin to an affine that a computation can rely on.
+"""From a header's directions, spacing and origin to a reliable affine.
 
-What a header claims about its place in the patient has to be sound: not finite or degenerate directions are refused,
-for a wrong place is worse than none. Where a header claims none, the grid is only a grid: a spacing that is zero,
-negative or not finite is then its absolute value or 1 mm.
+What a header claims about the position in the patient must be sound: non-finite or degenerate directions are refused,
+because a wrong position is worse than none. If a header claims none, the volume is only a grid, and a spacing that is
+zero, negative or not finite becomes its absolute value or 1 mm.
 
-One exception is common and harmless: an axis with one voxel (2-D files) whose direction is zero. It gets the direction
-normal to the other two, 1 mm long.
+One exception is common and harmless: an axis with one voxel (2-D files) and a zero direction gets the normal of the
+other two axes, 1 mm long.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ import numpy as np
 from sagemaker_monai.errors import UndecodableImage
 from sagemaker_monai.messages.remarks import Remark, remark
 
-# From the coordinates of a patient's left, posterior, superior (DICOM, ITK) and others to right, anterior, superior.
+# From patient coordinates such as left, posterior, superior (DICOM, ITK) to right, anterior, superior.
 SIGNS = {"RAS": (1.0, 1.0, 1.0), "LAS": (-1.0, 1.0, 1.0), "LPS": (-1.0, -1.0, 1.0)}
 MM_PER_UNIT = {"m": 1e3, "cm": 10.0, "mm": 1.0, "um": 1e-3, "μm": 1e-3, "µm": 1e-3, "micron": 1e-3, "microns": 1e-3}
 
-_SPACING_LIMITS_MM = (1e-7, 1e7)  # a tenth of a nanometre to ten kilometres: outside is no image of anybody
+_SPACING_LIMITS_MM = (1e-7, 1e7)  # a tenth of a nanometre to ten kilometres
 SAME_SPACING = 0.01  # of a spacing
 _SMALLEST_VOLUME = 1e-4  # of the parallelepiped of three unit directions; 1 is orthogonal
 
@@ -38,15 +38,15 @@ def grid(spacing_mm: Sequence[float]) -> np.ndarray:
 
 
 def affine_of(directions: np.ndarray, origin: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Put columns and origin together.
+    """Combine directions and origin.
 
     Args:
-        directions: (3, 3), column i is the step in mm from a voxel to the next along axis i.
+        directions: (3, 3), column i is the step in mm from one voxel to the next along axis i.
         origin: (3,), centre of voxel (0, 0, 0) in mm.
         shape: (W, H, D).
 
     Raises:
-        UndecodableImage: not finite, a step of zero or beyond reason, or directions in one plane.
+        UndecodableImage: not finite, a step that is zero or out of range, or directions in one plane.
     """
     directions = np.array(directions, np.float64)
     if not (np.isfinite(directions).all() and np.isfinite(origin).all()):
@@ -60,7 +60,7 @@ def affine_of(directions: np.ndarray, origin: np.ndarray, shape: Sequence[int]) 
             directions[:, axis] = normal / length if length > 0 else 0
     lengths = np.linalg.norm(directions, axis=0)
     if not np.all((lengths > _SPACING_LIMITS_MM[0]) & (lengths < _SPACING_LIMITS_MM[1])):
-        raise UndecodableImage("the header's spacing is zero or beyond reason; write sound geometry or none")
+        raise UndecodableImage("the header's spacing is zero or out of range; write sound geometry or none")
     if abs(np.linalg.det(directions / lengths)) < _SMALLEST_VOLUME:
         raise UndecodableImage("the header's axes lie in one plane; write sound geometry or none")
     affine = np.eye(4)
@@ -70,12 +70,12 @@ def affine_of(directions: np.ndarray, origin: np.ndarray, shape: Sequence[int]) 
 
 
 def spacing_remarks(affine: np.ndarray, given_mm: Sequence[float], shape: Sequence[int]) -> tuple[Remark, ...]:
-    """What there is to say where a header gives its spacing once more beside its directions.
+    """A remark if a header's separate spacing contradicts its directions.
 
     Args:
-        affine: of `affine_of`, which counts.
-        given_mm: the other spacing, along the axes; what is no length says nothing.
-        shape: voxels along the axes; the spacing of one voxel says nothing.
+        affine: of `affine_of`, which is used.
+        given_mm: the separate spacing along the axes; invalid lengths are ignored.
+        shape: voxels along the axes; axes with one voxel are ignored.
     """
     spacing = np.linalg.norm(affine[:3, :3], axis=0)[: len(given_mm)]
     given = np.abs(np.asarray(given_mm, np.float64))

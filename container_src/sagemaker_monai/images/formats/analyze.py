@@ -1,8 +1,8 @@
-"""Analyze 7.5, the pair of .hdr and .img from before NIfTI; also as SPM wrote it, with a scale factor.
+"""Analyze 7.5, NIfTI's predecessor with a pair of .hdr and .img files; also SPM's variant with a scale factor.
 
-The format cannot say how an image lies in the patient: programs read the same file as radiological or neurological,
-and its `orient` field was never reliable. So the volume has no geometry but its grid of pixdim, without a flip; if you
-need left and right, convert to NIfTI with a program that knows where the files come from.
+The format does not define the orientation in the patient: programs read the same file as radiological or neurological,
+and its `orient` field was never reliable. So the volume has only the grid of pixdim, without a flip; if left and right
+matter, convert the files to NIfTI with a program that knows their origin.
 """
 
 import struct
@@ -14,26 +14,24 @@ from nibabel.spm99analyze import Spm99AnalyzeHeader
 
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.formats.affines import grid
-from sagemaker_monai.images.formats.inflate import Stream, opened
+from sagemaker_monai.images.formats.inflate import Stream, gunzipping, opened
 from sagemaker_monai.images.formats.pairs import header_of, image_of
-from sagemaker_monai.images.formats.voxels import NonFinite, Stored, channel_first, check_shape, read_values
+from sagemaker_monai.images.formats.voxels import NonFinite, Stored, channel_first, check_shape, dtype_of, read_values
 from sagemaker_monai.images.volumes import Volume
 
 HEADER_BYTES = 348
 MAX_OFFSET_BYTES = 16 << 20
 
 _HEADER_CLASS: Any = Spm99AnalyzeHeader  # nibabel's classes are not typed
-_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8"}
-# SPM's own codes beyond Analyze's: its marks for signed bytes, unsigned words and the other byte order.
-_SPM_TYPES = {130: "i1", 132: "u2", 136: "u4"}
-_OTHER_TYPES = {1: "single bits", 32: "complex numbers", 128: "RGB colours"}
+# The last three are SPM's own codes.
+_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 130: "i1", 132: "u2", 136: "u4"}
 
 
 def read_analyze(source: Path | bytes, non_finite: NonFinite = "refuse") -> Volume:
     """Read the pair by the path of either file.
 
     Raises:
-        UndecodableImage: no sound header, the other file missing, values cut off.
+        UndecodableImage: a broken header, a missing file, truncated values.
         UnsuitableImage: a header alone, colours, complex numbers, a time series, values that are not finite.
         PayloadTooLarge: more than the limits.
     """
@@ -41,9 +39,7 @@ def read_analyze(source: Path | bytes, non_finite: NonFinite = "refuse") -> Volu
         raise UnsuitableImage("the header of a pair (.hdr) without its image (.img); send NIfTI (.nii or .nii.gz)")
     header_path = header_of(source)
     with opened(header_path) as (file, size):
-        packing = "gzip" if file.read(2) == b"\x1f\x8b" else "raw"
-        file.seek(0)
-        header = _header(Stream(file, size, packing).take(HEADER_BYTES))
+        header = _header(gunzipping(file, size).take(HEADER_BYTES))
     shape, channel_axis = _shape(header)
     stored = _stored(header, shape)
     offset = float(header["vox_offset"])
@@ -83,14 +79,6 @@ def _shape(header: Any) -> tuple[tuple[int, ...], int | None]:
 
 
 def _stored(header: Any, shape: tuple[int, ...]) -> Stored:
-    code, bits = int(header["datatype"]), int(header["bitpix"])
-    if code in _OTHER_TYPES:
-        raise UnsuitableImage(f"the Analyze file holds {_OTHER_TYPES[code]}; send integers or floating point")
-    name = {**_TYPES, **_SPM_TYPES}.get(code)
-    if name is None:
-        raise UndecodableImage(f"the Analyze header has the unknown datatype {code}")
-    dtype = np.dtype(name).newbyteorder(header.endianness)
-    if bits != 8 * dtype.itemsize:
-        raise UndecodableImage(f"the Analyze header claims {bits} bits a voxel for a datatype of {8 * dtype.itemsize}")
-    slope = float(header["scl_slope"])  # funused1 of Analyze, where SPM keeps its scale factor
+    dtype = dtype_of(header, _TYPES, "Analyze")
+    slope = float(header["scl_slope"])  # Analyze's funused1, where SPM keeps its scale factor
     return Stored(dtype, shape, slope if np.isfinite(slope) and slope != 0 else 1.0)

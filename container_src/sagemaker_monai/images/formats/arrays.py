@@ -1,8 +1,8 @@
-"""NumPy's files: the header of an .npy, read without evaluating it, and volumes in .npy and .npz.
+"""NumPy files: the header of an .npy, parsed without evaluating it, and volumes in .npy and .npz.
 
-A volume is (W, H, D), (C, W, H, D) or, for one slice, (W, H): MONAI's order. An .npy says nothing of geometry; an .npz
-may, in arrays `affine` (4, 4; RAS, mm) or `spacing` (three numbers, mm) beside the image, which is the array `image`,
-or the only other one.
+A volume is (W, H, D), (C, W, H, D) or, for one slice, (W, H): MONAI's order. An .npy has no geometry; an .npz may have
+an array `affine` (4, 4; RAS, mm) or `spacing` (three numbers, mm) beside the image, which is the array `image` or the
+only other one.
 """
 
 import io
@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NoReturn
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -37,13 +37,13 @@ _HEADER = re.compile(rf"\{{\s*{_ENTRY},\s*{_ENTRY},\s*{_ENTRY},?\s*\}}\s*", re.A
 _DTYPES = re.compile(r"[|<>](b1|[iu][1248]|f[248])", re.ASCII)
 _SHAPE = re.compile(r"\(\s*(\d{1,9}\s*(,\s*\d{1,9}\s*)*,?\s*)?\)", re.ASCII)
 _MAX_MEMBERS = 64  # of an .npz
-_DEFLATE_RATIO = 1_032  # the most that a member can reach: the limit that counts is that of the whole archive
+_DEFLATE_RATIO = 1_032  # the maximum for a member: the effective limit is that of the whole archive
 _GEOMETRY = {"affine": (4, 4), "spacing": (3,)}
 
 
 @dataclass(frozen=True)
 class NpyHeader:
-    """What an .npy file says of its values, which begin at byte `offset`; `order` is "C" or "F"."""
+    """The header of an .npy file; the values start at byte `offset`."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -52,14 +52,14 @@ class NpyHeader:
 
 
 def parse_npy_header(head: bytes) -> NpyHeader:
-    """Match the header; nothing is evaluated or unpickled.
+    """Parse the header; nothing is evaluated or unpickled.
 
     Args:
         head: the file, or at least its first 12 + MAX_NPY_HEADER_BYTES bytes.
 
     Raises:
         UndecodableImage: not an npy file, or a malformed header.
-        UnsuitableImage: another type than bool, integer or floating point.
+        UnsuitableImage: the type is not bool, integer or floating point.
     """
     length_bytes = _LENGTH_BYTES.get(head[6:8]) if head.startswith(NPY_MAGIC) else None
     if length_bytes is None:
@@ -71,7 +71,9 @@ def parse_npy_header(head: bytes) -> NpyHeader:
     match = _HEADER.fullmatch(head[start:end].decode("latin-1"))
     entries = {match[i]: match[i + 1] for i in (1, 3, 5)} if match is not None else {}
     if len(entries) != 3 or entries["fortran_order"] not in ("True", "False"):
-        _refuse(head[start:end])
+        if b"[" in head[start:end]:
+            raise UnsuitableImage("raw values must be plain numbers; structured types are not accepted")
+        raise UndecodableImage("the npy header is malformed")
     dtype_name = entries["descr"].strip("'")
     if not _DTYPES.fullmatch(dtype_name):
         raise UnsuitableImage("raw values must be bool, integer or floating point; objects are not accepted")
@@ -81,14 +83,8 @@ def parse_npy_header(head: bytes) -> NpyHeader:
     return NpyHeader(np.dtype(dtype_name), shape, "F" if entries["fortran_order"] == "True" else "C", end)
 
 
-def _refuse(header: bytes) -> NoReturn:
-    if b"[" in header:
-        raise UnsuitableImage("raw values must be plain numbers; structured types are not accepted")
-    raise UndecodableImage("the npy header is malformed")
-
-
 def read_npy_volume(source: Path | bytes, non_finite: NonFinite = "refuse") -> Volume:
-    """Read an .npy file; the affine is the identity and says nothing.
+    """Read an .npy file; the affine is a meaningless identity.
 
     Raises:
         UndecodableImage: not an npy file, or values that do not fill the shape exactly.
@@ -116,12 +112,12 @@ def _read_array(source: Path | bytes, non_finite: NonFinite) -> np.ndarray:
 
 
 def read_npz_volume(source: Path | bytes, non_finite: NonFinite = "refuse") -> Volume:
-    """Read an .npz archive with one image, and its geometry where it has one.
+    """Read an .npz archive with one image, and its geometry if it has any.
 
     Raises:
-        UndecodableImage: damaged, unsafe as an archive, or an array that is not what `read_npy_volume` reads; an
-            affine or spacing of another shape or that makes no sense.
-        UnsuitableImage: no image or several without the name `image`; and as `read_npy_volume`.
+        UndecodableImage: a damaged or unsafe archive, an array that `read_npy_volume` cannot read, or an invalid affine
+            or spacing.
+        UnsuitableImage: no image, or several of which none is named `image`; and as `read_npy_volume`.
         PayloadTooLarge: more arrays or bytes than the limits.
     """
     with opened(source) as (file, size):
@@ -146,12 +142,12 @@ def read_npz_volume(source: Path | bytes, non_finite: NonFinite = "refuse") -> V
 
 
 class _Member(io.BytesIO):
-    """A member while it is inflated: its header is checked as soon as it is there, and its length never exceeded."""
+    """A member while it is inflated: its header is checked as soon as it is complete, and limits its length."""
 
     limit_bytes: int | None = None
 
     def write(self, content: Any, /) -> int:
-        """Write, or refuse what the header does not announce."""
+        """Write, or refuse more than the header announces."""
         count = super().write(content)
         if self.limit_bytes is None and self.tell() >= _HEAD_BYTES:
             header = parse_npy_header(self.getbuffer()[:_HEAD_BYTES].tobytes())

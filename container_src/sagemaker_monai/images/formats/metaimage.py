@@ -1,13 +1,12 @@
-"""MetaImage: header and values in one file (.mha), or a header (.mhd) that names a file of its own folder.
+"""MetaImage: header and values in one file (.mha), or a header (.mhd) that names a file in its folder.
 
 Coordinates are ITK's: left, posterior, superior. `TransformMatrix` lists the direction of each axis in turn.
-`CenterOfRotation` belongs to a transform, not to the grid: as in ITK, it does not move the image. A 2-D image has no
-place in the patient, and neither has one without `TransformMatrix` and `Offset`. The fourth axis holds channels.
+`CenterOfRotation` belongs to a transform, not to the grid: as in ITK, it does not move the image. 2-D images, and those
+without `TransformMatrix` and `Offset`, have no position in the patient. The fourth axis holds channels.
 
 Source: https://itk.org/Wiki/ITK/MetaIO/Documentation
 """
 
-import re
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +16,7 @@ from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.formats.affines import MM_PER_UNIT, SIGNS, affine_of, grid
 from sagemaker_monai.images.formats.inflate import Stream, opened
 from sagemaker_monai.images.formats.pairs import data_files, read_data_files
+from sagemaker_monai.images.formats.text_fields import Fields
 from sagemaker_monai.images.formats.voxels import (
     NonFinite,
     Stored,
@@ -29,7 +29,7 @@ from sagemaker_monai.images.volumes import Volume
 
 MAX_HEADER_BYTES = 1 << 20
 
-# MET_LONG has 4 bytes in every file, whatever a long has on the machine.
+# MET_LONG has 4 bytes in every file, whatever the size of a long on the machine.
 TYPES = {
     "MET_CHAR": "i1",
     "MET_UCHAR": "u1",
@@ -44,22 +44,21 @@ TYPES = {
     "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }
-# Keys with the same meaning; the first that a header has counts.
+# Keys with the same meaning; the first that occurs counts.
 _MATRIX = ("TransformMatrix", "Orientation", "Rotation")
 _OFFSET = ("Offset", "Position", "Origin")
 _SPACING = ("ElementSpacing", "ElementSize")
 _BIG_ENDIAN = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
 _TRUTHS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?nan|[+-]?inf(inity)?", re.IGNORECASE | re.ASCII)
 
 
 def read_metaimage(source: Path | bytes, non_finite: NonFinite = "refuse") -> Volume:
     """Read a file, or the files that a header names.
 
     Raises:
-        UndecodableImage: no sound header, geometry that makes no sense, values cut off, a data file missing.
-        UnsuitableImage: other types, more axes, a rescaling of the values, data files outside the folder or named by a
-            pattern, values that are not finite.
+        UndecodableImage: a broken header or geometry, truncated values, a missing data file.
+        UnsuitableImage: other types, more axes, rescaled values, data files outside the folder or named by a pattern,
+            values that are not finite.
         PayloadTooLarge: more than the limits.
     """
     with opened(source) as (file, size):
@@ -78,9 +77,9 @@ def read_metaimage(source: Path | bytes, non_finite: NonFinite = "refuse") -> Vo
     return Volume(channel_first(values, channel_axis), affine, has_geometry=has_geometry)
 
 
-def _parse(head: bytes) -> tuple[dict[str, str], list[str], int]:
-    """Fields by name, file names after `ElementDataFile = LIST`, and the length of the header with its last line."""
-    fields: dict[str, str] = {}
+def _parse(head: bytes) -> tuple[Fields, list[str], int]:
+    """The fields, file names after `ElementDataFile = LIST`, and the length of the header with its last line."""
+    fields = Fields("MetaImage")
     position = 0
     while "ElementDataFile" not in fields:
         end = head.find(b"\n", position)
@@ -90,7 +89,7 @@ def _parse(head: bytes) -> tuple[dict[str, str], list[str], int]:
             if not line.strip() and end >= 0:
                 position = end + 1
                 continue
-            raise UndecodableImage("the MetaImage header has a line that is no field, a field twice, or no end")
+            raise UndecodableImage("the MetaImage header has an invalid line, a field twice, or no end")
         fields[name] = value.strip()
         position = end + 1 if end >= 0 else len(head)
     is_listed = fields["ElementDataFile"].split()[:1] == ["LIST"]
@@ -100,22 +99,10 @@ def _parse(head: bytes) -> tuple[dict[str, str], list[str], int]:
     return fields, [name.strip() for name in listed if name.strip()], position
 
 
-def _numbers(fields: dict[str, str], names: tuple[str, ...], count: int) -> list[float] | None:
-    """The numbers of the first of these fields that is there, exactly `count`; None without."""
+def _numbers(fields: Fields, names: tuple[str, ...], count: int) -> list[float] | None:
+    """The numbers of the first of these fields that exists, exactly `count`; None without one."""
     name = next((name for name in names if name in fields), None)
-    if name is None:
-        return None
-    words = fields[name].split()
-    if len(words) != count or not all(_NUMBER.fullmatch(word) for word in words):
-        raise UndecodableImage(f"the MetaImage field {name} must have {count} numbers")
-    return [float(word) for word in words]
-
-
-def _whole(fields: dict[str, str], name: str, default: str = "") -> int:
-    text = fields.get(name, default)
-    if not re.fullmatch(r"-?\d{1,15}", text, re.ASCII):
-        raise UndecodableImage(f"the MetaImage field {name} must be a whole number")
-    return int(text)
+    return None if name is None else fields.numbers(name, count)
 
 
 def _truth(fields: dict[str, str], names: tuple[str, ...]) -> bool:
@@ -125,18 +112,15 @@ def _truth(fields: dict[str, str], names: tuple[str, ...]) -> bool:
     return _TRUTHS[text.lower()]
 
 
-def _shape(fields: dict[str, str]) -> tuple[tuple[int, ...], int | None]:
-    """Sizes, fastest axis first, and the axis that holds channels or None."""
+def _shape(fields: Fields) -> tuple[tuple[int, ...], int | None]:
+    """Sizes, fastest axis first, and the channel axis or None."""
     if fields.get("ObjectType", "Image") != "Image":
-        raise UnsuitableImage("the MetaImage file holds another object than an image")
-    rank = _whole(fields, "NDims")
+        raise UnsuitableImage("the MetaImage file does not hold an image; send one")
+    rank = fields.whole("NDims")
     if rank not in (2, 3, 4):
         raise UnsuitableImage(f"the MetaImage file has {rank} axes; send 2 or 3, or 4 with channels last")
-    words = fields.get("DimSize", "").split()
-    if len(words) != rank or not all(re.fullmatch(r"\d{1,15}", word, re.ASCII) for word in words):
-        raise UndecodableImage(f"the MetaImage field DimSize must have {rank} whole numbers")
-    sizes = tuple(int(word) for word in words)
-    channels = _whole(fields, "ElementNumberOfChannels", "1")
+    sizes = fields.sizes("DimSize", rank)
+    channels = fields.whole("ElementNumberOfChannels", "1")
     check_shape((channels, *sizes), channels=channels)
     if channels > 1:
         if rank == 4 and sizes[3] > 1:
@@ -148,12 +132,12 @@ def _shape(fields: dict[str, str]) -> tuple[tuple[int, ...], int | None]:
     return sizes, 3 if rank == 4 else None
 
 
-def _stored(fields: dict[str, str], shape: tuple[int, ...]) -> Stored:
+def _stored(fields: Fields, shape: tuple[int, ...]) -> Stored:
     name = fields.get("ElementType", "")
     if name not in TYPES:
         raise UnsuitableImage("the MetaImage file has no plain ElementType; send integers or floating point")
     for key, plain in (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunctionOffset", 0.0)):
-        # Programs disagree whether these are applied on reading, ITK does not.
+        # Programs disagree on whether to apply these on reading; ITK does not.
         if _numbers(fields, (key,), 1) not in (None, [plain]):
             raise UnsuitableImage("the MetaImage header rescales its values; write the values themselves")
     is_text = not _truth({"BinaryData": "True", **fields}, ("BinaryData",))
@@ -162,8 +146,8 @@ def _stored(fields: dict[str, str], shape: tuple[int, ...]) -> Stored:
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused by `affine_of`
-def _geometry(fields: dict[str, str], shape: tuple[int, ...], channel_axis: int | None) -> tuple[np.ndarray, bool]:
-    rank = _whole(fields, "NDims")
+def _geometry(fields: Fields, shape: tuple[int, ...], channel_axis: int | None) -> tuple[np.ndarray, bool]:
+    rank = fields.whole("NDims")
     scale = MM_PER_UNIT.get(fields.get("DistanceUnits", "mm").lower(), 1.0)
     spacing = np.array(_numbers(fields, _SPACING, rank) or [1.0] * rank)
     matrix, offset = _numbers(fields, _MATRIX, rank * rank), _numbers(fields, _OFFSET, rank)
@@ -177,17 +161,12 @@ def _geometry(fields: dict[str, str], shape: tuple[int, ...], channel_axis: int 
 
 
 def _read_detached(
-    source: Path | bytes,
-    fields: dict[str, str],
-    listed: list[str],
-    stored: Stored,
-    packing: str,
-    non_finite: NonFinite,
+    source: Path | bytes, fields: Fields, listed: list[str], stored: Stored, packing: str, non_finite: NonFinite
 ) -> np.ndarray:
     words = fields["ElementDataFile"].split()
     if "%" in fields["ElementDataFile"]:
         raise UnsuitableImage("the MetaImage header names its files by a pattern; write one file")
-    header_bytes = _whole(fields, "HeaderSize", "0")
+    header_bytes = fields.whole("HeaderSize", "0")
     if header_bytes < -1 or (header_bytes == -1 and packing != "raw"):
         raise UndecodableImage("the MetaImage field HeaderSize must not be negative, or -1 for raw values")
 

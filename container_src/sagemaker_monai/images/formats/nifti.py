@@ -1,21 +1,20 @@
 """NIfTI-1 and NIfTI-2: one file (.nii), gzipped (.nii.gz), or a pair of header and image (.hdr, .img).
 
-Geometry, as nibabel and so MONAI choose it:
+Geometry is chosen as in nibabel and MONAI:
 
-- the sform when sform_code > 0, whatever the qform says, even where the two differ: the sform can hold what a
-  registration or a shear did, and programs that write one keep it current;
-- else, or where the sform is none that can be (rows of zeros, axes in one plane, not finite), the qform when
-  qform_code > 0; a qfac other than -1 is 1, negative pixdim count as positive;
-- else the file has no geometry: pixdim give the grid, and the volume says so.
+- the sform if sform_code > 0, even if the qform differs: it can hold registrations and shears, and programs that write
+  it keep it current;
+- otherwise, or if the sform is invalid (rows of zeros, axes in one plane, not finite), the qform if qform_code > 0; any
+  qfac but -1 counts as 1, negative pixdim count as positive;
+- otherwise the file has no geometry: pixdim give the grid, and the volume says so.
 
-What is passed over or contradicts is said in a remark with both. Where a transform is claimed and none is sound, the
-file is refused.
+A remark names ignored and contradicting transforms. A file that claims transforms of which none is valid is refused.
 
-Units of length are those of xyzt_units; unknown ones are taken for mm, as everywhere. The fourth axis, or the fifth
-when the fourth is 1, holds channels; sizes that look as if channels came first, or slices last, are asked about. A
-slope that is 0 or not finite means that values are not scaled. Extensions of the header are passed over.
+Lengths are in the unit of xyzt_units, or mm if it is unknown. The fourth axis, or the fifth if the fourth is 1, holds
+channels; sizes that look as if channels came first or slices last are refused as unclear. A slope that is 0 or not
+finite means no scaling. Header extensions are ignored.
 
-nibabel computes the geometry. It does not read the values, which it would do without limits.
+nibabel computes the geometry. It does not read the values, because it has no limits.
 """
 
 import struct
@@ -30,7 +29,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from sagemaker_monai.errors import CallerError, UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.formats.affines import affine_of, grid, sizes_of, spacing_remarks
-from sagemaker_monai.images.formats.inflate import Stream, opened
+from sagemaker_monai.images.formats.inflate import Stream, gunzipping, opened
 from sagemaker_monai.images.formats.pairs import image_of
 from sagemaker_monai.images.formats.voxels import (
     NonFinite,
@@ -38,36 +37,28 @@ from sagemaker_monai.images.formats.voxels import (
     channel_first,
     check_order,
     check_shape,
+    dtype_of,
     read_values,
 )
 from sagemaker_monai.images.volumes import Volume
 from sagemaker_monai.messages.remarks import Remark, remark
 
-SAME_PLACE = 0.5  # of a voxel: how far transforms may lie apart at a corner; float32 and quaternions round
+SAME_PLACE = 0.5  # of a voxel: allowed distance of transforms at a corner, for rounding of float32 and quaternions
 _TIME_UNITS = 0x38  # of xyzt_units: the fourth axis is time or frequency
 MAX_HEADER_BYTES = 16 << 20  # before the values: the header and its extensions
 
-# Header class by sizeof_hdr, and the magics of one file and of a pair with their place.
+# By sizeof_hdr: header class, position of the magic, and its values for one file and for a pair.
 _VERSIONS: dict[int, tuple[Any, slice, bytes, bytes]] = {  # nibabel's classes are not typed
     348: (Nifti1Header, slice(344, 348), b"n+1\0", b"ni1\0"),
     540: (Nifti2Header, slice(4, 12), b"n+2\0\r\n\x1a\n", b"ni2\0\r\n\x1a\n"),
 }
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
-_OTHER_TYPES = {
-    1: "single bits",
-    32: "complex numbers",
-    128: "RGB colours",
-    1536: "128-bit floating point",
-    1792: "complex numbers",
-    2048: "complex numbers",
-    2304: "RGBA colours",
-}
 _MM_PER_UNIT = {1: 1e3, 2: 1.0, 3: 1e-3}  # the three lowest bits of xyzt_units: m, mm, micron
 
 
 @dataclass(frozen=True)
 class _Header:
-    """What a header says, checked: `channel_axis` is the axis of `stored.shape` that holds channels, or None."""
+    """A checked header: `channel_axis` is the channel axis of `stored.shape`, or None."""
 
     stored: Stored
     channel_axis: int | None
@@ -83,14 +74,12 @@ def read_nifti(source: Path | bytes, non_finite: NonFinite = "refuse") -> Volume
     """Read a file, or the header of a pair and the image beside it.
 
     Raises:
-        UndecodableImage: no sound header, geometry that makes no sense, values cut off, the image of a pair missing.
+        UndecodableImage: a broken header or geometry, truncated values, a missing image of a pair.
         UnsuitableImage: colours, complex numbers, a time series, more axes, values that are not finite.
         PayloadTooLarge: more than the limits.
     """
     with opened(source) as (file, size):
-        packing = "gzip" if file.read(2) == b"\x1f\x8b" else "raw"
-        file.seek(0)
-        stream = Stream(file, size, packing)
+        stream = gunzipping(file, size)
         header = _read_header(stream)
         if not header.is_pair:
             return _read_image(stream, header, header.offset_bytes - header.size_bytes, non_finite)
@@ -102,12 +91,10 @@ def read_nifti(source: Path | bytes, non_finite: NonFinite = "refuse") -> Volume
 
 
 def header_remarks(path: Path) -> tuple[Remark, ...]:
-    """What is odd about the geometry by a file's header alone; nothing of a file that is refused or no NIfTI."""
+    """Remarks on the geometry by a file's header alone; none for refused files and other formats."""
     try:
         with opened(path) as (file, size):
-            packing = "gzip" if file.read(2) == b"\x1f\x8b" else "raw"
-            file.seek(0)
-            return _read_header(Stream(file, size, packing)).remarks
+            return _read_header(gunzipping(file, size)).remarks
     except CallerError:
         return ()
 
@@ -156,7 +143,7 @@ def _read_header(stream: Stream) -> _Header:
 
 
 def _shape(header: Any) -> tuple[tuple[int, ...], int | None]:
-    """Sizes of (W, H), (W, H, D) or (W, H, D, C), and where C is."""
+    """Sizes of (W, H), (W, H, D) or (W, H, D, C), and the axis of C."""
     rank, *sizes = (int(size) for size in header["dim"])
     if not 1 <= rank <= 7:
         raise UndecodableImage(f"the NIfTI header claims {rank} axes; 1 to 7 are possible")
@@ -177,14 +164,7 @@ def _shape(header: Any) -> tuple[tuple[int, ...], int | None]:
 
 
 def _stored(header: Any, shape: tuple[int, ...]) -> Stored:
-    code, bits = int(header["datatype"]), int(header["bitpix"])
-    if code in _OTHER_TYPES:
-        raise UnsuitableImage(f"the NIfTI file holds {_OTHER_TYPES[code]}; send integers or floating point")
-    if code not in _TYPES:
-        raise UndecodableImage(f"the NIfTI header has the unknown datatype {code}")
-    dtype = np.dtype(_TYPES[code]).newbyteorder(header.endianness)
-    if bits != 8 * dtype.itemsize:
-        raise UndecodableImage(f"the NIfTI header claims {bits} bits a voxel for a datatype of {8 * dtype.itemsize}")
+    dtype = dtype_of(header, _TYPES, "NIfTI")
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if not np.isfinite(slope) or slope == 0:
         return Stored(dtype, shape)
@@ -194,7 +174,7 @@ def _stored(header: Any, shape: tuple[int, ...]) -> Stored:
 
 
 def _offset(header: Any, size: int) -> int:
-    """Bytes before the values; in one file after the header and the four bytes that say whether extensions follow."""
+    """Bytes before the values; a single file has the header and the four bytes that announce extensions there."""
     offset = float(header["vox_offset"])
     least = size + 4 if size else 0
     if not np.isfinite(offset) or offset != int(offset) or not least <= offset <= MAX_HEADER_BYTES:
@@ -204,10 +184,10 @@ def _offset(header: Any, size: int) -> int:
 
 @np.errstate(over="ignore", invalid="ignore")  # what overflows is refused by `affine_of`
 def _geometry(header: Any, shape: list[int]) -> tuple[np.ndarray, bool, tuple[Remark, ...]]:
-    """The affine, whether it is one of the patient, and what is odd about it.
+    """The affine, whether it is geometry of the patient, and remarks.
 
     Raises:
-        UndecodableImage: transforms are claimed, and none of them can be.
+        UndecodableImage: the header claims transforms of which none is valid.
     """
     scale = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     pixdim = np.abs(np.asarray(header["pixdim"][1:4], np.float64))
@@ -221,7 +201,7 @@ def _geometry(header: Any, shape: list[int]) -> tuple[np.ndarray, bool, tuple[Re
                 faults[name] = error
     if not sound:
         for name, fault in faults.items():
-            raise UndecodableImage(f"the NIfTI header's {name} is none that can be: {fault}") from fault
+            raise UndecodableImage(f"the NIfTI header's {name} is invalid: {fault}") from fault
         return grid([float(size) * scale for size in pixdim]), False, ()
     name, affine = next(iter(sound.items()))
     remarks = [remark("useless_transform", useless=other, used=name) for other in faults]
@@ -243,7 +223,7 @@ def _transform(header: Any, name: str, pixdim: np.ndarray, shape: list[int], sca
 
 
 def _corners(affine: np.ndarray, shape: list[int]) -> np.ndarray:
-    """Where the outermost voxels lie, (8, 3) mm."""
+    """Positions of the corner voxels, (8, 3) mm."""
     ends = np.array([[place * (size - 1) for place, size in zip(corner, shape, strict=True)]
                      for corner in np.ndindex(2, 2, 2)])  # fmt: skip
     corners: np.ndarray = ends @ affine[:3, :3].T + affine[:3, 3]
@@ -251,7 +231,7 @@ def _corners(affine: np.ndarray, shape: list[int]) -> np.ndarray:
 
 
 def _shown(affine: np.ndarray) -> str:
-    """Spacing and the place of the first voxel, for a remark."""
+    """Spacing, directions and position of the first voxel, for a remark."""
     place = ", ".join(f"{mm:.4g}" for mm in affine[:3, 3])
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     axes = " ".join("/".join(f"{part:.2g}" for part in column) for column in directions.T)
@@ -267,4 +247,4 @@ def _qform(header: Any, pixdim: np.ndarray) -> np.ndarray:
     try:
         return np.asarray(header.get_qform(), np.float64)
     except (HeaderDataError, ValueError) as error:
-        raise UndecodableImage("the NIfTI header's quaternion is none; write a sound qform or none") from error
+        raise UndecodableImage("the NIfTI header's quaternion is invalid; write a sound qform or none") from error

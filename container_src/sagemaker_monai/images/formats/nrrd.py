@@ -1,8 +1,8 @@
-"""NRRD: header and values in one file (.nrrd), or a header (.nhdr) that names files of its own folder.
+"""NRRD: header and values in one file (.nrrd), or a header (.nhdr) that names files in its folder.
 
-Which axis holds channels is said by the header, in this order: `none` among the space directions; kinds other than
-domain and space; a spacing of nan. Four axes without any of these are refused: guessing would take slices for channels.
-Directions count as geometry where `space` names the patient's axes (RAS, LAS, LPS); other spaces give a grid.
+The header marks the channel axis, in this order: by `none` among the space directions; by a kind other than domain and
+space; by a spacing of nan. Four axes without such a mark are refused: guessing could mistake slices for channels.
+Directions count as geometry if `space` names the patient's axes (RAS, LAS, LPS); other spaces give a grid.
 
 Source: https://teem.sourceforge.net/nrrd/format.html
 """
@@ -19,6 +19,7 @@ from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.formats.affines import MM_PER_UNIT, SIGNS, affine_of, grid, spacing_remarks
 from sagemaker_monai.images.formats.inflate import Stream, opened
 from sagemaker_monai.images.formats.pairs import data_files, read_data_files
+from sagemaker_monai.images.formats.text_fields import Fields, is_number
 from sagemaker_monai.images.formats.voxels import NonFinite, Stored, channel_first, check_shape, read_values
 from sagemaker_monai.images.volumes import Volume
 from sagemaker_monai.messages.remarks import Remark
@@ -53,39 +54,23 @@ SPACES = {
 _SPATIAL_KINDS = ("domain", "space")
 _SYNONYMS = {"datafile": "data file", "lineskip": "line skip", "byteskip": "byte skip", "centerings": "centers"}
 _VECTOR = re.compile(r"none|\(([^()]*)\)", re.IGNORECASE)
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?nan|[+-]?inf(inity)?", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
 class _Header:
-    """Fields by their lower-case names, free keys and their values, file names after `data file: LIST`, and bytes up to
-    the end of the header."""
+    """Fields by lower-case name, custom keys and values, file names after `data file: LIST`, and bytes of the header."""
 
-    fields: dict[str, str]
+    fields: Fields
     keys: list[tuple[str, str]]
     listed: list[str]
     size_bytes: int
-
-    def numbers(self, name: str, count: int) -> list[float]:
-        """The numbers of a field, exactly `count`."""
-        words = self.fields[name].split()
-        if len(words) != count or not all(_NUMBER.fullmatch(word) for word in words):
-            raise UndecodableImage(f"the NRRD field `{name}` must have {count} numbers")
-        return [float(word) for word in words]
-
-    def whole(self, name: str, default: str = "") -> int:
-        """The whole number of a field."""
-        text = self.fields.get(name, default)
-        if not re.fullmatch(r"-?\d{1,15}", text, re.ASCII):
-            raise UndecodableImage(f"the NRRD field `{name}` must be a whole number")
-        return int(text)
 
 
 def read_nrrd(source: Path | bytes, non_finite: NonFinite = "refuse") -> Volume:
     """Read a file, or the files that a detached header names.
 
     Raises:
-        UndecodableImage: no sound header, geometry that makes no sense, values cut off, a data file missing.
+        UndecodableImage: a broken header or geometry, truncated values, a missing data file.
         UnsuitableImage: blocks, other encodings or spaces, complex numbers, more axes, data files outside the folder,
             values that are not finite.
         PayloadTooLarge: more than the limits.
@@ -108,23 +93,19 @@ def read_nrrd(source: Path | bytes, non_finite: NonFinite = "refuse") -> Volume:
 
 
 def read_nrrd_keys(source: Path | bytes) -> list[tuple[str, str]]:
-    """The free keys of a header with their values, in the file's order; programs keep there what the format lacks.
-
-    Raises:
-        UndecodableImage: no sound header.
-    """
+    """The custom keys of a header with their values, in the file's order; raises UndecodableImage."""
     with opened(source) as (file, _):
         return _parse(file.read(MAX_HEADER_BYTES)).keys
 
 
 def _parse(head: bytes) -> _Header:
-    """Take the header apart, up to the empty line or, in a header on its own, the end."""
+    """Parse the header up to the empty line or, in a detached header, to the end."""
     if not _MAGIC.match(head):
         raise UndecodableImage("not an NRRD file of version 1 to 6")
     ending = re.search(rb"\r?\n\r?\n", head)
     if ending is None and len(head) == MAX_HEADER_BYTES:
         raise UndecodableImage(f"the NRRD header has no end within {MAX_HEADER_BYTES} bytes")
-    fields: dict[str, str] = {}
+    fields = Fields("NRRD")
     listed: list[str] = []
     keys: list[tuple[str, str]] = []
     lines = head[: ending.start() if ending else len(head)].decode("utf-8", "replace").splitlines()
@@ -139,13 +120,13 @@ def _parse(head: bytes) -> _Header:
             name = " ".join(name.lower().split())
             name = _SYNONYMS.get(name, name)
             if not colon or name in fields:
-                raise UndecodableImage("the NRRD header has a line that is no field, or a field twice")
+                raise UndecodableImage("the NRRD header has an invalid line, or a field twice")
             fields[name] = value.strip()
     return _Header(fields, keys, listed, ending.end() if ending else len(head))
 
 
 def _axes_without_space(header: _Header, rank: int) -> list[int]:
-    """The axes that hold channels, by what the header says."""
+    """The channel axes by the header."""
     fields = header.fields
     kinds = fields["kinds"].lower().split() if "kinds" in fields else []
     if kinds and len(kinds) != rank:
@@ -160,24 +141,21 @@ def _axes_without_space(header: _Header, rank: int) -> list[int]:
     if kinds and not {"???", "none"} & set(kinds):
         return [axis for axis, kind in enumerate(kinds) if kind not in _SPATIAL_KINDS]
     if "spacings" in fields:
-        return [axis for axis, size in enumerate(header.numbers("spacings", rank)) if math.isnan(size)]
+        return [axis for axis, size in enumerate(fields.numbers("spacings", rank)) if math.isnan(size)]
     return []
 
 
 def _shape(header: _Header) -> tuple[tuple[int, ...], int | None]:
-    """Sizes by axis, and the axis that holds channels or None."""
-    rank = header.whole("dimension")
+    """Sizes by axis, and the channel axis or None."""
+    rank = header.fields.whole("dimension")
     if not 1 <= rank <= 16:
         raise UndecodableImage(f"the NRRD header claims {rank} axes; 1 to 16 are possible")
-    words = header.fields.get("sizes", "").split()
-    if len(words) != rank or not all(re.fullmatch(r"\d{1,15}", word, re.ASCII) for word in words):
-        raise UndecodableImage(f"the NRRD field `sizes` must have {rank} whole numbers")
-    shape = tuple(int(word) for word in words)
+    shape = header.fields.sizes("sizes", rank)
     channels = _axes_without_space(header, rank)
     if len(channels) > 1 or not 2 <= rank - len(channels) <= 3:
         raise UnsuitableImage(
-            "the NRRD file's axes are not 2 or 3 of space and one of channels at most; `kinds` or `space directions` "
-            "must say which axis holds channels"
+            "the NRRD file must have 2 or 3 axes in space and at most one of channels; say in `kinds` or "
+            "`space directions` which axis holds channels"
         )
     check_shape(shape, channels=shape[channels[0]] if channels else 1)
     return shape, channels[0] if channels else None
@@ -215,7 +193,7 @@ def _vectors(text: str) -> list[list[float] | None]:
         raise UndecodableImage("the NRRD header has a malformed vector")
     for match in _VECTOR.finditer(text):
         words = None if match[1] is None else [word.strip() for word in match[1].split(",")]
-        if words is not None and not all(_NUMBER.fullmatch(word) for word in words):
+        if words is not None and not all(map(is_number, words)):
             raise UndecodableImage("the NRRD header has a malformed vector")
         vectors.append(None if words is None else [float(word) for word in words])
     return vectors
@@ -226,7 +204,7 @@ def _geometry(header: _Header, shape: tuple[int, ...], channel_axis: int | None)
     fields = header.fields
     spatial = [axis for axis in range(len(shape)) if axis != channel_axis]
     if "space directions" not in fields:
-        spacings = header.numbers("spacings", len(shape)) if "spacings" in fields else [1.0] * len(shape)
+        spacings = fields.numbers("spacings", len(shape)) if "spacings" in fields else [1.0] * len(shape)
         return grid([spacings[axis] for axis in spatial]), False
     vectors = _vectors(fields["space directions"])
     columns = [vector for vector in vectors if vector is not None]
@@ -252,11 +230,12 @@ def _geometry(header: _Header, shape: tuple[int, ...], channel_axis: int | None)
 def _remarks(
     header: _Header, affine: np.ndarray, shape: tuple[int, ...], channel_axis: int | None
 ) -> tuple[Remark, ...]:
-    """Directions have a spacing of their own; `spacings` beside them is against the format, and may be another."""
+    """Directions include the spacing; `spacings` beside them violates the format and may contradict them."""
     if not {"space directions", "spacings"} <= set(header.fields):
         return ()
     scale = _mm_per_unit(header.fields.get("space units", ""))
-    given = [size * scale for axis, size in enumerate(header.numbers("spacings", len(shape))) if axis != channel_axis]
+    sizes = header.fields.numbers("spacings", len(shape))
+    given = [size * scale for axis, size in enumerate(sizes) if axis != channel_axis]
     return spacing_remarks(affine, given, [size for axis, size in enumerate(shape) if axis != channel_axis])
 
 
@@ -273,7 +252,7 @@ def _read_detached(
     name = header.fields["data file"]
     if not header.listed and re.search(r"%0?\d*d", name):
         raise UnsuitableImage("the NRRD header names its files by a pattern; write `data file: LIST` or one file")
-    line_skip, byte_skip = header.whole("line skip", "0"), header.whole("byte skip", "0")
+    line_skip, byte_skip = header.fields.whole("line skip", "0"), header.fields.whole("byte skip", "0")
     if line_skip < 0 or byte_skip < -1 or (byte_skip == -1 and packing != "raw"):
         raise UndecodableImage("the NRRD fields `line skip` and `byte skip` must not be negative")
 

@@ -1,7 +1,7 @@
 """Files that belong together: the image beside a header, and data files that a header names.
 
-A header from outside may only name files of its own folder, by their bare names: no path, no address, and no link
-that leads out of the folder.
+An untrusted header may only name files in its own folder, by their bare names: no paths, no URLs, and no links out of
+the folder.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from sagemaker_monai.images.formats.inflate import Stream, opened
 from sagemaker_monai.images.formats.voxels import NonFinite, Stored, read_values
 from sagemaker_monai.storage.file_names import parts_of
 
-MAX_DATA_FILES = 10_000  # one a slice
+MAX_DATA_FILES = 10_000  # one per slice
 
 _IMAGE_SUFFIXES = {".img": "raw", ".IMG": "raw", ".img.gz": "gzip"}
 _HEADER_SUFFIXES = (".hdr", ".HDR", ".hdr.gz")
@@ -28,11 +28,7 @@ def _stem(path: Path) -> str:
 
 
 def image_of(header: Path) -> tuple[Path, str]:
-    """The .img beside a .hdr, and how it is packed.
-
-    Raises:
-        UndecodableImage: there is none.
-    """
+    """The .img beside a .hdr, and its packing; raises UndecodableImage if there is none."""
     for suffix, packing in _IMAGE_SUFFIXES.items():
         if (image := header.with_name(_stem(header) + suffix)).is_file():
             return image, packing
@@ -40,11 +36,7 @@ def image_of(header: Path) -> tuple[Path, str]:
 
 
 def header_of(path: Path) -> Path:
-    """The .hdr beside a .img; any other path as it is.
-
-    Raises:
-        UndecodableImage: there is none.
-    """
+    """The .hdr beside a .img, or any other path unchanged; raises UndecodableImage if there is no .hdr."""
     if not path.name.lower().endswith((".img", ".img.gz")):
         return path
     for suffix in _HEADER_SUFFIXES:
@@ -57,7 +49,7 @@ def data_files(source: Path | bytes, names: list[str]) -> list[Path]:
     """The files that a header names, in its order.
 
     Raises:
-        UnsuitableImage: the header came without a folder, or a name is more than a bare file name.
+        UnsuitableImage: the header came without a folder, or a name is not a bare file name.
         UndecodableImage: a file is missing.
     """
     if isinstance(source, bytes):
@@ -71,7 +63,7 @@ def data_files(source: Path | bytes, names: list[str]) -> list[Path]:
         path = source.with_name(name)
         try:
             is_inside = path.is_file() and path.resolve().parent == source.parent.resolve()
-        except (OSError, ValueError):  # a name too long, a loop of links
+        except (OSError, ValueError):  # a name that is too long, a loop of links
             is_inside = False
         if not is_inside:
             raise UndecodableImage("a data file that the header names is missing in its folder; put it there")
@@ -82,16 +74,16 @@ def data_files(source: Path | bytes, names: list[str]) -> list[Path]:
 def read_data_files(
     paths: list[Path], stored: Stored, non_finite: NonFinite, start: Callable[[BinaryIO, int, int], Stream]
 ) -> np.ndarray:
-    """Read values that lie in one file, or in several of which each holds an equal part of the last axis.
+    """Read values from one file, or from several that each hold an equal part of the last axis.
 
     Args:
         paths: at least one.
         stored: of the whole.
         non_finite: as for `read_values`.
-        start: makes the stream at the values of an open file, from it, its length and the bytes of its values.
+        start: makes a stream that starts at the values, from an open file, its length and the bytes of its values.
 
     Raises:
-        UndecodableImage: the last axis cannot be shared out among the files.
+        UndecodableImage: the files cannot have equal parts of the last axis.
     """
     if not paths or stored.shape[-1] % len(paths):
         raise UndecodableImage("the number of data files does not fit the size of the last axis")

@@ -1,14 +1,13 @@
-"""Values of a file's voxels: from bytes to float32 in MONAI's order of axes, checked before they are allocated.
+"""A file's voxels: from bytes to float32 in MONAI's order of axes, checked before they are allocated.
 
-All formats come through `read_values`, so that sizes, cut-off files, scaling and values that are not finite are treated
-alike. The array that comes back has the file's order in memory (W varies fastest in most): it is a view, not copied to
-be contiguous.
+All formats call `read_values`, so that sizes, truncated files, scaling and non-finite values are treated alike. The
+resulting array keeps the file's order in memory (W varies fastest in most): it is a view and not copied.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,28 +16,38 @@ from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, Unsuitable
 from sagemaker_monai.images.formats.inflate import Stream
 from sagemaker_monai.images.volumes import check_voxels
 
-MAX_CHANNELS = 16  # sequences, echoes, maps of one image; more are a time series, which no classifier here takes
+MAX_CHANNELS = 16  # sequences, echoes, maps of one image; more are a time series, which no classifier here accepts
 
-MOST_COLOURS = 4  # of a picture; more planes in one place are rather slices or times
-_SLENDER = 8  # times as long as wide
+MOST_COLOURS = 4  # of a picture; more planes are more likely slices or points in time
+_SLENDER = 8  # length to width
 
-MAX_TEXT_BYTES = 64 << 20  # of numbers written as text, at one digit each: 320^3, some 4 s
+MAX_TEXT_BYTES = 64 << 20  # of numbers written as text with one digit each: 320^3, some 4 s
 
 NonFinite = Literal["refuse", "zero"]
 
-_NS_A_VOXEL, _NS_A_TEXT = 4, 250  # to make float32 of a number
+_NS_A_VOXEL, _NS_A_TEXT = 4, 250  # to convert a number to float32
 _MAX_TOKEN_BYTES = 512  # of one number written as text
+# Datatype codes of NIfTI and Analyze that are not read.
+_OTHER_TYPES = {
+    1: "single bits",
+    32: "complex numbers",
+    128: "RGB colours",
+    1536: "128-bit floating point",
+    1792: "complex numbers",
+    2048: "complex numbers",
+    2304: "RGBA colours",
+}
 
 
 @dataclass(frozen=True)
 class Stored:
-    """How a file keeps its values.
+    """How a file stores its values.
 
     Attributes:
-        dtype: type with byte order, integer or floating point.
-        shape: the axis that varies fastest first.
+        dtype: integer or floating point, with byte order.
+        shape: the fastest axis first.
         slope, intercept: value = stored x slope + intercept.
-        is_text: numbers written as text with white space between.
+        is_text: numbers written as text, separated by white space.
     """
 
     dtype: np.dtype
@@ -54,13 +63,32 @@ class Stored:
 
     @property
     def size_bytes(self) -> int:
-        """The least bytes that hold the values."""
+        """The fewest bytes that can hold the values."""
         count = math.prod(self.shape)
         return 2 * count - 1 if self.is_text else count * self.dtype.itemsize
 
 
+def dtype_of(header: Any, types: Mapping[int, str], name: str) -> np.dtype:
+    """The type of voxels by the header of a NIfTI or Analyze file.
+
+    Args:
+        header: nibabel's.
+        types: the datatype codes that are read.
+        name: the format's, for messages.
+    """
+    code, bits = int(header["datatype"]), int(header["bitpix"])
+    if code in _OTHER_TYPES:
+        raise UnsuitableImage(f"the {name} file holds {_OTHER_TYPES[code]}; send integers or floating point")
+    if code not in types:
+        raise UndecodableImage(f"the {name} header has the unknown datatype {code}")
+    dtype = np.dtype(types[code]).newbyteorder(header.endianness)
+    if bits != 8 * dtype.itemsize:
+        raise UndecodableImage(f"the {name} header claims {bits} bits per voxel for a datatype of {8 * dtype.itemsize}")
+    return dtype
+
+
 def check_shape(shape: Iterable[int], channels: int = 1) -> None:
-    """Refuse sizes that are no image, or one that is too large or has too many channels.
+    """Refuse impossible sizes, too large images and too many channels.
 
     Raises:
         UndecodableImage: a size below 1.
@@ -78,14 +106,14 @@ def check_shape(shape: Iterable[int], channels: int = 1) -> None:
 
 
 def check_order(sizes: Sequence[int], *, is_told: bool = False) -> None:
-    """Refuse four axes that are as likely (C, W, H, D), as arrays of networks are, or (W, H, 1, D) as (W, H, D, C).
+    """Refuse four axes that may be (C, W, H, D), as in networks' arrays, or (W, H, 1, D) instead of (W, H, D, C).
 
     Args:
-        sizes: of the four axes in the order of the file.
-        is_told: the header says that the fourth axis is time or something else than space.
+        sizes: of the four axes in the file's order.
+        is_told: the header says that the fourth axis is time or anything else but space.
 
     Raises:
-        UnsuitableImage: names both readings.
+        UnsuitableImage: the order is unclear.
     """
     if is_unclear(sizes, is_told=is_told):
         first, second, third, fourth = sizes
@@ -104,22 +132,22 @@ def is_unclear(sizes: Sequence[int], *, is_told: bool = False) -> bool:
 
 
 def read_values(stream: Stream, stored: Stored, non_finite: NonFinite) -> np.ndarray:
-    """Read exactly the values of one image; `stream` stays behind them.
+    """Read exactly the values of one image and leave `stream` after them.
 
-    Scaling is done in float64 and rounded once, so that values are those of a reader in float64.
+    Values are scaled in float64 and rounded once, so that they equal those of a float64 reader.
 
     Args:
         stream: at the first value.
-        stored: how they are kept; the shape has been checked.
-        non_finite: whether NaN, infinity and what float32 cannot hold are refused or become 0.
+        stored: how they are stored.
+        non_finite: whether NaN, infinity and values beyond float32 are refused or become 0.
 
     Returns:
         float32 of `stored.shape`, first axis fastest in memory.
 
     Raises:
-        UndecodableImage: too few values, or text that is no number of the type.
-        UnsuitableImage: values that are not finite, by `non_finite`.
-        PayloadTooLarge: no memory for them.
+        UndecodableImage: too few values, or text that is not a number of the type.
+        UnsuitableImage: values that are not finite, with "refuse".
+        PayloadTooLarge: not enough memory.
     """
     check_shape(stored.shape)
     if stored.is_text and stored.size_bytes > MAX_TEXT_BYTES:
@@ -131,7 +159,7 @@ def read_values(stream: Stream, stored: Stored, non_finite: NonFinite) -> np.nda
     try:
         values = np.empty(count, np.float32)
     except MemoryError as error:
-        raise PayloadTooLarge(f"no memory for {count} values; send a smaller image") from error
+        raise PayloadTooLarge(f"not enough memory for {count} values; send a smaller image") from error
     parts = _numbers(stream, stored) if stored.is_text else _items(stream.pieces(stored.size_bytes), stored.dtype)
     position = bad = 0
     for part in parts:
@@ -148,7 +176,7 @@ def read_values(stream: Stream, stored: Stored, non_finite: NonFinite) -> np.nda
 
 
 def _convert(part: np.ndarray, stored: Stored, place: np.ndarray) -> int:
-    """Write one part in float32, zeros for what is not finite; how many those were."""
+    """Write one part as float32, non-finite values as 0; returns the number of the latter."""
     with np.errstate(over="ignore", invalid="ignore"):
         if not stored.is_scaled:
             place[...] = part
@@ -166,7 +194,7 @@ def _convert(part: np.ndarray, stored: Stored, place: np.ndarray) -> int:
 
 
 def _items(pieces: Iterable[bytes | memoryview], dtype: np.dtype) -> Iterator[np.ndarray]:
-    """Arrays of whole items; pieces may end within one."""
+    """Arrays of whole items from pieces that may end within an item."""
     rest = b""
     for piece in pieces:
         data = rest + piece if rest else piece
@@ -176,7 +204,7 @@ def _items(pieces: Iterable[bytes | memoryview], dtype: np.dtype) -> Iterator[np
 
 
 def _numbers(stream: Stream, stored: Stored) -> Iterator[np.ndarray]:
-    """Arrays of numbers written as text, to the stream's end."""
+    """Arrays of numbers written as text, to the end of the stream."""
     limits = np.iinfo(stored.dtype) if stored.dtype.kind in "iu" else None
     rest = b""
     pieces = stream.pieces(1 << 62)
@@ -186,21 +214,21 @@ def _numbers(stream: Stream, stored: Stored) -> Iterator[np.ndarray]:
         cut = max(data.rfind(space) for space in (b" ", b"\n", b"\t")) + 1 if piece else len(data)
         tokens, rest = data[:cut].split(), data[cut:]
         if len(rest) > _MAX_TOKEN_BYTES or any(len(token) > _MAX_TOKEN_BYTES for token in tokens):
-            raise UndecodableImage("the file's text is no list of numbers")
+            raise UndecodableImage("the file's text is not a list of numbers")
         try:
             numbers = np.array([float(token) for token in tokens])
         except ValueError as error:
-            raise UndecodableImage("the file's text is no list of numbers") from error
+            raise UndecodableImage("the file's text is not a list of numbers") from error
         if limits is not None and not np.all(
             (numbers >= limits.min) & (numbers <= limits.max) & (np.trunc(numbers) == numbers)
         ):
-            raise UndecodableImage("a number in the file's text is none of its type; its range or a fraction is wrong")
+            raise UndecodableImage("a number in the file's text is out of range for its type or has a fraction")
         yield numbers
         if not piece:
             return
 
 
 def channel_first(values: np.ndarray, channel_axis: int | None) -> np.ndarray:
-    """Give 2-D and 3-D values, with a channel axis or without, the axes (C, W, H, D)."""
+    """Bring 2-D or 3-D values, with or without a channel axis, to the axes (C, W, H, D)."""
     values = values[np.newaxis] if channel_axis is None else np.moveaxis(values, channel_axis, 0)
     return values.reshape(*values.shape, 1) if values.ndim == 3 else values
