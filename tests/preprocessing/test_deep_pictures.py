@@ -186,7 +186,7 @@ def test_preset_deep_is_refused_for_others(files):
 
 
 def test_one_value_in_all_training_pictures_is_refused(files):
-    with pytest.raises(DatasetError, match=r"one value only \(700\)"):
+    with pytest.raises(DatasetError, match=r"only one value \(700\)"):
         chosen(files(png16(np.full((40, 40), 700, np.uint16))))
 
 

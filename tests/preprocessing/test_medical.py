@@ -64,9 +64,9 @@ def test_every_slice_and_every_series_has_an_answer_of_its_own():
 
 def test_one_image_is_meant_where_one_is_loaded():
     files = Instances(tuple(series_bytes()))
-    with pytest.raises(UnsuitableImage, match="6 images where one is meant"):
+    with pytest.raises(UnsuitableImage, match="holds 6 images; name one"):
         slice_of(files)
-    with pytest.raises(UnsuitableImage, match="2 images where one is meant"):
+    with pytest.raises(UnsuitableImage, match="holds 2 images; name one"):
         volume_of(Instances(tuple(series_bytes() + series_bytes(series="1.2.3.4"))))
 
 
@@ -178,7 +178,7 @@ def test_other_channels_are_refused():
 
 
 def test_a_spacing_cannot_be_had_from_an_array():
-    with pytest.raises(UnsuitableImage, match="takes volumes of a certain spacing"):
+    with pytest.raises(UnsuitableImage, match="needs the spacing of a volume"):
         volume_of(np.zeros((4, 4, 4)), spacing_mm=[1, 1, 1])
     assert np.array_equal(volume_of(np.ones((8, 10, 6)), orientation="SAR"), np.ones((1, 8, 10, 6)))
 
@@ -195,7 +195,7 @@ def test_a_photograph_model_takes_dicom_as_a_viewer_shows_it():
     assert np.array_equal(tensor[:, 1:9].numpy().transpose(2, 1, 0), colours)
     assert traits.identity.sop_instance_uids
     assert shown[0].tolist() == [[0, 128], [128, 255]]
-    with pytest.raises(UnsuitableImage, match="6 frames"):
+    with pytest.raises(UnsuitableImage, match="6 images"):
         both.load(Sample(Instances(tuple(series_bytes()))))
     assert len(both.load_each(Sample(Instances(tuple(series_bytes()))))) == 6
 

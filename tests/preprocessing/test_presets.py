@@ -70,7 +70,7 @@ def test_volumes_have_a_depth_and_a_spacing_unless_they_are_stretched():
         ("photo", {"window": "lung"}, "window is for medical images only"),
         ("photo", {"image_depth": 4}, "image_depth is for volumes only: .*ct_volume"),
         ("xray", {"spacing_mm": "1"}, "spacing_mm is for volumes only: .*ct_volume"),
-        ("xray", {"window": "lung"}, "in HU, which preset xray has not: use one of ct_slice, ct_volume"),
+        ("xray", {"window": "lung"}, "in HU, which preset xray does not have: use one of ct_slice, ct_volume"),
         ("mr_slice", {"channels": 17}, "1 to 16 channels, got 17"),
         ("ct_slice", {"window": "40"}, "window must be one of preset, header.*CENTER/WIDTH.*'40'"),
         ("ct_slice", {"window": "40/0"}, "window 40/0: .*at least 1"),

@@ -256,7 +256,7 @@ REFUSALS = {
         medical_sets.mr_sequences, [*VOLUME, "--window=bone"], "ConfigError: window bone is in HU, which preset mr_vol",
     ),
     "SUV of what is no PET": (
-        medical_sets.ct_slices, ["--window=suv"], "ConfigError: window suv is of PET, which preset ct_slice is not for",
+        medical_sets.ct_slices, ["--window=suv"], "ConfigError: window suv is for PET, which preset ct_slice is not",
     ),
     "SUV without a weight": (
         pet_without_weight, ["--window=suv"], "DatasetError: 12 of 12 images .*SUV cannot be computed: .*weight",
@@ -266,7 +266,7 @@ REFUSALS = {
     ),
     "a spacing for arrays, which have none": (
         medical_sets.npy_volumes, [*VOLUME, "--fit=pad", "--spacing-mm=1"],
-        "DatasetError: .*volumes of a certain spacing, and this one has none",
+        "DatasetError: .*needs the spacing of a volume, and this one has none",
     ),
     "slices with an option of volumes": (
         medical_sets.ct_slices, ["--uneven-slices=resample"], "ConfigError: uneven_slices is for volumes only",

@@ -1,8 +1,7 @@
-"""Pictures of more than 8 bits, grey or in colour: from a sample to float32 values of one size, by a range that the
-training images had and the artifact keeps.
+"""Pictures of more than 8 bits, grey or colour: from a sample to float32 values of one size, scaled by the range of the
+training images, which the artifact keeps.
 
-Their unit is the data set's own, so pictures of 8 bits, DICOM and volumes are refused: their values
-are on other scales.
+Their unit is that of the data set, so 8-bit pictures, DICOM and volumes, whose values have other scales, are refused.
 """
 
 from collections.abc import Sequence
@@ -18,23 +17,20 @@ from sagemaker_monai.images.scope import Scope
 from sagemaker_monai.images.volumes import Frame, Traits
 from sagemaker_monai.preprocessing.fits import fit_plane
 from sagemaker_monai.preprocessing.intensity import change_intensity, padding_mask
-from sagemaker_monai.preprocessing.medical import LUMA, Loaded, LoadSlice
+from sagemaker_monai.preprocessing.load import Loaded
+from sagemaker_monai.preprocessing.medical import LUMA, LoadSlice
 
-PERCENTILES = (0.1, 99.9)  # of the values of training images, all together (a guess): a marker at the top is not obeyed
-USED = (0.5, 99.5)  # percentiles of one picture between which it is shown
-VALUES_OF_EACH, QUANTILES = 1 << 16, 2_001  # that are looked at of one image, evenly spread; that stand for it
+PERCENTILES = (0.1, 99.9)  # of the values of all training images (a guess), so that bright markers do not count
+USED = (0.5, 99.5)  # percentiles of one picture between which it is displayed
+VALUES_OF_EACH, QUANTILES = 1 << 16, 2_001  # evenly spaced values read per image; quantiles that represent it
 COLOURS = 3
 
 
 class LoadDeepPicture(LoadSlice):
-    """The load half; arguments as of `LoadSlice`, with `intensity` in the pictures' own values."""
+    """The load half; arguments as for `LoadSlice`, with `intensity` in the pictures' own values."""
 
     def pixels_of_each(self, sample: Sample, _scope: Scope | None = None) -> Loaded:
-        """Load the picture; as `pixels`.
-
-        Raises:
-            UnsuitableImage: also for a picture of 8 bits or fewer, DICOM or a volume.
-        """
+        """Load the picture; as `pixels`, and raises UnsuitableImage for 8-bit pictures, DICOM and volumes."""
         frame = read_deep_frame(sample)
         return [(self._prepare_whole(frame), Traits(findings=frame.findings))]
 
@@ -51,10 +47,10 @@ class LoadDeepPicture(LoadSlice):
 
 
 def read_deep_frame(sample: Sample) -> Frame:
-    """Read a picture of more than 8 bits, or raw values of a type that has more.
+    """Read a picture, or raw values, of more than 8 bits.
 
     Raises:
-        UnsuitableImage: a picture of 8 bits or fewer, DICOM, or a volume.
+        UnsuitableImage: at most 8 bits, DICOM, or a volume.
         UndecodableImage, PayloadTooLarge: as `pictures.decode`.
     """
     source = sample.source
@@ -74,14 +70,19 @@ def read_deep_frame(sample: Sample) -> Frame:
 def _other_scale(what: str) -> str:
     return (
         f"this is {what}, and the model was trained on pictures of more than 8 bits, which have another scale; send "
-        "PNG or TIFF of 16 bits as the training images were"
+        "16-bit PNG or TIFF like the training images"
     )
 
 
-def used_range(frame: Frame) -> tuple[float, float]:
-    """Lowest and highest value of a picture, without the outermost of `USED`; pixels that are missing do not count."""
+def _present(frame: Frame) -> np.ndarray:
+    """The values of all pixels that are not missing, flat."""
     left_out = padding_mask(frame.values, frame.display)
-    counted = frame.values.ravel() if left_out is None else frame.values[~left_out]
+    return frame.values.ravel() if left_out is None else frame.values[~left_out]
+
+
+def used_range(frame: Frame) -> tuple[float, float]:
+    """Lowest and highest value of a picture, by the percentiles `USED` of the pixels that are not missing."""
+    counted = _present(frame)
     if not counted.size:
         return 0.0, 0.0
     low, high = np.percentile(counted, USED, method="nearest")
@@ -89,7 +90,7 @@ def used_range(frame: Frame) -> tuple[float, float]:
 
 
 def shown_deep(frame: Frame) -> np.ndarray:
-    """A picture as one to look at, between the values that it uses: (H, W, 3) uint8."""
+    """A picture for display, scaled by its `used_range`: (H, W, 3) uint8."""
     low, high = used_range(frame)
     left_out = padding_mask(frame.values, frame.display)
     spec = {"kind": "range", "low": low, "high": high}
@@ -101,10 +102,10 @@ def shown_deep(frame: Frame) -> np.ndarray:
 
 
 def range_of(paths: Sequence[Path]) -> tuple[float, float]:
-    """The range of values of a data set: PERCENTILES of the pixels of its images, each with the same weight.
+    """The range of values of a data set: PERCENTILES of the pixels of its images, weighted equally.
 
     Raises:
-        DatasetError: they have one value only, or none can be read.
+        DatasetError: there is only one value, or no image can be read.
     """
     values = []
     for path in paths:
@@ -112,14 +113,13 @@ def range_of(paths: Sequence[Path]) -> tuple[float, float]:
             frame = read_deep_frame(Sample(path))
         except CallerError:
             continue  # counted when all images are read
-        left_out = padding_mask(frame.values, frame.display)
-        counted = frame.values.ravel() if left_out is None else frame.values[~left_out]
+        counted = _present(frame)
         if counted.size:
             counted = counted[:: max(1, counted.size // VALUES_OF_EACH)]
             values.append(np.quantile(counted, np.linspace(0, 1, QUANTILES)))
     low, high = map(float, np.percentile(np.concatenate(values), PERCENTILES)) if values else (0.0, 0.0)
     if not high > low:
         raise DatasetError(
-            f"the training pictures have one value only ({low:g}), or cannot be read; examine the data set with doctor"
+            f"the training pictures have only one value ({low:g}) or cannot be read; examine the data set with doctor"
         )
     return low, high

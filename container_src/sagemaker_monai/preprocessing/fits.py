@@ -1,4 +1,4 @@
-"""How a picture of another aspect fills a size: one geometry for photographs (Pillow's 8 bits) and slices (float32)."""
+"""How a picture of another aspect ratio fills a size: the same for photographs (Pillow) and float32 slices."""
 
 from collections.abc import Callable
 
@@ -22,12 +22,12 @@ def _crop(sides: Pair, size: Size) -> tuple[Size, Pair]:
     return size, (min(size[0] / scale / sides[0], 1.0), min(size[1] / scale / sides[1], 1.0))
 
 
-# From a picture's sides, in one unit, and the size to the part of the size that it fills and the shares of its sides
-# that are taken, of the centre.
+# From a picture's sides, in one unit, and the size to the part of the size that is filled and the central share of each
+# side that is used.
 FITS: dict[str, Callable[[Pair, Size], tuple[Size, Pair]]] = {
-    "stretch": lambda _sides, size: (size, (1.0, 1.0)),  # to the size, whatever the aspect
-    "pad": _pad,  # all of the picture, centred, and a border
-    "crop": _crop,  # the largest centred part with the size's aspect
+    "stretch": lambda _sides, size: (size, (1.0, 1.0)),  # to the size, whatever the aspect ratio
+    "pad": _pad,  # the whole picture, centred, with a border
+    "crop": _crop,  # the largest central part with the size's aspect ratio
 }
 
 
@@ -36,11 +36,11 @@ def _box(extent: int, share: float) -> Box:
 
 
 def fit_picture(image: Image.Image, fit: str, size: Size) -> Image.Image:
-    """Bring a picture to a size by a key of `FITS`; a border is black, as of dermatoscopes."""
+    """Bring a picture to a size by a key of `FITS`; borders are black, as in dermatoscopes."""
     inner, shares = FITS[fit](image.size, size)
     (left, right), (top, bottom) = map(_box, image.size, shares)
-    # BILINEAR here is a triangle as wide as the reduction, so it does not alias. BOX is 5 % faster at 224 px, but
-    # takes source pixels whole or not at all, which is uneven below a reduction by 2, and enlarges to blocks.
+    # Pillow's BILINEAR is a triangle as wide as the reduction, so it does not alias. BOX is 5 % faster at 224 px, but
+    # uses source pixels whole or not at all, which is uneven for reductions below 2, and enlarges to blocks.
     image = image.resize(inner, Image.Resampling.BILINEAR, box=(left, top, right, bottom))
     if inner == size:
         return image
@@ -52,7 +52,7 @@ def fit_picture(image: Image.Image, fit: str, size: Size) -> Image.Image:
 def fit_plane(values: np.ndarray, fit: str, size: Size, aspect: float, fill: np.ndarray) -> np.ndarray:
     """Bring float32 (C, W, H) to contiguous (C, *size) by a key of `FITS`.
 
-    `aspect` is the width of a pixel in its heights, `fill` (C,) the values of a border.
+    `aspect` is a pixel's width divided by its height, `fill` (C,) the values of a border.
     """
     inner, shares = FITS[fit]((values.shape[1] * aspect, values.shape[2]), size)
     fitted = resize(values, inner, list(map(_box, values.shape[1:], shares)))

@@ -1,11 +1,11 @@
-"""What values become: a window, percentiles, a z-score; after the modality's own unit and before the network.
+"""Intensity scaling: from the modality's unit to the network's input by a window, percentiles, or a z-score.
 
-A spec is plain data with a `kind` of `INTENSITIES` and its numbers. Kinds that make a picture to look at give 0 to 1
-and are inverted last where the header shows the smallest value as white, so that bone is bright in every X-ray; what
-means "no pixel" becomes 0, which is black in both.
+A spec is plain data with a `kind` of `INTENSITIES` and its numbers. Display kinds give 0 to 1 and are inverted last if
+the header shows the smallest value as white, so that bone is bright in every X-ray; "no pixel" becomes 0, which is
+black in both cases.
 
-Statistics are of one channel of one image, in float64, without the voxels that mean "no pixel"; colours share theirs,
-or the picture would change its hue.
+Statistics are computed per channel and image, in float64, without the voxels that mean "no pixel"; colours share
+theirs, which preserves the hue.
 """
 
 import math
@@ -19,7 +19,7 @@ from sagemaker_monai.budget import lent, spend_bytes
 from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.images.volumes import Display, Lut, Window
 
-# Centre and width in HU: the usual ones, as Radiopaedia's "Windowing (CT)" lists them.
+# Centre and width in HU, as in Radiopaedia's "Windowing (CT)".
 WINDOWS: dict[str, tuple[float, float]] = {
     "lung": (-600, 1500),
     "mediastinum": (50, 350),
@@ -29,9 +29,9 @@ WINDOWS: dict[str, tuple[float, float]] = {
 }
 _CHUNK = 1 << 20
 _LINE = 16  # values of a cache line
-_LARGEST = 1e10  # of a spec's numbers: pictures may have values of 32 bits
+_LARGEST = 1e10  # of a spec's numbers: pictures may have 32-bit values
 
-# From values to others of the same shape, each by itself, so that they can be changed in parts.
+# From values to others of the same shape, element by element, so that they can be changed in parts.
 Elementwise = Callable[[np.ndarray], np.ndarray]
 Change = Callable[[np.ndarray, np.ndarray | None, Display, Mapping[str, Any]], Elementwise]
 
@@ -42,15 +42,15 @@ class IntensityKind:
 
     Attributes:
         parameters: the spec's other keys, in order.
-        change: from float32 values of one channel, the voxels to leave out (or None), the header's display and the spec
-            to what makes float32 of any part of the values.
-        check: raises ValueError for numbers that make no sense.
+        change: from one channel's float32 values, the voxels to leave out (or None), the header's display and the spec
+            to a function that converts any part of the values to float32.
+        check: raises ValueError for invalid numbers.
         is_display: gives 0 to 1.
     """
 
     parameters: tuple[str, ...]
     change: Change
-    check: Callable[[Mapping[str, Any]], None]
+    check: Callable[[Mapping[str, Any]], None] | None = None
     is_display: bool = True
 
 
@@ -59,7 +59,7 @@ def window(values: np.ndarray, shape: Window) -> np.ndarray:
 
     Args:
         values: float32, any shape, in the unit of the modality (HU for CT).
-        shape: a width below 1 with LINEAR, which the standard does not allow and files have, counts as LINEAR_EXACT.
+        shape: LINEAR with a width below 1, which the standard forbids but files have, is read as LINEAR_EXACT.
 
     Returns:
         float32 of the same shape, within 0 and 1.
@@ -68,7 +68,7 @@ def window(values: np.ndarray, shape: Window) -> np.ndarray:
     """
     center, width = float(shape.center), float(shape.width)
     if shape.function == "SIGMOID":
-        # In float64, whose last bit may depend on the processor but does not survive the rounding to float32.
+        # In float64: its last bit may depend on the processor but does not survive rounding to float32.
         with np.errstate(over="ignore"):
             return np.asarray(1 / (1 + np.exp((values.astype(np.float64) - center) * (-4 / width))), np.float32)
     if shape.function == "LINEAR" and width == 1:
@@ -97,7 +97,7 @@ def _header(values: np.ndarray, left_out: np.ndarray | None, display: Display, _
         return lambda part: window(part, voi)
     if isinstance(voi, Lut):
         table, first = np.asarray(voi.table, np.float32), np.float32(voi.first)
-        # What lies outside the table is its first or last entry; modality values need not be whole.
+        # Values outside the table get its first or last entry; modality values need not be whole.
         return lambda part: table[np.clip(np.rint(part - first), 0, len(table) - 1).astype(np.int64)]
     low, high = _ends(values, left_out)
     return lambda part: _stretch(part, low, high)
@@ -106,7 +106,7 @@ def _header(values: np.ndarray, left_out: np.ndarray | None, display: Display, _
 def _percentile(
     values: np.ndarray, left_out: np.ndarray | None, _display: Display, spec: Mapping[str, Any]
 ) -> Elementwise:
-    # Percentiles are values of the image or lie between two; float32 holds them as well as it holds the image.
+    # Percentiles are values of the image or lie between two, so float32 is as exact as for the image.
     with lent(values.nbytes * (1 if left_out is None else 2), f"percentiles of {values.size} values"):
         counted = values.ravel(order="K") if left_out is None else _counted(values, left_out)
         low, high = map(float, np.percentile(counted, [spec["low"], spec["high"]]))
@@ -150,8 +150,9 @@ def _ends(values: np.ndarray, left_out: np.ndarray | None) -> tuple[float, float
 
 
 def _flat_parts(values: np.ndarray, left_out: np.ndarray | None, *, is_nonzero: bool) -> Iterator[np.ndarray]:
-    """The values that count, in parts of _CHUNK except for the last, all in one order, so that a sum does not depend on
-    how a reader laid the volume out, nor on memory for a second volume.
+    """The values that count, in parts of _CHUNK (the last may be smaller) and in a fixed order.
+
+    So sums neither depend on the volume's memory order nor need memory for a second volume.
     """
     if left_out is not None and left_out.all():
         left_out = None
@@ -181,10 +182,6 @@ def _mean_and_std(parts: Callable[[], Iterator[np.ndarray]]) -> tuple[float, flo
     mean = math.fsum(sums) / size
     squares = math.fsum(float(np.square(part.astype(np.float64) - mean).sum()) for part in parts())
     return mean, math.sqrt(squares / size)
-
-
-def _no_numbers(_spec: Mapping[str, Any]) -> None:
-    return None
 
 
 def _check_numbers(spec: Mapping[str, Any], *names: str) -> None:
@@ -218,22 +215,22 @@ def _check_zscore(spec: Mapping[str, Any]) -> None:
 
 INTENSITIES: dict[str, IntensityKind] = {
     "window": IntensityKind(("center", "width"), _window, _check_window),
-    "header": IntensityKind((), _header, _no_numbers),  # the first VOI LUT or window; without one, lowest to highest
+    "header": IntensityKind((), _header),  # the first VOI LUT or window; without one, lowest to highest value
     "percentile": IntensityKind(("low", "high"), _percentile, _check_percentile),
     "range": IntensityKind(("low", "high"), _range, _check_range),
-    # The same of SUV, which the caller has made of the values (g/ml, by body weight).
+    # The same for SUV (g/ml, by body weight), to which the caller has converted the values.
     "suv": IntensityKind(("low", "high"), _range, _check_range),
-    # (value - mean) / deviation; negated where the smallest value is white. nonzero leaves out a background of 0.
+    # (value - mean) / deviation; negated if the smallest value is white. nonzero leaves out a background of 0.
     "zscore": IntensityKind(("nonzero",), _zscore, _check_zscore, is_display=False),
-    "none": IntensityKind((), _none, _no_numbers, is_display=False),  # the modality's unit, such as HU, never inverted
+    "none": IntensityKind((), _none, is_display=False),  # the modality's unit, such as HU, never inverted
 }
 
 
 def check_intensity(spec: object) -> dict[str, Any]:
-    """Return a copy of a spec that `change_intensity` can take.
+    """Return a valid copy of a spec for `change_intensity`.
 
     Raises:
-        ValueError: an unknown kind, or missing, unknown or wrong numbers.
+        ValueError: an unknown kind, or missing, unknown or invalid numbers.
     """
     kind = spec.get("kind") if isinstance(spec, Mapping) else None
     if not isinstance(spec, Mapping) or not isinstance(kind, str) or kind not in INTENSITIES:
@@ -241,12 +238,13 @@ def check_intensity(spec: object) -> dict[str, Any]:
     row = INTENSITIES[kind]
     if set(spec) != {"kind", *row.parameters}:
         raise ValueError(f"intensity {kind} needs exactly {', '.join(('kind', *row.parameters))}")
-    row.check(spec)
+    if row.check is not None:
+        row.check(spec)
     return dict(spec)
 
 
 def padding_mask(values: np.ndarray, display: Display) -> np.ndarray | None:
-    """The voxels that mean "no pixel", as bool of the same shape; None when there are none."""
+    """The voxels that mean "no pixel", as bool of the same shape; None if there are none."""
     if display.padding is None:
         return None
     low, high = (np.float32(value) for value in display.padding)
@@ -273,17 +271,17 @@ def change_intensity(
     Args:
         values: (C, ...) in the unit of the modality, or RGB from 0 to 255.
         spec: from `check_intensity`.
-        display: of the header; without meaning for colour.
+        display: of the header; ignored for colour.
         left_out: bool like `values`, the voxels that mean "no pixel"; None for none.
         is_colour: the channels are red, green and blue of one picture.
         is_owned: `values` are float32 that nobody else needs, and are changed in place.
 
     Returns:
-        float32 of the same shape and the lowest value of each channel, float32 (C,): what to fill a border with, and
-        what stands where there is no pixel. It is 0 for all kinds but "none".
+        float32 of the same shape and, as float32 (C,), the lowest value of each channel: the value of borders and of
+        "no pixel". It is 0 for all kinds but "none".
 
     Raises:
-        UnsuitableImage: a window in the modality's unit for a colour picture, which has none.
+        UnsuitableImage: a window or SUV for a colour picture, which has no unit.
     """
     row = INTENSITIES[spec["kind"]]
     if is_colour:
@@ -317,7 +315,7 @@ def change_intensity(
 
 
 def _blocks(values: np.ndarray, result: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Both in parts of some _CHUNK values, along the axis whose steps in memory are the longest."""
+    """Both in parts of about _CHUNK values, along the axis with the longest stride in memory."""
     axis = int(np.argmax([abs(stride) if size > 1 else 0
                           for stride, size in zip(values.strides, values.shape, strict=True)]))  # fmt: skip
     step = max(1, _CHUNK * values.shape[axis] // max(values.size, 1))
@@ -327,15 +325,7 @@ def _blocks(values: np.ndarray, result: np.ndarray) -> Iterator[tuple[np.ndarray
 
 
 def show(values: np.ndarray, display: Display) -> np.ndarray:
-    """Make a grey image what a viewer shows first: the header's window or LUT, inverted where it says so.
-
-    Args:
-        values: (1, ...) in the unit of the modality.
-        display: of the header.
-
-    Returns:
-        uint8 of the same shape, 255 is white.
-    """
+    """Convert a grey image, (1, ...) in the modality's unit, to what a viewer shows first: uint8, 255 is white."""
     mask = padding_mask(values, display)
     shown, _ = change_intensity(values, {"kind": "header"}, display, left_out=mask)
     return np.asarray(np.rint(shown * np.float32(255)), np.uint8)

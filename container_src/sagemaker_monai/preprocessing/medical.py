@@ -1,16 +1,14 @@
 """Slices and volumes of any modality: from a sample to float32 values of one size, and from those to the network's
 input.
 
-Of a volume: turned to one orientation, brought to one spacing, its intensities changed, then cut or padded to the size
-at that spacing, or stretched to it. Of a slice: its intensities changed, then resized like a photograph, by the spacing
-of its pixels where it is known. Each sequence of a sample with several goes this way alone, with its own header.
+A volume is reoriented, resampled, scaled in intensity, and then cropped or padded to the size at that spacing, or
+stretched to it. A slice is scaled in intensity and resized like a photograph, by its pixel spacing if it is known. Each
+sequence of a sample with several is processed separately, with its own header.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,7 +28,8 @@ from sagemaker_monai.images.scope import Scope
 from sagemaker_monai.images.volumes import Frame, Identity, Traits, Volume
 from sagemaker_monai.preprocessing.fits import FITS, fit_plane
 from sagemaker_monai.preprocessing.intensity import INTENSITIES, change_intensity, check_intensity, padding_mask
-from sagemaker_monai.preprocessing.normalization import check_scale, standardize
+from sagemaker_monai.preprocessing.load import Loaded, LoadImage, check_choice
+from sagemaker_monai.preprocessing.normalization import Normalize
 from sagemaker_monai.preprocessing.resampling import (
     AXIS_LETTERS,
     crop_or_pad,
@@ -41,84 +40,35 @@ from sagemaker_monai.preprocessing.resampling import (
     spacing_of,
 )
 
-if TYPE_CHECKING:
-    import torch
-
-MAX_SIDE = 4_096  # of the network's input
-MAX_VALUES = 1 << 27  # of the network's input, all channels together: 512 MiB
+POSSIBLE_CHANNELS = range(1, MAX_CHANNELS + 1)
 MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's conversion to grey
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in Pillow's conversion to grey
 
-Loaded = list[tuple[np.ndarray, Traits]]
-
-
-VOLUME_FITS = ("stretch", "pad")  # to the size whatever the spacing; at the spacing, cut and padded about the centre
-# What is done about missing slices and changing distances of a DICOM series, and about values that are no numbers.
+VOLUME_FITS = ("stretch", "pad")  # to the size, whatever the spacing; cropped and padded around the centre
+# How missing slices and uneven spacing of a DICOM series are handled.
 UNEVEN_SLICES = {
     "refuse": Policy(),
     "resample": Policy(missing_slices="resample", uneven_spacing="resample"),
 }
 NON_FINITE = ("refuse", "zero")
-SAME_SUV = 0.01  # by which share the factors of slices may differ, which rounding of times makes
+SAME_SUV = 0.01  # allowed relative difference of the slices' factors, from rounded times
 
 
-class _LoadMedical:
-    """What slices and volumes have in common: channels, size, intensity, and one image or each."""
-
-    spatial_dims: int
-    dtype = "float32"
+class _LoadMedical(LoadImage):
+    """What slices and volumes share: intensity, and the check of channels."""
 
     def __init__(self, channels: int, size: Sequence[int], intensity: Mapping[str, Any]) -> None:
-        if type(channels) is not int or not 1 <= channels <= MAX_CHANNELS:
-            raise ValueError(f"channels must be a whole number from 1 to {MAX_CHANNELS}, got {channels!r}")
-        names = ", ".join(("width", "height", "depth")[: self.spatial_dims])
-        if not isinstance(size, list | tuple) or len(size) != self.spatial_dims:
-            raise ValueError(f"size must be [{names}], got {size!r}")
-        if not all(type(side) is int and 1 <= side <= MAX_SIDE for side in size):
-            raise ValueError(f"size must be whole numbers from 1 to {MAX_SIDE}, got {size!r}")
-        if math.prod(size) * channels > MAX_VALUES:
-            raise ValueError(f"size and channels make more than {MAX_VALUES} values, got {size!r}")
-        self.channels = channels
+        super().__init__(channels, size, POSSIBLE_CHANNELS)
         self.intensity = check_intensity(intensity)
-        self.value_range: tuple[float, float] | None = (
-            (0.0, 1.0) if INTENSITIES[self.intensity["kind"]].is_display else None
-        )
-
-    def pixels(self, sample: Sample) -> np.ndarray:
-        """Load one image.
-
-        Returns:
-            float32 (C, W, H[, D]).
-
-        Raises:
-            UndecodableImage, UnsuitableImage, PayloadTooLarge: as `read`; UnsuitableImage also for several images,
-                other channels, or what the intensity or the spacing cannot be had from.
-        """
-        return self.pixels_of_one(sample)[0]
-
-    def pixels_of_one(self, sample: Sample) -> tuple[np.ndarray, Traits]:
-        """Load one image with what is known of it; as `pixels`."""
-        loaded = self.pixels_of_each(sample)
-        if len(loaded) != 1:
-            raise UnsuitableImage(f"{len(loaded)} images where one is meant; name one")
-        return loaded[0]
-
-    def pixels_of_each(self, sample: Sample, scope: Scope | None = None) -> Loaded:
-        """Load every image of a sample that the model is for, each with what is known of it; as `pixels`."""
-        raise NotImplementedError
-
-    def __call__(self, image: Sample | str | Path) -> "torch.Tensor":
-        """Load one image, or the one at a path, as a float32 tensor (C, W, H[, D]); raises as `pixels`."""
-        import torch
-
-        return torch.from_numpy(self.pixels(Sample.of(image)))
+        if INTENSITIES[self.intensity["kind"]].is_display:
+            self.value_range = (0.0, 1.0)
 
     def _check_channels(self, found: int) -> None:
         if found != self.channels:
             raise UnsuitableImage(f"this model takes images of {self.channels} channels, this one has {found}")
 
     def _in_its_unit(self, image: Frame | Volume) -> np.ndarray:
-        """The values in the unit that the intensity is of: SUV where it says so, else the modality's."""
+        """The values in the unit of the intensity: SUV, or the modality's."""
         if self.intensity["kind"] != "suv":
             return image.values
         return np.asarray(image.values, np.float32) * np.float32(_suv_factor(image.identity))
@@ -128,18 +78,15 @@ class LoadSlice(_LoadMedical):
     """The load half for 2-D images of any modality.
 
     Args:
-        channels: 1 (grey; colours become it), 3 (colours) or the number of sequences.
+        channels: 1 (grey; colours are converted), 3 (colours) or the number of sequences.
         size: [width, height] of the result in pixels.
         fit: a key of `FITS`.
         intensity: a spec of `intensity.INTENSITIES`.
     """
 
-    spatial_dims = 2
-
     def __init__(self, channels: int, size: Sequence[int], fit: str, intensity: Mapping[str, Any]) -> None:
         super().__init__(channels, size, intensity)
-        if not isinstance(fit, str) or fit not in FITS:
-            raise ValueError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
+        check_choice("fit", fit, FITS)
         self.size = (size[0], size[1])
         self.fit = fit
 
@@ -159,7 +106,7 @@ class LoadSlice(_LoadMedical):
         is_colour = _is_colour(frame)
         if is_colour and self.channels == 1:
             grey = (frame.values.astype(np.float32) * LUMA.reshape(3, 1, 1)).sum(axis=0, keepdims=True)
-            # A range of 0 to 255 is all that a header says of colours.
+            # Colours have a range of 0 to 255, whatever the header says.
             return self._prepare(replace(frame, values=grey), is_colour=True)
         self._check_channels(len(frame.values))
         return self._prepare(frame, is_colour=is_colour)
@@ -171,9 +118,7 @@ class LoadSlice(_LoadMedical):
         )
         aspect = frame.spacing_mm[0] / frame.spacing_mm[1] if frame.spacing_mm is not None else 1.0
         if not 1e-3 < aspect < 1e3:
-            raise UnsuitableImage(
-                "the image's pixel spacing is broken: a pixel is 1,000 times as wide as high, or less"
-            )
+            raise UnsuitableImage("the image's pixel spacing is broken: width and height differ by a factor of 1,000")
         return fit_plane(values, self.fit, self.size, aspect, fill)
 
 
@@ -184,12 +129,12 @@ class LoadVolume(_LoadMedical):
         channels: of the volume, or the number of sequences.
         size: [width, height, depth] of the result in voxels.
         fit: one of `VOLUME_FITS`.
-        orientation: where the axes of the result go, such as "RAS"; volumes without geometry are taken as they are.
-        spacing_mm: distance of the voxels along the axes of the result; None leaves it.
+        orientation: directions of the result's axes, such as "RAS"; volumes without geometry stay as they are.
+        spacing_mm: of the voxels along the axes of the result; None keeps it.
         intensity: a spec of `intensity.INTENSITIES`.
-        uneven_slices: a key of `UNEVEN_SLICES`; of DICOM series only.
-        non_finite: one of `NON_FINITE`; of files of volumes other than DICOM only.
-        modality, series_description, series: which DICOM series of a study, as `dicom.wanted.Choice.of`.
+        uneven_slices: a key of `UNEVEN_SLICES`, for DICOM series.
+        non_finite: one of `NON_FINITE`, for volume files other than DICOM.
+        modality, series_description, series: which DICOM series of a study, as in `dicom.wanted.Choice.of`.
     """
 
     spatial_dims = 3
@@ -209,12 +154,9 @@ class LoadVolume(_LoadMedical):
         series: str = ONLY,
     ) -> None:
         super().__init__(channels, size, intensity)
-        if not isinstance(uneven_slices, str) or uneven_slices not in UNEVEN_SLICES:
-            raise ValueError(f"uneven_slices must be one of {', '.join(UNEVEN_SLICES)}, got {uneven_slices!r}")
-        if not isinstance(non_finite, str) or non_finite not in NON_FINITE:
-            raise ValueError(f"non_finite must be one of {', '.join(NON_FINITE)}, got {non_finite!r}")
-        if not isinstance(fit, str) or fit not in VOLUME_FITS:
-            raise ValueError(f"fit must be one of {', '.join(VOLUME_FITS)}, got {fit!r}")
+        check_choice("uneven_slices", uneven_slices, UNEVEN_SLICES)
+        check_choice("non_finite", non_finite, NON_FINITE)
+        check_choice("fit", fit, VOLUME_FITS)
         if not isinstance(orientation, str) or not _is_orientation(orientation):
             raise ValueError(f"orientation must be three letters such as RAS or LPS, got {orientation!r}")
         if spacing_mm is not None:
@@ -239,22 +181,12 @@ class LoadVolume(_LoadMedical):
 
     def pixels_of_each(self, sample: Sample, scope: Scope | None = None) -> Loaded:
         """Load every series of a sample that the model is for; as `pixels`."""
+        policy = UNEVEN_SLICES[self.uneven_slices]
         if isinstance(sample.source, Sequences):
             self._check_channels(len(sample.source.channels))
-            volumes = read_volume_channels(
-                sample.source,
-                policy=UNEVEN_SLICES[self.uneven_slices],
-                non_finite=self.non_finite,
-                choice=self.choice,
-            )
+            volumes = read_volume_channels(sample.source, policy=policy, non_finite=self.non_finite, choice=self.choice)
             return [(np.concatenate([self._prepare(volume) for volume in volumes]), _traits_of(volumes))]
-        volumes = read_volumes_of(
-            sample,
-            policy=UNEVEN_SLICES[self.uneven_slices],
-            non_finite=self.non_finite,
-            choice=self.choice,
-            scope=scope,
-        )
+        volumes = read_volumes_of(sample, policy=policy, non_finite=self.non_finite, choice=self.choice, scope=scope)
         loaded: Loaded = []
         while volumes:
             volume = volumes.pop(0)
@@ -264,12 +196,12 @@ class LoadVolume(_LoadMedical):
         return loaded
 
     def _prepare(self, volume: Volume) -> np.ndarray:
-        """What the network gets; the volume's values are changed on the way, for there may be no room for others."""
+        """The network's input; changes the volume's values in place, because there may be no memory for a copy."""
         values = volume.values
         left_out = padding_mask(values, volume.display)
         if self.intensity["kind"] == "suv":
             np.multiply(values, np.float32(_suv_factor(volume.identity)), out=values)
-        if left_out is not None:  # or what means "no pixel" would run into its neighbours
+        if left_out is not None:  # otherwise "no pixel" would bleed into its neighbours
             is_none = bool(left_out.all())
             lowest = np.float32(0) if is_none else values.min(where=~left_out, initial=np.float32(np.inf))
             np.copyto(values, lowest, where=left_out)
@@ -280,7 +212,7 @@ class LoadVolume(_LoadMedical):
         if self.spacing_mm is not None:
             if not volume.has_geometry:
                 raise UnsuitableImage(
-                    "this model takes volumes of a certain spacing, and this one has none; send DICOM, NIfTI, NRRD or "
+                    "this model needs the spacing of a volume, and this one has none; send DICOM, NIfTI, NRRD or "
                     "MetaImage"
                 )
             if left_out is not None:
@@ -295,7 +227,7 @@ class LoadVolume(_LoadMedical):
 
 
 def _traits_of(images: Sequence[Frame] | Sequence[Volume]) -> Traits:
-    """What is known of an image, of its first channel as a rule."""
+    """The traits of an image, mostly of its first channel."""
     first = images[0]
     spacing_mm: tuple[float, ...] | None
     if isinstance(first, Frame):
@@ -307,10 +239,10 @@ def _traits_of(images: Sequence[Frame] | Sequence[Volume]) -> Traits:
 
 
 def _suv_factor(identity: Identity | None) -> float:
-    """From modality values to SUV.
+    """The factor from modality values to SUV.
 
     Raises:
-        UnsuitableImage: the headers do not allow it, or slices of one volume have different factors.
+        UnsuitableImage: the headers do not allow it, or the slices have different factors.
     """
     from pydicom import Dataset
 
@@ -321,8 +253,8 @@ def _suv_factor(identity: Identity | None) -> float:
     known = [factor for factor in factors if factor is not None]
     if not known or len(known) < len(factors):
         raise UnsuitableImage(
-            "SUV cannot be computed: it needs DICOM of PET that is corrected for attenuation and decay, with weight, "
-            "dose, half-life and times in its header; send the original files"
+            "SUV cannot be computed: it needs PET as DICOM, corrected for attenuation and decay, with weight, dose, "
+            "half-life and times in its header; send the original files"
         )
     if max(known) > (1 + SAME_SUV) * min(known):
         raise UnsuitableImage("slices of the series have different factors to SUV; send those of one acquisition")
@@ -339,24 +271,7 @@ def _is_orientation(axcodes: str) -> bool:
     return len(axcodes) == 3 and set(pairs) == set(AXIS_LETTERS)
 
 
-class NormalizeIntensity:
-    """The scale half for slices and volumes: `(values - mean) / std` for each channel, in float32 and in this order.
+class NormalizeIntensity(Normalize):
+    """The scale half for slices and volumes."""
 
-    Args:
-        mean: one number a channel, in the unit that the load half gives.
-        std: same, above 0.
-    """
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        check_scale(mean, std, counts=range(1, MAX_CHANNELS + 1), described=f"1 to {MAX_CHANNELS}")
-        self.mean = [float(value) for value in mean]
-        self.std = [float(value) for value in std]
-
-    def __call__(self, values: "torch.Tensor", spatial_dims: int | None = None) -> "torch.Tensor":
-        """Scale to float32 of the same shape and device.
-
-        Args:
-            values: (C, W, H[, D]), one image as MONAI's transforms take it; or any (..., C, W, H[, D]).
-            spatial_dims: axes behind the channel, needed where `values` are not one image.
-        """
-        return standardize(values, self.mean, self.std, spatial_dims=spatial_dims or values.ndim - 1)
+    possible_channels = POSSIBLE_CHANNELS

@@ -1,13 +1,13 @@
-"""Preprocessing as data: a list of `{"_target_": ..., argument: value}`, the form MONAI's own tools read, and its two
-halves as code. Random transforms live in `augmentation.py`, what is written for which kind of image in `presets.py`.
+"""Preprocessing as data: a list of `{"_target_": ..., argument: value}`, the form that MONAI's tools read, and its two
+halves as code. Random transforms are in `augmentation.py`, the specs for each kind of image in `presets.py`.
 
-*Load* makes an image an array of fixed size and type: slow, the same every epoch, so its result is what the cache
-keeps. *Scale* makes it the network's float32 input, on the device. Training, validation, scoring and serving all come
-through `Preprocessing`, so one file or body has one tensor.
+*Load* converts an image to an array of fixed size and type. It is slow and the same in every epoch, so the cache keeps
+its result. *Scale* makes it the network's float32 input, on the device. Training, validation, scoring and serving all
+use `Preprocessing`, so a file or body always gives the same tensor.
 
-The callables are not subclasses of `monai.transforms.Transform`: importing it takes 3 s of CPU, which every start of a
-server would pay, and MONAI's tools accept any callable. torch is imported where it is used, since the processes that
-fill the cache need NumPy and Pillow only.
+The callables do not inherit from `monai.transforms.Transform`: importing it takes 3 s of CPU at every start of a
+server, and MONAI's tools accept any callable. torch is imported on use, because the processes that fill the cache need
+only NumPy and Pillow.
 """
 
 import copy
@@ -43,7 +43,7 @@ __all__ = [
 Load = LoadPhotograph | LoadSlice | LoadVolume
 Scale = NormalizePhotograph | NormalizeIntensity
 
-# Exactly these targets may stand in an artifact; artifacts out there name them, so they stay in this module's name.
+# The only targets that artifacts may name; existing artifacts use these names, so they must not change.
 TRANSFORMS: dict[str, type[Load] | type[Scale]] = {
     "sagemaker_monai.transforms.LoadPhotograph": LoadPhotograph,
     "sagemaker_monai.transforms.NormalizePhotograph": NormalizePhotograph,
@@ -52,7 +52,7 @@ TRANSFORMS: dict[str, type[Load] | type[Scale]] = {
     "sagemaker_monai.transforms.LoadVolume": LoadVolume,
     "sagemaker_monai.transforms.NormalizeIntensity": NormalizeIntensity,
 }
-# One load half and the scale half that goes with it.
+# Each load half and its scale half.
 PAIRS: dict[type[Load], type[Scale]] = {
     LoadPhotograph: NormalizePhotograph,
     LoadDeepPicture: NormalizeIntensity,
@@ -69,7 +69,7 @@ class Preprocessing:
         channels: of the tensors.
         size: (width, height) in pixels, or (width, height, depth) in voxels.
         dtype: of the loaded values, "uint8" (photographs) or "float32".
-        value_range: lowest and highest loaded value, None where there is no bound.
+        value_range: lowest and highest loaded value, None without bounds.
     """
 
     def __init__(self, spec: list[dict[str, Any]], load: Load, scale: Scale) -> None:
@@ -89,33 +89,26 @@ class Preprocessing:
 
     @property
     def load_pixels(self) -> Load:
-        """The load half alone, which works without torch: for the processes that fill the cache."""
+        """The load half alone, which works without torch, for the processes that fill the cache."""
         return self._load
 
     def load(self, sample: Sample) -> "torch.Tensor":
-        """Make one image a tensor (C, W, H[, D]) of `dtype`.
-
-        Raises:
-            UndecodableImage, UnsuitableImage, PayloadTooLarge: as `read`; UnsuitableImage also for a sample with
-                several images.
-        """
+        """Load one image as a tensor (C, W, H[, D]) of `dtype`; raises as `LoadImage.pixels`."""
         return self._load(sample)
 
     def load_each(self, sample: Sample, scope: Scope | None = None) -> list[tuple["torch.Tensor", Traits]]:
-        """Make every image of a sample (frame, or series) a tensor, with what is known of it; raises as `load`.
+        """Load every image of a sample (frame or series) as a tensor with its traits; raises as `load`.
 
         Args:
             sample: what was sent.
-            scope: what the model is for: DICOM objects that it is not for are passed over, or refused where there are
-                no others.
+            scope: what the model is for: other DICOM objects are ignored, or refused if there is nothing else.
         """
         import torch
 
         return [(torch.from_numpy(values), traits) for values, traits in self._load.pixels_of_each(sample, scope)]
 
     def scale(self, batch: "torch.Tensor") -> "torch.Tensor":
-        """Make loaded values, (N, C, W, H[, D]) of `dtype` or float, the network's float32 input, on the same
-        device."""
+        """Scale loaded values, (N, C, W, H[, D]) of `dtype` or float, to the network's input on the same device."""
         return self._scale(batch, self.spatial_dims)
 
 
@@ -123,11 +116,11 @@ def build_preprocessing(spec: list[dict[str, Any]]) -> Preprocessing:
     """Build the preprocessing that an artifact describes.
 
     Args:
-        spec: as `presets.preprocessing_for` returns it; plain data, possibly from a file that is not trusted.
+        spec: as `presets.preprocessing_for` returns it; plain data, possibly from an untrusted file.
 
     Raises:
-        BundleError: a target that is not in `TRANSFORMS`, other than a load half and its scale half, or a missing,
-            unknown or wrong argument.
+        BundleError: anything but a load half and its scale half of `TRANSFORMS`, or a missing, unknown or invalid
+            argument.
     """
     if not isinstance(spec, list) or len(spec) != 2:
         raise BundleError(f"preprocessing must be a list of two steps, of {', '.join(TRANSFORMS)}")
@@ -145,14 +138,10 @@ def build_preprocessing(spec: list[dict[str, Any]]) -> Preprocessing:
 
 
 def build_load(step: Any) -> Load:
-    """Build the load half that an artifact describes.
-
-    Raises:
-        BundleError: as `build_preprocessing`.
-    """
+    """Build the load half that an artifact describes; raises as `build_preprocessing`."""
     load = _build_step(step)
     if not isinstance(load, Load):
-        raise BundleError("preprocessing must begin with a step that loads an image")
+        raise BundleError("preprocessing must start with a step that loads an image")
     return load
 
 
@@ -162,11 +151,11 @@ def _build_step(step: Any) -> Load | Scale:
         raise BundleError(f"preprocessing must be steps of {', '.join(TRANSFORMS)} and no other target")
     arguments = {key: value for key, value in step.items() if key != "_target_"}
     parameters = inspect.signature(TRANSFORMS[target]).parameters
-    # What came later has a default, so that artifacts from before are read as what they were.
+    # Arguments that were added later have defaults, so that artifacts from earlier versions keep their meaning.
     needed = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
     if not needed <= set(arguments) <= set(parameters):
         raise BundleError(f"{target} needs exactly the arguments {', '.join(sorted(parameters))}")
     try:
         return TRANSFORMS[target](**arguments)
-    except (ValueError, OverflowError) as error:  # JSON has whole numbers that no float can hold
+    except (ValueError, OverflowError) as error:  # JSON may have integers that no float can hold
         raise BundleError(f"{target}: {error}") from error

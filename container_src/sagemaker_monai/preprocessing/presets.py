@@ -1,7 +1,7 @@
 """How each kind of image is prepared: a table of presets, and the one function that writes a preprocessing spec.
 
-Windows by name and spacings are resolved here: an artifact has numbers only, so that a change of a table never changes
-what a model out there sees.
+Named windows and spacings are resolved here: artifacts contain only numbers, so that a changed table never changes what
+an existing model sees.
 """
 
 import math
@@ -20,7 +20,7 @@ from sagemaker_monai.preprocessing.photograph import photograph_preprocessing
 ORIENTATION = "RAS"
 _UNSET = ("", "preset")
 _LIMITS = re.compile(r"(-?\d{1,6}(?:\.\d{1,6})?)/(\d{1,6}(?:\.\d{1,6})?)")
-# Of values from 0 to 1: about what windowed images have (a guess), so that the input has mean 0 and deviation 1.
+# Of values from 0 to 1: roughly those of windowed images (a guess), so that the input has mean 0 and deviation 1.
 _DISPLAY_MEAN, _DISPLAY_STD = 0.5, 0.25
 
 
@@ -31,9 +31,9 @@ def _window(name: str) -> dict[str, Any]:
 
 _HEADER = {"kind": "header"}
 _PERCENTILE = {"kind": "percentile", "low": 0.5, "high": 99.5}
-_SUV = {"kind": "suv", "low": 0, "high": 10}  # g/ml; what lies above is tracer on its way out (a guess)
+_SUV = {"kind": "suv", "low": 0, "high": 10}  # g/ml; higher values are tracer being excreted (a guess)
 _VOLUME = "LoadVolume"
-_ZSCORE = {"kind": "zscore", "nonzero": True}  # zeros are air, or what a brain was cut out of
+_ZSCORE = {"kind": "zscore", "nonzero": True}  # zeros are air, or the background of an extracted brain
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Preset:
 
     Attributes:
         spatial_dims: 2 or 3.
-        intensity: the spec without a window of the user's; None for photographs, which have none.
-        augmentation: the key of `augmentation.AUGMENTATIONS` that suits it.
-        spacing_mm: what volumes are resampled to when they are cut and padded; None leaves their own.
-        has_hu: values are Hounsfield units, so that windows by name make sense.
-        has_suv: values are of PET, so that SUV makes sense.
-        load: the load half by its name in `transforms`.
+        intensity: the default spec, which the user's window replaces; None for photographs, which have none.
+        augmentation: the suitable key of `augmentation.AUGMENTATIONS`.
+        spacing_mm: to which volumes are resampled if they are cropped and padded; None keeps their own.
+        has_hu: values are Hounsfield units, so named windows make sense.
+        has_suv: values are PET, so SUV makes sense.
+        load: the load half's name in `transforms`.
     """
 
     spatial_dims: int
@@ -59,7 +59,7 @@ class Preset:
     load: str = "LoadSlice"
 
 
-# Spacings are about what body CT and brain MR are reconstructed to, so that little is lost (a guess, not tuned).
+# Spacings are close to those of reconstructed body CT and brain MR, so that little is lost (a guess, not tuned).
 PRESETS: dict[str, Preset] = {
     "photo": Preset(2, None, "photo", load="LoadPhotograph"),
     # Grey or colour pictures of more than 8 bits; the range is that of the training images.
@@ -69,14 +69,14 @@ PRESETS: dict[str, Preset] = {
     "mr_slice": Preset(2, _ZSCORE, "grey"),
     "ct_volume": Preset(3, _window("soft_tissue"), "volume", spacing_mm=(1.5, 1.5, 3.0), has_hu=True, load=_VOLUME),
     "mr_volume": Preset(3, _ZSCORE, "volume", spacing_mm=(1.0, 1.0, 1.0), load=_VOLUME),
-    # Not SUV unless asked for: many headers do not allow it.
+    # SUV only on request: many headers do not allow it.
     "pet_slice": Preset(2, _PERCENTILE, "grey", has_suv=True),
     "pet_volume": Preset(3, _PERCENTILE, "volume", spacing_mm=(4.0, 4.0, 4.0), has_suv=True, load=_VOLUME),
-    # Plain arrays, whose unit nobody knows: from the lowest to the highest value.
+    # Plain arrays of an unknown unit: from the lowest to the highest value.
     "volume": Preset(3, {"kind": "percentile", "low": 0, "high": 100}, "volume", load=_VOLUME),
 }
 
-# What a user may write for `window`, beside the names of WINDOWS and CENTER/WIDTH.
+# Values of `window`, beside the names of WINDOWS and CENTER/WIDTH.
 _NAMED_INTENSITIES: dict[str, dict[str, Any]] = {
     "header": _HEADER,
     "percentile": _PERCENTILE,
@@ -104,18 +104,18 @@ def preprocessing_for(
 
     Args:
         preset: a key of `PRESETS`.
-        channels: 1 or 3 for photographs, else 1 to 16.
+        channels: 1 or 3 for photographs, otherwise 1 to 16.
         image_size: width and height of the network's input in pixels.
-        image_depth: slices of the network's input; 0 is `image_size`.
-        fit: "stretch", "pad" or "crop"; volumes are stretched to the size whatever their spacing, or with either of the
-            others cut and padded about their centre at one spacing.
+        image_depth: slices of the network's input; 0 means `image_size`.
+        fit: "stretch", "pad" or "crop"; "stretch" brings volumes to the size whatever their spacing, the others crop
+            and pad them around their centre at one spacing.
         window: "" or "preset" for the preset's own; "header", "percentile", "zscore", "suv", "none", a name of
-            `intensity.WINDOWS`, or CENTER/WIDTH in the unit of the modality.
-        spacing_mm: "" or "preset"; "none"; one number or three with commas, for volumes that are cut and padded.
-        uneven_slices: a key of `medical.UNEVEN_SLICES`, of volumes.
-        non_finite: one of `medical.NON_FINITE`, of volumes.
-        value_range: of preset deep, lowest and highest value of the training images.
-        choice: which DICOM series of a study, of volumes.
+            `intensity.WINDOWS`, or CENTER/WIDTH in the modality's unit.
+        spacing_mm: "" or "preset"; "none"; one number or three with commas, for volumes that are cropped and padded.
+        uneven_slices: a key of `medical.UNEVEN_SLICES`, for volumes.
+        non_finite: one of `medical.NON_FINITE`, for volumes.
+        value_range: lowest and highest value of the training images, for preset deep.
+        choice: which DICOM series of a study, for volumes.
 
     Raises:
         ConfigError: an unknown name, or an argument that does not fit the preset; says what is allowed.
@@ -125,23 +125,22 @@ def preprocessing_for(
     row = PRESETS[preset]
     if fit not in FITS:
         raise ConfigError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
-    if row.spatial_dims == 2 and image_depth:
-        raise ConfigError(f"image_depth is for volumes only: set it to 0 or preset to one of {_volume_presets()}")
-    if row.spatial_dims == 2 and spacing_mm not in (*_UNSET, "none"):
-        raise ConfigError(f"spacing_mm is for volumes only: leave it out or set preset to one of {_volume_presets()}")
-    for name, value in (("uneven_slices", uneven_slices), ("non_finite", non_finite)):
-        if row.spatial_dims == 2 and value != "refuse":
-            raise ConfigError(f"{name} is for volumes only: leave it out or set preset to one of {_volume_presets()}")
-    if row.spatial_dims == 2 and choice != OF_ONE:
-        raise ConfigError(
-            "modality, series_description and series are for volumes only: leave them out or set preset to one of "
-            f"{_volume_presets()}"
-        )
+    of_volumes = {
+        "image_depth is": image_depth != 0,
+        "spacing_mm is": spacing_mm not in (*_UNSET, "none"),
+        "uneven_slices is": uneven_slices != "refuse",
+        "non_finite is": non_finite != "refuse",
+        "modality, series_description and series are": choice != OF_ONE,
+    }
+    for name, is_set in of_volumes.items():
+        if row.spatial_dims == 2 and is_set:
+            presets = ", ".join(name for name, row in PRESETS.items() if row.spatial_dims == 3)
+            raise ConfigError(f"{name} for volumes only: leave it out or set preset to one of {presets}")
     if row.intensity is None:
         if channels not in (1, 3):
             raise ConfigError(f"preset {preset} has 1 or 3 channels, got {channels}; use another preset for sequences")
         if window not in _UNSET:
-            raise ConfigError(f"window is for medical images only: leave it out or set preset to another than {preset}")
+            raise ConfigError(f"window is for medical images only: leave it out or choose another preset than {preset}")
         return photograph_preprocessing(channels=channels, image_size=image_size, fit=fit)
     if not 1 <= channels <= MAX_CHANNELS:
         raise ConfigError(f"preset {preset} has 1 to {MAX_CHANNELS} channels, got {channels}")
@@ -160,7 +159,7 @@ def preprocessing_for(
         load["spacing_mm"] = _spacing(row, fit, spacing_mm)
         load["uneven_slices"] = uneven_slices
         load["non_finite"] = non_finite
-        if choice != OF_ONE:  # else as artifacts from before
+        if choice != OF_ONE:  # otherwise as in artifacts from earlier versions
             load["modality"] = ",".join(choice.modality)
             load["series_description"] = choice.description
             load["series"] = choice.series
@@ -176,24 +175,24 @@ def preprocessing_for(
 
 def _intensity(preset: str, window: str, channels: int) -> dict[str, Any]:
     if window == "suv" and channels > 1:
-        # A request has several sequences as plain arrays, which have no header to compute it from.
+        # In requests, several sequences are plain arrays, without a header to compute SUV from.
         raise ConfigError(f"window suv is for images of one channel, these have {channels}: use percentile or header")
     if window == "suv" and not PRESETS[preset].has_suv:
         able = ", ".join(name for name, row in PRESETS.items() if row.has_suv)
-        raise ConfigError(f"window suv is of PET, which preset {preset} is not for: use one of {able}")
+        raise ConfigError(f"window suv is for PET, which preset {preset} is not: use one of {able}")
     if PRESETS[preset].load == "LoadDeepPicture" and window == "header":
-        return {"kind": "percentile", "low": 0, "high": 100}  # a picture's header says nothing of a window
+        return {"kind": "percentile", "low": 0, "high": 100}  # a picture's header has no window
     if window in _NAMED_INTENSITIES:
         return dict(_NAMED_INTENSITIES[window])
     if window in WINDOWS:
         if not PRESETS[preset].has_hu:
             able = ", ".join(name for name, row in PRESETS.items() if row.has_hu)
-            raise ConfigError(f"window {window} is in HU, which preset {preset} has not: use one of {able}")
+            raise ConfigError(f"window {window} is in HU, which preset {preset} does not have: use one of {able}")
         return _window(window)
     if limits := _LIMITS.fullmatch(window):
         center, width = float(limits[1]), float(limits[2])
         try:
-            if PRESETS[preset].load == "LoadDeepPicture":  # of colours, too, which have no window in DICOM's sense
+            if PRESETS[preset].load == "LoadDeepPicture":  # also for colours, which have no window in DICOM's sense
                 return check_intensity({"kind": "range", "low": center - width / 2, "high": center + width / 2})
             return check_intensity({"kind": "window", "center": center, "width": width})
         except ValueError as error:
@@ -221,7 +220,3 @@ def _spacing(row: Preset, fit: str, text: str) -> list[float] | None:
             f"such as 1.5 or 1,1,3, got {text[:40]!r}"
         )
     return numbers * 3 if len(numbers) == 1 else numbers
-
-
-def _volume_presets() -> str:
-    return ", ".join(name for name, row in PRESETS.items() if row.spatial_dims == 3)

@@ -1,11 +1,11 @@
-"""Planes and volumes on other grids: exact turns of axes, another spacing, another size.
+"""Planes and volumes on other grids: exact permutation of axes, another spacing, another size.
 
-The filter is Pillow's bilinear one: a triangle as wide as the reduction, so that nothing aliases, linear interpolation
-where voxels become smaller. It works axis by axis in one thread and adds up in float64, never by a matrix library whose
-sums depend on threads and processor: training and serving get the same bits. SciPy's and MONAI's interpolation lost:
-both pick single voxels when they reduce, which is noise for a CT of 512 rows shown to a network of 128.
+The filter is Pillow's bilinear one: a triangle as wide as the reduction, so that nothing aliases, and linear
+interpolation for enlargement. It works axis by axis in one thread and sums in float64, without a matrix library whose
+sums depend on threads and processor, so training and serving get the same bits. SciPy's and MONAI's interpolation were
+rejected: both pick single voxels when reducing, which is noise if a network of 128 rows sees a CT of 512.
 
-Values are channel first, as in `volumes`; a box or an affine counts as there.
+Values, boxes and affines are channel first, as in `volumes`.
 """
 
 import itertools
@@ -20,10 +20,10 @@ from sagemaker_monai.budget import lent, spend_bytes, spend_work
 from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.images.volumes import Volume, check_voxels
 
-AXIS_LETTERS = ("LR", "PA", "IS")  # of the world's x, y and z: towards the lower end, towards the higher
-_AT_ONCE = 1 << 20  # values that Pillow gets
+AXIS_LETTERS = ("LR", "PA", "IS")  # of the world's x, y and z: towards the lower and the higher end
+_AT_ONCE = 1 << 20  # values given to Pillow
 _NS_A_VOXEL = 8  # to read or write one while an axis is resized
-SAME_SPACING_VOXELS = 0.01  # how far the last voxel may lie from where the asked spacing has it without resampling
+SAME_SPACING_VOXELS = 0.01  # without resampling, the last voxel may be off by this much
 
 Box = tuple[float, float]
 
@@ -32,10 +32,10 @@ def resize(values: np.ndarray, size: Sequence[int], boxes: Sequence[Box] | None 
     """Bring planes or volumes to a size.
 
     Args:
-        values: float32 (C, ...) with as many axes more as `size` has entries, in any memory order.
+        values: float32 (C, ...), in any memory order, with one more axis than `size` has entries.
         size: of the result, without channels.
-        boxes: for each axis the part to take, in voxels from the outer edge of the first one. It may stick out: the
-            voxels at the edge count on outside. None takes everything.
+        boxes: the part of each axis to use, in voxels from the outer edge of the first one. It may extend outside,
+            where the voxels at the edge are repeated. None uses everything.
 
     Returns:
         float32 (C, *size), in the memory order of `values`.
@@ -46,7 +46,7 @@ def resize(values: np.ndarray, size: Sequence[int], boxes: Sequence[Box] | None 
     extents = values.shape[1:]
     boxes = [(0.0, float(extent)) for extent in extents] if boxes is None else boxes
     check_voxels(values.shape[0], *size)
-    # What shrinks most comes first: nothing in between is then larger than both ends.
+    # The axis that shrinks most comes first, so that no intermediate array is larger than both input and output.
     axes = sorted(range(len(size)), key=lambda axis: (size[axis] / extents[axis], axis))
     order = np.argsort([-abs(stride) for stride in values.strides], kind="stable")
     changed = [axis for axis in axes if size[axis] != extents[axis] or boxes[axis] != (0, extents[axis])]
@@ -59,7 +59,7 @@ def resize(values: np.ndarray, size: Sequence[int], boxes: Sequence[Box] | None 
 
 
 def _needed(values: np.ndarray, order: np.ndarray, size: Sequence[int], changed: Sequence[int]) -> tuple[int, str]:
-    """The most bytes that are held at once beside `values`, and what they are; counts the work as well."""
+    """The most bytes held at once beside `values`, and their description; counts the work as well."""
     shape = list(values.shape)
     is_view = values.dtype == np.float32 and values.transpose(order).flags.c_contiguous
     most = before = 0 if is_view else 4 * values.size
@@ -74,21 +74,21 @@ def _needed(values: np.ndarray, order: np.ndarray, size: Sequence[int], changed:
 
 def _resize_axis(values: np.ndarray, axis: int, size: int, box: Box) -> np.ndarray:
     extent = values.shape[axis]
-    # A header may ask for one voxel as large as a million of the old ones: what lies further out than the volume is
-    # long would only give its edges more weight, and would have to be laid out in memory.
+    # A header may demand one voxel as large as a million of the old ones: anything beyond one length of the volume
+    # would only add weight to its edges, and would need memory.
     box = (max(box[0], -float(extent)), min(box[1], 2.0 * extent))
     before, after = max(0, math.ceil(-box[0])), max(0, math.ceil(box[1] - extent))
     if before or after:
         values = np.pad(values, [(before, after) if each == axis else (0, 0) for each in range(values.ndim)], "edge")
         box = (box[0] + before, box[1] + before)
         extent += before + after
-    # Sums of floats may pass the edge by their last bit, which Pillow refuses.
+    # Rounding may move a sum past the edge by its last bit, which Pillow refuses.
     start, stop = max(box[0], 0.0), min(box[1], float(extent))
     outer, inner = math.prod(values.shape[:axis]), math.prod(values.shape[axis + 1 :])
     result = np.empty((*values.shape[:axis], size, *values.shape[axis + 1 :]), np.float32)
     if inner == 1:
         lines, made = values.reshape(outer, extent), result.reshape(outer, size)
-        step = max(1, _AT_ONCE // max(extent, size))  # Pillow copies what it gets and what it gives
+        step = max(1, _AT_ONCE // max(extent, size))  # Pillow copies its input and its output
         for first in range(0, outer, step):
             part = lines[first : first + step]
             image = Image.fromarray(part)
@@ -108,15 +108,12 @@ def _resize_axis(values: np.ndarray, axis: int, size: int, box: Box) -> np.ndarr
 
 
 def crop_or_pad(values: np.ndarray, size: Sequence[int], fill: np.ndarray) -> np.ndarray:
-    """Cut out the centre, and put it in the centre, of each axis.
+    """Crop or pad each axis around its centre, as MONAI's `ResizeWithPadOrCrop` does.
 
     Args:
         values: (C, ...).
         size: of the result, without channels.
-        fill: (C,), what stands outside.
-
-    Returns:
-        (C, *size) of the same type; the centre is MONAI's (`ResizeWithPadOrCrop`).
+        fill: (C,), the values outside.
     """
     result = np.empty((values.shape[0], *size), values.dtype)
     result[:] = fill.reshape(-1, *[1] * len(size))
@@ -141,11 +138,7 @@ def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
 
 
 def check_affine(affine: np.ndarray) -> None:
-    """Refuse an affine that is no grid of voxels.
-
-    Raises:
-        UnsuitableImage: not finite, or axes without length or within one plane.
-    """
+    """Refuse an affine that is not finite or whose axes have no length or lie in one plane, with UnsuitableImage."""
     axes = np.asarray(affine, np.float64)[:3, :3]
     lengths = np.linalg.norm(axes, axis=0)
     if not np.isfinite(affine).all() or not (lengths > 0).all() or abs(np.linalg.det(axes / lengths)) < 1e-3:
@@ -153,12 +146,12 @@ def check_affine(affine: np.ndarray) -> None:
 
 
 def reorient(volume: Volume, axcodes: str, *, is_owned: bool = False) -> Volume:
-    """Turn and flip the axes of a volume so that they run as asked as nearly as they can; no value changes.
+    """Permute and flip the axes of a volume to the closest orientation; no value changes.
 
     Args:
         volume: of any orientation.
-        axcodes: where each axis goes, such as "RAS": to the right, to anterior, to superior.
-        is_owned: nobody else needs the values, which are turned where they are; else the result is a view of them.
+        axcodes: direction of each axis, such as "RAS": right, anterior, superior.
+        is_owned: nobody else needs the values, so they are reordered in place; otherwise the result is a view.
 
     Raises:
         UnsuitableImage: as `check_affine`.
@@ -166,7 +159,7 @@ def reorient(volume: Volume, axcodes: str, *, is_owned: bool = False) -> Volume:
     check_affine(volume.affine)
     axes = np.asarray(volume.affine, np.float64)[:3, :3]
     cosines = axes / np.linalg.norm(axes, axis=0)  # [world axis, voxel axis]
-    # The one of the six orders that fits best; with oblique volumes axis by axis could take one axis twice.
+    # The best of all six orders; for oblique volumes, choosing axis by axis could use an axis twice.
     of_world = max(
         itertools.permutations(range(3)), key=lambda order: sum(abs(cosines[w, v]) for w, v in enumerate(order))
     )
@@ -189,14 +182,14 @@ def reorient(volume: Volume, axcodes: str, *, is_owned: bool = False) -> Volume:
 
 
 def _laid_out(values: np.ndarray) -> np.ndarray:
-    """The same values in the same memory, but there in the order in which the axes run now.
+    """The same values in the same memory, reordered so that no axis runs backwards.
 
-    What works on lines and planes would copy a whole volume whose axes run backwards in memory.
+    Otherwise operations on lines and planes would copy the whole volume.
     """
     flipped = tuple(axis for axis, stride in enumerate(values.strides) if stride < 0 and values.shape[axis] > 1)
     if not flipped:
         return values
-    memory = np.flip(values, flipped)  # as it lies there
+    memory = np.flip(values, flipped)  # in memory order
     outermost = int(np.argmax([stride if size > 1 else -1
                                for stride, size in zip(memory.strides, memory.shape, strict=True)]))  # fmt: skip
     inner = tuple(axis - (axis > outermost) for axis in flipped if axis != outermost)
@@ -214,7 +207,7 @@ def _laid_out(values: np.ndarray) -> np.ndarray:
 
 
 def grid_of_spacing(extents: Sequence[int], spacing: Sequence[float], wanted: Sequence[float]) -> list[tuple[int, Box]]:
-    """Number of voxels and box for each axis that give exactly the wanted spacing about the same centre."""
+    """Number of voxels and box of each axis that give exactly the wanted spacing around the same centre."""
     grid = []
     for extent, old, new in zip(extents, spacing, wanted, strict=True):
         if abs(old / new - 1) * extent < SAME_SPACING_VOXELS:
@@ -235,7 +228,7 @@ def resample(volume: Volume, spacing_mm: Sequence[float]) -> Volume:
 
     Returns:
         The volume on a grid of exactly this spacing with the same centre and, rounded to whole voxels, the same extent;
-        where a voxel sticks out, the edge counts on. An axis that has the spacing already stays as it is.
+        edge voxels are repeated outside. An axis that already has the spacing stays as it is.
 
     Raises:
         UnsuitableImage: as `check_affine`.

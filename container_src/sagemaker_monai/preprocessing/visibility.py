@@ -1,18 +1,18 @@
-"""Whether anything can be seen in an image once it is prepared, by the very values that the network gets."""
+"""Whether anything is visible in a prepared image, by the values that the network gets."""
 
 import numpy as np
 
-LEVELS = 256  # that the range of values is cut into
-FAINT_LEVELS = 8  # neighbours that hold all of a picture in which nothing can be seen: 3 % of the range (a guess)
-REST = 0.005  # the share of pixels that may lie elsewhere: a marker, a dead pixel (a guess)
+LEVELS = 256  # of the range of values
+FAINT_LEVELS = 8  # neighbouring levels that hold all of a picture that shows nothing: 3 % of the range (a guess)
+REST = 0.005  # share of pixels that may have other levels: a marker, a dead pixel (a guess)
 
 
 def shows_nothing(values: np.ndarray, value_range: tuple[float, float] | None) -> bool:
-    """Whether an image is black, white, of one value, or of a few levels that lie side by side.
+    """Whether an image is black, white, of one value, or of a few neighbouring levels.
 
     Args:
-        values: (C, W, H[, D]) as the load half gives them; a border that was filled up does not count.
-        value_range: the lowest and highest value that there can be; None, without a bound, finds one value only.
+        values: (C, W, H[, D]) from the load half; a filled border does not count.
+        value_range: the lowest and highest possible value; with None only a single value shows nothing.
     """
     inner = _without_border(values)
     low, high = float(inner.min()), float(inner.max())
@@ -29,7 +29,7 @@ def shows_nothing(values: np.ndarray, value_range: tuple[float, float] | None) -
 
 
 def _without_border(values: np.ndarray) -> np.ndarray:
-    """Without the outermost planes that hold nothing but the lowest value, which is what a border is filled with."""
+    """Without the outermost planes that hold only the lowest value, with which borders are filled."""
     parts = [slice(None)]
     lowest = values.min()
     for axis in range(1, values.ndim):
