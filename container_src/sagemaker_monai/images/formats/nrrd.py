@@ -58,7 +58,7 @@ _VECTOR = re.compile(r"none|\(([^()]*)\)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class _Header:
-    """Fields by lower-case name, custom keys and values, file names after `data file: LIST`, and the length in bytes."""
+    """Fields by lower-case name, custom keys and values, file names after `data file: LIST`, and its length."""
 
     fields: Fields
     keys: list[tuple[str, str]]
