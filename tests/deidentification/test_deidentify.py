@@ -245,7 +245,7 @@ def test_a_comment_of_the_compressed_picture_goes_and_the_syntax_stays(deidentif
 def test_a_name_in_the_pixels_themselves_is_refused(tmp_path, deidentify):
     original = read_back(ct(PixelData=b"QUIXOTIC".ljust(32, b"\0")))
 
-    with pytest.raises(UnsuitableImage, match="a name of the original stands in the pixel data's bytes"):
+    with pytest.raises(UnsuitableImage, match="a name of the original is in the pixel data's bytes"):
         write_deidentified(original, tmp_path / "out", deidentify)
 
 

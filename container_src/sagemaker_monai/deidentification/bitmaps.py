@@ -1,6 +1,6 @@
-"""BMP written anew from its pixels: header, palette and rows, and nothing before, between or behind them.
+"""Rewrites a BMP from its pixels: header, palette and rows, and nothing before, between or after them.
 
-Rows that were run-length encoded are not afterwards. Pixels, as they are decoded here, are the same.
+Run-length encoded rows become plain ones. The decoded pixels stay the same.
 
 Source: Microsoft, BITMAPINFOHEADER and BITMAPV4HEADER.
 """
@@ -24,9 +24,9 @@ def cleaned_bmp(content: bytes) -> bytes:
     """The picture alone.
 
     Raises:
-        UndecodableImage: no sound BMP.
+        UndecodableImage: not a valid BMP.
         UnsuitableImage: a layout that cannot be written.
-        PayloadTooLarge: more than the most pixels.
+        PayloadTooLarge: too many pixels.
     """
     image = decoded(content, "BMP")
     if image.mode == "P":
@@ -34,7 +34,7 @@ def cleaned_bmp(content: bytes) -> bytes:
     if image.mode == "RGBA":
         return _with_alpha(image)
     if image.mode not in _PLAIN_MODES:
-        raise UnsuitableImage(f"a BMP of the mode {image.mode} is not written; save it as PNG")
+        raise UnsuitableImage(f"a BMP of mode {image.mode} cannot be de-identified; save it as PNG")
     return _saved(image)
 
 
@@ -45,7 +45,7 @@ def _saved(image: Image.Image) -> bytes:
 
 
 def _with_used_colours(image: Image.Image) -> Image.Image:
-    """Palette entries that no pixel has could be anything; they become black."""
+    """Blacken unused palette entries, which could contain anything."""
     indices = np.asarray(image)
     palette = np.frombuffer(bytes(image.getpalette("RGB") or ()), np.uint8).reshape(-1, 3)
     used = np.unique(indices)
@@ -58,7 +58,7 @@ def _with_used_colours(image: Image.Image) -> Image.Image:
 
 
 def _with_alpha(image: Image.Image) -> bytes:
-    """32 bits a pixel with masks, which readers take for alpha."""
+    """32 bits per pixel with masks, which readers interpret as alpha."""
     rows = np.asarray(image)[::-1, :, [2, 1, 0, 3]].tobytes()
     start = _FILE_HEADER_BYTES + _V4_BYTES
     head = struct.pack("<2sIII", MAGIC, start + len(rows), 0, start)

@@ -1,24 +1,22 @@
-"""Search for many short texts in many bytes that are anything, as pixel data, and how likely chance puts one there."""
+"""Searches arbitrary bytes, such as pixel data, for many short texts, and tells how likely one occurs by chance."""
 
 import math
 from collections.abc import Mapping
 
 import numpy as np
 
-SHORTEST = 5  # bytes of a needle; every shorter one has odds that no picture is small enough for
-_PLACES = 8  # bytes of a needle that one byte of flags stands for
+SHORTEST = 5  # bytes of a needle; a shorter one occurs by chance in any picture
+_PLACES = 8  # bytes of a needle that one byte of flags covers
 _CHUNK_BYTES = 1 << 22
 _SMALL = np.frombuffer(bytes(range(256)).lower(), np.uint8)
 
 
 def odds_of(needle: bytes) -> float:
-    """How likely some bytes are at one place of the noise that favours them most.
+    """The chance of some bytes at one position of the noise that favours them most.
 
-    That is noise around their mean with their own standard deviation s, where each of L independent bytes is right with
-    at most 1 in s * sqrt(2 pi e). Rising and falling rows stand in every gradient.
-
-    Returns:
-        The chance, 1 for rows; multiplied by the number of bytes it is that of one false finding.
+    That is noise around their mean with their own standard deviation s, in which each of L independent bytes is right
+    with at most 1 in s * sqrt(2 pi e). Times the number of positions, this is the chance of a false finding. It is 1
+    for ascending and descending bytes, which occur in every gradient.
     """
     if list(needle) in (sorted(needle), sorted(needle, reverse=True)):
         return 1.0
@@ -28,10 +26,10 @@ def odds_of(needle: bytes) -> float:
 
 
 class Needles:
-    """Texts in lower case that are looked for together, upper and lower case being the same."""
+    """Texts that are searched for together, ignoring case."""
 
     def __init__(self, needles: Mapping[bytes, str]) -> None:
-        """Take needle -> what it is."""
+        """Take needle -> its kind."""
         self._kinds = {needle.lower(): kind for needle, kind in needles.items() if len(needle) >= SHORTEST}
         flags = np.zeros((256, _PLACES), bool)
         for place in range(_PLACES):
@@ -45,11 +43,9 @@ class Needles:
         self._heads = np.unique(np.array([int.from_bytes(start, "little") for start in self._starts], np.uint32))
 
     def stand_in(self, data: bytes, chance: float) -> str:
-        """What stands in the data, as ASCII, UTF-16 or UTF-32, or "".
+        """The kind of a needle found in the data, as ASCII, UTF-16 or UTF-32, or "".
 
-        Args:
-            data: any number of bytes.
-            chance: that one needle at most may have to be in them; one that is likelier is not looked for.
+        Needles that would occur in the data by chance with a probability above `chance` are ignored.
         """
         if not self._kinds:
             return ""

@@ -1,12 +1,12 @@
-"""Text that stands in the pixels: how likely it is by the header, and blacking it out.
+"""Text burned into the pixels: how likely it is, judged by the header, and blacking it out.
 
-No picture is looked at. The rules are those that archives use (RSNA's CTP filters, the `deid` project's deid.dicom,
-TCIA's curation notes): the attribute made for it, ultrasound and captured screens, colour in modalities that measure
-grey values (fused, rendered or annotated pictures), and reports that scanners save as pictures. That a header says NO
-counts only where nothing makes text likely: anyone who captures a screen does not look at it either.
+Pixels are not inspected. The rules are those of archives (RSNA's CTP filters, the `deid` project's deid.dicom, TCIA's
+curation notes): the dedicated attribute, ultrasound and screen captures, colour in modalities that measure grey values
+(fused, rendered or annotated pictures), and reports that scanners save as pictures. A header's NO counts only if
+nothing else makes text likely: those who capture a screen do not check it either.
 
-Ultrasound is blacked out outside of SequenceOfUltrasoundRegions (PS3.3 C.8.5.5), which says where the picture is. For
-other pictures nothing says where text is, so they are refused.
+Ultrasound is blacked out outside SequenceOfUltrasoundRegions (PS3.3 C.8.5.5). For other pictures nothing says where
+text is, so they are refused.
 """
 
 import re
@@ -41,13 +41,13 @@ _LIKELY_MODALITIES = frozenset({"US", "IVUS", "ES", "SC", "DOC", "SR", "OT", "HC
 _GREY_MODALITIES = frozenset({"CT", "MR", "PT", "NM", "XA", "RF", "CR", "DX", "MG", "PX", "IO"})
 _MODALITY = tag_of("Modality")
 _GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
-# Values of ImageType (PS3.3 C.7.6.1.1.2 and vendors' terms): pictures of a screen, of a report or of a 3-D view.
+# Values of ImageType (PS3.3 C.7.6.1.1.2 and vendors' terms) for pictures of a screen, a report or a 3-D view.
 _LIKELY_TYPES = re.compile(r"SCREEN|SAVE|CAPTURE|DOSE|REPORT|PRESENTATION|VOLREN|PASTED|FUSION|ANNOTATION")
 
 
 @dataclass(frozen=True)
 class _KnownText:
-    """Pictures of one maker that are known to carry the patient's name; each part has to be found, any case."""
+    """Pictures of one maker that are known to show the patient's name; each part must match, ignoring case."""
 
     manufacturer: str
     model: str
@@ -56,9 +56,9 @@ class _KnownText:
     source: str
 
 
-# Searched for in Manufacturer, ManufacturerModelName, Modality and ImageType. After the rows of the same meaning in
-# RSNA's CTP pixel filter (DicomPixelAnonymizer script) and deid.dicom, which also know the places for single versions;
-# these are not used, for another version has its text elsewhere.
+# Matched against Manufacturer, ManufacturerModelName, Modality and ImageType. After the corresponding rows of RSNA's
+# CTP pixel filter (DicomPixelAnonymizer script) and deid.dicom. Their text positions for single versions are not used:
+# another version has its text elsewhere.
 KNOWN_TEXT = (
     _KnownText("GE", "LightSpeed", "CT", "LOCALIZER", "deid.dicom: LightSpeed Localizers"),
     _KnownText("", "SOMATOM Definition AS+", "CT", "LOCALIZER", "deid.dicom: Somatom Localizers"),
@@ -73,11 +73,11 @@ KNOWN_TEXT = (
 
 
 def burned_in_risk(dataset: Dataset) -> Risk:
-    """How likely a picture shows text about the patient, by its header.
+    """How likely a picture shows text about the patient, judged by its header.
 
     Returns:
-        "stated": BurnedInAnnotation is YES, or an overlay stands in unused bits of the pixels; "likely": by its kind,
-        see the module docstring; "none": it is not, and the header says NO, or there is no picture; "unknown": neither.
+        "stated": BurnedInAnnotation is YES, or unused bits of the pixels hold an overlay; "likely": by its kind, see
+        the module docstring; "none": not likely and the header says NO, or no picture; "unknown": otherwise.
     """
     if _text(dataset, "BurnedInAnnotation") == "YES" or has_overlay_in_pixels(dataset):
         return "stated"
@@ -91,7 +91,7 @@ def _is_likely(dataset: Dataset) -> bool:
     image_type = _text(dataset, "ImageType")
     if _text(dataset, "SOPClassUID") in _LIKELY_CLASSES or modality in _LIKELY_MODALITIES:
         return True
-    if modality and defined_term(_MODALITY, modality) is None:  # nobody knows what it is a picture of
+    if modality and defined_term(_MODALITY, modality) is None:  # an unknown kind of picture
         return True
     if modality in _GREY_MODALITIES and _text(dataset, "PhotometricInterpretation") not in (*_GREY, ""):
         return True
@@ -114,7 +114,7 @@ def _is_known(row: _KnownText, dataset: Dataset, modality: str, image_type: str)
 
 
 def has_overlay_in_pixels(dataset: Dataset) -> bool:
-    """Whether an overlay's plane is kept in bits of the pixel data that the picture does not use (retired form)."""
+    """Whether unused bits of the pixel data hold an overlay (retired form)."""
     return any(
         tag & 0xFF00FFFF == 0x60000010 and (tag & 0xFFFF0000 | 0x3000) not in dataset
         for tag in dataset.keys()  # noqa: SIM118
@@ -123,14 +123,14 @@ def has_overlay_in_pixels(dataset: Dataset) -> bool:
 
 
 def _regions(dataset: Dataset, rows: int, columns: int) -> list[tuple[slice, slice]]:
-    """The places of the regions; none when one of them lies outside: they were made for a picture of another size."""
+    """The regions; none if one lies outside, because then they belong to a picture of another size."""
     places = []
     for item in items(dataset, "SequenceOfUltrasoundRegions"):
         corners = [integer_of(item, f"RegionLocation{name}") for name in ("MinX0", "MinY0", "MaxX1", "MaxY1")]
         if None in corners:
             return []
         left, top, right, bottom = (corner or 0 for corner in corners)
-        # The maximum is inside (C.8.5.5.1.1), yet scanners write the number of columns or rows.
+        # The maximum is inclusive (C.8.5.5.1.1), yet scanners write the number of columns or rows.
         if not (0 <= left <= right <= columns and 0 <= top <= bottom <= rows):
             return []
         places.append((slice(top, bottom + 1), slice(left, right + 1)))
@@ -138,19 +138,16 @@ def _regions(dataset: Dataset, rows: int, columns: int) -> list[tuple[slice, sli
 
 
 def black_out(dataset: Dataset) -> Dataset:
-    """Blacken all of an ultrasound picture that none of its regions covers.
-
-    Args:
-        dataset: complete; it is changed: native pixel data, and the attributes that describe them.
+    """Blacken an ultrasound picture outside its regions, in place.
 
     Returns:
-        The same dataset, Explicit VR Little Endian, RGB where it had colour, BurnedInAnnotation NO.
+        The same dataset: native pixel data, Explicit VR Little Endian, colour as RGB, BurnedInAnnotation NO.
 
     Raises:
         UnsuitableImage: nothing says where the picture is, or the regions cover all of it.
         CallerError: the pixel data cannot be decoded.
     """
-    # Only here: the decoders take time to import, and most data sets have nothing to black out.
+    # Imported here because the decoders load slowly, and most data sets have nothing to black out.
     from sagemaker_monai.images.dicom.decoding import decode_stored
 
     pixels = decode_stored(dataset)  # (F, H, W) or (F, H, W, 3)
@@ -160,8 +157,8 @@ def black_out(dataset: Dataset) -> Dataset:
         is_outside[place] = False
     if has_overlay_in_pixels(dataset) or is_outside.all() or not is_outside.any():
         raise UnsuitableImage(
-            "nothing in the header says where in the picture text may stand, so it cannot be blacked out; "
-            "leave the file out, or keep it after somebody has looked at it"
+            "the header does not say where in the picture text may be, so it cannot be blacked out; "
+            "leave the file out, or keep it after checking it visually"
         )
     is_inverted = _text(dataset, "PhotometricInterpretation") == "MONOCHROME1"
     stored, is_signed = int(dataset.BitsStored), pixels.dtype.kind == "i"

@@ -1,8 +1,8 @@
-"""The one way in which a picture or a volume is cleaned of what tells who a patient is, no matter who copies it.
+"""The one way to de-identify a picture or a volume, for every command that copies one.
 
-What a file is, the readers decide (`read.kind_of`): by its content, and by its name only where they go by it too. So
-there is nothing that is read here and not looked at. What cannot be taken apart is refused. DICOM is for
-`Deidentifier`, archives are to be unpacked first.
+The readers decide what a file is (`read.kind_of`): by its content, and by its name only if they use it too. So every
+file that can be read here is also cleaned. Files that cannot be taken apart are refused. `Deidentifier` handles DICOM;
+archives must be unpacked first.
 """
 
 import tempfile
@@ -28,9 +28,9 @@ _HEAD_BYTES = 512
 
 @dataclass(frozen=True)
 class _Cleaner:
-    """Whether a file can go as it is, and how it is written where it cannot.
+    """Checks whether a file is clean, and cleans it.
 
-    `is_clean` may raise what `clean` would. Where `is_told`, it does whenever `clean` would.
+    `is_clean` may raise what `clean` would; with `is_told`, it does so in every case.
     """
 
     is_clean: Callable[[Path], bool]
@@ -39,11 +39,7 @@ class _Cleaner:
 
 
 def sort_of(path: Path) -> str:
-    """What a file is: DICOM, ARCHIVE, PICTURE or VOLUME; PICTURE too for what is none of them, which is refused then.
-
-    Raises:
-        UndecodableImage: it cannot be read.
-    """
+    """What a file is: DICOM, ARCHIVE, PICTURE or VOLUME; also PICTURE for anything else, which is refused later."""
     kind = kind_of(path)
     if kind != DICOM_FORMAT:
         return PICTURE if kind == "picture" else VOLUME
@@ -52,7 +48,7 @@ def sort_of(path: Path) -> str:
 
 
 def is_clean(path: Path) -> bool:
-    """Whether `clean_file` would leave a file as it is; False for one that it refuses."""
+    """Whether `clean_file` would not change a file; False if it refuses it."""
     try:
         return _cleaner_of(path).is_clean(path)
     except CallerError:
@@ -60,11 +56,7 @@ def is_clean(path: Path) -> bool:
 
 
 def can_go(path: Path) -> bool:
-    """Whether a file can go as it is; False where `clean_file` has to write it first, and can.
-
-    Raises:
-        UndecodableImage, UnsuitableImage, PayloadTooLarge: `clean_file` refuses it.
-    """
+    """Whether a file is clean; False if `clean_file` can clean it; raises like `clean_file` if it refuses the file."""
     cleaner = _cleaner_of(path)
     if cleaner.is_told or is_clean(path):
         return cleaner.is_clean(path)
@@ -74,12 +66,12 @@ def can_go(path: Path) -> bool:
 
 
 def clean_file(source: Path, target: Path) -> None:
-    """Write a picture or a volume without anything beside the image; whole or not at all.
+    """Write a picture or a volume without anything but the image; whole or not at all.
 
-    Pixels, voxels and their geometry are the same to the readers here.
+    Our readers see the same pixels or voxels and geometry.
 
     Raises:
-        UndecodableImage: broken, or nothing that is read.
+        UndecodableImage: broken, or an unsupported format.
         UnsuitableImage: DICOM, an archive, or a layout that cannot be taken apart.
         PayloadTooLarge: more than the limits.
     """
@@ -89,7 +81,7 @@ def clean_file(source: Path, target: Path) -> None:
 def _cleaner_of(path: Path) -> _Cleaner:
     kind = kind_of(path)
     if kind == DICOM_FORMAT:
-        raise UnsuitableImage("DICOM, or an archive, is not cleaned as a file; unpack it, and use the DICOM import")
+        raise UnsuitableImage("DICOM and archives are not cleaned as files; unpack them and use the DICOM import")
     return _CLEANERS[kind]
 
 

@@ -1,4 +1,4 @@
-"""Dates in texts, in every usual form: which of some days stand in a text."""
+"""Finds given dates in texts, in every common spelling."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -28,40 +28,13 @@ _MONTHS = {
     )
     for word in map(bare, words.split())
 }
-# Cut to three letters or more: sept, 28-mars. Of months that begin alike the first is meant.
+# Abbreviations of three or more letters: sept, 28-mars. An ambiguous one is the earlier month.
 for _month, _number in list(_MONTHS.items()):
     for _size in range(3, len(_month)):
         _MONTHS.setdefault(_month[:_size], _number)
 _WORDS = "st nd rd th of the de del den le du di t a o er e г 年 月 日 년 월 일"  # between the parts of a date
-_BETWEEN = frozenset(
-    [
-        "st",
-        "nd",
-        "rd",
-        "th",
-        "of",
-        "the",
-        "de",
-        "del",
-        "den",
-        "le",
-        "du",
-        "di",
-        "t",
-        "a",
-        "o",
-        "er",
-        "e",
-        "г",
-        "年",
-        "月",
-        "日",
-        "년",
-        "월",
-        "일",
-    ]
-)
-_MOST_BETWEEN = 3  # characters that are no letters or digits, between the parts of a date
+_BETWEEN = frozenset(_WORDS.split())
+_MOST_BETWEEN = 3  # characters other than letters and digits between the parts of a date
 _YEAR = re.compile(r"(?=((?:1[89]|20)\d\d))")
 _NUMBER, _MONTH = 0, 1
 _AROUND = 40  # characters beside a year in which the rest of a date may stand
@@ -72,10 +45,10 @@ _FORMATS = (
 
 
 class Days:
-    """Some days, to be found in texts."""
+    """Dates to find in texts."""
 
     def __init__(self, dates: Iterable[str]) -> None:
-        """Take dates, YYYYMMDD; what is no day of the calendar is passed over."""
+        """Take dates, YYYYMMDD; invalid ones are ignored."""
         days = [day for text in dates if (day := _day(text))]
         self._days = {(day.year, day.month, day.day) for day in days}
         self._short = {(day.year % 100, day.month, day.day) for day in days}
@@ -87,11 +60,11 @@ class Days:
         }
 
     def stand_in(self, form: str, *, parts: bool = True) -> bool:
-        """Whether one of the days is written in a text.
+        """Whether a text contains one of the dates.
 
         Args:
-            form: small letters without accents.
-            parts: also by a year of two digits, and by year and month alone.
+            form: lower case, without accents.
+            parts: also match two-digit years, and year and month alone.
         """
         if parts:
             return bool(self._days) and self._stand_in(form, parts=True)
@@ -102,7 +75,7 @@ class Days:
         )
 
     def spellings(self) -> set[str]:
-        """Each day as it is written most often, in lower case."""
+        """The most common spellings of each date, in lower case."""
         return {f"{date(*day):{form}}".lower() for day in self._days for form in _FORMATS}
 
     def _stand_in(self, form: str, *, parts: bool) -> bool:
@@ -121,7 +94,7 @@ class Days:
         return any(self._is_day(form, tokens, start, parts=parts) for start in range(len(tokens) - 1))
 
     def _stands_in_run(self, run: str, *, parts: bool) -> bool:
-        if len(run) <= 17:  # a date with its time, to a thousandth of a second; longer ones are UIDs
+        if len(run) <= 17:  # a date with its time in milliseconds; longer runs are UIDs
             windows = (run[start : start + 8] for start in range(len(run) - 7))
             if any(window in self._eight for window in windows):
                 return True
@@ -140,7 +113,7 @@ class Days:
         for year, month, day in _orders(first, second, third):
             if year[2] == 4 and (year[1], month[1], day[1]) in self._days:
                 return True
-            # Versions have three numbers too; one with more is none of a date.
+            # Versions have three numbers too, but more than three are not a date.
             if parts and year[2] == 2 and not is_chain and (year[1], month[1], day[1]) in self._short:
                 return True
         return False
@@ -153,7 +126,7 @@ class Days:
 
 
 def _orders(*three: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
-    """The three parts as year, month and day, in the orders in which people write them."""
+    """The three parts as year, month and day, in all common orders."""
     first, second, third = three
     for year, month, day in (
         (first, second, third),

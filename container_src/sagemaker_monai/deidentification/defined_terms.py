@@ -1,7 +1,7 @@
-"""Words that DICOM defines: the only values of VR CS that stay.
+"""Words that DICOM defines: the only values of VR CS that are kept.
 
-`defined_terms.txt` holds what PS3.3 defines; here are the few lists that stand in other parts of the standard, and the
-terms that scanners of the large makers write beside the standard's. Whatever is none of them was chosen by somebody.
+`defined_terms.txt` holds what PS3.3 defines. Here are the few lists from other parts of the standard, and terms that
+scanners of the large makers use in addition. Any other word is a free choice of the writer.
 """
 
 import re
@@ -11,7 +11,7 @@ from importlib.resources import files
 from sagemaker_monai.images.dicom.elements import tag_of
 
 _COMMON = frozenset({"YES", "NO", "Y", "N", "NONE", "MIXED", "UNKNOWN", "OTHER"})
-_CONTINUED = "\t"  # such a line goes on with the one above
+_CONTINUED = "\t"  # begins a continuation line
 
 # PS3.3 C.7.3.1.1.1 (2026c), retired ones included.
 _MODALITIES = (
@@ -20,7 +20,7 @@ _MODALITIES = (
     "RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR SR SRF STAIN TEXTUREMAP TG US VA "
     "XA XAPROTOCOL XC AS CD CF CP CS DD DF DI DM DS EC FA FS LP MA MS OPR SC ST VF"
 )
-# PS3.16, Annex L, and what is written for the same parts by scanners.
+# PS3.16, Annex L, and what scanners write for the same parts.
 _BODY_PARTS = (
     "ABDOMEN|ABDOMENPELVIS|ACETABULUM|ACJOINT|ADRENAL|ANKLE|ANUS|AORTA|AORTICARCH|APPENDIX|ARM|ARTERY|ASCAORTA|ATRIUM|"
     "AXILLA|BACK|BILEDUCT|BLADDER|BONE|BRAIN|BREAST|BRONCHUS|BUTTOCK|CALCANEUS|CALF|CAROTID|CECUM|CEREBELLUM|CERVIX|"
@@ -93,7 +93,7 @@ _BESIDE: dict[str, str] = {
     "QueryRetrieveLevel": "PATIENT|STUDY|SERIES|IMAGE",
 }
 _SAME_AS = {"FrameType": "ImageType"}
-# Terms that are made of letters or bits: PS3.3 C.7.6.1.1.1 (directions), C.8.5.6.1.1 (what an ultrasound was for).
+# Terms made of letters or bits: PS3.3 C.7.6.1.1.1 (directions), C.8.5.6.1.1 (purpose of an ultrasound).
 _PATTERNS = {
     "PatientOrientation": re.compile(r"[APRLHF]{1,3}|LE|RT|CR|CD|PR|DI|PA|PL"),
     "ImageType": re.compile(r"00[0-9A-F]{2}"),
@@ -121,7 +121,7 @@ _PATTERNS_BY_TAG: dict[int, re.Pattern[str]] = {tag_of(keyword): pattern for key
 
 
 def defined_term(tag: int, value: str) -> str | None:
-    """The term that a value of VR CS is, in capitals; None when it is none of its attribute's."""
+    """A value of VR CS as a defined term of its attribute, in capitals; None if it is not one."""
     term = value.upper()
     if term in _COMMON or term in _table().get(tag, ()):
         return term

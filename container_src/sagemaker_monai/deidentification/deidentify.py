@@ -1,19 +1,19 @@
 """De-identification of DICOM objects on the way into a data set.
 
 DICOM PS3.15 Annex E, Basic Application Level Confidentiality Profile (113100), with the option Retain Longitudinal
-Temporal Information with Modified Dates (113107): dates are moved back by a number of days that is secret and the same
-for all of a patient's objects, times stay, so that intervals and a PET's decay remain right. UIDs and the patient are
-replaced by keyed hashes (`pseudonyms`), so that references and groups still hold across files and runs with one salt.
-What is done to which element says `profile`.
+Temporal Information with Modified Dates (113107): dates are moved back by a secret number of days, the same for all of
+a patient's objects, and times are kept, so that intervals and a PET's decay remain right. Keyed hashes (`pseudonyms`)
+replace UIDs and the patient, so that references and groups hold across files and runs with one salt. `profile` says
+what is done to each element.
 
-PatientAge, sex, size and weight go, as the profile has it, unless `keep_patient_characteristics` asks for the option
-113108 (PET's SUV needs the weight). Ages above 89 years become 90 then: under HIPAA's safe harbour (45 CFR
-164.514(b)(2)(i)(C)) they are identifying. That rule also forbids all dates but the year, moved ones included in the
-reading of some; anyone who needs it literally has an expert determine the risk (164.514(b)(1)).
+PatientAge, sex, size and weight are removed, as the profile requires, unless `keep_patient_characteristics` selects the
+option 113108 (PET's SUV needs the weight). Then ages above 89 years become 90: under HIPAA's safe harbour (45 CFR
+164.514(b)(2)(i)(C)) they are identifying. That rule also forbids all dates but the year, in some readings even moved
+ones; to follow it literally, have an expert determine the risk (164.514(b)(1)).
 
-The transfer syntax and the pixels' values stay, bit for bit; of the pixel data's bytes only those stay that the header
-and the decoder need (`pixel_data`). Pictures that are likely to show text are refused, kept, or blacked
-out (`burned_in`). Faces that can be rendered from a head CT or MR are not removed.
+The transfer syntax and the pixel values stay, bit for bit; of the pixel data's bytes only those needed by the header
+and the decoder are kept (`pixel_data`). Pictures that are likely to show text are refused, kept, or blacked out
+(`burned_in`). Faces that can be rendered from a head CT or MR are not removed.
 """
 
 import re
@@ -97,8 +97,8 @@ _CODES = {
 }
 _MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 _ENCAPSULATED = "1.2.840.10008.5.1.4.1.1.104."  # PDF, CDA, STL and other documents
-# What becomes of words that are no terms, where they do not just go: the kind of a picture tells volumes apart, of a
-# list the terms stay, and an object must have the others.
+# What happens to words that are not defined terms, if they are not simply removed: ImageType distinguishes volumes, the
+# terms of a list are kept ("others"), and the last ones are mandatory.
 _OTHER_TERMS: dict[int, str] = {
     **dict.fromkeys(tags_of("ImageType FrameType"), "keyed word"),
     **dict.fromkeys(tags_of("ScanOptions SequenceVariant ScanningSequence SpecificCharacterSet"), "others"),
@@ -117,7 +117,7 @@ _READABLE_ERRORS = (UndecodableImage, UnsuitableImage, PayloadTooLarge)
 
 
 class _Patient:
-    """What one object's elements are replaced with, and what must not stand anywhere."""
+    """The replacements for one object's elements, and what must not occur in the result."""
 
     def __init__(self, salt: bytes, dataset: Dataset) -> None:
         keyword, value = patient_of(dataset)
@@ -137,12 +137,12 @@ class Deidentifier:
 
         Args:
             salt: at least 16 secret bytes; see `pseudonyms.make_salt`. It is never written anywhere.
-            burned_in: what to do with pictures that state, or by their kind are likely, to show text.
+            burned_in: what to do with pictures that state that they show text, or are likely to.
             keep_patient_characteristics: keep sex, age (90 for more than 89 years), size, weight, ethnic group,
                 smoking and pregnancy status.
 
         Raises:
-            ConfigError: a short salt, or no such policy.
+            ConfigError: the salt is too short, or the policy is unknown.
         """
         check_salt(salt)
         if burned_in not in BURNED_IN:
@@ -151,7 +151,7 @@ class Deidentifier:
         self._burned_in = burned_in
         self._keeps = PATIENT_CHARACTERISTICS if keep_patient_characteristics else frozenset()
         self.counts: Counter[str] = Counter()
-        self._words: dict[tuple[int, str, bytes], bytes | None] = {}  # what became of a word, for the next file
+        self._words: dict[tuple[int, str, bytes], bytes | None] = {}  # cached replacements of words
 
     def __repr__(self) -> str:
         """Without the salt."""
@@ -161,15 +161,15 @@ class Deidentifier:
         """De-identify one object.
 
         Args:
-            dataset: complete, as `read_instance` gives it; it is not changed.
+            dataset: complete, from `read_instance`; it is not changed.
 
         Returns:
             A new dataset with a new `file_meta`.
 
         Raises:
-            UnsuitableImage: text may stand in the picture (see `burned_in`), or the object is a DICOMDIR, an embedded
+            UnsuitableImage: the picture may show text (see `burned_in`), or the object is a DICOMDIR, an embedded
                 document, or has no SOP class.
-            UndecodableImage: sequences are nested too deeply, or the pixel data are broken.
+            UndecodableImage: sequences are nested too deeply, or the pixel data is broken.
             PayloadTooLarge: more pixels than the limits.
         """
         quiet_pydicom()
@@ -180,7 +180,7 @@ class Deidentifier:
         if is_suspect and self._burned_in == "refuse":
             raise UnsuitableImage(
                 f"text about the patient may be burned into the picture ({risk} by its header); "
-                'leave it out, or set burned_in to "black_out" or, after somebody has looked at it, "keep"'
+                'leave it out, or set burned_in to "black_out" or, after checking it visually, "keep"'
             )
         patient = _Patient(self._salt, dataset)
         result = self._cleaned(dataset, patient, depth=0)
@@ -193,7 +193,7 @@ class Deidentifier:
         return result
 
     def report(self) -> list[str]:
-        """What was done so far, in words with counts; no values."""
+        """What was done so far, as counts without values."""
         return [f"{count} {what}" for what, count in sorted(self.counts.items())]
 
     def _cleaned(self, source: Dataset, patient: _Patient, depth: int) -> Dataset:
@@ -207,7 +207,7 @@ class Deidentifier:
             vr = vr_of(source, tag, element)
             action = Action.KEEP if tag in self._keeps else action_of(tag, vr)
             try:
-                if action is not Action.REMOVE and vr not in vrs_of(tag):  # what a file calls it says nothing
+                if action is not Action.REMOVE and vr not in vrs_of(tag):  # the file's VR is not trusted
                     vr, action = _corrected(tag, vr)
                 if isinstance(element, RawDataElement) and element.VR == "UN" and vr != "UN":
                     element = source[tag]
@@ -215,8 +215,7 @@ class Deidentifier:
             except _READABLE_ERRORS:
                 raise
             except Exception:
-                # pydicom promises no list of exceptions for values that are none of their type. Nobody knows what
-                # stands there, so it goes.
+                # pydicom's exceptions for values of the wrong type are not documented. The unknown value is removed.
                 new = None
             if new is None:
                 self.counts["private elements removed" if tag.is_private else "elements removed"] += 1
@@ -225,7 +224,7 @@ class Deidentifier:
         return result
 
     def _item(self, source: Dataset, patient: _Patient, depth: int) -> Dataset | None:
-        """An item of a sequence; None for a coded entry that nobody can vouch for."""
+        """An item of a sequence; None for a coded entry that DICOM does not list."""
         result = self._cleaned(source, patient, depth)
         if not has_code(source):
             return result
@@ -244,12 +243,12 @@ class Deidentifier:
         """What an element becomes; None removes it."""
         tag = element.tag
         if tag.group == PIXEL_GROUP:
-            # Pictures within sequences are icons of the whole one; offset tables are a part of what is written anew.
+            # Pictures within sequences are icons of the whole one; offset tables are rewritten with the pixel data.
             return self._pixels(source, element, vr) if tag == pixel_tag_of(source) and not depth else None
         if action is Action.REMOVE:
             return None
         if action is Action.KEEP:
-            return self._kept(source, element, vr, patient)
+            return _JUDGES[vr](self, source, element, patient) if vr in _JUDGES else None
         if action is Action.CLEAN:
             items = [self._item(item, patient, depth + 1) for item in source[tag].value or ()]
             kept = [item for item in items if item is not None]
@@ -260,7 +259,7 @@ class Deidentifier:
         if action is Action.SHIFT:
             values = values_of(source[tag])
             moved = [shifted(value, vr, patient.shift_days) if value else "" for value in values]
-            # A time has six digits, and its fraction six more: as many as a number of a patient.
+            # A time has six digits, and its fraction six more: as many as a patient's number.
             is_telling = any(patient.matcher.in_number(value if vr == "TM" else value[8:]) for value in values)
             if None in moved or is_telling or not has_multiplicity(tag, len(values)):
                 return self._element(basic_action(tag, vr), source, element, vr, patient, depth)
@@ -281,10 +280,6 @@ class Deidentifier:
         new = DataElement(element.tag, "OB" if compressed else vr, data)
         new.is_undefined_length = compressed
         return new
-
-    def _kept(self, source: Dataset, element: Element, vr: str, patient: _Patient) -> Element | None:
-        """What may stay of an element that the profile keeps: each type of value has its own judge."""
-        return _JUDGES[vr](self, source, element, patient) if vr in _JUDGES else None
 
     def _kept_words(self, source: Dataset, element: Element, _patient: _Patient) -> Element | None:
         tag, vr, data = element.tag, vr_of(source, element.tag, element), bytes_of(element)
@@ -344,8 +339,8 @@ class Deidentifier:
             table = checked_table(source, tag, data, is_little_endian=is_little)
             if patient.matcher.in_bulk(table):
                 raise UnsuitableImage(
-                    "a lookup table of the header holds the patient's name or number; export the file again, or leave "
-                    "it out"
+                    "a lookup table of the header contains the patient's name or number; export the file again, or "
+                    "leave it out"
                 )
             return raw_element(source, tag, "OW" if "OW" in vr else vr, table)
         if vr not in BINARY_NUMBERS:
@@ -354,19 +349,23 @@ class Deidentifier:
         if not are_numbers(tag, vr, data, is_little_endian=not is_raw or is_little):
             return None
         if not is_raw:
-            element = copy(element)  # lists of values are not shared with the original
+            element = copy(element)  # do not share lists of values with the original
             if isinstance(element.value, MultiValue):
                 element = DataElement(tag, element.VR, list(element.value), already_converted=True)
         return element
 
     def _kept_age(self, _source: Dataset, element: Element, _patient: _Patient) -> Element | None:
-        return _capped_age(element.tag, words_of(bytes_of(element)))
+        values = words_of(bytes_of(element))
+        if len(values) != 1 or not re.fullmatch(r"[0-9]{3}[DWMY]", values[0]):
+            return None
+        is_old = values[0][3] == "Y" and int(values[0][:3]) > 89
+        return DataElement(element.tag, "AS", "090Y" if is_old else values[0])
 
     def _describe(self, source: Dataset, result: Dataset, sop_class: str, patient: _Patient) -> None:
         old = meta_of(source)
         uid = text_of(source, "SOPInstanceUID") or text_of(old, "MediaStorageSOPInstanceUID")
         if not uid:
-            raise UnsuitableImage("the object has no SOPInstanceUID, so nothing can refer to it; export it again")
+            raise UnsuitableImage("the object has no SOPInstanceUID; export it again")
         result.SOPClassUID = sop_class
         result.SOPInstanceUID = mapped_uid(self._salt, uid)
         result.PatientName = result.PatientID = patient.pseudonym
@@ -375,10 +374,10 @@ class Deidentifier:
         meta.MediaStorageSOPInstanceUID = result.SOPInstanceUID
         syntax = text_of(old, "TransferSyntaxUID") or _SYNTAXES.get(source.original_encoding, ExplicitVRLittleEndian)
         if not is_transfer_syntax(str(syntax)):
-            raise UnsuitableImage("the transfer syntax is none that DICOM registers; export the file in another one")
+            raise UnsuitableImage("DICOM does not define this transfer syntax; export the file in another one")
         meta.TransferSyntaxUID = UID(str(syntax))
         result.file_meta = meta
-        result.preamble = bytes(128)  # the old one may be a TIFF's header, or anything
+        result.preamble = bytes(128)  # the original may be a TIFF header, or anything
         result.PatientIdentityRemoved = "YES"
         result.LongitudinalTemporalInformationModified = "MODIFIED"
         result.DeidentificationMethod = METHOD
@@ -387,7 +386,7 @@ class Deidentifier:
 
 
 def is_blacked_out(dataset: Dataset) -> bool:
-    """Whether a de-identified object says that parts of its pictures were blacked out."""
+    """Whether a de-identified object states that parts of its picture were blacked out."""
     return any(
         item.get("CodeValue") == _CLEAN_PIXELS for item in dataset.get("DeidentificationMethodCodeSequence") or ()
     )
@@ -403,7 +402,7 @@ _JUDGES: dict[str, Callable[[Deidentifier, Dataset, Element, _Patient], Element 
 
 
 def _corrected(tag: BaseTag, vr: str) -> tuple[str, Action]:
-    """Type and action for an element whose type in the file is none of its attribute's: kept or moved it is not."""
+    """VR and action for an element with a wrong VR: it is never kept or moved."""
     vr = min(vrs_of(tag) - {"UN"}, key=len)
     action = action_of(tag, vr)
     return vr, action if action in (Action.EMPTY, Action.DUMMY, Action.PATIENT) and vr != "SQ" else Action.REMOVE
@@ -411,20 +410,12 @@ def _corrected(tag: BaseTag, vr: str) -> tuple[str, Action]:
 
 def _check_class(sop_class: str) -> None:
     if sop_class == _MEDIA_DIRECTORY:
-        raise UnsuitableImage("a DICOMDIR lists files and offsets that change; leave it out, the files are enough")
+        raise UnsuitableImage("a DICOMDIR cannot be de-identified, because its files and offsets change; leave it out")
     if sop_class.startswith(_ENCAPSULATED):
         raise UnsuitableImage("an embedded document (PDF, CDA, 3-D model) cannot be de-identified; leave it out")
     if not sop_class:
-        raise UnsuitableImage("the object has no SOPClassUID, so nobody knows what it is; export it again")
+        raise UnsuitableImage("the object has no SOPClassUID, so its kind is unknown; export it again")
     if not is_class_uid(sop_class):
         raise UnsuitableImage(
-            "the object's SOPClassUID is neither DICOM's nor one of the makers' that are known, so nobody can tell "
-            "whether it names a class or somebody; leave it out"
+            "the object's SOPClassUID is neither DICOM's nor a known maker's, so it may identify somebody; leave it out"
         )
-
-
-def _capped_age(tag: BaseTag, values: list[str]) -> DataElement | None:
-    if len(values) != 1 or not re.fullmatch(r"[0-9]{3}[DWMY]", values[0]):
-        return None
-    is_old = values[0][3] == "Y" and int(values[0][:3]) > 89
-    return DataElement(tag, "AS", "090Y" if is_old else values[0])

@@ -1,9 +1,9 @@
-"""De-identification of NIfTI and Analyze files: what an image is read by stays, of the header and of the file.
+"""De-identification of NIfTI and Analyze files: only what is needed to read the image is kept.
 
 Converters write the patient's name, dates or a file's path into `descrip` and `aux_file`; Analyze 7.5 has a field for
-the patient's ID; extensions hold whole DICOM headers or comments; gzip keeps the name of the file that was packed. All
-of it goes, and so does whatever lies before and behind the voxels, which stay bit for bit (`nifti_fields` says what of
-a header stays). Faces that can be rendered from a head are not removed.
+the patient's ID; extensions hold whole DICOM headers or comments; gzip stores the packed file's name. All of that is
+removed, as is everything before and after the voxels, which stay bit for bit. `nifti_fields` says what is kept of a
+header. Faces that can be rendered from a head are not removed.
 """
 
 import gzip
@@ -25,15 +25,15 @@ _IMAGES = (".img", ".img.gz")
 
 
 def deidentify_nifti(source: Path, target: Path) -> None:
-    """Copy a file with a header, or the image (.img) of a pair, with nothing but what is read; whole or not at all.
+    """Copy a file with a header, or the image (.img) of a pair, with only what is read; whole or not at all.
 
-    The content says which of these it is. Voxels stay bit for bit, and follow on the header at once. What was packed
-    is packed again, without a name and time in it.
+    The content says which of these it is. The voxels follow the header directly, bit for bit. A packed file is packed
+    again, without name and time.
 
     Raises:
-        UndecodableImage: no such file, broken, an image without the header beside it, or fewer voxels than it says.
-        UnsuitableImage: a datatype without whole bytes, or numbers beyond reason.
-        PayloadTooLarge: larger than the limits.
+        UndecodableImage: not such a file, broken, an image without its header, or fewer voxels than announced.
+        UnsuitableImage: a datatype without whole bytes, or implausible numbers.
+        PayloadTooLarge: more than the limits.
     """
     with replacing(target) as part, voxels_of(source) as (header, stream, size, is_packed), part.open("wb") as raw:
         if is_packed:
@@ -49,14 +49,14 @@ def _write(target: BinaryIO, header: bytes, stream: Stream, size: int) -> None:
     for piece in stream.pieces(size):
         count += target.write(piece)
     if count != size:
-        raise UndecodableImage("the file has fewer voxels than its header says; it may be cut off")
+        raise UndecodableImage("the file has fewer voxels than its header says; it may be truncated")
 
 
 @contextmanager
 def voxels_of(source: Path) -> Iterator[tuple[bytes, Stream, int, bool]]:
-    """The header to write, the file at its first voxel, the voxels' bytes, and whether the file is packed.
+    """The header to write, the file at its first voxel, the size of the voxels, and whether the file is packed.
 
-    Of a pair, the header's file has no voxels, and the image's file no header.
+    In a pair, the header's file has no voxels, and the image's file no header.
     """
     header = _header_in(source)
     if header is not None:
@@ -78,10 +78,10 @@ def voxels_of(source: Path) -> Iterator[tuple[bytes, Stream, int, bool]]:
 
 
 def _header_of_image(source: Path) -> tuple[CleanHeader, str]:
-    """The header beside the image of a pair, and how readers unpack the image.
+    """The header of a pair's image, and how readers unpack the image.
 
     Raises:
-        UndecodableImage: it is no .img, there is no header beside it, or one whose voxels are elsewhere.
+        UndecodableImage: not an .img, no header beside it, or a header whose voxels are elsewhere.
     """
     if not source.name.lower().endswith(_IMAGES):
         raise UndecodableImage("not a NIfTI or Analyze file; its first number must be 348 or 540")
@@ -94,7 +94,7 @@ def _header_of_image(source: Path) -> tuple[CleanHeader, str]:
 
 
 def _header_in(path: Path) -> CleanHeader | None:
-    """The header that a file begins with; None for a file that begins with none."""
+    """The header at the beginning of a file, or None."""
     with opened(path) as (file, size):
         packing = "gzip" if _is_packed(file) else "raw"
         try:

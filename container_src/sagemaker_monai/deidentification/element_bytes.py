@@ -1,4 +1,4 @@
-"""Single DICOM elements: their type as it stands in a file, and the ones that de-identification puts in their place."""
+"""Single DICOM elements: their VR and bytes in a file, and the elements that de-identification replaces them with."""
 
 import struct
 
@@ -19,7 +19,7 @@ _NUMBER_CODES = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d
 
 
 def vr_of(dataset: Dataset, tag: BaseTag, element: Element) -> str:
-    """The value representation, the dictionary's where the file gives none or UN for a public element."""
+    """The value representation; the dictionary's if the file has none, or UN for a public element."""
     if not isinstance(element, RawDataElement) or element.VR not in (None, "UN"):
         return str(element.VR)
     if tag.is_private or not is_known(tag):
@@ -28,12 +28,12 @@ def vr_of(dataset: Dataset, tag: BaseTag, element: Element) -> str:
         return dictionary_VR(tag)
     try:
         return str(dataset[tag].VR)
-    except Exception:  # pydicom promises no list of exceptions; UN is removed
+    except Exception:  # pydicom's exceptions are not documented; UN is removed
         return "UN"
 
 
 def bytes_of(element: Element) -> bytes:
-    """The value of a text or of binary data as it stands in a file; of numbers that are converted, little-endian."""
+    """The value of text or binary data as in the file; of converted numbers, little-endian."""
     if isinstance(element, RawDataElement):
         return element.value or b""
     value = element.value
@@ -50,19 +50,19 @@ def bytes_of(element: Element) -> bytes:
 
 
 def words_of(data: bytes) -> list[str]:
-    """The values of a short text, without padding; bytes of other character sets stay what they are, one by one."""
+    """The values of a short text, without padding; other character sets are kept byte by byte."""
     return [part.strip(" \0") for part in data.decode("latin-1").split("\\")] if data else []
 
 
 def raw_element(source: Dataset, tag: BaseTag, vr: str, data: bytes) -> RawDataElement:
-    """An element with this value, to be written as it is beside those of `source`."""
+    """An element with this value, to be written unchanged in the encoding of `source`."""
     implicit, little = source.original_encoding
     padded = data + (b"\0" if vr == "UI" else b" ") * (len(data) % 2)
     return RawDataElement(tag, vr, len(padded), padded, 0, bool(implicit), little is not False, is_raw=True)
 
 
 def text_element(tag: BaseTag, vr: str, values: list[str | None]) -> DataElement:
-    """An element with none, one or several values."""
+    """An element with zero or more values."""
     return DataElement(tag, vr, values[0] if len(values) == 1 else values or None)
 
 
@@ -74,7 +74,7 @@ def code(value: str, meaning: str) -> Dataset:
 
 
 def dummy_sequence(element: DataElement, salt: bytes) -> DataElement:
-    """One item without content (action D): an empty section of a report, or the first item in dummies."""
+    """One item without content (action D): an empty section of a report, or the first item with dummy values."""
     if element.tag == _CONTENT_SEQUENCE:
         item = Dataset()
         item.RelationshipType, item.ValueType, item.ContinuityOfContent = "CONTAINS", "CONTAINER", "SEPARATE"
@@ -97,6 +97,6 @@ def _dummy_item(item: Dataset, salt: bytes, depth: int = 0) -> Dataset:
             result[tag] = DataElement(tag, "SQ", Sequence(items))
         elif vr == "UI":
             result[tag] = text_element(tag, vr, [mapped_uid(salt, uid) for uid in values_of(item[tag])])
-        elif " " not in vr:  # of "US or SS" and the like nobody needs one
+        elif " " not in vr:  # "US or SS" and the like are not needed
             result[tag] = DataElement(tag, vr, dummy(vr))
     return result

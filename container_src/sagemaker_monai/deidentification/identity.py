@@ -1,7 +1,7 @@
-"""What a file's own header tells of the people in it: one list of the attributes, and how their values are gathered.
+"""Collects what identifies people in a file's own header.
 
-Copies of a name turn up where no table lists them: in a software version, a label, a JPEG comment. So they are taken
-from the attributes that are made for them and looked for everywhere (`matcher`).
+Copies of a name turn up where no table lists them: in a software version, a label, a JPEG comment. So names are
+collected from the attributes intended for them, and searched for everywhere (`matcher`).
 """
 
 import re
@@ -17,10 +17,10 @@ from pydicom.dataelem import DataElement
 from sagemaker_monai.deidentification.profile import Action, action_of, is_blank, is_standard_uid
 from sagemaker_monai.images.dicom.elements import meta_of, tag_of, text_of, values_of
 
-MAX_DEPTH = 24  # of sequences in sequences, as the reader's
+MAX_DEPTH = 24  # of nested sequences, as in the reader
 
 Kind = Literal["names", "numbers", "places"]
-# Every PN, DA, DT and UI counts too, whatever its tag. These are the attributes of other types.
+# Every PN, DA, DT and UI counts too, whatever its tag. These are the attributes with other VRs.
 _KINDS: dict[Kind, str] = {
     "names": """
         CameraOwnerName ContactDisplayName TopicAuthor
@@ -51,9 +51,7 @@ _KINDS: dict[Kind, str] = {
 IDENTIFYING: dict[int, Kind] = {
     tag_of(keyword): kind for kind, keywords in _KINDS.items() for keyword in keywords.split()
 }
-
-
-# Codes of people and institutions in sequences: what their CodeMeaning is.
+# Codes of people and institutions in sequences: the kind of their CodeMeaning.
 _MEANINGS: dict[str, Kind] = {
     "PersonIdentificationCodeSequence": "names",
     "HumanPerformerCodeSequence": "names",
@@ -62,7 +60,7 @@ _MEANINGS: dict[str, Kind] = {
 }
 _CODED = {tag_of(keyword): kind for keyword, kind in _MEANINGS.items()}
 _CODE = frozenset({"CodeValue", "LongCodeValue", "CodeMeaning"})
-# Types that need not be parsed, since their values are no texts, or terms and numbers.
+# VRs that need not be parsed, since their values are terms, numbers or not text.
 _NO_TEXTS = "AE AS AT CS DS FD FL IS OB OB/OW OD OF OL OV OW SL SS SV TM UL US UV UR"
 _SAYING_NOTHING = frozenset(_NO_TEXTS.split())
 _TEXTS = frozenset({"LO", "SH", "LT", "ST", "UC", "UT"})
@@ -85,11 +83,11 @@ class Identity:
     """What identifies people in one dataset, or in several.
 
     Attributes:
-        names: of people, as they stand in PN, one for each of its groups (alphabetic, ideographic, phonetic).
+        names: of people, as in PN, one for each of its groups (alphabetic, ideographic, phonetic).
         numbers: of patients, orders, devices and telephones.
         places: institutions, departments and addresses.
         dates: YYYYMMDD, from DA and DT.
-        uids: all that the standard does not register, classes of vendors included.
+        uids: all that the standard does not register, including vendors' classes.
     """
 
     names: frozenset[str] = frozenset()
@@ -99,12 +97,12 @@ class Identity:
     uids: frozenset[str] = frozenset()
 
     def without(self, *, dates: Iterable[str] = (), uids: Iterable[str] = ()) -> "Identity":
-        """Less some dates and UIDs, which rightly stand in a result."""
+        """Without some dates and UIDs, which may occur in a result."""
         return replace(self, dates=self.dates - set(dates), uids=self.uids - set(uids))
 
 
 def union(identities: Iterable[Identity]) -> Identity:
-    """What identifies the people of all of them."""
+    """The union of several identities."""
     found: dict[str, set[str]] = {each.name: set() for each in fields(Identity)}
     for identity in identities:
         for name, values in found.items():
@@ -113,11 +111,11 @@ def union(identities: Iterable[Identity]) -> Identity:
 
 
 def walk(dataset: Dataset, depth: int = 0) -> Iterator[DataElement]:
-    """Every element, nested ones included; those that cannot be parsed are left out, bytes stay bytes."""
+    """Every element, including nested ones, except those that cannot be parsed."""
     for tag in sorted(dataset.keys()):
         try:
             element = dataset[tag]
-        except Exception:  # noqa: S112 - pydicom promises no list; its bytes are searched elsewhere
+        except Exception:  # noqa: S112 - pydicom's exceptions are not documented; the bytes are searched elsewhere
             continue
         yield element
         if element.VR == "SQ" and depth < MAX_DEPTH:
@@ -126,11 +124,11 @@ def walk(dataset: Dataset, depth: int = 0) -> Iterator[DataElement]:
 
 
 def identity_of(dataset: Dataset) -> Identity:
-    """Gather what identifies people in a dataset, its file meta information and its sequences."""
+    """Collect what identifies people in a dataset, its file meta information and its sequences."""
     found: dict[str, set[str]] = {each.name: set() for each in fields(Identity)}
     _gather(found, dataset, context=None, depth=0)
     for element in meta_of(dataset):
-        if element.tag == 0x00020003:  # MediaStorageSOPInstanceUID; the others are of programs, also of ours
+        if element.tag == 0x00020003:  # MediaStorageSOPInstanceUID; the other UIDs identify programs, also ours
             _add(found, element, None)
     return Identity(**{kind: frozenset(values) for kind, values in found.items()})
 
@@ -141,7 +139,7 @@ def _gather(found: dict[str, set[str]], dataset: Dataset, context: Kind | None, 
             continue
         try:
             element = dataset[tag]
-        except Exception:  # noqa: S112 - pydicom promises no list; its bytes are searched elsewhere
+        except Exception:  # noqa: S112 - as in `walk`
             continue
         if element.VR == "SQ":
             for item in (element.value or ()) if depth < MAX_DEPTH else ():
@@ -152,7 +150,7 @@ def _gather(found: dict[str, set[str]], dataset: Dataset, context: Kind | None, 
 
 @cache
 def _may_identify(tag: int, vr: str | None, context: Kind | None) -> bool:
-    """Whether an element must be parsed to know; of what a file with implicit types holds the dictionary tells it."""
+    """Whether an element may identify somebody, so that it must be parsed; implicit VRs are looked up."""
     vr = (dictionary_VR(tag) if dictionary_has_tag(tag) else "UN") if vr is None else vr
     if tag in IDENTIFYING or context is not None:
         return True
@@ -160,7 +158,7 @@ def _may_identify(tag: int, vr: str | None, context: Kind | None) -> bool:
 
 
 def _add(found: dict[str, set[str]], element: DataElement, context: Kind | None) -> None:
-    """Add one element's values, when it is of a kind that identifies."""
+    """Add one element's values if it identifies people."""
     values = [value for value in values_of(element) if not is_blank(value)]
     kind = IDENTIFYING.get(element.tag)
     if context is not None and element.keyword in _CODE:
@@ -179,9 +177,8 @@ def _add(found: dict[str, set[str]], element: DataElement, context: Kind | None)
 
 
 def _add_of_text(found: dict[str, set[str]], text: str) -> None:
-    """Add what certainly identifies somebody in a text that the profile removes: long numbers, dates, mail, names.
-
-    Its other words may be of a procedure or a body part, which stand everywhere.
+    """Add what certainly identifies somebody in a text that the profile removes: long numbers, dates, e-mail addresses,
+    names. Its other words may describe a procedure or a body part, and occur everywhere.
     """
     found["numbers"] |= {match[0] for match in _MAIL_OR_NUMBER.finditer(text)}
     found["names"] |= {match[1] for match in _TITLED.finditer(text)}
@@ -191,12 +188,12 @@ def _add_of_text(found: dict[str, set[str]], text: str) -> None:
         found["dates"].add(f"{year}{int(month):02d}{int(day):02d}")
 
 
-# One patient too few is safer in a split than one too many.
+# For splits, merging two patients is safer than separating one.
 PATIENT_KEYWORDS = ("PatientID", "PatientName", "StudyInstanceUID", "SOPInstanceUID")
 
 
 def patient_of(dataset: Dataset) -> tuple[str, str]:
-    """What tells the patient of an object: the first of PATIENT_KEYWORDS that it has, and its value; both may be ""."""
+    """What identifies an object's patient: the first of PATIENT_KEYWORDS that it has, and its value; or two ""."""
     for keyword in PATIENT_KEYWORDS:
         if value := text_of(dataset, keyword):
             return keyword, value

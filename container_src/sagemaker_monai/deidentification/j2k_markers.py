@@ -1,9 +1,9 @@
-"""A codestream of JPEG 2000 or HTJ2K, written again marker by marker with what its decoder needs and nothing else.
+"""Rewrites a JPEG 2000 or HTJ2K codestream marker by marker with only what its decoder needs.
 
-The packets stay bit for bit. Boxes of a JP2 file, comments, registration, what stands behind the last packet of a tile,
-between tile-parts and behind the end are left out; lengths and numbers of tile-parts are written anew. Tables of
-lengths (TLM) are made anew where there were any, as the transfer syntax HTJ2K RPCL asks for one; those of packets (PLM,
-PLT) are left out.
+The packets stay bit for bit. Boxes of a JP2 file, comments, registration, and bytes after the last packet of a tile,
+between tile-parts and after the end are dropped; lengths and numbers of tile-parts are rewritten. Tables of tile-part
+lengths (TLM) are rebuilt if there were any, because the transfer syntax HTJ2K RPCL requires one; those of packets (PLM,
+PLT) are dropped.
 
 Sources: ITU-T T.800, annex A; ITU-T T.814, annex A (CAP); DICOM PS3.5 A.4.4.
 """
@@ -19,14 +19,14 @@ from sagemaker_monai.images.dicom.effort import coding_segments
 
 _SOC, _SOT, _SOD, _EOC = 0xFF4F, 0xFF90, 0xFF93, 0xFFD9
 _CAP, _SIZ, _COD, _COC, _TLM, _QCD, _QCC, _RGN = (*(0xFF50, 0xFF51, 0xFF52, 0xFF53, 0xFF55, 0xFF5C, 0xFF5D, 0xFF5E),)
-_BIG_PRECINCT = 15  # exponent of a precinct's sides where none are given
+_BIG_PRECINCT = 15  # default exponent of a precinct's sides
 _MAX_TILE_PARTS = 255  # of a tile
-# PLM, PLT, CPF, CRG, COM: what decoders can do without.
+# TLM, PLM, PLT, CPF, CRG, COM: decoders do not need them.
 _LEFT_OUT = frozenset({_TLM, 0xFF57, 0xFF58, 0xFF59, 0xFF63, 0xFF64})
 _SIZ_START = b"\xff\x4f\xff\x51"
 _MOST_LENGTHS = 10_922  # in one TLM
 _BROKEN = "a JPEG 2000 frame is broken; export it again"
-_CUT_OFF = "a JPEG 2000 frame is cut off; export it again"
+_CUT_OFF = "a JPEG 2000 frame is truncated; export it again"
 
 
 @dataclass(frozen=True)
@@ -39,20 +39,13 @@ class _TilePart:
 
 
 def cleaned_j2k(data: bytes) -> bytes:
-    """Write a codestream again.
-
-    Args:
-        data: a codestream, or a JP2 file with one.
-
-    Returns:
-        The codestream from SOC to EOC.
+    """Rewrite a codestream, or that of a JP2 file, from SOC to EOC.
 
     Raises:
-        UndecodableImage: it cannot be parsed, its packets' headers stand apart from it (PPM, PPT), or their order
-            changes (POC).
+        UndecodableImage: it cannot be parsed, has separate packet headers (PPM, PPT), or changes their order (POC).
         PayloadTooLarge: more than the limits of `dicom.codestreams`.
     """
-    read_j2k(data)  # so that there is such a start, and not too much behind it
+    read_j2k(data)  # checks the start, and the limits
     return _Writer(data[data.index(_SIZ_START) :]).write()
 
 
@@ -61,7 +54,7 @@ def _segment(marker: int, content: bytes) -> bytes:
 
 
 class _Writer:
-    """Reads a codestream from its beginning to its end and gathers what is written."""
+    """Reads a codestream from beginning to end and collects what to write."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -73,7 +66,7 @@ class _Writer:
         segments, position = self._header(2, ends_at=_SOT)
         while self._marker(position) == _SOT:
             position = self._tile_part(position)
-        # The end may be missing, as nothing is behind it; anything else behind the last tile-part goes.
+        # The EOC may be missing; anything else after the last tile-part is dropped.
         if not self._parts:
             raise UndecodableImage(_CUT_OFF)
         self._cut_tiles(segments)
@@ -83,7 +76,7 @@ class _Writer:
         return b"".join([_SIZ_START[:2], header, lengths, *parts, struct.pack(">H", _EOC)])
 
     def _cut_tiles(self, header: list[tuple[int, bytes]]) -> None:
-        """Leave what stands behind the last packet of each tile out, and parts of which nothing is left."""
+        """Drop bytes after the last packet of each tile, and parts that become empty."""
         tiles: dict[int, list[int]] = {}
         for place, part in enumerate(self._parts):
             tiles.setdefault(part.tile, []).append(place)
@@ -104,7 +97,7 @@ class _Writer:
         return int.from_bytes(self._data[position : position + 2], "big")
 
     def _header(self, position: int, *, ends_at: int) -> tuple[list[tuple[int, bytes]], int]:
-        """The segments that stay up to a marker, and where that stands."""
+        """The kept segments up to a marker, and its position."""
         parts: list[tuple[int, bytes]] = []
         while (marker := self._marker(position)) != ends_at:
             length = self._marker(position + 2)
@@ -123,7 +116,7 @@ class _Writer:
         return parts, position
 
     def _size_of(self, marker: int, content: bytes) -> int:
-        """Bytes of a segment's content that mean something."""
+        """Length of the meaningful part of a segment's content."""
         try:
             if marker == _SIZ:
                 return 36 + 3 * int.from_bytes(content[34:36], "big")
@@ -142,8 +135,8 @@ class _Writer:
         except IndexError as error:
             raise UndecodableImage(_BROKEN) from error
         raise UndecodableImage(
-            "a JPEG 2000 frame keeps its packets' headers apart, changes their order, or has a marker that is not "
-            "known; export it again"
+            "a JPEG 2000 frame has separate packet headers, changes the packet order, or has an unknown marker; export "
+            "it again"
         )
 
     def _steps(self, style: int) -> int:
@@ -152,7 +145,7 @@ class _Writer:
         return {0: bands, 1: 2, 2: 2 * bands}.get(style & 31, 1 << 16)
 
     def _tile_part(self, position: int) -> int:
-        """Gather a tile-part; returns where the next marker should stand."""
+        """Collect a tile-part; returns the position of the next marker."""
         content = self._data[position + 4 : position + 12]
         if len(content) < 8 or self._marker(position + 2) != 10:
             raise UndecodableImage(_CUT_OFF)
@@ -166,14 +159,14 @@ class _Writer:
         return end
 
     def _end_of_codes(self) -> int:
-        """Where a tile-part without a length ends: at EOC, behind which nothing of the codes can look like it."""
+        """Where a tile-part without a length ends: at EOC, which cannot occur within codes."""
         end = self._data.rfind(b"\xff\xd9")
         if end < 0:
             raise UndecodableImage(_CUT_OFF)
         return end
 
     def _written(self) -> list[bytes]:
-        """The tile-parts, each with its number among those of its tile and how many these are."""
+        """The tile-parts, each with its number within its tile and their count."""
         counts = Counter(part.tile for part in self._parts)
         if max(counts.values()) > _MAX_TILE_PARTS:
             raise UndecodableImage(_BROKEN)
@@ -197,7 +190,7 @@ class _Writer:
 
 
 def _tile_of(number: int, header: list[tuple[int, bytes]], own: list[tuple[int, bytes]]) -> Tile:
-    """How a tile is coded: its own COC goes before its own COD, and that before the picture's; A.6.1, A.6.2."""
+    """How a tile is coded: its COC takes precedence over its COD, and that over the picture's; A.6.1, A.6.2."""
     sizes = next((content for marker, content in header if marker == _SIZ), b"")
     right, bottom, left, top, width, height, tile_left, tile_top, samples = struct.unpack(">8LH", sizes[2:36])
     if not width or right <= tile_left:

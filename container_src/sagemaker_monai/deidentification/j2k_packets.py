@@ -1,6 +1,6 @@
-"""How many bytes of a tile of JPEG 2000 or HTJ2K its packets are: their headers are read, and no code-block is decoded.
+"""Counts the bytes of a JPEG 2000 or HTJ2K tile's packets, by reading their headers without decoding code-blocks.
 
-Behind the last packet a decoder passes over whatever stands there, and a tile-part's own length covers it.
+Decoders skip any bytes after the last packet that the tile-part's length covers.
 
 Source: ITU-T T.800, annex B; the numbers in brackets below are its clauses. HTJ2K: T.814, B.1.
 """
@@ -36,14 +36,14 @@ class Style:
 
 @dataclass(frozen=True)
 class Tile:
-    """What says which packets a tile has, and in what order.
+    """What determines a tile's packets and their order.
 
     Attributes:
         area: left, top, right and bottom on the reference grid, the last two outside.
         progression: 0 to 4: LRCP, RLCP, RPCL, PCRL, CPRL.
         layers: of quality.
-        has_sop, has_eph: marks may stand before a packet and behind its header.
-        styles: of each component; they are as large as the grid.
+        has_sop, has_eph: there may be markers before a packet and after its header.
+        styles: of each component; components are as large as the grid.
     """
 
     area: tuple[int, int, int, int]
@@ -55,7 +55,7 @@ class Tile:
 
 
 class _EndError(Exception):
-    """A packet goes on where the data do not."""
+    """The data ends within a packet."""
 
 
 class _Bits:
@@ -83,7 +83,7 @@ class _Bits:
         return value
 
     def align(self) -> int:
-        """Leave the rest of the byte, and a stuffed one; returns where the next thing is."""
+        """Skip the rest of the byte, and a stuffed one; returns the next position."""
         return self.position + (self._byte == 0xFF)
 
 
@@ -103,7 +103,7 @@ class _TagTree:
             columns, rows = -(-columns // 2), -(-rows // 2)
 
     def is_below(self, bits: _Bits, column: int, row: int, threshold: int) -> bool:
-        """Whether the value of a leaf is below the threshold, reading what is needed to know."""
+        """Whether the value of a leaf is below the threshold; reads as much as needed."""
         low, value = 0, None
         for level in range(len(self._widths) - 1, -1, -1):
             place = (row >> level) * self._widths[level] + (column >> level)
@@ -146,19 +146,12 @@ class _Precinct:
 
     @cached_property
     def bands(self) -> list[_Band]:
-        """Made when a packet has something for it: a frame may promise more than it has."""
+        """Built on demand: a frame may announce more than it contains."""
         return list(_bands(self))
 
 
 def count_packet_bytes(tile: Tile, data: bytes) -> int:
-    """Bytes of the packets of a tile.
-
-    Args:
-        tile: how it is coded.
-        data: of all of its tile-parts, joined.
-
-    Returns:
-        At most the length of the data; as much where the last packets are cut off.
+    """Bytes of the packets of a tile, given the joined data of its tile-parts; all if the last packets are truncated.
 
     Raises:
         UndecodableImage: a packet is broken.
@@ -173,7 +166,7 @@ def count_packet_bytes(tile: Tile, data: bytes) -> int:
 
 
 def _packets(tile: Tile, most: int) -> Iterator[tuple[_Precinct, int]]:
-    """The packets in their order (B.12)."""
+    """The packets in order (B.12)."""
     found: list[tuple[tuple[int, ...], int, _Precinct]] = []
     for component, style in enumerate(tile.styles):
         for resolution in range(style.levels + 1):
@@ -202,7 +195,7 @@ def _packets(tile: Tile, most: int) -> Iterator[tuple[_Precinct, int]]:
 
 
 def _precincts(tile: Tile, style: Style, resolution: int) -> Iterator[tuple[tuple[int, int], _Precinct]]:
-    """The precincts of a resolution, with where they begin on the grid: top and left (B.6)."""
+    """The precincts of a resolution, with their top and left on the grid (B.6)."""
     halvings = style.levels - resolution
     left, top, right, bottom = (-(-side >> halvings) for side in tile.area)
     across, down = style.precincts[resolution]
@@ -242,7 +235,7 @@ def _bands(precinct: _Precinct) -> Iterator[_Band]:
 
 
 def _read_packet(tile: Tile, precinct: _Precinct, layer: int, data: bytes, position: int) -> int:
-    """Read a packet's header; returns where its body ends."""
+    """Read a packet's header; returns the end of its body."""
     if position >= len(data):
         raise _EndError
     if tile.has_sop and data[position : position + 4] == _SOP:
@@ -262,7 +255,7 @@ def _read_packet(tile: Tile, precinct: _Precinct, layer: int, data: bytes, posit
 
 
 def _block_size(bits: _Bits, band: _Band, block: _Block, layer: int, style: int) -> int:
-    """Bytes that a packet has for a code-block (B.10.4 to B.10.7)."""
+    """Bytes of a code-block in a packet (B.10.4 to B.10.7)."""
     if block.is_included:
         if not bits.bit():
             return 0
@@ -290,7 +283,7 @@ def _block_size(bits: _Bits, band: _Band, block: _Block, layer: int, style: int)
 
 
 def _begin_segment(block: _Block, style: int) -> None:
-    """How many passes the next segment of a code-block may have (D.4.2, D.6)."""
+    """Begin the next segment of a code-block, with its maximum number of passes (D.4.2, D.6)."""
     if style & _HIGH_THROUGHPUT:
         most = 1 if block.segments == 0 else 1 << 16
     elif style & _TERMINATED:

@@ -1,9 +1,9 @@
-"""How many bits of a scan of JPEG its pixels need: Huffman codes are counted, and no coefficient is computed.
+"""Counts how many bits of a JPEG scan its pixels need, by reading Huffman codes without computing coefficients.
 
-Behind the last code of a scan or restart interval a decoder looks for the next marker and passes over whatever stands
-there. Where the codes end is known only to who reads them all. In plain Python that is bearable because a table of
-2^16 entries tells, for the next 16 bits, of several codes at once: 0.2 s for 1 MB of a scan on one core of a Xeon, and
-1.6 s of a progressive one, which is read code by code.
+After the last code of a scan or restart interval, a decoder searches for the next marker and skips anything before it.
+Only reading all codes shows where they end. In pure Python this is fast enough because a table of 2^16 entries gives
+several codes at once for the next 16 bits: 0.2 s for 1 MB of a scan on one core of a Xeon, and 1.6 s for a progressive
+one, which is read code by code.
 
 Source: ITU-T T.81: annexes C (codes), F.2.2 (sequential), G (progressive), H.2 (lossless).
 """
@@ -26,17 +26,17 @@ from sagemaker_monai.deidentification.jpeg_tables import (
 )
 from sagemaker_monai.errors import UndecodableImage
 
-_PAD_BYTES = 512  # more than the codes of any block take, so that what is cut off is seen after each block
+_PAD_BYTES = 512  # more than the codes of any block, so truncation is noticed after each block
 
-CUT_OFF = "a JPEG picture ends before its last pixel; export or save it again"
+CUT_OFF = "a JPEG picture is truncated; export or save it again"
 
 
 class Codes:
-    """The bits of one restart interval, without stuffing, and how far they were read."""
+    """The bits of one restart interval, without stuffing, and the read position."""
 
     def __init__(self, data: bytes) -> None:
         padded = np.frombuffer(data + bytes(_PAD_BYTES), np.uint8).astype(np.uint32)
-        # The 24 bits from each byte on, in which 16 from any bit of that byte lie.
+        # The 24 bits from each byte on; they contain the 16 bits from any bit of that byte.
         self.windows = array("I", (padded[:-2] << 16 | padded[1:-1] << 8 | padded[2:]).tobytes())
         self.data = data
         self.position = 0  # in bits
@@ -47,17 +47,13 @@ class Codes:
         return self.windows[position >> 3] >> 8 - (position & 7) & 0xFFFF
 
     def take(self, count: int) -> int:
-        """The next bits as a number, at most 16 of them."""
+        """The next bits, at most 16, as a number."""
         value = self.window() >> 16 - count
         self.position += count
         return value
 
     def stuffed(self) -> bytes:
-        """The bytes that were read, the last one filled with ones, with stuffing.
-
-        Raises:
-            UndecodableImage: more was read than there is.
-        """
+        """The bytes read so far, with stuffing, the last one filled with ones; UndecodableImage if they are too few."""
         if self.position > 8 * len(self.data):
             raise UndecodableImage(CUT_OFF)
         needed = bytearray(self.data[: -(-self.position // 8)])
@@ -75,7 +71,7 @@ def read_blocks(codes: Codes, tables: list[tuple[TableInUse, TableInUse]], count
         count: of MCUs.
 
     Raises:
-        UndecodableImage: no such code, more than 64 coefficients, or less than `count`.
+        UndecodableImage: an invalid code, more than 64 coefficients, or fewer MCUs than `count`.
     """
     plan = []
     for dc, ac in tables:
@@ -121,10 +117,10 @@ def read_samples(codes: Codes, tables: list[TableInUse], count: int) -> None:
         count: of MCUs.
 
     Raises:
-        UndecodableImage: no such code, or less than `count`.
+        UndecodableImage: an invalid code, or fewer MCUs than `count`.
     """
     windows, position, end = codes.windows, codes.position, 8 * len(codes.data)
-    if len({id(table) for table in tables}) == 1:  # so that it does not matter which sample a code is of
+    if len({id(table) for table in tables}) == 1:  # it does not matter which sample a code belongs to
         table, count = tables[0], count * len(tables)
         cells = difference_cells(table.table)
         several, one, seen = cells.several, cells.one, table.several
@@ -165,13 +161,12 @@ def read_band(codes: Codes, table: TableInUse, known: list[int], blocks: range, 
     Args:
         codes: of one restart interval.
         table: for AC.
-        known: of each block of the component, a bit for each coefficient that is not zero; those that are read are
-            added.
+        known: for each block of the component, a bit for each nonzero coefficient; updated.
         blocks: those of the interval.
         band: first and last coefficient.
 
     Raises:
-        UndecodableImage: no such code, or less than the blocks need.
+        UndecodableImage: an invalid code, or too few of them.
     """
     first, last = band
     cells, end, blocks_at_end = symbol_cells(table.table), 8 * len(codes.data), 0
@@ -205,7 +200,7 @@ def read_band(codes: Codes, table: TableInUse, known: list[int], blocks: range, 
 
 
 def refine_band(codes: Codes, table: TableInUse, known: list[int], blocks: range, band: tuple[int, int]) -> None:
-    """Read the blocks of a progressive scan that adds a bit to its AC coefficients; as `read_band`."""
+    """Like `read_band`, for a progressive scan that adds a bit to its AC coefficients."""
     first, last = band
     inside = (2 << last) - 1
     cells, end, blocks_at_end = symbol_cells(table.table), 8 * len(codes.data), 0

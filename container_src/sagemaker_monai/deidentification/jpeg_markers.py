@@ -1,10 +1,10 @@
-"""A JPEG or JPEG-LS picture, written again marker by marker with what its decoder needs and nothing else.
+"""Rewrites a JPEG or JPEG-LS picture marker by marker with only what its decoder needs.
 
-Nothing is compressed again: the codes of the scans stay bit for bit. What is written is taken from an allow-list: the
-frame, the scans, and the tables that a scan refers to, each rebuilt from the values that mean something. So comments,
-application segments, thumbnails, tables that nothing refers to, bytes behind the last code of a scan, and all that
-stands behind the end are not there any more, and entries of tables that no pixel uses say nothing. What is not on the
-list and cannot be left out is refused: arithmetic coding, hierarchical frames, numbers of lines behind the scan.
+Nothing is recompressed: the codes of the scans stay bit for bit. Only an allow-list is written: the frame, the scans,
+and the tables that a scan refers to, each rebuilt from its meaningful values. So comments, application segments,
+thumbnails, unused tables, bytes after the last code of a scan and everything after the end are dropped, and unused
+table entries are neutralised. What is not on the list and cannot be dropped is refused: arithmetic coding, hierarchical
+frames, a line count after the scan.
 
 Sources: ITU-T T.81 B.2 (markers), A.2 and A.3 (order of blocks), G.1 (progressive), H.1 (lossless); ITU-T T.87 C.2
 (JPEG-LS); JFIF 1.02; T.872 6.5.3 (Adobe).
@@ -45,33 +45,25 @@ _FRAMES = (_BASELINE, _EXTENDED, _PROGRESSIVE, _LOSSLESS, _JPEG_LS)
 _REFUSED = {
     **dict.fromkeys((0xC9, 0xCA, 0xCB, 0xCC), "has arithmetic codes"),
     **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF, 0xDE, 0xDF), "is hierarchical"),
-    0xDC: "states its height behind the picture",
+    0xDC: "states its height after the picture",
 }
 _MARKER = re.compile(rb"\xff+([^\x00\xff])")
 _MARKER_IN_CODES = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _MARKER_IN_JPEG_LS = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _JFIF = b"JFIF\0\1\1\0\0\1\0\1\0\0"  # version 1.01, pixels as high as wide, no thumbnail
-_COLOUR_IDS = (b"RGB", b"rgb")  # by which decoders tell what the components are; all others are numbered from 1
+_COLOUR_IDS = (b"RGB", b"rgb")  # meaningful to decoders; all others are renumbered from 1
 _KINDS = "export or save the picture again as baseline JPEG"
 
-# Whether a decoder needs the byte before this place of a picture for its only scan; its codes then end there, and need
-# not be read to know it. False where it does not, or nobody can say.
+# Whether a decoder needs the byte before this position for the picture's only scan: then the codes end there, and need
+# not be read to find out. False if it does not, or if this is unknown.
 IsNeeded = Callable[[bytes, int], bool]
-# What of an application segment stays: gets its marker and its content, and returns the content to write, b"" for none.
+# Marker and content of an application segment -> the content to write, or b"".
 KeepApp = Callable[[int, bytes], bytes]
 
 
 def app_for_decoding(marker: int, content: bytes) -> bytes:
-    """What decides the colour of a picture: JFIF, Adobe's transform, HP's transform of JPEG-LS; without anything else.
-
-    Args:
-        marker: 0xE0 to 0xEF.
-        content: of the segment, without marker and length.
-
-    Returns:
-        The content to write; empty when nothing of it is needed.
-    """
+    """Keep only what decides the colour space: JFIF, Adobe's transform, HP's transform of JPEG-LS (a `KeepApp`)."""
     if marker == _APP0 and content.startswith(b"JFIF\0") and len(content) >= 14:
         return _JFIF
     if marker == _APP14 and content.startswith(b"Adobe") and len(content) >= 12:
@@ -83,14 +75,14 @@ def app_for_decoding(marker: int, content: bytes) -> bytes:
 
 @dataclass
 class _Component:
-    """A component of the frame, and how far its scans have come.
+    """A component of the frame, and the progress of its scans.
 
     Attributes:
-        id, new_id: in the file, and as it is written.
+        id, new_id: in the file, and as written.
         across, down: samples in an MCU.
-        quantization: its table.
-        known: of each block, the coefficients that are not zero; progressive frames only.
-        bits_left: of each coefficient, the bits that are still to come; None before its first scan.
+        quantization: number of its table.
+        known: nonzero coefficients of each block; progressive frames only.
+        bits_left: the missing low bits of each coefficient; None before its first scan.
         tables: for AC, of its scans; sequential frames only.
     """
 
@@ -104,7 +96,7 @@ class _Component:
     tables: list[TableInUse] = field(default_factory=list)
 
     def coefficients(self) -> set[int]:
-        """Those that are not zero somewhere."""
+        """Coefficients that are nonzero somewhere."""
         anywhere = reduce(or_, self.known, 0)
         found = {place for place in range(64) if anywhere >> place & 1}
         return found.union(*(table.coefficients() for table in self.tables))
@@ -120,11 +112,11 @@ class _Frame:
 
     @property
     def unit(self) -> int:
-        """Samples along a side of what is coded at once."""
+        """Samples along a side of a coded unit."""
         return 1 if self.kind in (_LOSSLESS, _JPEG_LS) else 8
 
     def size_of(self, component: _Component) -> tuple[int, int]:
-        """Units across and down of a component that a scan has alone; T.81 A.2.2 and A.1.1."""
+        """Units across and down of a component in a scan of its own; T.81 A.2.2 and A.1.1."""
         most_across = max(each.across for each in self.components)
         most_down = max(each.down for each in self.components)
         columns = -(-self.columns * component.across // most_across)
@@ -144,18 +136,15 @@ class _Frame:
 def cleaned_jpeg(
     data: bytes, *, keep_app: KeepApp = app_for_decoding, is_needed: IsNeeded = lambda _data, _end: False
 ) -> bytes:
-    """Write a JPEG or JPEG-LS picture again with what its decoder needs and nothing else.
+    """Rewrite a JPEG or JPEG-LS picture with the same codes and only what its decoder needs.
 
     Args:
-        data: from SOI; what stands behind EOI is left out.
-        keep_app: what stays of each application segment before the first scan; those behind it go.
-        is_needed: asked where the one scan of a picture without restart intervals and with the usual tables ends.
-
-    Returns:
-        A picture of the same codes.
+        data: from SOI; bytes after EOI are dropped.
+        keep_app: what to keep of each application segment before the first scan; later ones are dropped.
+        is_needed: called for the end of the only scan of a picture with standard tables and no restart intervals.
 
     Raises:
-        UndecodableImage: it cannot be parsed, is cut off, or is of a kind that is not written again.
+        UndecodableImage: it cannot be parsed, is truncated, or is of an unsupported kind.
         PayloadTooLarge: too many scans.
     """
     if data[:2] != b"\xff\xd8":
@@ -167,7 +156,7 @@ def _segment(marker: int, content: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, 2 + len(content)) + content
 
 
-# A table is written when all scans were read: only then is it known which of its entries mean something.
+# A table is rendered after all scans were read: only then is it known which of its entries are used.
 _Part = bytes | Callable[[], bytes]
 
 
@@ -187,22 +176,22 @@ def _codes_segment(place: int, table: TableInUse) -> bytes:
 
 
 class _Writer:
-    """Reads a picture from its beginning to its end and gathers what is written."""
+    """Reads a picture from beginning to end and collects what to write."""
 
     def __init__(self, data: bytes, keep_app: KeepApp, is_needed: IsNeeded) -> None:
         self._data = data
         self._keep_app = keep_app
         self._is_needed = is_needed
-        self._codes_end = 0  # of the scan that is read
+        self._codes_end = 0  # of the current scan
         self._frame: _Frame | None = None
-        # By marker and whether the frame's header came before: a decoder takes the last of each that it knows.
+        # By marker and whether the frame header came before: a decoder uses the last of each.
         self._apps: dict[tuple[int, bool, bytes], bytes] = {}
         self._quantization: dict[int, bytes] = {}
         self._huffman: dict[int, TableInUse] = {}
         self._written: dict[tuple[int, int], object] = {}  # tables by marker and number
         self._restart_interval = 0
         self._presets = b""
-        self._before_frame: list[_Part] = []  # the first scan's quantization tables, where all encoders have them
+        self._before_frame: list[_Part] = []  # the first scan's quantization tables, where encoders write them
         self._scans: list[list[_Part]] = []
 
     def write(self) -> bytes:
@@ -229,10 +218,10 @@ class _Writer:
             elif marker in self._READERS:
                 self._READERS[marker](self, content)
             elif marker != _COM:
-                raise UndecodableImage(f"a JPEG picture has a marker that is not known (0x{marker:02X}); {_KINDS}")
+                raise UndecodableImage(f"a JPEG picture has an unknown marker (0x{marker:02X}); {_KINDS}")
 
     def _next_marker(self, position: int) -> tuple[int, int]:
-        """The next marker, and where it ends. Decoders pass over bytes in between, and so does this."""
+        """The next marker, and its end. Bytes in between are skipped, as decoders do."""
         match = _MARKER.search(self._data, position)
         if match is None:
             raise UndecodableImage(CUT_OFF)
@@ -240,7 +229,7 @@ class _Writer:
 
     def _read_application(self, marker: int, content: bytes) -> None:
         if not self._scans and (kept := self._keep_app(marker, content)):
-            # Those of one kind replace each other; parts of a colour profile, say, are numbered and so differ.
+            # Segments of one kind replace each other; parts of a colour profile, for example, differ in their numbers.
             kind = kept if marker not in (_APP0, _APP8, _APP14) else b""
             self._apps[marker, self._frame is not None, kind] = _segment(marker, kept)
 
@@ -273,7 +262,7 @@ class _Writer:
 
     def _read_presets(self, content: bytes) -> None:
         if len(content) != 11 or content[0] != 1:
-            raise UndecodableImage("a JPEG-LS picture has a palette or is too large; export it again without")
+            raise UndecodableImage("a JPEG-LS picture has a palette or is too large; export it without a palette")
         self._presets = content
 
     _READERS = {  # noqa: RUF012 - a table of the markers above
@@ -302,12 +291,12 @@ class _Writer:
         if kind == _PROGRESSIVE:
             for each in components:
                 across, down = self._frame.size_of(each)
-                if across * down > 8 * len(self._data):  # each has a bit or more for its mean value
+                if across * down > 8 * len(self._data):  # each block has at least one bit for its mean value
                     raise UndecodableImage(CUT_OFF)
                 each.known = [0] * (across * down)
 
     def _read_scan(self, content: bytes, position: int) -> int:
-        """Write a scan; returns where the marker behind it stands."""
+        """Write a scan; returns the position of the next marker."""
         frame = self._frame
         if frame is None or len(content) < 1 or len(content) < 4 + 2 * content[0]:
             raise UndecodableImage(BROKEN)
@@ -346,7 +335,7 @@ class _Writer:
         length = self._restart_interval or mcus
         needed = -(-mcus // length)
         if len(intervals) == needed + 1 and not intervals[-1]:
-            intervals = intervals[:-1]  # a restart marker behind the last interval
+            intervals = intervals[:-1]  # a restart marker after the last interval
         if len(intervals) != needed:
             raise UndecodableImage(CUT_OFF if len(intervals) < needed else BROKEN)
         return [
@@ -372,7 +361,7 @@ class _Writer:
             for _ in range(1 if len(chosen) == 1 else each.across * each.down)
         ]
         is_only = len(intervals) == 1 and not self._restart_interval and len(chosen) == len(self._frame.components)
-        # Of other tables than the usual ones it has to be known which of their entries mean something.
+        # For other than standard tables, the codes must be read to know which entries are used.
         is_usual = all(each.is_usual for pair in tables for each in pair) and all(
             is_usual_quantization(self._quantization.get(each.quantization, b"")) for each, _ in chosen
         )
@@ -443,7 +432,7 @@ class _Writer:
     def _scan_of_jpeg_ls(
         self, chosen: list[tuple[_Component, int]], parameters: bytes, intervals: list[bytes]
     ) -> list[_Part]:
-        # The codes depend on every sample before them. That no byte is left over is checked by the decoder, CharLS.
+        # The codes depend on every sample before them. The decoder, CharLS, checks that no byte is left over.
         if parameters[1] > 2 or any(table for _, table in chosen):
             raise UndecodableImage("a JPEG-LS picture has a palette or is broken; export it again")
         for each, _ in chosen:
@@ -452,14 +441,15 @@ class _Writer:
         return [*self._tables([], []), _scan_header(chosen, kept), _with_restarts(intervals)]
 
     def _tables(self, chosen: list[tuple[_Component, int]], used: list[int]) -> list[_Part]:
-        """The tables that a scan refers to, where they were not written yet."""
+        """The tables that a scan refers to and that were not written yet."""
         parts: list[_Part] = []
         for number in dict.fromkeys(each.quantization for each, _ in chosen):
             if number not in self._quantization:
                 raise UndecodableImage(BROKEN)
             steps = self._quantization[number]
             if self._is_new(_DQT, number, steps):
-                owners = [each for each in self._components() if each.quantization == number]
+                assert self._frame is not None
+                owners = [each for each in self._frame.components if each.quantization == number]
                 part = partial(_steps_segment, steps, owners)
                 (parts if self._scans else self._before_frame).append(part)
         for place in dict.fromkeys(used):
@@ -472,9 +462,6 @@ class _Writer:
             parts.append(_segment(_LSE, self._presets))
         return parts
 
-    def _components(self) -> list[_Component]:
-        return self._frame.components if self._frame is not None else []
-
     def _is_new(self, marker: int, number: int, content: object) -> bool:
         if self._written.get((marker, number)) == content:
             return False
@@ -485,7 +472,7 @@ class _Writer:
         frame = self._frame
         if frame is None or not self._scans:
             raise UndecodableImage(CUT_OFF)
-        # A progressive picture may end before its last bits; a coefficient that never came is zero.
+        # A progressive picture may end before its last bits; missing coefficients are zero.
         if any(each.bits_left[0] is None for each in frame.components):
             raise UndecodableImage(CUT_OFF)
         header = struct.pack(">BHHB", frame.precision, frame.rows, frame.columns, len(frame.components))
@@ -519,11 +506,11 @@ _SCANS: dict[int, Scan] = {
 
 
 def _advance(component: _Component, coefficients: range, *, high: int, low: int) -> None:
-    """Note that a scan brings these coefficients down to the bit `low`; one that brings nothing new is refused."""
+    """Note that a scan refines these coefficients down to bit `low`; refuse a scan that adds nothing."""
     for place in coefficients:
         left = component.bits_left[place]
         if (left is not None) != bool(high) or (left is not None and (left != high or low != high - 1)):
-            raise UndecodableImage("a JPEG picture codes a part of it twice; export or save it again")
+            raise UndecodableImage("a JPEG picture codes some of its data twice; export or save it again")
         component.bits_left[place] = low
 
 
@@ -531,7 +518,7 @@ def _advance(component: _Component, coefficients: range, *, high: int, low: int)
 def _within_codes() -> Iterator[None]:
     try:
         yield
-    except IndexError as error:  # beyond the last code, where the bits of one block took more than there are
+    except IndexError as error:  # a block's codes extend beyond the data
         raise UndecodableImage(CUT_OFF) from error
 
 

@@ -1,7 +1,7 @@
 """The tables of a JPEG picture: what their codes mean, and which of their entries a picture uses.
 
-A table may hold entries that no pixel needs, 256 bytes of them. They become what can be told from the others, unless
-the table is one of the standard's: those are in most pictures and say nothing.
+A table may hold up to 256 bytes of unused entries. They are replaced with values derived from the others, unless the
+table is one of the standard's, which are in most pictures and so reveal nothing.
 
 Source: ITU-T T.81, annexes C (codes), F.1.2 (what follows a code), K.1 and K.3 (the usual tables).
 """
@@ -16,8 +16,8 @@ import numpy as np
 from sagemaker_monai.errors import UndecodableImage
 
 WINDOWS = 1 << 16  # values of the next 16 bits, the longest code
-# A cell says of the next 16 bits, from below: 6 bits: how many bits its codes take with those that follow them; 7 bits:
-# the coefficients or samples that they account for; 1 bit: the last of them ends its block.
+# A cell describes the next 16 bits, from the lowest: 6 bits: the length of its codes and the bits that follow them; 7
+# bits: the coefficients or samples that they code; 1 bit: the last of them ends its block.
 BITS, STEPS_AT, STEPS, END = 63, 6, 127, 1 << 13
 NO_CODE = STEPS << STEPS_AT
 _MOST_CODES = 8  # in one cell
@@ -68,10 +68,10 @@ class HuffmanTable:
 
 @dataclass(frozen=True)
 class Cells:
-    """What the next 16 bits are, by their value.
+    """What the next 16 bits mean, by their value.
 
     Attributes:
-        several: cells of as many codes as are known from 16 bits.
+        several: cells of as many codes as fit into 16 bits.
         one: cells of one code.
         counts: codes in each cell of `several`.
     """
@@ -83,10 +83,8 @@ class Cells:
 
 @lru_cache(maxsize=16)
 def codes_of(table: HuffmanTable) -> tuple[np.ndarray, np.ndarray]:
-    """By the next 16 bits, the length of the code there (0 for none), and its place among the symbols.
-
-    Raises:
-        UndecodableImage: there are no such codes.
+    """By the next 16 bits, the length of the code (0 for none), and the index of its symbol; UndecodableImage if the
+    table is invalid.
     """
     if len(table.counts) != 16 or sum(table.counts) != len(table.symbols) or len(table.symbols) > 256:
         raise UndecodableImage(BROKEN)
@@ -126,7 +124,7 @@ def _cells(one: np.ndarray, lengths: np.ndarray) -> Cells:
 
 @lru_cache(maxsize=16)
 def block_cells(table: HuffmanTable) -> Cells:
-    """Of AC codes of the sequential process. A step is a coefficient, and so is the end of a block."""
+    """For AC codes of the sequential process. A step is a coefficient or the end of a block."""
     lengths, symbols = _symbols_of(table)
     runs, sizes = symbols >> 4, symbols & 15
     is_end = (sizes == 0) & (runs != 15)
@@ -137,11 +135,11 @@ def block_cells(table: HuffmanTable) -> Cells:
 
 @lru_cache(maxsize=16)
 def difference_cells(table: HuffmanTable) -> Cells:
-    """Of codes of differences: DC, or samples of the lossless process. A step is one of them."""
+    """For codes of differences: DC, or samples of the lossless process. A step is one of them."""
     lengths, symbols = _symbols_of(table)
     if len(table.symbols) and max(table.symbols) > 16:
         raise UndecodableImage(BROKEN)
-    bits = np.where(symbols < 16, symbols, 0)  # 32768 has no bits behind its code
+    bits = np.where(symbols < 16, symbols, 0)  # 32768 has no bits after its code
     return _cells(np.where(lengths > 0, (lengths + bits) | 1 << STEPS_AT, NO_CODE), lengths)
 
 
@@ -156,12 +154,12 @@ _SMALL_BYTES = 1 << 17
 
 
 class TableInUse:
-    """A table, and which of its codes a picture has.
+    """A table, and which of its codes a picture uses.
 
     Attributes:
-        table: as it stands in the picture.
-        several: by values of 16 bits, 1 where the codes of that cell were read; of AC, for each place of a coefficient.
-        single: the same of cells of one code, as numbers.
+        table: as in the picture.
+        several: by 16-bit value, 1 if the codes of that cell were read; for AC, separately for each coefficient.
+        single: likewise for cells of one code, as a set of numbers.
     """
 
     def __init__(self, table: HuffmanTable, *, is_ac: bool, picture_bytes: int) -> None:
@@ -173,7 +171,7 @@ class TableInUse:
 
     @cached_property
     def several(self) -> bytearray | dict[int, int]:
-        """Made when it is needed: 4 MB for AC, which take longer than all else of a small picture."""
+        """Created on demand: 4 MB for AC, which would dominate the time for a small picture."""
         return {} if self._is_small else bytearray(WINDOWS * _COEFFICIENTS if self.is_ac else WINDOWS)
 
     @property
@@ -182,7 +180,7 @@ class TableInUse:
         return (self.table.counts, self.table.symbols) in _USUAL_CODES
 
     def bare(self) -> HuffmanTable:
-        """The table with the lowest symbols that it does not use in place of those that no code of the picture has."""
+        """The table with its unused symbols replaced by the lowest symbols that do not occur in it."""
         table = self.table
         if self.is_usual:
             return table
@@ -195,11 +193,11 @@ class TableInUse:
         return HuffmanTable(table.counts, symbols)
 
     def coefficients(self) -> set[int]:
-        """Those, by their place in a block, that are not zero somewhere; of AC of the sequential process."""
+        """The coefficients that are nonzero somewhere, by their index in a block; for AC of the sequential process."""
         return set(self._entries()[1].tolist())
 
     def _entries(self) -> tuple[np.ndarray, np.ndarray]:
-        """Whether each code was read, and the coefficients."""
+        """Whether each code was read, and the nonzero coefficients."""
         lengths, places = codes_of(self.table)
         symbols = np.frombuffer(self.table.symbols or b"\0", np.uint8)
         single = np.array(sorted(self.single), np.int64)
@@ -225,17 +223,17 @@ class TableInUse:
 
 
 def _marked(marks: bytearray | dict[int, int]) -> np.ndarray:
-    """The places that are marked, as numbers in ascending order."""
+    """The marked indices in ascending order."""
     if isinstance(marks, dict):
         return np.array(sorted(marks), np.int64)
-    words = np.flatnonzero(np.frombuffer(marks, np.uint64))  # eight bytes at once: most are zero
+    words = np.flatnonzero(np.frombuffer(marks, np.uint64))  # eight bytes at once, as most are zero
     rows, columns = np.nonzero(np.frombuffer(marks, np.uint8).reshape(-1, 8)[words])
     return words[rows] * 8 + columns
 
 
 @cache
 def _usual_steps() -> frozenset[bytes]:
-    """The tables of K.1, scaled as libjpeg does for a quality of 1 to 100."""
+    """The tables of K.1, scaled as by libjpeg for qualities 1 to 100."""
     tables = set()
     for text in _USUAL_STEPS:
         base = np.frombuffer(bytes.fromhex(text), np.uint8).astype(np.int64)
@@ -246,16 +244,16 @@ def _usual_steps() -> frozenset[bytes]:
 
 
 def is_usual_quantization(table: bytes) -> bool:
-    """Whether a table, as DQT has it with its precision and number, is one of the standard's, scaled as usual."""
+    """Whether a table of DQT (with precision and number) is one of the standard's, scaled as usual."""
     return table[1:] in _usual_steps()
 
 
 def bare_quantization(table: bytes, coefficients: Iterable[int]) -> bytes:
-    """A quantization table with the step before in place of those that no coefficient is multiplied with.
+    """A quantization table whose unused steps repeat the step before them.
 
     Args:
-        table: as DQT has it: precision and number, then 64 steps of one or two bytes in zigzag order.
-        coefficients: those that are not zero somewhere, in that order too; the first always counts.
+        table: of DQT: precision and number, then 64 steps of one or two bytes in zigzag order.
+        coefficients: indices of nonzero ones, in that order too; the first is always used.
     """
     size = (len(table) - 1) // _COEFFICIENTS
     steps = [table[1 + size * place : 1 + size * (place + 1)] for place in range(_COEFFICIENTS)]

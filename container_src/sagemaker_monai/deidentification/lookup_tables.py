@@ -1,7 +1,7 @@
-"""Lookup tables that stay: as long as their descriptor says, with nothing in them that reads like a text.
+"""Lookup tables that are kept: cut to the length in their descriptor, and without anything that reads like text.
 
-Of all binary values but pixel data only these are kept, because without them values and colours would be others:
-modality and VOI tables, palettes. Segmented palettes, whose length nothing says, are written as plain ones.
+Apart from pixel data, only these binary values are kept, because values and colours depend on them: modality and VOI
+tables, palettes. Segmented palettes, which have no stated length, are written as plain ones.
 """
 
 import re
@@ -27,7 +27,7 @@ SEGMENTED: dict[int, tuple[str, int]] = {
     tag_of(f"Segmented{colour}PaletteColorLookupTableData"): (colour, tag_of(f"{colour}PaletteColorLookupTableData"))
     for colour in _COLOURS
 }
-# Curves rise or fall for long; a text goes up and down with every other letter.
+# Curves rise or fall over long stretches; text goes up and down with every other letter.
 _TEXT = re.compile(rb"[A-Za-z0-9 ^.,/@:-]{6,}")
 
 
@@ -41,7 +41,7 @@ def checked_table(dataset: Dataset, tag: int, data: bytes, *, is_little_endian: 
         is_little_endian: the byte order of 16-bit entries.
 
     Raises:
-        UnsuitableImage: it has no descriptor, entries of more bits than it says, or what reads like a text.
+        UnsuitableImage: no descriptor, entries of more bits than it says, or something that reads like text.
     """
     descriptor = value(dataset, _DESCRIPTORS[tag])
     try:
@@ -54,24 +54,24 @@ def checked_table(dataset: Dataset, tag: int, data: bytes, *, is_little_endian: 
     if not 8 <= bits <= 16:
         raise UnsuitableImage("the descriptor of a lookup table of the header is broken; export the file again")
     is_palette = "Palette" in _DESCRIPTORS[tag]
-    is_narrow = len(data) < 2 * count and (bits == 8 or is_palette)  # as the readers of both tables decide
+    is_narrow = len(data) < 2 * count and (bits == 8 or is_palette)  # the same rule as the readers'
     kept = data[: (count + count % 2) if is_narrow else 2 * count]
     if is_palette and bits == 8 and not is_narrow:  # only the low bytes are read
         kept = (np.frombuffer(kept, "<u2" if is_little_endian else ">u2") & 0xFF).tobytes()
     entries = np.frombuffer(kept[: len(kept) // 2 * 2], "u1" if is_narrow else ("<u2" if is_little_endian else ">u2"))
     padding = kept[count:] if is_narrow else b""
     if any(padding) or (not is_narrow and 8 <= bits < 16 and len(entries) and int(entries.max()) >> bits):
-        raise UnsuitableImage("a lookup table of the header has more in it than its descriptor says; export it again")
+        raise UnsuitableImage("a lookup table of the header contains more than its descriptor says; export it again")
     if _reads_like_text(entries):
         raise UnsuitableImage(
-            "a lookup table of the header holds what reads like a text, so it cannot be proved to be clean; "
+            "a lookup table of the header contains something that reads like text, so it cannot be proved to be clean; "
             "export the file again, or leave it out"
         )
     return kept
 
 
 def _reads_like_text(entries: np.ndarray) -> bool:
-    """Whether letters stand one after the other, one or two to an entry, that go up and down."""
+    """Whether consecutive letters, one or two per entry, go up and down."""
     width = entries.dtype.itemsize
     letters = np.where(entries < 128, entries, 0).astype(np.uint8).tobytes()  # one to an entry
     for data, size, most in ((entries.tobytes(), width, 2 - width), (letters, 1, 1)):
@@ -84,7 +84,7 @@ def _reads_like_text(entries: np.ndarray) -> bool:
 
 
 def plain_palette(dataset: Dataset, tag: int, *, is_little_endian: bool) -> DataElement | None:
-    """The plain palette of a segmented one, 16 bits an entry; None where a plain one stands beside it.
+    """The plain form of a segmented palette, 16 bits per entry; None if the data set has a plain one too.
 
     Raises:
         UndecodableImage: the segments are broken.

@@ -1,12 +1,12 @@
-"""Whether a text or bytes hold anything of what identifies people, however it is spelled (`needles`, `spellings`).
+"""Searches text or bytes for anything that identifies people, however it is spelled (`needles`, `spellings`).
 
-There are three strengths, since what is certain in a line of text stands in megabytes of pixels by chance. In a text a
-surname of two letters counts as a word, one of five inside of words, four digits of a number, a year with its month. In
-the bytes of a header, where lengths and binary values stand between texts, names have three letters or more and numbers
-are whole. In bulk only those values count whose chance is below 1 in 1,000 (`odds_of`).
+There are three levels of strictness, since what is significant in a line of text occurs in megabytes of pixels by
+chance. In text, a surname of two letters counts as a word, one of five also inside words, and so do four digits of a
+number and a year with its month. In header bytes, where lengths and binary values separate texts, names need three
+letters and numbers must be complete. In bulk data, only values count whose chance is below 1 in 1,000 (`odds_of`).
 
-A caller that has found a value to be a defined term of the standard, a registered UID or a number that the picture
-needs does not ask about it: a patient may be called Head.
+Callers do not ask about defined terms of the standard, registered UIDs and numbers that the picture needs: a patient
+may be called Head.
 """
 
 import base64
@@ -39,15 +39,15 @@ from sagemaker_monai.deidentification.spellings import (
 NAME, NUMBER, PLACE, DATE, UID = "a name", "a number", "an institution or address", "a date", "a UID"
 _LONGEST_REMEMBERED = 256  # characters
 _MOST_REMEMBERED = 4096  # texts of one patient; slices of a series have the same ones
-_UIDISH = re.compile(r"(?<!\d)\d++(?:\.\d++){2,}")  # no run of digits is read twice
+_UIDISH = re.compile(r"(?<!\d)\d++(?:\.\d++){2,}")  # possessive: reads each run of digits once
 _MOST_NUMBERS = 33  # in a UID: 64 characters
-_MIN_PART_OF_UID = 12  # characters of the end or the middle of a UID; the beginning is a maker's
-_LONG_UID = 30  # characters; a shorter one may be the root of others, and those of programs stand in every header
+_MIN_PART_OF_UID = 12  # characters of the end or the middle of a UID; the beginning identifies a maker
+_LONG_UID = 30  # characters; a shorter one may be a root of others, and programs' UIDs are in every header
 _FEW_UIDS = 256
 _HEX, _BASE64 = re.compile(r"(?:[0-9a-fA-F]{2}[ :-]?){6,}"), re.compile(r"[A-Za-z0-9+/_-]{8,}={0,2}")
 _ESCAPE = re.compile(r"\\[ux]\{?([0-9a-fA-F]{2,6})\}?|=([0-9A-F]{2})")
-_MOST_PACKED = 4096  # characters of a text in which packed ones are looked for
-# UTF-16 and UTF-32 of ASCII, in either order of bytes.
+_MOST_PACKED = 4096  # characters of a text that is searched for encoded ones
+# ASCII as UTF-16 and UTF-32, in either byte order.
 _WIDE = re.compile(rb"(?:[\x20-\x7e]\0{1,3}){2,}[\x20-\x7e]|(?:\0{1,3}[\x20-\x7e]){3,}")
 _ENCODINGS = (
     *("utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be", "gb18030", "big5", "shift_jis", "euc_jp"),
@@ -57,7 +57,7 @@ _ENCODINGS = (
 )
 _LONGEST_NAME = 64  # characters of a part, as of a group of PN
 _MIN_FOREIGN_BYTES, _MOST_FOREIGN_BYTES = 4, 1 << 13
-# UTF-16 and UTF-32 of letters up to Arabic; of kana, Han and Hangul, as which any text can be read, see `_foreign`.
+# UTF-16 and UTF-32 of letters up to Arabic. Any text can be read as kana, Han or Hangul; for those see `_foreign`.
 _LOW, _HIGH_BYTES = rb"[\x20-\xff]\0", rb"(?:[\0-\xff][\x01-\x06\x1e]|[\x41-\xff]\x30|[\x61-\x9f]\xff)"
 _LOW_LAST, _HIGH_FIRST = rb"\0[\x20-\xff]", rb"(?:[\x01-\x06\x1e][\0-\xff]|\x30[\x41-\xff]|\xff[\x61-\x9f])"
 _WIDE_FOREIGN = {
@@ -72,7 +72,7 @@ _NATIONAL = (
     *("shift_jis", "euc_jp", "iso2022_jp", "euc_kr", "cp1255", "cp1256", "iso8859_6"),
 )
 _UMLAUTS_BACK = (("ae", "ä"), ("oe", "ö"), ("ue", "ü"), ("ss", "ß"))
-_LONG_WORD = 7  # letters from which on a name counts inside of words where those of all patients are looked for
+_LONG_WORD = 7  # letters a name needs to count inside words if the names of all patients are searched for
 _READABLE = bytes(byte if 32 <= byte < 127 else 32 for byte in range(256))
 _LETTER = rb"(?:[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3})"
 _UTF8_LETTER = re.compile(_LETTER)
@@ -81,9 +81,9 @@ _CHANCE = 1e-3
 
 
 class Matcher:
-    """Looks for an identity; each search says what it found (NAME, NUMBER, PLACE, DATE, UID), or "".
+    """Searches for an identity; each search returns what it found (NAME, NUMBER, PLACE, DATE, UID), or "".
 
-    What is compiled of the people is kept for the next file of the same ones.
+    The compiled rules are cached for further files of the same people.
     """
 
     def __init__(self, identity: Identity) -> None:
@@ -91,34 +91,32 @@ class Matcher:
         self._rules = _rules(replace(identity, uids=frozenset()))
 
     def in_text(self, text: str, *, parts: bool = True) -> str:
-        """What a text holds.
+        """Search a value, a name or a line.
 
-        Args:
-            text: one value, or a name or a line.
-            parts: by the complete rules; otherwise parts of numbers, parts of names inside of words and dates without
-                a whole year do not count, as where the names of a file are compared with all patients of a data set.
+        Without `parts`, parts of numbers, names inside words and dates without a full year do not count, for example to
+        compare the name of a file with all patients of a data set.
         """
         return self._rules.in_text(text, parts, parts) or self._in_uids(text)
 
     def in_name(self, name: str) -> str:
-        """What the name of a file holds of its own header: all rules except numbers, which count files."""
+        """Search the name of a file for its own header's identity: all rules except for numbers, which count files."""
         return self._rules.in_text(name, True, False) or self._in_uids(name)
 
     def in_number(self, text: str) -> str:
-        """Whether a value that must be a number or a time is one of the people, whole; a part of one is a picture's."""
+        """Search a numeric value or a time; only complete numbers of people count."""
         return NUMBER if self._rules.numbers.are_in_number(text) else ""
 
     def in_bytes(self, data: bytes) -> str:
-        """What bytes hold that are texts among other things, as those of a header."""
+        """Search bytes that contain texts among other things, such as those of a header."""
         return self._rules.in_bytes(data) or self._in_uids("\n".join(_texts_in(data)), shortest=_LONG_UID)
 
     def in_bulk(self, data: bytes) -> str:
-        """What bytes hold that are anything, as pixel data."""
+        """Search arbitrary bytes, such as pixel data."""
         uids = {uid.encode("ascii", "replace"): UID for uid in self._uids} if len(self._uids) <= _FEW_UIDS else {}
         return Needles(self._rules.bulk | uids).stand_in(data, _CHANCE)
 
     def _in_uids(self, text: str, *, shortest: int = 0) -> str:
-        """UID when one stands in a text: as a whole row of numbers or, of `shortest` characters, in a longer one."""
+        """UID if a text contains one: as a complete dotted number, or, with `shortest` characters, in a longer one."""
         if not self._uids:
             return ""
         for run in _UIDISH.findall(text):
@@ -144,7 +142,7 @@ def _rules(identity: Identity) -> "_Rules":
 
 
 class _Rules:
-    """An identity, compiled; without UIDs, which differ in each file."""
+    """A compiled identity, without UIDs, which differ in each file."""
 
     def __init__(self, identity: Identity) -> None:
         self.names, self.places = Names(identity.names), Places(identity.places)
@@ -158,7 +156,7 @@ class _Rules:
 
     @cached_property
     def bulk(self) -> dict[bytes, str]:
-        """What is looked for in bulk, in lower case -> its kind."""
+        """Needles for bulk data, in lower case -> their kinds."""
         found: dict[bytes, str] = {}
         words = ((NAME, self.names.words), (PLACE, self.places.words), (NUMBER, self.numbers.letters))
         for kind, each in words:
@@ -169,7 +167,7 @@ class _Rules:
         return found | dict.fromkeys(self.foreign, NAME)
 
     def in_text(self, text: str, parts: bool, digits: bool) -> str:
-        """`parts` of names and dates count, `digits` of numbers."""
+        """Search a text; `parts` of names and dates count, and `digits` of numbers."""
         key = text, parts, digits
         if (known := self.remembered.get(key)) is None:
             known = next(
@@ -228,7 +226,7 @@ class _Rules:
         return NAME if any(needle in data for needle in self.foreign) else ""
 
     def _name_or_place(self, form: str, *, is_foreign: bool) -> str:
-        """Which of them is among other bytes, where two letters are a type or a length unless more of a name follow."""
+        """NAME or PLACE among other bytes, where two letters may be a VR or a length unless more of a name follows."""
         tokens = {token for token in neighbours(form) if len(token) > 3}
         tokens |= {token for token in TOKEN.findall(form) if len(token) > 2 or not token.isascii()}
         if self._have_name(form, tokens, is_foreign=is_foreign):
@@ -237,7 +235,7 @@ class _Rules:
 
 
 def _texts_in(data: bytes) -> Iterator[str]:
-    """The texts among some bytes: of ASCII, of UTF-8, and of UTF-16 and UTF-32 where they are in ASCII's letters."""
+    """The texts among some bytes: ASCII, UTF-8, and ASCII letters as UTF-16 and UTF-32."""
     yield data.translate(_READABLE).decode("ascii")
     if wide := b" ".join(found.replace(b"\0", b"") for found in _WIDE.findall(data)):
         yield wide.decode("ascii")
@@ -246,7 +244,7 @@ def _texts_in(data: bytes) -> Iterator[str]:
 
 
 def _foreign_texts_in(data: bytes) -> Iterator[str]:
-    """Texts in other letters, in UTF-16, UTF-32 and national encodings; what is read of mere numbers is no name."""
+    """Texts in other letters, in UTF-16, UTF-32 and national encodings; they are not searched for numbers."""
     for encoding, pattern in _WIDE_FOREIGN.items():
         if found := pattern.findall(data):
             yield " ".join(each.decode(encoding, "replace") for each in found)
@@ -255,7 +253,7 @@ def _foreign_texts_in(data: bytes) -> Iterator[str]:
 
 
 def _foreign(values: Iterable[str]) -> list[bytes]:
-    """Names with letters that are not ASCII as bytes, in the encodings that can write them."""
+    """Names with non-ASCII letters as bytes, in all encodings that can represent them."""
     found: set[bytes] = set()
     for value in values:
         for part in filter(None, re.split(r"[\^=\s,;.]+", value)):
@@ -286,7 +284,7 @@ def _encoded(text: str, encoding: str) -> Iterator[bytes]:
 
 
 def _unpacked(text: str) -> Iterator[str]:
-    """What a text says in percent, HTML, backslash or quoted-printable escapes, in hexadecimal and in base 64."""
+    """A text decoded from percent, HTML, backslash or quoted-printable escapes, hexadecimal and base 64."""
     if len(text) > _MOST_PACKED:
         return
     if "%" in text:
@@ -305,7 +303,7 @@ def _unpacked(text: str) -> Iterator[str]:
 
 
 def _as_text(data: bytes) -> Iterator[str]:
-    """Bytes as a text, when they are one."""
+    """Bytes as text, if they are text."""
     data = data.replace(b"\0", b"")
     with contextlib.suppress(UnicodeError):
         if (text := data.decode("utf-8")).isprintable() and len(text) >= INSIDE:

@@ -1,9 +1,8 @@
-"""What is looked for of an identity: words and numbers in the spellings in which they are compared.
+"""The words and numbers of an identity that are searched for, in the spellings used for comparison.
 
-Names: each part of two letters or more, any two parts joined in either order, initials with a short surname. Parts of
-five letters or more count inside of other words too, shorter ones only where they stand as words. Titles and particles
-alone, and what is written for nobody, are no names. Of institutions and addresses the words that are not general ones.
-Numbers: see `Numbers`.
+Names: each part of two or more letters, any two parts joined in either order, initials with a short surname. Parts of
+five or more letters also count inside other words, shorter ones only as words. Titles and particles alone, and
+placeholders, are not names. Institutions and addresses: the words that are not general ones. Numbers: see `Numbers`.
 """
 
 import re
@@ -26,10 +25,10 @@ from sagemaker_monai.deidentification.spellings import (
 )
 from sagemaker_monai.storage.columns import NOBODY
 
-INSIDE = 5  # letters from which on a name counts inside of other words
+INSIDE = 5  # letters a name needs to count inside other words
 _LONGEST = 64  # letters or digits: those of a group of PN, of LO
-_MOST_PARTS = 8  # of a name that are joined with each other; longer ones are sentences
-_FEW = 48  # words up to which searching one after another is faster than an index
+_MOST_PARTS = 8  # of a name whose parts are joined; longer ones are sentences
+_FEW = 48  # words up to which a linear search is faster than an index
 
 
 def _words(text: str) -> frozenset[str]:
@@ -43,7 +42,7 @@ _TITLES = _words(
     no na test phantom demo none null noname unnamed volunteer control subject animal
     """
 )
-# Words of institutions and addresses that say nothing of which one.
+# Words of institutions and addresses that do not identify one.
 _GENERAL = _words(
     """
     hospital hospitals clinic clinics clinical klinik kliniken klinikum krankenhaus spital hôpital clinique centre
@@ -72,7 +71,7 @@ _GENERAL_IN_NUMBERS = _words(
 _GENERAL_DENSE = re.compile(
     "|".join(_words("医院 病院 医科 大学 中心 放射 병원 의원 대학교 의료원 センター クリニック"))
 )
-_SIX = 6  # digits from which on a number is not one that a picture or a series has, too
+_SIX = 6  # digits; shorter numbers also occur as numbers of pictures and series
 _INNER = re.compile(r"(?<=\w)['\u2019`\u00b4-](?=\w)")
 _GLUED = re.compile(r"(?<!\d)\d++(?:[\W_]{1,2}\d++)+")
 _TIME = re.compile(r"(?:[01]\d|2[0-3])[0-5]\d[0-5]\d")
@@ -80,12 +79,7 @@ _YEAR = re.compile(r"(?:19|20)\d\d")
 
 
 class Words:
-    """Words that are looked for in `forms` of a text.
-
-    Attributes:
-        inside: that count wherever they stand.
-        whole: that count as words.
-    """
+    """Words that are searched for in `forms` of a text: `inside` anywhere, `whole` only as words."""
 
     def __init__(self) -> None:
         self.inside: set[str] = set()
@@ -93,28 +87,23 @@ class Words:
         self._firsts: dict[int, dict[str, list[str]]] | None = None
 
     def add(self, word: str) -> None:
-        """Add a word by its length; one letter is none."""
+        """Add a word according to its length; single letters are ignored."""
         if is_dense(word):
             (self.inside if len(word) > 1 else self.whole).add(word)
         elif len(word) >= 2 and len(set(word)) > 1:
             (self.inside if len(word) >= INSIDE else self.whole).add(word)
 
     def stand_in(self, form: str, tokens: set[str], *, smallest: int = 0) -> bool:
-        """Whether one is in a form.
-
-        Args:
-            form: to search.
-            tokens: its words.
-            smallest: letters that a word must have to count inside of another.
-        """
+        """Whether a form with these tokens contains one; inside another word, one of `smallest` letters or more."""
         if not self.whole.isdisjoint(tokens) or (smallest and not self.inside.isdisjoint(tokens)):
             return True
         return self._stand_inside(form, smallest)
 
     def stand_apart(self, form: str) -> bool:
-        """Whether one is in a form without its separators (of INSIDE letters: except blanks), or is written backwards.
+        """Whether a form without separators contains one, also backwards.
 
-        In a text of several words short names are made by chance of the end of one and the beginning of the next.
+        Words of INSIDE letters must not span blanks: the end of one word and the beginning of the next form short names
+        by chance.
         """
         joined = squeezed(form)
         return (
@@ -167,7 +156,7 @@ class Names:
 
 
 def _parts(form: str) -> list[str]:
-    """The words of a name; of one with digits, as of a test patient, only those that are long."""
+    """The words of a name; from tokens with digits, such as of a test patient, only long ones."""
     parts: list[str] = []
     for token in ALPHANUMERIC.findall(form):
         has_digits = any(c.isdigit() for c in token)
@@ -185,7 +174,7 @@ def _joined(parts: list[str]) -> Iterator[str]:
         if 1 < len(second) < INSIDE and not is_dense(second) and second not in _TITLES:
             yield first[0] + second
             yield second + first[0]
-    for part in parts:  # cut off, as by a field of 16 characters
+    for part in parts:  # truncated, for example to 16 characters
         yield from (part[:size] for size in range(INSIDE + 3, min(len(part), _LONGEST)))
 
 
@@ -207,11 +196,11 @@ class Places:
 
 
 class Numbers:
-    """Numbers of people, orders, devices and telephones, whole and in parts.
+    """Numbers of people, orders, devices and telephones, complete and in parts.
 
     Attributes:
-        letters: numbers with letters, without separators, and words in them.
-        digits: runs of digits of four or more, and all digits of a number joined.
+        letters: numbers with letters, without separators, and the words in them.
+        digits: runs of four or more digits, and all digits of a number joined.
     """
 
     def __init__(self, numbers: Collection[str], places: Iterable[str] = ()) -> None:
@@ -229,7 +218,7 @@ class Numbers:
         self._parts = {
             run[start : start + size] for run in self.digits for size in (4, 5) for start in range(len(run) - size + 1)
         }
-        # The year at the beginning of an accession number says nothing of whose it is.
+        # The year at the beginning of an accession number does not identify anybody.
         self._parts -= {run[:4] for run in self.digits if len(run) > 5 and _YEAR.match(run)} - self.digits
         self._sixes = {run[start : start + 6] for run in self.digits for start in range(len(run) - 5)}
         self._by_size: dict[int, set[str]] = defaultdict(set)
@@ -256,11 +245,8 @@ class Numbers:
                 self.letters.add(word)
 
     def stand_in(self, form: str, *, parts: bool = True) -> bool:
-        """Whether one is in a text.
-
-        Args:
-            form: small letters without accents.
-            parts: also a part of four digits or more; otherwise whole numbers of six digits or more only.
+        """Whether a text (lower case, without accents) contains one: with `parts`, also four of its digits, else only
+        complete numbers of six or more digits.
         """
         joined = squeezed(form)
         if joined in self._exact or self.letters.stand_in(joined, neighbours(form)):
@@ -278,13 +264,13 @@ class Numbers:
         )
 
     def are_in_number(self, text: str) -> bool:
-        """Whether one is a whole row of digits of a text, or, of nine digits, in a longer row."""
+        """Whether one is a complete run of digits of a text, or, with nine digits, part of a longer run."""
         runs = re.findall(r"\d{4,}", text)
         return any(run in self.digits for run in runs) or self._have_whole(runs, smallest=9)
 
     def stand_in_header(self, form: str, tokens: set[str]) -> bool:
-        """Whether a whole number of six digits or more, or one with letters, is among other texts and bytes."""
-        # A number of six digits that may be a time is that of a TM, as a rule.
+        """Whether a header contains a complete number of six or more digits, or one with letters."""
+        # A number of six digits that may be a time usually is one.
         runs = [token for token in tokens if len(token) >= _SIX and token.isdecimal() and not _TIME.fullmatch(token)]
         return (
             any(run in self.digits for run in runs)
@@ -303,7 +289,7 @@ class Numbers:
 
 
 def neighbours(form: str) -> set[str]:
-    """The letters and digits that stand together, and each with the next: A12, A-12."""
+    """The alphanumeric tokens, and each word or number joined with the next: A12, A-12."""
     tokens = ALPHANUMERIC.findall(form)
     small = TOKEN.findall(form)
     return {*tokens, *(a + b for a, b in pairwise(small))}

@@ -1,7 +1,7 @@
-"""The fields of NIfTI and Analyze headers that an image is read by, and how each is written: nothing else is kept.
+"""The fields of NIfTI and Analyze headers that reading an image needs, and how to write each; nothing else is kept.
 
-Of a field that is read, only values stay that the format gives a meaning; what is not in use (axes beyond the last, a
-transform whose code is 0) gets the one value that says so. Every other byte of a header becomes 0.
+Only values with a defined meaning are kept; unused fields (axes beyond the last, a transform whose code is 0) get the
+one value that says so. Every other byte of a header becomes 0.
 
 Sources: nifti1.h, nifti2.h, Mayo's dbh.h; SPM keeps the origin's voxel in Analyze's `originator`.
 """
@@ -13,9 +13,9 @@ from typing import Any
 
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 
-MAX_OFFSET_BYTES = 16 << 20  # before the voxels; as the readers have it
-MOST = 1e9  # of a scale factor, an intercept and a place in mm; four letters as a float32 are above it, nearly always
-SAME_SPACING = 1e-3  # of a spacing; float32 and what registrations do to a matrix round more finely
+MAX_OFFSET_BYTES = 16 << 20  # before the voxels; as in the readers
+MOST = 1e9  # of a scale factor, an intercept and a position in mm; four letters as a float32 are nearly always larger
+SAME_SPACING = 1e-3  # of a spacing; float32 and the matrices of registrations round more finely
 _LEAST_SPACING, _MOST_SPACING = 1e-7, 1e7  # as `formats.affines`
 _NAN32, _NAN64 = b"\0\0\xc0\x7f", b"\0\0\0\0\0\0\xf8\x7f"
 
@@ -36,13 +36,13 @@ _ANALYZE: _Fields = {
     "dim": (40, "8h"), "datatype": (70, "h"), "bitpix": (72, "h"), "pixdim": (76, "8f"), "vox_offset": (108, "f"),
     "scl_slope": (112, "f"), "originator": (253, "5h"),
 }  # fmt: skip
-# datatype -> bits of a voxel. Single bits (1) are read by nobody here.
+# datatype -> bits per voxel. Single bits (1) are not supported.
 _NIFTI_BITS = {2: 8, 4: 16, 8: 32, 16: 32, 32: 64, 64: 64, 128: 24, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64,
                1536: 128, 1792: 128, 2048: 256, 2304: 32}  # fmt: skip
 _ANALYZE_BITS = {2: 8, 4: 16, 8: 32, 16: 32, 32: 64, 64: 64, 128: 24, 130: 8, 132: 16, 136: 32}
 _INTENTS = frozenset({*range(2, 25), *range(1001, 1012), *range(2001, 2006)})
 _CODES = range(6)  # of qform and sform
-# Free texts, by which `doctor` says that a header may tell something.
+# Free texts, which `doctor` reports.
 _NIFTI1_TEXTS = ((4, 10), (14, 18), (148, 80), (228, 24), (328, 16))  # data_type, db_name, descrip, aux_file, intent
 _NIFTI2_TEXTS = ((240, 80), (320, 24), (508, 16), (525, 15))  # descrip, aux_file, intent_name, unused_str
 # data_type, db_name, descrip, aux_file, generated, scannum, patient_id, exp_date, exp_time, hist_un0
@@ -51,7 +51,7 @@ _ANALYZE_TEXTS = ((4, 10), (14, 18), (148, 80), (228, 24), (263, 10), (273, 10),
 
 @dataclass(frozen=True)
 class _Format:
-    """A format: bytes of its header, where its fields are, bits by datatype, and texts (offset, length)."""
+    """A format: size of its header, its fields, bits by datatype, and texts (offset, length)."""
 
     name: str
     size: int
@@ -75,14 +75,13 @@ _MAGICS = {
 
 @dataclass(frozen=True)
 class CleanHeader:
-    """A header with nothing but what an image is read by.
+    """A header with only what reading the image needs.
 
     Attributes:
-        content: the header as it is written, with the four bytes that say that no extension follows, where the format
-            has them. In one file the voxels follow at once.
-        size: bytes of the header that was read.
-        start: where the voxels began, in the file that has them.
-        is_pair: they are in another file.
+        content: the header to write, with the four bytes that say that no extension follows, if the format has them.
+        size: bytes of the original header.
+        start: original offset of the voxels.
+        is_pair: the voxels are in another file.
     """
 
     content: bytes
@@ -94,40 +93,29 @@ class CleanHeader:
 
     @property
     def voxel_bytes(self) -> int:
-        """Bytes of the voxels.
-
-        Raises:
-            UndecodableImage: the header has no image.
-        """
+        """Size of the voxels; UndecodableImage if the header has no image."""
         rank, *sizes = self.values["dim"]
         if not 1 <= rank <= 7 or any(size < 1 for size in sizes[:rank]):
-            raise UndecodableImage("the header's sizes are none that an image can have; write it again")
+            raise UndecodableImage("the header's sizes are impossible for an image; write it again")
         count: int = math.prod(sizes[:rank])
         return count * self.bits // 8
 
 
 def has_free_texts(head: bytes) -> bool:
-    """Whether a field for free text is filled.
-
-    Args:
-        head: the first 540 bytes of a file, inflated, or all of a shorter one.
-
-    Raises:
-        UndecodableImage: no NIfTI or Analyze header.
-    """
+    """Whether a field for free text is filled; `head` and errors as in `clean_header`."""
     texts = _format_of(head)[0].texts
     return any(any(head[offset : offset + length]) for offset, length in texts)
 
 
 def clean_header(head: bytes) -> CleanHeader:
-    """Take a header apart and write it anew.
+    """Take a header apart and rewrite it.
 
     Args:
         head: the first 540 bytes of a file, inflated, or all of a shorter one.
 
     Raises:
-        UndecodableImage: no NIfTI or Analyze header, or one whose fields contradict each other.
-        UnsuitableImage: a datatype without whole bytes, or numbers beyond reason.
+        UndecodableImage: not a NIfTI or Analyze header, or its fields contradict each other.
+        UnsuitableImage: a datatype without whole bytes, or implausible numbers.
     """
     found, order, is_pair = _format_of(head)
     read = {name: struct.unpack_from(order + code, head, at) for name, (at, code) in found.fields.items()}
@@ -135,7 +123,7 @@ def clean_header(head: bytes) -> CleanHeader:
     if datatype not in found.bits:
         raise UnsuitableImage(f"the {found.name} header has the datatype {datatype}; write integers or floating point")
     if bits != found.bits[datatype]:
-        raise UndecodableImage(f"the {found.name} header claims {bits} bits a voxel for a datatype of "
+        raise UndecodableImage(f"the {found.name} header claims {bits} bits per voxel for a datatype of "
                                f"{found.bits[datatype]}")  # fmt: skip
     start = _start(read["vox_offset"][0], 0 if is_pair else found.size + 4)
     kept = {**_grid(read), **_scale(read, is_double=found.size == 540)}
@@ -155,7 +143,7 @@ def clean_header(head: bytes) -> CleanHeader:
 
 
 def _put(content: bytearray, at: int, order: str, code: str, values: tuple[Any, ...]) -> None:
-    if code in "fd" and math.isnan(values[0]):  # the one NaN that programs write; a NaN has room for other bytes
+    if code in "fd" and math.isnan(values[0]):  # a canonical NaN: its payload could hide other bytes
         nan = _NAN32 if code == "f" else _NAN64
         content[at : at + len(nan)] = nan if order == "<" else nan[::-1]
     else:
@@ -163,7 +151,7 @@ def _put(content: bytearray, at: int, order: str, code: str, values: tuple[Any, 
 
 
 def _format_of(head: bytes) -> tuple[_Format, str, bool]:
-    """The format, its byte order for `struct`, and whether the voxels are in another file."""
+    """The format, the byte order for `struct`, and whether the voxels are in another file."""
     for order in "<>":
         if len(head) < 348:
             break
@@ -178,15 +166,15 @@ def _format_of(head: bytes) -> tuple[_Format, str, bool]:
 
 
 def _start(offset: Any, least: int) -> int:
-    """Where the voxels begin; an offset of 0 in one file is its least, as other programs read it."""
+    """The offset of the voxels; 0 in a single file means the least possible one, as other programs read it."""
     if not math.isfinite(offset) or offset != int(offset) or not (offset == 0 or least <= offset <= MAX_OFFSET_BYTES):
-        raise UndecodableImage(f"the header has the voxels begin at an impossible place; vox_offset must be whole, "
+        raise UndecodableImage(f"the header has the voxels at an impossible offset; vox_offset must be an integer, "
                                f"{least} to {MAX_OFFSET_BYTES}")  # fmt: skip
     return max(int(offset), least)
 
 
 def _grid(read: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
-    """Sizes and spacing; axes that the image does not have are 1, or 0 where they were, except the third's spacing."""
+    """Sizes and spacing; those of unused axes become 1, or stay 0, except the third's spacing."""
     rank, *sizes = read["dim"]
     if not 0 <= rank <= 7:
         raise UndecodableImage(f"the header claims {rank} axes; 1 to 7 are possible")
@@ -197,12 +185,12 @@ def _grid(read: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
 
 
 def _length(size: float) -> float:
-    """A spacing as it is, 0 for what is none: readers take 1 mm, or refuse a transform that needs it."""
+    """A spacing, or 0 if it is invalid: readers assume 1 mm, or refuse a transform that needs it."""
     return size if _LEAST_SPACING < abs(size) < _MOST_SPACING else 0.0
 
 
 def _told_spacing(kept: dict[str, tuple[Any, ...]]) -> tuple[float, ...]:
-    """The spacing as the matrix has it, where that counts alone and the spacing says something else."""
+    """The spacing; the matrix's if only the matrix is used and the two differ."""
     [is_turned], [is_matrix] = kept["qform_code"], kept["sform_code"]
     qfac, *spacing = kept["pixdim"]
     if not is_matrix or is_turned:
@@ -214,10 +202,8 @@ def _told_spacing(kept: dict[str, tuple[Any, ...]]) -> tuple[float, ...]:
 
 
 def _scale(read: dict[str, tuple[Any, ...]], *, is_double: bool) -> dict[str, tuple[Any, ...]]:
-    """Slope and intercept. A slope that is 0 or not finite says that values are not scaled, and the intercept nothing.
-
-    Raises:
-        UnsuitableImage: beyond MOST.
+    """Slope and intercept. A slope that is 0 or not finite means that values are not scaled; then the intercept is
+    unused. UnsuitableImage beyond MOST.
     """
     [slope] = read["scl_slope"]
     is_scaled = math.isfinite(slope) and slope != 0
@@ -230,7 +216,7 @@ def _scale(read: dict[str, tuple[Any, ...]], *, is_double: bool) -> dict[str, tu
     least = 1e-300 if is_double else 1e-37
     for name, (value,) in kept.items():
         if math.isfinite(value) and value != 0 and not least < abs(value) <= MOST:
-            raise UnsuitableImage(f"the header's {name} is beyond reason; write the values themselves")
+            raise UnsuitableImage(f"the header's {name} is implausible; write the values themselves")
     return kept
 
 
@@ -244,29 +230,25 @@ def _codes(read: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
         [code] = read[name]
         kept[name] = (code if code in _CODES else int(code > 0),)
     [intent] = read["intent_code"]
-    # A reader here asks only whether there is one. 1,007 is a vector, as which others read what has none of these.
+    # Our readers only check for an intent. 1,007 is a vector, which other programs assume for unknown intents.
     kept["intent_code"] = (intent if intent in _INTENTS or not intent else 1007,)
     return kept
 
 
 def _transforms(read: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
-    """Quaternion and matrix where their codes say that they count, zeros where not.
-
-    Raises:
-        UnsuitableImage: one that counts has numbers that are no direction or place.
-    """
+    """Quaternion and matrix if their codes are set, else zeros; UnsuitableImage for implausible numbers."""
     kept: dict[str, tuple[Any, ...]] = {}
     for code, names in {"qform_code": ("quatern", "qoffset"), "sform_code": ("srow",)}.items():
         for name in names:
             is_used = read[code][0] > 0
             if is_used and not all(abs(value) <= MOST for value in read[name]):
-                raise UnsuitableImage(f"the NIfTI header's {code[:5]} has numbers beyond reason; write a sound one")
+                raise UnsuitableImage(f"the NIfTI header's {code[:5]} has implausible numbers; write a valid one")
             kept[name] = read[name] if is_used else (0.0,) * len(read[name])
     return kept
 
 
 def _origin(read: dict[str, tuple[Any, ...]]) -> tuple[int, ...]:
-    """SPM's origin where it is a voxel of the image, counted from 1, in numbers that cannot be letters."""
+    """SPM's origin, if it is a voxel of the image, counted from 1, and its numbers cannot be letters."""
     rank, *sizes = read["dim"]
     places = read["originator"]
     is_sound = rank >= 3 and places[3:] == (0, 0) and all(

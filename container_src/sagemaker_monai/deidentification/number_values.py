@@ -1,8 +1,8 @@
-"""Numbers that stay: written in the one usual way, as many as the attribute has, none that could be a text.
+"""Numbers that are kept: in canonical form, as many as the attribute allows, and none that could be text.
 
-Sixteen digits of a DS can hold a number of a patient, and a binary number of eight bytes a name. So texts of numbers
-are written anew without what a value does not need, long whole numbers go except for the few attributes that have such,
-and binary numbers are looked at as numbers: a name read as one is absurdly large or small.
+Sixteen digits of a DS can hold a patient's number, and a binary number of eight bytes a name. So decimal texts are
+rewritten without unneeded characters, long whole numbers are removed except in the few attributes that have them, and
+binary numbers must be plausible: a name read as a number is absurdly large or small.
 """
 
 import re
@@ -20,7 +20,7 @@ _CODES = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "US 
 _SIZES = {code: struct.calcsize(f"<{code}") for code in "HhLlfd"}
 BINARY_NUMBERS = frozenset({*_CODES, "AT"})
 
-# As nearly every scanner writes them; others are written anew.
+# The form that nearly every scanner writes; others are rewritten.
 _USUAL = re.compile(rb"(?:-?(?:0|[1-9]\d{0,6})(?:\.\d{1,13})?)(?:\\-?(?:0|[1-9]\d{0,6})(?:\.\d{1,13})?)* ?")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.ASCII)
 _MOST = 1e7  # 19490228 is a date and 12345678 a patient's number
@@ -37,12 +37,12 @@ _LARGE = {
 # Plausible in any unit that DICOM uses, except for zero.
 _LEAST_DOUBLE, _MOST_DOUBLE = 1e-12, 1e12
 _LEAST_FLOAT, _MOST_FLOAT = 1e-9, 1e9
-# Letters, digits and what stands between them, in UTF-8.
+# Letters, digits and separators in UTF-8.
 _TEXT = re.compile(rb"(?:[A-Za-z0-9 ^.,/-]|[\xC2-\xDF][\x80-\xBF]|[\xE0-\xEF][\x80-\xBF]{2})+")
-_MOST_LETTERS = 5  # bytes, of numbers beside each other; and characters, of numbers that are one each
-_MOST_INDEX = 0x1FFF  # of a frame, slice or the like; larger ones have two letters
+_MOST_LETTERS = 5  # consecutive bytes of numbers, or numbers that are one character each
+_MOST_INDEX = 0x1FFF  # of a frame, slice or the like; larger ones could be two letters
 _FIRST_CHARACTER = 32
-# Three numbers can be six letters: entries, first value and bits of a table cannot, nor can what is small.
+# Three numbers could be six letters, but not these: the number of bits is small.
 _DESCRIPTORS = {
     tag_of(keyword)
     for keyword in (
@@ -51,7 +51,7 @@ _DESCRIPTORS = {
     )
 }  # fmt: skip
 _MOST_BITS = 16
-# Lists of binary numbers of any length: what reading a picture needs.
+# Lists of binary numbers of any length that reading a picture needs.
 _LISTS = {
     tag_of(keyword)
     for keyword in (
@@ -66,7 +66,7 @@ _MULTIPLICITY = re.compile(r"(\d+)(?:-(\d+)|-(\d*)n)?")
 
 @cache
 def has_multiplicity(tag: int, count: int) -> bool:
-    """Whether an attribute may have so many values (PS3.6); none is always allowed."""
+    """Whether an attribute may have this many values (PS3.6); zero is always allowed."""
     match = _MULTIPLICITY.fullmatch(dictionary_VM(tag))
     if count == 0 or match is None:
         return count == 0
@@ -77,7 +77,7 @@ def has_multiplicity(tag: int, count: int) -> bool:
 
 
 def number_text(tag: int, vr: str, data: bytes) -> bytes | None:
-    """A DS or IS as it may stand, of even length; None when it is no number, or one that might be somebody's."""
+    """A DS or IS in canonical form, of even length; None if it is not a number, or might identify somebody."""
     usual = _USUAL.fullmatch(data) is not None
     if usual and (vr == "DS" or b"." not in data) and has_multiplicity(tag, data.count(b"\\") + 1):
         return data if len(data) % 2 == 0 else data + b" "
@@ -111,20 +111,13 @@ def _written(tag: int, vr: str, part: str) -> str | None:
 
 
 def whole_numbers(data: bytes) -> list[bytes]:
-    """The values of a DS or IS that are whole and have four digits or more, as they would be written by people."""
+    """The whole numbers of four or more digits in a DS or IS, without sign and decimals."""
     parts = (part.strip(b" \0").removeprefix(b"-") for part in data.split(b"\\"))
     return [whole for part in parts if len(whole := re.sub(rb"\.0*$", b"", part)) > 3 and whole.isdigit()]
 
 
 def are_numbers(tag: int, vr: str, data: bytes, *, is_little_endian: bool) -> bool:
-    """Whether the bytes of a binary number are as many as its attribute has, and plausible.
-
-    Args:
-        tag: of an attribute that the dictionary has.
-        vr: one of BINARY_NUMBERS.
-        data: the value's bytes.
-        is_little_endian: their order.
-    """
+    """Whether the value of an attribute of the dictionary, with a VR of BINARY_NUMBERS, is valid and plausible."""
     order = "<" if is_little_endian else ">"
     code = _CODES.get(vr, "H")
     size = 4 if vr == "AT" else _SIZES[code]
@@ -155,7 +148,7 @@ def _has_text(data: bytes, most: int) -> bool:
 
 
 def _spells(numbers: Sequence[int]) -> bool:
-    """Whether numbers may be characters of a text, one each, as in UTF-16: counters rise, a text goes up and down."""
+    """Whether numbers may be one character each, as in UTF-16: counters only rise, text goes up and down."""
     run: list[int] = []
     for number in (*filter(None, numbers), 1) if len(numbers) > _MOST_LETTERS else ():
         if number >= _FIRST_CHARACTER:

@@ -1,6 +1,6 @@
-"""What in a DICOM header or picture may identify a patient.
+"""Finds what may identify a patient in a DICOM header or picture.
 
-Nothing here ever gives a value: findings name the attribute and the kind, so that they may be logged and shown.
+Findings name the attribute and the kind, never a value, so they can be logged and shown.
 """
 
 import re
@@ -20,7 +20,7 @@ from sagemaker_monai.images.dicom.headers import quiet_pydicom
 
 MAPPED_UID = re.compile(r"2\.25\.(0|[1-9]\d{0,38})")
 _TEXT_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
-# Looked for in texts that the profile keeps. Codes of terminologies are long numbers themselves.
+# Searched for in texts that the profile keeps, except for codes, which are long numbers themselves.
 _PATTERNS = {
     "e-mail": re.compile(r"[\w.+-]+@[\w-]+\.\w{2,}"),
     "date": re.compile(
@@ -33,7 +33,7 @@ _PATTERNS = {
     "long number": re.compile(r"(?<![\d.])\d{7,}(?![\d.])"),
 }
 _CODES = frozenset({"CodeValue", "LongCodeValue", "CodingSchemeDesignator", "CodingSchemeVersion"})
-_MAX_TEXT = 4096  # characters of one value that patterns are looked for in
+_MAX_TEXT = 4096  # characters searched
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class PhiFinding:
     """One attribute that may identify the patient.
 
     Attributes:
-        keyword: DICOM's, or the tag as (gggg,eeee) where it has none.
+        keyword: DICOM's, or else the tag as (gggg,eeee).
         kind: "attribute" (the profile removes or replaces it), "UID", "date", "e-mail", "telephone number",
             "long number", "known value" (a name or number of another attribute in a text that the profile keeps),
             "private", "burned in: stated" or "burned in: likely".
@@ -57,16 +57,16 @@ def name_of(tag: int) -> str:
 
 
 def find_phi(dataset: Dataset, *, known_values: Iterable[str] = ()) -> list[PhiFinding]:
-    """Find what may identify the patient, in the header and by the kind of the picture.
+    """Find what may identify the patient, in the header and by the kind of picture.
 
     Args:
         dataset: a header, or all of an object; nested sequences are searched too.
-        known_values: names, numbers or addresses that must not stand anywhere.
+        known_values: names, numbers or addresses that must not occur anywhere.
 
     Returns:
-        Each attribute and kind once, in order of tags. Dates do not count where the header says that they were
-        modified, nor do UIDs of the root 2.25, dummies and pseudonyms: whether they are this package's or a stranger's
-        only `proof` can tell, which has the original. De-identification replaces all of them, whatever a header says.
+        Each attribute and kind once, by tag. Not reported: dates if the header says that they were modified, UIDs with
+        the root 2.25, dummies and pseudonyms. Only `proof`, which has the original, can tell whether they are this
+        package's. De-identification replaces all of them, whatever a header says.
     """
     quiet_pydicom()
     found: dict[PhiFinding, None] = {}

@@ -1,10 +1,9 @@
-"""What a camera writes beside a picture: place, time, owner, and comments. It goes; the picture stays, bit for bit.
+"""Removes what cameras write beside a picture (place, time, owner, comments); the picture stays, bit for bit.
 
-One function for every format that is read as a picture, told by the content and never by a name. What is written is
-taken from what a decoder needs (`jpeg_markers`, `png_chunks`, `tiff_tags`, `webp_chunks`, `bitmaps`): unknown parts,
-bytes between and behind, and values that mean nothing are not there any more. Which way up the picture is stays, for
-a reader turns it; colour profiles go, for nobody here reads them. What cannot be taken apart is refused, also
-where a decoder would read it.
+One function handles every picture format, recognised by content, never by name. Only what a decoder needs is written
+(`jpeg_markers`, `png_chunks`, `tiff_tags`, `webp_chunks`, `bitmaps`): unknown parts, bytes between and after parts, and
+meaningless values are dropped. The orientation is kept, because readers apply it; colour profiles are not, because our
+readers ignore them. Files that cannot be taken apart are refused, even if a decoder would read them.
 
 Sources: Exif 2.32 (APP1, tag 274).
 """
@@ -24,10 +23,10 @@ _APP1, _EXIF, _EOI = 0xE1, b"Exif\0\0", b"\xff\xd9"
 
 
 def cleaned(content: bytes) -> bytes:
-    """A picture without what tells who, where and when; exactly the same bytes where nothing does.
+    """A picture without metadata; exactly the same bytes if there is none.
 
     Raises:
-        UndecodableImage: broken, or none of the formats.
+        UndecodableImage: broken, or an unknown format.
         UnsuitableImage: several frames or pages, or a layout that cannot be taken apart.
         PayloadTooLarge: more pixels or bytes than the limits.
     """
@@ -40,12 +39,12 @@ def cleaned(content: bytes) -> bytes:
 
 
 def is_picture(head: bytes) -> bool:
-    """Whether a file that begins so is of a format that `cleaned` takes apart."""
+    """Whether a file with this beginning has a format that `cleaned` supports."""
     return any(is_so(head) for is_so, _ in _FORMATS)
 
 
 def telling(path: Path) -> bool:
-    """Whether a picture is not as `cleaned` leaves it; True too for what it refuses or cannot be read."""
+    """Whether `cleaned` would change a picture; also True if it refuses it, or the file is unreadable."""
     try:
         content = path.read_bytes()
         return cleaned(content) != content
@@ -66,9 +65,9 @@ def _jpeg(content: bytes) -> bytes:
 
 
 def _is_needed(content: bytes, end: int) -> bool:
-    """Whether the byte before `end` is of the picture: whether that looks otherwise with all of its bits inverted.
+    """Whether the byte before `end` belongs to the picture: whether inverting its bits changes the pixels.
 
-    Two decodings, which take a tenth of the time that it takes to read the codes here.
+    Decoding twice takes a tenth of the time of reading the codes in Python.
     """
     size = 2 if content[end - 2 : end] == b"\xff\0" else 1  # with its stuffing
     last = content[end - size] ^ 0xFF
@@ -78,7 +77,7 @@ def _is_needed(content: bytes, end: int) -> bool:
 
 
 def _pixels(content: bytes) -> bytes | None:
-    """Values as they are decoded; None where they cannot be."""
+    """The decoded values, or None."""
     try:
         return decoded(content, "JPEG").tobytes()
     except UndecodableImage:

@@ -1,8 +1,8 @@
-"""The pixel data of an object, cut to the bytes that its header needs, in the same transfer syntax.
+"""Cuts an object's pixel data to the bytes that its header needs, in the same transfer syntax.
 
-Nothing is compressed again, and the values that `dicom.decoding` reads stay the same. What goes: bytes behind the last
-frame, bits outside BitsStored (where old files keep overlays), fragments and offset tables that nobody needs, and all
-of a compressed frame that its decoder passes over. Offset tables are written anew.
+Nothing is recompressed, and `dicom.decoding` reads the same values. Removed are bytes after the last frame, bits
+outside BitsStored (old overlays), unneeded fragments and offset tables, and everything that a decoder skips in a
+compressed frame. Offset tables are rebuilt.
 
 Sources: DICOM PS3.5, 8.1, 8.2, A.4 (encapsulation).
 """
@@ -22,10 +22,10 @@ from sagemaker_monai.images.dicom.headers import refusing
 from sagemaker_monai.images.dicom.native import count_values, is_swapped, type_of
 from sagemaker_monai.images.dicom.pixel_layout import Layout, layout_of
 
-_MOST_OFFSET = (1 << 32) - 1  # that a basic offset table can hold
-_CHUNK_VALUES = 1 << 22  # so that a large object needs no second copy of all its values
+_MOST_OFFSET = (1 << 32) - 1  # in a basic offset table
+_CHUNK_VALUES = 1 << 22  # processed at once, to avoid a second copy of a large object
 
-# How a compressed frame of a transfer syntax is cut to what its decoder needs.
+# Transfer syntax -> the function that cuts a compressed frame to what its decoder needs.
 _CLEANERS: dict[str, Callable[[bytes, Layout], bytes]] = {
     **dict.fromkeys(JPEG | JPEG_LS, lambda frame, _layout: cleaned_jpeg(frame)),
     **dict.fromkeys(
@@ -37,17 +37,14 @@ _CLEANERS: dict[str, Callable[[bytes, Layout], bytes]] = {
 
 
 def needed_pixels(dataset: Dataset) -> bytes:
-    """The value of the pixel data element with what the header needs and nothing else.
-
-    Args:
-        dataset: complete, as of `headers.read_instance`.
+    """The pixel data of a complete dataset with only what the header needs.
 
     Returns:
-        Of even length. Compressed: a basic offset table and one fragment for each frame, without the delimiter.
+        Of even length. If compressed, a basic offset table and one fragment for each frame, without the delimiter.
 
     Raises:
-        UndecodableImage: less data than the header asks for, or it cannot be parsed.
-        UnsuitableImage: no image, or stored in a way that is not read.
+        UndecodableImage: less data than the header announces, or it cannot be parsed.
+        UnsuitableImage: no image, or stored in an unsupported way.
         PayloadTooLarge: more than the limits.
     """
     with refusing("the pixel data of the DICOM file is broken; export it again"):
@@ -63,7 +60,7 @@ def needed_pixels(dataset: Dataset) -> bytes:
 
 
 def is_compressed(dataset: Dataset) -> bool:
-    """Whether the value of the pixel data element is a sequence of fragments."""
+    """Whether the pixel data is a sequence of fragments."""
     return layout_of(dataset).syntax in DECODERS
 
 
@@ -82,22 +79,22 @@ def _native(layout: Layout) -> bytes:
     if layout.bits_allocated == 1:
         return _of_bits(layout.data[:needed], count)
     is_odd = needed % 2
-    if is_swapped(layout) and is_odd:  # the byte that fills the last pair stands before the last value
+    if is_swapped(layout) and is_odd:  # the byte that fills the last pair comes before the last value
         if len(layout.data) == needed:
-            raise UndecodableImage("the pixel data of the DICOM file is cut off; export it again")
+            raise UndecodableImage("the pixel data of the DICOM file is truncated; export it again")
         return _of_values(layout.data[: needed - 1], layout) + _of_values(b"\0" + layout.data[needed:][:1], layout)
     return _of_values(layout.data[:needed], layout) + bytes(is_odd)
 
 
 def _of_bits(data: bytes, count: int) -> bytes:
-    """Single bits, the first in the lowest place of a byte, without those behind the last one."""
+    """Single bits, lowest first, with the bits after the last one cleared."""
     if count % 8:
         data = data[:-1] + bytes((data[-1] & (1 << count % 8) - 1,))
     return data + bytes(len(data) % 2)
 
 
 def _of_values(data: bytes, layout: Layout) -> bytes:
-    """Cells with nothing outside the value but its sign, and padding that lies there on purpose."""
+    """Cells with only the value, its sign, and padding that is outside the value on purpose."""
     if layout.float_type or layout.bits_stored == layout.bits_allocated:
         return data
     kind = type_of(layout)

@@ -1,7 +1,7 @@
-"""The proof that the pixel data of a de-identified object are what its header needs and nothing else.
+"""Proves that the pixel data of a de-identified object is what its header needs and nothing else.
 
-It shares nothing with `pixel_data`, which cuts them, but what the header says of their size. That they are the same
-pixels is proved by decoding them before and after; CharLS (JPEG-LS) also refuses a frame with a byte too many.
+It shares only the header's layout with `pixel_data`, which cuts the data. That the pixels are the same is proved by
+decoding them before and after; CharLS (JPEG-LS) also refuses a frame with a byte too many.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ from sagemaker_monai.images.dicom.headers import PIXEL_GROUP, PIXEL_TAGS, refusi
 from sagemaker_monai.images.dicom.native import count_values, is_swapped, type_of
 from sagemaker_monai.images.dicom.pixel_layout import Layout, layout_of
 
-_ITEM = 0xE000FFFE  # the tag as it is read from little endian
+_ITEM = 0xE000FFFE  # the tag read as little endian
 _CHUNK_VALUES = 1 << 22
 _FRAMES_AT_ONCE = 64  # of a multi-frame file
 _FRAME_END = (b"", b"\0")  # a fragment has an even length
-# Markers of JPEG that may stand in a frame, and the lengths of their segments; None for any.
+# JPEG markers allowed in a frame, and the allowed lengths of their segments; None for any.
 _JPEG_SEGMENTS: dict[int, tuple[int, ...] | None] = {
     **dict.fromkeys((0xC0, 0xC1, 0xC2, 0xC3, 0xC4, 0xDA, 0xDB, 0xF7)),
     0xDD: (4, 6),  # DRI
@@ -38,10 +38,10 @@ _J2K_SEGMENTS = frozenset({0xFF50, 0xFF51, 0xFF52, 0xFF53, 0xFF55, 0xFF5C, 0xFF5
 
 
 def pixel_faults(result: Dataset) -> Iterator[str]:
-    """Say what stands in or beside the pixel data that the header does not need.
+    """Report anything in or beside the pixel data that the header does not need.
 
     Args:
-        result: as it is written, complete, with `file_meta`.
+        result: as written, complete, with `file_meta`.
 
     Yields:
         Faults in words, without any value.
@@ -50,7 +50,7 @@ def pixel_faults(result: Dataset) -> Iterator[str]:
     if not tags:
         return
     if len(tags) > 1 or tags[0] not in PIXEL_TAGS or tags[0] not in result:
-        yield "there are pixel data or offset tables beside the pixel data"
+        yield "there is more than one pixel data element, or a separate offset table"
         return
     try:
         with refusing("broken"):
@@ -59,15 +59,11 @@ def pixel_faults(result: Dataset) -> Iterator[str]:
     except CallerError:
         is_bare = False
     if not is_bare:
-        yield "the pixel data hold more or less than the header needs"
+        yield "the pixel data contains more or less than the header needs"
 
 
 def stored_frames(dataset: Dataset) -> Iterator[tuple[range, np.ndarray]]:
-    """The stored values of an object, as `decode_stored` gives them, with the numbers of their frames.
-
-    Raises:
-        UndecodableImage, UnsuitableImage, PayloadTooLarge: as `decode_stored`.
-    """
+    """The stored values of an object, as from `decode_stored`, with their frame numbers."""
     with refusing("the DICOM header is broken; export the file again"):
         count = layout_of(dataset).frames
     for start in range(0, count, _FRAMES_AT_ONCE):
@@ -82,7 +78,7 @@ def add_stored(digest: "hashlib._Hash", stored: np.ndarray) -> None:
 
 
 def stored_digest(dataset: Dataset) -> bytes:
-    """SHA-256 of all stored values of an object; raises as `stored_frames`."""
+    """SHA-256 of all stored values of an object; raises like `decode_stored`."""
     digest = hashlib.sha256()
     for _, stored in stored_frames(dataset):
         add_stored(digest, stored)

@@ -1,10 +1,9 @@
-"""PNG without anything but the picture: which chunks stay, with which contents, and exactly the rows that the header
-needs.
+"""Cleans a PNG: which chunks are kept, with which contents, and exactly the rows that the header needs.
 
-What is kept is written with right checksums, IDAT as it is where it is exactly the picture, and compressed anew where
-more is in it: rows beyond the last, bytes behind zlib's end, values in the bits that fill up a row. Palette entries and
-a transparent colour that no pixel has could be anything and go. Orientation is kept, for anyone who reads the picture
-turns it; colour profiles go, for nobody here reads them.
+Chunks are written with correct checksums. IDAT stays if it is exactly the picture, and is recompressed if it contains
+more: rows after the last, bytes after zlib's end, values in a row's padding bits. Palette entries and a transparent
+colour that no pixel uses could contain anything and are removed. The orientation is kept, because readers apply it;
+colour profiles are not, because our readers ignore them.
 
 Source: PNG, third edition (W3C), 5 (chunks), 7.2 (rows), 8.1 (interlacing), 9 (filters), 10 (compression).
 """
@@ -46,7 +45,7 @@ class _Header:
         return (width * self.depth * _CHANNELS[self.colour] + 7) // 8
 
     def passes(self) -> list[tuple[int, int]]:
-        """Bytes of a row with its filter, and rows, of each pass that has any."""
+        """Bytes of a row with its filter, and the number of rows, of each nonempty pass."""
         if not self.is_interlaced:
             return [(1 + self.row_bytes(self.width), self.height)]
         sizes = [(-(-(self.width - x) // dx), -(-(self.height - y) // dy)) for x, y, dx, dy in _ADAM7]
@@ -54,11 +53,11 @@ class _Header:
 
 
 def cleaned_png(content: bytes) -> bytes:
-    """The picture alone; exactly the same bytes where it is.
+    """The picture alone; exactly the same bytes if it is alone already.
 
     Raises:
-        UndecodableImage: no sound PNG.
-        PayloadTooLarge: more than the most pixels.
+        UndecodableImage: not a valid PNG.
+        PayloadTooLarge: too many pixels.
     """
     chunks = _chunks(content)
     header = _header(chunks[0])
@@ -68,36 +67,33 @@ def cleaned_png(content: bytes) -> bytes:
     first = names.index(b"IDAT")
     kept = {name: data for name, data in chunks[:first] if name in _ANCILLARY and _ANCILLARY[name](data, header)}
     if header.colour in _TRANSPARENT and names.count(b"tRNS") != (b"tRNS" in kept):
-        raise UndecodableImage("the PNG's transparent colour is none; save the picture again")
-    rows = itertools.takewhile(lambda chunk: chunk[0] == b"IDAT", chunks[first:])  # readers take no others
+        raise UndecodableImage("the PNG's transparent colour is invalid; save the picture again")
+    rows = itertools.takewhile(lambda chunk: chunk[0] == b"IDAT", chunks[first:])  # readers ignore others
     parts, is_changed = _exact([data for _, data in rows], header)
     palette = None
     if header.colour == _PALETTE:
         palette = next((data for name, data in reversed(chunks[:first]) if name == b"PLTE"), b"")
         if len(palette) % 3 or not 3 <= len(palette) <= 3 << header.depth:
-            raise UndecodableImage("the PNG's palette is none; save the picture again")
+            raise UndecodableImage("the PNG's palette is invalid; save the picture again")
     body = [(b"IHDR", chunks[0][1])]
     body += [(name, kept[name]) for name in (b"gAMA", b"cHRM", b"sRGB", b"pHYs") if name in kept]
     exif = exif_of(_orientation(chunks))
     colours = _colours(body, palette, kept.get(b"tRNS"), parts, header)
-    if _has_filling_bits(header):
-        parts = _parts_of(_repacked(_file([*body, *colours, *((b"IDAT", each) for each in parts)]), header))
+    if header.depth < 8 and (header.is_interlaced or header.width * header.depth % 8 != 0):  # rows have padding bits
+        repacked = _repacked(_file([*body, *colours, *((b"IDAT", each) for each in parts)]), header)
+        parts = [zlib.compress(repacked, _LEVEL)]
         header = _Header(header.width, header.height, header.depth, header.colour, is_interlaced=False)
         body[0] = (b"IHDR", chunks[0][1][:12] + b"\0")
     body += [(b"eXIf", exif)] if exif else []
     body += colours + [(b"IDAT", each) for each in parts] + [(b"IEND", b"")]
-    # As it was where nothing went but the order of chunks.
+    # Unchanged if only the order of chunks differs.
     if not is_changed and sorted(body) == sorted(chunks):
         body = chunks
     return _file(body)
 
 
 def _chunks(content: bytes) -> list[tuple[bytes, bytes]]:
-    """Names and contents up to IEND.
-
-    Raises:
-        UndecodableImage: cut off, or a checksum of what the picture needs is wrong.
-    """
+    """Names and contents up to IEND; UndecodableImage if it is missing, or a checksum is wrong."""
     chunks: list[tuple[bytes, bytes]] = []
     position = len(MAGIC)
     while position + 12 <= len(content):
@@ -112,7 +108,7 @@ def _chunks(content: bytes) -> list[tuple[bytes, bytes]]:
         if name == b"IEND":
             return chunks
         position = end + 4
-    raise UndecodableImage("the PNG is cut off or made of odd chunks; save the picture again")
+    raise UndecodableImage("the PNG is truncated or has invalid chunks; save the picture again")
 
 
 def _header(chunk: tuple[bytes, bytes]) -> _Header:
@@ -121,14 +117,14 @@ def _header(chunk: tuple[bytes, bytes]) -> _Header:
         raise UndecodableImage("the PNG does not begin with its header; save the picture again")
     width, height, depth, colour, method, filters, interlace = struct.unpack(">IIBBBBB", data)
     if depth not in _DEPTHS.get(colour, ()) or method or filters or interlace > 1 or not 0 < width < 2**31 > height > 0:
-        raise UndecodableImage("the PNG's header has values that mean nothing; save the picture again")
+        raise UndecodableImage("the PNG's header has invalid values; save the picture again")
     if width * height > MAX_PIXELS:
         raise PayloadTooLarge(f"{width} x {height} pixels are more than {MAX_PIXELS}; shrink the picture")
     return _Header(width, height, depth, colour, bool(interlace))
 
 
 def _exact(parts: list[bytes], header: _Header) -> tuple[list[bytes], bool]:
-    """IDAT that inflates to the picture and nothing else, and whether that is a change.
+    """IDAT that inflates to exactly the picture, and whether that is a change.
 
     Raises:
         UndecodableImage: it inflates to less, is damaged, or a row has an unknown filter.
@@ -157,11 +153,7 @@ def _exact(parts: list[bytes], header: _Header) -> tuple[list[bytes], bool]:
         position += size * count
     if len(rows) == needed and inflater.eof and not inflater.unused_data:
         return parts, False
-    return _parts_of(bytes(rows[:needed])), True
-
-
-def _parts_of(rows: bytes) -> list[bytes]:
-    return [zlib.compress(rows, _LEVEL)]
+    return [zlib.compress(bytes(rows[:needed]), _LEVEL)], True
 
 
 def _file(chunks: list[tuple[bytes, bytes]]) -> bytes:
@@ -171,7 +163,7 @@ def _file(chunks: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def _orientation(chunks: list[tuple[bytes, bytes]]) -> int:
-    """As a reader of the picture takes it from its texts, asked of one pixel with the same texts."""
+    """The orientation that a reader finds in the text chunks, determined with a picture of one pixel."""
     texts = [chunk for chunk in chunks if chunk[0] in _TEXTS]
     if not texts:
         return 1
@@ -179,15 +171,11 @@ def _orientation(chunks: list[tuple[bytes, bytes]]) -> int:
     return orientation_of(_file([pixel[0], *texts, pixel[1], (b"IEND", b"")]), "PNG")
 
 
-def _has_filling_bits(header: _Header) -> bool:
-    return header.depth < 8 and (header.is_interlaced or header.width * header.depth % 8 != 0)
-
-
 def _colours(
     body: list[tuple[bytes, bytes]], palette: bytes | None, transparent: bytes | None, parts: list[bytes],
     header: _Header,
 ) -> list[tuple[bytes, bytes]]:  # fmt: skip
-    """PLTE and tRNS with what pixels have of them."""
+    """PLTE and tRNS with only what pixels use."""
     if header.colour != _PALETTE:
         if transparent is None:
             return []
@@ -209,7 +197,7 @@ def _colours(
 
 
 def _has_colour(content: bytes, header: _Header) -> bool:
-    """Whether a pixel has the one colour that stands for transparent."""
+    """Whether a pixel has the transparent colour."""
     if header.depth == 16:
         from sagemaker_monai.images.pictures import decode_deep
         from sagemaker_monai.images.sample import Sample
@@ -225,7 +213,7 @@ def _has_colour(content: bytes, header: _Header) -> bool:
 
 
 def _repacked(content: bytes, header: _Header) -> bytes:
-    """The rows of a picture of fewer than 8 bits a pixel, with zeros in the bits that fill up a row."""
+    """The rows of a picture with fewer than 8 bits per pixel, with zeros in the padding bits."""
     image = decoded(content, "PNG")
     values = np.asarray(image).astype(np.uint8)
     if header.colour == _GREY and image.mode != "1":

@@ -1,16 +1,16 @@
-"""What becomes of each DICOM element: the table of PS3.15, Annex E, and stricter rules of ours for what it leaves out.
+"""What is done to each DICOM element: the table of PS3.15, Annex E, and stricter rules of ours for the rest.
 
-The tags and actions are dicom-anonymizer's (its newest table, PS3.15 2026c); its code is not used, because it leaves
-nested elements of most tags alone, draws UIDs at random and gives every date the same value. Where the standard lets
-the object's definition decide (X/Z, X/D, Z/D, X/Z/D), the choice is the one that is valid for every object: an emptied
-or a dummy value, and for sequences, which are all optional there, removal.
+The tags and actions are dicom-anonymizer's (its newest table, PS3.15 2026c). Its code is not used, because it ignores
+nested elements of most tags, draws UIDs at random and gives every date the same value. Where the standard lets the
+object's definition decide (X/Z, X/D, Z/D, X/Z/D), we choose what is valid for every object: an empty or a dummy value,
+and removal for sequences, which are all optional there.
 
-Stricter than the profile, because nobody can tell what stands there: curves and overlays go whole, and so do elements
-that the dictionary does not know, names, addresses, application entities, links and long texts that the table does not
-list. Every UID is replaced unless it names a class, a coding scheme or something of the standard. Of what the table
-does not name only this is kept, and only with values that are judged one by one: defined terms (`defined_terms`), the
-words of technical attributes (`technical_texts`), codes of the standard (`coded_entries`), numbers (`number_values`),
-lookup tables (`lookup_tables`) and pixel data.
+Stricter than the profile, because their content is unknown: curves and overlays are removed, and so are elements that
+are not in the dictionary, and names, addresses, application entities, links and long texts that the table does not
+list. Every UID is replaced unless it names a class, a coding scheme or another UID of the standard. Other elements are
+kept only with values that are checked one by one: defined terms (`defined_terms`), words of technical attributes
+(`technical_texts`), codes of the standard (`coded_entries`), numbers (`number_values`), lookup tables (`lookup_tables`)
+and pixel data.
 """
 
 import re
@@ -28,7 +28,7 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag
 from sagemaker_monai.deidentification.coded_entries import CODE_TAGS
 from sagemaker_monai.deidentification.lookup_tables import LOOKUP_TABLES, SEGMENTED
 from sagemaker_monai.deidentification.technical_texts import TECHNICAL_TEXTS
-from sagemaker_monai.images.dicom.elements import tag_of
+from sagemaker_monai.images.dicom.elements import tags_of
 from sagemaker_monai.images.dicom.headers import PIXEL_TAGS
 
 
@@ -37,11 +37,11 @@ class Action(Enum):
 
     REMOVE = "remove"
     EMPTY = "empty"
-    DUMMY = "dummy"  # a value of the same type that says nothing
+    DUMMY = "dummy"  # a meaningless value of the same type
     MAP_UID = "map UID"
     SHIFT = "shift"  # dates; times stay
     PATIENT = "pseudonym"
-    CLEAN = "clean"  # a sequence stays, each of its elements is treated by this table
+    CLEAN = "clean"  # keep a sequence, and apply this table to its elements
     KEEP = "keep"
 
 
@@ -69,50 +69,31 @@ LISTED: dict[int, Action] = {
 }
 
 
-def _tags(*keywords: str) -> frozenset[int]:
-    return frozenset(map(tag_of, keywords))
-
-
 _OURS: dict[int, Action] = {
-    **dict.fromkeys(_tags("PatientID", "PatientName"), Action.PATIENT),
-    # Marks of a picture's text and drawings: the profile's dummy would be an empty drawing, which no object requires.
+    **dict.fromkeys(tags_of("PatientID PatientName"), Action.PATIENT),
+    # GraphicAnnotationSequence: the profile's dummy would be an empty drawing, which no object requires.
+    # EncryptedAttributesSequence may hold the very values that are removed here, and MACParametersSequence signatures,
+    # which any change invalidates.
     **dict.fromkeys(
-        _tags(
-            "GraphicAnnotationSequence",
-            "PatientBirthDateInAlternativeCalendar",
-            "PatientDeathDateInAlternativeCalendar",
-            "EncryptedAttributesSequence",  # may hold the very values that are removed here
-            "MACParametersSequence",  # signatures are void once anything has changed
-            "IssuerOfAccessionNumberSequence",
-            "OrderPlacerIdentifierSequence",
-            "OrderFillerIdentifierSequence",
-            "IssuerOfPatientIDQualifiersSequence",
-            "HPGLDocument",
-            "OwnerID",
-            "ImageID",
-            "ItineraryID",
-            "BoardingPassID",
-            "PrinterName",
-            "DoseComment",
-            "ErrorComment",
-            "SystemStatusComment",
-            "SubstanceAdministrationNotes",
-            "HangingProtocolUserGroupName",
-            "ContactDisplayName",
+        tags_of(
+            "GraphicAnnotationSequence EncryptedAttributesSequence MACParametersSequence "
+            "PatientBirthDateInAlternativeCalendar PatientDeathDateInAlternativeCalendar "
+            "IssuerOfAccessionNumberSequence OrderPlacerIdentifierSequence OrderFillerIdentifierSequence "
+            "IssuerOfPatientIDQualifiersSequence HPGLDocument OwnerID ImageID ItineraryID BoardingPassID PrinterName "
+            "DoseComment ErrorComment SystemStatusComment SubstanceAdministrationNotes HangingProtocolUserGroupName "
+            "ContactDisplayName"
         ),
         Action.REMOVE,
     ),
-    **dict.fromkeys(_tags("TextValue", "TrackingID"), Action.DUMMY),
-    **dict.fromkeys(_tags("AnnotationGroupUID"), Action.MAP_UID),  # D in the table, as if it were a text
+    **dict.fromkeys(tags_of("TextValue TrackingID"), Action.DUMMY),
+    **dict.fromkeys(tags_of("AnnotationGroupUID"), Action.MAP_UID),  # D in the table, as if it were text
 }
-# What is written at the end to say what was done; what stood there before is removed.
-STATEMENTS = _tags(
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "DeidentificationMethodCodeSequence",
-    "LongitudinalTemporalInformationModified",
+# Attributes that state what was done; their original values are removed.
+STATEMENTS = tags_of(
+    "PatientIdentityRemoved DeidentificationMethod DeidentificationMethodCodeSequence "
+    "LongitudinalTemporalInformationModified"
 )
-# Types of which an attribute stays only where it is listed; CS and numbers stay in all, and their values are judged.
+# VRs whose attributes are kept only if listed; CS and numbers are kept in all, after their values are checked.
 _TEXTS = TECHNICAL_TEXTS.keys() | CODE_TAGS
 _BINARIES = LOOKUP_TABLES | SEGMENTED.keys() | frozenset(PIXEL_TAGS)
 _ONLY_LISTED: dict[str, Set[int]] = {
@@ -120,36 +101,17 @@ _ONLY_LISTED: dict[str, Set[int]] = {
     **dict.fromkeys(("OB", "OW", "OB or OW", "US or OW", "US or SS or OW", "OF", "OD", "OL", "OV"), _BINARIES),
     **dict.fromkeys(("PN", "AE", "UR", "ST", "LT", "UT", "UN", "SV", "UV", "DA", "DT", "TM"), frozenset()),
 }
-_CLASS_UIDS = _tags(
-    "SOPClassUID",
-    "ReferencedSOPClassUID",
-    "MediaStorageSOPClassUID",
-    "RelatedGeneralSOPClassUID",
-    "OriginalSpecializedSOPClassUID",
-    "SOPClassesInStudy",
-    "SOPClassesSupported",
-    "PertinentSOPClassesInStudy",
-    "PertinentSOPClassesInSeries",
-    "TransferSyntaxUID",
-    "AvailableTransferSyntaxUID",
-    "MACCalculationTransferSyntaxUID",
-    "EncryptedContentTransferSyntaxUID",
-    "CodingSchemeUID",
-    "ContextUID",
-    "MappingResourceUID",
+_CLASS_UIDS = tags_of(
+    "SOPClassUID ReferencedSOPClassUID MediaStorageSOPClassUID RelatedGeneralSOPClassUID "
+    "OriginalSpecializedSOPClassUID SOPClassesInStudy SOPClassesSupported PertinentSOPClassesInStudy "
+    "PertinentSOPClassesInSeries TransferSyntaxUID AvailableTransferSyntaxUID MACCalculationTransferSyntaxUID "
+    "EncryptedContentTransferSyntaxUID CodingSchemeUID ContextUID MappingResourceUID"
 )
-# The temporal option (E.3.6) keeps every date of the table as a shifted one, except for these.
-_BIRTH = _tags("PatientBirthDate", "PatientBirthTime")
+# The temporal option (E.3.6) shifts every date of the table except for these.
+_BIRTH = tags_of("PatientBirthDate PatientBirthTime")
 # E.3.7, Retain Patient Characteristics: the attributes with "K" in that column.
-PATIENT_CHARACTERISTICS = _tags(
-    "PatientSex",
-    "PatientAge",
-    "PatientSize",
-    "PatientWeight",
-    "EthnicGroup",
-    "SmokingStatus",
-    "PregnancyStatus",
-    "PatientSexNeutered",
+PATIENT_CHARACTERISTICS = tags_of(
+    "PatientSex PatientAge PatientSize PatientWeight EthnicGroup SmokingStatus PregnancyStatus PatientSexNeutered"
 )
 
 _DUMMIES: dict[str, Any] = {
@@ -163,17 +125,17 @@ _DUMMIES: dict[str, Any] = {
     "TM": "000000",
     "UR": "http://removed.invalid",
 }
-# Values that a list of what still stands in a header need not name.
+# Values that reveal nothing.
 _BLANK = re.compile(r"REMOVED|0|000Y|19000101(000000)?|000000|http://removed\.invalid|P-[A-Z2-7]{12}|\0*")
 
 
 def dummy(vr: str) -> Any:
-    """A value of this type that says nothing (action D); not for UI and SQ."""
+    """A meaningless value of this VR (action D); not for UI and SQ."""
     return _DUMMIES[vr]
 
 
 def is_blank(value: object) -> bool:
-    """Whether a value says nothing: empty, a dummy, or a pseudonym."""
+    """Whether a value reveals nothing: empty, a dummy, or a pseudonym."""
     if value is None or value == "" or value == b"":
         return True
     text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
@@ -184,7 +146,7 @@ _CLASS_KINDS = frozenset({
     "SOP Class", "Meta SOP Class", "Service Class", "Transfer Syntax", "Coding Scheme", "DICOM UIDs as a Coding Scheme",
     "Mapping Resource", "Context Group Name", "Well-known SOP Instance",
 })  # fmt: skip
-# Private classes of makers: dcmtk's table of them (dcuid.cc) and conformance statements.
+# Makers' private classes, from dcmtk's table (dcuid.cc) and conformance statements.
 VENDOR_CLASSES = frozenset({
     "1.3.12.2.1107.5.9.1",  # Siemens, CSA non-image
     "1.3.12.2.1107.5.99.3.10", "1.3.12.2.1107.5.99.3.11",  # Siemens, volumes and protocols of syngo.via
@@ -203,17 +165,17 @@ VENDOR_CLASSES = frozenset({
 
 
 def is_class_uid(uid: str) -> bool:
-    """Whether a UID names a class, a transfer syntax or a coding scheme of the standard, or a known maker's class."""
+    """Whether a UID names a class, transfer syntax or coding scheme of the standard, or a known maker's class."""
     return uid in VENDOR_CLASSES or (uid in UID_dictionary and UID_dictionary[uid][1] in _CLASS_KINDS)
 
 
 def is_transfer_syntax(uid: str) -> bool:
-    """Whether the standard registers a UID as a transfer syntax; GE's private one, big-endian, is known too."""
+    """Whether the standard registers a UID as a transfer syntax, or it is GE's private big-endian one."""
     return uid == "1.2.840.113619.5.2" or (uid in UID_dictionary and UID_dictionary[uid][1] == "Transfer Syntax")
 
 
 def is_standard_uid(uid: str) -> bool:
-    """Whether the standard itself registers this UID (classes, transfer syntaxes, frames of reference of atlases)."""
+    """Whether the standard registers a UID (classes, transfer syntaxes, frames of reference of atlases)."""
     return uid in UID_dictionary
 
 
@@ -224,7 +186,7 @@ def is_known(tag: int) -> bool:
 
 @cache
 def vrs_of(tag: int) -> frozenset[str]:
-    """The value representations that the dictionary gives an attribute, in the forms in which pydicom names them."""
+    """The dictionary's VRs of an attribute, as pydicom names them."""
     named = dictionary_VR(tag)
     return frozenset({named, *named.split(" or ")})
 
@@ -235,7 +197,7 @@ def action_of(tag: int, vr: str) -> Action:
 
     Args:
         tag: group and element as one number.
-        vr: value representation as it stands in the file, or the dictionary's; "US or SS" and the like are allowed.
+        vr: the file's or the dictionary's; "US or SS" and the like are allowed.
     """
     group = tag >> 16
     if group % 2 or group <= 0x0002 or tag & 0xFFFF == 0 or group & 0xFF00 in (0x5000, 0x6000):
@@ -247,7 +209,7 @@ def action_of(tag: int, vr: str) -> Action:
 
 @cache
 def basic_action(tag: int, vr: str) -> Action:
-    """What is done without the option for dates, or to a date that cannot be shifted."""
+    """The action without the temporal option, or for a date that cannot be shifted."""
     if tag in _OURS:
         return _OURS[tag]
     if tag in LISTED:

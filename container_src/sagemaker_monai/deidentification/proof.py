@@ -1,9 +1,9 @@
-"""The proof that a de-identified object holds nothing of the original that identifies anybody.
+"""Proves that a de-identified object contains nothing from the original that identifies anybody.
 
-It asks all that the product can ask: the profile of each element, whether each value that stayed is one that somebody
-vouches for, what `phi` finds in any file, and whether the bytes hold what the original knew of anybody. Of the code
-that made the object it shares the tables (of tags, terms, words and codes) and the list of identifying attributes, and
-nothing that replaces, shifts or removes.
+It checks each element against the profile, each kept value against the lists of known values, what `phi` finds in any
+file, and whether the bytes contain identifying values of the original. With the code that made the object it shares the
+tables (of tags, terms, words and codes) and the list of identifying attributes, but nothing that replaces, shifts or
+removes.
 """
 
 import io
@@ -44,33 +44,32 @@ from sagemaker_monai.images.dicom.headers import PIXEL_TAGS, quiet_pydicom
 
 _META = frozenset({0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013})
 
-# What `pseudonyms` makes; of 128 random bits one in three thousand millions has fewer digits.
+# What `pseudonyms` makes; one in three billion UIDs of 128 random bits has fewer digits.
 _HASH = re.compile(r"[PW][-_][A-Z2-7]{12}|2\.25\.[1-9]\d{29,38}")
 _FARTHEST = timedelta(MAX_SHIFT_DAYS)
 _NAMES = ("PatientID", "PatientName")  # a pseudonym looks like one that an earlier run made
 
 
 def prove_deidentified(original: Dataset, result: Dataset) -> list[str]:
-    """Say what is wrong with a de-identified object.
+    """Report what is wrong with a de-identified object.
 
-    Names, numbers, addresses, institutions, serial numbers, UIDs and dates of the original must not stand anywhere in
-    the result's bytes, except for words of the standard, which say the same of everybody. Pixel data must be what the
-    header needs and nothing else (`pixel_proof`), and are searched for those of 6 bytes or more: shorter ones stand
-    there by chance. The profile must have been obeyed for each element, each value that stayed must be a term, a known
-    word, a code, a number or a table as their modules have it, no private element may be left, UIDs must be replaced,
-    `find_phi` must find nothing but what it says of the picture (whether such a picture is taken is another question),
-    and the result must say what was done.
+    Names, numbers, addresses, institutions, serial numbers, UIDs and dates of the original must not occur anywhere in
+    the result's bytes, except for words of the standard, which identify nobody. Pixel data must be exactly what the
+    header needs (`pixel_proof`), and is searched for values that are unlikely to be there by chance. Each element must
+    obey the profile, each kept value must be a term, known word, code, number or table as defined by their
+    modules, private elements must be removed, UIDs must be replaced, `find_phi` must find nothing except burned-in text
+    (which is decided elsewhere), and the result must state what was done.
 
     Args:
-        original: as it was, complete.
-        result: as it is written, complete, with `file_meta`.
+        original: complete.
+        result: as written, complete, with `file_meta`.
 
     Returns:
-        Faults in words, without any value of the original; empty when there are none.
+        Faults in words, without any value of the original; empty if there are none.
     """
     quiet_pydicom()
     faults: dict[str, None] = {}
-    header = _header_bytes(result)  # first: elements that nobody has looked at are written as they are
+    header = _header_bytes(result)  # first, while elements are still unconverted and so written as they are
     codes = {str(item.get("CodeValue")) for item in result.get("DeidentificationMethodCodeSequence") or ()}
     if result.get("PatientIdentityRemoved") != "YES":
         faults["PatientIdentityRemoved is not YES"] = None
@@ -78,7 +77,7 @@ def prove_deidentified(original: Dataset, result: Dataset) -> list[str]:
         faults["the result does not state what was done"] = None
     try:
         elements = list(_walk(result))
-    except Exception:  # pydicom promises no list of exceptions
+    except Exception:  # pydicom's exceptions are not documented
         return ["an element cannot be parsed"]
     for holder, element in elements:
         if not _obeys(element, holder, has_characteristics="113108" in codes):
@@ -88,9 +87,9 @@ def prove_deidentified(original: Dataset, result: Dataset) -> list[str]:
             faults[f"{found.keyword} still has something of the kind: {found.kind}"] = None
     meta = meta_of(result)
     if not all(element.tag in _META or is_blank(element.value) for element in meta):
-        faults["the file's meta information has more than what was written"] = None
+        faults["the file meta information contains more than what was written"] = None
     if not (is_class_uid(str(result.get("SOPClassUID"))) and is_transfer_syntax(str(meta.get("TransferSyntaxUID")))):
-        faults["the class or the transfer syntax is none that is known"] = None
+        faults["the SOP class or the transfer syntax is unknown"] = None
     if any(getattr(result, "preamble", None) or b""):
         faults["the preamble is not empty"] = None
     if any((own := text_of(result, keyword)) and own == text_of(original, keyword) for keyword in _NAMES):
@@ -103,7 +102,7 @@ def prove_deidentified(original: Dataset, result: Dataset) -> list[str]:
 
 
 def _walk(dataset: Dataset, depth: int = 0) -> Iterator[tuple[Dataset, DataElement]]:
-    """Every element, nested ones included, beside the data set or item that holds it."""
+    """Every element, including nested ones, with the data set or item that holds it."""
     for element in dataset:
         yield dataset, element
         if element.VR == "SQ" and depth < MAX_DEPTH and element.tag not in STATEMENTS:
@@ -132,15 +131,15 @@ def _obeys(element: DataElement, holder: Dataset, *, has_characteristics: bool) 
         return all(not value or is_standard_uid(value) or MAPPED_UID.fullmatch(value) for value in values)
     if action is Action.PATIENT:
         return all(is_blank(value) for value in values)  # a pseudonym is
-    return element.VR in ("DA", "DT", "TM")  # moved; that none is the original's is asked of the bytes
+    return element.VR in ("DA", "DT", "TM")  # moved; the search in the bytes finds original dates
 
 
 def is_vouched(element: DataElement, holder: Dataset) -> bool:
-    """Whether a value that the profile keeps is one that somebody vouches for, or a replacement.
+    """Whether a value that the profile keeps is a known one, or a replacement.
 
     Args:
-        element: of an attribute that the dictionary has.
-        holder: the data set or item that it stands in; a code is judged with its scheme.
+        element: of an attribute in the dictionary.
+        holder: its data set or item; a code is judged with its scheme.
     """
     tag, vr = element.tag, str(element.VR)
     if tag in CODE_TAGS and not is_blank(element.value):
@@ -166,21 +165,21 @@ def is_vouched(element: DataElement, holder: Dataset) -> bool:
 def _found_in_bytes(original: Dataset, result: Dataset, header: bytes) -> Iterator[str]:
     identity = identity_of(original)
     matcher = Matcher(identity.without(uids=filter(is_class_uid, identity.uids)))  # classes of vendors stay
-    # A patient may be called Head or Lung, and a hash may spell Lee; the slower question is asked of few.
+    # A patient may be called Head or Lung, and a hash may spell Lee; few objects need the slower check.
     if matcher.in_bytes(header):
         replaced = _Replaced(original, result, identity)
         if kind := matcher.in_bytes(_header_bytes(_without_vouched(result, replaced))):
-            yield f"{kind} of the original stands in the header"
+            yield f"{kind} of the original is in the header"
     for tag in PIXEL_TAGS:
         if isinstance(data := getattr(result.get(tag), "value", None), bytes) and (kind := matcher.in_bulk(data)):
-            yield f"{kind} of the original stands in the pixel data's bytes"
+            yield f"{kind} of the original is in the pixel data's bytes"
 
 
 class _Replaced:
-    """Which values stand in the place of the original's: a hash or a date says something about a person by chance only.
+    """Recognises replacements (hashes and moved dates), which can only spell something identifying by chance.
 
-    A hash is told by its form and by its being new: the original has it nowhere. A date is told by its distance, which
-    is the same for all of an object, from one of the original.
+    A hash is recognised by its form, and must not occur in the original. A date is recognised by its distance from one
+    of the original, which is the same for all dates of an object.
     """
 
     def __init__(self, original: Dataset, result: Dataset, identity: Identity) -> None:
@@ -190,11 +189,11 @@ class _Replaced:
         self._distance = distances.pop() if len(distances) == 1 else timedelta(0)
 
     def is_old(self, value: str) -> bool:
-        """Whether it looks like a hash, and is one that the original has."""
+        """Whether a value looks like a hash but occurs in the original."""
         return _HASH.fullmatch(value) is not None and value in self._old
 
     def is_new(self, value: str, vr: str) -> bool:
-        """Whether a value is a hash (see `is_old`), a class, a dummy, or a date that was moved."""
+        """Whether a value is a hash (see `is_old`), a class, a dummy, or a moved date."""
         if is_blank(value) or KEYED_WORD.fullmatch(value):
             return True
         if vr == "UI":
@@ -204,7 +203,7 @@ class _Replaced:
 
 
 def _distances(original: Dataset, result: Dataset, depth: int = 0) -> Iterator[timedelta]:
-    """By how much each date was moved back, where one stands in the place of another."""
+    """By how much each date was moved back."""
     for element in result:
         if element.VR not in ("DA", "DT", "SQ") or element.tag not in original or depth > MAX_DEPTH:
             continue
@@ -219,7 +218,7 @@ def _distances(original: Dataset, result: Dataset, depth: int = 0) -> Iterator[t
 
 
 def _header_bytes(dataset: Dataset) -> bytes:
-    """Everything but pixel data, as it would be written, not deflated."""
+    """Everything except pixel data, as it would be written, not deflated."""
     header = Dataset({tag: dataset.get_item(tag) for tag in dataset.keys() if tag not in PIXEL_TAGS})  # noqa: SIM118
     implicit, little = dataset.original_encoding
     header.set_original_encoding(implicit, little, dataset.original_character_set)
@@ -233,7 +232,7 @@ def _header_bytes(dataset: Dataset) -> bytes:
 
 
 def _without_vouched(dataset: Dataset, replaced: _Replaced) -> Dataset:
-    """The object without words of the standard or of a list, which are nobody's, and without what replaces others."""
+    """The object without known words, which identify nobody, and without replacements."""
     result = Dataset()
     implicit, little = dataset.original_encoding
     result.set_original_encoding(implicit, little, dataset.original_character_set)

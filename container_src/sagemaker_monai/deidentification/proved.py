@@ -1,7 +1,7 @@
-"""One way for a DICOM object into a data set: de-identified, written, read back, and proved to be clean.
+"""The only way for a DICOM object into a data set: de-identified, written, read back, and proved to be clean.
 
-Nothing else writes a de-identified object, so that none leaves without its proof, and what is proved are the bytes that
-leave. What a file says of itself (PatientIdentityRemoved) does not count: all go this way.
+Nothing else writes de-identified objects, so every one is proved, and the proof covers the very bytes that leave. All
+objects go this way, even those that claim to be de-identified (PatientIdentityRemoved).
 """
 
 from pathlib import Path
@@ -20,26 +20,26 @@ from sagemaker_monai.storage.files import replacing
 def write_deidentified(
     dataset: Dataset, target: Path, deidentifier: Deidentifier, *, stored: bytes | None = None
 ) -> Dataset:
-    """De-identify an object and write it; the target is whole and proved, or not there.
+    """De-identify an object and write it; afterwards the target is complete and proved, or does not exist.
 
     Args:
-        dataset: complete, as `read_instance` gives it; it is not changed.
-        target: its folder has to be there.
+        dataset: complete, from `read_instance`; it is not changed.
+        target: in an existing folder.
         deidentifier: the rules.
-        stored: digest of the object's stored values, as of `pixel_proof.stored_digest`, where the caller has it.
+        stored: digest of the object's stored values, from `pixel_proof.stored_digest`, if known.
 
     Returns:
-        The object as it was read back.
+        The object as read back.
 
     Raises:
-        CallerError: as `Deidentifier`; UnsuitableImage also when the file could not be proved to be clean, or
-            would not show the same pixels.
+        CallerError: as `Deidentifier`; also UnsuitableImage if the file could not be proved to be clean, or would not
+            show the same pixels.
     """
     result = deidentifier(dataset)
     with replacing(target) as part:
         try:
             dcmwrite(part, result, enforce_file_format=True)
-        except Exception as error:  # pydicom promises no list for values that its types cannot hold
+        except Exception as error:  # pydicom's exceptions for invalid values are not documented
             if isinstance(error, OSError) and error.errno is not None:  # the disk is full, or the like
                 raise
             raise UndecodableImage("the DICOM object has values that cannot be written; export it again") from error
@@ -48,8 +48,8 @@ def write_deidentified(
             raise UnsuitableImage(f"the de-identified file could not be proved to be clean: {faults[0]}; leave it out")
         if not _shows_the_same(dataset, written, stored):
             raise UnsuitableImage(
-                "the de-identified file would not show the same pixels, as part of its pixel data could not be kept; "
-                "export it again, or leave it out"
+                "the de-identified file would not show the same pixels, because part of its pixel data could not be "
+                "kept; export it again, or leave it out"
             )
     return written
 

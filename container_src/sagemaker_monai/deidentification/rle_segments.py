@@ -1,7 +1,6 @@
-"""A frame of RLE Lossless with the runs that its pixels need and nothing else.
+"""Reduces a frame of RLE Lossless to the runs that its pixels need.
 
-The runs stay; those that say nothing, those beyond the last byte of a segment, and what stands between segments goes.
-The header is written anew.
+Empty runs, runs after the last byte of a segment, and bytes between segments are dropped. The header is rewritten.
 
 Source: DICOM PS3.5, annex G.
 """
@@ -14,19 +13,11 @@ from sagemaker_monai.images.dicom.codestreams import count_rle_segments
 
 _HEADER_BYTES = 64
 _NO_RUN = 128
-_CUT_OFF = "a frame of RLE Lossless ends before its last pixel; export it again"
+_CUT_OFF = "a frame of RLE Lossless is truncated; export it again"
 
 
 def cleaned_rle(data: bytes, size_bytes: int) -> bytes:
-    """Write a frame again.
-
-    Args:
-        data: from the header of its segments.
-        size_bytes: that each segment unpacks to.
-
-    Raises:
-        UndecodableImage: broken, or a segment is too short.
-    """
+    """Rewrite a frame whose segments unpack to `size_bytes` each; UndecodableImage if it is broken or too short."""
     count = count_rle_segments(data)
     offsets = [*struct.unpack(f"<{count}L", data[4 : 4 + 4 * count]), len(data)]
     segments = [_segment(data[start:end], size_bytes) for start, end in pairwise(offsets)]
@@ -38,8 +29,8 @@ def cleaned_rle(data: bytes, size_bytes: int) -> bytes:
 
 
 def _segment(data: bytes, size_bytes: int) -> bytes:
-    """The runs of a segment up to its last byte, of even length."""
-    parts: list[bytes] = []  # of what stays without a gap
+    """The runs of a segment up to its last byte, padded to even length."""
+    parts: list[bytes] = []  # kept pieces
     position = start = 0
     left = size_bytes
     end = len(data)

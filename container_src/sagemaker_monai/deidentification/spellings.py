@@ -1,10 +1,10 @@
-"""How a text is compared: its letters without case, accents and alphabet, and the spellings that a name may have.
+"""Normalises texts for comparison, regardless of case, accents and alphabet, in all spellings that a name may have.
 
-Both sides go the same way: `forms` of a name are looked for in `forms` of a text. Latin letters lose their accents, and
-umlauts are written both ways (ü as u and as ue). Cyrillic and Greek are romanised by the usual tables (BGN/PCGN, ICAO
-9303, the German and the scientific one; ELOT 743 and the classical one), and compared by `sound` where tables differ;
-letters that only look Latin count as those. Han, Hangul and kana have no table here: PN has a group for each script,
-and each group is a name of its own.
+Both sides are treated alike: `forms` of a name are searched for in `forms` of a text. Latin letters lose their accents,
+and umlauts are spelled both ways (ü as u and as ue). Cyrillic and Greek are romanised by the common tables (BGN/PCGN,
+ICAO 9303, German, scientific; ELOT 743, classical), and compared by `sound` where tables differ; letters that only look
+Latin also count as Latin. Han, Hangul and kana are not transcribed: PN has a group for each script, and each group is a
+name of its own.
 """
 
 import re
@@ -17,7 +17,7 @@ WORD = re.compile(r"[^\W\d_]+")
 TOKEN = re.compile(r"[^\W\d_]+|\d+")
 ALPHANUMERIC = re.compile(r"[^\W_]+")
 _SEPARATORS, _SIGNS = re.compile(r"[\W_]+"), re.compile(r"[^\w\s]+|_+")
-# Where a word starts inside of another: SmithZebulon, CTSmith.
+# Where a word starts inside another: SmithZebulon, CTSmith.
 _CAMEL = re.compile(r"(?<=[a-z\u00df-\u00ff])(?=[A-Z\u00c0-\u00de])|(?<=[A-Z])(?=[A-Z][a-z])")
 _SPACED = re.compile(r"(?<![^\W\d_])(?:[^\W\d_][\W_]{1,2}){2,}[^\W\d_](?![^\W\d_])")
 
@@ -62,7 +62,7 @@ _INVISIBLE = dict.fromkeys(
     [0xAD, 0x34F, 0x61C, 0x640, 0x180E, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070),
      *range(0xFE00, 0xFE10)]
 )  # fmt: skip
-# What different romanisations write for one Russian or Greek sound.
+# Spellings of one Russian or Greek sound in different romanisations.
 _SOUNDS = tuple(
     (re.compile(pattern), value)
     for pattern, value in (
@@ -80,7 +80,7 @@ _SOUNDS = tuple(
 
 
 def readable(text: str) -> str:
-    """The text with wide, styled and ligature letters as plain ones, ASCII digits, and nothing invisible (NFKC)."""
+    """The text with plain letters for wide, styled and ligature ones, ASCII digits, and no invisible characters."""
     if text.isascii():
         return text
     text = unicodedata.normalize("NFKC", text).translate(_INVISIBLE)
@@ -88,17 +88,13 @@ def readable(text: str) -> str:
 
 
 def forms(text: str) -> tuple[str, ...]:
-    """What a text is compared as: small letters without accents, in each of the usual transcriptions.
-
-    Args:
-        text: as `readable` gives it.
-    """
+    """The forms in which a `readable` text is compared: lower case, without accents, in each transcription."""
     small = text.casefold()
     if small.isascii():
         return (small,)
     found = [bare(small), bare(small.translate(_UMLAUTS))]
     if _ROMAN_ALIKE.search(small):
-        source = found[0] if _GREEK_LETTER.search(small) else small  # accents, which Cyrillic letters need
+        source = found[0] if _GREEK_LETTER.search(small) else small  # Cyrillic letters need their accents
         found += [bare(_digraphs(source).translate(table)) for table in _ROMANISATIONS]
         found.append(bare(small.translate(_LOOK_ALIKE)))
     return tuple(dict.fromkeys(found))
@@ -111,44 +107,44 @@ def _digraphs(greek: str) -> str:
 
 
 def bare(small: str) -> str:
-    """Small letters without accents, katakana as hiragana."""
+    """Lower-case text without accents, katakana as hiragana."""
     apart = unicodedata.normalize("NFKD", small)
     kept = "".join(c for c in apart if unicodedata.category(c) != "Mn")
     return unicodedata.normalize("NFC", kept).translate(_LATIN).translate(_KANA)
 
 
 def is_romanised(text: str) -> bool:
-    """Whether some letters are Greek or Cyrillic, so that it is compared by `sound` too."""
+    """Whether some letters are Greek or Cyrillic, so that the text is also compared by `sound`."""
     return not text.isascii() and _ROMAN_ALIKE.search(text) is not None
 
 
 def is_dense(text: str) -> bool:
-    """Whether it is in a script in which two characters are a name, and no blanks stand between words."""
+    """Whether the script is one in which two characters can be a name and words are not separated by blanks."""
     return not text.isascii() and _DENSE.search(text) is not None
 
 
 def sound(form: str) -> str:
-    """A Latin form with one spelling for what romanisations write in several ways; blanks stay."""
+    """A Latin form with one spelling for each sound that romanisations write in several ways; blanks stay."""
     for pattern, value in _SOUNDS:
         form = pattern.sub(value, form)
     return form
 
 
 def squeezed(form: str) -> str:
-    """Letters and digits only."""
+    """The form's letters and digits only."""
     return _SEPARATORS.sub("", form)
 
 
 def closed(form: str) -> str:
-    """The form without what stands between letters, except for blanks."""
+    """The form without separators, except for blanks."""
     return _SIGNS.sub("", form)
 
 
 def apart(text: str) -> str:
-    """The text with a blank where a capital begins a word inside of another."""
+    """The text with a blank before each capital that begins a word inside another."""
     return _CAMEL.sub(" ", text)
 
 
 def spaced_out(form: str) -> Iterator[str]:
-    """Words whose letters stand apart, as S.m.i.t.h."""
+    """Words with separated letters, such as S.m.i.t.h."""
     return (squeezed(match[0]) for match in _SPACED.finditer(form))

@@ -1,9 +1,9 @@
-"""Texts that stay: which attributes of VR LO, SH and UC may have one, and which words they may say.
+"""Texts that are kept: the attributes of VR LO, SH and UC that may have one, and their known words.
 
-PS3.15 keeps every text that its table does not name, and names turn up in all of them. So a text stays only in an
-attribute of the table below, each for the reason beside it, and only when it is one of the words that are known there.
-Another one becomes a keyed word (`pseudonyms.keyed_word`) where two pictures must still be told apart or found to be
-alike by it, or goes. Codes stand in `coded_entries`.
+PS3.15 keeps every text that its table does not list, and names turn up in all of them. So a text is kept only in an
+attribute of the table below, for the reason given there, and only if it is one of the attribute's known words. Another
+text becomes a keyed word (`pseudonyms.keyed_word`) if it is needed to distinguish or match pictures, or is removed.
+Codes are in `coded_entries`.
 """
 
 import re
@@ -19,12 +19,12 @@ Otherwise = Literal["keyed word", "empty", "dummy", "remove"]
 
 @dataclass(frozen=True)
 class TechnicalText:
-    """What one attribute may say.
+    """The allowed texts of one attribute.
 
     Attributes:
-        words: in capitals -> as they are written.
-        pattern: other values that may stand; too short for anything that somebody would be found by.
-        otherwise: what becomes of a value that is neither.
+        words: in capitals -> as written.
+        pattern: other allowed values, too short to identify anybody.
+        otherwise: what to do with any other value.
         reason: why the attribute is kept at all.
     """
 
@@ -38,7 +38,7 @@ def _words(text: str) -> dict[str, str]:
     return {word.upper(): word for word in text.split("|")}
 
 
-# The first words of a maker's name; whatever follows is cut off, except for the longer ones of this list.
+# First words of makers' names; anything after the longest match is cut off.
 _VENDORS = _words(
     "GE MEDICAL SYSTEMS|GE HEALTHCARE|GE|GEMS|SIEMENS|SIEMENS HEALTHINEERS|Siemens Healthcare|Philips|"
     "Philips Medical Systems|Philips Healthcare|TOSHIBA|TOSHIBA_MEC|CANON|CANON_MEC|HITACHI|"
@@ -108,10 +108,10 @@ _SEQUENCES = re.compile(
     r"(?:[23]d)?[1-9]?\d?(?:_\d{1,3})?(?:ns|sp|rn|rt|tb|r|t|c|b)?"
 )
 _SIEMENS_KERNEL = re.compile(r"[BDHIJQSTU][a-z]?\d\d[a-z]?|\d|FC\d\d")
-_TELLS_APART = "tells volumes of one series apart, and scanners or reconstructions that a label hangs on"
+_TELLS_APART = "distinguishes volumes of one series, and scanners or reconstructions that a label may depend on"
 
 _TABLE: dict[str, TechnicalText] = {
-    "Manufacturer": TechnicalText(_VENDORS, "a label may hang on it, or text in pictures", otherwise="empty"),
+    "Manufacturer": TechnicalText(_VENDORS, "a label, or text in pictures, may depend on it", otherwise="empty"),
     **dict.fromkeys(
         (
             "SecondaryCaptureDeviceManufacturer", "ModifyingDeviceManufacturer", "DetectorManufacturerName",
@@ -137,8 +137,8 @@ _TABLE: dict[str, TechnicalText] = {
     "RadiopharmaceuticalRoute": TechnicalText(_ROUTES, "how the tracer was given"),
     "ImageGeometryType": TechnicalText(_words("PLANAR"), "retired; says that the picture is flat"),
     "DimensionDescriptionLabel": TechnicalText({}, "a keyword of DICOM, which says what a dimension is"),
-    "EthnicGroup": TechnicalText({}, "a free text; goes even where the patient's characteristics stay"),
-    # Attributes that an object must have; nobody knows what stands there.
+    "EthnicGroup": TechnicalText({}, "a free text; removed even if the patient's characteristics are kept"),
+    # Mandatory attributes with unknown contents.
     **dict.fromkeys(
         (
             *("SegmentLabel", "SegmentAlgorithmName", "AlgorithmName", "AlgorithmVersion", "RTImageLabel"),
@@ -153,7 +153,7 @@ _DIMENSION_LABEL = tag_of("DimensionDescriptionLabel")
 
 
 def technical_word(tag: int, value: str) -> str | None:
-    """The known word that a value is, as it is written here; None when it is none, or the attribute has no words."""
+    """A value as the attribute's known word, in the spelling used here; None if it is not one."""
     row = TECHNICAL_TEXTS.get(tag)
     if row is None:
         return None

@@ -1,10 +1,9 @@
-"""TIFF without anything but the picture: structural tags and the rows that they describe, in a file written anew.
+"""Cleans a TIFF: structural tags and the rows that they describe, in a rewritten file.
 
-Of a tag, only values stay that mean something. Strips and tiles are cut to what the header needs: plain ones by their
-size, deflated ones by zlib's end. LZW and PackBits are unpacked and deflated, without loss, for what stands behind
-their end cannot be told otherwise; JPEG is decoded and deflated. What fills up a row or a tile becomes 0. Further
-directories, EXIF, GPS, and every byte that nothing refers to are not written. Sizes of a pixel and descriptions go too:
-nobody here reads them.
+Only meaningful values of tags are kept. Strips and tiles are cut to what the header needs: plain ones by their size,
+deflated ones at zlib's end. LZW and PackBits are unpacked and deflated, without loss, because their end cannot be found
+otherwise; JPEG is decoded and deflated. Padding of rows and tiles becomes 0. Further directories, EXIF, GPS, and bytes
+that nothing refers to are dropped, and so are pixel sizes and descriptions, which our readers ignore.
 
 Sources: TIFF 6.0; Adobe's TIFF Technical Note 2 (JPEG) and Photoshop TIFF note (deflate); BigTIFF (AWare Systems).
 """
@@ -22,7 +21,7 @@ from sagemaker_monai.images.picture_parts import MAX_PIXELS
 from sagemaker_monai.images.pictures import MAX_FILE_BYTES
 
 MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG, LONG8: what structural tags have
+_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # BYTE, SHORT, LONG, LONG8: the types of structural tags
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _STRIPS, _ORIENTATION, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 273, 274, 277, 278, 279, 284
 _PREDICTOR, _COLORS, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 317, 320, 322, 323, 324, 325
@@ -34,7 +33,7 @@ _COMPRESSIONS = (_NONE, _LZW, _OLD_JPEG, _JPEG, _DEFLATE, _PACKBITS, _OLD_DEFLAT
 _MOST_PARTS = 1 << 20
 _LEVEL = 6
 
-# What a value may be. Sizes are checked beside each other.
+# Valid values; combinations are checked in `_check`.
 _VALUES: dict[int, Callable[[int], bool]] = {
     _WIDTH: lambda value: value > 0,
     _HEIGHT: lambda value: value > 0,
@@ -60,9 +59,9 @@ _PLACES = (_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES)
 
 @dataclass
 class _Directory:
-    """The first directory of a file: its tags as numbers, the byte order for `struct`, and bytes of it all.
+    """The first directory of a file: its tags as numbers, the byte order for `struct`, and the byte ranges it takes.
 
-    `is_bare` says that it has nothing else, `has_tables` that its rows need tables of their own to be decoded.
+    `is_bare`: it has no other tags. `has_tables`: decoding its rows needs separate tables.
     """
 
     tags: dict[int, tuple[int, ...]]
@@ -77,12 +76,12 @@ class _Directory:
 
 
 def cleaned_tiff(content: bytes) -> bytes:
-    """The picture alone; exactly the same bytes where it is.
+    """The picture alone; exactly the same bytes if it is alone already.
 
     Raises:
-        UndecodableImage: no sound TIFF.
-        UnsuitableImage: several pages, or a compression or layout whose rows cannot be told.
-        PayloadTooLarge: more than the most pixels.
+        UndecodableImage: not a valid TIFF.
+        UnsuitableImage: several pages, or a compression or layout that cannot be taken apart.
+        PayloadTooLarge: too many pixels.
     """
     directory = _directory(content)
     if directory.has_tables or directory.one(_COMPRESSION, _NONE) in (_OLD_JPEG, _JPEG):
@@ -105,14 +104,14 @@ def cleaned_tiff(content: bytes) -> bytes:
 
 
 def _redrawn(content: bytes) -> bytes:
-    """A picture whose rows cannot be taken over as they are, decoded and deflated; it is upright then.
+    """Decode and deflate a picture whose rows cannot be copied; the result is upright.
 
     Raises:
-        UnsuitableImage: another than 8-bit grey or RGB.
+        UnsuitableImage: not 8-bit grey or RGB.
     """
     image = decoded(content, "TIFF")
     if image.mode not in ("L", "RGB"):
-        raise UnsuitableImage("a TIFF in JPEG is written as 8-bit grey or RGB only; save it without compression")
+        raise UnsuitableImage("a TIFF with JPEG compression must be 8-bit grey or RGB; save it without compression")
     samples = len(image.getbands())
     tags = {_WIDTH: (image.width,), _HEIGHT: (image.height,), _BITS: (8,) * samples, _COMPRESSION: (_DEFLATE,),
             _PHOTOMETRIC: (1 if samples == 1 else 2,), _SAMPLES: (samples,), _ROWS: (image.height,)}  # fmt: skip
@@ -120,12 +119,7 @@ def _redrawn(content: bytes) -> bytes:
 
 
 def _directory(content: bytes) -> _Directory:
-    """Read the first directory.
-
-    Raises:
-        UndecodableImage: broken.
-        UnsuitableImage: there are more.
-    """
+    """Read the only directory; UndecodableImage if it is broken, UnsuitableImage if there are more."""
     order, is_big = {b"II": "<", b"MM": ">"}[content[:2]], content[2:4] in (b"+\0", b"\0+")
     result = _Directory({}, order, is_big, [])
     try:
@@ -135,7 +129,7 @@ def _directory(content: bytes) -> _Directory:
         [count] = struct.unpack_from(order + ("Q" if is_big else "H"), content, start)
         head, size, place = (8, 20, 8) if is_big else (2, 12, 4)
         if count > 4096:
-            raise UndecodableImage("the TIFF has more tags than a picture has; save it again")
+            raise UndecodableImage("the TIFF has too many tags; save it again")
         for index in range(count):
             at = start + head + index * size
             tag, kind, number = struct.unpack_from(order + ("HHQ" if is_big else "HHI"), content, at)
@@ -143,7 +137,7 @@ def _directory(content: bytes) -> _Directory:
         end = start + head + count * size
         [following] = struct.unpack_from(order + ("Q" if is_big else "I"), content, end)
     except struct.error as error:
-        raise UndecodableImage("the TIFF is cut off; save the picture again") from error
+        raise UndecodableImage("the TIFF is truncated; save the picture again") from error
     if following:
         raise UnsuitableImage("the TIFF has several pages; send one picture")
     result.taken += [(0, 8), (start, end + place)]
@@ -159,7 +153,7 @@ def _read_tag(result: _Directory, content: bytes, entry: tuple[int, int, int], a
         return
     code = _TYPES.get(kind)
     if code is None or not 1 <= number <= _MOST_PARTS or tag in result.tags:
-        raise UndecodableImage(f"the TIFF's tag {tag} is odd; save the picture again")
+        raise UndecodableImage(f"the TIFF's tag {tag} is invalid; save the picture again")
     size = number * struct.calcsize(code)
     if size > place:
         [at] = struct.unpack_from(result.order + ("Q" if place == 8 else "I"), content, at)
@@ -170,7 +164,7 @@ def _read_tag(result: _Directory, content: bytes, entry: tuple[int, int, int], a
 
 
 def _check(directory: _Directory) -> None:
-    """Refuse values that mean nothing, and tags whose numbers do not fit each other."""
+    """Refuse invalid values, and inconsistent tags."""
     tags = directory.tags
     samples = directory.one(_SAMPLES, 1)
     counts = {_BITS: samples, _FORMAT: samples, _SUBSAMPLING: 2, _COLORS: 3 << min(directory.one(_BITS, 1), 16)}
@@ -183,7 +177,7 @@ def _check(directory: _Directory) -> None:
             is_sound = len(values) in {counts.get(tag, 1), 1 if tag in (_BITS, _FORMAT) else counts.get(tag, 1)}
         is_known = all(map(_VALUES[tag], values)) if tag in _VALUES else True
         if not is_sound or not is_known or max(values) >= 1 << 32:
-            raise UndecodableImage(f"the TIFF's tag {tag} has values that mean nothing; save the picture again")
+            raise UndecodableImage(f"the TIFF's tag {tag} has invalid values; save the picture again")
     if not {_WIDTH, _HEIGHT} <= tags.keys() or len({*tags.get(_BITS, (1,))}) != 1:
         raise UnsuitableImage("the TIFF has no size, or samples of several sizes; save the picture again")
     width, height = directory.one(_WIDTH, 0), directory.one(_HEIGHT, 0)
@@ -193,15 +187,15 @@ def _check(directory: _Directory) -> None:
         raise UndecodableImage("the TIFF has no rows, or both strips and tiles; save the picture again")
     compression = directory.one(_COMPRESSION, _NONE)
     if directory.one(_FILL_ORDER, 1) == 2 and compression != _NONE:
-        raise UnsuitableImage("a compressed TIFF with its bits turned around is not written; save it without")
+        raise UnsuitableImage("a compressed TIFF with reversed bit order is not supported; save it uncompressed")
     if directory.one(_PHOTOMETRIC, 0) == _YCBCR:
-        raise UnsuitableImage("a TIFF with YCbCr beside JPEG is not written; save it as RGB")
+        raise UnsuitableImage("a TIFF with YCbCr but without JPEG is not supported; save it as RGB")
     if (directory.one(_PHOTOMETRIC, 0) == _INDEXED) != (_COLORS in tags):
-        raise UndecodableImage("the TIFF's palette is missing, or of no use; save the picture again")
+        raise UndecodableImage("the TIFF's palette is missing, or not used; save the picture again")
 
 
 def _grid(directory: _Directory) -> tuple[int, int, list[tuple[int, int]]]:
-    """Bytes of a row of a part, rows of each part, and how many of both the picture needs: (bits of a row, rows)."""
+    """Bytes of a row, rows of a tile (0 for strips), and what the picture needs of each part: (bits of a row, rows)."""
     tags = directory.tags
     width, height, samples = directory.one(_WIDTH, 0), directory.one(_HEIGHT, 0), directory.one(_SAMPLES, 1)
     planes = samples if directory.one(_PLANAR, 1) == 2 and samples > 1 else 1
@@ -221,7 +215,7 @@ def _grid(directory: _Directory) -> tuple[int, int, list[tuple[int, int]]]:
 
 
 def _parts(content: bytes, directory: _Directory) -> list[tuple[int, bytes]]:
-    """Strips or tiles as they are, with their places."""
+    """The original strips or tiles, with their offsets."""
     row_bytes, tile_rows, needed = _grid(directory)
     tags = directory.tags
     places, sizes = (tags[_TILES], tags.get(_TILE_BYTES)) if _TILES in tags else (tags[_STRIPS], tags.get(_STRIP_BYTES))
@@ -229,22 +223,22 @@ def _parts(content: bytes, directory: _Directory) -> list[tuple[int, bytes]]:
     if sum(row_bytes * (tile_rows or rows) for _, rows in needed) > MAX_FILE_BYTES:
         raise PayloadTooLarge(f"the TIFF unpacks to more than {MAX_FILE_BYTES} bytes; shrink the picture")
     if len(needed) > _MOST_PARTS or len(places) != len(needed) or (len(sizes or ()) != len(places) and not is_plain):
-        raise UndecodableImage("the TIFF's strips or tiles are not as many as its size needs; save the picture again")
+        raise UndecodableImage("the number of the TIFF's strips or tiles does not fit its size; save the picture again")
     parts = []
     for index, place in enumerate(places):
-        # Readers go by the place alone where nothing is compressed.
+        # For uncompressed data, readers use only the offset.
         size = row_bytes * (tile_rows or needed[index][1]) if is_plain else (sizes or ())[index]
         if place + size > len(content):
-            raise UndecodableImage("the TIFF is cut off; save the picture again")
+            raise UndecodableImage("the TIFF is truncated; save the picture again")
         parts.append((place, content[place : place + size]))
     return parts
 
 
 def _rewritten(parts: list[tuple[int, bytes]], directory: _Directory) -> tuple[list[bytes], dict[int, tuple[int, ...]]]:
-    """Strips or tiles with the picture alone, and the tags beside their places."""
+    """Strips or tiles with only the picture, and the tags except for their offsets and sizes."""
     idle = (*_PLACES, _ROWS) if _TILES in directory.tags else (*_PLACES, _TILE_WIDTH, _TILE_HEIGHT)
     tags = {tag: values for tag, values in directory.tags.items() if tag not in idle}
-    if _ROWS in tags:  # a number beyond the height says no more than the height
+    if _ROWS in tags:  # a number above the height means the height
         tags[_ROWS] = (min(directory.one(_ROWS, 0), directory.one(_HEIGHT, 0)),)
     compression = directory.one(_COMPRESSION, _NONE)
     row_bytes, tile_rows, needed = _grid(directory)
@@ -264,7 +258,7 @@ def _rewritten(parts: list[tuple[int, bytes]], directory: _Directory) -> tuple[l
 
 
 def _unpacked(part: bytes, compression: int, size: int, row_bytes: int) -> tuple[bytes, bool]:
-    """The bytes of a part, exactly `size`, and whether there was nothing else in it."""
+    """The unpacked bytes of a part, exactly `size`, and whether it contained nothing else."""
     if compression == _NONE:
         return part, True
     if compression in (_DEFLATE, _OLD_DEFLATE):
@@ -275,9 +269,9 @@ def _unpacked(part: bytes, compression: int, size: int, row_bytes: int) -> tuple
         except zlib.error as error:
             raise UndecodableImage("the TIFF's rows are damaged; save the picture again") from error
         if len(plain) < size:
-            raise UndecodableImage("the TIFF's rows are cut off; save the picture again")
+            raise UndecodableImage("the TIFF's rows are truncated; save the picture again")
         return plain[:size], is_exact
-    # The same bytes as a grey picture, a byte a pixel: libtiff unpacks them.
+    # Let libtiff unpack the bytes as a grey picture, one byte per pixel.
     height = size // row_bytes
     tags: dict[int, tuple[int, ...]] = {
         _WIDTH: (row_bytes,), _HEIGHT: (height,), _BITS: (8,), _COMPRESSION: (compression,), _PHOTOMETRIC: (1,),
@@ -288,7 +282,7 @@ def _unpacked(part: bytes, compression: int, size: int, row_bytes: int) -> tuple
 
 
 def _without_filling(plain: bytes, row_bytes: int, bits: int, rows: int, directory: _Directory) -> bytes:
-    """Zeros in what fills up rows and tiles."""
+    """The bytes with zeros in the padding of rows and tiles."""
     if row_bytes * 8 == bits and len(plain) == row_bytes * rows:
         return plain
     table = np.frombuffer(plain, np.uint8).reshape(-1, row_bytes).copy()
@@ -296,7 +290,7 @@ def _without_filling(plain: bytes, row_bytes: int, bits: int, rows: int, directo
     if directory.one(_PREDICTOR, 1) == 3:
         if row_bytes * 8 != bits:
             raise UnsuitableImage(
-                "a TIFF of floating point with a predictor, in tiles, is not written; save it without"
+                "a floating-point TIFF with a predictor and tiles is not supported; save it without a predictor"
             )
         return table.tobytes()
     whole, left = divmod(bits, 8)
@@ -309,10 +303,10 @@ def _without_filling(plain: bytes, row_bytes: int, bits: int, rows: int, directo
 
 
 def _used_colours(directory: _Directory, tags: dict[int, tuple[int, ...]], parts: list[bytes]) -> tuple[int, ...]:
-    """The palette with the colours that pixels have, of their two bytes the one that is read, twice."""
+    """The palette with only the colours that pixels use; readers use one byte of each value, which is repeated."""
     image = decoded(_file(tags, parts, directory.order), "TIFF")
     if image.mode != "P":
-        raise UnsuitableImage("a TIFF with a palette of this depth is not written; save it as RGB")
+        raise UnsuitableImage("a TIFF with a palette of this depth is not supported; save it as RGB")
     values = np.array(directory.tags[_COLORS]).reshape(3, -1)
     table = np.zeros_like(values)
     used = np.unique(np.asarray(image))
@@ -322,7 +316,7 @@ def _used_colours(directory: _Directory, tags: dict[int, tuple[int, ...]], parts
 
 
 def _covers(content: bytes, spans: list[tuple[int, int]]) -> bool:
-    """Whether each byte is of one part of the file, except for one zero to an even place."""
+    """Whether the ranges cover the file, except for a zero before an even offset."""
     position = 0
     for start, end in sorted(spans):
         if not 0 <= start - position <= 1 or any(content[position:start]):

@@ -1,8 +1,8 @@
-"""Which files of volumes have nothing in them but the image, so that they can go as they are.
+"""Recognises volume files that contain nothing but the image, so that they need no cleaning.
 
-NRRD and MetaImage are texts with values behind: each line must be a field from a list with a value of its own kind, and
-the values exactly as many as the fields say. No comments, no keys of anybody's, no files elsewhere, no bytes passed
-over; fields that are not read are not on the list. A number can be any number.
+NRRD and MetaImage are text followed by values: each line must be a listed field with a valid value, and the number of
+values must be exactly as stated. No comments, custom keys, other files or skipped bytes are allowed; fields that our
+readers ignore are not listed. A number can be any number.
 
 Sources: NRRD 5 (Teem); MetaIO's documentation of MetaImage; RFC 1952, 2.3 (gzip).
 """
@@ -82,7 +82,7 @@ _META_LINE = re.compile(r"(\w+) = ([^\r\n]*?) ?", re.ASCII)
 
 
 def is_clean_nifti(path: Path) -> bool:
-    """Whether `deidentify_nifti` would change nothing but how a file is packed; False for one that is broken."""
+    """Whether `deidentify_nifti` would change at most a file's compression; False if it is broken."""
     try:
         with voxels_of(path) as (header, _, size, is_packed), path.open("rb") as file:
             if is_packed:
@@ -93,11 +93,7 @@ def is_clean_nifti(path: Path) -> bool:
 
 
 def _is_clean_gzip(file: BinaryIO, start: bytes, size: int) -> bool:
-    """One member without name, time or comment, that inflates to `size` bytes which begin so, and nothing behind it.
-
-    Args:
-        file: where the member begins.
-    """
+    """Whether the rest is one member without name, time or comment that inflates to `size` bytes that begin so."""
     head = file.read(_GZIP_HEAD.size)
     if len(head) < _GZIP_HEAD.size:
         return False
@@ -121,7 +117,7 @@ def _inflates_to(file: BinaryIO, start: bytes, size: int, wbits: int) -> bool:
 
 
 def has_texts(path: Path) -> bool:
-    """Whether a NRRD or MetaImage file has anything in it that may be a text, or is broken."""
+    """Whether a NRRD or MetaImage file contains anything that may be text, or is broken."""
     with path.open("rb") as file:
         head = file.read(MOST_HEADER_BYTES)
         found = _nrrd(head) if head.startswith(b"NRRD") else _meta(head)
@@ -137,7 +133,7 @@ def has_texts(path: Path) -> bool:
 
 
 def _fields(lines: list[str], pattern: re.Pattern[str], known: dict[str, str]) -> dict[str, str] | None:
-    """Names and values; None where a line is no field of the list with a value of its kind, or one is there twice."""
+    """Names and values; None if a line is not a listed field with a valid value, or a field occurs twice."""
     fields: dict[str, str] = {}
     for line in lines:
         match = pattern.fullmatch(line)
@@ -149,7 +145,7 @@ def _fields(lines: list[str], pattern: re.Pattern[str], known: dict[str, str]) -
 
 
 def _nrrd(head: bytes) -> tuple[int, int, int] | None:
-    """Where the values begin, their bytes, and how they are packed; None where there may be a text."""
+    """The offset of the values, their size, and their compression; None if there may be text."""
     ending = re.search(rb"\n\n|\r\n\r\n", head)
     if ending is None or not re.match(rb"NRRD000[1-6]\r?\n", head):
         return None
@@ -162,7 +158,7 @@ def _nrrd(head: bytes) -> tuple[int, int, int] | None:
 
 
 def _meta(head: bytes) -> tuple[int, int, int] | None:
-    """As `_nrrd`."""
+    """Like `_nrrd`."""
     ending = re.search(rb"^ElementDataFile = LOCAL\r?\n", head, re.MULTILINE)
     if ending is None:
         return None

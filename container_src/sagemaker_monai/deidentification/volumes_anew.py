@@ -1,7 +1,7 @@
-"""NRRD, MetaImage, NPY and NPZ written anew from what their readers give, so that nothing else of a file is left.
+"""Rewrites NRRD, MetaImage, NPY and NPZ from what our readers return, so that nothing else of a file remains.
 
-Values are those that the reader here gives, stored as whole numbers where all of them are; NPY keeps its type. Geometry
-is the reader's too. Names, comments, units and files that a header refers to are not written.
+Values are stored as integers if all of them are whole; NPY keeps its type. The geometry is the reader's too. Names,
+comments, units and files that a header refers to are not written.
 """
 
 import io
@@ -27,15 +27,12 @@ _TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 
 def write_anew(source: Path, target: Path, kind: str) -> None:
-    """Write a volume as its reader gives it; whole or not at all.
+    """Write a volume as its reader returns it; whole or not at all; raises like `read_volume_file`.
 
     Args:
         source: the file, or the header of several.
         target: file to write.
         kind: a key of WRITERS.
-
-    Raises:
-        UndecodableImage, UnsuitableImage, PayloadTooLarge: as `read_volume_file`.
     """
     content = WRITERS[kind](read_volume_file(source, (kind,)))
     with replacing(target) as part:
@@ -43,10 +40,10 @@ def write_anew(source: Path, target: Path, kind: str) -> None:
 
 
 def copy_npy(source: Path, target: Path) -> None:
-    """Write the values of an .npy behind a header as NumPy writes it.
+    """Write the values of an .npy after a header as NumPy writes it.
 
     Raises:
-        UndecodableImage: malformed, or values that do not fill the shape exactly.
+        UndecodableImage: malformed, or the values do not fill the shape exactly.
         UnsuitableImage: objects or structures.
     """
     with opened(source) as (file, size), replacing(target) as part, part.open("wb") as out:
@@ -58,11 +55,7 @@ def copy_npy(source: Path, target: Path) -> None:
 
 
 def is_clean_npy(path: Path) -> bool:
-    """Whether `copy_npy` would change nothing.
-
-    Raises:
-        UndecodableImage, UnsuitableImage: as `copy_npy`.
-    """
+    """Whether `copy_npy` would change nothing; raises like it."""
     with opened(path) as (file, size):
         head = file.read(_HEAD_BYTES)
         start, header = _npy_header(head, size)
@@ -70,7 +63,7 @@ def is_clean_npy(path: Path) -> bool:
 
 
 def _npy_header(head: bytes, size: int) -> tuple[int, bytes]:
-    """Where the values begin, and the header to write."""
+    """The offset of the values, and the header to write."""
     header = parse_npy_header(head)
     if size - header.offset != int(np.prod(header.shape, dtype=object)) * header.dtype.itemsize:
         raise UndecodableImage("the npy values do not fill the shape exactly")
@@ -81,7 +74,7 @@ def _npy_header(head: bytes, size: int) -> tuple[int, bytes]:
 
 
 def _stored(values: np.ndarray) -> np.ndarray:
-    """As whole numbers where they are, little-endian."""
+    """The values as integers if all are whole, little-endian."""
     if not (np.signbit(values) & (values == 0)).any() and np.array_equal(values, np.rint(values)):
         low, high = float(values.min()), float(values.max())
         for name in _WHOLE:

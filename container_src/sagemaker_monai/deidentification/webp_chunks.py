@@ -1,8 +1,8 @@
-"""WebP without anything but the picture: its pixels compressed anew, without loss, and the orientation if not upright.
+"""Cleans a WebP: its pixels recompressed, without loss, and the orientation if it is not upright.
 
-A WebP's bitstream has room that no decoder looks at, behind each partition and in the last bytes of each chunk, and it
-cannot be told from the picture without a decoder of our own. So none of its bytes are taken over: the pixels are the
-same, and the file of a picture that was compressed with loss becomes some times larger.
+A WebP's bitstream has bytes that decoders ignore, after each partition and at the end of each chunk, and finding them
+would need a decoder of our own. So none of its bytes are copied: the pixels are the same, but the file of a lossy
+picture becomes several times larger.
 
 Source: WebP Container Specification.
 """
@@ -24,23 +24,23 @@ _Chunks = list[tuple[bytes, bytes]]
 
 
 def is_webp(head: bytes) -> bool:
-    """Whether a file that begins so is a WebP."""
+    """Whether a file with this beginning is a WebP."""
     return head[:4] == b"RIFF" and head[8:12] == b"WEBP"
 
 
 def cleaned_webp(content: bytes) -> bytes:
-    """The picture alone; exactly the same bytes where it was cleaned before.
+    """The picture alone; exactly the same bytes if it was cleaned before.
 
     Raises:
-        UndecodableImage: no sound WebP.
+        UndecodableImage: not a valid WebP.
         UnsuitableImage: an animation.
-        PayloadTooLarge: more than the most pixels.
+        PayloadTooLarge: too many pixels.
     """
     names = [name for name, _ in _chunks(content)]
     if _ANIMATED & {*names}:
         raise UnsuitableImage("the WebP has several frames; send one picture")
     if sum(name in (_LOSSY, _LOSSLESS) for name in names) != 1:
-        raise UndecodableImage("the WebP holds no picture, or several; save it again")
+        raise UndecodableImage("the WebP contains no picture, or several; save it again")
     orientation = orientation_of(content, "WEBP", is_decoded=False) if {_EXIF, b"XMP "} & {*names} else 1
     pixels = np.asarray(decoded(content, "WEBP"))
     file = io.BytesIO()
@@ -60,7 +60,7 @@ def _chunks(content: bytes) -> _Chunks:
         chunks.append((content[position : position + 4], content[position + 8 : position + 8 + size]))
         position += 8 + size + size % 2
     if not chunks or position < end:
-        raise UndecodableImage("the WebP is cut off or made of odd chunks; save the picture again")
+        raise UndecodableImage("the WebP is truncated or has invalid chunks; save the picture again")
     return chunks
 
 
