@@ -1,4 +1,4 @@
-"""What `make scan` says of what pip-audit reports: pip-audit itself is real, its advisories are answered on here."""
+"""`make scan`: pip-audit itself is real where its call matters, and asks an advisory service made here."""
 
 import datetime
 import json
@@ -10,7 +10,7 @@ from develop import scan
 
 TODAY = datetime.date(2026, 11, 24)
 OPEN, OVER = datetime.date(2027, 1, 31), datetime.date(2026, 11, 23)
-# Prints the bill of materials, or what the package manager in the image would.
+# Prints the bill of materials, or the updates of the image's package manager.
 DOCKER = """#!/bin/sh
 here=$(dirname "$0")
 case "$*" in
@@ -94,7 +94,7 @@ def test_an_exception_says_why_and_how_long(tmp_path, text, message):
 
 @pytest.fixture
 def image(tmp_path, monkeypatch):
-    """Sets the packages of the image, and what its package manager says."""
+    """A function that sets the image's packages and the output of its package manager."""
     (tmp_path / "docker").write_text(DOCKER)
     (tmp_path / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
@@ -108,6 +108,12 @@ def image(tmp_path, monkeypatch):
         return tmp_path
 
     return describe
+
+
+@pytest.fixture
+def audited(monkeypatch):
+    """A function that sets the report of pip-audit, which takes most of a second to run."""
+    return lambda *report: monkeypatch.setattr(scan, "audit", lambda packages, url: list(report))
 
 
 def test_what_is_found_fails_and_what_was_not_seen_is_said(image, advisories, capfd):
@@ -132,24 +138,24 @@ def test_nothing_found_is_said_and_succeeds(image, advisories, capfd):
     assert "--network bridge --entrypoint sh some:tag -c" in (folder / "asked").read_text()
 
 
-def test_an_accepted_one_succeeds_and_is_shown(image, advisories, capfd, tmp_path):
+def test_an_accepted_one_succeeds_and_is_shown(image, audited, capfd, tmp_path):
     image(pillow="11.0")
+    audited(package("pillow", finding("PYSEC-2026-1", "CVE-2026-1"), version="11.0"))
     until = datetime.date.today() + datetime.timedelta(days=30)
     entry = f'[[exception]]\nid = "CVE-2026-1"\npackage = "pillow"\nreason = "why"\nuntil = {until}\n'
     (tmp_path / "e.toml").write_text(entry)
-    command = ["--image", "some:tag", "--osv-url", advisories.url, "--exceptions", str(tmp_path / "e.toml")]
 
-    assert scan.main(command) == 0
+    assert scan.main(["--image", "some:tag", "--exceptions", str(tmp_path / "e.toml")]) == 0
 
     assert f"accepted:\n  pillow 11.0 PYSEC-2026-1 until {until}: why\n" in capfd.readouterr().out
 
 
-def test_an_expired_exception_fails_even_when_nothing_is_found(image, advisories, tmp_path):
+def test_an_expired_exception_fails_even_when_nothing_is_found(image, audited, tmp_path):
     image(pillow="13.0")
+    audited(package("pillow"))
     (tmp_path / "e.toml").write_text('[[exception]]\nid = "1"\npackage = "a"\nreason = "b"\nuntil = 2020-01-31\n')
 
-    command = ["--image", "some:tag", "--osv-url", advisories.url, "--exceptions", str(tmp_path / "e.toml")]
-    assert scan.main(command) == 1
+    assert scan.main(["--image", "some:tag", "--exceptions", str(tmp_path / "e.toml")]) == 1
 
 
 def test_a_service_that_does_not_answer_is_not_a_clean_image(image, capfd):
@@ -162,10 +168,11 @@ def test_a_service_that_does_not_answer_is_not_a_clean_image(image, capfd):
     assert "no known vulnerability" not in printed.out
 
 
-def test_a_base_that_cannot_be_asked_is_said(image, advisories, capfd):
+def test_a_base_that_cannot_be_asked_is_said(image, audited, capfd):
     image(updates=None, pillow="13.0")
+    audited(package("pillow"))
 
-    assert scan.main(["--image", "some:tag", "--osv-url", advisories.url]) == 0
+    assert scan.main(["--image", "some:tag"]) == 0
 
     assert "could not be asked for security updates (no network)" in capfd.readouterr().out
 
