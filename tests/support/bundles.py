@@ -1,4 +1,4 @@
-"""A small artifact with known weights, for tests of whatever reads one: photographs, or any preset and task."""
+"""A small artifact with known weights for the tests: photographs, or any preset and task."""
 
 from pathlib import Path
 from typing import Any
@@ -32,17 +32,17 @@ def bundle_parts(
     task: Task | None = None,
     scope: Scope | None = None,
 ) -> dict[str, Any]:
-    """What `write_bundle` wants: a residual network with seeded random weights.
+    """The arguments of `write_bundle`: a residual network with seeded random weights.
 
     Args:
-        labels: classes, where `task` is None.
+        labels: classes, if `task` is None.
         channels: of the input.
-        fit: how images get its size.
+        fit: as the hyperparameter.
         preset: a key of `presets.PRESETS`.
         window: as the hyperparameter.
         network: a key of `NETWORKS`; empty is a resnet18 for photographs and a resnet10 for all others.
         image_size: sides of the input; 0 is IMAGE_SIZE, or VOLUME_SIZE for volumes.
-        task: None is classification; one of `TASKS`, for example.
+        task: None is classification; see `TASKS`.
         scope: what it was trained on.
     """
     torch.manual_seed(7)

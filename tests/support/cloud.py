@@ -1,7 +1,6 @@
-"""AWS on loopback for tests of the commands: moto as a server, and a proxy before it that kills the process that asks.
+"""AWS on loopback for tests of the commands: a moto server, and a proxy that can kill the process that sends requests.
 
-`cloud` is a fixture (conftest) with a fresh, empty account for each test. What it cannot do stands in the tests that
-need it, with botocore's Stubber.
+The fixture `cloud` (conftest) gives each test an empty account. Tests that need more than moto use botocore's Stubber.
 """
 
 import json
@@ -35,7 +34,7 @@ MANIFEST = {
 
 
 def environment(endpoint):
-    """What makes boto3 ask an endpoint and nobody else."""
+    """Variables that point boto3 to an endpoint and nowhere else."""
     return {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": "key",
@@ -50,7 +49,7 @@ def environment(endpoint):
 
 
 class Cloud:
-    """An account: clients, and what most tests find in it."""
+    """An account: its clients, and contents that most tests need."""
 
     def __init__(self, endpoint):
         self.endpoint = endpoint
@@ -80,14 +79,14 @@ class Cloud:
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
     def fill(self):
-        """A data set, a download and an image, as a training job finds them."""
+        """Add a data set, a download and an image, as a training job needs them."""
         self.make_bucket()
         self.put("monai/data/training/dataset.json", b'{"labels": {"0": "a", "1": "b"}}')
         self.put("monai/data/raw/images.zip", b"zip")
         self.image = self.push_image()
 
     def push_image(self, tag="1", repository=PROJECT):
-        """An image in ECR; its address by digest."""
+        """Push an image to ECR; returns its address by digest."""
         ecr = self.client("ecr")
         with suppress(ecr.exceptions.RepositoryAlreadyExistsException):
             ecr.create_repository(repositoryName=repository)
@@ -97,7 +96,7 @@ class Cloud:
 
 
 class Proxy(loopback.Handler):
-    """Passes requests on; before or after the one that is due, it kills the process that asked."""
+    """Passes requests on, and kills the process before or after request number `kill_at`."""
 
     def pass_on(self):
         length = int(self.headers.get("Content-Length") or 0)
@@ -135,7 +134,7 @@ for method in ("PUT", "DELETE", "PATCH"):
 
 
 def run_command(name, arguments, endpoint, *, timeout_s=60, **extra):
-    """A command in a process of its own, as a person runs it."""
+    """Run a command in its own process, as a user does."""
     variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "scripts"), **environment(endpoint), **extra}
     command = [sys.executable, "-m", "sagemaker_monai_aws", name, *map(str, arguments)]
     return subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s)
@@ -143,12 +142,12 @@ def run_command(name, arguments, endpoint, *, timeout_s=60, **extra):
 
 @contextmanager
 def killing(cloud, at=0, *, is_after=False):
-    """A proxy before the account.
+    """A proxy in front of the account.
 
     Args:
-        cloud: what is behind it.
+        cloud: the account.
         at: number of the request, from 1, at which the process is killed; 0: none.
-        is_after: kill when the account has done what it was asked, instead of before.
+        is_after: kill after the account has carried out the request, not before.
     """
     host, port = cloud.endpoint.removeprefix("http://").split(":")
     attributes = {"behind": (host, int(port)), "kill_at": at, "is_after": is_after, "count": 0, "asked": [],
@@ -159,7 +158,7 @@ def killing(cloud, at=0, *, is_after=False):
 
 
 def run_and_kill(cloud, name, arguments, at, *, is_after):
-    """Run a command and kill it (SIGKILL) at a request; whether it got that far."""
+    """Run a command and kill it (SIGKILL) at a request; returns whether it got that far."""
     with killing(cloud, at, is_after=is_after) as proxy:
         variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "scripts"), **environment(proxy.url)}
         command = [sys.executable, "-m", "sagemaker_monai_aws", name, *map(str, arguments)]
@@ -174,7 +173,7 @@ def run_and_kill(cloud, name, arguments, at, *, is_after):
 
 
 def survives_kills(cloud, name, arguments, prepare: Callable[[], None], state: Callable[[], object]):
-    """Check that a command that was killed at any of its requests, and is run again, leaves what one run leaves.
+    """Check that a command killed at any of its requests and run again leaves the same state as one run.
 
     Args:
         cloud: the account; emptied before each try.
@@ -202,16 +201,16 @@ def survives_kills(cloud, name, arguments, prepare: Callable[[], None], state: C
             again = run_command(name, arguments, cloud.endpoint)
             assert again.returncode == 0, (at, is_after, again.stderr)
             assert state() == expected, (at, is_after)
-    assert kills >= requests  # a command with threads may ask in another order, and less after the last one
+    assert kills >= requests  # threads may change the order, and skip the last requests
     return kills
 
 
 class Death(BaseException):
-    """The end of a process, for a command in this one."""
+    """Stands for the kill of a command that runs in this process."""
 
 
 def survives_deaths(cloud, main, arguments, prepare: Callable[[], None], state: Callable[[], object]):
-    """What `survives_kills` checks, in this process and so ten times as fast: for commands of many requests.
+    """The check of `survives_kills` in this process, ten times as fast, for commands with many requests.
 
     Args:
         cloud: the account; emptied before each try.

@@ -1,7 +1,7 @@
-"""Our volume of a DICOM series beside those of two independent readers, SimpleITK (GDCM) and dcm2niix (its own parser).
+"""Compare our volume of a DICOM series with two independent readers, SimpleITK (GDCM) and dcm2niix (its own parser).
 
-Each has its own order and direction of axes, so that volumes are compared in the patient: both are turned to the same
-closest axes first (`nibabel.as_closest_canonical`, flips and swaps only).
+Each orders and directs axes in its own way, so both volumes are first turned to the patient's closest axes
+(`nibabel.as_closest_canonical`, flips and swaps only).
 """
 
 import subprocess
@@ -21,7 +21,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 @dataclass(frozen=True)
 class Row:
-    """One series: the largest difference of a voxel to each reader, and of any number of the affine to both."""
+    """One series: the largest difference of a voxel to each reader, and of an affine's number to either."""
 
     series: str
     slices: int
@@ -65,7 +65,7 @@ def read_with_simpleitk(folder: Path, uid: str) -> nibabel.Nifti1Image:
 
 
 def read_with_dcm2niix(files: list[Path]) -> nibabel.Nifti1Image:
-    """Convert the files of one series; the binary of the wheel runs on links to them, for it takes whole folders."""
+    """Convert the files of one series, as links in a folder of their own, because dcm2niix takes whole folders."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         (place / "in").mkdir()

@@ -1,4 +1,4 @@
-"""Frames compressed in every transfer syntax that is decoded, made by encoders for the tests of the decoders."""
+"""Frames compressed in every transfer syntax that is decoded."""
 
 from collections.abc import Callable
 
@@ -53,7 +53,7 @@ def as_jpeg_ls(frame: np.ndarray, error: int = 0) -> bytes:
 
 
 def as_jpeg(frame: np.ndarray, **options: object) -> bytes:
-    """Colour is not converted: the samples are RGB, and an Adobe marker says so."""
+    """Colour stays RGB, with an Adobe marker that says so."""
     space = {} if frame.ndim == 2 else {"colorspace": "RGB", "outcolorspace": "RGB"}
     return bytes(imagecodecs.jpeg8_encode(frame, **{"level": 95, **space, **options}))
 

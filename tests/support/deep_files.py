@@ -36,12 +36,12 @@ def png16(values, *, interlaced=False, extra=b""):
 
 
 def transparent_colour(*values):
-    """The chunk of a PNG that says which colour is transparent."""
+    """The PNG chunk that names the transparent colour."""
     return _chunk(b"tRNS", struct.pack(f">{len(values)}H", *values))
 
 
 def tiff(values, *, order="<", photometric=1, bits=None, is_deflated=False, is_planar=False, **tags):
-    """A TIFF of one strip of (H, W) or (H, W, C) of any type; `bits` below its own are packed without gaps."""
+    """A TIFF of one strip of (H, W) or (H, W, C) of any type; fewer `bits` than in the type are packed without gaps."""
     samples = 1 if values.ndim == 2 else values.shape[2]
     stored = np.moveaxis(values, -1, 0) if is_planar else values
     data = stored.astype(values.dtype.newbyteorder(order)).tobytes()

@@ -1,4 +1,4 @@
-"""What commands leave in an account, made by hand: endpoints and jobs, as moto or the simulation take them."""
+"""Endpoints and jobs in an account, made by hand as moto or the simulation accept them."""
 
 from tests.support.cloud import PROJECT
 
@@ -13,7 +13,7 @@ def make_model(sagemaker, name, tags=TAGS, **container):
 
 
 def make_endpoint(sagemaker, name, *, model=None, tags=TAGS, variant=None, instance="ml.m5.large", count=1, **config):
-    """Model, configuration `NAME-1` and endpoint; the model only if it is not named."""
+    """Create configuration `NAME-1` and endpoint, and a model if none is named."""
     if model is None:
         model = f"{name}-model"
         make_model(sagemaker, model, tags)

@@ -1,4 +1,4 @@
-"""Small DICOM files as bytes, for tests of bodies; what is in their pixels is nobody's question there."""
+"""Small DICOM files as bytes, for tests of request bodies, which do not look at pixels."""
 
 import io
 import zipfile

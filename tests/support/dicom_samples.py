@@ -51,7 +51,7 @@ def series_values(slices=6, rows=10, columns=8, seed=0):
 
 
 def series_bytes(values=None, **options):
-    """The files of a series, 2.5 mm apart, in an order that is not theirs."""
+    """The files of a series, 2.5 mm apart, out of order."""
     values = series_values() if values is None else values
     files = [dicom_bytes(plane, number=50 - k, z_mm=2.5 * k, **options) for k, plane in enumerate(values)]
     return files[::2] + files[1::2]

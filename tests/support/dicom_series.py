@@ -79,7 +79,7 @@ def positions_of(count: int, orientation: Sequence[float] = AXIAL, gap_mm: float
 def make_series(
     values: np.ndarray, orientation: Sequence[float] = AXIAL, *, places: np.ndarray | None = None, **elements: Any
 ) -> list[Dataset]:
-    """Slices of a volume (D, H, W) in their order; InstanceNumbers have nothing to do with it."""
+    """Slices of a volume (D, H, W) in order, with random InstanceNumbers."""
     places = positions_of(len(values), orientation) if places is None else places
     numbers = np.random.default_rng(1).permutation(len(values)) + 1
     files = []
@@ -94,7 +94,7 @@ def make_series(
 
 
 def to_bytes(dataset: Dataset, *, has_preamble: bool = True) -> bytes:
-    """The file; without preamble also without file meta information, as old exports are."""
+    """The file; without preamble also without file meta information, as in old exports."""
     file = io.BytesIO()
     if has_preamble:
         dataset.save_as(file, enforce_file_format=True)
@@ -105,7 +105,7 @@ def to_bytes(dataset: Dataset, *, has_preamble: bool = True) -> bytes:
 
 
 def write_series(folder: Path, files: Sequence[Dataset], *, seed: int = 2) -> list[Path]:
-    """Write under names in another order than the slices'."""
+    """Write under names in another order than that of the slices."""
     folder.mkdir(parents=True, exist_ok=True)
     names = np.random.default_rng(seed).permutation(len(files))
     paths = [folder / f"{name:04d}" for name in names]

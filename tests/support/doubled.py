@@ -1,4 +1,4 @@
-"""What other processes do in the tests of them; a module of its own, that they import in no time."""
+"""Functions for worker processes in tests; a separate module, because it imports fast."""
 
 import os
 import time

@@ -12,7 +12,7 @@ from tests.support.dicom_series import make_slice, to_bytes
 
 
 def slice_of(seed: int, **elements: Any) -> Dataset:
-    """One CR picture of 12 x 10 values that no other seed gives, of a patient of its own."""
+    """One CR picture of 12 x 10 values; each seed gives other values and another patient."""
     values = np.random.default_rng(seed).integers(0, 1000, (12, 10), dtype=np.int16)
     return make_slice(
         values,
@@ -41,7 +41,7 @@ def write_dataset(folder: Path, items: Sequence[tuple[Dataset | bytes | None, di
 
 
 def sound(count: int = 24) -> list[tuple[Dataset | bytes | None, dict[str, Any]]]:
-    """Items that nothing speaks against, half of each class, a patient each."""
+    """Items without faults, half of each class, a patient each."""
     return [
         (
             slice_of(number),

@@ -1,4 +1,4 @@
-"""Parametrised tests that try all there is: the first cases stand for the others in `make test`."""
+"""Parametrised tests with all cases, of which `make test` runs only the first."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A container in a tenth of a second: `train` and `serve` whose variable BEHAVIOUR says what they do."""
+"""A fake container that starts in a tenth of a second; the variable BEHAVIOUR decides what `train` and `serve` do."""
 
 import json
 import os
@@ -9,14 +9,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 BASE = Path(os.environ["SAGEMAKER_BASE_DIR"])
-CAPACITY = 2  # models that fit
+CAPACITY = 2  # loaded models
 
 
 # Training
 
 
 def report():
-    """What a job was given."""
+    """Write down what the job was given."""
     files = {path.relative_to(BASE).as_posix(): path.read_text() for path in BASE.rglob("input/**/*") if path.is_file()}
     modes = {name: oct((BASE / name).stat().st_mode & 0o777) for name in [*files, "input/config"]}
     seen = {"environment": dict(os.environ), "files": files, "modes": modes, "words": sys.argv[1:]}
@@ -48,7 +48,7 @@ def polite():
 
 
 def count():
-    """Goes on from its checkpoint, to 20; never ends by a signal in time."""
+    """Count to 20, resuming from the checkpoint; ignores SIGTERM."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     file = BASE / "checkpoints" / "deep" / "number"
     number = int(file.read_text()) if file.exists() else 0
@@ -63,7 +63,7 @@ def count():
 
 
 def wait_once():
-    """Waits to be ended; where it goes on from its checkpoint, it is done."""
+    """Wait to be killed; with a checkpoint, end at once."""
     file = BASE / "checkpoints" / "begun"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def wait_once():
 
 
 def score():
-    """Its score is its learning rate."""
+    """Report the learning rate as the score."""
     given = json.loads((BASE / "input" / "config" / "hyperparameters.json").read_text())
     print(f"score={given['learning_rate']};")
     (BASE / "model" / "given.json").write_text(json.dumps(given))
@@ -82,7 +82,7 @@ def score():
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Says what it was asked, in capitals; some bodies are commands."""
+    """Answers with the body in upper case; some bodies are commands."""
 
     models: dict = {}  # noqa: RUF012 - of the one server
 

@@ -1,4 +1,4 @@
-"""A DICOMweb server on loopback that can be told to misbehave, small DICOM files for it, and the command that asks."""
+"""A DICOMweb server on loopback that can misbehave, small DICOM files for it, and a call of the command."""
 
 import argparse
 import hashlib
@@ -58,7 +58,7 @@ def record(**values):
 
 
 class Handler(loopback.Handler):
-    """QIDO-RS and WADO-RS of `server.series`; `server.first` is asked first and says whether it answered."""
+    """QIDO-RS and WADO-RS of `server.series`; `server.first` comes first and returns whether it has answered."""
 
     def get(self):
         parts = urlsplit(self.path)
@@ -96,7 +96,7 @@ class Handler(loopback.Handler):
         self.answer(200, body, Content_Type=f'multipart/related; type="application/dicom"; boundary="{boundary}"')
 
     def cut(self, body, content_type=f"multipart/related; boundary={BOUNDARY}"):
-        """An answer without a length, whose end is the end of the connection, as Orthanc's."""
+        """An answer without a length, ended by closing the connection, as Orthanc does."""
         self.send_response(200)
         self.send_header("Content-Type", content_type)
         self.send_header("Connection", "close")
@@ -107,10 +107,10 @@ class Handler(loopback.Handler):
 
 @contextmanager
 def serving(series=None, first=lambda handler: False, tls=None):
-    """One that has `series`: SeriesInstanceUID to SOPInstanceUID to bytes; `tls` is a context for https."""
+    """A server with `series` (SeriesInstanceUID -> SOPInstanceUID -> bytes); `tls` is a context for https."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         vars(server).update(series=series or {}, first=first, asked=[], headers=[], lock=threading.Lock())
-        server.daemon_threads = True  # one of a test that stalls is not waited for
+        server.daemon_threads = True  # do not wait for a stalled one
         if tls is not None:
             server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
             server.handle_error = lambda *_: None
@@ -125,7 +125,7 @@ def serving(series=None, first=lambda handler: False, tls=None):
 
 
 def once(match, answer):
-    """Answer the first request whose route matches in a way of its own."""
+    """Answer the first request whose route matches with another function."""
     done = []
 
     def first(handler):
@@ -149,7 +149,7 @@ def always(match, answer):
 
 
 def run(root, out, *options, environment=None):
-    """The command; its summary."""
+    """Run the command; returns its summary."""
     parser = argparse.ArgumentParser()
     dicomweb.add_transfer_options(parser)
     parser.set_defaults(outside=outside(environment or {}))
@@ -157,6 +157,6 @@ def run(root, out, *options, environment=None):
 
 
 def digests(folder):
-    """SHA-256 of every file by its SOPInstanceUID, which pydicom reads."""
+    """SHA-256 of every file by its SOPInstanceUID."""
     files = list(folder.rglob("*.dcm"))
     return {str(dcmread(file).SOPInstanceUID): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

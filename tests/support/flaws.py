@@ -1,4 +1,4 @@
-"""What can be wrong with an artifact on disk."""
+"""Faults of an artifact on disk."""
 
 import shutil
 

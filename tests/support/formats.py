@@ -1,7 +1,7 @@
 """What becomes of every odd file of the shared data; `python -m tests.support.formats` writes docs/formats.md's tables.
 
-Readers are counted by whose code they are: SimpleITK reads DICOM by GDCM, so that both are one here. `recorded` is no
-comparison of voxels, and `twin` is one with our own decoder of another kind; neither is counted as a reader.
+Readers with the same code count once: SimpleITK reads DICOM with GDCM. `recorded` compares no voxels, and `twin`
+compares with another of our own decoders; neither counts as a reader.
 """
 
 import csv
@@ -21,9 +21,9 @@ from tests.support.places import ROOT
 DOCUMENT = ROOT / "docs" / "formats.md"
 SERIES = odd_files.SHARED_DATA / "dicom_series"
 FOLDERS = (odd_files.ODD_DICOM, odd_volumes.ODD_NIFTI, SERIES)
-PROGRAMS = {"SimpleITK": "GDCM", "gdcm": "GDCM"}  # others are their own
+PROGRAMS = {"SimpleITK": "GDCM", "gdcm": "GDCM"}  # others use their own code
 NO_PROGRAMS = frozenset({"recorded", "twin"})
-SAME_AFFINE_MM = 1e-4  # below it numbers differ as float32 does
+SAME_AFFINE_MM = 1e-4  # smaller differences are float32 rounding
 
 
 @cache
@@ -40,7 +40,7 @@ def odd_nifti_rows() -> tuple[odd_volumes.Row, ...]:
 
 
 def odd_counts() -> str:
-    """How many files became what."""
+    """Number of files by outcome."""
     dicom, nifti = Counter(map(_kind, odd_dicom_rows())), Counter(map(_kind, odd_nifti_rows()))
     rows = [[kind, str(dicom[kind]), str(nifti[kind])] for kind in _KINDS if dicom[kind] or nifti[kind]]
     refused = sorted(kind for kind in {*dicom, *nifti} if kind not in _KINDS)
@@ -143,7 +143,7 @@ def _number(value: float) -> str:
 
 
 def main() -> int:
-    """Write the tables into docs/formats.md, where the data is there."""
+    """Write the tables into docs/formats.md, if the data is there."""
     missing = [folder.name for folder in FOLDERS if not folder.is_dir()]
     if missing:
         print(f"the shared data is not here ({', '.join(missing)}): its tables stay as they are; set SHARED_DATA")

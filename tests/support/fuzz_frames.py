@@ -1,8 +1,8 @@
 """Decode frames that were changed at random: `python -m tests.support.fuzz_frames SEED COUNT [--from N]`.
 
-In a process of its own, because what a decoder does wrong may be the end of it. Each case depends on the seed and its
-number alone; the number is printed before the case is decoded, so that the last line of a process that died names it.
-The last line of one that lived is JSON: how many were read and refused, the longest time and the most memory.
+It runs in its own process, because a decoder's fault may kill it. Each case depends only on the seed and its number;
+the number is printed before decoding, so that the last line of a process that died names the case. The last line of a
+process that survived is JSON: how many were read and refused, the longest time and the most memory.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from tests.support.compressed_frames import ENCODERS, LOSSLESS, as_htj2k, as_j2k
 from tests.support.made_dicom import made_dataset
 from tests.support.odd_files import odd_dicom_paths
 
-MEMORY_BYTES = 6 << 30  # of addresses; more is refused to the process, as a container would
-Frame = tuple[bytes, Dataset]  # compressed, and a dataset of which it may be the pixel data
+MEMORY_BYTES = 6 << 30  # of address space, a limit like a container's
+Frame = tuple[bytes, Dataset]  # compressed pixel data, and a dataset that it fits
 
 
 def frames() -> list[Frame]:
@@ -90,7 +90,7 @@ def changed(rng: random.Random, data: bytes) -> bytes:
                 source = rng.randrange(len(part))
                 part[place:place] = part[source : source + rng.randrange(1, 300)]
             case 7:
-                marker = part.find(b"\xff", place)  # another marker, or a field behind one
+                marker = part.find(b"\xff", place)  # another marker, or a field after one
                 if 0 <= marker < len(part) - 1:
                     part[marker + rng.choice([1, 1, 3, 4, 5, 6, 7]) :][:1] = rng.randbytes(1)
         if not part:
@@ -101,7 +101,7 @@ def changed(rng: random.Random, data: bytes) -> bytes:
 
 
 def with_size(rng: random.Random, data: bytes, dataset: Dataset) -> bytes:
-    """A frame whose codestream and DICOM header agree about a size that it does not have."""
+    """A frame whose codestream and DICOM header agree on a wrong size."""
     rows, columns = (rng.choice([1, 2, 63, 257, 1_024, 3_000]) for _ in range(2))
     old = struct.pack(">HH", dataset.Rows, dataset.Columns)
     data = data.replace(old, struct.pack(">HH", rows, columns), 1)
@@ -158,7 +158,7 @@ def main() -> None:
         spent_s = time.process_time() - started
         if spent_s > longest_s:
             longest_s, longest = spent_s, number
-    # Not ru_maxrss, in which Linux counts what the parent had before it became this process.
+    # Not ru_maxrss, which on Linux includes the memory of the parent before exec.
     [peak] = re.findall(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
     peak_mb = int(peak) // 1024
     print(

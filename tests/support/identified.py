@@ -61,14 +61,14 @@ def ct(**values: object) -> Dataset:
 
 
 def encoded(dataset: Dataset) -> bytes:
-    """The bytes of its file."""
+    """The bytes of the file."""
     buffer = io.BytesIO()
     dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()
 
 
 def read_back(dataset: Dataset) -> Dataset:
-    """As it is after having been written and read."""
+    """The dataset after writing and reading."""
     return read_instance(encoded(dataset))
 
 
@@ -110,7 +110,7 @@ def worst_case(depth: int = 1) -> Dataset:
     quiet_pydicom()
     dataset = ct()
     _fill(dataset, depth)
-    dataset.SOPInstanceUID = "1.2.3.4.5.1"  # the loop has given all UIDs one value
+    dataset.SOPInstanceUID = "1.2.3.4.5.1"  # the loop gave all UIDs the same value
     dataset.PatientID, dataset.PatientName, dataset.InstitutionName = "ID-778899", "Quixotic^Zebulon", "Zanzibar77"
     item = Dataset()
     _fill(item, depth - 1)

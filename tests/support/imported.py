@@ -11,7 +11,7 @@ from tests.support.identified import ct, encoded
 
 
 def slice_file(patient="P1", series=1, number=1, *, study=None, fill=None, **values):
-    """The bytes of a CT slice of 4 x 4, whose pixels differ for each patient, series and number except for `fill`."""
+    """The bytes of a CT slice of 4 x 4, whose pixels differ by patient, series and number unless `fill` is given."""
     seed = sum(ord(letter) * 7**place for place, letter in enumerate(f"{patient}/{series}/{number}")) % 65_000
     pixels = np.random.default_rng(seed).integers(0, 4000, (4, 4), dtype="<u2")
     if fill is not None:

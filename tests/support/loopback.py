@@ -1,4 +1,4 @@
-"""HTTP on loopback, both sides: a server that answers for a service, and one request to any server."""
+"""HTTP on loopback: a server that stands for a service, and a request to any server."""
 
 import http.client
 import http.server
@@ -18,7 +18,7 @@ PORTS = range(
 
 
 def free_port():
-    """A port that nobody has and no other process of these tests will take."""
+    """A free port that no other process of these tests will take."""
     while True:
         with socket.socket() as listener, suppress(OSError):
             port = random.SystemRandom().choice(PORTS)  # hypothesis gives every process the same seed
@@ -27,7 +27,7 @@ def free_port():
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers by `post`, `get` and `head`, without a line in the log for each request."""
+    """Answers with `post`, `get` and `head`, without logging requests."""
 
     def do_POST(self):
         self.post()
@@ -54,7 +54,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def listening(handler, *, address="127.0.0.1", **attributes):
-    """A server on a free port, with attributes for its handler to find."""
+    """A server on a free port, with attributes for its handler."""
     with http.server.ThreadingHTTPServer((address, 0), handler) as server:
         vars(server).update(attributes)
         thread = threading.Thread(target=server.serve_forever)
@@ -67,7 +67,7 @@ def listening(handler, *, address="127.0.0.1", **attributes):
 
 
 def request(address, port, method, path, body=None, headers=None, timeout_s=30):
-    """Status, headers and body of one request on a connection of its own."""
+    """Status, headers and body of one request on a new connection."""
     connection = http.client.HTTPConnection(address, port, timeout=timeout_s)
     try:
         connection.request(method, path, body, headers or {})

@@ -1,4 +1,4 @@
-"""Small DICOM files for the tests of the reader, of every shape that it must know."""
+"""Small DICOM files in every shape, for the tests of the reader."""
 
 import io
 from typing import Any
@@ -52,7 +52,7 @@ def made_file(stored: np.ndarray, syntax: str = ExplicitVRLittleEndian, **elemen
 
 
 def as_file(dataset: Dataset) -> bytes:
-    """A dataset with its file meta information as the bytes of a file with preamble."""
+    """The bytes of a file with preamble and file meta information."""
     file = io.BytesIO()
     dcmwrite(file, dataset, enforce_file_format=True)
     return file.getvalue()
@@ -67,7 +67,7 @@ def item(**elements: Any) -> Sequence:
 
 
 def element(tag: int, vr: str, value: bytes, *, is_long: bool = False, length: int | None = None) -> bytes:
-    """An element in explicit VR little endian, whose length may lie."""
+    """An element in explicit VR little endian, optionally with a false length."""
     size = len(value) if length is None else length
     head = (tag >> 16).to_bytes(2, "little") + (tag & 0xFFFF).to_bytes(2, "little") + vr.encode()
     return head + (b"\0\0" + size.to_bytes(4, "little") if is_long else size.to_bytes(2, "little")) + value

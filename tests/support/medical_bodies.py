@@ -1,4 +1,4 @@
-"""Requests that hold medical images, each kind by its content type, and the images of an examination to put in them."""
+"""Request bodies with medical images by content type, and images to put in them."""
 
 import base64
 import gzip
@@ -15,14 +15,14 @@ import numpy as np
 
 from tests.support.odd_volumes import write_simpleitk
 
-# What must be in no answer that did not ask for it, in no refusal and in no log.
+# Must occur in no log, no refusal, and no answer except on request.
 PATIENT, PATIENT_ID, SERIES_UID = "Lovelace^Ada", "MRN-1815", "1.2.826.0.1.3680043.8.498.777"
 SECRETS = (PATIENT, "Lovelace", PATIENT_ID, SERIES_UID)
 EDGE = "e d:g=e/1"
 
 
 def as_zip(*files: bytes) -> bytes:
-    """A zip, compressed, as a browser's download is."""
+    """A compressed zip, like a browser's download."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for index, content in enumerate(files):
@@ -47,25 +47,25 @@ def as_tar_gz(*files: bytes) -> bytes:
 
 
 def as_related(*files: bytes) -> bytes:
-    """What STOW-RS sends and WADO-RS answers."""
+    """The format of STOW-RS requests and WADO-RS answers."""
     head = f"\r\n--{EDGE}\r\nContent-Type: application/dicom\r\n\r\n".encode()
     return b"".join([*(head + content for content in files), f"\r\n--{EDGE}--\r\n".encode()])
 
 
 def as_form(*files: bytes) -> bytes:
-    """What a browser sends of a form."""
+    """A browser's form."""
     head = f'--{EDGE}\r\nContent-Disposition: form-data; name="f"; filename="{PATIENT}.dcm"\r\n\r\n'.encode()
     return b"".join([*(head + content + b"\r\n" for content in files), f"--{EDGE}--\r\n".encode()])
 
 
 def as_json(*files: bytes) -> bytes:
-    """Base64 in JSON; every file is an image of its own."""
+    """Base64 in JSON; every file is a separate image."""
     return json.dumps({"instances": [{"image": base64.b64encode(content).decode()} for content in files]}).encode()
 
 
 Wrap = Callable[..., bytes]
 
-# Content types that take several DICOM files as they are, with what makes a body of them.
+# Content type of several DICOM files -> function that makes a body of them.
 OF_SEVERAL: dict[str, Wrap] = {
     "application/zip": as_zip,
     "application/x-tar": as_tar,
@@ -74,7 +74,7 @@ OF_SEVERAL: dict[str, Wrap] = {
     f'multipart/related; type="application/dicom"; boundary="{EDGE}"': as_related,
     f'multipart/form-data; boundary="{EDGE}"': as_form,
 }
-# Content types of one file, and those that take it in a wrapping.
+# Content types of a single file, plain or wrapped.
 OF_ONE: dict[str, Wrap] = {"application/dicom": lambda content: content, "application/json": as_json, **OF_SEVERAL}
 
 
@@ -113,7 +113,7 @@ def nifti_gz(values: np.ndarray, affine: np.ndarray) -> bytes:
     return gzip.compress(nifti(values, affine))
 
 
-# Content types of files of volumes, with the suffix in a data set and what makes one of (W, H, D) and an affine.
+# Content type of a volume -> suffix in a data set, and the function that makes one of (W, H, D) and an affine.
 OF_VOLUMES: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], bytes]]] = {
     "application/x-nifti": (".nii", nifti),
     "application/x-nifti+gzip": (".nii.gz", nifti_gz),

@@ -1,4 +1,4 @@
-"""One of several processes that train together on volumes with findings; what `test_distributed_medical` starts."""
+"""A process of distributed training on volumes with findings, started by `test_distributed_medical`."""
 
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def found_by(result):
 
 
 def train_as(rank, world_size, port, folder):
-    """Train as one process; the result goes to a file."""
+    """Train as one process and save the result to a file."""
     torch.set_num_threads(1)
     store = connect("127.0.0.1", port, timeout_s=60)
     processes = Processes(rank=rank, local_rank=rank, world_size=world_size, store=store)

@@ -1,4 +1,4 @@
-"""Small medical data sets to train on, one of each kind, with a signal in their intensities that can be learned."""
+"""Small medical data sets of each kind, with a learnable signal in their intensities."""
 
 import json
 from pathlib import Path
@@ -15,10 +15,10 @@ COUNT = 24
 
 
 def write_dataset(folder, items, *, labels, task=None, size=None, modality=None):
-    """dataset.json of (image, label) pairs, a patient each, dealt out to the splits."""
+    """Write dataset.json of (image, label) pairs, a patient each, distributed over the splits."""
     splits = {"training": [], "validation": [], "test": []}
     for index, (image, label) in enumerate(items):
-        # Twice in a row, so that neither of two classes has a split of its own.
+        # Twice in a row, so that both of two classes are in every split.
         splits[SPLIT_OF[index // 2 % 6]].append({"image": image, "label": label, "group": f"patient {index}"})
     content = {"name": "made", "labels": {str(i): label for i, label in enumerate(labels)}, **splits}
     content |= {} if task is None else {"task": task}
@@ -85,7 +85,7 @@ def mr_sequences(folder: Path, *, count=COUNT) -> None:
 
 
 def npy_volumes(folder: Path, *, count=COUNT, side=12) -> None:
-    """Volumes with a block whose size is the number to be told."""
+    """Volumes with a block whose size is the label."""
     folder.mkdir(parents=True)
     items = []
     for index in range(count):
@@ -98,7 +98,7 @@ def npy_volumes(folder: Path, *, count=COUNT, side=12) -> None:
 
 
 def shared_opinions(folder: Path, *, count=12) -> None:
-    """The same with classes that annotators do not agree about."""
+    """Volumes with soft labels of annotators who disagree."""
     folder.mkdir(parents=True)
     items = []
     for index in range(count):

@@ -1,4 +1,4 @@
-"""The odd DICOM files of the shared data, each read by us and by others: what the tests and docs/formats.md tell."""
+"""The odd DICOM files of the shared data, read by us and by others, for the tests and docs/formats.md."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ from tests.support.places import SHARED_DATA
 
 ODD_DICOM = SHARED_DATA / "odd_dicom"
 
-# Decoders that ours are not, by transfer syntax. Native data is unpacked by pydicom itself.
+# Decoders that we do not use, by transfer syntax. pydicom itself unpacks native data.
 _BY_PYDICOM = {  # plugins of pydicom
     "1.2.840.10008.1.2.4.50": ("gdcm",),
     "1.2.840.10008.1.2.4.51": ("gdcm",),
@@ -66,10 +66,10 @@ class Row:
         code: of the refusal, "" for what is read.
         shape: of the stored values: frames, rows, columns, and 3 for colour; () when refused.
         dtype: of the stored values.
-        compared_with: readers that have the same values. `recorded` is pydicom with pylibjpeg, whose shape, lowest and
-            highest value stand in index.csv; `twin` a file with the same picture, stored in another way.
-        differs_from: readers that have other values.
-        largest_difference: of a value to that of any reader in `compared_with`.
+        compared_with: readers with the same values. `recorded` is pydicom with pylibjpeg, whose shape, lowest and
+            highest value are in index.csv; `twin` a file with the same picture, stored in another way.
+        differs_from: readers with other values.
+        largest_difference: of a value, over the readers in `compared_with`.
     """
 
     name: str
@@ -105,15 +105,15 @@ def read_odd_dicom(path: Path) -> Row:
     return Row(name, "read", "", stored.shape, str(stored.dtype), tuple(same), other, max(same.values(), default=0.0))
 
 
-# Each answers with the largest difference of a value, infinity where the values are not the same, None where the reader
-# does not read the file.
+# Each returns the largest difference of a value, infinity if the values disagree, None if the reader cannot read the
+# file.
 
 
 def _with_recorded(path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> float | None:
     row = _index().get(path.relative_to(ODD_DICOM).as_posix(), {})
     recorded = row.get("decoded_as", "")
     if row.get("pydicom_result") != "decodes" or dataset.PhotometricInterpretation == "PALETTE COLOR":
-        return None  # the record has the indices into the palette
+        return None  # the record has palette indices
     shape, _, values = recorded.partition(")")
     lowest, _, highest = values.rpartition(" ")[2].partition("..")
     sizes = tuple(int(size) for size in shape.strip("( ").split(",") if size)
@@ -155,7 +155,7 @@ def _with_openjph(_path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> 
 
 
 def _with_frames(dataset: pydicom.Dataset, stored: np.ndarray, decode: Callable[[bytes], np.ndarray]) -> float | None:
-    """Frames decoded one by one, where codestream and header agree about the sign."""
+    """Frames decoded one by one, if codestream and header agree on the sign."""
     frames = generate_frames(dataset.PixelData, number_of_frames=len(stored))
     try:
         values = np.stack([decode(frame) for frame in frames])
@@ -166,7 +166,7 @@ def _with_frames(dataset: pydicom.Dataset, stored: np.ndarray, decode: Callable[
 
 def _with_pillow(_path: Path, dataset: pydicom.Dataset, stored: np.ndarray) -> float | None:
     if dataset.file_meta.get("TransferSyntaxUID") != _LOSSY or dataset.PhotometricInterpretation == "RGB":
-        return None  # without a marker it takes three samples for YBR
+        return None  # without a marker Pillow takes three samples for YBR
     frames = generate_frames(dataset.PixelData, number_of_frames=len(stored))
     try:
         values = np.stack([np.asarray(Image.open(io.BytesIO(frame))) for frame in frames])
@@ -203,7 +203,7 @@ def _with_twin(path: Path, _dataset: pydicom.Dataset, stored: np.ndarray) -> flo
 
 
 def _agree(theirs: np.ndarray, ours: np.ndarray, *, is_lossy: bool) -> float:
-    # What a reader computes in float32 and another in float64 is the same.
+    # One reader may compute in float32, another in float64.
     allowed = _LOSSY_STEPS if is_lossy else 1e-6 * np.abs(ours.astype(float))
     difference = np.abs(theirs.astype(float) - ours.astype(float))
     return float(difference.max()) if (difference <= allowed).all() else math.inf

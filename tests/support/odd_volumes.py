@@ -1,4 +1,4 @@
-"""Volumes as independent readers see them, synthetic ones to read, and what becomes of the shared odd NIfTI files."""
+"""Volumes read by independent readers, synthetic volumes, and what becomes of the shared odd NIfTI files."""
 
 import os
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from tests.support.places import SHARED_DATA
 
 ODD_NIFTI = SHARED_DATA / "odd_nifti"
 HIPPOCAMPUS = SHARED_DATA / "hippocampus_nifti"
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # from ITK's coordinates to RAS and back
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # between ITK's coordinates and RAS
 
 DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
 
 
 @dataclass(frozen=True)
 class Row:
-    """What becomes of a file: `outcome` is "read" or "refused"; `code` and `message` are "" where it is read."""
+    """What becomes of a file: `outcome` is "read", with empty `code` and `message`, or "refused"."""
 
     name: str
     outcome: str
@@ -31,7 +31,7 @@ class Row:
 
 
 def ramp(shape, dtype, seed=0):
-    """Values that use the range of their type, below 2^24 in size so that float32 holds them."""
+    """Values over the range of their type, below 2^24 in size so that float32 is exact."""
     dtype = np.dtype(dtype)
     generator = np.random.default_rng(seed)
     if dtype.kind == "f":
@@ -94,7 +94,7 @@ def write_simpleitk(path, values, affine=None, *, compress=False, is_vector=Fals
 
 
 def read_odd_nifti(path):
-    """Read a file with ours and with both others; what ours reads must be what they read.
+    """Read a file with our reader and two others, which must agree with it.
 
     Raises:
         AssertionError: another reader has other values or another affine.

@@ -1,7 +1,7 @@
 """A real Orthanc with its DICOMweb plugin on loopback (Debian's `orthanc` and `orthanc-dicomweb`), for tests.
 
-It runs as the user who runs the tests, with a configuration and storage of its own in a temporary folder; the system's
-service is not touched.
+It runs as the user of the tests, with its configuration and storage in a temporary folder; the system's service is not
+touched.
 """
 
 import base64
@@ -25,7 +25,7 @@ USER, PASSWORD = "reader", "pass word:ü"
 
 
 class Orthanc:
-    """A running one; `root` is its DICOMweb service."""
+    """A running server; `root` is the address of its DICOMweb service."""
 
     def __init__(self, port, scheme):
         self.base = f"{scheme}://127.0.0.1:{port}"
@@ -44,7 +44,7 @@ class Orthanc:
 
 @contextmanager
 def running(folder, **options):
-    """Start one.
+    """Start a server.
 
     Args:
         folder: for its configuration, log and storage.

@@ -1,4 +1,4 @@
-"""What IAM decides about a request: an explicit denial, else an allowance, else no.
+"""IAM's decision about a request: denied explicitly, else allowed explicitly, else denied.
 
 Source: IAM User Guide, "Policy evaluation logic" and "IAM JSON policy elements: Condition operators".
 """
@@ -7,7 +7,7 @@ import re
 
 
 def matches(pattern, text):
-    """`*` is any characters and `?` is one, whatever they are: ARNs' wildcards cross slashes."""
+    """`*` matches any characters and `?` one; in ARNs both match slashes."""
     parts = [{"*": ".*", "?": "."}.get(character, re.escape(character)) for character in pattern]
     return re.fullmatch("".join(parts), text, re.S) is not None
 
@@ -27,7 +27,7 @@ def listed(value):
 
 
 def holds(operator, key, values, context):
-    """Whether one line of a condition is met: a key that is not there meets only what ends in IfExists."""
+    """Whether one line of a condition is met; a missing key meets only operators ending in IfExists."""
     plain = operator.removesuffix("IfExists")
     if key not in context:
         return plain != operator
@@ -47,7 +47,7 @@ def applies(statement, action, resource, context):
 
 
 def allowed(policy, action, resource="*", **context):
-    """Whether one policy document lets a request through; `__` in a name of the context is its colon."""
+    """Whether a policy document allows a request; `__` in a context name stands for a colon."""
     facts = {name.replace("__", ":").replace("Tag_", "Tag/"): value for name, value in context.items()}
     effects = {s["Effect"] for s in policy["Statement"] if applies(s, action, resource, facts)}
     return effects == {"Allow"}

@@ -1,4 +1,4 @@
-"""Where things are: the repository, and the real data sets that some tests read."""
+"""Paths of the repository and of the real data sets that some tests read."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One of several processes that train together, without `train` around it; what the tests start."""
+"""A process of distributed training, without the command `train`."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ KINDS = {"norm free": NormFree, "norm": SmallNetwork}
 
 
 def train_as(rank, world_size, port, folder, *, kind, sizes, stop=None, checkpoint_dir=None, **hyperparameters):
-    """Train as one process; the result goes to a file. The last process is asked to stop after `stop` steps."""
+    """Train as one process and save the result to a file; the last process is asked to stop after `stop` steps."""
     torch.set_num_threads(1)
     training.build_network = lambda definition: KINDS[kind](definition["num_classes"])
     store = connect("127.0.0.1", port, timeout_s=60)

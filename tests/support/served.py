@@ -1,4 +1,4 @@
-"""The real `serve` command as a process, a client for it, and what one wants to know of processes."""
+"""The real `serve` command as a process, a client for it, and facts about its processes."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ class Served:
         return self.request("POST", "/invocations", body, headers)
 
     def ping(self):
-        """The status; None while the port is closed."""
+        """The status of /ping; None while the port is closed."""
         try:
             return self.request("GET", "/ping", timeout_s=5)[0]
         except OSError:
@@ -50,7 +50,7 @@ class Served:
         return self
 
     def stop(self):
-        """Ask it to stop; its exit code."""
+        """Stop it; returns its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -59,7 +59,7 @@ class Served:
             self.process.kill()
 
     def processes(self):
-        """Its process and all below: number -> command line."""
+        """Its process and all descendants: pid -> command line."""
         parents, commands = {}, {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
@@ -76,7 +76,7 @@ class Served:
         return {pid: commands[pid] for pid in tree if pid in commands}
 
     def workers(self):
-        """Numbers of the processes that hold a model."""
+        """Pids of the processes that hold a model."""
         processes = self.processes()
         forked = [pid for pid, command in processes.items() if "model_service_worker" in command]
         parents = {pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in forked}
@@ -85,7 +85,7 @@ class Served:
         ]
 
     def listening(self):
-        """(address, port) of every TCP socket that its processes listen on."""
+        """(address, port) of every listening TCP socket of its processes."""
         inodes = set()
         for pid in self.processes():
             for descriptor in Path(f"/proc/{pid}/fd").iterdir():
@@ -103,7 +103,7 @@ class Served:
 
 
 def code_of(body):
-    """The code in a refusal, whose form is checked."""
+    """The code in a refusal, whose format is checked."""
     [(key, error)] = json.loads(body).items()
     assert key == "error"
     assert set(error) == {"code", "message"}
@@ -111,7 +111,7 @@ def code_of(body):
 
 
 async def until(claim, seconds=90):
-    """Wait for a claim to come true."""
+    """Wait until a claim is true."""
     deadline = time.monotonic() + seconds
     while not claim():
         assert time.monotonic() < deadline, "waited in vain"
@@ -119,7 +119,7 @@ async def until(claim, seconds=90):
 
 
 def is_running(pid):
-    """Whether there is such a process and it has not ended."""
+    """Whether the process exists and has not ended."""
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""A simulation around fake containers, with limits that a test can wait for, and the requests that tests send."""
+"""The simulation with fake containers and short limits, and requests for it."""
 
 import http.client
 import io
@@ -42,7 +42,7 @@ class Aws:
                             aws_secret_access_key="secret", config=once)  # fmt: skip
 
     def bucket(self, name, **objects):
-        """A new bucket with objects, whose names have __ for / and no dots."""
+        """Create a bucket with objects; `__` in their names stands for a slash."""
         self.s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
         for key, body in objects.items():
             self.put(name, key.replace("__", "/"), body)
@@ -64,7 +64,7 @@ class Aws:
             return {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}
 
     def log(self, group, prefix):
-        """The streams of a group, each as its lines."""
+        """The lines of each stream of a group."""
         streams = self.logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=prefix)["logStreams"]
         names = sorted(stream["logStreamName"] for stream in streams)
         words = {"logGroupName": group, "startFromHead": True}
@@ -72,7 +72,7 @@ class Aws:
                 for name in names}  # fmt: skip
 
     def wait(self, operation, field, *, until=DONE, seconds=30, **name):
-        """Describe until a status is reached; the description."""
+        """Describe until a status is reached; returns the description."""
         deadline = time.monotonic() + seconds
         while True:
             found = getattr(self.sagemaker, f"describe_{operation}")(**name)
@@ -82,7 +82,7 @@ class Aws:
             time.sleep(0.02)
 
     def raw(self, operation, request):
-        """A request that botocore would not send; status and body."""
+        """Status and body of a request that botocore would not send."""
         headers = {"X-Amz-Target": f"SageMaker.{operation}", "Content-Type": "application/x-amz-json-1.1"}
         body = request if isinstance(request, bytes) else json.dumps(request)
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=10)
@@ -94,7 +94,7 @@ class Aws:
             connection.close()
 
     def serve(self, name, *, data=None, config=None, variants=None, wait=True, deploy=True, **environment):
-        """Model, configuration and endpoint of a fake container."""
+        """Create model, configuration and endpoint of a fake container."""
         container = {"Image": "fake", "Environment": environment, **(data or {})}
         self.sagemaker.create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=container)
         usual = {"VariantName": "AllTraffic", "ModelName": name, "InstanceType": "ml.m5.large",
@@ -113,7 +113,7 @@ class Aws:
 
 
 def training_request(name, behaviour, **changes):
-    """A job of a fake container; its output goes to the bucket `jobs`."""
+    """The request for a job of a fake container, with output in the bucket `jobs`."""
     return {
         "TrainingJobName": name,
         "RoleArn": ROLE,
@@ -139,7 +139,7 @@ def simulation(folder, *, limits=QUICK, interrupt_after_s=None, runner=None):
             folder, limits=limits, runner=runner, interrupt_after_s=interrupt_after_s, note=notes.append
         ) as started,
         urllib.request.urlopen(f"{started.url}/moto-api/reset", b""),
-    ):  # moto's state is the process's
+    ):  # moto keeps one state per process
         yield Aws(started, notes)
 
 

@@ -1,4 +1,4 @@
-"""The life of a model in the offline SageMaker, the same for both back ends; every answer is that of the evaluation."""
+"""The life cycle of a model in the offline SageMaker, for both back ends; every answer must match the evaluation."""
 
 import csv
 import io
@@ -18,12 +18,12 @@ HYPERPARAMETERS = {
 METRICS = [{"Name": "test:accuracy", "Regex": r"test_accuracy=([0-9.]+)"},
            {"Name": "validation:loss", "Regex": r"validation_loss=([0-9.e-]+)"}]  # fmt: skip
 GROUP = "/aws/sagemaker/TrainingJobs"
-TOLERANCE = 1e-5  # sums of float32 in batches of another size
+TOLERANCE = 1e-5  # float32 sums in batches of another size
 BUCKET = "life"
 
 
 def upload(aws, folder):
-    """A folder of pictures becomes s3://life/data."""
+    """Upload a folder of pictures to s3://life/data."""
     aws.bucket(BUCKET)
     for path in folder.rglob("*.png"):
         aws.put(BUCKET, f"data/{path.relative_to(folder).as_posix()}", path.read_bytes())
@@ -52,7 +52,7 @@ def wait_for_job(aws, name):
 
 
 def train_with_interruption(aws, name):
-    """Train; the instance is taken away when the first checkpoint is in S3. The finished job."""
+    """Train on an instance that vanishes once the first checkpoint is in S3; returns the finished job."""
     aws.sagemaker.create_training_job(**training_job(name))
     deadline = time.monotonic() + 120
     while not [key for key in aws.keys(BUCKET, f"checkpoints/{name}/") if key.endswith(".pt")]:
@@ -66,7 +66,7 @@ def train_with_interruption(aws, name):
 
 
 def check_that_it_went_on(aws, job):
-    """Two instances, one training: no epoch is missing, none is there twice."""
+    """Train on two instances: no epoch may be missing or come twice."""
     statuses = [each["Status"] for each in job["SecondaryStatusTransitions"]]
     assert statuses == ["Starting", "Downloading", "Training", "Interrupted", "Starting", "Downloading", "Training",
                         "Uploading", "Completed"], job.get("FailureReason")  # fmt: skip
@@ -83,7 +83,7 @@ def check_that_it_went_on(aws, job):
 
 
 def evaluation(aws, job):
-    """What the job's own evaluation said of the test split: object's name -> class -> probability."""
+    """The job's own evaluation of the test split: object name -> class -> probability."""
     place = f"s3://{BUCKET}/jobs/{job['TrainingJobName']}/output/output.tar.gz"
     rows = csv.DictReader(io.StringIO(aws.files(place)["test_predictions.csv"].decode()))
     return {row["image"].removeprefix("./"): {name: float(row[name]) for name in ("dark", "light", "mid")}
@@ -119,7 +119,7 @@ def check_answer(body, expected):
 
 
 def check_endpoint(aws, endpoint, expected, **words):
-    """Every picture of the test split is answered as the evaluation did."""
+    """Check that every answer about the test split matches the evaluation."""
     for name, probabilities in expected.items():
         answer = aws.invoke(endpoint, aws.get(f"s3://{BUCKET}/data/{name}"), ContentType="image/png", **words)
         check_answer(answer["Body"].read(), probabilities)

@@ -1,4 +1,4 @@
-"""A handler without a model, for tests of what stands around one; worker processes import it in a tenth of a second."""
+"""A handler without a model, for tests of the server; workers import it in a tenth of a second."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ NAME = "tests.support.tiny_handler:Handler"
 
 
 class Handler:
-    """The request's body says what to do; the folder's files say how to fail at the start."""
+    """Does what the body says; files in the folder make it fail at the start."""
 
     def __init__(self, model_dir, *, allow_bundle_code):
         if (model_dir / "broken").exists():
@@ -40,7 +40,7 @@ class Handler:
             os.kill(os.getpid(), signal.SIGKILL)
         if command == "sleep":
             time.sleep(float(value))
-        if command == "stuck":  # as native code that does not return
+        if command == "stuck":  # like native code that does not return
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
             time.sleep(float(value))
         facts = {"pid": os.getpid(), "batch": batch_size, "threads": os.environ.get("OMP_NUM_THREADS")}
@@ -78,5 +78,5 @@ HELLO = WarmUp(Request(b"hello", "text/plain"), check_hello)
 
 
 def lodgings():
-    """For processes that run as this one, and must find the folder `tests`."""
+    """For processes that must find the folder `tests`."""
     return Lodgings(None, None, {**os.environ, "PYTHONPATH": str(ROOT)})

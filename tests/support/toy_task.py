@@ -1,4 +1,4 @@
-"""A fifth task in one file, as somebody would add it: whether one thing is there, by one output and a sigmoid."""
+"""A complete fifth task in one file: whether one thing is there, by one output and a sigmoid."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ThingPrediction:
-    """How sure it is that the thing is there."""
+    """The chance that the thing is there."""
 
     is_there: bool
     chances: dict[str, float]
@@ -45,7 +45,7 @@ class ThingPrediction:
 
 @dataclass(frozen=True)
 class Thing(TakesNothing):
-    """Targets (N, 2) are one for what is there, answers (N, 2) the chances that it is not and that it is."""
+    """Targets (N, 2) are one-hot, answers (N, 2) the chances of absence and presence."""
 
     labels: tuple[str, ...]
     name: ClassVar[str] = "thing"

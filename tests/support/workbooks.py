@@ -1,4 +1,4 @@
-"""Excel workbooks written by hand, cell by cell, as ECMA-376 has them."""
+"""Excel workbooks written cell by cell, after ECMA-376."""
 
 import io
 import zipfile
@@ -12,7 +12,7 @@ DATE, TIME, SIX_DIGITS = 1, 2, 3  # styles
 
 
 def cell(value: object, style: int = 0) -> str:
-    """The XML of a cell without its place: text, number, boolean, or XML as it is."""
+    """The XML of a cell without its reference: text, number, boolean, or XML unchanged."""
     if isinstance(value, str):
         return value if value.startswith("<c") else f'<c t="inlineStr"><is><t>{escape(value)}</t></is></c>'
     kind = ' t="b"' if isinstance(value, bool) else ""
@@ -40,7 +40,7 @@ def workbook(
         sheets: name -> rows of values, or their XML.
         hidden: names of sheets.
         merged: areas of every sheet, like A1:A3.
-        shared: texts that cells name by their number.
+        shared: texts that cells refer to by index.
         more: other parts.
     """
     names = list(sheets)
