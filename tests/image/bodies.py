@@ -1,4 +1,4 @@
-"""Bodies of requests: pictures, and medical images of a patient whose name begins with PATIENT."""
+"""Request bodies: pictures, and medical images of a patient whose name begins with PATIENT."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ def picture(level, size=(32, 24)):
 
 def encode(image, kind, **options):
     stream = io.BytesIO()
-    image.copy().save(stream, kind, **options)  # Pillow leaves settings on what it saves
+    image.copy().save(stream, kind, **options)  # Pillow leaves settings on the image that it saves
     return stream.getvalue()
 
 
@@ -96,13 +96,13 @@ def series(level, syntax=ExplicitVRLittleEndian):
 SERIES = series(100)
 DICOM_FILE = to_bytes(make_slice(ct(1)[0], **_HEADER))
 MULTI_FRAME = to_bytes(make_slice(ct(2), **_HEADER))
-# What a model of CT volumes answers once: content type -> body.
+# Content type -> body that a model of CT volumes answers once.
 ONE_VOLUME = {name: wrap(*SERIES) for name, wrap in OF_SEVERAL.items()} | {
     name: encode_volume(ct(3).T, np.diag([1.0, 1, 2.5, 1]))
     for name, (_, encode_volume) in OF_VOLUMES.items()
     if name not in (*OF_SEVERAL, "application/x-npy")
 }
-# What a model of photographs answers, for DICOM is shown as a viewer would: content type -> body and number of answers.
+# Content type -> body, and the number of answers of a model of photographs, which sees DICOM as in a viewer.
 DICOM_PICTURES = {
     "application/dicom": (MULTI_FRAME, 8),
     "application/zip": (OF_SEVERAL["application/zip"](*SERIES), 8),

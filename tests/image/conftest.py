@@ -1,4 +1,4 @@
-"""What the tests of the image share: a channel of pictures, a model that the image trained, BASE_IMAGE where known."""
+"""Shared by the tests of the image: a channel of pictures, a model that the image trained, BASE_IMAGE if known."""
 
 import os
 import subprocess
@@ -48,7 +48,7 @@ def base_image():
 
 
 def draw(folder, *, per_class, seed):
-    """Class folders of small pictures, told apart by how light they are."""
+    """Class folders of small pictures that differ in brightness."""
     rng = np.random.default_rng(seed)
     for name, level in CLASSES.items():
         (folder / name).mkdir(parents=True)
@@ -68,7 +68,7 @@ def channel(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(image, channel, tmp_path_factory):
-    """A job that the image ran to its end: one epoch, one host."""
+    """A finished job of the image: one epoch, one host."""
     job = containers.run_train(tmp_path_factory.mktemp("job"), {"training": channel})
     assert job.code == 0, job.log
     return job

@@ -1,4 +1,4 @@
-"""Containers of the image under test: laid out as SageMaker does, always removed, their logs available."""
+"""Containers of the image under test, with SageMaker's layout; always removed, logs kept for failures."""
 
 import http.client
 import json
@@ -15,27 +15,27 @@ from tests.support import loopback
 IMAGE = os.environ.get("IMAGE", "")
 START_S = 180
 CONFIG = "input/config"
-# The smallest job there is.
+# The smallest possible job.
 QUICK = {"epochs": "1", "image_size": "32", "network": "resnet18", "num_workers": "1", "batch_size": "8"}
 
 running = []  # containers of this test, whose logs a failure shows
 
 
 def docker(*arguments, check=True, timeout_s=600):
-    """Run the client; what it printed is text."""
+    """Run the Docker client; its output is text."""
     result = subprocess.run(["docker", *map(str, arguments)], capture_output=True, text=True, timeout=timeout_s)
     assert result.returncode == 0 or not check, result.stderr
     return result
 
 
 def image_output(*command, image=IMAGE, flags=()):
-    """What a command in the image prints, without the image's entry point."""
+    """The output of a command in the image, without its entry point."""
     flags = ("--rm", "--network", "none", "--entrypoint", command[0], *flags)
     return docker("run", *flags, image, *command[1:]).stdout
 
 
 class Container:
-    """A container that was started."""
+    """A started container."""
 
     def __init__(self, number):
         self.id = number
@@ -47,7 +47,7 @@ class Container:
         return self.state()["Running"]
 
     def log(self, *flags):
-        """Both of its streams, one behind the other."""
+        """Its standard output, then its standard error."""
         result = docker("logs", *flags, self.id)
         return result.stdout + result.stderr
 
@@ -67,7 +67,7 @@ class Container:
             time.sleep(0.1)
 
     def stop(self, timeout_s=120):
-        """`docker stop`; its exit code and how many seconds it took."""
+        """Run `docker stop`; returns the exit code and the seconds that it took."""
         started = time.monotonic()
         docker("stop", "--time", timeout_s, self.id, timeout_s=timeout_s + 30)
         return self.state()["ExitCode"], time.monotonic() - started
@@ -75,7 +75,7 @@ class Container:
 
 @contextmanager
 def container(*flags_and_command, flags=()):
-    """A container that runs in the background until the block ends.
+    """Run a container in the background until the block ends.
 
     Args:
         flags_and_command: what follows the image.
@@ -108,7 +108,7 @@ def variables(**environment):
 
 @dataclass(frozen=True)
 class Job:
-    """A job that ended."""
+    """A finished job."""
 
     code: int
     log: str
@@ -116,13 +116,13 @@ class Job:
 
     @property
     def failure(self):
-        """The text of the failure file, None where there is none."""
+        """The text of the failure file, None without one."""
         file = self.base / "output" / "failure"
         return file.read_text(encoding="utf-8") if file.exists() else None
 
 
 def job_flags(base, channels, hyperparameters, *, hosts=("algo-1",), host="algo-1", network="none"):
-    """Lay out /opt/ml below `base`; the flags of `docker run` for it."""
+    """Lay out /opt/ml below `base`; returns the flags of `docker run` for it."""
     for folder in (CONFIG, "input/data", "model", "output"):
         (base / folder).mkdir(parents=True, exist_ok=True)
     mode = {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated", "RecordWrapperType": "None"}
@@ -154,7 +154,7 @@ def job_flags(base, channels, hyperparameters, *, hosts=("algo-1",), host="algo-
 
 
 def run_train(base, channels, hyperparameters=QUICK, *, flags=(), timeout_s=600, **environment):
-    """Run a job on one host to its end, without a network."""
+    """Run a job on one host, without a network."""
     all_flags = [*job_flags(base, channels, hyperparameters), *variables(**environment), *flags]
     with container("train", flags=all_flags) as job:
         return Job(job.wait(timeout_s), job.log(), base)
@@ -178,7 +178,7 @@ class Server:
         return self.request("POST", "/invocations", body, headers, timeout_s)
 
     def ping(self):
-        """The status; None while nobody answers. 2 s is what SageMaker waits."""
+        """The status of /ping; None without an answer in the 2 s that SageMaker waits."""
         try:
             return self.request("GET", "/ping", timeout_s=20)[0]
         except (OSError, http.client.HTTPException):
@@ -195,7 +195,7 @@ class Server:
 
 @contextmanager
 def started_server(model, *, flags=(), **environment):
-    """A server that was started and need not be healthy; `model` is a folder, read-only in the container."""
+    """A started server, not necessarily healthy; `model` is a folder, read-only in the container."""
     port = environment.get("SAGEMAKER_BIND_TO_PORT", "8080")
     all_flags = ["--publish", f"127.0.0.1::{port}", *bind(model, "/opt/ml/model"), *variables(**environment), *flags]
     with container("serve", flags=all_flags) as started:
@@ -210,7 +210,7 @@ def served(model, *, flags=(), **environment):
 
 
 def code_of(body):
-    """The code in a refusal, whose form is checked."""
+    """The code in a refusal, whose format is checked."""
     [(key, error)] = json.loads(body).items()
     assert key == "error"
     assert set(error) == {"code", "message"}

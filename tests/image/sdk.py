@@ -1,4 +1,4 @@
-"""What the tests of the SageMaker Python SDK share: a Python that has it, a run of a program, and no container left."""
+"""Shared by the tests of the SageMaker Python SDK: a Python that has it, runs of programs, removal of containers."""
 
 import json
 import os
@@ -10,33 +10,23 @@ import pytest
 
 from tests.image.conftest import draw
 from tests.image.containers import docker
+from tests.support import loopback
+from tests.support.compose import compose_command
 
 WORKING_DIR = "com.docker.compose.project.working_dir"
 
 
-def has_compose():
-    return shutil.which("docker-compose") or docker("compose", "version", check=False).returncode == 0
-
-
 def sdk_python(variable):
-    """The Python that the variable names."""
+    """The Python named by the variable."""
     python = os.environ.get(variable)
     if not python:
         pytest.skip(f"{variable} names no Python with the SageMaker SDK")
     return python
 
 
-def local_mode_python(variable):
-    """The same, where local mode can run."""
-    python = sdk_python(variable)
-    if not has_compose():
-        pytest.skip("the SDK's local mode needs docker compose")
-    return python
-
-
 @contextmanager
 def containers_removed(folder):
-    """Afterwards remove what compose started from files below the folder: the SDK stops containers and leaves them."""
+    """Finally remove the containers of compose files below the folder, which the SDK only stops."""
     try:
         yield
     finally:
@@ -58,8 +48,20 @@ def pictures_to_ask_for(folder):
     return pictures
 
 
+def local_mode_answers(variable, program, image, channel, folder, **environment):
+    """The answers of a program that uses local mode, with the Python named by the variable."""
+    python = sdk_python(variable)
+    if not compose_command():
+        pytest.skip("the SDK's local mode needs docker compose")
+    out = folder / "out"
+    out.mkdir()
+    arguments = image, channel, pictures_to_ask_for(folder), out, loopback.free_port()
+    with containers_removed(out):
+        return run_program(python, program, *arguments, out=out, **environment)
+
+
 def run_program(python, program, *arguments, out, **environment):
-    """What the program wrote into answers.json."""
+    """Run a program; returns what it wrote to answers.json."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(out), **environment}
     command = [python, program, *map(str, arguments)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)

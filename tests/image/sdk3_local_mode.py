@@ -2,12 +2,11 @@
 
     SDK3_PYTHON tests/image/sdk3_local_mode.py IMAGE CHANNEL PICTURES OUT PORT
 
-What a notebook does with `Mode.LOCAL_CONTAINER`, with folders in place of S3 and without an AWS account. It runs with
-the SDK's own Python, so nothing here is ours. Writes OUT/answers.json.
+It does what a notebook does with `Mode.LOCAL_CONTAINER`, with folders instead of S3 and without an AWS account. It
+runs in the SDK's own Python and so imports nothing of ours. Writes OUT/answers.json.
 
-Training is ModelTrainer's, which names no command: the image finds a job laid out and trains. Serving is that of
-LocalSession: ModelBuilder asks STS for the account or IAM about the role before it starts anything, and always pulls
-the image from a registry.
+ModelTrainer names no command: the image finds the job's files and trains. LocalSession serves, because ModelBuilder
+asks STS for the account or IAM about the role first, and always pulls the image from a registry.
 """
 
 import json
@@ -37,7 +36,7 @@ def train(root: Path, image: str, channel: Path, **options: Any) -> Path:
     """Run a job.
 
     Returns:
-        Where its artifact is: ModelTrainer logs the place and does not return it.
+        The path of its artifact, which ModelTrainer logs but does not return.
     """
     root.mkdir()
     trainer = ModelTrainer(

@@ -2,8 +2,8 @@
 
     SDK_PYTHON tests/image/sdk_local_mode.py IMAGE CHANNEL PICTURES OUT PORT
 
-What a notebook does with `instance_type="local"`, with folders in place of S3 and without an AWS account. It runs with
-the SDK's own Python, so nothing here is ours. Writes OUT/answers.json.
+It does what a notebook does with `instance_type="local"`, with folders instead of S3 and without an AWS account. It
+runs in the SDK's own Python and so imports nothing of ours. Writes OUT/answers.json.
 """
 
 import json
@@ -18,7 +18,7 @@ from sagemaker.estimator import Estimator
 from sagemaker.local import LocalSession
 from sagemaker.serializers import IdentitySerializer
 
-ROLE = "arn:aws:iam::123456789012:role/local"  # asked for, and not used in local mode
+ROLE = "arn:aws:iam::123456789012:role/local"  # required, but unused in local mode
 OWN_SCRIPT = """
 import argparse, os, pathlib
 parser = argparse.ArgumentParser()
@@ -42,10 +42,10 @@ def local_session(out: Path, port: int) -> LocalSession:
 
 
 def run_own_script(out: Path, **common: Any) -> str:
-    """Run a job with a script of its own, which is mounted, and not copied to S3.
+    """Run a job with its own script, which is mounted and not copied to S3.
 
     Returns:
-        What the script wrote into its model.
+        What the script wrote to its model.
     """
     source = out / "source"
     source.mkdir()
@@ -90,7 +90,7 @@ def main() -> None:
         output_path=f"file://{out}/transformed",
         accept="application/json",
     )
-    # Without `wait`, which would ask CloudWatch for the log: in local mode the call itself waits.
+    # Without `wait`, which would ask CloudWatch for the log; in local mode the call blocks anyway.
     transformer.transform(f"file://{pictures}", content_type="image/png", wait=False)
 
     transformed = {path.name: json.loads(path.read_text()) for path in sorted((out / "transformed").iterdir())}

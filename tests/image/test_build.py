@@ -1,4 +1,4 @@
-"""What the image is made of, and what its entry point does with a command."""
+"""The contents of the image, and what its entry point does with a command."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def packages(image):
 
 
 def found(image, where, user="0"):
-    """Files that `find` names, outside of what the kernel and the engine lay over the image."""
+    """Files that `find` lists, without the mounts of the kernel and the engine."""
     prune = "( -path /proc -o -path /sys -o -path /dev ) -prune -o"
     command = ("find", "/", "-xdev", *prune.split(), *where.split(), "-print")
     flags = ("--rm", "--network", "none", "--user", user, "--entrypoint", command[0])
@@ -65,7 +65,7 @@ def test_no_compiler_is_added(base_image):
 
 @pytest.fixture(scope="module")
 def base_with_torch(base_image):
-    """The base, where it is more than a plain Python that gets torch from the build."""
+    """The base, if it has torch itself."""
     if "torch" not in packages(base_image):
         pytest.skip("the base has no torch of its own")
     return base_image

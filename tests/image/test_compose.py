@@ -17,7 +17,7 @@ from tests.support.places import ROOT
 
 @pytest.fixture
 def compose():
-    """Calls Compose in a project of its own, which is taken down behind the test."""
+    """Calls Compose in a separate project, which is taken down after the test."""
     command = compose_command()
     if not command:
         pytest.skip("needs Docker Compose")

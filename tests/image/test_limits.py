@@ -1,4 +1,4 @@
-"""What SageMaker limits: 64 MB of shared memory, CPUs; and what training leaves in the container: nothing."""
+"""SageMaker's limits of shared memory (64 MB) and CPUs; and training leaves nothing in the container."""
 
 import json
 
@@ -29,7 +29,7 @@ def test_training_writes_nothing_into_the_image(channel, tmp_path):
         changes = docker("diff", job.id).stdout.splitlines()
 
     written = {line.split(maxsplit=1)[1] for line in changes} - {"/tmp", "/opt", "/opt/ml"}
-    assert written <= {"/tmp/torchinductor_uid0"}  # an empty folder of torch's
+    assert written <= {"/tmp/torchinductor_uid0"}  # an empty folder made by torch
 
 
 @pytest.mark.parametrize("back_end", ["workers", "mms"])

@@ -11,13 +11,13 @@ from tests.image.containers import Server, bind, code_of, container, variables
 
 BACK_ENDS = ("mms", "workers")
 ONE, TWO, GREEDY = "1f" * 32, "2e" * 32, "3d" * 32  # SageMaker's names are hashes
-ROOM_FOR_ONE = {"mms": "800m", "workers": "650m"}  # beside the servers, and not for two
+ROOM_FOR_ONE = {"mms": "800m", "workers": "650m"}  # for one model beside the servers, not for two
 TAKES_ALL_MEMORY = "def model_fn(model_dir): return bytearray(b'x') * (8 << 30)\n"
 
 
 @pytest.fixture(scope="module")
 def models(model, tmp_path_factory):
-    """What SageMaker puts below /opt/ml/models, readable by root alone."""
+    """A folder like SageMaker's /opt/ml/models, readable only by root."""
     folder = tmp_path_factory.mktemp("models")
     for name in (ONE, TWO):
         shutil.copytree(model, folder / name / "model")
@@ -48,7 +48,7 @@ def ask(server, name):
 
 
 def workers(container):
-    """Command lines and users of the processes that hold a model, or fork those that do."""
+    """Command lines and users of the processes that hold a model or fork those that do."""
     script = 'for p in /proc/[0-9]*; do echo "$(stat -c %u $p) $(tr "\\0" " " < $p/cmdline)"; done 2>/dev/null'
     lines = container.exec("sh", "-c", script).splitlines()
     return [line for line in lines if "model_service_worker" in line or "sagemaker_monai.serving.worker" in line]
@@ -71,7 +71,7 @@ def test_the_life_of_a_model(models, back_end):
         for name in (ONE, TWO):
             status, _, body = ask(server, name)
             assert (status, len(json.loads(body)["predictions"])) == (200, 1)
-        # Accounts that nothing else has; root and that of WORKER_USER among them would be too much.
+        # Separate uids, none of them root's or that of WORKER_USER.
         assert all(61184 <= int(line.split()[0]) < 65520 for line in workers(server.container))
 
         for name in (ONE, TWO):
@@ -105,7 +105,7 @@ def test_a_model_for_which_there_is_no_room_is_507_until_another_is_unloaded(mod
         assert (status, code_of(body)) == (507, "NotEnoughMemory")
         assert ask(server, ONE)[0] == 200
 
-        for loaded, wanted in ((ONE, TWO), (TWO, ONE), (ONE, TWO)):  # what is unloaded really gives its memory back
+        for loaded, wanted in ((ONE, TWO), (TWO, ONE), (ONE, TWO)):  # unloading really frees memory
             assert server.request("DELETE", f"/models/{loaded}")[0] == 200
             assert load(server, wanted)[0] == 200
             assert ask(server, wanted)[0] == 200

@@ -1,4 +1,4 @@
-"""A job that brings a script of its own runs it as on the base image."""
+"""A job with its own script runs it as on the base image."""
 
 import io
 import json
@@ -39,7 +39,7 @@ sys.exit(options.exit)
 
 
 def wheel():
-    """A package without any tool: pip needs no network for it."""
+    """A package that pip installs without a network."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("vendored.py", "VALUE = 'installed'\n")
@@ -57,7 +57,7 @@ def wheel():
 
 
 def source_archive():
-    """What the SDK makes of a source directory: several modules and requirements."""
+    """The SDK's archive of a source directory: several modules and requirements."""
     files = {
         "main.py": SCRIPT.encode(),
         "parts/__init__.py": b"",
@@ -76,7 +76,7 @@ def source_archive():
 
 @pytest.fixture
 def channels(channel, tmp_path):
-    """The training data, and the source as a local archive in a channel of its own."""
+    """The training data, and the source as a local archive in another channel."""
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "sourcedir.tar.gz").write_bytes(source_archive())
     return {"training": channel, "code": tmp_path / "code"}
@@ -111,7 +111,7 @@ def test_a_script_from_a_local_archive_runs_with_its_modules_its_requirements_an
 def test_a_script_that_fails_fails_the_job_and_its_exit_code_is_in_the_failure_file(channels, tmp_path):
     job = run_train(tmp_path / "job", channels, hyperparameters(exit=3))
 
-    assert job.code == 1  # the toolkit's, as on the base image
+    assert job.code == 1  # from the toolkit, as on the base image
     assert "ExitCode 3" in job.failure
     assert len(job.failure) <= 1024
 

@@ -1,4 +1,4 @@
-"""Who the processes of `serve` are in the container, what they see and where they write, on both back ends."""
+"""The users of `serve`'s processes in the container, what they see and where they write, on both back ends."""
 
 import json
 import shutil
@@ -10,11 +10,11 @@ from tests.image.bodies import PNG
 from tests.image.containers import bind, container, docker, served, started_server, variables
 
 BACK_ENDS = ("workers", "mms")
-MODEL = "10001"  # number of the account of WORKER_USER, and of its group
-LENT = range(61_184, 65_520)  # of single processes
+MODEL = "10001"  # uid and gid of WORKER_USER
+LENT = range(61_184, 65_520)  # uids of single processes
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "secret-1", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/secret-2"}
 
-# One line of JSON: number, status and command of every process but those that were started to look.
+# One line of JSON: pid, status and command of every process, except those that look.
 PROCESSES = """
 import json, os, pathlib
 found = {}
@@ -41,12 +41,12 @@ print(json.dumps(found))
 
 
 def processes(started):
-    """Status and command line of every process: number -> name -> words."""
+    """Status and command line of every process: pid -> name -> words."""
     return json.loads(started.exec("python", "-c", PROCESSES))
 
 
 def decoders(started):
-    """Those of them that hold a model, and Java."""
+    """The processes that hold a model, and Java."""
     names = ("serving.worker", "model_service_worker", "ModelServer")
     return {pid: process for pid, process in processes(started).items() if any(x in process["command"] for x in names)}
 
@@ -67,15 +67,15 @@ def test_the_processes_that_decode_have_no_rights_and_see_no_credentials(model, 
             assert process["Groups"] == []
             assert int(process["CapEff"][0], 16) == int(process["CapPrm"][0], 16) == 0
             assert process["NoNewPrivs"] == ["1"]
-        # Each worker has a number of its own, and all of the model server one.
+        # Each worker has its own uid; the processes of the model server share one.
         assert len({process["Uid"][0] for process in found.values()}) == {"workers": 2, "mms": 1}[back_end]
         decoding = [process for process in found.values() if "serving.worker" in process["command"]]
         assert {process["Seccomp"][0] for process in decoding} <= {"2"}
         assert everybody["1"]["Uid"] == ["0"] * 4
-        assert not {"1", *found} & set(environments)  # the supervisor's has secrets, the others' are nobody's business
+        assert not {"1", *found} & set(environments)  # the supervisor's has secrets, and the others are private too
         assert server.invoke(PNG, "image/png")[0] == 200
         assert server.container.stop(120)[0] == 0
-        assert docker("diff", server.container.id).stdout == ""  # nothing stays behind
+        assert docker("diff", server.container.id).stdout == ""  # nothing is left
 
 
 @pytest.mark.parametrize("back_end", BACK_ENDS)

@@ -1,6 +1,6 @@
 """`make push` with the real engine and a real registry, Debian's docker-registry on loopback; ECR's API is a stand-in.
 
-The image is a tiny one: what is pushed makes no difference, and compressing gigabytes takes minutes.
+The image is tiny, because compressing gigabytes takes minutes.
 """
 
 import base64
@@ -21,7 +21,7 @@ import pytest
 from sagemaker_monai_aws.infrastructure import push
 from tests.support import loopback
 
-PASSWORD = "word-of-the-test"  # in bcrypt, the only kind that the registry takes:
+PASSWORD = "word-of-the-test"  # in bcrypt, the only kind that the registry accepts:
 HASH = "$2b$04$MPMoTCs/XhJ/Qf6N1GSpEeK1XeH7JseHfMssqYS3lV1i1qPQvswVm"
 BASIC = base64.b64encode(f"AWS:{PASSWORD}".encode()).decode()
 CONFIG = """
@@ -45,7 +45,7 @@ def get(url, **headers):
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory):
-    """Address of a registry that wants a password."""
+    """Address of a registry with a password."""
     if shutil.which("docker-registry") is None:
         pytest.skip("docker-registry is not installed (a package of Debian's)")
     folder, port = tmp_path_factory.mktemp("registry"), loopback.free_port()
@@ -68,7 +68,7 @@ def registry(tmp_path_factory):
 
 
 class Ecr(loopback.Handler):
-    """The four calls of ECR's API that a push makes, answered from the registry."""
+    """The four ECR calls of a push, answered from the registry."""
 
     def post(self):
         asked = json.loads(self.read())
@@ -119,7 +119,7 @@ def ecr(registry, monkeypatch, tmp_path):
 
 @pytest.fixture
 def tiny(registry):
-    """The name of a new image of one file; calling it again with another text makes it another image."""
+    """A function that builds an image of one file under one name; another text gives another image."""
     name = f"push-{uuid.uuid4().hex[:8]}"
 
     def build(text):
@@ -154,7 +154,7 @@ def test_what_was_pushed_can_be_pulled_by_the_digest_that_is_printed(ecr, tiny, 
     [address] = printed.out.splitlines()
     assert address.startswith(f"{registry}/{name}@sha256:")
     assert PASSWORD not in printed.err
-    assert not (tmp_path / "docker").exists()  # nothing was left where Docker keeps credentials
+    assert not (tmp_path / "docker").exists()  # no credentials are left where Docker keeps them
     docker("image", "rm", f"{name}:1", f"{registry}/{name}:1")
     docker("login", "--username", "AWS", "--password-stdin", registry, stdin=PASSWORD.encode())
     docker("pull", address)

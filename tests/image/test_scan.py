@@ -1,4 +1,4 @@
-"""The scan of the image itself, its advisories answered on loopback."""
+"""The scan of the image itself, with an advisory service on loopback."""
 
 import json
 

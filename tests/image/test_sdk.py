@@ -1,4 +1,4 @@
-"""The SageMaker Python SDK v2 in local mode with the image, in a Python of the SDK's own: SDK_PYTHON names it.
+"""The SageMaker Python SDK v2 in local mode with the image, in the SDK's own Python: SDK_PYTHON names it.
 
 python3 -m venv .sdk && .sdk/bin/pip install --require-hashes --no-deps -r tests/image/requirements-sdk.txt
 SDK_PYTHON=.sdk/bin/python make test-image
@@ -10,21 +10,15 @@ import pytest
 
 from tests.image import sdk
 from tests.image.conftest import CLASSES
-from tests.support import loopback
 
 PROGRAM = Path(__file__).with_name("sdk_local_mode.py")
 
 
 @pytest.fixture(scope="module")
 def answers(image, channel, tmp_path_factory):
-    """What the SDK's program noted."""
-    python = sdk.local_mode_python("SDK_PYTHON")
+    """What the SDK's program recorded."""
     folder = tmp_path_factory.mktemp("sdk")
-    out = folder / "out"
-    out.mkdir()
-    arguments = image, channel, sdk.pictures_to_ask_for(folder), out, loopback.free_port()
-    with sdk.containers_removed(out):
-        return sdk.run_program(python, PROGRAM, *arguments, out=out, SAGEMAKER_SUPPRESS_V2_WARNING="1")
+    return sdk.local_mode_answers("SDK_PYTHON", PROGRAM, image, channel, folder, SAGEMAKER_SUPPRESS_V2_WARNING="1")
 
 
 def classes(answer):
@@ -51,5 +45,5 @@ def test_a_batch_transform_writes_what_the_endpoint_answers(answers):
         assert transformed["probabilities"] == pytest.approx(classes(answer)["probabilities"], abs=1e-6)
 
 
-def test_a_script_of_ones_own_runs_with_its_hyperparameters(answers):
+def test_the_users_own_script_runs_with_its_hyperparameters(answers):
     assert answers["own"] == f"ab {len(CLASSES)}"

@@ -1,4 +1,4 @@
-"""The SageMaker Python SDK v3 on this machine with the image, in a Python of the SDK's own: SDK3_PYTHON names it.
+"""The SageMaker Python SDK v3 on this machine with the image, in the SDK's own Python: SDK3_PYTHON names it.
 
 python3 -m venv .sdk3 && .sdk3/bin/pip install --require-hashes --no-deps -r tests/image/requirements-sdk3.txt
 SDK3_PYTHON=.sdk3/bin/python make test-image
@@ -10,21 +10,15 @@ import pytest
 
 from tests.image import sdk
 from tests.image.conftest import CLASSES
-from tests.support import loopback
 
 PROGRAM = Path(__file__).with_name("sdk3_local_mode.py")
 
 
 @pytest.fixture(scope="module")
 def answers(image, channel, tmp_path_factory):
-    """What the SDK's program noted."""
-    python = sdk.local_mode_python("SDK3_PYTHON")
+    """What the SDK's program recorded."""
     folder = tmp_path_factory.mktemp("sdk3")
-    out = folder / "out"
-    out.mkdir()
-    arguments = image, channel, sdk.pictures_to_ask_for(folder), out, loopback.free_port()
-    with sdk.containers_removed(out):
-        return sdk.run_program(python, PROGRAM, *arguments, out=out)
+    return sdk.local_mode_answers("SDK3_PYTHON", PROGRAM, image, channel, folder)
 
 
 def test_a_job_trains_with_the_hyperparameters_that_the_sdk_wrote(answers):
@@ -41,5 +35,5 @@ def test_an_endpoint_serves_the_artifact_that_the_sdk_packed(answers):
         assert sum(prediction["probabilities"].values()) == pytest.approx(1)
 
 
-def test_a_script_of_ones_own_runs_with_its_hyperparameters(answers):
+def test_the_users_own_script_runs_with_its_hyperparameters(answers):
     assert answers["own"] == f"ab {len(CLASSES)}"

@@ -1,4 +1,4 @@
-"""The examples of docs/sdk.md, run as they stand by the SDKs' own Pythons against an AWS on loopback."""
+"""The examples of docs/sdk.md, run unchanged by the SDKs' own Pythons against an AWS on loopback."""
 
 import json
 import os
@@ -15,13 +15,13 @@ from tests.support import loopback
 from tests.support.cloud import ACCOUNT, BUCKET, REGION, REGISTRY, Cloud, environment
 
 ROOT = Path(__file__).resolve().parents[2]
-# One example for each SDK: the variable that names its Python, and what of the SDK only that example imports.
+# For each SDK: the variable that names its Python, and an import that only its example has.
 EXAMPLES = {"SDK_PYTHON": "sagemaker.estimator", "SDK3_PYTHON": "sagemaker.train"}
 IMAGE = f"{REGISTRY}/sagemaker-monai:1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/sagemaker-monai-{REGION}"
 PICTURE = b"a picture"
 ANSWER = {"predictions": [{"predicted_class": "nv"}]}
-# Runs an example without the pauses of up to 30 s between an SDK's questions.
+# Runs an example without the SDK's pauses of up to 30 s between polls.
 START = """
 import runpy, time
 sleep = time.sleep
@@ -37,7 +37,7 @@ def example(mark):
 
 
 class Recorder(loopback.Handler):
-    """Passes requests on to moto and notes them: moto's descriptions of a job are partly of another."""
+    """Passes requests on to moto and records them, because moto's descriptions of a job mix in another job's data."""
 
     def pass_on(self):
         body = self.read() if "Content-Length" in self.headers else b""
@@ -48,7 +48,7 @@ class Recorder(loopback.Handler):
             self.server.asked["InvokeEndpoint"] = body
         status, headers, content = loopback.request(*self.server.behind, self.command, self.path, body, self.headers)
         if operation.startswith("Describe"):
-            # What a model or an endpoint has not, AWS leaves out; moto says {} or null, which SDK v3 does not take.
+            # AWS omits what a model or endpoint does not have; moto answers {} or null, which SDK v3 rejects.
             said = json.loads(content)
             content = json.dumps({name: value for name, value in said.items() if value not in ({}, None)}).encode()
         self.answer(status, content, Content_Type=headers.get("Content-Type", "application/x-amz-json-1.1"))
@@ -57,7 +57,7 @@ class Recorder(loopback.Handler):
 
 
 def let_endpoints_answer(cloud, answer):
-    """Moto answers what it is told to."""
+    """Set an answer of moto."""
     result = {"Body": json.dumps(answer), "ContentType": "application/json"}
     body = json.dumps({"account_id": ACCOUNT, "region": REGION, "results": [result]}).encode()
     headers = {"Content-Type": "application/json"}
@@ -74,7 +74,7 @@ def make_roles(cloud):
 
 @pytest.fixture(scope="module", params=EXAMPLES)
 def finished(request, moto_endpoint, tmp_path_factory):
-    """What an example asked of AWS by operation, what it printed last, and the account as it left it."""
+    """An example's requests by operation, its last output, and the account that it left."""
     python = sdk.sdk_python(request.param)
     folder = tmp_path_factory.mktemp("example")
     cloud = Cloud(moto_endpoint)

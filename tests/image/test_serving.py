@@ -41,7 +41,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module", params=BACK_ENDS)
 def server(request, model):
-    """The model that the image trained, with every setting that can be looked at while it runs."""
+    """The model that the image trained, with every setting that can be checked while it runs."""
     with served(model, MODEL_SERVER=request.param, **SETTINGS) as server:
         server.back_end = request.param
         yield server
@@ -53,7 +53,7 @@ def server(request, model):
     assert "Traceback" not in log
 
 
-# Code of an artifact: the first letter of a body says what to do with the rest.
+# An artifact's code: the first letter of a body decides what to do with the rest.
 CODE = """
 import os, pathlib, time
 def model_fn(model_dir):
@@ -81,7 +81,7 @@ def slow_model(tmp_path_factory):
 
 
 def listening(container):
-    """(address, port) of every TCP socket that listens inside a container."""
+    """(address, port) of every listening TCP socket in a container."""
     tables = container.exec("cat", "/proc/net/tcp", "/proc/net/tcp6").splitlines()
     fields = [line.split() for line in tables if not line.lstrip().startswith("sl")]
     pairs = [row[1].split(":") for row in fields if row[3] == "0A"]
@@ -105,7 +105,7 @@ def test_every_content_type_is_answered(server, content_type):
     assert len(predictions) == pictures
     assert set(predictions[0]["probabilities"]) == {"dark", "light", "mid"}
     assert sum(predictions[0]["probabilities"].values()) == pytest.approx(1, abs=1e-3)
-    reference = json.loads(server.invoke(PNG, "image/png")[2])["predictions"][0]  # all of them hold this picture first
+    reference = json.loads(server.invoke(PNG, "image/png")[2])["predictions"][0]  # first in all of them
     assert predictions[0]["probabilities"] == pytest.approx(reference["probabilities"], abs=1e-5)
 
 
@@ -171,7 +171,7 @@ def test_only_the_port_that_was_asked_for_listens_to_the_outside(server):
 def test_ports_inside_are_of_the_range_that_is_safe(server):
     inside = {port for address, port in listening(server.container) if address in LOOPBACK}
 
-    assert inside <= set(range(21000, 21021))  # none, as a rule: the model server listens on sockets of the file system
+    assert inside <= set(range(21000, 21021))  # usually none: the model server listens on Unix sockets
 
 
 def test_as_many_workers_run_as_were_asked_for(server):
@@ -180,7 +180,7 @@ def test_as_many_workers_run_as_were_asked_for(server):
     processes = [line for line in commands(server.container) if name in line]
 
     assert parameters == {"MaxConcurrentTransforms": 2, "BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": 1}
-    assert len(processes) == {"workers": 2, "mms": 3}[server.back_end]  # mms: and the one that forks them
+    assert len(processes) == {"workers": 2, "mms": 3}[server.back_end]  # with mms also the one that forks them
 
 
 def test_serve_is_process_1(server):
@@ -195,7 +195,7 @@ def test_ping_waits_for_the_model_and_then_answers_while_all_workers_are_busy(sl
     tmp_path.chmod(0o755)
     settings = {"MODEL_SERVER": back_end, "SAGEMAKER_MODEL_SERVER_WORKERS": "1", "ALLOW_BUNDLE_CODE": "true"}
     with started_server(slow_model, flags=bind(tmp_path, "/gate"), **settings) as server:
-        time.sleep(8)  # longer than a start takes; the model does not answer yet
+        time.sleep(8)  # longer than a start; the model does not answer yet
         before = [server.ping() for _ in range(5)]
         assert server.container.is_running()
         (tmp_path / "open").touch()
@@ -253,7 +253,7 @@ def test_docker_stop_answers_every_request_in_flight_and_ends_with_0(slow_model,
     settings = {"MODEL_SERVER": back_end, "SAGEMAKER_MODEL_SERVER_WORKERS": "2", "ALLOW_BUNDLE_CODE": "true"}
     with served(slow_model, **settings) as server, ThreadPoolExecutor(8) as clients:
         answers = [clients.submit(server.invoke, b"1.5", "x/y") for _ in range(8)]
-        time.sleep(1)  # all of them are at the server; two are worked on
+        time.sleep(1)  # all are at the server, which works on two
         code, seconds = server.container.stop(120)
         statuses = [answer.result()[0] for answer in answers]
 
@@ -336,7 +336,7 @@ def test_dicom_is_answered_by_a_model_of_photographs(server, content_type):
 
 @pytest.fixture(scope="module", params=BACK_ENDS)
 def volumes(request, tmp_path_factory):
-    """A model of CT volumes in the image, whose processes have no rights."""
+    """A model of CT volumes in the image, with unprivileged processes."""
     folder = tmp_path_factory.mktemp("volumes") / "model"
     write_small_bundle(folder, preset="ct_volume", channels=1, fit="pad", labels=("healthy", "ill"))
     with served(folder, MODEL_SERVER=request.param, SAGEMAKER_MODEL_SERVER_WORKERS="1") as server:

@@ -1,4 +1,4 @@
-"""The life of `tests.simulate.test_simulate_life`, in containers of the image under test, and a job of two hosts."""
+"""The life cycle of `tests.simulate.test_simulate_life` in containers of the image, and a job of two hosts."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def aws(image, channel, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def job(aws):
-    """A spot job that was interrupted once and is complete."""
+    """A finished spot job that was interrupted once."""
     return life.train_with_interruption(aws, "spot")
 
 
@@ -34,7 +34,7 @@ def expected(aws, job):
 
 @pytest.fixture(scope="module")
 def model(aws, job):
-    """The name of a model of the job's artifact."""
+    """The name of a model with the job's artifact."""
     life.model(aws, "one", job["ModelArtifacts"]["S3ModelArtifacts"])
     return "one"
 
@@ -109,7 +109,7 @@ def test_prepare_runs_as_a_processing_job(aws):
     )
     job = aws.wait("processing_job", "ProcessingJobStatus", seconds=300, ProcessingJobName="prepare")
 
-    # These pictures are no HAM10000 download, and the command says so.
+    # These pictures are not a HAM10000 download, and the command says so.
     assert job["FailureReason"] == "AlgorithmError: See job logs for more information, exit code: 1"
     [lines] = aws.log("/aws/sagemaker/ProcessingJobs", "prepare/").values()
     assert "HAM10000" in " ".join(lines)

@@ -1,4 +1,4 @@
-"""Jobs that are stopped save what there is; jobs that are killed go on from their checkpoint."""
+"""Stopped jobs save what they have; killed jobs resume from their checkpoint."""
 
 import csv
 import re
@@ -13,7 +13,7 @@ ENDLESS = QUICK | {"epochs": "1000"}
 
 
 def time_of(line):
-    """The time that the engine notes before a line of a log."""
+    """The engine's timestamp of a log line."""
     return datetime.fromisoformat(re.sub(r"(\.\d{6})\d*Z.*", r"\1+00:00", line.split()[0]))
 
 
@@ -28,7 +28,7 @@ def epochs(base):
 
 @pytest.fixture(scope="module")
 def stopped(channel, tmp_path_factory):
-    """A job that `docker stop` ended within an epoch: /opt/ml, exit code, log with times, time of the stop."""
+    """A job that `docker stop` ended during an epoch: /opt/ml, exit code, log with times, time of the stop."""
     base = tmp_path_factory.mktemp("stopped")
     (base / "checkpoints").mkdir()
     with container("train", flags=job_flags(base, {"training": channel}, ENDLESS)) as job:
@@ -99,7 +99,7 @@ def test_a_torn_checkpoint_is_not_taken(channel, tmp_path):
 def test_a_stop_while_hosts_are_waited_for_is_a_failure_that_says_so(channel, tmp_path):
     flags = job_flags(tmp_path, {"training": channel}, QUICK, hosts=("algo-1", "algo-2"))
     with container("train", flags=flags) as job:
-        time.sleep(3)  # by now it waits for algo-2, which will never come
+        time.sleep(3)  # now it waits for algo-2, which never comes
         code, seconds = job.stop(120)
 
     assert code != 0

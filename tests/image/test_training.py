@@ -89,7 +89,7 @@ def weights(base):
 
 
 def copied(channel, folder, *, folder_mode, file_mode):
-    """A copy of a channel as other file systems show it: every time is 1970, nothing may be written."""
+    """A read-only copy of a channel in which every time is 1970, as on some file systems."""
     shutil.copytree(channel, folder)
     for path in [*folder.rglob("*"), folder]:
         path.chmod(folder_mode if path.is_dir() else file_mode)
@@ -217,7 +217,7 @@ def test_every_failure_has_an_exit_code_and_one_short_line_with_its_cause(name, 
     assert len(job.failure) <= FAILURE_LIMIT
     assert len(job.failure.splitlines()) == 1
     assert job.failure in job.log
-    assert "PATIENT" not in job.failure or name == "pictures that are none"  # these are to be replaced, so named
+    assert "PATIENT" not in job.failure or name == "pictures that are none"  # named, to be replaced
     assert "/opt/ml" not in job.failure
     assert "Traceback" not in job.log or "No space left" in job.failure
     assert not (tmp_path / "job" / "model" / "models").exists()

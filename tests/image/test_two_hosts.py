@@ -9,7 +9,7 @@ import pytest
 from tests.image.containers import QUICK, Job, bind, container, docker, job_flags, variables
 
 HOSTS = ("algo-1", "algo-2")
-# Python imports this at its start: it notes the digest of all weights that a process has before each training step.
+# Python imports this at start: it records the digest of a process's weights before each training step.
 PROBE = """
 import hashlib, importlib.abc, importlib.util, os, sys
 
@@ -43,7 +43,7 @@ sys.meta_path.insert(0, AfterImport())
 
 @contextmanager
 def network():
-    """A Docker network without a way out, for as long as the block runs."""
+    """An internal Docker network, until the block ends."""
     name = f"sagemaker-monai-test-{uuid.uuid4().hex[:12]}"
     docker("network", "create", "--internal", name)
     try:
@@ -54,7 +54,7 @@ def network():
 
 @contextmanager
 def cluster(base, channels, hyperparameters, *, hosts=HOSTS, flags=lambda host: (), **environment):
-    """All hosts of a job as running containers, each with an /opt/ml of its own below `base`."""
+    """All hosts of a job as running containers, each with its own /opt/ml below `base`."""
     with network() as name, ExitStack() as stack:
         yield [
             stack.enter_context(
@@ -78,7 +78,7 @@ def jobs(base, containers, *, timeout_s=600):
 
 @pytest.fixture(scope="module")
 def trained_by_two(channel, tmp_path_factory):
-    """The two jobs of a cluster that ended, and the digests that each host noted."""
+    """The two finished jobs of a cluster, and the digests that each host recorded."""
     base = tmp_path_factory.mktemp("cluster")
     probes = {host: base / f"probe-{host}" for host in HOSTS}
     for probe in probes.values():
@@ -97,7 +97,7 @@ def trained_by_two(channel, tmp_path_factory):
 def test_both_hosts_have_the_same_weights_at_every_step(trained_by_two):
     _, (first, second) = trained_by_two
 
-    assert len(set(first)) == 2 * 48 // 8  # epochs, images, images a step: and every step changed something
+    assert len(set(first)) == 2 * 48 // 8  # epochs, images, images per step; and every step changed the weights
     assert first == second
 
 

@@ -1,4 +1,4 @@
-"""buildspec.yml: its form against a schema, its phases as a plain shell run with a make that notes what it is asked."""
+"""buildspec.yml: checked against a schema, and its phases run in a shell with a make that records its calls."""
 
 import json
 import re
@@ -48,7 +48,7 @@ def run_phases(tmp_path, failing=""):
     post_build.
 
     Returns:
-        What make was asked, and whether the build as a whole succeeded.
+        The calls of make, and whether the build succeeded.
     """
     (tmp_path / "make").write_text(MAKE)
     (tmp_path / "make").chmod(0o755)
@@ -103,7 +103,7 @@ def test_only_targets_and_variables_of_the_makefile_are_used():
 @pytest.mark.parametrize(
     ("base", "is_built"), [("", False), ("pytorch:2.13", False), (f"pytorch@sha256:{'0' * 64}", True)]
 )
-def test_a_release_is_built_on_a_digest_and_anything_else_on_what_one_likes(base, is_built):
+def test_a_release_is_built_only_on_a_digest_and_other_builds_on_any_base(base, is_built):
     def build(**variables):
         words = [f"{name}={value}" for name, value in variables.items()]
         return subprocess.run(["make", "-n", "build", *words], cwd=ROOT, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""docker/compose.yml is what Compose takes, and its hosts are those of the resource configurations."""
+"""Compose accepts docker/compose.yml, and its hosts match the resource configurations."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def test_nothing_is_published_to_other_machines():
     assert re.findall(r"^      - .*:8080$", TEXT, re.M) == ["      - 127.0.0.1:${PORT:-8080}:8080"]
 
 
-def test_the_server_has_limits_and_no_rights_but_those_that_it_says_it_needs():
+def test_the_server_has_limits_and_only_the_capabilities_that_it_declares():
     service = yaml.safe_load(TEXT)["services"]["serve"]
 
     assert service["cap_drop"] == ["ALL"]
@@ -48,7 +48,7 @@ def test_the_server_has_limits_and_no_rights_but_those_that_it_says_it_needs():
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["read_only"] is True
     assert service["pids_limit"] > 0
-    assert service["mem_limit"] == service["memswap_limit"]  # no swap beside it
+    assert service["mem_limit"] == service["memswap_limit"]  # no swap
     assert "privileged" not in service
 
 

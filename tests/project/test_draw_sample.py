@@ -74,7 +74,7 @@ def test_the_same_seed_draws_the_same_bytes_and_another_does_not(tmp_path):
 
 
 def test_a_lesions_class_can_be_learnt_but_not_read_off(sample):
-    # A linear model on 8x8 thumbnails, tested on lesions it has not seen.
+    # A linear model on 8x8 thumbnails, tested on unseen lesions.
     jpegs = pictures(sample)
     table = rows(sample)
     labels = [sorted(LOOKS).index(row["dx"]) for row in table]

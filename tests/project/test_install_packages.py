@@ -1,4 +1,4 @@
-"""What the image's build installs, and what it refuses: on packages that exist as metadata only."""
+"""What the image's build installs and refuses, with packages that are only metadata."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from tests.support.places import ROOT
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
-    """A folder of installed packages; gives a function that adds one."""
+    """A function that adds an installed package to an empty folder on the path."""
     folder = tmp_path / "site-packages"
     folder.mkdir()
     monkeypatch.setattr("sys.path", [str(folder)])
@@ -39,7 +39,7 @@ def test_a_version_of_the_base_that_suits_stays(site):
     assert unsuitable("numpy>=2.5") == ["numpy"]
 
 
-def test_what_is_needed_in_turn_counts_too(site):
+def test_transitive_requirements_count_too(site):
     site("toolkit", "1.0", "server<3")
     site("server", "2.0", "urllib3>=2.6", 'only-on-windows; sys_platform == "win32"')
     site("urllib3", "2.5")
@@ -54,7 +54,7 @@ def test_an_extra_counts_only_where_it_is_asked_for(site):
     assert unsuitable("boto3[crt]") == ["awscrt"]
 
 
-def test_packages_that_need_each_other_come_to_an_end(site):
+def test_packages_that_need_each_other_are_no_endless_loop(site):
     site("a", "1", "b")
     site("b", "1", "a")
 
@@ -124,7 +124,7 @@ def test_a_base_without_torch_needs_the_argument(site):
         install_packages.install_torch(options)
 
 
-def test_every_need_of_the_package_has_a_pin():
+def test_every_requirement_of_the_package_has_a_pin():
     pins = install_packages.read_pins(ROOT / "docker" / name for name in install_packages.PIN_FILES)
     needed = {requirement.name.lower() for requirement in install_packages.roots(ROOT / "pyproject.toml")}
 
@@ -144,7 +144,7 @@ def test_a_base_without_python_gets_it_from_its_package_manager(tmp_path, manage
     log = tmp_path / "log"
     for name, text in {
         manager: f'echo "$@" >> {log}; case "$*" in *python3*) ln -sf {tools}/made {tools}/python3;; esac',
-        # An interpreter that is new enough, whose `-m venv` leaves a `python` behind.
+        # An interpreter that is new enough, whose `-m venv` makes a `python`.
         "made": f'case "$*" in *venv*) ln -sf {tools}/made {tools}/python;; esac',
         "rm": "true",
     }.items():

@@ -1,4 +1,4 @@
-"""What is installed is pinned, and torch is where it belongs."""
+"""Every requirement is pinned, and torch has pins of its own."""
 
 import re
 

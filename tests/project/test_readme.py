@@ -1,4 +1,4 @@
-"""What the README and docs/ say is what the code does: their tables, commands and links."""
+"""The tables, commands and links of the README and docs/ match the code."""
 
 import argparse
 import re
@@ -53,14 +53,14 @@ def test_the_readme_opens_with_the_two_commands():
 
 
 def commands(*programs):
-    """The words of every line of a code block that starts one of these programs, with the document it stands in."""
+    """The words of every line in a code block that runs one of these programs, with the name of its document."""
     found = []
     for name, text in TEXTS.items():
         for block in re.findall(r"^```[a-z]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
             for line in block.replace("\\\n", " ").splitlines():
                 try:
                     words = shlex.split(line.removeprefix("$ "), comments=True)
-                except ValueError:  # output of a program, or an object of JSON
+                except ValueError:  # output of a program, or JSON
                     continue
                 while words and re.fullmatch(r"[A-Z0-9_]+=.*", words[0]):
                     words = words[1:]
@@ -70,7 +70,7 @@ def commands(*programs):
 
 
 @pytest.mark.parametrize("words", commands("prepare"))
-def test_every_prepare_command_is_one_that_it_takes(words):
+def test_every_prepare_command_is_valid(words):
     parser = argparse.ArgumentParser(exit_on_error=False)
     SOURCES[words[0]].add_options(parser)
 
@@ -78,7 +78,7 @@ def test_every_prepare_command_is_one_that_it_takes(words):
 
 
 @pytest.mark.parametrize("words", commands("train"))
-def test_every_train_command_has_hyperparameters_that_it_takes(words):
+def test_every_train_command_has_valid_hyperparameters(words):
     pairs = " ".join(words).replace("=", " ").split()
     given = dict(zip((name.removeprefix("--").replace("-", "_") for name in pairs[::2]), pairs[1::2], strict=True))
 
@@ -98,7 +98,7 @@ def test_every_make_command_has_targets_and_variables_of_the_makefile(words):
 
 
 @pytest.mark.parametrize("words", commands("curl"))
-def test_every_curl_command_sends_and_accepts_what_there_is(words):
+def test_every_curl_command_has_known_content_types(words):
     headers = dict(words[at + 1].split(": ", 1) for at, word in enumerate(words) if word == "-H")
 
     if "Content-Type" in headers:

@@ -67,7 +67,7 @@ def test_java_is_listed_as_what_vulnerability_databases_call_it(bill):
 def test_the_same_packages_give_the_same_bytes(document, bill, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
 
-    again = json.dumps(sbom.bill(sbom.installed()), indent=1)  # with another seed of hashes
+    again = json.dumps(sbom.bill(sbom.installed()), indent=1)  # with another hash seed
 
     assert again.encode() == document
     assert bill["metadata"]["timestamp"] == "2023-11-14T22:13:20+00:00"

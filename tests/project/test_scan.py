@@ -124,7 +124,7 @@ def test_what_is_found_fails_and_what_was_not_seen_is_said(image, advisories, ca
     printed = capfd.readouterr().out
     assert "VULNERABLE:\n  pillow 11.0 PYSEC-2026-1, CVE-2026-1: fixed in 12.0\n" in printed
     assert "not looked at:" in printed
-    assert sorted(advisories.asked) == [("pillow", "11.0"), ("torch", "2.13.0")]  # as it is published
+    assert sorted(advisories.asked) == [("pillow", "11.0"), ("torch", "2.13.0")]  # the published version
 
 
 def test_nothing_found_is_said_and_succeeds(image, advisories, capfd):

@@ -1,5 +1,4 @@
-"""Pictures of more than 8 bits, byte by byte, in layouts that Pillow cannot write: the file says what a reader must
-give."""
+"""Pictures of more than 8 bits, written byte by byte in layouts that Pillow cannot write."""
 
 import struct
 import zlib
