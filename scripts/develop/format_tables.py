@@ -37,10 +37,10 @@ LIBRARIES = {
     "_j2k": "OpenJPEG, by imagecodecs",
     "_rle": "imagecodecs",
 }
-# Format -> what its files are, and where their geometry comes from.
+# Format -> its files, and the source of their geometry.
 VOLUMES = {
     "NIFTI": ("NIfTI-1 and NIfTI-2, one file or header and image", "sform, else qform, else none"),
-    "ANALYZE": ("Analyze 7.5, header and image, as SPM wrote it too", "none: the format cannot tell left from right"),
+    "ANALYZE": ("Analyze 7.5, header and image, SPM's too", "none: the format cannot tell left from right"),
     "NRRD": ("NRRD, attached or detached", "space directions, where the space is RAS, LAS or LPS"),
     "METAIMAGE": ("MetaImage, one file or header and data", "TransformMatrix and Offset"),
     "NPY": ("NumPy array (W, H, D), (C, W, H, D) or (W, H)", "none"),
@@ -49,7 +49,7 @@ VOLUMES = {
 
 
 def transfer_syntax_table() -> str:
-    """Every transfer syntax that is read, with its decoder."""
+    """Every supported transfer syntax, with its decoder."""
     rows = [[uid.UID(name).name, f"`{name}`", "NumPy"] for name in NATIVE]
     rows += [[uid.UID(name).name, f"`{name}`", LIBRARIES[row.decode.__name__]] for name, row in DECODERS.items()]
     return table(["transfer syntax", "UID", "decoded by"], rows)
@@ -62,7 +62,7 @@ def volume_format_table() -> str:
 
 
 def discriminator_table() -> str:
-    """What tells volumes of one place apart, in the order in which it is tried."""
+    """The attributes that tell volumes at one place apart, in the order of use."""
     rows = [[f"`{name}`", code(*GROUPS.get(name, ())) or "-", row.kind] for name, row in DISCRIMINATORS.items()]
     return table(["attribute", "functional group, else the main dataset", "kind"], rows)
 
@@ -74,7 +74,7 @@ def modality_lut_table() -> str:
 
 
 def finding_table() -> str:
-    """What may be odd about a series, and what is done about it."""
+    """The findings about a series, and what is done about them."""
     options = {field.name for field in fields(Policy)}
     rows = [
         [
@@ -89,14 +89,14 @@ def finding_table() -> str:
 
 
 def limit_table() -> str:
-    """What a file or a request may ask for."""
+    """The limits of files and requests."""
     rows = [
         ["values of one image, all channels together", _number(MAX_VOXELS)],
         ["bytes of a DICOM file, inflated", _size(limits.MAX_FILE_BYTES)],
         ["bytes of a DICOM header", _size(limits.MAX_HEADER_BYTES)],
-        ["reads of the parser in a DICOM file, some three an element", _number(limits.MAX_READS)],
+        ["parser reads in a DICOM file, about three per element", _number(limits.MAX_READS)],
         ["items of all sequences of a DICOM file", _number(limits.MAX_ITEMS)],
-        ["sequences within each other", _number(limits.MAX_DEPTH)],
+        ["nested sequences", _number(limits.MAX_DEPTH)],
         ["frames of a DICOM file", _number(MAX_FRAMES)],
         ["scans of one JPEG", _number(codestreams.MAX_SCANS)],
         ["tiles of one JPEG 2000 picture", _number(codestreams.MAX_TILES)],
@@ -116,9 +116,9 @@ def limit_table() -> str:
         ["inflated bytes of an archive", _size(MAX_INFLATED_BYTES)],
         ["inflated to packed bytes of an archive above 16 MiB", _number(MAX_INFLATE_RATIO)],
         ["decoded to compressed bytes of the frames of a DICOM file above 64 MiB", _number(budget.MAX_RATIO)],
-        ["fragments of pixel data", f"4,096 and {FRAGMENTS_OF_A_FRAME} a frame"],
+        ["fragments of pixel data", f"4,096 plus {FRAGMENTS_OF_A_FRAME} per frame"],
         ["segments of a JPEG before its first scan", _number(picture_parts.MAX_SEGMENTS)],
-        ["chunks of a PNG or WebP", f"{picture_parts.MAX_CHUNKS:,} and one a KiB"],
+        ["chunks of a PNG or WebP", f"{picture_parts.MAX_CHUNKS:,} plus one per KiB"],
         ["tags of a TIFF", _number(picture_parts.MAX_TAGS)],
         ["bytes of a BMP of run lengths", _size(picture_parts.MAX_RLE_BYTES)],
         ["headers of one member of a tar file", _number(tars.MAX_CHAINED)],
