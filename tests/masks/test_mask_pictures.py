@@ -291,7 +291,7 @@ def test_a_broken_picture_is_refused_and_a_large_one_by_the_budget(tmp_path):
         read_mask(tmp_path / "a.png", Grid((4_000, 4_000)))
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_changed_byte_of_a_header_is_noticed(tmp_path, data):
     whole = png(tmp_path / "a.png", packed(8), 3, 8, (b"PLTE", PALETTE.tobytes())).read_bytes()

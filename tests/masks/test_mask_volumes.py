@@ -316,7 +316,7 @@ def test_a_mask_beyond_the_budget_is_refused_before_it_is_made(tmp_path):
         read_mask(path, Grid((400, 400, 400), np.eye(4)))
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_changed_byte_changes_nothing_or_is_said(tmp_path, data):
     """Of a packed file every change is noticed; of a header what is left is a mask on the image's own grid."""

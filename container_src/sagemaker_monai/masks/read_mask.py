@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.images.read import DICOM_FORMAT, kind_of
 from sagemaker_monai.masks.mask import Grid, Mask
 from sagemaker_monai.masks.same_grid import MOST_MM
@@ -13,6 +12,7 @@ def read_mask(
     source: Path,
     grid: Grid,
     *,
+    threshold: float = 0.5,
     tolerance_mm: float = MOST_MM,
     wanted: Callable[[str], bool] | None = None,
     colours: Mapping[tuple[int, int, int], int] | None = None,
@@ -20,8 +20,10 @@ def read_mask(
     """Read a mask.
 
     Args:
-        source: NIfTI, Analyze, NRRD (also .seg.nrrd), MetaImage, NumPy, or a picture that is not lossy.
+        source: DICOM SEG (or a folder or archive with one), NIfTI, Analyze, NRRD (also .seg.nrrd), MetaImage, NumPy, or
+            a picture that is not lossy.
         grid: of its image.
+        threshold: of a DICOM SEG of fractions, the one from which a voxel belongs to the structure; above 0, at most 1.
         tolerance_mm: how far its corners may lie from the image's, beside a tenth of a voxel.
         wanted: of a file that names its structures, says by the name which are read; the others are left out before
             anything is said of overlaps. None reads all.
@@ -32,9 +34,12 @@ def read_mask(
         UnsuitableImage: no mask, or none of this image.
         PayloadTooLarge: more than the limits.
     """
+    assert 0 < threshold <= 1
     kind = kind_of(source)
     if kind == DICOM_FORMAT:
-        raise UnsuitableImage("no mask of a kind that is read; write NIfTI, NRRD, MetaImage, npy or PNG")
+        from sagemaker_monai.masks.dicom_masks import read_dicom_mask
+
+        return read_dicom_mask(source, grid, threshold=threshold, tolerance_mm=tolerance_mm, wanted=wanted)
     if kind == "picture":
         from sagemaker_monai.masks.mask_pictures import read_picture_mask
 

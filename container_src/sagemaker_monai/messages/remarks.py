@@ -100,6 +100,9 @@ REMARKS: dict[str, tuple[Severity, str, str]] = {
     "mask_white_is_one": ("note", "files", "{n} masks have black and white pixels only: white is read as 1"),
     "mask_palette_order": ("warning", "files", "{n} masks have a palette in which black is not index 0; the indices "
         "are used as they are"),
+    "mask_reference_unproved": ("note", "files", "{n} DICOM masks do not name their image, or it is not DICOM: "
+        "they were matched by their place only"),
+    "fractional_mask": ("note", "files", "{n} masks hold fractions; voxels from the threshold on count"),
     "mask_values_unnamed": ("warning", "files", "{n} segmentations have voxels with a value that no segment has"),
     "segments_renumbered": ("note", "files", "{n} segmentations have one value for several segments, in different "
         "layers; the segments were numbered in their order"),

@@ -95,8 +95,12 @@ class Layout(Bits):
     padding: tuple[float, float] | None
 
 
-def layout_of(dataset: Dataset) -> Layout:
+def layout_of(dataset: Dataset, *, are_frames_apart: bool = False) -> Layout:
     """Read and check the Image Pixel module.
+
+    Args:
+        dataset: as of `headers.read_instance`.
+        are_frames_apart: the frames are no one image: `volumes.MAX_VOXELS` is for each of them.
 
     Raises:
         UnsuitableImage: no image, or an unsupported kind (four samples, bit depths that are not whole bytes).
@@ -124,7 +128,7 @@ def layout_of(dataset: Dataset) -> Layout:
     rows = whole_number(dataset, "Rows", low=1, high=65_535)
     columns = whole_number(dataset, "Columns", low=1, high=65_535)
     frames = whole_number(dataset, "NumberOfFrames", low=0, high=1 << 31, default=1) or 1
-    check_voxels(frames, rows, columns, samples)
+    check_voxels(1 if are_frames_apart else frames, rows, columns, samples)
     syntax = _syntax(dataset)
     default_photometric = "RGB" if samples == 3 else "MONOCHROME2"
     return Layout(
