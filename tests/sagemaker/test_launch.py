@@ -16,7 +16,8 @@ from sagemaker_monai.artifact.bundle import read_bundle
 from tests.sagemaker.test_train_entrypoint import CLASSES, class_folders, failure
 
 HOSTS = ("127.0.0.1", "127.0.0.2")
-QUICK = {"image_size": "32", "batch_size": "8", "num_workers": "1", "augmentation": "light"}
+QUICK = {"image_size": "32", "batch_size": "8", "num_workers": "1", "augmentation": "light",
+         "network": "resnet10"}  # fmt: skip
 LIMIT_S = 150
 
 

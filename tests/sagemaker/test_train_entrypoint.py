@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import types
@@ -25,7 +26,7 @@ from sagemaker_monai.training import run as steps
 from tests.support.exhaustive import exhaustive
 
 CLASSES = ("blue", "green spots", "red")
-QUICK = ["--epochs=1", "--image-size", "32", "--batch_size=16", "--num-workers=1"]
+QUICK = ["--epochs=1", "--image-size", "32", "--batch_size=16", "--num-workers=1", "--network=resnet10"]
 
 
 def picture(path, label, number):
@@ -85,7 +86,7 @@ def trained(tmp_path_factory):
     class_folders(base / "input" / "data" / "training")
     (base / "input" / "config").mkdir()
     (base / "input" / "config" / "hyperparameters.json").write_text(
-        json.dumps({"epochs": '"2"', "seed": "3", "sagemaker_region": "eu-west-1"})
+        json.dumps({"epochs": '"2"', "seed": "3", "network": '"resnet10"', "sagemaker_region": "eu-west-1"})
     )
     lines = []
     with pytest.MonkeyPatch.context() as patch:
@@ -120,7 +121,7 @@ def test_the_command_line_wins_over_the_file_and_both_are_in_the_artifact(traine
     base, _ = trained
     written = json.loads((base / "model" / "configs" / "train.json").read_text())["hyperparameters"]
 
-    given = {"epochs": 2, "seed": 3, "image_size": 32, "batch_size": 16, "num_workers": 1}
+    given = {"epochs": 2, "seed": 3, "network": "resnet10", "image_size": 32, "batch_size": 16, "num_workers": 1}
     chosen = {
         "task": "classification",
         "imbalance": "logit_adjusted",
@@ -201,7 +202,8 @@ def test_the_model_card_says_what_the_model_is_not_for_and_how_good_it_is(traine
             (csv_layout, "test"),
             (dataset_json, "test"),
             (lambda channel: class_folders(channel, number=5, splits=("train", "val")), "validation"),
-        ]
+        ],
+        short=0,  # `trained` is one of class folders
     ),
     ids=["csv", "dataset.json", "folders without test"],
 )
@@ -217,36 +219,23 @@ def test_every_layout_trains(lay_out, split, tmp_path, monkeypatch):
     assert (tmp_path / "output" / "data" / f"{split}_predictions.csv").is_file()
 
 
-def test_every_place_can_be_set_and_so_can_hyperparameters(tmp_path, monkeypatch):
+def test_every_place_can_be_set_and_the_toolkit_hears_of_success_by_a_plain_return(toolkit, tmp_path, monkeypatch):
     class_folders(tmp_path / "pictures", number=6)
     monkeypatch.setenv("SM_CHANNEL_TRAIN", str(tmp_path / "pictures"))
     monkeypatch.setenv("SM_MODEL_DIR", str(tmp_path / "m"))
     monkeypatch.setenv("SM_OUTPUT_DIR", str(tmp_path / "o"))
     monkeypatch.setenv("SM_OUTPUT_DATA_DIR", str(tmp_path / "d"))
     monkeypatch.setenv("SM_CHECKPOINT_DIR", str(tmp_path / "c"))
-    monkeypatch.setenv("SM_HPS", json.dumps({"epochs": 1, "image-size": 32, "batch_size": 16, "num_workers": 1}))
+    given = {"epochs": 1, "image-size": 40, "batch_size": 16, "num_workers": 1, "network": "resnet10"}
+    monkeypatch.setenv("SM_HPS", json.dumps(given))
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path / "not-used"))
 
-    assert main(["--image_size=40"]) == 0
+    train.run_in_toolkit()
 
     assert read_bundle(tmp_path / "m").preprocessing.size == (40, 40)
     assert (tmp_path / "d" / "metrics.json").is_file()
     assert list((tmp_path / "c").rglob("*.pt"))
     assert not (tmp_path / "not-used").exists()
-
-
-def test_training_starts_from_the_channel_of_pretrained_weights(trained, tmp_path, monkeypatch):
-    base, _ = trained
-    (tmp_path / "weights").mkdir()
-    torch.save({"state_dict": read_bundle(base / "model").network.state_dict()}, tmp_path / "weights" / "w.pt")
-    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
-    monkeypatch.setenv("SM_CHANNEL_TRAINING", str(base / "input" / "data" / "training"))
-    monkeypatch.setenv("SM_CHANNEL_PRETRAINED", str(tmp_path / "weights"))
-
-    assert main(QUICK) == 0
-
-    written = json.loads((tmp_path / "model" / "configs" / "train.json").read_text())
-    assert re.fullmatch(r"\d+ tensors loaded", written["pretrained"])
 
 
 def nothing(channel):
@@ -345,22 +334,27 @@ def test_hyperparameters_that_are_no_json_object_are_refused(text, tmp_path, mon
     assert re.search("^ConfigError: SM_HPS (is not JSON|must be a JSON object)", failure(tmp_path))
 
 
-def test_a_failed_job_leaves_the_earlier_artifact_alone_and_a_good_one_replaces_failure_and_artifact(
+def test_a_failed_job_leaves_the_earlier_artifact_alone_and_one_from_pretrained_weights_replaces_both(
     trained, tmp_path, monkeypatch
 ):
     base, _ = trained
+    first = read_bundle(base / "model")
+    shutil.copytree(base / "model", tmp_path / "model")
+    (tmp_path / "weights").mkdir()
+    torch.save({"state_dict": first.network.state_dict()}, tmp_path / "weights" / "w.pt")
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     monkeypatch.setenv("SM_CHANNEL_TRAINING", str(base / "input" / "data" / "training"))
-    assert main(QUICK) == 0
-    first = read_bundle(tmp_path / "model").model_version
+    monkeypatch.setenv("SM_CHANNEL_PRETRAINED", str(tmp_path / "weights"))
 
     assert main([*QUICK, "--learning-rate=oops"]) == 1
-    assert read_bundle(tmp_path / "model").model_version == first
+    assert read_bundle(tmp_path / "model").model_version == first.model_version
     assert "learning_rate" in failure(tmp_path)
 
-    assert main([*QUICK, "--seed=9"]) == 0
-    assert read_bundle(tmp_path / "model").model_version != first
+    assert main(QUICK) == 0
+    assert read_bundle(tmp_path / "model").model_version != first.model_version
     assert not (tmp_path / "output" / "failure").exists()
+    written = json.loads((tmp_path / "model" / "configs" / "train.json").read_text())
+    assert re.fullmatch(r"\d+ tensors loaded", written["pretrained"])
 
 
 def test_a_place_that_cannot_be_made_is_one_clear_line(tmp_path, monkeypatch):
@@ -381,27 +375,30 @@ def test_a_failure_file_that_cannot_be_written_is_said_and_changes_nothing_else(
     assert "the failure file cannot be written (Not a directory)" in capsys.readouterr().err
 
 
-def test_a_bug_is_an_internal_error_in_the_file_and_a_traceback_in_the_log(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (KeyError("surprise"), "InternalError: KeyError: 'surprise' at .*broken:"),
+        (torch.OutOfMemoryError("CUDA"), "ConfigError: the GPU has too little memory: lower batch_size"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/somewhere/history.csv"),
+            r"ConfigError: a file cannot be read or written \(No space left on device\): make room",
+        ),
+    ],
+)
+def test_a_bug_is_an_internal_error_with_a_traceback_and_the_rest_is_for_the_caller_to_change(
+    error, expected, tmp_path, monkeypatch, capsys
+):
     def broken(*_):
-        raise KeyError("surprise")
+        raise error
 
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     monkeypatch.setattr(train, "read_hyperparameters", broken)
 
     assert main([]) == 1
-    assert re.match("InternalError: KeyError: 'surprise' at .*broken:", failure(tmp_path))
+    assert re.match(expected, failure(tmp_path))
+    assert "somewhere" not in failure(tmp_path)
     assert "Traceback" in capsys.readouterr().err
-
-
-def test_too_little_gpu_memory_is_something_the_caller_can_change(tmp_path, monkeypatch):
-    def broken(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
-    monkeypatch.setattr(train, "read_hyperparameters", broken)
-
-    assert main([]) == 1
-    assert failure(tmp_path).startswith("ConfigError: the GPU has too little memory: lower batch_size")
 
 
 def test_a_byte_order_mark_before_the_hyperparameters_is_passed_over(tmp_path):
@@ -414,21 +411,7 @@ def test_a_byte_order_mark_before_the_hyperparameters_is_passed_over(tmp_path):
     assert train.read_hyperparameters([], places, {}) == {"epochs": "3"}
 
 
-def test_a_full_disk_is_something_the_caller_can_change(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device", "/somewhere/history.csv")
-
-    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
-    monkeypatch.setattr(train, "read_hyperparameters", full)
-
-    assert main([]) == 1
-    assert failure(tmp_path).startswith(
-        "ConfigError: a file cannot be read or written (No space left on device): make room"
-    )
-    assert "somewhere" not in failure(tmp_path)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", exhaustive([signal.SIGTERM, signal.SIGINT]))
 def test_a_job_that_is_stopped_ends_well_with_its_best_epoch(trained, tmp_path, monkeypatch, number):
     base, _ = trained
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
@@ -520,16 +503,6 @@ def test_the_toolkit_hears_of_a_failure_by_its_own_exception_with_the_same_line(
     with pytest.raises(toolkit.ClientError) as caught:
         train.run_in_toolkit()
     assert str(caught.value) == failure(tmp_path)
-
-
-def test_the_toolkit_hears_of_success_by_a_plain_return(toolkit, tmp_path, monkeypatch):
-    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
-    class_folders(tmp_path / "input" / "data" / "training", number=6)
-    monkeypatch.setenv("SM_HPS", json.dumps({"epochs": 1, "image_size": 32, "num_workers": 1}))
-
-    train.run_in_toolkit()
-
-    assert read_bundle(tmp_path / "model").labels == CLASSES
 
 
 def test_predictions_in_the_table_are_safe_for_spreadsheets():

@@ -18,7 +18,7 @@ from sagemaker_monai.errors import Overloaded, WorkerDied
 from sagemaker_monai.serving import temporary
 from sagemaker_monai.serving.back_end import Request, StartError
 from sagemaker_monai.serving.mms import mms, mms_process
-from sagemaker_monai.serving.mms.mms import SingleModel
+from sagemaker_monai.serving.mms.mms import ModelServer, SingleModel
 from sagemaker_monai.serving.mms.mms_process import MAX_PORT, find_java, inner_ports, model_processes
 from sagemaker_monai.serving.settings import ServeConfig
 from sagemaker_monai.serving.spool import FileBody
@@ -152,11 +152,33 @@ def forking_process(process):
     return next((each.pid for each in model_processes(process.java.pid) if each.parent not in found), None)
 
 
-def test_a_model_that_cannot_be_loaded_fails_the_start_with_its_cause(tmp_path):
-    (tmp_path / "broken").touch()
+def test_models_that_cannot_be_loaded_fail_with_their_cause_and_leave_nothing(tmp_path, monkeypatch):
+    """On loopback, the other way to speak to the model server."""
+    monkeypatch.setattr(mms_process, "can_use_sockets", lambda folder: False)
+    causes = {
+        "broken": "BundleError: the weights are not those that were written",
+        "crashing": "the process of the model ended while it loaded it",
+        "slow": "no answer 2 s after the start",
+    }
 
-    with pytest.raises(StartError, match="BundleError: the weights are not those that were written"):
-        with_server(tmp_path, ask)
+    async def run():
+        server = ModelServer(config(tmp_path), handler=NAME, warm_up=lambda _: HELLO, lodgings=lodgings())
+        try:
+            await server.start()
+            for flaw, cause in causes.items():
+                (tmp_path / flaw).mkdir()
+                (tmp_path / flaw / flaw).touch()
+                model = server.back_end(tmp_path / flaw)
+                if flaw == "slow":  # the model's time alone: how long Java takes to start is another matter
+                    model._config = config(tmp_path, startup_timeout_s=2.0)
+                with pytest.raises(StartError, match=cause):
+                    await model.start()
+                assert not model_processes(server.process.java.pid)
+                assert list((server.process._folder / "models").iterdir()) == []
+        finally:
+            await server.stop()
+
+    asyncio.run(run())
 
 
 def test_a_model_server_that_has_no_room_for_its_files_fails_the_start(tmp_path, monkeypatch):
@@ -169,34 +191,7 @@ def test_a_model_server_that_has_no_room_for_its_files_fails_the_start(tmp_path,
         with_server(tmp_path, ask)
 
 
-def test_a_start_without_an_answer_fails_in_time(tmp_path):
-    (tmp_path / "slow").touch()
-
-    async def run():
-        server = SingleModel(config(tmp_path), handler=NAME, warm_up=HELLO, lodgings=lodgings())
-        # The model's time alone: how long Java takes to start is another matter.
-        server._model._config = config(tmp_path, startup_timeout_s=2.0)
-        try:
-            await server.start()
-        finally:
-            await server.stop()
-
-    with pytest.raises(StartError, match="no answer 2 s after the start"):
-        asyncio.run(run())
-
-
-@pytest.mark.parametrize("can_use_sockets", [True, False])
-def test_a_process_that_ends_while_it_loads_fails_the_start(tmp_path, monkeypatch, can_use_sockets):
-    """By either way to speak to the model server."""
-    (tmp_path / "crashing").touch()
-    monkeypatch.setattr(mms_process, "can_use_sockets", lambda folder: can_use_sockets)
-
-    with pytest.raises(StartError, match="the process of the model ended while it loaded it"):
-        with_server(tmp_path, ask)
-
-
 def test_a_full_queue_refuses_at_once(tmp_path):
-
     async def refused():
         server = SingleModel(config(tmp_path, max_waiting=0), handler=NAME, warm_up=HELLO, lodgings=lodgings())
         with pytest.raises(Overloaded):

@@ -49,10 +49,8 @@ class ManyModels(Served):
         return {entry["modelName"] for entry in json.loads(self.request("GET", "/models")[2])["models"]}
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """SAGEMAKER_BASE_DIR with two artifacts that answer differently, and one of code that is as slow as it is told."""
-    base = tmp_path_factory.mktemp("base")
+def write_models(base):
+    """Two artifacts that answer differently, and one of code that is as slow as it is told."""
     for name, factor in {"one": 1.0, "two": -1.0}.items():
         parts = bundle_parts()
         parts["weights"] = {key: value * factor for key, value in parts["weights"].items()} | {
@@ -61,19 +59,21 @@ def base(tmp_path_factory):
         write_bundle(base / "models" / name / "model", **parts)
     (base / "models" / "slow" / "model" / "code").mkdir(parents=True)
     (base / "models" / "slow" / "model" / "code" / "inference.py").write_text(SLOW)
-    return base
 
 
 @pytest.fixture(scope="module", params=exhaustive(BACK_ENDS))
-def server(request, base, tmp_path_factory):
+def server(request, tmp_path_factory):
     """With all three models, loaded at the same time, two under names that look like SageMaker's."""
-    log = tmp_path_factory.mktemp("log") / "serve.log"
+    folder = tmp_path_factory.mktemp("server")
     server = ManyModels(
-        base, log, MODEL_SERVER=request.param, ALLOW_BUNDLE_CODE="true", SAGEMAKER_MAX_PAYLOAD_IN_MB="2"
-    )
+        folder / "base", folder / "log", MODEL_SERVER=request.param, ALLOW_BUNDLE_CODE="true",
+        SAGEMAKER_MAX_PAYLOAD_IN_MB="2",
+    )  # fmt: skip
     try:
-        server.wait_until_healthy()
+        server.wait_until_healthy()  # without any folder
+        assert server.listed() == set()
         assert server.workers() == []
+        write_models(server.base)
         with ThreadPoolExecutor(3) as loads:
             for status, _, body in loads.map(lambda name: server.load(LOADED[name], server.url(name)), LOADED):
                 assert status == 200, body
@@ -132,48 +132,36 @@ def test_a_loaded_model_is_409_and_an_absent_one_404(server):
         assert (status, code_of(body)) == (404, "ModelNotFound")
 
 
-def test_unloading_ends_the_processes(server):
-    before = set(server.workers())
-    assert server.load("third", server.url("one"))[0] == 200
-    [pid] = set(server.workers()) - before
-
-    assert server.unload("third")[0] == 200
-
-    assert not is_running(pid)
-    assert set(server.workers()) == before
-    assert server.listed() == set(LOADED.values())
-    assert server.ask("third")[0] == 404
-
-
-def test_a_name_is_decoded_once(server):
+def test_a_name_is_decoded_once_and_unloading_ends_the_processes(server):
     name = "100%25 of ü"
+    before = set(server.workers())
     assert server.load(name, server.url("slow"))[0] == 200
+    [pid] = set(server.workers()) - before
 
     assert server.ask(quote(name), b"0", "x/y")[0] == 200
     assert server.ask(name.replace(" ", "%20").replace("ü", "%C3%BC"), b"0", "x/y")[0] == 404  # it is "100% of ü"
     assert server.unload(quote(name))[0] == 200
 
+    assert not is_running(pid)
+    assert set(server.workers()) == before
+    assert server.listed() == set(LOADED.values())
+    assert server.ask(quote(name))[0] == 404
 
-def test_other_models_answer_while_one_is_loaded_or_busy(server):
-    with ThreadPoolExecutor(2) as clients:
+
+def test_a_model_asked_for_twice_at_once_is_loaded_once_and_the_others_answer_meanwhile(server):
+    before = len(server.workers())
+    with ThreadPoolExecutor(3) as clients:
         busy = clients.submit(server.ask, "slow", b"2", "x/y")
-        load = clients.submit(server.load, "more", server.url("one"))
+        loads = [clients.submit(server.load, "twin", server.url("one")) for _ in range(2)]
         asked = 0
-        while not (busy.done() and load.done()):
+        while not all(answer.done() for answer in (busy, *loads)):
             assert server.ping() == 200
             assert server.ask(HASHES["one"])[0] == 200
             asked += 1
         assert asked > 1
-        assert busy.result()[0] == load.result()[0] == 200
-    assert server.unload("more")[0] == 200
+        assert busy.result()[0] == 200
+        assert sorted(load.result()[0] for load in loads) == [200, 409]
 
-
-def test_the_same_model_asked_for_twice_at_once_is_loaded_once(server):
-    before = len(server.workers())
-    with ThreadPoolExecutor(2) as clients:
-        statuses = sorted(answer[0] for answer in clients.map(server.load, ["twin"] * 2, [server.url("one")] * 2))
-
-    assert statuses == [200, 409]
     assert len(server.workers()) == before + 1
     assert server.unload("twin")[0] == 200
 
@@ -328,11 +316,25 @@ def test_a_killed_process_of_a_model_is_replaced_and_the_others_go_on(server):
     assert server.listed() == set(LOADED.values())
 
 
+def test_a_signal_loses_no_request_in_flight(server):  # the last of this server's tests
+    with ThreadPoolExecutor(1) as client:
+        answer = client.submit(server.ask, "slow", b"1", "x/y")
+        time.sleep(0.4)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        assert server.ping() in (503, None)
+        assert answer.result()[0] == 200
+
+    assert server.process.wait(10) == 0
+    assert server.processes() == {}
+
+
 @pytest.fixture(scope="module")
-def model_server(base, tmp_path_factory):
-    """multi-model-server alone, with model one."""
-    log = tmp_path_factory.mktemp("log") / "serve.log"
-    server = ManyModels(base, log, ALLOW_BUNDLE_CODE="true")
+def model_server(tmp_path_factory):
+    """multi-model-server with model one."""
+    folder = tmp_path_factory.mktemp("server")
+    write_models(folder / "base")
+    server = ManyModels(folder / "base", folder / "log", ALLOW_BUNDLE_CODE="true")
     try:
         assert server.wait_until_healthy().load("one", server.url("one"))[0] == 200
         yield server
@@ -370,30 +372,3 @@ def test_when_the_process_that_forks_a_models_workers_dies_the_model_comes_back(
         wait_for_answer(model_server, name)
     assert len(set(model_server.processes()) & others) == 1
     assert model_server.unload("two")[0] == 200
-
-
-def test_a_signal_loses_no_request_in_flight(model_server):  # the last of this server's tests
-    assert model_server.load("slow", model_server.url("slow"))[0] == 200
-    with ThreadPoolExecutor(1) as client:
-        answer = client.submit(model_server.ask, "slow", b"1", "x/y")
-        time.sleep(0.4)
-        model_server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
-        assert model_server.ping() in (503, None)
-        assert answer.result()[0] == 200
-
-    assert model_server.process.wait(10) == 0
-    assert model_server.processes() == {}
-
-
-@pytest.mark.parametrize("back_end", exhaustive(BACK_ENDS))
-def test_no_folder_is_needed_at_the_start(back_end, tmp_path):
-    server = ManyModels(tmp_path / "absent", tmp_path / "log", MODEL_SERVER=back_end)
-    try:
-        server.wait_until_healthy()
-        assert server.listed() == set()
-        status, _, body = server.load("x", server.url("x"))
-        assert (status, code_of(body)) == (500, "BundleError")
-    finally:
-        code = server.stop()
-    assert code == 0

@@ -70,7 +70,7 @@ def start(folder, log, back_end, **variables):
     return Served(folder, log, **(settings | variables))
 
 
-@pytest.fixture(scope="module", params=VOLUME_TASKS)
+@pytest.fixture(scope="module", params=exhaustive(VOLUME_TASKS))
 def volume_model(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("volumes") / "model"
     task = TASKS[VOLUME_TASKS[request.param]]
@@ -153,7 +153,6 @@ def expected(model, body, content_type):
 
 
 def agree(got, wanted):
-    assert len(got) == len(wanted)
     for one, other in zip(got, wanted, strict=True):
         assert one == pytest.approx(other, abs=1e-5)
 
@@ -291,7 +290,7 @@ def png():
 def bomb():
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("1.dcm", single(1) + bytes(800 << 20))
+        archive.writestr("1.dcm", single(1) + bytes(30 << 20))
     return stream.getvalue()
 
 
