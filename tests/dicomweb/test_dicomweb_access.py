@@ -195,10 +195,10 @@ def test_the_environment_says_how_requests_are_authenticated(environment, header
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"DICOMWEB_USER": "s3cret"}, "must both be set"),
-        ({"DICOMWEB_TOKEN": "s3cret", "DICOMWEB_USER": "a", "DICOMWEB_PASSWORD": "b"}, "set one of DICOMWEB_TOKEN"),
+        ({"DICOMWEB_USER": "s3cret"}, "set both"),
+        ({"DICOMWEB_TOKEN": "s3cret", "DICOMWEB_USER": "a", "DICOMWEB_PASSWORD": "b"}, "set only one of DICOMWEB_TOKEN"),
         ({"DICOMWEB_TOKEN": "s3cret\r\nX-Evil: 1"}, "DICOMWEB_TOKEN has white space"),
-        ({"DICOMWEB_USER": "s3cret:x", "DICOMWEB_PASSWORD": "b"}, "may have no colon"),
+        ({"DICOMWEB_USER": "s3cret:x", "DICOMWEB_PASSWORD": "b"}, "must have no colon"),
         ({"DICOMWEB_AUTH": "s3cret"}, "must be `aws` or not set"),
         ({"DICOMWEB_CA_BUNDLE": "/nowhere/s3cret"}, "DICOMWEB_CA_BUNDLE cannot be read"),
         ({"DICOMWEB_CLIENT_CERT": "/nowhere/s3cret"}, "must be PEM files"),

@@ -13,7 +13,6 @@ from datetime import datetime
 import pydicom
 import pytest
 from highdicom import sr
-from pydicom.sr.codedict import codes
 
 from sagemaker_monai.errors import NotAcceptable, PayloadTooLarge, UndecodableImage
 from sagemaker_monai.images.dicom.headers import read_header
@@ -145,17 +144,6 @@ def test_nobody_has_verified_it(document):
     )  # fmt: skip
     assert document.Modality == "SR"
     assert document.SeriesDescription == "AI findings, not verified"
-
-
-def test_a_class_with_a_code_of_a_standard_has_that_code():
-    lung = (codes.SCT.Lung.value, "SCT", codes.SCT.Lung.meaning)
-    document = sr.ComprehensiveSR.from_dataset(
-        parse(report_on(headers(), [Finding("lung", 0.5, is_predicted=True, code=lung)]))
-    )
-
-    [group] = document.content.get_image_measurement_groups()
-    [evaluation] = group.get_qualitative_evaluations()
-    assert evaluation.value == codes.SCT.Lung
 
 
 def test_private_codes_depend_on_the_name_alone_and_differ_by_it():

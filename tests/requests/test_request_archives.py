@@ -200,7 +200,7 @@ def test_pictures_and_volumes_are_one_sample_each_in_order(pack, read):
 @each_archive
 @pytest.mark.parametrize("other", [b"picture", nifti(), b"", b"PK\x03\x04"], ids=["picture", "nifti", "empty", "zip"])
 def test_dicom_files_and_others_in_one_archive_are_refused(pack, read, other):
-    with pytest.raises(MalformedRequest, match="image 1: no DICOM file"):
+    with pytest.raises(MalformedRequest, match="image 1: not a DICOM file"):
         read(pack(("a", dicom(1)), ("b", other)), {})
 
 

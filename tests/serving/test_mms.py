@@ -18,7 +18,7 @@ from sagemaker_monai.errors import Overloaded, WorkerDied
 from sagemaker_monai.serving import temporary
 from sagemaker_monai.serving.back_end import Request, StartError
 from sagemaker_monai.serving.mms import mms, mms_process
-from sagemaker_monai.serving.mms.mms import ModelServer, SingleModel
+from sagemaker_monai.serving.mms.mms import HostedModel, ModelServer, SingleModel
 from sagemaker_monai.serving.mms.mms_process import MAX_PORT, find_java, inner_ports, model_processes
 from sagemaker_monai.serving.settings import ServeConfig
 from sagemaker_monai.serving.spool import FileBody
@@ -189,6 +189,22 @@ def test_a_model_server_that_has_no_room_for_its_files_fails_the_start(tmp_path,
 
     with pytest.raises(StartError, match=r"cannot be started \(No space left on device\)"):
         with_server(tmp_path, ask)
+
+
+def test_a_model_waits_while_its_server_is_being_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(mms, "WATCH_S", 0)
+    ended = SimpleNamespace(is_running=lambda: False, has_lost=lambda name: pytest.fail("it is not the model's turn"))
+
+    async def run():
+        model = HostedModel(SimpleNamespace(config=config(tmp_path), process=ended), tmp_path, HELLO)
+        model._process = ended
+        watch = asyncio.create_task(model._keep_registered())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not watch.done()
+        watch.cancel()
+
+    asyncio.run(run())
 
 
 def test_a_full_queue_refuses_at_once(tmp_path):

@@ -1,1 +1,1 @@
-"""From predictions to bodies: JSON, CSV, JSON lines, structured reports."""
+"""Writes predictions as bodies: JSON, JSON lines, CSV, DICOM structured reports."""

@@ -1,4 +1,4 @@
-"""How predictions of any task are written for a client: JSON, JSON lines, CSV."""
+"""Writes the predictions of any task as JSON, JSON lines or CSV."""
 
 import csv
 import io
@@ -12,8 +12,8 @@ from sagemaker_monai.storage.tables import spreadsheet_safe
 from sagemaker_monai.tasks.task import Prediction
 
 CSV_TYPE = content_types.CSV
-Origin = Mapping[str, Any]  # of a prediction: what is said of its source, empty unless it was asked for
-About = Mapping[str, Any]  # which image it is about and what is odd; empty for pictures that nothing is odd about
+Origin = Mapping[str, Any]  # the source of a prediction; empty unless the client asked for it
+About = Mapping[str, Any]  # the image of a prediction and findings about it; empty for a picture without findings
 
 
 def _rows(
@@ -30,7 +30,7 @@ def encode_json(
     origins: Sequence[Origin] = (),
     about: Sequence[About] = (),
 ) -> bytes:
-    """`{"predictions": [{...the task's fields, "model_version"}]}`, and what each is about."""
+    """`{"predictions": [{...the task's fields, "model_version", ...}]}`."""
     return _json({"predictions": _rows(predictions, model_version, origins, about)}) + b"\n"
 
 
@@ -40,7 +40,7 @@ def encode_jsonlines(
     origins: Sequence[Origin] = (),
     about: Sequence[About] = (),
 ) -> bytes:
-    """One object a line, without the outer list."""
+    """One object per line, without the outer list."""
     return b"".join(_json(row) + b"\n" for row in _rows(predictions, model_version, origins, about))
 
 
@@ -52,9 +52,9 @@ def encode_csv(
     *,
     has_header: bool = True,
 ) -> bytes:
-    """A header, unless there is to be none, and one row for each prediction.
+    """One row per prediction, after a header unless `has_header` is False.
 
-    The task's cells, then model_version, then what the row is about; rows of which less is said have empty cells.
+    The columns are the origin, the task's cells, model_version and what the row is about, empty where a row has less.
     Numbers have all their digits. A name that a spreadsheet would run as a formula gets an apostrophe in front.
     """
     text = io.StringIO()

@@ -1,10 +1,9 @@
-"""What a structured report quotes of the images that it is about: their UIDs, their patient and their study.
+"""What a structured report quotes from its images: their UIDs, their patient and their study.
 
-Headers come from strangers and are only as good as their scanner. What a report requires and the header lacks is empty
-there; what the header has and its type does not allow is left out, so that a report is never worse than its source.
+Headers are not trusted. An attribute that a report requires is empty if the header lacks it; a value that its type does
+not allow is left out, so that a report is never worse than its source.
 
-A report names one patient and one study, and all its images have to be theirs: where headers name several, or some name
-none, there is none.
+A report is about one patient and one study. If the headers name several, or only some name one, there is no report.
 """
 
 import re
@@ -18,33 +17,32 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
-# Type 2 of the modules Patient and General Study, in highdicom's order; empty where the source lacks them.
+# Type 2 of the modules Patient and General Study, in highdicom's order; empty if the source lacks them.
 _REQUIRED = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
     "StudyTime", "ReferringPhysicianName",
 )  # fmt: skip
-# Which patient and study it is, as far as an archive compares it.
+# Further attributes by which an archive compares patients and studies.
 _OPTIONAL = ("IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription")
-# What has to be the same in all images where they have it; PatientID and StudyInstanceUID in all of them.
+# Must be the same in all images that have it; PatientID and StudyInstanceUID must be the same in all images.
 _OF_ONE_PATIENT = ("IssuerOfPatientID", "PatientName", "PatientBirthDate")
-# Parts with leading zeros are not allowed and common; a report has to quote them as the archive knows them.
+# Leading zeros are not allowed but common; a report must quote them as the archive knows them.
 _UID = re.compile(r"(?=.{1,64}$)\d+(\.\d+)*", re.ASCII)
 _MAX_UID_CHARS = 64
 _SEXES = frozenset({"F", "M", "O"})
 
 
 def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
-    """Make the sources of a report: of each only what a report quotes, sound, decoded and small.
+    """Make the sources of a report, with only the attributes that a report quotes, valid and decoded.
 
     Args:
         headers: the files' datasets, without pixel data, in the order of the slices.
 
     Returns:
-        One dataset a file, with its UIDs; the first one also says whose images they are, in attributes that are all
-        there and may be empty.
+        One dataset per file, with its UIDs; the first also has the patient and study, in attributes that may be empty.
 
     Raises:
-        NotAcceptable: there are none, one lacks a UID, or they are not all of one patient and one study.
+        NotAcceptable: no headers, one lacks a UID, or they are not all of one patient and one study.
     """
     from pydicom import Dataset
     from pydicom.datadict import dictionary_VR
@@ -63,8 +61,8 @@ def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
                 )
             if not _UID.fullmatch(value):
                 raise NotAcceptable(
-                    f"a DICOM report needs the {keyword} of every image, and one is malformed: a UID is numbers with "
-                    f"points between, of at most {_MAX_UID_CHARS} characters; correct it, or Accept: application/json"
+                    f"a DICOM report needs the {keyword} of every image, and one is malformed: a UID is numbers "
+                    f"separated by points, at most {_MAX_UID_CHARS} characters; correct it, or Accept: application/json"
                 )
             setattr(source, keyword, value)
         evidence.append(source)
@@ -85,17 +83,17 @@ def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
     if text_of(headers[0], "PatientIdentityRemoved") == "YES":
         method = text_of(headers[0], "DeidentificationMethod")
         first.PatientIdentityRemoved = "YES"
-        # Type 1C: there has to be one, and many sources have none, or one a step.
+        # Type 1C: a report must have one, but many sources have none or several.
         first.DeidentificationMethod = method if _is_sound("LO", method) and method else "as in the source images"
     return evidence
 
 
 def text_of(header: "Dataset", keyword: str) -> str:
-    """One value of a header as text, decoded by its own character set; empty where there is none or it is broken."""
+    """A single value of a header as text, decoded by its own character set; empty if it is missing or broken."""
     from sagemaker_monai.images.dicom import elements
 
     text = elements.text_of(header, keyword)
-    return "" if "\\" in text else text  # several values where there may be one
+    return "" if "\\" in text else text  # several values where one is allowed
 
 
 def _is_one_patient(headers: Sequence["Dataset"]) -> bool:
@@ -104,7 +102,7 @@ def _is_one_patient(headers: Sequence["Dataset"]) -> bool:
     if len({plain_patient_id(text_of(header, "PatientID")) for header in headers}) > 1:
         return False
     for keyword in _OF_ONE_PATIENT:
-        # Parts of a name are divided by carets and blanks, and written in capitals or not.
+        # Names differ in their case and in the carets and blanks between their parts.
         texts = {" ".join(re.split("[\\s^=]+", text_of(header, keyword).casefold())).strip() for header in headers}
         if len(texts - {""}) > 1:
             return False

@@ -1,16 +1,14 @@
-"""Answers as DICOM: one structured report (TID 1500, Measurement Report) for an image or a series, by highdicom.
+"""Answers as DICOM: one structured report (TID 1500, Measurement Report) per image or series, made by highdicom.
 
-What a report says, and where: the images that were looked at are its evidence and the source of its one measurement
-group; a probability is a measurement with the unit 1; a predicted class is a coded evaluation; a value (regression) is
-a measurement with its unit. Algorithm and device are the model with its version. It is complete and UNVERIFIED, for no
-person has looked at it.
+The images are the report's evidence and the source of its one measurement group. A probability is a measurement with
+the unit 1, a predicted class is a coded evaluation, and a value (regression) is a measurement with its unit. Algorithm
+and device are the model with its version. The report is complete and UNVERIFIED, because no person has looked at it.
 
-Classes have no codes of a standard unless the caller gives them. Without, a class has a private code of the scheme
-`SCHEME`, made from its name alone, so that it is the same in every report. Its probability has that code with `P-` in
-front.
+A class has a private code of the scheme `SCHEME`, made from its name alone, so that it is the same in every report. Its
+probability has that code with `P-` in front.
 
-UIDs are made from what was looked at, the model's version and the answer (2.25 and a hash, PS3.5, B.2): the same
-question gives the same report, which an archive then keeps once.
+UIDs are made from the images, the model's version and the answer (2.25 and a hash, PS3.5, B.2): the same question gives
+the same report, which an archive then keeps once.
 
 highdicom is imported when the first report is made: most servers never make one.
 """
@@ -35,7 +33,7 @@ DICOM_TYPE = "application/dicom"
 SCHEME = "99SMMONAI"  # PS3.3, 8.2: private coding schemes begin with 99
 MANUFACTURER = "sagemaker-monai"
 SERIES_DESCRIPTION = "AI findings, not verified"
-SERIES_NUMBER = 9_900  # above those that scanners give (a guess)
+SERIES_NUMBER = 9_900  # above those of scanners (a guess)
 
 _MAX_LO_CHARS = 64
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -55,12 +53,11 @@ class Finding:
     """One line of a report.
 
     Attributes:
-        label: name of the class, or of what was measured.
+        label: name of the class, or of the measured quantity.
         probability: of the class, 0 to 1; None: not reported.
-        value: what was measured; None: nothing.
-        unit: of the value, a code of UCUM ("1", "mm", "a"); the unit 1 is "no units".
-        is_predicted: the model's decision is this class. Several may be, or none.
-        code: value, scheme and meaning in a coding scheme, such as ("39607008", "SCT", "Lung structure").
+        value: of the measured quantity; None: nothing was measured.
+        unit: of the value, a UCUM code ("1", "mm", "a"); the unit 1 is "no units".
+        is_predicted: whether the model predicts this class; it may predict several or none.
     """
 
     label: str
@@ -68,17 +65,16 @@ class Finding:
     value: float | None = None
     unit: str = "1"
     is_predicted: bool = False
-    code: tuple[str, str, str] | None = None
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Which model says it.
+    """The model that a report is by.
 
     Attributes:
         name: of the algorithm, such as the network's.
         version: `model_version`, the digest of the artifact.
-        parameters: further lines on how it was run.
+        parameters: further lines for the report.
     """
 
     name: str
@@ -93,31 +89,26 @@ def encode_sr(
     model: Provenance,
     now: datetime,
     frame: int | None = None,
-    series_number: int = SERIES_NUMBER,
-    series_description: str = SERIES_DESCRIPTION,
 ) -> bytes:
     """Write the report on one image or one series.
 
     Args:
         findings: at least one, with finite numbers.
-        headers: of the files that the answer is about, without pixel data; `Identity.headers`. The patient and the
-            study of the first are the report's.
+        headers: of the image's files, without pixel data; `Identity.headers`. The first has the patient and study.
         model: the model.
         now: when the answer was made, local time.
-        frame: number of the frame from 1, where the answer is about one of several; `Identity.frame`.
-        series_number: 1 or more.
-        series_description: at most 64 characters.
+        frame: number of the frame from 1, if the answer is about one of several; `Identity.frame`.
 
     Returns:
         A DICOM file, Comprehensive SR, Explicit VR Little Endian.
 
     Raises:
-        NotAcceptable: what was looked at is not DICOM, or lacks the UIDs that a report refers to.
+        NotAcceptable: the image is not DICOM, or lacks UIDs that a report refers to.
     """
     if not findings or not all(math.isfinite(number) for finding in findings for number in _numbers(finding)):
         raise ValueError("a report needs findings, and finite numbers in them")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)\.")  # the source's header has its faults
+        warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)\.")  # the source's header may have faults
         evidence = make_evidence(headers)
         from highdicom import sr
         from highdicom.coding_schemes import CodingSchemeIdentificationItem
@@ -129,19 +120,19 @@ def encode_sr(
             procedure_reported=_procedure(text_of(headers[0], "Modality")),
             imaging_measurements=[_measurements(findings, evidence, model, frame, uids)],
         )
-        # highdicom knows which attributes are the patient's for the classes of today's standard only.
+        # highdicom finds the patient's attributes only for SOP classes of the current standard.
         first_class, evidence[0].SOPClassUID = evidence[0].SOPClassUID, _SECONDARY_CAPTURE
         document = sr.ComprehensiveSR(
             evidence=evidence,
             content=report,
             series_instance_uid=_uid("series", str(evidence[0].StudyInstanceUID), model.name, model.version),
-            series_number=series_number,
+            series_number=SERIES_NUMBER,
             sop_instance_uid=_uid("report", *uids, str(frame), model.name, model.version, repr(tuple(findings))),
             instance_number=1,
             manufacturer=MANUFACTURER,
             manufacturer_model_name=model.name[:_MAX_LO_CHARS],
             software_versions=model.version[:_MAX_LO_CHARS],
-            series_description=series_description,
+            series_description=SERIES_DESCRIPTION,
             is_complete=True,
             is_final=False,
             is_verified=False,
@@ -158,7 +149,7 @@ def encode_sr(
         references.ReferencedSOPSequence[0].ReferencedSOPClassUID = first_class
         document.InstanceCreationDate = document.ContentDate
         document.InstanceCreationTime = document.ContentTime
-        # highdicom takes the time from the clock.
+        # highdicom would take the time from the clock.
         document.ContributingEquipmentSequence[-1].ContributionDateTime = DT(now)
         buffer = io.BytesIO()
         document.save_as(buffer, enforce_file_format=True)
@@ -166,13 +157,7 @@ def encode_sr(
 
 
 def encode_sr_multipart(reports: Sequence[bytes]) -> tuple[bytes, str]:
-    """Put several reports into one body, as DICOMweb does.
-
-    Args:
-        reports: from `encode_sr`, in the order of the answers.
-
-    Returns:
-        The body and its content type.
+    """One body with several reports, as DICOMweb sends them, and its content type.
 
     Source: DICOM PS3.18, 8.7.3.2.
     """
@@ -189,7 +174,7 @@ def _numbers(finding: Finding) -> Iterable[float]:
     return (number for number in (finding.probability, finding.value) if number is not None)
 
 
-# --- what is said ----------------------------------------------------------------------------------------------------
+# --- content ---------------------------------------------------------------------------------------------------------
 
 
 def _observer(model: Provenance) -> Any:
@@ -217,7 +202,7 @@ def _measurements(
 
     measurements, evaluations = [], []
     for finding in findings:
-        concept = _concept(finding)
+        concept = _private(_digest(SCHEME, finding.label), finding.label)
         if finding.probability is not None:
             name = _private(f"P-{_digest(concept.scheme_designator, concept.value)}", f"Probability of {finding.label}")
             measurements.append(sr.Measurement(name=name, value=float(finding.probability), unit=_unit("1")))
@@ -249,15 +234,6 @@ def _measurements(
     )
 
 
-def _concept(finding: Finding) -> "CodedConcept":
-    from highdicom.sr import CodedConcept
-
-    if finding.code is not None:
-        value, scheme, meaning = finding.code
-        return CodedConcept(value=value, scheme_designator=scheme, meaning=meaning[:_MAX_LO_CHARS])
-    return _private(_digest(SCHEME, finding.label), finding.label)
-
-
 def _private(code: str, meaning: str) -> "CodedConcept":
     from highdicom.sr import CodedConcept
 
@@ -281,12 +257,12 @@ def _procedure(modality: str) -> "CodedConcept":
 
 
 def _digest(*texts: str) -> str:
-    """12 hexadecimal digits, so that a code with its prefix stays below the 16 characters of SH."""
+    """12 hexadecimal digits, so that a code with its prefix stays within the 16 characters of SH."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12].upper()
 
 
 def _uid(*texts: str) -> str:
-    """A UID that depends on the texts alone: 2.25. and a UUID as a number (PS3.5, B.2), of version 8 (RFC 9562)."""
+    """A UID that depends only on the texts: 2.25. and a UUID of version 8 (RFC 9562) as a number (PS3.5, B.2)."""
     number = int.from_bytes(hashlib.sha256("\0".join((SCHEME, *texts)).encode("utf-8", "surrogatepass")).digest()[:16])
     number = number & ~(0xF << 76) | 8 << 76
     number = number & ~(0x3 << 62) | 2 << 62

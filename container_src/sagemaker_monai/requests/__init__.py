@@ -1,1 +1,1 @@
-"""From the body of an HTTP request to samples, within limits that are checked before they are spent."""
+"""Reads the body of an HTTP request into samples, and checks its limits before memory or time is spent."""

@@ -1,4 +1,4 @@
-"""Archives as bodies: zip, tar and gzip. Members are read in memory, get no path, and become what `gather` says."""
+"""Bodies that are archives: zip, tar and gzip. Members are read in memory and never get a path on the disk."""
 
 import gzip
 import io
@@ -21,19 +21,17 @@ from sagemaker_monai.storage.zips import (
 )
 
 MAX_INFLATED_BYTES = 512 * 1024**2  # of one archive, all members together
-MAX_INFLATE_RATIO = 100  # of one archive, above the first 16 MiB; pictures are compressed already
+MAX_INFLATE_RATIO = 100  # of one archive above 16 MiB; pictures are compressed already
 _SMALL_ARCHIVE_BYTES = 16 * 1024**2
-_DEFLATE_RATIO = 1_032  # the most that a member can reach: the limit that counts is that of the whole archive
+_DEFLATE_RATIO = 1_032  # the most that deflate can reach: only the limit of the whole archive matters
 
 
 def read_zip_body(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
-    """Read every file of a zip archive, in the archive's order.
-
-    Folders and what operating systems leave behind are passed over.
+    """Read every file of a zip archive, in the archive's order; skip folders and litter of operating systems.
 
     Raises:
-        MalformedRequest: what `zips` calls unsafe, or what `gather` refuses.
-        PayloadTooLarge: too many members, or more inflated bytes than the limits, whatever the headers claim.
+        MalformedRequest: the archive is unsafe (see `zips`), or `gather` refuses its files.
+        PayloadTooLarge: too many members, or too many inflated bytes, whatever the headers claim.
     """
     total_bytes = _inflated_limit(body)
     limits = ArchiveLimits(
@@ -48,24 +46,24 @@ def read_tar_body(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
     """Read every file of a tar archive, plain or compressed by gzip, as `read_zip_body` does a zip.
 
     Raises:
-        MalformedRequest, PayloadTooLarge: as `read_zip_body`, for what `tars` calls unsafe.
+        MalformedRequest, PayloadTooLarge: as `read_zip_body`, with the rules of `tars`.
     """
     stream: Stream = _Gunzipped(body, _inflated_limit(body)) if body.startswith(GZIP_MAGIC) else io.BytesIO(body)
     with _faults_named():
-        # Folders count as members: an archive of one for each file may have twice as many.
+        # Folders count as members: with one for each file there are twice as many.
         members = read_tar(stream, max_files=2 * MAX_INSTANCES, max_bytes=_inflated_limit(body))
         pieces = [(name, _joined(chunks)) for name, chunks in members if not is_litter_path(name)]
-        while stream.read(CHUNK_BYTES):  # gzip's checksum stands behind the end of the archive
+        while stream.read(CHUNK_BYTES):  # gzip's checksum comes after the end of the archive
             pass
     return gather(pieces)
 
 
 def read_gzip_body(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
-    """Read a file compressed by gzip: a NIfTI volume or a tar archive, as its first bytes say.
+    """Read a gzip file: a NIfTI volume or a tar archive, depending on its first bytes.
 
     Raises:
         MalformedRequest: neither of them, or as `read_tar_body`.
-        PayloadTooLarge: as `read_tar_body`; a volume is inflated by its reader, with limits of its own.
+        PayloadTooLarge: as `read_tar_body`; the reader of a volume inflates it, with its own limits.
     """
     if not body.startswith(GZIP_MAGIC):
         raise MalformedRequest("the body is not compressed by gzip")
@@ -75,7 +73,7 @@ def read_gzip_body(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
 
 
 def _joined(chunks: Iterator[bytes]) -> bytes:
-    buffer = io.BytesIO()  # which gives its bytes without a copy
+    buffer = io.BytesIO()  # getvalue() makes no copy
     for chunk in chunks:
         spend_bytes(len(chunk), "an archive to unpack")
         buffer.write(chunk)
@@ -83,14 +81,14 @@ def _joined(chunks: Iterator[bytes]) -> bytes:
 
 
 class _Gunzipped:
-    """What a gzip file holds, as a stream that ends with an error once it is longer than its limit."""
+    """The content of a gzip file as a stream that raises when it is longer than its limit."""
 
     def __init__(self, body: bytes, limit_bytes: int) -> None:
         self._file = gzip.GzipFile(fileobj=io.BytesIO(body))
         self._left_bytes = self._limit_bytes = limit_bytes
 
     def read(self, size: int, /) -> bytes:
-        """Read as the file does."""
+        """Read the next bytes."""
         content = self._file.read(size)
         spend_work(NS_A_BYTE * len(content), "an archive to unpack")
         self._left_bytes -= len(content)

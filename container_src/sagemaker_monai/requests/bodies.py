@@ -1,13 +1,13 @@
-"""Bodies that hold pictures in some wrapping: here npy and JSON, and what all wrappings share; `multipart` and
-`archives` (zip, tar, gzip) have the others. Nothing is decoded, and no length, count or size that a body claims is
-believed before it is checked.
+"""Bodies that are containers of images: npy and JSON, and the code that all containers share; `multipart` and
+`archives` (zip, tar, gzip) have the others. Nothing is decoded here, and every length, count or size that a body claims
+is checked before it is used.
 
-JSON and multipart are read by a strict subset of their standards, so that what is read has one meaning only. What the
-wrapping says about a picture (a part's own type, a file's name) is not looked at: its bytes decide.
+JSON and multipart are read by a strict subset of their standards, so that a body has one meaning only. Only the bytes
+of an image count, not what the container says about it (a part's type, a file's name).
 
-A heap, that is an archive or a form, holds pictures and volumes, each of them one Sample in its order; or DICOM files,
-which are one Sample all together, because which of them make one image, their headers say (`dicom.series`). It cannot
-hold both, for then nobody could say which answer belongs to which.
+An archive or form has either pictures and volumes, each of them one Sample, in their order; or DICOM files, which are
+one Sample together, because only their headers tell which of them make one image (`dicom.series`). It cannot have both,
+because then it would be unclear which answer belongs to which file.
 """
 
 import base64
@@ -36,18 +36,14 @@ from sagemaker_monai.images.signatures import NPY_MAGIC, is_archive, is_dicom_fi
 
 MAX_IMAGES = 1_000  # of one request
 MAX_INSTANCES = 5_000  # DICOM files of one request; a cardiac CT has some 3,000
-_MORE_BRACKETS = 16  # of JSON, beside one for each picture
-# What exports of DICOM put beside the images: licences, checksums, tables, the start page of a disc.
+_MORE_BRACKETS = 16  # of JSON, in addition to one per picture
+# Files that DICOM exports put beside the images: licences, checksums, tables, the start page of a disc.
 _COMPANIONS = frozenset({".txt", ".csv", ".json", ".xml", ".html", ".htm", ".pdf", ".md", ".inf", ".md5"})
 _COMPANION_NAMES = frozenset({"LICENSE", "README", "SHA256SUMS", "LOCKFILE", "VERSION"})
 
 
 def check_count(count: int, limit: int | None = None) -> None:
-    """Refuse a request without pictures, or with more of them than `limit`, by default MAX_IMAGES.
-
-    Raises:
-        MalformedRequest, PayloadTooLarge: see above.
-    """
+    """Raise MalformedRequest without pictures, PayloadTooLarge with more than `limit`, by default MAX_IMAGES."""
     limit = MAX_IMAGES if limit is None else limit
     if count == 0:
         raise MalformedRequest("no picture in the body")
@@ -56,10 +52,10 @@ def check_count(count: int, limit: int | None = None) -> None:
 
 
 def sample_of(content: bytes) -> Sample:
-    """What one piece of a wrapping is: a DICOM file, raw values, or a picture or volume that its reader tells apart.
+    """The sample of one file in a container: a DICOM file, raw values, or a picture or volume.
 
     Raises:
-        MalformedRequest: an archive inside the wrapping, or an npy file that is none.
+        MalformedRequest: an archive inside the container, or a broken npy file.
         UnsuitableImage, PayloadTooLarge: as `read_npy`.
     """
     if is_dicom_file(content):
@@ -73,31 +69,31 @@ def sample_of(content: bytes) -> Sample:
 
 
 def gather(pieces: Sequence[tuple[str, bytes]]) -> list[Sample]:
-    """The samples of a heap of files.
+    """The samples of the files in a container.
 
-    A DICOMDIR is passed over, and so are texts and tables beside DICOM files, by the ending of their names.
+    A DICOMDIR is skipped, and so are texts and tables beside DICOM files, by the suffixes of their names.
 
     Args:
-        pieces: name and content of each; the name is empty where the wrapping has none.
+        pieces: name and content of each file; the name is empty if the container has none.
 
     Returns:
-        One sample a file, in their order; or a single one for all DICOM files.
+        One sample per file, in their order; or a single one for all DICOM files.
 
     Raises:
-        MalformedRequest: nothing in it, an archive in it, or DICOM files and others.
+        MalformedRequest: no file, an archive among the files, or DICOM files and others.
         PayloadTooLarge: more than MAX_INSTANCES DICOM files or MAX_IMAGES others.
 
-        An error of one of several begins with `image I: `, I counted from 0.
+        With several files, an error of one begins with `image I: `, counted from 0.
     """
     images = [(name, content) for name, content in pieces if not is_dicomdir(content)]
     if pieces and not images:
-        raise MalformedRequest("a DICOMDIR without the files that it lists; send those")
+        raise MalformedRequest("a DICOMDIR without the files that it lists; send the files")
     are_dicom = [is_dicom_file(content) for _, content in images]
     if any(are_dicom):
         for index, ((name, _), is_dicom) in enumerate(zip(images, are_dicom, strict=True)):
             if not is_dicom and not _is_companion(name):
                 with name_picture(index, len(images)):
-                    raise MalformedRequest("no DICOM file, and others of the request are; send them apart")
+                    raise MalformedRequest("not a DICOM file, but others of the request are; send them separately")
         files = tuple(Held(content) for (_, content), is_dicom in zip(images, are_dicom, strict=True) if is_dicom)
         check_count(len(files), MAX_INSTANCES)
         return [Sample(Instances(files))]
@@ -118,14 +114,14 @@ def _is_companion(name: str) -> bool:
 
 
 def read_npy(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
-    """Read raw values of 2 to 5 axes from NumPy's file format; `split_arrays` says what the axes are.
+    """Read raw values of 2 to 5 axes from NumPy's file format; `split_arrays` has the meaning of the axes.
 
-    The header is matched, not evaluated, and the values are a view of the body: nothing is unpickled, nothing is
+    The header is parsed, not evaluated, and the values are a view of the body: nothing is unpickled, and nothing is
     allocated for a shape that the body does not fill.
 
     Raises:
-        MalformedRequest: not an npy file, or one that is too short or too long for its shape.
-        UnsuitableImage: another type than bool, integer, floating point, or another number of axes.
+        MalformedRequest: not an npy file, or its size does not fit its shape.
+        UnsuitableImage: not bool, integer or floating point, or another number of axes.
         PayloadTooLarge: too many pictures.
     """
     try:
@@ -145,29 +141,29 @@ def read_npy(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
 
 
 def read_json(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
-    """Read `{"instances": [{"image": BASE64}, ...]}`; every instance is an image by itself, DICOM files too.
+    """Read `{"instances": [{"image": BASE64}, ...]}`; every instance is an image by itself, also a DICOM file.
 
     Raises:
-        ReferenceNotAllowed: it names objects of S3; where those are allowed, the gateway puts them in its place.
+        ReferenceNotAllowed: it names objects in S3; if these are allowed, the gateway has replaced them by now.
         MalformedRequest: not JSON in UTF-8, a repeated or unknown key, NaN, too deep, or base64 that is not strict.
         PayloadTooLarge: too many pictures.
         UnsupportedMediaType: a charset other than UTF-8.
     """
     if parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
         raise UnsupportedMediaType("JSON is read as UTF-8; leave the charset out")
-    # Before parsing, which makes 75 bytes of each `{},`. Instances are separated by a comma, and base64 has none.
+    # Checked before parsing, which takes 75 bytes for each `{},`. Commas separate instances, and base64 has none.
     if body.count(b",") >= MAX_IMAGES:
         raise PayloadTooLarge(f'more than {MAX_IMAGES} pictures or values; send {{"instances": [{{"image": BASE64}}]}}')
     if body.count(b"[") + body.count(b"{") > MAX_IMAGES + _MORE_BRACKETS:
         raise MalformedRequest("the JSON is nested too deep, or has more values than pictures")
-    # The text, and the strings in it: the second copy is of one string at a time, or of the whole while it is parsed.
+    # The text and a copy of it: while it is parsed of the whole, later of one string at a time.
     spend_bytes(2 * len(body), "the text of a JSON body")
     try:
         request = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise MalformedRequest("the body is not sound JSON in UTF-8") from error
+        raise MalformedRequest("the body is not valid JSON in UTF-8") from error
     if isinstance(request, dict) and set(request) == {"objects"}:
-        raise ReferenceNotAllowed("this endpoint takes no references to objects; its ALLOWED_S3_PREFIXES lists none")
+        raise ReferenceNotAllowed("this endpoint takes no references to objects; its ALLOWED_S3_PREFIXES is empty")
     if not isinstance(request, dict) or set(request) != {"instances"} or not isinstance(request["instances"], list):
         raise MalformedRequest('the body must be {"instances": [{"image": BASE64}, ...]} with no other key')
     instances = request["instances"]

@@ -1,7 +1,7 @@
-"""Content types: which bodies are read, by what, and how a body becomes samples. A new input format is a row here.
+"""Content types and the functions that read their bodies into samples. A new input format is a row here.
 
-How one picture is decoded is in `pictures.py`, how volumes and DICOM files are in `read.py`, how a body with several
-is taken apart in `bodies.py`, `multipart.py` and `archives.py`.
+`pictures.py` decodes a picture, `read.py` volumes and DICOM files; `bodies.py`, `multipart.py` and `archives.py` split
+a body with several of them.
 """
 
 import re
@@ -33,33 +33,29 @@ class MediaType:
 
     Attributes:
         suffixes: lower-case file endings with the dot.
-        reader: from a body and the parameters of its content type to the pictures in it, in their order.
+        reader: takes a body and the parameters of its content type; returns the pictures in it, in their order.
     """
 
     suffixes: tuple[str, ...]
     reader: Reader
 
 
-def _read_picture(body: bytes, _parameters: Mapping[str, str], *, pillow_format: str) -> list[Sample]:
-    return [Sample(body, (pillow_format,))]
+def _read_one(body: bytes, _parameters: Mapping[str, str], *, file_format: str) -> list[Sample]:
+    return [Sample(body, (file_format,))]
 
 
 def _picture(pillow_format: str) -> MediaType:
-    return MediaType(PICTURE_SUFFIXES[pillow_format], partial(_read_picture, pillow_format=pillow_format))
-
-
-def _read_volume(body: bytes, _parameters: Mapping[str, str], *, volume_format: str) -> list[Sample]:
-    return [Sample(body, (volume_format,))]
+    return MediaType(PICTURE_SUFFIXES[pillow_format], partial(_read_one, file_format=pillow_format))
 
 
 def _read_dicom(body: bytes, _parameters: Mapping[str, str]) -> list[Sample]:
     if not is_dicom_file(body):
-        raise UndecodableImage("not a DICOM file; archives and other images have content types of their own")
+        raise UndecodableImage("not a DICOM file; archives and other images have their own content types")
     return [Sample(Instances((body,)))]
 
 
 def _read_anything(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
-    """A body whose type says nothing: an archive, raw values, a DICOM file or one image, as its bytes say."""
+    """Read a body of a generic type by its first bytes: an archive, raw values, a DICOM file or one image."""
     if body.startswith(ZIP_MAGICS):
         return read_zip_body(body, parameters)
     if body.startswith(GZIP_MAGIC):
@@ -71,9 +67,9 @@ def _read_anything(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
     return read_tar_body(body, parameters) if is_tar(body) else [Sample(body)]
 
 
-# The type of a single picture is binding: a PNG sent as image/jpeg is refused. Inside JSON, multipart and archives the
-# bytes decide, whatever the part's own type or the member's name says; so they do in application/gzip, which names
-# only the compression, and in the two types at the end, which name nothing.
+# The type of a single picture is binding: a PNG sent as image/jpeg is refused. Inside JSON, multipart and archives only
+# the bytes count, not a part's own type or a member's name; the same holds for application/gzip, which names only the
+# compression, and for the two generic types at the end.
 MEDIA_TYPES: dict[str, MediaType] = {
     "image/jpeg": _picture("JPEG"),
     "image/png": _picture("PNG"),
@@ -81,10 +77,10 @@ MEDIA_TYPES: dict[str, MediaType] = {
     "image/tiff": _picture("TIFF"),
     "image/webp": _picture("WEBP"),
     "application/dicom": MediaType((".dcm", ".dicom", ".ima"), _read_dicom),
-    "application/x-nifti": MediaType((".nii",), partial(_read_volume, volume_format="NIFTI")),
-    "application/x-nifti+gzip": MediaType((".nii.gz",), partial(_read_volume, volume_format="NIFTI")),
-    "application/x-nrrd": MediaType((".nrrd",), partial(_read_volume, volume_format="NRRD")),
-    "application/x-metaimage": MediaType((".mha",), partial(_read_volume, volume_format="METAIMAGE")),
+    "application/x-nifti": MediaType((".nii",), partial(_read_one, file_format="NIFTI")),
+    "application/x-nifti+gzip": MediaType((".nii.gz",), partial(_read_one, file_format="NIFTI")),
+    "application/x-nrrd": MediaType((".nrrd",), partial(_read_one, file_format="NRRD")),
+    "application/x-metaimage": MediaType((".mha",), partial(_read_one, file_format="METAIMAGE")),
     content_types.NPY: MediaType((".npy",), read_npy),
     content_types.JSON: MediaType((".json",), read_json),
     "multipart/form-data": MediaType((), read_form),
@@ -94,10 +90,10 @@ MEDIA_TYPES: dict[str, MediaType] = {
     "application/gzip": MediaType((".tar.gz", ".tgz"), read_gzip_body),
     "application/x-gzip": MediaType((), read_gzip_body),
     "application/x-image": MediaType((), _read_anything),  # SageMaker's built-in algorithms and JumpStart
-    content_types.OCTET_STREAM: MediaType((), _read_anything),  # the SageMaker SDK where nobody chose a serializer
+    content_types.OCTET_STREAM: MediaType((), _read_anything),  # the SageMaker SDK's default serializer
 }
 
-# Other spellings of a row's name, which are as binding.
+# Other names of the rows, which are binding too.
 ALIASES = {
     "image/jpg": "image/jpeg",
     "image/pjpeg": "image/jpeg",
@@ -114,10 +110,7 @@ MAX_CONTENT_TYPE_CHARS = 1_000
 
 
 def parse_content_type(value: str | None) -> tuple[str, dict[str, str]]:
-    """Take a Content-Type apart and check that there is a reader for it.
-
-    Args:
-        value: the header, e.g. `multipart/form-data; boundary="a b"`; None when there is none.
+    """Parse a Content-Type header, such as `multipart/form-data; boundary="a b"`; None if it is missing.
 
     Returns:
         The type, a key of `MEDIA_TYPES`, and its parameters by lower-case name.
@@ -160,22 +153,22 @@ def read_request(body: bytes, content_type: str) -> list[Sample]:
         content_type: the Content-Type header.
 
     Returns:
-        At least one sample, in the order of the body (archives: of their members). One of DICOM files may hold several
-        images, and so may one of raw values: see `split_arrays`.
+        At least one sample, in the order of the body (archives: of their members). A sample of DICOM files or raw
+        values may have several images, see `split_arrays`.
 
     Raises:
         UnsupportedMediaType: no reader for `content_type`.
-        MalformedRequest: the body is not what `content_type` promises, or holds no picture.
-        UndecodableImage: the body is no DICOM file, which `content_type` says it is.
-        PayloadTooLarge: more pictures, archive members, inflated bytes or pixels together than the limits.
+        MalformedRequest: the body does not fit `content_type`, or has no picture.
+        UndecodableImage: the body is not the DICOM file that `content_type` says.
+        PayloadTooLarge: too many pictures, archive members, inflated bytes or pixels.
 
-        An error of one picture of several begins with `image I: `, I counted from 0.
+        With several pictures, an error of one begins with `image I: `, counted from 0.
     """
     name, parameters = parse_content_type(content_type)
     if not body:
         raise MalformedRequest(f"the body is empty; send the {name} data")
     samples = MEDIA_TYPES[name].reader(body, parameters)
-    # A picture of one colour compresses to nothing: a small body can be hours of decoding. Headers take 0.1 ms each.
+    # A picture of one colour compresses to almost nothing: a small body can take hours to decode, a header 0.1 ms.
     encoded = [sample.source for sample in samples if isinstance(sample.source, bytes)]
     if len(encoded) > 1:
         pixels, work_ns = 0, 0.0

@@ -1,6 +1,6 @@
-"""Bodies in parts between boundaries: forms, and DICOM files as DICOMweb sends them.
+"""Multipart bodies: forms, and DICOM files as DICOMweb sends them.
 
-A strict subset of the standards is read, so that a body has one meaning only.
+Only a strict subset of the standards is read, so that a body has one meaning only.
 """
 
 import re
@@ -22,11 +22,11 @@ _PLAIN_ENCODINGS = frozenset({b"binary", b"8bit", b"7bit"})
 
 
 def read_form(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
-    """Read every part of a form as one file, with or without a file name, whatever type the part declares.
+    """Read every part of a form as a file, with or without a file name, whatever type the part declares.
 
     Raises:
         MalformedRequest: no or a wrong boundary, text before the first or after the last one, a broken part header,
-            a part that is encoded (base64, quoted-printable: RFC 7578, 4.7, wants them gone), or what `gather` refuses.
+            an encoded part (base64, quoted-printable: deprecated by RFC 7578, 4.7), or what `gather` refuses.
         PayloadTooLarge: too many parts.
 
     Source: RFC 2046, 5.1.1; RFC 7578.
@@ -43,10 +43,10 @@ def read_form(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
 
 
 def read_related(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
-    """Read DICOM files as STOW-RS sends them and WADO-RS answers with them; all of them are one sample.
+    """Read DICOM files as STOW-RS sends and WADO-RS returns them, all of them as one sample.
 
     Raises:
-        MalformedRequest: `type` is not application/dicom, a part is of another type or no DICOM file, its
+        MalformedRequest: `type` is not application/dicom, a part has another type or is not a DICOM file, its
             Content-Length is wrong, or anything that `read_form` refuses.
         PayloadTooLarge: too many parts.
 
@@ -62,18 +62,18 @@ def read_related(body: bytes, parameters: Mapping[str, str]) -> list[Sample]:
             if _first_word(headers.get(b"content-type", b"")) != DICOM_TYPE.encode():
                 raise MalformedRequest(f"a part lacks `Content-Type: {DICOM_TYPE}`")
             if not is_dicom_file(content):
-                raise MalformedRequest("a part is no DICOM file")
+                raise MalformedRequest("a part is not a DICOM file")
             pieces.append(("", content))
     return gather(pieces)
 
 
 def _split(body: bytes, parameters: Mapping[str, str]) -> list[memoryview]:
-    """The parts, each from behind its boundary to the line break before the next one; nothing is copied."""
+    """The parts, each from the end of its boundary to the line break before the next one; nothing is copied."""
     boundary = parameters.get("boundary", "")
     if not _BOUNDARY.fullmatch(boundary):
         raise MalformedRequest("a multipart body needs a boundary of 1 to 70 allowed characters in its Content-Type")
     delimiter = b"\r\n--" + boundary.encode("ascii")
-    # The line break before the first one may be missing, or be the first of the body, as DICOMweb clients send it.
+    # The body may begin with the first boundary, or with a line break before it, as DICOMweb clients send it.
     places = [-2] if body.startswith(delimiter[2:]) else []
     position = len(delimiter) - 2 if places else 0
     while (place := body.find(delimiter, position)) >= 0:
@@ -88,12 +88,12 @@ def _split(body: bytes, parameters: Mapping[str, str]) -> list[memoryview]:
 
 
 def _take_apart(part: memoryview) -> tuple[dict[bytes, bytes], bytes]:
-    """A part's header lines, in lower case, and its content."""
+    """The header lines of a part, in lower case, and its content."""
     head = bytes(part[:_MAX_PART_HEADER_BYTES])
     line_end = head.find(b"\r\n")
     header_end = head.find(b"\r\n\r\n", max(line_end, 0))
     if line_end < 0 or head[:line_end].strip(b" \t") or header_end < 0:
-        raise MalformedRequest("a part has no end of its header, or too long a one")
+        raise MalformedRequest("the header of a part has no end or is too long")
     headers: dict[bytes, bytes] = {}
     for line in head[line_end + 2 : header_end].split(b"\r\n") if header_end > line_end else ():
         match = _HEADER_LINE.fullmatch(line)
@@ -105,7 +105,7 @@ def _take_apart(part: memoryview) -> tuple[dict[bytes, bytes], bytes]:
     if headers.get(b"content-transfer-encoding", b"binary") not in _PLAIN_ENCODINGS:
         raise MalformedRequest("a part is encoded; send the picture's bytes as they are")
     if headers.get(b"content-length", b"%d" % len(content)) != b"%d" % len(content):
-        raise MalformedRequest("a part has not the length that it says; the boundary may stand in its content")
+        raise MalformedRequest("a part does not have its Content-Length; its content may contain the boundary")
     return headers, content
 
 

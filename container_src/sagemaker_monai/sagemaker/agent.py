@@ -1,7 +1,7 @@
 """torchrun for the processes of one host, started by `launch`: `agent ROOM TORCHRUN_ARGUMENTS...`.
 
-It is torchrun's own `run`, called here and not as `python -m torch.distributed.run`, for two reasons. Of a process
-that was killed, only the agent knows how it ended, and all hosts shall hear it. And it ends when its parent is gone.
+It calls torchrun's `run`, rather than `python -m torch.distributed.run`, for two reasons: only the agent knows how a
+killed process ended, and all hosts shall report that; and the agent must end with its parent.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from sagemaker_monai.errors import INTERNAL_ERROR, ConfigError, failure_line
 from sagemaker_monai.sagemaker.launch import leave_failure
 from sagemaker_monai.training.distributed import connect, tell_failure
 
-LINGER_S = 5.0  # the first host keeps the store, where the others read why it failed
+LINGER_S = 5.0  # the first host keeps the store from which the others read the failure
 CONNECT_S = 5.0
 PARENT_POLL_S = 1.0
 
 
 def main() -> int:
-    """Be the agent; the exit code is 1 if a process failed."""
+    """Run the agent; the exit code is 1 if a process failed."""
     room, arguments = Path(sys.argv[1]), parse_args(sys.argv[2:])
     _end_with_parent()
     try:

@@ -1,4 +1,4 @@
-"""The hosts of a job: who they are, and whether they can be found."""
+"""The hosts of a job: their names, and whether the names resolve."""
 
 import json
 import socket
@@ -22,8 +22,8 @@ class Cluster:
 
     Attributes:
         hosts: names in alphabetical order, which is the order of the processes.
-        current: the name of this one.
-        interface: the network interface between them, or None.
+        current: the name of this host.
+        interface: the network interface between the hosts, or None.
     """
 
     hosts: tuple[str, ...]
@@ -32,15 +32,15 @@ class Cluster:
 
     @property
     def index(self) -> int:
-        """Of this host, from 0."""
+        """The number of this host, from 0."""
         return self.hosts.index(self.current)
 
 
 def read_cluster(base: Path, environment: Mapping[str, str]) -> Cluster:
-    """Read SM_HOSTS, or else resourceconfig.json; without both, this host is alone.
+    """Read SM_HOSTS, or else resourceconfig.json; without either, this host is alone.
 
     Raises:
-        ConfigError: they are not what SageMaker writes.
+        ConfigError: they do not have SageMaker's form.
     """
     environment = without_blanks(environment)
     file = base / "input" / "config" / "resourceconfig.json"
@@ -66,7 +66,7 @@ def read_limits(environment: Mapping[str, str]) -> tuple[float, int]:
     """HOSTS_TIMEOUT_SECONDS and MASTER_PORT.
 
     Raises:
-        ConfigError: one is no number in its range.
+        ConfigError: one is not a number in its range.
     """
     environment = without_blanks(environment)
     text = environment.get("HOSTS_TIMEOUT_SECONDS") or str(DEFAULT_TIMEOUT_S)
@@ -86,8 +86,8 @@ def wait_for_hosts(hosts: Sequence[str], *, timeout_s: float, is_stopping: Calla
     """Wait until the name of every host resolves, which takes a while when a cluster starts.
 
     Raises:
-        ConfigError: some do not within the time.
-        TrainingStopped: `is_stopping` said yes.
+        ConfigError: some do not resolve in time.
+        TrainingStopped: `is_stopping` returned True.
     """
     end = time.monotonic() + timeout_s
     missing = list(hosts)

@@ -1,6 +1,6 @@
-"""What `prepare dicomweb` needs from the environment: credentials, authorities, proxies, AWS, the salt.
+"""What `prepare dicomweb` reads from the environment: credentials, certificates, proxies, AWS, the salt.
 
-Nothing here is ever shown, not even when it is wrong.
+None of these values is ever shown, even if it is wrong.
 """
 
 import re
@@ -26,8 +26,8 @@ VARIABLES = {
     "DICOMWEB_PASSWORD": "password of that user",
     "DICOMWEB_AUTH": "`aws` signs requests with AWS credentials (SigV4); the default for AWS HealthImaging's own hosts",
     "DICOMWEB_CLIENT_CERT": "PEM file with the client's certificate",
-    "DICOMWEB_CLIENT_KEY": "PEM file with its key, if it is another file",
-    "DICOMWEB_CA_BUNDLE": "PEM file of the authorities that are trusted instead of the usual ones",
+    "DICOMWEB_CLIENT_KEY": "PEM file with its key, if that is a separate file",
+    "DICOMWEB_CA_BUNDLE": "PEM file of the certificate authorities to trust instead of the usual ones",
     "DEIDENTIFY_SALT": "secret of the de-identification; the same salt gives the same UIDs, patients and dates",
 }
 # docs.aws.amazon.com/healthimaging/latest/devguide/using-dicomweb.html
@@ -37,7 +37,7 @@ Sign = Callable[[requests.PreparedRequest], requests.PreparedRequest]
 
 
 def outside(environment: Mapping[str, str]) -> Outside:
-    """All of it; read when it is needed."""
+    """All of it; each part is read when it is needed."""
     return Outside(
         access=partial(access, environment=environment), open_s3=open_s3, salt=partial(salt, environment=environment)
     )
@@ -59,11 +59,11 @@ def salt(environment: Mapping[str, str]) -> bytes:
 
 
 def access(root: str, environment: Mapping[str, str]) -> Access:
-    """How a server is reached.
+    """How to reach a server.
 
     Args:
         root: URL of the service.
-        environment: has VARIABLES and the proxies' (HTTPS_PROXY, NO_PROXY).
+        environment: with VARIABLES and those of proxies (HTTPS_PROXY, NO_PROXY).
 
     Raises:
         ConfigError: names the variable that is wrong, never its value.
@@ -88,10 +88,10 @@ def _check_files(bundle: str | None, client_cert: tuple[Path, ...]) -> None:
         if bundle:
             context.load_verify_locations(bundle)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError("DICOMWEB_CA_BUNDLE cannot be read or is no PEM file of certificates") from error
+        raise ConfigError("DICOMWEB_CA_BUNDLE must be a readable PEM file of certificates") from error
     try:
         if client_cert:
-            # An encrypted key would ask for its password on the terminal, where there may be none.
+            # An encrypted key would ask for its password on a terminal, which may not exist.
             context.load_cert_chain(client_cert[0], client_cert[1] if client_cert[1:] else None, _no_password)
     except (OSError, ssl.SSLError, ValueError) as error:
         raise ConfigError(
@@ -109,9 +109,9 @@ def _sign(root: str, environment: Mapping[str, str]) -> Sign | None:
     if kind not in ("", "aws"):
         raise ConfigError("DICOMWEB_AUTH must be `aws` or not set")
     if (user is None) != (password is None):
-        raise ConfigError("DICOMWEB_USER and DICOMWEB_PASSWORD must both be set, or none of them")
+        raise ConfigError("set both DICOMWEB_USER and DICOMWEB_PASSWORD, or neither")
     if sum(map(bool, (token, user, kind))) > 1:
-        raise ConfigError("set one of DICOMWEB_TOKEN, DICOMWEB_USER with DICOMWEB_PASSWORD, and DICOMWEB_AUTH")
+        raise ConfigError("set only one of DICOMWEB_TOKEN, DICOMWEB_USER with DICOMWEB_PASSWORD, and DICOMWEB_AUTH")
     if token:
         return _bearer(token.strip())
     if user is not None and password is not None:
@@ -124,7 +124,7 @@ def _sign(root: str, environment: Mapping[str, str]) -> Sign | None:
 
 def _bearer(token: str) -> Sign:
     if not re.fullmatch(r"[!-~]+", token):
-        raise ConfigError("DICOMWEB_TOKEN has white space or other characters that no token has")
+        raise ConfigError("DICOMWEB_TOKEN has characters that a token cannot have, such as white space")
 
     def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers["Authorization"] = f"Bearer {token}"
@@ -135,13 +135,13 @@ def _bearer(token: str) -> Sign:
 
 def _basic(user: str, password: str) -> Sign:
     if ":" in user or not is_fit(user + password):
-        raise ConfigError("DICOMWEB_USER may have no colon, and it and DICOMWEB_PASSWORD no control characters")
+        raise ConfigError("DICOMWEB_USER must have no colon, and neither it nor DICOMWEB_PASSWORD control characters")
     return HTTPBasicAuth(user.encode(), password.encode())
 
 
 def _aws(region: str | None) -> Sign:
-    """Sign with AWS credentials, wherever boto3 finds them; they are renewed while a long retrieval runs."""
-    import boto3  # only where it is used: it takes 0.2 s
+    """Sign with the AWS credentials that boto3 finds; they are renewed during a long retrieval."""
+    import boto3  # imported late: it takes 0.2 s
     from botocore.auth import SigV4Auth
     from botocore.awsrequest import AWSRequest
 
@@ -153,7 +153,7 @@ def _aws(region: str | None) -> Sign:
         raise ConfigError("set AWS_REGION: requests are signed for a region")
 
     def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        # The signature is of the query in its strict form, whatever the form that is sent.
+        # The signature covers the query in its strict form, whatever form is sent.
         parts = urlsplit(str(request.url))
         query = urlencode(parse_qsl(parts.query, keep_blank_values=True), quote_via=quote, safe="")
         signed = AWSRequest(method=request.method, url=parts._replace(query=query).geturl())

@@ -1,6 +1,6 @@
-"""What a job is given: hyperparameters, channels and places, as SageMaker or a shell sets them.
+"""The inputs of a job: hyperparameters, channels and folders, as SageMaker or a shell sets them.
 
-Places are SageMaker's: `SM_*` where the environment sets them, else the /opt/ml tree, which `SAGEMAKER_BASE_DIR` moves.
+Folders are those in `SM_*` variables, else those of the /opt/ml tree, which `SAGEMAKER_BASE_DIR` moves.
 """
 
 import json
@@ -35,9 +35,9 @@ CHANNEL_PREFIX = "SM_CHANNEL_"
 
 
 def without_blanks(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that say something: one that is empty or blank, as compose's `${NAME}` leaves it, counts as unset.
+    """The variables that are not empty or blank, because compose's `${NAME}` leaves an unset variable empty.
 
-    A byte order mark before a value, as PowerShell puts it into files of variables, is no part of it.
+    A byte order mark before a value, which PowerShell writes into files of variables, is removed.
     """
     return {name: text for name, value in environment.items() if (text := value.removeprefix("\ufeff")).strip()}
 
@@ -73,10 +73,10 @@ class Places:
 
 
 def read_hyperparameters(argv: Sequence[str], places: Places, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Hyperparameters as they are given: SM_HPS or else the file, and over them the command line.
+    """The given hyperparameters: SM_HPS or else the file, overridden by the command line.
 
     Raises:
-        ConfigError: no JSON object, or an argument that is not `--name value`.
+        ConfigError: not a JSON object, or an argument that is not `--name value`.
     """
     file = places.base / "input" / "config" / "hyperparameters.json"
     source, text = "SM_HPS", without_blanks(environment).get("SM_HPS")
@@ -114,7 +114,7 @@ def read_channels(places: Places, environment: Mapping[str, str]) -> dict[str, P
     """Name and folder of every channel.
 
     Raises:
-        ConfigError: a channel is a stream.
+        ConfigError: a channel is in Pipe mode.
     """
     _refuse_pipes(places)
     named = {
@@ -150,7 +150,7 @@ def make_folders(places: Places) -> None:
 
 
 def _refuse_pipes(places: Places) -> None:
-    """Pipe mode gives each channel as a pipe for each epoch, and a data set needs its files by name, more than once."""
+    """Refuse Pipe mode, in which a channel is one stream per epoch: training reads files by name, and repeatedly."""
     file = places.base / "input" / "config" / "inputdataconfig.json"
     try:
         channels = json.loads(file.read_text(encoding="utf-8-sig")) if file.is_file() else {}

@@ -1,9 +1,9 @@
-"""Start and stop the processes of this host, where a job has more than one process.
+"""Starts and stops the processes of this host, if a job has more than one process.
 
-`train` stays process 1 and starts `agent`, which is torchrun; that starts one `rank` for each process. Signals stay
-with `train`: torchrun would kill the processes 30 s after a SIGTERM, in the middle of saving. It leaves a file
-instead, at which the processes look before each step. The file lies in the room, a folder of this host for this run,
-with the cache of decoded images and, if something fails, the line that says why.
+`train` stays process 1 and starts `agent`, which is torchrun and starts one `rank` for each process. `train` handles
+signals itself, because torchrun would kill the processes 30 s after a SIGTERM, in the middle of saving: it writes a
+stop file, which the processes check before each step. The file lies in the room, a folder of this host for this run,
+with the cache of decoded images and, after a failure, the failure line.
 """
 
 import os
@@ -44,14 +44,14 @@ def run_processes(
         cluster: all hosts; their names resolve.
         argv: of `train`.
         per_host: processes on each host.
-        port: of the first host, where all meet; with one host, any free one is taken.
-        timeout_s: that the hosts wait for each other.
+        port: where all meet on the first host; with one host, any free port is used.
+        timeout_s: how long the hosts wait for each other.
         environment: for the processes.
-        is_stopping: whether they shall save and end.
+        is_stopping: whether the processes shall save and end.
 
     Raises:
-        ProcessesError: with the line of the process that failed first, on whichever host it was.
-        TrainingStopped: before they had met.
+        ProcessesError: with the failure line of the process, on any host, that failed first.
+        TrainingStopped: before the hosts had met.
     """
     is_one = len(cluster.hosts) == 1
     address, port = (LOCAL, _free_port()) if is_one else (cluster.hosts[0], port)
@@ -60,15 +60,9 @@ def run_processes(
         command = [sys.executable, "-m", "sagemaker_monai.sagemaker.agent", name]
         command += [f"--nnodes={len(cluster.hosts)}", f"--node-rank={cluster.index}", f"--nproc-per-node={per_host}"]
         command += [f"--master-addr={address}", f"--master-port={port}", "--max-restarts=0"]
-        command += [
-            f"--rdzv-conf=timeout={int(timeout_s)}",
-            f"--log-dir={room / LOGS}",
-            "-m",
-            "sagemaker_monai.entrypoints.rank",
-            name,
-            *argv,
-        ]
-        # A session of its own, so that Ctrl-C in a terminal comes to this process alone.
+        command += [f"--rdzv-conf=timeout={int(timeout_s)}", f"--log-dir={room / LOGS}"]
+        command += ["-m", "sagemaker_monai.entrypoints.rank", name, *argv]
+        # In its own session, so that Ctrl-C in a terminal reaches only this process.
         agent = subprocess.Popen(  # noqa: S603
             command, env={**environment, **_settings(cluster, per_host, environment)}, start_new_session=True
         )
@@ -88,7 +82,7 @@ def run_processes(
 
 
 def leave_failure(room: Path, line: str) -> None:
-    """Leave the line that says why this host's processes fail, unless there is one."""
+    """Write the failure line of this host's processes, unless there is one already."""
     try:
         with (room / FAILURE).open("x", encoding="utf-8") as file:
             file.write(line)
@@ -97,7 +91,7 @@ def leave_failure(room: Path, line: str) -> None:
 
 
 def _settings(cluster: Cluster, per_host: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """What libraries read in the environment of the processes; what is set already wins."""
+    """Variables for the libraries in the processes, except those that are set already."""
     settings = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // per_host))}
     if sys.flags.safe_path:
         settings["PYTHONSAFEPATH"] = "1"

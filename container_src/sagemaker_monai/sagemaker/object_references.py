@@ -1,9 +1,9 @@
-"""Fetches the objects that a request names, and makes a body of them as if the client had sent them in an archive.
+"""Fetches the objects that a request names, as if the client had sent them in an archive.
 
-Every object is looked up before the first is read, so that a request that is too large costs no transfer; it is read
-only in the state in which it was looked up (its ETag). Which objects may be named, `serving.references` decides.
+All objects are looked up before the first is read, so that a request that is too large costs no transfer; an object
+that has changed since (its ETag) is not read. `serving.references` decides which objects may be named.
 
-An error says which object of the request it is about and nothing about it: neither whether a forbidden one exists, nor
+An error gives the number of the object in the request and nothing else: neither whether a forbidden object exists, nor
 whose bucket it is.
 """
 
@@ -23,13 +23,13 @@ from sagemaker_monai.serving.references import Prefix, Reference, parse_referenc
 from sagemaker_monai.storage.file_names import is_litter_path
 from sagemaker_monai.storage.tars import archive_end, member_header, padding
 
-THREADS = 8  # objects that are fetched at once; one takes some 30 ms however small it is (a guess)
+THREADS = 8  # objects that are fetched at once; each takes at least 30 ms (a guess)
 CONNECT_TIMEOUT_S = 3.0
-READ_TIMEOUT_S = 10.0  # between two pieces
+READ_TIMEOUT_S = 10.0  # between two chunks
 ATTEMPTS = 3
 CHUNK_BYTES = 1 << 20
-PAGE_OBJECTS = 1_000  # S3's most
-MAX_PAGES = 20  # of a folder, with the objects that are passed over
+PAGE_OBJECTS = 1_000  # S3's maximum
+MAX_PAGES = 20  # of a folder, including objects that are skipped
 TAR_TYPE = "application/x-tar"
 _MEMBER_BYTES = 1_024  # header and padding of one member
 _ODD = re.compile(r"[^0-9A-Za-z._-]")
@@ -37,7 +37,7 @@ _ODD = re.compile(r"[^0-9A-Za-z._-]")
 _UNAVAILABLE = "does not exist, or this endpoint may not read it (s3:GetObject, and s3:ListBucket for folders)"
 _ELSEWHERE = "is in a bucket of another region, or the endpoint's credentials are not valid"
 _CHANGED = "changed while it was read; send this request again"
-# S3's codes, and the plain statuses that stand in their place where an answer has no body (HEAD).
+# S3's codes, and the statuses that replace them in answers without a body (HEAD).
 _CAUSES = {
     **dict.fromkeys(("NoSuchKey", "NoSuchBucket", "404", "AccessDenied", "AllAccessDisabled", "403"), _UNAVAILABLE),
     "InvalidObjectState": "is archived; restore it first",
@@ -64,13 +64,13 @@ class Found:
 
 @dataclass(frozen=True)
 class FoundObjects:
-    """What a request names; the plan between `locate` and `fetch`.
+    """The objects that a request names; the plan between `locate` and `fetch`.
 
     Attributes:
         objects: in the request's order, those of a folder by their keys.
         size_bytes: of the body that they become.
         deadline_s: by the monotonic clock.
-        is_alone: one object that was named itself.
+        is_alone: whether the request names a single object and not a folder.
     """
 
     objects: tuple[Found, ...]
@@ -83,9 +83,9 @@ class S3Objects:
     """S3 as a `serving.references.ObjectStore`.
 
     Args:
-        allowed: which objects may be named.
-        max_bytes: of all objects of a request together, in the body that they become.
-        timeout_s: for all of a request.
+        allowed: the prefixes of objects that may be named.
+        max_bytes: of the body that all objects of a request become.
+        timeout_s: for all objects of a request.
     """
 
     def __init__(self, allowed: tuple[Prefix, ...], *, max_bytes: int, timeout_s: float) -> None:
@@ -95,7 +95,7 @@ class S3Objects:
         self._client = make_client()
 
     def locate(self, body: bytes) -> FoundObjects:
-        """Find what a request names; see `serving.references.ObjectStore`."""
+        """Find the objects that a request names; see `serving.references.ObjectStore`."""
         deadline_s = time.monotonic() + self._timeout_s
         references = parse_references(body, self._allowed)
 
@@ -114,7 +114,7 @@ class S3Objects:
         return FoundObjects(tuple(found), size_bytes, deadline_s, len(references) == 1 and not references[0].is_folder)
 
     def fetch(self, plan: FoundObjects) -> tuple[bytes, str]:
-        """Make a body of what was found: a tar archive, or an archive as it is; see `ObjectStore`."""
+        """A tar archive of the objects, or a single archive as it is; see `ObjectStore`."""
 
         def read(item: Found) -> bytes:
             with _faults_named(item.index):
@@ -157,7 +157,7 @@ class S3Objects:
         answer = self._client.get_object(Bucket=item.bucket, Key=item.key, IfMatch=item.etag)
         body, content = answer["Body"], bytearray()
         try:
-            # Never more than was found, whatever comes: memory was set aside for that.
+            # Never more than was announced, because only so much memory was reserved.
             while chunk := body.read(min(CHUNK_BYTES, item.size_bytes + 1 - len(content))):
                 content += chunk
                 _check_time(deadline_s)
@@ -171,9 +171,9 @@ class S3Objects:
 
 
 def make_client() -> Any:
-    """An S3 client with short time limits, which goes to the endpoint's own region and to no other.
+    """An S3 client with short time limits that stays in the endpoint's own region.
 
-    botocore would follow a bucket into any region, where nobody expects the endpoint's requests, or pays for them.
+    botocore would follow a bucket into any region, where nobody expects the endpoint's requests or pays for them.
     """
     import boto3
     from botocore.config import Config
@@ -194,7 +194,7 @@ def make_client() -> Any:
 
 
 def _in_threads(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
-    """Work on every piece, in their order; after an error no further one is begun."""
+    """The results for all pieces, in their order; after an error no further piece is begun."""
     with ThreadPoolExecutor(min(THREADS, len(pieces))) as pool:
         try:
             return list(pool.map(work, pieces))
@@ -209,7 +209,7 @@ def _check_time(deadline_s: float) -> None:
 
 
 def _archive_type(content: bytes) -> str | None:
-    """The content type of an object that is an archive itself."""
+    """The content type of an object that is an archive itself, else None."""
     if content.startswith(ZIP_MAGICS):
         return "application/zip"
     if content.startswith(GZIP_MAGIC):
@@ -219,7 +219,7 @@ def _archive_type(content: bytes) -> str | None:
 
 @contextmanager
 def _faults_named(index: int) -> Iterator[None]:
-    """What S3 says in our words; its own could quote names, keys and accounts."""
+    """Raise S3's errors in our words; its own could quote names, keys and accounts."""
     from botocore.exceptions import (
         BotoCoreError,
         ClientError,

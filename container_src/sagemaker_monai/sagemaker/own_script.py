@@ -1,7 +1,7 @@
-"""A job that brings a script of its own (`sagemaker_program`) runs through the training toolkit, as in the base image.
+"""Runs a job's own script (`sagemaker_program`) through the training toolkit, as the base image does.
 
-`train` stays process 1 and passes SIGTERM on, which the toolkit does not: a script that handles it hears it, and one
-that does not goes on until it is killed, as in the base.
+`train` stays process 1 and passes SIGTERM on, which the toolkit does not: a script that handles the signal gets it, and
+any other script goes on until it is killed, as in the base image.
 """
 
 import importlib
@@ -24,7 +24,7 @@ MODULE, BASE_MODULE = "SAGEMAKER_TRAINING_MODULE", "BASE_TRAINING_MODULE"
 
 
 def program(hyperparameters: Mapping[str, Any], environment: Mapping[str, str]) -> str:
-    """Name of the script that the job brings, or an empty text."""
+    """Name of the job's own script, or an empty text."""
     named = hyperparameters.get("sagemaker_program") or ""
     text = without_blanks(environment).get(parameters.USER_PROGRAM_ENV) or str(named)
     try:
@@ -35,17 +35,13 @@ def program(hyperparameters: Mapping[str, Any], environment: Mapping[str, str]) 
 
 
 def toolkit_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the toolkit: the module that the base image named, or none, instead of ours."""
+    """The environment of the toolkit: with the base image's training module, or none, instead of ours."""
     given = {name: value for name, value in environment.items() if name != MODULE}
     return given | ({MODULE: environment[BASE_MODULE]} if environment.get(BASE_MODULE) else {})
 
 
 def require_toolkit() -> None:
-    """Refuse the job where the toolkit is missing.
-
-    Raises:
-        ConfigError: it is.
-    """
+    """Raise ConfigError if the toolkit is not installed."""
     if importlib.util.find_spec(TOOLKIT) is None:
         raise ConfigError(
             "sagemaker_program names a script, and running one needs sagemaker-training, which is not installed here: "
@@ -54,8 +50,8 @@ def require_toolkit() -> None:
 
 
 def hand_over(environment: Mapping[str, str]) -> int:
-    """Run the toolkit; its exit code. It writes the failure file."""
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # inherited: the toolkit outlives the signal for its script
+    """Run the toolkit, which writes the failure file; its exit code."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # inherited, so that the toolkit outlives the signal
     command = [sys.executable, "-m", f"{TOOLKIT}.cli.train"]
     toolkit = subprocess.Popen(  # noqa: S603
         command, env=toolkit_environment(environment), start_new_session=True
@@ -77,9 +73,9 @@ def hand_over(environment: Mapping[str, str]) -> int:
 
 
 def run_inside() -> None:
-    """Run the script where the toolkit runs already and called us: by the base's own function, or else the toolkit's.
+    """Run the script inside the toolkit that called us: by the base image's function, or else the toolkit's.
 
-    Its failures are for the toolkit to report, as in the base.
+    The toolkit reports its failures, as in the base image.
     """
     from sagemaker_training import entry_point, environment
 

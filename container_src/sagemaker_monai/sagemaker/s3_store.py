@@ -1,6 +1,6 @@
-"""Instances of `prepare dicomweb` to S3: each with a checksum that S3 verifies, and encrypted.
+"""Writes the instances of `prepare dicomweb` to S3, encrypted and with a checksum that S3 verifies.
 
-A bucket without a rule of its own encrypts with AES-256 (SSE-S3), so that only a KMS key has to be named.
+S3 encrypts with AES-256 (SSE-S3) by default, so only a KMS key has to be named.
 """
 
 import base64
@@ -24,13 +24,13 @@ _REFUSED = {
 
 
 class S3Store:
-    """A bucket and prefix; see `prepare.stores.Store`.
+    """A bucket and prefix; see `dicomweb.stores.Store`.
 
     Args:
         client: boto3's, for S3.
         bucket: name.
-        prefix: of the keys, without slash at its ends; may be empty.
-        kms_key: that encrypts; None leaves it to the bucket.
+        prefix: of the keys, without slashes at its ends; may be empty.
+        kms_key: for encryption; None leaves it to the bucket.
     """
 
     def __init__(self, client: Any, bucket: str, prefix: str, kms_key: str | None) -> None:
@@ -41,7 +41,7 @@ class S3Store:
         self._sizes: dict[str, int] | None = None
 
     def has(self, stored: Stored) -> bool:
-        """Whether the object is there in its size; S3 shows whole objects only. The list is fetched once."""
+        """Whether the object exists with this size; S3 lists only complete objects. The list is fetched once."""
         with self._lock:
             if self._sizes is None:
                 self._sizes = _told(self._list)
@@ -79,7 +79,7 @@ def open_s3(uri: str, kms_key: str | None) -> S3Store:
     Raises:
         ConfigError: not such a URI, or the bucket cannot be used.
     """
-    import boto3  # only where it is used: it takes 0.2 s
+    import boto3  # imported late: it takes 0.2 s
     from botocore.config import Config
 
     found = _URI.fullmatch(uri)
@@ -92,7 +92,7 @@ def open_s3(uri: str, kms_key: str | None) -> S3Store:
 
 
 def _told(ask: Any) -> Any:
-    """Ask, and say what a refusal means; the caller's own texts name the account."""
+    """Call S3 and explain a refusal; its own texts name the account."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:

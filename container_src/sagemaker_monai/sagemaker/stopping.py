@@ -1,4 +1,4 @@
-"""How a job hears that it shall stop: SIGTERM, 120 s before SageMaker kills, or Ctrl-C."""
+"""Stops a job on SIGTERM, which SageMaker sends 120 s before it kills, or on Ctrl-C."""
 
 import os
 import signal
@@ -12,14 +12,11 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @contextmanager
 def stop_on_signal(saying: str = "stopping after this step, saving what there is") -> Iterator[threading.Event]:
-    """An event that SIGTERM and Ctrl-C set; a line says at once that they were heard. A second Ctrl-C ends at once.
+    """An event that SIGTERM and Ctrl-C set; prints `saying` at once. A second Ctrl-C ends the process.
 
-    A second SIGTERM changes nothing: a launcher may pass on the one that the whole group of processes got already.
-    Python runs signal handlers between two operations of the main thread, which may be seconds apart while it trains.
-    So a thread of its own reads the numbers that the system's side of the handler writes into a pipe.
-
-    Args:
-        saying: what the line says that is done now.
+    A second SIGTERM changes nothing: a launcher may pass on a signal that the whole process group has already got.
+    Python runs signal handlers between two operations of the main thread, which may be seconds apart in training. So
+    a separate thread reads the signal numbers that Python's C handler writes into a pipe.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -298,7 +298,7 @@ class HostedModel:
         while True:
             await asyncio.sleep(WATCH_S)
             process = self._server.process
-            if process is None:
+            if process is None or not process.is_running():  # the server is being replaced
                 continue
             if self._process is process and not process.has_lost(self._name):
                 self._alive = process.has_workers(self._name)
@@ -310,7 +310,7 @@ class HostedModel:
                     logger.error("the process that forks a model's workers has ended: the model is loaded again")
                     limit.count()
                 await self._register(process)
-            except StartError as error:
+            except (StartError, OSError, RuntimeError) as error:  # the last two if the server ends meanwhile
                 if process.is_running():
                     self._failure.set_result(str(error))
                     return
