@@ -3,7 +3,8 @@ import io
 import json
 import shutil
 import zipfile
-from collections import defaultdict
+from collections import Counter, defaultdict
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.prepare import ham10000
 from sagemaker_monai.prepare.ham10000 import Ham10000Options, import_ham10000
 from sagemaker_monai.prepare.ham10000_tables import LABELS, read_metadata, read_split
+from tests.support.imported import content_of, records_of
+from tests.support.imported import put as put_bytes
 
 HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization"
 
@@ -60,10 +63,8 @@ def parts(images=IMAGES):
 
 
 def put(folder, files):
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    return folder
+    files = files.items()
+    return put_bytes(folder, {name: data if isinstance(data, bytes) else data.encode() for name, data in files})
 
 
 def dataverse(folder, images=IMAGES, table=None):
@@ -90,10 +91,6 @@ def kaggle_files():
         "HAM10000_metadata.csv": metadata(),
         "hmnist_28_28_RGB.csv": "pixel0000,label\n1,2\n",
     }
-
-
-def plain(folder):
-    return dataverse(folder)
 
 
 def with_everything_else(folder):
@@ -123,7 +120,6 @@ def kaggle_zip(folder):
 
 
 LAYOUTS = [
-    plain,
     with_everything_else,
     outer_zip,
     folder_with_the_outer_zip,
@@ -137,13 +133,8 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def dataset_json(out):
-    return json.loads((out / "dataset.json").read_text(encoding="utf-8"))
-
-
 def split_of(out):
-    content = dataset_json(out)
-    return {Path(item["image"]).stem: split for split in SPLITS for item in content[split]}
+    return {Path(item["image"]).stem: item["split"] for item in records_of(out)}
 
 
 @pytest.fixture
@@ -156,30 +147,50 @@ def out(tmp_path):
     return tmp_path / "out"
 
 
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """A plain download, and the folder that it was imported to; both only to be read."""
+    folder = tmp_path_factory.mktemp("reference")
+    source = dataverse(folder / "source")
+    import_ham10000(source, folder / "out")
+    return source, folder / "out"
+
+
+@pytest.fixture
+def imported(reference, out):
+    """The download of `reference`, and a copy of its import in `out`."""
+    shutil.copytree(reference[1], out)
+    return reference[0]
+
+
 # --- layouts
 
 
 @pytest.mark.parametrize("make", LAYOUTS)
-def test_every_form_of_the_download_gives_the_same_data_set(make, tmp_path, source, out):
-    import_ham10000(source, tmp_path / "reference")
+def test_every_form_of_the_download_gives_the_same_data_set(make, tmp_path, reference, out):
     report = import_ham10000(make(tmp_path / "made"), out)
 
-    assert (out / "dataset.json").read_bytes() == (tmp_path / "reference/dataset.json").read_bytes()
+    assert (out / "dataset.json").read_bytes() == (reference[1] / "dataset.json").read_bytes()
     assert {path.stem: path.read_bytes() for path in (out / "images").iterdir()} == IMAGES
     assert sum(sum(row.values()) for row in report.counts.values()) == len(ROWS)
 
 
-@pytest.mark.parametrize("name", ["HAM10000_metadata", "HAM10000_metadata.csv", "ham10000_METADATA.tab"])
 @pytest.mark.parametrize(
-    "table",
+    ("name", "table"),
     [
-        metadata(),
-        metadata(delimiter="\t"),
-        metadata().replace("\n", "\r\n"),
-        "\ufeff" + metadata(),
-        "\n".join(",".join(f'"{cell}"' for cell in line.split(",")) for line in metadata().splitlines()),
-        "\n".join(f"{line},{'dataset' if line == HEADER else 'vidir_modern'}" for line in metadata().splitlines()),
-        metadata([*reversed(ROWS)]),
+        ("HAM10000_metadata.csv", metadata()),
+        ("ham10000_METADATA.tab", metadata(delimiter="\t")),
+        ("HAM10000_metadata", metadata().replace("\n", "\r\n")),
+        ("HAM10000_metadata.csv", "\ufeff" + metadata()),
+        (
+            "HAM10000_metadata",
+            "\n".join(",".join(f'"{cell}"' for cell in line.split(",")) for line in metadata().splitlines()),
+        ),
+        (
+            "HAM10000_metadata.csv",
+            "\n".join(f"{line},{'dataset' if line == HEADER else 'vidir_modern'}" for line in metadata().splitlines()),
+        ),
+        ("HAM10000_metadata", metadata([*reversed(ROWS)])),
     ],
     ids=["comma", "tab", "crlf", "bom", "quoted", "eight columns", "another order"],
 )
@@ -187,37 +198,22 @@ def test_every_form_of_the_metadata_is_read(tmp_path, out, name, table):
     put(tmp_path / "source", {**parts(), name: table})
     import_ham10000(tmp_path / "source", out)
 
-    [item] = [
-        item for split in SPLITS for item in dataset_json(out)[split] if item["image"] == "./images/ISIC_1510.jpg"
-    ]
-    assert item == {
-        "image": "./images/ISIC_1510.jpg",
-        "label": "nv",
-        "group": "Lnv1",
-        "age": 45.0,
-        "sex": "male",
-        "localization": "back",
-    }
+    [item] = [item for item in records_of(out) if item.pop("image") == "./images/ISIC_1510.jpg"]
+    del item["split"]
+    assert item == {"label": "nv", "group": "Lnv1", "age": 45.0, "sex": "male", "localization": "back"}
 
 
-def test_the_data_set_is_one_that_training_reads(source, out):
-    import_ham10000(source, out)
-    dataset = read_dataset({"training": out}, validation_fraction=0.1, test_fraction=0.1, seed=0)
+def test_training_reads_the_data_set_with_lesions_together_and_every_class_in_every_split(reference):
+    dataset = read_dataset({"training": reference[1]}, validation_fraction=0.1, test_fraction=0.1, seed=0)
 
     assert dataset.labels == LABELS
-    assert {name: len(dataset.split(name)) for name in SPLITS} == {
-        name: list(split_of(out).values()).count(name) for name in SPLITS
-    }
-
-
-def test_lesions_stay_together_and_every_class_is_in_every_split(source, out):
-    report = import_ham10000(source, out)
-
-    sides, splits = defaultdict(set), split_of(out)
+    splits = split_of(reference[1])
+    assert {name: len(dataset.split(name)) for name in SPLITS} == Counter(splits.values())
+    sides = defaultdict(set)
     for lesion, image, _ in ROWS:
         sides[lesion].add(splits[image])
     assert all(len(found) == 1 for found in sides.values())
-    assert all(count > 0 for row in report.counts.values() for count in row.values())
+    assert {(label, splits[image]) for _, image, label in ROWS} == set(product(LABELS, SPLITS))
 
 
 # --- metadata
@@ -253,9 +249,6 @@ def test_an_unknown_age_is_none_and_known_is_a_number(age):
 
 
 def test_two_metadata_files_must_say_the_same(source, out):
-    put(source, {"HAM10000_metadata.csv": metadata().replace("\n", "\r\n")})
-    import_ham10000(source, out)
-
     put(source, {"HAM10000_metadata.csv": metadata().replace("45.0", "50.0")})
     with pytest.raises(DatasetError, match="metadata files differ"):
         import_ham10000(source, out)
@@ -436,7 +429,7 @@ def test_near_identical_images_of_different_lesions_share_a_group_and_a_split(co
     named = [(pair["first"], pair["second"], pair["is_byte_identical"]) for pair in report.pairs]
     assert named == [("ISIC_1430", "ISIC_1440", True), ("ISIC_1510", "ISIC_1520", False)]
     assert all(not pair["is_one_lesion"] and pair["is_one_class"] for pair in report.pairs)
-    groups = {Path(item["image"]).stem: item["group"] for split in SPLITS for item in dataset_json(out)[split]}
+    groups = {Path(item["image"]).stem: item["group"] for item in records_of(out)}
     for first, second, _ in named:
         assert split_of(out)[first] == split_of(out)[second]
         assert groups[first] == groups[second]
@@ -494,17 +487,11 @@ def test_a_shrunk_image_looks_like_the_original_and_stands_upright(tmp_path, out
         assert np.abs(np.asarray(small, float) - np.asarray(expected, float)).mean() < 4
 
 
-def test_the_split_does_not_depend_on_shrinking(source, tmp_path):
-    import_ham10000(source, tmp_path / "a")
-    import_ham10000(source, tmp_path / "b", Ham10000Options(max_side=20))
-
-    assert (tmp_path / "a/dataset.json").read_bytes() == (tmp_path / "b/dataset.json").read_bytes()
-
-
 # --- repeating
 
 
-def test_a_second_run_writes_nothing(source, out, monkeypatch):
+def test_a_second_run_writes_nothing(reference, out, monkeypatch):
+    source = reference[0]
     first = import_ham10000(source, out)
     before = {path: path.stat().st_mtime_ns for path in sorted(out.rglob("*"))}
     monkeypatch.setattr(ham10000, "thumbnail", None)  # no image is opened again
@@ -517,17 +504,17 @@ def test_a_second_run_writes_nothing(source, out, monkeypatch):
     assert "nothing to do" not in first.summary()
 
 
-def test_other_options_replace_the_import_cleanly(source, out, tmp_path):
-    import_ham10000(source, out, Ham10000Options(max_side=20, seed=1))
-    report = import_ham10000(source, out)
-    import_ham10000(source, tmp_path / "fresh")
+def test_other_options_replace_the_import_cleanly_and_the_split_does_not_depend_on_shrinking(reference, out):
+    source, fresh = reference
+    import_ham10000(source, out, Ham10000Options(max_side=20))
+    assert (out / "dataset.json").read_bytes() == (fresh / "dataset.json").read_bytes()
+    assert contents(out) != contents(fresh)
 
-    assert not report.is_repeated
-    assert contents(out) == contents(tmp_path / "fresh")
+    assert not import_ham10000(source, out).is_repeated
+    assert contents(out) == contents(fresh)
 
 
-def test_images_that_no_longer_belong_are_removed(source, out, tmp_path):
-    import_ham10000(source, out)
+def test_images_that_no_longer_belong_are_removed(imported, out, tmp_path):
     fewer = [row for row in ROWS if row[1] != "ISIC_1030"]
     images = {image: IMAGES[image] for _, image, _ in fewer}
     import_ham10000(dataverse(tmp_path / "fewer", images, metadata(fewer)), out)
@@ -536,20 +523,18 @@ def test_images_that_no_longer_belong_are_removed(source, out, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["images/ISIC_1000.jpg", "dataset.json"])
-def test_what_is_missing_or_changed_in_the_folder_is_made_again(source, out, damage):
-    import_ham10000(source, out)
+def test_what_is_missing_or_changed_in_the_folder_is_made_again(imported, out, damage):
     before = contents(out)
     (out / damage).unlink()
-    import_ham10000(source, out)
+    import_ham10000(imported, out)
     assert contents(out) == before
 
     (out / damage).write_bytes(b"changed")
-    import_ham10000(source, out)
+    import_ham10000(imported, out)
     assert contents(out) == before
 
 
-def test_an_interrupted_run_leaves_no_data_set_and_can_be_repeated(source, out, tmp_path, monkeypatch):
-    import_ham10000(source, out, Ham10000Options(seed=1))
+def test_an_interrupted_run_leaves_no_data_set_and_can_be_repeated(imported, reference, out, monkeypatch):
     thumbnail, calls = ham10000.thumbnail, []
 
     def interrupted(data):
@@ -560,16 +545,14 @@ def test_an_interrupted_run_leaves_no_data_set_and_can_be_repeated(source, out, 
 
     monkeypatch.setattr(ham10000, "thumbnail", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        import_ham10000(source, out)
+        import_ham10000(imported, out, Ham10000Options(seed=1))
     assert not (out / "dataset.json").exists()
     monkeypatch.setattr(ham10000, "thumbnail", thumbnail)
-    import_ham10000(source, out)
-    import_ham10000(source, tmp_path / "fresh")
-    assert contents(out) == contents(tmp_path / "fresh")
+    import_ham10000(imported, out)
+    assert contents(out) == contents(reference[1])
 
 
-def test_a_refusal_before_the_first_image_leaves_the_earlier_import_alone(source, out):
-    import_ham10000(source, out)
+def test_a_refusal_before_the_first_image_leaves_the_earlier_import_alone(imported, source, out):
     before = contents(out)
     put(source, {"HAM10000_metadata": metadata().replace("nv", "naevus")})
 
@@ -587,25 +570,23 @@ def test_a_folder_with_other_peoples_files_is_refused_and_untouched(source, out,
     assert contents(out) == {foreign: b"mine"}
 
 
-def test_a_foreign_image_in_an_earlier_import_is_refused(source, out):
-    import_ham10000(source, out)
+def test_a_foreign_image_in_an_earlier_import_is_refused(imported, out):
     put(out, {"images/holiday.jpg": "mine"})
 
     with pytest.raises(DatasetError, match=r"what no import wrote: 1 \(images/holiday.jpg\)"):
-        import_ham10000(source, out, Ham10000Options(seed=1))
+        import_ham10000(imported, out, Ham10000Options(seed=1))
     assert (out / "images/holiday.jpg").read_bytes() == b"mine"
 
 
-def test_the_output_may_not_be_a_file_or_lead_elsewhere(source, out, tmp_path):
+def test_the_output_may_not_be_a_file_or_lead_elsewhere(imported, out, tmp_path):
     put(tmp_path, {"file": "mine"})
     with pytest.raises(DatasetError, match="file is not a folder"):
-        import_ham10000(source, tmp_path / "file")
+        import_ham10000(imported, tmp_path / "file")
 
-    import_ham10000(source, out)
     shutil.move(out / "images", tmp_path / "elsewhere")
     (out / "images").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DatasetError, match=r"what no import wrote: 1 \(images\)"):
-        import_ham10000(source, out, Ham10000Options(seed=1))
+        import_ham10000(imported, out, Ham10000Options(seed=1))
 
 
 # --- options and command line
@@ -693,7 +674,7 @@ def test_a_full_disk_is_one_line_and_no_trace(source, out, monkeypatch, capsys):
 def test_what_is_not_ham10000_is_not_called_so(source, out):
     assert main(["ham10000", str(source), str(out), "--title", "Synthetic sample"]) == 0
 
-    written = dataset_json(out)
+    written = content_of(out)
     assert written["name"] == "Synthetic sample"
     assert "HAM10000" not in written["reference"] + written["licence"]
     assert read_dataset({"training": out}, validation_fraction=0.1, test_fraction=0.1, seed=0).title == written["name"]

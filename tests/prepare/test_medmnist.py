@@ -184,7 +184,9 @@ def test_the_table_has_every_published_set_once_by_its_file():
     ("name", "counts"),
     [
         ("breastmnist", {"malignant": [147, 21, 42], "normal, benign": [399, 57, 114]}),
-        ("adrenalmnist3d", {"normal": [929, 76, 229], "hyperplasia": [259, 22, 69]}),
+        pytest.param(
+            "adrenalmnist3d", {"normal": [929, 76, 229], "hyperplasia": [259, 22, 69]}, marks=pytest.mark.long
+        ),
     ],
 )
 def test_real_files_have_the_published_counts(tmp_path, name, counts):
