@@ -86,7 +86,7 @@ def check(place, secret, folder):
     return True
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(place=st.sampled_from(PLACES), secret=secrets)
 def test_a_text_anywhere_beside_the_image_is_gone_and_the_image_is_the_same(tmp_path_factory, place, secret):
     check(place, secret, tmp_path_factory.getbasetemp())
@@ -106,7 +106,7 @@ def test_most_places_are_cleaned_and_not_refused(tmp_path):
     assert len(written) > len(PLACES[::7]) - 3
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_a_changed_file_is_refused_or_cleaned_as_a_whole(tmp_path_factory, data):
     place = data.draw(st.sampled_from(PLACES))

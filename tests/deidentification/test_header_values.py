@@ -59,7 +59,7 @@ def folder(tmp_path_factory):
     secret=st.sampled_from(SECRETS),
     trick=st.sampled_from(TRICKS),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_attribute_carries_an_identity(folder, tags, secret, trick):
     assert refusals(tuple(tags), secret, trick, folder) <= len(tags) // 4
 
@@ -81,7 +81,7 @@ SYLLABLES = ("Za", "mü", "Aé", "oB", "łA", "Ïx", "n9", "Ив", "а-", "Q^", 
     places=st.lists(st.sampled_from(PLAIN_TAGS), min_size=20, max_size=40, unique=True),
     trick=st.sampled_from(TRICKS),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_nor_does_any_carry_a_name_that_nobody_knows(folder, name, encoding, places, trick):
     refusals(tuple(places), name.encode(encoding), trick, folder)
 
@@ -253,7 +253,7 @@ def test_a_table_that_reads_like_a_text_is_refused(folder, table):
 
 
 @given(st.floats(-9_999_999, 9_999_999, allow_nan=False), st.sampled_from(["WindowCenter", "SliceThickness"]))
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_numbers_keep_their_value_in_the_usual_form(value, keyword):
     text = f"{value:.9g}"
     kept = number_text(tag_for_keyword(keyword), "DS", text.encode())

@@ -95,7 +95,7 @@ def test_the_search_is_sent_as_the_standard_has_it(tmp_path):
         ("--study-date=2020", "--study-date must be YYYYMMDD"),
         ("--query=limit=5", "--query limit: must be KEY=VALUE"),
         ("--query=SeriesDescription", "--query SeriesDescription: must be KEY=VALUE"),
-        ("--query=SeriesDescriptoin=x", "--query SeriesDescriptoin: not a keyword of DICOM"),
+        ("--query=SeriesDescriptoin=x", "--query SeriesDescriptoin: neither a DICOM keyword"),
         ("--limit=0", "--limit must be at least 1, got 0"),
         ("--parallel=99", "--parallel must be from 1 to 32, got 99"),
         ("--kms-key=x", "--kms-key is for s3:// only"),
@@ -168,8 +168,8 @@ def test_the_access_that_is_given_signs_every_request(tmp_path):
         (b'[{"0020000E": {"Value": ["1.2"]}}]', "without its StudyInstanceUID"),
         (b'[{"0020000E": {"Value": ["1.2"]}, "0020000D": {"Value": ["/x"]}}]', "without its StudyInstanceUID"),
         (b"\xff\xfe", "is not JSON"),
-        (b"", "no series of this search"),
-        (b"[]", "no series of this search"),
+        (b"", "no series for this search"),
+        (b"[]", "no series for this search"),
     ],
 )
 def test_junk_for_a_search_is_refused(tmp_path, body, message):
@@ -198,14 +198,16 @@ def test_a_page_or_a_list_without_end_is_refused(tmp_path, monkeypatch):
 def test_an_url_that_is_no_dicomweb_root_is_told_with_an_example(tmp_path, status):
     with (
         serving({}, always(".*", lambda handler: handler.answer(status, b""))) as server,
-        pytest.raises(ConfigError, match=rf"no search for series at this URL \({status}\): .*https://host/dicom-web"),
+        pytest.raises(
+            ConfigError, match=rf"does not offer a search for series at this URL \({status}\): .*https://host/dicom-web"
+        ),
     ):
         run(server.root, tmp_path / "out")
 
 
 def test_a_refused_search_key_and_missing_rights_are_told(tmp_path):
     with serving({}, always(".*", lambda handler: handler.answer(400, b""))) as server:
-        with pytest.raises(ConfigError, match=r"400\): it may not know one of the search keys"):
+        with pytest.raises(ConfigError, match=r"400\): it may not support one of the search keys"):
             run(server.root, tmp_path / "out")
         server.first = always(".*", lambda handler: handler.answer(403, b""))
         with pytest.raises(ConfigError, match=r"do not allow this \(403\)"):

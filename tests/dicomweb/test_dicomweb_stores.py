@@ -59,7 +59,7 @@ def test_another_salt_or_none_is_not_mixed_into_what_is_there(tmp_path):
 
 def test_a_run_that_stored_nothing_binds_nobody(tmp_path):
     with serving({}) as empty, serving({SERIES: make_series(SERIES, 1)}) as server:
-        with pytest.raises(DatasetError, match="no series of this search"):
+        with pytest.raises(DatasetError, match="no series for this search"):
             run(empty.root, tmp_path / "out")
         run(server.root, tmp_path / "out")
         with pytest.raises(ConfigError, match="from another server"):
@@ -82,7 +82,7 @@ def test_a_second_run_at_the_same_time_and_a_foreign_state_file_are_refused(tmp_
     def first(handler):
         if not seen:
             seen.append(1)
-            with pytest.raises(ConfigError, match="another retrieval into this output runs"):
+            with pytest.raises(ConfigError, match="another retrieval into this output is running"):
                 run(handler.server.root, tmp_path / "out")
             seen.append(2)
         return False
@@ -92,7 +92,7 @@ def test_a_second_run_at_the_same_time_and_a_foreign_state_file_are_refused(tmp_
         assert seen == [1, 2]
         for content in (b"{}\n", b"notes\n", b"notes", bytes(100_000), b'{"a": 1}'):
             (tmp_path / "notes").write_bytes(content)
-            with pytest.raises(ConfigError, match="not one of a retrieval"):
+            with pytest.raises(ConfigError, match="does not belong to a retrieval"):
                 run(server.root, tmp_path / "new", f"--state={tmp_path / 'notes'}")
             assert (tmp_path / "notes").read_bytes() == content
 

@@ -39,10 +39,12 @@ from tests.support.compressed_frames import (
     as_rle,
     compressed,
 )
+from tests.support.exhaustive import exhaustive
 from tests.support.made_dicom import as_file, made_dataset, made_file
 from tests.support.odd_files import ODD_DICOM, odd_dicom_paths, read_odd_dicom
 from tests.support.places import ROOT
 
+LARGE_BYTES = 110_000  # of an odd file that is left to the long tests
 NATIVE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
 rng = np.random.default_rng(3)
 NEVER = Decoder(lambda *_: pytest.fail("the decoder was called"), 0)
@@ -74,7 +76,14 @@ ONE_OTHER_READER = {
 
 
 @needs_odd_files
-@pytest.mark.parametrize("path", odd_dicom_paths(), ids=lambda path: path.relative_to(ODD_DICOM).as_posix())
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=[pytest.mark.long] if path.stat().st_size > LARGE_BYTES else [])
+        for path in odd_dicom_paths()
+    ],
+    ids=lambda path: path.relative_to(ODD_DICOM).as_posix(),
+)
 def test_every_odd_file_is_read_as_others_read_it_or_refused_with_its_code(path):
     row = read_odd_dicom(path)
 
@@ -446,14 +455,16 @@ def short_turns():
 
 @pytest.mark.parametrize(
     ("syntax", "repeated"),
-    [
-        (RLELossless, 20),
-        (JPEGBaseline8Bit, 20),
-        (JPEGLosslessSV1, 10),
-        (JPEGLSLossless, 4),
-        (JPEG2000Lossless, 1),
-        (HTJ2KLossless, 4),
-    ],
+    exhaustive(
+        [
+            (JPEGLSLossless, 4),
+            (RLELossless, 20),
+            (JPEGBaseline8Bit, 20),
+            (JPEGLosslessSV1, 10),
+            (JPEG2000Lossless, 1),
+            (HTJ2KLossless, 4),
+        ]
+    ),
 )
 def test_other_threads_run_while_a_frame_is_decoded(syntax, repeated, short_turns):
     rows = np.cumsum(rng.integers(-9, 10, (200, 1_500)), axis=1).astype(np.uint16)

@@ -21,6 +21,7 @@ from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, Unsuitable
 from sagemaker_monai.images.dicom import limits
 from sagemaker_monai.images.dicom.headers import PIXEL_TAGS, is_dicom, read_header, read_instance
 from sagemaker_monai.images.dicom.pixels import read_frames
+from tests.support.exhaustive import exhaustive
 from tests.support.made_dicom import as_file, element, item, made_dataset, made_file
 from tests.support.odd_files import ODD_DICOM, odd_dicom_paths
 
@@ -115,10 +116,10 @@ def test_a_missing_file_is_named_by_its_error_only(tmp_path):
 
 
 def test_a_deflated_bomb_is_refused_before_it_is_inflated(monkeypatch):
-    monkeypatch.setattr(limits, "MAX_FILE_BYTES", 8_000_000)
-    monkeypatch.setattr(limits.inflate, "__defaults__", (8_000_000,))
+    monkeypatch.setattr(limits, "MAX_FILE_BYTES", 2_000_000)
+    monkeypatch.setattr(limits.inflate, "__defaults__", (2_000_000,))
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    packed = packer.compress(element(0x00080005, "CS", b"") + b"\0" * 60_000_000) + packer.flush()
+    packed = packer.compress(element(0x00080005, "CS", b"") + b"\0" * 20_000_000) + packer.flush()
     data = PREAMBLE + element(0x00020010, "UI", b"1.2.840.10008.1.2.1.99") + packed
     assert len(data) < 100_000
     tracemalloc.start()
@@ -128,7 +129,7 @@ def test_a_deflated_bomb_is_refused_before_it_is_inflated(monkeypatch):
 
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 24_000_000
+    assert peak < 8_000_000
 
 
 @pytest.mark.parametrize("cut", [1, 100, -1])
@@ -228,18 +229,19 @@ def test_a_file_that_is_cut_off_is_broken_and_not_without_image(name):
 
 
 @needs_odd_files
-def test_mutated_files_are_read_or_refused_and_never_anything_else():
-    rng = random.Random(5)
+@pytest.mark.parametrize(("seed", "count"), exhaustive([(6, 150), (5, 500)]))
+def test_mutated_files_are_read_or_refused_and_never_anything_else(seed, count):
+    rng = random.Random(seed)
     files = [path.read_bytes() for path in odd_dicom_paths() if path.stat().st_size < 60_000]
     outcomes = {"read": 0, "refused": 0}
-    for _ in range(500):
+    for _ in range(count):
         started = time.monotonic()
         message = _refusal(_mutated(rng, rng.choice(files)))
         outcomes["refused" if message else "read"] += 1
         assert len(message) < 250
         assert time.monotonic() - started < 30
 
-    assert min(outcomes.values()) > 50
+    assert min(outcomes.values()) > count // 10
 
 
 def _refusal(data: bytes) -> str:

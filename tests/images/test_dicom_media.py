@@ -230,7 +230,7 @@ def test_members_that_would_leave_the_folder_are_refused(files, kind):
 
 @pytest.mark.parametrize("kind", [*PACKERS, "gz"])
 def test_archives_inflate_to_their_limit_only(kind):
-    zeros = bytes(1 << 24)
+    zeros = bytes(1 << 21)
     body = gzip.compress(zeros) if kind == "gz" else PACKERS[kind]({"bomb": zeros})
 
     with pytest.raises(PayloadTooLarge):

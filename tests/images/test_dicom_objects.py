@@ -9,6 +9,7 @@ from sagemaker_monai.images.dicom.objects import Subject, kind_of, modality_of
 from sagemaker_monai.images.dicom.series import find_instances, group_series
 from sagemaker_monai.images.dicom.wanted import Choice
 from tests.support.dicom_series import AXIAL, CORONAL, CT, make_series, make_slice, positions_of, to_bytes
+from tests.support.exhaustive import exhaustive
 from tests.support.medical_sets import coloured
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -101,10 +102,10 @@ UNWANTED = {
 }
 
 
-@pytest.mark.parametrize("elements", [{}, {"ImageType": None}, {"Modality": None}, {"SOPClassUID": None}], ids=str)
+@pytest.mark.parametrize("missing", exhaustive(["", "ImageType", "Modality", "SOPClassUID"]))
 @pytest.mark.parametrize("name", UNWANTED)
-def test_of_a_series_and_something_else_the_series_is_meant(name, elements):
-    found = stacks(UNWANTED[name](), ct(1, **elements))
+def test_of_a_series_and_something_else_the_series_is_meant(name, missing):
+    found = stacks(UNWANTED[name](), ct(1, **({missing: None} if missing else {})))
 
     for each, chosen in ((each, rule(each)) for each in (found, found[::-1]) for rule in RULES):
         assert [each[place].uid for place in chosen.taken] == ["1.2.3.1"]

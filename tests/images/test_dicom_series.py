@@ -28,6 +28,7 @@ from tests.support.dicom_series import (
     to_bytes,
     write_series,
 )
+from tests.support.exhaustive import exhaustive
 from tests.support.places import SHARED_DATA
 
 SHARED_SERIES = SHARED_DATA / "dicom_series"
@@ -85,12 +86,14 @@ def test_synthetic_series_are_what_two_other_readers_read(tmp_path, name):
 @pytest.mark.skipif(not SHARED_SERIES.is_dir(), reason="no shared data")
 @pytest.mark.parametrize(
     ("folder", "slices"),
-    [
-        ("PGBM-002/13_HCropVolume", 32),
-        ("PGBM-003/11-T1post-18670", 22),
-        ("PGBM-003/11_HCropVolume", 40),
-        ("PGBM-003/36468-FLAIRreg-58706", 22),
-    ],
+    exhaustive(
+        [
+            ("PGBM-003/11-T1post-18670", 22),
+            ("PGBM-002/13_HCropVolume", 32),
+            ("PGBM-003/11_HCropVolume", 40),
+            ("PGBM-003/36468-FLAIRreg-58706", 22),
+        ]
+    ),
 )
 def test_real_series_are_what_two_other_readers_read(folder, slices):
     [row] = compare_series(SHARED_SERIES / folder)
@@ -456,46 +459,6 @@ def test_a_volume_beyond_the_limit_is_refused_before_it_is_allocated():
 # --- several volumes of one place ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("keyword", "values"),
-    [
-        ("EchoTime", (4.6, 9.2)),
-        ("TemporalPositionIdentifier", (1, 2)),
-        ("DiffusionBValue", (0, 1000)),
-        ("AcquisitionNumber", (1, 2)),
-        ("ImageType", (["DERIVED", "PRIMARY", "F"], ["DERIVED", "PRIMARY", "W"])),
-        ("TriggerTime", (0, 40)),
-    ],
-)
-def test_volumes_of_one_place_are_told_apart(keyword, values):
-    contents = [pixels(seed=1), pixels(seed=2)]
-    files = [
-        dataset
-        for content, value in zip(contents, values, strict=True)
-        for dataset in make_series(content, **{keyword: value})
-    ]
-
-    series = group_series(find_instances([to_bytes(dataset) for dataset in files]))
-
-    assert [codes(each) for each in series] == [["several_volumes"], ["several_volumes"]]
-    for each, content in zip(series, contents, strict=True):
-        [(name, _value)] = each.told_by
-        assert name == keyword
-        assert np.array_equal(stored_order(read_series(each)), content)
-
-
-def test_an_acquisition_number_that_counts_along_the_patient_splits_nothing():
-    values = pixels()
-    files = make_series(values)
-    for index, dataset in enumerate(files):
-        dataset.AcquisitionNumber = index // 2
-
-    [series] = group(files)
-
-    assert codes(series) == []
-    assert np.array_equal(stored_order(read_series(series)), values)
-
-
 def test_volumes_that_nothing_tells_apart_are_taken_in_the_order_of_their_numbers():
     contents = [pixels(seed=1), pixels(seed=2)]
     contents[0][0] = contents[1][0] = 0  # air at both times: no duplicate
@@ -721,7 +684,7 @@ def mutated(content, rng):
     return bytes(changed)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", exhaustive(range(4)))
 def test_mutated_files_are_read_or_refused_and_nothing_else(seed):
     rng = np.random.default_rng(seed)
     single = [to_bytes(dataset) for dataset in make_series(pixels((3, 4, 5)), EchoTime=3)]

@@ -11,6 +11,7 @@ from sagemaker_monai.images.dicom.geometry import place_tolerance_mm, places_of
 from sagemaker_monai.images.dicom.series import find_instances, group_series, read_series
 from sagemaker_monai.images.dicom.tells import DISCRIMINATORS, number_kinds, seconds_of
 from tests.support.dicom_series import AXIAL, GAP_MM, ORIGIN, make_series, pixels, positions_of, to_bytes
+from tests.support.exhaustive import exhaustive
 
 SLICES = 4
 
@@ -62,33 +63,36 @@ def check(files, contents):
 
 @pytest.mark.parametrize(
     ("keyword", "values"),
-    [
-        ("KVP", ("80", "140")),
-        ("EchoTime", ("4.6", "9.2")),
-        ("EchoNumbers", (1, 2)),
-        ("TriggerTime", ("0", "412.5")),
-        ("TemporalPositionIdentifier", (1, 2)),
-        ("DiffusionBValue", (0.0, 800.0)),
-        ("DiffusionGradientOrientation", ([0.0, 1.0, 0.0], [1.0, 0.0, 0.0])),
-        ("InversionTime", ("100", "2500")),
-        ("FlipAngle", ("5", "15")),
-        ("RepetitionTime", ("500", "2000")),
-        ("SequenceName", ("*ep_b0", "*ep_b1000t")),
-        ("ConvolutionKernel", ("B30f", "B70f")),
-        ("FilterType", ("BODY FILTER", "HEAD FILTER")),
-        ("ReconstructionDiameter", ("350", "500")),
-        ("SliceThickness", ("1", "5")),
-        ("ContrastBolusAgent", ("", "IOMERON")),
-        ("AcquisitionNumber", (1, 2)),
-        ("AcquisitionTime", ("101112", "101145.25")),
-        ("AcquisitionDateTime", ("20240102101112", "20240102101145")),
-        ("ContentTime", ("101112.000001", "101112.5")),
-        ("FrameReferenceTime", ("500", "1500")),
-        ("NominalPercentageOfCardiacPhase", (0.0, 50.0)),
-        ("ImageType", (["DERIVED", "PRIMARY", "FAT"], ["DERIVED", "PRIMARY", "WATER"])),
-        ("SeriesDescription", ("arterial", "portal")),
-        ("DerivationDescription", ("ADC", "TRACE")),
-    ],
+    exhaustive(
+        [
+            ("KVP", ("80", "140")),
+            ("TriggerTime", ("0", "412.5")),
+            ("AcquisitionTime", ("101112", "101145.25")),
+            ("ImageType", (["DERIVED", "PRIMARY", "FAT"], ["DERIVED", "PRIMARY", "WATER"])),
+            ("DiffusionGradientOrientation", ([0.0, 1.0, 0.0], [1.0, 0.0, 0.0])),
+            ("AcquisitionNumber", (1, 2)),
+            ("EchoTime", ("4.6", "9.2")),
+            ("EchoNumbers", (1, 2)),
+            ("TemporalPositionIdentifier", (1, 2)),
+            ("DiffusionBValue", (0.0, 800.0)),
+            ("InversionTime", ("100", "2500")),
+            ("FlipAngle", ("5", "15")),
+            ("RepetitionTime", ("500", "2000")),
+            ("SequenceName", ("*ep_b0", "*ep_b1000t")),
+            ("ConvolutionKernel", ("B30f", "B70f")),
+            ("FilterType", ("BODY FILTER", "HEAD FILTER")),
+            ("ReconstructionDiameter", ("350", "500")),
+            ("SliceThickness", ("1", "5")),
+            ("ContrastBolusAgent", ("", "IOMERON")),
+            ("AcquisitionDateTime", ("20240102101112", "20240102101145")),
+            ("ContentTime", ("101112.000001", "101112.5")),
+            ("FrameReferenceTime", ("500", "1500")),
+            ("NominalPercentageOfCardiacPhase", (0.0, 50.0)),
+            ("SeriesDescription", ("arterial", "portal")),
+            ("DerivationDescription", ("ADC", "TRACE")),
+        ],
+        short=6,
+    ),
 )
 def test_any_one_attribute_tells_two_volumes_apart(keyword, values):
     contents = volumes(2)
@@ -180,10 +184,10 @@ def test_a_last_volume_that_was_broken_off_is_told_by_the_pause_before_it():
 
 
 def test_phases_of_hearts_that_beat_differently_are_ranked_within_the_beat():
-    contents = volumes(20)
+    contents = volumes(8)
     rr = (800, 700, 760, 900)  # ms, of each slice: phases of one slice fall between those of another
 
-    check(series_of(contents, lambda v, i: {"TriggerTime": str(round(rr[i] * v / 20, 1))}), contents)
+    check(series_of(contents, lambda v, i: {"TriggerTime": str(round(rr[i] * v / 8, 1))}), contents)
 
 
 def test_one_number_for_both_volumes_and_nothing_else_is_refused():
@@ -277,7 +281,7 @@ def test_slices_without_places_that_were_measured_otherwise_are_other_volumes(ke
         assert codes == ["several_volumes", "missing_geometry"]
 
 
-@pytest.mark.parametrize("noise_mm", [0.0011, 0.002, 0.01, 0.019])
+@pytest.mark.parametrize("noise_mm", [0.0011, 0.019])
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_echoes_whose_positions_differ_by_rounding_are_two_volumes(noise_mm, axis):
     contents = volumes(2)

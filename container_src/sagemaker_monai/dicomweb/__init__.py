@@ -1,1 +1,1 @@
-"""Images from a PACS over DICOMweb: search, retrieve, store. The command line is in `prepare`."""
+"""Images from a PACS over DICOMweb: search, retrieve, store. `prepare` has the command line."""

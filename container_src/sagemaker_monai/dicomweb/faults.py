@@ -1,6 +1,6 @@
-"""What can go wrong between a DICOMweb server and its client, and what asking again is good for.
+"""Errors between a DICOMweb server and its client, and which of them are worth a retry.
 
-Texts of requests and urllib3 are not shown: they quote URLs, in which a search has the patient's name.
+Messages of requests and urllib3 are not shown: they quote URLs, which may contain a patient's name.
 """
 
 import email.utils
@@ -17,20 +17,20 @@ from sagemaker_monai.errors import ConfigError, DatasetError
 AGAIN = {408, 425, 429, 500, 502, 503, 504}
 REFUSALS = {
     401: "the server refuses the credentials (401): set DICOMWEB_TOKEN, or DICOMWEB_USER and DICOMWEB_PASSWORD",
-    403: "the credentials do not allow this (403): ask the server's operator for the right to search and to retrieve",
-    407: "the proxy asks for credentials (407): give them in HTTPS_PROXY",
+    403: "the credentials do not allow this (403): ask the server's operator for permission to search and retrieve",
+    407: "the proxy requires credentials (407): give them in HTTPS_PROXY",
 }
 
 
-class InterruptedRetrieval(Exception):  # noqa: N818 - no fault: another thread's is reported
-    """The retrieval was given up because of another request, or by Ctrl-C."""
+class InterruptedRetrieval(Exception):  # noqa: N818 - not an error: that of another thread is reported
+    """The retrieval was stopped because another request failed, or by Ctrl-C."""
 
 
 class LostError(Exception):
-    """What can be asked again: no connection, an answer that was cut off, a server that is busy.
+    """A failure that is worth a retry: no connection, a truncated answer, a busy server.
 
     Attributes:
-        delay_s: how long the server wants to be left alone; None where it says nothing.
+        delay_s: how long the server asks to wait, or None.
     """
 
     def __init__(self, why: str, delay_s: float | None = None) -> None:
@@ -38,8 +38,8 @@ class LostError(Exception):
         self.delay_s = delay_s
 
 
-class NotOffered(Exception):  # noqa: N818 - another way of asking is tried
-    """The server does not know this resource, method or media type.
+class NotOffered(Exception):  # noqa: N818 - another form of the request is tried
+    """The server does not support this resource, method or media type.
 
     Attributes:
         status: HTTP's.
@@ -51,25 +51,21 @@ class NotOffered(Exception):  # noqa: N818 - another way of asking is tried
 
 
 def check_status(response: requests.Response) -> None:
-    """Refuse an answer that is no success, or is compressed.
-
-    Raises:
-        LostError, NotOffered, CallerError
-    """
+    """Refuse an unsuccessful or compressed answer with LostError, NotOffered or CallerError."""
     status = response.status_code
     if status in REFUSALS:
         raise ConfigError(REFUSALS[status])
     if status in AGAIN:
-        raise LostError(f"the server is busy or broken ({status})", _retry_after(response.headers.get("Retry-After")))
+        raise LostError(f"the server is busy or failing ({status})", _retry_after(response.headers.get("Retry-After")))
     if status in (404, 405, 406, 410, 415, 501):
         raise NotOffered(status)
     if status == 400:
-        raise ConfigError("the server refuses the request (400): it may not know one of the search keys or its value")
-    # PS3.18 has 206 for a retrieval that lacks some instances, which are then asked for one by one.
+        raise ConfigError("the server refuses the request (400): it may not support one of the search keys or values")
+    # PS3.18 has 206 for a retrieval that lacks some instances, which are then requested one by one.
     if status not in (200, 204, 206):
         raise DatasetError(f"the server answers with HTTP status {status}; ask its operator")
     if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
-        raise DatasetError("the server sends its answer compressed, which was not asked for; ask its operator")
+        raise DatasetError("the server sends a compressed answer, which was not requested; ask its operator")
 
 
 def _retry_after(text: str | None) -> float | None:
@@ -85,7 +81,7 @@ def _retry_after(text: str | None) -> float | None:
 
 @contextmanager
 def losing() -> Iterator[None]:
-    """What requests and urllib3 raise, as errors of this module; their texts may quote the URL, and are left out."""
+    """Convert errors of requests and urllib3 to ours, without their messages, which may quote the URL."""
     try:
         yield
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
@@ -95,20 +91,18 @@ def losing() -> Iterator[None]:
                 "the server's TLS certificate cannot be verified: "
                 "set DICOMWEB_CA_BUNDLE to a PEM file of the authority that signed it, or correct the host name"
             ) from error
-        refused = (
-            "the server refuses the TLS connection: it may want a certificate of the client (DICOMWEB_CLIENT_CERT)"
-        )
+        refused = "the server refuses the TLS connection: it may require a client certificate (DICOMWEB_CLIENT_CERT)"
         if any(isinstance(cause, ssl.SSLError) and "ALERT" in str(cause.reason) for cause in causes):
             raise ConfigError(refused) from error
-        if any(isinstance(cause, ssl.SSLError) for cause in causes):  # what tells why gets lost on the way sometimes
+        if any(isinstance(cause, ssl.SSLError) for cause in causes):  # sometimes the reason gets lost on the way
             raise LostError(refused) from error
         if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
-            raise ConfigError("URL is not one; give the root of the service, such as https://host/dicom-web") from error
+            raise ConfigError("URL is invalid; give the root of the service, such as https://host/dicom-web") from error
         raise LostError("the connection to the server failed or broke") from error
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was made of: requests and urllib3 hand the cause on in several ways."""
+    """The error and its causes, which requests and urllib3 attach in several ways."""
     waiting, seen = [error], set()
     while waiting:
         each = waiting.pop()

@@ -1,7 +1,7 @@
-"""`multipart/related` bodies as DICOMweb servers send them, part by part while they arrive.
+"""Parses `multipart/related` bodies of DICOMweb servers part by part, while they arrive.
 
-Nothing of a part is kept but what one read gave, so that a series of any size passes through some hundred kB. What a
-server decides is bounded: the length of the boundary, of the text before the first part, and of a part's header.
+Only the data of one read is kept, so a series of any size passes through a few hundred kB. What the server controls is
+limited: the length of the boundary, of the text before the first part, and of a part's header.
 
 Source: RFC 2046, 5.1.1, and DICOM PS3.18, 8.6.1.2.
 """
@@ -14,12 +14,12 @@ from email.message import Message
 from sagemaker_monai.errors import DatasetError
 
 MAX_HEADER_BYTES = 16 << 10  # of one part; DICOMweb's are three short lines
-MAX_PREAMBLE_BYTES = 64 << 10  # before the first part; it is empty except for a line
+MAX_PREAMBLE_BYTES = 64 << 10  # before the first part; usually at most a line
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")  # RFC 2046
 
 
 class CutOffError(Exception):
-    """The body ended before its last part did; what came before is sound."""
+    """The body ended within a part; the parts before it are complete."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Part:
 
     Attributes:
         headers: names in lower case.
-        content: its bytes as they arrive; anyone who asks for the next part has read them all.
+        content: its bytes as they arrive; asking for the next part consumes the rest.
     """
 
     headers: dict[str, str]
@@ -36,7 +36,7 @@ class Part:
 
 
 def media_type_of(content_type: str) -> tuple[str, str | None]:
-    """Media type, in lower case, and boundary of a Content-Type; the boundary is None where there is none."""
+    """Media type, in lower case, and boundary, or None, of a Content-Type."""
     message = Message()
     message["Content-Type"] = " ".join(content_type.split())
     boundary = message.get_param("boundary", header="Content-Type")
@@ -44,20 +44,16 @@ def media_type_of(content_type: str) -> tuple[str, str | None]:
 
 
 def read_parts(chunks: Iterator[bytes], boundary: str) -> Iterator[Part]:
-    """Take a body apart.
-
-    Args:
-        chunks: the body, in pieces of any size.
-        boundary: of its Content-Type.
+    """Parse a body, given in pieces of any size, and the boundary of its Content-Type.
 
     Raises:
         CutOffError: it ended before the closing boundary.
         DatasetError: it is not multipart, or exceeds a limit.
     """
     if not _BOUNDARY.fullmatch(boundary):
-        raise _broken("its boundary is not one of RFC 2046")
+        raise _broken("its boundary is invalid by RFC 2046")
     body = _Body(chunks, b"\r\n--" + boundary.encode())
-    body.skip_preamble()
+    body.take_until(body.delimiter, MAX_PREAMBLE_BYTES, "the text before its first part")
     while body.opens_part():
         headers = body.read_headers()
         content = body.read_content()
@@ -69,8 +65,8 @@ def read_parts(chunks: Iterator[bytes], boundary: str) -> Iterator[Part]:
 class _Body:
     def __init__(self, chunks: Iterator[bytes], delimiter: bytes) -> None:
         self._chunks = chunks
-        self._delimiter = delimiter
-        self._buffer = b"\r\n"  # the first delimiter may stand at the very beginning, without the line end before it
+        self.delimiter = delimiter
+        self._buffer = b"\r\n"  # the first delimiter may come at the very beginning, without a line end before it
 
     def _read_more(self) -> None:
         chunk = next(self._chunks, None)
@@ -78,7 +74,7 @@ class _Body:
             raise CutOffError
         self._buffer += chunk
 
-    def _take_until(self, mark: bytes, limit: int, what: str) -> bytes:
+    def take_until(self, mark: bytes, limit: int, what: str) -> bytes:
         while (at := self._buffer.find(mark)) < 0:
             if len(self._buffer) > limit:
                 raise _broken(f"{what} is longer than {limit} bytes")
@@ -88,23 +84,20 @@ class _Body:
         taken, self._buffer = self._buffer[:at], self._buffer[at + len(mark) :]
         return taken
 
-    def skip_preamble(self) -> None:
-        self._take_until(self._delimiter, MAX_PREAMBLE_BYTES, "the text before its first part")
-
     def opens_part(self) -> bool:
-        """Whether a part follows the delimiter that was just taken; else the body is complete."""
+        """Whether a part follows the delimiter just read; otherwise the body is complete."""
         while len(self._buffer) < 2:
             self._read_more()
         if self._buffer.startswith(b"--"):
             return False
-        if self._take_until(b"\r\n", MAX_HEADER_BYTES, "the line of a boundary").strip(b" \t"):
+        if self.take_until(b"\r\n", MAX_HEADER_BYTES, "the line of a boundary").strip(b" \t"):
             raise _broken("a boundary does not end its line")
         return True
 
     def read_headers(self) -> dict[str, str]:
-        # A part without headers begins with the empty line at once.
+        # A part without headers begins with the empty line.
         self._buffer = b"\r\n" + self._buffer
-        lines = self._take_until(b"\r\n\r\n", MAX_HEADER_BYTES, "the header of a part").split(b"\r\n")[1:]
+        lines = self.take_until(b"\r\n\r\n", MAX_HEADER_BYTES, "the header of a part").split(b"\r\n")[1:]
         headers = {}
         for line in lines:
             name, colon, value = line.decode("latin-1").partition(":")
@@ -114,14 +107,14 @@ class _Body:
         return headers
 
     def read_content(self) -> Iterator[bytes]:
-        # A delimiter may be cut by the end of a chunk: so many bytes wait for the next one.
-        tail = len(self._delimiter) - 1
-        while (at := self._buffer.find(self._delimiter)) < 0:
+        # A delimiter may span two chunks: hold back as many bytes.
+        tail = len(self.delimiter) - 1
+        while (at := self._buffer.find(self.delimiter)) < 0:
             if len(self._buffer) > tail:
                 ready, self._buffer = self._buffer[:-tail], self._buffer[-tail:]
                 yield ready
             self._read_more()
-        ready, self._buffer = self._buffer[:at], self._buffer[at + len(self._delimiter) :]
+        ready, self._buffer = self._buffer[:at], self._buffer[at + len(self.delimiter) :]
         if ready:
             yield ready
 

@@ -1,4 +1,4 @@
-"""Instances of series from a DICOMweb server to a store (WADO-RS), each checked before it is taken.
+"""Retrieves instances of series from a DICOMweb server into a store (WADO-RS), checking each before storing it.
 
 Source: DICOM PS3.18, 10.4.
 """
@@ -35,20 +35,20 @@ from sagemaker_monai.storage.files import sha256_of
 
 Transform = Callable[[Dataset, Path], Dataset]  # from an object to a file; what was written
 MULTIPART = 'multipart/related; type="application/dicom"; transfer-syntax=*'
-# AWS HealthImaging sends one instance as it is, and only if that is asked for; `*` is the syntax it is stored in.
+# AWS HealthImaging sends single instances, and only on this Accept header; `*` is the syntax in which it is stored.
 SINGLE = "application/dicom; transfer-syntax=*"
-MAX_INSTANCE_BYTES = MAX_FILE_BYTES  # what the reader takes
+MAX_INSTANCE_BYTES = MAX_FILE_BYTES  # the reader's limit
 _OF_ONE_SERIES = (DatasetError, UndecodableImage, UnsuitableImage, PayloadTooLarge)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be fetched of one series.
+    """What to fetch of one series.
 
     Attributes:
         series: the series.
         listed: SOPInstanceUIDs that the server lists.
-        missing: of these, what the store has not; what arrives is taken out.
+        missing: those that are not yet stored; updated as instances arrive.
     """
 
     series: FoundSeries
@@ -60,11 +60,11 @@ class Retrieval:
     """Fetches plans.
 
     Args:
-        server: who has the series.
-        store: takes instances.
-        journal: is told of them.
-        transform: applied before they are stored, or None.
-        stop: makes every thread give up; set when one failed.
+        server: the source.
+        store: receives the instances.
+        journal: records them.
+        transform: applied before storing, or None.
+        stop: set to make every thread stop, when one failed.
     """
 
     def __init__(
@@ -78,18 +78,18 @@ class Retrieval:
         self._transforming = threading.Lock()
 
     def fetch(self, plans: list[Plan], parallel: int) -> Iterator[int]:
-        """Fetch what is missing; yields the size in bytes of each instance when it is stored.
+        """Fetch what is missing; yields the size in bytes of each stored instance.
 
-        A series that cannot be had whole does not keep the others from being fetched; all else ends it.
+        Incomplete series do not prevent fetching the others; any other error ends the retrieval.
 
         Raises:
-            DatasetError: at the end, when there were such series.
-            CallerError: of the first that failed for another reason.
+            DatasetError: at the end, if series are incomplete.
+            CallerError: the first other error.
         """
         make_clear(self._store.incoming)
         failures: list[CallerError] = []
         pool = ThreadPoolExecutor(parallel)
-        # What is not de-identified yet never lies in the output, not even for a moment.
+        # Instances that are not de-identified yet never touch the output folder.
         with tempfile.TemporaryDirectory() as scratch:
             incoming = Path(scratch) if self._transform else self._store.incoming
             try:
@@ -114,7 +114,7 @@ class Retrieval:
                 remove(self._store.incoming)
         if failures:
             raise DatasetError(
-                f"{len(failures)} of {len(plans)} series are not whole (the state file names them); "
+                f"{len(failures)} of {len(plans)} series are incomplete (the state file names them); "
                 f"the first: {failures[0]}"
             ) from failures[0]
 
@@ -124,7 +124,7 @@ class Retrieval:
             if plan.series.count not in (None, len(plan.listed)):
                 raise DatasetError(
                     f"the server counts {plan.series.count} instances in a series and lists {len(plan.listed)}: "
-                    "if it is still receiving them run the command again later, else have its index rebuilt"
+                    "if it is still receiving them, run the command again later; otherwise have its index rebuilt"
                 )
         except _OF_ONE_SERIES as error:
             self._journal.add_failure(plan.series.uid, str(error))
@@ -136,7 +136,7 @@ class Retrieval:
             try:
                 self._server.insist(lambda: self._receive_series(path, plan, incoming))
             except (NotOffered, ConfigError) as error:
-                # AWS has 403 for what it does not know. If it is the credentials, the next request says so.
+                # AWS answers unsupported requests with 403. If the credentials are wrong, the next request fails too.
                 if not isinstance(error, NotOffered) or error.status != 404:
                     self._is_series_offered = False
         for uid in [each for each in plan.listed if each in plan.missing]:
@@ -149,7 +149,7 @@ class Retrieval:
         except LostError:
             if len(plan.missing) == before:
                 raise
-            # The rest is fetched one by one: asked for the series again, the server would send all of it.
+            # The rest is fetched one by one: another request for the series would transfer all of it again.
 
     def _fetch_instance(self, path: str, plan: Plan, uid: str, incoming: Path) -> None:
         for accept in dict.fromkeys([self._accept, SINGLE]):
@@ -183,7 +183,8 @@ class Retrieval:
             elif media_type == "application/dicom":
                 if not _has_end(response):
                     raise DatasetError(
-                        "the server sends an instance whose end cannot be told from a break; ask its operator"
+                        "the server sends an instance without a length, so truncation cannot be detected; ask its "
+                        "operator"
                     )
                 self._take(chunks, "", plan, incoming, only)
             else:
@@ -203,7 +204,7 @@ class Retrieval:
                     digest.update(chunk)
                     file.write(chunk)
             if length.isdecimal() and length != str(size):
-                raise DatasetError("an instance has another length than its header says; ask the server's operator")
+                raise DatasetError("the length of an instance differs from its header; ask the server's operator")
             uid = _checked(path, plan, only)
             if self._transform is None:
                 self._put(path, plan, uid, plan.series.uid, uid, size, digest.hexdigest())
@@ -219,7 +220,7 @@ class Retrieval:
         path, file = new_part(self._store.incoming)
         file.close()
         try:
-            with self._transforming:  # it may count what it does
+            with self._transforming:  # transforms may keep counts
                 dataset = transform(dataset, path)
             series, instance = str(dataset.SeriesInstanceUID), str(dataset.SOPInstanceUID)
             self._put(path, plan, uid, series, instance, path.stat().st_size, sha256_of(path))
@@ -233,21 +234,21 @@ class Retrieval:
 
 
 def _checked(path: Path, plan: Plan, only: str | None) -> str:
-    """The SOPInstanceUID of what arrived, if it was asked for and is still missing."""
+    """The SOPInstanceUID of a received file, if it was requested and is still missing."""
     try:
         header = read_header(path)
     except UndecodableImage as error:
-        raise DatasetError("the server sent something that is not a sound DICOM file; ask its operator") from error
+        raise DatasetError("the server sent something that is not a valid DICOM file; ask its operator") from error
     uids = {keyword: header.get(keyword) for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")}
     study, series, instance = (str(uid or "").strip() for uid in uids.values())
     if (study, series) != (plan.series.study, plan.series.uid) or only not in (None, instance):
-        raise DatasetError("the server sent an instance of another study or series, or another one, than asked for")
+        raise DatasetError("the server sent an instance that was not requested, or of another study or series")
     if not is_uid(instance) or instance not in plan.missing:
         raise DatasetError("the server sent an instance that it does not list, or one twice; run the command again")
     return instance
 
 
 def _has_end(response: requests.Response) -> bool:
-    """Whether a body that is cut off would be noticed."""
+    """Whether truncation of the body would be noticed."""
     headers = response.headers
     return headers.get("Content-Length", "").isdecimal() or "chunked" in headers.get("Transfer-Encoding", "").lower()

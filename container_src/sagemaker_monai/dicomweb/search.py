@@ -1,14 +1,14 @@
-"""What a DICOMweb server has: series by search keys, and the instances of a series (QIDO-RS).
+"""Searches a DICOMweb server for series by search keys, and lists the instances of a series (QIDO-RS).
 
-Servers differ: some ignore a key they do not know, some ignore `offset`, some answer with fewer results than asked
-for. So results that contradict a key are left out, and a list ends with a page that brings nothing new.
+Servers differ: some ignore unsupported keys, some ignore `offset`, some return fewer results than requested. So results
+that contradict a key are dropped, and a list ends with a page that brings nothing new.
 
 Source: DICOM PS3.18, 10.6.
 """
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from sagemaker_monai.dicomweb.transport import Server
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.option_fields import option
 
-PAGE = 500  # results asked for at once; AWS HealthImaging gives 1,000 at most, Orthanc 100 unless it is told otherwise
+PAGE = 500  # results per request; AWS HealthImaging returns at most 1,000, Orthanc 100 by default
 MAX_RESULTS = 1_000_000  # of one search
 STUDY_UID, SERIES_UID, INSTANCE_UID = "0020000D", "0020000E", "00080018"
 MODALITY, PATIENT_ID, NUMBER_OF_INSTANCES = "00080060", "00100020", "00201209"
@@ -32,7 +32,7 @@ _repeated = partial(option, (), read=tuple, action="append")
 
 @dataclass(frozen=True)
 class Query:
-    """What is looked for; several values of one key are alternatives, several keys are all asked for.
+    """What to search for; several values of one key are alternatives, and all keys must match.
 
     Attributes:
         studies, series: UIDs.
@@ -40,7 +40,7 @@ class Query:
         patients: PatientIDs; `*` and `?` are wildcards.
         study_date: a date or a range, as 20200101-20201231.
         keys: further keywords or tags, each with a value.
-        limit: series at most; None takes all.
+        limit: maximum number of series, or None.
     """
 
     studies: Sequence[str] = _repeated("StudyInstanceUID; may be repeated", flag="--study", metavar="UID")
@@ -58,11 +58,7 @@ class Query:
     limit: int | None = option(None, "series at most", type=int, metavar="N")
 
     def check(self) -> None:
-        """Refuse what no server can answer.
-
-        Raises:
-            ConfigError: with the option.
-        """
+        """Refuse invalid values with ConfigError, which names the option."""
         for name, uids in {"--study": self.studies, "--series": self.series}.items():
             if any(not is_uid(uid) for uid in uids):
                 raise ConfigError(f"{name} must be a DICOM UID: digits and dots, at most 64 characters")
@@ -74,9 +70,9 @@ class Query:
             )
         for key, value in self.keys:
             if key in _OF_PROTOCOL or not value:
-                raise ConfigError(f"--query {key}: must be KEY=VALUE with a keyword or tag of DICOM")
+                raise ConfigError(f"--query {key}: must be KEY=VALUE with a DICOM keyword or tag")
             if tag_for_keyword(key) is None and not re.fullmatch("[0-9A-Fa-f]{8}", key):
-                raise ConfigError(f"--query {key}: not a keyword of DICOM, and not a tag of eight hexadecimal digits")
+                raise ConfigError(f"--query {key}: neither a DICOM keyword nor a tag of eight hexadecimal digits")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"--limit must be at least 1, got {self.limit}")
 
@@ -87,7 +83,7 @@ class FoundSeries:
 
     Attributes:
         study, uid: StudyInstanceUID and SeriesInstanceUID.
-        count: NumberOfSeriesRelatedInstances; None where the server does not say.
+        count: NumberOfSeriesRelatedInstances, or None.
     """
 
     study: str
@@ -96,11 +92,7 @@ class FoundSeries:
 
 
 def find_series(server: Server, query: Query) -> list[FoundSeries]:
-    """All series that are looked for, each once, in the server's order.
-
-    Raises:
-        CallerError: the search cannot be had, or not completely.
-    """
+    """All matching series, each once, in the server's order; CallerError if the search fails or is incomplete."""
     query.check()
     found: dict[str, FoundSeries] = {}
     alternatives = [each or (None,) for each in (query.studies, query.series, query.modalities, query.patients)]
@@ -121,23 +113,15 @@ def find_series(server: Server, query: Query) -> list[FoundSeries]:
 
 
 def list_instances(server: Server, series: FoundSeries) -> list[str]:
-    """SOPInstanceUIDs of a series, each once, in the server's order.
-
-    Raises:
-        CallerError: they cannot be had, or not completely.
-    """
+    """SOPInstanceUIDs of a series, each once, in the server's order; CallerError if the list fails or is incomplete."""
     path = f"/studies/{series.study}/series/{series.uid}/instances"
     instances = []
-    for record in _pages(server, path, [], INSTANCE_UID, "instances of a series", is_complete=_has(series.count)):
+    for record in _pages(server, path, [], INSTANCE_UID, "instances of a series", count=series.count):
         uid = value_of(record, INSTANCE_UID)
         if value_of(record, SERIES_UID) not in (None, series.uid):
-            raise DatasetError("the server lists instances of another series than the asked one; ask its operator")
+            raise DatasetError("the server lists instances of a series that was not requested; ask its operator")
         instances.append(str(uid))
     return instances
-
-
-def _has(count: int | None) -> Callable[[int], bool]:
-    return lambda got: count is not None and got == count
 
 
 def _pages(
@@ -147,18 +131,18 @@ def _pages(
     identity: str,
     what: str,
     *,
-    is_complete: Callable[[int], bool] = lambda _got: False,
+    count: int | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Each result once; the caller may stop at any."""
+    """Each result once, page by page, until there are `count` of them or no new ones."""
     seen: set[str] = set()
     offset = 0
-    while not is_complete(len(seen)):
+    while len(seen) != count:
         paging = [("limit", str(PAGE)), ("offset", str(offset)), ("fuzzymatching", "false")]
         try:
             page = server.get_json(path, [*words, *paging])
         except NotOffered as error:
             raise ConfigError(
-                f"the server has no search for {what} at this URL ({error.status}): "
+                f"the server does not offer a search for {what} at this URL ({error.status}): "
                 "give the root of its DICOMweb service, such as https://host/dicom-web"
             ) from error
         before = len(seen)
@@ -172,9 +156,9 @@ def _pages(
         if len(seen) > MAX_RESULTS:
             raise DatasetError(f"the search finds more than {MAX_RESULTS} {what}; narrow it")
         if len(seen) == before:
-            if len(page) == PAGE:  # one that ignores limit too has given all
+            if len(page) == PAGE:  # a server that ignores the limit too has returned everything
                 raise DatasetError(
-                    f"the server gives only the first {before} {what} (it ignores the parameter offset); "
+                    f"the server returns only the first {before} {what} (it ignores the parameter offset); "
                     "narrow the search, for example by --study"
                 )
             return

@@ -1,9 +1,8 @@
-"""Where retrieved instances go, and the record of them that makes a retrieval resumable.
+"""Stores for retrieved instances, and the journal that makes a retrieval resumable.
 
-A store takes whole, checked files only. What it took stands in a journal, one JSON line an instance, written before
-the file appears: so a file that is there and in the journal is whole, and a killed run fetches nothing twice. The
-journal names original UIDs; where instances are de-identified on the way it therefore lies beside the output, not in
-it.
+A store only takes complete, checked files. The journal has one JSON line per instance, written before the file appears:
+so a file that exists and is in the journal is complete, and a killed run fetches nothing twice. The journal contains
+original UIDs; if instances are de-identified, it is therefore kept beside the output, not in it.
 """
 
 import fcntl
@@ -20,7 +19,7 @@ from typing import IO, Any, Protocol
 from sagemaker_monai.errors import ConfigError
 
 JOURNAL_VERSION = 1
-UID = re.compile(r"[0-9]+(\.[0-9]+)*")  # PS3.5, 9.1; leading zeros are wrong but common, and harm nobody
+UID = re.compile(r"[0-9]+(\.[0-9]+)*")  # PS3.5, 9.1; leading zeros are wrong but common, and harmless
 MAX_UID_LENGTH = 64
 _NAME = re.compile(r"series/[0-9.]+/[0-9.]+\.dcm")
 _INCOMING = ".retrieving"
@@ -28,7 +27,7 @@ _MAX_LINE_BYTES = 1 << 16
 
 
 def is_uid(text: object) -> bool:
-    """Whether it is a DICOM UID, which is also a name of a file that leads nowhere else."""
+    """Whether a value is a DICOM UID, and so also a safe file name."""
     return isinstance(text, str) and len(text) <= MAX_UID_LENGTH and UID.fullmatch(text) is not None
 
 
@@ -39,9 +38,8 @@ class Stored:
     Attributes:
         series: the original SeriesInstanceUID.
         instance: the original SOPInstanceUID.
-        name: of the file, relative to the output.
-        size_bytes: of the file as it was stored.
-        sha256: of the same, in hex.
+        name: path of the file, relative to the output.
+        size_bytes, sha256: of the stored file; the latter in hex.
     """
 
     series: str
@@ -54,19 +52,19 @@ class Stored:
 class Store(Protocol):
     """A place for instances."""
 
-    incoming: Path  # a folder for files that are not whole yet, made and removed by who uses the store
+    incoming: Path  # a folder for incomplete files, made and removed by the user of the store
 
     def has(self, stored: Stored) -> bool:
-        """Whether what the journal says is there."""
+        """Whether a file of the journal exists."""
 
     def put(self, file: Path, stored: Stored) -> None:
-        """Take a whole file from `incoming`; several threads do."""
+        """Take a complete file from `incoming`; called by several threads."""
 
 
 class FolderStore:
     """A folder with `series/<SeriesInstanceUID>/<SOPInstanceUID>.dcm`.
 
-    Files that are not whole yet lie in a hidden folder beside `series`, on the same file system.
+    Incomplete files are in a hidden folder beside `series`, on the same file system.
     """
 
     def __init__(self, out: Path) -> None:
@@ -75,30 +73,30 @@ class FolderStore:
         if out.exists() and (not out.is_dir() or out.is_symlink()):
             raise ConfigError(f"{out.name} is not a folder; name another output folder")
         if self.incoming.is_symlink() or (out / "series").is_symlink():
-            raise ConfigError("the output folder has links in it; name another output folder")
+            raise ConfigError("the output folder contains links; name another output folder")
 
     def has(self, stored: Stored) -> bool:
-        """Whether the file is there in its size; it only ever appears whole."""
+        """Whether the file exists with its size; files only appear complete."""
         path = self.out / stored.name
         return path.is_file() and path.stat().st_size == stored.size_bytes
 
     def put(self, file: Path, stored: Stored) -> None:
-        """Give the file its name."""
+        """Move the file to its name."""
         path = self.out / stored.name
         path.parent.mkdir(parents=True, exist_ok=True)
         file.replace(path)
 
 
 class Journal:
-    """The record of a retrieval; one process at a time has it open.
+    """The record of a retrieval; only one process at a time can open it.
 
     Args:
-        path: of the file; made if it is not there.
+        path: of the file; created if it does not exist.
         source: URL of the server.
-        treatment: says how the files differ from what the server sent; empty where they do not.
+        treatment: how the files differ from what the server sent; empty if they do not.
 
     Raises:
-        ConfigError: another run has it open, it is not a journal, or it is that of another retrieval.
+        ConfigError: another run has it open, it is not a journal, or it belongs to another retrieval.
     """
 
     def __init__(self, path: Path, *, source: str, treatment: str) -> None:
@@ -116,12 +114,14 @@ class Journal:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ConfigError("another retrieval into this output runs: wait for it, or name another output") from error
+            raise ConfigError(
+                "another retrieval into this output is running: wait for it, or name another output"
+            ) from error
         first = self._file.readline(_MAX_LINE_BYTES)
         is_whole = first.endswith(b"\n")
         found = _parsed(first) if is_whole else {}
         if (is_whole and "journal" not in found) or not b'{"journal":'.startswith(first[:11]):
-            raise ConfigError("the state file is not one of a retrieval; name another with --state")
+            raise ConfigError("the state file does not belong to a retrieval; name another with --state")
         end = self._file.tell() if is_whole else 0
         while is_whole and (line := self._file.readline(_MAX_LINE_BYTES)).endswith(b"\n"):
             self._take(_parsed(line))
@@ -132,8 +132,8 @@ class Journal:
                     "the output holds a retrieval from another server, or with another de-identification or salt; "
                     "name another output folder or prefix, or remove it with its state file"
                 )
-            end = 0  # a run that stored nothing binds nobody
-        self._file.seek(end)  # a killed process leaves half a line
+            end = 0  # a run that stored nothing does not count
+        self._file.seek(end)  # drop the partial line of a killed process
         self._file.truncate()
         if end == 0:
             self._write(head)
@@ -144,13 +144,13 @@ class Journal:
             self.stored[stored.instance] = stored
 
     def add(self, stored: Stored) -> None:
-        """Say what is about to be put into the store."""
+        """Record an instance that is about to be stored."""
         with self._lock:
             self._write(asdict(stored))
             self.stored[stored.instance] = stored
 
     def add_failure(self, series: str, why: str) -> None:
-        """Say which series is not whole; messages to the caller name none."""
+        """Record an incomplete series; messages to the user do not name series."""
         with self._lock:
             self._write({"failed": series, "why": why})
 
@@ -159,7 +159,7 @@ class Journal:
         self._file.flush()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
 
@@ -176,27 +176,27 @@ def _stored(entry: dict[str, Any]) -> Stored:
         stored = Stored(**entry)
     except TypeError:
         stored = None
-    # A name goes to the file system: who may write the journal may not point out of the output.
+    # The name becomes a path: a manipulated journal must not lead out of the output.
     if stored is None or not is_uid(stored.instance) or not _NAME.fullmatch(str(stored.name)) or ".." in stored.name:
-        raise ConfigError("the state file is damaged: remove it, and what it belongs to is fetched again")
+        raise ConfigError("the state file is damaged: remove it, and its instances are fetched again")
     return stored
 
 
 def make_clear(folder: Path) -> None:
-    """Make a folder for incoming files, and remove what an interrupted run left in it."""
+    """Create the folder for incoming files, and remove leftovers of an interrupted run."""
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob("*.part"):
         left.unlink(missing_ok=True)
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder for incoming files; when all is well it is empty."""
+    """Remove the folder for incoming files."""
     make_clear(folder)
-    with suppress(OSError):  # somebody else's file is in it
+    with suppress(OSError):  # it contains other files
         folder.rmdir()
 
 
 def new_part(folder: Path) -> tuple[Path, IO[bytes]]:
-    """A new file for something that arrives."""
+    """A new file for incoming data."""
     number, name = tempfile.mkstemp(suffix=".part", dir=folder)
     return Path(name), os.fdopen(number, "wb")

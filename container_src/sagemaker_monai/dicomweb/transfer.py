@@ -1,13 +1,13 @@
-"""`dicomweb`: series from a DICOMweb server (Orthanc, AWS HealthImaging, any other) to a folder or to S3.
+"""`dicomweb`: retrieves series from a DICOMweb server (Orthanc, AWS HealthImaging, others) to a folder or to S3.
 
-Search first (`search`), then each series in one request (WADO-RS), streamed part by part to a file for each
-instance. What an earlier run stored is not fetched again (`stores.Journal`); if a series is there in part, the rest is
-fetched instance by instance, and so is every series of a server that has no retrieval of series, as AWS HealthImaging.
+After the search (`search`), each series is retrieved in one request (WADO-RS) and streamed part by part into a file for
+each instance. What an earlier run stored is not fetched again (`stores.Journal`). The rest of a partly stored series is
+fetched instance by instance, and so is every series of a server that does not offer series, such as AWS HealthImaging.
 
-dicomweb-client is not used for this. Its `iter_series` gives datasets, parsed and to be encoded again, so that files
-would not be the server's own; it keeps each part whole in memory, without a limit on its size or on its header; it
-takes a body that was cut off for a complete one; it drops what came before an error; it follows redirects; and its
-retries know neither Retry-After nor a lost connection. `requests`, below it, is used directly.
+dicomweb-client is not used: its `iter_series` returns parsed datasets that would have to be encoded again, so files
+would differ from the server's; it keeps each part in memory, without a limit on its size or header; it takes a
+truncated body for a complete one; it discards what came before an error; it follows redirects; and its retries handle
+neither Retry-After nor lost connections. `requests`, on which it is built, is used directly.
 """
 
 import argparse
@@ -30,12 +30,12 @@ from sagemaker_monai.messages.option_fields import add_options, option, options_
 from sagemaker_monai.messages.progress import track
 
 S3 = "s3://"
-PARALLEL = 4  # series at a time; a guess that a small server bears, and hides the latency of a distant one
+PARALLEL = 4  # series at a time (a guess: acceptable for a small server, and hides the latency of a distant one)
 MAX_PARALLEL = 32
 
 
 def _no_s3(_uri: str, _kms_key: str | None) -> Store:
-    raise ConfigError("S3 can be written by the command `prepare` only; name a folder")
+    raise ConfigError("only the command `prepare` can write to S3; name a folder")
 
 
 def _no_salt() -> bytes:
@@ -47,8 +47,8 @@ class Outside:
     """What only `entrypoints` knows: credentials, AWS, the salt.
 
     Attributes:
-        access: root of a service to how it is reached.
-        open_s3: URI and KMS key to a store.
+        access: root of a service -> how to access it.
+        open_s3: URI and KMS key -> a store.
         salt: of the de-identification.
     """
 
@@ -62,8 +62,8 @@ class TransferOptions:
     """How series are retrieved and stored.
 
     Attributes:
-        deidentify: None does where they go to S3.
-        state: None is as `_default_state` has it.
+        deidentify: None: only for S3.
+        state: None: see `_default_state`.
     """
 
     parallel: int = option(PARALLEL, "series at a time (default: %(default)s)")
@@ -102,14 +102,7 @@ def add_transfer_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> str:
-    """Retrieve what the command line says.
-
-    Returns:
-        What to print.
-
-    Raises:
-        CallerError: with cause and remedy.
-    """
+    """Retrieve what the command line asks for; returns the summary to print."""
     outside: Outside = getattr(given, "outside", None) or Outside()
     options = options_of(given, TransferOptions)
     root = check_url(given.url, is_http_allowed=options.insecure_http)
@@ -126,22 +119,15 @@ def run(given: argparse.Namespace) -> str:
     state = options.state or _default_state(given.out, is_deidentified=is_deidentified)
     journal = Journal(state, source=root, treatment=treatment)
     try:
-        report = retrieve(
-            root,
-            outside.access(root),
-            query,
-            store,
-            journal,
-            transform=transform,
-            parallel=options.parallel,
-        )
+        access = outside.access(root)
+        report = retrieve(root, access, query, store, journal, transform=transform, parallel=options.parallel)
     finally:
         journal.close()
     return report.summary()
 
 
 def _deidentification(options: TransferOptions, salt: bytes) -> tuple[Transform, str]:
-    """The de-identification, and a word by which a later run knows whether its own is the same."""
+    """The de-identification, and a digest by which a later run recognises the same one."""
     deidentifier = Deidentifier(
         salt, burned_in=options.burned_in, keep_patient_characteristics=options.keep_patient_characteristics
     )
@@ -166,10 +152,10 @@ class Report:
     """What a retrieval did.
 
     Attributes:
-        series: that the search found.
-        instances: in them.
-        new: of these, fetched by this run.
-        new_bytes: of the fetched, as the server sent them.
+        series: found by the search.
+        instances: in these series.
+        new: instances fetched by this run.
+        new_bytes: their size as sent by the server.
         duration_s: of fetching.
     """
 
@@ -180,7 +166,7 @@ class Report:
     duration_s: float
 
     def summary(self) -> str:
-        """One line for the person who ran it."""
+        """One line for the user."""
         speed = self.new_bytes / 1e6 / max(self.duration_s, 1e-3)
         fetched = f"{self.new} fetched ({self.new_bytes / 1e6:.1f} MB, {speed:.1f} MB/s)" if self.new else "0 fetched"
         return (
@@ -198,25 +184,25 @@ def retrieve(
     transform: Transform | None = None,
     parallel: int = PARALLEL,
 ) -> Report:
-    """Search, and fetch what the store has not.
+    """Search, and fetch what is not stored yet.
 
     Args:
         root: of the service, from `check_url`.
-        access: how it is reached.
-        query: what is looked for.
-        store: takes the instances.
-        journal: says what the store has.
-        transform: applied to every instance before it is stored, or None.
+        access: how to access it.
+        query: what to search for.
+        store: receives the instances.
+        journal: records what is stored.
+        transform: applied to every instance before storing, or None.
         parallel: series at a time, at least 1.
 
     Raises:
-        CallerError: with cause and remedy; what came until then is stored, and not fetched again by the next run.
+        CallerError: instances fetched before the error are stored, and not fetched again by the next run.
     """
     stop = threading.Event()
     server = Server(root, access, stop)
     found = find_series(server, query)
     if not found:
-        raise DatasetError("the server has no series of this search; widen it, or check the values")
+        raise DatasetError("the server has no series for this search; widen it, or check the values")
     plans = []
     for series in track(found, total=len(found), what="listing series"):
         listed = list_instances(server, series)

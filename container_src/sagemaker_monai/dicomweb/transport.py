@@ -1,8 +1,8 @@
-"""GET requests to one DICOMweb server: what is sent, what is believed, when it is asked again.
+"""GET requests to one DICOMweb server: what is sent, what is trusted, and when to retry.
 
-TLS is verified always. A redirect is followed only within the same scheme, host and port, so credentials never reach
-another one, and an answer always comes from the server that was named. Nothing is taken from the environment here:
-`Access` has it all, made by `entrypoints.dicomweb_access`.
+TLS is always verified. Redirects are followed only within the same scheme, host and port, so credentials never reach
+another server, and every answer comes from the named one. Nothing is read from the environment here; `Access`, made by
+`entrypoints.dicomweb_access`, contains everything.
 """
 
 import json
@@ -26,13 +26,13 @@ from sagemaker_monai.errors import ConfigError, DatasetError, Unavailable
 
 ATTEMPTS = 6
 FIRST_DELAY_S, MAX_DELAY_S = 1.0, 60.0
-MAX_RETRY_AFTER_S = 600.0  # a server that asks for more is given up for now
+MAX_RETRY_AFTER_S = 600.0  # for a longer delay, give up
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 15.0, 60.0
-# A server that sends a byte now and then keeps every time-out happy; over a minute it has to be faster than this.
+# A server that sends a byte now and then never hits a timeout, so a minimum rate applies too.
 PACE_S, MIN_PACE_BYTES = 60.0, 64 << 10
 READ_BYTES = 1 << 20
 MAX_JSON_BYTES = 64 << 20  # one page of a search
-# What RFC 3986 lets stand in a query: Orthanc 1.10's search compares values as they are in the URL, escapes included.
+# Allowed in a query by RFC 3986: Orthanc 1.10 compares search values as they are in the URL, including escapes.
 UNESCAPED = "*?/:,@"
 MAX_REDIRECTS = 5
 REDIRECTS = {301, 302, 303, 307, 308}
@@ -41,13 +41,13 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Access:
-    """How a server is reached.
+    """How to access a server.
 
     Attributes:
-        sign: adds credentials to a request that goes to the server; nothing for a server that asks for none.
+        sign: adds credentials to a request; None for a server without authentication.
         ca_bundle: PEM file of the authorities to trust instead of the usual ones.
         client_cert: PEM files of the client's certificate and its key, or one with both.
-        proxies: by scheme, as requests wants them.
+        proxies: by scheme, as in requests.
     """
 
     sign: Callable[[requests.PreparedRequest], requests.PreparedRequest] | None = field(default=None, repr=False)
@@ -57,23 +57,23 @@ class Access:
 
 
 def check_url(url: str, *, is_http_allowed: bool) -> str:
-    """The root of a DICOMweb service, without slash at its end.
+    """The root of a DICOMweb service, without a trailing slash.
 
     Raises:
-        ConfigError: not one, or plain HTTP to another machine without permission.
+        ConfigError: an invalid URL, or plain HTTP to another machine without permission.
     """
     try:
         parts = urlsplit(url)
         host, _port = parts.hostname, parts.port
     except ValueError as error:
-        raise ConfigError("URL is not one; give the root of the service, such as https://host/dicom-web") from error
+        raise ConfigError("URL is invalid; give the root of the service, such as https://host/dicom-web") from error
     if parts.scheme not in ("https", "http") or not host or parts.query or parts.fragment or not url.isprintable():
         raise ConfigError("URL must be the root of a DICOMweb service, such as https://host/dicom-web")
     if "@" in parts.netloc:
-        raise ConfigError("URL has credentials in it: set DICOMWEB_USER and DICOMWEB_PASSWORD instead")
+        raise ConfigError("URL contains credentials: set DICOMWEB_USER and DICOMWEB_PASSWORD instead")
     if parts.scheme == "http" and not is_http_allowed and not _is_loopback(host):
         raise ConfigError(
-            "URL is plain HTTP, which anybody on the way reads and changes: use https://, or say --insecure-http"
+            "URL is plain HTTP, which anybody on the network can read and change: use https://, or add --insecure-http"
         )
     return url.rstrip("/")
 
@@ -90,28 +90,28 @@ class Server:
 
     Args:
         root: from `check_url`.
-        access: how it is reached.
-        stop: set when nothing more is to be asked.
+        access: how to access it.
+        stop: set to stop all requests.
     """
 
     def __init__(self, root: str, access: Access, stop: threading.Event) -> None:
         self._root, self._access, self._stop = root, access, stop
-        self._own = threading.local()  # a session is not made for several threads
+        self._own = threading.local()  # sessions are not thread-safe
         self._open: set[requests.Response] = set()
 
     def close(self) -> None:
-        """Make threads that wait for a body give up at once; to be called when `stop` is set."""
+        """Make threads that wait for a body stop immediately; call it after setting `stop`."""
         for response in tuple(self._open):
-            # The body may have come to its end meanwhile, or its connection is closed.
+            # The body may have ended meanwhile, or its connection may be closed.
             with suppress(OSError, ValueError, AttributeError, urllib3.exceptions.HTTPError):
                 response.raw.shutdown()
 
     def get_json(self, path: str, query: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-        """One page of a search; empty where the server found nothing.
+        """One page of a search, which may be empty.
 
         Raises:
             NotOffered: the server has no such search.
-            CallerError: anything else that asking again does not help.
+            CallerError: any other failure after retries.
         """
 
         def ask() -> list[dict[str, Any]]:
@@ -128,36 +128,25 @@ class Server:
         return self.insist(ask)
 
     def insist(self, ask: Callable[[], Answer]) -> Answer:
-        """Ask again, ever later, until there is an answer.
-
-        Args:
-            ask: raises LostError when it is worth another try.
-
-        Raises:
-            Unavailable: too many tries.
-        """
+        """Call `ask`, and again after growing delays while it raises LostError; Unavailable after too many tries."""
         tries = 0
         while True:
             try:
                 return ask()
             except LostError as error:
                 tries += 1
-                # Clients that were all sent away at once come back spread out.
+                # Random delays spread clients that were all rejected at once.
                 own = min(FIRST_DELAY_S * 2 ** (tries - 1), MAX_DELAY_S) * random.uniform(0.75, 1.25)  # noqa: S311
                 delay = own if error.delay_s is None else max(error.delay_s, 0.0)
                 if tries >= ATTEMPTS or delay > MAX_RETRY_AFTER_S:
                     later = f"in {delay:.0f} s" if delay > MAX_RETRY_AFTER_S else "later"
-                    raise Unavailable(f"{error}; run the same command {later}, it goes on where it stopped") from error
+                    raise Unavailable(f"{error}; run the same command {later} to continue where it stopped") from error
             if self._stop.wait(delay):
                 raise InterruptedRetrieval
 
     @contextmanager
     def get(self, path: str, query: Sequence[tuple[str, str]] = (), *, accept: str) -> Iterator[requests.Response]:
-        """One request; the body is not read yet.
-
-        Raises:
-            LostError, NotOffered, CallerError
-        """
+        """Send one request, without reading the body; raises LostError, NotOffered or CallerError."""
         words = f"?{urlencode(query, quote_via=quote, safe=UNESCAPED)}" if query else ""
         url = f"{self._root}{path}{words}"
         headers = {"Accept": accept, "Accept-Encoding": "identity", "User-Agent": "sagemaker-monai"}
@@ -166,7 +155,7 @@ class Server:
                 raise InterruptedRetrieval
             with losing():
                 response = self._send(url, headers)
-            with response, self._listed(response):  # anyone who reads has faults of their own, such as a full disk
+            with response, self._listed(response):  # outside `losing`: the reader has its own errors, e.g. a full disk
                 if response.status_code not in REDIRECTS:
                     check_status(response)
                     yield response
@@ -183,11 +172,7 @@ class Server:
             self._open.discard(response)
 
     def chunks(self, response: requests.Response) -> Iterator[bytes]:
-        """The body as it arrives.
-
-        Raises:
-            LostError: the connection broke, or the server became too slow.
-        """
+        """The body as it arrives; LostError if the connection breaks or the server is too slow."""
         since, received = time.monotonic(), 0
         while True:
             if self._stop.is_set():
@@ -208,8 +193,8 @@ class Server:
         session = getattr(self._own, "session", None)
         if session is None:
             session = self._own.session = requests.Session()
-            session.trust_env = False  # neither .netrc nor a CA bundle of the environment
-            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # none kept, none sent
+            session.trust_env = False  # ignore .netrc and the environment's CA bundle
+            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # no cookies
         request = session.prepare_request(requests.Request("GET", url, headers=dict(headers)))
         if self._access.sign is not None:
             request = self._access.sign(request)
@@ -234,7 +219,7 @@ class Server:
         if not location or not is_same:
             raise ConfigError(
                 "the server redirects to another host, port or scheme, which is not followed: "
-                "give the URL that it redirects to, if you trust it"
+                "if you trust the target, give its URL"
             )
         return new
 
