@@ -4,17 +4,14 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import pytest
 from PIL import Image
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.prepare.ground_truth.ground_truth import import_ground_truth
 from sagemaker_monai.prepare.ground_truth.ground_truth_options import GroundTruthOptions
 from tests.prepare.test_ground_truth_answers import dicom_task
+from tests.support.imported import content_of, put, records_of, slice_file
 
 BUCKET = "s3://bucket/data"
 WORKERS = ["private.eu-west-1.AAA", "private.eu-west-1.BBB", "private.eu-west-1.CCC"]
@@ -25,31 +22,13 @@ def write_png(path, seed):
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)).save(path)
 
 
-def write_dicom(path, *, patient, seed=0, study=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    dataset = pydicom.Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-    dataset.StudyInstanceUID, dataset.PatientID, dataset.Modality = study or generate_uid(), patient, "DX"
-    dataset.Rows = dataset.Columns = 4
-    dataset.BitsAllocated = dataset.BitsStored = 8
-    dataset.HighBit, dataset.PixelRepresentation, dataset.SamplesPerPixel = 7, 0, 1
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.PixelData = np.random.default_rng(seed).integers(0, 256, (4, 4), dtype=np.uint8).tobytes()
-    dataset.save_as(path, enforce_file_format=True)
-
-
 def write_lines(path, lines):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    put(path.parent, {path.name: "".join(json.dumps(line) + "\n" for line in lines).encode()})
     return path
 
 
 def write_json(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
+    put(path.parent, {path.name: json.dumps(content).encode()})
     return path
 
 
@@ -84,14 +63,24 @@ def out(tmp_path):
     return tmp_path / "out"
 
 
+@pytest.fixture
+def importing(tmp_path, pictures, out):
+    """Imports the lines of a manifest, or files of a job."""
+
+    def call(source, images=pictures, **options):
+        if isinstance(source, list):
+            source = write_lines(tmp_path / "m.manifest", source)
+        return import_ground_truth(source, out, images=images, options=GroundTruthOptions(**options))
+
+    return call
+
+
 def read_records(out):
-    content = json.loads((out / "dataset.json").read_text())
-    return {Path(item["image"]).name: {**item, "split": split} for split in SPLITS for item in content[split]}
+    return {Path(item["image"]).name: item for item in records_of(out)}
 
 
 def labels_of(out):
-    content = json.loads((out / "dataset.json").read_text())
-    return [content["labels"][str(index)] for index in range(len(content["labels"]))]
+    return [name for _, name in sorted(content_of(out)["labels"].items())]
 
 
 def write_job(folder, answers, *, values=None, form=None):
@@ -120,6 +109,7 @@ def write_job(folder, answers, *, values=None, form=None):
     return folder
 
 
+LINES = [classified(i, i % 2) for i in range(12)]
 AGREED = [["cat", "cat", "cat"], ["dog", "dog", "dog"]] * 5
 
 
@@ -127,12 +117,8 @@ AGREED = [["cat", "cat", "cat"], ["dog", "dog", "dog"]] * 5
 
 
 @pytest.mark.parametrize("write_index", [int, str])
-def test_image_classification_takes_the_class_name_of_each_line(tmp_path, pictures, out, write_index):
-    manifest = write_lines(
-        tmp_path / "output.manifest", [classified(number, write_index(number % 2)) for number in range(12)]
-    )
-
-    report = import_ground_truth(manifest, out, images=pictures)
+def test_image_classification_takes_the_class_name_of_each_line(importing, pictures, out, write_index):
+    report = importing([classified(number, write_index(number % 2)) for number in range(12)])
 
     records = read_records(out)
     assert labels_of(out) == ["cat", "dog"]
@@ -146,27 +132,27 @@ def test_image_classification_takes_the_class_name_of_each_line(tmp_path, pictur
     assert "annotators: unknown" in report.summary()
 
 
-def test_the_order_of_classes_is_that_of_their_numbers(tmp_path, pictures, out):
+def test_the_order_of_classes_is_that_of_their_numbers(importing, out):
     lines = [classified(number, number % 2, names=("zebra", "ant")) for number in range(12)]
 
-    import_ground_truth(write_lines(tmp_path / "m.manifest", lines), out, images=pictures)
+    importing(lines)
 
     assert labels_of(out) == ["zebra", "ant"]
 
 
-def test_multilabel_lists_are_named_by_their_class_map(tmp_path, pictures, out):
+def test_multilabel_lists_are_named_by_their_class_map(importing, out):
     meta = metadata("image-classification-multilabel", **{"class-map": {"0": "edema", "1": "nodule"}})
     values = [[0], [1], [0, 1], []] * 3
     lines = [{"source-ref": f"{BUCKET}/{i}.png", "f": value, "f-metadata": meta} for i, value in enumerate(values)]
 
-    report = import_ground_truth(write_lines(tmp_path / "m.manifest", lines), out, images=pictures)
+    report = importing(lines)
 
-    assert report.task == json.loads((out / "dataset.json").read_text())["task"] == "multilabel"
+    assert report.task == content_of(out)["task"] == "multilabel"
     labels = [item["label"] for _, item in sorted(read_records(out).items(), key=lambda pair: int(pair[0][:-4]))]
     assert labels == [["edema"], ["nodule"], ["edema", "nodule"], []] * 3
 
 
-def test_boxes_become_findings_with_regions(tmp_path, pictures, out):
+def test_boxes_become_findings_with_regions(importing, out):
     value = {
         "image_size": [{"width": 500, "height": 400, "depth": 3}],
         "annotations": [
@@ -177,7 +163,7 @@ def test_boxes_become_findings_with_regions(tmp_path, pictures, out):
     meta = metadata("object-detection", objects=[{"confidence": 0.8}], **{"class-map": {"0": "dog", "5": "bone"}})
     lines = [{"source-ref": f"{BUCKET}/{i}.png", "box": value, "box-metadata": meta} for i in range(6)]
 
-    report = import_ground_truth(write_lines(tmp_path / "m.manifest", lines), out, images=pictures)
+    report = importing(lines)
 
     item = read_records(out)["0.png"]
     assert item["label"] == ["bone", "dog"]
@@ -188,41 +174,40 @@ def test_boxes_become_findings_with_regions(tmp_path, pictures, out):
 @pytest.mark.parametrize(
     ("attribute", "kind"), [("seg-ref", "semantic-segmentation"), ("cloud", "point-cloud-object-tracking")]
 )
-def test_a_type_that_gives_no_class_is_refused_with_what_is_supported(tmp_path, pictures, out, attribute, kind):
+def test_a_type_that_gives_no_class_is_refused_with_what_is_supported(importing, attribute, kind):
     line = {"source-ref": f"{BUCKET}/0.png", attribute: "s3://b/x.png", f"{attribute}-metadata": metadata(kind)}
 
     with pytest.raises(DatasetError, match=rf"{kind}.*supported are groundtruth/image-classification"):
-        import_ground_truth(write_lines(tmp_path / "m.manifest", [line]), out, images=pictures)
+        importing([line])
 
 
 # Chained jobs
 
 
-def test_of_several_labels_one_must_be_chosen(tmp_path, pictures, out):
+def test_of_several_labels_one_must_be_chosen(importing, out):
     lines = [classified(i, i % 2) | classified(i, 1 - i % 2, attribute="adjusted") for i in range(12)]
-    manifest = write_lines(tmp_path / "m.manifest", lines)
 
     with pytest.raises(DatasetError, match=r"several label attributes \(adjusted, species\).*--label-attribute"):
-        import_ground_truth(manifest, out, images=pictures)
-    import_ground_truth(manifest, out, images=pictures, options=GroundTruthOptions(label_attribute="adjusted"))
+        importing(lines)
+    importing(lines, label_attribute="adjusted")
 
     assert read_records(out)["0.png"]["label"] == "dog"
 
 
-def test_a_verification_of_labels_is_not_taken_for_the_label(tmp_path, pictures, out):
+def test_a_verification_of_labels_is_not_taken_for_the_label(importing, out):
     check = {"verified": "1", "verified-metadata": metadata("label-verification", **{"class-name": "bad"})}
     lines = [classified(i, i % 2) | check for i in range(12)]
 
-    import_ground_truth(write_lines(tmp_path / "m.manifest", lines), out, images=pictures)
+    importing(lines)
 
     assert labels_of(out) == ["cat", "dog"]
 
 
-def test_failed_and_unlabelled_images_are_left_out_and_listed(tmp_path, pictures, out):
+def test_failed_and_unlabelled_images_are_left_out_and_listed(importing, out):
     unlabelled = {"source-ref": f"{BUCKET}/11.png"}
     lines = [*(classified(i, i % 2) for i in range(10)), failed(10), unlabelled]
 
-    report = import_ground_truth(write_lines(tmp_path / "m.manifest", lines), out, images=pictures)
+    report = importing(lines)
 
     assert (list(report.failed), report.unlabelled, report.images) == (["10.png"], ["11.png"], 10)
     assert "timed out" in report.failed["10.png"]
@@ -232,11 +217,11 @@ def test_failed_and_unlabelled_images_are_left_out_and_listed(tmp_path, pictures
 # All annotators
 
 
-def test_the_answers_of_all_workers_decide_and_not_the_jobs_own_label(tmp_path, pictures, out):
+def test_the_answers_of_all_workers_decide_and_not_the_jobs_own_label(importing, tmp_path, out):
     answers = [["cat", "dog", "dog"], ["cat", "cat", "dog"], *AGREED]
     values = [classified(i, 0) for i in range(12)]
 
-    report = import_ground_truth(write_job(tmp_path / "job", answers, values=values), out, images=pictures)
+    report = importing(write_job(tmp_path / "job", answers, values=values))
 
     records = read_records(out)
     assert (records["0.png"]["label"], records["1.png"]["label"]) == ("dog", "cat")
@@ -250,28 +235,27 @@ def test_the_answers_of_all_workers_decide_and_not_the_jobs_own_label(tmp_path, 
     ]  # fmt: skip
 
 
-def test_soft_labels_are_shares_and_need_annotators(tmp_path, pictures, out):
+def test_soft_labels_are_shares_and_need_annotators(importing, tmp_path, out):
     job = write_job(tmp_path / "job", [["cat", "dog", "dog"], *AGREED])
-    import_ground_truth(job, out, images=pictures, options=GroundTruthOptions(labels="soft"))
+    importing(job, labels="soft")
 
     assert read_records(out)["0.png"]["label"] == {"dog": pytest.approx(2 / 3), "cat": pytest.approx(1 / 3)}
-    manifest = write_lines(tmp_path / "m.manifest", [classified(i, i % 2) for i in range(12)])
     with pytest.raises(DatasetError, match="soft labels need the annotators' answers"):
-        import_ground_truth(manifest, tmp_path / "out2", images=pictures, options=GroundTruthOptions(labels="soft"))
+        importing(LINES, labels="soft")
 
 
-def test_a_worker_who_answers_twice_counts_once_with_the_last_answer(tmp_path, pictures, out):
+def test_a_worker_who_answers_twice_counts_once_with_the_last_answer(importing, tmp_path, out):
     job = write_job(tmp_path / "job", [["cat", "dog", None], *AGREED])
     again = {"answerContent": {"label": "dog"}, "workerId": WORKERS[0], "submissionTime": "2024-05-02T00:00:00Z"}
     write_json(job / "annotations" / "worker-response" / "iteration-2" / "0" / "b.json", {"answers": [again]})
 
-    report = import_ground_truth(job, out, images=pictures)
+    report = importing(job)
 
     assert (read_records(out)["0.png"]["label"], read_records(out)["0.png"]["annotators"]) == ("dog", 2)
     assert report.superseded_answers == 1
 
 
-def test_the_same_answers_in_request_and_response_count_once(tmp_path, pictures, out):
+def test_the_same_answers_in_request_and_response_count_once(importing, tmp_path, out):
     job = write_job(tmp_path / "job", [["cat", "dog", "dog"], *AGREED])
     entries = [
         {
@@ -286,16 +270,16 @@ def test_the_same_answers_in_request_and_response_count_once(tmp_path, pictures,
     folder = job / "annotations" / "consolidated-annotation" / "consolidation-request" / "iteration-1"
     write_json(folder / "2024.json", entries)
 
-    import_ground_truth(job, out, images=pictures)
+    importing(job)
 
     assert read_records(out)["0.png"]["annotators"] == 3
 
 
 @pytest.mark.parametrize(("disputed", "kept"), [("keep", True), ("drop", False)])
-def test_disputed_images_are_listed_with_every_answer(tmp_path, pictures, out, disputed, kept):
+def test_disputed_images_are_listed_with_every_answer(importing, tmp_path, out, disputed, kept):
     job = write_job(tmp_path / "job", [["cat", "dog", None], *AGREED])
 
-    report = import_ground_truth(job, out, images=pictures, options=GroundTruthOptions(disputed=disputed))
+    report = importing(job, disputed=disputed)
 
     label = {"cat": 0.5, "dog": 0.5} if kept else None
     assert report.disputed == [
@@ -308,36 +292,36 @@ def test_disputed_images_are_listed_with_every_answer(tmp_path, pictures, out, d
     assert "disputed images: 1" in report.summary()
 
 
-def test_disputed_images_can_be_refused_before_anything_is_written(tmp_path, pictures, out):
+def test_disputed_images_can_be_refused_before_anything_is_written(importing, tmp_path, out):
     job = write_job(tmp_path / "job", [["cat", "dog", None], *AGREED])
 
     with pytest.raises(DatasetError, match=r"disputed images: 1 \(0.png: cat 1 dog 1\)"):
-        import_ground_truth(job, out, images=pictures, options=GroundTruthOptions(disputed="refuse"))
+        importing(job, disputed="refuse")
     assert not out.exists()
 
 
-def test_images_with_too_few_annotators_are_left_out(tmp_path, pictures, out):
+def test_images_with_too_few_annotators_are_left_out(importing, tmp_path, out):
     job = write_job(tmp_path / "job", [["cat", None, None], *AGREED])
 
-    report = import_ground_truth(job, out, images=pictures, options=GroundTruthOptions(min_annotators=2))
+    report = importing(job, min_annotators=2)
 
     assert (report.few_annotators, "0.png" in read_records(out)) == (["0.png"], False)
 
 
-def test_worker_ids_are_nowhere_in_what_is_written(tmp_path, pictures, out):
+def test_worker_ids_are_nowhere_in_what_is_written(importing, tmp_path, out):
     job = write_job(tmp_path / "job", [["cat", "dog", None], *AGREED])
 
-    import_ground_truth(job, out, images=pictures)
+    importing(job)
 
     for path in (out / "dataset.json", out / "import_report.json"):
         assert not [secret for secret in ("private.", "AAA", "personal", "eu-west") if secret in path.read_text()]
 
 
-def test_two_spellings_of_one_class_are_refused(tmp_path, pictures, out):
+def test_two_spellings_of_one_class_are_refused(importing, tmp_path):
     job = write_job(tmp_path / "job", [["cat", "Cat", "cat"], *AGREED])
 
     with pytest.raises(DatasetError, match="differ only in upper and lower case: Cat, cat"):
-        import_ground_truth(job, out, images=pictures)
+        importing(job)
 
 
 # The custom DICOM task of the seed
@@ -377,17 +361,18 @@ def seed_request(*, reference="address"):
 @pytest.fixture
 def instances(tmp_path):
     for number, instance in enumerate(INSTANCES):
-        write_dicom(tmp_path / "dicom" / f"{instance}.dcm", patient=f"DOE-{number // 2}", seed=number)
+        content = slice_file(f"DOE-{number // 2}", number=number, Modality="DX")
+        put(tmp_path / "dicom", {f"{instance}.dcm": content})
     return tmp_path / "dicom"
 
 
 @pytest.mark.parametrize("reference", ["address", "id", "key"])
-def test_a_consolidation_request_of_the_dicom_task_is_imported_by_patient(tmp_path, instances, out, reference):
+def test_a_consolidation_request_of_the_dicom_task_is_imported_by_patient(
+    importing, tmp_path, instances, out, reference
+):
     request = write_json(tmp_path / "request.json", seed_request(reference=reference))
 
-    report = import_ground_truth(
-        request, out, images=instances, options=GroundTruthOptions(fractions=(0.5, 0.25, 0.25))
-    )
+    report = importing(request, images=instances, fractions=(0.5, 0.25, 0.25))
 
     records = read_records(out)
     assert sorted(records) == [f"{instance}.dcm" for instance in INSTANCES]
@@ -401,11 +386,11 @@ def test_a_consolidation_request_of_the_dicom_task_is_imported_by_patient(tmp_pa
     ]
     assert [case["image"] for case in report.disputed] == [f"{INSTANCES[2]}.dcm"]
     assert (report.groups, report.own_groups, report.modalities, report.regions) == (4, 0, {"DX": 8}, 8)
-    assert json.loads((out / "dataset.json").read_text())["modality"] == {"0": "DX"}
+    assert content_of(out)["modality"] == {"0": "DX"}
     assert "DOE" not in (out / "dataset.json").read_text() + (out / "import_report.json").read_text()
 
 
-def test_a_lambda_that_passes_all_answers_on_is_read_from_the_manifest_alone(tmp_path, instances, out):
+def test_a_lambda_that_passes_all_answers_on_is_read_from_the_manifest_alone(importing, instances):
     lines = [
         {
             "source-ref": entry["dataObject"]["s3Uri"],
@@ -416,14 +401,14 @@ def test_a_lambda_that_passes_all_answers_on_is_read_from_the_manifest_alone(tmp
         for entry in seed_request()
     ]
 
-    report = import_ground_truth(write_lines(tmp_path / "output-manifest.manifest", lines), out, images=instances)
+    report = importing(lines, images=instances)
 
     assert len(report.annotators) == 2
     assert len(report.disputed) == 1
     assert report.unused_classes == []
 
 
-def test_what_a_lambda_returns_is_read_by_the_address_that_the_page_repeats(tmp_path, instances, out):
+def test_what_a_lambda_returns_is_read_by_the_address_that_the_page_repeats(importing, tmp_path, instances):
     entries = [
         {
             "datasetObjectId": entry["datasetObjectId"],
@@ -435,22 +420,18 @@ def test_what_a_lambda_returns_is_read_by_the_address_that_the_page_repeats(tmp_
     for number in range(len(INSTANCES)):  # the helper has one address for all
         text = text.replace("0a1b-2c", INSTANCES[number], 2)
 
-    report = import_ground_truth(write_text(tmp_path / "response.json", text), out, images=instances)
+    (tmp_path / "response.json").write_text(text)
+    report = importing(tmp_path / "response.json", images=instances)
 
     assert (report.images, len(report.annotators)) == (8, 2)
 
 
-def write_text(path, text):
-    path.write_text(text)
-    return path
-
-
-def test_findings_of_several_annotators_are_multilabel_with_agreement_by_class(tmp_path, instances, out):
+def test_findings_of_several_annotators_are_multilabel_with_agreement_by_class(importing, tmp_path, instances, out):
     entries = seed_request()
     entries[0]["annotations"][0]["annotationData"]["content"] = dicom_task("Edema", "Pneumonia")
     request = write_json(tmp_path / "r.json", entries)
 
-    report = import_ground_truth(request, out, images=instances, options=GroundTruthOptions(labels="soft"))
+    report = importing(request, images=instances, labels="soft")
 
     assert report.task == "multilabel"
     assert read_records(out)[f"{INSTANCES[0]}.dcm"]["label"] == {"Edema": 1.0, "Pneumonia": 0.5}
@@ -463,12 +444,7 @@ def test_findings_of_several_annotators_are_multilabel_with_agreement_by_class(t
 def run(tmp_path, keys, files, **options):
     for number, name in enumerate(files):
         write_png(tmp_path / "files" / name, number)
-    lines = [
-        {"source-ref": key, "s": i % 2, "s-metadata": metadata("x", **{"class-name": "ab"[i % 2]})}
-        for i, key in enumerate(keys)
-    ]
-    for line in lines:
-        line["s-metadata"]["type"] = "groundtruth/image-classification"
+    lines = [classified(i, i % 2) | {"source-ref": key} for i, key in enumerate(keys)]
     manifest = write_lines(tmp_path / "m.manifest", lines)
     return import_ground_truth(
         manifest, tmp_path / "out", images=tmp_path / "files", options=GroundTruthOptions(**options)
@@ -550,25 +526,19 @@ def test_names_from_outside_become_safe_file_names(tmp_path):
     assert max(map(len, written)) == 100
 
 
-def test_without_a_patient_each_image_is_a_group_and_a_warning_says_so(tmp_path, pictures, out):
-    manifest = write_lines(tmp_path / "m.manifest", [classified(i, i % 2) for i in range(12)])
+def test_without_a_patient_each_image_is_a_group_and_a_warning_says_so(importing):
 
-    report = import_ground_truth(manifest, out, images=pictures)
+    report = importing(LINES)
 
     assert report.own_groups == 12
     assert "WARNING: the patient of 12 images is unknown" in report.summary()
 
 
 @pytest.mark.parametrize("group_by", ["subject", None])
-def test_patients_are_told_by_a_key_of_the_lines_that_is_not_written_out(tmp_path, pictures, out, group_by):
+def test_patients_are_told_by_a_key_of_the_lines_that_is_not_written_out(importing, out, group_by):
     lines = [classified(i, i % 2) | {"subject": f"S-{i // 4}", "view": "AP"} for i in range(12)]
 
-    report = import_ground_truth(
-        write_lines(tmp_path / "m.manifest", lines),
-        out,
-        images=pictures,
-        options=GroundTruthOptions(group_by=group_by, fractions=(0.6, 0.2, 0.2)),
-    )
+    report = importing(lines, group_by=group_by, fractions=(0.6, 0.2, 0.2))
 
     records = read_records(out)
     assert (report.groups, report.own_groups) == (3, 0)
@@ -577,92 +547,80 @@ def test_patients_are_told_by_a_key_of_the_lines_that_is_not_written_out(tmp_pat
     assert "S-1" not in (out / "dataset.json").read_text()
 
 
-def test_patients_are_told_by_a_pattern_on_the_key(tmp_path, pictures, out):
-    manifest = write_lines(tmp_path / "m.manifest", [classified(i, i % 2) for i in range(12)])
+def test_patients_are_told_by_a_pattern_on_the_key(importing):
 
     with pytest.raises(DatasetError, match=r"--group-by gives no group for some images: 10 \(0.png"):
-        import_ground_truth(manifest, out, images=pictures, options=GroundTruthOptions(group_by=r"data/(1\d)\.png"))
-    report = import_ground_truth(manifest, out, images=pictures, options=GroundTruthOptions(group_by=r"(\d)\.png$"))
+        importing(LINES, group_by=r"data/(1\d)\.png")
+    report = importing(LINES, group_by=r"(\d)\.png$")
 
     assert report.groups == 10  # by the last digit: 10 is with 0, 11 with 1
 
 
 @pytest.mark.parametrize("group_by", ["(", r"(a)(b)", r"(?:a)"])
-def test_a_pattern_without_exactly_one_group_is_refused(tmp_path, pictures, out, group_by):
-    manifest = write_lines(tmp_path / "m.manifest", [classified(i, i % 2) for i in range(12)])
+def test_a_pattern_without_exactly_one_group_is_refused(importing, group_by):
 
     with pytest.raises(ConfigError, match="--group-by"):
-        import_ground_truth(manifest, out, images=pictures, options=GroundTruthOptions(group_by=group_by))
+        importing(LINES, group_by=group_by)
 
 
-def test_identical_files_are_on_one_side(tmp_path, pictures, out):
+def test_identical_files_are_on_one_side(importing, pictures, out):
     for number in range(6, 12):
         (pictures / "data" / f"{number}.png").write_bytes((pictures / "data" / f"{number - 6}.png").read_bytes())
-    manifest = write_lines(tmp_path / "m.manifest", [classified(i, i % 2) for i in range(12)])
 
-    report = import_ground_truth(manifest, out, images=pictures)
+    report = importing(LINES)
 
     records = read_records(out)
     assert all(records[f"{i}.png"]["split"] == records[f"{i + 6}.png"]["split"] for i in range(6))
     assert ["0.png", "6.png"] in report.identical
 
 
-def test_dicom_without_patient_id_is_grouped_by_study(tmp_path, out):
-    study = generate_uid()
-    for number in range(4):
-        write_dicom(tmp_path / "d" / str(number), patient="", seed=number, study=study if number < 2 else None)
-    lines = [
-        {
-            "source-ref": f"s3://b/{i}",
-            "s": i % 2,
-            "s-metadata": metadata("image-classification", **{"class-name": "ab"[i % 2]}),
-        }
-        for i in range(4)
-    ]
+def test_dicom_without_patient_id_is_grouped_by_study(importing, tmp_path, out):
+    files = {str(n): slice_file("", number=n, study=f"1.2.{max(n, 1)}", Modality="DX") for n in range(4)}
+    put(tmp_path / "d", files)
+    lines = [classified(i, i % 2) | {"source-ref": f"s3://b/{i}"} for i in range(4)]
 
-    report = import_ground_truth(write_lines(tmp_path / "m.manifest", lines), out, images=tmp_path / "d")
+    report = importing(lines, images=tmp_path / "d")
 
     assert report.groups == 3
     assert sorted(read_records(out)) == ["0.dcm", "1.dcm", "2.dcm", "3.dcm"]
 
 
-def test_a_file_that_is_no_image_is_named(tmp_path, pictures, out):
+def test_a_file_that_is_no_image_is_named(importing, pictures):
     (pictures / "data" / "0.txt").write_text("hello" * 100)
     lines = [classified(i, i % 2) for i in range(1, 12)]
     lines.append({**lines[0], "source-ref": f"{BUCKET}/0.txt"})
 
     with pytest.raises(DatasetError, match=r"neither DICOM nor pictures of a known type: 1 \(0.txt\)"):
-        import_ground_truth(write_lines(tmp_path / "m.manifest", lines), out, images=pictures)
+        importing(lines)
 
 
 # The output folder
 
 
-def test_the_same_import_again_writes_nothing(tmp_path, pictures, out):
+def test_the_same_import_again_writes_nothing(importing, tmp_path, out):
     job = write_job(tmp_path / "job", [["cat", "dog", None], *AGREED])
-    first = import_ground_truth(job, out, images=pictures)
+    first = importing(job)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
 
-    again = import_ground_truth(job, out, images=pictures)
+    again = importing(job)
 
     assert again.is_repeated
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
     assert again.summary().removesuffix("\nnothing to do: the folder holds this import already") == first.summary()
 
 
-def test_another_option_replaces_the_earlier_import(tmp_path, pictures, out):
+def test_another_option_replaces_the_earlier_import(importing, tmp_path, out):
     job = write_job(tmp_path / "job", [["cat", "dog", None], *AGREED])
-    import_ground_truth(job, out, images=pictures)
+    importing(job)
 
-    report = import_ground_truth(job, out, images=pictures, options=GroundTruthOptions(disputed="drop"))
+    report = importing(job, disputed="drop")
 
     assert not report.is_repeated
     assert not (out / "images" / "0.png").exists()
 
 
-def test_the_originals_are_copied_and_not_linked(tmp_path, pictures, out):
-    manifest = write_lines(tmp_path / "m.manifest", [classified(i, i % 2) for i in range(12)])
-    import_ground_truth(manifest, out, images=pictures)
+def test_the_originals_are_copied_and_not_linked(importing, pictures, out):
+    importing(LINES)
 
     original = (pictures / "data" / "0.png").read_bytes()
     (out / "images" / "0.png").write_bytes(b"changed")
@@ -672,17 +630,17 @@ def test_the_originals_are_copied_and_not_linked(tmp_path, pictures, out):
 
 @pytest.mark.parametrize("place", ["out", "."])
 def test_output_and_images_must_not_be_in_one_another(tmp_path, pictures, place):
-    manifest = write_lines(tmp_path / "m.manifest", [classified(0, 0)])
+    manifest = write_lines(tmp_path / "m.manifest", LINES)
 
     with pytest.raises(ConfigError, match="must not be in one another"):
         import_ground_truth(manifest, pictures / place, images=pictures)
 
 
-def test_the_written_data_set_can_be_trained_on(tmp_path, pictures, out):
+def test_the_written_data_set_can_be_trained_on(importing, tmp_path, out):
     from sagemaker_monai.data.datasets import read_dataset
 
     job = write_job(tmp_path / "job", [["cat", "dog", "dog"], *AGREED])
-    import_ground_truth(job, out, images=pictures, options=GroundTruthOptions(labels="soft"))
+    importing(job, labels="soft")
 
     dataset = read_dataset({"training": out}, validation_fraction=0.1, test_fraction=0.2, seed=0)
 
@@ -706,20 +664,20 @@ def test_the_written_data_set_can_be_trained_on(tmp_path, pictures, out):
         (lambda line: line["species-metadata"].update({"type": "groundtruth/custom"}), "several task types"),
     ],
 )
-def test_a_line_that_cannot_be_is_refused_with_its_cause(tmp_path, pictures, out, change, message):
+def test_a_line_that_cannot_be_is_refused_with_its_cause(importing, out, change, message):
     lines = [classified(number, number % 2) for number in range(12)]
     change(lines[0])
 
     with pytest.raises(DatasetError, match=message):
-        import_ground_truth(write_lines(tmp_path / "m.manifest", lines), out, images=pictures)
+        importing(lines)
     assert not out.exists()
 
 
-def test_one_class_number_with_two_names_is_refused(tmp_path, pictures, out):
+def test_one_class_number_with_two_names_is_refused(importing):
     lines = [classified(0, 0), classified(1, 1), classified(2, 1, names=("cat", "horse"))]
 
     with pytest.raises(DatasetError, match=r"class 1 has two names \(dog, horse\)"):
-        import_ground_truth(write_lines(tmp_path / "m.manifest", lines), out, images=pictures)
+        importing(lines)
 
 
 @pytest.mark.parametrize(
@@ -727,12 +685,12 @@ def test_one_class_number_with_two_names_is_refused(tmp_path, pictures, out):
     ["not json\n", "[" * 100_000 + "\n", '{"a": NaN}\n', "5\n", "\xff", '{"a":' * 50_000 + "\n", "", '{"source-ref": "s3://b/1"}\n'],
     ids=["text", "brackets", "nan", "number", "latin", "braces", "empty", "no label"],
 )  # fmt: skip
-def test_a_file_that_is_no_manifest_is_refused(tmp_path, pictures, out, text):
+def test_a_file_that_is_no_manifest_is_refused(importing, tmp_path, text):
     path = tmp_path / "m.manifest"
     path.write_bytes(text.encode("latin-1"))
 
     with pytest.raises(DatasetError):
-        import_ground_truth(path, out, images=pictures)
+        importing(path)
 
 
 @pytest.mark.parametrize(
@@ -747,17 +705,17 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path, pictures, out, text):
         [{"dataObject": {"s3Uri": "s3://b/1"}, "annotations": [{"workerId": "w", "annotationData": {"content": ""}}]}],
     ],
 )  # fmt: skip
-def test_a_request_that_cannot_be_is_refused(tmp_path, pictures, out, entries):
+def test_a_request_that_cannot_be_is_refused(importing, tmp_path, entries):
     with pytest.raises(DatasetError):
-        import_ground_truth(write_json(tmp_path / "r.json", entries), out, images=pictures)
+        importing(write_json(tmp_path / "r.json", entries))
 
 
-def test_worker_responses_of_another_job_are_refused(tmp_path, pictures, out):
+def test_worker_responses_of_another_job_are_refused(importing, tmp_path):
     job = write_job(tmp_path / "job", AGREED)
     write_json(job / "annotations" / "worker-response" / "iteration-1" / "99" / "a.json", {"answers": []})
 
     with pytest.raises(DatasetError, match="worker response 99 is of an image that is not in the manifest"):
-        import_ground_truth(job, out, images=pictures)
+        importing(job)
 
 
 @pytest.mark.parametrize(
@@ -767,9 +725,9 @@ def test_worker_responses_of_another_job_are_refused(tmp_path, pictures, out):
         {"min_agreement": float("nan")}, {"min_annotators": 0}, {"fractions": (0.5, 0.5, 0.5)},
     ],
 )  # fmt: skip
-def test_an_option_out_of_range_is_refused(tmp_path, pictures, out, options):
+def test_an_option_out_of_range_is_refused(importing, tmp_path, options):
     with pytest.raises(ConfigError):
-        import_ground_truth(tmp_path / "none", out, images=pictures, options=GroundTruthOptions(**options))
+        importing(tmp_path / "none", **options)
 
 
 def test_the_command_line_has_every_option_of_the_import(tmp_path, pictures, out):
