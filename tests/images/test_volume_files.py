@@ -190,7 +190,7 @@ def read_or_refuse(body, **options):
     assert time.perf_counter() - start < 30
 
 
-@pytest.mark.parametrize("kind", exhaustive(FILES, short=3))
+@pytest.mark.parametrize("kind", exhaustive(FILES))
 @given(data=st.data())
 @settings(max_examples=120)
 def test_damaged_files_are_read_or_refused_and_nothing_else(kind, data):

@@ -129,7 +129,7 @@ def channel(tmp_path, lines, header="image,label"):
 
 def run_train(tmp_path, monkeypatch, *words):
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path / "ml"))
-    return train.main(["--epochs", "1", "--image-size", "32", *words])
+    return train.main(["--epochs", "1", "--image-size", "32", "--num-workers", "1", *words])
 
 
 @pytest.mark.parametrize("case", TABLES)

@@ -1,7 +1,6 @@
 """A model of pictures of more than 8 bits: its range is that of the training pictures, and nothing else goes in."""
 
 import base64
-import io
 import json
 
 import numpy as np
@@ -21,6 +20,7 @@ from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
 from sagemaker_monai.preprocessing.presets import preprocessing_for
 from sagemaker_monai.serving.inference import input_fn
 from sagemaker_monai.training.preset_choice import choose_preprocessing
+from tests.images.test_pictures import encode
 from tests.support.bundles import bundle_parts
 from tests.support.deep_files import png16, tiff, transparent_colour
 from tests.support.dicom_series import CT, make_slice, pixels, to_bytes
@@ -31,6 +31,9 @@ RANGE = {"kind": "range", "low": 1_000, "high": 3_000}
 def deep(seed=0, channels=1, low=1_000, high=3_000):
     shape = (40, 48) if channels == 1 else (40, 48, channels)
     return np.random.default_rng(seed).integers(low, high, shape, dtype=np.uint16)
+
+
+SHALLOW = encode(Image.fromarray(deep().astype(np.uint8)), "PNG")
 
 
 def prepared(source, *, channels=1, fit="stretch", intensity=None):
@@ -102,10 +105,8 @@ def test_every_fit_gives_the_size(fit):
 
 
 def test_pictures_of_eight_bits_dicom_and_volumes_are_refused():
-    shallow = io.BytesIO()
-    Image.fromarray(deep().astype(np.uint8)).save(shallow, "PNG")
     for source, what in (
-        (shallow.getvalue(), "a picture of 8 bits"),
+        (SHALLOW, "a picture of 8 bits"),
         (deep().astype(np.uint8), "values of 8 bits"),
         (to_bytes(make_slice(pixels()[0], **CT)), "DICOM"),
         (b"NRRD0004\ntype: short\n", "a file of a volume"),
@@ -165,11 +166,9 @@ def test_colours_of_all_pictures_are_kept(files):
 
 
 def test_pictures_of_eight_and_of_more_bits_are_refused_together(files):
-    shallow = io.BytesIO()
-    Image.fromarray(deep().astype(np.uint8)).save(shallow, "PNG")
     for preset in ("auto", "photo", "deep"):
         with pytest.raises(DatasetError, match=r"1 of 3 pictures have more than 8 bits \(01.png\).*different scales"):
-            chosen(files(shallow.getvalue(), png16(deep()), shallow.getvalue()), preset=preset)
+            chosen(files(SHALLOW, png16(deep()), SHALLOW), preset=preset)
 
 
 @pytest.mark.parametrize("preset", ["photo", "xray", "ct_slice", "volume"])
@@ -179,10 +178,8 @@ def test_another_preset_is_refused_for_deep_pictures(files, preset):
 
 
 def test_preset_deep_is_refused_for_others(files):
-    shallow = io.BytesIO()
-    Image.fromarray(deep().astype(np.uint8)).save(shallow, "PNG")
     with pytest.raises(ConfigError, match="more than 8 bits, and these are not"):
-        chosen(files(shallow.getvalue()), preset="deep")
+        chosen(files(SHALLOW), preset="deep")
 
 
 def test_one_value_in_all_training_pictures_is_refused(files):
@@ -248,11 +245,9 @@ def test_doctor_says_how_many_bits_are_used(tmp_path):
 
 
 def test_doctor_refuses_mixed_bits_and_sees_what_is_faint(tmp_path):
-    shallow = io.BytesIO()
-    Image.fromarray(deep().astype(np.uint8)).save(shallow, "PNG")
     pictures = {f"a_{seed}": png16(deep(seed, low=0, high=60_000)) for seed in range(3)}
     faint = png16(deep(9, low=100, high=180))
-    _, issues = issues_of(tmp_path, **pictures, b_1=shallow.getvalue(), b_2=faint)
+    _, issues = issues_of(tmp_path, **pictures, b_1=SHALLOW, b_2=faint)
 
     assert (issues["mixed_bits"].severity, issues["mixed_bits"].count) == ("error", 4)
     assert issues["faint_images"].examples == (5,)

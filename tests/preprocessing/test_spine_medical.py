@@ -1,7 +1,6 @@
 """A slice, a series or a volume is the same tensor in training and serving, bit for bit, however it comes."""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from sagemaker_monai.preprocessing.presets import preprocessing_for
 from sagemaker_monai.serving.inference import input_fn
 from tests.support.bundles import write_small_bundle
 from tests.support.dicom_series import CT, OBLIQUE, enhanced, make_series, make_slice, to_bytes, write_series
+from tests.support.exhaustive import crossed, exhaustive
 from tests.support.medical_bodies import OF_ONE, OF_SEVERAL, OF_VOLUMES, as_json, as_zip, shuffled
 
 NUMBERS = {
@@ -84,11 +84,10 @@ def on_disk(tmp_path_factory):
     return folder, files
 
 
-@pytest.mark.parametrize(("fit", "spacing_mm"), [("stretch", None), ("pad", None), ("pad", (0.9, 0.7, 2.0))])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_series_is_the_same_tensor_however_it_is_sent(on_disk, kind, fit, spacing_mm, tmp_path):
+@pytest.mark.parametrize(("kind", "grid"), crossed(KINDS, [("pad", (0.9, 0.7, 2.0)), ("stretch", None), ("pad", None)]))
+def test_a_series_is_the_same_tensor_however_it_is_sent(on_disk, kind, grid, tmp_path):
     folder, files = on_disk
-    validation, serving = volumes(kind, fit, spacing_mm)
+    validation, serving = volumes(kind, *grid)
 
     expected = trained([Sample(folder / "1"), Sample(folder / "2")], validation, tmp_path)
 
@@ -149,8 +148,7 @@ def slice_files(tmp_path_factory):
     return paths
 
 
-@pytest.mark.parametrize("fit", FITS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "fit"), crossed(KINDS[1:] + KINDS[:1], FITS))
 def test_a_slice_is_the_same_tensor_however_it_is_sent(slice_files, kind, fit, tmp_path):
     validation, serving = preprocessing("LoadSlice", kind, fit, [19, 23])
     paths = slice_files[:2] if kind == "window" else slice_files  # colours have no unit that a window could be in
@@ -164,8 +162,7 @@ def test_a_slice_is_the_same_tensor_however_it_is_sent(slice_files, kind, fit, t
             assert torch.equal(got, tensor[None]), (path.name, content_type)
 
 
-@pytest.mark.parametrize("fit", FITS)
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("channels", "fit"), crossed([3, 1], FITS))
 def test_a_photograph_model_sees_of_dicom_what_it_saw_in_training(slice_files, channels, fit, tmp_path):
     spec = photograph_preprocessing(channels=channels, image_size=24, fit=fit)
     validation, serving = build_preprocessing(spec), build_preprocessing(json.loads(json.dumps(spec)))
@@ -209,8 +206,7 @@ def test_instances_of_json_are_images_by_themselves(slice_files, tmp_path):
 AFFINE = np.array([[-0.8, 0.1, 0, 20], [0.1, 0.7, 0.2, -31], [0, 0.2, -2.2, 7], [0, 0, 0, 1]], float)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("content_type", OF_VOLUMES)
+@pytest.mark.parametrize(("content_type", "kind"), crossed(OF_VOLUMES, KINDS))
 def test_a_file_of_a_volume_is_the_same_tensor_in_both(content_type, kind, tmp_path):
     suffix, encode = OF_VOLUMES[content_type]
     contents = [encode(stored((13, 15, 9), seed), AFFINE) for seed in (1, 2)]
@@ -228,22 +224,24 @@ def test_a_file_of_a_volume_is_the_same_tensor_in_both(content_type, kind, tmp_p
         assert torch.equal(got, expected), wrapping
 
 
-def test_processes_with_other_numbers_of_threads_load_the_same(on_disk, slice_files, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", exhaustive(["volumes", "slices", "photographs"]))
+def test_processes_with_other_numbers_of_threads_load_the_same(kind, on_disk, slice_files, tmp_path, monkeypatch):
     folder, _ = on_disk
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
-    assert os.environ["OMP_NUM_THREADS"] == "3"
-    pairs = {
-        "volumes": ([Sample(folder / name) for name in ("1", "2", "1.zip", "enhanced")], volumes("zscore")),
-        "slices": ([Sample(path) for path in slice_files], preprocessing("LoadSlice", "zscore", "crop", [19, 23])),
-    }
     photographs = build_preprocessing(photograph_preprocessing(channels=3, image_size=24, fit="crop"))
-    pairs["photographs"] = pairs["slices"][0], (photographs, photographs)
+    validation, serving = {
+        "volumes": volumes("zscore"),
+        "slices": preprocessing("LoadSlice", "zscore", "crop", [19, 23]),
+        "photographs": (photographs, photographs),
+    }[kind]
+    paths = [folder / name for name in ("1", "2", "1.zip", "enhanced")] if kind == "volumes" else slice_files
+    samples = [Sample(path) for path in paths]
 
-    for name, (samples, (validation, serving)) in pairs.items():
-        expected = trained(samples, validation, tmp_path / name, workers=2)
-        for sample, tensor in zip(samples, expected, strict=True):
-            assert torch.equal(serving.scale(serving.load(sample)[None])[0], tensor), name
+    expected = trained(samples, validation, tmp_path, workers=2)
+
+    for sample, tensor in zip(samples, expected, strict=True):
+        assert torch.equal(serving.scale(serving.load(sample)[None])[0], tensor)
 
 
 @pytest.mark.parametrize("preset", ["ct_slice", "ct_volume"])
@@ -265,12 +263,12 @@ def test_the_artifacts_answer_is_the_networks_to_what_validation_saw(preset, on_
         assert list(prediction.probabilities.values()) == pytest.approx(row.tolist(), abs=1e-6)
 
 
-@pytest.mark.parametrize("preset", ["mr_volume", "volume"])
+@pytest.mark.parametrize("preset", exhaustive(["mr_volume", "volume"]))
 def test_a_real_series_is_the_same_tensor(preset, shared_data, tmp_path):
     folders = sorted({path.parent for path in (shared_data / "dicom_series").rglob("*.dcm")})
     validation = build_preprocessing(preprocessing_for(preset, channels=1, image_size=32, fit="pad"))
 
-    expected = trained([Sample(folder) for folder in folders], validation, tmp_path, workers=2)
+    expected = trained([Sample(folder) for folder in folders], validation, tmp_path)
 
     assert len(folders) == 4
     for seed, (folder, tensor) in enumerate(zip(folders, expected, strict=True)):

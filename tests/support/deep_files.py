@@ -9,7 +9,8 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
-def _chunk(name, content):
+def png_chunk(name, content):
+    """A chunk with its length and checksum."""
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
@@ -30,13 +31,13 @@ def png16(values, *, interlaced=False, extra=b""):
     parts = [values[y::dy, x::dx] for x, y, dx, dy in _ADAM7] if interlaced else [values]
     data = b"".join(_filtered(np.ascontiguousarray(part)) for part in parts if part.size)
     header = struct.pack(">IIBBBBB", width, height, 16, _COLOUR_TYPES[samples], 0, 0, interlaced)
-    end = _chunk(b"IDAT", zlib.compress(data)) + _chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + extra + end
+    end = png_chunk(b"IDAT", zlib.compress(data)) + png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + extra + end
 
 
 def transparent_colour(*values):
     """The PNG chunk that names the transparent colour."""
-    return _chunk(b"tRNS", struct.pack(f">{len(values)}H", *values))
+    return png_chunk(b"tRNS", struct.pack(f">{len(values)}H", *values))
 
 
 def tiff(values, *, order="<", photometric=1, bits=None, is_deflated=False, is_planar=False, **tags):
