@@ -39,17 +39,17 @@ def values_of(dtype, shape=(3, 4, 5)):
 
 
 @pytest.mark.parametrize("order", "CF")
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_every_type_and_order_comes_back(tmp_path, dtype, order):
-    values = np.asarray(values_of(dtype), order=order)
-    np.save(tmp_path / "a.npy", values)
+def test_every_type_and_order_comes_back(tmp_path, order):
+    for dtype in DTYPES:
+        values = np.asarray(values_of(dtype), order=order)
+        np.save(tmp_path / "a.npy", values)
 
-    for source in (tmp_path / "a.npy", npy(values), npz(image=values), npz(packed=False, anything=values)):
-        volume = read_volume_file(source)
-        assert volume.values.dtype == np.float32
-        assert np.array_equal(volume.values[0], values.astype(np.float32))
-        assert np.array_equal(volume.affine, np.eye(4))
-        assert not volume.has_geometry
+        for source in (tmp_path / "a.npy", npy(values), npz(image=values), npz(packed=False, anything=values)):
+            volume = read_volume_file(source)
+            assert volume.values.dtype == np.float32
+            assert np.array_equal(volume.values[0], values.astype(np.float32)), dtype
+            assert np.array_equal(volume.affine, np.eye(4))
+            assert not volume.has_geometry
 
 
 @pytest.mark.parametrize("order", "CF")
@@ -167,7 +167,7 @@ def test_bombs_and_heaps_of_members_are_refused(monkeypatch):
 
 @pytest.mark.parametrize(("claim", "error"), [("(1, 64, 1)", UndecodableImage), ("(99999, 99999,)", PayloadTooLarge)])
 def test_a_member_is_inflated_no_further_than_its_header_says(claim, error):
-    body = npy(np.zeros((64, 1 << 20), np.uint8)).replace(b"(64, 1048576)", claim.ljust(13).encode())
+    body = npy(np.zeros((16, 1 << 20), np.uint8)).replace(b"(16, 1048576)", claim.ljust(13).encode())
     packed = zipped(**{"image.npy": body})
     tracemalloc.start()
     with pytest.raises(error):

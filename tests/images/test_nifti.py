@@ -50,23 +50,21 @@ def with_pixdim(body, **by_index):
 
 
 @pytest.mark.parametrize("order", "<>")
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_every_type_and_byte_order_is_as_two_other_readers_have_it(tmp_path, dtype, order):
-    values = ramp(SHAPE, dtype)
-    header = nibabel.Nifti1Header(endianness=order)
-    header.set_data_dtype(np.dtype(dtype).newbyteorder(order))
-    nibabel.save(nibabel.Nifti1Image(values, oblique(), header), tmp_path / "a.nii")
-    volume = read_volume_file(tmp_path / "a.nii")
+def test_every_type_and_byte_order_is_as_two_other_readers_have_it(tmp_path, order):
+    for dtype in DTYPES:
+        values = ramp(SHAPE, dtype)
+        header = nibabel.Nifti1Header(endianness=order)
+        header.set_data_dtype(np.dtype(dtype).newbyteorder(order))
+        nibabel.save(nibabel.Nifti1Image(values, oblique(), header), tmp_path / "a.nii")
+        volume = read_volume_file(tmp_path / "a.nii")
 
-    assert nibabel.load(tmp_path / "a.nii").header.endianness == order
-    assert volume.values.dtype == np.float32
-    assert volume.affine.dtype == np.float64
-    assert volume.has_geometry
-    assert np.array_equal(volume.values[0], values)
-    for read in (by_nibabel, by_simpleitk):
-        expected, affine = read(tmp_path / "a.nii")
-        assert np.array_equal(volume.values, expected)
-        assert np.allclose(volume.affine, affine, atol=1e-4)
+        assert nibabel.load(tmp_path / "a.nii").header.endianness == order
+        assert (volume.values.dtype, volume.affine.dtype, volume.has_geometry) == (np.float32, np.float64, True)
+        assert np.array_equal(volume.values[0], values), dtype
+        for read in (by_nibabel, by_simpleitk):
+            expected, affine = read(tmp_path / "a.nii")
+            assert np.array_equal(volume.values, expected), dtype
+            assert np.allclose(volume.affine, affine, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8"])
@@ -396,15 +394,15 @@ def zeros_packed(count):
 
 def test_a_bomb_is_refused_before_it_goes_off(monkeypatch):
     monkeypatch.setattr(inflate, "FREE_BYTES", 8 << 20)
-    header = nifti(dim=[3, 256, 256, 256, 1, 1, 1, 1])[:352]
-    packed = gzip.compress(header) + zeros_packed(32 << 20)
+    header = nifti(dim=[3, 256, 256, 128, 1, 1, 1, 1])[:352]
+    packed = gzip.compress(header) + zeros_packed(16 << 20)
 
     with pytest.raises(PayloadTooLarge, match="unpacks to more"):
         read_volume_file(packed)
 
 
 def test_a_bomb_behind_a_small_image_is_refused_without_unpacking_it():
-    packed = gzip.compress(nifti()) + zeros_packed(64 << 20)
+    packed = gzip.compress(nifti()) + zeros_packed(16 << 20)
     tracemalloc.start()
     with pytest.raises(UndecodableImage, match="much more than its header says"):
         read_volume_file(packed)
@@ -457,17 +455,16 @@ def test_analyze_has_values_and_spacing_but_no_place(tmp_path):
         read_volume_file((tmp_path / "a.hdr").read_bytes())
 
 
-@pytest.mark.parametrize("dtype", ["u1", "i2", "i4", "f4", "f8"])
 @pytest.mark.parametrize("order", "<>")
-def test_analyze_of_every_type_with_spms_scale_is_as_nibabel_has_it(tmp_path, dtype, order):
-    header = nibabel.Spm2AnalyzeImage.header_class(endianness=order)
-    header.set_data_dtype(np.dtype(dtype).newbyteorder(order))
-    image = nibabel.Spm2AnalyzeImage(ramp(SHAPE, dtype), np.eye(4), header)
-    image.header.set_slope_inter(0.25, 0)
-    nibabel.save(image, tmp_path / "a.img")
-    volume = read_volume_file(tmp_path / "a.hdr")
+def test_analyze_of_every_type_with_spms_scale_is_as_nibabel_has_it(tmp_path, order):
+    for dtype in ("u1", "i2", "i4", "f4", "f8"):
+        header = nibabel.Spm2AnalyzeImage.header_class(endianness=order)
+        header.set_data_dtype(np.dtype(dtype).newbyteorder(order))
+        image = nibabel.Spm2AnalyzeImage(ramp(SHAPE, dtype), np.eye(4), header)
+        image.header.set_slope_inter(0.25, 0)
+        nibabel.save(image, tmp_path / "a.img")
 
-    assert np.array_equal(volume.values, by_nibabel(tmp_path / "a.img")[0])
+        assert np.array_equal(read_volume_file(tmp_path / "a.hdr").values, by_nibabel(tmp_path / "a.img")[0]), dtype
 
 
 # --- real files ------------------------------------------------------------------------------------------------------

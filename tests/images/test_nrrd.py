@@ -1,5 +1,6 @@
 import bz2
 import gzip
+import itertools
 import os
 
 import nrrd
@@ -9,7 +10,7 @@ import pytest
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.formats import inflate
 from sagemaker_monai.images.volume_files import read_volume_file
-from tests.support.odd_volumes import DTYPES, LPS, by_simpleitk, oblique, ramp, write_simpleitk
+from tests.support.odd_volumes import DTYPES, by_simpleitk, oblique, ramp, write_simpleitk
 from tests.support.refusals import not_refused
 
 SHAPE = (5, 6, 7)
@@ -52,43 +53,39 @@ def test_a_file_written_by_hand_is_read_as_the_standard_says():
 
 
 @pytest.mark.parametrize(
-    ("space", "signs"),
+    ("spaces", "signs"),
     [
-        ("right-anterior-superior", (1, 1, 1)),
-        ("RAS", (1, 1, 1)),
-        ("left-anterior-superior", (-1, 1, 1)),
-        ("LAS", (-1, 1, 1)),
-        ("Left-Posterior-Superior", (-1, -1, 1)),
-        ("LPS", (-1, -1, 1)),
+        (("right-anterior-superior", "RAS"), (1, 1, 1)),
+        (("left-anterior-superior", "LAS"), (-1, 1, 1)),
+        (("Left-Posterior-Superior", "LPS"), (-1, -1, 1)),
     ],
 )
-def test_every_space_of_a_patient_becomes_ras(tmp_path, space, signs):
-    (tmp_path / "a.nrrd").write_bytes(by_hand(space=space))
-    volume = read_volume_file(tmp_path / "a.nrrd")
-
+def test_every_space_of_a_patient_becomes_ras(tmp_path, spaces, signs):
     expected = np.diag([*signs, 1]) @ [[2, 0, 0, 10], [0, 3, 0, 20], [0, 0, 4, 30], [0, 0, 0, 1]]
-    assert np.array_equal(volume.affine, expected)
-    assert np.allclose(by_simpleitk(tmp_path / "a.nrrd")[1], expected)
+    for space in spaces:
+        (tmp_path / "a.nrrd").write_bytes(by_hand(space=space))
+        assert np.array_equal(read_volume_file(tmp_path / "a.nrrd").affine, expected)
+        assert np.allclose(by_simpleitk(tmp_path / "a.nrrd")[1], expected)
 
 
-@pytest.mark.parametrize("order", ["little", "big"])
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2", "ascii"])
-def test_every_type_and_encoding_is_as_two_other_readers_have_it(tmp_path, dtype, order, encoding):
-    values = ramp(SHAPE, dtype)
+def test_every_type_and_encoding_is_as_two_other_readers_have_it(tmp_path, encoding):
     affine = oblique()
     header = {"space": "RAS", "space directions": affine[:3, :3].T, "space origin": affine[:3, 3]}
-    header |= {"encoding": encoding, "endian": order, "kinds": ["domain"] * 3}
-    nrrd.write(str(tmp_path / "a.nrrd"), values.astype(np.dtype(dtype).newbyteorder(order)), header)
-    volume = read_volume_file(tmp_path / "a.nrrd")
+    header |= {"encoding": encoding, "kinds": ["domain"] * 3}
+    for dtype, order in itertools.product(DTYPES, ("little", "big")):
+        values = ramp(SHAPE, dtype)
+        written = values.astype(np.dtype(dtype).newbyteorder(order))
+        nrrd.write(str(tmp_path / "a.nrrd"), written, header | {"endian": order})
+        volume = read_volume_file(tmp_path / "a.nrrd")
 
-    assert np.array_equal(volume.values[0], values)
-    assert np.array_equal(volume.values[0], nrrd.read(str(tmp_path / "a.nrrd"))[0].astype(np.float32))
-    assert np.allclose(volume.affine, affine)
-    if encoding != "bzip2":  # ITK has none
-        expected, itk_affine = by_simpleitk(tmp_path / "a.nrrd")
-        assert np.array_equal(volume.values, expected)
-        assert np.allclose(volume.affine, itk_affine, atol=1e-6)
+        assert np.array_equal(volume.values[0], values), (dtype, order)
+        assert np.array_equal(volume.values[0], nrrd.read(str(tmp_path / "a.nrrd"))[0].astype(np.float32))
+        assert np.allclose(volume.affine, affine)
+        if encoding != "bzip2":  # ITK has none
+            expected, itk_affine = by_simpleitk(tmp_path / "a.nrrd")
+            assert np.array_equal(volume.values, expected), (dtype, order)
+            assert np.allclose(volume.affine, itk_affine, atol=1e-6)
 
 
 @pytest.mark.parametrize("compress", [False, True])
@@ -159,11 +156,10 @@ def test_a_slice_in_the_patient_has_its_normal_for_third_axis():
     assert np.allclose(volume.affine, [[-2, 0, 0, -10], [0, 0, 1, -20], [0, 3, 0, 30], [0, 0, 0, 1]])
 
 
-@pytest.mark.parametrize(("unit", "scale"), [("mm", 1), ("cm", 10), ("m", 1000), ("um", 0.001), ("microns", 0.001)])
-def test_units_of_length_become_millimetres(unit, scale):
-    volume = read_volume_file(by_hand(space_units=f'"{unit}" "{unit}" "{unit}"'))
-
-    assert np.allclose(volume.affine[:3], read_volume_file(by_hand()).affine[:3] * scale)
+def test_units_of_length_become_millimetres():
+    for unit, scale in (("mm", 1), ("cm", 10), ("m", 1000), ("um", 0.001), ("microns", 0.001)):
+        volume = read_volume_file(by_hand(space_units=f'"{unit}" "{unit}" "{unit}"'))
+        assert np.allclose(volume.affine[:3], read_volume_file(by_hand()).affine[:3] * scale), unit
 
 
 FAULTS = {
@@ -340,29 +336,19 @@ def test_a_list_of_files_holds_one_slice_each(tmp_path):
         read_volume_file(tmp_path / "a.nhdr")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../secret.raw",
-        "/etc/passwd",
-        "sub/secret.raw",
-        "..",
-        ".",
-        "https://example.org/a.raw",
-        "C:\\a.raw",
-        "%03d.raw 0 1 1",
-    ],
-)
-def test_no_file_outside_the_folder_is_opened(tmp_path, name):
+def test_no_file_outside_the_folder_is_opened(tmp_path):
     (tmp_path / "secret.raw").write_bytes(DATA)
     folder = tmp_path / "inner"
     (folder / "sub").mkdir(parents=True)
     (folder / "sub" / "secret.raw").write_bytes(DATA)
-    (folder / "a.nhdr").write_bytes(by_hand(b"", data_file=name))
+    paths = ["../secret.raw", "/etc/passwd", "sub/secret.raw", "..", ".", "https://example.org/a.raw", "C:\\a.raw"]
 
-    with pytest.raises(UnsuitableImage) as caught:
+    def read(name):
+        (folder / "a.nhdr").write_bytes(by_hand(b"", data_file=name))
         read_volume_file(folder / "a.nhdr")
-    assert name not in str(caught.value)
+
+    assert not_refused(paths, read, UnsuitableImage, "^the header names a data file outside its folder;") == []
+    assert not_refused(["%03d.raw 0 1 1"], read, UnsuitableImage, "^the NRRD header names its files by a pattern") == []
 
 
 def test_neither_links_that_lead_out_nor_pipes_nor_folders_are_opened(tmp_path):
@@ -377,17 +363,6 @@ def test_neither_links_that_lead_out_nor_pipes_nor_folders_are_opened(tmp_path):
         (folder / "a.nhdr").write_bytes(by_hand(b"", data_file=name))
         with pytest.raises(UndecodableImage, match="missing in its folder"):
             read_volume_file(folder / "a.nhdr")
-
-
-def test_pynrrd_agrees_on_the_affine_of_its_own_file(tmp_path):
-    affine = LPS @ oblique()
-    header = {"space": "left-posterior-superior", "space directions": affine[:3, :3].T, "space origin": affine[:3, 3]}
-    nrrd.write(str(tmp_path / "a.nrrd"), ramp(SHAPE, "f4"), header)
-    _, read = nrrd.read(str(tmp_path / "a.nrrd"))
-
-    expected = np.eye(4)
-    expected[:3, :3], expected[:3, 3] = read["space directions"].T, read["space origin"]
-    assert np.allclose(read_volume_file(tmp_path / "a.nrrd").affine, LPS @ expected)
 
 
 def test_spacings_that_contradict_the_directions_are_shown():

@@ -196,7 +196,7 @@ def test_serving_sees_what_training_saw_bit_by_bit(tmp_path, files):
     write_bundle(tmp_path / "model", **bundle_parts(preset="deep", channels=1) | {"preprocessing": [load, scale]})
     served = read_bundle(tmp_path / "model").preprocessing
     trained = load_images(
-        [Sample(path) for path in paths], build_preprocessing([load, scale]), cache_dir=tmp_path / "cache", workers=0,
+        [Sample(path) for path in paths], build_preprocessing([load, scale]), cache_dir=tmp_path / "cache", workers=1,
         what="reading",
     ).pixels  # fmt: skip
 

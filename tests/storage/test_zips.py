@@ -14,6 +14,7 @@ from sagemaker_monai.storage.zips import (
     member_names,
     read_members,
 )
+from tests.support.refusals import not_refused
 
 LIMITS = ArchiveLimits(members=10, member_bytes=4_000_000, total_bytes=6_000_000, ratio=50)
 NOISE = random.Random(0).randbytes(3_000_000)  # deflate cannot shrink it
@@ -90,10 +91,11 @@ def test_a_name_cut_by_a_null_byte_is_refused():
         read(data)
 
 
-@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO, stat.S_IFSOCK])
-def test_links_and_devices_are_refused(kind):
-    with pytest.raises(UnsafeArchiveError, match="a link or a device"):
-        read(packed((entry("a.jpg", kind | 0o777), b"/etc/passwd")))
+def test_links_and_devices_are_refused():
+    kinds = (stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO, stat.S_IFSOCK)
+    archives = [packed((entry("a.jpg", kind | 0o777), b"/etc/passwd")) for kind in kinds]
+
+    assert not_refused(archives, read, UnsafeArchiveError, "a link or a device") == []
 
 
 def test_an_encrypted_member_is_refused():
@@ -162,10 +164,10 @@ def test_a_directory_of_a_million_entries_is_refused_before_it_is_parsed():
         read(data[:start] + directory + tail)
 
 
-@pytest.mark.parametrize("data", [b"", b"PK", b"PK\x05\x06" + b"\xff" * 18, b"\xff\xd8\xff\xe0 JPEG", NOISE[:5000]])
-def test_what_is_no_archive_is_named_so(data):
-    with pytest.raises(UnsafeArchiveError, match="damaged or not a zip"):
-        read(data)
+def test_what_is_no_archive_is_named_so():
+    others = [b"", b"PK", b"PK\x05\x06" + b"\xff" * 18, b"\xff\xd8\xff\xe0 JPEG", NOISE[:5000]]
+
+    assert not_refused(others, read, UnsafeArchiveError, "damaged or not a zip") == []
 
 
 def test_a_damaged_member_is_noticed():
@@ -180,7 +182,7 @@ def test_random_damage_never_raises_anything_else():
     whole = packed(("a/b.jpg", NOISE[:300]), ("c.jpg", b"text " * 100), ("d.jpg", b""))
     generator = random.Random(1)
     outcomes = set()
-    for _ in range(1500):
+    for _ in range(600):
         data = bytearray(whole)
         for _ in range(generator.choice([1, 1, 2, 5])):
             data[generator.randrange(len(data))] = generator.randrange(256)
