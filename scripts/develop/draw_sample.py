@@ -1,10 +1,10 @@
 """Draw a synthetic sample data set in the layout of the HAM10000 download: two zips of JPEGs and `HAM10000_metadata`.
 
-It stands in for photographs where none may be shipped (HAM10000 is CC BY-NC): to try the whole way and to test it, not
-to learn anything about skin. Everything in it says that it is synthetic. Seven classes are drawn from distributions of
-colour, size, border and texture that overlap, with noise, hairs, rulers and uneven light, so that a small network
-learns something and never everything; classes are unequal as in HAM10000, and a lesion is photographed up to four
-times from other angles. The same seed draws the same pictures with the same versions of numpy and Pillow.
+It replaces photographs that may not be shipped (HAM10000 is CC BY-NC), for trying and testing all steps, not for
+learning about skin. All files say that they are synthetic. Seven classes are drawn from overlapping distributions of
+colour, size, border and texture, with noise, hairs, rulers and uneven light, so that a small network learns something
+but never everything; class sizes are unequal as in HAM10000, and a lesion is photographed up to four times from other
+angles. The same seed draws the same pictures with the same versions of numpy and Pillow.
 """
 
 import argparse
@@ -50,7 +50,7 @@ class Look:
 
 
 # Commonest site and mean age are HAM10000's. The shares keep its order of classes but are less extreme (nv 0.72, df
-# 0.01 there): with so few pictures the rare classes would have no test picture to speak of. The rest is made up.
+# 0.01 there), because with few pictures the rare classes would have hardly any test pictures. The rest is made up.
 LOOKS = {
     "akiec": Look(0.060, (0.70, 0.42, 0.38), (0.80, 0.62, 0.52), 0.6, 0.27, 0.22, 0.10, 0.07, "face", 66),
     "bcc": Look(0.080, (0.66, 0.42, 0.46), (0.36, 0.32, 0.42), 0.6, 0.24, 0.18, 0.08, 0.04, "back", 67),
@@ -83,7 +83,7 @@ class Lesion:
 
 
 def _lesion(look: Look, rng: np.random.Generator) -> Lesion:
-    """Draw a lesion's own features around its class's."""
+    """Draw a lesion's features around those of its class."""
     wave = np.arange(2, 9)  # waves a turn
     amplitude = look.irregularity * rng.lognormal(0, 0.35) * np.clip(rng.normal(size=wave.size), -2, 2) * 1.5 / wave
     phase = rng.uniform(0, 2 * np.pi, size=wave.size)
@@ -142,7 +142,7 @@ def _artefacts(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
 
 
 def _picture(lesion: Lesion, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
-    """Photograph a lesion: own angle, distance, place, light, hairs and noise."""
+    """Photograph a lesion with its own angle, distance, place, light, hairs and noise."""
     width, height = size
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)  # (H, W)
     x, y = (x - width / 2) / height, (y - height / 2) / height
@@ -179,7 +179,7 @@ def _jpeg(picture: Image.Image) -> bytes:
 
 
 def _classes(lesions: int) -> list[str]:
-    """The class of each lesion: every class as its share says, but MIN_LESIONS at least."""
+    """The class of each lesion, by the classes' shares, but at least MIN_LESIONS each."""
     counts = {name: max(MIN_LESIONS, round(look.share * lesions)) for name, look in LOOKS.items()}
     counts["nv"] = lesions - sum(count for name, count in counts.items() if name != "nv")
     return [name for name, count in counts.items() for _ in range(count)]
@@ -207,9 +207,9 @@ def draw_sample(folder: Path, *, lesions: int, seed: int, size: tuple[int, int] 
     """Write `HAM10000_images_part_1.zip`, `_part_2.zip`, `HAM10000_metadata` and a README into a folder.
 
     Args:
-        folder: made when missing; the four files are replaced.
-        lesions: how many to draw, at least 14 for each of the 7 classes; about 1.7 pictures each.
-        seed: from 0; another one draws other lesions.
+        folder: made if missing; the four files are replaced.
+        lesions: number to draw, at least 14 for each of the 7 classes; about 1.7 pictures each.
+        seed: from 0; another seed draws other lesions.
         size: width and height of each picture in pixels.
 
     Raises:
@@ -225,7 +225,7 @@ def draw_sample(folder: Path, *, lesions: int, seed: int, size: tuple[int, int] 
         for index, group in enumerate(drawn, start=1)
         for row, jpeg in group
     ]
-    numbers = np.random.default_rng(seed).permutation(len(pictures)) + 1  # ids tell nothing about the class
+    numbers = np.random.default_rng(seed).permutation(len(pictures)) + 1  # ids must not reveal the class
     by_id = [
         ({**row, "image_id": f"SYNTHETIC_{number:07d}"}, jpeg)
         for number, (row, jpeg) in sorted(zip(numbers.tolist(), pictures, strict=True), key=lambda pair: pair[0])

@@ -1,11 +1,10 @@
-"""Draw a synthetic CT data set as DICOM: spheres and cubes in noise, one series a patient, with a table of labels.
+"""Draw a synthetic CT data set as DICOM: spheres and cubes in noise, one series per patient, with a table of labels.
 
-It stands in for scans where none may be shipped: to try the whole way and to test it, not to learn anything about
-anybody. Names, numbers and dates in the headers are made up, so that de-identification has something to remove. The
-bodies have one volume, so that neither mean nor maximum tells them apart; of the grades the size tells. The same seed
-draws the same voxels; UIDs follow from the seed, too.
+It replaces scans that may not be shipped, for trying and testing all steps. Names, numbers and dates in the headers are
+made up, so that de-identification has something to remove. All bodies have the same volume, so that neither mean nor
+maximum reveals the shape; grades differ in size. The same seed draws the same voxels and UIDs.
 
-Source: DICOM PS3.3 A.3 (CT Image IOD): what a reader needs of it.
+Source: DICOM PS3.3 A.3 (CT Image IOD), as far as a reader needs it.
 """
 
 import csv
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from pydicom import Dataset, FileMetaDataset, dcmwrite
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-SIDE, SLICES = 22, 14  # voxels, which are no cubes, so that spacing matters
+SIDE, SLICES = 22, 14  # voxels that are not cubes, so that spacing matters
 PIXEL_MM, SLICE_MM = 1.5, 2.25
 SHAPES = ("sphere", "cube")
 GRADES = ("small", "medium", "large")
@@ -38,7 +37,7 @@ class Scan:
 
 
 def draw_scans(count: int, *, task: str, seed: int) -> Iterator[Scan]:
-    """Scans of each label in turn; "ordinal" draws spheres of three sizes, "classification" two shapes of one."""
+    """Scans of each label in turn: "ordinal" has spheres of three sizes, "classification" two shapes of one size."""
     generator = np.random.default_rng(seed)
     labels = GRADES if task == "ordinal" else SHAPES
     for number in range(count):
@@ -60,7 +59,7 @@ def _draw(generator: np.random.Generator, radius_mm: float, *, is_cube: bool) ->
 
 
 def write_scan(folder: Path, scan: Scan, number: int, *, seed: int) -> str:
-    """Write a series as a scanner would, a file a slice; returns its SeriesInstanceUID."""
+    """Write a series like a scanner, one file per slice; returns its SeriesInstanceUID."""
     folder.mkdir(parents=True, exist_ok=True)
     study, series, frame = (generate_uid(entropy_srcs=[str(seed), str(number), part]) for part in ("a", "b", "c"))
     for index, values in enumerate(scan.values):
@@ -99,8 +98,8 @@ def draw_volumes(folder: Path, count: int, *, task: str, seed: int) -> Path:
     """Write series and their table into a folder; returns the table.
 
     Args:
-        folder: made if missing; every patient has a folder of files without suffix in `scans`.
-        count: of series.
+        folder: made if missing; `scans` has a folder of files without suffix for each patient.
+        count: number of series.
         task: "classification" or "ordinal".
         seed: of everything.
     """

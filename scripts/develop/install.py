@@ -1,9 +1,8 @@
 """Make .venv from the hashed pins (`make install`); standard library only, for any Python 3.11 or 3.12.
 
-Every file is checked against its hash and nothing else is resolved (`--no-deps`). torch is the CPU build, from
-PyTorch's own index or wherever pip is set up to look, because PyPI's Linux build is a CUDA build that needs gigabytes
-more; where that alone can be had, its libraries are installed too. TORCH_INDEX names a mirror; `none` takes what PyPI
-has.
+Every file's hash is verified and nothing is resolved (`--no-deps`). torch is the CPU build, from PyTorch's own index or
+pip's configured one, because PyPI's Linux build needs CUDA and gigabytes more; if only that is available, its libraries
+are installed too. TORCH_INDEX names a mirror; `none` takes PyPI's build.
 """
 
 import importlib.metadata
@@ -20,7 +19,7 @@ TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 def make_venv() -> None:
-    """Create .venv with pip in it; one of this Python that is already there is kept and only brought up to date."""
+    """Create .venv with pip in it, or keep an existing one of this Python and update it."""
     settings = VENV / "pyvenv.cfg"
     version = ".".join(map(str, sys.version_info[:3]))
     same_python = settings.is_file() and f"version = {version}\n" in settings.read_text()
@@ -29,7 +28,7 @@ def make_venv() -> None:
     if importlib.util.find_spec("ensurepip") is not None:
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
         return
-    # Debian and Amazon Linux ship Python without ensurepip; a pip of the system's can fill the environment instead.
+    # Debian and Amazon Linux ship Python without ensurepip; the system's pip can fill the environment instead.
     if importlib.util.find_spec("pip") is None:
         raise SystemExit("install: this Python has neither ensurepip nor pip: install python3-venv (Debian, Ubuntu) "
                          "or python3.12-pip (Amazon Linux) and run this again")  # fmt: skip
@@ -45,16 +44,16 @@ def pip_install(*arguments: str) -> None:
 
 
 def install_pins(name: str, *options: str) -> None:
-    """Install docker/requirements{name}.txt, every file checked against its hash."""
+    """Install docker/requirements{name}.txt, verifying every hash."""
     started = time.monotonic()
     pip_install("--require-hashes", *options, "-r", f"docker/requirements{name}.txt")
     print(f"install: docker/requirements{name}.txt in {time.monotonic() - started:.0f} s", flush=True)
 
 
 def install_torch() -> None:
-    """Install the CPU build, or PyPI's where there is none (macOS) or where it is asked for.
+    """Install the CPU build, or PyPI's if there is none (macOS) or it is asked for.
 
-    The two are two pins: of one version with both builds' hashes, pip takes the build whose index lists hashes.
+    They are two pins: given one version with both builds' hashes, pip takes the build whose index lists hashes.
     """
     index = os.environ.get("TORCH_INDEX") or TORCH_INDEX
     if index != "none":
@@ -70,13 +69,13 @@ def install_torch() -> None:
 
 
 def site_packages() -> Path:
-    """Where the packages of .venv lie."""
+    """The packages' folder in .venv."""
     [site] = (VENV / "lib").glob("python3*/site-packages")
     return site
 
 
 def needs_cuda_libraries() -> bool:
-    """Whether the torch in .venv is a CUDA build from PyPI, whose libraries are packages of their own."""
+    """Whether the torch in .venv is a CUDA build from PyPI, whose libraries are separate packages."""
     [torch] = importlib.metadata.distributions(name="torch", path=[str(site_packages())])
     return any(line.startswith("nvidia-") for line in torch.requires or [])
 
@@ -90,7 +89,7 @@ def main() -> int:
     print(f"install: .venv on Python {sys.version.split()[0]}", flush=True)
     make_venv()
     install_torch()
-    setuptools = next(  # some pins are source archives: they are built with the pinned setuptools
+    setuptools = next(  # builds the pins that are source archives
         line.split()[0] for line in (ROOT / "docker/requirements.txt").read_text().splitlines()
         if line.startswith("setuptools==")
     )  # fmt: skip
@@ -100,7 +99,7 @@ def main() -> int:
     pip_install("--no-build-isolation", "--editable", ".")
     (site_packages() / "scripts.pth").write_text(f"{ROOT / 'scripts'}\n")  # develop and simulate are in no wheel
     subprocess.run([VENV / "bin/python", "-m", "pip", "check"], check=True)
-    (VENV / "installed").touch()  # what make compares with the pins
+    (VENV / "installed").touch()  # make compares its time with that of the pins
     return 0
 
 

@@ -1,12 +1,11 @@
 """The image through `docker run` (`make train-local`, `serve-local`, `predict-local`, `shell`); standard library only.
 
-What SageMaker limits is limited here too, so that a job that works here works there: hyperparameters are strings in a
-file, channels cannot be written, /dev/shm has 64 MB, training has no network and its host is called algo-1. The
-command is printed before it runs, and `--dry-run` prints it only.
+It sets SageMaker's limits, so that a job that works here works there: hyperparameters are strings in a file, channels
+are read-only, /dev/shm has 64 MB, training has no network and its host is called algo-1. The command is printed before
+it runs; `--dry-run` only prints it.
 
-The container runs as root, as SageMaker runs it. What it leaves in the output folder would then belong to root, so a
-second container gives it to the caller; running as the caller would hide faults that only root has, and the other
-way round.
+The container runs as root, as in SageMaker: running as the caller would hide faults. A second container then gives the
+output folder to the caller.
 """
 
 import argparse
@@ -64,7 +63,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one sub-command; its exit code is that of the container."""
+    """Run one sub-command; returns the container's exit code."""
     options = parse_arguments(argv)
     try:
         return {"train": train, "serve": serve, "predict": ask.predict, "shell": shell}[options.command](options)
@@ -74,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train(options: argparse.Namespace) -> int:
-    """Run one training job; OUTPUT then has model, model.tar.gz, output and, where asked for, checkpoints."""
+    """Run one training job; OUTPUT then has model, model.tar.gz, output and, if asked for, checkpoints."""
     channels = read_channels(options.data)
     hyperparameters = dict(pair(text, "--hyperparameters") for text in options.hyperparameters)
     base = options.output.resolve()
@@ -127,7 +126,7 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def shell(options: argparse.Namespace) -> int:
-    """A shell in the image, with the terminal if there is one."""
+    """A shell in the image, on the terminal if there is one."""
     words = options.words[1:] if options.words[:1] == ["--"] else options.words
     terminal = ["--tty"] if sys.stdin.isatty() else []
     command = [*docker_run(options, f"shell-{secrets.token_hex(4)}", "--interactive", *terminal), options.image]
@@ -140,7 +139,7 @@ def shell(options: argparse.Namespace) -> int:
 
 
 def docker_run(options: argparse.Namespace, name: str, *flags: str) -> list[str]:
-    """`docker run` with what all containers have in common."""
+    """`docker run` with the flags of all containers."""
     variables = [f"{key}={value}" for key, value in (pair(text, "--env") for text in options.env)]
     return [
         *("docker", "run", "--rm", "--name", name, "--shm-size", SHM_SIZE, *gpu_flags(), *flags),
@@ -149,7 +148,7 @@ def docker_run(options: argparse.Namespace, name: str, *flags: str) -> list[str]
 
 
 def gpu_flags() -> list[str]:
-    """`--gpus all` where there is an NVIDIA GPU and Docker can pass it on."""
+    """`--gpus all` if there is an NVIDIA GPU that Docker can pass on."""
     if not succeeds("nvidia-smi", "--list-gpus"):
         return []
     runtimes = subprocess.run(["docker", "info", "--format", "{{json .Runtimes}}"], capture_output=True, text=True,
@@ -161,7 +160,7 @@ def gpu_flags() -> list[str]:
 
 
 def succeeds(*command: str) -> bool:
-    """Whether there is such a command and it ends with 0."""
+    """Whether the command exists and exits with 0."""
     return (
         shutil.which(command[0]) is not None
         and not subprocess.run(command, capture_output=True, check=False).returncode
@@ -169,7 +168,7 @@ def succeeds(*command: str) -> bool:
 
 
 def mount(source: Path, target: str, *, readonly: bool = True) -> list[str]:
-    """A bind mount; Docker reads it as a line of CSV, so that any path can be written."""
+    """A bind mount as a line of CSV, which allows any path."""
     line = io.StringIO()
     fields = ["type=bind", f"source={source}", f"target={target}", *(["readonly"] if readonly else [])]
     csv.writer(line, lineterminator="").writerow(fields)
@@ -202,7 +201,7 @@ def read_channels(arguments: Sequence[str]) -> dict[str, Path]:
 
 
 def write_config(folder: Path, hyperparameters: dict[str, str], channels: list[str]) -> None:
-    """The three files that SageMaker lays below /opt/ml/input/config for one host."""
+    """The three files that SageMaker writes to /opt/ml/input/config for one host."""
     mode = {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated", "RecordWrapperType": "None"}
     resources = {"current_host": HOST, "hosts": [HOST], "network_interface_name": "lo"}
     folder.mkdir(parents=True, exist_ok=True)
@@ -234,7 +233,7 @@ def check_docker(image: str) -> None:
 
 
 def show(command: Sequence[str]) -> int:
-    """Print a command as one can paste it."""
+    """Print a command so that it can be pasted."""
     print("$ " + shlex.join(command), flush=True)
     return 0
 
@@ -245,7 +244,7 @@ def run(command: Sequence[str], name: str, *, stop_s: int) -> int:
     Args:
         command: `docker run` with `--name`.
         name: that name.
-        stop_s: how long it may take to end by itself after it was asked to.
+        stop_s: how long it may take to end after it was asked to.
 
     Returns:
         Its exit code.
@@ -256,7 +255,7 @@ def run(command: Sequence[str], name: str, *, stop_s: int) -> int:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, ask_to_stop)
-    # In a session of its own, so that Ctrl-C in the terminal reaches the container once: from here.
+    # In its own session, so that Ctrl-C reaches the container only once, from here.
     client = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL)
     try:
         for ending in (["docker", "stop", "--time", str(stop_s), name], ["docker", "kill", name]):
@@ -271,7 +270,7 @@ def run(command: Sequence[str], name: str, *, stop_s: int) -> int:
 
 
 def give_to_caller(image: str, folders: Sequence[Path]) -> None:
-    """Change the owner of what the container left, where it is not the caller already (root, rootless Docker)."""
+    """Give the container's files to the caller, unless they are already (root, rootless Docker)."""
     user, group = os.getuid(), os.getgid()
     foreign = [folder for folder in folders if any(path.lstat().st_uid != user for path in folder.rglob("*"))]
     if user == 0 or not foreign:
@@ -292,7 +291,7 @@ def pack(folder: Path, archive: Path) -> None:
 
 @contextmanager
 def unpacked(model: Path, *, dry_run: bool) -> Iterator[Path]:
-    """The folder of an artifact; an archive is unpacked for as long as it is used."""
+    """The folder of an artifact; an archive is unpacked temporarily."""
     if model.is_dir() or dry_run:
         yield model
         return

@@ -1,16 +1,16 @@
 """Resolve pyproject.toml for every supported Python and platform into hashed pins (`make lock`).
 
-Pins stay as they are where they still fit; `--upgrade` takes the newest of everything.
+Pins that still fit stay; `--upgrade` takes the newest of everything.
 
-Six files, because torch is special: inside the image torch and CUDA are the base's and must not be touched, while a
-virtual environment wants the small CPU build where it can be had and the CUDA libraries only with a CUDA build.
+There are six files because of torch: in the image, torch and CUDA belong to the base and must not change; a virtual
+environment needs the small CPU build if it is available, and the CUDA libraries only with a CUDA build.
 
-    docker/requirements.txt             what the package needs, without torch and CUDA
-    docker/requirements-toolkit.txt     what the image needs beside that: sagemaker-training
-    docker/requirements-dev.txt         what tests and linters need beside the package
-    docker/requirements-torch-cpu.txt   torch's CPU build alone
-    docker/requirements-torch.txt       torch as PyPI has it, on Linux a CUDA build
-    docker/requirements-cuda.txt        what a CUDA build of torch needs beside that
+    docker/requirements.txt             for the package, without torch and CUDA
+    docker/requirements-toolkit.txt     also for the image: sagemaker-training
+    docker/requirements-dev.txt         also for tests and linters
+    docker/requirements-torch-cpu.txt   torch's CPU build
+    docker/requirements-torch.txt       torch from PyPI, on Linux a CUDA build
+    docker/requirements-cuda.txt        also for a CUDA build of torch
 """
 
 import re
@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 TORCH = "2.13.0"
 CUDA_PACKAGES = re.compile(r"^(nvidia-|cuda-|triton)")
-# The CPU wheels are not on PyPI: PyTorch publishes them in an index of its own, https://download.pytorch.org/whl/cpu.
+# PyTorch publishes the CPU wheels in its own index, https://download.pytorch.org/whl/cpu, not on PyPI.
 TORCH_CPU_WHEELS = {
     "cp311 x86_64": "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",
     "cp312 x86_64": "4ca4a9394b0c771238a4f73590fdbbc4debad85ed0fa63d026ae1b085da7d6e2",
@@ -33,11 +33,11 @@ HEADER = "# Written by `make lock` from pyproject.toml.\n"
 
 
 def resolve(*options: str) -> dict[str, list[str]]:
-    """Resolve pyproject.toml; package name -> its blocks (one a marker) of requirement and hashes."""
+    """Resolve pyproject.toml: package name -> its blocks (one per marker) of requirement and hashes."""
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"
         constraints.write_text(f"torch=={TORCH}\n")
-        pins = Path(folder) / "pins.txt"  # uv keeps the versions that it finds in its output file where it can
+        pins = Path(folder) / "pins.txt"  # uv keeps the versions in its output file if it can
         pins.write_text("".join(path.read_text() for path in _written_before()))
         command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"]
         command += ["--no-annotate", "--no-header", "--constraint", str(constraints), "--output-file", str(pins)]

@@ -1,4 +1,4 @@
-"""Markdown tables between marks, `<!-- table: NAME -->` and `<!-- end -->`, that a program writes anew."""
+"""Generated Markdown tables between the marks `<!-- table: NAME -->` and `<!-- end -->`."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,12 +12,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def code(*names: str) -> str:
-    """Names as code, with commas between them."""
+    """Names as code, separated by commas."""
     return ", ".join(f"`{name}`" for name in names)
 
 
 def with_blocks(text: str, blocks: Mapping[str, Callable[[], str]]) -> str:
-    """A document with every block between its two marks written anew.
+    """The document with every block between its marks replaced.
 
     Raises:
         ValueError: a mark is missing.

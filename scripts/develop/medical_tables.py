@@ -56,7 +56,7 @@ def window_table() -> str:
 
 
 def network_table() -> str:
-    """Which network takes what."""
+    """The sizes that each network takes."""
     rows = [
         [
             f"`{name}`",
@@ -70,7 +70,7 @@ def network_table() -> str:
 
 
 def task_table() -> str:
-    """What each task is trained with, and what is said of it."""
+    """Loss, imbalance and scores of each task."""
     rows = [
         [
             f"`{name}`",
@@ -84,7 +84,7 @@ def task_table() -> str:
 
 
 def answer_blocks() -> str:
-    """What an endpoint answers for one image of each task, as `application/jsonlines`."""
+    """An endpoint's answer for one image of each task, as `application/jsonlines`."""
     return "\n\n".join(f"`{name}`:\n\n```json\n{_answer(row.example())}\n```" for name, row in TASKS.items())
 
 

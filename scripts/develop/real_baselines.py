@@ -1,4 +1,4 @@
-"""What can be said of the real runs without a network: a number for each, from the training split to the test split."""
+"""Baselines of the real runs: one number each without a network, fitted on training and scored on test."""
 
 import csv
 import json
@@ -37,7 +37,7 @@ class Answers:
 
 
 def scanner_encoding(_channel: Path, data: Answers) -> float:
-    """AUC of the training split's share of each label by the encoding of the file: sign, bits, rescale."""
+    """AUC of predicting the label's share in the training split by the file's encoding: sign, bits, rescale."""
     import pydicom
 
     def key(path: Path) -> tuple[Any, ...]:
@@ -54,7 +54,7 @@ def scanner_encoding(_channel: Path, data: Answers) -> float:
 
 
 def soft_tissue(_channel: Path, data: Answers) -> float:
-    """AUC of a logistic regression on how bright soft tissue is: percentiles from 0 to 400 HU, and what is above it."""
+    """AUC of a logistic regression on soft tissue's brightness: percentiles from 0 to 400 HU, and the share above."""
     import pydicom
 
     def values(path: Path) -> list[float]:
@@ -92,14 +92,14 @@ def adrenal_shape(_channel: Path, data: Answers) -> float:
 
 
 def most_frequent_grade(_channel: Path, data: Answers) -> float:
-    """Kappa with quadratic weights of answering one grade always, which is 0 by its definition."""
+    """Quadratically weighted kappa of always answering one grade, which is 0 by definition."""
     median = int(np.median(data.indices("training")))
     truth = data.indices("test")
     return float(np.nan_to_num(cohen_kappa_score(truth, np.full_like(truth, median), weights="quadratic")))
 
 
 def crop_size(_channel: Path, data: Answers) -> float:
-    """Mean absolute error of a linear regression on the three sides of the picture, whatever is in it."""
+    """Mean absolute error of a linear regression on the three sides of the volume, without its content."""
     import nibabel
 
     def size(path: Path) -> list[float]:

@@ -1,11 +1,11 @@
-"""Look for known vulnerabilities in the image (`make scan`), and say what was not looked at.
+"""Look for known vulnerabilities in the image (`make scan`), and say what was not examined.
 
-The Python packages are those of the image's bill of materials; pip-audit asks PyPI's advisory database about them. The
-operating system's packages are the base's: its own package manager tells which security updates wait, as information,
-for the remedy is a newer base. Trivy and Grype see more, but are no Python packages that could be pinned here.
+pip-audit looks up the Python packages of the image's bill of materials in PyPI's advisory database. The operating
+system's packages belong to the base: its package manager lists pending security updates, for information, because the
+remedy is a newer base. Trivy and Grype see more, but are not Python packages that could be pinned here.
 
-What `docker/vulnerabilities.toml` excepts is accepted until its date. "Nothing found" is said only when every package
-was looked up: an advisory service that cannot be reached, or does not know a package, is a failure of its own.
+Exceptions in `docker/vulnerabilities.toml` hold until their date. "Nothing found" is printed only if every package was
+looked up: an advisory service that cannot be reached, or does not know a package, is a separate failure.
 
 Exit code: 0 nothing found, 1 found (or an exception has expired), 2 wrong call, 3 not everything could be looked up.
 """
@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BILL = "/opt/sagemaker-monai/sbom.cdx.json"
 UNLISTED = "unlisted"
 LONGEST = datetime.timedelta(days=184)
-# Amazon Linux shows the updates of its newest release only when asked for it; apt-get takes an update without network
-# for one that succeeded unless told otherwise.
+# Amazon Linux lists the updates of its newest release only on request; by default apt-get reports success for an update
+# without a network.
 SYSTEM_UPDATES = """
 if command -v dnf >/dev/null; then
   dnf -q --releasever=latest updateinfo list --security
@@ -46,16 +46,16 @@ UNSEEN = """not looked at:
 
 
 class ScanError(Exception):
-    """What the caller can correct; the message says how."""
+    """An error that the caller can correct; the message says how."""
 
 
 class NotScannedError(Exception):
-    """The advisories could not be asked."""
+    """The advisories could not be looked up."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the advisories say, sorted by what follows from it; every line is for people."""
+    """The advisories' findings, sorted by consequence, as printed lines."""
 
     found: list[str] = field(default_factory=list)
     accepted: list[str] = field(default_factory=list)
@@ -95,7 +95,7 @@ def read_exceptions(path: Path, today: datetime.date) -> list[dict[str, Any]]:
     """The accepted vulnerabilities.
 
     Raises:
-        ScanError: one lacks something, or is open for longer than half a year.
+        ScanError: one is incomplete, or ends more than half a year ahead.
     """
     try:
         entries: list[dict[str, Any]] = tomllib.loads(path.read_text()).get("exception", [])
@@ -134,13 +134,13 @@ def in_image(image: str, *command: str, network: str) -> "subprocess.CompletedPr
 
 
 def audit(packages: dict[str, str], osv_url: str | None) -> list[dict[str, Any]]:
-    """Ask pip-audit.
+    """Run pip-audit.
 
     Returns:
         For every package its name, and its version and `vulns` or a `skip_reason`.
 
     Raises:
-        NotScannedError: it could not ask.
+        NotScannedError: the advisories could not be looked up.
     """
     service = ["--vulnerability-service", "osv", "--osv-url", osv_url] if osv_url else []
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as pins:
@@ -190,7 +190,7 @@ def judge(report: Sequence[dict[str, Any]], exceptions: Sequence[dict[str, Any]]
 
 
 def print_verdict(verdict: Verdict) -> None:
-    """Say what was found, in an order in which the last lines need doing something."""
+    """Print the findings, those that need action last."""
     for title, lines in {
         "accepted": verdict.accepted,
         "no longer found, so the exception can go": verdict.unused,

@@ -1,4 +1,4 @@
-"""A `serve` of this project on a free port of this machine, and requests to it."""
+"""Run this project's `serve` on a free port, and send it requests."""
 
 import http.client
 import json
@@ -23,14 +23,14 @@ STOP_TIMEOUT_S = 30
 
 
 def free_port() -> int:
-    """A port that nobody listens on right now."""
+    """A port that is free now."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_until_healthy(server: "subprocess.Popen[bytes]", port: int) -> float:
-    """Wait for 200 from /ping; seconds it took."""
+    """Wait for 200 from /ping; returns the seconds that it took."""
     started = time.monotonic()
     while time.monotonic() - started < START_TIMEOUT_S:
         if server.poll() is not None:
@@ -48,7 +48,7 @@ def wait_until_healthy(server: "subprocess.Popen[bytes]", port: int) -> float:
 
 @contextmanager
 def served(environment: Mapping[str, str], port: int = 0) -> Iterator[int]:
-    """Serve the artifact of the tree that `environment` names; the port, once the server is healthy."""
+    """Serve the artifact of the tree that `environment` names; yields the port of the healthy server."""
     port = port or free_port()
     print(f"$ SAGEMAKER_BIND_TO_PORT={port} serve", flush=True)
     own = {"SAGEMAKER_BIND_TO_PORT": str(port), "SAGEMAKER_CONTAINER_LOG_LEVEL": "WARNING"}
@@ -64,7 +64,7 @@ def served(environment: Mapping[str, str], port: int = 0) -> Iterator[int]:
 
 
 def ask(port: int, path: Path, accept: str = "application/json") -> bytes:
-    """Post an image, or the folder of a DICOM series as a zip; the answer's body.
+    """Post an image, or the folder of a DICOM series as a zip; returns the answer's body.
 
     Raises:
         SystemExit: any other status than 200.

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# Each with what a native engineer writes instead.
+# Phrase -> what a native engineer writes instead.
 PHRASES = {
     r"whoever": "who, anyone who",
     r"to be had": "available, no capacity",
@@ -36,11 +36,11 @@ FILES = (
     "Dockerfile",
     "buildspec.yml",
 )
-BLANKS = r"[\s#]+"  # of a comment too
+BLANKS = r"[\s#]+"  # also between lines of a comment
 
 
 def found(text: str) -> list[tuple[int, str, str]]:
-    """Line, phrase and remedy of every phrase in a text; a phrase may be broken over two lines."""
+    """Line, phrase and remedy of every phrase found in a text, also across two lines."""
     return [
         (text.count("\n", 0, match.start()) + 1, match[0], remedy)
         for phrase, remedy in PHRASES.items()
@@ -49,7 +49,7 @@ def found(text: str) -> list[tuple[int, str, str]]:
 
 
 def main() -> int:
-    """Print every place; 1 where there is one."""
+    """Print every place; returns 1 if there is one."""
     names = subprocess.run(["git", "ls-files", *FILES], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     places = [
         f"{name}:{line}: {' '.join(phrase.split())!r}: write {remedy}"

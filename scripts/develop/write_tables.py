@@ -1,4 +1,4 @@
-"""Write the tables of the documents from the code they describe (`make docs`); a test compares the two."""
+"""Write the generated tables of the documents (`make docs`); a test compares them with the code."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ from sagemaker_monai.sagemaker.dicomweb_access import VARIABLES as DICOMWEB_VARI
 from sagemaker_monai.serving.inference import ANSWER_TYPES
 from sagemaker_monai.serving.settings import VARIABLES
 
-TRAINING_ERRORS = (ConfigError, DatasetError, TrainingStopped)  # end a job or a start and are no answer to a request
+TRAINING_ERRORS = (ConfigError, DatasetError, TrainingStopped)  # end a job or a start; never the answer to a request
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -39,7 +39,7 @@ def error_table() -> str:
 
 
 def content_type_table() -> str:
-    """What a request may be, and what answers it."""
+    """The content types of requests, and of answers."""
     rows = [[f"`{name}`", code(*row.suffixes)] for name, row in MEDIA_TYPES.items()]
     return table(["Content-Type", "files"], rows) + f"\n\nAccept: {code(*ANSWER_TYPES)}."
 
