@@ -20,8 +20,8 @@ def read_mask(
     """Read a mask.
 
     Args:
-        source: DICOM SEG (or a folder or archive with one), NIfTI, Analyze, NRRD (also .seg.nrrd), MetaImage, NumPy, or
-            a picture that is not lossy.
+        source: DICOM SEG or RTSTRUCT (or a folder or archive with one), NIfTI, Analyze, NRRD (also .seg.nrrd),
+            MetaImage, NumPy, or a picture that is not lossy.
         grid: of its image.
         threshold: of a DICOM SEG of fractions, the one from which a voxel belongs to the structure; above 0, at most 1.
         tolerance_mm: how far its corners may lie from the image's, beside a tenth of a voxel.

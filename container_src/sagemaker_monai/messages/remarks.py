@@ -103,6 +103,16 @@ REMARKS: dict[str, tuple[Severity, str, str]] = {
     "mask_reference_unproved": ("note", "files", "{n} DICOM masks do not name their image, or it is not DICOM: "
         "they were matched by their place only"),
     "fractional_mask": ("note", "files", "{n} masks hold fractions; voxels from the threshold on count"),
+    "contours_passed_over": ("note", "files", "{n} structure sets have points, open lines or contours of fewer than "
+        "three points, which have no inside and are left out"),
+    "contours_repeated": ("warning", "files", "{n} structure sets have contours twice; one of each is used"),
+    "contours_cross": ("warning", "files", "{n} structure sets have contours of one structure that cross or cover each "
+        "other; what lies in an even number of them is read as outside"),
+    "contours_clipped": ("warning", "files", "{n} structure sets have contours that leave the image; they are cut off"),
+    "contours_skip_slices": ("warning", "files", "{n} structure sets have structures with slices left out between "
+        "others; nothing is interpolated there"),
+    "structures_without_contours": ("note", "files", "{n} structure sets list structures without any contour"),
+    "structures_without_voxels": ("warning", "files", "{n} structure sets have structures too small for any voxel"),
     "mask_values_unnamed": ("warning", "files", "{n} segmentations have voxels with a value that no segment has"),
     "segments_renumbered": ("note", "files", "{n} segmentations have one value for several segments, in different "
         "layers; the segments were numbered in their order"),

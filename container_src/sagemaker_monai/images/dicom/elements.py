@@ -318,7 +318,12 @@ def _raw(dataset: Dataset, tag: BaseTag) -> RawDataElement | None:
 def _plain_numbers(dataset: Dataset, keyword: str) -> tuple[float, ...] | None:
     """Decimals written as DICOM requires, without pydicom's slow conversion; None for anything else."""
     raw = _raw(dataset, tag_of(keyword))
-    if raw is None or raw.VR not in ("DS", "IS") or not raw.value or not _PLAIN.fullmatch(raw.value):
+    if (
+        raw is None
+        or (raw.VR or dictionary_VR(raw.tag)) not in ("DS", "IS")
+        or not raw.value
+        or not _PLAIN.fullmatch(raw.value)
+    ):
         return None
     try:
         found = tuple(map(float, raw.value.split(b"\\")))
