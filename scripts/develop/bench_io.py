@@ -3,7 +3,7 @@
 A drawn CT of 512 x 512 x 100 voxels, its slices shuffled, stored without compression and with RLE, JPEG lossless,
 JPEG-LS and JPEG 2000 (lossless); and a NIfTI volume of 192 x 192 x 128 in gzip. Every case ends with a float32 array in
 modality values. All run in turn in every round; what is compared is wall time within a round, as some decode in several
-threads, and CPU time stands beside it. Prints Markdown.
+threads, with the CPU time. Prints Markdown.
 """
 
 import argparse

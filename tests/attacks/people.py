@@ -79,7 +79,7 @@ MONTHS = {
     "it": "gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre novembre dicembre",
     "ru": "января февраля марта апреля мая июня июля августа сентября октября ноября декабря",
 }
-# Words that stand in the technical attributes of clean files, and say nothing of anybody.
+# Words in the technical attributes of clean files, which identify nobody.
 AROUND = ("", "syngo MR", "VB17", "recon", "HFS ", "v2", "#", "B30f")
 WIDE = {ord(str(digit)): chr(0xFF10 + digit) for digit in range(10)}
 ARABIC = {ord(str(digit)): chr(0x0660 + digit) for digit in range(10)}

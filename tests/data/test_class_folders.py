@@ -92,7 +92,7 @@ def test_splits_below_classes_are_splits(tmp_path):
         (["nv/1.png", "2.png"], r"images outside the class folders: 1 \(2.png\)"),
         (["data/nv/1.png", "data/mel/3.png", "data/2.png"], r"images outside the class folders: 1 \(data/2.png\)"),
         (["train/nv/1.png", "extra/mel/2.png"], r"mixes split folders with others \(extra\)"),
-        (["nv/p1/1.png", "nv/p1/notes.docx", "mel/2.png"], "class folder nv holds what is no image"),
+        (["nv/p1/1.png", "nv/p1/notes.docx", "mel/2.png"], "class folder nv has files that are not images"),
     ],
 )  # fmt: skip
 def test_what_folders_do_not_tell_is_refused(tmp_path, names, message):

@@ -69,7 +69,10 @@ def test_an_empty_class_folder_is_still_a_class(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["nv/1.jpg", "nv/notes.pdf"], r"class folder nv holds what is no image of a known type: 1 \(nv/notes.pdf\)"),
+        (
+            ["nv/1.jpg", "nv/notes.pdf"],
+            r"class folder nv has files that are not images of a known type: 1 \(nv/notes.pdf\)",
+        ),
         (["nv/1.jpg", "2.jpg"], r"images outside the class folders: 1 \(2.jpg\); put each into the folder of"),
         (["train/nv/1.jpg", "2.jpg", "test/3.JPG"], r"images outside the class folders: 2 \(2.jpg, test/3.JPG\)"),
         (["train/nv/1.jpg", "mel/1.jpg"], r"mixes split folders with others \(mel\)"),

@@ -1,4 +1,4 @@
-"""What a camera writes beside a picture goes, and nothing of the picture changes."""
+"""A camera's metadata is removed, and the picture itself does not change."""
 
 import io
 

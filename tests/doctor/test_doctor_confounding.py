@@ -46,7 +46,7 @@ def test_an_attribute_that_tells_the_label_is_right_for_all_and_one_that_does_no
 def test_the_majority_is_that_of_the_others():
     # 3 of v0 have c0 and 1 has c1: c0 is the majority of the others for all 4, so 3 of 4 are right; v1 likewise.
     assert association(pairs_of([[3, 1], [1, 3]]))[1] == pytest.approx(6 / 8)
-    # A value of its own says nothing of an image: each of two classes has half a chance.
+    # A unique value predicts nothing: each of two classes is equally likely.
     assert association([("a", "x"), ("b", "y"), ("c", "x"), ("d", "y")])[1] == pytest.approx(0.5)
 
 

@@ -121,7 +121,7 @@ def test_every_accept_is_answered(server, accept):
 
 
 REFUSALS = {
-    "bytes that are no picture": ({"Content-Type": "image/png"}, b"junk", 400, "UndecodableImage"),
+    "bytes that are not a picture": ({"Content-Type": "image/png"}, b"junk", 400, "UndecodableImage"),
     "a picture of another type": ({"Content-Type": "image/jpeg"}, PNG, 400, "UndecodableImage"),
     "broken JSON": ({"Content-Type": "application/json"}, b"{", 400, "MalformedRequest"),
     "an empty body": ({"Content-Type": "image/png"}, b"", 400, "MalformedRequest"),

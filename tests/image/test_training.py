@@ -191,7 +191,7 @@ FAILURES = {
     "no JSON": ("{", {}, (), "ConfigError: hyperparameters.json is not JSON"),
     "no channel": (QUICK, None, (), "DatasetError: "),
     "an empty channel": (QUICK, {"training": "empty"}, (), "DatasetError: "),
-    "pictures that are none": (QUICK, {"training": "junk"}, (), "DatasetError: "),
+    "files that are not pictures": (QUICK, {"training": "junk"}, (), "DatasetError: "),
     "a full disk": (QUICK, {}, NO_PLACE, "No space left on device"),
     "a folder for the model that cannot be written": (QUICK, {}, "readonly", "Read-only file system"),
 }
@@ -217,7 +217,7 @@ def test_every_failure_has_an_exit_code_and_one_short_line_with_its_cause(name, 
     assert len(job.failure) <= FAILURE_LIMIT
     assert len(job.failure.splitlines()) == 1
     assert job.failure in job.log
-    assert "PATIENT" not in job.failure or name == "pictures that are none"  # named, to be replaced
+    assert "PATIENT" not in job.failure or name == "files that are not pictures"  # named, to be replaced
     assert "/opt/ml" not in job.failure
     assert "Traceback" not in job.log or "No space left" in job.failure
     assert not (tmp_path / "job" / "model" / "models").exists()

@@ -479,7 +479,7 @@ def test_other_threads_run_while_a_frame_is_decoded(syntax, repeated, short_turn
 
     span: list[float] = []
     shares: list[float] = []
-    # Two, lest chance alone passes; a busy machine spoils many, and a decoder that holds the interpreter all.
+    # Two, so that chance alone does not pass; a busy machine spoils many, and a decoder that holds the interpreter all.
     while sum(share < 0.5 for share in shares) < 2 and len(shares) < 60:
         span.clear()
         moments = []

@@ -139,7 +139,7 @@ def test_a_picture_that_fits_only_when_it_is_transposed_is_refused_and_told_so()
 def test_a_slice_is_compared_with_a_volume_of_one():
     affine = oblique()
     thicker = affine.copy()
-    thicker[:3, 2] *= 3  # of one slice the thickness says nothing of its place
+    thicker[:3, 2] *= 3  # the thickness of a single slice does not determine its place
     values = np.arange(20, dtype=np.uint16).reshape(4, 5, 1)
 
     placed, _ = on_grid(values[:, ::-1], thicker @ [[1, 0, 0, 0], [0, -1, 0, 4], [0, 0, 1, 0], [0, 0, 0, 1]],

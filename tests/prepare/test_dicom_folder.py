@@ -134,7 +134,7 @@ def test_of_a_study_the_series_with_most_slices_is_taken_and_no_localizer(tmp_pa
     assert report.left_out["other series of a labelled study"] == 6
     assert all(len(list((tmp_path / "out" / item["image"]).iterdir())) == 4 for item in records_of(tmp_path / "out"))
 
-    assert run(*rows, units={"series": "all"}).images == 6  # a localizer is no image beside others
+    assert run(*rows, units={"series": "all"}).images == 6  # a localizer beside others is not an image
     uid = f"1.2.{sum(map(ord, 'P1'))}.2"
     assert run(*rows, units={"series": uid}, fractions=(1, 0, 0)).files == 2
     with pytest.raises(ConfigError, match="no labelled series has the UID"):

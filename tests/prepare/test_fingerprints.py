@@ -103,7 +103,12 @@ def test_only_jpegs_have_thumbnails():
 def test_the_one_pair_of_different_lesions_in_ham10000_is_found_with_a_margin(shared_data):
     from sagemaker_monai.prepare.downloads import open_download
 
-    wanted = {"ISIC_0025226", "ISIC_0030074", "ISIC_0033342", "ISIC_0034307"}  # a pair, and the most alike that is none
+    wanted = {
+        "ISIC_0025226",
+        "ISIC_0030074",
+        "ISIC_0033342",
+        "ISIC_0034307",
+    }  # a pair, and the most similar two that are not one
     pictures = dict(
         sorted(pair for pair in open_download(shared_data / "ham10000").images(shared_data) if pair[0] in wanted)
     )

@@ -399,7 +399,7 @@ def test_a_client_that_leaves_inside_its_body_harms_nobody():
         await client.send(post(b"abc"))
         response = await client.response()
         client.close()
-        await asyncio.wait_for(gateway.drain(600), 60)  # nothing of the other is left in flight
+        await asyncio.wait_for(gateway.drain(600), 60)  # the other is no longer in flight
         return response[0], [request.body for request in back_end.requests]
 
     assert run(scenario) == (200, [b"abc"])

@@ -100,7 +100,7 @@ def test_the_model_server_passes_requests_on_and_survives_what_kills_its_process
         assert server.process is old
         assert len(list((old._folder / "models").iterdir())) == 1
 
-        # Java: nothing of the model server is left.
+        # Java: the model server is gone.
         old.java.kill()
         await until(lambda: server.process not in (None, old) and model.is_alive(), seconds=120)
         assert (await ask(model, "hello")).body == b"HELLO"

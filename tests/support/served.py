@@ -114,7 +114,7 @@ async def until(claim, seconds=90):
     """Wait until a claim is true."""
     deadline = time.monotonic() + seconds
     while not claim():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         await asyncio.sleep(0.02)
 
 

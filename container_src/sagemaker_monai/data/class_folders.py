@@ -37,7 +37,7 @@ def read_class_folders(root: Path) -> Layout:
     """The images of folders by class. One without a patient's folder is a group of its own.
 
     Raises:
-        DatasetError: splits mixed with classes, images outside of classes, files that are no images, or folders that
+        DatasetError: splits mixed with classes, images outside of classes, files that are not images, or folders that
             could be classes or patients.
     """
     inner = levels(root)[-1]
@@ -89,7 +89,7 @@ def levels(root: Path) -> list[Path]:
 
 
 def _is_deeper(path: Path) -> bool:
-    """Whether a folder has pictures or folders in it, and so is no DICOM series."""
+    """Whether a folder has pictures or folders in it, and so is not a DICOM series."""
     return path.is_dir() and (_has_pictures(path) or any(each.is_dir() for each in visible(path)))
 
 
@@ -148,7 +148,7 @@ def _images_of(root: Path, folder: Path, split: str | None) -> list[_Found]:
     if odd:
         names = [path.relative_to(root).as_posix() for path in odd]
         raise DatasetError(
-            f"class folder {folder.name} holds what is no image of a known type: {len(odd)} "
+            f"class folder {folder.name} has files that are not images of a known type: {len(odd)} "
             f"({some_of(names)}); remove them or convert them, accepted are DICOM, {', '.join(sorted(IMAGE_NAMES))}"
         )
     return found

@@ -119,8 +119,8 @@ def is_image(path: Path) -> bool:
 def image_files(image: Image) -> list[Path]:
     """The files of an image, in the order of their names; those of a series folder at any depth.
 
-    Of a folder they are its `files.plain_files`, as for the reader of series. A header whose values lie beside it comes
-    first.
+    Of a folder they are its `files.plain_files`, as for the reader of series. A header with its values in another file
+    comes first.
     """
     if isinstance(image, Sequences):
         return [file for channel in image.channels for file in image_files(channel)]

@@ -216,7 +216,7 @@ class Reader:
         return None if is_missing(value) and not (value.strip() == "-" and self.has_plus) else value
 
     def _refuse_unknown(self, used: Counter[str]) -> None:
-        """Refuse names that are none of those that were declared."""
+        """Refuse names that were not declared."""
         allowed = self.rules.grades or self.declared
         unknown = sorted(set(used) - set(allowed))
         if not allowed or not unknown:

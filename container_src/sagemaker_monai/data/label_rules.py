@@ -98,7 +98,7 @@ def codes_of(text: str, option: str) -> tuple[float, ...]:
     """Numbers with commas between them.
 
     Raises:
-        ConfigError: one is no number.
+        ConfigError: one is not a number.
     """
     try:
         return tuple(float(part) for part in parts_of(text))
@@ -110,7 +110,7 @@ def grades_of(text: str, option: str) -> tuple[str, ...]:
     """Names with commas between them, or a JSON list of names.
 
     Raises:
-        ConfigError: a list that is none.
+        ConfigError: an invalid list.
     """
     if not text.lstrip().startswith("["):
         return parts_of(text)
@@ -124,7 +124,7 @@ def grades_of(text: str, option: str) -> tuple[str, ...]:
 
 
 def check_rules(rules: LabelRules) -> None:
-    """Refuse rules that are none.
+    """Refuse invalid rules.
 
     Raises:
         ConfigError: with what is allowed.

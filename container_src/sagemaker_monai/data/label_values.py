@@ -96,7 +96,7 @@ def _task(
 
 
 def _refuse_measurements(texts: Sequence[str], rules: LabelRules) -> None:
-    """Refuse numbers as classes that are none by their decimals, or by how many different ones there are."""
+    """Refuse numbers as classes if they have decimals or too many different values."""
     numbers = numbers_of(texts).values
     values = [number for number in numbers if number is not None]
     remedy = f"choose {rules.task_option('number')}, or {rules.task_option('class')} if they are classes"

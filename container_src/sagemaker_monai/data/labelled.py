@@ -43,7 +43,7 @@ def reading_of(config: TrainConfig) -> Reading:
     """How the hyperparameters say that a data set is to be read.
 
     Raises:
-        ConfigError: grades or codes that are none.
+        ConfigError: invalid grades or codes.
     """
 
     def told(name: str, default: str) -> str:
@@ -79,8 +79,8 @@ def read_labelled(channels: Mapping[str, Path], reading: Reading, *, known: tupl
         known: classes of a model that is to be scored.
 
     Returns:
-        A layout with its task, the classes in the order of the model's outputs, labels that are none but of that task,
-        and without images that have no label.
+        A layout with its task, the classes in the order of the model's outputs, labels of that task
+        only, and without unlabelled images.
 
     Raises:
         DatasetError, ConfigError: as `layouts.read_channels`, `read_label_values` and `read_groups`.

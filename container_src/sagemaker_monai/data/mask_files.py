@@ -1,7 +1,7 @@
 """Which files beside images are their masks, and not images themselves.
 
-A name alone says too little: a class may be called "label 1" and a picture "mask_of_zorro.png". A file is taken for a
-mask where its name or a folder of it says so *and* an image stands beside it that the rest of the name calls. Words
+A name alone says too little: a class may be called "label 1" and a picture "mask_of_zorro.png". A file counts as a
+mask if its name or folder says so *and* the rest of the name is that of an image next to it. Words
 that also name pictures of a lesion or a label, names that only begin as an image does, and folders, which may be
 classes, need a third sign: pixels of a few values only. What shows one sign and lacks another stays an image, and is
 said.
@@ -44,7 +44,7 @@ _WEAK_WORDS = frozenset({
 _GLUED = ("mask", "masks", "segmentation")  # at the end of a word: lungmask; as weak as those
 _FOLDER_WORDS = _MASK_WORDS | {"labels", "rois", "contours", "manual"}  # a lesion or a label may well be a class
 _SETS = frozenset({"labelstr", "labelsts", "labelsval"})  # folders of label maps, of the Decathlon and of nnU-Net
-# What images are called where masks stand beside them; without a say in who belongs to whom.
+# Names of images that have masks next to them; ignored when matching masks to images.
 _IMAGE_WORDS = frozenset({
     "image", "images", "img", "imgs", "imaging", "volume", "volumes", "vol", "scan", "scans", "orig", "original",
     "picture", "pictures", "photo", "photos", "data", "imagestr", "imagests", "imagesval", "jpegimages", "png", "jpg",

@@ -1,7 +1,7 @@
 """Header attributes that go with the label: what a network may learn instead of the disease.
 
 Strength is Cramer's V with Bergsma's correction for chance, which makes attributes with many values and few images
-comparable. A plainer figure stands beside it: how often the majority label of all other images with the same value is
+comparable. A simpler figure is given with it: how often the majority label of all other images with the same value is
 right, against always saying the largest class. Values of fewer than RARE images are pooled, and only attributes that
 pass Benjamini and Hochberg's procedure at a false discovery rate of 5 % are reported.
 

@@ -1,6 +1,6 @@
 """The contact sheet: a grid of small pictures, evenly over the classes, each with its class and number.
 
-It shows patients' images; whoever may not see them leaves it out. The file holds only pixels: no text chunks, no times,
+It shows patients' images, so it can be left out. The file holds only pixels: no text chunks, no times,
 no colour profile.
 """
 

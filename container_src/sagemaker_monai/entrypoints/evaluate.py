@@ -1,7 +1,7 @@
 """`evaluate`: scores an artifact on a data set, in a SageMaker processing job or on the command line.
 
 The defaults are the paths that processing jobs use by convention. Images are read as a server reads them; on the data
-that an artifact was trained with, the scores are those that training reported, to the bit.
+that an artifact was trained with, the scores are bit for bit those that training reported.
 """
 
 import os

@@ -153,7 +153,7 @@ class _Functions:
 def bundle_code(model_dir: Path, *, allow_bundle_code: bool) -> Path | None:
     """The artifact's own code/inference.py, None if it has none.
 
-    Code that is not allowed is refused rather than ignored, because whoever added it expects its answers.
+    Code that is not allowed is refused rather than ignored, because its author expects its answers.
 
     Raises:
         BundleError: the artifact has code, and it is not allowed.

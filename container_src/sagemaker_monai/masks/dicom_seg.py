@@ -104,7 +104,7 @@ def _layout(dataset: Dataset) -> Layout:
     layout = layout_of(dataset, are_frames_apart=True)
     is_index = layout.photometric in ("MONOCHROME2", "PALETTE COLOR")
     if layout.samples != 1 or layout.float_type or not is_index:
-        raise UnsuitableImage("the segmentation's pixels are no numbers of segments; export it again")
+        raise UnsuitableImage("the segmentation's pixels are not segment numbers; export it again")
     return replace(layout, photometric="MONOCHROME2")  # a palette is for display: the index is the segment
 
 

@@ -1,11 +1,11 @@
-"""Whether a DICOM mask is of this image: what it refers to, against what the image says of itself.
+"""Whether a DICOM mask is of this image: what it refers to, against the image's own header.
 
 Positions alone prove nothing. The phases of a contrast study, the echoes of an MR and the same patient a month later
 have slices in the same places, and a mask of one lies well on the other. So a mask has to share the image's frame of
 reference where both name one, and to name the image's series, or slices of it, where it names any at all. A mask that
 names none is believed by its frame of reference, which is said; without either it is refused.
 
-An image that is no DICOM (converted to NIfTI, say) has nothing to compare but its geometry, which is said too.
+An image that is not DICOM (such as converted NIfTI) has only its geometry to compare, which is reported too.
 """
 
 from collections import defaultdict

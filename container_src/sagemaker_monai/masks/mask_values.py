@@ -2,8 +2,8 @@
 
 Files of floating point are common and fine where their numbers are whole. A number within NEARLY of a whole one was
 made by a factor and an offset in floating point (255 x 0.0039215 = 0.99998) and is read as it, which is said. One
-further off comes from interpolation, where 0.3 says that the edge of a structure runs somewhere near; whoever rounds it
-moves the edge and, between structures 1 and 3, makes a 2 that is nowhere.
+further off comes from interpolation, where 0.3 says that the edge of a structure runs somewhere near; rounding it
+would move the edge and, between structures 1 and 3, make a 2 that is nowhere.
 """
 
 from collections.abc import Collection, Mapping

@@ -10,7 +10,7 @@ DICOM often to 0.01 mm, quaternions to less than that at the far end of an axis.
 these and below half a voxel, where another voxel's centre would be the nearer one; half a millimetre keeps that honest
 for thick slices.
 
-Where image or mask says nothing of its place (a picture, an .npy), equal sizes are all that can be asked for. A picture
+If image or mask has no position (a picture, an .npy), only equal sizes can be required. A picture
 that fits when it is transposed is refused: it may as well be another picture's.
 """
 

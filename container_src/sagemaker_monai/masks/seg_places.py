@@ -58,7 +58,7 @@ def place_of(header: FrameHeader, plane: Plane, size: tuple[int, int], grid: Gri
         The place, whose index may lie beyond the image's slices; None for a frame beside an image of one slice.
 
     Raises:
-        UndecodableImage: a position that is none.
+        UndecodableImage: an invalid position.
         UnsuitableImage: the frame lies on no slice, or on another one than it names, or says neither.
     """
     named = _named(header)

@@ -1,8 +1,8 @@
 """What 3D Slicer writes into the header of a .seg.nrrd: the name, value and layer of each segment.
 
 Segments that overlap lie in layers, which are the channels of the file. Values may come again in another layer. Files
-from before layers have one channel a segment, of the value 1. `Extent`, colours and tags say nothing of voxels and are
-passed over.
+from before layers have one channel a segment, of the value 1. `Extent`, colours and tags do not concern voxels and are
+ignored.
 
 Source: vtkMRMLSegmentationStorageNode of 3D Slicer, whose documentation has the keys under "Segmentations, file
 format".
@@ -37,7 +37,7 @@ def segments_of(keys: Sequence[tuple[str, str]]) -> tuple[Segment, ...]:
         keys: of the NRRD header with their values.
 
     Raises:
-        UndecodableImage: a value that is none, two segments with the same, or a key twice.
+        UndecodableImage: an invalid value, two segments with the same one, or a key twice.
         UnsuitableImage: no labels but fractions or surfaces.
     """
     found: dict[int, dict[str, str]] = {}

@@ -249,7 +249,7 @@ def names_of_file(path: Path, name: str) -> Iterator[tuple[str, bool]]:
 
 def names_in(archive: Path) -> list[str]:
     """Member names of a zip or tar file; none if it is something else."""
-    with contextlib.suppress(Exception):  # whoever reads the archive reports what is wrong with it
+    with contextlib.suppress(Exception):  # the reader of the archive reports its faults
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as found:
                 return found.namelist()

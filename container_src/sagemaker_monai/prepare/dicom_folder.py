@@ -80,7 +80,7 @@ class Units:
     )
     modality: tuple[str, ...] = option(
         (),
-        "such as CT; may be repeated; SEG, RTDOSE and others that are no images only where they are named",
+        "such as CT; may be repeated; SEG, RTDOSE and other non-images must be named",
         read=parts_of,
         action="append",
         metavar="CODE",

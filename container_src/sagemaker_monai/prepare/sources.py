@@ -149,7 +149,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _know_names(names: ItemNames, options: argparse.Namespace) -> None:
-    """Register the inputs (every option that names a path), whose names are masked; the list lies beside the output."""
+    """Register the inputs (every option that names a path), whose names are masked; the list is next to the output."""
     given = dict(vars(options))
     out = Path(given.pop("out")) if "out" in given else None
     names.add(*(value for value in given.values() if isinstance(value, Path) and value.exists()))

@@ -1,7 +1,7 @@
 """The last steps of an artifact, from a network's outputs to answers, as transforms that MONAI's tools can build.
 
-The tasks use these classes too, so that MONAI and `serve` give the same numbers to the bit (MONAI's own `Activations`,
-which artifacts from earlier versions name, computes in float32). Artifacts name them as members of
+The tasks use these classes too, so that MONAI and `serve` give the same numbers, bit for bit (MONAI's own
+`Activations`, which artifacts from earlier versions name, computes in float32). Artifacts name them as members of
 `sagemaker_monai.tasks`. Each takes the outputs of one image (K,) or of a batch (N, K). torch is imported where it is
 used, because the tables of tasks are read where it is not installed.
 """

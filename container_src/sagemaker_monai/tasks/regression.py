@@ -190,7 +190,7 @@ ROW = TaskRow(
     sentence="regressor from images to {}",
     noun="number",
     amounts="Means of the numbers",
-    caution="Its numbers say nothing of how sure they are.",
+    caution="Its numbers do not show how certain they are.",
     loss="smooth L1 of standardised numbers",
     example=lambda: Example(Regression(("age",), mean=(60.0,), std=(12.0,)), (40.0, 50.0, 90.0), (71.5,)),
 )

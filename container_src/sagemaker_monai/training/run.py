@@ -191,7 +191,7 @@ class Run:
                 images = self._read(rows[start : start + at_once])
                 inputs = self._preprocessing.scale(images).contiguous(memory_format=self._memory_format)
                 outputs[start : start + at_once] = network(inputs).float().cpu()
-        # Each process fills its own batches and leaves the others 0, so the sum is exact to the bit.
+        # Each process fills its own batches and leaves the others 0, so the sum is bit-exact.
         outputs = self._processes.add(outputs)
         if not torch.isfinite(outputs).all():
             raise ConfigError(

@@ -54,7 +54,7 @@ def display_of(dataset: Dataset, frame: int) -> Display:
 
 
 def display_for(dataset: Dataset, frame: int, values: np.ndarray) -> tuple[Display, tuple[str, ...]]:
-    """Like `display_of`, but without windows that show nothing of the values.
+    """Like `display_of`, but without windows that show none of the values.
 
     A window shows nothing if it maps all values to one grey (of 256), or if it is no wider than the step between two
     values, so that it only gives black and white. The first window that shows something is used; without one, the
