@@ -1,8 +1,8 @@
 """Run the attacks at length and print what held, as a table for docs/security.md (`make bench-attacks`).
 
-A kind of attack is a test file of the suite. Its generated inputs go through one function, whose calls are counted; a
-file without one counts its tests. `held`: the attack was taken and carried nothing, or was answered within its limits;
-`refused`: with an error of ours, which is as good; `failed`: it got through, or broke something.
+A kind of attack is a test file of the suite. Its generated inputs go through one function, whose calls are counted; for
+a file without such a function, its tests are counted. `held`: the attack was accepted but had no effect, or was
+answered within its limits; `refused`: rejected with one of our errors, which is as good; `failed`: it succeeded.
 """
 
 import argparse
@@ -58,7 +58,7 @@ KINDS = {
 
 
 class Counting:
-    """Counts the calls of the functions that are the trials of a kind, and the tests."""
+    """Counts a kind's tests, and the calls of its trial functions."""
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
@@ -66,7 +66,7 @@ class Counting:
         self.tests: Counter[str] = Counter()
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        """Put the counting version of each function in the place where tests look it up."""
+        """Replace each trial function in its module with a counting version."""
         for module in {item.module for item in items}:
             for name in self.kind.trials:
                 setattr(module, name, self._counted(getattr(module, name)))
@@ -85,7 +85,7 @@ class Counting:
         return trial
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Count a test once, by what it ended in."""
+        """Count each test once, by its outcome."""
         if report.failed:
             self.tests["failed"] += 1
         elif report.when == "call" and report.passed:
@@ -93,14 +93,14 @@ class Counting:
 
     @property
     def row(self) -> tuple[int, int, int, int]:
-        """Tried, held, refused, failed; a test that fails is a failure even where no trial of it was."""
+        """Tried, held, refused, failed; a failed test counts as a failure even if no trial failed."""
         counted = self.trials or self.tests
         failed = max(counted["failed"], self.tests["failed"])
         return counted["held"] + counted["refused"] + failed, counted["held"], counted["refused"], failed
 
 
 def main() -> int:
-    """Run the kinds that are asked for; 1 if anything got through."""
+    """Run the requested kinds; 1 if any attack succeeded."""
     parser = argparse.ArgumentParser(prog="make bench-attacks")
     parser.add_argument("kinds", nargs="*", choices=[[], *KINDS], help="(default: all)")
     parser.add_argument("--short", action="store_true", help="as in `make test`")

@@ -1,7 +1,7 @@
-"""Bodies of few bytes that ask for much memory, time or depth: sizes x packings, as plain functions.
+"""Small bodies that ask for much memory, time or depth, as functions of their size.
 
-`BOMBS` is what they are called by: name -> function of a size (side, or count) -> content type and body. Each is a file
-of its format as far as its headers go; with small sizes most of them are images that can be answered.
+`BOMBS`: name -> function of a size (side, or count) -> content type and body. Each has valid headers of its format;
+with small sizes most of them are images that can be answered.
 """
 
 import base64
@@ -36,7 +36,7 @@ PIECE = bytes(1 << 20)
 
 
 def zeros(count: int, packer, finish) -> bytes:
-    """Zeros packed piece by piece, so that no bomb needs the memory that it asks for."""
+    """Zeros packed piece by piece, so that making a bomb needs little memory."""
     parts = [packer(PIECE[: min(len(PIECE), count - done)]) for done in range(0, count, len(PIECE))]
     return b"".join([*parts, finish()])
 
@@ -168,7 +168,7 @@ def metaimage(side: int) -> Bomb:
 
 
 def npy(side: int) -> Bomb:
-    """Values that are not there."""
+    """A header without values."""
     head = (
         f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({side}, {side}, {side}), }}".encode().ljust(117) + b"\n"
     )

@@ -1,6 +1,6 @@
-"""Places of pictures and volumes where a text can be, and that readers pass over: each takes the text, gives a file.
+"""Places in pictures and volumes that can hold a text and that readers ignore: each takes the text and returns a file.
 
-For tests and `make bench-attacks`. No file is real; all are small.
+For tests and `make bench-attacks`. The files are synthetic and small.
 """
 
 import bz2
@@ -15,7 +15,7 @@ import nibabel
 import numpy as np
 from PIL import Image
 
-from tests.attacks.jpeg_places import JPEG_PLACES
+from tests.attacks.jpeg_places import JPEG_PLACES, segment
 
 Place = Callable[[bytes], bytes]
 
@@ -238,10 +238,6 @@ BMP: dict[str, Place] = {
     "bytes that fill up rows": lambda secret: _BMP[: 54 + 81] + secret[:3] + _BMP[54 + 84 :],
 }
 _JPEG = encoded(RGB, "JPEG")
-
-
-def segment(marker: int, data: bytes) -> bytes:
-    return bytes((0xFF, marker)) + struct.pack(">H", 2 + len(data)) + data
 
 
 JPEG: dict[str, Place] = {

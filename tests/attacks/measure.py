@@ -1,9 +1,9 @@
-"""What one request costs: each bomb in a process of its own that is forked from an idle one, within a memory limit.
+"""Measures the cost of one request: each bomb in a fork of an idle process, with a memory limit.
 
     python -m tests.attacks.measure NAME=SHARE ...
 
-prints a line of JSON for each: what came out, computing time in s, memory above the idle process in MiB. The request is
-read and prepared for a network as a worker does it, without the network.
+prints a line of JSON for each: outcome, CPU time in s, memory above the idle process in MiB. The request is read and
+prepared as in a worker, but without a network.
 """
 
 import json

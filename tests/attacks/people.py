@@ -1,6 +1,6 @@
-"""People of several alphabets, how others write their names, numbers and dates, and where such a text may stand.
+"""People with names in several alphabets, and ways in which others write their names, numbers and dates.
 
-The spellings are written down by hand or made by rules that share nothing with the code that looks for them.
+The spellings are written by hand, or made by rules that share nothing with the code that searches for them.
 """
 
 import random
@@ -16,7 +16,7 @@ class Person:
     """Somebody with a header.
 
     Attributes:
-        name: as it stands in PatientName.
+        name: PatientName.
         family: spellings of the family name, also in other alphabets.
         given: of the given name.
         number: PatientID.
@@ -66,7 +66,7 @@ PEOPLE = (
 )  # fmt: skip
 
 ENCODINGS = ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
-# By the alphabet of a text, those that a header or a comment may be in beside Unicode.
+# Encodings other than Unicode that a header or a comment may have.
 NATIONAL = (
     *("latin-1", "cp1252", "iso8859_2", "iso8859_5", "cp1251", "koi8_r", "iso8859_7", "cp1253", "gb18030", "euc_kr"),
     *("shift_jis", "euc_jp", "iso2022_jp", "iso8859_6", "iso8859_8", "cp1255", "cp1256"),

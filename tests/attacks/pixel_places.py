@@ -1,6 +1,6 @@
-"""Places of a DICOM object's pixel data where a text can be put so that readers see the same pixels.
+"""Places in a DICOM object's pixel data that can hold a text without changing the pixels.
 
-Each place gets the dataset of a sound object, to be changed, and the text.
+Each place takes a valid dataset, which it changes, and the text.
 """
 
 import struct

@@ -1,4 +1,4 @@
-"""Whatever a picture or a volume has beside the image is not in what is copied of it, and the image is the same."""
+"""A cleaned copy of a picture or volume has the same image, and nothing that was hidden beside it."""
 
 import gzip
 import io
@@ -23,9 +23,9 @@ from tests.attacks.file_places import AFFINE, GREY, PICTURES, RGB, VOLUMES, VOXE
 
 SECRET = b"SmithZebulon seen 28.02.1949"
 IMAGES = RGB.tobytes() + GREY.tobytes() + VOXELS.tobytes(order="F")
-WINDOW = 4  # bytes of a text that must not stand anywhere; the shortest fields have no more
+WINDOW = 4  # bytes of a text that must not occur anywhere; the shortest fields have no more
 PLACES = sorted(PICTURES.keys() | VOLUMES.keys())
-# What readers take for a part of the picture, or break at, is refused or lost; everything else is read as before.
+# Places that readers take for part of the picture, or fail on, may be refused; everything else is read as before.
 BROKEN = re.compile(r"PNG: (iCCP|fdAT|acTL|cHRM|tRNS) |TIFF: (tag 700 as 2|second page)|WebP: chunk ALPH")
 
 # No letters in the order in which JPEG's usual tables have them.
@@ -49,7 +49,7 @@ def unpacked(content):
 
 
 def said_of(secret, clean):
-    """Windows of a secret that a copy has, except those of one or two different bytes, and those of the image."""
+    """Windows of a secret that occur in a copy, except those of one or two different bytes, and those of the image."""
     windows = {secret[start : start + WINDOW] for start in range(len(secret) - WINDOW + 1)}
     return [each for each in windows if len({*each}) > 2 and each in unpacked(clean) and each not in IMAGES]
 
@@ -152,7 +152,7 @@ def test_a_picture_whose_xmp_turns_it_is_turned_as_before(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"GIF89a" + bytes(40), b"%PDF-1.4 Doctor Quixotic", b"\0\0\1\0" + bytes(60), b""])
-def test_what_nobody_reads_is_refused(content):
+def test_unknown_formats_are_refused(content):
     with pytest.raises(UndecodableImage, match="not a picture"):
         cleaned(content)
 

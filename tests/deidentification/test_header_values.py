@@ -1,4 +1,4 @@
-"""What stays in a de-identified header: identities in every attribute, type and depth, and what must stay."""
+"""A de-identified header keeps no identity in any attribute, VR or depth, and keeps what images are read by."""
 
 import itertools
 import string
@@ -28,7 +28,7 @@ TOGETHER = 256  # attributes in one file
 
 
 def written(content: bytes, folder: Path) -> tuple[bytes, Dataset] | None:
-    """What leaves, or None where the file is refused."""
+    """The written file, or None if it is refused."""
     target = folder / "out.dcm"
     try:
         result = write_deidentified(read_instance(content), target, Deidentifier(SALT, burned_in="keep"))
@@ -38,7 +38,7 @@ def written(content: bytes, folder: Path) -> tuple[bytes, Dataset] | None:
 
 
 def refusals(tags, secret, trick, folder) -> int:
-    """Hide, look for it in what leaves, and where a file is refused ask its halves: one bad value must not shield."""
+    """Hide a secret and search the result; if it is refused, try the halves, so that no bad value shields others."""
     found = written(hidden(tags, secret, trick), folder)
     if found is not None:
         assert secret not in found[0], (trick, secret, tags)
@@ -82,7 +82,7 @@ SYLLABLES = ("Za", "mü", "Aé", "oB", "łA", "Ïx", "n9", "Ив", "а-", "Q^", 
     trick=st.sampled_from(TRICKS),
 )
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_nor_does_any_carry_a_name_that_nobody_knows(folder, name, encoding, places, trick):
+def test_no_attribute_carries_an_unknown_name(folder, name, encoding, places, trick):
     refusals(tuple(places), name.encode(encoding), trick, folder)
 
 

@@ -158,7 +158,7 @@ def test_numbers_of_segments_that_no_decoder_needs_are_the_standards():
     assert cleaned_jpeg(versioned) == cleaned_jpeg(colour)
 
 
-def test_whoever_calls_decides_about_application_segments():
+def test_the_caller_decides_about_application_segments():
     marked = before(PICTURES["grey"], segment(0xE1, b"one") + segment(0xE2, b"two"), *FRAMES)
     kept = cleaned_jpeg(marked, keep_app=lambda marker, content: content[:2] if marker == 0xE1 else b"")
     assert segment(0xE1, b"on") in kept

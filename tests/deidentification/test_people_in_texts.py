@@ -1,4 +1,4 @@
-"""What identifies a person is found in every spelling, alphabet and encoding, and nothing of it where it is not."""
+"""People are found in every spelling, alphabet and encoding, and nowhere else."""
 
 import math
 import random
@@ -44,7 +44,7 @@ def look_in_text(seed):
 
 
 def look_in_bytes(seed):
-    """Names; numbers and dates only whole, and of names no two letters alone: those stand in every header."""
+    """Names of more than two letters, which occur in every header, and complete numbers and dates."""
     draw = random.Random(seed)
     person = draw.choice(LONG_NAMES)
     text = draw.choice([name_texts(person, draw), person.number, f"{person.born:%d.%m.%Y}", f"{person.born:%Y%m%d}"])
@@ -54,7 +54,7 @@ def look_in_bytes(seed):
     except UnicodeError:
         return
     if encoding in ("shift_jis", "euc_jp", "gb18030", "euc_kr", "iso2022_jp") and max(text) < "\u3000":
-        return  # other alphabets in East Asian encodings are found where the header writes them just so, as a rule
+        return  # other alphabets in East Asian encodings are usually found only as the header writes them
     before = draw.choice([b"\x08\0\x70\0LO\x10\0", b"\x28\0\x00\x20OB\0\0\x18\0\0\0", b"\xff\xfe\0\x0b"])
     data = before + value + b" \x18\0\x60\0DS\x04\x00120 "
     assert matcher_of(person).in_bytes(data), (person, text, encoding)
@@ -147,7 +147,7 @@ def test_of_many_people_only_whole_words_and_numbers_count():
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(), max_size=4), st.text(), st.binary())
-def test_whatever_stands_in_a_header_can_be_looked_for_in_anything(values, text, data):
+def test_any_header_can_be_searched_for_in_any_data(values, text, data):
     given_values = frozenset(values)
     everything = Matcher(Identity(given_values, given_values, given_values, given_values, given_values))
 

@@ -1,4 +1,4 @@
-"""Of the pixel data's bytes, those leave that the header and the decoder need, and the pixels are the same."""
+"""Only the bytes of pixel data that the header and the decoder need are written, and the pixels are the same."""
 
 import io
 import struct
@@ -177,42 +177,23 @@ def test_padding_outside_the_stored_bits_stays():
     assert set(np.delete(kept, 3)) == {0x0123}
 
 
+def shape(rows: int, columns: int, bits: int, **more: object) -> dict[str, object]:
+    return {"Rows": rows, "Columns": columns, "BitsAllocated": bits, "BitsStored": bits, "HighBit": bits - 1, **more}
+
+
+def colour(photometric: str, planar: int) -> dict[str, object]:
+    return {"SamplesPerPixel": 3, "PhotometricInterpretation": photometric, "PlanarConfiguration": planar}
+
+
 @pytest.mark.parametrize(
     ("values", "data", "expected"),
     [
-        # 3 x 3 bytes and a byte to fill the word
-        ({"Rows": 3, "Columns": 3, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}, b"123456789S", b"123456789\0"),
-        # 3 x 3 bits in two bytes, the first in the lowest place
-        ({"Rows": 3, "Columns": 3, "BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}, b"\xff\xffSm", b"\xff\x01"),
-        # two frames of 3 bits in one byte
-        (
-            {"Rows": 1, "Columns": 3, "NumberOfFrames": 2, "BitsAllocated": 1, "BitsStored": 1, "HighBit": 0},
-            b"\xffS",
-            b"\x3f\0",
-        ),
-        # 2 x 2 pixels with half the chroma: Y Y B R for each pair
-        (
-            {
-                **{"Rows": 2, "Columns": 2, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7},
-                **{"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL_422", "PlanarConfiguration": 0},
-            },
-            b"12345678Sm",
-            b"12345678",
-        ),
-        # planes of colour
-        (
-            {
-                **{"Rows": 1, "Columns": 1, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7},
-                **{"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 1},
-            },
-            b"RGBSmi",
-            b"RGB\0",
-        ),
-        (
-            {"Rows": 1, "Columns": 2, "BitsAllocated": 32, "BitsStored": 32, "HighBit": 31},
-            b"12345678Smith ",
-            b"12345678",
-        ),
+        (shape(3, 3, 8), b"123456789S", b"123456789\0"),  # nine bytes, and one to fill the word
+        (shape(3, 3, 1), b"\xff\xffSm", b"\xff\x01"),  # nine bits in two bytes, lowest first
+        (shape(1, 3, 1, NumberOfFrames=2), b"\xffS", b"\x3f\0"),  # two frames of three bits in one byte
+        (shape(2, 2, 8, **colour("YBR_FULL_422", 0)), b"12345678Sm", b"12345678"),  # half the chroma: Y Y B R
+        (shape(1, 1, 8, **colour("RGB", 1)), b"RGBSmi", b"RGB\0"),  # planes of colour
+        (shape(1, 2, 32), b"12345678Smith ", b"12345678"),
     ],
 )
 def test_native_data_are_cut_to_what_the_header_asks_for(values, data, expected):

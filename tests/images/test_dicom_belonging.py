@@ -188,12 +188,7 @@ def test_echoes_with_a_uid_for_each_place_are_two_volumes():
 
 
 @pytest.mark.parametrize(
-    "elements",
-    [
-        {"SeriesNumber": None},
-        {"FrameOfReferenceUID": None},
-        {"StudyInstanceUID": None},
-    ],
+    "elements", [{"SeriesNumber": None}, {"FrameOfReferenceUID": None}, {"StudyInstanceUID": None}]
 )
 def test_slices_with_uids_of_their_own_are_believed_where_less_agrees(elements):
     assert [len(each.slices) for each in group(scattered(volume(1, **elements)))] == [1] * SLICES

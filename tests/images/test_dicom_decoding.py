@@ -51,20 +51,18 @@ NEVER = Decoder(lambda *_: pytest.fail("the decoder was called"), 0)
 needs_odd_files = pytest.mark.skipif(not ODD_DICOM.is_dir(), reason="the shared data is not here")
 
 REFUSED = {
-    "broken/JPEG2000-embedded-sequence-delimiter.dcm": "UndecodableImage",
-    "broken/MR_truncated.dcm": "UndecodableImage",
-    "broken/badVR.dcm": "UndecodableImage",
-    "broken/nested_priv_SQ.dcm": "UndecodableImage",
-    "not_an_image/zipMR.gz": "UndecodableImage",
-    "not_an_image/ExplVR_LitEndNoMeta.dcm": "UnsuitableImage",
-    "not_an_image/UN_sequence.dcm": "UnsuitableImage",
-    "not_an_image/empty_charset_LEI.dcm": "UnsuitableImage",
-    "not_an_image/no_meta_group_length.dcm": "UnsuitableImage",
-    "not_an_image/reportsi.dcm": "UnsuitableImage",
-    "not_an_image/rtstruct.dcm": "UnsuitableImage",
-    "not_an_image/waveform_ecg.dcm": "UnsuitableImage",
-    "dicomdir/DICOMDIR": "UnsuitableImage",
-}
+    **dict.fromkeys(
+        ("broken/JPEG2000-embedded-sequence-delimiter.dcm", "broken/MR_truncated.dcm", "broken/badVR.dcm",
+         "broken/nested_priv_SQ.dcm", "not_an_image/zipMR.gz"),
+        "UndecodableImage",
+    ),
+    **dict.fromkeys(
+        ("not_an_image/ExplVR_LitEndNoMeta.dcm", "not_an_image/UN_sequence.dcm", "not_an_image/empty_charset_LEI.dcm",
+         "not_an_image/no_meta_group_length.dcm", "not_an_image/reportsi.dcm", "not_an_image/rtstruct.dcm",
+         "not_an_image/waveform_ecg.dcm", "dicomdir/DICOMDIR"),
+        "UnsuitableImage",
+    ),
+}  # fmt: skip
 WRONG_IN_SIMPLEITK = {  # whose RLE of 32 bits is not even what it reads from the same picture without compression
     "rle/SC_rgb_rle_32bit.dcm",
     "rle/SC_rgb_rle_32bit_2frame.dcm",
@@ -328,10 +326,7 @@ def test_the_markers_of_a_jpeg_tell_its_colours_and_without_them_the_header(code
 
     for frame, is_told in ((marked, True), (_untold(marked), coded[0] == header[0])):
         dataset = made_dataset(
-            PIXELS[np.newaxis],
-            JPEGBaseline8Bit,
-            PhotometricInterpretation=header,
-            PixelData=encapsulate([frame]),
+            PIXELS[np.newaxis], JPEGBaseline8Bit, PhotometricInterpretation=header, PixelData=encapsulate([frame])
         )
         error = np.abs(decode_stored(dataset)[0].astype(int) - PIXELS).max()
         assert (error < 8) == is_told

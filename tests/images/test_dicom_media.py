@@ -173,11 +173,7 @@ def test_an_instance_has_the_values_of_its_header(tmp_path):
 
 # --- archives --------------------------------------------------------------------------------------------------------
 
-PACKERS = {
-    "zip": zipped,
-    "tar": tarred,
-    "tar.gz": lambda members: gzip.compress(tarred(members)),
-}
+PACKERS = {"zip": zipped, "tar": tarred, "tar.gz": lambda members: gzip.compress(tarred(members))}
 
 
 @pytest.mark.parametrize("kind", PACKERS)

@@ -310,8 +310,11 @@ def test_overlays_are_ignored():
     np.testing.assert_array_equal(read_frames(as_file(dataset))[0].values, plain.values)
 
 
+DOSE = {"RadionuclideTotalDose": 370e6, "RadionuclideHalfLife": 6586.2}
+LATE = item(**DOSE, RadiopharmaceuticalStartTime="233000")  # an hour before 00:30
+
+
 def pet(**elements: object) -> Dataset:
-    tracer = item(RadionuclideTotalDose=370e6, RadionuclideHalfLife=6586.2, RadiopharmaceuticalStartTime="100000.00")
     values: dict[str, object] = {
         "Modality": "PT",
         "Units": "BQML",
@@ -322,7 +325,7 @@ def pet(**elements: object) -> Dataset:
         "SeriesTime": "110000",
         "AcquisitionDate": "20240101",
         "AcquisitionTime": "110500.5",
-        "RadiopharmaceuticalInformationSequence": tracer,
+        "RadiopharmaceuticalInformationSequence": item(**DOSE, RadiopharmaceuticalStartTime="100000.00"),
     }
     return made_dataset(GREY, **{**values, **elements})
 
@@ -330,26 +333,26 @@ def pet(**elements: object) -> Dataset:
 DECAYED = 370e6 * 2 ** (-3600 / 6586.2)  # an hour after injection
 
 
-def test_suv_of_becquerel_is_by_weight_and_decayed_dose():
-    assert suv_factor(pet()) == pytest.approx(70_000 / DECAYED)
-
-
-def test_suv_corrected_to_the_injection_has_no_decay():
-    assert suv_factor(pet(DecayCorrection="ADMIN")) == pytest.approx(70_000 / 370e6)
-
-
-def test_suv_of_an_injection_before_midnight():
-    tracer = item(RadionuclideTotalDose=370e6, RadionuclideHalfLife=6586.2, RadiopharmaceuticalStartTime="233000")
-    late = pet(SeriesTime="003000", AcquisitionTime="003500", RadiopharmaceuticalInformationSequence=tracer)
-
-    assert suv_factor(late) == pytest.approx(70_000 / DECAYED)
-
-
-def test_suv_of_a_series_made_later_counts_from_the_acquisition():
-    # Over a second of counting, the mean activity is that of its middle, half a second after the frame began.
-    later = pet(SeriesTime="180000", AcquisitionTime="110500", FrameReferenceTime=300_500, ActualFrameDuration=1_000)
-
-    assert suv_factor(later) == pytest.approx(70_000 / DECAYED, rel=1e-6)
+@pytest.mark.parametrize(
+    ("elements", "dose"),
+    [
+        ({}, DECAYED),
+        ({"DecayCorrection": "ADMIN"}, 370e6),
+        (
+            {"SeriesTime": "003000", "AcquisitionTime": "003500", "RadiopharmaceuticalInformationSequence": LATE},
+            DECAYED,
+        ),
+        # A series made later. Over a second of counting, the mean activity is that of its middle, half a second after
+        # the frame began.
+        (
+            {"SeriesTime": "180000", "AcquisitionTime": "110500", "FrameReferenceTime": 300_500,
+             "ActualFrameDuration": 1_000},
+            DECAYED,
+        ),
+    ],
+)  # fmt: skip
+def test_suv_is_by_weight_and_the_dose_left_at_the_scan(elements, dose):
+    assert suv_factor(pet(**elements)) == pytest.approx(70_000 / dose, rel=1e-6)
 
 
 def test_suv_of_philips_counts_is_in_a_private_element():

@@ -9,7 +9,8 @@ from pydicom.uid import generate_uid
 
 from sagemaker_monai.errors import CallerError, ConfigError, PayloadTooLarge, UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.dicom.findings import MESSAGES, Policy, finding
-from sagemaker_monai.images.dicom.series import find_instances, group_series, read_series
+from sagemaker_monai.images.dicom.media import find_instances, find_media
+from sagemaker_monai.images.dicom.series import group_series, read_series
 from tests.support.compare_series import compare_series
 from tests.support.dicom_series import (
     AXIAL,
@@ -148,8 +149,6 @@ def test_identity_names_files_and_headers_in_the_order_of_slices():
 
 
 def test_headers_that_were_not_kept_come_with_the_pixels():
-    from sagemaker_monai.images.dicom.media import find_media
-
     files = make_series(pixels())
     media = find_media(shuffled(files), keep_headers=False)
     assert all(instance.header is None for instance in media.instances)
@@ -292,23 +291,21 @@ def test_a_tilted_gantry_shears_the_affine():
     assert volume.affine[:3, 2] == pytest.approx([0, -1, 3])
 
 
-def test_a_slice_beside_the_others_is_refused():
-    places = positions_of(6)
-    places[2] += [5, 0, 0]
-
-    [series] = group(make_series(pixels(), places=places))
-
-    assert codes(series) == ["shifted_slices"]
-    refuse(series)
-
-
-def test_mixed_pixel_spacing_is_refused():
+@pytest.mark.parametrize(
+    ("code", "keyword", "value"),
+    [
+        ("shifted_slices", "ImagePositionPatient", [float(number) for number in positions_of(6)[2] + [5, 0, 0]]),
+        ("mixed_spacing", "PixelSpacing", [1, 1]),
+        ("mixed_photometric", "PhotometricInterpretation", "MONOCHROME1"),
+    ],
+)
+def test_a_slice_that_does_not_fit_the_others_is_refused(code, keyword, value):
     files = make_series(pixels())
-    files[4].PixelSpacing = [1, 1]
+    setattr(files[2], keyword, value)
 
     [series] = group(files)
 
-    assert codes(series) == ["mixed_spacing"]
+    assert codes(series) == [code]
     refuse(series)
 
 
@@ -388,16 +385,6 @@ def test_an_impossible_orientation_is_refused():
     assert codes(series) == ["invalid_geometry"]
     refuse(series)
     assert not read_series(series, policy=Policy(invalid_geometry="warn")).has_geometry
-
-
-def test_mixed_monochrome_is_refused():
-    files = make_series(pixels())
-    files[1].PhotometricInterpretation = "MONOCHROME1"
-
-    [series] = group(files)
-
-    assert codes(series) == ["mixed_photometric"]
-    refuse(series)
 
 
 def test_colour_has_no_volume():
@@ -628,8 +615,6 @@ def test_a_cine_is_a_volume_without_geometry():
 def test_a_billion_frames_are_refused():
     dataset = make_slice(pixels())
     dataset.NumberOfFrames = 10**9
-
-    from sagemaker_monai.images.dicom.media import find_media
 
     media = find_media([to_bytes(dataset)])
 

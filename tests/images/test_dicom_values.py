@@ -16,7 +16,6 @@ from sagemaker_monai.preprocessing.intensity import padding_mask, show
 from tests.support.made_dicom import item, made_dataset
 
 RAMP = np.arange(0, 256, 4, dtype=np.uint8).reshape(1, 8, 8)
-XA = "1.2.840.10008.5.1.4.1.1.12.1"
 
 
 @pytest.mark.parametrize(
