@@ -415,11 +415,7 @@ def copied(tmp_path):
     with Image.open(io.BytesIO(original)) as picture:
         buffer = io.BytesIO()
         picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(buffer, "JPEG", quality=60)
-    images = IMAGES | {
-        "ISIC_1510": original,
-        "ISIC_1520": buffer.getvalue(),
-        "ISIC_1430": IMAGES["ISIC_1440"],
-    }
+    images = IMAGES | {"ISIC_1510": original, "ISIC_1520": buffer.getvalue(), "ISIC_1430": IMAGES["ISIC_1440"]}
     return dataverse(tmp_path / "copied", images)
 
 

@@ -242,9 +242,7 @@ def _look_at_picture(facts: FileFacts, task: Task) -> FileFacts:
     pixels = _pixels_of(iter([values[..., 0].astype(np.float32) if is_grey else values]))
     is_blank = pixels.is_blank or shows_nothing(values.transpose(2, 1, 0), (0, 255))
     return replace(
-        facts,
-        shape=(*picture.size, 1),
-        pixels=replace(pixels, is_blank=is_blank, thumbnail=_thumbnail_of(picture)),
+        facts, shape=(*picture.size, 1), pixels=replace(pixels, is_blank=is_blank, thumbnail=_thumbnail_of(picture))
     )
 
 

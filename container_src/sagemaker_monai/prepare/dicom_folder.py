@@ -42,15 +42,7 @@ from sagemaker_monai.prepare.import_report import Report
 from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_folders, read_labels
 from sagemaker_monai.prepare.matching import NAMED_KINDS, find_lines, refuse_mismatch, shown_lines
 from sagemaker_monai.prepare.public_names import name_files
-from sagemaker_monai.prepare.publish import (
-    Choices,
-    Notices,
-    Written,
-    begin_import,
-    copy_images,
-    publish,
-    refuse_unusable,
-)
+from sagemaker_monai.prepare.publish import Choices, Notices, Written, begin_import, copy_all, publish, refuse_unusable
 from sagemaker_monai.prepare.salts import add_salt_file, salt_of
 from sagemaker_monai.prepare.sides import refuse_torn
 
@@ -144,9 +136,7 @@ def import_dicom_folder(
         out: folder to write `images/` or `series/`, `dataset.json` and `import_report.json` to: empty, new, or with an
             earlier import, which is replaced. The same call again writes nothing.
         labels: a table, or "folders".
-        reading: how to read the table.
-        units: which files are an image.
-        choices: what to leave out, and how to split.
+        reading, units, choices: options, see there.
         deidentification: None copies files byte for byte.
 
     Raises:
@@ -186,7 +176,7 @@ def import_dicom_folder(
     output.begin(out, [file for _, files in names for file in files])
     pairs = [(unit.name, (unit, line, *named)) for (unit, line), named in zip(chosen, names, strict=True)]
     copy = partial(_copy, out=out, deidentifier=_deidentifier(deidentification), group_by=units.group_by)
-    images = copy_images(job, pairs, copy, faults, notices, what="images")
+    images = copy_all(job, pairs, copy, faults, notices, what="images")
     _notice(images, chosen, deidentification, units, notices)
     return publish(
         job,

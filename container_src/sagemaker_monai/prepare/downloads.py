@@ -16,13 +16,7 @@ from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.file_names import is_litter_path
 from sagemaker_monai.storage.files import files_in, plain_files
-from sagemaker_monai.storage.zips import (
-    ArchiveLimits,
-    UnsafeArchiveError,
-    copy_member,
-    member_names,
-    read_members,
-)
+from sagemaker_monai.storage.zips import ArchiveLimits, UnsafeArchiveError, copy_member, member_names, read_members
 
 METADATA = re.compile(r"HAM10000_metadata(\.(csv|tab|tsv|txt))?", re.IGNORECASE)
 PART_ZIP = re.compile(r"HAM10000_images_part_\d+\.zip", re.IGNORECASE)

@@ -8,7 +8,6 @@ Source: P. Tschandl, C. Rosendahl, H. Kittler, Scientific Data 5, 180161 (2018),
 
 import hashlib
 import io
-import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sagemaker_monai import __version__
 from sagemaker_monai.data.dataset_json import write_dataset_json
 from sagemaker_monai.data.splitting import SPLITS, split_by_group
 from sagemaker_monai.deidentification.picture_metadata import cleaned
@@ -34,7 +32,7 @@ from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.downloads import FolderDownload, ZipDownload, open_download
 from sagemaker_monai.prepare.fractions import check_options, fractions_option, seed_option
 from sagemaker_monai.prepare.ham10000_tables import LABELS, Row, read_metadata, read_split
-from sagemaker_monai.prepare.import_report import NOTHING_TO_DO, count_lines, earlier_import
+from sagemaker_monai.prepare.import_report import NOTHING_TO_DO, count_lines, digest_of_all, earlier_import
 from sagemaker_monai.prepare.leaks import Move, count_by_class, gather_groups, join_groups
 from sagemaker_monai.storage.files import sha256_of, state_of
 
@@ -223,10 +221,7 @@ def _describe(pair: Pair, rows: Sequence[Row], stored: Mapping[str, Stored]) -> 
 
 
 def _split(
-    rows: Sequence[Row],
-    pairs: Sequence[Pair],
-    given: Mapping[str, str] | None,
-    options: Ham10000Options,
+    rows: Sequence[Row], pairs: Sequence[Pair], given: Mapping[str, str] | None, options: Ham10000Options
 ) -> tuple[list[str], list[str], list[Move]]:
     """Choose the split of each row: returns splits, groups and moves."""
     lesions = [row.lesion for row in rows]
@@ -277,7 +272,7 @@ def _key(download: FolderDownload | ZipDownload, split_csv: Path | None, options
     stats = [(path.name, path.stat()) for path in download.files()]
     files = [[name, *state_of(stat)] for name, stat in stats]
     given = sha256_of(split_csv) if split_csv is not None else None
-    return hashlib.sha256(json.dumps([__version__, files, given, options]).encode()).hexdigest()
+    return digest_of_all(files, given, options)
 
 
 def _items(rows: Sequence[Row], groups: Sequence[str], splits: Sequence[str]) -> dict[str, list[dict[str, Any]]]:

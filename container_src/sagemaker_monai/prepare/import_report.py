@@ -1,10 +1,13 @@
 """What an import of labelled files did, for people and for import_report.json."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sagemaker_monai import __version__
 from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare import output
@@ -83,6 +86,12 @@ def count_lines(counts: Mapping[str, Mapping[str, int]], width: int) -> list[str
     rows: list[tuple[str, Sequence[str | int]]] = [("class", SPLITS)]
     rows += [(name, [row[split] for split in SPLITS]) for name, row in counts.items()]
     return [f"{name:<{width}}" + "".join(f"{cell:>12}" for cell in cells) for name, cells in rows]
+
+
+def digest_of_all(*parts: object) -> str:
+    """A digest of everything that an import depends on: this program and `parts`, which are JSON."""
+    content = json.dumps([__version__, *parts])
+    return hashlib.sha256(content.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def earlier_import(kind: type[Made], out: Path, key: str) -> Made | None:

@@ -26,7 +26,7 @@ from sagemaker_monai.storage.columns import (
     usual_column,
     usual_columns,
 )
-from sagemaker_monai.storage.tables import Row, read_table, table_content
+from sagemaker_monai.storage.tables import read_table, table_content
 from sagemaker_monai.tasks.labels import Label
 from sagemaker_monai.tasks.tasks import TASKS
 
@@ -171,7 +171,12 @@ def read_labels(table: Path, options: LabelOptions, *, kinds: Sequence[str] = tu
             raise DatasetError(
                 f"{table.name}: row {row.number} has {split} {row[split][:60]!r}; use training, validation or test"
             )
-    read = _labels(rows, columns, options.rules, table.name)
+    read = read_label_values(
+        [Cells({name: row[name] for name in columns}) if len(columns) > 1 else row[columns[0]] for row in rows],
+        options.rules,
+        names=columns,
+        places=[f"{table.name}: row {row.number}" for row in rows],
+    )
     # The name of a case is not a group, unless the column is one of patients.
     own = {split} if is_person(key) or options.group_column else {split, key}
     groups = read_groups(
@@ -209,16 +214,6 @@ def read_labels(table: Path, options: LabelOptions, *, kinds: Sequence[str] = tu
         tuple(name for name in unlabelled if name not in lines),
         has_split=bool(split),
         remarks=(*read.remarks, *groups.remarks),
-    )
-
-
-def _labels(rows: Sequence[Row], columns: tuple[str, ...], rules: LabelRules, what: str) -> ReadLabels:
-    """The labels of the rows."""
-    return read_label_values(
-        [Cells({name: row[name] for name in columns}) if len(columns) > 1 else row[columns[0]] for row in rows],
-        rules,
-        names=columns,
-        places=[f"{what}: row {row.number}" for row in rows],
     )
 
 

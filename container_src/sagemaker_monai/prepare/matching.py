@@ -1,17 +1,15 @@
 """Which files a line of a table of labels is about, and what to do where table and files do not agree."""
 
-import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sagemaker_monai import __version__
 from sagemaker_monai.data.name_matching import match_names, nearest_name, stem_of
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.messages.shortened import some_of
+from sagemaker_monai.prepare.import_report import digest_of_all
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
 from sagemaker_monai.storage.files import plain_files, sha256_of, state_of
 
@@ -134,5 +132,4 @@ def _stamps_of(source: Path) -> list[tuple[str, int, int, int, int]]:
 def key_of(source: Path, table: Path | None, options: Mapping[str, object]) -> str:
     """A digest of the source's files, the table, the options and the program: the same digest, the same import."""
     content = sha256_of(table) if table is not None and table.is_file() else None
-    told = [__version__, _stamps_of(source), content, {name: str(value) for name, value in sorted(options.items())}]
-    return hashlib.sha256(json.dumps(told).encode("utf-8", "backslashreplace")).hexdigest()
+    return digest_of_all(_stamps_of(source), content, {name: str(value) for name, value in sorted(options.items())})

@@ -9,10 +9,9 @@ stay, so that scores can be compared with published ones.
 
 import hashlib
 import io
-import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sagemaker_monai import __version__
 from sagemaker_monai.data.dataset_json import write_dataset_json
 from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
@@ -29,7 +27,7 @@ from sagemaker_monai.messages.option_fields import option
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare import output
-from sagemaker_monai.prepare.import_report import Report, earlier_import
+from sagemaker_monai.prepare.import_report import Report, digest_of_all, earlier_import
 from sagemaker_monai.prepare.medmnist_sets import SETS, MedMnistSet, set_of
 from sagemaker_monai.prepare.sides import count_images, missing_sides
 from sagemaker_monai.storage.files import sha256_of
@@ -97,7 +95,7 @@ def import_medmnist(source: Path, out: Path, options: MedmnistOptions = DEFAULTS
     output.check_places(source, out)
     output.check_output(out)
     chosen = asdict(options)
-    key = hashlib.sha256(json.dumps([__version__, source.name, sha256_of(source), chosen]).encode()).hexdigest()
+    key = digest_of_all(source.name, sha256_of(source), chosen)
     if done := earlier_import(Report, out, key):
         return done
 
@@ -116,7 +114,11 @@ def import_medmnist(source: Path, out: Path, options: MedmnistOptions = DEFAULTS
     files: dict[str, int] = {}
     sides: dict[bytes, set[str]] = defaultdict(set)
     records: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-    flat = _flat(parts, labels)
+    flat = (
+        (split, image, label)
+        for split, part in parts.items()
+        for image, label in zip(part.images, labels[split], strict=True)
+    )
     for number, (split, image, label) in enumerate(track(flat, total=count, what="writing images"), start=1):
         name = f"{number:0{width}d}{suffix}"
         content = _encoded(image, is_volume=spatial_dims == 3)
@@ -266,12 +268,6 @@ def _label(row: np.ndarray, task: str, names: Sequence[str]) -> Label:
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
-
-
-def _flat(parts: Mapping[str, _Part], labels: Mapping[str, Sequence[Label]]) -> Iterator[tuple[str, np.ndarray, Label]]:
-    for split, part in parts.items():
-        for image, label in zip(part.images, labels[split], strict=True):
-            yield split, image, label
 
 
 def _encoded(image: np.ndarray, *, is_volume: bool) -> bytes:

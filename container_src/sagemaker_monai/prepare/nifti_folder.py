@@ -25,15 +25,7 @@ from sagemaker_monai.prepare.matching import NAMED_KINDS, group_pattern
 from sagemaker_monai.prepare.nifti_cases import SUFFIXES, Case, Found, find_cases
 from sagemaker_monai.prepare.nifti_copy import Plan, copy_volume, plan_copy, read_case
 from sagemaker_monai.prepare.public_names import name_files
-from sagemaker_monai.prepare.publish import (
-    Choices,
-    Notices,
-    Written,
-    begin_import,
-    copy_images,
-    publish,
-    refuse_unusable,
-)
+from sagemaker_monai.prepare.publish import Choices, Notices, Written, begin_import, copy_all, publish, refuse_unusable
 from sagemaker_monai.prepare.sides import refuse_torn
 
 TITLE = "volumes"
@@ -100,9 +92,7 @@ def import_nifti_folder(
         out: folder to write `images/`, `dataset.json` and `import_report.json` to: empty, new, or with an earlier
             import, which is replaced. The same call again writes nothing.
         labels: a table that names files or cases, or "folders".
-        reading: how to read the table.
-        cases: which files are an image.
-        choices: what to leave out, and how to split.
+        reading, cases, choices: options, see there.
 
     Raises:
         DatasetError: files, labels or the output folder cannot be used.
@@ -133,7 +123,7 @@ def import_nifti_folder(
     if table.has_split:
         refuse_torn([image.group for image in images], [image.line.split for image in images])
     output.begin(out, [name for image in images for names in image.names for name in names])
-    copied = copy_images(
+    copied = copy_all(
         job,
         [(image.case.name, image) for image in images],
         partial(_copy, out=out, modality=modality, is_private=cases.is_private),

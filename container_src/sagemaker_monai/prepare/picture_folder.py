@@ -27,7 +27,7 @@ from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line,
 from sagemaker_monai.prepare.leaks import digest_of
 from sagemaker_monai.prepare.matching import NAMED_KINDS, group_pattern
 from sagemaker_monai.prepare.public_names import name_files
-from sagemaker_monai.prepare.publish import Choices, Notices, Written, begin_import, copy_images, publish
+from sagemaker_monai.prepare.publish import Choices, Notices, Written, begin_import, copy_all, publish
 from sagemaker_monai.prepare.sides import refuse_torn
 from sagemaker_monai.storage.files import plain_files
 
@@ -74,9 +74,7 @@ def import_pictures(
         out: folder to write `images/`, `dataset.json` and `import_report.json` to: empty, new, or with an earlier
             import, which is replaced. The same call again writes nothing.
         labels: a table that names the pictures, or "folders".
-        reading: how to read the table.
-        pictures: how names identify patients.
-        choices: what to leave out, and how to split.
+        reading, pictures, choices: options, see there.
 
     Raises:
         DatasetError: files, labels or the output folder cannot be used.
@@ -105,7 +103,7 @@ def import_pictures(
         return Written(target, name, line, group_of(name, pattern), {target: len(content)}, (digest,), MODALITY)
 
     images = [(name, (name, line, target)) for (name, line), target in zip(chosen.items(), names, strict=True)]
-    written = copy_images(job, images, copy, {}, notices, what="pictures")
+    written = copy_all(job, images, copy, {}, notices, what="pictures")
     if pictures.is_private:
         notices.notes.append(f"{len(written)} pictures were copied without the texts beside them, and numbered")
         notices.notes.append("text that is visible in the pictures themselves is not removed")

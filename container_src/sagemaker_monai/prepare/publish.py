@@ -183,7 +183,7 @@ def begin_import(
     return Import(importer, out, table, choices, options, key, earlier_import(Report, out, key))
 
 
-def copy_images(
+def copy_all(
     job: Import,
     images: Sequence[tuple[str, Item]],
     copy: Callable[[Item], Made],

@@ -116,10 +116,7 @@ SOURCES = {
         pictures=picture_folder.Pictures,
     ),
     "medmnist": _importer(
-        "an .npz file of MedMNIST, in the published split",
-        import_medmnist,
-        "the .npz file",
-        options=MedmnistOptions,
+        "an .npz file of MedMNIST, in the published split", import_medmnist, "the .npz file", options=MedmnistOptions
     ),
     "dicomweb": Importer("series of a DICOMweb server, to a folder or S3", dicomweb.add_transfer_options, dicomweb.run),
 }

@@ -5,8 +5,6 @@ they appear; their workerIds are personal data and are never written. Files are 
 importer that later writes to the same folder would change the originals.
 """
 
-import hashlib
-import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sagemaker_monai import __version__
 from sagemaker_monai.data.dataset_json import write_dataset_json
 from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.deidentification.clean_files import PICTURE, VOLUME, clean_file, sort_of
@@ -30,7 +27,7 @@ from sagemaker_monai.prepare.ground_truth.labeling_jobs import Job, JobFiles, fi
 from sagemaker_monai.prepare.ground_truth.manifest import Item
 from sagemaker_monai.prepare.ground_truth.source_images import Image, list_files, match_files, open_images, short_name
 from sagemaker_monai.prepare.ground_truth.votes import Votes, choose_votes, number_annotators, settle_disputes, votes_of
-from sagemaker_monai.prepare.import_report import NO_CLASS, earlier_import
+from sagemaker_monai.prepare.import_report import NO_CLASS, digest_of_all, earlier_import
 from sagemaker_monai.prepare.leaks import count_by_class, join_groups
 from sagemaker_monai.prepare.sides import split_images
 from sagemaker_monai.storage.files import sha256_of, state_of
@@ -41,7 +38,7 @@ def _key(files: JobFiles, images: Mapping[str, Path], options: Mapping[str, Any]
     """Changes with the job's files, the folder of images, the options and this program."""
     listed = [(str(path), path.stat()) for path in files.all()] + [(name, path.stat()) for name, path in images.items()]
     stats = [[name, *state_of(stat)] for name, stat in listed]
-    return hashlib.sha256(json.dumps([__version__, stats, options]).encode()).hexdigest()
+    return digest_of_all(stats, options)
 
 
 def _by_reference(job: Job) -> dict[str, Item]:
