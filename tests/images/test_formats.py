@@ -18,6 +18,7 @@ def test_the_document_tells_what_becomes_of_every_odd_file():
     assert with_blocks(text, BLOCKS) == text, "write it anew: .venv/bin/python -m tests.support.formats"
 
 
+@pytest.mark.long
 @needs_data
 def test_no_odd_file_is_read_without_anybody_to_compare_with():
     read = [row for row in (*odd_dicom_rows(), *odd_nifti_rows()) if row.outcome == "read"]
@@ -26,6 +27,7 @@ def test_no_odd_file_is_read_without_anybody_to_compare_with():
     assert len(read) > 100
 
 
+@pytest.mark.long
 @needs_data
 def test_every_refusal_of_an_odd_file_is_the_senders_fault_by_its_code():
     refused = {row.code for row in (*odd_dicom_rows(), *odd_nifti_rows()) if row.outcome == "refused"}

@@ -86,20 +86,6 @@ def test_serving_makes_the_tensor_that_validation_saw(photograph, content_type, 
         assert torch.equal(serving.scale(serving.load(sample)[None])[0], seen[1]), header
 
 
-@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
-def test_raw_values_in_npy_give_the_tensor_of_the_picture_that_they_are(photograph, fit, tmp_path):
-    path = tmp_path / "picture.png"
-    photograph.save(path)
-    preprocessing = build_preprocessing(photograph_preprocessing(channels=3, image_size=48, fit=fit))
-    loaded = load_images([Sample(path)], preprocessing, cache_dir=None, workers=1, what="test")
-    buffer = io.BytesIO()
-    np.save(buffer, np.asarray(photograph).transpose(2, 1, 0))  # (H, W, C) -> (C, W, H)
-
-    [sample] = input_fn(buffer.getvalue(), "application/x-npy")
-
-    assert np.array_equal(preprocessing.load(sample).numpy(), loaded.pixels[0])
-
-
 def test_every_content_type_is_among_those_compared():
     others = {content_type.partition(";")[0] for content_type in (*WRAPPERS, *OF_ONE, *OF_VOLUMES)}
 

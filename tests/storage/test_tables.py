@@ -8,6 +8,7 @@ from tests.support.workbooks import DATE, SIX_DIGITS, TIME, cell, workbook
 
 WANTED = ("image", "label")
 ROWS = [["Image", "Label"], ["1.png", "nv"]]
+READ = [{"image": "1.png", "label": "nv"}]
 
 
 def table(content, **named):
@@ -33,7 +34,7 @@ def table(content, **named):
     ],
 )  # fmt: skip
 def test_what_programs_write_as_a_table_is_one(content):
-    assert table(content) == [{"image": "1.png", "label": "nv"}]
+    assert table(content) == READ
 
 
 def test_commas_in_quotes_are_no_delimiters():
@@ -106,17 +107,15 @@ def test_formats_without_cells_and_empty_rows_do_not_count():
     xml += '<row r="4"><c t="inlineStr"><is><t>1.png</t></is></c><c t="inlineStr"><is><t>nv</t></is></c></row>'
     xml += '<row r="1048576"><c r="XFD1048576" s="3"/></row>'
 
-    assert table(workbook({"S": xml})) == [{"image": "1.png", "label": "nv"}]
+    assert table(workbook({"S": xml})) == READ
 
 
 def test_of_several_sheets_the_one_with_the_columns_is_read():
     notes = [["Who", "When"], ["somebody", "today"]]
 
-    assert table(workbook({"Notes": notes, "Labels": ROWS})) == [{"image": "1.png", "label": "nv"}]
-    assert table(workbook({"Old": ROWS, "Labels": ROWS}, hidden=["Old"])) == [{"image": "1.png", "label": "nv"}]
-    assert table(workbook({"Old": [*ROWS, ["2.png", "nv"]], "New": ROWS}), sheet="new") == [
-        {"image": "1.png", "label": "nv"}
-    ]
+    assert table(workbook({"Notes": notes, "Labels": ROWS})) == READ
+    assert table(workbook({"Old": ROWS, "Labels": ROWS}, hidden=["Old"])) == READ
+    assert table(workbook({"Old": [*ROWS, ["2.png", "nv"]], "New": ROWS}), sheet="new") == READ
 
 
 @pytest.mark.parametrize(

@@ -157,16 +157,17 @@ def decode_deep(sample: Sample) -> DeepPicture | None:
 
 
 def decode_stored(path: Path) -> StoredPicture:
-    """Decode a picture to the values that its file has, for masks: indices of palettes, and nothing turned.
+    """Decode a picture to its stored values, for masks: indices of palettes, and nothing turned.
 
     Raises:
         UndecodableImage, PayloadTooLarge: as `decode`.
-        UnsuitableImage: several frames, a lossy file, an EXIF orientation, transparency, or values nobody can know.
+        UnsuitableImage: several frames, a lossy file, an EXIF orientation, transparency, or uncertain values.
     """
     data = read_file(path)
     with _sound_picture(PICTURE_FORMATS), _opened(data, PICTURE_FORMATS) as image:
         check_stored(image, data)
-        # Pillow turns a TIFF on loading. Asked before, other formats would be loaded, and a failure not be told.
+        # Loading turns a TIFF, so its orientation is read first; for other formats, reading it would load the picture
+        # and hide a failure.
         orientation = _orientation(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 1
         with _counted(image, data, image.width * image.height):
             picture = read_stored(image, data, lambda other: _opened(other, PICTURE_FORMATS))

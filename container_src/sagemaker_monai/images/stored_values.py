@@ -1,12 +1,11 @@
-"""The values of a picture exactly as its file has them, for masks: indices and numbers, not what is shown.
+"""The values of a picture exactly as stored, for masks: indices and numbers, not what is displayed.
 
-Nothing is converted and nothing turned: a palette keeps its indices, and grey of 2 or 4 bits its numbers, which Pillow
-spreads to 255. What the numbers of a file cannot be known of is refused: a lossy file (JPEG, most WebP) holds other
-values than were written, and where white is zero (ImageJ's inverting lookup table) programs disagree whether the
-structure is 255 or 0.
+Nothing is converted or turned: palettes keep their indices, and grey of 2 or 4 bits its numbers, which Pillow spreads
+to 255. Files whose numbers are uncertain are refused: lossy files (JPEG, most WebP) do not hold the values that were
+written, and if white is zero (ImageJ's inverting lookup table), programs disagree on whether the structure is 255 or 0.
 
-Damage is looked for harder than in photographs, where a wrong pixel is seen: Pillow does not compare the check sums of
-a PNG's image data, and assumes what a TIFF does not say.
+Damage is checked more strictly than in photographs, where a wrong pixel is visible: Pillow does not verify the
+checksums of a PNG's image data, and assumes whatever a TIFF does not state.
 """
 
 import zlib
@@ -31,9 +30,9 @@ class StoredPicture:
     """A picture as its file has it.
 
     Attributes:
-        values: (H, W) bool for single bits, else integers or float32; (H, W, 3) where it has colours.
-        bits: of a value, 1 to 64.
-        palette: (n, 3) uint8, the colours that the values are indices of; None where they are no indices.
+        values: (H, W) bool for single bits, otherwise integers or float32; (H, W, 3) for colours.
+        bits: per value, 1 to 64.
+        palette: (n, 3) uint8, the colours that the values index; None if they are not indices.
     """
 
     values: np.ndarray
@@ -42,7 +41,7 @@ class StoredPicture:
 
 
 def check_stored(image: Image.Image, data: bytes) -> None:
-    """Refuse an opened picture whose values cannot be known, before it is decoded.
+    """Refuse an opened picture whose values are uncertain, before it is decoded.
 
     Raises:
         UndecodableImage: damaged.
@@ -69,7 +68,7 @@ def check_stored(image: Image.Image, data: bytes) -> None:
 
 
 def read_stored(image: Image.Image, data: bytes, reopen: Reopen) -> StoredPicture:
-    """Read the values of an opened picture that `check_stored` let pass.
+    """Read the values of an opened picture that passed `check_stored`.
 
     Args:
         image: opened; it is decoded here.
@@ -77,7 +76,7 @@ def read_stored(image: Image.Image, data: bytes, reopen: Reopen) -> StoredPictur
         reopen: as for `deep_values.read_deep`.
 
     Raises:
-        UnsuitableImage: transparency that is not the same everywhere, or another kind of colour than RGB.
+        UnsuitableImage: transparency that varies, or colours other than RGB.
     """
     load(image)
     if (bits := bits_of(image, data)) > 8:
@@ -110,7 +109,7 @@ def _grey_bits(image: Image.Image, data: bytes) -> int:
 
 
 def _check_sums(data: bytes) -> None:
-    """Compare the check sum of each chunk of a PNG (ISO/IEC 15948, 5.3)."""
+    """Verify the checksum of each chunk of a PNG (ISO/IEC 15948, 5.3)."""
     position, kind = 8, b""
     while kind != b"IEND":
         length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]

@@ -125,17 +125,14 @@ def preprocessing_for(
     row = PRESETS[preset]
     if fit not in FITS:
         raise ConfigError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
-    of_volumes = {
-        "image_depth is": image_depth != 0,
-        "spacing_mm is": spacing_mm not in (*_UNSET, "none"),
-        "uneven_slices is": uneven_slices != "refuse",
-        "non_finite is": non_finite != "refuse",
-        "modality, series_description and series are": choice != OF_ONE,
-    }
-    for name, is_set in of_volumes.items():
-        if row.spatial_dims == 2 and is_set:
-            presets = ", ".join(name for name, row in PRESETS.items() if row.spatial_dims == 3)
-            raise ConfigError(f"{name} for volumes only: leave it out or set preset to one of {presets}")
+    if row.spatial_dims == 2:
+        _refuse_set({
+            "image_depth is": image_depth != 0,
+            "spacing_mm is": spacing_mm not in (*_UNSET, "none"),
+            "uneven_slices is": uneven_slices != "refuse",
+            "non_finite is": non_finite != "refuse",
+            "modality, series_description and series are": choice != OF_ONE,
+        })  # fmt: skip
     if row.intensity is None:
         if channels not in (1, 3):
             raise ConfigError(f"preset {preset} has 1 or 3 channels, got {channels}; use another preset for sequences")
@@ -171,6 +168,13 @@ def preprocessing_for(
         "std": [std] * channels,
     }
     return [load, scale]
+
+
+def _refuse_set(of_volumes: dict[str, bool]) -> None:
+    for name, is_set in of_volumes.items():
+        if is_set:
+            presets = ", ".join(name for name, row in PRESETS.items() if row.spatial_dims == 3)
+            raise ConfigError(f"{name} for volumes only: leave it out or set preset to one of {presets}")
 
 
 def _intensity(preset: str, window: str, channels: int) -> dict[str, Any]:
