@@ -250,7 +250,7 @@ def test_a_disk_that_takes_no_more_leaves_the_artifact_that_was_there(artifact):
     before = read_bundle(artifact).model_version
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))  # the weights have 45 MB
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))  # the weights have 20 MB
     try:
         with pytest.raises(OSError, match="File too large"):
             write_bundle(artifact, **bundle_parts(labels=("a", "b")))

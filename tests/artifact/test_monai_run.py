@@ -1,11 +1,11 @@
 """MONAI's own tools build and run an artifact, to the numbers that `serve` answers."""
 
 import json
-import os
+import runpy
 import shutil
-import subprocess
 import sys
 import tarfile
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
@@ -133,17 +133,14 @@ def test_a_run_without_an_image_says_how_to_name_one(small_bundle):
     assert "--image scan.png" in str(caught.value.__cause__)
 
 
-def test_the_command_of_monai_runs_an_artifact(small_bundle, tmp_path):
+@pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")
+def test_the_command_of_monai_runs_an_artifact(small_bundle, tmp_path, monkeypatch, capsys):
     image = write_image(tmp_path, "photo")
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.json"]
+    command = ["monai.bundle", "run", "--config_file", "configs/inference.json"]
+    monkeypatch.chdir(small_bundle)
+    monkeypatch.setattr(sys, "argv", [*command, "--image", str(image)])
 
-    run = subprocess.run(
-        [*command, "--image", str(image)],
-        cwd=small_bundle,
-        env={"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    with suppress(SystemExit):
+        runpy.run_module("monai.bundle", run_name="__main__")
 
-    assert json.loads(run.stdout.splitlines()[-1]) == served(small_bundle, image)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == served(small_bundle, image)

@@ -28,7 +28,7 @@ def bundle_parts(
     preset: str = "photo",
     window: str = "",
     image_size: int = 0,
-    network: str = "",
+    network: str = "resnet10",
     task: Task | None = None,
     scope: Scope | None = None,
 ) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def bundle_parts(
         fit: as the hyperparameter.
         preset: a key of `presets.PRESETS`.
         window: as the hyperparameter.
-        network: a key of `NETWORKS`; empty is a resnet18 for photographs and a resnet10 for all others.
+        network: a key of `NETWORKS`.
         image_size: sides of the input; 0 is IMAGE_SIZE, or VOLUME_SIZE for volumes.
         task: None is classification; see `TASKS`.
         scope: what it was trained on.
@@ -49,7 +49,6 @@ def bundle_parts(
     spatial_dims = PRESETS[preset].spatial_dims
     side = image_size or (IMAGE_SIZE if spatial_dims == 2 else VOLUME_SIZE)
     task = task or Classification(labels)
-    network = network or ("resnet18" if preset == "photo" else "resnet10")
     definition = network_def(
         network, spatial_dims=spatial_dims, in_channels=channels, num_classes=task.outputs, image_size=side
     )
