@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sagemaker_monai.errors import BundleError, ConfigError
@@ -143,7 +143,7 @@ def test_the_head_prefix_names_exactly_the_layer_whose_shape_is_the_number_of_cl
     assert changed
 
 
-@pytest.mark.parametrize("name", [name for name, entry in NETWORKS.items() if entry.dropout])
+@pytest.mark.parametrize("name", exhaustive(name for name, entry in NETWORKS.items() if entry.dropout))
 def test_dropout_changes_training_and_not_evaluation(name):
     arguments = {"spatial_dims": dims_of(name), "in_channels": 3, "num_classes": 3, "image_size": 32}
     plain = build_network(network_def(name, **arguments))
@@ -209,6 +209,7 @@ def test_an_efficientnet_outside_the_table_is_refused_and_so_is_downloading(name
         build_network(definition("efficientnet-b0", pretrained=True))
 
 
+@settings(max_examples=30)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)

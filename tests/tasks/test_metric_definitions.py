@@ -2,16 +2,19 @@
 
 import csv
 import gzip
+import io
 import json
 import math
 import re
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import botocore
 import pytest
 
+from sagemaker_monai.entrypoints import train
 from sagemaker_monai.tasks.metric_names import (
     MAX_DEFINITIONS,
     OBJECTIVES,
@@ -37,17 +40,12 @@ def log(tmp_path_factory):
     (training / "blue").rename(training / "loss")
     class_folders(training, number=10, classes=("blue",))
     (training / "blue").rename(training / "x-epoch")
-    command = [sys.executable, "-m", "sagemaker_monai.entrypoints.train", f"--epochs={EPOCHS}"]
-    command += ["--image_size=32", "--batch_size=16", "--num_workers=1", "--network=resnet10"]
-    result = subprocess.run(
-        command,
-        env={"SAGEMAKER_BASE_DIR": str(base), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout
-    return result.stdout.splitlines(), base
+    arguments = [f"--epochs={EPOCHS}", "--image_size=32", "--batch_size=16", "--num_workers=1", "--network=resnet10"]
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(printed):
+        patch.setenv("SAGEMAKER_BASE_DIR", str(base))
+        assert train.main(arguments) == 0, printed.getvalue()
+    return printed.getvalue().splitlines(), base
 
 
 def found(lines, definition):

@@ -23,6 +23,12 @@ pytestmark = pytest.mark.usefixtures("small_network")
 STEPS = 3  # of an epoch of 24 images in batches of 8
 
 
+@pytest.fixture(scope="module")
+def uninterrupted():
+    """Results by hyperparameters, each computed once."""
+    return {}
+
+
 def equal(first, second):
     return (
         same_weights(first, second)
@@ -44,10 +50,11 @@ def equal(first, second):
     ids=str,
 )
 @pytest.mark.parametrize("steps", [STEPS, 2 * STEPS, 1, STEPS + 1, 2 * STEPS - 1], ids="after {} steps".format)
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(steps, hyperparameters, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(steps, hyperparameters, uninterrupted, tmp_path):
     """The spine: interrupted at the end of an epoch (3, 6) or in the middle of one (1, 4, 5)."""
     settings = {"epochs": 4, **hyperparameters}
-    whole = run(**settings)
+    key = str(hyperparameters)
+    whole = uninterrupted[key] = uninterrupted.get(key) or run(**settings)
 
     interrupted = run(checkpoint_dir=tmp_path, is_stopping=stop_after(steps), **settings)
     assert len(interrupted.history) == steps // STEPS

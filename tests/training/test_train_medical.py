@@ -26,8 +26,8 @@ from sagemaker_monai.training.preset_choice import choose_preprocessing
 from tests.support import medical_sets
 from tests.support.exhaustive import exhaustive
 
-SMALL = {"epochs": 2, "batch_size": 8, "num_workers": 1, "image_size": 32}
-VOLUME = {**SMALL, "image_size": 16, "network": "resnet10"}
+SMALL = {"epochs": 2, "batch_size": 8, "num_workers": 1, "image_size": 32, "network": "resnet10"}
+VOLUME = {**SMALL, "image_size": 16, "network": "segresnet"}
 
 # name -> what makes the data, hyperparameters, the task, and the preset's load half by its class, channels and kind
 RUNS = {  # the first four, one of each task, are in the short form
@@ -44,7 +44,7 @@ RUNS = {  # the first four, one of each task, are in the short form
     ),
     "ct slices": (medical_sets.ct_slices, SMALL, "classification", ("LoadSlice", 1, "window")),
     "npy volumes": (
-        medical_sets.npy_volumes, {**VOLUME, "network": "segresnet"}, "regression", ("LoadVolume", 1, "percentile"),
+        medical_sets.npy_volumes, {**VOLUME, "network": "resnet10"}, "regression", ("LoadVolume", 1, "percentile"),
     ),
     "shared opinions": (
         medical_sets.shared_opinions, {**SMALL, "network": "densenet121", "epochs": 1}, "classification",
