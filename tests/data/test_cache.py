@@ -55,8 +55,7 @@ def forbid_decoding(monkeypatch):
     monkeypatch.setattr(cache, "_build", fail)
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-@pytest.mark.parametrize("is_cached", [False, True])
+@pytest.mark.parametrize(("workers", "is_cached"), [(0, False), (1, True), (2, True), (2, False)])
 def test_the_pixels_are_those_that_load_gives(files, tmp_path, workers, is_cached):
     loaded = load(files, tmp_path / "cache" if is_cached else None, workers)
 

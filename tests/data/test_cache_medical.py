@@ -41,8 +41,7 @@ def load(samples, cache_dir, workers=1, both=None):
     return load_images(samples, both or preprocessing(), cache_dir=cache_dir, workers=workers, what="reading volumes")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("is_cached", [False, True])
+@pytest.mark.parametrize(("workers", "is_cached"), [(1, False), (2, True)])
 def test_the_values_are_those_that_load_gives_bit_for_bit(samples, tmp_path, workers, is_cached):
     cache_dir = tmp_path / "cache" if is_cached else None
 

@@ -220,30 +220,29 @@ def with_scores(monkeypatch, values, losses=None):
 
 
 @small
-def test_training_stops_when_the_metric_has_not_improved_for_long_enough(monkeypatch):
-    with_scores(monkeypatch, [0.5, 0.7, 0.6, 0.69, 0.9])
+@pytest.mark.parametrize(
+    ("values", "losses", "settings", "epochs", "best", "stopped"),
+    [
+        (
+            [0.5, 0.7, 0.6, 0.69, 0.9],
+            None,
+            {"early_stop_patience": 2},
+            4,
+            2,
+            "no better balanced_accuracy for 2 epochs",
+        ),
+        ([0.5, 0.4, 0.3], None, {}, 3, 1, None),
+        ([0.5, 0.8, 0.8, 0.8], [0.1, 0.5, 0.3, 0.4], {}, 4, 3, None),  # of equal epochs the one with the smaller loss
+        ([0.5, 0.9, 0.1], [0.3, 0.4, 0.2], {"best_metric": "loss"}, 3, 3, None),
+    ],
+    ids=["patience", "no patience", "equal epochs", "loss"],
+)
+def test_the_best_epoch_ships_and_patience_ends_training(monkeypatch, values, losses, settings, epochs, best, stopped):
+    with_scores(monkeypatch, values, losses)
 
-    result = run(epochs=5, early_stop_patience=2)
+    result = run(epochs=len(values), **settings)
 
-    assert len(result.history) == 4
-    assert result.best_epoch == 2
-    assert result.stopped == "no better balanced_accuracy for 2 epochs"
-
-
-@small
-def test_without_patience_all_epochs_run(monkeypatch):
-    with_scores(monkeypatch, [0.5, 0.4, 0.3])
-
-    result = run(epochs=3)
-
-    assert (len(result.history), result.best_epoch, result.stopped) == (3, 1, None)
-
-
-@small
-def test_of_equal_epochs_the_one_with_the_smaller_loss_ships(monkeypatch):
-    with_scores(monkeypatch, [0.5, 0.8, 0.8, 0.8], losses=[0.1, 0.5, 0.3, 0.4])
-
-    assert run(epochs=4).best_epoch == 3
+    assert (len(result.history), result.best_epoch, result.stopped) == (epochs, best, stopped)
 
 
 @small
@@ -255,13 +254,6 @@ def test_every_row_has_the_scores_of_the_epoch_that_would_ship_after_it(monkeypa
     assert [row["best_epoch_balanced_accuracy"] for row in rows] == [0.5, 0.8, 0.8, 0.9]
     assert [row["best_epoch_loss"] for row in rows] == [0.1, 0.4, 0.4, 0.3]
     assert [row["validation_loss"] for row in rows] == [0.1, 0.4, 0.2, 0.3]
-
-
-@small
-def test_the_loss_is_better_when_it_is_smaller(monkeypatch):
-    with_scores(monkeypatch, [0.5, 0.9, 0.1], losses=[0.3, 0.4, 0.2])
-
-    assert run(epochs=3, best_metric="loss").best_epoch == 3
 
 
 def stop_after(steps):
@@ -301,7 +293,7 @@ def test_a_run_with_one_step_an_epoch_is_stopped_too():
     assert (len(stopped.history), stopped.stopped) == (2, "asked to stop in epoch 3")
 
 
-@pytest.mark.parametrize("batch_size", [23, 24, 100])
+@pytest.mark.parametrize("batch_size", [23, 100])
 def test_a_last_batch_of_one_and_a_batch_larger_than_the_data_train(batch_size):
     result = run(epochs=1, batch_size=batch_size, network="efficientnet-b0")
 
@@ -362,12 +354,10 @@ def test_a_metric_that_the_validation_split_cannot_give_is_refused_before_the_fi
     assert next(steps) == 0
 
 
-@pytest.mark.parametrize(("precision", "used"), [("auto", "fp32"), ("fp32", "fp32"), ("bf16", "bf16")])
-def test_the_precision_on_a_cpu_is_fp32_unless_asked(precision, used):
-    assert choose_precision(TrainConfig(precision=precision), CPU) == used
+def test_the_precision_on_a_cpu_is_fp32_unless_asked():
+    used = {name: choose_precision(TrainConfig(precision=name), CPU) for name in ("auto", "fp32", "bf16")}
 
-
-def test_fp16_without_a_gpu_is_refused():
+    assert used == {"auto": "fp32", "fp32": "fp32", "bf16": "bf16"}
     with pytest.raises(ConfigError, match="precision fp16 needs a GPU"):
         choose_precision(TrainConfig(precision="fp16"), CPU)
 
