@@ -447,5 +447,5 @@ def test_an_import_that_did_not_end_is_no_data_set(tmp_path):
         (place / f"{number}.png").write_bytes(b"x")
     (tmp_path / "import_report.json").write_text('{"is_complete": false, "files": {}}')
 
-    with pytest.raises(DatasetError, match=r"not imported to its end .* run prepare again"):
+    with pytest.raises(DatasetError, match=r"not imported completely .* run prepare again"):
         read_channels({"training": tmp_path})

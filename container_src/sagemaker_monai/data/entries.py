@@ -1,4 +1,4 @@
-"""The images of a data set as its files describe them, and how their names become files below a channel."""
+"""The images of a data set as its files describe them, and how their names are located below a channel."""
 
 import os
 import re
@@ -19,14 +19,14 @@ from sagemaker_monai.storage.files import children, plain_files
 from sagemaker_monai.tasks.labels import Label
 
 DICOM_NAMES = DICOM_SUFFIXES - {""}
-VOLUME_NAMES = VOLUME_SUFFIXES - {".img", ".img.gz", ".hdr.gz"}  # of a pair the plain header is the image
-HEADER_SUFFIXES = frozenset({".hdr", ".mhd", ".nhdr"})  # of volumes whose values lie in other files
+VOLUME_NAMES = VOLUME_SUFFIXES - {".img", ".img.gz", ".hdr.gz"}  # of a pair, the plain header is the image
+HEADER_SUFFIXES = frozenset({".hdr", ".mhd", ".nhdr"})  # of volumes whose values are in other files
 MAX_HEADER_BYTES = 1 << 20
 IMAGE_NAMES = IMAGE_SUFFIXES | DICOM_NAMES | VOLUME_NAMES | {".zip", ".tar"}  # the last two: of one series
-# That names in tables may lack, the longest first, so that .nii.gz goes before .gz.
+# Suffixes that names in tables may lack, the longest first, so that .nii.gz comes before .gz.
 SUFFIXES = tuple(sorted(IMAGE_NAMES, key=lambda suffix: (-len(suffix), suffix)))
 Metadata = dict[str, str | float | None]
-Image = Path | Sequences  # a file, a folder with the files of one DICOM series, or one of these a channel
+Image = Path | Sequences  # a file, a folder with the files of one DICOM series, or one of these per channel
 SOURCES = ("dataset.json", "table", "class folders")
 BETWEEN_SEQUENCES = " + "  # in the name of an image of several sequences
 
@@ -36,11 +36,11 @@ class Entry:
     """One image as its layout describes it.
 
     Attributes:
-        label: as it is written, until `labelled` has read it.
-        group: its own name where nothing tells one.
-        split: None where the layout says nothing.
-        metadata: all else that is said about it, also in columns that may tell the patient.
-        cells: in place of a label, where findings have a column each.
+        label: as written, until `labelled` has read it.
+        group: its own name if none is known.
+        split: None if the layout has none.
+        metadata: everything else, including columns that may name the patient.
+        cells: instead of a label, if findings have a column each.
     """
 
     image: Image
@@ -54,12 +54,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Aside:
-    """Files of a data set by what `mask_files` takes them for.
+    """Files of a data set as classified by `mask_files`.
 
     Attributes:
-        images: in the order they were given.
-        masks: each with the images that it is about, which may be several sequences, or none that is known.
-        doubtful: images that are called as masks, or masks of images by their names that are said to be images.
+        images: in the order given.
+        masks: each with its images, which may be several sequences, or none if unknown.
+        doubtful: images with names of masks, or listed images that look like masks.
     """
 
     images: tuple[Path, ...] = ()
@@ -72,15 +72,15 @@ class Layout:
     """What one channel holds.
 
     Attributes:
-        labels: class names in model order, which may name classes without an image; names of numbers for regression.
+        labels: class names in model order, some perhaps without images; for regression, names of the numbers.
         entries: the images.
-        title: what the data set calls itself.
-        task: a key of `tasks.tasks.TASKS`, None where the layout does not say.
-        modality: Modality of DICOM that the layout names, "" where it does not.
-        spatial_dims: 2 or 3, None where the layout does not say.
-        remarks: what was odd and read all the same.
+        title: name of the data set.
+        task: a key of `tasks.tasks.TASKS`, or None.
+        modality: DICOM's Modality, or "".
+        spatial_dims: 2, 3 or None.
+        remarks: on oddities that do not prevent reading.
         aside: masks beside the images, which are not among the entries.
-        source: one of SOURCES; "" where channels are laid out in different ways.
+        source: one of SOURCES; "" if channels have different layouts.
     """
 
     labels: tuple[str, ...]
@@ -95,14 +95,14 @@ class Layout:
 
 
 def visible(folder: Path) -> list[Path]:
-    """What is in a folder, sorted, without litter and the manifests that SageMaker writes beside data."""
+    """The contents of a folder, sorted, without litter and the manifests that SageMaker writes beside data."""
     return [path for path in children(folder) if not path.name.endswith(("-manifest", ".manifest"))]
 
 
 def is_image(path: Path) -> bool:
-    """Whether a path is an image: a file of a known type by its name, or DICOM by its first bytes, as PACS write it.
+    """Whether a path is an image: a file of a known type by its name, or DICOM by its first bytes, as from a PACS.
 
-    A folder is one if it may hold a DICOM series: there are files in it, and none is named as a picture.
+    A folder is one if it may hold a DICOM series: it has files, and none is named like a picture.
     """
     if path.is_dir():
         files = image_files(path)
@@ -117,11 +117,7 @@ def is_image(path: Path) -> bool:
 
 
 def image_files(image: Image) -> list[Path]:
-    """The files of an image, in the order of their names; those of a series folder at any depth.
-
-    Of a folder they are its `files.plain_files`, as for the reader of series. A header with its values in another file
-    comes first.
-    """
+    """The files of an image, by name; of a folder its `files.plain_files`; a header comes before its values."""
     if isinstance(image, Sequences):
         return [file for channel in image.channels for file in image_files(channel)]
     if not image.is_dir():
@@ -130,11 +126,9 @@ def image_files(image: Image) -> list[Path]:
 
 
 def _values_of(header: Path) -> list[Path]:
-    """The files beside a header of a volume that hold its values: the .img of a .hdr, or those that its text names."""
+    """The files beside a volume's header that hold its values: the .img of a .hdr, or those that its text names."""
     suffix = header.suffix.lower()
-    if suffix not in HEADER_SUFFIXES:
-        return []
-    if not header.is_file():
+    if suffix not in HEADER_SUFFIXES or not header.is_file():
         return []
     beside = [path for path in visible(header.parent) if path.is_file() and path != header]
     if suffix == ".hdr":
@@ -147,12 +141,12 @@ def _values_of(header: Path) -> list[Path]:
 
 
 def name_parts(name: str) -> tuple[str, ...]:
-    """The folders and the file that a name in a table means below the channel; none if it cannot be such a name."""
+    """The folders and the file of a name in a table, below the channel; empty if it cannot be such a name."""
     return parts_of(name, separators="/\\")
 
 
 def _inside(root: Path, real_root: str, name: str) -> Path | None:
-    """The file that a name in a table means, or None if it would lead out of the channel."""
+    """The file of a name in a table, or None if it would lead out of the channel."""
     if not (parts := name_parts(name)):
         return None
     path = root.joinpath(*parts)
@@ -160,11 +154,11 @@ def _inside(root: Path, real_root: str, name: str) -> Path | None:
 
 
 def locate(root: Path, names: Sequence[str], *, what: str) -> tuple[list[Path], tuple[Remark, ...]]:
-    """Find the files and series folders that a table names, see `name_matching`; and how they were found.
+    """Find the files and series folders that a table names, see `name_matching`, with remarks on how.
 
     Raises:
-        DatasetError: a name leads out of the channel, comes twice, could be several files, or there is no such file or
-            an empty folder.
+        DatasetError: a name leads out of the channel, is repeated or ambiguous, or its file is missing or its folder
+            empty.
     """
     real_root = os.path.realpath(root)
     inside = [_inside(root, real_root, name) for name in names]
@@ -174,10 +168,7 @@ def locate(root: Path, names: Sequence[str], *, what: str) -> tuple[list[Path], 
         if path is not None and _is_there(path)
     }
     if unfit := [ascii(name) for name in names if not is_fit_path(name)]:
-        raise DatasetError(
-            f"{what} names images with control characters, which end a line or turn its direction: {len(unfit)} "
-            f"({some_of(unfit)}); rename them"
-        )
+        raise DatasetError(f"{what} names images with control characters: {len(unfit)} ({some_of(unfit)}); rename them")
     if outside := [name for name, path in zip(names, inside, strict=True) if path is None and _leads_out(root, name)]:
         raise DatasetError(
             f"{what} names images outside its channel: {len(outside)} ({some_of(outside)}); "
@@ -205,12 +196,12 @@ def locate(root: Path, names: Sequence[str], *, what: str) -> tuple[list[Path], 
 
 
 def _leads_out(root: Path, name: str) -> bool:
-    """Whether a name goes up, cannot be one, or is there behind a link that leads out: not looked for elsewhere."""
+    """Whether a name goes up, is invalid, or is behind a link that leads out; such names are not searched for."""
     return not name_parts("/".join(key_parts(name))) or (bool(name_parts(name)) and os.path.lexists(root / name))
 
 
 def names_below(root: Path) -> list[str]:
-    """The images below a channel, and the folders that may be series: those without a picture in them."""
+    """The images below a channel, and the folders without pictures, which may be series."""
     names: dict[str, None] = {}
     folders: dict[str, bool] = {}
     for path in plain_files(root):
@@ -230,10 +221,10 @@ def _is_there(path: Path) -> bool:
 def images_of_names(
     root: Path, names: Sequence[tuple[str, ...]], *, what: str
 ) -> tuple[list[tuple[Image, str]], tuple[Remark, ...]]:
-    """The images that a list names, each by one name or by one a channel, and their names relative to the channel.
+    """The images that a list names, each by one name or by one per channel.
 
     Returns:
-        Images with their names, and how they were found.
+        Images with their names relative to the channel, and remarks on how they were found.
 
     Raises:
         DatasetError: as for `locate`.

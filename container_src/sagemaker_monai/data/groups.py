@@ -1,8 +1,7 @@
-"""Who is a patient: which column, or key of an item, tells what must stay on one side of a split.
+"""Groups: which column, or key of an item, names what must stay in one split, such as the patient.
 
-A column called `group` is one, and one whose name says patient, subject, case, study or lesion in any spelling is one
-too. Of several the coarsest is taken, since it keeps the groups of the others together. Names are compared as in
-`columns`.
+A column called `group` does, and one whose name says patient, subject, case, study or lesion in any spelling. The
+coarsest of several is taken, because it keeps the groups of the others together. Names are compared as in `columns`.
 """
 
 import re
@@ -28,14 +27,14 @@ _WHOLE = re.compile(r"(\d+)\.0+")
 
 
 def names_group(text: str) -> bool:
-    """Whether a cell names a patient or another group, and is neither missing nor what is written for everybody."""
+    """Whether a cell names a patient or another group: it is not missing and not a word such as "unknown"."""
     return not is_missing(text) and plain(text) not in NOBODY
 
 
 def group_key(text: str) -> str:
-    """A name of a group as it is compared: without case, Unicode form, blanks, leading zeros, and the .0 of pandas.
+    """Normalize a group's name: without case, Unicode form, blanks, leading zeros, and the .0 of pandas.
 
-    Too much in one group costs little; a patient in two makes every score wrong.
+    Too large a group costs little; a patient in two splits makes every score wrong.
     """
     folded = "".join(unicodedata.normalize("NFKC", text).casefold().split())
     if whole := _WHOLE.fullmatch(folded):
@@ -48,9 +47,9 @@ class Groups:
     """What stays together.
 
     Attributes:
-        column: that tells it; "" where none does.
-        values: of each row, None where it has none; spellings of one value are one.
-        remarks: which column it is, and what is odd about it.
+        column: with the groups; "" if there is none.
+        values: of each row, None if missing; different spellings of a value are unified.
+        remarks: on the column and its oddities.
     """
 
     column: str
@@ -61,20 +60,20 @@ class Groups:
 def read_groups(
     columns: Mapping[str, Sequence[str]], labels: Sequence[object], *, wanted: str = "", what: str, option: str
 ) -> Groups:
-    """Choose the column that tells who is a patient, and read it.
+    """Choose the column with the groups, and read it.
 
     Of several columns the coarsest by its name is taken; `group` and another one must be nested, and the coarser of
     the two is taken.
 
     Args:
-        columns: name -> a cell a row, "" where there is none; without those of image, label and split.
-        labels: of the rows. A column that says the same as these is none of groups where there is another one.
-        wanted: the column that somebody named, NO_GROUP for none, "" to choose.
+        columns: name -> a cell per row, "" if empty; without those of image, label and split.
+        labels: of the rows. A column with the same information is not taken if there is another one.
+        wanted: the named column, NO_GROUP for none, "" to choose.
         what: the table's name for messages.
         option: that names the column, for messages.
 
     Raises:
-        DatasetError: no such column, or two columns that contradict each other.
+        DatasetError: there is no such column, or two columns contradict each other.
     """
     nothing: tuple[None, ...] = (None,) * len(labels)
     if wanted:
@@ -125,7 +124,7 @@ def _read(name: str, cells: Sequence[str], option: str, *, is_named: bool) -> Gr
 
 
 def _is_label(keys: Sequence[str], labels: Sequence[object]) -> bool:
-    """Whether a column tells exactly as much as the label, about several images each."""
+    """Whether a column has exactly the label's information, with several images per value."""
     pairs = {(key, str(label)) for key, label in zip(keys, labels, strict=True)}
     values, classes = {key for key, _ in pairs}, {label for _, label in pairs}
     return len(pairs) == len(values) == len(classes) and len(keys) > len(pairs)
@@ -141,11 +140,11 @@ def _torn(finer: Sequence[str], coarser: Sequence[str]) -> int:
 
 
 def _coarsest(names: Sequence[str], keys: Mapping[str, Sequence[str]], what: str, option: str) -> str:
-    """The one of some columns whose groups keep those of all others together; the first of equal ones."""
+    """The column whose groups keep those of all others together; the first of equal ones."""
     for name in names:
         if not any(_torn(keys[other], keys[name]) for other in names):
             return name
     raise DatasetError(
-        f"{what}: the columns {' and '.join(names)[:200]} disagree about what belongs together; name the one that "
-        f"tells the patient with {option}"
+        f"{what}: the columns {' and '.join(names)[:200]} disagree about what belongs together; name the patient's "
+        f"column with {option}"
     )

@@ -1,6 +1,6 @@
-"""Names of classes, grades and findings: which look alike, in which order they are, and lists of them in one cell.
+"""Names of classes, grades and findings: which look alike, their order, and lists of them in one cell.
 
-Nothing here knows of rules or tasks; what is made of such names is decided in `label_values`.
+Nothing here knows rules or tasks; `label_values` decides what such names mean.
 """
 
 import re
@@ -27,9 +27,9 @@ _LATIN = str.maketrans(
 
 
 def alike_key(name: str) -> str:
-    """A label as it is compared: NFKC, without case, blanks, _, hyphens before letters, and look-alike letters.
+    """Normalize a label: NFKC, without case, blanks, _, hyphens before letters, and look-alike letters.
 
-    Numbers are compared by value: 1, 1.0 and 01 are one.
+    Numbers are compared by value: 1, 1.0 and 01 are the same.
     """
     text = "".join(letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) != "Cf")
     text = _BETWEEN.sub("", text.casefold()).translate(_LATIN)
@@ -38,7 +38,7 @@ def alike_key(name: str) -> str:
 
 
 def alike_names(names: Iterable[str]) -> list[list[str]]:
-    """Names that look alike, sorted, in lists of two and more."""
+    """Names that look alike, sorted, in lists of two or more."""
     alike: dict[str, set[str]] = defaultdict(set)
     for name in names:
         alike[alike_key(name)].add(name)
@@ -51,7 +51,7 @@ def shown_pairs(groups: Sequence[Sequence[str]]) -> str:
 
 
 def _shown(name: str) -> str:
-    """A name whose difference can be seen: with quotes, and escapes where only the Unicode form differs."""
+    """A name in quotes, with escapes if only the Unicode form differs, so that the difference shows."""
     return repr(name) if name.isascii() or unicodedata.is_normalized("NFKC", name) else ascii(name)
 
 
@@ -59,12 +59,12 @@ def _shown(name: str) -> str:
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Class names by the numbers in them where all have one and are else the same, or in alphabetical order."""
+    """Class names by their numbers if that is an order, see `grades_in_order`, or alphabetically."""
     return grades_in_order(names) or tuple(sorted(names))
 
 
 def grades_in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Names by their numbers: 2, 9, 10; `Grade 2`, `Grade 10`. Empty where that is no order."""
+    """Names by their numbers: 2, 9, 10; `Grade 2`, `Grade 10`. Empty if the rest of the names differs."""
     numbers: dict[str, float] = {}
     words = set()
     for name in names:
@@ -95,7 +95,7 @@ def findings_of(text: str, *, has_commas: bool = False) -> tuple[str, ...]:
 
 
 def lists_among(texts: Sequence[str], *, has_commas: bool = False) -> bool:
-    """Whether some labels are lists, with bars or with commas: a part of one stands in another label too."""
+    """Whether some labels are lists, with bars or commas: a part of one occurs in another label too."""
     holders: dict[str, set[str]] = defaultdict(set)
     for text in set(texts):
         for part in findings_of(text, has_commas=has_commas):

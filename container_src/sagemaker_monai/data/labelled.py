@@ -1,6 +1,6 @@
-"""A data set's layout with its labels and groups read: what `train`, `evaluate` and `doctor` take an image for.
+"""A data set's layout with its labels and groups interpreted, once for `train`, `evaluate` and `doctor`.
 
-Layouts say what is written where; here it gets its meaning, once and for all readers.
+Layouts say what is written where; this module gives it meaning.
 """
 
 from collections.abc import Mapping
@@ -26,12 +26,12 @@ AUTO, NONE = "auto", "none"
 
 @dataclass(frozen=True)
 class Reading:
-    """How a data set is to be read.
+    """How to read a data set.
 
     Attributes:
-        columns: of its tables, that somebody named.
+        columns: of its tables, if named.
         rules: what its labels mean.
-        fold: that is for validation, "" for none; see `_with_folds`.
+        fold: the one for validation, "" for none; see `_with_folds`.
     """
 
     columns: Columns = field(default_factory=Columns)
@@ -40,7 +40,7 @@ class Reading:
 
 
 def reading_of(config: TrainConfig) -> Reading:
-    """How the hyperparameters say that a data set is to be read.
+    """How to read a data set, from the hyperparameters.
 
     Raises:
         ConfigError: invalid grades or codes.
@@ -76,11 +76,11 @@ def read_labelled(channels: Mapping[str, Path], reading: Reading, *, known: tupl
     Args:
         channels: as for `layouts.read_channels`.
         reading: how.
-        known: classes of a model that is to be scored.
+        known: classes of a model to be scored.
 
     Returns:
-        A layout with its task, the classes in the order of the model's outputs, labels of that task
-        only, and without unlabelled images.
+        A layout with its task, the classes in the order of the model's outputs, and labels of that task only, without
+        images that have no label.
 
     Raises:
         DatasetError, ConfigError: as `layouts.read_channels`, `read_label_values` and `read_groups`.
@@ -89,7 +89,7 @@ def read_labelled(channels: Mapping[str, Path], reading: Reading, *, known: tupl
 
 
 def interpreted(layout: Layout, reading: Reading, *, known: tuple[str, ...] = ()) -> Layout:
-    """A layout as it is written, with its labels and groups read; see `read_labelled`."""
+    """Read the labels and groups of a layout; see `read_labelled`."""
     if not layout.entries:
         return layout
     return _with_folds(_with_groups(_with_labels(layout, reading.rules, known), reading), reading)
@@ -143,7 +143,7 @@ def _with_groups(layout: Layout, reading: Reading) -> Layout:
 
 
 def _with_folds(layout: Layout, reading: Reading) -> Layout:
-    """Where items have a fold, those of the fold that was asked for are for validation, the others for training.
+    """If items have folds, those of the requested fold are for validation, the others for training.
 
     Raises:
         ConfigError: there are no folds, no such fold, or a validation split as well.
@@ -159,7 +159,7 @@ def _with_folds(layout: Layout, reading: Reading) -> Layout:
         raise ConfigError(f"no image is of fold {reading.fold[:40]}; the data set has {some_of(found) or 'no folds'}")
     if any(entry.split == "validation" for entry in layout.entries):
         raise ConfigError(
-            "fold chooses images for validation, and the data set has such a split; leave one of them out"
+            "fold chooses images for validation, and the data set has a validation split: remove one of them"
         )
     entries = [
         replace(entry, split="validation" if alike_key(folds[entry.name]) == alike_key(reading.fold) else "training")
@@ -170,6 +170,6 @@ def _with_folds(layout: Layout, reading: Reading) -> Layout:
 
 
 def _text(entry: Entry, key: str) -> str:
-    """What an item says under a key, as a table would."""
+    """An item's value of a key, written as in a table."""
     value = entry.metadata.get(key)
     return "" if value is None else value if isinstance(value, str) else f"{value:.17g}"

@@ -1,7 +1,7 @@
-"""The three ways in which people lay out images and labels: dataset.json, a table, class folders.
+"""The three layouts of images and labels: dataset.json, a table, class folders.
 
-Each becomes a list of entries; whether they make a data set to train on is decided in `datasets`. Nothing outside the
-channels is read, and nothing in them is written.
+Each becomes a list of entries; `datasets` decides whether they can be trained on. Nothing outside the channels is read,
+and nothing in them is written.
 """
 
 import os
@@ -21,11 +21,11 @@ from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import Columns, split_of
 
 NO_COLUMNS = Columns()
-PRETRAINED = "pretrained"  # the channel of weights, not of images
+PRETRAINED = "pretrained"  # the channel with weights, not images
 
 
 def _read_channel(name: str, root: Path, columns: Columns) -> Layout:
-    """A channel in the first layout whose mark is in it, or in the only folder of it, and so on."""
+    """Read a channel in the first layout that is found in it, or in its only folder, and so on."""
     if not root.is_dir() or not visible(root):
         raise DatasetError(f"channel {name} is {'empty' if root.is_dir() else 'missing'}; give it a data set")
     passed_over = 0
@@ -34,8 +34,8 @@ def _read_channel(name: str, root: Path, columns: Columns) -> Layout:
             layout = read_dataset_json(place)
         elif (place / IMPORT_REPORT).is_file():
             raise DatasetError(
-                f"channel {name} was not imported to its end ({IMPORT_REPORT} is there, {DATASET_JSON} is not); run "
-                "prepare again, it replaces what the first run wrote"
+                f"channel {name} was not imported completely ({IMPORT_REPORT} is there, {DATASET_JSON} is not); run "
+                "prepare again, which replaces what the first run wrote"
             )
         elif not (tables := tables_in(place)):
             continue
@@ -57,7 +57,7 @@ def _read_channel(name: str, root: Path, columns: Columns) -> Layout:
 
 
 def _below(layout: Layout, root: Path, place: Path) -> Layout:
-    """A layout that was read in a folder of the channel, with a word about it."""
+    """A layout that was found in a subfolder of the channel, with a remark about it."""
     if place == root:
         return layout
     depth = len(place.relative_to(root).parts)
@@ -65,7 +65,7 @@ def _below(layout: Layout, root: Path, place: Path) -> Layout:
 
 
 def _split_channels(channels: Mapping[str, Path]) -> dict[str, str]:
-    """Channel name -> the split that its name stands for."""
+    """Map each channel to the split that its name stands for."""
     named = [name for name in channels if name != PRETRAINED]
     if len(named) == 1 and not split_of(named[0]):
         return {named[0]: "training"}
@@ -85,15 +85,15 @@ def _split_channels(channels: Mapping[str, Path]) -> dict[str, str]:
 
 
 def read_channels(channels: Mapping[str, Path], columns: Columns = NO_COLUMNS) -> Layout:
-    """Read the channel `training` (`train`, or the only one), and `validation` and `test` where there are some.
+    """Read the channel `training` (`train`, or the only one), and `validation` and `test` if given.
 
     Args:
-        channels: name and folder of each; that of weights (`pretrained`) is passed over.
-        columns: of tables, that somebody named.
+        channels: name and folder of each; that of weights (`pretrained`) is skipped.
+        columns: of tables, if named.
 
     Returns:
-        Classes and pictures; with several channels a name begins with its channel's. What labels mean, and who is a
-        patient, is read by `labelled.read_labelled`.
+        Classes and pictures; with several channels, names begin with the channel's. `labelled.read_labelled` interprets
+        labels and groups.
 
     Raises:
         DatasetError: a channel is missing, empty, in no known layout, of no known use, the folder of another channel,
@@ -106,8 +106,8 @@ def read_channels(channels: Mapping[str, Path], columns: Columns = NO_COLUMNS) -
         return replace(layout, remarks=layout.remarks + mask_remarks(layout.aside))
     if len({os.path.realpath(channels[name]) for name in splits}) < len(splits):
         raise DatasetError(
-            f"two channels are one folder ({some_of(sorted(splits))}): the model would be scored with images that it "
-            "has learned from; give each its own images, or only the training channel, from which the others are drawn"
+            f"two channels are one folder ({some_of(sorted(splits))}), so the model would be scored on images that it "
+            "learned from: give each its own images, or only the training channel, from which the others are drawn"
         )
     layouts = {name: _read_channel(name, channels[name], columns) for name in splits}
     entries = []

@@ -1,17 +1,16 @@
-r"""Which file, folder or patient a name in a table means: one rule for `train`, `prepare`, `doctor` and `evaluate`.
+r"""Match names in a table to files, folders or patients: one rule for `train`, `prepare`, `doctor` and `evaluate`.
 
-People's tables lack the suffix, name files by another folder or by that of somebody's machine (`C:\data\1.png`), in
-other case, in the other Unicode form; spreadsheets make 000100 into 100 or 100.0. Such a name means a file where only
-one can be meant, and no other name means it:
+Names in tables may lack the suffix, have another folder or one of another machine (`C:\data\1.png`), another case or
+Unicode form; spreadsheets turn 000100 into 100 or 100.0. Such a name matches a file if it is unambiguous and no other
+name matches the file:
 
-- a name that is written as it is in the folder means that file, whatever else is there;
-- else the files count that have most of the last parts of the name in common with it, letters compared without case,
-  Unicode form (NFKC), runs of white space, and zeros before a number; of these the one that is written most alike. Two
-  that are equally alike are none. Nor is one whose folder agrees where another one's letters do.
-- where images are files and not series, a name that means no file means the only one in the folder that is called so,
-  at any depth.
+- a name that is written exactly as in the folder matches that file, whatever else is there;
+- otherwise the candidates are the files that share most of the name's last parts, compared without case, Unicode form
+  (NFKC), runs of white space, and leading zeros; the one with the most similar spelling matches. If two are equally
+  similar, none does, nor if one agrees in the folder and another one in the spelling;
+- if images are files, not series, a name without a file matches the only file in a folder of that name, at any depth.
 
-Which of a mask and its picture has the suffix .png is no matter of spelling: another suffix is another file.
+A different suffix always means a different file: a mask and its picture may differ only by it.
 """
 
 import difflib
@@ -27,9 +26,9 @@ from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.remarks import Remark, remark
 from sagemaker_monai.messages.shortened import some_of
 
-MAX_ALIKE = 1_000  # names that are alike for one key, above which none is chosen
-NEIGHBOURS = 50  # names before and behind one in the alphabet that are compared with it
-SIMILAR = 0.6  # of difflib: what may be meant
+MAX_ALIKE = 1_000  # candidates for one key, above which none is chosen
+NEIGHBOURS = 50  # names before and after one in the alphabet that are compared with it
+SIMILAR = 0.6  # difflib's ratio for a suggestion
 _DIGITS = re.compile(r"0*([0-9]+)(\.0+)?")
 _SPACE = re.compile(r"\s+")
 _BETWEEN = re.compile(r"[/\\]")
@@ -37,7 +36,7 @@ _ROOT = re.compile(r"^(?:[a-z]:(?=[/\\])|[a-z][a-z0-9+.-]+://)", re.IGNORECASE) 
 
 
 class Written(IntEnum):
-    """How alike a key and a name are written, the most alike first."""
+    """How similarly a key and a name are written, the most similar first."""
 
     THE_SAME = 0
     IN_ANOTHER_FORM = 1
@@ -47,13 +46,13 @@ class Written(IntEnum):
 
 @dataclass(frozen=True)
 class Matches:
-    """What keys mean.
+    """What keys match.
 
     Attributes:
         found: key -> name, no name twice.
-        unclear: keys that could be several names, or mean the name that another key means.
-        missing: keys that mean nothing.
-        how: in which way keys differ from what they mean -> how many; those that are written the same are not counted.
+        unclear: keys that could be several names, or match the name that another key matches.
+        missing: keys without a match.
+        how: how keys differ from the names that they match -> how many; equal ones are not counted.
     """
 
     found: Mapping[str, str]
@@ -62,7 +61,7 @@ class Matches:
     how: Mapping[str, int]
 
     def remarks(self, what: str) -> tuple[Remark, ...]:
-        """That names were found otherwise than written, if some were."""
+        """A remark if some names were found that are written differently."""
         if not self.how:
             return ()
         ways = ", ".join(f"{way} {count}" for way, count in sorted(self.how.items()))
@@ -70,15 +69,11 @@ class Matches:
 
     @property
     def differing(self) -> int:
-        """How many keys are not written as what they mean."""
+        """How many keys differ from the names that they match."""
         return sum(key != name for key, name in self.found.items())
 
     def refuse_unclear(self, what: str) -> None:
-        """Raise if there are unclear keys.
-
-        Raises:
-            DatasetError: with some of them.
-        """
+        """Raise a DatasetError if there are unclear keys."""
         if self.unclear:
             raise DatasetError(
                 f"names in {what} that could be several files, or share one: {len(self.unclear)} "
@@ -94,14 +89,14 @@ def match_names(
     is_path: bool = True,
     takes_folders: bool = False,
 ) -> Matches:
-    """Find what each key means, see the module.
+    """Find the name that each key matches, see the module.
 
     Args:
         keys: from a table, each once.
         names: of files or folders, relative, with slashes; or of patients.
         suffixes: that a key may lack, in lower case, the longest first.
-        is_path: keys and names have folders; one with `..` means nothing.
-        takes_folders: a key may be the name of a folder with one of the names in it.
+        is_path: keys and names have folders; one with `..` matches nothing.
+        takes_folders: a key may be the name of a folder that contains one of the names.
     """
     whole = dict.fromkeys(names)
     found = {key: key for key in keys if key in whole}
@@ -112,7 +107,7 @@ def match_names(
     meant = {key: index.find(key) for key in rest}
     claims: dict[str, list[str]] = defaultdict(list)
     for key, (name, ways) in meant.items():
-        # Beside the row about 1.png, one about 01.png is about a file that is missing, and one about 1 is its double.
+        # Beside a row for 1.png, one for 01.png is for a missing file, and one for 1 is a duplicate.
         if name is not None and (name not in found or not _SPELLINGS & set(ways)):
             claims[name].append(key)
     unclear = {key for key, (name, ways) in meant.items() if name is None and ways}
@@ -142,7 +137,7 @@ _SEVERAL = ["several"]
 
 
 class _Index:
-    """Ends of names, from the last part to all of them, as they are and as they are compared."""
+    """Ends of names, from the last part to the whole, both exact and normalized for comparison."""
 
     def __init__(self, names: Iterable[str], suffixes: Sequence[str], *, is_path: bool, takes_folders: bool) -> None:
         self._suffixes, self._is_path = suffixes, is_path
@@ -167,7 +162,7 @@ class _Index:
             yield stem, True
 
     def _blurred(self, text: str) -> str:
-        """A text as it is compared when it is compared least."""
+        """A text in its most normalized form."""
         return "/".join(map(self._without_zeros, _folded(text).split("/")))
 
     def _without_zeros(self, part: str) -> str:
@@ -176,7 +171,7 @@ class _Index:
         return match[1] + part[len(stem) :] if match else part
 
     def find(self, key: str) -> tuple[str | None, list[str]]:
-        """The name that a key means and the ways in which it is written otherwise; None and _SEVERAL, or nothing."""
+        """The name that a key matches and how it differs; None and _SEVERAL if unclear, None and [] if missing."""
         parts = key_parts(key) if self._is_path else [" ".join(key.split())]
         for depth in range(len(parts), 0, -1):
             end = "/".join(parts[-depth:])
@@ -200,7 +195,7 @@ class _Index:
 
 
 def key_parts(key: str) -> list[str]:
-    """The folders and the file of a key, without the drive, server or scheme; none if it goes up."""
+    """The folders and the file of a key, without drive, server or scheme; empty if it has `..`."""
     parts = [part.strip() for part in _BETWEEN.split(_ROOT.sub("/", key.strip()))]
     return [] if ".." in parts else [part for part in parts if part not in ("", ".")]
 
@@ -218,15 +213,15 @@ def _written(key: str, name: str) -> Written:
 
 
 def stem_of(name: str, suffixes: Sequence[str]) -> str:
-    """A name without its suffix, when it has one of these (in lower case, the longest first)."""
+    """A name without its suffix, if it has one of these (in lower case, the longest first)."""
     lower = name.lower()
     return next((name[: -len(suffix)] for suffix in suffixes if lower.endswith(suffix)), name)
 
 
 def nearest_name(key: str, names: Sequence[str]) -> str | None:
-    """The name that is written most like a key, for a message; None where none is.
+    """The most similar name to a key, to suggest in a message, or None.
 
-    Only the neighbours in the alphabet are compared, forwards and backwards: 100,000 names take a tenth of a second.
+    Compares only neighbours in the alphabet, forwards and backwards: 100,000 names take a tenth of a second.
     """
     last = _folded((key_parts(key) or [key])[-1])
     by_end = {_folded(name.rpartition("/")[2]): name for name in names}
