@@ -87,12 +87,12 @@ def test_splits_below_classes_are_splits(tmp_path):
     ("names", "message"),
     [
         ([f"p{n}/{c}/1.png" for n in range(5) for c in ("benign", "malignant")],
-         r"5 folders have the same 2 folders below \(benign, malignant\), so either may be the classes"),
-        ([f"{c}/{p}/1.png" for c in "ab" for p in ("left", "right")], "2 folders have the same 2 folders below"),
+         r"5 folders have the same 2 subfolders \(benign, malignant\), so either may be the classes"),
+        ([f"{c}/{p}/1.png" for c in "ab" for p in ("left", "right")], "2 folders have the same 2 subfolders"),
         (["nv/1.png", "2.png"], r"images outside the class folders: 1 \(2.png\)"),
         (["data/nv/1.png", "data/mel/3.png", "data/2.png"], r"images outside the class folders: 1 \(data/2.png\)"),
         (["train/nv/1.png", "extra/mel/2.png"], r"mixes split folders with others \(extra\)"),
-        (["nv/p1/1.png", "nv/p1/notes.docx", "mel/2.png"], "class folder nv has files that are not images"),
+        (["nv/p1/1.png", "nv/p1/notes.docx", "mel/2.png"], "class folder nv holds files that are not images"),
     ],
 )  # fmt: skip
 def test_what_folders_do_not_tell_is_refused(tmp_path, names, message):

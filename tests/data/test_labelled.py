@@ -49,7 +49,7 @@ def test_a_cell_that_spreadsheets_write_for_nothing_is_no_class(read, cell):
     layout = read("image,label", *numbered("a", "b", cell))
 
     assert (layout.labels, labels_of(layout), codes(layout)) == (("a", "b"), ["a", "b"], ["missing_labels"])
-    with pytest.raises(DatasetError, match=r"2\.png has no label, of 1 in all"):
+    with pytest.raises(DatasetError, match=r"2\.png has no label, one of 1"):
         read("image,label", *numbered("a", "b", cell), missing_labels="refuse")
 
 
@@ -415,7 +415,7 @@ def test_lists_of_splits_may_have_other_names(tmp_path, key, split):
 def test_lists_of_images_under_an_unknown_key_are_refused_by_name(tmp_path, content):
     [key] = content
 
-    with pytest.raises(DatasetError, match=f"{key} holds images, and names no split"):
+    with pytest.raises(DatasetError, match=f"{key} holds images, but is not a split"):
         read_labelled(write_json(tmp_path, training=[item(7)], **content), Reading())
 
 

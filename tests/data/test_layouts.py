@@ -71,7 +71,7 @@ def test_an_empty_class_folder_is_still_a_class(tmp_path):
     [
         (
             ["nv/1.jpg", "nv/notes.pdf"],
-            r"class folder nv has files that are not images of a known type: 1 \(nv/notes.pdf\)",
+            r"class folder nv holds files that are not images of a known type: 1 \(nv/notes.pdf\)",
         ),
         (["nv/1.jpg", "2.jpg"], r"images outside the class folders: 1 \(2.jpg\); put each into the folder of"),
         (["train/nv/1.jpg", "2.jpg", "test/3.JPG"], r"images outside the class folders: 2 \(2.jpg, test/3.JPG\)"),
@@ -377,7 +377,7 @@ def test_a_table_of_other_things_beside_folders_is_passed_over(tmp_path):
 def test_a_table_that_contradicts_the_folders_is_refused(tmp_path):
     put(tmp_path, "nv/1.jpg", "mel/2.jpg")
     (tmp_path / "labels.csv").write_text("image,label\n1.jpg,mel\n2.jpg,nv\n")
-    with pytest.raises(DatasetError, match="gives 2 of 2 images another label than the folder"):
+    with pytest.raises(DatasetError, match="gives 2 of 2 images another label than their folder"):
         read_channels({"training": tmp_path})
 
     (tmp_path / "labels.csv").write_text("image,label\n7.jpg,mel\n8.jpg,nv\n")

@@ -111,7 +111,7 @@ def test_grades_are_in_the_order_that_was_given_and_may_be_without_an_image(read
     found = read(["file", "label"], ["a", "severe"], ["b", "none"], grades=("none", "mild", "severe"))
 
     assert (found.task, found.classes) == ("ordinal", ("none", "mild", "severe"))
-    with pytest.raises(DatasetError, match=r"none of --grades: 1 \(Mild\)"):
+    with pytest.raises(DatasetError, match=r"not in --grades: 1 \(Mild\)"):
         read(["file", "label"], ["a", "Mild"], grades=("none", "mild"))
     with pytest.raises(ConfigError, match="order of mild, none is not known"):
         read(["file", "label"], ["a", "mild"], ["b", "none"], task="ordinal")

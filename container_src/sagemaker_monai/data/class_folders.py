@@ -1,8 +1,7 @@
-"""Folders by class, as people have them: `CLASS/*`, `train/CLASS/*`, a level too deep, and with patients below.
+"""Folders by class: `CLASS/*`, `train/CLASS/*`, also a level too deep, and with patients below.
 
-A folder below a class is the files of one DICOM series, or, where there are pictures or volumes in it, of one patient.
-What folders cannot say is refused: where each of many folders has the same few folders below, these may be classes of
-patients or patients of classes, and nothing tells which.
+A folder below a class has the files of one DICOM series, or, if there are pictures or volumes in it, of one patient.
+Ambiguous trees are refused: if many folders have the same few subfolders, either may be the classes or the patients.
 """
 
 from collections import Counter
@@ -25,7 +24,7 @@ MAX_DEPTH = 8  # of folders that hold one folder and nothing else
 
 @dataclass(frozen=True)
 class _Found:
-    """An image, its class, the split that its folders say, and the folder below its class, "" where there is none."""
+    """An image, its class, the split from its folders, and the folder below its class, or ""."""
 
     path: Path
     label: str
@@ -34,7 +33,7 @@ class _Found:
 
 
 def read_class_folders(root: Path) -> Layout:
-    """The images of folders by class. One without a patient's folder is a group of its own.
+    """The images of folders by class. An image outside a patient's folder is its own group.
 
     Raises:
         DatasetError: splits mixed with classes, images outside of classes, files that are not images, or folders that
@@ -69,10 +68,10 @@ def read_class_folders(root: Path) -> Layout:
 
 
 def levels(root: Path) -> list[Path]:
-    """A folder, and the folders that a data set may begin with instead: each the only one of the one before.
+    """A folder, and the folders where its data set may really begin: each the only folder in the one before.
 
-    A folder of a split or with images in it is not passed, nor is one whose only folders may be DICOM series: it is the
-    only class of a set that is to be scored.
+    The search stops at a folder of a split, one with images, or one whose only folders may be DICOM series, which is
+    the only class of a set to score.
     """
     found = [root]
     for _ in range(MAX_DEPTH):
@@ -89,12 +88,12 @@ def levels(root: Path) -> list[Path]:
 
 
 def _is_deeper(path: Path) -> bool:
-    """Whether a folder has pictures or folders in it, and so is not a DICOM series."""
+    """Whether a folder contains pictures or folders, and so is not a DICOM series."""
     return path.is_dir() and (_has_pictures(path) or any(each.is_dir() for each in visible(path)))
 
 
 def _has_pictures(folder: Path) -> bool:
-    """Whether there are files in a folder that are images by their names, and no slices."""
+    """Whether a folder contains files with names of images other than slices."""
     return any(file.name.lower().endswith(_NOT_SLICES) for file in plain_files(folder))
 
 
@@ -102,7 +101,7 @@ _NOT_SLICES = tuple(IMAGE_NAMES - {".dcm", ".dicom", ".dic", ".ima"})
 
 
 def _places(root: Path) -> tuple[list[tuple[Path, str | None]], list[Path]]:
-    """The folders with the folders of classes, each with its split; and folders without an image beside splits."""
+    """The parents of class folders, each with its split; and folders without images beside splits."""
     folders = [path for path in visible(root) if path.is_dir()]
     splits = {path: split_of(path.name) for path in folders}
     if not any(splits.values()):
@@ -143,19 +142,19 @@ def _images_of(root: Path, folder: Path, split: str | None) -> list[_Found]:
             found += [_Found(file, folder.name, split, path.name) for file in files]
         elif is_image(path):
             found.append(_Found(path, folder.name, split))
-        elif not path.is_dir() or any(plain_files(path)):  # a folder without a file is nothing
+        elif not path.is_dir() or any(plain_files(path)):  # folders without files are ignored
             odd.append(path)
     if odd:
         names = [path.relative_to(root).as_posix() for path in odd]
         raise DatasetError(
-            f"class folder {folder.name} has files that are not images of a known type: {len(odd)} "
-            f"({some_of(names)}); remove them or convert them, accepted are DICOM, {', '.join(sorted(IMAGE_NAMES))}"
+            f"class folder {folder.name} holds files that are not images of a known type: {len(odd)} "
+            f"({some_of(names)}); remove or convert them; known are DICOM, {', '.join(sorted(IMAGE_NAMES))}"
         )
     return found
 
 
 def _with_patients(found: list[_Found]) -> tuple[list[_Found], list[Remark]]:
-    """What the folders below classes are: patients, splits, or of no meaning."""
+    """Interpret the folders below classes: as patients, as splits, or not at all."""
     holders = {(each.label, each.below) for each in found if each.below}
     owners = Counter(below for _, below in holders)
     if not owners:
@@ -168,8 +167,8 @@ def _with_patients(found: list[_Found]) -> tuple[list[_Found], list[Remark]]:
     tops = {label for label, _ in holders}
     if len(tops) >= len(owners) and min(owners.values()) > 1:
         raise DatasetError(
-            f"{len(tops)} folders have the same {len(owners)} folders below ({some_of(sorted(owners))}), so either may "
-            "be the classes and the others the patients; name label and patient of each image in a table "
+            f"{len(tops)} folders have the same {len(owners)} subfolders ({some_of(sorted(owners))}), so either may be "
+            "the classes and the others the patients; list label and patient of each image in a table "
             "(image,label,group)"
         )
     return found, [remark("patients_below_classes", len(owners), images=sum(bool(each.below) for each in found))]

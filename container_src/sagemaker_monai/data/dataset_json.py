@@ -1,8 +1,8 @@
 """dataset.json: the Medical Segmentation Decathlon's layout for classes and numbers, with `group`, read and written.
 
 An item is `{"image": NAME, "label": LABEL, "group": GROUP, ...}`. NAME is a file, a folder with the files of one DICOM
-series, or a list with one of these a channel. LABEL is a class name, an object of classes and their shares (several
-annotators), a list of classes (any number of findings), or a number; `task` says what is meant where that is not plain.
+series, or a list with one of these per channel. LABEL is a class name, an object of classes and their shares (several
+annotators), a list of classes (any number of findings), or a number; `task` decides if that is ambiguous.
 """
 
 import json
@@ -22,11 +22,11 @@ from sagemaker_monai.tasks.labels import Label
 from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS
 
 DATASET_JSON = "dataset.json"
-IMPORT_REPORT = "import_report.json"  # of `prepare`, written before the first image, while dataset.json comes last
+IMPORT_REPORT = "import_report.json"  # `prepare` writes it before the first image, and dataset.json last
 MAX_DATASET_JSON_BYTES = 1 << 28  # 256 MiB is a million images
 MAX_SEQUENCES = 16  # channels of an image
 SPATIAL_DIMS = {"2D": 2, "3D": 3}  # tensorImageSize
-NO_LABEL = "nan"  # of an item whose label is null
+NO_LABEL = "nan"  # for a label that is null
 NOT_METADATA = frozenset({"image", "label", "group", "rois"})
 
 
@@ -47,7 +47,7 @@ def _json_labels(content: dict[str, Any]) -> tuple[str, ...]:
     sound = isinstance(labels, dict) and all(isinstance(name, str) and name.strip() for name in labels.values())
     if not isinstance(labels, dict) or not sound or set(labels) != {str(index) for index in range(len(labels))}:
         raise DatasetError(
-            'dataset.json: labels must map "0", "1", ... without a gap to class names, like {"0": "akiec", "1": "bcc"}'
+            'dataset.json: labels must map "0", "1", ... without gaps to class names, like {"0": "akiec", "1": "bcc"}'
         )
     ordered = tuple(labels[str(index)] for index in range(len(labels)))
     if len(set(ordered)) < len(ordered):
@@ -74,10 +74,10 @@ def _json_metadata(item: dict[str, Any], place: str) -> Metadata:
 
 
 def listed_images(root: Path) -> set[str]:
-    """The names of a channel's image files and series folders as its dataset.json has them, there or not.
+    """The names of image files and series folders in a channel's dataset.json, whether or not they exist.
 
     Raises:
-        DatasetError: it is not sound, or a name leads out of the channel.
+        DatasetError: it is not valid, or a name leads out of the channel.
     """
     _, items = _items(_json_object(root / DATASET_JSON))
     names = {name: "/".join(name_parts(name)) for _, item in items for name in item["image"]}
@@ -112,10 +112,10 @@ def _items(content: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, di
 
 
 def split_keys(content: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The splits in order, each with the key that has the list of its images: training, val, testing and the like.
+    """The splits in order, each with the key of its list of images: training, val, testing and the like.
 
     Raises:
-        DatasetError: two lists for one split, or lists of images under keys that name none.
+        DatasetError: a split has two lists, or a key that is not a split has a list of images.
     """
     found: dict[str, str] = {}
     for key, value in content.items():
@@ -123,8 +123,8 @@ def split_keys(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         if split is None:
             if _holds_images(value):
                 raise DatasetError(
-                    f"dataset.json: {key[:60]} holds images, and names no split; call it training, validation or test, "
-                    "or take it out"
+                    f"dataset.json: {key[:60]} holds images, but is not a split; call it training, validation or test, "
+                    "or remove it"
                 )
         elif split in found and value and content[found[split]]:
             raise DatasetError(f"dataset.json: {found[split]} and {key} are for one split; join them")
@@ -134,7 +134,7 @@ def split_keys(content: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _holds_images(value: Any, depth: int = 3) -> bool:
-    """Whether a value is a list of images, or has one in it."""
+    """Whether a value is or contains a list of images."""
     if depth == 0 or not isinstance(value, list | dict):
         return False
     if isinstance(value, dict):
@@ -156,7 +156,7 @@ def _image_names(value: Any, place: str) -> tuple[str, ...]:
 
 
 def _label(value: Any, labels: Sequence[str], place: str, *, is_number: bool) -> Label:
-    """A label in one of its forms; what it means is the task's to say."""
+    """A label in one of its forms, which the task interprets."""
     if isinstance(value, str) and value.strip():
         return value
     if value is None or value != value:  # NaN, as pandas writes it
@@ -173,7 +173,7 @@ def _label(value: Any, labels: Sequence[str], place: str, *, is_number: bool) ->
     ):
         return {name: float(share) for name, share in value.items()}
     raise DatasetError(
-        f"{place} must have label as a text, a list of classes, an object of classes and shares, or, where task is "
+        f"{place} must have label as a text, a list of classes, an object of classes and shares, or, if task is "
         "regression, a number; correct it"
     )
 
@@ -182,7 +182,7 @@ def read_dataset_json(root: Path) -> Layout:
     """The layout of a channel with dataset.json.
 
     Raises:
-        DatasetError: it is not sound, or names files that are not there or not in the channel.
+        DatasetError: it is not valid, or names files that are missing or outside the channel.
     """
     content = _json_object(root / DATASET_JSON)
     labels, items = _items(content)
@@ -218,16 +218,16 @@ def write_dataset_json(
     reference: str = "",
     licence: str = "",
 ) -> None:
-    """Write `dataset.json` in the Medical Segmentation Decathlon layout, whole or not at all.
+    """Write `dataset.json` in the Medical Segmentation Decathlon layout, atomically.
 
     Args:
         folder: root of the data set.
         name, description, reference, licence: for people.
         labels: class names in the order of the model's outputs, grades in their order, or names of numbers.
-        records: split -> one mapping an image: `image`, `label`, `group`, and metadata, see the module.
+        records: split -> one mapping per image: `image`, `label`, `group`, and metadata, see the module.
         task: a key of `tasks.tasks.TASKS`.
         spatial_dims: 2 or 3.
-        modality: Modality of DICOM, or "RGB" for photographs.
+        modality: DICOM's Modality, or "RGB" for photographs.
     """
     content = {
         "name": name,
@@ -243,7 +243,7 @@ def write_dataset_json(
         "numTest": len(records.get("test", ())),
     }
     head = json.dumps(content, indent=1, ensure_ascii=False).removesuffix("\n}")
-    lists = [  # one line an image, so that people and diff can read it
+    lists = [  # one line per image, so that people and diff can read it
         f' "{split}": [\n'
         + ",\n".join(
             f"  {json.dumps(dict(item), ensure_ascii=False, allow_nan=False)}" for item in records.get(split, ())

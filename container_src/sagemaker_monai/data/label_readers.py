@@ -1,7 +1,6 @@
 """One reader for each kind of label: numbers, columns of findings, and names (classes, grades, lists of findings).
 
-All follow the same rules about what is missing, uncertain, or looks alike; which of them reads is decided in
-`label_values`.
+All follow the same rules for missing, uncertain and similar labels; `label_values` chooses the reader.
 """
 
 from collections import Counter, defaultdict
@@ -36,7 +35,7 @@ _UNCERTAIN = frozenset({"u", "uncertain", "unsure", "unclear", "equivocal", "ind
 
 @dataclass
 class Reader:
-    """What the readers of one data set share, and the remarks that they collect."""
+    """What the readers of a data set share, and the remarks that they collect."""
 
     rules: LabelRules
     task: str
@@ -45,12 +44,12 @@ class Reader:
     places: tuple[str, ...]
     is_ordered: bool
     remarks: list[Remark] = field(default_factory=list)
-    has_plus: bool = False  # then - is a class as well
-    has_commas: bool = False  # between findings, where nothing else is
+    has_plus: bool = False  # then - is a class, too
+    has_commas: bool = False  # between findings, if there is no other mark
 
     @property
     def form(self) -> Form:
-        """Of the task's labels."""
+        """The form of the task's labels."""
         return TASKS[self.task].form
 
     def read_numbers(self, values: Sequence[Label | Cells], names: tuple[str, ...]) -> ReadLabels:
@@ -59,8 +58,8 @@ class Reader:
         numbers = numbers_of(texts)
         if numbers.unclear:
             raise DatasetError(
-                f"{self._place(numbers.unclear)} could be a number with decimals or thousands; write it without marks "
-                "of thousands"
+                f"{self._place(numbers.unclear)} could be a number with decimals or thousands; write it without "
+                "thousands separators"
             )
         labels: list[Label | None] = []
         odd, coded = [], 0
@@ -85,7 +84,7 @@ class Reader:
         return ReadLabels(self.task, names, tuple(labels), tuple(self.remarks))
 
     def read_columns(self, values: Sequence[Label | Cells], columns: tuple[str, ...]) -> ReadLabels:
-        """Findings with a column each: 1, 0, empty for none, codes for uncertain."""
+        """Findings with a column each: 1, 0, empty for no finding, codes for uncertain."""
         rows = [value.texts if isinstance(value, Cells) else {} for value in values]
         writes_no = any(_yes_no(row.get(column, "")) is False for row in rows for column in columns)
         labels: list[Label | None] = []
@@ -123,7 +122,7 @@ class Reader:
         )
         if self.form == "class":
             if not is_one_hot:
-                raise DatasetError("images with none or several of the label columns are no classes; set "
+                raise DatasetError("images with none or several of the label columns cannot be classes; set "
                                    f"{self.rules.task_option('findings')}")  # fmt: skip
             one = tuple(label[0] if isinstance(label, tuple) else None for label in labels)
             return ReadLabels(self.task, columns, one, tuple(self.remarks))
@@ -165,7 +164,7 @@ class Reader:
         return ReadLabels(self.task, self._classes(used, words), tuple(labels), tuple(self.remarks))
 
     def _say_odd_numbers(self, labels: Sequence[Label | None]) -> None:
-        """A word on classes that are codes by their numbers: 9 or 99 beside 0 to 4."""
+        """Remark on classes whose numbers look like codes: 9 or 99 beside 0 to 4."""
         names = [label for label in labels if isinstance(label, str) and label not in self.declared]
         numbers = [number for number in numbers_of(names).values if number is not None]
         if not names or len(numbers) < len(names) or self.rules.grades or self.known:
@@ -186,7 +185,7 @@ class Reader:
         )  # fmt: skip
 
     def _without_codes(self, values: Sequence[Label | Cells]) -> list[Label | Cells | None]:
-        """Values where codes for missing or uncertain are what the rules say they mean."""
+        """Replace codes for missing or uncertain labels as the rules say."""
         exact = {*self.declared, *self.known, *self.rules.grades}
         texts = {value for value in values if isinstance(value, str) and value not in exact}
         answers = {text: answer for text in texts if (answer := _yes_no(text)) is not None}
@@ -227,7 +226,7 @@ class Reader:
         )
         if self.rules.grades:
             raise DatasetError(
-                f"labels that are none of {self.rules.option('grades')}: {len(unknown)} ({some_of(unknown)}); correct "
+                f"labels that are not in {self.rules.option('grades')}: {len(unknown)} ({some_of(unknown)}); correct "
                 f"one of them{hint}"
             )
         raise DatasetError(
@@ -261,10 +260,10 @@ class Reader:
     def _missing(
         self, values: Sequence[Label | Cells], labels: Sequence[Label | None], *, besides: Iterable[int] = ()
     ) -> None:
-        """Count values that are no label, or refuse them."""
+        """Count missing labels, or refuse them."""
         positions = [position for position, label in enumerate(labels) if label is None]
         if len(positions) == len(labels) and labels:
-            raise DatasetError("no image has a label; name the column that has them, or fill it in")
+            raise DatasetError("no image has a label; name the column with the labels, or fill it in")
         passed = set(besides)
         bare = [position for position in positions if position not in passed]
         if not bare:
@@ -275,7 +274,7 @@ class Reader:
         )
         if self.rules.missing_labels == "refuse":
             raise DatasetError(
-                f"{self._place(bare)} has no label, of {len(bare)} in all ({written}); fill them in, or leave them out "
+                f"{self._place(bare)} has no label, one of {len(bare)} ({written}); fill them in, or leave them out "
                 f"with {self.rules.option('missing_labels', 'drop')}"
             )
         self.remarks.append(
@@ -289,7 +288,7 @@ class Reader:
         if meant in ("refuse", "class"):
             others = f"{', '.join(UNCERTAIN[1:4])}, or {UNCERTAIN[4]} where it is one"
             raise DatasetError(
-                f"{self._place(positions)} has an uncertain finding (-1, u), of {count} in all; say what they mean "
+                f"{self._place(positions)} has an uncertain finding (-1, u), one of {count}; say what they mean "
                 f"with {self.rules.option('uncertain_labels')}: {others}"
             )
         self.remarks.append(remark("uncertain_labels", count, meant=meant))
@@ -316,7 +315,7 @@ def _renamed(label: Label | None, best: Mapping[str, str]) -> Label | None:
 
 
 def _yes_no(cell: str) -> bool | None:
-    """What a cell of findings says, or None where it says neither."""
+    """Whether a cell of findings says yes or no; None for neither."""
     text = cell.strip().lower()
     [number] = numbers_of([text]).values
     return _ANSWERS.get(text) if number is None else {1.0: True, 0.0: False}.get(number)
@@ -328,7 +327,7 @@ def _is_uncertain(cell: str) -> bool:
 
 
 def _refuse_commas(texts: Sequence[str], rules: LabelRules) -> None:
-    """Refuse `A, B` beside `A` and `B`: they may be two findings or one name."""
+    """Refuse `A, B` beside `A` and `B`, which may be two findings or one name."""
     whole = {alike_key(text) for text in texts}
     odd = [text for text in set(texts) if "," in text and all(alike_key(part) in whole for part in text.split(","))]
     if odd:
@@ -342,10 +341,7 @@ def _refuse_commas(texts: Sequence[str], rules: LabelRules) -> None:
 def _canonical(
     used: Counter[str], preferred: Sequence[str], rules: LabelRules, *, is_scored: bool
 ) -> tuple[dict[str, str], tuple[Remark, ...]]:
-    """What each name is called once names that look alike are one.
-
-    Declared names win, else the most frequent, of equals the first by the alphabet.
-    """
+    """The common name of similar names: a declared one, else the most frequent, else the first by alphabet."""
     pairs = alike_names({*used, *preferred})
     if not pairs:
         return {}, ()

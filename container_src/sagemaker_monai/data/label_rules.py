@@ -1,4 +1,4 @@
-"""What somebody may decide about labels, and what reading them gives; see `label_values`."""
+"""Options for reading labels, and the result; see `label_values`."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from sagemaker_monai.tasks.labels import Label
 from sagemaker_monai.tasks.row import Form
 from sagemaker_monai.tasks.tasks import TASKS, task_for
 
-UNNAMED = ("value",)  # what numbers are called where nothing names them
+UNNAMED = ("value",)  # the name of a number without one
 MISSING_LABELS = ("drop", "refuse")
 UNCERTAIN = ("refuse", "missing", "positive", "negative", "class")
 SIMILAR = ("refuse", "merge", "keep")
@@ -19,16 +19,16 @@ SIMILAR = ("refuse", "merge", "keep")
 
 @dataclass(frozen=True)
 class LabelRules:
-    """What somebody decided about labels.
+    """Options for reading labels.
 
     Attributes:
         task: "auto" or a key of `tasks.TASKS`.
-        grades: the lowest first; empty where nobody gave an order.
+        grades: the lowest first; empty if no order is given.
         missing_labels: images without a label are dropped with a count, or refused; one of MISSING_LABELS.
         missing_codes: numbers that stand for a missing value, such as -999.
         uncertain_labels: what -1, u or uncertain mean beside 0 and 1; one of UNCERTAIN.
-        similar_labels: what becomes of labels that look alike; one of SIMILAR.
-        is_command: options are named with dashes in messages.
+        similar_labels: how to treat labels that look alike; one of SIMILAR.
+        is_command: write options with dashes in messages.
     """
 
     task: str = option("auto", "(default: %(default)s)", choices=lambda: ("auto", *TASKS))
@@ -79,13 +79,13 @@ class Cells:
 
 @dataclass(frozen=True)
 class ReadLabels:
-    """What labels mean.
+    """Labels as read.
 
     Attributes:
         task: a key of `tasks.TASKS`.
         classes: in the order of the model's outputs.
-        labels: in the order of what was read, None where there is none.
-        remarks: what was odd and read all the same.
+        labels: in the order of the input, None if missing.
+        remarks: on oddities that do not prevent reading.
     """
 
     task: str
@@ -95,11 +95,7 @@ class ReadLabels:
 
 
 def codes_of(text: str, option: str) -> tuple[float, ...]:
-    """Numbers with commas between them.
-
-    Raises:
-        ConfigError: one is not a number.
-    """
+    """Numbers separated by commas; raises a ConfigError if one is not a number."""
     try:
         return tuple(float(part) for part in parts_of(text))
     except ValueError:
@@ -107,11 +103,7 @@ def codes_of(text: str, option: str) -> tuple[float, ...]:
 
 
 def grades_of(text: str, option: str) -> tuple[str, ...]:
-    """Names with commas between them, or a JSON list of names.
-
-    Raises:
-        ConfigError: an invalid list.
-    """
+    """Names separated by commas, or a JSON list of names; raises a ConfigError if the list is not valid."""
     if not text.lstrip().startswith("["):
         return parts_of(text)
     try:
@@ -124,11 +116,7 @@ def grades_of(text: str, option: str) -> tuple[str, ...]:
 
 
 def check_rules(rules: LabelRules) -> None:
-    """Refuse invalid rules.
-
-    Raises:
-        ConfigError: with what is allowed.
-    """
+    """Raise a ConfigError if a rule has an invalid value."""
     for name, allowed in choices_of(LabelRules).items():
         if (value := getattr(rules, name)) not in allowed:
             raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value[:40]!r}")
@@ -137,5 +125,5 @@ def check_rules(rules: LabelRules) -> None:
 
 
 def names_of(label: Label | None) -> tuple[str, ...]:
-    """All names in a label: one, the findings, those with a share; none of a number."""
+    """All names in a label: the class, the findings, or those with a share; none for a number."""
     return (label,) if isinstance(label, str) else tuple(label) if isinstance(label, tuple | dict) else ()

@@ -1,13 +1,13 @@
-"""What cells with labels mean: classes, findings, numbers, grades, or no label; and the order of classes.
+"""Interpret cells with labels as classes, findings, numbers, grades, or no label, and order the classes.
 
 One reader for tables, items of dataset.json and folders, for `train`, `prepare`, `evaluate` and `doctor`. It sees all
-labels of a data set at once, for what one of them means depends on the others:
+labels of a data set at once, because the meaning of one depends on the others:
 
-- A cell of `columns.MISSING` is no label, unless somebody declared a class of that name (labels of dataset.json, a
-  folder, a grade). In findings an empty cell is "no finding".
-- `A|B` and `A;B` are findings where a part occurs in another label too; else they are one name.
-- Numbers with decimals are measurements and never silently classes.
-- Grades need an order: numbers (alone, or behind one and the same word) have one, words only where it is given.
+- A cell in `columns.MISSING` is no label, unless a class of that name is declared (labels of dataset.json, a folder, a
+  grade). An empty cell of findings is "no finding".
+- `A|B` and `A;B` are findings if a part occurs in another label too; otherwise they are one name.
+- Numbers with decimals are measurements, never silently classes.
+- Grades need an order: numbers (alone, or after the same word) have one, words only if it is given.
 - Labels that look alike (see `label_names.alike_key`) are refused, merged, or kept apart, as the rules say.
 """
 
@@ -24,7 +24,7 @@ from sagemaker_monai.tasks.labels import Label
 from sagemaker_monai.tasks.row import Form
 from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS, task_for, task_of_labels
 
-FEW_NUMBERS = 10  # different whole numbers are classes; more may be a measurement, with few images each
+FEW_NUMBERS = 10  # so many different whole numbers are classes; more may be a measurement, if each has few images
 IMAGES_A_NUMBER = 5
 
 
@@ -42,18 +42,18 @@ def read_label_values(
     """Read all labels of a data set.
 
     Args:
-        values: as they stand there.
-        rules: what somebody decided.
-        declared: classes in the model's order, by dataset.json or folders; others are refused. Empty in a table.
-        known: classes of a model that is to be scored; others may come.
-        task: that dataset.json names.
-        is_ordered: the declared classes are in an order that means something, as folders are not.
+        values: as written.
+        rules: see `LabelRules`.
+        declared: classes in the model's order, from dataset.json or folders; others are refused. Empty for a table.
+        known: classes of a model to be scored; there may be others.
+        task: from dataset.json.
+        is_ordered: the order of the declared classes means something, unlike that of folders.
         names: of numbers, for regression.
-        places: what each value is called in messages.
+        places: names of the values for messages.
 
     Raises:
-        DatasetError: labels that do not fit together or the task, with the remedy.
-        ConfigError: rules that contradict each other.
+        DatasetError: the labels do not fit together, or not the task; with the remedy.
+        ConfigError: the rules contradict each other.
     """
     check_rules(rules)
     columns = tuple(next((value.texts for value in values if isinstance(value, Cells)), ()))
@@ -96,7 +96,7 @@ def _task(
 
 
 def _refuse_measurements(texts: Sequence[str], rules: LabelRules) -> None:
-    """Refuse numbers as classes if they have decimals or too many different values."""
+    """Refuse numbers that cannot be classes, because they have decimals or too many different values."""
     numbers = numbers_of(texts).values
     values = [number for number in numbers if number is not None]
     remedy = f"choose {rules.task_option('number')}, or {rules.task_option('class')} if they are classes"

@@ -1,12 +1,11 @@
-"""Which files beside images are their masks, and not images themselves.
+"""Tell the masks beside images from images.
 
-A name alone says too little: a class may be called "label 1" and a picture "mask_of_zorro.png". A file counts as a
-mask if its name or folder says so *and* the rest of the name is that of an image next to it. Words
-that also name pictures of a lesion or a label, names that only begin as an image does, and folders, which may be
-classes, need a third sign: pixels of a few values only. What shows one sign and lacks another stays an image, and is
-said.
+A name alone says too little: a class may be called "label 1" and a picture "mask_of_zorro.png". A file is taken for a
+mask if its name or one of its folders says so *and* there is an image with the rest of its name. Words that also name
+pictures of a lesion or a label, names that only begin like an image's, and folders, which may be classes, need a third
+sign: pixels of only a few values. A file with some of these signs stays an image, with a remark.
 
-Nothing is opened whose name gives no cause.
+Files are opened only if their names give reason to.
 """
 
 import re
@@ -30,21 +29,21 @@ from sagemaker_monai.storage.files import plain_files
 
 Words = tuple[str, ...]
 
-# As they stand in names, in lower case; two words in a row are written with a space here.
+# In lower case; two words in a row have a space here.
 _MASK_WORDS = frozenset({
     "mask", "masks", "msk", "seg", "segs", "segm", "segmentation", "segmentations", "segmentationclass", "labelmap",
     "labelmaps", "gt", "gts", "groundtruth", "ground truth", "annotation", "annotations", "maske", "masken", "masque",
     "masques", "mascara", "mascaras", "маска", "маски",
 })  # fmt: skip
-# These name pictures too: of volumes they are label maps, of pictures the values decide.
+# These name pictures too: volumes are label maps, for pictures the values decide.
 _WEAK_WORDS = frozenset({
     "label", "labels", "lbl", "lesion", "lesions", "roi", "rois", "contour", "contours", "tumor", "tumour", "ann",
     "annot", "truth", "manual", "delineation", "gtv", "ctv", "ptv",
 })  # fmt: skip
-_GLUED = ("mask", "masks", "segmentation")  # at the end of a word: lungmask; as weak as those
+_GLUED = ("mask", "masks", "segmentation")  # at the end of a word: lungmask; as weak as those above
 _FOLDER_WORDS = _MASK_WORDS | {"labels", "rois", "contours", "manual"}  # a lesion or a label may well be a class
 _SETS = frozenset({"labelstr", "labelsts", "labelsval"})  # folders of label maps, of the Decathlon and of nnU-Net
-# Names of images that have masks next to them; ignored when matching masks to images.
+# Common words in names of images beside masks; ignored when names are matched.
 _IMAGE_WORDS = frozenset({
     "image", "images", "img", "imgs", "imaging", "volume", "volumes", "vol", "scan", "scans", "orig", "original",
     "picture", "pictures", "photo", "photos", "data", "imagestr", "imagests", "imagesval", "jpegimages", "png", "jpg",
@@ -52,15 +51,15 @@ _IMAGE_WORDS = frozenset({
 })  # fmt: skip
 _LONGEST_WORDS = 2
 _FEW = 32  # values of a label map of a volume
-_SAMPLE = 8  # files of a folder by whose pixels it is known
+_SAMPLE = 8  # files of a folder whose pixels decide about it
 _SUFFIXES = tuple(sorted(IMAGE_NAMES, key=lambda suffix: (-len(suffix), suffix)))
-# Names fall apart between a small letter and a capital, letters and digits, and at all that is neither.
+# Names are split between a small letter and a capital, between letters and digits, and at all other characters.
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def images_with_masks(aside: Aside) -> dict[Path, tuple[Path, ...]]:
-    """Each image that has masks, with them, both in the order of the files."""
+    """The masks of each image that has some, both in the order of the files."""
     found: dict[Path, list[Path]] = defaultdict(list)
     for mask, images in aside.masks.items():
         for image in images:
@@ -69,7 +68,7 @@ def images_with_masks(aside: Aside) -> dict[Path, tuple[Path, ...]]:
 
 
 def join_asides(asides: Sequence[Aside]) -> Aside:
-    """What several channels hold."""
+    """Join the files of several channels."""
     return Aside(
         tuple(path for aside in asides for path in aside.images),
         {mask: images for aside in asides for mask, images in aside.masks.items()},
@@ -78,15 +77,15 @@ def join_asides(asides: Sequence[Aside]) -> Aside:
 
 
 def mask_remarks(aside: Aside) -> tuple[Remark, ...]:
-    """What is said of masks, and of images that are called as such."""
+    """Remarks on masks, and on images with names of masks."""
     counts = {"masks_passed_over": len(aside.masks), "masks_among_images": len(aside.doubtful)}
     return tuple(remark(code, count) for code, count in counts.items() if count)
 
 
 def pass_over_masks(layout: Layout, root: Path) -> Layout:
-    """The layout of a channel whose list names the images, with the masks among the other files in `aside`.
+    """Put the masks among a channel's other files into `aside`, if its layout lists the images.
 
-    What a list names are images, whatever they are called; in folders of classes see `class_folders`.
+    Listed files are images, whatever their names; for class folders see `class_folders`.
     """
     return replace(layout, aside=masks_below(root, [path for entry in layout.entries for path in _paths(entry)]))
 
@@ -96,11 +95,11 @@ def _paths(entry: Entry) -> tuple[Path, ...]:
 
 
 def masks_below(root: Path, named: Sequence[Path] = ()) -> Aside:
-    """Masks among all files of a folder, without those in series folders that are named.
+    """Masks among all files below `root`, except in series folders that are named.
 
     Args:
         root: the folder.
-        named: files and folders that a table names as images.
+        named: files and folders that a table lists as images.
     """
     known = set(named)
     others = [
@@ -113,12 +112,12 @@ def masks_below(root: Path, named: Sequence[Path] = ()) -> Aside:
 
 @dataclass(frozen=True)
 class _Name:
-    """A file's name taken apart: folders and words that tell who it is of, and what says that it is a mask."""
+    """The parts of a file's name: folders and words that tell whose it is, and signs that it is a mask."""
 
     path: Path
     folders: Words
     words: Words
-    before: Words | None  # the words before the mask's; None where none of the name's words says mask
+    before: Words | None  # the words before the mask's word; None if there is no such word
     is_weak: bool
     in_folder: bool  # a folder's name says mask
     in_set: bool
@@ -132,9 +131,9 @@ def set_masks_aside(paths: Sequence[Path], root: Path, *, named: Collection[Path
     """Tell masks from images.
 
     Args:
-        paths: files that could be images, below `root`; folders among them are images of DICOM series.
-        root: names of folders above it say nothing.
-        named: paths that a table names as images, which they then are; one that looks like a mask is doubtful.
+        paths: files that could be images, below `root`; folders among them are DICOM series.
+        root: names of folders above it are ignored.
+        named: paths that a table lists as images, which they stay; one that looks like a mask is doubtful.
     """
     names = [_taken_apart(path, root) for path in paths]
     suspects = [name for name in names if name.is_suspect]
@@ -153,7 +152,7 @@ def set_masks_aside(paths: Sequence[Path], root: Path, *, named: Collection[Path
             masks[name.path] = images
         elif images or pixels.of_folder(name):
             doubtful.append(name.path)
-    # A mask whose image is missing is still none, and its neighbours say so.
+    # A mask whose image is missing is still a mask, as its neighbours show.
     places = {mask.parent for mask in masks}
     masks |= {path: () for path in doubtful if path not in listed and path.parent in places and _has_few_values(path)}
     doubtful = [path for path in doubtful if path not in masks]
@@ -161,7 +160,7 @@ def set_masks_aside(paths: Sequence[Path], root: Path, *, named: Collection[Path
 
 
 def _is_plain(name: _Name, *, is_exact: bool) -> bool:
-    """Whether name and neighbour are enough, without a look at the pixels."""
+    """Whether the name and the image beside it are enough, without looking at the pixels."""
     if name.before is None:
         return False
     is_volume = name.path.name.lower().endswith(tuple(VOLUME_NAMES))
@@ -184,10 +183,10 @@ class _Owners:
                 self._begun[image.folders, image.words[:length]].append(image.path)
 
     def of(self, mask: _Name) -> tuple[tuple[Path, ...], bool]:
-        """The images of a mask, and whether they are called by all of its name or the part before the mask's word.
+        """The images of a mask, and whether their names are all of its name, or the part before the mask's word.
 
-        They are in its folder or one beside it, or, for masks in a folder of their own, anywhere. Several are sequences
-        of one case, or nobody knows which of them.
+        They are in its folder or one beside it, or, for masks in a separate folder, anywhere. Several are sequences of
+        one case, or ambiguous.
         """
         before = mask.before if mask.before is not None else mask.words
         called = [words for words in dict.fromkeys((mask.words, before)) if words]
@@ -207,17 +206,17 @@ class _Owners:
 
 
 class _Pixels:
-    """What pixels say where names leave doubt."""
+    """Decides by pixels if names leave doubt."""
 
     def __init__(self) -> None:
         self._of_folder: dict[Path, list[bool]] = defaultdict(list)
 
     def of_file(self, name: _Name) -> bool:
-        """Whether a file shows a few values only; where its folder alone says mask, whether most there do."""
+        """Whether a file has only a few values; if only its folder says mask, whether most files there do."""
         return self.of_folder(name) if name.before is None else _has_few_values(name.path)
 
     def of_folder(self, name: _Name) -> bool:
-        """The same of most files of its folder that are asked about, by the first few of them."""
+        """The same for most files of its folder, judged by the first few that are asked about."""
         looked = self._of_folder[name.path.parent]
         if len(looked) < _SAMPLE:
             looked.append(_has_few_values(name.path))
@@ -258,7 +257,7 @@ def _taken_apart(path: Path, root: Path) -> _Name:
 
 @cache
 def _of_folder(name: str) -> tuple[Words, bool, bool]:
-    """The words of a folder that tell whose its files are, whether it is called as masks, and as a set of them."""
+    """The words of a folder that tell whose its files are, whether it says mask, and whether it is a set of masks."""
     words = _words(name)
     if "".join(words) in _SETS:
         return (), True, True
@@ -271,7 +270,7 @@ def _of_folder(name: str) -> tuple[Words, bool, bool]:
 
 
 def _mask_words(words: Words) -> Iterator[tuple[int, int]]:
-    """First and last of the words that say mask, the last such place first; the plain words before the weak ones."""
+    """Start and end of the words that say mask, the last place first, strong words before weak ones."""
     yield from _places(words, _MASK_WORDS)
     yield from _places(words, _WEAK_WORDS)
     for place in reversed(range(len(words))):

@@ -1,7 +1,7 @@
-"""Numbers as people write them, and numbers that lie far from all others: codes for "not measured", slips of the pen.
+"""Numbers as people write them, and outliers among them: codes for "not measured", typing errors.
 
-The decimal mark is a point or a comma. `1,234` is a little above one, or above a thousand: which, shows in the rest of
-its column, and where nothing shows it, it is unclear and not read.
+The decimal mark is a point or a comma. `1,234` is a little above one or above a thousand: the rest of its column
+decides, and if it does not, the number is unclear and not read.
 """
 
 import math
@@ -16,12 +16,12 @@ import numpy as np
 _SIGNS = str.maketrans({"\u2212": "-", "\u2013": "-", "\u2010": "-", "\u2011": "-"})
 _POINT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
 _COMMA = re.compile(r"[+-]?(\d+,\d*|,\d+)(e[+-]?\d+)?")
-_THREE_DIGITS = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")  # behind the mark, which may be one of thousands
+_THREE_DIGITS = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}")  # after the mark, which may separate thousands
 _COMMA_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+\.\d+|[+-]?\d{1,3}(,\d{3}){2,}")
 _POINT_THOUSANDS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+,\d+|[+-]?\d{1,3}(\.\d{3}){2,}")
 _BLANK_THOUSANDS = re.compile(r"(?<=\d)[ '\u2019](?=\d{3}(\D|$))")
 
-FEWEST_TO_COMPARE = 8  # numbers, below which nothing can be called far off but codes
+FEWEST_TO_COMPARE = 8  # numbers, below which only codes can be called far off
 FENCE = 10.0  # interquartile ranges from the quartiles (of logarithms LOG_FENCE): a normal distribution has none there
 LOG_FENCE = 3.0
 _CODE = re.compile(r"-1|-9|-?(7{2,}|8{2,}|9{2,})")
@@ -29,14 +29,14 @@ _CODE = re.compile(r"-1|-9|-?(7{2,}|8{2,}|9{2,})")
 
 @dataclass(frozen=True)
 class Numbers:
-    """Cells as numbers, None where one is no finite number; `unclear` has the positions of those with two readings."""
+    """Cells as numbers, None for those that are not finite numbers; `unclear` has the positions of ambiguous ones."""
 
     values: tuple[float | None, ...]
     unclear: tuple[int, ...] = ()
 
 
 def numbers_of(texts: Sequence[str]) -> Numbers:
-    """Read a column of numbers with decimal point or comma, and with marks of thousands where they are plain."""
+    """Read a column of numbers with decimal point or comma, and with thousands separators if they are unambiguous."""
     cells = [_BLANK_THOUSANDS.sub("", unicodedata.normalize("NFKC", text).strip().translate(_SIGNS).lower())
              for text in texts]  # fmt: skip
     clear = [cell for cell in cells if not _THREE_DIGITS.fullmatch(cell)]
@@ -71,14 +71,14 @@ def _float(text: str) -> float | None:
 
 
 def far_off(values: Sequence[float]) -> dict[float, int]:
-    """Numbers that lie far from the others, and how often each is there.
+    """Numbers far from the others, and how often each occurs.
 
-    A code (-1, -9, or two and more of the digits 7, 8 or 9, with or without minus) is one if it is negative where the
-    others are not, or further outside of the others' range than that is wide. Any other number is one if it lies more
-    than FENCE interquartile ranges outside of the quartiles and, where all are positive, more than LOG_FENCE on a
+    A code (-1, -9, or two or more of the digits 7, 8 or 9, with or without minus) is far off if it is negative and the
+    others are not, or further outside of the others' range than the range is wide. Any other number is far off if it is
+    more than FENCE interquartile ranges outside of the quartiles and, if all are positive, more than LOG_FENCE on a
     logarithmic scale.
 
-    Source: Tukey, Exploratory Data Analysis (1977), with fences far wider than his 3, for a warning must be rare.
+    Source: Tukey, Exploratory Data Analysis (1977), with fences far wider than his 3, because a warning must be rare.
     """
     counts = Counter(values)
     codes = {value for value in counts if value == int(value) and _CODE.fullmatch(str(int(value)))}

@@ -1,8 +1,8 @@
-"""A channel with a table that names its images: `image,label[,group][,split]`, by whatever the columns are called.
+"""A channel with a table that lists its images: `image,label[,group][,split]`, under any common column names.
 
-A table beside folders of classes is the one that counts if it has columns of images and labels: it must then name
-images of the channel. A table without them (a data dictionary, a list of scanners) is passed over. Several tables are
-one data set where they are called after its splits: train.csv, val.csv.
+A table with columns of images and labels takes precedence over class folders, and must list images of the channel.
+Other tables (a data dictionary, a list of scanners) are skipped. Several tables are one data set if they are named
+after its splits: train.csv, val.csv.
 """
 
 from collections.abc import Sequence
@@ -31,18 +31,18 @@ class _Table:
 
 
 def tables_in(root: Path) -> list[Path]:
-    """The files of a folder that are called as tables."""
+    """The files of a folder with names of tables."""
     return [path for path in visible(root) if is_table(path) and path.is_file()]
 
 
 def read_table_layout(root: Path, columns: Columns) -> Layout | None:
-    """The images that the tables of a channel name; None where there is a table, but of other things.
+    """The images in a channel's tables; None if its tables are about other things.
 
-    `image` may be a series folder, and name several sequences with `;` between them. Other columns are kept as
-    metadata. Labels stay as they are written, and the group is the column of that name only: see `labelled`.
+    `image` may be a series folder, or several sequences separated by `;`. Other columns are kept as metadata. Labels
+    stay as written, and only a column called group is the group: see `labelled`.
 
     Raises:
-        DatasetError: several tables could be meant, one cannot be read, or names images that are not there.
+        DatasetError: several tables are candidates, one cannot be read, or lists missing images.
     """
     files = tables_in(root)
     contents = {file: table_content(file) for file in files}
@@ -54,8 +54,8 @@ def read_table_layout(root: Path, columns: Columns) -> Layout | None:
         if len(files) > 1:
             raise DatasetError(
                 f"the channel has several tables ({some_of([file.name for file in files])}), and none has rows and "
-                "columns of images and labels; keep the one that lists the images, and name its columns with "
-                "image_column and label_column"
+                "columns of images and labels; keep the one that lists the images, and set image_column and "
+                "label_column"
             )
         _refuse(files[0], contents[files[0]], columns)
     if len(tables) > 1:
@@ -70,7 +70,7 @@ def read_table_layout(root: Path, columns: Columns) -> Layout | None:
 
 
 def _read(file: Path, content: bytes, wanted: Columns) -> _Table | None:
-    """A table, or None where it has no columns of images and labels."""
+    """A table, or None if it has no columns of images and labels."""
     rows = read_table(content, what=file.name, fits=lambda names: not _missing(names, wanted), sheet=wanted.sheet)
     if not rows or _missing(list(rows[0]), wanted):
         return None
@@ -87,7 +87,7 @@ def _read(file: Path, content: bytes, wanted: Columns) -> _Table | None:
 
 
 def _refuse(file: Path, content: bytes, wanted: Columns) -> None:
-    """Say why the only table is none of images."""
+    """Say why the only table does not list images."""
     rows = read_table(content, what=file.name, sheet=wanted.sheet)
     names = list(rows[0]) if rows else []
     if missing := _missing(names, wanted):
@@ -99,13 +99,13 @@ def _refuse(file: Path, content: bytes, wanted: Columns) -> None:
 
 
 def _missing(names: Sequence[str], wanted: Columns) -> list[str]:
-    """What a table has no column for, as far as nobody named one."""
+    """The roles without a column, unless one is named."""
     told = {"image": bool(wanted.image), "label": bool(wanted.label)}
     return [role for role, is_told in told.items() if not is_told and not usual_columns(names, role)]
 
 
 def _of_splits(tables: Sequence[_Table]) -> list[_Table]:
-    """Several tables, each with the split that its name says."""
+    """Several tables, each with the split from its name."""
     splits = [_split_of_name(Path(table.name).stem) for table in tables]
     if None in splits or len(set(splits)) < len(splits):
         raise DatasetError(
@@ -154,16 +154,16 @@ def _check(table: _Table, row: Row) -> None:
 
 
 def _sequences(root: Path, cell: str) -> tuple[str, ...]:
-    """The names in a cell: one, or several with `;` between them, unless a file is called so."""
+    """The names in a cell: one, or several separated by `;`, unless a file has that name."""
     is_one = ";" not in cell or (bool(name_parts(cell)) and (root / cell).is_file())
     return (cell,) if is_one else tuple(part.strip() for part in cell.split(";"))
 
 
 def _are_classes(layout: Layout) -> bool:
-    """Whether images lie in folders that are called as their labels.
+    """Whether images are in folders named after their labels.
 
     Raises:
-        DatasetError: some lie in the folder of another label.
+        DatasetError: some are in the folder of another label.
     """
     labels = {str(entry.label).strip().casefold() for entry in layout.entries}
     placed = {
@@ -177,7 +177,7 @@ def _are_classes(layout: Layout) -> bool:
     other = [e.name for e in layout.entries if placed[e.name] != str(e.label).strip().casefold()]
     if other:
         raise DatasetError(
-            f"the table gives {len(other)} of {len(layout.entries)} images another label than the folder they lie in "
+            f"the table gives {len(other)} of {len(layout.entries)} images another label than their folder "
             f"({some_of(other)}); correct one of them, or move the images out of such folders"
         )
     return True
