@@ -71,29 +71,18 @@ def moto_endpoint():
     """A moto server in a thread of this process, for all its tests."""
     from moto.server import ThreadedMotoServer
 
+    from tests.support.models import shared_models
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # its line for each request is noise
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    yield "http://{}:{}".format(*server.get_host_and_port())
+    with shared_models():
+        yield "http://{}:{}".format(*server.get_host_and_port())
     server.stop()
 
 
-@pytest.fixture(scope="session")
-def service_models():
-    """One botocore loader, which caches the services' models."""
-    from botocore.loaders import create_loader
-
-    return create_loader()
-
-
 @pytest.fixture
-def shared_models(service_models, monkeypatch):
-    """All botocore sessions share one loader: reading a model takes longer than the request."""
-    monkeypatch.setattr("botocore.loaders.create_loader", lambda *_: service_models)
-
-
-@pytest.fixture
-def cloud(moto_endpoint, shared_models, monkeypatch):
+def cloud(moto_endpoint, monkeypatch):
     """An empty AWS account, which boto3 finds in the environment."""
     import boto3
 

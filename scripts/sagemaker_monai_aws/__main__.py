@@ -25,8 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{PROGRAM}: " + (f"there is no command {name!r}" if name else "name a command"), file=sys.stderr)
         print(usage(), file=sys.stderr)
         return 2
-    module, _, function = COMMANDS[name].main.partition(":")
-    return int(getattr(import_module(f"sagemaker_monai_aws.{module}"), function)(rest))
+    run = import_module("sagemaker_monai_aws.core.command").run
+    return int(run(name, import_module(f"sagemaker_monai_aws.{COMMANDS[name].module}"), rest))
 
 
 if __name__ == "__main__":

@@ -8,37 +8,40 @@ class Command:
     """A row of COMMANDS.
 
     Attributes:
-        main: module:function below this package; takes the arguments and returns the exit code.
+        module: below this package; has `add_options`, `work`, and a docstring that the command's help begins with.
         help: one line.
         variables: of Make, beside those that all or many share (AWS_FLAGS, HYPERPARAMETER_FLAGS); NAME! must be given.
+        has_dry_run: whether it takes --dry-run; only commands that never write do without.
     """
 
-    main: str
+    module: str
     help: str
     variables: str = ""
+    has_dry_run: bool = True
 
 
 COMMANDS = {
-    "infra": Command("infrastructure.stack:main", "create bucket, repository, roles and build as one stack", "SOURCE"),
-    "iam": Command("infrastructure.iam:main", "print least-privilege policies", "KIND"),
-    "push": Command("infrastructure.push:main", "push the image to ECR, print its digest", "PUSH_OPTIONS"),
-    "prepare-s3": Command("data.prepare_s3:main", "upload a data set", "DATA!"),
-    "train": Command("jobs.launch_training:main", "train on SageMaker, follow the job", "DATA"),
-    "tune": Command("jobs.tune:main", "search hyperparameters", "RANGES! DATA"),
-    "process": Command("jobs.process:main", "prepare or evaluate as a processing job", "KIND! MODEL DATA"),
+    "infra": Command("infrastructure.stack", "create bucket, repository, roles and build as one stack", "SOURCE"),
+    "iam": Command("infrastructure.iam", "print least-privilege policies", "KIND", has_dry_run=False),
+    "push": Command("infrastructure.push", "push the image to ECR, print its digest", "PUSH_OPTIONS"),
+    "prepare-s3": Command("data.prepare_s3", "upload a data set", "DATA!"),
+    "train": Command("jobs.launch_training", "train on SageMaker, follow the job", "DATA"),
+    "tune": Command("jobs.tune", "search hyperparameters", "RANGES! DATA"),
+    "process": Command("jobs.process", "prepare or evaluate as a processing job", "KIND! MODEL DATA"),
     "pipeline": Command(
-        "jobs.pipeline:main", "create or update the pipeline prepare, train, evaluate, register", "DATA SOURCE"
+        "jobs.pipeline", "create or update the pipeline prepare, train, evaluate, register", "DATA SOURCE"
     ),
-    "register": Command("hosting.register:main", "put a model into the model registry", "MODEL"),
-    "deploy": Command("hosting.deploy:main", "host a model", "MODE MODEL ENDPOINT"),
-    "predict": Command("client.predict:main", "ask an endpoint", "IMAGE! ENDPOINT TARGET"),
-    "transform": Command("jobs.transform:main", "batch transform", "INPUT! MODEL"),
+    "register": Command("hosting.register", "put a model into the model registry", "MODEL"),
+    "deploy": Command("hosting.deploy", "host a model", "MODE MODEL ENDPOINT"),
+    "predict": Command("client.predict", "ask an endpoint", "IMAGE! ENDPOINT TARGET"),
+    "transform": Command("jobs.transform", "batch transform", "INPUT! MODEL"),
     "status": Command(
-        "infrastructure.status:main", "what this project has in the account, and what it costs by the hour"
+        "infrastructure.status", "what this project has in the account, and what it costs by the hour",
+        has_dry_run=False,
     ),
-    "logs": Command("infrastructure.logs:main", "the log of a job or an endpoint", "JOB"),
-    "delete": Command("infrastructure.delete:main", "delete what costs", "ENDPOINT JOB MODEL PIPELINE"),
+    "logs": Command("infrastructure.logs", "the log of a job or an endpoint", "JOB", has_dry_run=False),
+    "delete": Command("infrastructure.delete", "delete what costs", "ENDPOINT JOB MODEL PIPELINE"),
     "prices": Command(
-        "infrastructure.update_prices:main", "ask AWS what instances cost in a region, for the table of costs"
+        "infrastructure.update_prices", "ask AWS what instances cost in a region, for the table of costs"
     ),
-}
+}  # fmt: skip

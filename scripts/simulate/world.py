@@ -46,6 +46,7 @@ class World:
     note: Callable[[str], None] = print_event
     closing: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
+    _session: boto3.Session = field(default_factory=lambda: boto3.Session(**CREDENTIALS))
     _clients: dict[tuple[str, str], Any] = field(default_factory=dict)
     _numbers: dict[str, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -55,8 +56,8 @@ class World:
         with self._lock:
             if (service, region) not in self._clients:
                 config = Config(retries={"total_max_attempts": 3, "mode": "standard"}, s3={"addressing_style": "path"})
-                session = boto3.Session(region_name=region, **CREDENTIALS)
-                self._clients[service, region] = session.client(service, endpoint_url=self.url, config=config)
+                self._clients[service, region] = self._session.client(service, region_name=region,
+                                                                      endpoint_url=self.url, config=config)  # fmt: skip
             return self._clients[service, region]
 
     def number(self, what: str) -> int:

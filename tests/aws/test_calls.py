@@ -23,7 +23,7 @@ def endpoint_config(**change):
         (Call("sagemaker", "DeleteModel", {"ModelName": "a_b"}), "ModelName: 'a_b' does not match"),
         (Call("sagemaker", "DeleteModel", {"ModelName": "a" * 64}), "ModelName: 64 is more than 63"),
         (Call("sagemaker", "DeleteModel", {"Name": "a"}), 'Unknown parameter in input: "Name"'),
-        (endpoint_config(InstanceType="m5.large"), "ProductionVariants[0].InstanceType: 'm5.large' is none of"),
+        (endpoint_config(InstanceType="m5.large"), "ProductionVariants[0].InstanceType: 'm5.large' is not one of"),
         (endpoint_config(ModelDataDownloadTimeoutInSeconds=3601), "3601 is more than 3600"),
         (endpoint_config(InitialInstanceCount=-1), "-1, valid min value"),
     ],
@@ -32,7 +32,7 @@ def test_what_aws_would_refuse_is_found_with_its_place(call, message):
     with pytest.raises(CommandError) as raised:
         check(call)
 
-    assert str(raised.value).startswith(f"the request {call.operation} is not what AWS takes: ")
+    assert str(raised.value).startswith(f"AWS would refuse the request {call.operation}: ")
     assert message in str(raised.value)
 
 

@@ -51,7 +51,7 @@ def test_the_command_lists_its_commands_without_what_they_need(capsys):
 
 
 def test_no_command_waits_for_torch():
-    modules = [row.main.partition(":")[0] for row in COMMANDS.values()]
+    modules = [row.module for row in COMMANDS.values()]
     program = (
         "import importlib, sys\n"
         "for name in sys.argv[1:]: importlib.import_module(f'sagemaker_monai_aws.{name}')\n"

@@ -5,8 +5,8 @@ import json
 import pytest
 from botocore.client import BaseClient
 
+from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.core.calls import check
-from sagemaker_monai_aws.infrastructure import delete
 from sagemaker_monai_aws.infrastructure.removal import once, sagemaker
 from tests.support.cloud import BUCKET, PROJECT, REGION
 from tests.support.deployed import TAGS, make_endpoint, make_model, make_training_job
@@ -51,7 +51,7 @@ NOTHING = {"endpoints": [], "configurations": [], "models": [], "scaling": []}
 def test_an_endpoint_goes_with_all_that_exists_only_for_it(cloud, capsys, what):
     fill(cloud)
 
-    assert delete.main([*what, "--yes"]) == 0
+    assert main(["delete", *what, "--yes"]) == 0
 
     others = [] if what == ["--all"] else [f"{ENDPOINT}-2-5xx"]  # of an endpoint whose name only begins so
     assert left(cloud) == {**NOTHING, "alarms": others}
@@ -62,9 +62,9 @@ def test_an_endpoint_goes_with_all_that_exists_only_for_it(cloud, capsys, what):
 
 def test_a_second_time_nothing_is_left_and_that_is_well(cloud, capsys):
     fill(cloud)
-    delete.main(["--endpoint", ENDPOINT, "--yes"])
+    main(["delete", "--endpoint", ENDPOINT, "--yes"])
 
-    assert delete.main(["--endpoint", ENDPOINT, "--yes"]) == 0
+    assert main(["delete", "--endpoint", ENDPOINT, "--yes"]) == 0
 
     assert "nothing is left to delete" in capsys.readouterr().err
 
@@ -74,7 +74,7 @@ def test_what_was_left_by_an_endpoint_that_is_gone_goes(cloud):
     make_endpoint(cloud.client("sagemaker"), f"{ENDPOINT}-2")
     cloud.client("sagemaker").delete_endpoint(EndpointName=ENDPOINT)
 
-    delete.main(["--endpoint", ENDPOINT, "--yes"])
+    main(["delete", "--endpoint", ENDPOINT, "--yes"])
 
     assert left(cloud) == {"endpoints": [f"{ENDPOINT}-2"], "configurations": [f"{ENDPOINT}-2-1"], "scaling": [],
                            "models": [f"{ENDPOINT}-2-model"], "alarms": [f"{ENDPOINT}-2-5xx"]}  # fmt: skip
@@ -89,7 +89,7 @@ def test_a_configuration_with_the_endpoints_tag_is_the_endpoints_whatever_its_na
         client.create_endpoint_config(EndpointConfigName=f"{PROJECT}-{name}", ProductionVariants=[variant],
                                       Tags=TAGS + tags)  # fmt: skip
 
-    delete.main(["--endpoint", ENDPOINT, "--yes"])
+    main(["delete", "--endpoint", ENDPOINT, "--yes"])
 
     assert left(cloud)["configurations"] == [f"{PROJECT}-other"]
     assert left(cloud)["models"] == [f"{PROJECT}-m"]  # which the other has too
@@ -101,18 +101,18 @@ def test_a_model_that_another_endpoint_serves_stays(cloud, capsys):
     make_endpoint(client, ENDPOINT, model=f"{PROJECT}-m")
     make_endpoint(client, f"{PROJECT}-other", model=f"{PROJECT}-m")
 
-    delete.main(["--endpoint", ENDPOINT, "--yes"])
+    main(["delete", "--endpoint", ENDPOINT, "--yes"])
 
     assert left(cloud)["models"] == [f"{PROJECT}-m"]
-    assert delete.main(["--model", f"{PROJECT}-m", "--yes"]) == 2
+    assert main(["delete", "--model", f"{PROJECT}-m", "--yes"]) == 2
     assert f"in use by {PROJECT}-other-1" in capsys.readouterr().err
 
 
 def test_a_model_that_nothing_serves_goes(cloud):
     make_model(cloud.client("sagemaker"), f"{PROJECT}-m")
 
-    assert delete.main(["--model", f"{PROJECT}-m", "--yes"]) == 0
-    assert delete.main(["--model", f"{PROJECT}-m", "--yes"]) == 0
+    assert main(["delete", "--model", f"{PROJECT}-m", "--yes"]) == 0
+    assert main(["delete", "--model", f"{PROJECT}-m", "--yes"]) == 0
 
     assert left(cloud)["models"] == []
 
@@ -120,25 +120,25 @@ def test_a_model_that_nothing_serves_goes(cloud):
 def test_what_others_have_made_stays_unless_forced(cloud, capsys):
     make_endpoint(cloud.client("sagemaker"), ENDPOINT, tags=[{"Key": "project", "Value": "another"}])
 
-    assert delete.main(["--endpoint", ENDPOINT, "--yes"]) == 2
+    assert main(["delete", "--endpoint", ENDPOINT, "--yes"]) == 2
     assert "was not made by these commands" in capsys.readouterr().err
-    assert delete.main(["--all", "--yes"]) == 0
+    assert main(["delete", "--all", "--yes"]) == 0
     assert left(cloud)["endpoints"] == [ENDPOINT]
 
-    assert delete.main(["--endpoint", ENDPOINT, "--yes", "--force"]) == 0
+    assert main(["delete", "--endpoint", ENDPOINT, "--yes", "--force"]) == 0
     assert left(cloud) == {**NOTHING, "alarms": []}
 
 
 def test_without_a_yes_nothing_goes(cloud, capsys, monkeypatch):
     fill(cloud)
 
-    assert delete.main(["--endpoint", ENDPOINT]) == 2
+    assert main(["delete", "--endpoint", ENDPOINT]) == 2
     assert "add --yes" in capsys.readouterr().err
 
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     for answer, code, count in (("no", 2, 1), ("", 2, 1), ("yes", 0, 0)):
         monkeypatch.setattr("sys.stdin", Terminal(answer))
-        assert delete.main(["--endpoint", ENDPOINT]) == code
+        assert main(["delete", "--endpoint", ENDPOINT]) == code
         assert len(left(cloud)["endpoints"]) == count
 
 
@@ -157,7 +157,7 @@ def test_a_dry_run_prints_the_calls_and_makes_none(cloud, capsys):
     fill(cloud)
     before = left(cloud)
 
-    assert delete.main(["--endpoint", ENDPOINT, "--dry-run"]) == 0
+    assert main(["delete", "--endpoint", ENDPOINT, "--dry-run"]) == 0
 
     calls = [call["operation"] for call in json.loads(capsys.readouterr().out)]
     assert calls == [
@@ -172,16 +172,16 @@ def test_a_dry_run_prints_the_calls_and_makes_none(cloud, capsys):
 
 @pytest.mark.parametrize("arguments", [[], ["--all", "--endpoint", "x"]])
 def test_one_has_to_say_what(cloud, capsys, arguments):
-    assert delete.main(arguments) == 2
+    assert main(["delete", *arguments]) == 2
     assert "name what goes" in capsys.readouterr().err
 
 
 def test_a_job_that_has_ended_is_left_alone_and_an_unknown_one_told(cloud, capsys):
     make_training_job(cloud.client("sagemaker"), f"{PROJECT}-train-1")
 
-    assert delete.main(["--job", f"{PROJECT}-train-1", "--yes"]) == 0
+    assert main(["delete", "--job", f"{PROJECT}-train-1", "--yes"]) == 0
     assert "nothing is left" in capsys.readouterr().err
-    assert delete.main(["--job", "nothing", "--yes"]) == 2
+    assert main(["delete", "--job", "nothing", "--yes"]) == 2
     assert "there is no job 'nothing'" in capsys.readouterr().err
 
 
@@ -218,7 +218,7 @@ def test_a_job_is_stopped_and_its_warm_pool_given_back(cloud, answers, noun, sta
     if call:
         answers[call] = {}
 
-    assert delete.main(["--job", name, "--yes"]) == 0
+    assert main(["delete", "--job", name, "--yes"]) == 0
 
     changing = [(each, words) for each, words in answers["asked"] if not each.startswith(("Describe", "List", "Get"))]
     pool = {"ResourceConfig": {"KeepAlivePeriodInSeconds": 0}} if call == "UpdateTrainingJob" else {}
@@ -232,7 +232,7 @@ def test_schedules_go_before_the_endpoint_whose_data_they_look_at(cloud, answers
     answers["ListMonitoringSchedules"] = {"MonitoringScheduleSummaries": [{"MonitoringScheduleName": "drift"}]}
     answers["DeleteMonitoringSchedule"] = {}
 
-    delete.main(["--endpoint", ENDPOINT, "--yes"])
+    main(["delete", "--endpoint", ENDPOINT, "--yes"])
 
     deleted = [operation for operation, _ in answers["asked"] if operation.startswith("Delete")]
     assert deleted[:2] == ["DeleteMonitoringSchedule", "DeleteEndpoint"]
@@ -247,7 +247,7 @@ def test_a_pipeline_goes_with_its_executions(cloud, answers):
     answers["ListPipelineExecutions"] = {"PipelineExecutionSummaries": executions}
     answers["StopPipelineExecution"] = answers["DeletePipeline"] = {}
 
-    assert delete.main(["--pipeline", PROJECT, "--yes"]) == 0
+    assert main(["delete", "--pipeline", PROJECT, "--yes"]) == 0
 
     changing = [(each, words) for each, words in answers["asked"] if each.startswith(("Stop", "Delete"))]
     assert [each for each, _ in changing] == ["StopPipelineExecution", "DeletePipeline"]
@@ -284,9 +284,9 @@ def test_a_deletion_that_is_broken_off_at_any_change_and_repeated_leaves_nothing
 
     with monkeypatch.context() as patch:
         patch.setattr(BaseClient, "_make_api_call", interrupt)
-        assert delete.main(["--endpoint", ENDPOINT, "--yes"]) == 130
+        assert main(["delete", "--endpoint", ENDPOINT, "--yes"]) == 130
     assert changes[0] == "DeleteEndpoint"  # what costs goes first
 
-    assert delete.main(["--endpoint", ENDPOINT, "--yes"]) == 0
+    assert main(["delete", "--endpoint", ENDPOINT, "--yes"]) == 0
 
     assert left(cloud) == {**NOTHING, "alarms": []}

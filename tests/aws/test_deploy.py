@@ -15,6 +15,7 @@ from PIL import Image
 
 from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.images.sample import Sample
+from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.client.asking import Source
 from sagemaker_monai_aws.client.endpoints import Answer
 from sagemaker_monai_aws.core import calls, instances
@@ -75,7 +76,7 @@ def ready(cloud):
 
 
 def run(*arguments):
-    return deploy.main(["--poll-s", "0", *arguments])
+    return main(["deploy", "--poll-s", "0", *arguments])
 
 
 def requested(capsys, *arguments):
@@ -386,7 +387,7 @@ def state_of(cloud):
 @pytest.mark.long
 def test_a_deployment_that_is_killed_anywhere_and_repeated_leaves_what_one_leaves(cloud):
     words = ["--poll-s", "0", "--max-instances", "2", "--model", JOB, "--no-smoke"]  # a prediction changes nothing
-    assert survives_deaths(cloud, deploy.main, words, lambda: fill(cloud), lambda: state_of(cloud)) >= 20
+    assert survives_deaths(cloud, "deploy", words, lambda: fill(cloud), lambda: state_of(cloud)) >= 20
 
 
 # Answers
@@ -496,20 +497,19 @@ def test_a_real_server_answers_as_the_job_wrote_and_an_update_that_does_not_is_f
         aws.bucket(BUCKET)
         aws.put(BUCKET, "data/a.png", picture.getvalue())
         job(aws, f"{PROJECT}-train-right")
-        assert deploy.main([*words]) == 0
+        assert main(["deploy", *words]) == 0
         said = capsys.readouterr()
         assert "a.png as the job's evaluation did" in said.err
         first = json.loads(said.out)["EndpointConfigName"]
 
         pack(f"{expected[names[0]] + 0.1}")
         job(aws, f"{PROJECT}-train-wrong")
-        assert deploy.main([*words, "--model", f"{PROJECT}-train-wrong"]) == 1
+        assert main(["deploy", *words, "--model", f"{PROJECT}-train-wrong"]) == 1
         said = capsys.readouterr().err
         assert f"{names[0]}={expected[names[0]] + 0.1:.6f} was expected" in said
         assert f"--endpoint-config-name {first}` goes back" in said
 
 
-@pytest.mark.usefixtures("shared_models")
 def test_an_update_moves_to_the_new_fleet_scales_again_and_goes_back_when_an_alarm_rings(tmp_path, monkeypatch, capsys):
     with simulation(tmp_path) as aws:
         for name, value in environment(aws.url).items():
@@ -519,10 +519,10 @@ def test_an_update_moves_to_the_new_fleet_scales_again_and_goes_back_when_an_ala
             "S3OutputPath": f"s3://{BUCKET}/jobs"}))  # fmt: skip
         aws.wait("training_job", "TrainingJobStatus", TrainingJobName=JOB)
         words = ["--poll-s", "0.05", "--no-smoke", "--image", IMAGE, "--max-instances", "4", "--model", JOB]
-        assert deploy.main(words) == 0
+        assert main(["deploy", *words]) == 0
         capsys.readouterr()
 
-        assert deploy.main([*words, "--instance-count", "2", "--canary", "30"]) == 0
+        assert main(["deploy", *words, "--instance-count", "2", "--canary", "30"]) == 0
         new = json.loads(capsys.readouterr().out)["EndpointConfigName"]
         found = aws.sagemaker.describe_endpoint(EndpointName=ENDPOINT)
         assert found["EndpointConfigName"] == new
@@ -543,7 +543,7 @@ def test_an_update_moves_to_the_new_fleet_scales_again_and_goes_back_when_an_ala
             return [*before, calls.Call("cloudwatch", "SetAlarmState", state), update]
 
         monkeypatch.setattr(scaling, "update_calls", ring)
-        assert deploy.main([*words, "--instance-count", "3"]) == 1
+        assert main(["deploy", *words, "--instance-count", "3"]) == 1
         assert f"was rolled back to {new}" in capsys.readouterr().err
 
 

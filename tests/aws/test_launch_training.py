@@ -7,6 +7,7 @@ import tarfile
 import boto3
 import pytest
 
+from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.core import calls, create, follow
 from sagemaker_monai_aws.jobs import launch_training
 from tests.support.cloud import ACCOUNT, BUCKET, PROJECT, REGION, survives_kills
@@ -29,7 +30,7 @@ def fill(cloud):
 
 
 def train(*arguments):
-    return launch_training.main(["--poll-s", "0", *arguments])
+    return main(["train", "--poll-s", "0", *arguments])
 
 
 def only_job(cloud):
@@ -129,7 +130,7 @@ def test_without_an_account_a_dry_run_has_placeholders_and_says_so(cloud, capsys
     printed = capsys.readouterr()
     [call] = json.loads(printed.out)
     assert call["request"]["RoleArn"] == f"arn:aws:iam::000000000000:role/{PROJECT}-{REGION}-training"
-    assert "nobody is logged in" in printed.err
+    assert "no credentials" in printed.err
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_without_an_account_a_dry_run_has_placeholders_and_says_so(cloud, capsys
         (["--image", "gone"], "there is no image sagemaker-monai:gone"),
         (["--repository", "other"], "there is no repository 'other'"),
         (["--warm-pool-s", "60"], "add --no-spot"),
-        (["--no-checkpoints"], "spot instances vanish"),
+        (["--no-checkpoints"], "without checkpoints loses everything"),
         (["--instance-type", "m5.large"], "ResourceConfig.InstanceType: 'm5.large'"),
         (["--retries", "31"], "RetryStrategy.MaximumRetryAttempts: 31 is more than 30"),
     ],
@@ -163,7 +164,7 @@ def test_a_name_that_no_bucket_could_have_is_refused(ready, capsys):
     with pytest.raises(SystemExit):
         train("--project", "a_b")
 
-    assert "takes 3 to 32 small letters, digits and single dashes" in capsys.readouterr().err
+    assert "takes 3 to 32 lower-case letters, digits and single dashes" in capsys.readouterr().err
 
 
 def test_the_job_is_followed_to_its_end_and_its_metrics_are_fetched(ready, capsys, tmp_path):
@@ -267,7 +268,7 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_find_and_stop_it(ready, monkeypat
 
     name = only_job(ready)["TrainingJobName"]
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"train: stopped; {name} goes on")
+    assert last.startswith(f"train: stopped; {name} continues")
     assert f"`make logs JOB={name}`" in last
     assert f"`make delete JOB={name}`" in last
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.infrastructure import logs
 from tests.support.cloud import PROJECT
 from tests.support.deployed import make_endpoint, make_training_job
@@ -32,7 +33,7 @@ def job(cloud):
 
 
 def printed(capsys, *arguments):
-    assert logs.main(list(arguments)) == 0
+    assert main(["logs", *arguments]) == 0
     return capsys.readouterr().out.splitlines()
 
 
@@ -43,7 +44,7 @@ def test_the_log_of_a_job_is_its_own(job, capsys):
 def test_without_a_name_it_is_the_newest_job_of_the_project(job, capsys):
     make_training_job(job.client("sagemaker"), f"{PROJECT}-x", tags=[])  # of others
 
-    assert logs.main([]) == 0
+    assert main(["logs"]) == 0
 
     out, err = capsys.readouterr()
     assert out.splitlines() == ["epoch 1", "epoch 2", "done"]
@@ -89,13 +90,13 @@ def test_a_job_that_has_written_nothing_is_no_error(cloud, capsys):
 
 
 def test_of_an_unknown_name_it_is_said_what_there_is(job, capsys):
-    assert logs.main(["nothing"]) == 2
+    assert main(["logs", "nothing"]) == 2
 
     assert f"there is no job or endpoint 'nothing' in eu-central-1; there is: {JOB}" in capsys.readouterr().err
 
 
 def test_without_any_job_the_way_to_one_is_said(cloud, capsys):
-    assert logs.main([]) == 2
+    assert main(["logs"]) == 2
     assert "`make train` starts one" in capsys.readouterr().err
 
 
@@ -106,7 +107,7 @@ def test_a_tuning_job_names_the_jobs_that_have_logs(cloud, capsys, monkeypatch):
         "sagemaker_monai_aws.core.account.Account.pages", lambda self, service, operation, key, **_: pages[key]
     )
 
-    assert logs.main([f"{PROJECT}-tune-1"]) == 2
+    assert main(["logs", f"{PROJECT}-tune-1"]) == 2
 
     assert "its training jobs have: t-001, t-002" in capsys.readouterr().err
 
@@ -126,5 +127,5 @@ def test_what_cannot_be_read_is_told(read, text):
 
 
 def test_a_tail_of_nothing_is_refused(cloud, capsys):
-    assert logs.main(["--tail", "0"]) == 2
+    assert main(["logs", "--tail", "0"]) == 2
     assert "at least 1" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import pytest
 from botocore.stub import Stubber
 
 from sagemaker_monai.tasks.tasks import TASKS
+from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.core.account import Account
 from sagemaker_monai_aws.core.calls import Call, check
 from sagemaker_monai_aws.core.command import Context
@@ -36,7 +37,7 @@ def ready(cloud, monkeypatch):
 
 
 def run(*arguments):
-    return pipeline.main([*arguments, "--poll-s", "0"])
+    return main(["pipeline", *arguments, "--poll-s", "0"])
 
 
 def defined(capsys, *arguments):
@@ -292,7 +293,7 @@ def test_a_dry_run_changes_nothing(ready, capsys):
         (["--start", "--parameters", "epochs=3"], "the pipeline has no parameter 'epochs'"),
         (["--start", "--hyperparameters", "epochs=3", "--parameters", "epochs=0"], "epochs must be a whole number"),
         (["--start", "--data", f"s3://{BUCKET}/nothing"], "there is nothing below"),
-        (["--processing-instance-type", "m5.large"], "CreateProcessingJob is not what AWS takes"),
+        (["--processing-instance-type", "m5.large"], "AWS would refuse the request CreateProcessingJob"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_created(ready, capsys, arguments, message):
@@ -332,4 +333,4 @@ def test_a_start_that_is_killed_anywhere_and_repeated_leaves_one_execution(cloud
         groups = cloud.client("sagemaker").list_model_package_groups()["ModelPackageGroupSummaryList"]
         return found["PipelineDefinition"], execution["PipelineExecutionDisplayName"], len(groups)
 
-    assert survives_deaths(cloud, pipeline.main, ["--start", "--no-wait"], cloud.fill, state) >= 16
+    assert survives_deaths(cloud, "pipeline", ["--start", "--no-wait"], cloud.fill, state) >= 16

@@ -12,6 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
+from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.client import endpoints, predict
 from sagemaker_monai_aws.client.asking import Asking
 from sagemaker_monai_aws.client.saving import SavingError, parts_of, save
@@ -66,7 +67,7 @@ def answer(body=BODY, content_type="application/json"):
 
 
 def run(*arguments):
-    return predict.main(["--poll-s", "0", *map(str, arguments)])
+    return main(["predict", "--poll-s", "0", *map(str, arguments)])
 
 
 def test_a_picture_has_a_row_with_every_probability(ready, picture, capsys):
@@ -331,7 +332,7 @@ def test_endpoints_of_the_offline_sagemaker_are_asked_as_aws_would_be(tmp_path, 
         codes = {}
         for name in ("now", "later"):
             out = tmp_path / name
-            assert predict.main([str(pictures), "--endpoint", name, "--save", str(out), *common]) == 1
+            assert main(["predict", str(pictures), "--endpoint", name, "--save", str(out), *common]) == 1
             good, bad = json.loads(capsys.readouterr().out)
             assert Path(good["saved"]).read_bytes().endswith(b"HELLO")
             codes[name] = bad["error"]["code"]

@@ -12,6 +12,7 @@ from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 from PIL import Image
 
+from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.data import prepare_s3, upload
 from sagemaker_monai_aws.data.upload import part_bytes
 from tests.support.cloud import BUCKET, run_command, survives_kills
@@ -54,7 +55,7 @@ def ready(cloud):
 
 
 def prepare(folder, *arguments):
-    return prepare_s3.main([str(folder), "--parallel", "2", *arguments])
+    return main(["prepare-s3", str(folder), "--parallel", "2", *arguments])
 
 
 def uploaded(capsys):

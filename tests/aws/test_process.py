@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.core import calls
-from sagemaker_monai_aws.jobs import launch_training, process
 from simulate.processes import ProcessRunner
 from tests.support.cloud import BUCKET, PROJECT, run_command, survives_deaths
 from tests.support.simulated import simulation
@@ -29,7 +29,7 @@ def fill(cloud):
 def train(cloud, *arguments, artifact=b"artifact"):
     """A training job with an artifact; its name."""
     known = {summary["TrainingJobName"] for summary in jobs(cloud)}
-    assert launch_training.main(["--no-wait", *arguments]) == 0
+    assert main(["train", "--no-wait", *arguments]) == 0
     [job] = [summary["TrainingJobName"] for summary in jobs(cloud) if summary["TrainingJobName"] not in known]
     found = cloud.client("sagemaker").describe_training_job(TrainingJobName=job)
     cloud.put(found["ModelArtifacts"]["S3ModelArtifacts"].removeprefix(f"s3://{BUCKET}/"), artifact)
@@ -47,7 +47,7 @@ def processed(cloud):
 
 
 def run(*arguments):
-    return process.main([*arguments, "--poll-s", "0"])
+    return main(["process", *arguments, "--poll-s", "0"])
 
 
 def requested(capsys, *arguments):
@@ -154,7 +154,7 @@ def test_jobs_of_others_are_not_taken_for_ours(ready, capsys):
 
 def dry_training(capsys):
     capsys.readouterr()
-    assert launch_training.main(["--dry-run"]) == 0
+    assert main(["train", "--dry-run"]) == 0
     return capsys.readouterr().out
 
 
@@ -194,7 +194,7 @@ def test_a_start_that_is_killed_anywhere_and_repeated_leaves_one_job(ready):
         [job] = processed(ready)
         return {key: job[key] for key in ("ProcessingJobName", "ProcessingInputs", "ProcessingOutputConfig")}
 
-    assert survives_deaths(ready, process.main, ["prepare", "--data", source, "--no-wait"], prepare, state) >= 8
+    assert survives_deaths(ready, "process", ["prepare", "--data", source, "--no-wait"], prepare, state) >= 8
 
 
 CONTAINER = """

@@ -8,6 +8,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.infrastructure import push
 
 CONFIG = "sha256:" + "c" * 64
@@ -81,7 +82,7 @@ def docker(tmp_path, monkeypatch):
 
 
 def test_a_repository_is_created_with_fixed_tags_and_scanning_and_the_digest_is_the_last_line(ecr, docker, capfd):
-    assert push.main(["--image", "thing:1", "--create"]) == 0
+    assert main(["push", "--image", "thing:1", "--create"]) == 0
 
     [made] = ecr.describe_repositories(repositoryNames=["thing"])["repositories"]
     assert made["imageTagMutability"] == "IMMUTABLE"
@@ -96,7 +97,7 @@ def test_a_repository_is_created_with_fixed_tags_and_scanning_and_the_digest_is_
 
 
 def test_the_password_goes_through_standard_input_into_a_folder_that_goes(ecr, docker, capfd):
-    push.main(["--image", "thing:1", "--create"])
+    main(["push", "--image", "thing:1", "--create"])
 
     token = ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
     password = base64.b64decode(token).decode().removeprefix("AWS:")
@@ -115,7 +116,7 @@ def test_dockers_configuration_is_the_users_but_for_credentials(ecr, docker, tmp
     (users / "config.json").write_text(json.dumps(config))
     monkeypatch.setenv("DOCKER_CONFIG", str(users))
 
-    push.main(["--image", "thing:1", "--create"])
+    main(["push", "--image", "thing:1", "--create"])
 
     pushed = docker.calls[-1]
     assert pushed["config"] == {"currentContext": "colima"}
@@ -124,27 +125,27 @@ def test_dockers_configuration_is_the_users_but_for_credentials(ecr, docker, tmp
 
 
 def test_a_kms_key_encrypts_the_new_repository(ecr, docker):
-    push.main(["--image", "thing:1", "--repository", "team/other", "--create", "--kms-key", "alias/mine"])
+    main(["push", "--image", "thing:1", "--repository", "team/other", "--create", "--kms-key", "alias/mine"])
 
     [made] = ecr.describe_repositories(repositoryNames=["team/other"])["repositories"]
     assert made["encryptionConfiguration"] == {"encryptionType": "KMS", "kmsKey": "alias/mine"}
 
 
 def test_the_same_image_is_not_pushed_twice(ecr, docker, capfd):
-    push.main(["--image", "thing:1", "--create"])
+    main(["push", "--image", "thing:1", "--create"])
     first = capfd.readouterr().out
 
-    assert push.main(["--image", "thing:1"]) == 0
+    assert main(["push", "--image", "thing:1"]) == 0
 
     assert capfd.readouterr().out == first
     assert docker.verbs == ["image", "login", "tag", "push", "image"]
 
 
 def test_a_tag_is_never_moved(ecr, docker, capfd):
-    push.main(["--image", "thing:1", "--create"])
+    main(["push", "--image", "thing:1", "--create"])
     docker.set(id="sha256:" + "d" * 64)
 
-    assert push.main(["--image", "thing:1"]) == 2
+    assert main(["push", "--image", "thing:1"]) == 2
 
     error = capfd.readouterr().err.splitlines()[-1]
     assert "thing:1 is another image in the registry" in error
@@ -155,7 +156,7 @@ def test_a_tag_is_never_moved(ecr, docker, capfd):
 def test_a_list_of_images_is_not_given_to_sagemaker(ecr, docker, capfd):
     docker.set(manifest=json.dumps({"schemaVersion": 2, "mediaType": push.LISTS[1], "manifests": []}))
 
-    assert push.main(["--image", "thing:1", "--create"]) == 2
+    assert main(["push", "--image", "thing:1", "--create"]) == 2
 
     printed = capfd.readouterr()
     assert printed.out == ""
@@ -175,7 +176,7 @@ def test_a_list_of_images_is_not_given_to_sagemaker(ecr, docker, capfd):
 def test_what_was_built_on_a_tag_is_not_pushed(ecr, docker, capfd, labels, message):
     docker.set(labels=json.dumps(labels))
 
-    assert push.main(["--image", "thing:1", "--create"]) == 2
+    assert main(["push", "--image", "thing:1", "--create"]) == 2
 
     [error] = capfd.readouterr().err.splitlines()
     assert message in error
@@ -186,7 +187,7 @@ def test_what_was_built_on_a_tag_is_not_pushed(ecr, docker, capfd, labels, messa
 def test_a_repository_whose_tags_can_move_is_used_and_said(ecr, docker, capfd):
     ecr.create_repository(repositoryName="thing", imageTagMutability="MUTABLE")
 
-    assert push.main(["--image", "thing:1", "--create"]) == 0
+    assert main(["push", "--image", "thing:1", "--create"]) == 0
 
     assert "can move the tags of thing" in capfd.readouterr().err
 
@@ -194,7 +195,7 @@ def test_a_repository_whose_tags_can_move_is_used_and_said(ecr, docker, capfd):
 def test_a_dry_run_asks_nobody_and_prints_everything(docker, capfd, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
 
-    assert push.main(["--image", "thing:1", "--create", "--region", "eu-west-1", "--dry-run"]) == 0
+    assert main(["push", "--image", "thing:1", "--create", "--region", "eu-west-1", "--dry-run"]) == 0
 
     registry = "ACCOUNT.dkr.ecr.eu-west-1.amazonaws.com"
     created, *ran, printed = capfd.readouterr().out.splitlines()
@@ -222,7 +223,7 @@ def test_a_dry_run_asks_nobody_and_prints_everything(docker, capfd, monkeypatch)
 def test_what_is_wrong_is_one_line_with_the_remedy(ecr, docker, capfd, image, failing, message):
     docker.set(failing=failing)
 
-    assert push.main(["--image", image]) == 2
+    assert main(["push", "--image", image]) == 2
 
     [error] = capfd.readouterr().err.splitlines()
     assert message in error
@@ -233,7 +234,7 @@ def test_what_is_wrong_is_one_line_with_the_remedy(ecr, docker, capfd, image, fa
 def test_dockers_own_failure_is_passed_on(ecr, docker, capfd, failing, message):
     docker.set(failing=failing)
 
-    assert push.main(["--image", "thing:1", "--create"]) == 2
+    assert main(["push", "--image", "thing:1", "--create"]) == 2
 
     printed = capfd.readouterr()
     assert message in printed.err
@@ -255,7 +256,7 @@ def test_without_an_account_one_is_told_what_is_missing(ecr, docker, capfd, monk
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
         patch.setattr(boto3, "DEFAULT_SESSION", None)
-        assert push.main(["--image", "thing:1"]) == 2
+        assert main(["push", "--image", "thing:1"]) == 2
 
     [error] = capfd.readouterr().err.splitlines()
     assert message in error
@@ -264,6 +265,6 @@ def test_without_an_account_one_is_told_what_is_missing(ecr, docker, capfd, monk
 def test_a_machine_without_docker_is_told_so(ecr, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    assert push.main(["--image", "thing:1"]) == 2
+    assert main(["push", "--image", "thing:1"]) == 2
 
     assert "Docker is not installed" in capfd.readouterr().err

@@ -9,6 +9,7 @@ import pytest
 
 from sagemaker_monai.requests.media_types import MEDIA_TYPES
 from sagemaker_monai.serving.inference import ANSWER_TYPES
+from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.core import calls
 from sagemaker_monai_aws.core.trained import Trained
 from sagemaker_monai_aws.hosting import register
@@ -102,7 +103,7 @@ def packages(cloud):
 
 def planned(capsys, *arguments):
     capsys.readouterr()
-    assert register.main(["--dry-run", *arguments]) == 0
+    assert main(["register", "--dry-run", *arguments]) == 0
     return {call["operation"]: call["request"] for call in json.loads(capsys.readouterr().out)}
 
 
@@ -112,7 +113,7 @@ def test_what_the_container_takes_and_answers_is_what_the_package_says():
 
 
 def test_a_version_names_artifact_image_metrics_and_data(ready, capsys):
-    assert register.main([]) == 0
+    assert main(["register"]) == 0
 
     [package] = packages(ready)
     [container] = package["InferenceSpecification"]["Containers"]
@@ -169,21 +170,21 @@ def test_the_check_of_cards_can_fail(content):
 
 
 def test_the_same_model_is_registered_once_and_approval_is_kept(ready, capsys):
-    assert register.main([]) == 0
-    assert register.main([]) == 0
+    assert main(["register"]) == 0
+    assert main(["register"]) == 0
     assert [package["ModelApprovalStatus"] for package in packages(ready)] == ["PendingManualApproval"]
-    assert register.main(["--approve"]) == 0
+    assert main(["register", "--approve"]) == 0
     assert [package["ModelApprovalStatus"] for package in packages(ready)] == ["Approved"]
     capsys.readouterr()
-    assert register.main([]) == 0
+    assert main(["register"]) == 0
     assert json.loads(capsys.readouterr().out)["ModelApprovalStatus"] == "Approved"
     assert len(packages(ready)) == 1
 
 
 def test_another_job_is_another_version(ready):
-    register.main([])
+    main(["register"])
     fill(ready, f"{PROJECT}-train-later")
-    register.main(["--model", f"{PROJECT}-train-later"])
+    main(["register", "--model", f"{PROJECT}-train-later"])
 
     assert {package["CustomerMetadataProperties"]["training_job"] for package in packages(ready)} == {
         JOB, f"{PROJECT}-train-later",
@@ -229,7 +230,7 @@ def test_a_dry_run_changes_nothing(ready, capsys):
 )
 def test_what_is_wrong_is_said_before_anything_is_created(ready, capsys, arguments, message):
     before = ready.keys()
-    assert register.main(arguments) == 2
+    assert main(["register", *arguments]) == 2
 
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("register: ")
@@ -241,7 +242,7 @@ def test_what_is_wrong_is_said_before_anything_is_created(ready, capsys, argumen
 def test_a_group_of_others_is_left_alone(ready, capsys):
     ready.client("sagemaker").create_model_package_group(ModelPackageGroupName=PROJECT)
 
-    assert register.main([]) == 2
+    assert main(["register"]) == 2
     assert "was not made by these commands" in capsys.readouterr().err
     assert packages(ready) == []
 
@@ -253,4 +254,4 @@ def test_registering_that_is_killed_anywhere_and_repeated_leaves_one_approved_ve
         names = ("ModelApprovalStatus", "CustomerMetadataProperties", "InferenceSpecification", "ModelMetrics")
         return {name: package[name] for name in names}, cloud.keys()
 
-    assert survives_deaths(cloud, register.main, ["--approve"], lambda: fill(cloud), state) >= 20
+    assert survives_deaths(cloud, "register", ["--approve"], lambda: fill(cloud), state) >= 20

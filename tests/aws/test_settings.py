@@ -61,7 +61,7 @@ def test_settings_of_other_commands_stand_in_the_same_file(parse):
         ("TRAIN_COUNT=two", "TRAIN_COUNT: invalid literal"),
         ("TRAIN_MODE=c", "TRAIN_MODE is one of a, b, got 'c'"),
         ("TRAIN_SPOT=perhaps", "TRAIN_SPOT is true or false, got 'perhaps'"),
-        ("PROJECT=A_b", "PROJECT: takes 3 to 32 small letters"),
+        ("PROJECT=A_b", "PROJECT: takes 3 to 32 lower-case letters"),
         ("TAGS=team", "TAGS: takes NAME=VALUE"),
         ("REGION=a\nREGION=b", "line 2: REGION is given twice"),
         ("just words", "line 1: write NAME=value"),

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.core import prices
 from sagemaker_monai_aws.infrastructure import status
 from sagemaker_monai_aws.infrastructure.status import Row, mode_of, resources_of, seconds_of, table, total
@@ -21,12 +22,12 @@ def known_prices(monkeypatch):
 
 
 def as_json(capsys, *arguments):
-    assert status.main(["--json", *arguments]) == 0
+    assert main(["status", "--json", *arguments]) == 0
     return json.loads(capsys.readouterr().out)
 
 
 def test_nothing_is_said_to_be_nothing(cloud, capsys):
-    assert status.main([]) == 0
+    assert main(["status"]) == 0
 
     printed = capsys.readouterr()
     assert "nothing of project" in printed.err
@@ -57,7 +58,7 @@ def test_endpoints_are_listed_with_mode_instances_and_price(cloud, capsys):
 def test_an_unknown_price_is_said_to_be_unknown(cloud, capsys):
     make_endpoint(cloud.client("sagemaker"), f"{PROJECT}-c", instance="ml.c5.xlarge")
 
-    status.main([])
+    main(["status"])
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[-1] == "unknown"

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.core.listing import Item
 from sagemaker_monai_aws.jobs import transform
 from sagemaker_monai_aws.jobs.transform_input import Batch
@@ -40,7 +41,7 @@ def make_model(cloud, role, *, name=None, tags=OURS, **container):
 
 
 def run(*arguments):
-    return transform.main(["--poll-s", "0", *map(str, arguments)])
+    return main(["transform", "--poll-s", "0", *map(str, arguments)])
 
 
 def calls_of(capsys, *arguments):
@@ -293,7 +294,7 @@ def test_a_start_that_is_killed_anywhere_and_repeated_leaves_one_job_and_its_man
         return name, [(key, cloud.get(key)) for key in cloud.keys("monai/transform/")]
 
     arguments = ["--no-wait", "--input", PREFIX, "--content-type", "image/jpeg"]
-    assert survives_deaths(cloud, transform.main, arguments, prepare, state) >= 12
+    assert survives_deaths(cloud, "transform", arguments, prepare, state) >= 12
 
 
 def test_a_job_of_the_offline_sagemaker_names_the_object_that_it_failed_at(tmp_path, monkeypatch, capsys):

@@ -7,6 +7,7 @@ import pytest
 from botocore.stub import Stubber
 
 from sagemaker_monai.hyperparameters import TrainConfig
+from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.core import calls
 from sagemaker_monai_aws.jobs import tune
 from simulate.processes import ProcessRunner
@@ -24,7 +25,7 @@ def ready(cloud):
 
 
 def search(*arguments):
-    return tune.main(["--poll-s", "0", *arguments])
+    return main(["tune", "--poll-s", "0", *arguments])
 
 
 def requested(capsys, *arguments):
@@ -149,7 +150,7 @@ def test_what_is_wrong_is_said_before_it_costs_anything(ready, capsys, arguments
     [
         ("learning_rate", "takes NAME=LOW:HIGH"),
         ("rate=1:2", "unknown hyperparameter 'rate'"),
-        ("network=1:2", "network is no number"),
+        ("network=1:2", "network is not a number"),
         ("epochs=9:3", "LOW below HIGH"),
         ("epochs=a:3", "takes numbers"),
         ("dropout=0:0.5:log", "needs LOW above 0"),
@@ -223,7 +224,7 @@ def test_a_search_that_is_killed_anywhere_and_repeated_leaves_one_job(cloud):
         return {key: job[key] for key in ("HyperParameterTuningJobName", "TrainingJobDefinition")}
 
     arguments = ["--no-wait", "--ranges", "epochs=1:3"]
-    assert survives_deaths(cloud, tune.main, arguments, cloud.fill, state) >= 12
+    assert survives_deaths(cloud, "tune", arguments, cloud.fill, state) >= 12
 
 
 TRAINER = """

@@ -6,8 +6,8 @@ import pytest
 from botocore.client import BaseClient
 from botocore.stub import Stubber
 
+from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.core.account import Account
-from sagemaker_monai_aws.infrastructure import update_prices
 from sagemaker_monai_aws.infrastructure.update_prices import instances, merged, on_demand, serverless
 
 REGION = "eu-central-1"
@@ -78,7 +78,7 @@ def price_list(cloud, monkeypatch):
 
 
 def test_a_regions_prices_are_replaced_and_all_others_stay(price_list, path, capsys):
-    assert update_prices.main(["--table", str(path)]) == 0
+    assert main(["prices", "--table", str(path)]) == 0
 
     table = json.loads(path.read_text())
     assert table["regions"]["us-east-1"] == TABLE["regions"]["us-east-1"]
@@ -97,7 +97,7 @@ def test_a_regions_prices_are_replaced_and_all_others_stay(price_list, path, cap
 
 
 def test_a_dry_run_leaves_the_table(price_list, path, capsys):
-    assert update_prices.main(["--table", str(path), "--dry-run"]) == 0
+    assert main(["prices", "--table", str(path), "--dry-run"]) == 0
 
     assert json.loads(path.read_text()) == TABLE
     assert json.loads(capsys.readouterr().out)["instances"]["ml.m5.large"] == 0.138
@@ -106,7 +106,7 @@ def test_a_dry_run_leaves_the_table(price_list, path, capsys):
 def test_a_region_without_prices_is_told_and_the_table_stays(cloud, path, capsys, monkeypatch):
     monkeypatch.setattr(BaseClient, "_make_api_call", lambda self, name, words: {"PriceList": []})
 
-    assert update_prices.main(["--table", str(path), "--region", "eu-nowhere-1"]) == 2
+    assert main(["prices", "--table", str(path), "--region", "eu-nowhere-1"]) == 2
 
     assert "has no instances of SageMaker in eu-nowhere-1" in capsys.readouterr().err
     assert json.loads(path.read_text()) == TABLE

@@ -11,10 +11,12 @@ import threading
 import urllib.request
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
+from functools import cache
 
 import boto3
 import pytest
 
+from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.core.account import Account
 from tests.support import loopback
 from tests.support.places import ROOT
@@ -48,18 +50,21 @@ def environment(endpoint):
     }
 
 
+@cache
+def client_of(endpoint, service):
+    """A client of a test's own; to make one takes longer than most requests."""
+    return boto3.client(service, endpoint_url=endpoint, region_name=REGION,
+                        aws_access_key_id="key", aws_secret_access_key="secret")  # fmt: skip
+
+
 class Cloud:
     """An account: its clients, and contents that most tests need."""
 
     def __init__(self, endpoint):
         self.endpoint = endpoint
-        self._clients = {}
 
     def client(self, service):
-        if service not in self._clients:
-            self._clients[service] = boto3.client(service, endpoint_url=self.endpoint, region_name=REGION,
-                                                  aws_access_key_id="key", aws_secret_access_key="secret")  # fmt: skip
-        return self._clients[service]
+        return client_of(self.endpoint, service)
 
     def reset(self):
         urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/moto-api/reset", method="POST")).read()
@@ -209,12 +214,12 @@ class Death(BaseException):
     """Stands for the kill of a command that runs in this process."""
 
 
-def survives_deaths(cloud, main, arguments, prepare: Callable[[], None], state: Callable[[], object]):
+def survives_deaths(cloud, name, arguments, prepare: Callable[[], None], state: Callable[[], object]):
     """The check of `survives_kills` in this process, ten times as fast, for commands with many requests.
 
     Args:
         cloud: the account; emptied before each try.
-        main: of the command; must not clean up on its way out, as a killed process does not.
+        name: of the command, which must not clean up on its way out, as a killed process does not.
         arguments: of the command.
         prepare: what the account has before.
         state: what the account has afterwards, comparable.
@@ -247,7 +252,7 @@ def survives_deaths(cloud, main, arguments, prepare: Callable[[], None], state: 
         usual = Account.client
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Account, "client", client)
-            return main(list(arguments)), count
+            return main([name, *arguments]), count
 
     cloud.reset()
     prepare()
@@ -260,6 +265,6 @@ def survives_deaths(cloud, main, arguments, prepare: Callable[[], None], state: 
             prepare()
             with pytest.raises(Death):
                 run(at, is_after=is_after)
-            assert main(list(arguments)) == 0, (at, is_after)
+            assert main([name, *arguments]) == 0, (at, is_after)
             assert state() == expected, (at, is_after)
     return 2 * requests

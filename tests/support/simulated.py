@@ -17,6 +17,7 @@ from botocore.config import Config
 from simulate.limits import Limits
 from simulate.processes import ProcessRunner
 from simulate.server import simulated_aws
+from tests.support.models import shared_models
 
 ROLE = "arn:aws:iam::123456789012:role/somebody"
 FAKE = [sys.executable, str(Path(__file__).with_name("fake_container.py"))]
@@ -135,6 +136,7 @@ def simulation(folder, *, limits=QUICK, interrupt_after_s=None, runner=None):
     notes = []
     runner = runner or ProcessRunner({name: [*FAKE, name] for name in ("train", "serve")})
     with (
+        shared_models(),
         simulated_aws(
             folder, limits=limits, runner=runner, interrupt_after_s=interrupt_after_s, note=notes.append
         ) as started,

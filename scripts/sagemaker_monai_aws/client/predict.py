@@ -63,7 +63,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--poll-s", type=float, default=2.0,
                         help="asynchronous: seconds between two looks for it (default: %(default)s)")  # fmt: skip
     parser.add_argument("--keep", action="store_true", help="asynchronous: leave the inputs in S3")
-    command.add_dry_run(parser)
 
 
 def find_sources(
@@ -255,8 +254,3 @@ def _as_json(source: Source, answer: Answer, saved: list[Path]) -> dict[str, Any
     elif not saved:
         row["size_bytes"] = len(answer.body)
     return row
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command."""
-    return command.run(NAME, __doc__ or "", add_options, work, argv)

@@ -1,7 +1,7 @@
-"""One request to AWS as a value: checked, printed, sent.
+"""One request to AWS as a value: checked, printed, sent; and members that several requests have.
 
-botocore itself checks types and required members. The service's model also has patterns, choices and lengths, which
-AWS would refuse after a round trip; they are checked here, so that `--dry-run` finds what AWS would.
+botocore itself checks types and required members. The service's model also has patterns, choices and lengths; they are
+checked here, so that `--dry-run` finds what AWS would refuse.
 """
 
 import json
@@ -16,6 +16,7 @@ from botocore.model import OperationModel, ServiceModel, Shape
 from botocore.validate import ParamValidator
 
 from sagemaker_monai_aws.core.errors import CommandError
+from sagemaker_monai_aws.core.instances import has_own_disks
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Call:
 
 @cache
 def model_of(service: str) -> ServiceModel:
-    """The description of a service that boto3 has."""
+    """boto3's description of a service."""
     return botocore.session.get_session().get_service_model(service)
 
 
@@ -46,18 +47,18 @@ def check(call: Call) -> None:
     """Check a request against the service's model.
 
     Raises:
-        CommandError: all faults, with the place of each.
+        CommandError: with all faults and where they are.
     """
     shape = operation_model(call).input_shape
     report = ParamValidator().validate(dict(call.request), shape)
     faults = [report.generate_report()] if report.has_errors() else list(_faults(call.request, shape, ""))
     if faults:
         text = "; ".join(" ".join(fault.split()) for fault in faults)
-        raise CommandError(f"the request {call.operation} is not what AWS takes: {text}")
+        raise CommandError(f"AWS would refuse the request {call.operation}: {text}")
 
 
 def _faults(value: Any, shape: Shape, place: str) -> Iterator[str]:
-    """What botocore does not look at; it has checked the types."""
+    """Faults that botocore does not check for; it has checked the types."""
     limits = shape.metadata
     if shape.type_name == "structure":
         for name, part in value.items():
@@ -72,7 +73,7 @@ def _faults(value: Any, shape: Shape, place: str) -> Iterator[str]:
     elif shape.type_name == "string":
         choices = limits.get("enum")
         if choices and value not in choices:
-            yield f"{place}: {value!r} is none of {', '.join(choices) if len(choices) < 12 else 'those allowed'}"
+            yield f"{place}: {value!r} is not one of {', '.join(choices) if len(choices) < 12 else 'the known values'}"
         if "pattern" in limits and not _matches(limits["pattern"], value):
             yield f"{place}: {value[:80]!r} does not match {limits['pattern']}"
     most = limits.get("max")
@@ -83,7 +84,7 @@ def _faults(value: Any, shape: Shape, place: str) -> Iterator[str]:
 
 @cache
 def _pattern(text: str) -> re.Pattern[str] | None:
-    # AWS's patterns are Java's. What Python cannot read (\p{...}) is left to AWS.
+    # AWS's patterns are Java's. Those that Python cannot read (\p{...}) are left to AWS.
     try:
         return re.compile(text)
     except re.error:
@@ -102,3 +103,19 @@ def as_text(calls: list[Call]) -> str:
 
 def _plain(value: Any) -> Any:
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def output_key(options: Any) -> dict[str, str]:
+    """The KMS key of what is written, if one was given."""
+    return {"KmsKeyId": options.kms_key} if options.kms_key else {}
+
+
+def volume_key(options: Any, instance_type: str) -> dict[str, str]:
+    """The KMS key of an instance's volume, if one was given and the instance takes one."""
+    return {"VolumeKmsKeyId": options.kms_key} if options.kms_key and not has_own_disks(instance_type) else {}
+
+
+def network_of(options: Any) -> dict[str, Any]:
+    """The VPC, if subnets were given."""
+    config = {"Subnets": options.subnets, "SecurityGroupIds": options.security_groups}
+    return {"VpcConfig": config} if options.subnets else {}

@@ -1,15 +1,16 @@
 """The frame of every command: options, dry run, errors in one line, and what Ctrl-C leaves.
 
-Exit codes: 0 done, 1 what was asked for was tried and failed (a job that failed, a prediction that was wrong), 2 what
-what the caller can correct, 130 Ctrl-C.
+Exit codes: 0 done; 1 the command ran and its outcome is a failure (a job that failed, a wrong prediction); 2 an error
+that the caller can correct; 130 Ctrl-C.
 """
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -27,8 +28,8 @@ class Context:
 
     Attributes:
         account: clients of the account; they cannot write in a dry run.
-        options: the command line over config.env over the defaults.
-        after_interrupt: what Ctrl-C leaves and how to go on or remove it, one line; a command sets it as it goes.
+        options: command line over config.env over defaults.
+        after_interrupt: what Ctrl-C leaves behind, and how to resume or remove it, in one line; commands update it.
     """
 
     account: Account
@@ -36,26 +37,20 @@ class Context:
     after_interrupt: str = "nothing was created"
 
 
-Work = Callable[[Context], int]
-
-
-def run(
-    name: str,
-    description: str,
-    add_options: Callable[[argparse.ArgumentParser], None],
-    work: Work,
-    argv: Sequence[str] | None = None,
-) -> int:
-    """Run a command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog=f"sagemaker-monai {name}", description=description,
+def run(name: str, module: ModuleType, argv: Sequence[str]) -> int:
+    """Run a command of COMMANDS; returns the exit code."""
+    parser = argparse.ArgumentParser(prog=f"sagemaker-monai {name}", description=module.__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    add_options(parser)
+    module.add_options(parser)
+    if COMMANDS[name].has_dry_run:
+        parser.add_argument("--dry-run", action=argparse.BooleanOptionalAction, default=False,
+                            help="print the requests as JSON and the cost by the hour; changes nothing")  # fmt: skip
     settings.add_common(parser)
     context = None
     try:
-        options = settings.parse(parser, None if argv is None else list(argv), COMMANDS)
+        options = settings.parse(parser, list(argv), COMMANDS)
         context = Context(Account(options), options)
-        return work(context)
+        return int(module.work(context))
     except UnfinishedError as error:
         say(name, explain(error))
         return 1
@@ -76,31 +71,25 @@ def run(
         return 130
 
 
-def add_dry_run(parser: argparse.ArgumentParser) -> None:
-    """For what creates or changes something."""
-    parser.add_argument("--dry-run", action=argparse.BooleanOptionalAction, default=False,
-                        help="print the requests as JSON and the cost by the hour; changes nothing")  # fmt: skip
-
-
 def say(name: str, text: str) -> None:
-    """A line for people; results go to standard output, everything else here."""
+    """Print a line for people on standard error; standard output is for results."""
     print(f"{name}: {text}", file=sys.stderr, flush=True)
 
 
 def show_plan(context: Context, name: str, calls: list[Call], costs: Sequence[str]) -> int:
-    """What `--dry-run` prints: the exact requests on standard output, what they cost beside it."""
+    """Print the exact requests on standard output and their cost on standard error, for `--dry-run`."""
     for call in calls:
         check(call)
     print(as_text(calls))
     if not context.account.is_known:
-        say(name, "nobody is logged in: the account's number, and what would be looked up in it, are placeholders")
+        say(name, "no credentials: the account's number and everything looked up in it are placeholders")
     for line in costs:
         say(name, line)
     return 0
 
 
 def result(value: Mapping[str, Any]) -> None:
-    """The result of a command, for programs: one JSON object on standard output."""
+    """Print a command's result for programs: one JSON object on standard output."""
     print(json.dumps(value, indent=2, default=str))
 
 

@@ -1,11 +1,12 @@
-"""Follow a job until it ends: its status, its log as it comes, and what it cost.
+"""Follow a job until it ends: its status, its log as it is written, and what it cost.
 
-Ctrl-C ends the following and never the job.
+Ctrl-C stops following; the job continues.
 """
 
+import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,12 @@ from sagemaker_monai_aws.core.command import Context, say
 from sagemaker_monai_aws.core.names import LONGEST
 from sagemaker_monai_aws.core.prices import hourly
 
+UNKNOWN_SECONDS = "AWS does not say how many seconds it bills"
+
 
 @dataclass(frozen=True)
 class Kind:
-    """A row of KINDS: how SageMaker speaks of one kind of job or resource."""
+    """A row of KINDS: SageMaker's names for one kind of job or resource."""
 
     noun: str  # TrainingJob of CreateTrainingJob
     status: str  # member of the Describe answer
@@ -46,56 +49,62 @@ KINDS = {
 
 
 def describe(account: Account, kind: str, name: str) -> dict[str, Any] | None:
-    """What AWS knows of it, None where there is no such thing."""
+    """AWS's description; None if it does not exist."""
     row = KINDS[kind]
     found = account.read("sagemaker", f"Describe{row.noun}", **{row.name_key: name})
     return None if found is None else dict(found)
 
 
-def follow(context: Context, command: str, kind: str, name: str, *, show_log: bool = True) -> dict[str, Any]:
-    """Wait until a job ends, printing each change of its status and its log.
+def state_of(found: Mapping[str, Any], kind: str) -> str:
+    """Status and secondary status of a job."""
+    status = str(found.get(KINDS[kind].status, "Unknown"))
+    detail = found.get("SecondaryStatus") or ""
+    return f"{status}, {detail}" if detail and detail != status else status
+
+
+def follow(
+    context: Context, command: str, kind: str, name: str, state: Callable[[Mapping[str, Any], str], str] = state_of
+) -> dict[str, Any]:
+    """Wait until a job ends, printing each change of its state and, where its kind has one, its log.
 
     Args:
-        context: `poll_s` of its options is the pause between two questions.
-        command: whose lines these are.
+        context: `poll_s` of its options is the pause between two requests.
+        command: for the lines on standard error.
         kind: of KINDS.
         name: of the job.
-        show_log: whether the log is printed.
+        state: the job's state in one line, from AWS's description and the kind.
 
     Returns:
         AWS's last description.
     """
     row, account = KINDS[kind], context.account
+    follower = f"`make logs JOB={name}`" if row.log_group else "the same command"
     context.after_interrupt = (
-        f"{name} goes on and costs what it costs: `make logs JOB={name}` follows it, `make delete JOB={name}` stops it"
+        f"{name} continues and costs money: {follower} follows it, `make delete JOB={name}` stops it"
     )
-    log = log_of(account, kind, name) if show_log and row.log_group else None
+    log = log_of(account, kind, name) if row.log_group else None
     last = ""
     while True:
+        # Asked before the log is read, so that nothing is missed of what a job writes last.
         found = describe(account, kind, name) or {}
-        status = found.get(row.status, "Unknown")
-        detail = found.get("SecondaryStatus") or ""
-        line = f"{name}: {status}" + (f", {detail}" if detail and detail != status else "")
-        if line != last:
-            say(command, line)
+        if (line := state(found, kind)) != last:
+            say(command, f"{name}: {line}")
             last = line
         if log is not None:
             log.print_new()
-        if status in row.ended:
-            if log is not None:
-                log.print_new()
+        if found.get(row.status) in row.ended:
             return found
         time.sleep(context.options.poll_s)
 
 
 class Log:
-    """What has come into the log streams of a job or an endpoint since it was last asked.
+    """New lines in the log streams of a job or an endpoint.
 
     Args:
         account: where.
         group: of the log.
-        prefix: with which the names of the streams begin; empty takes all of the group.
-        since_ms: milliseconds since 1970 before which nothing is of interest; None takes all.
+        prefix: of the streams' names; empty takes the whole group.
+        since_ms: skip what is older, in milliseconds since 1970; None takes all.
     """
 
     def __init__(self, account: Account, group: str, prefix: str, since_ms: int | None = None) -> None:
@@ -104,7 +113,7 @@ class Log:
         self._tokens: dict[str, str] = {}
 
     def new(self) -> Iterator[tuple[str, str]]:
-        """Stream and line of what is new, in the order of each stream."""
+        """Stream and line of what is new since the last call, in the order of each stream."""
         for stream in self._streams():
             while True:
                 asked: dict[str, Any] = {"logGroupName": self._group, "logStreamName": stream, "startFromHead": True}
@@ -126,17 +135,17 @@ class Log:
             pages = self._client.get_paginator("describe_log_streams").paginate(logGroupName=self._group, **words)
             return [stream["logStreamName"] for page in pages for stream in page["logStreams"]]
         except self._client.exceptions.ResourceNotFoundException:
-            return []  # nothing has written a line yet
+            return []  # nothing was logged yet
 
     def print_new(self) -> None:
-        """Print what is new, with the host before each line where there are several."""
+        """Print what is new; with several hosts, each line begins with its host."""
         many = len(self._tokens) > 1
         for stream, line in self.new():
             print(f"{stream}: {line}" if many else line, file=sys.stderr, flush=True)
 
 
 def log_place(kind: str, name: str) -> tuple[str, str]:
-    """Group of a log and the beginning of its streams' names: an endpoint has a group, a job streams in its kind's."""
+    """Log group and prefix of the streams' names: an endpoint has its own group, a job has streams in its kind's."""
     group = KINDS[kind].log_group
     return (f"{group}/{name}", "") if kind == "endpoint" else (group, f"{name}/")
 
@@ -147,10 +156,10 @@ def log_of(account: Account, kind: str, name: str, since_ms: int | None = None) 
 
 
 def billed(found: dict[str, Any], region: str) -> str:
-    """One line: seconds, what of them is billed, what spot saved, and the price where the table has it."""
+    """One line: seconds, billed seconds, what spot saved, and the price if the table has it."""
     trained, paid = found.get("TrainingTimeInSeconds"), found.get("BillableTimeInSeconds")
     if trained is None or paid is None:
-        return "AWS does not say how many seconds it bills"
+        return UNKNOWN_SECONDS
     saved = f", {100 * (1 - paid / trained):.0f} % saved by spot" if paid < trained else ""
     resources = found.get("ResourceConfig", {})
     count, kind = resources.get("InstanceCount", 1), resources.get("InstanceType", "")
@@ -160,13 +169,8 @@ def billed(found: dict[str, Any], region: str) -> str:
     return f"{trained} s of {count} x {kind}, {paid} s billed{saved}{cost}"
 
 
-def add_wait(parser: Any) -> None:
-    """Options of what follows a job."""
-    import argparse
-
-    parser.add_argument(
-        "--wait", action=argparse.BooleanOptionalAction, default=True, help="follow until it ends (default)"
-    )
-    parser.add_argument(
-        "--poll-s", type=float, default=10.0, help="seconds between two questions (default: %(default)s)"
-    )
+def add_wait(parser: argparse.ArgumentParser) -> None:
+    """Options of commands that follow a job."""
+    add = parser.add_argument
+    add("--wait", action=argparse.BooleanOptionalAction, default=True, help="follow until it ends (default)")
+    add("--poll-s", type=float, default=10.0, help="seconds between two requests for its state (default: %(default)s)")

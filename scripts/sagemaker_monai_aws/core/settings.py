@@ -1,8 +1,8 @@
-"""Where settings come from: a flag, else `config.env`, else the default; credentials and region as boto3 finds them.
+"""Where settings come from: a flag, else `config.env`, else the default; boto3 finds credentials and region.
 
-`config.env` has one `NAME=value` a line, as in a shell, and no secrets. Names are those of COMMON, which all commands
-share, or `COMMAND_OPTION` for one command's own, as TRAIN_INSTANCE_TYPE. A name that nothing reads is an error, because
-a typing mistake must not start something else than what was meant.
+`config.env` has one `NAME=value` per line, as in a shell, and no secrets. Names are those of COMMON, which all commands
+share, or `COMMAND_OPTION` for one command's own, as TRAIN_INSTANCE_TYPE. An unknown name is an error, so that a typing
+mistake cannot start a job other than the intended one.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def _words(text: str) -> list[str]:
 def _project(text: str) -> str:
     # What is allowed in the name of a bucket, a role, a repository and an endpoint alike.
     if not re.fullmatch(r"[a-z0-9](-?[a-z0-9]){2,31}", text):
-        raise argparse.ArgumentTypeError(f"takes 3 to 32 small letters, digits and single dashes, got {text!r}")
+        raise argparse.ArgumentTypeError(f"takes 3 to 32 lower-case letters, digits and single dashes, got {text!r}")
     return text
 
 
@@ -52,15 +52,15 @@ def _tags(text: str) -> dict[str, str]:
 
 COMMON: dict[str, Option] = {
     "PROJECT": Option(
-        "name before everything that is created, and value of its tag `project`", _project, "sagemaker-monai"
+        "prefix of the name of everything created, and value of its tag `project`", _project, "sagemaker-monai"
     ),
     "REGION": Option("AWS region; default: as boto3 finds it"),
     "PROFILE": Option("profile of the AWS configuration; default: as boto3 finds it"),
     "ROLE": Option("execution role of the job, name or ARN; default: the one of `make infra` for this kind of job"),
     "BUCKET": Option("S3 bucket; default: PROJECT-ACCOUNT-REGION, which `make infra` creates"),
-    "PREFIX": Option("folder in the bucket below which everything lies", str, "monai"),
+    "PREFIX": Option("folder in the bucket for everything of the project", str, "monai"),
     "REPOSITORY": Option("repository in ECR; default: PROJECT"),
-    "IMAGE": Option("image: a tag of REPOSITORY, or a whole address; default: what is checked out, else the newest"),
+    "IMAGE": Option("image: a tag of REPOSITORY, or a full address; default: of the checked-out commit, else newest"),
     "KMS_KEY": Option("KMS key, ARN or id, that encrypts volumes and results; default: AWS's own keys"),
     "SUBNETS": Option("subnets of a VPC for the job", _words, []),
     "SECURITY_GROUPS": Option("security groups of a VPC for the job", _words, []),
@@ -69,11 +69,11 @@ COMMON: dict[str, Option] = {
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Give a command the options that all have."""
-    group = parser.add_argument_group("settings that all commands have (also in config.env, as PROJECT=...)")
+    """Add the options that every command has."""
+    group = parser.add_argument_group("settings of all commands (also in config.env, as PROJECT=...)")
     for name, option in COMMON.items():
         group.add_argument(flag(name), type=option.read, default=option.default, help=option.help)
-    group.add_argument("--config", type=Path, help=f"file of settings (default: {CONFIG_ENV}, if it is there)")
+    group.add_argument("--config", type=Path, help=f"file of settings (default: {CONFIG_ENV}, if it exists)")
 
 
 def flag(name: str) -> str:
@@ -100,46 +100,40 @@ def read_config_env(path: Path) -> dict[str, str]:
             raise CommandError(f"{path.name}, line {number}: write NAME=value, with quotes around a value with spaces")
         name, value = match[1], words[0] if words else ""
         if SECRET.search(name):
-            raise CommandError(f"{path.name}, line {number}: {name} looks like a secret: boto3 finds credentials by "
-                               "itself, leave them out of this file")  # fmt: skip
+            raise CommandError(f"{path.name}, line {number}: {name} looks like a secret: remove it, boto3 finds "
+                               "credentials by itself")  # fmt: skip
         if name in settings:
             raise CommandError(f"{path.name}, line {number}: {name} is given twice: leave one out")
         settings[name] = value
     return settings
 
 
-def parse(parser: argparse.ArgumentParser, argv: list[str] | None, commands: Iterable[str]) -> argparse.Namespace:
+def parse(parser: argparse.ArgumentParser, argv: list[str], commands: Iterable[str]) -> argparse.Namespace:
     """Read the command line over the file over the defaults.
 
     Args:
         parser: with `add_common`; the last word of its `prog` is the command's name.
-        argv: None takes this process's.
-        commands: names of all commands, whose own settings may stand in the same file.
+        argv: the words after the command's name.
+        commands: names of all commands, whose own settings may be in the same file.
 
     Raises:
         CommandError: the file is missing or has a fault.
     """
-    first, _ = _only_config(argv)
-    path = first or Path(os.environ.get("CONFIG_ENV") or CONFIG_ENV)
-    if not path.is_file():
-        if first is not None:
-            raise CommandError(f"there is no file {path}: leave --config out, or name one")
-        return parser.parse_args(argv)
-    parser.set_defaults(**_defaults(parser, read_config_env(path), path.name, commands))
-    return parser.parse_args(argv)
-
-
-def _only_config(argv: list[str] | None) -> tuple[Path | None, list[str]]:
     before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     before.add_argument("--config", type=Path)
-    known, rest = before.parse_known_args(argv)
-    return known.config, rest
+    named = before.parse_known_args(argv)[0].config
+    path = named or Path(os.environ.get("CONFIG_ENV") or CONFIG_ENV)
+    if path.is_file():
+        parser.set_defaults(**_defaults(parser, read_config_env(path), path.name, commands))
+    elif named is not None:
+        raise CommandError(f"there is no file {path}: leave --config out, or name one")
+    return parser.parse_args(argv)
 
 
 def _defaults(
     parser: argparse.ArgumentParser, settings: Mapping[str, str], file: str, commands: Iterable[str]
 ) -> dict[str, Any]:
-    """What the file says for this command, as the parser's values."""
+    """The file's settings for this command, as the parser's values."""
     prefix = parser.prog.split()[-1].upper().replace("-", "_") + "_"
     others = tuple(name.upper().replace("-", "_") + "_" for name in commands)
     own = {prefix + action.dest.upper(): action for action in parser._actions if action.option_strings}

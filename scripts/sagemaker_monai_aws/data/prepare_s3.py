@@ -48,7 +48,8 @@ class Found:
     others: int
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
     parser.add_argument("folder", type=Path, help="data set: dataset.json, class folders or one CSV file")
     parser.add_argument(
         "--name", default="training", help="below PREFIX/data/ (default: %(default)s); weights: pretrained"
@@ -73,7 +74,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "which `make iam` gives to nobody",
     )
     upload_privacy.add_options(parser)
-    command.add_dry_run(parser)  # fmt: skip
 
 
 def find(folder: Path, name: str) -> Found:
@@ -305,8 +305,3 @@ def _others(context: Context, bucket: str, prefix: str, others: list[str]) -> No
         if errors := answer.get("Errors"):
             raise CommandError(f"{len(errors)} objects could not be deleted ({errors[0].get('Code')}): they stay")
     say(NAME, f"deleted {len(others)} objects that are not in the folder")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command."""
-    return command.run(NAME, __doc__ or "", _add_options, work, argv)

@@ -65,7 +65,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--smoke-wait-s", type=float, default=900.0,
         help="async: how long it is waited for (default: %(default)s)")  # fmt: skip
     follow.add_wait(parser)
-    command.add_dry_run(parser)
 
 
 def work(context: Context) -> int:
@@ -166,8 +165,3 @@ def summary(context: Context, plan: Plan) -> dict[str, Any]:
         "predict": f"make predict ENDPOINT={plan.endpoint}{target} IMAGE=picture.jpg",
         "delete": f"make delete ENDPOINT={plan.endpoint}",
     }
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command."""
-    return command.run(NAME, __doc__ or "", add_options, work, argv)

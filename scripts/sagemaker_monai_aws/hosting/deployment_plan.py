@@ -9,7 +9,7 @@ from sagemaker_monai_aws.core.calls import Call, check
 from sagemaker_monai_aws.core.command import Context, say
 from sagemaker_monai_aws.core.errors import CommandError
 from sagemaker_monai_aws.core.instances import has_gpu
-from sagemaker_monai_aws.core.listing import one
+from sagemaker_monai_aws.core.listing import encryption, one
 from sagemaker_monai_aws.core.names import digest, split_s3
 from sagemaker_monai_aws.core.places import Contents, contents, image_address
 from sagemaker_monai_aws.core.trained import Trained, find_trained
@@ -147,8 +147,7 @@ def put_archive(context: Context, plan: Plan) -> None:
             return
         raise CommandError(f"{uri} is another model, and endpoints keep models in memory: give this one another "
                            "--target")  # fmt: skip
-    key = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": options.kms_key} if options.kms_key else {}
-    extra = {"Metadata": {"origin": mark}, "MetadataDirective": "REPLACE", **key}
+    extra = {"Metadata": {"origin": mark}, "MetadataDirective": "REPLACE", **encryption(options.kms_key)}
     source = dict(zip(("Bucket", "Key"), split_s3(plan.trained.artifact), strict=True))
     s3.copy(source, request["Bucket"], request["Key"], ExtraArgs=extra)
     say("deploy", f"copied the model to {uri}")

@@ -21,7 +21,7 @@ from typing import Any
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.serving.references import parse_prefixes
 from sagemaker_monai_aws.core.account import Account
-from sagemaker_monai_aws.core.calls import Call
+from sagemaker_monai_aws.core.calls import Call, network_of, output_key
 from sagemaker_monai_aws.core.errors import CommandError
 from sagemaker_monai_aws.core.instances import has_own_disks
 from sagemaker_monai_aws.core.names import name_of, tags
@@ -201,9 +201,8 @@ def model_call(
         },
         "ExecutionRoleArn": account.role(options.role, options.project, mode.role),
         "EnableNetworkIsolation": mode.is_isolated and not options.allow_prefix,
+        **network_of(options),
     }
-    if options.subnets:
-        request["VpcConfig"] = {"Subnets": options.subnets, "SecurityGroupIds": options.security_groups}
     # The models of a multi-model endpoint come and go, its model stays.
     content = "" if is_multi else found.digest
     name = name_of(options.project, "model", {"request": request, "artifact": content})
@@ -224,7 +223,7 @@ def config_call(
         ami: of GPU instances; None leaves it to SageMaker.
     """
     variant: dict[str, Any] = {"VariantName": VARIANT, "ModelName": model}
-    key = {"KmsKeyId": options.kms_key} if options.kms_key else {}
+    key = output_key(options)
     request: dict[str, Any] = {"ProductionVariants": [variant]}
     if MODES[options.mode].has_instances:
         variant |= {"InitialInstanceCount": options.instance_count, "InstanceType": options.instance_type}

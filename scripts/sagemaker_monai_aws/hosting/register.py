@@ -21,8 +21,14 @@ from sagemaker_monai_aws.core.errors import CommandError
 from sagemaker_monai_aws.core.listing import encryption
 from sagemaker_monai_aws.core.names import digest, tags
 from sagemaker_monai_aws.core.places import image_address, place, read_object
-from sagemaker_monai_aws.core.trained import Trained, find_trained
-from sagemaker_monai_aws.jobs.launch_training import MOST_REPORT_BYTES, REPORT, member_of
+from sagemaker_monai_aws.core.trained import (
+    MOST_REPORT_BYTES,
+    REPORT,
+    Trained,
+    find_trained,
+    output_folder,
+    read_output,
+)
 
 NAME = "register"
 EVALUATION = "evaluation.json"
@@ -41,17 +47,17 @@ CAVEATS = ("Not a medical device. Scores hold for images like those of the test 
            "the place where it shall be used.")  # fmt: skip
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
     parser.add_argument("--model", help="training job or address of the artifact (default: the newest)")
     parser.add_argument("--evaluation", metavar="JOB", help="job of `make process KIND=evaluate` whose metrics are "
                         "registered (default: the training job's own)")  # fmt: skip
     parser.add_argument("--approve", action=argparse.BooleanOptionalAction, default=False,
                         help="approve the version, so that others may deploy it")  # fmt: skip
-    add_options(parser)
-    command.add_dry_run(parser)
+    add_package_options(parser)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_package_options(parser: argparse.ArgumentParser) -> None:
     """What the pipeline's registration has too."""
     parser.add_argument("--group", help="model package group (default: PROJECT)")
     parser.add_argument("--realtime-types", nargs="+", default=["ml.m5.xlarge", "ml.g4dn.xlarge"], metavar="TYPE",
@@ -67,7 +73,7 @@ def package_request(
     """CreateModelPackage.
 
     Args:
-        options: of `add_options`.
+        options: of `add_package_options`.
         model_data: of the container, as `Trained.model_data`.
         image: address by digest.
         statistics: address of the metrics, or what a pipeline puts in its place.
@@ -170,7 +176,7 @@ def _evaluation(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_metrics(context: Context, trained: Trained) -> tuple[str, bytes | None, dict[str, Any]]:
-    """Where the metrics lie or will lie, what is still to be written there, and the metrics.
+    """Address of the metrics, what is still to be written there, and the metrics.
 
     Raises:
         CommandError: there are none.
@@ -188,19 +194,13 @@ def read_metrics(context: Context, trained: Trained) -> tuple[str, bytes | None,
     if not trained.job:
         raise CommandError(f"no training job of this account has made {trained.artifact}, so there are no metrics: "
                            "`make process KIND=evaluate MODEL=...`, then --evaluation JOB")  # fmt: skip
-    output = f"{trained.job['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{trained.name}/output"
-    if trained.is_folder:
-        address = f"{output}/data/{REPORT}"
-        text = read_object(account, address, most_bytes=MOST_REPORT_BYTES)
-        missing = None
-    else:
-        address = place(account, options, "processing", trained.name, REPORT)
-        archive = read_object(account, f"{output}/output.tar.gz", most_bytes=1 << 31)
-        text = missing = None if archive is None else member_of(archive, REPORT)
+    text = read_output(account, trained.job, REPORT)
     if text is None:
-        raise CommandError(f"{trained.name} has left no {REPORT}: `make process KIND=evaluate MODEL={trained.name}`, "
-                           "then --evaluation JOB")  # fmt: skip
-    return address, missing, json.loads(text)
+        raise CommandError(f"{trained.name} left no {REPORT}: `make process KIND=evaluate MODEL={trained.name}`, then "
+                           "--evaluation JOB")  # fmt: skip
+    if trained.is_folder:
+        return f"{output_folder(trained.job)}/data/{REPORT}", None, json.loads(text)
+    return place(account, options, "processing", trained.name, REPORT), text, json.loads(text)
 
 
 def properties_of(trained: Trained, metrics: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, str]:
@@ -269,8 +269,3 @@ def work(context: Context) -> int:
     if status != APPROVED:
         say(NAME, "it waits for approval: the same command with --approve")
     return 0
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command."""
-    return command.run(NAME, __doc__ or "", _add_options, work, argv)

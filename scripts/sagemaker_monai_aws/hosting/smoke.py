@@ -29,8 +29,7 @@ from sagemaker_monai_aws.core.instances import has_gpu
 from sagemaker_monai_aws.core.listing import below, one
 from sagemaker_monai_aws.core.names import folder_uri, split_s3
 from sagemaker_monai_aws.core.places import read_object
-from sagemaker_monai_aws.core.trained import Trained
-from sagemaker_monai_aws.jobs.launch_training import member_of
+from sagemaker_monai_aws.core.trained import MOST_OUTPUT_BYTES, Trained, read_output
 
 PREDICTIONS = "test_predictions.csv"
 METADATA = "configs/metadata.json"
@@ -38,7 +37,6 @@ COLUMNS = ("image", "label", "predicted")  # before those of the classes
 PICTURES = 3
 SAME_KIND, OTHER_KIND = 1e-3, 2e-2  # of probabilities, where job and endpoint both or not both have a GPU
 SUM_TOLERANCE = 1e-3
-MOST_BYTES = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -148,15 +146,10 @@ def _stored(account: Account, channel: str, name: str) -> Source | None:
 
 
 def _test_rows(account: Account, job: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The rows of the job's test_predictions.csv, nothing where it has none."""
+    """The rows of the job's test_predictions.csv; none if it has no such file."""
     if not {"OutputDataConfig", "TrainingJobName"} <= set(job) or not account.is_known:
         return []
-    output = f"{job['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{job['TrainingJobName']}/output"
-    if job["OutputDataConfig"].get("CompressionType") == "NONE":
-        text = read_object(account, f"{output}/data/{PREDICTIONS}", most_bytes=MOST_BYTES)
-    else:
-        archive = read_object(account, f"{output}/output.tar.gz", most_bytes=MOST_BYTES)
-        text = None if archive is None else member_of(archive, PREDICTIONS)
+    text = read_output(account, job, PREDICTIONS, most_bytes=MOST_OUTPUT_BYTES)
     return [] if text is None else list(csv.DictReader(io.StringIO(text.decode())))
 
 

@@ -24,7 +24,8 @@ from sagemaker_monai_aws.infrastructure.removal import Finder, Step, once
 NAME = "delete"
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
     parser.add_argument("--endpoint", help="with its scaling, alarms, schedules, configurations and models")
     parser.add_argument("--job", help="stop it, and give its warm pool back")
     parser.add_argument("--model", help="unless an endpoint serves it")
@@ -32,7 +33,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="all of these that the project has")
     parser.add_argument("--force", action="store_true", help="also what these commands have not made")
     parser.add_argument("--yes", action="store_true", help="do not ask")
-    command.add_dry_run(parser)
 
 
 def steps_of(finder: Finder, options: argparse.Namespace) -> list[Step]:
@@ -96,8 +96,3 @@ def _do(account: Account, step: Step) -> None:
         has_ended = step.verb == "stop" and code_of(error) in ("ValidationException", "ResourceNotFound")
         if not is_missing(error) and not has_ended:
             raise
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command."""
-    return command.run(NAME, __doc__ or "", _add_options, work, argv)

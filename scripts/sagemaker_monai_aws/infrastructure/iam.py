@@ -7,13 +7,13 @@ creates roles. Who may do it alone runs `make infra`, whose stack has the same p
 import argparse
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.serving.references import parse_prefixes
 from sagemaker_monai_aws.core.account import Account
-from sagemaker_monai_aws.core.command import Context, run
+from sagemaker_monai_aws.core.command import Context
 from sagemaker_monai_aws.core.errors import CommandError
 from sagemaker_monai_aws.core.names import default_bucket
 from sagemaker_monai_aws.infrastructure.policies import KINDS, ROLES, trust
@@ -26,11 +26,6 @@ SOURCES = {
     r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+)": "S3",
 }
 HTTPS_OR_S3 = "https://github.com/OWNER/NAME, CodeCommit's address for cloning over HTTPS, or s3://BUCKET/KEY.zip"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    return run(NAME, str(__doc__).partition("\n")[0], add_options, work, argv)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

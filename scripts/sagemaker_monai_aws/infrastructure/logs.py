@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 
 from botocore.exceptions import ClientError
 
-from sagemaker_monai_aws.core import command
 from sagemaker_monai_aws.core.account import Account
 from sagemaker_monai_aws.core.command import Context, say
 from sagemaker_monai_aws.core.errors import CommandError, is_missing
@@ -46,7 +45,8 @@ def pattern(text: str) -> re.Pattern[str]:
         raise argparse.ArgumentTypeError(f"takes a regular expression, got {text!r}: {error}") from error
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
     parser.add_argument("job", nargs="?", help="name of a job or an endpoint (default: the newest job of the project)")
     parser.add_argument("--follow", action=argparse.BooleanOptionalAction, default=False, help="until it ends")
     parser.add_argument("--since", type=since, help="only what is newer: 30m, 2h, 1d, or a date and time")
@@ -151,8 +151,3 @@ def _follow(context: Context, kind: str, name: str, since_ms: int | None) -> int
             say(NAME, f"{name}: {status or 'gone'}")
             return 0
         time.sleep(options.poll_s)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command."""
-    return command.run(NAME, __doc__ or "", _add_options, work, argv)

@@ -21,12 +21,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sagemaker_monai_aws.core import command
 from sagemaker_monai_aws.core.command import Context
 from sagemaker_monai_aws.core.errors import CommandError
 
@@ -43,7 +42,6 @@ LEFT_OUT = ("auths", "credsStore", "credHelpers")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options beside those that all commands have."""
     parser.add_argument("--create", action="store_true", help="create the repository if there is none")
-    command.add_dry_run(parser)
 
 
 def work(context: Context) -> int:
@@ -58,11 +56,6 @@ def work(context: Context) -> int:
         return 0
     print(push(context, repository, tag))
     return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    return command.run("push", __doc__ or "", add_options, work, argv)
 
 
 def split_reference(reference: str) -> tuple[str, str]:

@@ -8,14 +8,14 @@ forgetting to name it; `none` takes it away. The template is in stack_template.p
 import argparse
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from sagemaker_monai_aws.core.account import Account
 from sagemaker_monai_aws.core.calls import Call
-from sagemaker_monai_aws.core.command import Context, add_dry_run, result, run, say, show_plan
+from sagemaker_monai_aws.core.command import Context, result, say, show_plan
 from sagemaker_monai_aws.core.errors import CommandError, UnfinishedError, code_of
 from sagemaker_monai_aws.core.names import digest, tags
 from sagemaker_monai_aws.core.settings import COMMON
@@ -41,17 +41,11 @@ STUCK = {
 STUCK |= dict.fromkeys(("CREATE_FAILED", "ROLLBACK_FAILED", "DELETE_FAILED"), STUCK["ROLLBACK_COMPLETE"])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    return run(NAME, str(__doc__).partition("\n")[0], add_options, work, argv)
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of this command alone."""
     parser.add_argument("--source", help=f"what CodeBuild builds: {iam.HTTPS_OR_S3}; {NONE}: no build")
     parser.add_argument("--base-image", help="of the build, NAME@sha256:...; it pushes nothing that is built on a tag")
     parser.add_argument("--print", action="store_true", help="print the template, ask AWS nothing")
-    add_dry_run(parser)
 
 
 def work(context: Context) -> int:

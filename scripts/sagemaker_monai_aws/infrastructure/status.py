@@ -51,7 +51,8 @@ class Row:
     seconds: int | None = None
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--all", type=int, nargs="?", const=LAST, default=0, metavar="N",
                         help=f"also the last N jobs of each kind that have ended (default: {LAST})")  # fmt: skip
@@ -215,8 +216,3 @@ def work(context: Context) -> int:
           + (f", and {unknown} of unknown price: `make prices` asks AWS" if unknown else "")
           + f"; {models} models, which cost their storage only")  # fmt: skip
     return 0
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command."""
-    return command.run(NAME, __doc__ or "", _add_options, work, argv)

@@ -34,9 +34,9 @@ SHOWN = 5
 SOURCE = "AWS Price List API, GetProducts"
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
     parser.add_argument("--table", type=Path, default=prices.TABLE, help="file to write (default: the commands' own)")
-    command.add_dry_run(parser)
 
 
 def on_demand(document: Mapping[str, Any]) -> tuple[float, str] | None:
@@ -132,8 +132,3 @@ def work(context: Context) -> int:
     write_text(path, json.dumps(table, indent=2) + "\n")
     say(NAME, f"{len(found)} types of {region} are in {path.name}")
     return 0
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command."""
-    return command.run(NAME, __doc__ or "", _add_options, work, argv)

@@ -30,7 +30,8 @@ NAME = "pipeline"
 ATTEMPTS = 50
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
     parser.add_argument("--source", metavar="S3URI", help="a download to prepare first (default: data that is ready)")
     parser.add_argument("--source-kind", default="ham10000", help="what the download is (default: %(default)s)")
     parser.add_argument("--task", choices=TASKS, help="of the data (default: as dataset.json says)")
@@ -44,11 +45,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parameters", nargs="*", default=[], type=pair, metavar="NAME=VALUE",
                         help="of the execution, in place of the pipeline's defaults")  # fmt: skip
     parser.add_argument("--again", action="store_true", help="start another execution although the same has succeeded")
-    launch_training.add_options(parser)
-    process.add_options(parser)
-    register.add_options(parser)
+    launch_training.add_job_options(parser)
+    process.add_machine_options(parser)
+    register.add_package_options(parser)
     follow.add_wait(parser)
-    command.add_dry_run(parser)
 
 
 def work(context: Context) -> int:
@@ -193,8 +193,3 @@ def finish(context: Context, arn: str) -> int:
                               "same command starts it again")  # fmt: skip
     command.result({"PipelineExecutionArn": arn, "PipelineExecutionStatus": status})
     return 0
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command."""
-    return command.run(NAME, __doc__ or "", _add_options, work, argv)

@@ -1,12 +1,10 @@
 """Prepare a data set or evaluate an artifact on SageMaker (`make process`): one CreateProcessingJob of the same image.
 
-`prepare` makes a data set below PREFIX/data out of a download that lies in S3; `evaluate` scores an artifact on a data
-set as a server answers it. The container has no network unless one says otherwise, and runs with a role that can read
-and write nothing else.
+`prepare` turns a download in S3 into a data set below PREFIX/data; `evaluate` scores an artifact on a data set, as a
+server would answer. By default the container has no network, and its role can read and write nothing else.
 """
 
 import argparse
-import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -14,52 +12,48 @@ from pathlib import Path
 from typing import Any
 
 from sagemaker_monai_aws.core import command, follow
-from sagemaker_monai_aws.core.calls import Call
+from sagemaker_monai_aws.core.calls import network_of, output_key, volume_key
 from sagemaker_monai_aws.core.command import Context, pair, say
-from sagemaker_monai_aws.core.create import create_job
+from sagemaker_monai_aws.core.create import Job, run_job
 from sagemaker_monai_aws.core.errors import CommandError, UnfinishedError
-from sagemaker_monai_aws.core.instances import has_own_disks
-from sagemaker_monai_aws.core.names import folder_uri, name_of, split_s3, tags
+from sagemaker_monai_aws.core.names import folder_uri, split_s3, tags
 from sagemaker_monai_aws.core.places import contents, image_address, place, read_object
 from sagemaker_monai_aws.core.prices import cost_line, hourly
-from sagemaker_monai_aws.core.trained import find_trained
+from sagemaker_monai_aws.core.trained import MOST_REPORT_BYTES, REPORT, find_trained
+from sagemaker_monai_aws.jobs.launch_training import keep_report
 
 NAME = "process"
 KINDS = ("evaluate", "prepare")
 ENTRYPOINT = "/usr/local/bin/entrypoint"  # of the Dockerfile
 INPUT, OUTPUT = "/opt/ml/processing/input", "/opt/ml/processing/output"
 SOURCE = f"{INPUT}/source"
-REPORT = "metrics.json"
-MOST_REPORT_BYTES = 64 * 1024 * 1024
 DATA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 ROLES = {"evaluate": "training", "prepare": "prepare"}  # of `make infra`
 OUTPUTS = {"evaluate": "evaluation", "prepare": "data"}  # OutputName of each kind
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", choices=KINDS, help="what is done")
-    parser.add_argument("--data", metavar="S3URI", help="data set to evaluate on (default: PREFIX/data/training), or "
-                        "the download to prepare")  # fmt: skip
-    parser.add_argument("--model", help="evaluate: training job or address of the artifact (default: the newest)")
-    parser.add_argument(
-        "--source-kind", default="ham10000", help="prepare: what the download is (default: %(default)s)"
-    )
-    parser.add_argument("--name", default="training", help="prepare: folder below PREFIX/data (default: %(default)s)")
-    parser.add_argument("--arguments", type=shlex.split, default=[], metavar="TEXT",
-                        help='further arguments of the container\'s command: --arguments="--seed 1"')  # fmt: skip
-    add_options(parser)
-    parser.add_argument("--network-isolation", action=argparse.BooleanOptionalAction, default=True,
-                        help="no network in the container (default)")  # fmt: skip
-    parser.add_argument("--environment", nargs="*", default=[], type=pair, metavar="NAME=VALUE",
-                        help="of the container; no secrets")  # fmt: skip
-    parser.add_argument("--again", action="store_true", help="start another job although the same one has completed")
-    parser.add_argument("--output", type=Path, default=Path("ml/processing"),
-                        help="folder for the metrics.json of an evaluation (default: %(default)s)")  # fmt: skip
-    follow.add_wait(parser)
-    command.add_dry_run(parser)
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    add = parser.add_argument
+    add("kind", choices=KINDS, help="what to do")
+    add("--data", metavar="S3URI", help="data set to evaluate on (default: PREFIX/data/training), or the download to "
+        "prepare")  # fmt: skip
+    add("--model", help="evaluate: training job or address of the artifact (default: the newest)")
+    add("--source-kind", default="ham10000", help="prepare: what the download is (default: %(default)s)")
+    add("--name", default="training", help="prepare: folder below PREFIX/data (default: %(default)s)")
+    add("--arguments", type=shlex.split, default=[], metavar="TEXT",
+        help='further arguments of the container\'s command: --arguments="--seed 1"')  # fmt: skip
+    add_machine_options(parser)
+    add("--network-isolation", action=argparse.BooleanOptionalAction, default=True,
+        help="no network in the container (default)")  # fmt: skip
+    add("--environment", nargs="*", default=[], type=pair, metavar="NAME=VALUE", help="of the container; no secrets")
+    add("--again", action="store_true", help="start another job even if the same one has completed")
+    add("--output", type=Path, default=Path("ml/processing"),
+        help="folder for the metrics.json of an evaluation (default: %(default)s)")  # fmt: skip
+    follow.add_wait(parser)
+
+
+def add_machine_options(parser: argparse.ArgumentParser) -> None:
     """The machine of a processing job, which the pipeline has too."""
     parser.add_argument("--processing-instance-type", default="ml.m5.2xlarge", help="(default: %(default)s)")
     parser.add_argument("--processing-volume-gb", type=int, default=50, help="storage (default: %(default)s)")
@@ -80,11 +74,6 @@ def processing_request(
         image: address by digest.
     """
     account, options = context.account, context.options
-    has_volume_key = options.kms_key and not has_own_disks(options.processing_instance_type)
-    volume = {"VolumeKmsKeyId": options.kms_key} if has_volume_key else {}
-    network: dict[str, Any] = {"EnableNetworkIsolation": options.network_isolation}
-    if options.subnets:
-        network["VpcConfig"] = {"Subnets": options.subnets, "SecurityGroupIds": options.security_groups}
     result = {"S3Uri": output, "LocalPath": OUTPUT, "S3UploadMode": "EndOfJob"}
     return {
         "ProcessingInputs": [
@@ -103,14 +92,14 @@ def processing_request(
         ],
         "ProcessingOutputConfig": {
             "Outputs": [{"OutputName": OUTPUTS[kind], "S3Output": result}],
-            **({"KmsKeyId": options.kms_key} if options.kms_key else {}),
+            **output_key(options),
         },
         "ProcessingResources": {
             "ClusterConfig": {
                 "InstanceCount": 1,
                 "InstanceType": options.processing_instance_type,
                 "VolumeSizeInGB": options.processing_volume_gb,
-                **volume,
+                **volume_key(options, options.processing_instance_type),
             }
         },
         "StoppingCondition": {"MaxRuntimeInSeconds": options.processing_max_runtime_s},
@@ -120,7 +109,7 @@ def processing_request(
             **({"ContainerArguments": arguments} if arguments else {}),
         },
         "Environment": dict(options.environment),
-        "NetworkConfig": network,
+        "NetworkConfig": {"EnableNetworkIsolation": options.network_isolation, **network_of(options)},
         "RoleArn": account.role(options.role, options.project, ROLES[kind]),
     }
 
@@ -153,7 +142,7 @@ def inputs_of(context: Context) -> dict[str, str]:
 
 
 def _fingerprint(context: Context, uri: str) -> str:
-    """What lies at an address, so that other content is another job."""
+    """A digest of what is at an address, so that other content is another job."""
     if uri.endswith("/"):
         return contents(context.account, uri).digest
     if not context.account.is_known:
@@ -188,20 +177,12 @@ def work(context: Context) -> int:
     digested = {"request": request(""), "inputs": {name: _fingerprint(context, uri) for name, uri in inputs.items()}}
     costs = [cost_line(account.region, options.processing_instance_type),
              f"the job is stopped after {options.processing_max_runtime_s / 3600:.1f} hours at the latest"]  # fmt: skip
-    if options.dry_run:
-        name = name_of(options.project, kind, digested)
-        return command.show_plan(context, NAME, [Call("sagemaker", "CreateProcessingJob", request_of(name))], costs)
-    for line in costs:
-        say(NAME, line)
-    name, _ = create_job(context, kind, "processing", request_of, digested, again=options.again)
-    if not options.wait:
-        print(name)
-        return 0
-    return finish(context, name, output(name))
+    job = Job(NAME, "processing", kind, request_of, digested, costs)
+    return run_job(context, job, lambda name: finish(context, name, output(name)))
 
 
 def finish(context: Context, name: str, output: str) -> int:
-    """Follow a job to its end and print what came of it; 0 if it completed."""
+    """Follow a job to its end and print its result; 0 if it completed."""
     account, options = context.account, context.options
     found = follow.follow(context, NAME, "processing", name)
     say(NAME, _billed(found, account.region, options.processing_instance_type))
@@ -210,31 +191,20 @@ def finish(context: Context, name: str, output: str) -> int:
         reason = found.get("ExitMessage") or found.get("FailureReason") or "AWS gives no reason"
         raise UnfinishedError(f"{name} {status.lower()}: {reason}; the same command starts it again")
     answer: dict[str, Any] = {"ProcessingJobName": name, "output": output}
-    text = (
-        read_object(account, f"{output}/{REPORT}", most_bytes=MOST_REPORT_BYTES) if options.kind == "evaluate" else None
-    )
+    is_evaluation = options.kind == "evaluate"
+    text = read_object(account, f"{output}/{REPORT}", most_bytes=MOST_REPORT_BYTES) if is_evaluation else None
     if text is not None:
-        metrics = json.loads(text)
-        path = options.output / name / REPORT
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text)
         names = ("model_version", "split", "images", "accuracy", "balanced_accuracy", "auc")
-        answer["metrics"] = {key: metrics[key] for key in names if key in metrics}
-        say(NAME, f"the whole report is {path}")
+        answer["metrics"] = keep_report(text, options.output / name, names)
     command.result(answer)
     return 0
 
 
 def _billed(found: Mapping[str, Any], region: str, instance_type: str) -> str:
-    """One line: seconds of the job, and the price where the table has it."""
+    """One line: seconds of the job, and the price if the table has it."""
     if "ProcessingStartTime" not in found or "ProcessingEndTime" not in found:
-        return "AWS does not say how many seconds it bills"
+        return follow.UNKNOWN_SECONDS
     seconds = (found["ProcessingEndTime"] - found["ProcessingStartTime"]).total_seconds()
     price = hourly(region, instance_type)
     cost = f", about {price * seconds / 3600:.2f} USD" if price is not None else ""
     return f"{seconds:.0f} s of 1 x {instance_type}{cost}"
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command."""
-    return command.run(NAME, __doc__ or "", _add_options, work, argv)

@@ -2,7 +2,7 @@
 
 The job reads a prefix or a manifest and writes below PREFIX/transform/JOB. When it has ended, results.csv is written
 beside its outputs and to this machine: source, class and probabilities of each object, or why there are none. The same
-request over the same objects finds the same job, and only makes the table anew.
+request over the same objects finds the same job and only rewrites the table.
 """
 
 import argparse
@@ -15,13 +15,13 @@ from sagemaker_monai.storage.files import write_text
 from sagemaker_monai_aws.client.answers import JSON_TYPES, plain_type
 from sagemaker_monai_aws.core import command, follow
 from sagemaker_monai_aws.core.account import Account
-from sagemaker_monai_aws.core.calls import Call
+from sagemaker_monai_aws.core.calls import Call, output_key, volume_key
 from sagemaker_monai_aws.core.command import Context, say
-from sagemaker_monai_aws.core.create import create_job, tags_of
+from sagemaker_monai_aws.core.create import Job, run_job, tags_of
 from sagemaker_monai_aws.core.errors import CommandError, UnfinishedError
-from sagemaker_monai_aws.core.instances import has_gpu, has_own_disks
+from sagemaker_monai_aws.core.instances import has_gpu
 from sagemaker_monai_aws.core.listing import encryption
-from sagemaker_monai_aws.core.names import is_ours, name_of, split_s3, tags
+from sagemaker_monai_aws.core.names import is_ours, split_s3, tags
 from sagemaker_monai_aws.core.places import place
 from sagemaker_monai_aws.core.prices import cost_line
 from sagemaker_monai_aws.jobs.transform_input import Batch, find_batch
@@ -57,10 +57,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--split-lines", action="store_true", help="every line of an object is a request, as in JSON lines")
     add("--join-source", action="store_true", help="SageMaker joins answers with their input; CSV and JSON only")
     add("--ami-version", help=f"TransformAmiVersion (default: {GPU_AMI} where there is a GPU)")
-    add("--again", action="store_true", help="start another job although the same one has completed")
+    add("--again", action="store_true", help="start another job even if the same one has completed")
     add("--output", type=Path, default=Path("ml/jobs"), help=f"folder for JOB/{RESULTS} (default: %(default)s)")
     follow.add_wait(parser)
-    command.add_dry_run(parser)
 
 
 def find_model(account: Account, project: str, asked: str | None) -> str:
@@ -137,7 +136,6 @@ def transform_request(context: Context, batch: Batch, model: str) -> dict[str, A
                            f"{options.accept}: leave --join-source out, {RESULTS} names every source")  # fmt: skip
     payload, at_once = payload_of(batch, options.max_payload_mb, options.max_concurrent)
     ami = options.ami_version or (GPU_AMI if has_gpu(options.instance_type) else None)
-    has_volume_key = bool(options.kms_key) and not has_own_disks(options.instance_type)
     request: dict[str, Any] = {
         "ModelName": model,
         "MaxConcurrentTransforms": at_once,
@@ -158,12 +156,12 @@ def transform_request(context: Context, batch: Batch, model: str) -> dict[str, A
         "TransformOutput": {
             "Accept": options.accept,
             "AssembleWith": "Line" if options.split_lines else "None",
-            **({"KmsKeyId": options.kms_key} if options.kms_key else {}),
+            **output_key(options),
         },
         "TransformResources": {
             "InstanceType": options.instance_type,
             "InstanceCount": options.instance_count,
-            **({"VolumeKmsKeyId": options.kms_key} if has_volume_key else {}),
+            **volume_key(options, options.instance_type),
             **({"TransformAmiVersion": ami} if ami else {}),
         },
     }
@@ -197,26 +195,11 @@ def work(context: Context) -> int:
         f"objects of {batch.content_type}: {count}; the job has no time limit of its own",
     ]
     if batch.passed_over:
-        cost.append(f"{batch.passed_over} objects that systems leave beside people's files (.DS_Store, ._a.jpg) are no "
-                    "part of the job")  # fmt: skip
-    if options.dry_run:
-        name = name_of(options.project, NAME, digested)
-        return command.show_plan(context, NAME, [*_uploads(context, batch, name),
-                                 Call("sagemaker", "CreateTransformJob", with_name(context, request, batch, name))],
-                                 cost)  # fmt: skip
-    for line in cost:
-        say(NAME, line)
-
-    def ready(name: str) -> dict[str, Any]:
-        for call in _uploads(context, batch, name):
-            account.send(call)
-        return with_name(context, request, batch, name)
-
-    name, _ = create_job(context, NAME, "transform", ready, digested, again=options.again)
-    if not options.wait:
-        print(name)
-        return 0
-    return finish(context, batch, name)
+        cost.append(f"{batch.passed_over} objects that operating systems create (.DS_Store, ._a.jpg) are not part of "
+                    "the job")  # fmt: skip
+    job = Job(NAME, "transform", NAME, lambda name: with_name(context, request, batch, name), digested, cost,
+              lambda name: _uploads(context, batch, name))  # fmt: skip
+    return run_job(context, job, lambda name: finish(context, batch, name))
 
 
 def _uploads(context: Context, batch: Batch, name: str) -> list[Call]:
@@ -266,8 +249,3 @@ def finish(context: Context, batch: Batch, name: str) -> int:
         raise UnfinishedError(f"{name} has completed, but {len(failed)} of {len(results)} objects have none{first}")
     command.result({**answer, "objects": len(results), "results": f"{output}/{RESULTS}"})
     return 0
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command."""
-    return command.run(NAME, __doc__ or "", add_options, work, argv)

@@ -1,7 +1,7 @@
 """Search hyperparameters on SageMaker (`make tune`): one CreateHyperParameterTuningJob, followed to its best job.
 
-What is searched is checked against the package's own table first: both ends of every range, every choice, and every
-pair of them, because a job that refuses its hyperparameters is paid for too. Everything else is as in `make train`.
+The search space is checked against the package's own table first: both ends of every range, every choice, and every
+pair of them, because a job that refuses its hyperparameters costs money too. Everything else is as in `make train`.
 
 Sources: API reference, HyperParameterTuningJobConfig (Hyperband has an early stopping of its own), ParameterRange
 (scaling); SageMaker Developer Guide, "How hyperparameter tuning works" (Grid takes categories only).
@@ -10,7 +10,6 @@ Sources: API reference, HyperParameterTuningJobConfig (Hyperband has an early st
 import argparse
 import itertools
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +18,10 @@ from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.tasks.metric_names import BEST, OBJECTIVES, VALIDATION
 from sagemaker_monai.tasks.tasks import TASKS
 from sagemaker_monai_aws.core import command, follow
-from sagemaker_monai_aws.core.calls import Call
 from sagemaker_monai_aws.core.command import Context, say
-from sagemaker_monai_aws.core.create import create_job
+from sagemaker_monai_aws.core.create import Job, run_job
 from sagemaker_monai_aws.core.errors import CommandError, UnfinishedError
-from sagemaker_monai_aws.core.names import name_of, tags
+from sagemaker_monai_aws.core.names import tags
 from sagemaker_monai_aws.core.places import contents, image_address, labels_of, place
 from sagemaker_monai_aws.core.prices import cost_line, hourly
 from sagemaker_monai_aws.jobs import launch_training
@@ -68,7 +66,7 @@ def parse_range(text: str) -> Range:
     """NAME=LOW:HIGH[:SCALE] or NAME=A,B,C.
 
     Raises:
-        ArgumentTypeError: it is neither, the hyperparameter is unknown or no number, or the scale does not fit.
+        ArgumentTypeError: it is neither, the hyperparameter is unknown or not a number, or the scale does not fit.
     """
     name, equals, what = text.partition("=")
     name = name.strip().replace("-", "_")
@@ -85,7 +83,7 @@ def parse_range(text: str) -> Range:
     high, _, scale = rest.partition(":")
     kind = NUMBERS.get(TrainConfig.model_fields[name].annotation)
     if kind is None:
-        raise argparse.ArgumentTypeError(f"{name} is no number: give choices, {name}=A,B,C")
+        raise argparse.ArgumentTypeError(f"{name} is not a number: give choices, {name}=A,B,C")
     if scale not in SCALES:
         raise argparse.ArgumentTypeError(f"the scale of {name} is linear, log or reverse-log, got {scale!r}")
     try:
@@ -103,7 +101,8 @@ def parse_range(text: str) -> Range:
     return Range(name, kind, (low, high), SCALES[scale])
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
     parser.add_argument("--ranges", nargs="+", type=parse_range, required=True, metavar="NAME=...",
                         help="LOW:HIGH[:linear|log|reverse-log] of a number, or choices A,B,C")  # fmt: skip
     usual = ", ".join(f"{BEST}{row.best_metric} for {task}" for task, row in TASKS.items())
@@ -115,10 +114,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--early-stopping", action=argparse.BooleanOptionalAction, default=False,
                         help="stop jobs that will not become the best")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of what is tried (default: %(default)s)")
-    launch_training.add_options(parser)
-    parser.add_argument("--again", action="store_true", help="search again although the same search has completed")
+    launch_training.add_job_options(parser)
+    parser.add_argument("--again", action="store_true", help="search again even if the same search has completed")
     follow.add_wait(parser)
-    command.add_dry_run(parser)
 
 
 def check_ranges(ranges: Sequence[Range], given: list[str]) -> dict[str, str]:
@@ -233,22 +231,11 @@ def work(context: Context) -> int:
     channels = channels_of(context)
     request = tuning_request(context, channels, fixed, image_address(account, options))
     digested = {"request": request, "data": {name: contents(account, uri).digest for name, uri in channels.items()}}
-    if options.dry_run:
-        row = follow.KINDS["tuning"]
-        name = name_of(options.project, NAME, digested, digits=row.digits, longest=row.longest)
-        call = Call("sagemaker", "CreateHyperParameterTuningJob", with_name(context, request, name))
-        return command.show_plan(context, NAME, [call], costs(context, jobs))
-    for line in costs(context, jobs):
-        say(NAME, line)
-    name, _ = create_job(context, NAME, "tuning", lambda name: with_name(context, request, name), digested,
-                         again=options.again)  # fmt: skip
-    if not options.wait:
-        print(name)
-        return 0
-    return finish(context, name)
+    job = Job(NAME, "tuning", NAME, lambda name: with_name(context, request, name), digested, costs(context, jobs))
+    return run_job(context, job, lambda name: finish(context, name))
 
 
-def state_of(found: Mapping[str, Any]) -> str:
+def state_of(found: Mapping[str, Any], _kind: str) -> str:
     """One line: how far the search is and the best job so far."""
     counts = found.get("TrainingJobStatusCounters", {})
     failed = counts.get("RetryableError", 0) + counts.get("NonRetryableError", 0)
@@ -268,18 +255,7 @@ def state_of(found: Mapping[str, Any]) -> str:
 
 def finish(context: Context, name: str) -> int:
     """Follow a search to its end and print its best job; 0 if there is one."""
-    context.after_interrupt = (
-        f"{name} goes on and costs what it costs: the same command follows it, `make delete JOB={name}` stops it"
-    )
-    last = ""
-    while True:
-        found = follow.describe(context.account, "tuning", name) or {}
-        if (line := state_of(found)) != last:
-            say(NAME, f"{name}: {line}")
-            last = line
-        if found.get("HyperParameterTuningJobStatus") in follow.KINDS["tuning"].ended:
-            break
-        time.sleep(context.options.poll_s)
+    found = follow.follow(context, NAME, "tuning", name, state_of)
     best = found.get("BestTrainingJob")
     if not best or "FinalHyperParameterTuningJobObjectiveMetric" not in best:
         reason = found.get("FailureReason") or "no training job has reported the objective"
@@ -294,8 +270,3 @@ def finish(context: Context, name: str) -> int:
     })  # fmt: skip
     say(NAME, f"make deploy MODEL={best['TrainingJobName']}")
     return 0
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command."""
-    return command.run(NAME, __doc__ or "", _add_options, work, argv)
