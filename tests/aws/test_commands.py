@@ -1,28 +1,89 @@
 """What all commands for SageMaker have in common, by the table of them."""
 
+import json
 import re
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
+from PIL import Image
 
 from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.commands import COMMANDS
+from sagemaker_monai_aws.core.command import parser_of
+from sagemaker_monai_aws.infrastructure import update_prices
+from tests.aws.test_update_prices import LIST
+from tests.support.cloud import ACCOUNT, BUCKET, PROJECT, recorded, run_here
+from tests.support.deployed import make_endpoint, make_training_job
 from tests.support.places import ROOT
+from tests.support.simulated import archive, channel
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 DOCUMENTS = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
 # Of the recipes' variables, what several commands have, and what is made of other variables.
 PASSED_ON = {"AWS_FLAGS", "OPTIONS", "REGION", "REPOSITORY", "TAG", "HYPERPARAMETER_FLAGS"}
-READING = {"predict", "status", "logs", "iam"}
+READS = ("Get", "List", "Describe", "Head", "BatchGet")
+NOWHERE = "http://127.0.0.1:1"  # for what must not ask anybody
+ASKING = {"delete", "prices", "push"}  # whose dry run needs the account, or none at all
+JOB = f"{PROJECT}-train-0123456789"
 TARGETS = set(re.findall(r"^([a-z][a-z0-9-]*):.*## ", MAKEFILE, re.MULTILINE))
 
 
-def help_of(name, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main([name, "--help"])
-    assert ended.value.code == 0
-    return capsys.readouterr().out
+def module_of(name):
+    return import_module(f"sagemaker_monai_aws.{COMMANDS[name].module}")
+
+
+@pytest.fixture
+def ready(cloud):
+    """An account in which every command finds what it needs."""
+    cloud.fill()
+    sagemaker = cloud.client("sagemaker")
+    data = [channel("training", f"s3://{BUCKET}/monai/data/training/")]
+    make_training_job(sagemaker, JOB, InputDataConfig=data, OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/jobs"})
+    make_endpoint(sagemaker, f"{PROJECT}-realtime")
+    cloud.put(f"jobs/{JOB}/output/model.tar.gz", b"weights")
+    cloud.put(f"jobs/{JOB}/output/output.tar.gz", archive(**{"metrics.json": b'{"images": 4}'}))
+    cloud.put("monai/data/pictures/1.jpg")
+    return cloud
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A table of prices."""
+    (tmp_path / "prices.json").write_text('{"collected": "2025-01-01", "regions": {}}')
+    return tmp_path / "prices.json"
+
+
+@pytest.fixture
+def arguments(tmp_path, path):
+    """What each command is given to find something to do."""
+    for label in ("a", "b"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        Image.new("RGB", (1, 1)).save(tmp_path / "set" / label / "1.bmp")
+    return {name: [] for name in COMMANDS} | {
+        "push": ["--image", "thing:1", "--create"],
+        "prepare-s3": [tmp_path / "set"],
+        "train": ["--hyperparameters", "epochs=1"],
+        "tune": ["--ranges", "learning_rate=1e-4:1e-2"],
+        "process": ["evaluate"],
+        "pipeline": ["--start", "--hyperparameters", "epochs=1"],
+        "predict": [tmp_path / "set" / "a" / "1.bmp"],
+        "transform": ["--input", f"s3://{BUCKET}/monai/data/pictures/"],
+        "logs": [JOB],
+        "delete": ["--all", "--yes"],
+        "prices": ["--table", path],
+    }
+
+
+def state_of(cloud):
+    """What of an account a command may change."""
+    sagemaker = cloud.client("sagemaker")
+    jobs = [sagemaker.list_training_jobs()["TrainingJobSummaries"], sagemaker.list_processing_jobs(),
+            sagemaker.list_endpoints()["Endpoints"], sagemaker.list_models()["Models"]]  # fmt: skip
+    return cloud.keys(), [len(each) for each in jobs], cloud.client("cloudformation").describe_stacks()["Stacks"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -64,42 +125,105 @@ def test_no_command_waits_for_torch():
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_has_the_settings_that_all_have(name, capsys):
-    text = help_of(name, capsys)
+def test_the_help_names_every_option_with_a_text(name):
+    help_ = run_here(name, ["--help"])
+    parser = parser_of(name, module_of(name))
+    flags = {flag for action in parser._actions for flag in action.option_strings}
 
-    assert text.startswith(f"usage: sagemaker-monai {name} ")
-    for flag in ("--project", "--region", "--profile", "--bucket", "--prefix", "--kms-key", "--config"):
-        assert flag in text
-
-
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - READING))
-def test_what_creates_or_changes_something_has_a_dry_run(name, capsys):
-    assert "--dry-run" in help_of(name, capsys)
+    assert (help_.returncode, help_.stderr) == (0, "")
+    assert help_.stdout.startswith(f"usage: sagemaker-monai {name} ")
+    assert all(action.help for action in parser._actions)
+    assert all(flag in help_.stdout for flag in flags)
+    assert flags >= {"--project", "--region", "--profile", "--bucket", "--prefix", "--kms-key", "--config"}
+    assert ("--dry-run" in flags) is COMMANDS[name].has_dry_run
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_without_a_region_a_command_says_what_to_give(name, cloud, capsys, monkeypatch, tmp_path):
-    monkeypatch.delenv("AWS_DEFAULT_REGION")
-    arguments = {
-        "prepare-s3": [str(tmp_path)],
-        "tune": ["--ranges", "learning_rate=1e-4:1e-2"],
-        "process": ["evaluate"],
-        "predict": [str(tmp_path / "a" / "1.jpg")],
-        "transform": ["--input", "s3://bucket-of-mine/x/"],
-        "push": ["--image", "thing:1", "--dry-run"],
-        "delete": ["--all", "--yes"],
-    }.get(name, [])
-    for label in ("a", "b"):
-        (tmp_path / label).mkdir()
-        (tmp_path / label / "1.jpg").write_bytes(b"x")
+def test_what_nothing_reads_is_one_line_that_names_it(name, arguments, tmp_path):
+    config = tmp_path / "config.env"
+    for setting, words in {
+        "": ["--no-such-option"],
+        "NO_SUCH_SETTING=1": [],
+        f"{name.upper().replace('-', '_')}_NO_SUCH_OPTION=1": [],
+        "AWS_SECRET_ACCESS_KEY=x": [],
+    }.items():
+        config.write_text(setting)
+        with recorded() as asked:
+            run = run_here(name, [*arguments[name], *words], NOWHERE, CONFIG_ENV=str(config))
 
-    code = main([name, *arguments])
+        assert (run.returncode, run.stdout, asked) == (2, "", [])
+        [line] = run.stderr.splitlines()
+        assert line.startswith(f"{name}: ")
+        assert (setting.partition("=")[0] or words[0]) in line
 
-    if name == "push":  # a dry run asks nobody
-        assert code == 0
-        return
-    assert code == 2
-    assert "no AWS region is known" in capsys.readouterr().err.splitlines()[-1]
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_missing_or_refused_is_one_line_with_the_remedy(name, arguments, ready, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")  # no Docker, no git
+
+    def refuse(_self, operation, _request):
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, operation)
+
+    region = {"AWS_DEFAULT_REGION": ""}
+    keys = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    for variables, is_refused, remedy in (
+        (region, False, "no AWS region is known: give REGION="),
+        (keys, False, "no AWS credentials are found: log in"),
+        ({}, True, "`make iam` prints the policies that allow it"),
+    ):
+        with monkeypatch.context() as patch:
+            if is_refused:
+                patch.setattr(BaseClient, "_make_api_call", refuse)
+            run = run_here(name, arguments[name], **variables)
+
+        *before, last = run.stderr.splitlines()
+        assert (run.returncode, run.stdout) == (2, "")
+        assert last.startswith(f"{name}: ")
+        assert ("Docker is not installed" if name == "push" else remedy) in last
+        assert all(line.startswith(f"{name}: ") for line in before)  # of plans, and no traceback
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if COMMANDS[name].has_dry_run])
+def test_a_dry_run_prints_what_would_be_done_and_does_nothing(name, arguments, ready, path, monkeypatch):
+    monkeypatch.setattr(update_prices, "ask", lambda _: LIST)
+    before = state_of(ready), path.read_bytes()
+    with recorded() as asked:
+        run = run_here(name, [*arguments[name], "--dry-run"])
+
+    assert run.returncode == 0, run.stderr
+    assert [operation for _, operation, _ in asked if not operation.startswith(READS)] == []
+    assert (state_of(ready), path.read_bytes()) == before
+    if name == "push":
+        assert run.stdout.count("would ") == 5
+    elif name == "prices":
+        assert set(json.loads(run.stdout)["instances"]) == {"ml.g5.xlarge", "ml.m5.large"}
+    else:
+        planned = json.loads(run.stdout)
+        assert planned
+        assert all(set(each) == {"service", "operation", "request"} for each in planned)
+        assert run.stderr.startswith(f"{name}: ")  # what it costs
+
+
+@pytest.mark.parametrize("name", sorted({name for name in COMMANDS if COMMANDS[name].has_dry_run} - ASKING))
+def test_a_dry_run_without_credentials_has_placeholders_and_says_so(name, arguments, ready):
+    run = run_here(name, [*arguments[name], "--dry-run"], AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
+
+    assert run.returncode == 0, run.stderr
+    assert "no credentials: the account's number" in run.stderr
+    assert ACCOUNT not in run.stdout.replace(BUCKET, "")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_secret_of_the_environment_is_printed_or_sent(name, arguments, ready, monkeypatch):
+    monkeypatch.setattr(update_prices, "ask", lambda _: LIST)
+    names = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "DEIDENTIFY_SALT", "API_PASSWORD")
+    secrets = {each: f"secret-{each}-{'0' * 32}" for each in names}
+    dry = ["--dry-run"] if COMMANDS[name].has_dry_run else []
+    with recorded() as asked:
+        run = run_here(name, [*arguments[name], *dry], **secrets)
+
+    assert run.returncode == 0, run.stderr
+    assert "secret-" not in run.stdout + run.stderr + repr(asked)
 
 
 def test_every_target_that_the_documents_name_is_there():

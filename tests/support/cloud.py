@@ -3,6 +3,7 @@
 The fixture `cloud` (conftest) gives each test an empty account. Tests that need more than moto use botocore's Stubber.
 """
 
+import io
 import json
 import os
 import subprocess
@@ -10,11 +11,13 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import cache
+from types import SimpleNamespace
 
 import boto3
 import pytest
+from botocore.client import BaseClient
 
 from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.core.account import Account
@@ -143,6 +146,36 @@ def run_command(name, arguments, endpoint, *, timeout_s=60, **extra):
     variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "scripts"), **environment(endpoint), **extra}
     command = [sys.executable, "-m", "sagemaker_monai_aws", name, *map(str, arguments)]
     return subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s)
+
+
+def run_here(name, arguments=(), endpoint=None, **variables):
+    """A command in this process, which takes a fraction of the time; what it returned and printed."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(io.StringIO()) as out,
+        redirect_stderr(io.StringIO()) as errors,
+    ):
+        for variable, value in {**(environment(endpoint) if endpoint else {}), **variables}.items():
+            patch.setenv(variable, value)
+        try:
+            code = main([name, *map(str, arguments)])
+        except SystemExit as ended:
+            code = ended.code
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=errors.getvalue())
+
+
+@contextmanager
+def recorded():
+    """The requests that clients of this process send meanwhile: service, operation, members."""
+    asked, usual = [], BaseClient._make_api_call
+
+    def noted(self, operation, request):
+        asked.append((self.meta.service_model.service_name, operation, request))
+        return usual(self, operation, request)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseClient, "_make_api_call", noted)
+        yield asked
 
 
 @contextmanager

@@ -24,10 +24,10 @@ def make_endpoint(sagemaker, name, *, model=None, tags=TAGS, variant=None, insta
 
 
 def make_training_job(sagemaker, name, tags=TAGS, *, instance="ml.m5.large", count=1, **more):
-    sagemaker.create_training_job(
-        TrainingJobName=name, RoleArn=ROLE, Tags=tags,
-        AlgorithmSpecification={"TrainingImage": IMAGE, "TrainingInputMode": "File"},
-        OutputDataConfig={"S3OutputPath": "s3://some-bucket/jobs"},
-        ResourceConfig={"InstanceType": instance, "InstanceCount": count, "VolumeSizeInGB": 1},
-        StoppingCondition={"MaxRuntimeInSeconds": 60}, **more,
-    )  # fmt: skip
+    request = {
+        "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+        "OutputDataConfig": {"S3OutputPath": "s3://some-bucket/jobs"},
+        "ResourceConfig": {"InstanceType": instance, "InstanceCount": count, "VolumeSizeInGB": 1},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+    }
+    sagemaker.create_training_job(TrainingJobName=name, RoleArn=ROLE, Tags=tags, **request | more)

@@ -1,4 +1,4 @@
-"""An AWS account in one region: who we are there, and clients that cannot write in a dry run."""
+"""An AWS account in one region: its number, and clients that cannot write in a dry run."""
 
 import argparse
 import os
@@ -15,7 +15,7 @@ from sagemaker_monai_aws.core.errors import is_missing
 
 READING = ("Get", "List", "Describe", "Head", "BatchGet", "Search", "Simulate", "AssumeRole")
 UNKNOWN_ACCOUNT = "000000000000"  # in a dry run without credentials
-# Beside AWS's five attempts with growing pauses: what is slow to connect is not there.
+# Five attempts with growing pauses, as AWS recommends, but a short time-out for connecting.
 CLIENT_CONFIG = Config(
     retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10, user_agent_extra="sagemaker-monai"
 )
@@ -38,14 +38,14 @@ class Account:
 
     @cached_property
     def session(self) -> boto3.Session:
-        """boto3's, of the profile and region asked for, else as boto3 finds them."""
+        """boto3's session, with the given profile and region, else as boto3 finds them."""
         region = self._options.region or os.environ.get("AWS_REGION")
         return boto3.Session(profile_name=self._options.profile or None, region_name=region or None)
 
     @cached_property
     def region(self) -> str:
         """Name of the region."""
-        # Without one, the client of a global service would say aws-global.
+        # Without a region, the client of a global service would have aws-global.
         if not self.session.region_name:
             raise NoRegionError
         return str(self.session.region_name)
@@ -57,14 +57,14 @@ class Account:
 
     @cached_property
     def dns_suffix(self) -> str:
-        """Of the partition's addresses, amazonaws.com or amazonaws.com.cn."""
+        """End of the partition's addresses: amazonaws.com, amazonaws.com.cn, ..."""
         partitions = get_session().get_component("data_loader").load_data("partitions")["partitions"]
         [suffix] = [each["outputs"]["dnsSuffix"] for each in partitions if each["id"] == self.partition]
         return str(suffix)
 
     @cached_property
     def number(self) -> str:
-        """The account's twelve digits; zeros in a dry run for which nobody is logged in."""
+        """The account's twelve digits; zeros in a dry run without credentials."""
         try:
             return str(self.client("sts").get_caller_identity()["Account"])
         except (NoCredentialsError, PartialCredentialsError):
@@ -74,14 +74,20 @@ class Account:
 
     @property
     def is_known(self) -> bool:
-        """Whether AWS can be asked; only a dry run does without."""
+        """Whether there are credentials; only a dry run works without."""
         return self.number != UNKNOWN_ACCOUNT
 
     def client(self, service: str, **settings: Any) -> Any:
-        """A client of the service; in a dry run it refuses what is not reading."""
+        """A client of the service; in a dry run it refuses every operation that is not for reading.
+
+        Args:
+            service: boto3's name of it.
+            **settings: of botocore's Config; `region_name` for another region.
+        """
         key = service + repr(sorted(settings.items()))
         if key not in self._clients:
-            client = self.session.client(service, config=CLIENT_CONFIG.merge(Config(**settings)))
+            region = settings.pop("region_name", None) or self.region
+            client = self.session.client(service, region, config=CLIENT_CONFIG.merge(Config(**settings)))
             if self.is_dry_run:
                 client.meta.events.register_first("before-parameter-build.*.*", _refuse_to_write)
             self._clients[key] = client
@@ -94,7 +100,7 @@ class Account:
         return getattr(client, _method(client, call.operation))(**call.request)
 
     def read(self, service: str, operation: str, **request: Any) -> Any | None:
-        """AWS's answer, or None where there is no such thing."""
+        """AWS's answer; None if AWS says that it does not exist."""
         client = self.client(service)
         try:
             return getattr(client, _method(client, operation))(**request)
@@ -104,7 +110,7 @@ class Account:
             raise
 
     def pages(self, service: str, operation: str, key: str, **request: Any) -> list[Any]:
-        """All items of a list, of every page."""
+        """All items of a list, from all pages."""
         client = self.client(service)
         method = _method(client, operation)
         if not client.can_paginate(method):
@@ -115,8 +121,8 @@ class Account:
         """ARN of an execution role.
 
         Args:
-            asked: name or ARN that was asked for; None takes the one of `make infra`.
-            project: name before the role's.
+            asked: name or ARN; None takes the role of `make infra`.
+            project: prefix of the role's name.
             kind: training, hosting, batch, pipeline or build.
         """
         if asked and asked.startswith("arn:"):

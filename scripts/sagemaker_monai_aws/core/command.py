@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -37,18 +37,35 @@ class Context:
     after_interrupt: str = "nothing was created"
 
 
-def run(name: str, module: ModuleType, argv: Sequence[str]) -> int:
-    """Run a command of COMMANDS; returns the exit code."""
-    parser = argparse.ArgumentParser(prog=f"sagemaker-monai {name}", description=module.__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the command line as every other error is said: in one line with the remedy."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line.
+
+        Raises:
+            CommandError: always.
+        """
+        raise CommandError(f"{message}; `{self.prog} --help` lists the options")
+
+
+def parser_of(name: str, module: ModuleType) -> Parser:
+    """The parser of a command: its own options and those of all."""
+    parser = Parser(prog=f"sagemaker-monai {name}", description=module.__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     module.add_options(parser)
     if COMMANDS[name].has_dry_run:
         parser.add_argument("--dry-run", action=argparse.BooleanOptionalAction, default=False,
                             help="print the requests as JSON and the cost by the hour; changes nothing")  # fmt: skip
     settings.add_common(parser)
+    return parser
+
+
+def run(name: str, module: ModuleType, argv: Sequence[str]) -> int:
+    """Run a command of COMMANDS; returns the exit code."""
     context = None
     try:
-        options = settings.parse(parser, list(argv), COMMANDS)
+        options = settings.parse(parser_of(name, module), list(argv), COMMANDS)
         context = Context(Account(options), options)
         return int(module.work(context))
     except UnfinishedError as error:

@@ -119,7 +119,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str], commands: Iterable[s
     Raises:
         CommandError: the file is missing or has a fault.
     """
-    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    before = type(parser)(prog=parser.prog, add_help=False, allow_abbrev=False)
     before.add_argument("--config", type=Path)
     named = before.parse_known_args(argv)[0].config
     path = named or Path(os.environ.get("CONFIG_ENV") or CONFIG_ENV)
