@@ -28,6 +28,20 @@ PASSED_ON = {"AWS_FLAGS", "OPTIONS", "REGION", "REPOSITORY", "TAG", "HYPERPARAME
 READS = ("Get", "List", "Describe", "Head", "BatchGet")
 NOWHERE = "http://127.0.0.1:1"  # for what must not ask anybody
 ASKING = {"delete", "prices", "push"}  # whose dry run needs the account, or none at all
+# Operations of a dry run with `arguments`, in their order.
+PLANNED = {
+    "infra": "CreateChangeSet ExecuteChangeSet",
+    "prepare-s3": "PutObject PutObject",
+    "train": "CreateTrainingJob",
+    "tune": "CreateHyperParameterTuningJob",
+    "process": "CreateProcessingJob",
+    "pipeline": "CreateModelPackageGroup CreatePipeline StartPipelineExecution",
+    "register": "PutObject CreateModelPackageGroup CreateModelPackage",
+    "deploy": "CreateModel CreateEndpointConfig UpdateEndpoint",
+    "predict": "InvokeEndpoint",
+    "transform": "CreateTransformJob",
+    "delete": "DeleteEndpoint DeleteModel DeleteEndpointConfig",
+}
 JOB = f"{PROJECT}-train-0123456789"
 TARGETS = set(re.findall(r"^([a-z][a-z0-9-]*):.*## ", MAKEFILE, re.MULTILINE))
 
@@ -199,7 +213,7 @@ def test_a_dry_run_prints_what_would_be_done_and_does_nothing(name, arguments, r
         assert set(json.loads(run.stdout)["instances"]) == {"ml.g5.xlarge", "ml.m5.large"}
     else:
         planned = json.loads(run.stdout)
-        assert planned
+        assert " ".join(each["operation"] for each in planned) == PLANNED[name]
         assert all(set(each) == {"service", "operation", "request"} for each in planned)
         assert run.stderr.startswith(f"{name}: ")  # what it costs
 

@@ -9,7 +9,7 @@ from sagemaker_monai_aws.core.errors import CommandError
 from sagemaker_monai_aws.infrastructure import iam
 from sagemaker_monai_aws.infrastructure.policies import KINDS, PEOPLE, ROLES
 from sagemaker_monai_aws.infrastructure.policy_statements import Scope
-from tests.support.cloud import ACCOUNT, BUCKET, REGION, run_command
+from tests.support.cloud import ACCOUNT, BUCKET, REGION, run_here
 from tests.support.permissions import allowed
 
 NOWHERE = "http://127.0.0.1:1"
@@ -18,7 +18,7 @@ OTHER = "999999999999"
 
 
 def test_one_kind_is_a_policy_document_of_this_account(cloud):
-    run = run_command("iam", ["training"], cloud.endpoint)
+    run = run_here("iam", ["training"])
 
     assert run.returncode == 0, run.stderr
     policy = json.loads(run.stdout)
@@ -28,7 +28,7 @@ def test_one_kind_is_a_policy_document_of_this_account(cloud):
 
 
 def test_iam_takes_what_is_printed(cloud):
-    printed = json.loads(run_command("iam", ["--trust"], cloud.endpoint).stdout)
+    printed = json.loads(run_here("iam", ["--trust"]).stdout)
     client = cloud.client("iam")
 
     assert set(printed) == set(KINDS)
@@ -41,7 +41,7 @@ def test_iam_takes_what_is_printed(cloud):
 
 
 def test_several_kinds_are_one_object_and_trust_is_printed_with_them(cloud):
-    printed = json.loads(run_command("iam", ["hosting", "operator"], cloud.endpoint).stdout)
+    printed = json.loads(run_here("iam", ["hosting", "operator"]).stdout)
 
     assert list(printed) == ["hosting", "operator"]
     assert printed["hosting"]["trust"]["Statement"][0]["Principal"] == {"Service": "sagemaker.amazonaws.com"}
@@ -52,7 +52,7 @@ def test_with_an_account_and_a_region_nobody_is_asked_and_every_setting_arrives(
     arguments = ["training", "--account", OTHER, "--region", "cn-north-1", "--bucket", "mine", "--prefix", "/a/b/",
                  "--repository", "images", "--project", "skin", "--kms-key", "0a-1b", "--subnets", "subnet-1",
                  "--security-groups", "sg-1"]  # fmt: skip
-    run = run_command("iam", arguments, NOWHERE, **WITHOUT)
+    run = run_here("iam", arguments, NOWHERE, **WITHOUT)
 
     assert run.returncode == 0, run.stderr
     here = f"cn-north-1:{OTHER}"
@@ -104,7 +104,7 @@ def test_anything_else_is_no_source(source):
 
 
 def test_the_build_of_a_zip_in_s3_may_read_that_zip(cloud):
-    policy = json.loads(run_command("iam", ["build", "--source", "s3://sources/monai.zip"], cloud.endpoint).stdout)
+    policy = json.loads(run_here("iam", ["build", "--source", "s3://sources/monai.zip"]).stdout)
 
     assert allowed(policy, "s3:GetObject", "arn:aws:s3:::sources/monai.zip")
     assert not allowed(policy, "s3:GetObject", "arn:aws:s3:::sources/monai.zip2")
@@ -116,12 +116,11 @@ def test_the_build_of_a_zip_in_s3_may_read_that_zip(cloud):
         (["admin"], "there is no kind 'admin': take some of training, prepare, hosting, batch"),
         (["--account", "12"], "an account is twelve digits, got '12'"),
         (["--kms-key", "alias/mine"], "policies need a key's ARN or id, and 'alias/mine' is an alias"),
-        ([], "no AWS credentials are found"),
     ],
 )
 def test_what_is_wrong_is_one_line_with_the_remedy(arguments, message):
-    given = arguments if "--account" in arguments or not arguments else [*arguments, "--account", ACCOUNT]
-    run = run_command("iam", given, NOWHERE, **WITHOUT)
+    given = arguments if "--account" in arguments else [*arguments, "--account", ACCOUNT]
+    run = run_here("iam", given, NOWHERE, **WITHOUT)
 
     assert (run.returncode, run.stdout) == (2, "")
     [line] = run.stderr.splitlines()

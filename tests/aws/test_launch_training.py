@@ -110,29 +110,6 @@ def test_disks_in_the_host_take_no_key(ready, capsys, instance_type, has_key):
     assert request["OutputDataConfig"]["KmsKeyId"] == "alias/mine"
 
 
-def test_a_dry_run_changes_nothing_and_says_what_it_costs(ready, capsys):
-    assert train("--dry-run", "--instance-type", "ml.g4dn.xlarge", "--region", "us-east-1", "--bucket", BUCKET) == 2
-    capsys.readouterr()  # another region has no image
-    assert train("--dry-run") == 0
-
-    printed = capsys.readouterr()
-    assert "price in eu-central-1 not in the table" in printed.err
-    assert "0.736 USD in us-east-1" in printed.err
-    assert ready.client("sagemaker").list_training_jobs()["TrainingJobSummaries"] == []
-
-
-def test_without_an_account_a_dry_run_has_placeholders_and_says_so(cloud, capsys, monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-
-    assert train("--dry-run", "--hyperparameters", "epochs=1") == 0
-
-    printed = capsys.readouterr()
-    [call] = json.loads(printed.out)
-    assert call["request"]["RoleArn"] == f"arn:aws:iam::000000000000:role/{PROJECT}-{REGION}-training"
-    assert "no credentials" in printed.err
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

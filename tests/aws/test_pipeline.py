@@ -272,17 +272,6 @@ def test_an_execution_is_started_once_and_again_when_asked_or_changed(ready, cap
     assert given == [[], [{"Name": "epochs", "Value": "4"}], []]
 
 
-def test_a_dry_run_changes_nothing(ready, capsys):
-    assert run("--dry-run", "--start") == 0
-
-    printed = capsys.readouterr()
-    assert [call["operation"] for call in json.loads(printed.out)] == [
-        "CreateModelPackageGroup", "CreatePipeline", "StartPipelineExecution",
-    ]  # fmt: skip
-    assert "training: 1 x ml.g4dn.xlarge" in printed.err
-    assert ready.client("sagemaker").list_pipelines()["PipelineSummaries"] == []
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

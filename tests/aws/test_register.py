@@ -211,13 +211,6 @@ def test_an_artifact_that_is_a_folder_is_a_data_source():
         "S3Uri": "s3://bucket/job/output/model/", "S3DataType": "S3Prefix", "CompressionType": "None"}}}  # fmt: skip
 
 
-def test_a_dry_run_changes_nothing(ready, capsys):
-    before = ready.keys()
-    assert list(planned(capsys)) == ["PutObject", "CreateModelPackageGroup", "CreateModelPackage"]
-    assert ready.keys() == before
-    assert ready.client("sagemaker").list_model_package_groups()["ModelPackageGroupSummaryList"] == []
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

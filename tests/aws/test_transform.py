@@ -275,14 +275,6 @@ def test_a_second_start_finds_the_first_and_other_objects_are_another_job(ready,
     assert len(jobs(ready)) == 2
 
 
-def test_a_dry_run_starts_nothing_and_says_what_it_costs(ready, capsys):
-    assert run("--input", PREFIX, "--dry-run") == 0
-
-    assert "objects of image/jpeg: 2" in capsys.readouterr().err
-    assert jobs(ready) == []
-    assert ready.keys("monai/transform/") == []
-
-
 @pytest.mark.long
 def test_a_start_that_is_killed_anywhere_and_repeated_leaves_one_job_and_its_manifest(cloud, tmp_path):
     def prepare():

@@ -96,13 +96,6 @@ def test_a_regions_prices_are_replaced_and_all_others_stay(price_list, path, cap
     assert client.meta.region_name == "us-east-1"  # where the Price List is
 
 
-def test_a_dry_run_leaves_the_table(price_list, path, capsys):
-    assert main(["prices", "--table", str(path), "--dry-run"]) == 0
-
-    assert json.loads(path.read_text()) == TABLE
-    assert json.loads(capsys.readouterr().out)["instances"]["ml.m5.large"] == 0.138
-
-
 def test_a_region_without_prices_is_told_and_the_table_stays(cloud, path, capsys, monkeypatch):
     monkeypatch.setattr(BaseClient, "_make_api_call", lambda self, name, words: {"PriceList": []})
 
