@@ -24,7 +24,7 @@ import pydicom
 from pydicom import Dataset, FileMetaDataset, uid
 from pydicom.encaps import encapsulate
 
-from develop.bench_input import machine
+from develop.bench_input import Case, machine, measure
 from sagemaker_monai.images.dicom.series import find_instances, group_series, read_series
 
 COLUMNS = ROWS = 512
@@ -51,8 +51,7 @@ _ENCODERS: dict[str, Callable[[np.ndarray], bytes]] = {
     ),
 }
 _nibabel: Any = nibabel  # its types are incomplete
-Case = Callable[[], object]
-Times = dict[str, list[tuple[float, float]]]
+Times = Mapping[str, Sequence[Sequence[float]]]
 
 
 def draw_volume(shape: tuple[int, int, int], *, seed: int = 0) -> np.ndarray:
@@ -164,19 +163,9 @@ def nifti_cases(path: Path) -> dict[str, Case]:
     return cases
 
 
-def measure(cases: Mapping[str, Case], *, rounds: int) -> Times:
-    """Run all cases in turn, once to warm up and then `rounds` times.
-
-    Returns:
-        Seconds of wall and CPU time of each round, by case.
-    """
-    times: Times = {name: [] for name in cases}
-    for _ in range(rounds + 1):
-        for name, run in cases.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            run()
-            times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    return {name: spent[1:] for name, spent in times.items()}
+def clocks() -> np.ndarray:
+    """Seconds of wall and of CPU time."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def table(times: Times, *, slices: int, target: float) -> list[str]:
@@ -216,14 +205,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             ratio = values.nbytes / write_series(folder, values, syntax)
             assert np.array_equal(read_ours(folder), values.transpose(2, 1, 0))
             print(f"\nDICOM {kind}, {options.size} x {options.size} x {options.slices}, compressed {ratio:.1f} times\n")
-            times = measure(series_cases(folder), rounds=options.rounds)
+            times = measure(series_cases(folder), rounds=options.rounds, clock=clocks)
             print("\n".join(table(times, slices=options.slices, target=TARGETS[kind])))
         if ".nii.gz" in wanted:
             path = Path(name) / "volume.nii.gz"
             drawn = draw_volume(NIFTI_SHAPE[::-1]).transpose(2, 1, 0)
             _nibabel.Nifti1Image(drawn, np.eye(4)).to_filename(path)
             print(f"\nNIfTI .nii.gz, {' x '.join(map(str, NIFTI_SHAPE))}\n")
-            times = measure(nifti_cases(path), rounds=options.rounds)
+            times = measure(nifti_cases(path), rounds=options.rounds, clock=clocks)
             print("\n".join(table(times, slices=NIFTI_SHAPE[2], target=TARGETS[".nii.gz"])))
 
 

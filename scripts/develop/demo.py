@@ -96,19 +96,23 @@ def main() -> int:
     return 0 if is_equal else 1
 
 
+def evaluated(predictions: Path) -> list[dict[str, str]]:
+    """The rows of the evaluation's table."""
+    with predictions.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def compare(port: int, channel: Path, predictions: Path, limit: int) -> tuple[bool, float]:
     """Post up to `limit` pictures of the test split and print what came back beside what the evaluation said.
 
     Returns:
         Whether all probabilities agree, and the balanced accuracy of the answers.
     """
-    with predictions.open(newline="", encoding="utf-8") as file:
-        evaluated = list(csv.DictReader(file))
-    evaluated = evaluated[:: max(1, -(-len(evaluated) // limit))]
+    every = evaluated(predictions)
     shown: Counter[str] = Counter()
     rows, worst = [], 0.0
     print(f"\n{'picture':<22}{'true class':<12}{'predicted':<12}probability")
-    for expected in evaluated:
+    for expected in every[:: max(1, -(-len(every) // limit))]:
         [answer] = served.predictions(port, channel / expected["image"])
         rows.append((expected["label"], answer["predicted_class"]))
         worst = max(

@@ -5,7 +5,6 @@ of its files, and its probabilities must be those that the evaluation wrote down
 """
 
 import argparse
-import csv
 import os
 import shutil
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from develop import served
-from develop.demo import BIN, ROOT, TOLERANCE, run, step
+from develop.demo import BIN, ROOT, TOLERANCE, evaluated, run, step
 from develop.draw_volumes import GRADES, draw_volumes
 from sagemaker_monai_aws.client.content_types import DICOM
 
@@ -72,12 +71,6 @@ def main() -> int:
     if accuracy < options.min_accuracy:
         raise SystemExit(f"accuracy {accuracy:.3f} is below {options.min_accuracy}")
     return 0 if worst <= TOLERANCE else 1
-
-
-def evaluated(predictions: Path) -> list[dict[str, str]]:
-    """The rows of the evaluation's table."""
-    with predictions.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def compare(port: int, channel: Path, predictions: Path) -> tuple[float, float]:

@@ -8,12 +8,10 @@ The data are those of `RUNS`, below one folder; anyone who has some of them can 
 """
 
 import argparse
-import csv
 import json
 import math
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +22,8 @@ from typing import Any
 import numpy as np
 
 from develop import served
+from develop.demo import BIN, ROOT, evaluated, step
+from develop.demo import run as execute
 from develop.real_baselines import (
     Answers,
     adrenal_shape,
@@ -34,8 +34,6 @@ from develop.real_baselines import (
     soft_tissue,
 )
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-BIN = Path(sys.executable).parent
 TOLERANCE = 1e-4  # of served answers against the evaluation's, relative to the larger of 1 and the number
 
 
@@ -122,14 +120,6 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def call(command: list[str], environment: dict[str, str]) -> None:
-    """Run a command of the project, and end with its code if it fails."""
-    print("$ " + " ".join(command).replace(f"{ROOT}/", ""), flush=True)
-    code = subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
-    if code != 0:
-        raise SystemExit(code)
-
-
 def run_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """One run; what it reached."""
     run, work = RUNS[name], options.work.absolute() / name
@@ -138,19 +128,20 @@ def run_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
     base, source = work / "ml", options.data.resolve() / run.source
     environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(base), "PYTHONUNBUFFERED": "1"}
     channel = base / "input" / "data" / "training"
-    print(f"\n== {name}: import", flush=True)
+    step(f"{name}: import")
     if run.before is not None:
         run.before(source, work)
     arguments = [argument.format(source=source, made=work) for argument in run.importer]
-    call([str(BIN / "prepare"), *arguments, str(channel)], environment)
-    print(f"\n== {name}: train", flush=True)
+    execute([str(BIN / "prepare"), *arguments, str(channel)], environment)
+    step(f"{name}: train")
     began = time.monotonic()
     settings = {**run.settings, **(run.quick if options.quick else {})}
     settings |= dict(pair.split("=", 1) for pair in options.set)
-    call([str(BIN / "train"), *(f"--{key.replace('_', '-')}={value}" for key, value in settings.items())], environment)
+    flags = [f"--{key.replace('_', '-')}={value}" for key, value in settings.items()]
+    execute([str(BIN / "train"), *flags], environment)
     seconds = time.monotonic() - began
     metrics = json.loads((base / "output" / "data" / "metrics.json").read_text())
-    print(f"\n== {name}: serve and ask", flush=True)
+    step(f"{name}: serve and ask")
     with served.served(environment) as port:
         worst, count = compare(port, channel, base / "output" / "data" / "test_predictions.csv")
         extra = EXTRA[name](port, options.data.resolve()) if name in EXTRA else []
@@ -175,16 +166,13 @@ def run_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def compare(port: int, channel: Path, predictions: Path) -> tuple[float, int]:
     """Post every image of the test split; the largest difference to what the evaluation said, and how many."""
-    worst, count = 0.0, 0
-    with predictions.open(newline="", encoding="utf-8") as file:
-        for expected in csv.DictReader(file):
-            path = channel / expected["image"]
-            [answer] = served.predictions(port, path)
-            for label, number in (answer.get("probabilities") or answer["values"]).items():
-                wanted = float(expected[label])
-                worst = max(worst, abs(number - wanted) / max(1.0, abs(wanted)))
-            count += 1
-    return worst, count
+    worst, rows = 0.0, evaluated(predictions)
+    for expected in rows:
+        [answer] = served.predictions(port, channel / expected["image"])
+        for label, number in (answer.get("probabilities") or answer["values"]).items():
+            wanted = float(expected[label])
+            worst = max(worst, abs(number - wanted) / max(1.0, abs(wanted)))
+    return worst, len(rows)
 
 
 def ask_with_series(port: int, data: Path) -> list[str]:

@@ -99,17 +99,8 @@ def train(stage: Stage, *options: str) -> None:
     """A training job, followed to its end."""
     words = [f"{name}={value}" for name, value in stage.hyperparameters.items()]
     where = ["--image", "simulated", "--instance-type", "ml.m5.large", "--volume-gb", "10"]
-    stage.run(
-        "train",
-        "--hyperparameters",
-        *words,
-        *where,
-        "--poll-s",
-        "0.5",
-        "--output",
-        str(stage.folder / "jobs"),
-        *options,
-    )
+    stage.run("train", "--hyperparameters", *words, *where, "--poll-s", "0.5", "--output", str(stage.folder / "jobs"),
+              *options)  # fmt: skip
 
 
 def train_interrupted(stage: Stage) -> None:
@@ -196,18 +187,9 @@ LIVES: dict[str, tuple[Callable[[Stage], None], ...]] = {
     "async": (prepare, train, hosting("async"), clean_up),
     "batch": (prepare, train, batch, clean_up),
     "multi-model": (prepare, train, hosting("multi-model"), clean_up),
-    "all": (
-        prepare,
-        train_interrupted,
-        evaluate_and_register,
-        hosting("realtime"),
-        hosting("serverless"),
-        hosting("async"),
-        hosting("multi-model"),
-        batch,
-        clean_up,
-    ),
-}
+    "all": (prepare, train_interrupted, evaluate_and_register,
+            *map(hosting, ("realtime", "serverless", "async", "multi-model")), batch, clean_up),
+}  # fmt: skip
 
 
 def defaults_of(name: str) -> dict[str, str]:

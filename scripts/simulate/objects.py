@@ -13,6 +13,7 @@ from typing import Any
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
+from sagemaker_monai_aws.core.listing import encryption
 from simulate.faults import JobError
 
 IN_THIS_THREAD = TransferConfig(use_threads=False)
@@ -94,11 +95,6 @@ def fetch(s3: Any, item: Item, path: Path) -> None:
     """Download one object."""
     path.parent.mkdir(parents=True, exist_ok=True)
     s3.download_file(item.bucket, item.key, str(path), Config=IN_THIS_THREAD)
-
-
-def encryption(kms_key: str | None) -> dict[str, str]:
-    """What an upload says of its encryption."""
-    return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key} if kms_key else {}
 
 
 def send(s3: Any, path: Path, uri: str, kms_key: str | None = None) -> None:

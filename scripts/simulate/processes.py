@@ -7,28 +7,21 @@ words and values that begin with /opt/ml are moved along.
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from develop.served import free_port
 from simulate.faults import JobError
 from simulate.runners import ML, Order, Running, log_file
 
 BIN = Path(sys.executable).parent
 ENTRYPOINT = "/usr/local/bin/entrypoint"  # of the image; its commands are in `.venv`, too
 COMMANDS = ("train", "serve", "prepare", "evaluate")
-# Of this process's environment; everything else a container would not see.
+# Of this process's environment; a container would not see the rest.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS", "PYTHONPATH", "LD_LIBRARY_PATH")
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Process:

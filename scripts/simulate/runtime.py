@@ -10,24 +10,19 @@ from typing import IO, Any
 
 from botocore.exceptions import ClientError
 
+from sagemaker_monai_aws.core.listing import encryption
 from simulate.control import ControlPlane
 from simulate.exchange import Answer, NoAnswerError, TooLargeError, TooLateError
 from simulate.faults import ApiError
 from simulate.hosting import Fleet, Hosting
-from simulate.objects import encryption, fetch, listed, split, under
+from simulate.objects import fetch, listed, split, under
 from simulate.serving import Server, definition, model_error
 from simulate.world import ACCOUNT, World
 
 PREFIX = "x-amzn-sagemaker-"
 # Headers of the request that reach the container; AWS strips the others.
-PASSED = (
-    "content-type",
-    "content-length",
-    "accept",
-    f"{PREFIX}custom-attributes",
-    f"{PREFIX}target-model",
-    f"{PREFIX}inference-id",
-)
+PASSED = ("content-type", "content-length", "accept",
+          *(f"{PREFIX}{name}" for name in ("custom-attributes", "target-model", "inference-id")))  # fmt: skip
 TIMED_OUT = b"Your invocation timed out while waiting for a response from container primary. Review the latency " \
             b"metrics for each container in Amazon CloudWatch, resolve the issue, and try again."  # fmt: skip
 

@@ -19,7 +19,7 @@ from simulate.logs import LogStream
 from simulate.objects import Mirror, fetch, listed, send, under, upload
 from simulate.runners import Order
 from simulate.training_request import check, checkpoint_folder, lay_out
-from simulate.watching import Ending, failure_reason, read_text, transitions, watch
+from simulate.watching import Ending, read_text, transitions, watch
 from simulate.world import World
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
@@ -125,14 +125,10 @@ class TrainingJob:
         )
         containers = self._world.runner.start([self._order(base, host) for base, host in zip(bases, self._hosts,
                                                                                              strict=True)])  # fmt: skip
-        now = int(time.time())
+        now, name, region = int(time.time()), self._job.name, self._job.region
         metrics = self._request["AlgorithmSpecification"].get("MetricDefinitions", [])
-        streams = [
-            LogStream(
-                self._world, self._job.region, LOG_GROUP, f"{self._job.name}/{host}-{now}", container.log, metrics
-            )
-            for host, container in zip(self._hosts, containers, strict=True)
-        ]
+        streams = [LogStream(self._world, region, LOG_GROUP, f"{name}/{host}-{now}", container.log, metrics)
+                   for host, container in zip(self._hosts, containers, strict=True)]  # fmt: skip
         ending = watch(self._world, containers, streams, reasons=self._reasons(deadline),
                        regularly=lambda: upload(mirrors))  # fmt: skip
         self._took_s += ending.took_s
@@ -226,7 +222,7 @@ class TrainingJob:
             send(self._s3, work / "output.tar.gz", under(self._out, "output.tar.gz"), self._kms_key)
         if ending.code != 0 and not ending.cause:
             texts = [read_text(base / "output" / "failure", self._world.limits.failure_length) for base in bases]
-            raise JobError(failure_reason(ending.code, next(filter(None, texts), "")))
+            raise JobError(f"AlgorithmError: {next(filter(None, texts), '')}, exit code: {ending.code}")
         models = _merged([base / "model" for base in bases], work / "model")
         # A job that was stopped before it had a model has none; one that completed without has an empty one.
         fields = {"ModelArtifacts": {"S3ModelArtifacts": self._send_model(work)}} if models or not ending.cause else {}

@@ -87,11 +87,6 @@ def _removed(containers: Sequence[Running]) -> Iterator[None]:
             each.remove()
 
 
-def failure_reason(code: int, text: str) -> str:
-    """FailureReason of a container that failed by itself."""
-    return f"AlgorithmError: {text}, exit code: {code}"
-
-
 def read_text(path: Path, length: int) -> str:
     """The beginning of a file that a container may have written, or nothing."""
     try:

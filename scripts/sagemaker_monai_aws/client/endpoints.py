@@ -9,6 +9,7 @@ Sources of the limits: botocore's model of sagemaker-runtime (BodyBlob, 6,291,45
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,18 +25,10 @@ MIB = 1 << 20
 LIMITS = {"realtime": 6_291_456, "multi-model": 6_291_456, "serverless": 4 * MIB, "async": 1 << 30}
 SERVING = ("InService", "Updating", "RollingBack", "SystemUpdating")  # all answer, the old fleet while a new one starts
 # Refusals of one request; any other refusal would be that of all of them.
-OF_ONE_REQUEST = frozenset(
-    {
-        "ModelError",
-        "ModelNotReadyException",
-        "ServiceUnavailable",
-        "InternalFailure",
-        "InternalDependencyException",
-        "ThrottlingException",
-        "NoSuchKey",  # an input in S3 that is gone meanwhile
-        "404",
-    }
-)
+OF_ONE_REQUEST = frozenset((
+    "ModelError", "ModelNotReadyException", "ServiceUnavailable", "InternalFailure", "InternalDependencyException",
+    "ThrottlingException", "NoSuchKey", "404",  # the last two: an input in S3 that is gone meanwhile
+))  # fmt: skip
 STATUS = re.compile(r"\b([45]\d\d)\b")
 
 
@@ -84,20 +77,28 @@ def find_endpoint(account: Account, project: str, asked: str | None) -> Endpoint
     config = account.read("sagemaker", "DescribeEndpointConfig", EndpointConfigName=found["EndpointConfigName"])
     if config is None:
         raise CommandError(f"the configuration of the endpoint {name} was deleted: `make deploy` makes both anew")
-    return _endpoint(account, name, config)
+    model = account.read("sagemaker", "DescribeModel", ModelName=config["ProductionVariants"][0]["ModelName"]) or {}
+    mode = mode_of(config, model)
+    return Endpoint(name, mode, container_of(model)["ModelDataUrl"] if mode == "multi-model" else "")
 
 
-def _endpoint(account: Account, name: str, config: dict[str, Any]) -> Endpoint:
-    variant = config["ProductionVariants"][0]
+def container_of(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The first container of a model; empty if there is no such model."""
+    return dict(model.get("PrimaryContainer") or next(iter(model.get("Containers") or [{}])))
+
+
+def mode_of(config: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+    """How an endpoint serves, a key of LIMITS.
+
+    Args:
+        config: of DescribeEndpointConfig.
+        model: of DescribeModel, of its first variant.
+    """
     if config.get("AsyncInferenceConfig"):
-        return Endpoint(name, "async")
-    if variant.get("ServerlessConfig"):
-        return Endpoint(name, "serverless")
-    model = account.read("sagemaker", "DescribeModel", ModelName=variant["ModelName"]) or {}
-    container = model.get("PrimaryContainer") or next(iter(model.get("Containers") or [{}]))
-    if container.get("Mode") == "MultiModel":
-        return Endpoint(name, "multi-model", container["ModelDataUrl"])
-    return Endpoint(name, "realtime")
+        return "async"
+    if any(variant.get("ServerlessConfig") for variant in config.get("ProductionVariants", [])):
+        return "serverless"
+    return "multi-model" if container_of(model).get("Mode") == "MultiModel" else "realtime"
 
 
 def _only_one(account: Account, project: str) -> str:

@@ -1,4 +1,4 @@
-"""What goes wrong between a command and AWS, in one line with the remedy."""
+"""Errors between a command and AWS, each in one line with the remedy."""
 
 import re
 
@@ -22,22 +22,22 @@ REMEDIES = {
     "UnrecognizedClientException": LOG_IN,
     "InvalidClientTokenId": LOG_IN,
     "InvalidAccessKeyId": LOG_IN,
-    "SignatureDoesNotMatch": "the secret key is not that of the access key, or this machine's clock is wrong",
+    "SignatureDoesNotMatch": "the secret key does not belong to the access key, or this machine's clock is wrong",
     "ExpiredToken": LOG_IN,
     "ExpiredTokenException": LOG_IN,
     "RequestExpired": "this machine's clock is wrong, or log in again",
     "ResourceLimitExceeded": "ask for a higher quota in Service Quotas (Amazon SageMaker), or take another type",
-    "ThrottlingException": "AWS wants fewer requests: run the same command again in a minute, it goes on where it was",
+    "ThrottlingException": "AWS wants fewer requests: run the same command again in a minute, it resumes",
     "NoSuchBucket": "`make infra` creates the bucket, or name another with BUCKET=",
 }
 
 
 class CommandError(Exception):
-    """What the caller can correct; the message says how."""
+    """An error that the caller can correct; the message says how."""
 
 
 class UnfinishedError(CommandError):
-    """What was asked for was begun and did not come to a good end; the message says what is left and how to go on."""
+    """Something was started and did not succeed; the message says what is left and how to continue."""
 
 
 def code_of(error: ClientError) -> str:
@@ -46,28 +46,17 @@ def code_of(error: ClientError) -> str:
 
 
 def is_missing(error: ClientError) -> bool:
-    """Whether AWS says that there is no such thing; SageMaker says it with a ValidationException."""
+    """Whether AWS says that something does not exist; SageMaker says so with a ValidationException."""
     code, message = code_of(error), str(error.response.get("Error", {}).get("Message", ""))
     return code in MISSING or (
         code in ("ValidationException", "ValidationError") and re.search(MISSING_WORDS, message, re.I) is not None
     )
 
 
-MISSING = frozenset(
-    {
-        "404",
-        "NoSuchKey",
-        "NoSuchBucket",
-        "NotFound",
-        "NoSuchEntity",
-        "ResourceNotFound",
-        "ResourceNotFoundException",
-        "ObjectNotFoundException",
-        "RepositoryNotFoundException",
-        "ImageNotFoundException",
-        "ChangeSetNotFound",
-    }
-)
+MISSING = frozenset((
+    "404", "NoSuchKey", "NoSuchBucket", "NotFound", "NoSuchEntity", "ResourceNotFound", "ResourceNotFoundException",
+    "ObjectNotFoundException", "RepositoryNotFoundException", "ImageNotFoundException", "ChangeSetNotFound",
+))  # fmt: skip
 MISSING_WORDS = "could not find|not found|does not exist|no scalable target|requested resource"
 
 

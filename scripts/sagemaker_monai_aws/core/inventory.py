@@ -7,6 +7,7 @@ from typing import Any
 
 from sagemaker_monai_aws.core.account import Account
 from sagemaker_monai_aws.core.create import tags_of
+from sagemaker_monai_aws.core.follow import describe
 from sagemaker_monai_aws.core.names import is_ours
 
 EPOCH = datetime.fromtimestamp(0).astimezone()
@@ -110,8 +111,7 @@ def executions(account: Account, pipeline: str) -> list[dict[str, Any]]:
 def named(account: Account, name: str) -> tuple[str, dict[str, Any]] | None:
     """Kind and description of the job or endpoint of a name, None where there is none."""
     for kind in ("training", "processing", "transform", "tuning", "endpoint"):
-        noun = LISTINGS[kind].noun
-        found = account.read("sagemaker", f"Describe{noun}", **{f"{noun}Name": name})
+        found = describe(account, kind, name)
         if found is not None:
             return kind, found
     return None

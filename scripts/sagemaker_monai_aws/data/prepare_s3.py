@@ -50,29 +50,17 @@ class Found:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("folder", type=Path, help="data set: dataset.json, class folders or one CSV file")
-    parser.add_argument(
-        "--name", default="training", help="below PREFIX/data/ (default: %(default)s); weights: pretrained"
-    )
-    parser.add_argument(
-        "--shards",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="as a few tar files, for more than some ten thousand pictures; needs dataset.json",
-    )
-    parser.add_argument("--shard-mib", type=int, default=SHARD_BYTES // MIB, help="size of one (default: %(default)s)")
-    parser.add_argument("--parallel", type=int, default=16, help="uploads at a time (default: %(default)s)")
-    parser.add_argument(
-        "--allow-keys",
-        action="store_true",
-        help="upload although names look as if they told who somebody is; read what was said first",
-    )
-    parser.add_argument(
-        "--delete-others",
-        action="store_true",
-        help="delete what is below the same place in S3 and not in the folder; needs s3:DeleteObject, "
-        "which `make iam` gives to nobody",
-    )
+    add = parser.add_argument
+    add("folder", type=Path, help="data set: dataset.json, class folders or one CSV file")
+    add("--name", default="training", help="below PREFIX/data/ (default: %(default)s); weights: pretrained")
+    add("--shards", action=argparse.BooleanOptionalAction, default=False,
+        help="as a few tar files, for more than about ten thousand pictures; needs dataset.json")  # fmt: skip
+    add("--shard-mib", type=int, default=SHARD_BYTES // MIB, help="size of one (default: %(default)s)")
+    add("--parallel", type=int, default=16, help="uploads at a time (default: %(default)s)")
+    add("--allow-keys", action="store_true",
+        help="upload although names seem to tell who a patient is; read the messages about them first")  # fmt: skip
+    add("--delete-others", action="store_true", help="delete objects at the same place in S3 that are not in the "
+        "folder; needs s3:DeleteObject, which `make iam` gives to nobody")  # fmt: skip
     upload_privacy.add_options(parser)
 
 

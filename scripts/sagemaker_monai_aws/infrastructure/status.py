@@ -6,11 +6,12 @@ Storage, traffic and requests are not in it.
 """
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from sagemaker_monai_aws.client.endpoints import mode_of
 from sagemaker_monai_aws.core import command
 from sagemaker_monai_aws.core.account import Account
 from sagemaker_monai_aws.core.command import Context, say
@@ -28,6 +29,12 @@ from sagemaker_monai_aws.core.prices import hourly
 
 NAME = "status"
 LAST = 10
+# Kind of job -> where its description has instance type and number.
+RESOURCES = {
+    "training": ("ResourceConfig",),
+    "processing": ("ProcessingResources", "ClusterConfig"),
+    "transform": ("TransformResources",),
+}
 
 
 @dataclass(frozen=True)
@@ -56,20 +63,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--all", type=int, nargs="?", const=LAST, default=0, metavar="N",
                         help=f"also the last N jobs of each kind that have ended (default: {LAST})")  # fmt: skip
-
-
-def mode_of(config: Mapping[str, Any], model: Mapping[str, Any]) -> str:
-    """How an endpoint serves: async, serverless, multi-model or realtime.
-
-    Args:
-        config: of DescribeEndpointConfig.
-        model: of DescribeModel, of its first variant.
-    """
-    if config.get("AsyncInferenceConfig"):
-        return "async"
-    if any(variant.get("ServerlessConfig") for variant in config.get("ProductionVariants", [])):
-        return "serverless"
-    return "multi-model" if model.get("PrimaryContainer", {}).get("Mode") == "MultiModel" else "realtime"
 
 
 def total(prices: Iterable[float | None]) -> float | None:
@@ -113,12 +106,9 @@ def endpoint_row(account: Account, thing: Thing) -> Row | None:
 
 def resources_of(kind: str, found: Mapping[str, Any]) -> tuple[str, int]:
     """Instance type and number of a job."""
-    places: dict[str, Callable[[], Mapping[str, Any]]] = {
-        "training": lambda: found.get("ResourceConfig", {}),
-        "processing": lambda: found.get("ProcessingResources", {}).get("ClusterConfig", {}),
-        "transform": lambda: found.get("TransformResources", {}),
-    }
-    resources = places[kind]()
+    resources = found
+    for member in RESOURCES[kind]:
+        resources = resources.get(member, {})
     return str(resources.get("InstanceType", "unknown type")), int(resources.get("InstanceCount", 1))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from sagemaker_monai.storage.files import write_text
 from sagemaker_monai_aws.client.answers import JSON_TYPES, plain_type
+from sagemaker_monai_aws.client.endpoints import container_of
 from sagemaker_monai_aws.core import command, follow
 from sagemaker_monai_aws.core.account import Account
 from sagemaker_monai_aws.core.calls import Call, output_key, volume_key
@@ -98,8 +99,7 @@ def find_model(account: Account, project: str, asked: str | None) -> str:
 
 
 def _is_multi_model(model: Mapping[str, Any]) -> bool:
-    container = model.get("PrimaryContainer") or next(iter(model.get("Containers") or [{}]))
-    return bool(container.get("Mode") == "MultiModel")
+    return container_of(model).get("Mode") == "MultiModel"
 
 
 def payload_of(batch: Batch, max_payload_mb: int | None, max_concurrent: int | None) -> tuple[int, int]:

@@ -13,7 +13,7 @@ Source: API reference, TransformS3DataSource (S3Prefix, ManifestFile and the man
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from sagemaker_monai.storage.file_names import is_litter_path
@@ -67,7 +67,7 @@ def find_batch(account: Account, asked: str, content_type: str | None) -> Batch:
         content_type: of the objects; None: by their suffixes.
 
     Raises:
-        CommandError: there is nothing, the types differ, or the manifest is none.
+        CommandError: there is nothing, the types differ, or the manifest is not valid.
     """
     if not asked.startswith("s3:"):
         return _of_manifest(account, _local_text(Path(asked)), None, asked, content_type)
@@ -114,7 +114,7 @@ def _of_manifest(account: Account, text: bytes, uri: str | None, shown: str, con
             raise ValueError("litter only")
     except (ValueError, KeyError, TypeError) as error:
         raise CommandError(
-            f'{shown} is no manifest: it is [{{"prefix": "s3://bucket/folder/"}}, "name", ...]'
+            f'{shown} is not a manifest: write [{{"prefix": "s3://bucket/folder/"}}, "name", ...]'
         ) from error
     if not account.is_known:
         kind = content_type or "application/octet-stream"
@@ -127,7 +127,7 @@ def _of_manifest(account: Account, text: bytes, uri: str | None, shown: str, con
         raise CommandError(
             f"{shown} names {len(missing)} objects that are not there, the first is {prefix}{missing[0]}"
         )
-    items = [_renamed(listed[before + name], name) for name in dict.fromkeys(wanted)]
+    items = [replace(listed[before + name], name=name) for name in dict.fromkeys(wanted)]
     kind = content_type or _one_type(items)
     if len(wanted) < len(names):  # a listing that somebody made into a manifest
         text, uri = _manifest(prefix, wanted).encode(), None
@@ -135,17 +135,9 @@ def _of_manifest(account: Account, text: bytes, uri: str | None, shown: str, con
     return Batch(tuple(items), kind, uri or "", None if uri else text.decode("utf-8-sig"), False, passed_over)
 
 
-def _renamed(item: Item, name: str) -> Item:
-    return Item(item.bucket, item.key, name, item.size_bytes, item.etag)
-
-
-def _type_of(item: Item) -> str | None:
-    return type_of_name(item.key)
-
-
 def _of_type(items: list[Item], content_type: str | None) -> list[Item]:
     """The objects of a type by their suffixes; all where no suffix says it."""
-    chosen = [item for item in items if content_type and _type_of(item) == content_type]
+    chosen = [item for item in items if content_type and type_of_name(item.key) == content_type]
     return chosen or items
 
 
@@ -155,7 +147,9 @@ def _one_type(items: Iterable[Item]) -> str:
     Raises:
         CommandError: the types differ or are not known.
     """
-    counts = Counter(_type_of(item) or f"unknown ({PurePosixPath(item.key).suffix or 'no suffix'})" for item in items)
+    counts = Counter(
+        type_of_name(item.key) or f"unknown ({PurePosixPath(item.key).suffix or 'no suffix'})" for item in items
+    )
     [(kind, _), *others] = counts.most_common()
     if others or kind.startswith("unknown"):
         named = ", ".join(f"{count} x {name}" for name, count in counts.most_common())
