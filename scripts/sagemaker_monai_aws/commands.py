@@ -31,17 +31,13 @@ COMMANDS = {
     "pipeline": Command(
         "jobs.pipeline", "create or update the pipeline prepare, train, evaluate, register", "DATA SOURCE"
     ),
-    "register": Command("hosting.register", "put a model into the model registry", "MODEL"),
+    "register": Command("hosting.register", "add a model to the model registry", "MODEL"),
     "deploy": Command("hosting.deploy", "host a model", "MODE MODEL ENDPOINT"),
-    "predict": Command("client.predict", "ask an endpoint", "IMAGE! ENDPOINT TARGET"),
+    "predict": Command("client.predict", "send images to an endpoint", "IMAGE! ENDPOINT TARGET"),
     "transform": Command("jobs.transform", "batch transform", "INPUT! MODEL"),
-    "status": Command(
-        "infrastructure.status", "what this project has in the account, and what it costs by the hour",
-        has_dry_run=False,
-    ),
-    "logs": Command("infrastructure.logs", "the log of a job or an endpoint", "JOB", has_dry_run=False),
+    "status": Command("infrastructure.status", "list what this project has in the account, and its cost by the hour",
+                      has_dry_run=False),
+    "logs": Command("infrastructure.logs", "print the log of a job or an endpoint", "JOB", has_dry_run=False),
     "delete": Command("infrastructure.delete", "delete what costs", "ENDPOINT JOB MODEL PIPELINE"),
-    "prices": Command(
-        "infrastructure.update_prices", "ask AWS what instances cost in a region, for the table of costs"
-    ),
+    "prices": Command("infrastructure.update_prices", "fetch a region's instance prices from AWS"),
 }  # fmt: skip

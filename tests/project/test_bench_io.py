@@ -21,15 +21,6 @@ def test_a_drawn_ct_has_air_soft_tissue_and_bone():
     assert [np.abs(values - level).min() < 5 for level in (-1000, -90, 40, 700)] == [True] * 4
 
 
-def test_cases_take_turns_and_the_first_round_does_not_count():
-    order = []
-
-    times = bench_io.measure({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2)
-
-    assert order == ["a", "b"] * 3
-    assert [len(spent) for spent in times.values()] == [2, 2]
-
-
 def test_the_table_compares_wall_times_within_rounds():
     times = {"first": [(1.0, 1.0), (10.0, 1.0), (2.0, 1.0)], "this project": [(0.1, 0.2), (5.0, 0.2), (0.5, 0.2)]}
 
