@@ -16,7 +16,7 @@ from sagemaker_monai_aws.commands import COMMANDS
 from sagemaker_monai_aws.core.command import parser_of
 from sagemaker_monai_aws.infrastructure import update_prices
 from tests.aws.test_update_prices import LIST
-from tests.support.cloud import ACCOUNT, BUCKET, PROJECT, recorded, run_here
+from tests.support.cloud import ACCOUNT, BUCKET, PROJECT, READS, recorded, run_here
 from tests.support.deployed import make_endpoint, make_training_job
 from tests.support.places import ROOT
 from tests.support.simulated import archive, channel
@@ -25,7 +25,6 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 DOCUMENTS = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
 # Of the recipes' variables, what several commands have, and what is made of other variables.
 PASSED_ON = {"AWS_FLAGS", "OPTIONS", "REGION", "REPOSITORY", "TAG", "HYPERPARAMETER_FLAGS"}
-READS = ("Get", "List", "Describe", "Head", "BatchGet")
 NOWHERE = "http://127.0.0.1:1"  # for what must not ask anybody
 ASKING = {"delete", "prices", "push"}  # whose dry run needs the account, or none at all
 # Operations of a dry run with `arguments`, in their order.

@@ -11,7 +11,7 @@ from sagemaker_monai_aws.core.listing import Item
 from sagemaker_monai_aws.jobs import transform
 from sagemaker_monai_aws.jobs.transform_input import Batch
 from sagemaker_monai_aws.jobs.transform_results import Result, as_csv, reasons
-from tests.support.cloud import ACCOUNT, BUCKET, PROJECT, REGION, survives_deaths
+from tests.support.cloud import ACCOUNT, BUCKET, PROJECT, REGION, not_refused, survives_deaths
 from tests.support.simulated import ROLE, simulation
 
 OURS = [{"Key": "project", "Value": PROJECT}, {"Key": "created-by", "Value": "sagemaker-monai"}]
@@ -167,30 +167,26 @@ def test_a_manifest_of_this_machine_is_uploaded_and_one_in_s3_is_read_where_it_i
     }
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--input", f"{PREFIX}-none"], "there is nothing below"),
-        (["--input", "{folder}"], "is a folder of this machine"),
-        (["--input", "{folder}/none"], "cannot be read"),
-        (["--input", "{folder}/odd"], "is no manifest"),
-        (["--input", "{folder}/missing"], "names 1 objects that are not there"),
-        (["--input", PREFIX, "--model", "gone"], "there is no model 'gone'"),
-        (["--input", PREFIX, "--model", f"{PROJECT}-many"], "is a multi-model container"),
-        (["--input", PREFIX, "--join-source"], "leave --join-source out"),
-        (["--input", PREFIX, "--instance-type", "ml.q1.large"], "TransformResources.InstanceType"),
-        (["--input", PREFIX, "--retries", "4"], "InvocationsMaxRetries: 4 is more than 3"),
-    ],
-)
-def test_what_is_wrong_is_said_before_it_costs_anything(ready, capsys, tmp_path, arguments, message):
+REFUSED = [
+    (["--input", f"{PREFIX}-none"], "there is nothing below"),
+    (["--input", "{folder}"], "is a folder of this machine"),
+    (["--input", "{folder}/none"], "cannot be read"),
+    (["--input", "{folder}/odd"], "is not a manifest"),
+    (["--input", "{folder}/missing"], "names 1 objects that are not there"),
+    (["--input", PREFIX, "--model", "gone"], "there is no model 'gone'"),
+    (["--input", PREFIX, "--model", f"{PROJECT}-many"], "is a multi-model container"),
+    (["--input", PREFIX, "--join-source"], "leave --join-source out"),
+    (["--input", PREFIX, "--instance-type", "ml.q1.large"], "TransformResources.InstanceType"),
+    (["--input", PREFIX, "--retries", "4"], "InvocationsMaxRetries: 4 is more than 3"),
+]
+
+
+def test_what_is_wrong_is_said_before_it_costs_anything(ready, tmp_path):
     make_model(ready, "hosting", name=f"{PROJECT}-many", Mode="MultiModel", ModelDataUrl=f"s3://{BUCKET}/monai/models/")
     (tmp_path / "odd").write_text('["a.jpg"]')
     (tmp_path / "missing").write_text(json.dumps([{"prefix": f"{PREFIX}/"}, "a.jpg", "gone.jpg"]))
 
-    assert run(*[word.format(folder=tmp_path) for word in arguments]) == 2
-
-    assert message in capsys.readouterr().err.splitlines()[-1]
-    assert jobs(ready) == []
+    assert not_refused("transform", REFUSED, folder=tmp_path) == []
 
 
 def test_without_a_model_it_says_how_to_make_one(cloud, capsys):

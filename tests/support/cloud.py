@@ -28,6 +28,7 @@ ACCOUNT = "123456789012"
 REGION = "eu-central-1"
 PROJECT = "sagemaker-monai"
 BUCKET = f"{PROJECT}-{ACCOUNT}-{REGION}"
+READS = ("Get", "List", "Describe", "Head", "BatchGet")  # beginnings of the names of operations that change nothing
 DIGEST = "sha256:" + "d" * 64
 REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
 MANIFEST = {
@@ -176,6 +177,27 @@ def recorded():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BaseClient, "_make_api_call", noted)
         yield asked
+
+
+def not_refused(name, rows, **places):
+    """Those of some command lines that a command does not refuse as it should: before it writes anything, with exit
+    code 2, and with a text in its last line.
+
+    Args:
+        name: of the command.
+        rows: words of a command line, and the text.
+        **places: what stands for {name} in a word.
+    """
+    wrong = []
+    for words, message in rows:
+        with recorded() as asked:
+            run = run_here(name, [word.format(**places) for word in words])
+        writes = [operation for _, operation, _ in asked if not operation.startswith(READS)]
+        last = (run.stderr.splitlines() or [""])[-1]
+        is_said = last.startswith(f"{name}: ") and message in last
+        if (run.returncode, run.stdout, writes, is_said) != (2, "", [], True):
+            wrong.append((words, message, run, writes))
+    return wrong
 
 
 @contextmanager
