@@ -36,7 +36,7 @@ PLANNED = {
     "process": "CreateProcessingJob",
     "pipeline": "CreateModelPackageGroup CreatePipeline StartPipelineExecution",
     "register": "PutObject CreateModelPackageGroup CreateModelPackage",
-    "deploy": "CreateModel CreateEndpointConfig UpdateEndpoint",
+    "deploy": "CreateModel CreateEndpointConfig PutMetricAlarm PutMetricAlarm UpdateEndpoint",
     "predict": "InvokeEndpoint",
     "transform": "CreateTransformJob",
     "delete": "DeleteEndpoint DeleteModel DeleteEndpointConfig",
