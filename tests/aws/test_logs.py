@@ -8,7 +8,7 @@ import pytest
 
 from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.infrastructure import logs
-from tests.support.cloud import PROJECT
+from tests.support.cloud import PROJECT, not_refused
 from tests.support.deployed import make_endpoint, make_training_job
 
 JOB = f"{PROJECT}-train-1"
@@ -37,10 +37,6 @@ def printed(capsys, *arguments):
     return capsys.readouterr().out.splitlines()
 
 
-def test_the_log_of_a_job_is_its_own(job, capsys):
-    assert printed(capsys, JOB) == ["epoch 1", "epoch 2", "done"]
-
-
 def test_without_a_name_it_is_the_newest_job_of_the_project(job, capsys):
     make_training_job(job.client("sagemaker"), f"{PROJECT}-x", tags=[])  # of others
 
@@ -51,9 +47,9 @@ def test_without_a_name_it_is_the_newest_job_of_the_project(job, capsys):
     assert f"the newest job is {JOB}" in err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
+def test_lines_are_chosen(job, capsys):
+    for arguments, expected in (
+        ([], ["epoch 1", "epoch 2", "done"]),
         (["--tail", "1"], ["done"]),
         (["--grep", "epoch [12]"], ["epoch 1", "epoch 2"]),
         (["--grep", "epoch", "--tail", "1"], ["epoch 2"]),
@@ -62,10 +58,8 @@ def test_without_a_name_it_is_the_newest_job_of_the_project(job, capsys):
         (["--since", datetime.fromtimestamp((START + 1500) / 1000, UTC).isoformat()], ["done"]),
         (["--follow"], ["epoch 1", "epoch 2", "done"]),
         (["--follow", "--grep", "2"], ["epoch 2"]),
-    ],
-)
-def test_lines_are_chosen(job, capsys, arguments, expected):
-    assert printed(capsys, JOB, *arguments, "--poll-s", "0") == expected
+    ):
+        assert printed(capsys, JOB, *arguments, "--poll-s", "0") == expected, arguments
 
 
 def test_hosts_are_told_apart_in_the_order_of_time(job, capsys):
@@ -95,9 +89,8 @@ def test_of_an_unknown_name_it_is_said_what_there_is(job, capsys):
     assert f"there is no job or endpoint 'nothing' in eu-central-1; there is: {JOB}" in capsys.readouterr().err
 
 
-def test_without_any_job_the_way_to_one_is_said(cloud, capsys):
-    assert main(["logs"]) == 2
-    assert "`make train` starts one" in capsys.readouterr().err
+def test_what_is_wrong_is_said_with_the_remedy(cloud):
+    assert not_refused("logs", [([], "`make train` starts one"), (["--tail", "0"], "--tail must be at least 1")]) == []
 
 
 def test_a_tuning_job_names_the_jobs_that_have_logs(cloud, capsys, monkeypatch):
@@ -124,8 +117,3 @@ def test_moments_are_read():
 def test_what_cannot_be_read_is_told(read, text):
     with pytest.raises(argparse.ArgumentTypeError, match="takes"):
         read(text)
-
-
-def test_a_tail_of_nothing_is_refused(cloud, capsys):
-    assert main(["logs", "--tail", "0"]) == 2
-    assert "at least 1" in capsys.readouterr().err
