@@ -41,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def step(text: str) -> None:
-    """Say what comes next."""
+    """Announce the next step."""
     print(f"\n== {text}", flush=True)
 
 

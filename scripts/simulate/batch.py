@@ -24,12 +24,12 @@ CLIENT, ALGORITHM = (f"{each}: See job logs for more information" for each in ("
 
 
 def life(plane: ControlPlane) -> Life:
-    """What transform jobs do."""
+    """The life of transform jobs."""
     return Life(check, lambda _: {"TransformJobStatus": "InProgress"}, run=lambda job: Transform(plane, job).run())
 
 
 def check(plane: ControlPlane, request: Mapping[str, Any], region: str) -> None:
-    """Refuse what no job can be, and what is not simulated."""
+    """Refuse invalid requests, and those that are not simulated."""
     model = plane.find("Model", request["ModelName"], region)
     if definition(model).get("Mode") == "MultiModel":
         raise invalid("Batch transform is not supported for multi-model containers")

@@ -18,7 +18,7 @@ from simulate.world import ACCOUNT, World
 
 @dataclass(frozen=True)
 class Life:
-    """What is particular to one kind.
+    """What differs between kinds.
 
     Attributes:
         check: refuses a request that its shape allows; takes control plane, request and region.
@@ -89,7 +89,7 @@ class ControlPlane:
         return found
 
     def create(self, kind: Kind, request: Mapping[str, Any], region: str, **fields: Any) -> Resource:
-        """Create a resource and let it live.
+        """Create a resource and start its life.
 
         Raises:
             ApiError: the name is taken, or the request cannot be.

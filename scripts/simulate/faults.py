@@ -1,4 +1,4 @@
-"""What goes wrong, in SageMaker's words."""
+"""Errors, with SageMaker's messages."""
 
 
 class ApiError(Exception):

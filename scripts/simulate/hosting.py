@@ -21,7 +21,7 @@ BUSY = ("Creating", "Updating", "RollingBack", "Deleting")
 
 
 def check_model(plane: ControlPlane, request: Mapping[str, Any], region: str) -> None:
-    """Refuse models that cannot be or are not simulated, and those whose data is not in S3."""
+    """Refuse invalid models, those that are not simulated, and those whose data is not in S3."""
     containers = [*request.get("Containers", []), *filter(None, [request.get("PrimaryContainer")])]
     if len(containers) != 1:
         raise not_simulated("a model without exactly one container")
@@ -48,7 +48,7 @@ def check_model(plane: ControlPlane, request: Mapping[str, Any], region: str) ->
 
 
 def check_config(plane: ControlPlane, request: Mapping[str, Any], region: str) -> None:
-    """Refuse configurations that cannot be or are not simulated."""
+    """Refuse invalid configurations, and those that are not simulated."""
     for name in ("ShadowProductionVariants", "ExplainerConfig"):
         if name in request:
             raise not_simulated(name)
@@ -183,11 +183,11 @@ class Hosting:
         }  # fmt: skip
 
     def settled(self, endpoint: str) -> Fleet | None:
-        """Who answers, except for an update under way; None while nobody does."""
+        """The fleet in service, ignoring an update in progress; None if there is none."""
         return self._fleets.get(endpoint)
 
     def fleet(self, endpoint: str) -> Fleet | None:
-        """Who answers the next request; each call is one request's turn."""
+        """The fleet that answers the next request; each call counts as one request."""
         fleet, (candidate, share) = self._fleets.get(endpoint), self._next.get(endpoint, (None, 0.0))
         if candidate is not None and next(self._turns) * 0.6180339887 % 1 < share:
             return candidate

@@ -1,4 +1,4 @@
-"""The kinds of resources that are simulated, in AWS's words, and one resource."""
+"""The simulated kinds of resources, with AWS's names, and one resource."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from simulate.world import ACCOUNT
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of resource, in AWS's words.
+    """A kind of resource, with AWS's names.
 
     Attributes:
         name: as in CreateTrainingJob, TrainingJobName, TrainingJobArn.
@@ -74,7 +74,7 @@ class Resource:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def set(self, **fields: Any) -> None:
-        """Change it; what is None goes."""
+        """Change fields; None removes one."""
         with self.lock:
             self.fields |= {**fields, "LastModifiedTime": time.time()}
 
@@ -84,7 +84,7 @@ class Resource:
         return str(self.fields.get(self.kind.status, ""))
 
     def described(self) -> dict[str, Any]:
-        """Everything that is known of it."""
+        """Everything known about it."""
         with self.lock:
             own = {f"{self.kind.name}Name": self.name, f"{self.kind.name}Arn": self.arn}
             return {**self.request, **self.fields, **own}

@@ -22,12 +22,12 @@ FOLDER = PurePosixPath(ML, "processing")
 
 
 def life(world: World) -> Life:
-    """What processing jobs do."""
+    """The life of processing jobs."""
     return Life(check, lambda _: {"ProcessingJobStatus": "InProgress"}, run=lambda job: run(world, job))
 
 
 def check(_: ControlPlane, request: Mapping[str, Any], __: str) -> None:
-    """Refuse what no job can be, and what is not simulated."""
+    """Refuse invalid requests, and those that are not simulated."""
     if request["ProcessingResources"]["ClusterConfig"]["InstanceCount"] != 1:
         raise not_simulated("a processing job on several hosts")
     for item in request.get("ProcessingInputs", []):

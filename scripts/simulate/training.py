@@ -41,12 +41,12 @@ MESSAGES = {
 
 
 def life(world: World) -> Life:
-    """What training jobs do."""
+    """The life of training jobs."""
     return Life(check, first_fields, run=lambda job: TrainingJob(world, job).run())
 
 
 def first_fields(_: Mapping[str, Any]) -> dict[str, Any]:
-    """What a job has before it does anything."""
+    """Fields of a new job."""
     fields: dict[str, Any] = {"TrainingJobStatus": "InProgress", "SecondaryStatus": "Starting"}
     return fields | {"SecondaryStatusTransitions": transitions({}, "Starting", MESSAGES["Starting"])}
 

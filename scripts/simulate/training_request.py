@@ -13,7 +13,7 @@ RESERVED = ("input", "model", "output", "code")  # a checkpoint folder is none o
 
 
 def check(_: ControlPlane, request: Mapping[str, Any], __: str) -> None:
-    """Refuse what no job can be, and what is not simulated."""
+    """Refuse invalid requests, and those that are not simulated."""
     for name in ("AlgorithmSpecification", "ResourceConfig", "StoppingCondition"):
         if name not in request:
             raise invalid(f"{name} is required")

@@ -28,17 +28,17 @@ OBJECTIVE = "FinalHyperParameterTuningJobObjectiveMetric"
 
 
 def life(plane: ControlPlane) -> Life:
-    """What tuning jobs do."""
+    """The life of tuning jobs."""
     return Life(check, first_fields, run=lambda job: run(plane, job))
 
 
 def first_fields(_: Mapping[str, Any]) -> dict[str, Any]:
-    """What a job has before it does anything."""
+    """Fields of a new job."""
     return {"HyperParameterTuningJobStatus": "InProgress", **_counters([])}
 
 
 def check(plane: ControlPlane, request: Mapping[str, Any], region: str) -> None:
-    """Refuse what no tuning job can be, and what is not simulated."""
+    """Refuse invalid requests, and those that are not simulated."""
     for name in ("TrainingJobDefinitions", "WarmStartConfig", "Autotune"):
         if name in request:
             raise not_simulated(name)

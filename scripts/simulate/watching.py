@@ -88,7 +88,7 @@ def _removed(containers: Sequence[Running]) -> Iterator[None]:
 
 
 def read_text(path: Path, length: int) -> str:
-    """The beginning of a file that a container may have written, or nothing."""
+    """The beginning of a file that a container may have written; empty if it did not."""
     try:
         with path.open("rb") as file:
             return file.read(4 * length).decode(errors="replace")[:length]

@@ -1,4 +1,4 @@
-"""What all parts of the simulation share: where things lie, who runs containers, and clients for moto's services."""
+"""Shared by all parts of the simulation: folders, the container runner, and clients for moto's services."""
 
 import sys
 import threading
@@ -81,7 +81,7 @@ class World:
         return thread
 
     def close(self, timeout_s: float = 30) -> None:
-        """Tell everything to end and wait for it."""
+        """Stop everything and wait for it."""
         self.closing.set()
         deadline = time.monotonic() + timeout_s
         while threads := [each for each in self._threads if each.is_alive()]:

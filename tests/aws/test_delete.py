@@ -171,7 +171,7 @@ def test_a_dry_run_prints_the_calls_and_makes_none(cloud, capsys):
 
 
 def test_one_has_to_say_what(cloud):
-    rows = [([], "name what goes"), (["--all", "--endpoint", "x"], "name what goes"),
+    rows = [([], "say what to delete"), (["--all", "--endpoint", "x"], "say what to delete"),
             (["--job", "nothing", "--yes"], "there is no job 'nothing'")]  # fmt: skip
     assert not_refused("delete", rows) == []
 

@@ -198,7 +198,7 @@ def test_a_folder_is_hosted_uncompressed_where_aws_takes_it(ready, capsys):
         "S3DataSource": {"S3Uri": folder, "S3DataType": "S3Prefix", "CompressionType": "None"}
     }
     for mode in ("serverless", "batch", "multi-model"):
-        assert "takes no uncompressed artifact" in refused(capsys, "--model", folder, "--mode", mode, *image)
+        assert "needs a compressed artifact" in refused(capsys, "--model", folder, "--mode", mode, *image)
 
 
 def test_capture_is_off_unless_asked_and_then_encrypted(ready, capsys):
@@ -224,7 +224,7 @@ REFUSED = [
     (["--mode", "serverless", "--provisioned-concurrency", "5"], "at most --max-concurrency (4)"),
     (["--capture", "101"], "--capture is 1 to 100"),
     (["--instance-count", "0"], "at least 1"),
-    (["--instance-type", "ml.g5.xlarge", "--cuda", "12.4", "--volume-gb", "9"], "storage of a size of its own"),
+    (["--instance-type", "ml.g5.xlarge", "--cuda", "12.4", "--volume-gb", "9"], "storage of a fixed size"),
     (["--instance-type", "ml.g5.xlarge", "--cuda", "14.0"], "no AMI of SageMaker is known"),
     (["--instance-type", "ml.g5.xlarge"], "cannot be looked up in ECR: say it with --cuda"),
     (["--mode", "multi-model", "--target", "a/b.tar.gz"], "--target is NAME.tar.gz"),
@@ -299,7 +299,7 @@ def test_the_images_cuda_is_read_from_its_configuration(ready, variables, said):
         if said:
             assert image_cuda.cuda_of(account, IMAGE) == said
         else:
-            with pytest.raises(image_cuda.CommandError, match="does not say which CUDA"):
+            with pytest.raises(image_cuda.CommandError, match="does not state its CUDA version"):
                 image_cuda.cuda_of(account, IMAGE)
 
 

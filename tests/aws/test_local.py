@@ -195,8 +195,8 @@ def test_the_shell_is_bash_or_the_command(docker, words, expected):
         (["serve", "/nowhere"], "", "there is no /nowhere: name the folder of an artifact"),
         (["serve", "{file}"], "", "cannot be unpacked"),
         (["serve", "{data}"], "version", "no Docker engine answers"),
-        (["predict", "/nowhere.jpg"], "", "/nowhere.jpg is no image"),
-        (["predict", "{empty}"], "", "is no image and has none"),
+        (["predict", "/nowhere.jpg"], "", "/nowhere.jpg is not an image"),
+        (["predict", "{empty}"], "", "is not an image and contains none"),
     ],
 )
 def test_what_is_wrong_is_said_with_the_remedy(

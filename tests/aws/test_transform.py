@@ -169,10 +169,10 @@ def test_a_manifest_of_this_machine_is_uploaded_and_one_in_s3_is_read_where_it_i
 
 REFUSED = [
     (["--input", f"{PREFIX}-none"], "there is nothing below"),
-    (["--input", "{folder}"], "is a folder of this machine"),
+    (["--input", "{folder}"], "is a local folder"),
     (["--input", "{folder}/none"], "cannot be read"),
     (["--input", "{folder}/odd"], "is not a manifest"),
-    (["--input", "{folder}/missing"], "names 1 objects that are not there"),
+    (["--input", "{folder}/missing"], "lists 1 objects that do not exist"),
     (["--input", PREFIX, "--model", "gone"], "there is no model 'gone'"),
     (["--input", PREFIX, "--model", f"{PROJECT}-many"], "is a multi-model container"),
     (["--input", PREFIX, "--join-source"], "leave --join-source out"),

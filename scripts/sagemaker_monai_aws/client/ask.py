@@ -84,7 +84,7 @@ def find_images(paths: Sequence[Path], *, by_series: bool) -> list[Image]:
             raise LocalError(f"{path} cannot be read: {error.strerror}") from error
         if not found:
             raise LocalError(
-                f"{path} is no image and has none: name a file, or a folder of them ({KNOWN}, DICOM without suffix)"
+                f"{path} is not an image and contains none: name files or folders ({KNOWN}, DICOM without suffix)"
             )
         images += found
     return images

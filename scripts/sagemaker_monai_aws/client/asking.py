@@ -1,4 +1,4 @@
-"""One input to an endpoint, and its answer: at once, or by way of S3 where the endpoint is asynchronous.
+"""One input to an endpoint, and its answer: directly, or through S3 for asynchronous endpoints.
 
 A series of DICOM files is one input, and goes as a zip that is made in memory.
 """
@@ -28,7 +28,7 @@ REMEDY = {
     "serverless": "`make deploy MODE=async` takes 1 GB",
     "async": "`make transform` reads from S3",
 }
-# SageMaker itself gives up after 60 s ("Custom Inference Code with Hosting Services").
+# SageMaker itself times out after 60 s ("Custom Inference Code with Hosting Services").
 READ_TIMEOUT_S = 70
 
 
@@ -92,7 +92,7 @@ class Asking:
         return {"read_timeout": READ_TIMEOUT_S, "max_pool_connections": self.parallel}
 
     def ask(self, source: Source) -> Answer:
-        """Send one input; what it is refused for is an Answer, too.
+        """Send one input; a refusal is an Answer too.
 
         Raises:
             ClientError: AWS refuses not this input but all.
@@ -126,7 +126,7 @@ class Asking:
         return Answer(answer.get("ContentType", ""), answer["Body"].read())
 
     def _packed(self, source: Source) -> Source:
-        """A series as the body that it becomes; any other input as it is."""
+        """A series as a zip; any other input unchanged."""
         if not source.is_series or source.size_bytes > MOST_SERIES_BYTES:
             return source
         body = content_of(source.place) if isinstance(source.place, Path) else as_zip(self._members(source))
@@ -204,7 +204,7 @@ class Asking:
             if asked.get("FailureLocation") and (found := fetch(self.account, asked["FailureLocation"])) is not None:
                 with suppress(UnicodeDecodeError):
                     return in_own_words(found[0].decode())
-                return Answer(code="failed", message="the endpoint gives no reason: look at `make logs`")
+                return Answer(code="failed", message="the endpoint gives no reason: see `make logs`")
             if time.monotonic() > deadline:
                 return None
             time.sleep(self.poll_s)

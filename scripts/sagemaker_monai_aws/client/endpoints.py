@@ -1,4 +1,4 @@
-"""Endpoints as those who ask them need to know them: how they are asked, how much they take, and their answers.
+"""Endpoints for clients: how to invoke them, their limits, and their answers.
 
 The output and the command are in predict.py. Bodies and names of files never reach a log or an address in S3: an
 asynchronous input is called by its digest.
@@ -58,7 +58,7 @@ class Answer:
 
 
 def find_endpoint(account: Account, project: str, asked: str | None) -> Endpoint:
-    """The endpoint asked for, else the only one of the project that is in service.
+    """The named endpoint, else the project's only one in service.
 
     Raises:
         CommandError: there is none, there are several, or it does not answer.
@@ -76,7 +76,7 @@ def find_endpoint(account: Account, project: str, asked: str | None) -> Endpoint
                            + ": `make status` shows when it is InService")  # fmt: skip
     config = account.read("sagemaker", "DescribeEndpointConfig", EndpointConfigName=found["EndpointConfigName"])
     if config is None:
-        raise CommandError(f"the configuration of the endpoint {name} was deleted: `make deploy` makes both anew")
+        raise CommandError(f"the configuration of the endpoint {name} was deleted: `make deploy` creates both again")
     model = account.read("sagemaker", "DescribeModel", ModelName=config["ProductionVariants"][0]["ModelName"]) or {}
     mode = mode_of(config, model)
     return Endpoint(name, mode, container_of(model)["ModelDataUrl"] if mode == "multi-model" else "")
@@ -122,7 +122,7 @@ def find_target(account: Account, endpoint: Endpoint, target: str | None) -> str
     """
     if endpoint.mode != "multi-model":
         if target:
-            raise CommandError(f"{endpoint.name} has one model only ({endpoint.mode}): leave --target out")
+            raise CommandError(f"{endpoint.name} has only one model ({endpoint.mode}): leave --target out")
         return None
     models = [item.name for item in below(account, endpoint.models) if item.name.endswith(".tar.gz")]
     if target in models or (target is None and len(models) == 1):

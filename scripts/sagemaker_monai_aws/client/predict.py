@@ -150,7 +150,7 @@ def _series_in_s3(account: Account, uri: str) -> Iterator[Source]:
 def _listed(account: Account, uri: str) -> list[Item]:
     split_s3(uri)
     if not account.is_known:
-        raise CommandError(f"{uri} cannot be listed, nobody is logged in: log in, or name files of this machine")
+        raise CommandError(f"{uri} cannot be listed without credentials: log in, or name local files")
     return find(account, uri)
 
 
@@ -158,7 +158,7 @@ def work(context: Context) -> int:
     """Find endpoint and inputs, ask, print."""
     account, options = context.account, context.options
     if not options.inputs:
-        raise CommandError("nothing was sent, name what is to be predicted: IMAGE=file, folder or s3://bucket/prefix")
+        raise CommandError("nothing to predict: give IMAGE=file, folder or s3://bucket/prefix")
     for name, low, high in (("parallel", 1, 64), ("timeout_s", 1, 3600)):
         if not low <= getattr(options, name) <= high:
             raise CommandError(f"--{name.replace('_', '-')} is {low} to {high}, got {getattr(options, name)}")
@@ -181,9 +181,9 @@ def work(context: Context) -> int:
     if options.dry_run:
         calls = [asking.call(source, f"<{source.size_bytes} bytes of {source.shown}>".encode()) for source in sources]
         return command.show_plan(
-            context, NAME, calls, [f"{endpoint.name} is asked, nothing is created ({endpoint.mode})"]
+            context, NAME, calls, [f"{endpoint.name} gets the images, nothing is created ({endpoint.mode})"]
         )
-    left = f"inputs that were not answered stay at {asking.inputs}/: the same command sends them again and removes them"
+    left = f"inputs without an answer stay at {asking.inputs}/: the same command sends them again and removes them"
     context.after_interrupt = left if endpoint.mode == "async" else "nothing is left of it"
     rows = list(track(_ask_all(asking, sources, options), total=len(sources), what=f"asking {endpoint.name}"))
     print(json.dumps([_as_json(*row) for row in rows], indent=2) if options.json else as_table(_as_rows(rows)))

@@ -1,4 +1,4 @@
-"""Answers as files: a suffix by the answer's type, and nothing that is there is ever overwritten.
+"""Answers as files: the suffix follows the type, and no file is overwritten.
 
 An answer of several parts, as reports about several images are, becomes a file for each. Standard library only.
 """
@@ -80,7 +80,7 @@ def save(folder: Path, name: str, content_type: str, body: bytes) -> Path:
     """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise SavingError(f"an answer for {name!r} would be written outside of {folder}: name the object itself")
+        raise SavingError(f"an answer for {name!r} would be written outside {folder}: name the object itself")
     suffix = SUFFIXES.get(plain_type(content_type), UNKNOWN)
     target = folder / path
     target.parent.mkdir(parents=True, exist_ok=True)

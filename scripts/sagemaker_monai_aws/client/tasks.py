@@ -1,4 +1,4 @@
-"""Predictions in an answer: which task they are of, and what a table has of them."""
+"""Predictions in an answer: their task, and their cells in a table."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,13 +10,13 @@ Prediction = Mapping[str, Any]
 
 
 def cells(prediction: Prediction, task: TaskRow) -> dict[str, Any]:
-    """What stands in the columns; names of several classes have | between them, as in the container's tables."""
+    """The cells by column; several class names are joined with |, as in the container's tables."""
     values = {head: prediction[head] for head in task.heads}
     return {head: "|".join(map(str, value)) if isinstance(value, list) else value for head, value in values.items()}
 
 
 def task_of(prediction: Any) -> TaskRow | None:
-    """The task that a prediction is of, None where it is of no task of ours."""
+    """The task of a prediction; None if it is not one of ours."""
     fields = set(prediction) if isinstance(prediction, dict) else set()
     fitting = [
         row

@@ -99,7 +99,7 @@ def start_job(context: Context, job: Job) -> str:
         if status not in UNSUCCESSFUL and not (options.again and status in row.ended):
             say(job.command, f"found {name} ({status}): it was started with the same request")
             return name
-    raise CommandError(f"{ATTEMPTS - 1} attempts at this job have failed: look at `make logs`, then change the request")
+    raise CommandError(f"{ATTEMPTS - 1} attempts at this job have failed: see `make logs`, then change the request")
 
 
 def ensure(account: Account, call: Call, operation: str, **request: Any) -> bool:

@@ -85,7 +85,7 @@ def follow(
     log = log_of(account, kind, name) if row.log_group else None
     last = ""
     while True:
-        # Asked before the log is read, so that nothing is missed of what a job writes last.
+        # Asked before the log is read, so that the last lines are not missed.
         found = describe(account, kind, name) or {}
         if (line := state(found, kind)) != last:
             say(command, f"{name}: {line}")

@@ -1,4 +1,4 @@
-"""What the name of an instance type tells of it."""
+"""What follows from the name of an instance type."""
 
 import re
 

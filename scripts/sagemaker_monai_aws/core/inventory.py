@@ -1,4 +1,4 @@
-"""What a project has in SageMaker: found by the beginning of its name, and believed by its tags."""
+"""What a project has in SageMaker: found by name prefix and confirmed by tags."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Single objects of S3: what lies at or below an address, and what is in one."""
+"""Objects in S3: what is at or below an address, and their content."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

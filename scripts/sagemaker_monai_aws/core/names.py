@@ -1,7 +1,7 @@
-"""What things are called, where they lie in S3, and how a project recognises its own.
+"""Names, addresses in S3, and how a project recognises its own resources.
 
-A name ends in a digest of what it names, so the same request has the same name: a second start finds the first instead
-of paying twice, and what has another name is another thing.
+A name ends in a digest of its request, so the same request has the same name: a second run finds the first instead of
+paying twice.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ S3_URI = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?", re.S)
 
 
 def digest(value: Any, length: int = 10) -> str:
-    """Hexadecimal digits that tell by equality whether two requests are the same."""
+    """Hexadecimal digits that are equal for equal requests."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
@@ -29,7 +29,7 @@ def name_of(
     """PROJECT-KIND-DIGEST, from the second attempt on with -ATTEMPT behind.
 
     Args:
-        project: what the name begins with; policies know names by it, so it is never cut.
+        project: prefix of the name; policies match it, so it is never shortened.
         kind: of what is named.
         request: what the digest is of.
         attempt: from 1.

@@ -1,4 +1,4 @@
-"""Where this project's things lie in S3 and in ECR, asked and checked before anything is paid for."""
+"""Where this project's data is in S3 and its images in ECR, looked up before anything is paid for."""
 
 import json
 import subprocess

@@ -1,1 +1,1 @@
-"""A data set on its way to S3: what may leave, what is cleaned, what is there already."""
+"""Uploads of data sets: what may leave, what is cleaned, what S3 has already."""

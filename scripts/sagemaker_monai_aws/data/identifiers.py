@@ -1,4 +1,4 @@
-"""Patients' numbers and UIDs of DICOM files that stand in names and lists, and what replaces them there.
+"""Patient numbers and DICOM UIDs in file names and lists, and their replacements.
 
 Folders are named by a SeriesInstanceUID, groups are PatientIDs, and a table copies both. When the files are
 de-identified, these must follow, or the data set tells what its files no longer do; and they must follow in the same

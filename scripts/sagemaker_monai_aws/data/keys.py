@@ -1,8 +1,8 @@
-"""Names that must not go to S3: those that may tell who a patient is, and those that S3 or a training job cannot take.
+"""Names that must not go to S3: those that may identify a patient, and those that S3 or a training job cannot handle.
 
-A key is no secret: it stands in access logs, in lists, in error messages and in the results of batch transform, also
-where what it names is encrypted. So names are looked at before anything is uploaded. What is found is a hint and no
-proof, in both directions: a pseudonym may look like a name, and a name in another form is not found.
+A key is not secret: it appears in access logs, lists, error messages and batch transform results, even if the object
+is encrypted. So names are checked before anything is uploaded. The check is a heuristic in both directions: a pseudonym
+may look like a name, and a name in an unusual form is missed.
 
 Sources: 45 CFR 164.514(b)(2)(i) (the identifiers of the Safe Harbor method: names, dates except the year, numbers of
 records, of accounts and of social security, addresses of e-mail); DICOM PS3.5 6.2 (PN has carets); S3 User Guide,
@@ -81,7 +81,7 @@ HARMLESS_COLUMN = re.compile(r"(file|image|class|label|lesion|dataset|diagnosis|
 
 
 def private_in(name: str) -> str | None:
-    """What in a name of a file with its folders may tell who somebody is, None if nothing does."""
+    """Which part of a path may identify a person; None if nothing does."""
     for part in name.split("/"):
         text = MEANINGLESS.sub("#", part)
         for rule in PRIVATE:
@@ -91,7 +91,7 @@ def private_in(name: str) -> str | None:
 
 
 def masked(name: str) -> str:
-    """A name without its letters and digits, so that it can be found and says nothing; the suffix stays."""
+    """A name with letters and digits masked, so that it can be found but reveals nothing; the suffix stays."""
     stem, dot, suffix = name.rpartition(".")
     if not dot or "/" in suffix or len(suffix) > 5:
         stem, dot, suffix = name, "", ""
@@ -99,12 +99,12 @@ def masked(name: str) -> str:
 
 
 def private_columns(columns: Iterable[str]) -> list[str]:
-    """Those of a table that by their names are about a person."""
+    """Columns of a table whose names suggest personal data."""
     return sorted(name for name in columns if PRIVATE_COLUMN.search(name) and not HARMLESS_COLUMN.search(name))
 
 
 def unusable(key: str) -> str | None:
-    """Why S3, or a job that makes a file of it, cannot take a key; None if they can."""
+    """Why S3, or a job that writes it to a file, cannot use a key; None if they can."""
     parts = key.split("/")
     if len(key.encode("utf-8", "surrogatepass")) > LONGEST_KEY:
         return f"has more than {LONGEST_KEY} bytes"
@@ -120,7 +120,7 @@ def unusable(key: str) -> str | None:
 
 
 def both_file_and_folder(keys: Iterable[str]) -> list[str]:
-    """Keys that are also the folder of another, of which a job can make one or the other only."""
+    """Keys that are also the folder of another key, so that a job cannot write both to disk."""
     every = set(keys)
     folders = {"/".join(parts[:depth]) for parts in (key.split("/") for key in every) for depth in range(1, len(parts))}
     return sorted(every & folders)

@@ -1,9 +1,9 @@
-"""Upload a data set to S3 (`make prepare-s3 DATA=folder`), checked before and verified by S3 while it is sent.
+"""Upload a data set to S3 (`make prepare-s3 DATA=folder`), checked beforehand and verified by S3 on arrival.
 
-What goes is what `train` reads of the folder: dataset.json or the CSV file, and the images, series folders and volumes
-too; whatever else lies in it stays here. Files are de-identified on the way unless they are (upload_privacy.py), and
-names that may tell who a patient is are refused, for a key is no secret. The list of images goes last: a prefix with it
-is complete. What is there already is not sent again, whatever became of the run that sent it.
+It uploads what `train` reads of the folder: dataset.json or the CSV file, images, series folders and volumes; nothing
+else. Files are de-identified on the way (upload_privacy.py), and names that may identify a patient are refused, because
+a key is not secret. The list of images goes last: a prefix that has it is complete. Objects that exist already are not
+sent again, even if the run that sent them was interrupted.
 """
 
 import argparse
@@ -82,15 +82,15 @@ def find(folder: Path, name: str) -> Found:
     try:
         layout = read_channels({"training": folder.absolute()})
     except DatasetError as error:
-        raise CommandError(f"this is no data set that `train` reads: {error}") from error
+        raise CommandError(f"`train` cannot read this as a data set: {error}") from error
     columns = private_columns({column for entry in layout.entries for column in entry.metadata})
     if columns:
-        raise CommandError(f"the list of pictures has columns that tell who somebody is ({', '.join(columns)}): "
-                           "remove them, training does not need them")  # fmt: skip
+        raise CommandError(f"the list of images has columns that identify people ({', '.join(columns)}): "
+                           "remove them, training does not use them")  # fmt: skip
     root = folder.absolute()
     pictures = {file.relative_to(root).as_posix() for entry in layout.entries for file in image_files(entry.image)}
     if halves := [name for name in pictures if name.lower().endswith(HEADERS_ALONE)]:
-        raise CommandError(f"{len(halves)} volumes are headers whose values lie in other files, which no list names "
+        raise CommandError(f"{len(halves)} volumes are headers without their data, which is in other files "
                            f"({masked(min(halves))}): save them as .nii.gz, .nrrd or .mha")  # fmt: skip
     lists = [each for each in every if "/" not in each and each.lower().endswith(".csv")]
     lists = [DATASET_JSON] if DATASET_JSON in every else lists
@@ -148,8 +148,8 @@ def check_names(names: list[str], prefix: str, *, allow_private: bool) -> None:
         return
     shown = "; ".join(f"number {index}, {masked(names[index - 1])}: {why}" for index, why in found[:SHOWN])
     raise CommandError(
-        f"{len(found)} of {len(names)} names look as if they told who somebody is (letters and digits masked, in "
-        f"alphabetical order): {shown}: rename the files to pseudonyms, or add --allow-keys if they tell nothing"
+        f"{len(found)} of {len(names)} names may identify a patient (letters and digits masked, in "
+        f"alphabetical order): {shown}: rename the files to pseudonyms, or add --allow-keys if they identify nobody"
     )
 
 
@@ -190,7 +190,7 @@ def work(context: Context) -> int:
 def _report(found: Found, sizes: dict[str, int]) -> None:
     empty = [name for name, size in sizes.items() if not size]
     if found.others:
-        say(NAME, f"{found.others} files of the folder stay here: training does not read them")
+        say(NAME, f"{found.others} files of the folder are not uploaded: training does not read them")
     if empty:
         shown = ", ".join(masked(name) if private_in(name) else name for name in empty[:SHOWN])
         say(NAME, f"{len(empty)} files are empty ({shown}): training will refuse them")
@@ -219,7 +219,7 @@ def _dry_run(context: Context, bucket: str, prefix: str, targets: dict[str, int]
     shown = calls if len(calls) <= SHOWN + 1 else [*calls[:SHOWN], calls[-1]]
     left = len(calls) - len(shown)
     lines = [f"{left} more requests like these are left out"] if left else []
-    return command.show_plan(context, NAME, shown, [*lines, "objects that are there with the same content are kept"])
+    return command.show_plan(context, NAME, shown, [*lines, "existing objects with the same content are kept"])
 
 
 def _cleaning(found: Found, options: argparse.Namespace) -> Cleaning:
@@ -228,7 +228,7 @@ def _cleaning(found: Found, options: argparse.Namespace) -> Cleaning:
     try:
         cleaning = plan_cleaning(options.folder, found.names, options)
     except OSError as error:
-        raise CommandError(f"a file cannot be read ({error.strerror}): leave the folder alone meanwhile") from error
+        raise CommandError(f"a file cannot be read ({error.strerror}): leave the folder unchanged") from error
     for line in cleaning.lines:
         say(NAME, line)
     return cleaning
@@ -251,7 +251,7 @@ def _send(context: Context, uploader: Uploader, prefix: str, cleaning: Cleaning)
                 sent += track(uploader.send(items), total=len(part), what="uploading files")
             return sent
     except OSError as error:
-        raise CommandError(f"a file cannot be read ({error.strerror or 'timed out'}): leave the folder alone meanwhile"
+        raise CommandError(f"a file cannot be read ({error.strerror or 'timed out'}): leave the folder unchanged"
                            ) from error  # fmt: skip
 
 

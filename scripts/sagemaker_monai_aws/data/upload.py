@@ -51,7 +51,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of an item: its size, and whether it was uploaded or had been there."""
+    """The result for an item: its size, and whether it was uploaded or already there."""
 
     item: Item
     size_bytes: int
@@ -59,7 +59,7 @@ class Sent:
 
 
 class StoppedError(Exception):
-    """An upload was given up because another failed, or by Ctrl-C."""
+    """An upload was cancelled because another failed, or by Ctrl-C."""
 
 
 class Uploader:
@@ -145,7 +145,7 @@ class Uploader:
                 )
                 sent.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": checksum})
             if again.digest() != digest.digest():
-                raise CommandError("a file changed while it was uploaded: leave the data set alone meanwhile")
+                raise CommandError("a file changed while it was uploaded: do not change the data set during the upload")
             self._client.complete_multipart_upload(**words, MultipartUpload={"Parts": sent})
         except BaseException:
             self._client.abort_multipart_upload(**words)

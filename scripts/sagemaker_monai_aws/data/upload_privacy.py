@@ -1,4 +1,4 @@
-"""What of a data set's files tells who a patient is, and how they are uploaded without it.
+"""How files are uploaded without the data that identifies patients.
 
 DICOM files are de-identified on the way (`write_deidentified`), all of them: what a file says of itself
 (PatientIdentityRemoved) does not count, and those that `prepare dicom_folder` wrote go the same way. Pictures and
@@ -43,7 +43,7 @@ from sagemaker_monai_aws.data.keys import masked
 
 SALT = "DEIDENTIFY_SALT"
 MOST_SALT_BYTES = 4096
-LOSSES = {VOLUME: "volumes lose the texts of their headers", PICTURE: "pictures lose what a camera wrote beside them"}
+LOSSES = {VOLUME: "volumes lose the text in their headers", PICTURE: "pictures lose their camera metadata"}
 SHOWN = 3
 
 Clean = Callable[[Path, Path], None]  # from a file to another
@@ -129,7 +129,7 @@ def plan_cleaning(folder: Path, names: Sequence[str], options: argparse.Namespac
     """
     plan = Cleaning(folder, {name: name for name in names})
     if not options.deidentify:
-        plan.lines.append("NOTHING IS DE-IDENTIFIED (--no-deidentify): whatever the files say of patients goes to S3")
+        plan.lines.append("NOTHING IS DE-IDENTIFIED (--no-deidentify): all patient data in the files goes to S3")
         return plan
     sorts = _sorts(folder, names)
     if archives := [name for name, sort in sorts.items() if sort == ARCHIVE]:
@@ -180,7 +180,7 @@ def _plan_others(plan: Cleaning, sorts: dict[str, str]) -> None:
     if refused:
         raise CommandError(f"{len(refused)} files cannot be de-identified on the way ({_some([*refused])}; the first: "
                            f"{next(iter(refused.values()))}): leave them out or save them as another format, or "
-                           "--no-deidentify if they tell nothing")  # fmt: skip
+                           "--no-deidentify if they identify nobody")  # fmt: skip
     plan.lines += [f"{count} {LOSSES[sort]}" for sort, count in counts.items() if count]
 
 
@@ -196,9 +196,9 @@ def _plan_dicom(plan: Cleaning, names: dict[str, None], lists: list[str], option
         if burned_in_risk(header) in ("stated", "likely"):
             risky.append(name)
     if risky and options.burned_in == "refuse":
-        raise CommandError(f"{len(risky)} of {len(names)} DICOM pictures may have text about the patient in them, by "
+        raise CommandError(f"{len(risky)} of {len(names)} DICOM images may have text about the patient burned in, by "
                            f"their headers ({_some(risky)}): leave them out, or give --burned-in black_out or, after "
-                           "somebody has looked at them, keep")  # fmt: skip
+                           "after a person has checked them, keep")  # fmt: skip
     salt, line = find_salt(options, plan.folder)
     plan.lines += [line, f"{len(names)} DICOM files are de-identified (PS3.15, basic profile), each is proved clean"]
     deidentifier = Deidentifier(salt, burned_in=options.burned_in)
@@ -221,7 +221,7 @@ def _rename(
     """Let names and lists follow the files."""
     plan.keys = {name: replace.name(key) for name, key in plan.keys.items()}
     if len(set(plan.keys.values())) < len(plan.keys):
-        raise CommandError("two files would have one name without what tells the patient in it: rename them")
+        raise CommandError("two files would get the same name once patient identifiers are removed: rename them")
     left = [name for name in plan.keys if replace.is_telling(name, people.get(name))]
     columns: list[str] = []
     for name in lists:
@@ -229,7 +229,7 @@ def _rename(
         try:
             after, telling_keys = rewritten(name, before, replace)
         except UnicodeDecodeError as error:
-            raise CommandError("the list of images is not UTF-8: save it so") from error
+            raise CommandError("the list of images is not UTF-8: save it as UTF-8") from error
         columns += telling_keys
         if after != before:
             plan.cleans[name] = partial(_put, after)
@@ -237,10 +237,10 @@ def _rename(
         where = [f"{len(left)} names of files ({_some(left)})"] if left else []
         where += [f"the list of images ({', '.join(dict.fromkeys(columns))})"] if columns else []
         raise CommandError(f"names or numbers of patients, by the files' headers, stand in {' and '.join(where)}: "
-                           "remove them there, or add --allow-keys if they tell nothing")  # fmt: skip
+                           "remove them there, or add --allow-keys if they identify nobody")  # fmt: skip
     changed = sum(name != key for name, key in plan.keys.items())
     if changed:
-        plan.lines.append(f"{changed} files have new names, for theirs had UIDs or numbers of patients in them")
+        plan.lines.append(f"{changed} files have new names, because theirs had UIDs or patient numbers in them")
 
 
 def _put(content: bytes, _source: Path, target: Path) -> None:
@@ -260,7 +260,7 @@ def find_salt(options: argparse.Namespace, folder: Path) -> tuple[bytes, str]:
             return salt, f"the salt is that of {SALT}"
         path = options.salt_file or kept_salt(options.project)
         if path.resolve().is_relative_to(folder.resolve()):
-            raise CommandError(f"{path} lies in the data set: keep the salt elsewhere")
+            raise CommandError(f"{path} is inside the data set: keep the salt elsewhere")
         is_new = options.salt_file is None and not path.exists()
         if is_new and options.dry_run:
             return secrets.token_bytes(32), f"a salt would be made and kept in {path}"
@@ -274,7 +274,7 @@ def find_salt(options: argparse.Namespace, folder: Path) -> tuple[bytes, str]:
         raise CommandError(f"the salt cannot be read or kept ({error.strerror}): give --salt-file, or set {SALT}"
                            ) from error  # fmt: skip
     told = "was made and is kept" if is_new else "is that"
-    return salt, f"the salt {told} in {path}: keep it secret, and for another upload of the same patients"
+    return salt, f"the salt {told} in {path}: keep it secret, and reuse it for further uploads of the same patients"
 
 
 def kept_salt(project: str) -> Path:

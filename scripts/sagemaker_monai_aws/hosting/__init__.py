@@ -1,1 +1,1 @@
-"""A model that is served: endpoints with their scaling and checks, and the model registry."""
+"""Hosting: endpoints with their scaling and checks, and the model registry."""

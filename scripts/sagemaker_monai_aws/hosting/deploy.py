@@ -77,7 +77,7 @@ def work(context: Context) -> int:
         say(NAME, line)
     before = find_endpoint(context, plan) if plan.config else None
     model = plan.model.request["ModelName"]
-    context.after_interrupt = f"what there is of {model} costs nothing: the same command goes on with it"
+    context.after_interrupt = f"{model} costs nothing so far: the same command continues"
     if plan.target:
         put_archive(context, plan)
     is_new = ensure(account, plan.model, "DescribeModel", ModelName=model)
@@ -92,7 +92,7 @@ def work(context: Context) -> int:
         if not options.no_smoke:
             predict(context, plan, former)
     else:
-        say(NAME, f"not waited for: the same command without --no-wait scales and checks {plan.endpoint}")
+        say(NAME, f"not followed: the same command without --no-wait scales and checks {plan.endpoint}")
     command.result(summary(context, plan))
     return 0
 
@@ -130,7 +130,7 @@ def predict(context: Context, plan: Plan, former: str) -> None:
             fault = fault_of(probe, asking.ask(probe.source))
             if fault:
                 remedy = f"{back}, " if former else ""
-                raise UnfinishedError(f"{plan.endpoint} answers wrongly to {probe.source.shown}: {fault}. It stays and "
+                raise UnfinishedError(f"{plan.endpoint} answers {probe.source.shown} wrongly: {fault}. It stays and "
                                       f"costs: {remedy}`make delete ENDPOINT={plan.endpoint}` removes it")  # fmt: skip
             known = "as the job's evaluation did" if probe.numbers else "well-formed"
             say(NAME, f"{plan.endpoint} answers to {probe.source.shown} {known}")
@@ -146,7 +146,7 @@ def costs(context: Context) -> list[str]:
         line = cost_line(account.region, options.instance_type, options.instance_count)
         return [line + (f"; autoscaling from {scale.low} to {scale.high} instances" if scale else "")]
     price = serverless_hourly(account.region, options.memory_mb)
-    known = f"{price:.3f} USD an hour" if price is not None else f"a price that the table has not for {account.region}"
+    known = f"{price:.3f} USD an hour" if price is not None else f"no price in the table for {account.region}"
     return [f"serverless, {options.memory_mb} MB: {known} while it computes, nothing between requests"
             + (f"; {options.provisioned_concurrency} kept warm cost by the hour" if options.provisioned_concurrency
                else "")]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a deployment is to be, looked up and checked before anything is created."""
+"""A deployment's plan, looked up and checked before anything is created."""
 
 import argparse
 import copy
@@ -28,7 +28,7 @@ from sagemaker_monai_aws.hosting.image_cuda import cuda_of
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be there.
+    """What the deployment will create.
 
     Attributes:
         endpoint: name.
@@ -54,7 +54,7 @@ def make_plan(context: Context) -> Plan:
     """Look everything up and check it; nothing is created.
 
     Raises:
-        CommandError: what cannot be.
+        CommandError: the deployment is not possible.
     """
     account, options = context.account, context.options
     endpoint = options.endpoint or f"{options.project}-{options.mode}"

@@ -1,4 +1,4 @@
-"""An endpoint from its creation over updates and roll-backs to being in service, and what it says when it fails."""
+"""An endpoint's life: creation, updates, roll-backs, and its log when it fails."""
 
 import time
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ STARTING = ("Creating", "Updating", "RollingBack", "SystemUpdating", "Deleting")
 
 
 def find_endpoint(context: Context, plan: Plan) -> Mapping[str, Any] | None:
-    """The endpoint as it is when nothing changes any more, None where there is none.
+    """The endpoint once it has settled; None if it does not exist.
 
     Raises:
         CommandError: it is not ours, has failed, or is of another kind.
@@ -41,7 +41,7 @@ def find_endpoint(context: Context, plan: Plan) -> Mapping[str, Any] | None:
         config = account.read("sagemaker", "DescribeEndpointConfig", EndpointConfigName=found["EndpointConfigName"])
         assert plan.config is not None
         if config is not None and _kind(config) != _kind(plan.config.request):
-            raise CommandError(f"{plan.endpoint} is {_kind(config)} and does not become {_kind(plan.config.request)}: "
+            raise CommandError(f"{plan.endpoint} is {_kind(config)} and cannot become {_kind(plan.config.request)}: "
                                "name another with --endpoint")  # fmt: skip
     return found
 
@@ -56,7 +56,7 @@ def put_endpoint(context: Context, plan: Plan, before: Mapping[str, Any] | None)
     """Create or update the endpoint; the configuration that it had before, empty where it is not changed."""
     account, options = context.account, context.options
     context.after_interrupt = (
-        f"{plan.endpoint} goes on and costs what it costs: the same command finds it, "
+        f"{plan.endpoint} continues and costs money: the same command finds it, "
         f"`make delete ENDPOINT={plan.endpoint}` removes it"
     )
     if before is None:
@@ -66,7 +66,7 @@ def put_endpoint(context: Context, plan: Plan, before: Mapping[str, Any] | None)
         return ""
     former = str(before["EndpointConfigName"])
     if former == plan.config_name:
-        say(NAME, f"found the endpoint {plan.endpoint} as it should be")
+        say(NAME, f"the endpoint {plan.endpoint} is up to date")
         return ""
     for call in scaling.update_calls(account, options, plan.endpoint, plan.config_name):
         account.send(call)
@@ -75,7 +75,7 @@ def put_endpoint(context: Context, plan: Plan, before: Mapping[str, Any] | None)
 
 
 def wait_until_settled(context: Context, endpoint: str) -> dict[str, Any]:
-    """Ask until the endpoint does not change any more; AWS's description."""
+    """Wait until the endpoint has settled; AWS's description."""
     last, began = "", time.monotonic()
     while True:
         found = follow.describe(context.account, "endpoint", endpoint) or {"EndpointStatus": "deleted"}
@@ -109,7 +109,7 @@ def settle(context: Context, plan: Plan) -> None:
 
 
 def log_tail(context: Context, endpoint: str) -> list[str]:
-    """The last lines of the endpoint's newest log, none where there is no log."""
+    """The last lines of the endpoint's newest log; none if there is no log."""
     group = f"/aws/sagemaker/Endpoints/{endpoint}"
     streams = context.account.read("logs", "DescribeLogStreams", logGroupName=group, orderBy="LastEventTime",
                                    descending=True, limit=1)  # fmt: skip

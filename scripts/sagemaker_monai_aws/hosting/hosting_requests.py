@@ -126,14 +126,14 @@ def timeouts(size_bytes: int, *, with_download: bool = True) -> dict[str, int]:
 
 
 def check_options(options: argparse.Namespace, trained: Trained) -> None:
-    """Refuse what a mode does not have.
+    """Refuse options that a mode does not support.
 
     Raises:
         CommandError: with the remedy.
     """
     mode = MODES[options.mode]
     if trained.is_folder and not mode.takes_folder:
-        raise CommandError(f"{options.mode} takes no uncompressed artifact: name a model.tar.gz (`make train` with "
+        raise CommandError(f"{options.mode} needs a compressed artifact: name a model.tar.gz (`make train` with "
                            "--output-compression GZIP), or deploy with MODE=realtime or MODE=async")  # fmt: skip
     if not mode.is_isolated and options.subnets:
         raise CommandError(f"{options.mode} endpoints cannot be in a VPC: leave SUBNETS out, or take MODE=realtime")
@@ -143,7 +143,7 @@ def check_options(options: argparse.Namespace, trained: Trained) -> None:
         raise CommandError(f"--capture is 1 to 100 percent of the requests, got {options.capture}")
     if options.volume_gb and (not mode.has_instances or has_own_disks(options.instance_type)):
         where = options.instance_type if mode.has_instances else "a serverless endpoint"
-        raise CommandError(f"{where} has storage of a size of its own: leave --volume-gb out")
+        raise CommandError(f"{where} has storage of a fixed size: leave --volume-gb out")
     if mode.has_instances and options.instance_count < 1:
         raise CommandError(f"--instance-count is at least 1, got {options.instance_count}")
     if options.provisioned_concurrency and options.provisioned_concurrency > options.max_concurrency:
@@ -169,7 +169,7 @@ def prefixes_of(options: argparse.Namespace) -> dict[str, str]:
 
 
 def models_folder(account: Account, options: argparse.Namespace, endpoint: str) -> str:
-    """Where a multi-model endpoint's archives lie."""
+    """Folder of a multi-model endpoint's archives."""
     return place(account, options, "models", endpoint) + "/"
 
 

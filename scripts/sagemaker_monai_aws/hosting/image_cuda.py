@@ -1,4 +1,4 @@
-"""Which CUDA an image has, from its configuration in ECR; no layer is fetched."""
+"""An image's CUDA version, from its configuration in ECR; no layer is downloaded."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def cuda_of(account: Account, image: str) -> str:
                                    repositoryName=match["repository"], imageIds=[{"imageDigest": match["digest"]}],
                                    acceptedMediaTypes=MANIFEST_TYPES)  # fmt: skip
     if not match or not found or not found["images"]:
-        raise CommandError(f"which CUDA {image} has cannot be looked up in ECR: {REMEDY}")
+        raise CommandError(f"the CUDA version of {image} cannot be looked up in ECR: {REMEDY}")
     config = json.loads(found["images"][0]["imageManifest"])["config"]["digest"]
     place = account.client("ecr").get_download_url_for_layer(
         registryId=match["account"], repositoryName=match["repository"], layerDigest=config
@@ -39,12 +39,12 @@ def cuda_of(account: Account, image: str) -> str:
     variables = dict(line.partition("=")[::2] for line in values.get("Env") or [])
     version = variables.get(VARIABLE)
     if not version:
-        raise CommandError(f"{image} does not say which CUDA it has ({VARIABLE}): {REMEDY}")
+        raise CommandError(f"{image} does not state its CUDA version ({VARIABLE}): {REMEDY}")
     return str(version)
 
 
 def _fetch(url: str) -> bytes:
     answer = URLLib3Session(timeout=30).send(AWSRequest(method="GET", url=url).prepare())
     if answer.status_code != 200:
-        raise CommandError(f"the configuration of the image is not given out (HTTP {answer.status_code}): {REMEDY}")
+        raise CommandError(f"the configuration of the image cannot be downloaded (HTTP {answer.status_code}): {REMEDY}")
     return bytes(answer.content)

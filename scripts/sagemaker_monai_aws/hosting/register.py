@@ -204,7 +204,7 @@ def read_metrics(context: Context, trained: Trained) -> tuple[str, bytes | None,
 
 
 def properties_of(trained: Trained, metrics: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, str]:
-    """What a version is known by; `request` tells whether it is the same."""
+    """Properties that identify a version; `request` is the same for the same request."""
     values = {
         "model_version": metrics.get("model_version"),
         "dataset_fingerprint": metrics.get("dataset_fingerprint"),
@@ -246,7 +246,7 @@ def work(context: Context) -> int:
     upload = [Call("s3", "PutObject", {"Bucket": bucket, "Key": key, "Body": missing, "ContentType": "application/json",
                                        **encryption(options.kms_key)})] if missing is not None else []  # fmt: skip
     if options.dry_run:
-        costs = ["the registry costs nothing; what is deployed from it does"]
+        costs = ["the registry costs nothing; deployments from it do"]
         return command.show_plan(context, NAME, [*upload, group_call(options), create], costs)
     for call in upload:
         account.send(call)
@@ -267,5 +267,5 @@ def work(context: Context) -> int:
         status = APPROVED
     command.result({"ModelPackageArn": arn, "ModelApprovalStatus": status, "metrics": statistics})
     if status != APPROVED:
-        say(NAME, "it waits for approval: the same command with --approve")
+        say(NAME, "it waits for approval: run the same command with --approve")
     return 0

@@ -38,7 +38,7 @@ class Range:
 
 
 def range_of(options: argparse.Namespace) -> Range | None:
-    """Between what the number of instances may vary, None where it is fixed.
+    """Limits of the number of instances; None if it is fixed.
 
     Raises:
         CommandError: the range is empty, or the mode has none.
@@ -55,7 +55,7 @@ def range_of(options: argparse.Namespace) -> Range | None:
     high = high if high is not None else max(low, options.instance_count)
     if low < (0 if options.mode == "async" else 1) or high < max(1, low):
         zero = "" if options.mode == "async" else "; only MODE=async scales to zero"
-        raise CommandError(f"--min-instances {low} and --max-instances {high} are no range of instances{zero}")
+        raise CommandError(f"--min-instances {low} and --max-instances {high} are not a valid range of instances{zero}")
     return Range(low, high)
 
 
@@ -181,7 +181,7 @@ def update_calls(account: Account, options: argparse.Namespace, endpoint: str, c
 
 
 def scale(account: Account, options: argparse.Namespace, endpoint: str) -> None:
-    """Make the autoscaling of an endpoint in service what the options say, whatever it was."""
+    """Set the autoscaling of an endpoint in service to what the options say."""
     wanted = range_of(options)
     if not MODES[options.mode].has_instances:
         return

@@ -1,4 +1,4 @@
-"""The prediction after a deployment, which must be right: what is sent, and what must come back.
+"""The check after a deployment: which images are sent, and which answers are expected.
 
 A training job of ours has scored its test split and written each image's numbers (test_predictions.csv). A few of those
 images are sent from the job's own channels, series of DICOM files as zips, and the endpoint must say the same. Where
@@ -92,7 +92,7 @@ def find_probes(account: Account, trained: Trained, instance_type: str, asked: s
 
 
 def _drawn(network: Network, folder: Path) -> Source:
-    """A grey picture, or for another network than of photographs a ramp of the size that it takes."""
+    """A grey picture, or for networks of other images a ramp of their input size."""
     if len(network.size) == 2 and network.channels == 3:
         path = folder / "grey.png"
         Image.new("RGB", (64, 64), (128, 128, 128)).save(path)
@@ -180,7 +180,7 @@ def _network(account: Account, trained: Trained) -> Network:
 
 
 def fault_of(probe: Probe, answer: Answer) -> str | None:
-    """What is wrong with an answer, with what was expected and what came; None if it is right."""
+    """What is wrong with an answer, expected and received; None if it is right."""
     if answer.code:
         return f"an answer was expected, got {answer.code}: {answer.message}"
     try:

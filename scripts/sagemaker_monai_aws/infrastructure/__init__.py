@@ -1,1 +1,1 @@
-"""What stands in the account: stack, policies, image, prices; and its state, logs and removal."""
+"""Resources in the account: stack, policies, image, prices; their state, logs and removal."""

@@ -50,7 +50,7 @@ def steps_of(finder: Finder, options: argparse.Namespace) -> list[Step]:
     asked = [(find, getattr(options, name)) for name, find in rows.items() if getattr(options, name)]
     if options.all == bool(asked):
         raise CommandError(
-            "name what goes: ENDPOINT=, JOB=, MODEL= or PIPELINE=, or else --all; `make status` lists it"
+            "say what to delete: ENDPOINT=, JOB=, MODEL= or PIPELINE=, or else --all; `make status` lists it"
         )
     return finder.everything() if options.all else once(step for find, name in asked for step in find(name))
 
@@ -71,7 +71,7 @@ def work(context: Context) -> int:
     for step in steps:
         print(f"{step.verb:<6}  {step.what:<{width}}  {step.name}")
     _ask(options, len(steps))
-    context.after_interrupt = "what is left goes with the same command"
+    context.after_interrupt = "the same command deletes the rest"
     for step in steps:
         _do(account, step)
     say(NAME, f"done; {stays}")
@@ -82,7 +82,7 @@ def _ask(options: argparse.Namespace, count: int) -> None:
     if options.yes:
         return
     if not sys.stdin.isatty():
-        raise CommandError("nothing was deleted, for there is no terminal to ask on: add --yes")
+        raise CommandError("nothing was deleted: there is no terminal for the question, add --yes")
     print(f"{count} calls; type yes to make them: ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() != "yes":
         raise CommandError("nothing was deleted")
@@ -92,7 +92,7 @@ def _do(account: Account, step: Step) -> None:
     try:
         account.send(step.call)
     except ClientError as error:
-        # Somebody was faster, or it ended by itself in between.
+        # It was deleted or ended in the meantime.
         has_ended = step.verb == "stop" and code_of(error) in ("ValidationException", "ResourceNotFound")
         if not is_missing(error) and not has_ended:
             raise

@@ -98,7 +98,7 @@ def key_arn(scope: Scope, key: str) -> str:
         CommandError: it is an alias, which IAM does not follow.
     """
     if "alias/" in key:
-        raise CommandError(f"policies need a key's ARN or id, and {key!r} is an alias: `aws kms describe-key` tells it")
+        raise CommandError(f"policies need a key's ARN or id, and {key!r} is an alias: `aws kms describe-key` shows it")
     return key if key.startswith("arn:") else scope.arn("kms", f"key/{key}")
 
 

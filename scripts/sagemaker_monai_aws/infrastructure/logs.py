@@ -133,7 +133,7 @@ def _is_wanted(options: argparse.Namespace, line: str) -> bool:
 
 def _follow(context: Context, kind: str, name: str, since_ms: int | None) -> int:
     account, options = context.account, context.options
-    context.after_interrupt = f"{name} goes on and costs what it costs: `make delete` stops it"
+    context.after_interrupt = f"{name} continues and costs money: `make delete` stops it"
     log = log_of(account, kind, name, since_ms)
     if options.tail is not None:
         before = [f"{stream}: {line}" for stream, line in log.new() if _is_wanted(options, line)]
@@ -141,7 +141,7 @@ def _follow(context: Context, kind: str, name: str, since_ms: int | None) -> int
     hosts: set[str] = set()
     ended = ENDPOINT_ENDED if kind == "endpoint" else KINDS[kind].ended
     while True:
-        # Asked before the log is read, so that nothing is missed of what a job says last.
+        # Asked before the log is read, so that the last lines are not missed.
         status = (describe(account, kind, name) or {}).get(KINDS[kind].status, "")
         for stream, line in log.new():
             hosts.add(stream)

@@ -1,4 +1,4 @@
-"""Push the image to Amazon ECR and print what SageMaker is given: its address by digest (`make push`).
+"""Push the image to Amazon ECR and print its address by digest, which SageMaker needs (`make push`).
 
 Only that address goes to standard output, everything else to standard error. ECR's password goes to `docker login`
 through its standard input and into a Docker configuration that is thrown away: neither a command line, a log nor
@@ -7,8 +7,8 @@ through its standard input and into a Docker configuration that is thrown away: 
 An image is pushed only if what it was built on is named by digest: a tag of the base moves, and then nobody can say
 what the image is, or build it again. `docker build` notes BASE_IMAGE in the image's label.
 
-A tag is never moved: what a tag of this registry means today it means for good. So the tag of a working tree with
-changes that no commit has (`-dirty`) is refused, and pushing the same image twice is no error.
+A tag is never moved to another image. So the tag of a working tree with uncommitted changes (`-dirty`) is refused, and
+pushing the same image twice is not an error.
 """
 
 import argparse
@@ -29,12 +29,12 @@ from typing import Any
 from sagemaker_monai_aws.core.command import Context
 from sagemaker_monai_aws.core.errors import CommandError
 
-# What SageMaker starts. A list of images, as BuildKit makes one to add its attestations, it refuses.
+# SageMaker starts these. It refuses lists of images, which BuildKit creates for its attestations.
 MANIFESTS = ["application/vnd.docker.distribution.manifest.v2+json", "application/vnd.oci.image.manifest.v1+json"]
 LISTS = ["application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.oci.image.index.v1+json"]
 BASE_LABEL = "org.opencontainers.image.base.name"  # of the OCI Image Specification's annotations
 HOW_TO_FIND_A_DIGEST = "after a pull `docker image inspect --format '{{index .RepoDigests 0}}' NAME:TAG` prints it"
-# Of the user's Docker configuration: where the engine is, but no credentials.
+# Kept of the user's Docker configuration: where the engine is, but no credentials.
 KEPT_FOLDERS = ("contexts", "cli-plugins")
 LEFT_OUT = ("auths", "credsStore", "credHelpers")
 
@@ -121,7 +121,7 @@ def push(context: Context, repository: str, tag: str) -> str:
     registry = token["proxyEndpoint"].split("://", 1)[1]
     there = find(ecr, repository, tag)
     if there is None:
-        context.after_interrupt = "layers that were pushed stay: the same command goes on"
+        context.after_interrupt = "pushed layers stay: the same command continues"
         password = base64.b64decode(token["authorizationToken"]).decode().split(":", 1)[1]
         send(commands(options.image, f"{registry}/{repository}:{tag}", registry), password)
         there = find(ecr, repository, tag)
@@ -185,7 +185,7 @@ def ensure_repository(ecr: Any, options: argparse.Namespace, repository: str) ->
         ecr.create_repository(**wanted)
         return
     if found["imageTagMutability"] != "IMMUTABLE":
-        print(f"push: somebody else can move the tags of {repository}: use the digest", file=sys.stderr)
+        print(f"push: tags of {repository} can be moved: use the digest", file=sys.stderr)
 
 
 def find(ecr: Any, repository: str, tag: str) -> dict[str, str] | None:
@@ -200,7 +200,7 @@ def find(ecr: Any, repository: str, tag: str) -> dict[str, str] | None:
         return {"digest": image["imageId"]["imageDigest"], "media_type": media_type, "config": config}
     for failure in answer["failures"]:
         if failure["failureCode"] != "ImageNotFound":
-            raise CommandError(f"the registry does not tell about {repository}:{tag}: {failure['failureReason']}")
+            raise CommandError(f"the registry refuses to describe {repository}:{tag}: {failure['failureReason']}")
     return None
 
 

@@ -1,6 +1,6 @@
-"""What belongs to what in SageMaker, and the calls that remove it, in the order in which they can be broken off.
+"""What belongs together in SageMaker, and the calls that remove it, in an order that can be interrupted.
 
-What costs goes first, then what it leads to, and the configuration last, for from it the rest is found.
+What costs money goes first, and the configuration last, because the rest is found through it.
 
 Sources: SageMaker API Reference, DeleteEndpoint, DeleteEndpointConfig (not before the endpoint), DeleteModel;
 Application Auto Scaling API Reference, DeregisterScalableTarget (deletes policies and their alarms); SageMaker
@@ -49,7 +49,7 @@ class Finder:
         self._configs: dict[str, dict[str, Any]] | None = None
 
     def endpoint(self, name: str) -> list[Step]:
-        """An endpoint and what exists only for it, also if itself is gone already."""
+        """An endpoint and what exists only for it, even if the endpoint itself is gone."""
         found = self._account.read("sagemaker", "DescribeEndpoint", EndpointName=name)
         steps: list[Step] = []
         configs = self._configs_of(name)
@@ -108,7 +108,7 @@ class Finder:
         return [*steps, Step("delete", "pipeline", name, Call("sagemaker", "DeletePipeline", request))]
 
     def everything(self) -> list[Step]:
-        """All that the project has; first what costs."""
+        """Everything that the project has; first what costs money."""
         account, project = self._account, self._project
         every = [step for thing in ours(account, project, candidates(account, project, "endpoint"))
                  for step in self.endpoint(thing.name)]  # fmt: skip

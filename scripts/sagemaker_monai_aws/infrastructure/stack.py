@@ -70,7 +70,7 @@ def work(context: Context) -> int:
         return show_plan(context, NAME, calls, COSTS)
     context.after_interrupt = f"the stack {stack} may be incomplete: run the same command again, it goes on"
     if prepare(account, request):
-        say(NAME, f"the stack {stack} is as it should be, nothing was changed")
+        say(NAME, f"the stack {stack} is up to date, nothing was changed")
     else:
         carry_out(account, stack, request["ChangeSetName"])
     result(
@@ -107,11 +107,11 @@ def describe(account: Account, stack: str, *, is_needed: bool = False) -> Any:
 
 
 def find(account: Account, operation: str, **request: str) -> Any:
-    """An answer of CloudFormation, None where there is no such thing."""
+    """CloudFormation's answer; None if it does not exist."""
     try:
         return account.read("cloudformation", operation, **request)
     except ClientError as error:
-        # It says so with the code of any other fault of a request.
+        # CloudFormation uses the code of a general validation error.
         if code_of(error) == "ChangeSetNotFound" or "does not exist" in str(error):
             return None
         raise

@@ -81,7 +81,7 @@ def tags() -> list[Template]:
 
 
 def role(kind: str) -> Template:
-    """What a service takes on; its policies are written into it, so nothing else can have them."""
+    """An execution role; its policies are inline, so nothing else can use them."""
     properties = {
         "RoleName": substitute(FULL.role_name(kind)),
         "Description": str(KINDS[kind].__doc__).partition(":")[0],
@@ -94,7 +94,7 @@ def role(kind: str) -> Template:
 
 
 def managed_policy(kind: str) -> Template:
-    """To attach to people, or to a group of them; the stack attaches it to nobody.
+    """A managed policy for people or groups; the stack attaches it to nobody.
 
     It has no description, because another one would make it another policy, whose name is taken.
     """

@@ -253,7 +253,7 @@ def build_project() -> Template:
 
 
 def outputs() -> Template:
-    """What one needs to know of the stack."""
+    """The stack's outputs."""
     values: Template = {
         "BucketName": {"Value": {"Ref": "Bucket"}},
         "RepositoryUri": {"Value": {"Fn::GetAtt": ["Repository", "RepositoryUri"]}},

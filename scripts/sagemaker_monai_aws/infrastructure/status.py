@@ -66,19 +66,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def total(prices: Iterable[float | None]) -> float | None:
-    """The sum, None if one of them is unknown."""
+    """The sum; None if one of them is unknown."""
     known = list(prices)
     return None if None in known else sum(price for price in known if price is not None)
 
 
 def cost(region: str, instance_type: str, count: int) -> float | None:
-    """USD an hour of some instances; none cost nothing, whatever their price."""
+    """USD per hour of some instances; 0 for none, even if the price is unknown."""
     price = hourly(region, instance_type)
     return 0.0 if count == 0 else None if price is None else price * count
 
 
 def endpoint_row(account: Account, thing: Thing) -> Row | None:
-    """An endpoint, None if it is gone meanwhile."""
+    """An endpoint; None if it was deleted in the meantime."""
     found = account.read("sagemaker", "DescribeEndpoint", EndpointName=thing.name)
     if found is None:
         return None
@@ -122,7 +122,7 @@ def seconds_of(kind: str, found: Mapping[str, Any], now: datetime) -> int | None
 
 
 def job_row(account: Account, thing: Thing, now: datetime) -> Row | None:
-    """A job, None if it is gone meanwhile."""
+    """A job; None if it was deleted in the meantime."""
     noun = LISTINGS[thing.kind].noun
     found = account.read("sagemaker", f"Describe{noun}", **{f"{noun}Name": thing.name})
     if found is None:
@@ -140,7 +140,7 @@ def job_row(account: Account, thing: Thing, now: datetime) -> Row | None:
 
 
 def pool_row(account: Account, thing: Thing) -> Row | None:
-    """A warm pool, None if it was given back."""
+    """A warm pool; None if it was released."""
     found = account.read("sagemaker", "DescribeTrainingJob", TrainingJobName=thing.name) or {}
     pool = found.get("WarmPoolStatus", {})
     if pool.get("Status") != "Available":
@@ -201,8 +201,8 @@ def work(context: Context) -> int:
     if rows:
         print("\n".join(table(rows)))
     else:
-        say(NAME, f"nothing of project {project!r} runs in {account.region}")
+        say(NAME, f"nothing of project {project!r} is running in {account.region}")
     print(f"{known:.3f} USD an hour in {account.region}"
-          + (f", and {unknown} of unknown price: `make prices` asks AWS" if unknown else "")
+          + (f", and {unknown} of unknown price: `make prices` fetches it" if unknown else "")
           + f"; {models} models, which cost their storage only")  # fmt: skip
     return 0

@@ -99,7 +99,7 @@ def ask(context: Context) -> list[dict[str, Any]]:
     """All products of SageMaker in the region, as the Price List has them."""
     account = context.account
     if account.partition not in ENDPOINTS:
-        raise CommandError(f"the Price List of partition {account.partition} is not known: the table stays as it is")
+        raise CommandError(f"the Price List of partition {account.partition} is not known: the table is unchanged")
     client = account.client("pricing", region_name=ENDPOINTS[account.partition])
     pages = client.get_paginator("get_products").paginate(
         ServiceCode=SERVICE, FormatVersion="aws_v1",
@@ -114,16 +114,14 @@ def work(context: Context) -> int:
     documents = ask(context)
     found = instances(documents)
     if not found:
-        raise CommandError(
-            f"the Price List has no instances of SageMaker in {region}: is the name of the region right?"
-        )
+        raise CommandError(f"the Price List has no SageMaker instances in {region}: is the name of the region right?")
     differing = sorted(name for name, by_use in found.items() if len(set(by_use.values())) > 1)
     if differing:
-        say(NAME, f"{len(differing)} types cost more for one use than for another, the table has the most: "
+        say(NAME, f"{len(differing)} types have different prices by use, the table has the highest: "
                   + ", ".join(differing[:SHOWN]))  # fmt: skip
     gb_second = serverless(documents)
     if gb_second is None:
-        say(NAME, "no price of serverless inference was found: what the table knew stays")
+        say(NAME, "no price of serverless inference was found: the table's old one stays")
     today = datetime.now(UTC).date().isoformat()
     table = merged(json.loads(path.read_text(encoding="utf-8")), region, found, gb_second, today)
     if context.options.dry_run:

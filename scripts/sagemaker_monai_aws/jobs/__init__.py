@@ -1,1 +1,1 @@
-"""What runs and ends: training, tuning, processing, batch transform, and the pipeline of them."""
+"""Jobs: training, tuning, processing, batch transform, and the pipeline of them."""

@@ -217,6 +217,6 @@ def keep_report(text: bytes, folder: Path, names: Sequence[str]) -> dict[str, An
     """Write a job's metrics.json into a folder of this machine; those of its scores that a command prints."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / REPORT).write_bytes(text)
-    say(NAME, f"the whole report is {folder / REPORT}")
+    say(NAME, f"the full report is {folder / REPORT}")
     metrics = json.loads(text)
     return {name: metrics[name] for name in names if name in metrics}

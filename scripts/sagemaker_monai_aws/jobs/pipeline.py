@@ -74,11 +74,11 @@ def work(context: Context) -> int:
             calls.append(Call("sagemaker", "StartPipelineExecution", execution_request(options.project, start, 1)))
         return command.show_plan(context, NAME, calls, costs(context))
     register.ensure_group(context)
-    context.after_interrupt = "the model package group is there; the same command goes on"
+    context.after_interrupt = "the model package group exists; the same command continues"
     write(context, create, request)
     if not options.start:
         command.result({"PipelineName": options.project})
-        say(NAME, "nothing runs yet: OPTIONS=--start starts an execution")
+        say(NAME, "nothing is running yet: OPTIONS=--start starts an execution")
         return 0
     for line in costs(context):
         say(NAME, line)
@@ -111,7 +111,7 @@ def write(context: Context, create: Call, request: Mapping[str, Any]) -> None:
     require_ours(account, found["PipelineArn"], project, force=False)
     same = json.loads(found["PipelineDefinition"]) == json.loads(request["PipelineDefinition"])
     if same and found["RoleArn"] == request["RoleArn"]:
-        say(NAME, f"{project} is as it should be")
+        say(NAME, f"{project} is up to date")
         return
     account.send(Call("sagemaker", "UpdatePipeline", request))
     say(NAME, f"updated {project}")
@@ -162,7 +162,7 @@ def begin(context: Context, start: Mapping[str, Any]) -> str:
         if status not in UNSUCCESSFUL and not (options.again and status == "Succeeded"):
             say(NAME, f"found {found['PipelineExecutionArn']} ({status}): it was started with the same request")
             return str(found["PipelineExecutionArn"])
-    raise CommandError(f"{ATTEMPTS - 1} executions of this have failed: look at `make logs`, then change the request")
+    raise CommandError(f"{ATTEMPTS - 1} executions of this have failed: see `make logs`, then change the request")
 
 
 def steps_of(account: Any, arn: str) -> dict[str, tuple[str, str]]:
@@ -174,7 +174,7 @@ def steps_of(account: Any, arn: str) -> dict[str, tuple[str, str]]:
 
 def finish(context: Context, arn: str) -> int:
     """Follow an execution to its end, each step of it; 0 if it succeeded."""
-    context.after_interrupt = f"{arn} goes on and costs what it costs: the same command follows it"
+    context.after_interrupt = f"{arn} continues and costs money: the same command follows it"
     row = follow.KINDS["execution"]
     seen: dict[str, str] = {}
     while True:

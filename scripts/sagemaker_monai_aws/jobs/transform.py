@@ -76,7 +76,7 @@ def find_model(account: Account, project: str, asked: str | None) -> str:
         if found is None:
             raise CommandError(f"there is no model {asked!r} in {account.region}: `make deploy MODE=batch` makes one")
         if _is_multi_model(found):
-            raise CommandError(f"{asked} is a multi-model container, which no batch transform takes: `make deploy "
+            raise CommandError(f"{asked} is a multi-model container, not for batch transform: `make deploy "
                                "MODE=batch` makes a model of one archive")  # fmt: skip
         return asked
     listed = account.pages("sagemaker", "ListModels", "Models", NameContains=f"{project}-", SortBy="CreationTime",
@@ -92,9 +92,11 @@ def find_model(account: Account, project: str, asked: str | None) -> str:
             return str(summary["ModelName"])
         usable.append(str(summary["ModelName"]))
     if not usable:
-        raise CommandError(f"project {project!r} has no model for a batch in {account.region}: `make deploy "
+        raise CommandError(f"project {project!r} has no model for batch transform in {account.region}: `make deploy "
                            "MODE=batch` makes one of the newest training job")  # fmt: skip
-    say(NAME, f"{usable[0]} was not made for batch jobs: its role must be able to read the objects and write results")
+    say(
+        NAME, f"{usable[0]} was not created for batch jobs: its role must allow reading the objects and writing results"
+    )
     return usable[0]
 
 
@@ -246,6 +248,6 @@ def finish(context: Context, batch: Batch, name: str) -> int:
         named = f"; refused: {refused[0].source} ({refused[0].error})" if refused else ""
         raise UnfinishedError(f"{reason}{named}; {counts}, see {local}; the same command tries again")
     if failed:
-        raise UnfinishedError(f"{name} has completed, but {len(failed)} of {len(results)} objects have none{first}")
+        raise UnfinishedError(f"{name} completed, but {len(failed)} of {len(results)} objects have none{first}")
     command.result({**answer, "objects": len(results), "results": f"{output}/{RESULTS}"})
     return 0

@@ -93,7 +93,7 @@ def find_batch(account: Account, asked: str, content_type: str | None) -> Batch:
 
 def _local_text(path: Path) -> bytes:
     if path.is_dir():
-        raise CommandError(f"{path} is a folder of this machine and a job reads from S3: `make prepare-s3 DATA={path}` "
+        raise CommandError(f"{path} is a local folder and a job reads from S3: `make prepare-s3 DATA={path}` "
                            "uploads it, or `make predict` asks an endpoint")  # fmt: skip
     try:
         return path.read_bytes()
@@ -124,9 +124,7 @@ def _of_manifest(account: Account, text: bytes, uri: str | None, shown: str, con
     listed = {item.key: item for item in below(account, folder)}
     missing = [name for name in wanted if before + name not in listed]
     if missing:
-        raise CommandError(
-            f"{shown} names {len(missing)} objects that are not there, the first is {prefix}{missing[0]}"
-        )
+        raise CommandError(f"{shown} lists {len(missing)} objects that do not exist, the first is {prefix}{missing[0]}")
     items = [replace(listed[before + name], name=name) for name in dict.fromkeys(wanted)]
     kind = content_type or _one_type(items)
     if len(wanted) < len(names):  # a listing that somebody made into a manifest
@@ -136,7 +134,7 @@ def _of_manifest(account: Account, text: bytes, uri: str | None, shown: str, con
 
 
 def _of_type(items: list[Item], content_type: str | None) -> list[Item]:
-    """The objects of a type by their suffixes; all where no suffix says it."""
+    """The objects of a type by their suffixes; all of them if no suffix tells."""
     chosen = [item for item in items if content_type and type_of_name(item.key) == content_type]
     return chosen or items
 
