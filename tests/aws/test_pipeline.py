@@ -233,7 +233,7 @@ def test_the_pipeline_is_created_left_alone_and_updated(ready, capsys):
     assert {"Key": "created-by", "Value": "sagemaker-monai"} in tags
 
     assert run() == 0
-    assert "is as it should be" in capsys.readouterr().err
+    assert "is up to date" in capsys.readouterr().err
     assert run("--hyperparameters", "epochs=2") == 0
     assert "updated" in capsys.readouterr().err
     assert json.loads(existing(ready)["PipelineDefinition"]) == defined(capsys, "--hyperparameters", "epochs=2")

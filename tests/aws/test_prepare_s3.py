@@ -74,7 +74,7 @@ def test_the_pictures_go_and_their_list_and_nothing_else(ready, folder, capsys):
     }
     printed = capsys.readouterr()
     assert json.loads(printed.out)["S3Uri"] == f"s3://{BUCKET}/{PREFIX}"
-    assert "1 files of the folder stay here" in printed.err
+    assert "1 files of the folder are not uploaded" in printed.err
 
 
 @pytest.mark.parametrize("layout", ["folders", "csv"])
@@ -208,7 +208,7 @@ def test_columns_that_tell_who_somebody_is_are_refused(ready, tmp_path, capsys):
 
     assert prepare(folder, "--allow-keys") == 2
 
-    assert "columns that tell who somebody is (patient_name)" in capsys.readouterr().err
+    assert "columns that identify people (patient_name)" in capsys.readouterr().err
     assert ready.keys() == []
 
 
@@ -249,7 +249,7 @@ def test_a_folder_without_a_data_set_is_refused(ready, tmp_path, capsys):
     assert prepare(tmp_path / "data") == 2
     assert prepare(tmp_path / "nothing") == 2
 
-    assert "no data set that `train` reads" in capsys.readouterr().err
+    assert "`train` cannot read this as a data set" in capsys.readouterr().err
 
 
 def test_weights_go_as_they_are(ready, tmp_path):
@@ -366,7 +366,7 @@ def test_headers_whose_values_lie_in_another_file_are_refused(ready, tmp_path, c
 
     assert prepare(folder) == 2
 
-    assert "1 volumes are headers whose values lie in other files" in capsys.readouterr().err
+    assert "1 volumes are headers without their data" in capsys.readouterr().err
 
 
 def test_a_list_that_is_a_workbook_or_lies_below_is_refused_before_anything_goes(ready, folder, tmp_path, capsys):

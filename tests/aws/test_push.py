@@ -189,7 +189,7 @@ def test_a_repository_whose_tags_can_move_is_used_and_said(ecr, docker, capfd):
 
     assert main(["push", "--image", "thing:1", "--create"]) == 0
 
-    assert "can move the tags of thing" in capfd.readouterr().err
+    assert "tags of thing can be moved" in capfd.readouterr().err
 
 
 def test_a_dry_run_asks_nobody_and_prints_everything(docker, capfd, monkeypatch):
