@@ -182,7 +182,7 @@ def test_the_second_of_the_interruption_is_an_option(tmp_path):
         aws.sagemaker.create_training_job(
             **training_request(
                 "spot",
-                "wait_once",
+                "count",
                 EnableManagedSpotTraining=True,
                 StoppingCondition={"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 60},
                 CheckpointConfig={"S3Uri": "s3://jobs/checkpoints"},

@@ -62,15 +62,6 @@ def count():
     (BASE / "model" / "number").write_text(str(number))
 
 
-def wait_once():
-    """Wait to be killed; with a checkpoint, end at once."""
-    file = BASE / "checkpoints" / "begun"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-        time.sleep(60)
-
-
 def score():
     """Report the learning rate as the score."""
     given = json.loads((BASE / "input" / "config" / "hyperparameters.json").read_text())
@@ -153,6 +144,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve()
     else:
-        {each.__name__: each for each in (report, fail, stubborn, polite, count, wait_once, score)}[
-            os.environ["BEHAVIOUR"]
-        ]()
+        {each.__name__: each for each in (report, fail, stubborn, polite, count, score)}[os.environ["BEHAVIOUR"]]()
