@@ -13,6 +13,7 @@ from PIL import Image
 
 from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.commands import COMMANDS
+from sagemaker_monai_aws.core.calls import Call, check
 from sagemaker_monai_aws.core.command import parser_of
 from sagemaker_monai_aws.infrastructure import update_prices
 from tests.aws.test_update_prices import LIST
@@ -213,8 +214,19 @@ def test_a_dry_run_prints_what_would_be_done_and_does_nothing(name, arguments, r
     else:
         planned = json.loads(run.stdout)
         assert " ".join(each["operation"] for each in planned) == PLANNED[name]
-        assert all(set(each) == {"service", "operation", "request"} for each in planned)
+        for each in planned:
+            check(Call(**each))  # raises what AWS would refuse
         assert run.stderr.startswith(f"{name}: ")  # what it costs
+
+
+@pytest.mark.parametrize("name", ["train", "tune", "process", "transform"])
+def test_the_same_request_starts_one_job(name, arguments, ready):
+    with recorded() as asked:
+        first, second = (run_here(name, [*arguments[name], "--no-wait"]) for _ in range(2))
+
+    assert (first.returncode, second.returncode, second.stdout) == (0, 0, first.stdout), first.stderr
+    assert "it was started with the same request" in second.stderr
+    assert [operation for _, operation, _ in asked if not operation.startswith(READS)] == [PLANNED[name]]
 
 
 @pytest.mark.parametrize("name", sorted({name for name in COMMANDS if COMMANDS[name].has_dry_run} - ASKING))

@@ -82,10 +82,7 @@ def run(*arguments):
 def requested(capsys, *arguments):
     """Operation and request of each call of a dry run."""
     assert run("--dry-run", *arguments) == 0
-    planned = json.loads(capsys.readouterr().out)
-    for each in planned:
-        calls.check(calls.Call(each["service"], each["operation"], each["request"]))
-    return [(each["operation"], each["request"]) for each in planned]
+    return [(each["operation"], each["request"]) for each in json.loads(capsys.readouterr().out)]
 
 
 def variant_of(planned):

@@ -4,11 +4,10 @@ import io
 import json
 import tarfile
 
-import boto3
 import pytest
 
 from sagemaker_monai_aws.__main__ import main
-from sagemaker_monai_aws.core import calls, create, follow
+from sagemaker_monai_aws.core import create, follow
 from sagemaker_monai_aws.jobs import launch_training
 from tests.support.cloud import ACCOUNT, BUCKET, PROJECT, REGION, not_refused, survives_kills
 
@@ -167,14 +166,6 @@ def put_report(cloud, metrics):
     cloud.put(f"monai/jobs/{name}/output/output.tar.gz", stream.getvalue())
 
 
-def test_the_same_request_finds_the_same_job(ready, capsys):
-    train()
-    train()
-
-    assert only_job(ready)
-    assert "it was started with the same request" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("change", ["hyperparameters", "data", "image"])
 def test_another_request_is_another_job(ready, change):
     ready.push_image(tag="2")
@@ -197,13 +188,6 @@ def test_a_completed_job_runs_again_only_when_asked_and_has_the_same_checkpoints
     first, second = sorted(job["TrainingJobName"] for job in jobs)
     assert second == f"{first}-2"
     assert len({job["CheckpointConfig"]["S3Uri"] for job in jobs}) == 1
-
-
-def test_every_request_passes_the_services_own_model(ready, capsys):
-    request = requested(capsys, "--instance-count", "3")
-    calls.check(calls.Call("sagemaker", "CreateTrainingJob", request))  # raises what AWS would refuse
-
-    assert boto3.client("sagemaker").create_training_job(**request)["TrainingJobArn"]
 
 
 @pytest.mark.long

@@ -260,11 +260,3 @@ def test_without_an_account_one_is_told_what_is_missing(ecr, docker, capfd, monk
 
     [error] = capfd.readouterr().err.splitlines()
     assert message in error
-
-
-def test_a_machine_without_docker_is_told_so(ecr, tmp_path, monkeypatch, capfd):
-    monkeypatch.setenv("PATH", str(tmp_path))
-
-    assert main(["push", "--image", "thing:1"]) == 2
-
-    assert "Docker is not installed" in capfd.readouterr().err
