@@ -29,16 +29,7 @@ def test_a_life_runs_the_real_commands_to_its_end(tmp_path, capfd):
     assert "found" not in printed.err  # an account that was used before would have the job
 
 
-def test_a_step_that_fails_ends_the_life(tmp_path, capfd):
-    draw(tmp_path / "data", per_class=4, seed=0)
-
-    words = ["--data", str(tmp_path / "data"), "--folder", str(tmp_path / "folder"), "--hyperparameters", "epochs=0"]
-    assert simulate.main(["train", *words]) == 2
-
-    assert "simulate: sagemaker-monai train ended with 2" in capfd.readouterr().err
-
-
-def test_a_folder_that_is_no_data_set_is_said(tmp_path, capfd):
+def test_a_step_that_fails_ends_the_life_and_is_named(tmp_path, capfd):
     (tmp_path / "data").mkdir()
 
     assert simulate.main(["train", "--data", str(tmp_path / "data"), "--folder", str(tmp_path / "folder")]) == 2

@@ -16,6 +16,7 @@ from simulate import __main__ as command
 from simulate.containers import DockerRunner
 from simulate.faults import JobError
 from simulate.runners import Order
+from tests.support.exhaustive import exhaustive
 from tests.support.places import ROOT
 from tests.support.simulated import ROLE, simulation, training_request
 
@@ -51,7 +52,7 @@ def test_the_end_stops_jobs_at_once_and_removes_the_folder(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", exhaustive([signal.SIGTERM, signal.SIGINT]))
 def test_the_command_prints_what_to_set_and_ends_with_a_signal(tmp_path, number):
     words = [sys.executable, "-m", "simulate", "serve", "--folder", str(tmp_path / "simulate")]
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
