@@ -15,7 +15,7 @@ from PIL import Image
 from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.data import prepare_s3, upload
 from sagemaker_monai_aws.data.upload import part_bytes
-from tests.support.cloud import BUCKET, run_command, survives_kills
+from tests.support.cloud import BUCKET, recorded, run_command, survives_kills
 from tests.support.dicom_samples import series_bytes
 from tests.support.workbooks import workbook
 
@@ -116,18 +116,11 @@ def test_with_a_key_all_objects_are_encrypted_with_it_also_those_that_were_there
     assert uploaded(capsys) == 0  # by its metadata, for there the ETag tells nothing
 
 
-def test_every_object_goes_with_the_checksum_of_its_content_and_the_list_goes_last(ready, folder, monkeypatch):
-    puts, send = [], BaseClient._make_api_call
+def test_every_object_goes_with_the_checksum_of_its_content_and_the_list_goes_last(ready, folder):
+    with recorded() as asked:
+        prepare(folder)
 
-    def record(self, name, words):
-        if name == "PutObject":
-            puts.append(words)
-        return send(self, name, words)
-
-    monkeypatch.setattr(BaseClient, "_make_api_call", record)
-
-    prepare(folder)
-
+    puts = [words for _, operation, words in asked if operation == "PutObject"]
     checksums = {words["Key"]: words["ChecksumSHA256"] for words in puts}
     digest = hashlib.sha256(PICTURES["images/a.jpg"]).digest()
     assert checksums[f"{PREFIX}images/a.jpg"] == base64.b64encode(digest).decode()
