@@ -103,7 +103,7 @@ def evaluated(predictions: Path) -> list[dict[str, str]]:
 
 
 def compare(port: int, channel: Path, predictions: Path, limit: int) -> tuple[bool, float]:
-    """Post up to `limit` pictures of the test split and print what came back beside what the evaluation said.
+    """Post up to `limit` pictures of the test split and print the answers beside the evaluation's.
 
     Returns:
         Whether all probabilities agree, and the balanced accuracy of the answers.

@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def compare(port: int, channel: Path, predictions: Path) -> tuple[float, float]:
-    """Print what came back beside what the evaluation said; the largest difference, and the accuracy."""
+    """Print the answers beside the evaluation's; the largest difference, and the accuracy."""
     worst, right = 0.0, 0
     rows = evaluated(predictions)
     print(f"\n{'series':<18}{'true class':<12}{'predicted':<12}probability")

@@ -16,7 +16,7 @@ def usage() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns its exit code, 2 where there is no such command."""
+    """Run a command; returns its exit code, 2 for an unknown command."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     if name in ("-h", "--help"):
         print(usage())

@@ -87,5 +87,5 @@ class LogStream:
 
     def _put(self, events: list[dict[str, Any]]) -> None:
         group, stream = self._place
-        with suppress(ClientError):  # somebody removed the group: the job does not need it
+        with suppress(ClientError):  # the group was removed: the job does not need it
             self._logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)

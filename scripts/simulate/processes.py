@@ -1,7 +1,7 @@
 """The back end without containers: processes of `.venv`, each in an /opt/ml of its own.
 
-What they cannot do: channels are closed to writing by their modes only (root writes all the same), /dev/shm is that of
-the machine, there is no isolation from network and files, no memory limit, no second host, and nothing outside /opt/ml;
+Limitations: channels are read-only by file modes only (root can still write), /dev/shm is that of the machine, there is
+no isolation from network and files, no memory limit, no second host, and nothing outside /opt/ml;
 words and values that begin with /opt/ml are moved along.
 """
 

@@ -47,7 +47,7 @@ def watch(
     """
     started = time.monotonic()
     synced, cause, deadline = started, "", float("inf")
-    # An upload may take longer than the time between two looks, and a limit must be kept all the same.
+    # An upload may take longer than a polling interval, and limits must be kept meanwhile.
     with ThreadPoolExecutor(1) as pool, _removed(containers):
         syncing = pool.submit(regularly)
         while True:

@@ -45,7 +45,7 @@ def _after_space(text: str, position: int) -> int:
 
 
 def predictions(content_type: str, body: bytes) -> list[dict[str, Any]] | None:
-    """This container's predictions in an answer, in their order; None where it is no such answer."""
+    """This container's predictions in an answer, in their order; None for other answers."""
     found: list[Any] = []
     for document in documents(content_type, body) or [None]:
         listed = document.get("predictions", [document]) if isinstance(document, dict) else [document]

@@ -55,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--accept", default="application/json", help="type of the answers (default: %(default)s)")
     parser.add_argument("--parallel", type=int, default=4, help="requests at once, 1 to 64 (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print a JSON array instead of a table")
-    parser.add_argument("--save", type=Path, metavar="FOLDER", help="write every answer into a file, whatever it is")
+    parser.add_argument("--save", type=Path, metavar="FOLDER", help="write every answer into a file")
     parser.add_argument("--timeout-s", type=int, default=900,
                         help="asynchronous: of one invocation, 1 to 3600 (default: %(default)s)")  # fmt: skip
     parser.add_argument("--wait-s", type=float, default=3600.0,

@@ -92,7 +92,7 @@ def start_job(context: Context, job: Job) -> str:
             except ClientError as error:
                 if code_of(error) not in ("ResourceInUse", "ConflictException"):
                     raise
-                found = describe(account, job.kind, name)  # somebody else was faster with the same request
+                found = describe(account, job.kind, name)  # another process was faster with the same request
             say(job.command, f"{'found' if found else 'started'} {name}")
             return name
         status = found[row.status]

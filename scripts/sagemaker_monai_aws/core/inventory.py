@@ -109,7 +109,7 @@ def executions(account: Account, pipeline: str) -> list[dict[str, Any]]:
 
 
 def named(account: Account, name: str) -> tuple[str, dict[str, Any]] | None:
-    """Kind and description of the job or endpoint of a name, None where there is none."""
+    """Kind and description of a job or endpoint by its name; None if it does not exist."""
     for kind in ("training", "processing", "transform", "tuning", "endpoint"):
         found = describe(account, kind, name)
         if found is not None:

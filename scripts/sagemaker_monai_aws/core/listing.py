@@ -37,9 +37,9 @@ class Item:
 
 
 def one(account: Account, uri: str) -> Item | None:
-    """The object of exactly this address, None where there is none."""
+    """The object with exactly this address; None if it does not exist."""
     bucket, key = split_s3(uri)
-    # Anyone who may not list a whole bucket is told 403 of an object that is not there, so it is listed.
+    # Without permission to list the whole bucket, HeadObject answers 403 for a missing object, so it is listed.
     listed = account.client("s3").list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
     if not key or not listed or listed[0]["Key"] != key:
         return None
@@ -74,7 +74,7 @@ def find(account: Account, uri: str) -> list[Item]:
 
 
 def fetch(account: Account, uri: str) -> tuple[bytes, str] | None:
-    """Bytes and Content-Type of an object, None where there is none."""
+    """Bytes and Content-Type of an object; None if it does not exist."""
     if one(account, uri) is None:
         return None
     bucket, key = split_s3(uri)

@@ -67,7 +67,7 @@ def split_s3(uri: str) -> tuple[str, str]:
     """Bucket and key of s3://bucket/key; the key may be empty.
 
     Raises:
-        CommandError: it is no such address.
+        CommandError: it is not such an address.
     """
     match = S3_URI.fullmatch(uri)
     if match is None:

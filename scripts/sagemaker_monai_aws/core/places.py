@@ -66,7 +66,7 @@ def contents(account: Account, uri: str) -> Contents:
 
 
 def read_object(account: Account, uri: str, *, most_bytes: int = 16 * 1024 * 1024) -> bytes | None:
-    """An object's bytes, None where there is none.
+    """An object's bytes; None if it does not exist.
 
     Raises:
         CommandError: it has more than `most_bytes`.
@@ -134,7 +134,7 @@ def checked_out() -> str:
 
 
 def labels_of(account: Account, uris: Iterable[str]) -> tuple[tuple[str, ...], str]:
-    """Class names and task of the data set's dataset.json; no names and classification where there is none."""
+    """Class names and task of the data set's dataset.json; no names and classification without a dataset.json."""
     for uri in uris:
         text = read_object(account, folder_uri(uri) + "dataset.json", most_bytes=1 << 30) if account.is_known else None
         if text is not None:

@@ -31,7 +31,7 @@ def serverless_hourly(region: str, memory_mb: int) -> float | None:
 
 
 def collected(region: str) -> str:
-    """Date of the prices of a region, that of the whole table where it has none of its own."""
+    """Date of a region's prices; the table's date if the region has none."""
     return str(table()["regions"].get(region, {}).get("collected", table()["collected"]))
 
 

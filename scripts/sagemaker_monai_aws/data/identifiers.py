@@ -128,7 +128,7 @@ def rewritten(name: str, content: bytes, replacer: Replacer) -> tuple[bytes, lis
 
     Returns:
         The new content, the old one to the byte where nothing is to be replaced; and the keys or columns in which
-        something still tells who somebody is.
+        something still identifies a person.
     """
     telling: dict[str, None] = {}
 

@@ -76,7 +76,7 @@ PRIVATE = (
 PRIVATE_COLUMN = re.compile(
     r"name|birth|dob|ssn|social.?security|mrn|medical.?record|accession|e-?mail|address|phone|insurance", re.I
 )
-# A column of pictures or of classes may well be called a name.
+# Columns of images or classes are often called a name.
 HARMLESS_COLUMN = re.compile(r"(file|image|class|label|lesion|dataset|diagnosis|dx|device|model)[-_ ]?name", re.I)
 
 

@@ -134,7 +134,7 @@ def _walk(root: Path, folder: Path) -> Iterator[str]:
 
 
 def check_names(names: list[str], prefix: str, *, allow_private: bool) -> None:
-    """Refuse names that may tell who somebody is, and keys that cannot be.
+    """Refuse names that may identify a person, and invalid keys.
 
     Raises:
         CommandError: with positions and masked names only.

@@ -1,9 +1,9 @@
 """Files to S3: in parallel, with checksums that S3 itself verifies, and only those that are not there yet.
 
-An object is there if it has the same size and the same content. What has the content is told by S3's list alone where
-the ETag is the MD5 of it (one part, and no KMS key), else by one HeadObject: every object carries the SHA-256 of its
-file as metadata, set by the very request whose bytes S3 compared with their checksum. So a list of what was uploaded,
-which could be lost or out of date, is not needed, and times of files mean nothing.
+An object is up to date if it has the same size and content. S3's listing tells the content if the ETag is its MD5 (one
+part, no KMS key); otherwise one HeadObject does: every object carries the SHA-256 of its file as metadata, set by the
+request whose bytes S3 compared with their checksum. So no local record of uploads is needed, and file times do not
+matter.
 
 A file of more than PART_BYTES goes in parts; who interrupts it removes them, and what a killed process leaves the
 bucket of `make infra` removes by a rule.

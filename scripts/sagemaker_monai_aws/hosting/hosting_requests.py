@@ -1,10 +1,10 @@
 """The requests that host a model, as plain values: model, endpoint configuration, endpoint and its update.
 
-What is asked of AWS and in which order is in deploy.py; how many instances there are, and the alarms, in scaling.py.
+The order of the requests is in deploy.py; numbers of instances and alarms are in scaling.py.
 
 Network isolation is on wherever AWS has it. That is in multi-model mode, too: SageMaker itself fetches the archives
 and tells the container only the folder, so the container needs no network. Serverless endpoints have none, nor has a
-container that fetches objects which requests name (--allow-prefix): it reaches S3, and whatever else the VPC lets it.
+container that fetches objects named in requests (--allow-prefix): it reaches S3, and what else the VPC permits.
 
 Sources: botocore's model of sagemaker (limits, "Currently you cannot use ModelDataSource in conjunction with SageMaker
 batch transform, SageMaker serverless endpoints, SageMaker multi-model endpoints", table of InferenceAmiVersion);

@@ -154,7 +154,7 @@ def _test_rows(account: Account, job: Mapping[str, Any]) -> list[dict[str, str]]
 
 
 def _network(account: Account, trained: Trained) -> Network:
-    """What the artifact's metadata say, which of another model are none; an archive is read as far as they are."""
+    """The artifact's metadata, if it is one of ours; an archive is read only as far as needed."""
     if trained.is_folder:
         text = read_object(account, trained.artifact + METADATA)
     else:
@@ -248,7 +248,7 @@ def _fault_of_values(_prediction: Mapping[str, Any], got: Numbers) -> str | None
     return None if all(map(math.isfinite, got.values())) else f"finite numbers were expected, got {got}"
 
 
-# Field of a prediction by which its kind is known -> what must be so whatever the image is. A grade has a class, too.
+# Field that identifies the kind of a prediction -> what must hold for every image. A grade has a class, too.
 KINDS: dict[str, Callable[[Mapping[str, Any], Numbers], str | None]] = {
     "values": _fault_of_values,
     "predicted_classes": _fault_of_findings,

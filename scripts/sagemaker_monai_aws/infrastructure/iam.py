@@ -1,7 +1,7 @@
 """Print least-privilege policies (`make iam`): of each kind of role and for people, for this bucket, prefix, ...
 
-Nothing is created, and with `--account` and `--region` AWS is not asked anything: for accounts in which somebody else
-creates roles. Who may do it alone runs `make infra`, whose stack has the same policies.
+Nothing is created, and with `--account` and `--region` AWS is not contacted. It is for accounts in which another person
+creates the roles; `make infra` creates a stack with the same policies.
 """
 
 import argparse

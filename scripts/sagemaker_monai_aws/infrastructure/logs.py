@@ -1,7 +1,7 @@
 """The log of a job or an endpoint (`make logs JOB=name`), of the newest job of the project without a name.
 
-What containers write is kept by CloudWatch. `--follow` prints it as it comes until the job ends; an endpoint's log ends
-with the endpoint only.
+CloudWatch keeps what containers write. `--follow` prints new lines until the job ends; an endpoint's log ends only with
+the endpoint.
 
 Source: SageMaker Developer Guide, "Logging with CloudWatch" (names of groups and streams).
 """
@@ -71,7 +71,7 @@ def _find(account: Account, project: str, name: str) -> str:
     """The kind of what is named.
 
     Raises:
-        CommandError: there is no such thing, with what there is, or it has no log.
+        CommandError: it does not exist (the message lists what does), or it has no log.
     """
     found = named(account, name)
     if found is None:

@@ -1,4 +1,4 @@
-"""Batch transform (`make transform`): one CreateTransformJob over objects in S3, and a table of what came of each.
+"""Batch transform (`make transform`): one CreateTransformJob over objects in S3, and a table of the results.
 
 The job reads a prefix or a manifest and writes below PREFIX/transform/JOB. When it has ended, results.csv is written
 beside its outputs and to this machine: source, class and probabilities of each object, or why there are none. The same

@@ -1,8 +1,8 @@
 """What a batch transform job reads: the objects of a prefix or of a manifest, and their one type.
 
-SageMaker sends every object below a prefix under one Content-Type, whatever it is, and one refused object fails the
-job. So a prefix with several types is refused with their names, and --content-type takes the objects of one of them,
-named in a manifest. One job a type, started by itself, would have cost money that nobody has asked for.
+SageMaker sends every object below a prefix with one Content-Type, and one refused object fails the job. So a prefix
+with several types is refused, with the types in the message; --content-type selects the objects of one type through a
+manifest. Starting one job per type instead would cost money that nobody agreed to.
 
 One object is one request, so a series of DICOM files is one object, too: a zip or tar file. Its files by themselves
 would be asked one by one.
@@ -127,7 +127,7 @@ def _of_manifest(account: Account, text: bytes, uri: str | None, shown: str, con
         raise CommandError(f"{shown} lists {len(missing)} objects that do not exist, the first is {prefix}{missing[0]}")
     items = [replace(listed[before + name], name=name) for name in dict.fromkeys(wanted)]
     kind = content_type or _one_type(items)
-    if len(wanted) < len(names):  # a listing that somebody made into a manifest
+    if len(wanted) < len(names):  # a manifest made from a listing
         text, uri = _manifest(prefix, wanted).encode(), None
     passed_over = len(names) - len(wanted)
     return Batch(tuple(items), kind, uri or "", None if uri else text.decode("utf-8-sig"), False, passed_over)
