@@ -98,7 +98,7 @@ def test_a_region_without_prices_is_told_and_the_table_stays(cloud, path, capsys
 
     assert main(["prices", "--table", str(path), "--region", "eu-nowhere-1"]) == 2
 
-    assert "has no instances of SageMaker in eu-nowhere-1" in capsys.readouterr().err
+    assert "has no SageMaker instances in eu-nowhere-1" in capsys.readouterr().err
     assert json.loads(path.read_text()) == TABLE
 
 
