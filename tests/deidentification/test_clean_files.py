@@ -65,6 +65,7 @@ def check(place, secret, folder):
     source, target = folder / f"a{suffix}", folder / f"b{suffix}"
     target.unlink(missing_ok=True)
     source.write_bytes(make(secret))
+    assert not is_clean(source) or make(secret) == make(b"")  # some places are not in every picture
     try:
         clean_file(source, target)
     except CallerError:

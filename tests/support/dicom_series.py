@@ -18,7 +18,7 @@ ORIENTATIONS = {"axial": AXIAL, "sagittal": SAGITTAL, "coronal": CORONAL, "obliq
 ORIGIN = (-31.5, 12.25, 100.75)
 SPACING = (0.75, 0.5)  # between rows, between columns
 GAP_MM = 2.5
-STUDY = generate_uid(entropy_srcs=["study"])
+STUDY, SERIES, FRAME = (generate_uid(entropy_srcs=[name]) for name in ("study", "series", "frame"))
 SHAPE = (6, 7, 5)  # slices, rows, columns
 
 
@@ -34,8 +34,7 @@ def make_slice(values: np.ndarray, **elements: Any) -> Dataset:
     dataset.SOPClassUID = MRImageStorage
     dataset.SOPInstanceUID = generate_uid()
     dataset.StudyInstanceUID = STUDY
-    dataset.SeriesInstanceUID = generate_uid(entropy_srcs=["series"])
-    dataset.FrameOfReferenceUID = generate_uid(entropy_srcs=["frame"])
+    dataset.SeriesInstanceUID, dataset.FrameOfReferenceUID = SERIES, FRAME
     dataset.Modality = "MR"
     dataset.Manufacturer = "Test"
     dataset.PatientID = "P1"
