@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 
 import pytest
@@ -38,6 +39,20 @@ from tests.support.dicom_bodies import DICOMDIR, dicom, zip_of
 
 OURS = "scans"
 ALLOWED = (Prefix(OURS, "in/"),)
+MAKE_CLIENT, CLIENTS = object_references.make_client, {}
+
+
+@pytest.fixture(autouse=True)
+def kept_clients(monkeypatch):
+    """One client for each endpoint and account: to make one takes longer than most tests."""
+
+    def make():
+        key = os.environ.get("AWS_ENDPOINT_URL"), os.environ.get("AWS_ACCESS_KEY_ID")
+        if key not in CLIENTS:
+            CLIENTS[key] = MAKE_CLIENT()
+        return CLIENTS[key]
+
+    monkeypatch.setattr(object_references, "make_client", make)
 
 
 def resolve_references(body, allowed, *, max_bytes=100 * 1024**2, timeout_s=60.0):
@@ -320,6 +335,19 @@ class Answers(loopback.Handler):
     head = get
 
 
+@pytest.fixture(scope="module")
+def answering():
+    with loopback.listening(Answers) as server:
+        yield server
+
+
+@pytest.fixture
+def answers(answering, cloud, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{answering.server_port}")
+    answering.asked = []
+    return answering
+
+
 ERROR = "<Error><Code>{}</Code><Message>arn:aws:iam::999999999999:role/secret</Message></Error>"
 
 
@@ -338,28 +366,25 @@ ERROR = "<Error><Code>{}</Code><Message>arn:aws:iam::999999999999:role/secret</M
     ],
 )  # fmt: skip
 def test_what_s3_says_of_others_stays_here_and_nobody_follows_to_another_region(
-    cloud, monkeypatch, reply, error, requests
+    answers, monkeypatch, reply, error, requests
 ):
     monkeypatch.setattr("time.sleep", lambda _: None)
-    with loopback.listening(Answers, asked=[], reply=reply) as server:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-        with pytest.raises(error) as caught:
-            resolve_references(ours("in/folder/"), ALLOWED)
+    answers.reply = reply
 
-    assert len(server.asked) == requests
+    with pytest.raises(error) as caught:
+        resolve_references(ours("in/folder/"), ALLOWED)
+
+    assert len(answers.asked) == requests
     assert not any(word in str(caught.value) for word in ("arn", "999999999999", "us-west-2", OURS, "folder/"))
 
 
-def test_an_object_longer_than_it_was_found_is_not_read_to_its_end(cloud, monkeypatch):
-    reply = (200, bytes(3_000_000), {"ETag": '"1"'})
-    with loopback.listening(Answers, asked=[], reply=reply) as server:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-        store = S3Objects(ALLOWED, max_bytes=10_000_000, timeout_s=60)
-        plan = object_references.FoundObjects(
-            (object_references.Found(OURS, "in/a", 0, 5, '"1"'),), 5, 1e12, is_alone=True
-        )
-        with pytest.raises(Unavailable, match="changed"):
-            store.fetch(plan)
+def test_an_object_longer_than_it_was_found_is_not_read_to_its_end(answers):
+    answers.reply = (200, bytes(3_000_000), {"ETag": '"1"'})
+    store = S3Objects(ALLOWED, max_bytes=10_000_000, timeout_s=60)
+    found = (object_references.Found(OURS, "in/a", 0, 5, '"1"'),)
+
+    with pytest.raises(Unavailable, match="changed"):
+        store.fetch(object_references.FoundObjects(found, 5, 1e12, is_alone=True))
 
 
 # --- in the gateway
