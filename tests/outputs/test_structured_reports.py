@@ -45,6 +45,15 @@ def parse(content):
     return pydicom.dcmread(io.BytesIO(content))
 
 
+def read(content):
+    return sr.ComprehensiveSR.from_dataset(parse(content))
+
+
+def group_of(document):
+    [group] = document.content.get_image_measurement_groups()
+    return group
+
+
 def validate(content):
     """The validator's errors."""
     with tempfile.NamedTemporaryFile(suffix=".dcm") as file:
@@ -61,11 +70,11 @@ def validate(content):
 
 @pytest.fixture(scope="module")
 def document():
-    return sr.ComprehensiveSR.from_dataset(parse(report_on(headers())))
+    return read(report_on(headers()))
 
 
 def test_probabilities_and_values_are_measurements_and_the_decision_an_evaluation(document):
-    [group] = document.content.get_image_measurement_groups()
+    group = group_of(document)
 
     measured = [(item.name.meaning, item.value, item.unit.value) for item in group.get_measurements()]
     assert measured == [
@@ -78,10 +87,10 @@ def test_probabilities_and_values_are_measurements_and_the_decision_an_evaluatio
 
 
 def test_the_images_are_its_evidence_and_the_source_of_its_measurements(document):
-    [group] = document.content.get_image_measurement_groups()
+    sources = group_of(document).source_images
 
     assert [uids[2] for uids in document.get_evidence()] == ["1.2.3.4.1", "1.2.3.4.2"]
-    assert [item.referenced_sop_instance_uid for item in group.source_images] == ["1.2.3.4.1", "1.2.3.4.2"]
+    assert [item.referenced_sop_instance_uid for item in sources] == ["1.2.3.4.1", "1.2.3.4.2"]
 
 
 @pytest.mark.parametrize(
@@ -149,8 +158,7 @@ def test_nobody_has_verified_it(document):
 def test_private_codes_depend_on_the_name_alone_and_differ_by_it():
     def codes_of(*labels):
         findings = [Finding(label, 1 / len(labels), is_predicted=True) for label in labels]
-        document = sr.ComprehensiveSR.from_dataset(parse(report_on(headers(), findings)))
-        [group] = document.content.get_image_measurement_groups()
+        group = group_of(read(report_on(headers(), findings)))
         return [evaluation.value.value for evaluation in group.get_qualitative_evaluations()]
 
     first, second = codes_of("a", "b")
@@ -161,10 +169,8 @@ def test_private_codes_depend_on_the_name_alone_and_differ_by_it():
 
 
 def test_a_frame_is_named_where_the_answer_is_about_one():
-    document = sr.ComprehensiveSR.from_dataset(parse(report_on(headers(1), frame=7)))
+    [source] = group_of(read(report_on(headers(1), frame=7))).source_images
 
-    [group] = document.content.get_image_measurement_groups()
-    [source] = group.source_images
     assert source.referenced_frame_numbers == [7]
 
 
@@ -301,9 +307,8 @@ def test_a_report_without_sound_numbers_is_a_mistake_of_ours(findings):
 
 @pytest.mark.parametrize("number", [0.0, 1e-300, -1.5, 1 / 3, 123456789.123456789, 1e30])
 def test_any_number_comes_back(number):
-    document = sr.ComprehensiveSR.from_dataset(parse(report_on(headers(), [Finding("a", value=number)])))
+    group = group_of(read(report_on(headers(), [Finding("a", value=number)])))
 
-    [group] = document.content.get_image_measurement_groups()
     assert group.get_measurements()[0].value == pytest.approx(number, rel=1e-9)
 
 

@@ -180,33 +180,16 @@ def test_json_gives_the_bytes_in_order():
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
-        b"null",
-        b"[]",
-        b"{}",
-        b"\xff\xfe{\0}\0",
-        '{"instances": []}'.encode("utf-16"),
-        b'{"instances": []}',
-        b'{"instances": {}}',
-        b'{"instances": [[]]}',
-        b'{"instances": ["QQ=="]}',
-        b'{"instances": [{}]}',
-        b'{"instances": [{"image": null}]}',
-        b'{"instances": [{"image": 5}]}',
-        b'{"instances": [{"image": {"b64": "QQ=="}}]}',
-        b'{"instances": [{"image": "QQ==", "label": 1}]}',
-        b'{"instances": [{"image": "QQ=="}], "parameters": {}}',
-        b'{"instances": [{"image": "QQ==", "image": "QQ=="}]}',
-        b'{"instances": [], "instances": [{"image": "QQ=="}]}',
-        b'{"instances": NaN}',
-        b'{"instances": [-Infinity]}',
-        b'{"instances": ' + b"1" * 10_000 + b"}",
-        b"[" * 200_000,
-        b'{"instances":' * 100_000,
-        b'{"instances": [{"image": "QQ=="}]} trailing',
-        b'{"instances": [{"image": "QQ=="}',
+        b"", b"null", b"[]", b"{}", b"\xff\xfe{\0}\0", '{"instances": []}'.encode("utf-16"), b'{"instances": []}',
+        b'{"instances": {}}', b'{"instances": [[]]}', b'{"instances": ["QQ=="]}', b'{"instances": [{}]}',
+        b'{"instances": [{"image": null}]}', b'{"instances": [{"image": 5}]}',
+        b'{"instances": [{"image": {"b64": "QQ=="}}]}', b'{"instances": [{"image": "QQ==", "label": 1}]}',
+        b'{"instances": [{"image": "QQ=="}], "parameters": {}}', b'{"instances": [{"image": "QQ==", "image": "QQ=="}]}',
+        b'{"instances": [], "instances": [{"image": "QQ=="}]}', b'{"instances": NaN}', b'{"instances": [-Infinity]}',
+        b'{"instances": ' + b"1" * 10_000 + b"}", b"[" * 200_000, b'{"instances":' * 100_000,
+        b'{"instances": [{"image": "QQ=="}]} trailing', b'{"instances": [{"image": "QQ=="}',
     ],
-)
+)  # fmt: skip
 def test_other_json_is_malformed(body):
     with pytest.raises(MalformedRequest):
         read_json(body, {})

@@ -66,10 +66,11 @@ def dataset_json(channel):
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch):
+def clean_environment(tmp_path, monkeypatch):
     for name in list(os.environ):
         if name.startswith(("SM_", "SAGEMAKER_")):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
 
 
 def failure(base):
@@ -207,8 +208,7 @@ def test_the_model_card_says_what_the_model_is_not_for_and_how_good_it_is(traine
     ),
     ids=["csv", "dataset.json", "folders without test"],
 )
-def test_every_layout_trains(lay_out, split, tmp_path, monkeypatch):
-    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+def test_every_layout_trains(lay_out, split, tmp_path):
     lay_out(tmp_path / "input" / "data" / "training")
 
     assert main([*QUICK, *(["--test_fraction=0"] if split == "validation" else [])]) == 0
@@ -317,7 +317,6 @@ def test_bad_input_ends_the_job_with_one_line_and_exit_code_1(
 
 @pytest.mark.parametrize("channel", ["training", "pretrained"])
 def test_a_channel_that_is_not_there_is_refused(channel, tmp_path, monkeypatch):
-    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     monkeypatch.setenv(f"SM_CHANNEL_{channel.upper()}", str(tmp_path / "nowhere"))
 
     assert main([]) == 1
@@ -327,7 +326,6 @@ def test_a_channel_that_is_not_there_is_refused(channel, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("text", ["{", "[1]", '"x"', "3"])
 def test_hyperparameters_that_are_no_json_object_are_refused(text, tmp_path, monkeypatch):
-    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     monkeypatch.setenv("SM_HPS", text)
 
     assert main([]) == 1
@@ -342,7 +340,6 @@ def test_a_failed_job_leaves_the_earlier_artifact_alone_and_one_from_pretrained_
     shutil.copytree(base / "model", tmp_path / "model")
     (tmp_path / "weights").mkdir()
     torch.save({"state_dict": first.network.state_dict()}, tmp_path / "weights" / "w.pt")
-    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     monkeypatch.setenv("SM_CHANNEL_TRAINING", str(base / "input" / "data" / "training"))
     monkeypatch.setenv("SM_CHANNEL_PRETRAINED", str(tmp_path / "weights"))
 
@@ -359,7 +356,6 @@ def test_a_failed_job_leaves_the_earlier_artifact_alone_and_one_from_pretrained_
 
 def test_a_place_that_cannot_be_made_is_one_clear_line(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     monkeypatch.setenv("SM_MODEL_DIR", str(tmp_path / "file" / "model"))
 
     assert main([]) == 1
@@ -368,7 +364,6 @@ def test_a_place_that_cannot_be_made_is_one_clear_line(tmp_path, monkeypatch):
 
 def test_a_failure_file_that_cannot_be_written_is_said_and_changes_nothing_else(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
-    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     monkeypatch.setenv("SM_OUTPUT_DIR", str(tmp_path / "file" / "output"))
 
     assert main(["--epochs=0"]) == 1
@@ -392,7 +387,6 @@ def test_a_bug_is_an_internal_error_with_a_traceback_and_the_rest_is_for_the_cal
     def broken(*_):
         raise error
 
-    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     monkeypatch.setattr(train, "read_hyperparameters", broken)
 
     assert main([]) == 1
@@ -414,7 +408,6 @@ def test_a_byte_order_mark_before_the_hyperparameters_is_passed_over(tmp_path):
 @pytest.mark.parametrize("number", exhaustive([signal.SIGTERM, signal.SIGINT]))
 def test_a_job_that_is_stopped_ends_well_with_its_best_epoch(trained, tmp_path, monkeypatch, number):
     base, _ = trained
-    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     monkeypatch.setenv("SM_CHANNEL_TRAINING", str(base / "input" / "data" / "training"))
     real = job.epoch_line
 
@@ -438,7 +431,6 @@ def test_a_job_that_is_stopped_in_its_first_epoch_ships_what_it_has_unless_that_
     trained, tmp_path, monkeypatch
 ):
     base, _ = trained
-    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     monkeypatch.setenv("SM_CHANNEL_TRAINING", str(base / "input" / "data" / "training"))
     real = steps.augment
 
@@ -454,16 +446,14 @@ def test_a_job_that_is_stopped_in_its_first_epoch_ships_what_it_has_unless_that_
         assert len(list((tmp_path / "checkpoints").rglob("*.pt"))) == 1
 
         assert main([*QUICK, "--batch-size=4", "--seed=5"]) == 1
-        assert "an artifact is there already, which stays" in failure(tmp_path)
+        assert "the artifact that is already there is kept" in failure(tmp_path)
         assert (tmp_path / "model" / "docs" / "README.md").read_text() == card
 
     assert main([*QUICK, "--batch-size=4"]) == 0  # goes on
     assert json.loads((tmp_path / "output" / "data" / "metrics.json").read_text())["best_epoch"] == 1
 
 
-def test_help_lists_every_hyperparameter_and_every_environment_variable(capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
-
+def test_help_lists_every_hyperparameter_and_every_environment_variable(capsys, tmp_path):
     assert main(["--help"]) == 0
 
     text = capsys.readouterr().out
@@ -479,7 +469,6 @@ def test_help_keeps_to_the_width_of_the_terminal(width):
 
 
 def test_without_arguments_those_of_the_process_are_read(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["train", "--epochs=none"])
 
     assert main() == 1
@@ -497,7 +486,6 @@ def toolkit(monkeypatch):
 
 
 def test_the_toolkit_hears_of_a_failure_by_its_own_exception_with_the_same_line(toolkit, tmp_path, monkeypatch):
-    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     monkeypatch.setenv("SM_HPS", '{"epochs": "0"}')
 
     with pytest.raises(toolkit.ClientError) as caught:

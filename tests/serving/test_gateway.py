@@ -80,17 +80,25 @@ class Client:
 
 
 def run(scenario, config=CONFIG):
-    """Run `scenario(port, back_end, gateway)` against an open gateway."""
+    """Run `scenario(connect, back_end, gateway)` against an open gateway; `connect` makes clients."""
 
     async def main():
         back_end = FakeBackEnd()
         gateway = Gateway(config, back_end)
+        clients = []
+
+        async def connect():
+            clients.append(await Client(listener.getsockname()[1]).connect())
+            return clients[-1]
+
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             await gateway.open(listener)
             try:
-                return await scenario(listener.getsockname()[1], back_end, gateway)
+                return await scenario(connect, back_end, gateway)
             finally:
+                for client in clients:
+                    client.close()
                 await gateway.close()
 
     return asyncio.run(main())
@@ -109,13 +117,11 @@ def post(body, content_type="text/plain", **headers):
 def ask(*pieces, config=CONFIG, prepare=lambda back_end: None):
     """Send bytes on a connection of their own; status, headers, body and the back end."""
 
-    async def scenario(port, back_end, gateway):
+    async def scenario(connect, back_end, gateway):
         prepare(back_end)
-        client = await Client(port).connect()
+        client = await connect()
         await client.send(*pieces)
-        response = await client.response()
-        client.close()
-        return *response, back_end
+        return *await client.response(), back_end
 
     return run(scenario, config)
 
@@ -156,9 +162,9 @@ def test_a_body_of_any_size_arrives_whole_and_a_large_one_in_a_file(tmp_path, mo
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path if has_folder else tmp_path / "absent"))
     body = random.Random(size).randbytes(size)
 
-    async def scenario(port, back_end, gateway):
+    async def scenario(connect, back_end, gateway):
         before = descriptors()
-        client = await Client(port).connect()
+        client = await connect()
         await client.send(post(body))
         response = await client.response()
         client.close()
@@ -178,8 +184,8 @@ def test_a_body_of_any_size_arrives_whole_and_a_large_one_in_a_file(tmp_path, mo
 def test_a_client_that_leaves_inside_a_large_body_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
-    async def scenario(port, back_end, gateway):
-        leaving = await Client(port).connect()
+    async def scenario(connect, back_end, gateway):
+        leaving = await connect()
         await leaving.send(head(Content_Type="a/b", Content_Length=str(3 * SPOOL_BYTES)) + bytes(2 * SPOOL_BYTES))
         leaving.close()
         await asyncio.sleep(0.05)
@@ -202,14 +208,12 @@ def test_a_chunked_body_is_joined():
 
 
 def test_a_client_that_expects_100_continue_gets_it_before_it_sends():
-    async def scenario(port, back_end, gateway):
-        client = await Client(port).connect()
+    async def scenario(connect, back_end, gateway):
+        client = await connect()
         await client.send(head(Content_Type="a/b", Content_Length="3", Expect="100-continue"))
         interim = await asyncio.wait_for(client.reader.readuntil(b"\r\n\r\n"), 60)
         await client.send(b"abc")
-        response = await client.response()
-        client.close()
-        return interim, response
+        return interim, await client.response()
 
     interim, (status, _, body) = run(scenario)
 
@@ -231,18 +235,16 @@ def test_ping_says_whether_a_worker_lives():
 
 
 def test_ping_answers_while_every_worker_is_busy():
-    async def scenario(port, back_end, gateway):
+    async def scenario(connect, back_end, gateway):
         back_end.gate.clear()
-        clients = [await Client(port).connect() for _ in range(20)]
+        clients = [await connect() for _ in range(20)]
         for client in clients:
             await client.send(post(b"abc"))
-        pinging = await Client(port).connect()
+        pinging = await connect()
         await pinging.send(head("GET", "/ping"))
         status, _, _ = await asyncio.wait_for(pinging.response(), 60)
         back_end.gate.set()
         statuses = [(await client.response())[0] for client in clients]
-        for client in (*clients, pinging):
-            client.close()
         return status, statuses
 
     assert run(scenario) == (200, [200] * 20)
@@ -312,11 +314,10 @@ def test_a_body_of_exactly_the_limit_is_taken():
 
 
 def test_a_refused_body_does_not_spoil_the_connection():
-    async def scenario(port, back_end, gateway):
-        client = await Client(port).connect()
+    async def scenario(connect, back_end, gateway):
+        client = await connect()
         await client.send(post(b"x" * (MIB + 1)), post(b"abc"))
         answers = [await client.response(), await client.response()]
-        client.close()
         return [(status, body[:9]) for status, _, body in answers]
 
     assert run(scenario) == [(413, b'{"error":'), (200, b"3 bytes")]
@@ -325,9 +326,9 @@ def test_a_refused_body_does_not_spoil_the_connection():
 def test_bodies_in_memory_are_limited_all_together(monkeypatch):
     monkeypatch.setattr(module, "MIN_HELD_BYTES", 0)  # then twice the largest body
 
-    async def scenario(port, back_end, gateway):
+    async def scenario(connect, back_end, gateway):
         back_end.gate.clear()
-        clients = [await Client(port).connect() for _ in range(3)]
+        clients = [await connect() for _ in range(3)]
         for client in clients[:2]:
             await client.send(post(b"x" * MIB))
         while len(back_end.requests) < 2:
@@ -338,8 +339,6 @@ def test_bodies_in_memory_are_limited_all_together(monkeypatch):
         others = [(await client.response())[0] for client in clients[:2]]
         await clients[2].send(post(b"x" * 100))
         again = await clients[2].response()
-        for client in clients:
-            client.close()
         return third, others, again[0]
 
     (status, headers, body), others, again = run(scenario)
@@ -378,27 +377,23 @@ def test_a_slow_body_is_ended_with_408(monkeypatch):
 def test_a_connection_that_never_sends_a_request_is_closed(monkeypatch):
     monkeypatch.setattr(json_server, "HEADER_TIMEOUT_S", 0.2)
 
-    async def scenario(port, back_end, gateway):
-        silent, slow = await Client(port).connect(), await Client(port).connect()
+    async def scenario(connect, back_end, gateway):
+        silent, slow = await connect(), await connect()
         await slow.send(b"GET /ping HTTP/1.1\r\nHost:")
-        closed = await silent.is_closed(), await slow.is_closed()
-        silent.close()
-        slow.close()
-        return closed
+        return await silent.is_closed(), await slow.is_closed()
 
     assert run(scenario) == (True, True)
 
 
 def test_a_client_that_leaves_inside_its_body_harms_nobody():
-    async def scenario(port, back_end, gateway):
-        leaving = await Client(port).connect()
+    async def scenario(connect, back_end, gateway):
+        leaving = await connect()
         await leaving.send(head(Content_Type="a/b", Content_Length="10") + b"abc")
         await asyncio.sleep(0.05)
         leaving.close()
-        client = await Client(port).connect()
+        client = await connect()
         await client.send(post(b"abc"))
         response = await client.response()
-        client.close()
         await asyncio.wait_for(gateway.drain(600), 60)  # the other is no longer in flight
         return response[0], [request.body for request in back_end.requests]
 
@@ -406,8 +401,8 @@ def test_a_client_that_leaves_inside_its_body_harms_nobody():
 
 
 def test_work_for_a_client_that_left_is_dropped():
-    async def scenario(port, back_end, gateway):
-        leaving = await in_flight(port, back_end)
+    async def scenario(connect, back_end, gateway):
+        leaving = await in_flight(connect, back_end)
         leaving.close()
         await asyncio.wait_for(gateway.drain(600), 60)  # the back end would not answer before its gate opens
         return back_end.gate.is_set()
@@ -415,10 +410,10 @@ def test_work_for_a_client_that_left_is_dropped():
     assert run(scenario) is False
 
 
-async def in_flight(port, back_end):
+async def in_flight(connect, back_end):
     """A client whose request the back end has, and answers when its gate opens."""
     back_end.gate.clear()
-    client = await Client(port).connect()
+    client = await connect()
     await client.send(post(b"abc"))
     while not back_end.requests:
         await asyncio.sleep(0.01)
@@ -426,22 +421,20 @@ async def in_flight(port, back_end):
 
 
 def test_draining_finishes_what_is_in_flight_and_refuses_the_rest():
-    async def scenario(port, back_end, gateway):
-        first = await in_flight(port, back_end)
+    async def scenario(connect, back_end, gateway):
+        first = await in_flight(connect, back_end)
         draining = asyncio.create_task(gateway.drain(10))
         await asyncio.sleep(0)
-        late = await Client(port).connect()
+        late = await connect()
         await late.send(post(b"late"))
         refused = await late.response()
-        pinging = await Client(port).connect()
+        pinging = await connect()
         await pinging.send(head("GET", "/ping"))
         ping = await pinging.response()
         assert not draining.done()
         back_end.gate.set()
         await draining
         answered = await first.response()
-        for client in (first, late, pinging):
-            client.close()
         return refused, ping, answered
 
     refused, ping, answered = run(scenario)
@@ -452,11 +445,10 @@ def test_draining_finishes_what_is_in_flight_and_refuses_the_rest():
 
 
 def test_draining_ends_in_time_whatever_is_in_flight():
-    async def scenario(port, back_end, gateway):
-        client = await in_flight(port, back_end)
+    async def scenario(connect, back_end, gateway):
+        await in_flight(connect, back_end)
         await asyncio.wait_for(gateway.drain(0.1), 60)
         back_end.gate.set()
-        client.close()
 
     run(scenario)
 

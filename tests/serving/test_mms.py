@@ -4,11 +4,8 @@ import dataclasses
 import os
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import textwrap
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,8 +19,7 @@ from sagemaker_monai.serving.mms.mms import HostedModel, ModelServer, SingleMode
 from sagemaker_monai.serving.mms.mms_process import MAX_PORT, find_java, inner_ports, model_processes
 from sagemaker_monai.serving.settings import ServeConfig
 from sagemaker_monai.serving.spool import FileBody
-from tests.support.places import ROOT
-from tests.support.served import is_running, until
+from tests.support.served import is_running, said_before_it_is_killed, until
 from tests.support.tiny_handler import HELLO, NAME, lodgings
 
 
@@ -226,22 +222,15 @@ def test_the_whole_model_server_ends_with_a_supervisor_that_is_killed(tmp_path):
             await server.start()
             process = server._server.process
             pids = [each.pid for each in model_processes(process.java.pid)]
+            assert process._folder.exists()
             print(process._folder, process.java.pid, *pids, flush=True)
             await asyncio.sleep(60)
         asyncio.run(main())
     """)
-    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as supervisor:
-        folder, *pids = supervisor.stdout.readline().split()
-        folder = Path(folder)
-        assert folder.exists()
-        supervisor.kill()
-    deadline = time.monotonic() + 90
-    while (folder.exists() or any(map(is_running, pids))) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    folder, *pids = said_before_it_is_killed(program)
 
     assert len(pids) == 3
-    assert not folder.exists()
-    assert not any(map(is_running, pids))
+    asyncio.run(until(lambda: not Path(folder).exists() and not any(map(is_running, pids))))
 
 
 def test_the_settings_that_the_model_server_gets(tmp_path):

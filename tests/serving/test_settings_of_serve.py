@@ -90,36 +90,29 @@ def test_the_log_level_may_be_pythons_number():
     assert ServeConfig.from_env({"SAGEMAKER_CONTAINER_LOG_LEVEL": "debug"}).log_level == "DEBUG"
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("SAGEMAKER_BIND_TO_PORT", "http"),
-        ("SAGEMAKER_BIND_TO_PORT", "65536"),
-        ("SAGEMAKER_BIND_TO_PORT", "0"),
-        ("SAGEMAKER_MODEL_SERVER_WORKERS", "0"),
-        ("SAGEMAKER_MODEL_SERVER_WORKERS", "-1"),
-        ("SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS", "1.5"),
-        ("SAGEMAKER_MODEL_SERVER_TIMEOUT", "x"),
-        ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "1e9"),
-        ("SAGEMAKER_BATCH", "yes"),
-        ("SAGEMAKER_SAFE_PORT_RANGE", "21002-21000"),
-        ("SAGEMAKER_SAFE_PORT_RANGE", "21000"),
-        ("SAGEMAKER_CONTAINER_LOG_LEVEL", "loud"),
-        ("SAGEMAKER_CONTAINER_LOG_LEVEL", "41"),
-        ("SAGEMAKER_STARTUP_TIMEOUT", "soon"),
-        ("MODEL_SERVER", "torchserve"),
-        ("ALLOW_BUNDLE_CODE", "yes"),
-        ("MAX_BATCH_SIZE", "0"),
-        ("OMP_NUM_THREADS", "many"),
-        ("SAGEMAKER_MULTI_MODEL", "perhaps"),
-        ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "csv"),
-    ],
-)
+WRONG = {
+    "SAGEMAKER_BIND_TO_PORT": ("http", "65536", "0"),
+    "SAGEMAKER_MODEL_SERVER_WORKERS": ("0", "-1"),
+    "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": ("1.5",),
+    "SAGEMAKER_MODEL_SERVER_TIMEOUT": ("x",),
+    "SAGEMAKER_MAX_PAYLOAD_IN_MB": ("1e9",),
+    "SAGEMAKER_SAFE_PORT_RANGE": ("21002-21000", "21000"),
+    "SAGEMAKER_CONTAINER_LOG_LEVEL": ("LOUD", "41"),
+    "SAGEMAKER_STARTUP_TIMEOUT": ("soon",),
+    "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": ("csv",),
+    "MODEL_SERVER": ("torchserve",),
+    "MAX_BATCH_SIZE": ("0",),
+    "OMP_NUM_THREADS": ("many",),
+    **dict.fromkeys(("SAGEMAKER_BATCH", "ALLOW_BUNDLE_CODE", "SAGEMAKER_MULTI_MODEL"), ("yes",)),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
 def test_a_wrong_value_is_refused_with_its_name_and_value(name, value):
     with pytest.raises(ConfigError, match=name) as refusal:
         ServeConfig.from_env({name: value})
 
-    assert value in str(refusal.value).lower() or value.upper() in str(refusal.value) or value == "41"
+    assert value in str(refusal.value) or value == "41"
 
 
 def test_many_models_have_one_process_each_on_the_multi_model_server():

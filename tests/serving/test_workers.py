@@ -3,11 +3,8 @@ import contextlib
 import dataclasses
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -17,8 +14,7 @@ from sagemaker_monai.serving.back_end import Request, StartError
 from sagemaker_monai.serving.settings import ServeConfig
 from sagemaker_monai.serving.spool import FileBody
 from sagemaker_monai.serving.workers import WorkerPool
-from tests.support.places import ROOT
-from tests.support.served import is_running, until
+from tests.support.served import is_running, said_before_it_is_killed, until
 from tests.support.tiny_handler import HELLO, NAME, lodgings
 
 
@@ -45,19 +41,18 @@ async def ask(pool, text):
     return (await pool.answer(Request(text.encode(), "text/plain"))).body.decode()
 
 
-def test_the_request_arrives_as_it_was_sent(tmp_path):
-    async def scenario(pool):
-        return await pool.answer(Request(b"abc", "text/x; a=b", "text/y"))
+def test_a_request_arrives_as_it_was_sent_at_a_worker_with_its_share_of_threads(tmp_path):
+    large = "x" * 5_000_000
 
-    response = with_pool(tmp_path, scenario)
+    async def scenario(pool):
+        response = await pool.answer(Request(b"abc", "text/x; a=b", "text/y"))
+        return response, await ask(pool, large), await ask(pool, "threads")
+
+    response, answer, threads = with_pool(tmp_path, scenario, threads=3)
 
     assert (response.status, response.content_type, response.body) == (200, "text/y", b"ABC")
-
-
-def test_a_large_body_arrives_whole(tmp_path):
-    body = "x" * 5_000_000
-
-    assert with_pool(tmp_path, lambda pool: ask(pool, body)) == body.upper()
+    assert answer == large.upper()
+    assert threads == "3"
 
 
 def test_bodies_in_files_reach_the_process_in_their_order(tmp_path):
@@ -87,23 +82,6 @@ def test_bodies_in_files_reach_the_process_in_their_order(tmp_path):
     assert not [name for name in files if "(deleted)" in name]  # it keeps none
 
 
-def test_of_a_batch_with_files_only_the_request_that_ends_the_worker_fails(tmp_path):
-    async def scenario(pool):
-        busy = asyncio.create_task(ask(pool, "sleep 0.2"))
-        await asyncio.sleep(0.05)
-        with tempfile.TemporaryFile(buffering=0) as file:
-            file.write(b"in a file")
-            request = Request(b"", "text/plain", file=FileBody(file, 9))
-            answers = await asyncio.gather(pool.answer(request), ask(pool, "die"), return_exceptions=True)
-        await busy
-        return answers
-
-    first, second = with_pool(tmp_path, scenario, max_batch_size=8)
-
-    assert first.body == b"IN A FILE"
-    assert isinstance(second, WorkerDied)
-
-
 def test_answers_are_not_mixed_up(tmp_path):
     async def scenario(pool):
         return await asyncio.gather(*(ask(pool, f"request {number}") for number in range(100)))
@@ -111,10 +89,6 @@ def test_answers_are_not_mixed_up(tmp_path):
     answers = with_pool(tmp_path, scenario, workers=2, max_batch_size=4, timeout_s=30.0)
 
     assert answers == [f"REQUEST {number}" for number in range(100)]
-
-
-def test_a_worker_has_its_share_of_threads(tmp_path):
-    assert with_pool(tmp_path, lambda pool: ask(pool, "threads"), threads=3) == "3"
 
 
 def test_a_free_worker_takes_what_waits_and_no_more_than_it_may(tmp_path):
@@ -148,13 +122,17 @@ def test_of_a_batch_only_the_request_that_ends_the_worker_fails(tmp_path):
     async def scenario(pool):
         busy = asyncio.create_task(ask(pool, "sleep 0.2"))
         await asyncio.sleep(0.05)
-        answers = await asyncio.gather(*(ask(pool, text) for text in ("a", "die", "b")), return_exceptions=True)
+        with tempfile.TemporaryFile(buffering=0) as file:
+            file.write(b"in a file")
+            of_file = pool.answer(Request(b"", "text/plain", file=FileBody(file, 9)))
+            texts = (ask(pool, text) for text in ("a", "die", "b"))
+            answers = await asyncio.gather(of_file, *texts, return_exceptions=True)
         await busy
         return answers
 
-    first, second, third = with_pool(tmp_path, scenario, max_batch_size=8)
+    of_file, first, second, third = with_pool(tmp_path, scenario, max_batch_size=8)
 
-    assert (first, third) == ("A", "B")
+    assert (of_file.body, first, third) == (b"IN A FILE", "A", "B")
     assert isinstance(second, WorkerDied)
 
 
@@ -166,15 +144,6 @@ def test_an_idle_worker_that_is_killed_loses_no_request(tmp_path):
         return answer
 
     assert with_pool(tmp_path, scenario) == "HELLO"
-
-
-def test_while_no_worker_lives_the_pool_says_so(tmp_path):
-    async def scenario(pool):
-        os.kill(int(await ask(pool, "pid")), signal.SIGKILL)
-        await until(lambda: not pool.is_alive())
-        await until(pool.is_alive)
-
-    with_pool(tmp_path, scenario)
 
 
 def test_work_that_takes_too_long_is_ended_and_the_model_stays_loaded(tmp_path):
@@ -323,12 +292,6 @@ def test_workers_end_with_a_supervisor_that_is_killed(tmp_path):
             await ask(pool, "sleep 60")
         asyncio.run(main())
     """)
-    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as supervisor:
-        pid = supervisor.stdout.readline().strip()
-        supervisor.kill()
-    deadline = time.monotonic() + 90
-    while is_running(pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    [pid] = said_before_it_is_killed(program)
 
-    assert pid
-    assert not is_running(pid)
+    asyncio.run(until(lambda: not is_running(pid)))

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from tests.support import loopback
+from tests.support.places import ROOT
 
 SERVE = Path(sys.executable).parent / "serve"
 START_S = 60
@@ -108,6 +109,14 @@ def code_of(body):
     assert key == "error"
     assert set(error) == {"code", "message"}
     return error["code"]
+
+
+def said_before_it_is_killed(program):
+    """The words that a supervisor prints when all is running, which is then killed."""
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as supervisor:
+        words = supervisor.stdout.readline().split()
+        supervisor.kill()
+    return words
 
 
 async def until(claim, seconds=90):
