@@ -305,11 +305,11 @@ def test_a_column_that_names_a_patient_is_the_group_and_a_remark_says_so(read, n
     assert codes(layout) == ["groups_by_column"]
 
 
-@pytest.mark.parametrize("name", ["age", "sex", "id", "patient_age", "scanner", "study", "fall", "patch", "category"])
-def test_other_columns_are_no_groups(read, name):
-    layout = read(f"image,label,{name}", "1.png,a,p1", "2.png,b,p1")
+def test_other_columns_are_no_groups(read):
+    for name in ("age", "sex", "id", "patient_age", "scanner", "study", "fall", "patch", "category"):
+        layout = read(f"image,label,{name}", "1.png,a,p1", "2.png,b,p1")
 
-    assert [entry.group for entry in layout.entries] == ["1.png", "2.png"]
+        assert [entry.group for entry in layout.entries] == ["1.png", "2.png"], name
 
 
 def test_the_coarser_of_two_columns_keeps_both_together(read):
@@ -392,31 +392,21 @@ def item(number, label="a"):
     return {"image": f"{number}.png", "label": label}
 
 
-@pytest.mark.parametrize(
-    ("key", "split"),
-    [("val", "validation"), ("valid", "validation"), ("Validation", "validation"), ("testing", "test"),
-     ("train", "training")],
-)  # fmt: skip
-def test_lists_of_splits_may_have_other_names(tmp_path, key, split):
-    layout = read_labelled(write_json(tmp_path, **{key: [item(1), item(2)]}), Reading())
+def test_lists_of_splits_may_have_other_names(tmp_path):
+    names = {"val": "validation", "valid": "validation", "Validation": "validation", "testing": "test"}
+    for key, split in (names | {"train": "training"}).items():
+        layout = read_labelled(write_json(tmp_path, **{key: [item(1), item(2)]}), Reading())
 
-    assert [entry.split for entry in layout.entries] == [split, split]
+        assert [entry.split for entry in layout.entries] == [split, split]
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"holdout": [item(1)]},
-        {"fold0": ["1.nii.gz"]},
-        {"folds": [[item(1)], [item(2)]]},
-        {"extra": {"more": [item(1)]}},
-    ],
-)
-def test_lists_of_images_under_an_unknown_key_are_refused_by_name(tmp_path, content):
-    [key] = content
-
-    with pytest.raises(DatasetError, match=f"{key} holds images, but is not a split"):
-        read_labelled(write_json(tmp_path, training=[item(7)], **content), Reading())
+def test_lists_of_images_under_an_unknown_key_are_refused_by_name(tmp_path):
+    unknown = {
+        "holdout": [item(1)], "fold0": ["1.nii.gz"], "folds": [[item(1)], [item(2)]], "extra": {"more": [item(1)]},
+    }  # fmt: skip
+    for key, content in unknown.items():
+        with pytest.raises(DatasetError, match=f"{key} holds images, but is not a split"):
+            read_labelled(write_json(tmp_path, training=[item(7)], **{key: content}), Reading())
 
 
 def test_what_describes_a_data_set_stays_harmless(tmp_path):

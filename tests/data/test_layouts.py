@@ -39,18 +39,17 @@ def test_class_folders_alone_have_no_split(tmp_path):
     assert all(entry.group == entry.name and entry.image == tmp_path / entry.name for entry in layout.entries)
 
 
-@pytest.mark.parametrize("name", SPLIT_NAMES)
-def test_every_name_of_a_split_is_a_split_folder(tmp_path, name):
-    put(tmp_path, f"{name.capitalize()}/nv/1.jpg")
+def test_every_name_of_a_split_is_a_split_folder(tmp_path):
+    for name, split in SPLIT_NAMES.items():
+        put(tmp_path / name, f"{name.capitalize()}/nv/1.jpg")
 
-    assert found(tmp_path) == {(f"{name.capitalize()}/nv/1.jpg", "nv", SPLIT_NAMES[name])}
+        assert found(tmp_path / name) == {(f"{name.capitalize()}/nv/1.jpg", "nv", split)}
 
 
-@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
-def test_every_picture_that_serving_reads_is_taken(tmp_path, suffix):
-    put(tmp_path, f"train/nv/1{suffix}")
+def test_every_picture_that_serving_reads_is_taken(tmp_path):
+    put(tmp_path, *(f"train/nv/{number}{suffix}" for number, suffix in enumerate(IMAGE_SUFFIXES)))
 
-    assert len(read_channels({"training": tmp_path}).entries) == 1
+    assert len(read_channels({"training": tmp_path}).entries) == len(IMAGE_SUFFIXES)
 
 
 def test_litter_hidden_files_and_manifests_are_passed_over(tmp_path):
@@ -256,11 +255,10 @@ def test_a_linked_picture_outside_is_refused_in_class_folders_too(tmp_path):
         read_channels({"training": tmp_path / "channel"})
 
 
-@pytest.mark.parametrize("name", ["nv/9.41\u202fAM.jpg", "nv/a\xa0b.jpg", "a:b/1.jpg", "nv/caf\udce9.jpg"])
-def test_an_unusual_name_that_stays_inside_is_taken(tmp_path, name):
-    put(tmp_path, name)
+def test_unusual_names_that_stay_inside_are_taken(tmp_path):
+    put(tmp_path, "nv/9.41\u202fAM.jpg", "nv/a\xa0b.jpg", "a:b/1.jpg", "nv/caf\udce9.jpg")
 
-    assert len(read_channels({"training": tmp_path}).entries) == 1
+    assert len(read_channels({"training": tmp_path}).entries) == 4
 
 
 def test_a_channel_may_itself_be_a_link(tmp_path):
@@ -341,12 +339,12 @@ def test_dataset_json_may_name_a_class_by_its_index(tmp_path):
     assert found(tmp_path) == {("1.jpg", "nv", "training"), ("2.jpg", "mel", "training")}
 
 
-@pytest.mark.parametrize("index", [2, -1, True, 0.0])
-def test_an_index_without_a_class_is_refused(tmp_path, index):
-    put_json(tmp_path, training=[{"image": "1.jpg", "label": index}])
+def test_an_index_without_a_class_is_refused(tmp_path):
+    for index in (2, -1, True, 0.0):
+        put_json(tmp_path, training=[{"image": "1.jpg", "label": index}])
 
-    with pytest.raises(DatasetError, match="must have label"):
-        read_channels({"training": tmp_path})
+        with pytest.raises(DatasetError, match="must have label"):
+            read_channels({"training": tmp_path})
 
 
 # --- tables beside other things

@@ -9,7 +9,7 @@ from sagemaker_monai.networks.networks import NETWORKS, build_network, network_d
 from sagemaker_monai.networks.pretrained import find_weights, load_pretrained
 
 
-def network(name="resnet18", *, classes=3, channels=3, seed=0):
+def network(name="resnet10", *, classes=3, channels=3, seed=0):
     torch.manual_seed(seed)
     return build_network(network_def(name, in_channels=channels, num_classes=classes, image_size=32))
 
@@ -20,7 +20,7 @@ def saved(content, folder):
     return path
 
 
-def load(target, path, name="resnet18"):
+def load(target, path, name="resnet10"):
     return load_pretrained(target, path, NETWORKS[name])
 
 
@@ -50,21 +50,18 @@ def test_a_network_whose_own_names_begin_like_a_wrappers_loads_completely(wrappe
     assert equal(source.state_dict(), target.state_dict())
 
 
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda weights: {"state_dict": weights},
-        lambda weights: {"model": {"state_dict": weights}, "epoch": 3},
-        lambda weights: {"model_state_dict": {f"module.{key}": value for key, value in weights.items()}},
-        lambda weights: {f"_orig_mod.module.backbone.{key}": value for key, value in weights.items()},
-    ],
-)
-def test_what_wrappers_put_around_a_state_dict_is_taken_off(tmp_path, wrap):
-    source, target = network(seed=1), network(seed=2)
+def test_what_wrappers_put_around_a_state_dict_is_taken_off(tmp_path):
+    weights = network(seed=1).state_dict()
+    for wrapped in (
+        {"state_dict": weights},
+        {"model": {"state_dict": weights}, "epoch": 3},
+        {"model_state_dict": {f"module.{key}": value for key, value in weights.items()}},
+        {f"_orig_mod.module.backbone.{key}": value for key, value in weights.items()},
+    ):
+        target = network(seed=2)
+        load(target, saved(wrapped, tmp_path))
 
-    load(target, saved(wrap(source.state_dict()), tmp_path))
-
-    assert equal(source.state_dict(), target.state_dict())
+        assert equal(weights, target.state_dict())
 
 
 def test_the_last_layer_stays_random_when_it_has_other_classes(tmp_path):
@@ -85,7 +82,7 @@ def test_a_first_layer_for_other_channels_is_reported_and_the_rest_loads(tmp_pat
     report = load(target, saved(source.state_dict(), tmp_path))
 
     assert report.mismatched == ("conv1.weight",)
-    assert torch.equal(target.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
+    assert torch.equal(target.layer4[0].conv2.weight, source.layer4[0].conv2.weight)
 
 
 def elsewhere(name, weights):
@@ -138,21 +135,14 @@ def test_published_names_load_as_monai_itself_would_load_them(name, module, load
     assert (report.missing, report.mismatched, report.unexpected) == ((), (), ())
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "features.denseblock1.denselayer1.norm1.weight",
-        "features.denseblock4.denselayer16.conv2.weight",
-        "classifier.bias",
-    ],
-)
-def test_names_that_torchvision_gives_today_are_known(name, tmp_path):
+def test_names_that_torchvision_gives_today_are_known(tmp_path):
     ours = network("densenet121", seed=2)
     torchvision = {
         key.replace(".layers.", ".").replace("class_layers.out", "classifier"): value + 1
         for key, value in ours.state_dict().items()
     }
-    assert name in torchvision
+    blocks = "features.denseblock1.denselayer1.norm1.weight", "features.denseblock4.denselayer16.conv2.weight"
+    assert {*blocks, "classifier.bias"} <= torchvision.keys()
 
     report = load(ours, saved(torchvision, tmp_path), "densenet121")
 
@@ -188,10 +178,10 @@ def test_a_file_that_would_run_code_is_refused_and_does_not(content, tmp_path, c
     assert "run" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", [{}, [1, 2], {"epoch": 3}, torch.zeros(2)], ids=repr)
-def test_a_file_without_state_dict_is_refused(content, tmp_path):
-    with pytest.raises(ConfigError, match="holds no state dict"):
-        load(network(), saved(content, tmp_path))
+def test_a_file_without_state_dict_is_refused(tmp_path):
+    for content in ({}, [1, 2], {"epoch": 3}, torch.zeros(2)):
+        with pytest.raises(ConfigError, match="holds no state dict"):
+            load(network(), saved(content, tmp_path))
 
 
 def test_a_broken_file_is_refused(tmp_path):
