@@ -13,6 +13,7 @@ from sagemaker_monai.doctor.privacy import WITHHELD, Scrubber
 from sagemaker_monai.doctor.thumbnails import SIDE, Picture, draw
 from tests.support.dicom_series import CT, make_series, make_slice, pixels, positions_of, to_bytes, write_series
 from tests.support.examined import slice_of, sound, write_dataset
+from tests.support.imported import put
 from tests.support.made_dicom import made_file
 from tests.support.places import SHARED_DATA
 from tests.support.workbooks import workbook
@@ -100,10 +101,7 @@ def test_findings_and_numbers_are_counted_as_what_they_are(examined, tmp_path):
 
 
 def test_a_table_of_ones_own_is_read_by_its_columns(examined, tmp_path):
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for n in range(4):
-        (folder / f"{n}.dcm").write_bytes(to_bytes(slice_of(n)))
+    folder = put(tmp_path / "data", {f"{n}.dcm": to_bytes(slice_of(n)) for n in range(4)})
     table = tmp_path / "answers.csv"
     table.write_text("File;Finding;Who\n0.dcm;yes;p0\n1.dcm;no;p1\n2.dcm;yes;p2\n../answers.csv;no;p3\n")
 
@@ -117,9 +115,8 @@ def test_a_table_of_ones_own_is_read_by_its_columns(examined, tmp_path):
 
 
 def test_a_table_of_ones_own_may_leave_out_suffix_and_folder(examined, tmp_path):
-    for folder, name in (("part1", "a.dcm"), ("part2", "b.dcm"), ("part1", "twice.dcm"), ("part2", "twice.dcm")):
-        (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
-        (tmp_path / "data" / folder / name).write_bytes(to_bytes(slice_of(ord(name[0]))))
+    names = ("part1/a.dcm", "part2/b.dcm", "part1/twice.dcm", "part2/twice.dcm")
+    put(tmp_path / "data", {name: to_bytes(slice_of(ord(name[6]))) for name in names})
     (tmp_path / "answers.csv").write_text("image,label\na,x\nb.dcm,y\ntwice,x\n")
 
     examination = examined(tmp_path / "data", labels=tmp_path / "answers.csv")
@@ -129,10 +126,7 @@ def test_a_table_of_ones_own_may_leave_out_suffix_and_folder(examined, tmp_path)
 
 
 def test_folders_called_as_their_patients_are_not_taken_for_classes(examined, tmp_path):
-    for n in range(3):
-        place = tmp_path / "data" / f"Patient-{n:04d}" / "series"
-        place.mkdir(parents=True)
-        (place / "1").write_bytes(to_bytes(slice_of(n)))
+    put(tmp_path / "data", {f"Patient-{n:04d}/series/1": to_bytes(slice_of(n)) for n in range(3)})
 
     examination = examined(tmp_path / "data")
 
@@ -192,17 +186,18 @@ def test_a_patient_with_several_groups_is_an_error_when_the_split_is_yet_to_be_d
 
 
 def test_copies_are_found_by_bytes_and_by_pixels_whatever_the_encoding(examined, tmp_path):
-    folder = tmp_path / "data"
-    folder.mkdir()
     values = np.random.default_rng(0).integers(0, 200, (12, 16)).astype(np.int16)
     signed = to_bytes(make_slice(values - 100, RescaleIntercept=100, RescaleSlope=1))
-    (folder / "a.dcm").write_bytes(signed)
-    (folder / "b.dcm").write_bytes(signed)
-    (folder / "c.dcm").write_bytes(made_file(values[None].astype(np.uint16), BitsStored=12, HighBit=11))
+    files = {
+        "a.dcm": signed,
+        "b.dcm": signed,
+        "c.dcm": made_file(values[None].astype(np.uint16), BitsStored=12, HighBit=11),
+        "e.dcm": made_file(values[None, ::-1].astype(np.uint16)),
+        "blank1.dcm": made_file(np.zeros((1, 12, 16), np.uint8)),
+        "blank2.dcm": made_file(np.zeros((1, 12, 16), np.uint16)),
+    }
+    folder = put(tmp_path / "data", files)
     Image.fromarray(values.astype(np.uint8)).save(folder / "d.png")
-    (folder / "e.dcm").write_bytes(made_file(values[None, ::-1].astype(np.uint16)))
-    (folder / "blank1.dcm").write_bytes(made_file(np.zeros((1, 12, 16), np.uint8)))
-    (folder / "blank2.dcm").write_bytes(made_file(np.zeros((1, 12, 16), np.uint16)))
 
     examination = examined(folder)
 
@@ -216,11 +211,9 @@ def test_copies_across_splits_labels_and_patients_are_told_apart(examined, tmp_p
 
     def pair(first, second, **elements):
         items = sound(12)
+        other = {"PatientID": "Patient-0000", "SeriesInstanceUID": "1.2.3.2"} | elements
         items[0] = (make_slice(values, PatientID="Patient-0000", SeriesInstanceUID="1.2.3.1"), first)
-        items[1] = (
-            make_slice(values, **({"PatientID": "Patient-0000", "SeriesInstanceUID": "1.2.3.2"} | elements)),
-            second,
-        )
+        items[1] = (make_slice(values, **other), second)
         return codes(examined(write_dataset(tmp_path / f"data{len(list(tmp_path.iterdir()))}", items)))
 
     benign, malignant = {"label": "benign"}, {"label": "malignant"}
@@ -274,12 +267,9 @@ def test_series_that_cannot_be_used_are_told_by_the_code_of_the_reader(examined,
 
 
 def test_mixtures_of_modality_and_spacing_are_told(examined, tmp_path):
-    folder = tmp_path / "data"
-    folder.mkdir()
-    (folder / "a.dcm").write_bytes(to_bytes(slice_of(0, PixelSpacing=[0.5, 0.5])))
-    (folder / "b.dcm").write_bytes(to_bytes(slice_of(1, PixelSpacing=[1.0, 1.0], **CT)))
+    fine, coarse = slice_of(0, PixelSpacing=[0.5, 0.5]), slice_of(1, PixelSpacing=[1.0, 1.0], **CT)
 
-    examination = examined(folder)
+    examination = examined(put(tmp_path / "data", {"a.dcm": to_bytes(fine), "b.dcm": to_bytes(coarse)}))
 
     assert "(CR 1, CT 1)" in found(examination, "mixed_modality").message
     assert "from 0.5 to 1 mm" in found(examination, "mixed_spacing").message
@@ -290,14 +280,10 @@ def test_mixtures_of_modality_and_spacing_are_told(examined, tmp_path):
 
 
 def test_burned_in_text_is_told_by_modality_and_kind_of_statement(examined, tmp_path):
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for number, elements in enumerate(
-        [{"Modality": "US"}, {"Modality": "US", "BurnedInAnnotation": "NO"}, {"BurnedInAnnotation": "YES"}, {}]
-    ):
-        (folder / f"{number}.dcm").write_bytes(to_bytes(slice_of(number, **elements)))
+    kinds = [{"Modality": "US"}, {"Modality": "US", "BurnedInAnnotation": "NO"}, {"BurnedInAnnotation": "YES"}, {}]
+    files = {f"{number}.dcm": to_bytes(slice_of(number, **elements)) for number, elements in enumerate(kinds)}
 
-    examination = examined(folder)
+    examination = examined(put(tmp_path / "data", files))
 
     assert examination.privacy["burned_in"] == {"CR": {"stated": 1, "unknown": 1}, "US": {"likely": 2}}
     assert found(examination, "burned_in_stated").examples == (3,)
@@ -342,12 +328,9 @@ def test_pictures_are_chosen_evenly_over_classes():
 def test_the_sheet_has_a_place_for_each_picture_and_shows_the_windowed_values(examined, tmp_path):
     values = np.zeros((16, 16), np.int16)
     values[:, 8:] = 1000
-    folder = tmp_path / "data"
-    folder.mkdir()
-    (folder / "a.dcm").write_bytes(to_bytes(make_slice(values, WindowCenter=2000, WindowWidth=4000)))
-    (folder / "b.dcm").write_bytes(
-        to_bytes(make_slice(values, SeriesInstanceUID="1.2.3", PhotometricInterpretation="MONOCHROME1"))
-    )
+    windowed = make_slice(values, WindowCenter=2000, WindowWidth=4000)
+    inverted = make_slice(values, SeriesInstanceUID="1.2.3", PhotometricInterpretation="MONOCHROME1")
+    folder = put(tmp_path / "data", {"a.dcm": to_bytes(windowed), "b.dcm": to_bytes(inverted)})
 
     drawn = [draw(Picture((folder / name,), "DICOM", 256)) for name in ("a.dcm", "b.dcm")]
     sheet, count = contact_sheet(examined(folder))
@@ -480,11 +463,16 @@ def test_what_train_refuses_is_not_called_sound(examined, tmp_path, rows, code, 
     assert reason in found[code].message
 
 
-def test_one_folder_of_images_is_no_class_and_a_table_beside_it_is_told(examined, tmp_path):
-    (tmp_path / "data" / "export").mkdir(parents=True)
-    for number in range(6):
+def photos(folder, names):
+    folder.mkdir(parents=True)
+    for number, name in enumerate(names):
         values = np.random.default_rng(number).integers(0, 255, (8, 8, 3), np.uint8)
-        Image.fromarray(values).save(tmp_path / "data" / "export" / f"{number}.png")
+        Image.fromarray(values).save(folder / f"{name}.png")
+    return folder
+
+
+def test_one_folder_of_images_is_no_class_and_a_table_beside_it_is_told(examined, tmp_path):
+    photos(tmp_path / "data" / "export", range(6))
     (tmp_path / "data" / "overview.csv").write_text("Name,Contrast given\n0.png,1\n")
 
     found = codes_of(examined(tmp_path / "data"))
@@ -495,12 +483,7 @@ def test_one_folder_of_images_is_no_class_and_a_table_beside_it_is_told(examined
 
 
 def test_a_workbook_of_ones_own_is_read_by_usual_columns_and_names(examined, tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number in range(6):
-        Image.fromarray(np.random.default_rng(number).integers(0, 255, (8, 8, 3), np.uint8)).save(
-            folder / f"{number + 100:06d}.png"
-        )
+    folder = photos(tmp_path / "photos", [f"{number + 100:06d}" for number in range(6)])
     rows = [["image_id", "dx", "patient_id"], *([n + 100, "ab"[n % 2], f"P{n // 2}"] for n in range(6))]
     (tmp_path / "labels.xlsx").write_bytes(workbook({"Notes": [["x"]], "S": rows}))
 

@@ -93,9 +93,8 @@ def test_findings_of_chestmnist_are_lists_of_names(write, tmp_path):
 def test_classes_and_task_can_be_given(write, tmp_path):
     source = write("mine.npz", **arrays())
     import_medmnist(source, tmp_path / "out", MedmnistOptions(classes=("no", "yes"), title="Mine"))
-    assert (content_of(tmp_path / "out")["labels"], content_of(tmp_path / "out")["name"]) == (
-        {"0": "no", "1": "yes"}, "Mine",
-    )  # fmt: skip
+    found = content_of(tmp_path / "out")
+    assert (found["labels"], found["name"]) == ({"0": "no", "1": "yes"}, "Mine")
     told = json.loads((tmp_path / "out" / "import_report.json").read_text())["options"]
     assert told == {"task": "auto", "classes": ["no", "yes"], "title": "Mine"}
 

@@ -57,9 +57,8 @@ def label_names(
         names: of files or cases; if the lines name patients, `pattern` finds these in the names.
         table: of labels.
         pattern: of --group-by.
-        choices: what to do about labels without images, and images without labels.
-        notices: get what was left out, and how names were found.
-        what: what an image is called in messages.
+        choices, notices: of the import.
+        what: what messages call an image.
         suffixes, dropped: as for `matching.find_lines`.
 
     Raises:

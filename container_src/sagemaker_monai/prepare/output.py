@@ -109,8 +109,8 @@ def check_places(
 
     Args:
         source, out: the two places.
-        what: what the source is called in the message.
-        kind: of the error that is raised.
+        what: what the message calls the source.
+        kind: of the error.
     """
     inner, outer = source.resolve(), out.resolve()
     if inner == outer or inner in outer.parents or outer in inner.parents:

@@ -195,11 +195,10 @@ def copy_all(
     """Copy images one by one; those that cannot be copied are refused or left out.
 
     Args:
-        job: the import.
-        images: name and argument of `copy`, which writes the files of one image.
-        copy: see there.
+        job, notices: of the import.
+        images: name and argument of `copy`.
+        copy: writes the files of one image.
         faults: why other images cannot be used; gets those that cannot be copied.
-        notices: get what was left out.
         what: what messages call the images.
 
     Raises:
@@ -233,12 +232,8 @@ def publish(
     """Split the images, and write dataset.json and the report.
 
     Args:
-        job: the import, whose images are written.
-        images: at least one.
-        table: their labels.
-        notices: for the report.
-        spatial_dims: 2 or 3.
-        description: of the data set.
+        job, images, table, notices: of the import, with the files of at least one image written.
+        spatial_dims, description: of the data set.
         is_private: the report has no names from the source.
         group_name: first part of the names of numbered groups.
         order: sort key of the groups that are numbered.
