@@ -10,7 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
-from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, RLELossless, generate_uid
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    JPEG2000,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGLSNearLossless,
+    RLELossless,
+    generate_uid,
+)
 
 from sagemaker_monai.budget import Budget, spending
 from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage, UnsuitableImage
@@ -71,7 +80,7 @@ def test_frames_come_in_any_order(tmp_path, order):
     assert np.array_equal(read_mask(written(tmp_path / "a", seg), GRID).values, EXPECTED)
 
 
-@pytest.mark.parametrize("threshold", [0.25, 0.5, 0.51, 1.0])
+@pytest.mark.parametrize("threshold", [0.07, 0.25, 0.5, 0.51, 1.0])
 def test_a_fraction_counts_from_the_threshold_on(tmp_path, threshold):
     fractions = np.random.default_rng(1).integers(0, 101, (*SHAPE, 1)) / 100
     seg = segmentation(FILES, fractions, "FRACTIONAL", ["liver"], max_fractional_value=100)
@@ -348,6 +357,30 @@ def test_values_that_no_segment_has_are_refused(tmp_path):
     seg.MaximumFractionalValue = 100
     with pytest.raises(UndecodableImage, match="100 is the most"):
         read_mask(written(tmp_path / "b", seg), GRID)
+
+
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGLSNearLossless, JPEG2000])
+def test_lossy_segmentations_are_refused(tmp_path, syntax):
+    seg = changed("LABELMAP")
+    seg.PixelData = encapsulate([b"frame"] * int(seg.NumberOfFrames))
+    seg.file_meta.TransferSyntaxUID = syntax
+
+    with pytest.raises(UnsuitableImage, match="lossy"):
+        read_mask(written(tmp_path / "a", seg), GRID)
+
+
+def test_a_real_segmentation_has_the_pixels_that_pydicom_has(shared_data):
+    """One segment on three slices of an image that is not here."""
+    path = shared_data / "odd_dicom" / "segmentation_1bit" / "liver.dcm"
+    seg = pydicom.dcmread(path)
+    affine = np.diag([-0.810547, -0.810547, 1, 1])  # as its header has it, by hand
+    affine[:3, 3] = 235.2, 226.8, -128.69
+
+    mask = read_mask(path, Grid((512, 512, 3), affine))
+
+    assert np.array_equal(mask.values, seg.pixel_array.transpose(2, 1, 0))
+    assert mask.values.any()
+    assert mask.names == {1: "Liver"}
 
 
 def test_a_mask_that_calls_itself_an_image_is_refused(tmp_path):

@@ -109,11 +109,11 @@ def fill_plane(contours: list[np.ndarray], size: tuple[int, int], effort: Effort
     Returns:
         bool (W, H), and whether contours cross or cover each other, which makes neither a hole nor a part of its own.
     """
-    filled = [fill(points, size, effort) for points in contours]
     depth = np.zeros(size, np.uint16)
     are_crossing = False
     last: Filled | None = None
-    for each in sorted(filled, key=lambda each: -int(np.count_nonzero(each.is_inside))):
+    for points in sorted(contours, key=_area, reverse=True):  # outlines before their holes
+        each = fill(points, size, effort)
         is_covering = last is not None and last.box == each.box and np.array_equal(last.is_inside, each.is_inside)
         are_crossing = are_crossing or (is_covering and bool(each.is_inside.any()))
         last = each
@@ -122,3 +122,9 @@ def fill_plane(contours: list[np.ndarray], size: tuple[int, int], effort: Effort
         are_crossing = are_crossing or bool(there.size and there.min() != there.max())
         part += each.is_inside
     return depth % 2 == 1, are_crossing
+
+
+def _area(points: np.ndarray) -> float:
+    """Of a polygon that does not cross itself, in voxels (the shoelace formula)."""
+    after = np.roll(points, -1, axis=0)
+    return abs(float((points[:, 0] * after[:, 1] - points[:, 1] * after[:, 0]).sum())) / 2

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from pydicom import Dataset
+from pydicom import Dataset, uid
 
 from sagemaker_monai.budget import lent, spend_bytes
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
@@ -26,7 +26,11 @@ from sagemaker_monai.masks.mask_values import some_values
 from sagemaker_monai.masks.overlaps import Overlaps, lay, refuse_overlaps
 from sagemaker_monai.masks.seg_places import Place, place_of
 
+_ROUNDING = 1e-9  # 0.07 x 100 is a little more than 7
 _TYPES = frozenset({"BINARY", "FRACTIONAL", "LABELMAP"})
+_LOSSY = frozenset(
+    {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K}
+)  # or that may be
 _BROKEN = "the DICOM segmentation is broken; export it again"
 
 
@@ -102,6 +106,8 @@ def _kind_of(header: Dataset) -> _Kind:
 
 def _layout(dataset: Dataset) -> Layout:
     layout = layout_of(dataset, are_frames_apart=True)
+    if layout.syntax in _LOSSY:
+        raise UnsuitableImage("a segmentation in a lossy transfer syntax, whose values smear; export it uncompressed")
     is_index = layout.photometric in ("MONOCHROME2", "PALETTE COLOR")
     if layout.samples != 1 or layout.float_type or not is_index:
         raise UnsuitableImage("the segmentation's pixels are not segment numbers; export it again")
@@ -170,7 +176,8 @@ def _filled(
                 raise UndecodableImage(
                     f"the segmentation has the value {int(stored.max())} where {kind.most} is the most; export it again"
                 )
-            frame_values = ((stored > 0) & (stored >= threshold * kind.most)) * np.uint16(segment)
+            least = threshold * kind.most * (1 - _ROUNDING)
+            frame_values = ((stored > 0) & (stored >= least)) * np.uint16(segment)
         if not frame_values.any():
             continue
         if place.index >= grid.sizes[place.axes[2]] or place.index < 0:

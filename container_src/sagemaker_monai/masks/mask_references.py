@@ -81,7 +81,8 @@ def check_references(grid: Grid, references: References) -> tuple[str, ...]:
         raise UnsuitableImage(
             f"the mask names other slices of the series than this volume has, as of another phase or echo; {_REMEDY}"
         )
-    return ()
+    # Of several volumes in the frames of one file nothing says whose frame is whose.
+    return ("mask_reference_unproved",) if grid.identity.volume and not slice_uids(grid) else ()
 
 
 def headers_of(grid: Grid) -> list[Dataset]:

@@ -13,6 +13,7 @@ from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.messages.shortened import some_of
 
 Overlaps = Counter[tuple[int, int]]
+_MOST_PAIRS = 1_000  # that are counted: one is enough to refuse
 
 
 def lay(target: np.ndarray, values: np.ndarray, overlaps: Overlaps) -> None:
@@ -25,7 +26,7 @@ def lay(target: np.ndarray, values: np.ndarray, overlaps: Overlaps) -> None:
     """
     is_there = values != 0
     is_twice = is_there & (target != 0)
-    if is_twice.any():
+    if len(overlaps) < _MOST_PAIRS and is_twice.any():
         pairs = target[is_twice].astype(np.uint32) << 16 | values[is_twice]
         for pair, count in zip(*np.unique(pairs, return_counts=True), strict=True):
             overlaps[int(pair) >> 16, int(pair) & 0xFFFF] += int(count)

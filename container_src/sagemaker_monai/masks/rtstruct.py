@@ -35,7 +35,7 @@ from sagemaker_monai.masks.mask_references import References, check_references, 
 from sagemaker_monai.masks.overlaps import Overlaps, lay, refuse_overlaps
 from sagemaker_monai.masks.same_grid import is_small
 
-MOST_POINTS = 1 << 23  # of a file
+MOST_POINTS = 1 << 22  # of a file
 _CLOSED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"})
 _WITHOUT_INSIDE = frozenset({"POINT", "OPEN_PLANAR", "OPEN_NONPLANAR"})
 _MOST_MM = 1e6  # from the origin
@@ -189,7 +189,7 @@ def _add(
     if (plane.max(axis=0) > ends).any() or (plane.min(axis=0) < -0.5).any():
         findings["contours_clipped"] += 1
     # The same points are the same contour, wherever it begins, whichever way it goes, and closed by the first or not.
-    key = np.unique(plane, axis=0).tobytes()
+    key = np.unique(plane[:, 0] + 1j * plane[:, 1]).tobytes()
     findings["contours_repeated"] += key in structure.planes[index]
     structure.planes[index][key] = plane
     return len(points)
