@@ -70,11 +70,10 @@ def fill(points: np.ndarray, size: tuple[int, int], effort: Effort) -> Filled:
     Raises:
         PayloadTooLarge: too much.
     """
-    low = np.maximum(np.ceil(points.min(axis=0)), 0).astype(int)
-    high = np.minimum(np.floor(points.max(axis=0)), np.array(size) - 1).astype(int)
-    width, height = (int(count) for count in np.maximum(high - low + 1, 0))
+    low, high = _box(points, size)
+    width, height = (int(count) for count in high - low + 1)
     if not width or not height:
-        return Filled((0, 0), np.zeros((0, 0), bool))
+        return Filled((int(low[0]), int(low[1])), np.zeros((width, height), bool))
     start, end = points, np.roll(points, -1, axis=0)
     is_turned = (start[:, 1] > end[:, 1])[:, np.newaxis]
     start, end = np.where(is_turned, end, start), np.where(is_turned, start, end)
@@ -99,7 +98,7 @@ def fill(points: np.ndarray, size: tuple[int, int], effort: Effort) -> Filled:
         return Filled((int(low[0]), int(low[1])), inside.T.astype(bool))
 
 
-def fill_plane(contours: list[np.ndarray], size: tuple[int, int], effort: Effort) -> tuple[np.ndarray, bool]:
+def fill_plane(contours: list[np.ndarray], size: tuple[int, int], effort: Effort) -> tuple[Filled, bool]:
     """The voxels of one structure in one slice: those inside an odd number of its contours, so that holes come out.
 
     Args:
@@ -107,9 +106,10 @@ def fill_plane(contours: list[np.ndarray], size: tuple[int, int], effort: Effort
         size, effort: as of `fill`.
 
     Returns:
-        bool (W, H), and whether contours cross or cover each other, which makes neither a hole nor a part of its own.
+        The voxels, and whether contours cross or cover each other, which makes neither a hole nor a part of its own.
     """
-    depth = np.zeros(size, np.uint16)
+    low, high = _box(np.concatenate(contours), size)
+    depth = np.zeros(high - low + 1, np.uint16, order="F")
     are_crossing = False
     last: Filled | None = None
     for points in sorted(contours, key=_area, reverse=True):  # outlines before their holes
@@ -117,11 +117,19 @@ def fill_plane(contours: list[np.ndarray], size: tuple[int, int], effort: Effort
         is_covering = last is not None and last.box == each.box and np.array_equal(last.is_inside, each.is_inside)
         are_crossing = are_crossing or (is_covering and bool(each.is_inside.any()))
         last = each
-        part = depth[each.box]
+        across, down = each.box
+        part = depth[across.start - low[0] : across.stop - low[0], down.start - low[1] : down.stop - low[1]]
         there = part[each.is_inside]  # one value, unless an edge of a larger contour runs through
         are_crossing = are_crossing or bool(there.size and there.min() != there.max())
         part += each.is_inside
-    return depth % 2 == 1, are_crossing
+    return Filled((int(low[0]), int(low[1])), depth % 2 == 1), are_crossing
+
+
+def _box(points: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and highest voxel whose centre can lie inside, (2,) each; without any the highest is just below."""
+    low = np.clip(np.ceil(points.min(axis=0)), 0, size).astype(int)
+    high = np.clip(np.floor(points.max(axis=0)), low - 1, np.array(size) - 1).astype(int)
+    return low, high
 
 
 def _area(points: np.ndarray) -> float:

@@ -244,10 +244,10 @@ def _filled(structures: list[_Structure], names: dict[int, str], grid: Grid, fin
             continue
         has_voxels = False
         for index, contours in sorted(structure.planes.items()):
-            is_inside, are_crossing = fill_plane(list(contours.values()), (grid.sizes[0], grid.sizes[1]), effort)
+            filled, are_crossing = fill_plane(list(contours.values()), (grid.sizes[0], grid.sizes[1]), effort)
             findings["contours_cross"] += are_crossing
-            has_voxels = has_voxels or bool(is_inside.any())
-            lay(values[:, :, index], is_inside * np.uint16(structure.value), overlaps)
+            has_voxels = has_voxels or bool(filled.is_inside.any())
+            lay(values[:, :, index][filled.box], filled.is_inside * np.uint16(structure.value), overlaps)
         findings["contours_skip_slices"] += bool(np.any(np.diff(sorted(structure.planes)) > 1))
         findings["structures_without_voxels"] += bool(structure.planes) and not has_voxels
     refuse_overlaps(overlaps, names)
