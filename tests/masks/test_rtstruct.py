@@ -115,7 +115,7 @@ def test_a_contour_is_where_it_was_drawn(tmp_path, points):
     points = [(w + 0.29, h + 0.31) for w, h in points]
     highest = np.max(points, axis=0)
     if (highest < -0.5).any():
-        with pytest.raises(UnsuitableImage, match="beside the image"):
+        with pytest.raises(UnsuitableImage, match="outside the image"):
             read(tmp_path, contour(in_mm(points, 3)))
         return
 
@@ -255,7 +255,7 @@ def test_a_structure_in_another_frame_of_reference_is_refused_where_it_is_wanted
         (in_mm(SQUARE, 5), "beyond the image's slices"),
         (in_mm(SQUARE, -1), "beyond the image's slices"),
         (np.vstack([in_mm(SQUARE[:3], 1), in_mm(SQUARE[3:], 1.4)]), "in no slice"),
-        (in_mm(np.add(SQUARE, 20), 1), "beside the image"),
+        (in_mm(np.add(SQUARE, 20), 1), "outside the image"),
     ],
 )
 def test_contours_that_lie_in_no_slice_are_refused(tmp_path, points, words):

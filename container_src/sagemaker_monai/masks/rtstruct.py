@@ -185,7 +185,7 @@ def _add(
     plane = np.round(voxels[:, :2], _DECIMALS)
     ends = np.array(grid.sizes[:2]) - 0.5
     if (plane.min(axis=0) > ends).any() or (plane.max(axis=0) < -0.5).any():
-        raise UnsuitableImage(f"a contour lies beside the image; {_DRAWN}")
+        raise UnsuitableImage(f"a contour lies outside the image; {_DRAWN}")
     if (plane.max(axis=0) > ends).any() or (plane.min(axis=0) < -0.5).any():
         findings["contours_clipped"] += 1
     # The same points are the same contour, wherever it begins, whichever way it goes, and closed by the first or not.
