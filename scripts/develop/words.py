@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Phrase -> what a native engineer writes instead.
 PHRASES = {
     r"whoever": "who, anyone who",
-    r"to be had": "available, no capacity",
+    r"be had": "available, no capacity",
     r"but for": "except",
     r"in small letters": "in lower case",
     r"as said": "as above, or nothing",
@@ -26,6 +26,11 @@ PHRASES = {
     r"(?:which|that) (?:is|are) (?-i:none)": "not a ..., invalid",
     r"the one that chooses": "who chooses, the choice",
     r"to the bit": "bit for bit",
+    r"says? nothing of": "does not show, identifies nobody",
+    r"(?:says?|said) of itself": "claims",
+    r"in vain": "timed out, without success",
+    r"to nobody": "to no one, or name who it is",
+    r"(?<!there\s)(?:is|are) no (?:numbers?|files?|images?|pictures?|DICOM|paths?|names?)": "is not a ...",
     r"(?:lie|stand)s? beside": "next to, with",
     r"lest": "so that ... not",
     r"one behind the other": "one after the other",

@@ -59,7 +59,7 @@ def listed(s3: Any, uri: str, data_type: str = "S3Prefix") -> list[Item]:
         raise JobError(f"ClientError: Data download failed:No objects found. Please ensure that there is data at {uri}")
     for item in items:
         if ".." in PurePosixPath(item.name).parts or item.name.startswith("/"):
-            raise JobError(f"ClientError: Data download failed:{item.name} is no path below the channel")
+            raise JobError(f"ClientError: Data download failed:{item.name} is not a path below the channel")
     return items
 
 

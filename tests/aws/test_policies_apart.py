@@ -71,7 +71,7 @@ def belongings(project):
 
 
 def contexts(owner, caller, *, is_tagged):
-    """What a request can say of itself: the thing's own tag, and any tag that the caller asks for."""
+    """The context of a request: the resource's own tag, and any tag that the caller passes."""
     own = {"aws:ResourceTag/project": owner, "sagemaker:ResourceTag/project": owner} if is_tagged else {}
     base = {
         "s3:ResourceAccount": ACCOUNT,

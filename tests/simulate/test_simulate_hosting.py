@@ -44,7 +44,7 @@ def serverless(memory_mb, model="plain"):
 def until(claim, seconds=90):
     deadline = time.monotonic() + seconds
     while not claim():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
 
 

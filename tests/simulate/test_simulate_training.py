@@ -62,7 +62,7 @@ def interrupt(aws, name, is_time, **changes):
     aws.wait("training_job", "SecondaryStatus", until=["Training"], TrainingJobName=name)
     deadline = time.monotonic() + 90
     while not is_time():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
     aws.simulation.world.interrupt_after_s = 0
     try:
@@ -138,7 +138,7 @@ def test_an_object_cannot_leave_its_channel(aws):
 
     job = train(aws, "evil", "report", InputDataConfig=[channel("c", "s3://evil/a/")])
 
-    assert "is no path below the channel" in job["FailureReason"]
+    assert "is not a path below the channel" in job["FailureReason"]
 
 
 def test_a_job_leaves_model_output_metrics_and_log(aws):

@@ -152,7 +152,7 @@ class Asking:
         """Where an asynchronous input lies.
 
         The name is a digest of content and place, so that a run which was killed leaves nothing that the next one does
-        not find and remove, and says nothing of whose picture it is.
+        not find and remove, and does not reveal whose picture it is.
         """
         match source.place:
             case Item():

@@ -30,7 +30,7 @@ DATE = (
     r"(?:(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])"
     r"|(?:0?[1-9]|[12]\d|3[01])([-_.])(?:0?[1-9]|1[0-2])\2(?:19|20)\d\d)"
 )
-# Digits and words that say nothing of a person are not looked at: DICOM UIDs, UUIDs and digests.
+# Digits and words that identify nobody are ignored: DICOM UIDs, UUIDs and digests.
 MEANINGLESS = re.compile(
     r"(?<![\d.])[0-2](?:\.\d+){4,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<![0-9A-Za-z])[0-9a-f]{32,64}"
     r"(?![0-9A-Za-z])",

@@ -60,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--allow-keys", action="store_true",
         help="upload although names seem to tell who a patient is; read the messages about them first")  # fmt: skip
     add("--delete-others", action="store_true", help="delete objects at the same place in S3 that are not in the "
-        "folder; needs s3:DeleteObject, which `make iam` gives to nobody")  # fmt: skip
+        "folder; needs s3:DeleteObject, which `make iam` grants to no one")  # fmt: skip
     upload_privacy.add_options(parser)
 
 

@@ -1,6 +1,6 @@
 """How files are uploaded without the data that identifies patients.
 
-DICOM files are de-identified on the way (`write_deidentified`), all of them: what a file says of itself
+DICOM files are de-identified on the way (`write_deidentified`), all of them: a file's own claim
 (PatientIdentityRemoved) does not count, and those that `prepare dicom_folder` wrote go the same way. Pictures and
 volumes go without anything beside the image (`clean_files`), told by their content and not by their names. Names and
 lists follow. What cannot be cleaned, and what is nothing that is read, is refused before anything is sent.

@@ -2,7 +2,7 @@
 
 A training job of ours has scored its test split and written each image's numbers (test_predictions.csv). A few of those
 images are sent from the job's own channels, series of DICOM files as zips, and the endpoint must say the same. Where
-the images cannot be had one by one (shards) or the artifact is of no job, a grey picture or volume must get a
+the images are not available one by one (shards) or the artifact is of no job, a grey picture or volume must get a
 well-formed answer with the artifact's labels; `--smoke FILE=CLASS` sends one whose class is known.
 """
 
@@ -60,7 +60,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Network:
-    """What an artifact says of itself: labels, and channels and size of what it reads; else a photograph's."""
+    """The artifact's labels, input channels and size; by default a photograph's."""
 
     labels: frozenset[str] = frozenset()
     channels: int = 3

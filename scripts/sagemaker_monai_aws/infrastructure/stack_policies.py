@@ -94,7 +94,7 @@ def role(kind: str) -> Template:
 
 
 def managed_policy(kind: str) -> Template:
-    """A managed policy for people or groups; the stack attaches it to nobody.
+    """A managed policy for people or groups, which the stack does not attach.
 
     It has no description, because another one would make it another policy, whose name is taken.
     """

@@ -6,7 +6,7 @@ before it starts something is never too little. Types whose uses differ are name
 
 Sources: AWS Price List API Reference, GetProducts (PriceList: JSON documents with product and terms); attributes of
 products as the price list of AmazonSageMaker has them (component, instanceName, regionCode, usagetype). Asking needs
-`pricing:GetProducts`, which no policy of `make iam` has, for it costs nothing and tells nothing of the account.
+`pricing:GetProducts`, which no policy of `make iam` has; it costs nothing and reveals nothing about the account.
 """
 
 import argparse
