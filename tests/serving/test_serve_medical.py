@@ -305,7 +305,7 @@ def test_broken_images_get_a_small_refusal_without_a_name_and_the_next_is_answer
             secret for secret in (*SECRETS, "/tmp", "Traceback", ".py", "pydicom") if secret in answer.decode()
         ] == []
         assert code_of(answer)
-        assert len(answers(volumes.invoke(as_zip(*FIRST), "application/zip"))) == 1
+    assert len(answers(volumes.invoke(as_zip(*FIRST), "application/zip"))) == 1
 
 
 def naming(*keys, bucket=BUCKET):
