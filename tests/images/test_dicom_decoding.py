@@ -44,7 +44,7 @@ from tests.support.made_dicom import as_file, made_dataset, made_file
 from tests.support.odd_files import ODD_DICOM, odd_dicom_paths, read_odd_dicom
 from tests.support.places import ROOT
 
-LARGE_BYTES = 110_000  # of an odd file that is left to the long tests
+LARGE_BYTES = 40_000  # of an odd file that is left to the long tests
 NATIVE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
 rng = np.random.default_rng(3)
 NEVER = Decoder(lambda *_: pytest.fail("the decoder was called"), 0)

@@ -79,7 +79,7 @@ def enhanced(where: dict[str, tuple[str, str, str]]) -> tuple[Dataset, dict[str,
 
 
 @given(places)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_each_value_is_the_frames_own_then_the_shared_one_then_that_of_the_top(where):
     dataset, expected = enhanced(where)
 

@@ -127,10 +127,22 @@ def test_times_over_midnight_are_in_order_with_their_dates():
     check(series_of(contents, lambda v, _: {"AcquisitionDate": days[0][v], "AcquisitionTime": days[1][v]}), contents)
 
 
-def test_times_that_overlap_tell_nothing_and_are_refused():
-    files = series_of(volumes(2), lambda v, i: {"AcquisitionTime": f"1011{10 * i + v:02d}"})
+CHANCE = (10, 700, 350, 20), (400, 710, 355, 600), (790, 720, 360, 610)
 
-    assert [codes for codes, _, _ in read_shuffled(files, 0)] == [["ambiguous_volumes"]]
+
+@pytest.mark.parametrize(
+    ("count", "header"),
+    [
+        (2, lambda v, i: {"AcquisitionTime": f"1011{10 * i + v:02d}"}),
+        (3, lambda v, i: {"TriggerTime": str(CHANCE[v][i])}),
+        (2, lambda v, i: {"ImageType": ["ORIGINAL", "PRIMARY", ("XXYX", "XYXY")[v][i]]}),
+    ],
+    ids=["times overlap", "trigger times by chance", "a word that changes by chance"],
+)
+def test_attributes_without_order_tell_nothing_and_are_refused(count, header):
+    found = read_shuffled(series_of(volumes(count), header), 0)
+
+    assert [codes for codes, _, _ in found] == [["ambiguous_volumes"]]
 
 
 def test_two_clocks_that_contradict_each_other_tell_nothing():
@@ -156,22 +168,6 @@ def test_times_of_places_that_come_in_another_order_each_time_tell_only_after_a_
     check(apart, contents)
     touching = series_of(contents, lambda v, i: {"AcquisitionTime": f"1011{10 * order[v][i] // 4 + 8 * v:02d}"})
     assert [codes for codes, _, _ in read_shuffled(touching, 0)] == [["ambiguous_volumes"]]
-
-
-def test_trigger_times_by_chance_are_no_phases():
-    chance = ((10, 700, 350, 20), (400, 710, 355, 600), (790, 720, 360, 610))
-
-    files = series_of(volumes(3), lambda v, i: {"TriggerTime": str(chance[v][i])})
-
-    assert [codes for codes, _, _ in read_shuffled(files, 0)] == [["ambiguous_volumes"]]
-
-
-def test_a_word_that_changes_by_chance_is_no_volume():
-    words = ("XXYX", "XYXY")
-
-    files = series_of(volumes(2), lambda v, i: {"ImageType": ["ORIGINAL", "PRIMARY", words[v][i]]})
-
-    assert [codes for codes, _, _ in read_shuffled(files, 0)] == [["ambiguous_volumes"]]
 
 
 def test_a_last_volume_that_was_broken_off_is_told_by_the_pause_before_it():

@@ -297,7 +297,7 @@ class Deidentifier:
         look_up = defined_term if vr == "CS" else technical_word
         words = [look_up(tag, value) if value else "" for value in values]
         if None in words:
-            self.counts["texts that nobody vouches for replaced or removed"] += 1
+            self.counts["unknown texts replaced or removed"] += 1
             otherwise = _OTHER_TERMS.get(tag, "remove") if vr == "CS" else TECHNICAL_TEXTS[tag].otherwise
             if otherwise == "remove":
                 return None

@@ -27,7 +27,7 @@ from sagemaker_monai.images.dicom.pixel_layout import Layout, layout_of
 # A decoder takes a frame, the frame's header and the DICOM header, and returns integers, (H, W) or (H, W, 3).
 Decode = Callable[[bytes, Codestream, Layout], np.ndarray]
 
-_ITEM = 0xE000FFFE  # (FFFE,E000) as it stands in the file
+_ITEM = 0xE000FFFE  # (FFFE,E000) as in the file
 _SOC_SIZ = b"\xff\x4f\xff\x51"  # how a codestream of JPEG 2000 begins
 _AT_ONCE = 1 << 18  # pixels whose colours are converted at once, some 20 bytes a sample
 _MAX_FRAGMENTS = 4_096  # of an element, plus FRAGMENTS_OF_A_FRAME for each frame; each costs some us
