@@ -1,6 +1,7 @@
 """DICOM segmentations, written by highdicom over made series."""
 
 import copy
+import dataclasses
 import io
 import zipfile
 
@@ -178,6 +179,15 @@ def test_the_mask_of_another_phase_of_the_series_is_refused(tmp_path):
     """The same series and place, but the slices are other files."""
     with pytest.raises(UnsuitableImage, match="other slices of the series"):
         read_mask(written(tmp_path / "a", SEGS["BINARY"]), grid_of(series()))
+
+
+def test_of_several_volumes_in_one_file_nothing_says_whose_frame_is_whose(tmp_path):
+    one_file = dataclasses.replace(GRID.identity, sop_instance_uids=GRID.identity.sop_instance_uids[:1], volume="2")
+
+    mask = read_mask(written(tmp_path / "a", SEGS["BINARY"]), dataclasses.replace(GRID, identity=one_file))
+
+    assert np.array_equal(mask.values, EXPECTED)
+    assert mask.findings == ("mask_reference_unproved",)
 
 
 def test_a_mask_without_references_is_believed_by_its_frame_of_reference_and_that_is_said(tmp_path):

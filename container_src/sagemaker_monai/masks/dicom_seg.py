@@ -24,7 +24,7 @@ from sagemaker_monai.masks.mask import MOST_VALUE, Grid, Mask
 from sagemaker_monai.masks.mask_references import References, check_references
 from sagemaker_monai.masks.mask_values import some_values
 from sagemaker_monai.masks.overlaps import Overlaps, lay, refuse_overlaps
-from sagemaker_monai.masks.seg_places import Place, place_of
+from sagemaker_monai.masks.seg_places import Place, Sources, place_of, sources_of
 
 _ROUNDING = 1e-9  # 0.07 x 100 is a little more than 7
 _TYPES = frozenset({"BINARY", "FRACTIONAL", "LABELMAP"})
@@ -132,6 +132,7 @@ def _places(
     if any(keyword in header for keyword in ("TotalPixelMatrixColumns", "TotalPixelMatrixRows")):
         raise UnsuitableImage("a segmentation in tiles of a whole-slide image is not read; export it for each image")
     seen: set[tuple[int, Place]] = set()
+    sources: dict[int, Sources] = {}
     for frame, plane in enumerate(instance.planes):
         own = frame_header(header, frame)
         segment = 0
@@ -139,7 +140,7 @@ def _places(
             segment = whole_number(own, "ReferencedSegmentNumber", low=1, high=MOST_VALUE)
             if segment not in labels:
                 raise UndecodableImage(f"a frame is of segment {segment}, which the segmentation does not describe")
-        place = place_of(own, plane, (layout.columns, layout.rows), grid, tolerance_mm)
+        place = place_of(sources_of(own, sources), plane, (layout.columns, layout.rows), grid, tolerance_mm)
         if place is None:
             continue
         if (segment, place) in seen:

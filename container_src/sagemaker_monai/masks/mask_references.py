@@ -58,7 +58,7 @@ def check_references(grid: Grid, references: References) -> tuple[str, ...]:
         if grid.affine is None:
             raise UnsuitableImage("a DICOM mask is placed by its image's geometry, and this image has none")
         return ("mask_reference_unproved",)
-    own = {text_of(header, "FrameOfReferenceUID") for header in headers} - {""}
+    own = own_frames_of_reference(grid)
     is_same_frame = bool(own & references.frames_of_reference)
     if own and references.frames_of_reference and not is_same_frame:
         raise UnsuitableImage(
@@ -89,6 +89,11 @@ def headers_of(grid: Grid) -> list[Dataset]:
     """The headers of a DICOM image, none of another."""
     headers = () if grid.identity is None else grid.identity.headers
     return [header for header in headers if isinstance(header, Dataset)]
+
+
+def own_frames_of_reference(grid: Grid) -> set[str]:
+    """FrameOfReferenceUIDs of a DICOM image: one, or none."""
+    return {text_of(header, "FrameOfReferenceUID") for header in headers_of(grid)} - {""}
 
 
 def slice_uids(grid: Grid) -> tuple[str, ...]:

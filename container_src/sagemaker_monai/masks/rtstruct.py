@@ -31,9 +31,10 @@ from sagemaker_monai.images.dicom.headers import refusing
 from sagemaker_monai.images.dicom.media import Instance
 from sagemaker_monai.masks.contours import Effort, fill_plane
 from sagemaker_monai.masks.mask import MOST_VALUE, Grid, Mask
-from sagemaker_monai.masks.mask_references import References, check_references, headers_of, slice_uids
+from sagemaker_monai.masks.mask_references import References, check_references, own_frames_of_reference, slice_uids
 from sagemaker_monai.masks.overlaps import Overlaps, lay, refuse_overlaps
 from sagemaker_monai.masks.same_grid import is_small
+from sagemaker_monai.messages.shortened import some_of
 
 MOST_POINTS = 1 << 22  # of a file
 _CLOSED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"})
@@ -86,8 +87,9 @@ def read_rtstruct(instance: Instance, grid: Grid, *, tolerance_mm: float, wanted
         if grid.affine is None:
             raise UnsuitableImage("contours are placed by their image's geometry, and this image has none")
         left = MOST_POINTS
+        own = own_frames_of_reference(grid)
         for structure, contours in drawn:
-            _check_frame_of_reference(structure, grid)
+            _check_frame_of_reference(structure, own)
             for contour in contours:
                 left -= _add(structure, contour, grid, tolerance_mm, findings, left)
         names = _names([structure for structure, _ in drawn if structure.is_drawn])
@@ -135,11 +137,11 @@ def _references(header: Dataset, structures: list[_Structure]) -> References:
     return References.of(frames, series, "ContourImageSequence")
 
 
-def _check_frame_of_reference(structure: _Structure, grid: Grid) -> None:
-    own = {text_of(header, "FrameOfReferenceUID") for header in headers_of(grid)} - {""}
+def _check_frame_of_reference(structure: _Structure, own: set[str]) -> None:
     if own and structure.frame_of_reference and structure.frame_of_reference not in own:
         raise UnsuitableImage(
-            f"structure {structure.name or structure.value} has another FrameOfReferenceUID than its image; {_DRAWN}"
+            f"structure {some_of([structure.name or str(structure.value)])} has another FrameOfReferenceUID than its "
+            f"image; {_DRAWN}"
         )
 
 
@@ -147,7 +149,7 @@ def _names(structures: list[_Structure]) -> dict[int, str]:
     twice = [name for name, count in Counter(each.name for each in structures).items() if count > 1]
     if twice:
         raise UnsuitableImage(
-            f"several structures are called {twice[0] or 'nothing'}, and nothing says whether they are one; "
+            f"several structures are called {some_of([twice[0] or 'nothing'])}, and nothing says whether they are one; "
             "give each a name of its own"
         )
     return {each.value: each.name for each in structures}

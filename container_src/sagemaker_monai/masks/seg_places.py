@@ -20,6 +20,7 @@ from sagemaker_monai.masks.mask_references import slice_uids
 from sagemaker_monai.masks.same_grid import is_small
 
 _OTHER_PLACE = "resample the mask to the image with nearest neighbour, or take the image that it was drawn on"
+Sources = dict[str, tuple[float, ...]]  # numbers of frames by SOPInstanceUID
 _BESIDE = 0.5  # of a thickness from a single slice: a frame further off is of another slice
 
 
@@ -44,11 +45,24 @@ class Place:
         return slab
 
 
-def place_of(header: FrameHeader, plane: Plane, size: tuple[int, int], grid: Grid, tolerance_mm: float) -> Place | None:
-    """Find the place of a frame.
+def sources_of(header: FrameHeader, known: dict[int, Sources]) -> Sources:
+    """What a frame names as its source.
 
     Args:
         header: of the frame.
+        known: of groups by their `id`, so that what all frames share is looked at once; changed.
+    """
+    for group in header.groups:
+        if id(group) not in known:
+            known[id(group)] = _named(group)
+    return {uid: frames for group in header.groups for uid, frames in known[id(group)].items()}
+
+
+def place_of(named: Sources, plane: Plane, size: tuple[int, int], grid: Grid, tolerance_mm: float) -> Place | None:
+    """Find the place of a frame.
+
+    Args:
+        named: what the frame names as its source.
         plane: of the frame.
         size: columns and rows.
         grid: of the image.
@@ -61,7 +75,6 @@ def place_of(header: FrameHeader, plane: Plane, size: tuple[int, int], grid: Gri
         UndecodableImage: an invalid position.
         UnsuitableImage: the frame lies on no slice, or on another one than it names, or says neither.
     """
-    named = _named(header)
     if plane.is_invalid:
         raise UndecodableImage(plane.fault or "a frame of the segmentation has an impossible place; export it again")
     if plane.position is None or grid.affine is None:
@@ -71,22 +84,16 @@ def place_of(header: FrameHeader, plane: Plane, size: tuple[int, int], grid: Gri
     return place
 
 
-def _named(header: FrameHeader) -> dict[str, tuple[float, ...]]:
-    """SOPInstanceUIDs that a frame names as its source, with the numbers of their frames."""
-    found: dict[str, tuple[float, ...]] = {}
-    for group in (*header.groups, header.top):
-        for derivation in items(group, "DerivationImageSequence"):
-            for source in items(derivation, "SourceImageSequence"):
-                if uid := text_of(source, "ReferencedSOPInstanceUID"):
-                    found[uid] = (*found.get(uid, ()), *_frame_numbers(source))
+def _named(group: Dataset) -> Sources:
+    found: Sources = {}
+    for derivation in items(group, "DerivationImageSequence"):
+        for source in items(derivation, "SourceImageSequence"):
+            if uid := text_of(source, "ReferencedSOPInstanceUID"):
+                found[uid] = (*found.get(uid, ()), *numbers(source, "ReferencedFrameNumber"))
     return found
 
 
-def _frame_numbers(source: Dataset) -> tuple[float, ...]:
-    return numbers(source, "ReferencedFrameNumber")
-
-
-def _by_name(named: dict[str, tuple[float, ...]], size: tuple[int, int], grid: Grid) -> Place | None:
+def _by_name(named: Sources, size: tuple[int, int], grid: Grid) -> Place | None:
     uids, frame = slice_uids(grid), None if grid.identity is None else grid.identity.frame
     if not named or not uids:
         raise UnsuitableImage(
@@ -147,7 +154,7 @@ def _by_position(plane: Plane, size: tuple[int, int], grid: Grid, tolerance_mm: 
     return None if is_single and abs(across) >= _BESIDE else Place(axes, flips, index)
 
 
-def _check_name(named: dict[str, tuple[float, ...]], place: Place | None, grid: Grid) -> None:
+def _check_name(named: Sources, place: Place | None, grid: Grid) -> None:
     """Refuse a frame that names slices, and not the one that it lies on."""
     uids = slice_uids(grid)
     if not named or not uids:
