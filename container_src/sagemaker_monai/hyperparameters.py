@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.networks.networks import NETWORKS
+from sagemaker_monai.networks.segmenters import SEGMENTERS
 from sagemaker_monai.tasks.tasks import TASKS, metric_goals
 
 # SageMaker, its SDK and its tuner add these to the job's hyperparameters.
@@ -38,7 +39,7 @@ EFFECTIVE_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
 LOOKED_UP: dict[str, Callable[[], Collection[str]]] = {
     "task": lambda: ("auto", *TASKS),
     "best_metric": lambda: ("auto", *metric_goals()),
-    "network": lambda: NETWORKS,
+    "network": lambda: ("auto", *network_names()),
 }
 
 
@@ -46,6 +47,11 @@ def _text_field(default: str, description: str, allowed: str) -> Any:
     return Field(
         default, min_length=1, max_length=2000, description=description, json_schema_extra={"allowed": allowed}
     )
+
+
+def network_names() -> tuple[str, ...]:
+    """The networks by name; segresnet classifies and segments."""
+    return tuple(dict.fromkeys((*NETWORKS, *SEGMENTERS)))
 
 
 class TrainConfig(BaseModel):
@@ -64,9 +70,23 @@ class TrainConfig(BaseModel):
         "auto", description="how images are prepared; auto: by the kind of the files and their Modality"
     )  # fmt: skip
     network: str = Field(
-        "resnet18",
-        json_schema_extra={"allowed": f"one of {', '.join(NETWORKS)}"},
-        description="MONAI classifier to train",
+        "auto",
+        json_schema_extra={"allowed": f"one of auto, {', '.join(network_names())}"},
+        description="MONAI network to train; auto: resnet18, or dynunet on a GPU and unet on a CPU for segmentation. "
+        f"For segmentation: {', '.join(SEGMENTERS)}",
+    )
+    network_width: int = Field(
+        0, ge=0, le=128, description="of a network that segments: filters of its first level; 0: 32 on a GPU, else 16"
+    )
+    patch_size: str = Field(
+        "auto",
+        pattern=r"^(auto|[0-9]{1,4}(,[0-9]{1,4}){0,2})$",
+        json_schema_extra={"allowed": "auto, or one number or one for each axis like 96 or 128,128,32"},
+        description="of volumes to segment: sides in voxels of what the network sees; auto: as large as the images, or "
+        "as the memory allows",
+    )
+    patches_per_image: int = Field(
+        0, ge=0, le=1000, description="of images to segment: patches an epoch; 0: by the sizes of image and patch"
     )
     image_size: int = Field(64, ge=8, le=1024, description="side in pixels of the square that the network sees")
     image_depth: int = Field(0, ge=0, le=1024, description="slices of the volume that the network sees; 0: image_size")
@@ -124,12 +144,20 @@ class TrainConfig(BaseModel):
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout rate; densenet and seresnet50 only")
     epochs: int = Field(30, ge=1, le=10_000, description="passes over the training images")
-    batch_size: int = Field(32, ge=2, le=4096, description="images per step, over all processes and hosts")
+    batch_size: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="images or patches per step, over all processes and hosts, at least 2; 0: 32, or 2 patches of "
+        "volumes",
+    )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="SGD uses Nesterov momentum")
     learning_rate: float = Field(1e-3, gt=0, le=10, description="peak learning rate of the schedule")
     weight_decay: float = Field(0.01, ge=0, le=1, description="weight decay; biases and norms have none")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate after warm-up, per step")
+    schedule: Literal["cosine", "poly", "constant"] = Field(
+        "cosine", description="learning rate after warm-up, per step; poly: to the power of 0.9 (arXiv:1904.08128)"
+    )
     warmup_epochs: float = Field(1.0, ge=0, le=100, description="linear warm-up from 0; at most half of all steps")
     clip_grad_norm: float = Field(2.0, ge=0, le=1e6, description="maximum norm of the gradient; 0: no clipping")
     ema_decay: float = Field(
@@ -244,6 +272,8 @@ class TrainConfig(BaseModel):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         faults = []
+        if self.batch_size == 1:
+            faults.append("batch_size must be at least 2, as batch normalization needs two images, or 0, got 1")
         if self.validation_fraction + self.test_fraction >= 1:
             faults.append(
                 "validation_fraction and test_fraction must leave something to train on, "

@@ -10,6 +10,7 @@ from sagemaker_monai.outputs.encoding import encode_jsonlines
 from sagemaker_monai.preprocessing.intensity import WINDOWS
 from sagemaker_monai.preprocessing.presets import PRESETS
 from sagemaker_monai.tasks.row import Example
+from sagemaker_monai.tasks.task import Prediction
 from sagemaker_monai.tasks.tasks import TASKS
 from sagemaker_monai.training.preset_choice import PRESET_OF
 
@@ -89,7 +90,8 @@ def answer_blocks() -> str:
 
 
 def _answer(example: Example) -> str:
-    predictions = example.task.predictions(torch.tensor([example.answer], dtype=torch.float64))
+    predictions: Sequence[Prediction] = [example.prediction] if example.prediction is not None else (
+        example.task.predictions(torch.tensor([example.answer], dtype=torch.float64)))  # fmt: skip
     return encode_jsonlines(predictions, MODEL_VERSION).decode().strip()
 
 

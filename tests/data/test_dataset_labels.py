@@ -134,7 +134,7 @@ def test_an_item_that_is_wrong_is_named(tmp_path, change, message):
 
 
 def test_an_unknown_task_is_refused(tmp_path):
-    root = write(tmp_path, ("a", "b"), list(zip(names(4), "abab", strict=True)), task="segmentation")
+    root = write(tmp_path, ("a", "b"), list(zip(names(4), "abab", strict=True)), task="detection")
 
     with pytest.raises(DatasetError, match="task must be one of classification, multilabel, ordinal, regression"):
         read(root)

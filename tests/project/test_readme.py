@@ -1,6 +1,7 @@
 """The tables, commands and links of the README and docs/ match the code."""
 
 import argparse
+import json
 import re
 import shlex
 
@@ -115,7 +116,7 @@ def test_the_dataset_json_of_the_documents_is_read(tmp_path):
     (tmp_path / "volumes").mkdir()
     (tmp_path / "volumes" / "2.nii.gz").touch()
 
-    layout = read_dataset_json(tmp_path)
+    layout = read_dataset_json(tmp_path, json.loads(block))
 
     assert (layout.task, layout.modality, layout.spatial_dims) == ("classification", "CT", 3)
     assert [entry.label for entry in layout.entries] == ["with", {"without": 0.25, "with": 0.75}]

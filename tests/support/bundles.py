@@ -17,7 +17,7 @@ LABELS = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 IMAGE_SIZE = 32
 VOLUME_SIZE = 16  # width, height and depth
 
-TASKS: dict[str, Task] = {name: row.example().task for name, row in ROWS.items()}
+TASKS: dict[str, Task] = {name: row.example().task for name, row in ROWS.items() if not row.has_masks}
 
 
 def bundle_parts(

@@ -153,7 +153,9 @@ def test_every_objective_is_a_metric_that_is_found_and_has_a_type_of_the_service
     assert set(OBJECTIVES.values()) == set(shapes["HyperParameterTuningJobObjectiveType"]["enum"])
     assert next(iter(OBJECTIVES)) == f"best_epoch_{TASKS['classification'].best_metric}"
     assert {name for name, goal in OBJECTIVES.items() if goal == "Minimize"} == {
-        f"{when}_{score}" for when in ("best_epoch", "validation") for score in ("loss", "mae", "rmse")
+        f"{when}_{score}"
+        for when in ("best_epoch", "validation")
+        for score in ("loss", "mae", "rmse", "hd95", "assd", "volume_error")
     }
 
 
@@ -165,7 +167,7 @@ def test_every_task_has_as_many_definitions_as_the_service_takes(task):
     assert {f"{when}_{score}" for when in ("validation", "best_epoch", "test") for score in TASKS[task].goals} <= set(
         names
     )
-    assert any("sensitivity" in name for name in names) == (TASKS[task].by_label == "sensitivity")
+    assert any(name.startswith("validation_sensitivity_") for name in names) == (TASKS[task].by_label == "sensitivity")
 
 
 def test_the_table_is_read_without_torch_numpy_and_pydantic():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sagemaker_monai.errors import ConfigError, failure_line
-from sagemaker_monai.hyperparameters import TrainConfig, hyperparameter_rows, hyperparameter_table
+from sagemaker_monai.hyperparameters import TrainConfig, hyperparameter_rows, hyperparameter_table, network_names
 from sagemaker_monai.networks.networks import MIN_IMAGE_SIZE, NETWORKS
 from sagemaker_monai.preprocessing.fits import FITS
 from sagemaker_monai.preprocessing.intensity import WINDOWS
@@ -39,7 +39,7 @@ def test_the_choices_of_a_hyperparameter_are_the_rows_of_its_table():
 
 @pytest.mark.parametrize(
     ("field", "names"),
-    [("task", ["auto", *TASKS]), ("best_metric", ["auto", *metric_goals()]), ("network", list(NETWORKS))],
+    [("task", ["auto", *TASKS]), ("best_metric", ["auto", *metric_goals()]), ("network", ["auto", *network_names()])],
 )
 def test_the_choices_that_are_rows_of_a_table_are_looked_up_there(field, names):
     for value in names:

@@ -123,13 +123,14 @@ def write_bundle(
         (staging / "configs").mkdir()
         (staging / "models").mkdir()
         told = dict(provenance) | ({} if scope is None else {TRAINED_ON: write_scope(scope)})
-        _write_json(staging / METADATA, _metadata(task, build_preprocessing(preprocessing), told))
+        built = build_preprocessing(preprocessing)
+        _write_json(staging / METADATA, _metadata(task, built, told))
         _write_json(
             staging / INFERENCE,
             {
                 "network_def": dict(network_def),
                 "preprocessing": {"_target_": COMPOSE, "transforms": preprocessing},
-                "inferer": dict(TASKS[task.name].inferer),
+                "inferer": dict(TASKS[task.name].inferer(built.size)),
                 "postprocessing": {"_target_": COMPOSE, "transforms": task.postprocessing()},
                 **RUN_SECTION,
             },
@@ -181,7 +182,7 @@ def read_bundle(folder: Path) -> Bundle:
     preprocessing = build_preprocessing(_compose_transforms(inference["preprocessing"], "preprocessing"))
     labels, channels = _data_format(metadata)
     task = read_task(_compose_transforms(inference["postprocessing"], "postprocessing"), labels)
-    for name, value in {"inferer": TASKS[task.name].inferer, **RUN_SECTION}.items():
+    for name, value in {"inferer": TASKS[task.name].inferer(preprocessing.size), **RUN_SECTION}.items():
         if inference[name] != value:
             raise BundleError(f"{name} in {INFERENCE} is not what this program writes; {REMEDY}")
     if channels != preprocessing.channels:
@@ -329,9 +330,10 @@ def _check_outputs(network: nn.Module, preprocessing: Preprocessing, task: Task)
     except (RuntimeError, ValueError) as error:
         size = "x".join(map(str, preprocessing.size))
         raise BundleError(f"the network does not take the {size} images that preprocessing makes") from error
-    if output.shape != (1, task.outputs):
+    expected = (1, task.outputs, *(preprocessing.size if TASKS[task.name].has_masks else ()))
+    if output.shape != expected:
         raise BundleError(
-            f"the network has {output.shape[-1]} outputs and the artifact names {len(task.labels)} classes, "
+            f"the network has {output.shape[1]} outputs and the artifact names {len(task.labels)} classes, "
             f"for which {task.name} has {task.outputs}"
         )
 

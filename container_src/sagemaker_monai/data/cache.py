@@ -247,7 +247,7 @@ def _load_in_processes(
                         "shape": shape,
                         "dtype": preprocessing.dtype,
                         "load": preprocessing.spec[0],
-                        "samples": [_to_json(index, samples[index]) for index in hand],
+                        "samples": [to_json(index, samples[index]) for index in hand],
                     }
                     started.append(_start_worker(job, descriptor, writing))
             finally:
@@ -282,12 +282,14 @@ def _start_worker(job: dict[str, Any], descriptor: int, writing: int) -> "subpro
     return worker
 
 
-def _to_json(index: int, sample: Sample) -> list[Any]:
+def to_json(index: int, sample: Sample) -> list[Any]:
+    """A sample of files for the job of a worker."""
     paths = [os.fsdecode(path) for path in paths_of(sample)]
     return [index, isinstance(sample.source, Sequences), paths, sample.formats]
 
 
-def _from_json(index: int, is_sequences: bool, names: list[str], formats: list[str]) -> tuple[int, Sample]:
+def from_json(index: int, is_sequences: bool, names: list[str], formats: list[str]) -> tuple[int, Sample]:
+    """What `to_json` was given."""
     paths = tuple(Path(name) for name in names)
     return index, Sample(Sequences(paths) if is_sequences else paths[0], tuple(formats))
 
@@ -296,7 +298,7 @@ def _work() -> None:
     """Read one job from standard input; write a line `INDEX TRAITS` or `INDEX` per image to standard output."""
     job = json.loads(sys.stdin.buffer.read())
     pixels = _map(job["descriptor"], tuple(job["shape"]), np.dtype(job["dtype"]))
-    samples = (_from_json(*entry) for entry in job["samples"])
+    samples = (from_json(*entry) for entry in job["samples"])
     for index, traits in _load_each(pixels, build_load(job["load"]), samples):
         told = "" if traits is None else json.dumps(pack_traits(traits))
         # One short write each (below PIPE_BUF), so that lines of several processes do not mix in the pipe.

@@ -30,7 +30,12 @@ NO_LABEL = "nan"  # for a label that is null
 NOT_METADATA = frozenset({"image", "label", "group", "rois"})
 
 
-def _json_object(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
+    """What a dataset.json holds.
+
+    Raises:
+        DatasetError: not a JSON object, or too large to be one that lists images.
+    """
     if path.stat().st_size > MAX_DATASET_JSON_BYTES:
         raise DatasetError(f"dataset.json is larger than {MAX_DATASET_JSON_BYTES >> 20} MiB; it must only list images")
     try:
@@ -55,7 +60,12 @@ def _json_labels(content: dict[str, Any]) -> tuple[str, ...]:
     return ordered
 
 
-def _json_metadata(item: dict[str, Any], place: str) -> Metadata:
+def json_metadata(item: dict[str, Any], place: str) -> Metadata:
+    """What an item says beside image, label and group; `place` names it in errors.
+
+    Raises:
+        DatasetError: a value that is not a text, a number or null.
+    """
     metadata: Metadata = {}
     for key, value in item.items():
         if key in NOT_METADATA:
@@ -79,7 +89,7 @@ def listed_images(root: Path) -> set[str]:
     Raises:
         DatasetError: it is not valid, or a name leads out of the channel.
     """
-    _, items = _items(_json_object(root / DATASET_JSON))
+    _, items = _items(json_object(root / DATASET_JSON))
     names = {name: "/".join(name_parts(name)) for _, item in items for name in item["image"]}
     if outside := [name for name, inside in names.items() if not inside]:
         raise DatasetError(f"dataset.json names images outside its channel: {len(outside)} ({some_of(outside)})")
@@ -107,7 +117,7 @@ def _items(content: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, di
             if not isinstance(item.get("group", ""), str):
                 raise DatasetError(f"{place}: group must be a text, like a patient or lesion id")
             label = _label(item.get("label", False), labels, place, is_number=is_number)
-            items.append((split, {**item, "image": _image_names(item.get("image"), place), "label": label}))
+            items.append((split, {**item, "image": image_names(item.get("image"), place), "label": label}))
     return labels, items
 
 
@@ -148,7 +158,12 @@ def _holds_images(value: Any, depth: int = 3) -> bool:
     )
 
 
-def _image_names(value: Any, place: str) -> tuple[str, ...]:
+def image_names(value: Any, place: str) -> tuple[str, ...]:
+    """The files of an item's image, one a channel.
+
+    Raises:
+        DatasetError: not a text, or a list of some.
+    """
     names = value if isinstance(value, list) else [value]
     if not 1 <= len(names) <= MAX_SEQUENCES or not all(isinstance(name, str) and name.strip() for name in names):
         raise DatasetError(f"{place} must have image as a text, or as a list of one to {MAX_SEQUENCES}; correct it")
@@ -178,18 +193,17 @@ def _label(value: Any, labels: Sequence[str], place: str, *, is_number: bool) ->
     )
 
 
-def read_dataset_json(root: Path) -> Layout:
+def read_dataset_json(root: Path, content: dict[str, Any]) -> Layout:
     """The layout of a channel with dataset.json.
 
     Raises:
         DatasetError: it is not valid, or names files that are missing or outside the channel.
     """
-    content = _json_object(root / DATASET_JSON)
     labels, items = _items(content)
     images, remarks = images_of_names(root, [item["image"] for _, item in items], what=DATASET_JSON)
     entries = []
     for (split, item), (image, name) in zip(items, images, strict=True):
-        metadata = _json_metadata(item, f"dataset.json: {name}")
+        metadata = json_metadata(item, f"dataset.json: {name}")
         entries.append(Entry(image, name, item["label"], item.get("group") or name, split, metadata))
     title, modality = content.get("name", ""), content.get("modality")
     first = modality.get("0") if isinstance(modality, dict) else None

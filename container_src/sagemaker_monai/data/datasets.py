@@ -15,6 +15,7 @@ import numpy as np
 from sagemaker_monai.data.entries import Aside, Entry, Image, Layout, Metadata, image_files
 from sagemaker_monai.data.label_rules import UNNAMED, names_of
 from sagemaker_monai.data.labelled import Reading, read_labelled
+from sagemaker_monai.data.legends import Legend
 from sagemaker_monai.data.splitting import SPLITS, split_by_group
 from sagemaker_monai.data.trainable import FEWEST_TRAINING, check_groups, check_names
 from sagemaker_monai.errors import ConfigError, DatasetError
@@ -42,6 +43,7 @@ class Record:
         group: images of one group (lesion, patient) are in one split.
         metadata: other values in the data set, such as age in years, sex, localization; None where unknown.
         target: from the task (`Task.target`); empty stands for the class alone.
+        mask: absolute path of the file with a label for each voxel, where labels are masks.
     """
 
     image: Image
@@ -50,6 +52,7 @@ class Record:
     group: str
     metadata: Metadata
     target: tuple[float, ...] = ()
+    mask: Image | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Dataset:
         spatial_dims: 2 or 3 from dataset.json, or None.
         remarks: on oddities that do not prevent reading.
         aside: masks beside the images (`mask_files.images_with_masks`).
+        legend: what the values of the masks mean, where labels are masks.
     """
 
     labels: tuple[str, ...]
@@ -80,6 +84,7 @@ class Dataset:
     spatial_dims: int | None = None
     remarks: tuple[Remark, ...] = ()
     aside: Aside = field(default_factory=Aside)
+    legend: Legend | None = None
 
     def split(self, name: str) -> tuple[Record, ...]:
         """The records of one of SPLITS."""
@@ -163,7 +168,7 @@ def _check_splits(labelled: _Labelled, entries: Sequence[Entry], wanted: Mapping
 
 
 def _fingerprint(labels: Sequence[str], entries: Sequence[Entry], digests: Digests) -> str:
-    files = [image_files(entry.image) for entry in entries]
+    files = [[*image_files(entry.image), *(() if entry.mask is None else image_files(entry.mask))] for entry in entries]
     found = digests.of(file for inside in files for file in inside)
     rows = sorted(
         (
@@ -282,7 +287,7 @@ def _dataset(labelled: _Labelled, entries: Sequence[Entry], digests: Digests) ->
     for entry in entries:
         target, label = labelled.targets[entry.name], labelled.strata[entry.name]
         records[entry.split or "training"].append(
-            Record(entry.image, entry.name, label, entry.group, entry.metadata, target)
+            Record(entry.image, entry.name, label, entry.group, entry.metadata, target, entry.mask)
         )
     layout = labelled.layout
     return Dataset(
@@ -297,4 +302,5 @@ def _dataset(labelled: _Labelled, entries: Sequence[Entry], digests: Digests) ->
         spatial_dims=layout.spatial_dims,
         remarks=layout.remarks,
         aside=layout.aside,
+        legend=layout.legend,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from sagemaker_monai.data.label_rules import Cells
+from sagemaker_monai.data.legends import Legend
 from sagemaker_monai.data.name_matching import key_parts, match_names, nearest_name
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.images.sample import Sequences
@@ -40,6 +41,7 @@ class Entry:
         group: its own name if none is known.
         split: None if the layout has none.
         metadata: everything else, including columns that may name the patient.
+        mask: the file with a label for each voxel, if labels are masks.
         cells: instead of a label, if findings have a column each.
     """
 
@@ -50,6 +52,7 @@ class Entry:
     split: str | None
     metadata: Metadata
     cells: Cells | None = None
+    mask: Image | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Layout:
         spatial_dims: 2, 3 or None.
         remarks: on oddities that do not prevent reading.
         aside: masks beside the images, which are not among the entries.
+        legend: what the values of masks mean, if labels are masks.
         source: one of SOURCES; "" if channels have different layouts.
     """
 
@@ -92,6 +96,7 @@ class Layout:
     remarks: tuple[Remark, ...] = ()
     aside: Aside = field(default_factory=Aside)
     source: str = ""
+    legend: Legend | None = None
 
 
 def visible(folder: Path) -> list[Path]:

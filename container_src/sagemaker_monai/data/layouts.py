@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from sagemaker_monai.data.class_folders import levels, read_class_folders
-from sagemaker_monai.data.dataset_json import DATASET_JSON, IMPORT_REPORT, read_dataset_json
+from sagemaker_monai.data.dataset_json import DATASET_JSON, IMPORT_REPORT, json_object, read_dataset_json
 from sagemaker_monai.data.entries import Layout, visible
 from sagemaker_monai.data.mask_files import join_asides, mask_remarks, pass_over_masks
+from sagemaker_monai.data.mask_layouts import is_of_masks, read_mask_layout
 from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.data.table_layout import read_table_layout, tables_in
 from sagemaker_monai.errors import DatasetError
@@ -31,7 +32,10 @@ def _read_channel(name: str, root: Path, columns: Columns) -> Layout:
     passed_over = 0
     for place in levels(root):
         if (place / DATASET_JSON).is_file():
-            layout = read_dataset_json(place)
+            content = json_object(place / DATASET_JSON)
+            if is_of_masks(place, content):
+                return _below(read_mask_layout(place, content), root, place)
+            layout = read_dataset_json(place, content)
         elif (place / IMPORT_REPORT).is_file():
             raise DatasetError(
                 f"channel {name} was not imported completely ({IMPORT_REPORT} is there, {DATASET_JSON} is not); run "
@@ -130,6 +134,9 @@ def read_channels(channels: Mapping[str, Path], columns: Columns = NO_COLUMNS) -
     remarks = tuple(dict.fromkeys(remark for layout in layouts.values() for remark in layout.remarks))
     aside = join_asides([layout.aside for layout in layouts.values()])
     sources = {layout.source for layout in layouts.values()}
+    legends = {layout.legend for layout in layouts.values()}
+    if len(legends) > 1:
+        raise DatasetError("the channels' masks have other values or names; write one labels into each dataset.json")
     return Layout(
         labels,
         entries,
@@ -137,6 +144,7 @@ def read_channels(channels: Mapping[str, Path], columns: Columns = NO_COLUMNS) -
         modality=modality,
         spatial_dims=spatial_dims,
         source=sources.pop() if len(sources) == 1 else "",
+        legend=legends.pop() if legends else None,
         remarks=remarks + mask_remarks(aside),
         aside=aside,
     )

@@ -35,6 +35,7 @@ from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import Columns, find_column, split_of, usual_column, usual_columns
 from sagemaker_monai.storage.tables import Row, is_table, read_table, table_content
 from sagemaker_monai.tasks.labels import Label
+from sagemaker_monai.tasks.tasks import task_for
 
 _OUTSIDE = ".outside"  # a hidden file, so it is never found
 COLUMNS = ("image", "label", "group", "split")
@@ -66,7 +67,7 @@ class Labels:
         source: "dataset.json", "table", "class folders", or "" without labels.
         cases: the labelled images.
         classes: declared class names, in the model's order.
-        task: by the data set or the form of the labels; "segmentation" for masks.
+        task: by the data set or the form of the labels.
         masks: files that are labels.
         aside: masks beside the images.
         fault: why train cannot read it, or "". May quote names of files.
@@ -137,7 +138,7 @@ def read_labels(
     if masks:
         cases = [replace(case, label=None) if entry.name in masks else case
                  for entry, case in zip(layout.entries, _cases_of(layout, paths), strict=True)]  # fmt: skip
-        return Labels(source, tuple(cases), (), "segmentation", frozenset(masks.values()), remarks=layout.remarks)
+        return Labels(source, tuple(cases), (), task_for("mask"), frozenset(masks.values()), remarks=layout.remarks)
     return replace(_read_meaning(layout, reading, paths), source=source, aside=layout.aside)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from sagemaker_inference import content_types, parameters
 from sagemaker_inference.errors import BaseInferenceToolkitError
 
+from sagemaker_monai.artifact.mask_predictor import MaskPredictor
 from sagemaker_monai.budget import Limits, spending
 from sagemaker_monai.errors import (
     INTERNAL_ERROR,
@@ -74,6 +75,7 @@ class Handler:
         self._model: Any
         if script is None:
             self._model = inference.model_fn(str(model_dir))
+            self._types = inference.types_of(has_masks=isinstance(self._model, MaskPredictor))
             self._respond = self._respond_together
         else:
             self._functions = _load_functions(script)
@@ -91,7 +93,7 @@ class Handler:
         samples: dict[int, list[Any]] = {}
         for index, request in enumerate(requests):
             try:
-                inference.negotiate(request.accept)  # before the work, not after
+                inference.negotiate(request.accept, self._types)  # before the work, not after
                 samples[index] = inference.input_fn(request.body, request.content_type)
             except Exception as error:
                 responses[index] = _refusal(error)

@@ -12,6 +12,7 @@ import torch
 
 from sagemaker_monai.data.datasets import SPLITS, Dataset, Record, targets_of
 from sagemaker_monai.storage.tables import spreadsheet_safe
+from sagemaker_monai.tasks.mask_scores import MEASURES
 from sagemaker_monai.tasks.metric_names import WHOLE_NUMBERS, logged_names
 from sagemaker_monai.tasks.row import Metric, TaskRow
 from sagemaker_monai.tasks.task import Floats, Prediction, Task
@@ -32,6 +33,8 @@ def history_csv(history: Sequence[Row], labels: Sequence[str], task: str) -> str
 def predictions_csv(records: Sequence[Record], answers: Floats, task: Task) -> str:
     """One line per image: its name, the true and the predicted label, and every number of the answer in full."""
     truths, of_task = targets_of(records, task.labels), TASKS[task.name]
+    if of_task.has_masks:
+        return _measures_csv(records, answers, task)
     rows = zip(records, truths, task.predictions(torch.from_numpy(answers)), answers.tolist(), strict=True)
     return _csv(
         ["image", "label", "predicted", *map(spreadsheet_safe, task.labels)],
@@ -43,6 +46,19 @@ def predictions_csv(records: Sequence[Record], answers: Floats, task: Task) -> s
                 *map(repr, row),
             ]
             for record, truth, prediction, row in rows
+        ),
+    )
+
+
+def _measures_csv(records: Sequence[Record], answers: Floats, task: Task) -> str:
+    """One line an image and structure: what was measured of its mask."""
+    rows = answers[:, 1:].reshape(len(records), len(task.labels), len(MEASURES))
+    return _csv(
+        ["image", "label", *MEASURES],
+        (
+            [spreadsheet_safe(record.name), spreadsheet_safe(label), *map(repr, measured.tolist())]
+            for record, of_image in zip(records, rows, strict=True)
+            for label, measured in zip(task.labels, of_image, strict=True)
         ),
     )
 
@@ -208,8 +224,8 @@ def _counted(count: int, noun: str) -> str:
 def _amount(dataset: Dataset, split: str, index: int) -> str:
     """How many images of a split have a label (by half of several annotators), or a number's mean."""
     records = dataset.split(split)
-    if not records:
-        return "0"
+    if not records or TASKS[dataset.task].has_masks:
+        return str(len(records))
     targets, presence = targets_of(records, dataset.labels), TASKS[dataset.task].presence
     if presence is None:
         return f"{targets[:, index].mean():.4g}"

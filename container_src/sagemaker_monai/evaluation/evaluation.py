@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from sagemaker_monai.artifact.bundle import REMEDY, TRAIN
+from sagemaker_monai.artifact.mask_predictor import read_predictor
 from sagemaker_monai.artifact.opening import artifact_folder
 from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.data.datasets import SPLITS, Dataset, is_same_data, read_dataset_to_score
@@ -78,7 +79,7 @@ def evaluate(
         raise ConfigError(f"the output folder cannot be created ({error.strerror}): set another --output") from error
     (scratch / "model").mkdir()
     folder = artifact_folder(model, scratch / "model")
-    predictor = Predictor.read(folder, "cuda" if torch.cuda.is_available() else "cpu")
+    predictor = read_predictor(folder, "cuda" if torch.cuda.is_available() else "cpu")
     training = _training_of(folder)
     channels = unpack_channels({"training": data}, scratch / "channels", is_stopping=is_stopping)
     digests = Digests(is_stopping=is_stopping)
@@ -109,6 +110,7 @@ def evaluate(
         what=f"scoring {len(records)} images",
         is_stopping=is_stopping,
         on_unreadable=lambda record, error: unreadable.update({record.name: str(error)}),
+        legend=dataset.legend,
     )
     _check_unreadable(unreadable, dataset, training.config)
     records = [record for record in records if record.name not in unreadable]

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from sagemaker_monai.artifact.mask_predictor import MaskPredictor
 from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.data.datasets import Record, targets_of
+from sagemaker_monai.data.legends import Legend
 from sagemaker_monai.errors import CallerError, TrainingStopped
 from sagemaker_monai.evaluation import documents
+from sagemaker_monai.evaluation.mask_scoring import score_masks
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.messages.item_names import print_numbers
 from sagemaker_monai.messages.progress import track
@@ -38,6 +41,7 @@ def score_files(
     what: str,
     is_stopping: Callable[[], bool],
     on_unreadable: Callable[[Record, CallerError], None] | None = None,
+    legend: Legend | None = None,
 ) -> np.ndarray:
     """Answer the image files of records as a server does.
 
@@ -55,6 +59,10 @@ def score_files(
         TrainingStopped: `is_stopping` was true.
         CallerError: a file cannot be read, and there is no `on_unreadable`.
     """
+    if isinstance(predictor, MaskPredictor):
+        assert legend is not None
+        known = legend.among(predictor.labels)
+        return score_masks(predictor, records, known, what=what, is_stopping=is_stopping, on_unreadable=on_unreadable)
     parts: list[np.ndarray] = []
     waiting: list[torch.Tensor] = []
 
@@ -118,6 +126,8 @@ def write_scores(
 def absent_scores(task: Task, targets: np.ndarray) -> str:
     """Which scores are undefined for targets (N, T), and why, in sentences for people."""
     presence = TASKS[task.name].presence
+    if TASKS[task.name].has_masks:
+        return ""
     if presence is None:
         is_flat = len(targets) > 0 and bool((targets == targets[0]).all())
         return "All labels are the same number, so R2 is undefined (null). " if is_flat else ""

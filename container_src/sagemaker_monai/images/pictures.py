@@ -235,6 +235,17 @@ def measure(data: bytes) -> tuple[int, float]:
         return 0, 0.0
 
 
+def upright_size(source: Path | bytes) -> tuple[int, int]:
+    """(width, height) of a picture as `decode` turns it, by its header.
+
+    Raises:
+        UndecodableImage, UnsuitableImage, PayloadTooLarge: as `decode`.
+    """
+    data = read_file(source) if isinstance(source, Path) else source
+    with _sound_picture(PICTURE_FORMATS), _opened(data, PICTURE_FORMATS) as image:
+        return image.size if _orientation(image) < 5 else (image.height, image.width)
+
+
 def has_few_values(path: Path) -> bool:
     """Whether a picture has the values of a mask: at most MASK_VALUES, or two peaks, as JPEG leaves a mask.
 

@@ -87,12 +87,14 @@ class Traits:
         findings: codes of oddities that were tolerated.
         size: voxels along W, H (and D) as stored; empty for 8-bit pictures.
         spacing_mm: along the same axes, None if unknown.
+        affine: of a volume, as `Volume.affine`; None if it has no geometry, and for all else.
     """
 
     identity: Identity | None = None
     findings: tuple[str, ...] = ()
     size: tuple[int, ...] = ()
     spacing_mm: tuple[float, ...] | None = None
+    affine: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

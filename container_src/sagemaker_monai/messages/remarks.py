@@ -158,8 +158,8 @@ REMARKS: dict[str, tuple[Severity, str, str]] = {
     "train_refuses": ("error", "files", "train would refuse this data set: {reason}"),
     "no_test_images": ("warning", "files", "too few images or groups to draw a test split: train needs test_fraction "
         "0"),
-    "labels_are_masks": ("note", "images", "{n} labels are files: masks for segmentation, which this program does not "
-        "train"),
+    "images_without_mask": ("note", "images", "{n} images have no mask and are left out"),
+    "labels_are_masks": ("note", "images", "{n} labels are files: masks for segmentation"),
     "labels_without_images": ("error", "images", "{n} labels name images that do not exist; add the files or remove "
         "the lines"),
     "images_without_labels": ("warning", "files", "{n} image files have no label; label them or leave them out"),

@@ -20,6 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sagemaker_monai.errors import BundleError, ConfigError
+from sagemaker_monai.networks.segmenters import segmenter_name, unused_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -222,6 +223,8 @@ def network_name(definition: object) -> str:
     """
     if not isinstance(definition, Mapping):
         raise BundleError(f"network_def must be an object with _target_, got {type(definition).__name__}")
+    if (segmenter := segmenter_name(definition)) is not None:
+        return segmenter
     for name, entry in NETWORKS.items():
         for fixed in (*entry.arguments(2), *entry.arguments(3)):
             try:
@@ -249,12 +252,17 @@ def build_network(definition: Any) -> "nn.Module":
     """Build the module of a network_def, with random weights.
 
     Returns:
-        A module from float32 (N, C, W, H) or (N, C, W, H, D) to logits or numbers (N, K).
+        A module from float32 (N, C, W, H) or (N, C, W, H, D) to logits or numbers (N, K), or to logits of each voxel,
+        (N, K, W, H[, D]).
 
     Raises:
         BundleError: `network_def` would not have written this definition.
     """
-    module, _, name = NETWORKS[network_name(definition)].target.rpartition(".")
+    network_name(definition)
+    unused = unused_weights(definition)
+    module, _, name = str(definition["_target_"]).rpartition(".")
     arguments = {key: value for key, value in definition.items() if key != "_target_"}
     network: nn.Module = getattr(import_module(module), name)(**arguments)
+    for weight, parameter in network.named_parameters():
+        parameter.requires_grad_(not weight.startswith(unused))
     return network

@@ -16,6 +16,7 @@ from torch import nn
 
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.networks.networks import NetworkEntry
+from sagemaker_monai.networks.segmenters import Segmenter
 from sagemaker_monai.storage.files import children
 
 SUFFIXES = (".pt", ".pth")
@@ -60,7 +61,7 @@ def find_weights(folder: Path) -> Path:
     return files[0]
 
 
-def load_pretrained(network: nn.Module, file: Path, row: NetworkEntry) -> PretrainedReport:
+def load_pretrained(network: nn.Module, file: Path, row: NetworkEntry | Segmenter) -> PretrainedReport:
     """Copy weights from a file into a network.
 
     Args:
@@ -140,7 +141,7 @@ def _unwrapped(name: str, own: Mapping[str, torch.Tensor]) -> str:
     return name
 
 
-def _names_elsewhere(name: str, row: NetworkEntry) -> Iterator[str]:
+def _names_elsewhere(name: str, row: NetworkEntry | Segmenter) -> Iterator[str]:
     yield name
     for rules in row.other_names:
         other = name

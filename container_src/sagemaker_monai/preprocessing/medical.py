@@ -39,12 +39,15 @@ from sagemaker_monai.preprocessing.resampling import (
     resize,
     spacing_of,
 )
+from sagemaker_monai.preprocessing.ways import Way, plane_way, volume_way
 
 POSSIBLE_CHANNELS = range(1, MAX_CHANNELS + 1)
 MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in Pillow's conversion to grey
 
-VOLUME_FITS = ("stretch", "pad")  # to the size, whatever the spacing; cropped and padded around the centre
+# To the size, whatever the spacing; cropped and padded around the centre; as large as it is, and `size` is that of the
+# windows that the network sees.
+VOLUME_FITS = ("stretch", "pad", "whole")
 # How missing slices and uneven spacing of a DICOM series are handled.
 UNEVEN_SLICES = {
     "refuse": Policy(),
@@ -89,6 +92,11 @@ class LoadSlice(_LoadMedical):
         check_choice("fit", fit, FITS)
         self.size = (size[0], size[1])
         self.fit = fit
+
+    def way(self, traits: Traits) -> Way:
+        """The way from an image to what this makes of it."""
+        aspect = 1.0 if traits.spacing_mm is None else traits.spacing_mm[0] / traits.spacing_mm[1]
+        return plane_way(traits.size, self.fit, self.size, aspect)
 
     def pixels_of_each(self, sample: Sample, scope: Scope | None = None) -> Loaded:
         """Load every frame of a sample that the model is for; as `pixels`."""
@@ -179,6 +187,17 @@ class LoadVolume(_LoadMedical):
         except ConfigError as error:
             raise ValueError(str(error)) from error
 
+    def way(self, traits: Traits) -> Way:
+        """The way from an image to what this makes of it."""
+        return volume_way(
+            traits.size,
+            traits.affine,
+            orientation=self.orientation,
+            spacing_mm=self.spacing_mm,
+            fit=self.fit,
+            size=self.size,
+        )
+
     def pixels_of_each(self, sample: Sample, scope: Scope | None = None) -> Loaded:
         """Load every series of a sample that the model is for; as `pixels`."""
         policy = UNEVEN_SLICES[self.uneven_slices]
@@ -222,20 +241,26 @@ class LoadVolume(_LoadMedical):
                     left_out = shares >= 0.5
             volume = resample(volume, self.spacing_mm)
         values, fill = change_intensity(volume.values, self.intensity, volume.display, left_out=left_out, is_owned=True)
-        fitted = resize(values, self.size) if self.fit == "stretch" else crop_or_pad(values, self.size, fill)
-        return np.ascontiguousarray(fitted)
+        if self.fit == "stretch":
+            values = resize(values, self.size)
+        elif self.fit == "pad":
+            values = crop_or_pad(values, self.size, fill)
+        return np.ascontiguousarray(values)
 
 
 def _traits_of(images: Sequence[Frame] | Sequence[Volume]) -> Traits:
     """The traits of an image, mostly of its first channel."""
     first = images[0]
     spacing_mm: tuple[float, ...] | None
+    affine = None
     if isinstance(first, Frame):
         spacing_mm = first.spacing_mm
+    elif first.has_geometry:
+        spacing_mm, affine = tuple(map(float, spacing_of(first.affine))), np.array(first.affine, np.float64)
     else:
-        spacing_mm = tuple(map(float, spacing_of(first.affine))) if first.has_geometry else None
+        spacing_mm = None
     findings = tuple(dict.fromkeys(code for image in images for code in image.findings))
-    return Traits(first.identity, findings, tuple(map(int, first.values.shape[1:])), spacing_mm)
+    return Traits(first.identity, findings, tuple(map(int, first.values.shape[1:])), spacing_mm, affine)
 
 
 def _suv_factor(identity: Identity | None) -> float:

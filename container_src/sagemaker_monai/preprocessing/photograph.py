@@ -18,6 +18,7 @@ from sagemaker_monai.preprocessing.fits import FITS, fit_picture
 from sagemaker_monai.preprocessing.intensity import show
 from sagemaker_monai.preprocessing.load import Loaded, LoadImage, check_choice
 from sagemaker_monai.preprocessing.normalization import Normalize
+from sagemaker_monai.preprocessing.ways import Way, plane_way
 
 # Mean and standard deviation of ImageNet, as published weights expect; grey has the means of the three channels.
 # Source: the PyTorch model zoo's documentation.
@@ -48,6 +49,10 @@ class LoadPhotograph(LoadImage):
         self.size = (size[0], size[1])
         self.fit = fit
         self.deep: Deep = deep
+
+    def way(self, traits: Traits) -> Way:
+        """The way from an image, whose `size` must be known, to what this makes of it."""
+        return plane_way(traits.size, self.fit, self.size)
 
     def pixels_of_each(self, sample: Sample, scope: Scope | None = None) -> Loaded:
         """Load every frame of a DICOM file or series that the model is for, or the one picture; as `pixels`."""

@@ -6,6 +6,7 @@ an existing model sees.
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +100,8 @@ def preprocessing_for(
     non_finite: str = "refuse",
     value_range: tuple[float, float] | None = None,
     choice: Choice = OF_ONE,
+    patch: Sequence[int] = (),
+    patch_spacing_mm: Sequence[float] | None = None,
 ) -> list[dict[str, Any]]:
     """Write a preset as the artifact stores it.
 
@@ -115,6 +118,9 @@ def preprocessing_for(
         uneven_slices: a key of `medical.UNEVEN_SLICES`, for volumes.
         non_finite: one of `medical.NON_FINITE`, for volumes.
         value_range: lowest and highest value of the training images, for preset deep.
+        patch: for volumes that stay as large as they are, the sides of what the network sees; they are brought to
+            `patch_spacing_mm`, and image_size, image_depth, fit and spacing_mm have no effect.
+        patch_spacing_mm: for these volumes; None keeps their own.
         choice: which DICOM series of a study, for volumes.
 
     Raises:
@@ -153,7 +159,10 @@ def preprocessing_for(
         load["size"] = [image_size, image_size, image_depth or image_size]
         load["fit"] = "stretch" if fit == "stretch" else "pad"
         load["orientation"] = ORIENTATION
-        load["spacing_mm"] = _spacing(row, fit, spacing_mm)
+        load["spacing_mm"] = None if patch else _spacing(row, fit, spacing_mm)
+        if patch:
+            load |= {"size": list(patch), "fit": "whole"}
+            load["spacing_mm"] = None if patch_spacing_mm is None else list(patch_spacing_mm)
         load["uneven_slices"] = uneven_slices
         load["non_finite"] = non_finite
         if choice != OF_ONE:  # otherwise as in artifacts from earlier versions
@@ -212,6 +221,15 @@ def _spacing(row: Preset, fit: str, text: str) -> list[float] | None:
         return None
     if fit == "stretch":
         raise ConfigError("spacing_mm needs fit=pad: stretching brings a volume to the size whatever its spacing")
+    return spacing_of_text(text)
+
+
+def spacing_of_text(text: str) -> list[float]:
+    """Three spacings in mm, of one number or three with commas.
+
+    Raises:
+        ConfigError: something else.
+    """
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:

@@ -145,6 +145,35 @@ def check_affine(affine: np.ndarray) -> None:
         raise UnsuitableImage("the volume's geometry is broken: its axes have no length or lie in one plane")
 
 
+def orientation_of(affine: np.ndarray, axcodes: str) -> list[tuple[int, bool]]:
+    """How the axes of a volume are turned to run as asked as nearly as they can.
+
+    Args:
+        affine: (4, 4) of the volume.
+        axcodes: where each axis of the result goes, such as "RAS": to the right, to anterior, to superior.
+
+    Returns:
+        For each axis of the result the axis of the volume, from 0, and whether it is flipped.
+
+    Raises:
+        UnsuitableImage: as `check_affine`.
+    """
+    check_affine(affine)
+    axes = np.asarray(affine, np.float64)[:3, :3]
+    cosines = axes / np.linalg.norm(axes, axis=0)  # [world axis, voxel axis]
+    # The one of the six orders that fits best; with oblique volumes axis by axis could take one axis twice.
+    of_world = max(
+        itertools.permutations(range(3)), key=lambda order: sum(abs(cosines[w, v]) for w, v in enumerate(order))
+    )
+    turned = []
+    for letter in axcodes:
+        world = next(index for index, pair in enumerate(AXIS_LETTERS) if letter in pair)
+        voxel = of_world[world]
+        is_up = letter == AXIS_LETTERS[world][1]
+        turned.append((voxel, bool((cosines[world, voxel] > 0) != is_up)))
+    return turned
+
+
 def reorient(volume: Volume, axcodes: str, *, is_owned: bool = False) -> Volume:
     """Permute and flip the axes of a volume to the closest orientation; no value changes.
 
@@ -156,21 +185,10 @@ def reorient(volume: Volume, axcodes: str, *, is_owned: bool = False) -> Volume:
     Raises:
         UnsuitableImage: as `check_affine`.
     """
-    check_affine(volume.affine)
-    axes = np.asarray(volume.affine, np.float64)[:3, :3]
-    cosines = axes / np.linalg.norm(axes, axis=0)  # [world axis, voxel axis]
-    # The best of all six orders; for oblique volumes, choosing axis by axis could use an axis twice.
-    of_world = max(
-        itertools.permutations(range(3)), key=lambda order: sum(abs(cosines[w, v]) for w, v in enumerate(order))
-    )
     turn = np.zeros((4, 4))
     turn[3, 3] = 1
     order, flips = [], []
-    for axis, letter in enumerate(axcodes):
-        world = next(index for index, pair in enumerate(AXIS_LETTERS) if letter in pair)
-        voxel = of_world[world]
-        is_up = letter == AXIS_LETTERS[world][1]
-        is_flipped = (cosines[world, voxel] > 0) != is_up
+    for axis, (voxel, is_flipped) in enumerate(orientation_of(volume.affine, axcodes)):
         order.append(voxel + 1)
         flips.append(slice(None, None, -1) if is_flipped else slice(None))
         turn[voxel, axis] = -1 if is_flipped else 1

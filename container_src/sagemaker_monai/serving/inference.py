@@ -15,14 +15,17 @@ from typing import Any
 import torch
 from sagemaker_inference import content_types
 
+from sagemaker_monai.artifact.mask_predictor import read_predictor
 from sagemaker_monai.artifact.predictor import Answered, Predictor
 from sagemaker_monai.errors import NotAcceptable
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.volumes import Identity, Traits
 from sagemaker_monai.outputs.encoding import CSV_TYPE, ENCODERS, encode_csv
+from sagemaker_monai.outputs.label_map_files import MASK_FILES, encode_mask_files
 from sagemaker_monai.outputs.structured_reports import DICOM_TYPE, Finding, Provenance, encode_sr, encode_sr_multipart
 from sagemaker_monai.preprocessing.preprocessing import LoadPhotograph
 from sagemaker_monai.requests.media_types import read_request
+from sagemaker_monai.tasks.segmentation import MaskPrediction
 from sagemaker_monai.tasks.task import Prediction
 
 DEFAULT_TYPE: str = content_types.JSON
@@ -74,7 +77,7 @@ def model_fn(model_dir: str) -> Predictor:
     Raises:
         BundleError: it is invalid.
     """
-    model = Predictor.read(Path(model_dir), "cuda" if torch.cuda.is_available() else "cpu")
+    model = read_predictor(Path(model_dir), "cuda" if torch.cuda.is_available() else "cpu")
     if not isinstance(model.bundle.preprocessing.load_pixels, LoadPhotograph):
         for name in READERS:
             importlib.import_module(name)
@@ -109,7 +112,11 @@ def output_fn(answer: Answer, accept: str) -> tuple[bytes, str]:
     Raises:
         NotAcceptable: no supported type is accepted, or only DICOM for images that are not DICOM.
     """
-    content_type = negotiate(accept)
+    is_of_masks = isinstance(answer.predictions[0], MaskPrediction)
+    content_type = negotiate(accept, types_of(has_masks=is_of_masks))
+    if is_of_masks and content_type in MASK_FILES:
+        masks = [prediction for prediction in answer.predictions if isinstance(prediction, MaskPrediction)]
+        return encode_mask_files(masks, content_type)
     if content_type in (DICOM_TYPE, RELATED_TYPE):
         reports = _structured_reports(answer)
         is_one = len(reports) == 1 and content_type == DICOM_TYPE
@@ -178,7 +185,12 @@ def _structured_reports(answer: Answer) -> list[bytes]:
     return reports
 
 
-def negotiate(accept: str) -> str:
+def types_of(*, has_masks: bool) -> tuple[str, ...]:
+    """What a model answers with, the default first."""
+    return (*ANSWER_TYPES, *(MASK_FILES if has_masks else ()))
+
+
+def negotiate(accept: str, types: Sequence[str] = ANSWER_TYPES) -> str:
     """Choose one of ANSWER_TYPES and RELATED_TYPE by an Accept header; JSON for one without a media range.
 
     The highest q wins, then the range that the client named first, then the table's order; the q of a type is that of
@@ -194,7 +206,7 @@ def negotiate(accept: str) -> str:
     if not ranges:
         return DEFAULT_TYPE
     ranked = []
-    for order, content_type in enumerate((*ANSWER_TYPES, RELATED_TYPE)):
+    for order, content_type in enumerate((*types, RELATED_TYPE)):
         # Most specific first: application/json, then application/*, then */*.
         for wanted in (content_type, content_type.partition("/")[0] + "/*", content_types.ANY):
             position = next((place for place, (name, _) in enumerate(ranges) if name == wanted), None)
@@ -203,7 +215,7 @@ def negotiate(accept: str) -> str:
                     ranked.append((-ranges[position][1], position, order, content_type))
                 break
     if not ranked:
-        raise NotAcceptable(f"Accept names none of {', '.join(ANSWER_TYPES)}")
+        raise NotAcceptable(f"Accept names none of {', '.join(types)}")
     return min(ranked)[-1]
 
 

@@ -140,6 +140,9 @@ def check_answer(response: Response) -> None:
 
 
 def _fault(prediction: Mapping[str, Any]) -> str | None:
+    if "sizes" in prediction:
+        are_sound = all(math.isfinite(size) and size >= 0 for size in prediction["sizes"].values())
+        return None if are_sound else "a size is not a number"
     if "values" in prediction:
         return None if all(map(math.isfinite, prediction["values"].values())) else "a number is not finite"
     probabilities = prediction["probabilities"]

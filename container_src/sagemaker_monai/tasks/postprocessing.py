@@ -86,3 +86,20 @@ class ConditionalOrdinal:
         above = finite(outputs).sigmoid().cumprod(dim=-1)  # falling
         ones, zeros = torch.ones_like(above[..., :1]), torch.zeros_like(above[..., :1])
         return torch.cat([ones, above], dim=-1) - torch.cat([above, zeros], dim=-1)
+
+
+class LabelMap:
+    """The label of each voxel, of the logits of the background and the structures: the first of the largest."""
+
+    def __call__(self, outputs: torch.Tensor) -> torch.Tensor:
+        """From (K + 1, ...) to uint8 (...) on the CPU.
+
+        Raises:
+            BundleError: an output is not finite.
+        """
+        outputs = outputs.detach().cpu()
+        if not outputs.isfinite().all():
+            raise BundleError("the network answers with values that are not finite: its weights are damaged")
+        import torch
+
+        return outputs.argmax(dim=0).to(torch.uint8)

@@ -7,8 +7,8 @@ doctor), so this module and the tasks' files import both inside the functions th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 if TYPE_CHECKING:
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sagemaker_monai.tasks.labels import Label
-    from sagemaker_monai.tasks.task import Floats, Task
+    from sagemaker_monai.tasks.task import Floats, Prediction, Task
 
-# What one label is: the name of a class, any number of names, or numbers.
-Form = Literal["class", "findings", "number"]
+# What one label is: the name of a class, any number of names, numbers, or a file with a label for each voxel.
+Form = Literal["class", "findings", "number", "mask"]
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,13 @@ class Example:
         task: fitted to data.
         labels: as in dataset.json.
         answer: for one image, from `Task.answers`.
+        prediction: of that answer, where `Task.predictions` does not make it.
     """
 
     task: Task
     labels: tuple[Label, ...]
     answer: tuple[float, ...]
+    prediction: Prediction | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,7 @@ class TaskRow:
         best_metric: what auto means.
         by_label: the score that is logged for each label, a key of `Task.score`; "" for none.
         good_enough: default value of best_metric from which a pipeline registers a model; None if it has to be given.
-        inferer: how the network is run, for the artifact.
+        inferer: makes what the artifact says of how the network is run, from the size of its input.
         schema: in the words of MONAI's metadata: the task, and the properties of its output except the labels.
         heads: fields of a prediction that are columns before those of the labels; the first is what is predicted.
         numbers: field of a prediction with a number for each label.
@@ -133,7 +135,7 @@ class TaskRow:
     best_metric: str
     by_label: str = "sensitivity"
     good_enough: float | None = None
-    inferer: Mapping[str, Any] = field(default_factory=lambda: {"_target_": "monai.inferers.SimpleInferer"})
+    inferer: Callable[[Sequence[int]], Mapping[str, Any]] = lambda _size: {"_target_": "monai.inferers.SimpleInferer"}
     schema: tuple[str, Mapping[str, Any]]
     heads: tuple[str, ...]
     numbers: str = "probabilities"
@@ -150,6 +152,11 @@ class TaskRow:
     def has_classes(self) -> bool:
         """Whether labels are names that an image does or does not have."""
         return self.presence is not None
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether a label is a file, and an answer a label map."""
+        return self.form == "mask"
 
     @property
     def goals(self) -> dict[str, str]:

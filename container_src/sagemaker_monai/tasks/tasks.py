@@ -5,14 +5,16 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from sagemaker_monai.errors import BundleError, DatasetError
-from sagemaker_monai.tasks import classification, multilabel, ordinal, regression
+from sagemaker_monai.tasks import classification, multilabel, ordinal, regression, segmentation
 from sagemaker_monai.tasks.labels import Label
 from sagemaker_monai.tasks.row import Form, TaskRow
 
 if TYPE_CHECKING:
     from sagemaker_monai.tasks.task import Task
 
-TASKS: dict[str, TaskRow] = {task.ROW.name: task.ROW for task in (classification, multilabel, ordinal, regression)}
+TASKS: dict[str, TaskRow] = {
+    task.ROW.name: task.ROW for task in (classification, multilabel, ordinal, regression, segmentation)
+}
 # Postprocessing steps as artifacts from earlier versions name them, and as they are written now.
 EARLIER_STEPS = [
     ({"_target_": "monai.transforms.Activations", "softmax": True}, {"_target_": "sagemaker_monai.tasks.Softmax"}),

@@ -33,10 +33,26 @@ def drawn_zoom(step: Mapping[str, Any], draws: torch.Tensor) -> torch.Tensor:
     return torch.exp(-(low + draws * (high - low)))
 
 
+Padding = Literal["reflection", "border"]
+
+
+def warp_labels(
+    labels: torch.Tensor | None, matrices: torch.Tensor, padding_mode: Padding = "reflection"
+) -> torch.Tensor | None:
+    """Resample label maps (N, 1, W, H[, D]) as `warp` does, each voxel with the nearest label; None for none."""
+    if labels is None:
+        return None
+    return warp(labels.to(torch.float32), matrices, padding_mode, mode="nearest").to(labels.dtype)
+
+
 def warp(
-    values: torch.Tensor, matrices: torch.Tensor, padding_mode: Literal["reflection", "border"] = "reflection"
+    values: torch.Tensor,
+    matrices: torch.Tensor,
+    padding_mode: Padding = "reflection",
+    *,
+    mode: Literal["bilinear", "nearest"] = "bilinear",
 ) -> torch.Tensor:
-    """Resample every image by its own matrix, with linear interpolation.
+    """Resample every image by its own matrix, with linear interpolation or, by `mode`, of the nearest value.
 
     Args:
         values: float32 (N, C, W, H) or (N, C, W, H, D).
@@ -59,4 +75,4 @@ def warp(
         shape[axis] = side
         grid = grid + matrices[:, :, axis].reshape(-1, dims, *[1] * dims) * along.reshape(shape)
     grid = grid.movedim(1, -1)  # (N, W, H[, D], dims)
-    return functional.grid_sample(values, grid, mode="bilinear", padding_mode=padding_mode, align_corners=False)
+    return functional.grid_sample(values, grid, mode=mode, padding_mode=padding_mode, align_corners=False)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from sagemaker_monai.training.affine import drawn_zoom, identity, turn, warp
+from sagemaker_monai.training.affine import drawn_zoom, identity, turn, warp, warp_labels
 from sagemaker_monai.training.grey_augmentation import GREY_STEPS, Step, augment_grey
 
 AUGMENTATIONS: dict[str, list[dict[str, Any]]] = {
@@ -96,10 +96,33 @@ def augment(
     Raises:
         ValueError: an unknown step, steps in another order, or steps for photographs with volumes.
     """
+    return _augmented(batch, None, steps, generator, skipped)[0]
+
+
+def augment_with_labels(
+    batch: torch.Tensor, labels: torch.Tensor, steps: Sequence[Step], generator: torch.Generator, *, skipped: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Transform images as `augment` does, and move their label maps with them; a voxel takes the nearest label.
+
+    Args:
+        batch, steps, generator, skipped: as for `augment`.
+        labels: uint8 (N, W, H[, D]).
+
+    Returns:
+        The images, and the label maps as int64.
+    """
+    images, moved = _augmented(batch, labels.unsqueeze(1), steps, generator, skipped)
+    assert moved is not None
+    return images, moved.squeeze(1).long()
+
+
+def _augmented(
+    batch: torch.Tensor, labels: torch.Tensor | None, steps: Sequence[Step], generator: torch.Generator, skipped: int
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     by_name = {step["step"]: step for step in steps}
     names = [step["step"] for step in steps]
     if names and names == [name for name in GREY_STEPS if name in by_name]:
-        return augment_grey(batch, steps, generator, skipped=skipped)
+        return augment_grey(batch, labels, steps, generator, skipped=skipped)
     if names != [name for name in STEPS if name in by_name]:
         raise ValueError(
             f"augmentation steps must be some of {', '.join(STEPS)}, or of {', '.join(GREY_STEPS)}, in this order and "
@@ -110,7 +133,8 @@ def augment(
     draws = torch.rand((skipped + len(batch), _DRAWS), generator=generator, device=generator.device)[skipped:]
     draws = draws.to(batch.device)
     if "flip" in by_name:
-        batch = flip(batch, draws[:, _COLUMNS["flip"]] < by_name["flip"]["probability"])
+        is_flipped = draws[:, _COLUMNS["flip"]] < by_name["flip"]["probability"]
+        batch, labels = flip(batch, is_flipped), None if labels is None else flip(labels, is_flipped)
     values = batch.to(torch.float32)
     matrices = [
         matrix(by_name[name], draws[:, _COLUMNS[name]], batch.shape[2:])
@@ -119,10 +143,11 @@ def augment(
     ]
     if matrices:
         # They map output to input positions, so the first step's stands leftmost.
-        values = warp(values, reduce(torch.matmul, matrices))
+        matrix = reduce(torch.matmul, matrices)
+        values, labels = warp(values, matrix), warp_labels(labels, matrix)
     if "colour" in by_name:
         values = _recolour(values, by_name["colour"], draws[:, _COLUMNS["colour"]])
-    return values
+    return values, labels
 
 
 def flip(batch: torch.Tensor, is_flipped: torch.Tensor) -> torch.Tensor:

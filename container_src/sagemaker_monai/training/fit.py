@@ -22,16 +22,18 @@ from torch import nn
 from torch.backends import cudnn
 
 from sagemaker_monai import __version__
+from sagemaker_monai.data.case_loading import LoadedCases
 from sagemaker_monai.data.datasets import targets_of
 from sagemaker_monai.data.loading import LoadedDataset
 from sagemaker_monai.errors import TrainingStopped
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.networks.networks import NETWORKS, build_network
 from sagemaker_monai.networks.pretrained import PretrainedReport, load_pretrained
+from sagemaker_monai.networks.segmenters import SEGMENTERS
 from sagemaker_monai.storage.files import sha256_of
 from sagemaker_monai.tasks.metric_names import Row, epoch_row
 from sagemaker_monai.tasks.task import Task
-from sagemaker_monai.tasks.tasks import read_task
+from sagemaker_monai.tasks.tasks import TASKS, read_task
 from sagemaker_monai.training.checkpoints import dump, load, read_newest, write_checkpoint
 from sagemaker_monai.training.distributed import ALONE, Processes
 from sagemaker_monai.training.plan import Plan
@@ -78,7 +80,7 @@ class _Found:
 
 def fit(
     plan: Plan,
-    data: LoadedDataset,
+    data: LoadedDataset | LoadedCases,
     *,
     device: torch.device,
     pretrained: Path | None = None,
@@ -114,7 +116,8 @@ def fit(
         network = build_network(plan.network_def)
         report = None
         if pretrained is not None:
-            report = load_pretrained(network, pretrained, NETWORKS[config.network])
+            row = SEGMENTERS[config.network] if TASKS[task.name].has_masks else NETWORKS[config.network]
+            report = load_pretrained(network, pretrained, row)
             logger.info("pretrained weights: %s", report.summary())
         run = Run(plan, data, task, network, device, processes)
         found = _resume(run, read_newest(saved_to) if saved_to else None, config, processes)
@@ -174,7 +177,10 @@ def _train(
 
 
 def job_key(
-    config: TrainConfig, data: LoadedDataset, preprocessing_spec: list[dict[str, Any]], pretrained: Path | None
+    config: TrainConfig,
+    data: LoadedDataset | LoadedCases,
+    preprocessing_spec: list[dict[str, Any]],
+    pretrained: Path | None,
 ) -> str:
     """16 hexadecimal digits, equal for jobs with the same result, so that one may resume where another ended."""
     decides = [

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sagemaker_monai.training.affine import drawn_zoom, identity, turn, warp
+from sagemaker_monai.training.affine import drawn_zoom, identity, turn, warp, warp_labels
 
 Step = Mapping[str, Any]
 
@@ -23,8 +23,13 @@ GREY_STEPS = tuple(_COLUMNS)
 
 
 def augment_grey(
-    batch: torch.Tensor, steps: Sequence[Step], generator: torch.Generator, *, skipped: int
-) -> torch.Tensor:
+    batch: torch.Tensor,
+    labels: torch.Tensor | None,
+    steps: Sequence[Step],
+    generator: torch.Generator,
+    *,
+    skipped: int,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Transform a batch as `augmentation.augment` does, of any type and range.
 
     A CPU generator gives the same transforms on any device, except for the noise, which a GPU draws itself.
@@ -39,15 +44,16 @@ def augment_grey(
         is_mirrored = draws[:, _COLUMNS["mirror"]] < by_name["mirror"]["probability"]
         for axis in axes:
             batch = _mirror(batch, axis + 2, is_mirrored[:, axis])
+            labels = None if labels is None else _mirror(labels, axis + 2, is_mirrored[:, axis])
     values = batch.to(torch.float32)
     if "affine" in by_name:
         matrices = affine_matrices(by_name["affine"], draws[:, _COLUMNS["affine"]], values.shape[2:])
-        values = warp(values, matrices, "border")
+        values, labels = warp(values, matrices, "border"), warp_labels(labels, matrices, "border")
     if "intensity" in by_name:
         values = _change_intensity(values, by_name["intensity"], draws[:, _COLUMNS["intensity"]])
     if "noise" in by_name:
         values = _add_noise(values, by_name["noise"], seeds)
-    return values
+    return values, labels
 
 
 def _mirror(batch: torch.Tensor, axis: int, is_mirrored: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,8 @@ import torch
 
 from sagemaker_monai import __version__
 from sagemaker_monai.artifact.bundle import add_document, write_bundle
-from sagemaker_monai.artifact.predictor import Predictor
+from sagemaker_monai.artifact.mask_predictor import read_predictor
+from sagemaker_monai.data.case_loading import LoadedCases, load_cases
 from sagemaker_monai.data.datasets import CONTENTS, SPLITS, Dataset, read_dataset
 from sagemaker_monai.data.labelled import reading_of
 from sagemaker_monai.data.loading import LoadedDataset, load_dataset
@@ -39,6 +40,7 @@ from sagemaker_monai.training.plan import Plan, choose_precision, make_plan
 
 logger = logging.getLogger(__name__)
 
+Loaded = LoadedDataset | LoadedCases
 PRETRAINED = "pretrained"
 DIGESTS = "digests.json"  # beside the cache
 SCORING_WHEN_STOPPED_S = 60.0  # SageMaker kills 120 s after SIGTERM, and the artifact must be written before
@@ -87,7 +89,8 @@ def run_job(
     dataset, digests = _read(config, channels, cache_dir, processes, is_stopping)
     plan = make_plan(config, dataset, device)
     processes.wait_for_own_host("images", is_stopping)
-    data = load_dataset(
+    load = load_cases if TASKS[dataset.task].has_masks else load_dataset
+    data: Loaded = load(
         plan.config, dataset, plan.preprocessing, cache_dir=cache_dir, digests=digests, is_stopping=is_stopping
     )
     processes.host_is_ready("images")
@@ -140,7 +143,7 @@ def _read(
     return dataset, digests
 
 
-def _write(plan: Plan, data: LoadedDataset, result: FitResult, device: torch.device, model_dir: Path) -> dict[str, Any]:
+def _write(plan: Plan, data: Loaded, result: FitResult, device: torch.device, model_dir: Path) -> dict[str, Any]:
     """Write the artifact and return its provenance.
 
     Raises:
@@ -182,7 +185,7 @@ def _time_limit(is_stopping: Callable[[], bool]) -> Callable[[], bool]:
 
 def _fit(
     plan: Plan,
-    data: LoadedDataset,
+    data: Loaded,
     device: torch.device,
     pretrained: Path | None,
     output_data_dir: Path,
@@ -226,7 +229,7 @@ def _fit(
 
 def _report(
     config: TrainConfig,
-    data: LoadedDataset,
+    data: Loaded,
     result: FitResult,
     provenance: Mapping[str, Any],
     device: torch.device,
@@ -237,8 +240,10 @@ def _report(
     """Score the artifact in `model_dir`; write metrics, model card and the predictions for every scored image."""
     split = "test" if data.dataset.test else "validation"
     records = data.dataset.split(split)
-    predictor = Predictor.read(model_dir, device.type)
-    answers = score_files(predictor, records, what=f"scoring the {split} split", is_stopping=is_out_of_time)
+    predictor = read_predictor(model_dir, device.type)
+    answers = score_files(
+        predictor, records, what=f"scoring the {split} split", is_stopping=is_out_of_time, legend=data.dataset.legend
+    )
     note = FIRST_EPOCH_NOTE * (result.best_epoch == 0) + VALIDATION_NOTE * (split == "validation")
     metrics = {
         **measure(predictor, records, answers, split=split, note=note, seed=config.seed),
@@ -255,13 +260,13 @@ def _report(
 def _summary(dataset: Dataset) -> str:
     counts = ", ".join(f"{len(dataset.split(split))} {split}" for split in SPLITS)
     row = TASKS[dataset.task]
-    what = "classes" if row.has_classes else "numbers"
+    what = "structures" if row.has_masks else "classes" if row.has_classes else "numbers"
     order = f" (from low to high: {' < '.join(dataset.labels)[:200]})" * row.has_order
     fingerprint = dataset.fingerprint[: len(CONTENTS) + 12]
     return f"{dataset.task}, {len(dataset.labels)} {what}{order}, images: {counts}; fingerprint {fingerprint}"
 
 
-def _train_config(plan: Plan, data: LoadedDataset, result: FitResult) -> dict[str, Any]:
+def _train_config(plan: Plan, data: Loaded, result: FitResult) -> dict[str, Any]:
     """What goes into configs/train.json."""
     return {
         "hyperparameters": plan.config.model_dump(),

@@ -29,14 +29,17 @@ def learning_rate_factor(config: TrainConfig, step: int, *, steps: int, steps_pe
 
     Returns:
         Above 0 up to 1: a linear rise that reaches 1 on the last step of warm-up, then half a cosine
-        (arXiv:1608.03983) towards 0, or 1.
+        (arXiv:1608.03983) towards 0, a power of what is left (arXiv:1904.08128), or 1.
     """
     warmup = min(round(config.warmup_epochs * steps_per_epoch), steps // 2)
     if step < warmup:
         return (step + 1) / warmup
     if config.schedule == "constant":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+    done = (step - warmup) / (steps - warmup)
+    if config.schedule == "poly":
+        return math.pow(1 - done, 0.9)
+    return 0.5 * (1 + math.cos(math.pi * done))
 
 
 class MovingAverage:

@@ -5,19 +5,27 @@ artifact read the plan and decide nothing again. What training *learns* from the
 range of deep pictures) is in the task and the preprocessing instead.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from sagemaker_monai.data.datasets import Dataset, targets_of
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.networks.networks import network_def
+from sagemaker_monai.networks.segmenters import segmenter_def
 from sagemaker_monai.preprocessing.preprocessing import Preprocessing, build_preprocessing
+from sagemaker_monai.preprocessing.presets import spacing_of_text
 from sagemaker_monai.tasks.task import Floats, Task
 from sagemaker_monai.tasks.tasks import TASKS
-from sagemaker_monai.training.preset_choice import choose_preprocessing
+from sagemaker_monai.training.patch_plan import WIDTH, common_spacing, most_voxels, plan_patch, sides_of
+from sagemaker_monai.training.preset_choice import choose_preprocessing, volume_grids
+
+DEFAULT_SEGMENTER = {"cpu": "unet", "cuda": "dynunet"}
+MOST_PATCHES = 8  # of an image in an epoch, unless more are asked for
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,8 @@ def make_plan(
         ConfigError, DatasetError: a hyperparameter does not suit the task, the images, the network or the device, or
             the images do not go together.
     """
-    preprocessing = build_preprocessing(choose_preprocessing(config, dataset) if spec is None else spec)
+    spec = choose_preprocessing(config, dataset) if spec is None else spec
+    preprocessing = build_preprocessing(spec)
     config = resolve(
         config,
         task=dataset.task,
@@ -64,6 +73,9 @@ def make_plan(
     task = TASKS[dataset.task].build(dataset.labels)
     fitted = task.fitted(targets_of(dataset.training, dataset.labels))
     check_best_metric(config, fitted, targets_of(dataset.validation, dataset.labels))
+    precision = choose_precision(config, device)
+    if TASKS[dataset.task].has_masks:
+        return _plan_of_masks(config, dataset, task, spec, device, precision)
     definition = network_def(
         config.network,
         spatial_dims=preprocessing.spatial_dims,
@@ -72,7 +84,56 @@ def make_plan(
         image_size=preprocessing.size,
         dropout=config.dropout,
     )
-    return Plan(config, task, preprocessing, definition, choose_precision(config, device))
+    return Plan(config, task, preprocessing, definition, precision)
+
+
+def _plan_of_masks(
+    config: TrainConfig, dataset: Dataset, task: Task, spec: list[dict[str, Any]], device: torch.device, precision: str
+) -> Plan:
+    """The plan of segmentation: the grid, the patch and the levels of the network, from shapes and spacings."""
+    preprocessing = build_preprocessing(spec)
+    is_volume = preprocessing.spatial_dims == 3
+    network = DEFAULT_SEGMENTER[device.type] if config.network == "auto" else config.network
+    width, batch_size = config.network_width or WIDTH[device.type], config.batch_size or (2 if is_volume else 16)
+    if is_volume:
+        grids = volume_grids(config, dataset)
+        wanted = {"preset": None, "none": ()}.get(config.spacing_mm, config.spacing_mm)
+        spacing = common_spacing([own for _, own in grids]) if wanted is None else (
+            spacing_of_text(wanted) if wanted else None)  # fmt: skip
+        shapes = [
+            shape
+            if spacing is None
+            else [max(1, round(n * mm / new)) for n, mm, new in zip(shape, own, spacing, strict=True)]
+            for shape, own in grids
+        ]
+        usual = tuple(np.median([own for _, own in grids], axis=0)) if spacing is None else tuple(spacing)
+        patch, levels = plan_patch(
+            shapes, usual, network, width=width, most_voxels=most_voxels(width, batch_size, device),
+            asked=sides_of(config.patch_size, 3),
+        )  # fmt: skip
+        spec[0] |= {"size": list(patch), "spacing_mm": None if spacing is None else list(spacing)}
+    else:
+        if config.patch_size != "auto":
+            raise ConfigError("patch_size is for volumes; the network sees pictures whole: set image_size")
+        size = preprocessing.size
+        patch, levels = plan_patch([size], (1.0, 1.0), network, width=width, most_voxels=math.prod(size), asked=size)
+        if patch != size:
+            raise ConfigError(f"image_size must be a multiple of {max(levels.divisors)} for {network}, got {size[0]}")
+        shapes = [size]
+    sizes = [math.prod(shape) / math.prod(patch) for shape in shapes]
+    patches = config.patches_per_image or min(MOST_PATCHES, max(1, round(float(np.median(sizes)))))
+    preprocessing = build_preprocessing(spec)
+    definition = segmenter_def(network, levels, in_channels=preprocessing.channels, out_channels=task.outputs)
+    config = config.model_copy(
+        update={
+            "network": network,
+            "network_width": width,
+            "batch_size": batch_size,
+            "patches_per_image": patches,
+            "patch_size": ",".join(map(str, patch)) if is_volume else "auto",
+        }
+    )
+    return Plan(config, task, preprocessing, definition, precision)
 
 
 def resolve(config: TrainConfig, *, task: str, spatial_dims: int, is_photograph: bool) -> TrainConfig:
@@ -82,6 +143,12 @@ def resolve(config: TrainConfig, *, task: str, spatial_dims: int, is_photograph:
         ConfigError: a hyperparameter does not suit the task or the images.
     """
     row = TASKS[task]
+    if not row.has_masks:
+        of_masks = {"network_width": 0, "patch_size": "auto", "patches_per_image": 0}
+        if idle := [name for name, default in of_masks.items() if getattr(config, name) != default]:
+            raise ConfigError(f"{', '.join(idle)} is for segmentation, and the task is {task}: leave it out")
+        network = "resnet18" if config.network == "auto" else config.network
+        config = config.model_copy(update={"network": network, "batch_size": config.batch_size or 32})
     imbalance = row.imbalance[0] if config.imbalance == "auto" else config.imbalance
     if imbalance not in row.imbalance:
         raise ConfigError(

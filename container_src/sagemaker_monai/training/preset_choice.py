@@ -27,7 +27,9 @@ from sagemaker_monai.images.volumes import Frame, Volume
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.preprocessing.deep_pictures import range_of, read_deep_frame
 from sagemaker_monai.preprocessing.medical import UNEVEN_SLICES
-from sagemaker_monai.preprocessing.presets import PRESETS, preprocessing_for
+from sagemaker_monai.preprocessing.presets import ORIENTATION, PRESETS, preprocessing_for
+from sagemaker_monai.preprocessing.resampling import orientation_of, spacing_of
+from sagemaker_monai.tasks.tasks import TASKS
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ PRESET_OF = {
     (3, "PT"): "pet_volume",
 }
 COLOURS = 3
+VOLUMES_LOOKED_AT = 24  # whose shapes and spacings stand for all
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,10 @@ def choose_preprocessing(config: TrainConfig, dataset: Dataset) -> list[dict[str
         )
     if config.color == "grey" and kind.channels not in (1, COLOURS):
         raise ConfigError(f"color grey needs single images, and these have {kind.channels} sequences: leave it out")
+    if TASKS[dataset.task].has_masks and config.fit == "crop":
+        raise ConfigError(
+            "fit crop leaves out a part of each image, which would get no mask: set fit to stretch or pad"
+        )
     channels = {"auto": _usual_channels(preset, kind), "rgb": COLOURS, "grey": 1}[config.color]
     logger.info("images: %s, channels: %d", preset, channels)
     if value_range is not None:
@@ -108,6 +115,7 @@ def choose_preprocessing(config: TrainConfig, dataset: Dataset) -> list[dict[str
         non_finite=config.non_finite,
         value_range=value_range,
         choice=_choice(config),
+        patch=(1, 1, 1) if TASKS[dataset.task].has_masks else (),  # `plan` says how large
     )
 
 
@@ -213,6 +221,36 @@ def _kind(config: TrainConfig, dataset: Dataset) -> Kind:
     raise DatasetError(
         f"none of {len(looked_at)} images can be read ({names}), the first because: {first}; replace them"
     )
+
+
+def volume_grids(config: TrainConfig, dataset: Dataset) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+    """Shape and spacing in mm (1 where it is unknown) of some training volumes, turned as the load half turns them.
+
+    Raises:
+        DatasetError: none of them can be read.
+    """
+    records = dataset.training[:: max(1, len(dataset.training) // VOLUMES_LOOKED_AT)]
+    grids: list[tuple[tuple[int, ...], tuple[float, ...]]] = []
+    for record in records:
+        try:
+            volume = read_volumes_of(
+                Sample(_paths(record)[0]),
+                policy=UNEVEN_SLICES[config.uneven_slices],
+                non_finite=config.non_finite,
+                choice=_choice(config),
+            )[0]
+        except CallerError:
+            continue  # counted when all images are read
+        shape: tuple[int, ...] = volume.values.shape[1:]
+        spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
+        if volume.has_geometry:
+            order = [axis for axis, _ in orientation_of(volume.affine, ORIENTATION)]
+            spacing = spacing_of(volume.affine)
+            shape, spacing = tuple(shape[axis] for axis in order), tuple(spacing[axis] for axis in order)
+        grids.append((tuple(map(int, shape)), spacing))
+    if not grids:
+        raise DatasetError(f"none of {len(records)} volumes can be read ({some_of([each.name for each in records])})")
+    return grids
 
 
 def _looked_at(dataset: Dataset) -> Sequence[Record]:

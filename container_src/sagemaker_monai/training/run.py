@@ -8,27 +8,23 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from sagemaker_monai.data.datasets import targets_of
+from sagemaker_monai.data.case_loading import LoadedCases
 from sagemaker_monai.data.loading import LoadedDataset
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.messages.progress import track
-from sagemaker_monai.networks.networks import images_at_once
 from sagemaker_monai.tasks.losses import epoch_order
 from sagemaker_monai.tasks.metric_names import Row, validation_values
-from sagemaker_monai.tasks.task import Floats, Loss, Task
+from sagemaker_monai.tasks.task import Task
 from sagemaker_monai.tasks.tasks import TASKS
-from sagemaker_monai.training.augmentation import AUGMENTATIONS, augment
 from sagemaker_monai.training.distributed import Processes, share_batch
+from sagemaker_monai.training.feeds import feed_of
 from sagemaker_monai.training.optimizers import MovingAverage, build_optimizer, learning_rate_factor
 from sagemaker_monai.training.plan import Plan, check_best_metric
 
 BETTER_IF = {"Maximize": 1, "Minimize": -1}  # sign of an improvement
-EVALUATION_BATCH = 64
-RESIDENT_SHARE = 0.25  # of free GPU memory that decoded images may take; larger sets are sent batch by batch
 STEPS_BETWEEN_CHECKS = 20  # of the loss; reading it makes a GPU wait
 
 
@@ -51,7 +47,7 @@ class Run:
     def __init__(
         self,
         plan: Plan,
-        data: LoadedDataset,
+        data: LoadedDataset | LoadedCases,
         task: Task,
         network: nn.Module,
         device: torch.device,
@@ -75,15 +71,9 @@ class Run:
         self._average = MovingAverage(self._network, config.ema_decay) if config.ema_decay else None
         self._optimizer = build_optimizer(config, self._network)
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        self._read = _image_reader(data.pixels, device)
-        self._rows = data.rows
-        records = {split: data.dataset.split(split) for split in ("training", "validation")}
-        self._classes = torch.tensor([record.label for record in records["training"]])
-        self._validation_targets = targets_of(records["validation"], task.labels)
-        check_best_metric(config, task, self._validation_targets)
-        self._targets = torch.from_numpy(task.training_targets(targets_of(records["training"], task.labels)))
-        self._loss: Loss = task.build_loss(config, self._targets, device)
-        self.steps_per_epoch = len(split_into_batches(self._classes, config.batch_size))
+        self._feed = feed_of(plan, data, task, device)
+        check_best_metric(config, task, self._feed.validation_targets)
+        self.steps_per_epoch = len(split_into_batches(self._feed.strata, config.batch_size))
         self.learning_rate = 0.0
         self.step = 0  # completed steps of the current epoch
         self._total = torch.zeros((), dtype=torch.float64, device=device)  # of their losses, each times its images
@@ -117,9 +107,9 @@ class Run:
 
     def train_epoch(self, epoch: int, is_stopping: Callable[[], bool]) -> float | None:
         """Train on the remaining batches of an epoch; its mean loss, or None if stopped before its end."""
-        config, targets = self._config, self._classes
+        config, strata = self._config, self._feed.strata
         generator = torch.Generator().manual_seed(step_seed(config.seed, epoch, -1))
-        batches = split_into_batches(epoch_order(config, targets, generator), config.batch_size)
+        batches = split_into_batches(epoch_order(config, strata, generator), config.batch_size)
         self._network.train()
         steps: Iterable[int] = range(self.step, len(batches))
         if self._processes.is_main:
@@ -140,7 +130,7 @@ class Run:
                     f"training diverged in epoch {epoch}: the loss is not finite; lower learning_rate (now "
                     f"{config.learning_rate:g}), raise warmup_epochs, or set clip_grad_norm=1 and precision=fp32"
                 )
-        mean = float(self._total / len(targets))
+        mean = float(self._total / len(strata))
         self.step = 0
         self._total.zero_()
         return mean
@@ -155,14 +145,11 @@ class Run:
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate
         own = share_batch(len(batch), rank=self._processes.rank, world_size=self._processes.world_size)
-        batch = batch[own.start : own.stop]
-        targets = self._targets[batch].to(self._device)
-        images = self._read(self._rows["training"][batch.numpy()])
-        images = augment(images, AUGMENTATIONS[config.augmentation], generator, skipped=own.start)
-        inputs = self._preprocessing.scale(images).contiguous(memory_format=self._memory_format)  # (N, C, W, H)
+        inputs, targets = self._feed.batch(batch, own, generator)
+        inputs = inputs.contiguous(memory_format=self._memory_format)  # (N, C, W, H[, D])
         with torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None):
             logits = self._parallel(inputs)
-        loss = self._loss(logits, targets)
+        loss = self._feed.loss(logits, targets)
         self._optimizer.zero_grad(set_to_none=True)
         # DDP takes the plain mean of the processes' gradients, regardless of the sizes of their slices.
         self._scaler.scale(loss * (own.weight * self._processes.world_size)).backward()
@@ -179,38 +166,20 @@ class Run:
 
     def validate(self) -> tuple[Row, float, Task]:
         """Metrics of the validation split, best_metric with its sign set so that more is better, and the tuned task."""
-        rows = self._rows["validation"]
-        network = self.scored.eval()
-        outputs = torch.zeros(len(rows), self._task.outputs)
-        at_once = images_at_once(self._preprocessing.size, EVALUATION_BATCH)
-        starts = range(0, len(rows), at_once)[self._processes.rank :: self._processes.world_size]
         # Not TF32, a GPU's default: validation and serving would differ by 1e-3.
         flags = torch.backends.cudnn.flags(enabled=True, deterministic=self._config.deterministic, allow_tf32=False)
         with torch.inference_mode(), flags:
-            for start in starts:
-                images = self._read(rows[start : start + at_once])
-                inputs = self._preprocessing.scale(images).contiguous(memory_format=self._memory_format)
-                outputs[start : start + at_once] = network(inputs).float().cpu()
-        # Each process fills its own batches and leaves the others 0, so the sum is bit-exact.
-        outputs = self._processes.add(outputs)
-        if not torch.isfinite(outputs).all():
+            answers = self._feed.answers(self.scored.eval(), self._processes)
+        if answers is None:
             raise ConfigError(
                 "training diverged: the network's outputs are not finite; lower learning_rate (now "
                 f"{self._config.learning_rate:g}) or set clip_grad_norm to 1"
             )
-        answers: Floats = self._task.answers(outputs).numpy()
+        targets = self._feed.validation_targets
         # Tuned first, because what is scored is what would ship after this epoch.
-        tuned = self._task.tuned(answers, self._validation_targets)
-        scores = tuned.score(answers, self._validation_targets)
+        tuned = self._task.tuned(answers, targets)
+        scores = tuned.score(answers, targets)
         metric, goals = self._config.best_metric, TASKS[self._task.name].goals
         value = scores[metric]
         assert value is not None, "check_best_metric"
         return validation_values(scores, self._task.name), BETTER_IF[goals[metric]] * value, tuned
-
-
-def _image_reader(pixels: np.ndarray, device: torch.device) -> Callable[[np.ndarray], torch.Tensor]:
-    """A function from positions to images (N, C, *size) on the device, which holds all images if they fit easily."""
-    if device.type == "cuda" and pixels.nbytes <= RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
-        resident = torch.from_numpy(np.array(pixels)).to(device)
-        return lambda rows: resident[torch.from_numpy(rows).to(device)]
-    return lambda rows: torch.from_numpy(pixels[rows]).to(device)

@@ -1,0 +1,113 @@
+"""A Bundle that segments, on a device: images in, label maps on their own grids out."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sagemaker_monai.artifact.bundle import read_bundle
+from sagemaker_monai.artifact.predictor import Answered, Predictor
+from sagemaker_monai.artifact.sliding_window import label_map
+from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.images.several import name_picture, split_arrays
+from sagemaker_monai.images.volumes import Traits
+from sagemaker_monai.preprocessing.ways import labels_back, with_size
+from sagemaker_monai.tasks.segmentation import OVERLAP, MaskPrediction, Structure
+from sagemaker_monai.tasks.task import Prediction
+from sagemaker_monai.tasks.tasks import TASKS
+
+Labels = NDArray[np.uint8]
+OnBlock = Callable[[tuple[slice, ...], torch.Tensor], None]
+_UNITS = {2: "mm2", 3: "ml"}
+
+
+class MaskPredictor(Predictor):
+    """Answers for images, each with a label map."""
+
+    def answer(self, samples: Sequence[Sample]) -> list[Answered]:
+        """As `Predictor.answer`; one image after the other, so that no two are held prepared."""
+        answered = []
+        for index, sample in enumerate(samples):
+            predictions: list[Prediction] = []
+            known: list[Traits] = []
+            with name_picture(index, len(samples)):
+                for part in split_arrays([sample], spatial_dims=self.bundle.preprocessing.spatial_dims):
+                    for image, traits in self._load_each(part):
+                        known.append(with_size(part, traits))
+                        predictions.append(self.segment(image, known[-1]))
+            answered.append(Answered(tuple(predictions), tuple(known)))
+        return answered
+
+    def segment(self, image: torch.Tensor, traits: Traits) -> MaskPrediction:
+        """Segment one image.
+
+        Args:
+            image: from `load`, (C, *shape).
+            traits: of the image, with its size.
+        """
+        return describe(self.on_own_grid(self.prepared_labels(image), traits), self.labels, traits)
+
+    def on_own_grid(self, labels: Labels, traits: Traits) -> Labels:
+        """A label map of the prepared grid on the image's own."""
+        back = labels_back(labels, self.bundle.preprocessing.load_pixels.way(traits), traits.size)
+        return back.astype(np.uint8, copy=False)
+
+    def prepared_labels(self, image: torch.Tensor, on_block: OnBlock = lambda _place, _logits: None) -> Labels:
+        """The label of each voxel of a prepared image (C, *shape), uint8 (*shape); `on_block` as of `label_map`."""
+        return label_map(
+            self._logits,
+            image,
+            self.bundle.preprocessing.size,
+            self.task.answers,
+            overlap=OVERLAP,
+            outputs=self.task.outputs,
+            on_block=on_block,
+        )
+
+    def _logits(self, windows: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            logits: torch.Tensor = self._network(self.bundle.preprocessing.scale(windows.to(self._device)))
+        return logits.float().cpu()
+
+
+def describe(mask: NDArray[np.uint8], labels: Sequence[str], traits: Traits) -> MaskPrediction:
+    """What is said of a label map.
+
+    Args:
+        mask: on the image's grid.
+        labels: of its values from 1 on.
+        traits: of the image.
+    """
+    from scipy import ndimage
+
+    spacing = traits.spacing_mm or (1.0,) * mask.ndim
+    unit = "px" if traits.spacing_mm is None else _UNITS[mask.ndim]
+    size = math.prod(spacing) / (1000 if unit == "ml" else 1)
+    boxes = ndimage.find_objects(mask, max_label=len(labels))
+    structures = {}
+    for value, (label, box) in enumerate(zip(labels, boxes, strict=True), start=1):
+        if box is None:
+            structures[label] = Structure(0, 0.0, 0, (0.0,) * mask.ndim, None)
+            continue
+        is_there = mask[box] == value
+        voxels = int(is_there.sum())
+        _, components = ndimage.label(is_there, structure=np.ones((3,) * mask.ndim))
+        places = [part.start + float(each) for part, each in zip(box, ndimage.center_of_mass(is_there), strict=True)]
+        if traits.affine is not None:
+            places = (np.asarray(traits.affine) @ [*places, 1.0])[:3].tolist()
+        extent = tuple((part.stop - part.start) * mm for part, mm in zip(box, spacing, strict=True))
+        structures[label] = Structure(voxels, voxels * size, int(components), extent, tuple(places))
+    return MaskPrediction(mask, structures, unit, traits.affine)
+
+
+def read_predictor(folder: Path, device: str = "cpu") -> Predictor:
+    """Read the artifact in `folder`, whatever its task.
+
+    Raises:
+        BundleError: it is not sound.
+    """
+    bundle = read_bundle(folder)
+    return (MaskPredictor if TASKS[bundle.task.name].has_masks else Predictor)(bundle, device)

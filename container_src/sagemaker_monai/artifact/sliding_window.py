@@ -1,0 +1,152 @@
+"""A network over an image of any size: windows that overlap, weighted towards their centres.
+
+MONAI's `sliding_window_inference` holds the outputs of the whole image; here windows go along the longest axis, and
+what no later window reaches is handed on and forgotten. So memory is bounded by one window's length of the image.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+WINDOWS_AT_ONCE = 4
+SIGMA = 0.125  # of the weights, in sides of the window; as nnU-Net (arXiv:1904.08128) and MONAI have it
+SMALLEST_WEIGHT = 1e-3
+
+Network = Callable[[torch.Tensor], torch.Tensor]
+
+
+def weights_of(window: Sequence[int]) -> torch.Tensor:
+    """The weight of each voxel of a window, float32 (*window): a Gaussian about its centre, at most 1."""
+    weights = torch.ones(())
+    for side in window:
+        along = torch.arange(side, dtype=torch.float32) - (side - 1) / 2
+        weights = weights[..., None] * torch.exp(-0.5 * (along / (SIGMA * side)) ** 2)
+    return weights.clamp_min(SMALLEST_WEIGHT)
+
+
+def starts_of(extent: int, side: int, overlap: float) -> list[int]:
+    """Where windows begin along one axis: evenly, the last one at the edge.
+
+    Args:
+        extent: of the image, at least `side`.
+        side: of the window.
+        overlap: share of a window that the next one covers too, 0 to below 1.
+    """
+    step = max(1, int(side * (1 - overlap)))
+    count = math.ceil((extent - side) / step) + 1
+    return [min(index * step, extent - side) for index in range(count)]
+
+
+def padded_to(image: torch.Tensor, window: Sequence[int]) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """An image (C, ...) at least as large as the window, with its lowest value around it; and how far it is moved."""
+    extents = image.shape[1:]
+    if all(extent >= side for extent, side in zip(extents, window, strict=True)):
+        return image, (0,) * len(window)
+    before = tuple(max(0, side - extent) // 2 for extent, side in zip(extents, window, strict=True))
+    shape = [max(extent, side) for extent, side in zip(extents, window, strict=True)]
+    padded = image.new_full((len(image), *shape), float(image.min()))
+    inside = tuple(slice(start, start + extent) for start, extent in zip(before, extents, strict=True))
+    padded[(slice(None), *inside)] = image
+    return padded, before
+
+
+def each_block(
+    network: Network,
+    image: torch.Tensor,
+    window: Sequence[int],
+    *,
+    overlap: float,
+    outputs: int,
+    axis: int,
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Run a network over an image, block by block along one axis.
+
+    Args:
+        network: from float or integer windows (N, C, *window) as the load half makes them to logits (N, K, *window),
+            both on the CPU.
+        image: (C, ...), at least as large as the window.
+        window: sides.
+        overlap: of windows.
+        outputs: K.
+        axis: of the image, without channels, along which blocks follow each other.
+
+    Yields:
+        Where a block begins along `axis`, and its mean logits, float32 (K, ...).
+    """
+    shape = list(image.shape[1:])
+    starts = [starts_of(extent, side, overlap) for extent, side in zip(shape, window, strict=True)]
+    weights = weights_of(window)
+    shape[axis] = window[axis]
+    sums, total = torch.zeros(outputs, *shape), torch.zeros(shape)
+    others = [starts[other] for other in range(len(shape)) if other != axis]
+    for position, start in enumerate(starts[axis]):
+        places = [[*rest[:axis], 0, *rest[axis:]] for rest in itertools.product(*others)]
+        for some in _batched(places):
+            inside = [tuple(slice(first, first + side) for first, side in zip(place, window, strict=True))
+                      for place in some]  # fmt: skip
+            moved = [tuple(slice(each.start + start * (other == axis), each.stop + start * (other == axis))
+                           for other, each in enumerate(part)) for part in inside]  # fmt: skip
+            logits = network(torch.stack([image[(slice(None), *part)] for part in moved]))
+            for part, output in zip(inside, logits, strict=True):
+                sums[(slice(None), *part)] += output * weights
+                total[part] += weights
+        is_last = position == len(starts[axis]) - 1
+        done = window[axis] if is_last else starts[axis][position + 1] - start
+        yield start, sums.narrow(axis + 1, 0, done) / total.narrow(axis, 0, done)
+        if not is_last:
+            sums = _moved_on(sums, axis + 1, done)
+            total = _moved_on(total, axis, done)
+
+
+def _batched(places: Sequence[list[int]]) -> Iterator[Sequence[list[int]]]:  # itertools has it from Python 3.12 on
+    for first in range(0, len(places), WINDOWS_AT_ONCE):
+        yield places[first : first + WINDOWS_AT_ONCE]
+
+
+def _moved_on(values: torch.Tensor, axis: int, by: int) -> torch.Tensor:
+    """Without the first `by` along an axis, and as many zeros behind."""
+    kept = values.narrow(axis, by, values.shape[axis] - by)
+    return torch.cat([kept, torch.zeros_like(values.narrow(axis, 0, by))], dim=axis)
+
+
+def label_map(
+    network: Network,
+    image: torch.Tensor,
+    window: Sequence[int],
+    decide: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    overlap: float,
+    outputs: int,
+    on_block: Callable[[tuple[slice, ...], torch.Tensor], None] = lambda _place, _logits: None,
+) -> NDArray[np.uint8]:
+    """The label of each voxel of an image.
+
+    Args:
+        network, window, overlap, outputs: as for `each_block`.
+        image: (C, ...), of any size.
+        decide: from logits (K, ...) to labels (...), uint8.
+        on_block: gets the place of each block in the image and its logits.
+
+    Returns:
+        uint8 (...) of the image's shape.
+    """
+    extents = image.shape[1:]
+    padded, before = padded_to(image, window)
+    labels = np.zeros(tuple(extents), np.uint8)
+    axis = int(np.argmax(padded.shape[1:]))
+    for start, logits in each_block(network, padded, window, overlap=overlap, outputs=outputs, axis=axis):
+        source, place = [], []
+        for other, (extent, moved) in enumerate(zip(extents, before, strict=True)):
+            first = start if other == axis else 0
+            low, high = max(first, moved), min(first + logits.shape[other + 1], moved + extent)
+            source.append(slice(low - first, max(high, low) - first))
+            place.append(slice(low - moved, max(high, low) - moved))
+        inner = logits[(slice(None), *source)]
+        if inner.numel():
+            labels[tuple(place)] = decide(inner).numpy()
+            on_block(tuple(place), inner)
+    return labels

@@ -1,0 +1,122 @@
+"""What the values of masks mean: `labels` of dataset.json where an item's label is a mask.
+
+People write it in three ways: value to name (the Decathlon: `{"0": "background", "1": "liver"}`), name to value
+(nnU-Net: `{"background": 0, "liver": 1, "ignore": 2}`), or a list of names, whose places are the values.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.messages.shortened import some_of
+from sagemaker_monai.tasks.label_maps import IGNORED, MAX_STRUCTURES
+
+BACKGROUND = frozenset({"background", "bg", "back ground", "hintergrund", "unlabeled", "unlabelled", "none"})
+IGNORE = "ignore"  # of nnU-Net: voxels that nobody annotated
+MAX_VALUE = 65_535
+
+
+@dataclass(frozen=True)
+class Legend:
+    """Values of masks and what they stand for.
+
+    Attributes:
+        values: of the structures.
+        names: of the structures, in the same order; the labels of the model.
+        ignored: the value of voxels that nobody annotated; None where there is none.
+    """
+
+    values: tuple[int, ...]
+    names: tuple[str, ...]
+    ignored: int | None = None
+
+    def among(self, labels: Sequence[str]) -> "Legend":
+        """The same with the structures in the order of a model's labels, of which these are some or all.
+
+        Raises:
+            DatasetError: a structure that the model does not have, or one that the masks do not have.
+        """
+        if set(labels) != set(self.names):
+            raise DatasetError(
+                f"labels names {some_of(self.names)}, and the model {some_of(list(labels))}: name the same structures"
+            )
+        value_of = dict(zip(self.names, self.values, strict=True))
+        return Legend(tuple(value_of[label] for label in labels), tuple(labels), self.ignored)
+
+    def label_map(self, values: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Values of a mask as labels: 0 for the background, i + 1 for the i-th structure, or `IGNORED`.
+
+        Raises:
+            DatasetError: a value that has no name.
+        """
+        table = np.full(MAX_VALUE + 1, IGNORED - 1, np.uint8)
+        table[0] = 0
+        for label, value in enumerate(self.values, start=1):
+            table[value] = label
+        if self.ignored is not None:
+            table[self.ignored] = IGNORED
+        labels: NDArray[np.uint8] = table[values]
+        if unknown := np.unique(values[labels == IGNORED - 1])[:6].tolist():
+            known = ", ".join(f"{value} {name}" for value, name in zip(self.values, self.names, strict=True))
+            raise DatasetError(
+                f"the mask has values without a name ({some_of(list(map(str, unknown)))}); labels has {known[:200]}: "
+                "name them there, or correct the mask"
+            )
+        return labels
+
+
+def read_legend(labels: Any) -> Legend:
+    """The legend that dataset.json writes as `labels`.
+
+    Raises:
+        DatasetError: not in one of the three forms, a value or a name that comes twice, or more than 250 structures.
+    """
+    pairs = _pairs(labels)
+    background = [value for value, name in pairs if name.strip().lower() in BACKGROUND]
+    if background not in ([], [0]):
+        raise DatasetError(f"dataset.json: labels gives the background the value {background[0]}; it must be 0")
+    ignored = [value for value, name in pairs if name.strip().lower() == IGNORE]
+    structures = sorted((value, name) for value, name in pairs if value not in (*background, *ignored))
+    if structures and structures[0][0] == 0:
+        raise DatasetError(
+            f"dataset.json: labels calls 0 {structures[0][1][:60]!r}, and 0 is the background; give the structure "
+            'another value, and add "0": "background"'
+        )
+    values, names = tuple(value for value, _ in structures), tuple(name for _, name in structures)
+    twice = sorted({str(each) for many in (values, names) for each in many if many.count(each) > 1})
+    if twice or len(ignored) > 1:
+        raise DatasetError(f"dataset.json: labels has something twice ({some_of(twice or [IGNORE])}); keep one of each")
+    if not 1 <= len(names) <= MAX_STRUCTURES:
+        raise DatasetError(
+            f"dataset.json: labels names {len(names)} structures beside the background; 1 to {MAX_STRUCTURES} are read"
+        )
+    return Legend(values, names, ignored[0] if ignored else None)
+
+
+def _pairs(labels: Any) -> list[tuple[int, str]]:
+    """Values with their names, as they are written."""
+    if isinstance(labels, Sequence) and not isinstance(labels, str):
+        labels = {str(value): name for value, name in enumerate(labels)}
+    if isinstance(labels, Mapping) and labels:
+        if any(isinstance(value, list) for value in labels.values()):
+            raise DatasetError(
+                "dataset.json: labels has regions (lists of values), which are not read; name each value by itself"
+            )
+        if all(isinstance(value, int) and not isinstance(value, bool) for value in labels.values()):
+            pairs = [(value, str(name)) for name, value in labels.items()]
+        else:
+            pairs = [(int(key), name) for key, name in labels.items() if _is_value(key) and isinstance(name, str)]
+        if len(pairs) == len(labels) and all(0 <= value <= MAX_VALUE and name.strip() for value, name in pairs):
+            return [(value, name.strip()) for value, name in pairs]
+    raise DatasetError(
+        'dataset.json: labels must say what the values of the masks are, like {"0": "background", "1": "liver"}, with '
+        f"whole numbers from 0 to {MAX_VALUE}"
+    )
+
+
+def _is_value(key: Any) -> bool:
+    return isinstance(key, str) and key.strip().isascii() and key.strip().isdigit()

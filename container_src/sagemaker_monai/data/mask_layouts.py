@@ -1,0 +1,143 @@
+"""Data sets whose labels are masks, as dataset.json describes them: the Decathlon's lists, and nnU-Net's raw folders.
+
+`labels` says what the values of masks mean (`legends`). An image without a mask, as the Decathlon has them for its
+test split, is not part of the data set.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sagemaker_monai.data.dataset_json import DATASET_JSON, SPATIAL_DIMS, image_names, json_metadata
+from sagemaker_monai.data.entries import IMAGE_NAMES, Entry, Layout, Metadata, images_of_names, locate, visible
+from sagemaker_monai.data.legends import read_legend
+from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.images.sample import Sequences
+from sagemaker_monai.messages.remarks import remark
+from sagemaker_monai.messages.shortened import some_of
+from sagemaker_monai.storage.columns import split_of
+from sagemaker_monai.storage.file_names import is_fit
+from sagemaker_monai.tasks.tasks import TASKS, task_for
+
+# nnU-Net's folders of images, each with that of its masks.
+FOLDERS = {"imagesTr": ("labelsTr", "training"), "imagesTs": ("labelsTs", "test")}
+
+
+def is_of_masks(root: Path, content: Mapping[str, Any]) -> bool:
+    """Whether the labels of dataset.json are masks: it says so, it is nnU-Net's, or they are files of the channel.
+
+    Args:
+        root: the folder of dataset.json.
+        content: of it.
+    """
+    task = content.get("task")
+    if task is not None:
+        return task in TASKS and TASKS[task].has_masks
+    if _is_nnunet(content):
+        return True
+    labels = [item.get("label") for _, item in _listed(content) if isinstance(item, dict)]
+    named = [label for label in labels if isinstance(label, str) and label.lower().endswith(tuple(IMAGE_NAMES))]
+    return bool(named) and len(named) == len(labels) and (root / named[0]).exists()
+
+
+def _is_nnunet(content: Mapping[str, Any]) -> bool:
+    return "file_ending" in content and not any(isinstance(value, list) for value in content.values())
+
+
+def _listed(content: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Every item of every list that is named as a split, with that split."""
+    return [
+        (split, item)
+        for key, value in content.items()
+        if isinstance(value, list) and (split := split_of(key)) is not None
+        for item in value
+    ]
+
+
+def read_mask_layout(root: Path, content: Mapping[str, Any]) -> Layout:
+    """The layout of a channel with dataset.json whose labels are masks.
+
+    Raises:
+        DatasetError: it is not sound, or names files that are not there or not in the channel.
+    """
+    legend = read_legend(content.get("labels"))
+    items = _nnunet_items(root, content) if _is_nnunet(content) else _json_items(content)
+    whole = [item for item in items if item.mask]
+    if not whole:
+        raise DatasetError("dataset.json names no image with a mask; give each item image and label, two files")
+    images, remarks = images_of_names(root, [item.names for item in whole], what=DATASET_JSON)
+    masks, of_masks = locate(root, [item.mask for item in whole], what=DATASET_JSON)
+    taken = {path for image, _ in images for path in (image.channels if isinstance(image, Sequences) else (image,))}
+    if lacking := [item.mask for item, mask in zip(whole, masks, strict=True) if mask in taken]:
+        # A missing mask that is called as its image would be found in the image's own folder.
+        raise DatasetError(
+            f"dataset.json names masks that are not in the channel, or are images themselves: {len(lacking)} "
+            f"({some_of(lacking)}); add the files or remove their lines"
+        )
+    entries = [
+        Entry(image, name, mask.relative_to(root).as_posix(), item.group or name, item.split, item.metadata, mask=mask)
+        for (image, name), mask, item in zip(images, masks, whole, strict=True)
+    ]
+    if missing := len(items) - len(whole):
+        remarks = (*remarks, remark("images_without_mask", missing))
+    names = content.get("channel_names") or content.get("modality")
+    first = names.get("0") if isinstance(names, dict) else None
+    title = content.get("name", "")
+    return Layout(
+        legend.names,
+        entries,
+        title=title if isinstance(title, str) and is_fit(title) else "",
+        task=task_for("mask"),
+        modality=first if isinstance(first, str) else "",
+        spatial_dims=SPATIAL_DIMS.get(str(content.get("tensorImageSize"))),
+        remarks=(*remarks, *of_masks),
+        source=DATASET_JSON,
+        legend=legend,
+    )
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An image as dataset.json names it; without a mask, `mask` is ""."""
+
+    split: str
+    names: tuple[str, ...]
+    mask: str
+    group: str = ""
+    metadata: Metadata = field(default_factory=dict)
+
+
+def _json_items(content: Mapping[str, Any]) -> list[_Item]:
+    items = []
+    for position, (split, item) in enumerate(_listed(content)):
+        place = f"dataset.json: item {position} of the lists"
+        if isinstance(item, str):  # the Decathlon's test split
+            items.append(_Item(split, image_names(item, place), ""))
+            continue
+        if not isinstance(item, dict):
+            raise DatasetError(f'{place} must be an object like {{"image": "./i/1.nii.gz", "label": "./l/1.nii.gz"}}')
+        mask, group = item.get("label"), item.get("group", "")
+        if not (mask is None or (isinstance(mask, str) and mask.strip())) or not isinstance(group, str):
+            raise DatasetError(f"{place} must have label as the name of a mask, and group as a text; correct it")
+        items.append(_Item(split, image_names(item.get("image"), place), mask or "", group, json_metadata(item, place)))
+    return items
+
+
+def _nnunet_items(root: Path, content: Mapping[str, Any]) -> list[_Item]:
+    """The cases of imagesTr and imagesTs: `CASE_0000.ENDING`, `CASE_0001.ENDING`, ... with `labelsTr/CASE.ENDING`."""
+    ending, channels = content["file_ending"], content.get("channel_names") or content.get("modality")
+    if not isinstance(ending, str) or not isinstance(channels, dict) or not channels:
+        raise DatasetError("dataset.json: file_ending must be a text and channel_names an object, as nnU-Net has them")
+    items = []
+    for folder, (masks, split) in FOLDERS.items():
+        files = {path.name for path in visible(root / folder)} if (root / folder).is_dir() else set()
+        labelled = {path.name for path in visible(root / masks)} if (root / masks).is_dir() else set()
+        cases = sorted({name[: -len(ending) - 5] for name in files if name.endswith(f"_0000{ending}")})
+        for case in cases:
+            names = [f"{case}_{channel:04}{ending}" for channel in range(len(channels))]
+            if lacking := sorted(set(names) - files):
+                raise DatasetError(f"{folder} lacks {some_of(lacking)} beside {names[0]}; add it, or remove the case")
+            mask = f"{masks}/{case}{ending}" if f"{case}{ending}" in labelled else ""
+            items.append(_Item(split, tuple(f"{folder}/{name}" for name in names), mask))
+    return items

@@ -1,0 +1,76 @@
+"""How good the masks of an artifact are on a data set: of every image on its own grid, as a server answers it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from sagemaker_monai.artifact.mask_predictor import MaskPredictor
+from sagemaker_monai.data.case_store import ReadCase, read_case
+from sagemaker_monai.data.datasets import Record
+from sagemaker_monai.data.legends import Legend
+from sagemaker_monai.errors import CallerError, TrainingStopped
+from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.messages.progress import track
+from sagemaker_monai.tasks.label_maps import IGNORED
+from sagemaker_monai.tasks.segmentation import Segmentation
+from sagemaker_monai.tasks.task import Floats
+
+
+def score_masks(
+    predictor: MaskPredictor,
+    records: Sequence[Record],
+    legend: Legend,
+    *,
+    what: str,
+    is_stopping: Callable[[], bool],
+    on_unreadable: Callable[[Record, CallerError], None] | None = None,
+) -> Floats:
+    """Segment image files as a server does, and measure the masks against the true ones.
+
+    Args:
+        predictor: the artifact.
+        records: of the files.
+        legend: of their masks, in the order of the artifact's labels.
+        what, is_stopping, on_unreadable: as for `scoring.score_files`.
+
+    Returns:
+        float64 (N, columns), as `Segmentation.measure`, in the order of the records.
+
+    Raises:
+        TrainingStopped, CallerError: as for `scoring.score_files`.
+    """
+    task = predictor.task
+    assert isinstance(task, Segmentation)
+    rows = []
+    for record in track(records, total=len(records), what=what):
+        if is_stopping():
+            raise TrainingStopped(f"{what} was cut off, as the job was asked to stop")
+        assert isinstance(record.mask, Path)
+        try:
+            case = read_case(predictor.bundle.preprocessing.load_pixels, Sample(record.image), record.mask, legend)
+        except CallerError as error:
+            if on_unreadable is None:
+                raise
+            on_unreadable(record, error)
+            continue
+        rows.append(_measure(predictor, task, case))
+    return np.stack(rows) if rows else np.zeros((0, task.columns))
+
+
+def _measure(predictor: MaskPredictor, task: Segmentation, case: ReadCase) -> Floats:
+    prepared = torch.from_numpy(case.prepared_labels(predictor.bundle.preprocessing.load_pixels))
+    losses: list[float] = []
+
+    def add_loss(place: tuple[slice, ...], logits: torch.Tensor) -> None:
+        truth = prepared[place].long()[None]
+        losses.append(float(functional.cross_entropy(logits[None], truth, ignore_index=IGNORED, reduction="sum")))
+
+    labels = predictor.prepared_labels(torch.from_numpy(case.values), add_loss)
+    annotated = int((prepared != IGNORED).sum())
+    spacing = case.traits.spacing_mm or (1.0,) * case.true.ndim
+    return task.measure(
+        predictor.on_own_grid(labels, case.traits), case.true, spacing, loss=sum(losses) / max(annotated, 1)
+    )

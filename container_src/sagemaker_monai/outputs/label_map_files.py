@@ -1,0 +1,99 @@
+"""Label maps as files: NIfTI on the image's own grid, and PNG with a palette for single images.
+
+Several label maps, of several series in one request, become one zip.
+"""
+
+import gzip
+import io
+import zipfile
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sagemaker_monai.errors import NotAcceptable
+
+if TYPE_CHECKING:
+    from sagemaker_monai.tasks.segmentation import MaskPrediction
+
+NIFTI_TYPE, PACKED_NIFTI_TYPE, PNG_TYPE = "application/x-nifti", "application/x-nifti+gzip", "image/png"
+ZIP_TYPE = "application/zip"
+_SCANNER, _UNKNOWN = 1, 0  # NIfTI's codes of the space that an affine leads to
+_LABEL_INTENT = "label"
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same answer is the same bytes
+# Colours of the first labels; those of others follow from their number. Chosen apart in hue, as a palette of maps is.
+_COLOURS = ((230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 130, 48), (145, 30, 180))
+
+
+def encode_nifti(prediction: "MaskPrediction", *, is_packed: bool = False) -> bytes:
+    """A label map as NIfTI-1, uint8, with the image's affine; identity where the image has no geometry.
+
+    Args:
+        prediction: of a volume or a single image.
+        is_packed: gzip.
+    """
+    import nibabel
+
+    affine = np.eye(4) if prediction.affine is None else prediction.affine
+    image = nibabel.Nifti1Image(prediction.mask, affine)
+    code = _UNKNOWN if prediction.affine is None else _SCANNER
+    image.header.set_sform(affine, code)
+    image.header.set_qform(affine, code)
+    image.header.set_xyzt_units("mm")
+    image.header.set_intent(_LABEL_INTENT)
+    body: bytes = image.to_bytes()
+    return gzip.compress(body, mtime=0) if is_packed else body
+
+
+def encode_png(prediction: "MaskPrediction") -> bytes:
+    """A label map of a single image as PNG: the labels are the indices of a palette.
+
+    Raises:
+        NotAcceptable: it is of a volume.
+    """
+    from PIL import Image
+
+    if prediction.mask.ndim != 2:
+        raise NotAcceptable("PNG is for single images, and this is a volume: accept application/x-nifti or DICOM")
+    image = Image.fromarray(np.ascontiguousarray(prediction.mask.T), "P")
+    image.putpalette([value for label in range(256) for value in colour_of(label)])
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def colour_of(label: int) -> tuple[int, int, int]:
+    """The colour of a label: black for the background, and the same for a number in every answer."""
+    if label == 0:
+        return 0, 0, 0
+    if label <= len(_COLOURS):
+        return _COLOURS[label - 1]
+    red, green, blue = (64 + (label * factor) % 192 for factor in (97, 151, 211))
+    return red, green, blue
+
+
+# Accept -> suffix in a zip, and the encoder of one label map.
+MASK_FILES: dict[str, tuple[str, Callable[["MaskPrediction"], bytes]]] = {
+    NIFTI_TYPE: (".nii", encode_nifti),
+    PACKED_NIFTI_TYPE: (".nii.gz", lambda prediction: encode_nifti(prediction, is_packed=True)),
+    PNG_TYPE: (".png", encode_png),
+}
+
+
+def encode_mask_files(predictions: Sequence["MaskPrediction"], content_type: str) -> tuple[bytes, str]:
+    """Label maps in one of the forms of `MASK_FILES`.
+
+    Returns:
+        The body and its content type: of one label map the file, of several a zip of them, `1`, `2`, ... in order.
+
+    Raises:
+        NotAcceptable: the form does not suit a label map.
+    """
+    suffix, encode = MASK_FILES[content_type]
+    if len(predictions) == 1:
+        return encode(predictions[0]), content_type
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, prediction in enumerate(predictions, start=1):
+            archive.writestr(zipfile.ZipInfo(f"{number}{suffix}", _ZIP_TIME), encode(prediction))
+    return stream.getvalue(), ZIP_TYPE

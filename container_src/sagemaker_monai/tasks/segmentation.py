@@ -1,0 +1,276 @@
+"""A label for each voxel: structures on a background, softmax.
+
+A target is a mask, an answer a label map on the image's own grid. What `answers` and `score` have of each image are
+the measures of `mask_scores`, one row an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sagemaker_monai.tasks.postprocessing import LabelMap
+from sagemaker_monai.tasks.row import Example, Metric, TakesNothing, TaskRow
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from sagemaker_monai.tasks.labels import Label
+    from sagemaker_monai.tasks.task import Floats, Loss, LossOptions
+
+TOLERANCE_MM = 2.0  # of surface Dice; about what two annotators of an organ are apart (arXiv:1809.04430)
+OVERLAP = 0.5  # of the windows that the network goes over an image in
+# Scores that need distances; scores that are of all images together.
+OF_SURFACES = ("surface_dice", "hd95", "assd")
+OF_LESIONS = ("lesion_sensitivity", "lesion_precision", "lesion_f1")
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What is said of one structure of one image.
+
+    Attributes:
+        voxels: how many.
+        size: their volume in ml, or their area in the unit of the image.
+        components: parts that do not touch.
+        extent: length of its box along each axis of the image, in the unit of the image.
+        centroid: its centre, in mm from the patient's origin (RAS), or in pixels where the image has no geometry; None
+            where it is not there.
+    """
+
+    voxels: int
+    size: float
+    components: int
+    extent: tuple[float, ...]
+    centroid: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
+class MaskPrediction:
+    """The answer for one image.
+
+    Attributes:
+        mask: uint8 label map on the image's grid, (W, H) or (W, H, D); 0 is the background, i + 1 the i-th label.
+        structures: what is said of each, by its label.
+        unit: of sizes: "ml", "mm2" or "px".
+        affine: (4, 4) of the image's grid, RAS mm; None where it has no geometry.
+    """
+
+    mask: NDArray[np.uint8]
+    structures: dict[str, Structure]
+    unit: str
+    affine: NDArray[np.float64] | None
+
+    def fields(self) -> dict[str, Any]:
+        """What JSON says of it."""
+        return {
+            "sizes": {label: each.size for label, each in self.structures.items()},
+            "unit": self.unit,
+            "structures": {
+                label: {
+                    "voxels": each.voxels,
+                    "components": each.components,
+                    "extent": list(each.extent),
+                    "centroid": None if each.centroid is None else list(each.centroid),
+                }
+                for label, each in self.structures.items()
+            },
+        }
+
+    def cells(self) -> dict[str, str | float]:
+        """The same as one row of a table: the size of each structure."""
+        return {"unit": self.unit, **{label: each.size for label, each in self.structures.items()}}
+
+    def findings(self) -> list[tuple[str, str, float, bool]]:
+        """Every structure with its size."""
+        return [(label, "value", each.size, each.voxels > 0) for label, each in self.structures.items()]
+
+
+@dataclass(frozen=True)
+class Segmentation(TakesNothing):
+    """See `task.Task`. Targets (N, 0) have no numbers; answers (N, 1 + K * M) are a loss and the measures of masks."""
+
+    labels: tuple[str, ...]
+    name: ClassVar[str] = "segmentation"
+
+    @property
+    def outputs(self) -> int:
+        """One a structure, and the background."""
+        return len(self.labels) + 1
+
+    @property
+    def columns(self) -> int:
+        """Numbers of a row of answers."""
+        from sagemaker_monai.tasks.mask_scores import MEASURES
+
+        return 1 + len(self.labels) * len(MEASURES)
+
+    def target(self, label: Label) -> tuple[float, ...]:  # noqa: ARG002 - the name is part of the protocol
+        """No numbers: the mask is read with the image."""
+        return ()
+
+    def training_targets(self, targets: Floats) -> np.ndarray:
+        """As they are: the loss takes label maps."""
+        return targets
+
+    def build_loss(self, config: LossOptions, targets: torch.Tensor, device: torch.device) -> Loss:  # noqa: ARG002
+        """See `mask_loss`; of outputs (N, K + 1, ...) and label maps (N, ...)."""
+        from functools import partial
+
+        from sagemaker_monai.tasks.mask_loss import dice_and_cross_entropy, with_deep_supervision
+
+        gamma = config.focal_gamma if config.imbalance == "focal" else 0.0
+        loss = partial(dice_and_cross_entropy, focal_gamma=gamma, label_smoothing=config.label_smoothing)
+        return with_deep_supervision(loss)
+
+    def answers(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The label map (...) of outputs (K + 1, ...) of one image."""
+        return LabelMap()(outputs)
+
+    def measure(
+        self,
+        predicted: NDArray[np.integer],
+        true: NDArray[np.integer],
+        spacing_mm: Sequence[float],
+        *,
+        loss: float,
+        has_surfaces: bool = True,
+    ) -> NDArray[np.float64]:
+        """One row of answers: the loss, and what `mask_scores.compare_masks` measures of two label maps."""
+        import numpy as np
+
+        from sagemaker_monai.tasks.label_maps import IGNORED
+        from sagemaker_monai.tasks.mask_scores import compare_masks
+
+        structures = range(1, len(self.labels) + 1)
+        measures = compare_masks(
+            predicted,
+            true,
+            structures,
+            spacing_mm,
+            tolerance_mm=TOLERANCE_MM,
+            ignored=IGNORED,
+            has_surfaces=has_surfaces,
+        )
+        return np.concatenate([[loss], measures.ravel()])
+
+    def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
+        """Means over images and structures; of lesions, over all images together."""
+        from sagemaker_monai.tasks import metrics
+
+        metrics.refuse_nothing(targets)
+        each = self._each(answers, metrics.once(answers))
+        by_label = {label: metrics.number(value) for label, value in zip(self.labels, each["dice"][0], strict=True)}
+        return {
+            "loss": metrics.number(float(metrics.mean(answers[:, 0]))),
+            **{name: metrics.number(metrics.mean(values)[0]) for name, values in each.items()},
+            "structure_dice": by_label,
+        }
+
+    def report(self, answers: Floats, targets: Floats, groups: Sequence[str], *, seed: int) -> dict[str, Any]:
+        """See `metrics.report_by_label`."""
+        from sagemaker_monai.tasks import metrics
+        from sagemaker_monai.tasks.mask_scores import MEASURES
+
+        scores = self.score(answers, targets)
+        scores.pop("structure_dice")
+        measured = self._measures(answers)
+        true, predicted = (measured[:, :, MEASURES.index(name)] > 0 for name in ("true_size", "predicted_size"))
+        facts = [
+            {
+                "images": int(true[:, index].sum()),
+                "in_neither": int((~true & ~predicted)[:, index].sum()),
+                "missed": int((true & ~predicted)[:, index].sum()),
+                "only_predicted": int((~true & predicted)[:, index].sum()),
+            }
+            for index in range(len(self.labels))
+        ]
+        return metrics.report_by_label(
+            lambda weights: self._each(answers, weights), scores, self.labels, groups, facts=facts, seed=seed
+        )
+
+    def predictions(self, answers: torch.Tensor) -> Sequence[MaskPrediction]:  # noqa: ARG002
+        """Rows of measures have no masks any more: `artifact.mask_predictor` makes predictions."""
+        raise TypeError("a segmentation's predictions are made with their images")
+
+    def postprocessing(self) -> list[dict[str, Any]]:
+        """A step without numbers."""
+        return [{"_target_": "sagemaker_monai.tasks.LabelMap"}]
+
+    def _measures(self, answers: Floats) -> Floats:
+        from sagemaker_monai.tasks.mask_scores import MEASURES
+
+        return answers[:, 1:].reshape(len(answers), len(self.labels), len(MEASURES))
+
+    def _each(self, answers: Floats, weights: Floats) -> dict[str, Floats]:
+        """Scores of every structure (R, K) under weights (R, N)."""
+        from sagemaker_monai.tasks.mask_scores import image_scores, lesion_scores
+
+        measured = self._measures(answers)
+        total = weights.sum(axis=1, keepdims=True)
+        means = {name: (weights @ values) / total for name, values in image_scores(measured).items()}
+        return means | lesion_scores(measured, weights)
+
+
+def _example() -> MaskPrediction:
+    """Of an image of 1 mm with a small liver."""
+    import numpy as np
+
+    mask = np.zeros((4, 4, 4), np.uint8)
+    mask[1:3, 1:3, 1:3] = 1
+    liver = Structure(8, 0.008, 1, (2.0, 2.0, 2.0), (1.5, 1.5, 1.5))
+    return MaskPrediction(mask, {"liver": liver}, "ml", np.eye(4))
+
+
+def _no_strata(targets: Floats) -> NDArray[np.int64]:
+    """All alike, (N,): what is in a mask is not known before it is read."""
+    import numpy as np
+
+    return np.zeros(len(targets), dtype=np.int64)
+
+
+ROW = TaskRow(
+    name=Segmentation.name,
+    build=Segmentation,
+    read=lambda _steps, labels: Segmentation(labels),
+    form="mask",
+    labels_are="masks",
+    fewest_labels=1,
+    strata=_no_strata,
+    presence=None,
+    imbalance=("none", "focal"),
+    metrics=(
+        Metric("loss", "Minimize", is_always_there=True),
+        Metric("dice", "Maximize", "Dice", is_always_there=True),
+        Metric("iou", "Maximize", "IoU", is_always_there=True),
+        Metric("surface_dice", "Maximize", "surface Dice", is_always_there=True),
+        Metric("hd95", "Minimize", "HD95", is_in_unit=True, is_always_there=True),
+        Metric("assd", "Minimize", "ASSD", is_in_unit=True, is_always_there=True),
+        Metric("volume_error", "Minimize", is_in_unit=True, is_always_there=True),
+        *(Metric(name, "Maximize") for name in OF_LESIONS),
+    ),
+    best_metric="dice",
+    by_label="structure_dice",
+    good_enough=0.5,
+    inferer=lambda size: {
+        "_target_": "monai.inferers.SlidingWindowInferer",
+        "roi_size": list(size),
+        "sw_batch_size": 1,
+        "overlap": OVERLAP,
+        "mode": "gaussian",
+    },
+    schema=("segmentation", {"type": "image", "format": "segmentation", "dtype": "uint8", "is_patch_data": False}),
+    heads=("unit",),
+    numbers="sizes",
+    quality_group="segmentation_metrics",
+    model="segmenter",
+    sentence="segmenter of images into {}",
+    noun="structure",
+    amounts="Images",
+    caution="Its masks do not show how sure it is.",
+    loss="cross-entropy and soft Dice",
+    example=lambda: Example(Segmentation(("liver",)), ("liver.nii.gz",), (), _example()),
+)

@@ -1,0 +1,120 @@
+"""What segmentation takes from the shapes and spacings of its images: the grid, the patch, the levels of the network.
+
+After nnU-Net (arXiv:1904.08128, supplementary note 3): the median spacing; the largest patch of about the images'
+aspect that the memory allows, and no larger than the images; a network that halves it until little is left.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.networks.segmenters import SEGMENTERS, Levels, plan_levels
+
+# Bytes that a voxel of a patch costs in training, for each filter of the first level: activations and their gradients
+# over all levels, measured with dynunet and unet in fp32 (about 60 and 45), and rounded up.
+BYTES_A_FILTER = 64
+MEMORY_SHARE = 0.5  # of the free memory, for the activations of one batch
+MOST_ON_CPU = 96**3  # voxels of a patch: larger ones take minutes a step
+SHORTEST_SIDE = 16  # of a patch, along axes that are halved
+WIDTH = {"cpu": 16, "cuda": 32}  # filters of the first level
+ANISOTROPY = 3.0  # of a spacing, from which the coarsest axis takes the 10th percentile and not the median
+
+
+@dataclass(frozen=True)
+class PatchPlan:
+    """How images are cut, and what for.
+
+    Attributes:
+        spacing_mm: of the prepared grid; None leaves images as they are.
+        patch: sides in voxels.
+        levels: of the network.
+    """
+
+    spacing_mm: tuple[float, ...] | None
+    patch: tuple[int, ...]
+    levels: Levels
+
+
+def common_spacing(spacings: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """The spacing to bring volumes to, in mm: the median along each axis; of a coarse axis its finer end.
+
+    Args:
+        spacings: (W, H, D) of the training images.
+    """
+    table = np.asarray(spacings, np.float64)
+    found = np.median(table, axis=0)
+    coarsest = int(found.argmax())
+    if found[coarsest] > ANISOTROPY * np.delete(found, coarsest).max():
+        found[coarsest] = max(np.percentile(table[:, coarsest], 10), np.delete(found, coarsest).max())
+    return tuple(round(float(mm), 6) for mm in found)
+
+
+def plan_patch(
+    shapes: Sequence[Sequence[int]],
+    spacing_mm: Sequence[float],
+    network: str,
+    *,
+    width: int,
+    most_voxels: int,
+    asked: Sequence[int] | None = None,
+) -> tuple[tuple[int, ...], Levels]:
+    """The patch and the network's levels.
+
+    Args:
+        shapes: of the prepared training images.
+        spacing_mm: of their grid.
+        network: a key of `SEGMENTERS`.
+        width: filters of the first level.
+        most_voxels: of a patch.
+        asked: a patch that somebody asked for; it is rounded up to what the network can halve.
+
+    Raises:
+        ConfigError: the network cannot take such a patch.
+    """
+    patch = [int(side) for side in (np.median(np.asarray(shapes), axis=0) if asked is None else asked)]
+    while True:
+        levels = plan_levels([max(side, SHORTEST_SIDE // 2) for side in patch], spacing_mm, width)
+        divisors = SEGMENTERS[network].divisors(levels)
+        rounded = tuple(-(-side // step) * step for side, step in zip(patch, divisors, strict=True))
+        if asked is not None or int(np.prod(rounded)) <= most_voxels or max(rounded) <= SHORTEST_SIDE:
+            return rounded, levels
+        # The side that is longest beside its median becomes shorter, so that the aspect stays.
+        shortened = max(range(len(patch)), key=lambda axis: patch[axis] * spacing_mm[axis])
+        patch[shortened] = max(1, min(patch[shortened] - divisors[shortened], rounded[shortened] - divisors[shortened]))
+
+
+def most_voxels(width: int, batch_size: int, device: torch.device) -> int:
+    """Voxels of a patch that the free memory allows."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory_bytes()
+    voxels = int(MEMORY_SHARE * free / (BYTES_A_FILTER * width * batch_size))
+    return max(SHORTEST_SIDE**3, voxels if device.type == "cuda" else min(voxels, MOST_ON_CPU))
+
+
+def free_memory_bytes() -> int:
+    """What this process may still take: the machine's free memory, or the rest of its control group's."""
+    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return min(pages, int(limit) - int(used))
+    except (OSError, ValueError):
+        return pages
+
+
+def sides_of(text: str, dims: int) -> tuple[int, ...] | None:
+    """The hyperparameter patch_size as numbers; None for auto.
+
+    Raises:
+        ConfigError: as many numbers as the images have axes are needed, or one for all.
+    """
+    if text == "auto":
+        return None
+    sides = [int(part) for part in text.split(",")]
+    if len(sides) not in (1, dims) or min(sides) < 1:
+        raise ConfigError(f"patch_size must be one number or {dims}, got {text}")
+    return tuple(sides * dims if len(sides) == 1 else sides)

@@ -1,0 +1,54 @@
+"""Windows over an image, against MONAI's inferer and against the network over the whole image."""
+
+import numpy as np
+import pytest
+import torch
+from monai.inferers import SlidingWindowInferer
+
+from sagemaker_monai.artifact.sliding_window import label_map, starts_of
+
+CASES = [
+    ((30, 41, 22), (16, 16, 8)), ((10, 41, 22), (16, 16, 8)), ((16, 16, 8), (16, 16, 8)), ((9, 5, 7), (16, 16, 8)),
+    ((33, 20), (16, 32)), ((1, 1, 40), (8, 8, 8)),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def networks():
+    torch.manual_seed(0)
+    convolutions = {2: torch.nn.Conv2d, 3: torch.nn.Conv3d}
+    return {
+        dims: torch.nn.Sequential(conv(1, 4, 3, padding=1), torch.nn.ReLU(), conv(4, 3, 3, padding=1)).eval()
+        for dims, conv in convolutions.items()
+    }
+
+
+def largest(logits):
+    return logits.argmax(0).to(torch.uint8)
+
+
+@pytest.mark.parametrize(("shape", "window"), CASES)
+@pytest.mark.parametrize("overlap", [0.25, 0.5])
+def test_logits_and_labels_are_those_of_monai(shape, window, overlap, networks):
+    network = networks[len(shape)]
+    image = torch.randn(1, *shape, generator=torch.Generator().manual_seed(1))
+    logits = torch.full((3, *shape), torch.nan)
+
+    def keep(place, values):
+        assert logits[(slice(None), *place)].isnan().all(), "a block comes twice"
+        logits[(slice(None), *place)] = values
+
+    with torch.inference_mode():
+        labels = label_map(network, image, window, largest, overlap=overlap, outputs=3, on_block=keep)
+        inferer = SlidingWindowInferer(window, 1, overlap, "gaussian", padding_mode="constant", cval=float(image.min()))
+        expected = inferer(image[None], network)[0]
+
+    assert torch.allclose(logits, expected, atol=2e-6)
+    assert np.array_equal(labels, logits.argmax(0).numpy())
+
+
+@pytest.mark.parametrize(("extent", "side", "overlap", "starts"), [
+    (8, 8, 0.5, [0]), (9, 8, 0.5, [0, 1]), (16, 8, 0.5, [0, 4, 8]), (17, 8, 0.5, [0, 4, 8, 9]), (3, 1, 0.9, [0, 1, 2]),
+])  # fmt: skip
+def test_windows_begin_evenly_and_end_at_the_edge(extent, side, overlap, starts):
+    assert starts_of(extent, side, overlap) == starts

@@ -1,0 +1,91 @@
+"""Label maps as NIfTI and PNG, read back by the libraries."""
+
+import gzip
+import io
+import zipfile
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from sagemaker_monai.artifact.mask_predictor import describe
+from sagemaker_monai.errors import NotAcceptable
+from sagemaker_monai.images.volumes import Traits
+from sagemaker_monai.outputs.label_map_files import colour_of, encode_mask_files
+from sagemaker_monai.serving.inference import negotiate, types_of
+
+AFFINE = np.array([[-0.5, 0.1, 0, 20], [0.1, 0.7, 0, -30], [0, 0, 3, 5], [0, 0, 0, 1]], float)
+
+
+@pytest.fixture
+def volume():
+    mask = np.zeros((4, 5, 6), np.uint8)
+    mask[1:3, 2:4, 1:5] = 1
+    mask[0, 0, 0] = mask[3, 4, 5] = 2
+    spacing = tuple(np.linalg.norm(AFFINE[:3, :3], axis=0))
+    return describe(mask, ("organ", "lesion", "nothing"), Traits(size=mask.shape, affine=AFFINE, spacing_mm=spacing))
+
+
+@pytest.fixture
+def picture():
+    mask = np.zeros((5, 3), np.uint8)
+    mask[1:4, 1:] = 1
+    return describe(mask, ("disc",), Traits(size=mask.shape))
+
+
+def test_nifti_has_the_grid_and_the_labels(volume):
+    body, content_type = encode_mask_files([volume], "application/x-nifti")
+    packed, _ = encode_mask_files([volume], "application/x-nifti+gzip")
+
+    image = nibabel.Nifti1Image.from_bytes(body)
+    assert content_type == "application/x-nifti"
+    assert np.array_equal(np.asarray(image.dataobj), volume.mask)
+    assert image.get_data_dtype() == np.uint8
+    assert np.allclose(image.affine, AFFINE)
+    assert int(image.header["sform_code"]) == 1
+    assert gzip.decompress(packed) == body
+
+
+def test_a_picture_s_labels_are_indices_of_a_palette(picture, volume):
+    body, _ = encode_mask_files([picture], "image/png")
+
+    image = Image.open(io.BytesIO(body))
+    assert (image.mode, image.size) == ("P", (5, 3))
+    assert np.array_equal(np.asarray(image), picture.mask.T)
+    assert image.convert("RGB").getpixel((2, 1)) == colour_of(1)
+    with pytest.raises(NotAcceptable, match="single images"):
+        encode_mask_files([volume], "image/png")
+
+
+def test_several_are_a_zip_in_order_with_the_same_bytes_each_time(volume, picture):
+    body, content_type = encode_mask_files([volume, picture], "application/x-nifti+gzip")
+
+    assert content_type == "application/zip"
+    assert encode_mask_files([volume, picture], "application/x-nifti+gzip")[0] == body
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        assert archive.namelist() == ["1.nii.gz", "2.nii.gz"]
+        assert nibabel.Nifti1Image.from_bytes(gzip.decompress(archive.read("2.nii.gz"))).shape == (5, 3)
+
+
+def test_structures_are_measured_in_ml_and_mm(volume, picture):
+    voxel_ml = abs(np.linalg.det(AFFINE[:3, :3])) / 1000
+    organ, lesion, nothing = (volume.structures[name] for name in ("organ", "lesion", "nothing"))
+
+    assert (organ.voxels, organ.components, lesion.voxels, lesion.components) == (16, 1, 2, 2)
+    # Voxels of an affine that shears are a little smaller than the product of their sides.
+    assert organ.size == pytest.approx(16 * voxel_ml, rel=0.05)
+    assert organ.centroid == pytest.approx((AFFINE @ [1.5, 2.5, 2.5, 1])[:3])
+    assert organ.extent == pytest.approx(np.array([2, 2, 4]) * np.linalg.norm(AFFINE[:3, :3], axis=0))
+    assert (nothing.voxels, nothing.size, nothing.components, nothing.centroid) == (0, 0, 0, None)
+    assert (picture.unit, picture.fields()["sizes"]) == ("px", {"disc": 6})
+    assert picture.structures["disc"].centroid == (2, 1.5)
+
+
+def test_a_model_of_numbers_is_never_asked_for_masks():
+    accept = "image/png, application/json;q=0.5"
+
+    assert negotiate(accept, types_of(has_masks=True)) == "image/png"
+    assert negotiate(accept, types_of(has_masks=False)) == "application/json"
+    with pytest.raises(NotAcceptable):
+        negotiate("application/x-nifti")

@@ -1,0 +1,156 @@
+"""Training of segmentation from dataset.json to a scored artifact that a server answers with."""
+
+import csv
+import io
+import json
+import re
+
+import nibabel
+import numpy as np
+import pytest
+
+from sagemaker_monai.artifact.bundle import read_bundle
+from sagemaker_monai.entrypoints import evaluate, train
+from sagemaker_monai.serving.inference import input_fn, model_fn, output_fn, predict_fn
+from sagemaker_monai.tasks.metric_names import metric_definitions
+from tests.support.mask_sets import write_balls, write_discs
+
+VOLUMES = {"epochs": 12, "network_width": 4, "learning_rate": 0.01, "num_workers": 1, "ema_decay": 0.5}
+
+
+def run(base, channel_name="training", **arguments):
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAGEMAKER_BASE_DIR", str(base))
+        patch.setattr("sys.stdout", printed)
+        code = train.main([f"--{name}={value}" for name, value in arguments.items()])
+    return code, printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """The folder of a training on volumes, and what it printed."""
+    base = tmp_path_factory.mktemp("job")
+    write_balls(base / "input" / "data" / "training", 8, {"training": 5, "validation": 1, "test": 2})
+    code, printed = run(base, **VOLUMES)
+    assert code == 0
+    return base, printed
+
+
+def test_it_learns_and_scores_its_artifact_on_each_image_s_own_grid(job):
+    base, _ = job
+    metrics = json.loads((base / "output" / "data" / "metrics.json").read_text())
+
+    assert metrics["dice"] > 0.6
+    assert metrics["images"] == 2
+    assert set(metrics["per_class"]) == {"bright", "dark"}
+    assert metrics["per_class"]["dark"]["missed"] == 0
+    rows = list(csv.DictReader(io.StringIO((base / "output" / "data" / "test_predictions.csv").read_text())))
+    assert [(row["image"], row["label"]) for row in rows] == [
+        (f"imagesTr/case_0{index}.nii.gz", label) for index in (6, 7) for label in ("bright", "dark")
+    ]
+    assert np.isclose(np.mean([float(row["dice"]) for row in rows]), metrics["dice"])
+
+
+def test_the_artifact_says_how_it_is_run(job):
+    base, _ = job
+    bundle = read_bundle(base / "model")
+    inference = json.loads((base / "model" / "configs" / "inference.json").read_text())
+    config = json.loads((base / "model" / "configs" / "train.json").read_text())["hyperparameters"]
+
+    assert bundle.labels == ("bright", "dark")
+    assert bundle.metadata["task"] == "image segmentation"
+    assert inference["inferer"]["roi_size"] == list(bundle.preprocessing.size)
+    assert config["patch_size"] == ",".join(map(str, bundle.preprocessing.size))
+    assert (config["network"], config["batch_size"]) == ("unet", 2)
+    assert "A segmenter of images into 2 structures" in (base / "model" / "docs" / "README.md").read_text()
+
+
+def test_a_server_s_mask_is_the_one_that_was_scored(job):
+    base, _ = job
+    model = model_fn(str(base / "model"))
+    image = base / "input" / "data" / "training" / "imagesTr" / "case_07.nii.gz"
+    answer = predict_fn(input_fn(image.read_bytes(), "application/x-nifti+gzip"), model)
+
+    body, content_type = output_fn(answer, "application/x-nifti")
+    [prediction] = json.loads(output_fn(answer, "application/json")[0])["predictions"]
+
+    assert content_type == "application/x-nifti"
+    written = nibabel.Nifti1Image.from_bytes(body)
+    mask = np.asarray(written.dataobj)
+    truth = np.asarray(nibabel.load(str(image).replace("images", "labels")).dataobj)
+    assert np.array_equal(written.affine, nibabel.load(image).affine)
+    rows = csv.DictReader(io.StringIO((base / "output" / "data" / "test_predictions.csv").read_text()))
+    for row, value in zip([row for row in rows if "case_07" in row["image"]], (1, 2), strict=True):
+        common, total = ((mask == value) & (truth == value)).sum(), (mask == value).sum() + (truth == value).sum()
+        assert float(row["dice"]) == pytest.approx(2 * common / total)
+        assert prediction["sizes"][row["label"]] == pytest.approx((mask == value).sum() / 1000)
+
+
+def test_evaluate_finds_the_scores_of_training(job, tmp_path):
+    base, _ = job
+    data = base / "input" / "data" / "training"
+
+    assert evaluate.main(["--model", str(base / "model"), "--data", str(data), "--output", str(tmp_path)]) == 0
+
+    trained = json.loads((base / "output" / "data" / "metrics.json").read_text())
+    assert json.loads((tmp_path / "metrics.json").read_text())["dice"] == trained["dice"]
+    found = json.loads((tmp_path / "evaluation.json").read_text())["segmentation_metrics"]
+    assert found["hd95"]["value"] == trained["hd95"]
+
+
+def test_the_definitions_of_a_job_find_every_number_that_it_prints(job):
+    _, printed = job
+    line = next(line for line in printed.splitlines() if line.startswith("epoch=12;"))
+
+    for definition in metric_definitions(("bright", "dark"), "segmentation"):
+        found = re.findall(definition["Regex"], line)
+        is_of_surfaces = any(word in definition["Name"] for word in ("hd95", "assd", "surface_dice"))
+        assert len(found) == (0 if definition["Name"].startswith("test_") or is_of_surfaces else 1), definition["Name"]
+
+
+def test_going_on_after_a_stop_ends_with_the_same_weights(tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    settings = VOLUMES | {"epochs": 3}
+    for base in (whole, stopped):
+        write_balls(base / "input" / "data" / "training", 5, {"training": 3, "validation": 1, "test": 1})
+    assert run(whole, **settings)[0] == 0
+    with pytest.MonkeyPatch.context() as patch:
+        from sagemaker_monai.training.run import Run
+
+        steps, real = [], Run._step
+
+        def step(self, *arguments):
+            steps.append(1)
+            if len(steps) == 3:
+                raise KeyboardInterrupt
+            return real(self, *arguments)
+
+        patch.setattr(Run, "_step", step)
+        with pytest.raises(KeyboardInterrupt):
+            run(stopped, **settings)
+    assert run(stopped, **settings)[0] == 0
+
+    files = ("models/model.pt", "configs/inference.json", "configs/metadata.json")
+    assert all((whole / "model" / name).read_bytes() == (stopped / "model" / name).read_bytes() for name in files)
+
+
+def test_photographs_are_segmented_at_their_own_size(tmp_path):
+    write_discs(tmp_path / "input" / "data" / "training", 10)
+    settings = {"epochs": 8, "image_size": 32, "network_width": 4, "batch_size": 4, "learning_rate": 0.01}
+    assert run(tmp_path, **settings, num_workers=1, ema_decay=0.5)[0] == 0
+
+    metrics = json.loads((tmp_path / "output" / "data" / "metrics.json").read_text())
+    model = model_fn(str(tmp_path / "model"))
+    image = tmp_path / "input" / "data" / "training" / "images" / "3.png"
+    answer = predict_fn(input_fn(image.read_bytes(), "image/png"), model)
+    body, content_type = output_fn(answer, "image/png")
+
+    from PIL import Image
+
+    mask = np.asarray(Image.open(io.BytesIO(body)))
+    truth = np.asarray(Image.open(str(image).replace("images", "masks"))) > 0
+    assert content_type == "image/png"
+    assert mask.shape == truth.shape == (40, 48)
+    assert 2 * ((mask == 1) & truth).sum() / ((mask == 1).sum() + truth.sum()) > 0.8
+    assert metrics["iou"] > 0.6
