@@ -297,9 +297,9 @@ def test_what_callers_call_their_models_is_not_in_the_log(server):
     assert "PATIENT" not in server.log.read_text()
 
 
-def wait_for_answer(server, name):
+def wait_for_answer(server, name, *request):
     deadline = time.monotonic() + 90
-    while (answer := server.ask(name))[0] != 200:
+    while (answer := server.ask(name, *request))[0] != 200:
         assert answer[0] in (500, 503), answer
         assert time.monotonic() < deadline, server.log.read_text()
         time.sleep(0.1)
@@ -311,6 +311,7 @@ def test_a_killed_process_of_a_model_is_replaced_and_the_others_go_on(server):
     os.kill(killed, signal.SIGKILL)
     for name in HASHES.values():
         wait_for_answer(server, name)
+    wait_for_answer(server, "slow", b"0", "x/y")
 
     assert set(others) <= set(server.workers())
     assert server.listed() == set(LOADED.values())
