@@ -26,6 +26,7 @@ from pydicom.encaps import encapsulate
 
 from develop.bench_input import Case, machine, measure
 from sagemaker_monai.images.dicom.series import find_instances, group_series, read_series
+from sagemaker_monai.images.volume_files import read_volume_file
 
 COLUMNS = ROWS = 512
 NIFTI_SHAPE = (192, 192, 128)
@@ -156,10 +157,7 @@ def nifti_cases(path: Path) -> dict[str, Case]:
         "MONAI NibabelReader": lambda: monai(str(path)),
         "nibabel get_fdata": lambda: _nibabel.load(path).get_fdata(dtype=np.float32),
     }
-    if importlib.util.find_spec("sagemaker_monai.images.volume_files") is not None:
-        from sagemaker_monai.images.volume_files import read_volume_file
-
-        cases[OURS] = lambda: read_volume_file(path)
+    cases[OURS] = lambda: read_volume_file(path)
     return cases
 
 

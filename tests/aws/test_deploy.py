@@ -253,7 +253,7 @@ def test_the_ami_has_a_driver_for_the_images_cuda_as_botocore_documents_it(cuda,
 
 def test_every_ami_is_one_that_aws_has():
     known = calls.model_of("sagemaker").shape_for("ProductionVariantInferenceAmiVersion").enum
-    assert {ami.name for ami in hosting_requests.AMIS} <= set(known)
+    assert set(hosting_requests.AMIS.values()) <= set(known)
 
 
 @pytest.mark.parametrize(("instance", "is_local"), [

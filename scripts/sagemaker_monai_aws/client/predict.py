@@ -46,23 +46,22 @@ NAME = "predict"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of a prediction."""
-    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="files, folders, or s3:// objects and prefixes")
-    parser.add_argument("--endpoint", help="name (default: the only one of the project that is in service)")
-    parser.add_argument("--target", metavar="NAME.tar.gz", help="model of a multi-model endpoint")
-    parser.add_argument("--content-type", help="of all inputs (default: by the suffix of each, DICOM by its bytes)")
-    parser.add_argument("--series", action="store_true",
-                        help="the DICOM files of each folder are one image, a series: one request")  # fmt: skip
-    parser.add_argument("--accept", default="application/json", help="type of the answers (default: %(default)s)")
-    parser.add_argument("--parallel", type=int, default=4, help="requests at once, 1 to 64 (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print a JSON array instead of a table")
-    parser.add_argument("--save", type=Path, metavar="FOLDER", help="write every answer into a file")
-    parser.add_argument("--timeout-s", type=int, default=900,
-                        help="asynchronous: of one invocation, 1 to 3600 (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--wait-s", type=float, default=3600.0,
-                        help="asynchronous: for one answer, the queue included (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--poll-s", type=float, default=2.0,
-                        help="asynchronous: seconds between two looks for it (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--keep", action="store_true", help="asynchronous: leave the inputs in S3")
+    add = parser.add_argument
+    add("inputs", nargs="*", metavar="INPUT", help="files, folders, or s3:// objects and prefixes")
+    add("--endpoint", help="name (default: the only one of the project that is in service)")
+    add("--target", metavar="NAME.tar.gz", help="model of a multi-model endpoint")
+    add("--content-type", help="of all inputs (default: by the suffix of each, DICOM by its bytes)")
+    add("--series", action="store_true", help="the DICOM files of each folder are one image, a series: one request")
+    add("--accept", default="application/json", help="type of the answers (default: %(default)s)")
+    add("--parallel", type=int, default=4, help="requests at once, 1 to 64 (default: %(default)s)")
+    add("--json", action="store_true", help="print a JSON array instead of a table")
+    add("--save", type=Path, metavar="FOLDER", help="write every answer into a file")
+    add("--timeout-s", type=int, default=900, help="asynchronous: of one invocation, 1 to 3600 (default: %(default)s)")
+    add("--wait-s", type=float, default=3600.0,
+        help="asynchronous: for one answer, the queue included (default: %(default)s)")  # fmt: skip
+    add("--poll-s", type=float, default=2.0,
+        help="asynchronous: seconds between two looks for it (default: %(default)s)")  # fmt: skip
+    add("--keep", action="store_true", help="asynchronous: leave the inputs in S3")
 
 
 def find_sources(

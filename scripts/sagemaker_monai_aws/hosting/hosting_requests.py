@@ -64,20 +64,13 @@ MODES = {
 }
 
 
-@dataclass(frozen=True)
-class Ami:
-    """A row of AMIS: the newest CUDA that the driver of an AMI has."""
-
-    name: str
-    cuda: tuple[int, int]
-
-
-# botocore's documentation of ProductionVariant.InferenceAmiVersion; drivers 535, 550 and 580.
-AMIS = (
-    Ami("al2-ami-sagemaker-inference-gpu-2", (12, 2)),
-    Ami("al2-ami-sagemaker-inference-gpu-3-1", (12, 4)),
-    Ami("al2023-ami-sagemaker-inference-gpu-4-1", (13, 0)),
-)
+# Newest CUDA of an AMI's driver -> AMI, from botocore's documentation of ProductionVariant.InferenceAmiVersion; drivers
+# 535, 550 and 580.
+AMIS = {
+    (12, 2): "al2-ami-sagemaker-inference-gpu-2",
+    (12, 4): "al2-ami-sagemaker-inference-gpu-3-1",
+    (13, 0): "al2023-ami-sagemaker-inference-gpu-4-1",
+}
 
 
 def ami_for(cuda: str) -> str:
@@ -96,11 +89,9 @@ def ami_for(cuda: str) -> str:
     if match is None:
         raise CommandError(f"a version of CUDA is like 12.4, got {cuda!r}")
     wanted = (int(match[1]), int(match[2]))
-    for ami in AMIS:
-        if wanted <= ami.cuda:
-            return ami.name
-    if wanted[0] == AMIS[-1].cuda[0]:
-        return AMIS[-1].name
+    for newest, name in AMIS.items():
+        if wanted <= newest or wanted[0] == newest[0] == max(AMIS)[0]:
+            return name
     raise CommandError(f"no AMI of SageMaker is known to have a driver for CUDA {cuda}: name a newer one with "
                        "--inference-ami, or take an image with CUDA 13 or older")  # fmt: skip
 

@@ -49,11 +49,12 @@ CAVEATS = ("Not a medical device. Scores hold for images like those of the test 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("--model", help="training job or address of the artifact (default: the newest)")
-    parser.add_argument("--evaluation", metavar="JOB", help="job of `make process KIND=evaluate` whose metrics are "
-                        "registered (default: the training job's own)")  # fmt: skip
-    parser.add_argument("--approve", action=argparse.BooleanOptionalAction, default=False,
-                        help="approve the version, so that others may deploy it")  # fmt: skip
+    add = parser.add_argument
+    add("--model", help="training job or address of the artifact (default: the newest)")
+    add("--evaluation", metavar="JOB", help="job of `make process KIND=evaluate` whose metrics are "
+        "registered (default: the training job's own)")  # fmt: skip
+    add("--approve", action=argparse.BooleanOptionalAction, default=False,
+        help="approve the version, so that others may deploy it")  # fmt: skip
     add_package_options(parser)
 
 

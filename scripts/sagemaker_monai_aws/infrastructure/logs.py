@@ -47,14 +47,13 @@ def pattern(text: str) -> re.Pattern[str]:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("job", nargs="?", help="name of a job or an endpoint (default: the newest job of the project)")
-    parser.add_argument("--follow", action=argparse.BooleanOptionalAction, default=False, help="until it ends")
-    parser.add_argument("--since", type=since, help="only what is newer: 30m, 2h, 1d, or a date and time")
-    parser.add_argument("--grep", type=pattern, help="only lines in which this regular expression is found")
-    parser.add_argument("--tail", type=int, help="only the last so many lines; with --follow all that come after them")
-    parser.add_argument(
-        "--poll-s", type=float, default=5.0, help="seconds between two questions (default: %(default)s)"
-    )
+    add = parser.add_argument
+    add("job", nargs="?", help="name of a job or an endpoint (default: the newest job of the project)")
+    add("--follow", action=argparse.BooleanOptionalAction, default=False, help="until it ends")
+    add("--since", type=since, help="only what is newer: 30m, 2h, 1d, or a date and time")
+    add("--grep", type=pattern, help="only lines in which this regular expression is found")
+    add("--tail", type=int, help="only the last so many lines; with --follow all that come after them")
+    add("--poll-s", type=float, default=5.0, help="seconds between two questions (default: %(default)s)")
 
 
 def _newest(account: Account, project: str) -> str:

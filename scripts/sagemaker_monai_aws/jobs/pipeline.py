@@ -32,19 +32,20 @@ ATTEMPTS = 50
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("--source", metavar="S3URI", help="a download to prepare first (default: data that is ready)")
-    parser.add_argument("--source-kind", default="ham10000", help="what the download is (default: %(default)s)")
-    parser.add_argument("--task", choices=TASKS, help="of the data (default: as dataset.json says)")
-    parser.add_argument("--register-if", type=pair, metavar="SCORE=NUMBER", help="score of the evaluation, and from "
-                        "which number, or up to which of loss, mae and rmse, a model is registered")  # fmt: skip
-    parser.add_argument("--min-balanced-accuracy", type=float, metavar="SHARE",
-                        help="the same of balanced_accuracy (default for classification: 0.5)")  # fmt: skip
-    parser.add_argument("--pipeline-role", help="role of the pipeline, name or ARN (default: the one of `make infra`)")
-    parser.add_argument("--print", action="store_true", dest="is_printed", help="print the definition, change nothing")
-    parser.add_argument("--start", action="store_true", help="start an execution and follow it")
-    parser.add_argument("--parameters", nargs="*", default=[], type=pair, metavar="NAME=VALUE",
-                        help="of the execution, in place of the pipeline's defaults")  # fmt: skip
-    parser.add_argument("--again", action="store_true", help="start another execution although the same has succeeded")
+    add = parser.add_argument
+    add("--source", metavar="S3URI", help="a download to prepare first (default: data that is ready)")
+    add("--source-kind", default="ham10000", help="what the download is (default: %(default)s)")
+    add("--task", choices=TASKS, help="of the data (default: as dataset.json says)")
+    add("--register-if", type=pair, metavar="SCORE=NUMBER", help="score of the evaluation, and from "
+        "which number, or up to which of loss, mae and rmse, a model is registered")  # fmt: skip
+    add("--min-balanced-accuracy", type=float, metavar="SHARE",
+        help="the same of balanced_accuracy (default for classification: 0.5)")  # fmt: skip
+    add("--pipeline-role", help="role of the pipeline, name or ARN (default: the one of `make infra`)")
+    add("--print", action="store_true", dest="is_printed", help="print the definition, change nothing")
+    add("--start", action="store_true", help="start an execution and follow it")
+    add("--parameters", nargs="*", default=[], type=pair, metavar="NAME=VALUE",
+        help="of the execution, in place of the pipeline's defaults")  # fmt: skip
+    add("--again", action="store_true", help="start another execution although the same has succeeded")
     launch_training.add_job_options(parser)
     process.add_machine_options(parser)
     register.add_package_options(parser)

@@ -103,19 +103,20 @@ def parse_range(text: str) -> Range:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("--ranges", nargs="+", type=parse_range, required=True, metavar="NAME=...",
-                        help="LOW:HIGH[:linear|log|reverse-log] of a number, or choices A,B,C")  # fmt: skip
+    add = parser.add_argument
+    add("--ranges", nargs="+", type=parse_range, required=True, metavar="NAME=...",
+        help="LOW:HIGH[:linear|log|reverse-log] of a number, or choices A,B,C")  # fmt: skip
     usual = ", ".join(f"{BEST}{row.best_metric} for {task}" for task, row in TASKS.items())
-    parser.add_argument("--objective", choices=OBJECTIVES, metavar="METRIC",
-                        help=f"of the log (default by the data set's task: {usual})")  # fmt: skip
-    parser.add_argument("--strategy", choices=STRATEGIES, default="Bayesian", help="(default: %(default)s)")
-    parser.add_argument("--max-jobs", type=int, help=f"training jobs in all (default: {MAX_JOBS}; with Grid: all)")
-    parser.add_argument("--parallel", type=int, default=2, help="training jobs at once (default: %(default)s)")
-    parser.add_argument("--early-stopping", action=argparse.BooleanOptionalAction, default=False,
-                        help="stop jobs that will not become the best")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="of what is tried (default: %(default)s)")
+    add("--objective", choices=OBJECTIVES, metavar="METRIC",
+        help=f"of the log (default by the data set's task: {usual})")  # fmt: skip
+    add("--strategy", choices=STRATEGIES, default="Bayesian", help="(default: %(default)s)")
+    add("--max-jobs", type=int, help=f"training jobs in all (default: {MAX_JOBS}; with Grid: all)")
+    add("--parallel", type=int, default=2, help="training jobs at once (default: %(default)s)")
+    add("--early-stopping", action=argparse.BooleanOptionalAction, default=False,
+        help="stop jobs that will not become the best")  # fmt: skip
+    add("--seed", type=int, default=0, help="of what is tried (default: %(default)s)")
     launch_training.add_job_options(parser)
-    parser.add_argument("--again", action="store_true", help="search again even if the same search has completed")
+    add("--again", action="store_true", help="search again even if the same search has completed")
     follow.add_wait(parser)
 
 
