@@ -128,7 +128,7 @@ def _by_position(plane: Plane, size: tuple[int, int], grid: Grid, tolerance_mm: 
     axes = (first, second, 3 - first - second)
     if first == second or (grid.sizes[first], grid.sizes[second]) != size:
         raise UnsuitableImage(
-            f"a frame of the segmentation has {size[0]} x {size[1]} pixels in another plane than the image of "
+            f"a frame of the segmentation has {size[0]} x {size[1]} pixels and lies in no slice of the image of "
             f"{' x '.join(map(str, grid.sizes))} voxels; {_OTHER_PLACE}"
         )
     flips = bool(turn[first, 0] < 0), bool(turn[second, 1] < 0)
