@@ -25,6 +25,7 @@ from pydicom.uid import (
 from sagemaker_monai.budget import Budget, spending
 from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.dicom.pixels import read_frames
+from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.masks.mask import Grid
 from sagemaker_monai.masks.read_mask import read_mask
 from sagemaker_monai.messages.remarks import REMARKS
@@ -273,7 +274,7 @@ def test_of_a_single_slice_the_frames_of_others_are_left_out(tmp_path, number):
     [frame] = read_frames(to_bytes(FILES[number]))
     path = written(tmp_path / "a", SEGS["BINARY"])
 
-    mask = read_mask(path, Grid.of(frame))
+    mask = read_mask(path, Grid.of_traits(Traits(frame.identity, size=frame.values.shape[1:])))
 
     assert mask.values.shape == SHAPE[:0:-1]
     assert np.array_equal(mask.values, EXPECTED[..., number])

@@ -186,7 +186,7 @@ def read_case(load: Load, sample: Sample, mask: Path, legend: Legend) -> ReadCas
     """
     values, traits = load.pixels_of_one(sample)
     traits = with_size(sample, traits)
-    read = read_mask(mask, Grid(traits.size, traits.affine, traits.identity))
+    read = read_mask(mask, Grid.of_traits(traits))
     return ReadCase(values, legend.label_map(read.values), traits, read.findings)
 
 

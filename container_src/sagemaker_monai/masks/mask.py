@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sagemaker_monai.images.volumes import Frame, Identity, Volume
+from sagemaker_monai.images.volumes import Frame, Identity, Traits, Volume
 
 MOST_VALUE = (1 << 16) - 1
 
@@ -32,7 +32,15 @@ class Grid:
         if isinstance(image, Volume):
             affine = np.asarray(image.affine, np.float64) if image.has_geometry else None
             return cls(shape, affine, image.identity)
-        return cls(shape, None if image.identity is None else _affine_of_slice(image.identity), image.identity)
+        return cls(shape, _affine_of_slice(image.identity), image.identity)
+
+    @classmethod
+    def of_traits(cls, traits: Traits) -> "Grid":
+        """The grid of an image by its traits, whose size is known; as `of`."""
+        affine = traits.affine
+        if affine is None and len(traits.size) == 2:
+            affine = _affine_of_slice(traits.identity)
+        return cls(traits.size, affine, traits.identity)
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -56,8 +64,8 @@ class Mask:
     findings: tuple[str, ...] = ()
 
 
-def _affine_of_slice(identity: Identity) -> np.ndarray | None:
-    if not identity.headers:
+def _affine_of_slice(identity: Identity | None) -> np.ndarray | None:
+    if identity is None or not identity.headers:
         return None
     from pydicom import Dataset
 
