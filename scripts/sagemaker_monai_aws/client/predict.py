@@ -228,11 +228,8 @@ def _as_rows(rows: list[Row]) -> list[tuple[str, dict[str, Any]]]:
             shown.append((source.shown, {"predictions": found}))
         else:
             content = None if saved else documents(answer.content_type, answer.body)
-            text = (
-                f"saved as {', '.join(map(str, saved))}"
-                if saved
-                else f"{len(answer.body)} bytes, --save FOLDER writes them"
-            )
+            places = ", ".join(map(str, saved))
+            text = f"saved as {places}" if saved else f"{len(answer.body)} bytes, --save FOLDER writes them"
             if content is not None:
                 text = json.dumps(content[0] if len(content) == 1 else content)
             kind = plain_type(answer.content_type) or "no type"

@@ -203,10 +203,7 @@ def plan(bucket: str, items: Iterable[tuple[str, int]], kms_key: str | None) -> 
     """
     for key, size in items:
         words = {"Bucket": bucket, "Key": key, "ChecksumAlgorithm": "SHA256", **encryption(kms_key)}
-        if size <= PART_BYTES:
-            yield Call("s3", "PutObject", words)
-        else:
-            yield Call("s3", "CreateMultipartUpload", words)
+        yield Call("s3", "PutObject" if size <= PART_BYTES else "CreateMultipartUpload", words)
 
 
 def stored_below(account: Account, bucket: str, prefix: str) -> dict[str, Stored]:

@@ -179,11 +179,8 @@ def model_call(
     """
     mode = MODES[options.mode]
     is_multi = options.mode == "multi-model"
-    data = (
-        {"ModelDataUrl": models_folder(account, options, endpoint), "Mode": "MultiModel"}
-        if is_multi
-        else trained.model_data()
-    )
+    folder = {"ModelDataUrl": models_folder(account, options, endpoint), "Mode": "MultiModel"}
+    data = folder if is_multi else trained.model_data()
     request: dict[str, Any] = {
         "PrimaryContainer": {
             "Image": image,

@@ -63,10 +63,8 @@ def work(context: Context) -> int:
     request = change_set(context, stack, there)
     if account.is_dry_run:
         execute = {name: request[name] for name in ("StackName", "ChangeSetName")}
-        calls = [
-            Call("cloudformation", "CreateChangeSet", request),
-            Call("cloudformation", "ExecuteChangeSet", execute),
-        ]
+        planned = {"CreateChangeSet": request, "ExecuteChangeSet": execute}
+        calls = [Call("cloudformation", operation, each) for operation, each in planned.items()]
         return show_plan(context, NAME, calls, COSTS)
     context.after_interrupt = f"the stack {stack} may be incomplete: run the same command again, it goes on"
     if prepare(account, request):
