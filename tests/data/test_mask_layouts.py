@@ -8,6 +8,7 @@ import pytest
 from sagemaker_monai.data.datasets import read_dataset
 from sagemaker_monai.data.legends import Legend, read_legend
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.masks.mask import Mask
 from sagemaker_monai.tasks.label_maps import IGNORED
 from tests.support.mask_sets import write_balls
 
@@ -47,6 +48,26 @@ def test_values_become_labels_and_an_unknown_one_is_named():
     assert legend.label_map(np.array([0, 2, 7, 9], np.uint16)).tolist() == [0, 2, 1, IGNORED]
     with pytest.raises(DatasetError, match=r"without a name \(5\)"):
         legend.label_map(np.array([0, 5], np.uint16))
+
+
+def test_a_file_that_names_its_structures_is_read_by_the_names():
+    legend = Legend((1, 2), ("liver", "Left Kidney"))
+    mask = Mask(np.array([0, 1, 2, 3], np.uint16), {1: "left_kidney", 2: "spleen", 3: "Liver"})
+
+    labels, findings = legend.labels_of(mask)
+
+    assert labels.tolist() == [0, 2, 0, 1]
+    assert findings == ("structures_left_out",)
+    assert legend.labels_of(Mask(np.array([0, 1], np.uint16), mask.names))[1] == ()
+    with pytest.raises(DatasetError, match="calls its structures Segment_1, and labels has liver"):
+        legend.labels_of(Mask(mask.values, {1: "Segment_1"}))
+    with pytest.raises(DatasetError, match="does not name"):
+        legend.labels_of(Mask(np.array([0, 9], np.uint16), mask.names))
+
+
+def test_pictures_of_black_and_white_may_be_named_by_either_value():
+    for value in ("1", "255"):
+        assert read_legend({value: "lesion"}).label_map(np.array([0, 1], np.uint16)).tolist() == [0, 1]
 
 
 def test_the_decathlon_s_list_is_read_and_its_test_images_without_masks_are_counted(tmp_path):

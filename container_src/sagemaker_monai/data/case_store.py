@@ -187,7 +187,8 @@ def read_case(load: Load, sample: Sample, mask: Path, legend: Legend) -> ReadCas
     values, traits = load.pixels_of_one(sample)
     traits = with_size(sample, traits)
     read = read_mask(mask, Grid.of_traits(traits))
-    return ReadCase(values, legend.label_map(read.values), traits, read.findings)
+    true, findings = legend.labels_of(read)
+    return ReadCase(values, true, traits, read.findings + findings)
 
 
 def open_store(

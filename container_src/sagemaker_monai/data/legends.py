@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sagemaker_monai.data.label_names import alike_key
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.masks.mask import Mask
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.tasks.label_maps import IGNORED, MAX_STRUCTURES
 
 BACKGROUND = frozenset({"background", "bg", "back ground", "hintergrund", "unlabeled", "unlabelled", "none"})
 IGNORE = "ignore"  # of nnU-Net: voxels that nobody annotated
 MAX_VALUE = 65_535
+WHITE = 255
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,35 @@ class Legend:
         value_of = dict(zip(self.names, self.values, strict=True))
         return Legend(tuple(value_of[label] for label in labels), tuple(labels), self.ignored)
 
+    def labels_of(self, mask: Mask) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+        """The label map of a mask, and findings.
+
+        A file that names its structures is read by these names: its numbers follow from the order in which somebody
+        drew them, and may differ from one file to the next. Structures of other names are left out, with a finding.
+
+        Raises:
+            DatasetError: values without a name, or a file none of whose names is in the legend.
+        """
+        if not mask.names:
+            return self.label_map(mask.values), ()
+        values = {alike_key(name): value for name, value in zip(self.names, self.values, strict=True)}
+        if self.ignored is not None:
+            values[IGNORE] = self.ignored
+        meant = {own: values.get(alike_key(name)) for own, name in mask.names.items()}
+        if all(value is None for value in meant.values()):
+            raise DatasetError(
+                f"the mask calls its structures {some_of(list(mask.names.values()))}, and labels has "
+                f"{some_of(list(self.names))}: give both the same names"
+            )
+        found = [int(value) for value in np.unique(mask.values) if value]
+        if nameless := [str(value) for value in found if value not in meant]:
+            raise DatasetError(f"the mask has values that it does not name ({some_of(nameless)}); export it again")
+        table = np.zeros(MAX_VALUE + 1, np.uint16)
+        for own, value in meant.items():
+            table[own] = value or 0
+        is_left_out = any(meant[value] is None for value in found)
+        return self.label_map(table[mask.values]), ("structures_left_out",) * is_left_out
+
     def label_map(self, values: NDArray[np.integer]) -> NDArray[np.uint8]:
         """Values of a mask as labels: 0 for the background, i + 1 for the i-th structure, or `IGNORED`.
 
@@ -57,6 +89,8 @@ class Legend:
         table[0] = 0
         for label, value in enumerate(self.values, start=1):
             table[value] = label
+        if self.values == (WHITE,):
+            table[1] = 1  # pictures of 0 and 255 are read as 0 and 1
         if self.ignored is not None:
             table[self.ignored] = IGNORED
         labels: NDArray[np.uint8] = table[values]

@@ -114,6 +114,7 @@ REMARKS: dict[str, tuple[Severity, str, str]] = {
     "structures_without_contours": ("note", "files", "{n} structure sets list structures without any contour"),
     "structures_without_voxels": ("warning", "files", "{n} structure sets have structures too small for any voxel"),
     "mask_values_unnamed": ("warning", "files", "{n} segmentations have voxels with a value that no segment has"),
+    "structures_left_out": ("note", "files", "{n} masks have structures that labels does not name; they are left out"),
     "segments_renumbered": ("note", "files", "{n} segmentations have one value for several segments, in different "
         "layers; the segments were numbered in their order"),
     # what only doctor looks for
