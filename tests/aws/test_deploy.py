@@ -559,6 +559,7 @@ def test_objects_that_requests_may_name_need_a_network_and_stand_in_the_containe
 
 VALUES = Probe(SENT, frozenset({"mm", "ml"}), {"mm": 12.0, "ml": -250.0}, "12.0", 1e-3)
 FOUND = Probe(SENT, frozenset({"a", "b"}), {"a": 0.9, "b": 0.4995}, "a", 1e-3)
+MASKED = Probe(SENT, frozenset({"liver", "cyst"}))
 GRADED = Probe(SENT, frozenset({"0", "1"}), {"0": 0.4999, "1": 0.5001}, "1", 1e-3)
 
 
@@ -569,6 +570,11 @@ def findings(predicted, **probabilities):
 def grade(predicted, zero, one):
     return {"predicted_class": predicted, "probability": 1, "grade": 0, "expected_grade": 0.5,
             "probabilities": {"0": zero, "1": one}}  # fmt: skip
+
+
+def masked(**structures):
+    return {"sizes": {name: size for name, (size, _) in structures.items()}, "unit": "ml",
+            "structures": {name: {"voxels": voxels} for name, (_, voxels) in structures.items()}}  # fmt: skip
 
 
 @pytest.mark.parametrize(("probe", "answered", "said"), [
@@ -585,6 +591,11 @@ def grade(predicted, zero, one):
     (GRADED, grade("2", 0.4999, 0.5001), "one of the classes was expected"),
     (Probe(SENT, GRADED.labels, {"0": 0.3, "1": 0.7}, "1"), grade("0", 0.3, 0.7), "the class '1' was expected"),
     (GRADED, grade("1", 0.4, 0.5), "sum to 1"),
+    (MASKED, masked(liver=(1.5, 1500), cyst=(0.0, 0)), None),
+    (MASKED, masked(liver=(1.5, 1500)), "the labels cyst, liver were expected"),
+    (MASKED, masked(liver=(-1.5, 1500), cyst=(0.0, 0)), "sizes from 0 were expected"),
+    (MASKED, masked(liver=(1.5, 0), cyst=(0.0, 0)), "as many voxels as sizes"),
+    (MASKED, {"sizes": {"liver": 1.5, "cyst": 0.0}, "unit": "ml"}, "one prediction with probabilities, values or"),
 ])  # fmt: skip
 def test_an_answer_of_another_task_is_right_only_with_the_numbers_of_the_evaluation(probe, answered, said):
     fault = fault_of(probe, Answer("application/json", json.dumps({"predictions": [answered]}).encode()))
@@ -608,3 +619,19 @@ def test_series_of_the_test_split_are_sent_whole_from_the_jobs_channel(ready):
     ]  # fmt: skip
     assert [item.key for item in probes[0].source.place] == ["data/series/1/a.dcm", "data/series/1/b.dcm"]
     assert probes[0].numbers == {"dark": 0.9, "light": 0.1}
+
+
+def test_images_of_a_test_split_of_masks_are_sent_once_each_and_only_their_structures_are_known(ready):
+    rows = ["a.nii,liver,0.9", "a.nii,cyst,0.1", "b.nii,liver,0.8", "b.nii,cyst,1.0"]
+    ready.put("jobs/j/output/output.tar.gz", archive(test_predictions_csv="\n".join(["image,label,dice", *rows])))
+    for name in ("a.nii", "b.nii"):
+        ready.put(f"data/{name}", name.encode())
+    job = {"TrainingJobName": "j", "OutputDataConfig": {"S3OutputPath": f"s3://{BUCKET}/jobs"},
+           "InputDataConfig": [{"DataSource": {"S3DataSource": {"S3Uri": f"s3://{BUCKET}/data/"}}}]}  # fmt: skip
+    trained = Trained(f"s3://{BUCKET}/jobs/j/output/model.tar.gz", job)
+
+    probes = find_probes(Account(SimpleNamespace(region=REGION, profile=None)), trained, "ml.m5.large", None, None)
+
+    assert [(probe.source.name, set(probe.labels), probe.numbers) for probe in probes] == [
+        (name, {"liver", "cyst"}, {}) for name in ("a.nii", "b.nii")
+    ]

@@ -310,6 +310,8 @@ TASKS = [
       "probabilities": {"a": 0.25, "b": 0.75}},
      ["picture  predicted  expected grade  a      b", "x.dcm    b          0.75            0.250  0.750"]),
     ({"values": {"mm": 12.3456, "ratio": -0.5}}, ["picture  mm     ratio", "x.dcm    12.35  -0.500"]),
+    ({"sizes": {"liver": 1512.25, "tumour": 0.5}, "unit": "ml", "structures": {}},
+     ["picture  unit  liver  tumour", "x.dcm    ml    1512   0.500"]),
 ]  # fmt: skip
 
 

@@ -198,9 +198,11 @@ def test_every_score_of_a_condition_is_in_what_evaluate_writes(task):
     ("regression", ["--register-if", "mae=4.5"], {"MaxMae": 4.5}, "LessThanOrEqualTo"),
     ("multilabel", ["--register-if", "auc=0.8"], {"MinAuc": 0.8}, "GreaterThanOrEqualTo"),
     ("ordinal", ["--min-balanced-accuracy", "0.25"], {"MinBalancedAccuracy": 0.25}, "GreaterThanOrEqualTo"),
+    ("segmentation", [], {"MinDice": 0.5}, "GreaterThanOrEqualTo"),
 ])  # fmt: skip
 def test_a_model_of_another_task_is_registered_by_a_score_of_its_own(ready, capsys, task, words, parameter, kind):
-    ready.put("monai/data/training/dataset.json", json.dumps({"task": task, "labels": {"0": "a", "1": "b"}}).encode())
+    content = {"task": task, "labels": {"0": "background", "1": "b"}}
+    ready.put("monai/data/training/dataset.json", json.dumps(content).encode())
 
     definition = defined(capsys, *words)
 
@@ -210,6 +212,24 @@ def test_a_model_of_another_task_is_registered_by_a_score_of_its_own(ready, caps
     assert known[name] == value
     assert condition["Type"] == kind
     assert condition["RightValue"] == {"Get": f"Parameters.{name}"}
+
+
+@pytest.mark.parametrize("lies_there", [True, False])
+def test_labels_that_are_files_of_the_channel_are_masks(ready, capsys, lies_there):
+    item = {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}
+    content = {"labels": {"0": "background", "1": "liver"}, "training": [item]}
+    ready.put("monai/data/training/dataset.json", json.dumps(content).encode())
+    if lies_there:
+        ready.put("monai/data/training/labelsTr/a.nii.gz", b"mask")
+
+    definition = defined(capsys)
+
+    defaults = {entry["Name"]: entry["DefaultValue"] for entry in definition["Parameters"]}
+    training = definition["Steps"][0]["Arguments"]["AlgorithmSpecification"]["MetricDefinitions"]
+    package = definition["Steps"][-1]["Arguments"]["IfSteps"][0]["Arguments"]
+    assert ("MinDice" in defaults) == lies_there
+    assert ("validation_structure_dice_liver" in [each["Name"] for each in training]) == lies_there
+    assert ("image/png" in package["InferenceSpecification"]["SupportedResponseMIMETypes"]) == lies_there
 
 
 @pytest.mark.parametrize(("words", "said"), [

@@ -156,7 +156,8 @@ def test_a_picture_that_is_too_large_is_not_sent_and_leaves_the_others_alone(clo
 @pytest.mark.parametrize(
     ("content_type", "suffix"),
     [("application/json", ".json"), ("text/csv; charset=utf-8", ".csv"), ("image/png", ".png"),
-     ("application/jsonlines", ".jsonl"), ("application/dicom", ".dcm"), ("what/ever", ".bin")],
+     ("application/jsonlines", ".jsonl"), ("application/dicom", ".dcm"), ("application/x-nifti", ".nii"),
+     ("application/x-nifti+gzip", ".nii.gz"), ("what/ever", ".bin")],
 )  # fmt: skip
 def test_whatever_comes_back_is_saved_with_its_suffix(ready, picture, tmp_path, capsys, content_type, suffix):
     answers(ready, answer("something", content_type))

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from sagemaker_monai.requests.media_types import MEDIA_TYPES
-from sagemaker_monai.serving.inference import ANSWER_TYPES
+from sagemaker_monai.serving.inference import ANSWER_TYPES, types_of
 from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.core.trained import Trained
 from sagemaker_monai_aws.hosting import register
@@ -109,6 +109,7 @@ def planned(capsys, *arguments):
 def test_what_the_container_takes_and_answers_is_what_the_package_says():
     assert set(register.CONTENT_TYPES) == set(MEDIA_TYPES)
     assert set(register.ANSWER_TYPES) == set(ANSWER_TYPES)
+    assert set(register.ANSWER_TYPES + register.MASK_TYPES) == set(types_of(has_masks=True))
 
 
 def test_a_version_names_artifact_image_metrics_and_data(ready, capsys):
@@ -153,6 +154,15 @@ def test_the_card_of_a_task_that_this_version_does_not_know_has_the_scores_that_
 
     [scores] = card["evaluation_details"][0]["metric_groups"]
     assert [(data["name"], data["value"]) for data in scores["metric_data"]] == [("accuracy", 0.5)]
+
+
+def test_the_card_of_masks_has_the_dice_of_each_structure():
+    metrics = {"task": "segmentation", "dice": 0.75, "per_class": {"liver": {"dice": 0.5}}}
+
+    [evaluation] = register.model_card(None, metrics, "image", has_masks=True)["evaluation_details"]
+
+    found = [[(row["name"], row["value"]) for row in group["metric_data"]] for group in evaluation["metric_groups"]]
+    assert found == [[("dice", 0.75)], [("dice of liver", 0.5)]]
 
 
 def test_the_longest_names_still_make_a_card(capsys):

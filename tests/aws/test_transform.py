@@ -331,6 +331,7 @@ def test_a_plan_without_an_account_has_placeholders(cloud, capsys, monkeypatch):
     ({"predicted_class": "1", "probability": 0.75, "grade": 1, "expected_grade": 0.75, "probabilities": {"1": 0.75}},
      ["predicted_class", "probability", "grade", "expected_grade", "1"], ["1", "0.75", "1", "0.75", "0.75"]),
     ({"values": {"mm": -1.5}}, ["mm"], ["-1.5"]),
+    ({"sizes": {"liver": 1.5}, "unit": "ml", "structures": {}}, ["unit", "liver"], ["ml", "1.5"]),
 ])  # fmt: skip
 def test_a_table_of_every_task_has_the_columns_of_the_task(prediction, heading, row):
     results = [Result("s3://a", (prediction,)), Result("s3://b", error="Bad")]

@@ -68,11 +68,13 @@ def test_ranges_become_what_the_type_of_the_hyperparameter_says(ready, capsys):
     ("multilabel", "best_epoch_auc", "best_epoch_f1", "Maximize"),
     ("ordinal", "best_epoch_kappa", "validation_mae", "Minimize"),
     ("regression", "best_epoch_mae", "best_epoch_r2", "Maximize"),
+    ("segmentation", "best_epoch_dice", "best_epoch_hd95", "Minimize"),
 ])  # fmt: skip
 def test_the_objective_is_the_tasks_own_is_looked_for_in_the_log_and_has_its_direction(
     ready, capsys, task, usual, other, kind
 ):
-    ready.put("monai/data/training/dataset.json", json.dumps({"task": task, "labels": {"0": "a", "1": "b"}}).encode())
+    content = {"task": task, "labels": {"0": "background", "1": "b"}}
+    ready.put("monai/data/training/dataset.json", json.dumps(content).encode())
 
     for objective, direction, words in ((usual, "Minimize" if usual.endswith("mae") else "Maximize", []),
                                         (other, kind, ["--objective", other])):  # fmt: skip

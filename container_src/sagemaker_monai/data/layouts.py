@@ -33,7 +33,7 @@ def _read_channel(name: str, root: Path, columns: Columns) -> Layout:
     for place in levels(root):
         if (place / DATASET_JSON).is_file():
             content = json_object(place / DATASET_JSON)
-            if is_of_masks(place, content):
+            if is_of_masks(content, lambda name, place=place: (place / name).exists()):
                 return _below(read_mask_layout(place, content), root, place)
             layout = read_dataset_json(place, content)
         elif (place / IMPORT_REPORT).is_file():

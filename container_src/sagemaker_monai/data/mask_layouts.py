@@ -4,7 +4,7 @@
 test split, is not part of the data set.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,12 @@ from sagemaker_monai.tasks.tasks import TASKS, task_for
 FOLDERS = {"imagesTr": ("labelsTr", "training"), "imagesTs": ("labelsTs", "test")}
 
 
-def is_of_masks(root: Path, content: Mapping[str, Any]) -> bool:
+def is_of_masks(content: Mapping[str, Any], is_there: Callable[[str], bool]) -> bool:
     """Whether the labels of dataset.json are masks: it says so, it is nnU-Net's, or they are files of the channel.
 
     Args:
-        root: the folder of dataset.json.
-        content: of it.
+        content: of dataset.json.
+        is_there: whether the channel has a file of that name, relative to dataset.json.
     """
     task = content.get("task")
     if task is not None:
@@ -38,7 +38,7 @@ def is_of_masks(root: Path, content: Mapping[str, Any]) -> bool:
         return True
     labels = [item.get("label") for _, item in _listed(content) if isinstance(item, dict)]
     named = [label for label in labels if isinstance(label, str) and label.lower().endswith(tuple(IMAGE_NAMES))]
-    return bool(named) and len(named) == len(labels) and (root / named[0]).exists()
+    return bool(named) and len(named) == len(labels) and is_there(named[0])
 
 
 def _is_nnunet(content: Mapping[str, Any]) -> bool:

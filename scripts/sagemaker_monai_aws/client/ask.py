@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sagemaker_monai.tasks.row import TaskRow
 from sagemaker_monai_aws.client.content_types import (
     FOLDER_MARK,
     KNOWN,
@@ -46,7 +47,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("pictures", type=Path, nargs="+", help="files, or folders of them: pictures, DICOM, volumes, archives")
     add("--port", type=int, default=8080, help="of the server (default: %(default)s)")
     add("--series", action="store_true", help="the DICOM files of each folder are one image, a series: one request")
-    add("--accept", default=JSON, help="type of the answers; application/dicom: reports (default: %(default)s)")
+    add(
+        "--accept",
+        default=JSON,
+        help="type of the answers; application/dicom: reports, application/x-nifti: masks (default: %(default)s)",
+    )
     add("--save", type=Path, metavar="FOLDER", help="write every answer into a file")
     add("--json", action="store_true", help="print the answers as they came")
 
@@ -177,15 +182,24 @@ def _row(name: str, found: Mapping[str, str], heads: Sequence[str]) -> list[str]
 
 
 def _cells(prediction: Prediction) -> dict[str, str]:
-    """Cells of the table for people: what is predicted, and each label's number with three digits behind the point."""
+    """Cells of the table for people: what is predicted, and each label's number with three digits behind the point.
+
+    A mask has the size of each structure, and the unit of the sizes.
+    """
     task = task_of(prediction)
     if task is None:
         return {"predicted": json.dumps(prediction)}
     said = cells(prediction, task)
+    if task.has_masks:  # sizes and their unit; what is predicted is a picture
+        return {**{head: str(value) for head, value in said.items()}, **_numbers(prediction, task)}
     shown = {"predicted": str(next(iter(said.values()))) or NO_CLASS} if said else {}
     if "expected_grade" in said:
         shown["expected grade"] = f"{said['expected_grade']:.2f}"
-    return shown | {name: _short(value) for name, value in prediction[task.numbers].items()}
+    return shown | _numbers(prediction, task)
+
+
+def _numbers(prediction: Prediction, task: TaskRow) -> dict[str, str]:
+    return {name: _short(value) for name, value in prediction[task.numbers].items()}
 
 
 def _short(number: float) -> str:

@@ -52,7 +52,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--target", metavar="NAME.tar.gz", help="model of a multi-model endpoint")
     add("--content-type", help="of all inputs (default: by the suffix of each, DICOM by its bytes)")
     add("--series", action="store_true", help="the DICOM files of each folder are one image, a series: one request")
-    add("--accept", default="application/json", help="type of the answers (default: %(default)s)")
+    add("--accept", default="application/json",
+        help="type of the answers; application/x-nifti: masks (default: %(default)s)")  # fmt: skip
     add("--parallel", type=int, default=4, help="requests at once, 1 to 64 (default: %(default)s)")
     add("--json", action="store_true", help="print a JSON array instead of a table")
     add("--save", type=Path, metavar="FOLDER", help="write every answer into a file")

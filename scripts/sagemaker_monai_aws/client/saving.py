@@ -24,6 +24,8 @@ SUFFIXES = {
     "image/webp": ".webp",
     "application/dicom": ".dcm",
     "application/x-npy": ".npy",
+    "application/x-nifti": ".nii",
+    "application/x-nifti+gzip": ".nii.gz",
     "application/zip": ".zip",
     "application/pdf": ".pdf",
     "application/gzip": ".gz",

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS
+from sagemaker_monai.data.legends import read_legend
+from sagemaker_monai.data.mask_layouts import is_of_masks
+from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS, task_for
 from sagemaker_monai_aws.core.account import Account
 from sagemaker_monai_aws.core.errors import CommandError
 from sagemaker_monai_aws.core.listing import one
@@ -134,11 +137,23 @@ def checked_out() -> str:
 
 
 def labels_of(account: Account, uris: Iterable[str]) -> tuple[tuple[str, ...], str]:
-    """Class names and task of the data set's dataset.json; no names and classification without a dataset.json."""
+    """Class names and task of the data set's dataset.json; no names and classification without a dataset.json.
+
+    Raises:
+        CommandError: the labels are masks, and their names cannot be read.
+    """
     for uri in uris:
-        text = read_object(account, folder_uri(uri) + "dataset.json", most_bytes=1 << 30) if account.is_known else None
+        folder = folder_uri(uri)
+        text = read_object(account, folder + "dataset.json", most_bytes=1 << 30) if account.is_known else None
         if text is not None:
             content = json.loads(text)
+            if is_of_masks(
+                content, lambda name, folder=folder: one(account, folder + name.removeprefix("./")) is not None
+            ):
+                try:
+                    return read_legend(content.get("labels")).names, task_for("mask")
+                except DatasetError as error:
+                    raise CommandError(f"{folder}: {error}") from error
             names, task = content.get("labels", {}), content.get("task", DEFAULT_TASK)
             return tuple(names[index] for index in sorted(names, key=int)), task if task in TASKS else DEFAULT_TASK
     return (), DEFAULT_TASK

@@ -32,17 +32,19 @@ from sagemaker_monai_aws.core.trained import (
 
 NAME = "register"
 EVALUATION = "evaluation.json"
-# What the container takes and answers. images.MEDIA_TYPES and entrypoints.inference.ANSWER_TYPES say it too, but need
-# torch; a test compares them.
+# What the container takes and answers. `requests.media_types`, `serving.inference` and `outputs.label_map_files` say it
+# too, but need torch or much else; a test compares them.
 CONTENT_TYPES = ("image/jpeg", "image/png", "image/bmp", "image/tiff", "image/webp", "application/dicom",
                  "application/x-nifti", "application/x-nifti+gzip", "application/x-nrrd", "application/x-metaimage",
                  "application/x-npy", "application/json", "multipart/form-data", "multipart/related",
                  "application/zip", "application/x-tar", "application/gzip", "application/x-gzip",
                  "application/x-image", "application/octet-stream")  # fmt: skip
 ANSWER_TYPES = ("application/json", "text/csv", "application/jsonlines", "application/dicom")
+MASK_TYPES = ("application/x-nifti", "application/x-nifti+gzip", "image/png")  # of segmentation beside them
 PENDING, APPROVED = "PendingManualApproval", "Approved"
 MOST_VERSIONS = 200  # of the group's newest that are compared
 PURPOSE = "Answer medical images, with the probability of every class or the number that was asked for."
+MASKS_PURPOSE = "Mark structures in medical images, voxel by voxel, and tell their sizes."
 CAVEATS = ("Not a medical device. Scores hold for images like those of the test split: check the model on images of "
            "the place where it shall be used.")  # fmt: skip
 
@@ -69,7 +71,7 @@ def add_package_options(parser: argparse.ArgumentParser) -> None:
 
 def package_request(
     options: argparse.Namespace, *, model_data: Mapping[str, Any], image: str, statistics: Any, card: Mapping[str, Any],
-    properties: Mapping[str, Any],
+    properties: Mapping[str, Any], has_masks: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """CreateModelPackage.
 
@@ -80,14 +82,15 @@ def package_request(
         statistics: address of the metrics, or what a pipeline puts in its place.
         card: from `model_card`.
         properties: CustomerMetadataProperties.
+        has_masks: the model segments.
     """
     return {
         "ModelPackageGroupName": options.group or options.project,
-        "ModelPackageDescription": PURPOSE,
+        "ModelPackageDescription": MASKS_PURPOSE if has_masks else PURPOSE,
         "InferenceSpecification": {
             "Containers": [{"Image": image, **model_data}],
             "SupportedContentTypes": list(CONTENT_TYPES),
-            "SupportedResponseMIMETypes": list(ANSWER_TYPES),
+            "SupportedResponseMIMETypes": [*ANSWER_TYPES, *(MASK_TYPES if has_masks else ())],
             "SupportedRealtimeInferenceInstanceTypes": options.realtime_types,
             "SupportedTransformInstanceTypes": options.transform_types,
         },
@@ -122,16 +125,19 @@ def ensure_group(context: Context) -> None:
         require_ours(context.account, found["ModelPackageGroupArn"], context.options.project, force=False)
 
 
-def model_card(trained: Trained | None, metrics: Mapping[str, Any], image: str) -> dict[str, Any]:
+def model_card(
+    trained: Trained | None, metrics: Mapping[str, Any], image: str, *, has_masks: bool = False
+) -> dict[str, Any]:
     """The card of a version, within what a model package's card may have.
 
     Args:
         trained: the artifact and its job; None where a pipeline will make it.
         metrics: of metrics.json; empty where a pipeline will make it.
         image: address by digest.
+        has_masks: the model segments.
     """
     card: dict[str, Any] = {
-        "intended_uses": {"purpose_of_model": PURPOSE, "risk_rating": "Unknown",
+        "intended_uses": {"purpose_of_model": MASKS_PURPOSE if has_masks else PURPOSE, "risk_rating": "Unknown",
                           "explanations_for_risk_rating": "Nobody has rated it for its use."},
         "additional_information": {"caveats_and_recommendations": CAVEATS},
     }  # fmt: skip
@@ -165,9 +171,10 @@ def _evaluation(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
     whole = [{"name": name, "type": "number", "value": metrics[name], **notes(name)}
              for name in of_task.goals if isinstance(metrics.get(name), (int, float))]  # fmt: skip
-    classes = [{"name": f"{of_task.by_label} of {label}"[:255], "type": "number", "value": row[of_task.by_label]}
+    by_label = of_task.best_metric if of_task.has_masks else of_task.by_label
+    classes = [{"name": f"{by_label} of {label}"[:255], "type": "number", "value": row[by_label]}
                for label, row in metrics.get("per_class", {}).items()
-               if isinstance(row.get(of_task.by_label), (int, float))]  # fmt: skip
+               if isinstance(row.get(by_label), (int, float))]  # fmt: skip
     groups = [{"name": name, "metric_data": data} for name, data in (("scores", whole), ("classes", classes)) if data]
     facts = {key: str(metrics[key])[:1024] for key in ("images", "groups", "dataset_fingerprint", "model_version")
              if key in metrics}  # fmt: skip
@@ -237,9 +244,10 @@ def work(context: Context) -> int:
     statistics, missing, metrics = read_metrics(context, trained)
     made_with = trained.job.get("AlgorithmSpecification", {}).get("TrainingImage")
     image = image_address(account, options) if options.image or not made_with else str(made_with)
-    card = model_card(trained, metrics, image)
+    has_masks = metrics.get("task") in TASKS and TASKS[metrics["task"]].has_masks
+    card = model_card(trained, metrics, image, has_masks=has_masks)
     request = package_request(options, model_data=trained.model_data(), image=image, statistics=statistics, card=card,
-                              properties={})  # fmt: skip
+                              properties={}, has_masks=has_masks)  # fmt: skip
     properties = properties_of(trained, metrics, request)
     create = Call("sagemaker", "CreateModelPackage", {**request, "CustomerMetadataProperties": properties})
     check(create)

@@ -1,9 +1,10 @@
 """The check after a deployment: which images are sent, and which answers are expected.
 
 A training job of ours has scored its test split and written each image's numbers (test_predictions.csv). A few of those
-images are sent from the job's own channels, series of DICOM files as zips, and the endpoint must say the same. Where
-the images are not available one by one (shards) or the artifact is of no job, a grey picture or volume must get a
-well-formed answer with the artifact's labels; `--smoke FILE=CLASS` sends one whose class is known.
+images are sent from the job's own channels, series of DICOM files as zips, and the endpoint must say the same; of masks
+there are scores only, so the answer must have a size of each structure. Where the images are not available one by one
+(shards) or the artifact is of no job, a grey picture or volume must get a well-formed answer with the artifact's
+labels; `--smoke FILE=CLASS` sends one whose class is known.
 """
 
 import csv
@@ -33,7 +34,7 @@ from sagemaker_monai_aws.core.trained import MOST_OUTPUT_BYTES, Trained, read_ou
 
 PREDICTIONS = "test_predictions.csv"
 METADATA = "configs/metadata.json"
-COLUMNS = ("image", "label", "predicted")  # before those of the classes
+COLUMNS = ("image", "label", "predicted")  # before those of the classes; a table of masks has no predicted
 PICTURES = 3
 SAME_KIND, OTHER_KIND = 1e-3, 2e-2  # of probabilities, where job and endpoint both or not both have a GPU
 SUM_TOLERANCE = 1e-3
@@ -87,7 +88,8 @@ def find_probes(account: Account, trained: Trained, instance_type: str, asked: s
     if probes:
         return probes
     network = _network(account, trained)
-    labels = frozenset(rows[0]) - frozenset(COLUMNS) if rows else network.labels
+    is_of_numbers = bool(rows) and not _is_of_masks(rows)
+    labels = frozenset(rows[0]) - frozenset(COLUMNS) if is_of_numbers else network.labels
     return [Probe(_drawn(network, folder), labels)]
 
 
@@ -124,14 +126,25 @@ def _of_rows(
                 if "S3DataSource" in each["DataSource"]]  # fmt: skip
     trained_on = str(job.get("ResourceConfig", {}).get("InstanceType", ""))
     is_same_kind = has_gpu(trained_on) == has_gpu(instance_type)
+    is_of_masks = _is_of_masks(rows)
+    structures = frozenset(row["label"] for row in rows)
+    if is_of_masks:  # a row for each structure
+        rows = list({row["image"]: row for row in rows}.values())
     for row in rows[:: max(1, -(-len(rows) // PICTURES))]:
         name = _plain(row["image"]).removeprefix("./")
         source = next(filter(None, (_stored(account, folder_uri(uri), name) for uri in channels)), None)
         if source is None:
             continue
+        if is_of_masks:
+            yield Probe(source, structures)
+            continue
         numbers = {label: float(value) for label, value in row.items() if label not in COLUMNS}
         tolerance = SAME_KIND if is_same_kind else OTHER_KIND
         yield Probe(source, frozenset(numbers), numbers, row["predicted"], tolerance)
+
+
+def _is_of_masks(rows: list[dict[str, str]]) -> bool:
+    return bool(rows) and "predicted" not in rows[0]
 
 
 def _stored(account: Account, channel: str, name: str) -> Source | None:
@@ -187,11 +200,11 @@ def fault_of(probe: Probe, answer: Answer) -> str | None:
         [prediction] = json.loads(answer.body)["predictions"]
         kind = next(name for name in KINDS if name in prediction)
         # The table of a job marks names that a spreadsheet would compute; so both are without the mark.
-        field_name = "values" if kind == "values" else "probabilities"
+        field_name = kind if kind in ("values", "sizes") else "probabilities"
         got = {_plain(name): float(value) for name, value in prediction[field_name].items()}
         fault = KINDS[kind](prediction, got)
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration):
-        return f"one prediction with probabilities or values was expected, got {answer.body[:200]!r}"
+        return f"one prediction with probabilities, values or sizes was expected, got {answer.body[:200]!r}"
     labels = {_plain(name) for name in probe.labels}
     if labels and set(got) != labels:
         return f"the labels {', '.join(sorted(labels))} were expected, got {', '.join(sorted(got))}"
@@ -204,7 +217,7 @@ def fault_of(probe: Probe, answer: Answer) -> str | None:
             return f"{name}={value:.6f} was expected within {within:g}, got {got[name]:.6f}"
     predicted = set(_predicted(prediction))
     expected = {_plain(name) for name in probe.predicted.split("|")} - {""}
-    if kind == "values" or predicted == expected or not (wanted or expected):
+    if kind in ("values", "sizes") or predicted == expected or not (wanted or expected):
         return None
     if wanted and IS_TIE[kind](prediction, wanted, predicted ^ expected, 2 * probe.tolerance):
         return None
@@ -248,9 +261,18 @@ def _fault_of_values(_prediction: Mapping[str, Any], got: Numbers) -> str | None
     return None if all(map(math.isfinite, got.values())) else f"finite numbers were expected, got {got}"
 
 
+def _fault_of_sizes(prediction: Mapping[str, Any], got: Numbers) -> str | None:
+    if not all(math.isfinite(value) and value >= 0 for value in got.values()):
+        return f"sizes from 0 were expected, got {got}"
+    voxels = {_plain(name): each["voxels"] for name, each in prediction["structures"].items()}
+    is_known = set(voxels) == set(got) and all((voxels[name] > 0) == (got[name] > 0) for name in got)
+    return None if is_known else f"as many voxels as sizes were expected, got {voxels} of {got}"
+
+
 # Field that identifies the kind of a prediction -> what must hold for every image. A grade has a class, too.
 KINDS: dict[str, Callable[[Mapping[str, Any], Numbers], str | None]] = {
     "values": _fault_of_values,
+    "sizes": _fault_of_sizes,
     "predicted_classes": _fault_of_findings,
     "grade": _fault_of_grade,
     "predicted_class": _fault_of_class,

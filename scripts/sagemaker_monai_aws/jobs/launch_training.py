@@ -14,6 +14,7 @@ from typing import Any
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.tasks.metric_names import metric_definitions
+from sagemaker_monai.tasks.tasks import TASKS
 from sagemaker_monai_aws.core import command, follow
 from sagemaker_monai_aws.core.calls import network_of, output_key, volume_key
 from sagemaker_monai_aws.core.command import Context, pair, say
@@ -27,6 +28,8 @@ from sagemaker_monai_aws.core.trained import REPORT, read_output
 NAME = "train"
 INPUT_MODES = ("File", "FastFile")
 CHECKPOINTS = "/opt/ml/checkpoints"
+# Of metrics.json, those that are printed: a metrics.json has the ones of its task.
+SCORES = tuple(dict.fromkeys(("accuracy", "balanced_accuracy", "auc", *(row.best_metric for row in TASKS.values()))))
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:
@@ -208,7 +211,7 @@ def finish(context: Context, name: str) -> int:
     answer: dict[str, Any] = {"TrainingJobName": name, "S3ModelArtifacts": artifact}
     text = read_output(account, found, REPORT)
     if text is not None:
-        answer["metrics"] = keep_report(text, options.output / name, ("split", "accuracy", "balanced_accuracy", "auc"))
+        answer["metrics"] = keep_report(text, options.output / name, ("split", *SCORES))
     command.result(answer)
     return 0
 

@@ -212,13 +212,15 @@ def _condition(context: Context, image: str, threshold: Threshold) -> dict[str, 
     is_folder = options.output_compression == "NONE"
     file = {"Get": f"Steps.Evaluate.PropertyFiles.{REPORT}"}
     score = {"Std:JsonGet": {"PropertyFile": file, "Path": threshold.path}}
+    has_masks = TASKS[threshold.task].has_masks
     package = register.package_request(
         options,
         model_data={"ModelDataSource": {"S3DataSource": source}} if is_folder else {"ModelDataUrl": ARTIFACT},
         image=image,
         statistics=join(output_of("Evaluate", "evaluate"), register.EVALUATION),
-        card=register.model_card(None, {}, image),
+        card=register.model_card(None, {}, image, has_masks=has_masks),
         properties={"training_job": {"Get": "Steps.Train.TrainingJobName"}, "pipeline_execution": EXECUTION},
+        has_masks=has_masks,
     )  # a version has the tags of its group, which is there before
     limit = parameter(threshold.parameter)
     side = "below" if threshold.goal == "Maximize" else "above"

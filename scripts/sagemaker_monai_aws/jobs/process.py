@@ -20,7 +20,7 @@ from sagemaker_monai_aws.core.names import folder_uri, split_s3, tags
 from sagemaker_monai_aws.core.places import contents, image_address, place, read_object
 from sagemaker_monai_aws.core.prices import cost_line, hourly
 from sagemaker_monai_aws.core.trained import MOST_REPORT_BYTES, REPORT, find_trained
-from sagemaker_monai_aws.jobs.launch_training import keep_report
+from sagemaker_monai_aws.jobs.launch_training import SCORES, keep_report
 
 NAME = "process"
 KINDS = ("evaluate", "prepare")
@@ -194,8 +194,7 @@ def finish(context: Context, name: str, output: str) -> int:
     is_evaluation = options.kind == "evaluate"
     text = read_object(account, f"{output}/{REPORT}", most_bytes=MOST_REPORT_BYTES) if is_evaluation else None
     if text is not None:
-        names = ("model_version", "split", "images", "accuracy", "balanced_accuracy", "auc")
-        answer["metrics"] = keep_report(text, options.output / name, names)
+        answer["metrics"] = keep_report(text, options.output / name, ("model_version", "split", "images", *SCORES))
     command.result(answer)
     return 0
 
