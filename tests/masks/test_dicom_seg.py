@@ -149,7 +149,7 @@ def test_segments_that_overlap_are_refused_by_name_unless_one_is_wanted(tmp_path
 
     mask = read_mask(path, GRID, wanted=lambda label: label == "spleen")
     assert np.array_equal(mask.values, np.where(EXPECTED == 2, 2, 0))
-    assert mask.names == {2: "spleen"}
+    assert (mask.names, mask.left_out) == ({2: "spleen"}, ("liver",))
 
 
 def test_of_a_labelmap_what_is_not_wanted_is_nothing(tmp_path):

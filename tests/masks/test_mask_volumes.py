@@ -256,7 +256,7 @@ def test_layers_that_overlap_are_refused_by_name_unless_one_is_wanted(tmp_path):
 
     mask = read_mask(path, GRID, wanted=lambda name: name == "tumour")
     assert np.array_equal(mask.values, 2 * (LABELS == 3))
-    assert mask.names == {2: "tumour"}
+    assert (mask.names, mask.left_out) == ({2: "tumour"}, ("organ",))
 
 
 def test_segmentations_from_before_layers_have_a_channel_a_segment(tmp_path):

@@ -159,7 +159,7 @@ def test_structures_that_overlap_are_refused_by_name_unless_one_is_wanted(tmp_pa
 
     mask = read_mask(path, GRID, wanted=lambda name: name == "liver")
     assert np.array_equal(mask.values, 2 * volume(s1=expected(SQUARE)))
-    assert mask.names == {2: "liver"}
+    assert (mask.names, mask.left_out) == ({2: "liver"}, ("BODY",))
 
 
 def test_two_structures_of_one_name_are_refused(tmp_path):
@@ -213,7 +213,7 @@ def test_a_structure_that_is_listed_and_not_drawn_is_said(tmp_path):
 
     mask = read_mask(written(tmp_path / "a", header), GRID)
 
-    assert mask.names == {1: "liver"}
+    assert mask.names == {1: "liver", 2: "spleen"}
     assert mask.findings == ("structures_without_contours",)
     del header.ROIContourSequence
     with pytest.raises(UndecodableImage, match="ROIContourSequence"):
@@ -360,5 +360,5 @@ def test_a_changed_byte_never_crashes(tmp_path, data):
 def test_every_finding_of_contours_has_a_sentence():
     codes = [code for code in REMARKS if code.startswith(("contours_", "structures_"))]
 
-    assert len(codes) == 7
+    assert len(codes) == 8
     assert all("{n}" in REMARKS[code][2] for code in codes)

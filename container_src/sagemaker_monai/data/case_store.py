@@ -186,7 +186,7 @@ def read_case(load: Load, sample: Sample, mask: Path, legend: Legend) -> ReadCas
     """
     values, traits = load.pixels_of_one(sample)
     traits = with_size(sample, traits)
-    read = read_mask(mask, Grid.of_traits(traits))
+    read = read_mask(mask, Grid.of_traits(traits), wanted=legend.is_named)
     true, findings = legend.labels_of(read)
     return ReadCase(values, true, traits, read.findings + findings)
 

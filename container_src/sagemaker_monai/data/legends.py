@@ -50,6 +50,14 @@ class Legend:
         value_of = dict(zip(self.names, self.values, strict=True))
         return Legend(tuple(value_of[label] for label in labels), tuple(labels), self.ignored)
 
+    def is_named(self, name: str) -> bool:
+        """Whether a structure that a mask's file names has a label, in any case and spelling of blanks."""
+        return alike_key(name) in self._values_by_name()
+
+    def _values_by_name(self) -> dict[str, int]:
+        values = {alike_key(name): value for name, value in zip(self.names, self.values, strict=True)}
+        return values if self.ignored is None else {**values, IGNORE: self.ignored}
+
     def labels_of(self, mask: Mask) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
         """The label map of a mask, and findings.
 
@@ -57,26 +65,31 @@ class Legend:
         drew them, and may differ from one file to the next. Structures of other names are left out, with a finding.
 
         Raises:
-            DatasetError: values without a name, or a file none of whose names is in the legend.
+            DatasetError: values without a name, a file none of whose names is in the legend, or two structures of one
+                name.
         """
-        if not mask.names:
+        if not mask.names and not mask.left_out:
             return self.label_map(mask.values), ()
-        values = {alike_key(name): value for name, value in zip(self.names, self.values, strict=True)}
-        if self.ignored is not None:
-            values[IGNORE] = self.ignored
+        values = self._values_by_name()
         meant = {own: values.get(alike_key(name)) for own, name in mask.names.items()}
         if all(value is None for value in meant.values()):
             raise DatasetError(
-                f"the mask calls its structures {some_of(list(mask.names.values()))}, and labels has "
+                f"the mask calls its structures {some_of([*mask.names.values(), *mask.left_out])}, and labels has "
                 f"{some_of(list(self.names))}: give both the same names"
             )
         found = [int(value) for value in np.unique(mask.values) if value]
         if nameless := [str(value) for value in found if value not in meant]:
             raise DatasetError(f"the mask has values that it does not name ({some_of(nameless)}); export it again")
+        wanted = [meant[own] for own in found if meant[own] is not None]
+        if len(set(wanted)) < len(wanted):
+            raise DatasetError(
+                f"several structures of the mask ({some_of([mask.names[own] for own in found])}) are one by their names"
+                "; rename or remove those that are not meant"
+            )
         table = np.zeros(MAX_VALUE + 1, np.uint16)
         for own, value in meant.items():
             table[own] = value or 0
-        is_left_out = any(meant[value] is None for value in found)
+        is_left_out = bool(mask.left_out) or any(meant[value] is None for value in found)
         return self.label_map(table[mask.values]), ("structures_left_out",) * is_left_out
 
     def label_map(self, values: NDArray[np.integer]) -> NDArray[np.uint8]:

@@ -76,7 +76,9 @@ def read_seg(
             values = _filled(dataset, layout, grid, wanted_frames, kind, labels, chosen, threshold)
     if kind.name == "FRACTIONAL":
         findings.append("fractional_mask")
-    return Mask(values, {number: labels[number] for number in sorted(chosen) if labels[number]}, tuple(findings))
+    names = {number: labels[number] for number in sorted(chosen) if labels[number]}
+    left_out = tuple(label for number, label in labels.items() if number not in chosen)
+    return Mask(values, names, tuple(findings), left_out)
 
 
 def _labels(header: Dataset) -> dict[int, str]:

@@ -56,12 +56,14 @@ class Mask:
     Attributes:
         values: uint16 of the grid's shape, in the image's order of axes; 0 is nothing.
         names: what the file itself calls its values; empty where it does not say.
+        left_out: names in the file of structures that were not wanted.
         findings: codes of `messages.remarks` of what was odd and read all the same.
     """
 
     values: np.ndarray
     names: Mapping[int, str] = field(default_factory=dict)
     findings: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def _affine_of_slice(identity: Identity | None) -> np.ndarray | None:

@@ -46,6 +46,7 @@ def read_volume_mask(source: Path, kind: str, grid: Grid, *, wanted: Wanted | No
         segments = segments_of(read_nrrd_keys(source))
     findings += ["mask_many_values"] if len(values_in(values)) > MANY_VALUES else []
     names: dict[int, str] = {}
+    left_out = tuple(each.name for each in segments if wanted is not None and not wanted(each.name))
     if segments:
         layers, names, codes = _of_segments(values, segments, wanted)
         findings += codes
@@ -61,7 +62,7 @@ def read_volume_mask(source: Path, kind: str, grid: Grid, *, wanted: Wanted | No
         sizes = [size for size in layers.shape if size > 1]
         findings += ["mask_axes_by_convention"] if len(set(sizes)) < len(sizes) else []
     placed, unproved = on_grid(layers, volume.affine if volume.has_geometry else None, grid, tolerance_mm=tolerance_mm)
-    return Mask(placed, names, tuple(dict.fromkeys([*findings, *unproved])))
+    return Mask(placed, names, tuple(dict.fromkeys([*findings, *unproved])), left_out)
 
 
 def _of_segments(
@@ -92,7 +93,7 @@ def _of_segments(
             )
         if nameless:
             findings.append("mask_values_unnamed")
-            table |= {value: value for value in nameless} if wanted is None else {}
+            table |= {value: value for value in nameless}
         replace_values(part, table)
         if layer > 0:
             lay(values[0], part, overlaps)

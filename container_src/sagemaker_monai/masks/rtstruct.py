@@ -47,7 +47,7 @@ _BROKEN = "the DICOM structure set is broken; export it again"
 _DRAWN = "take the image that the structures were drawn on"
 
 
-@dataclass
+@dataclass(eq=False)
 class _Structure:
     """One ROI: its value in the mask, and its contours (n, 2) in voxels by slice and by their points."""
 
@@ -68,7 +68,7 @@ def read_rtstruct(instance: Instance, grid: Grid, *, tolerance_mm: float, wanted
         wanted: as of `read_mask`; asked of ROIName.
 
     Returns:
-        A mask with the number of each structure in the order of the file, from 1.
+        A mask with the number of each structure in the order of the file, from 1, also of those without contours.
 
     Raises:
         UndecodableImage: broken.
@@ -94,7 +94,8 @@ def read_rtstruct(instance: Instance, grid: Grid, *, tolerance_mm: float, wanted
                 left -= _add(structure, contour, grid, tolerance_mm, findings, left)
         names = _names([structure for structure, _ in drawn if structure.is_drawn])
         values = _filled([structure for structure, _ in drawn], names, grid, findings)
-    return Mask(values, {value: name for value, name in names.items() if name}, tuple(findings))
+    left_out = tuple(each.name for each in structures.values() if each not in listed)
+    return Mask(values, {each.value: each.name for each in listed if each.name}, tuple(findings), left_out)
 
 
 def _structures(header: Dataset) -> dict[int, _Structure]:
