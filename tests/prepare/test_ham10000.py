@@ -588,6 +588,122 @@ def test_the_output_may_not_be_a_file_or_lead_elsewhere(imported, out, tmp_path)
         import_ham10000(imported, out, Ham10000Options(seed=1))
 
 
+# --- masks
+
+
+def mask_png(seed, size=(48, 36), values=(0, 255)):
+    pixels = np.full((size[1], size[0]), values[0], np.uint8)
+    pixels[5 : 10 + seed % 20, 8 : 12 + seed % 30] = values[1]
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+MASKS = {image: mask_png(number) for number, image in enumerate(IMAGES)}
+MASKS_ZIP = "HAM10000_segmentations_lesion_tschandl.zip"
+OF_MASKS = Ham10000Options(task="segmentation")
+
+
+def masks_zip(masks=MASKS):
+    folder = MASKS_ZIP.removesuffix(".zip")
+    return {MASKS_ZIP: zipped({f"{folder}/{image}_segmentation.png": data for image, data in masks.items()})}
+
+
+def with_masks(folder, masks=MASKS, images=IMAGES):
+    return put(dataverse(folder, images), masks_zip(masks))
+
+
+def pixels_of(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_masks_become_labels_with_the_lesion_as_group(tmp_path, reference, out):
+    report = import_ham10000(with_masks(tmp_path / "source"), out, OF_MASKS)
+
+    for image, data in MASKS.items():
+        assert np.array_equal(pixels_of(out / f"masks/{image}.png"), pixels_of(io.BytesIO(data)))
+    assert content_of(out)["labels"] == {"0": "background", "1": "lesion"}
+    [item] = [item for item in records_of(out) if item.pop("image") == "./images/ISIC_1510.jpg"]
+    del item["split"]
+    assert (item.pop("label"), item.pop("dx")) == ("./masks/ISIC_1510.png", "nv")
+    assert item == {"group": "Lnv1", "age": 45.0, "sex": "male", "localization": "back"}
+    assert split_of(out) == split_of(reference[1])  # that of the diagnoses
+    dataset = read_dataset({"training": out}, validation_fraction=0.1, test_fraction=0.1, seed=0)
+    assert (dataset.task, dataset.labels, len(dataset.training)) == ("segmentation", ("lesion",), report_size(report))
+    assert import_ham10000(tmp_path / "source", out, OF_MASKS).is_repeated
+
+
+def report_size(report):
+    return sum(row["training"] for row in report.counts.values())
+
+
+def test_masks_of_every_form_of_the_download_are_found(tmp_path, out):
+    import_ham10000(with_masks(tmp_path / "source"), out, OF_MASKS)
+    loose = {f"HAM10000_segmentations_lesion_tschandl/{image}_segmentation.png": data for image, data in MASKS.items()}
+    outer = {**parts(), "HAM10000_metadata.tab": metadata(delimiter="\t"), **masks_zip()}
+    sources = [
+        put(dataverse(tmp_path / "loose"), loose),
+        put(tmp_path / "outer", {"dataverse_files.zip": zipped(outer)}),
+        put(tmp_path / "kaggle", {"archive.zip": zipped({**kaggle_files(), **loose})}),
+    ]
+    for number, source in enumerate(sources):
+        import_ham10000(source, tmp_path / f"out{number}", OF_MASKS)
+        assert contents(tmp_path / f"out{number}/masks") == contents(out / "masks")
+        assert (tmp_path / f"out{number}/dataset.json").read_bytes() == (out / "dataset.json").read_bytes()
+
+
+def test_a_mask_is_shrunk_as_its_photograph(tmp_path, out):
+    images = IMAGES | {"ISIC_1000": jpeg(0, (300, 150))}
+    masks = MASKS | {"ISIC_1000": mask_png(19, (300, 150))}
+    options = Ham10000Options(task="segmentation", max_side=60)
+    import_ham10000(with_masks(tmp_path / "source", masks, images), out, options)
+
+    assert pixels_of(out / "masks/ISIC_1000.png").shape == (30, 60)
+    assert set(np.unique(pixels_of(out / "masks/ISIC_1000.png"))) == {0, 255}
+
+
+def test_going_back_to_diagnoses_removes_the_masks(tmp_path, reference, out):
+    source = with_masks(tmp_path / "source")
+    import_ham10000(source, out, OF_MASKS)
+    import_ham10000(source, out)
+
+    assert not (out / "masks").exists()
+    assert (out / "dataset.json").read_bytes() == (reference[1] / "dataset.json").read_bytes()
+
+
+def test_photographs_and_masks_must_agree_or_are_dropped(tmp_path, out):
+    masks = {image: data for image, data in MASKS.items() if image != "ISIC_1010"} | {"OTHER": mask_png(1)}
+    source = with_masks(tmp_path / "source", masks)
+
+    with pytest.raises(DatasetError, match=r"images without mask: 1 \(ISIC_1010\).*--mismatch drop"):
+        import_ham10000(source, out, OF_MASKS)
+    report = import_ham10000(source, out, Ham10000Options(task="segmentation", mismatch="drop"))
+    assert "left out, images without mask: 1 (ISIC_1010)" in report.summary()
+    assert "left out, masks without image: 1 (OTHER)" in report.summary()
+    assert "ISIC_1010" not in split_of(out)
+    assert not (out / "images/ISIC_1010.jpg").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (mask_png(0, (40, 36)), "the mask of ISIC_1000 cannot be used: .*40 x 36.*48 x 36"),
+        (mask_png(0, values=(0, 7)), r"the mask of ISIC_1000 has other values than 0 and 255 or 1 \(7\)"),
+        (b"no picture", "the mask of ISIC_1000 cannot be used"),
+    ],
+)
+def test_a_mask_that_is_none_of_its_photograph_is_refused(tmp_path, out, data, message):
+    with pytest.raises(DatasetError, match=message):
+        import_ham10000(with_masks(tmp_path / "source", MASKS | {"ISIC_1000": data}), out, OF_MASKS)
+    assert not (out / "dataset.json").exists()
+
+
+def test_without_masks_the_missing_file_is_named(source, out):
+    with pytest.raises(DatasetError, match=r"no masks of its photographs; add HAM10000_segmentations_lesion_tschandl"):
+        import_ham10000(source, out, OF_MASKS)
+
+
 # --- options and command line
 
 

@@ -1,12 +1,12 @@
 """The pieces of a HAM10000 download: in one outer zip, in several files, or in unpacked folders.
 
-A piece is found by its name, up to two folders deep; everything else in the download (segmentations, hmnist_*.csv, the
-ISIC 2018 test set, README) is ignored.
+A piece is found by its name, up to two folders deep; everything else in the download (hmnist_*.csv, the ISIC 2018 test
+set, README) is ignored.
 """
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,7 +21,11 @@ from sagemaker_monai.storage.zips import ArchiveLimits, UnsafeArchiveError, copy
 METADATA = re.compile(r"HAM10000_metadata(\.(csv|tab|tsv|txt))?", re.IGNORECASE)
 PART_ZIP = re.compile(r"HAM10000_images_part_\d+\.zip", re.IGNORECASE)
 PART_FOLDER = re.compile(r"HAM10000_images(_part_\d+)?", re.IGNORECASE)
+MASKS_ZIP = re.compile(r"HAM10000_segmentations(_lesion)?(_tschandl)?\.zip", re.IGNORECASE)
+MASKS_FOLDER = re.compile(r"HAM10000_segmentations(_lesion)?(_tschandl)?", re.IGNORECASE)
+MASK_ENDING = re.compile(r"_segmentation$", re.IGNORECASE)  # of a mask's name, after the id of its photograph
 JPEG_SUFFIXES = (".jpg", ".jpeg")
+MASK_SUFFIXES = (".png",)
 MAX_DEPTH = 3  # names in a path below the source
 MAX_METADATA_BYTES = 1 << 26
 # The real parts have 5,000 photographs and 1.4 GB each; zip does not shrink photographs.
@@ -38,6 +42,8 @@ class Pieces:
     metadata: tuple[str, ...]
     part_zips: tuple[str, ...]
     images: tuple[str, ...]
+    mask_zips: tuple[str, ...]
+    masks: tuple[str, ...]
 
 
 def _sorted_out(names: list[str]) -> Pieces:
@@ -46,12 +52,14 @@ def _sorted_out(names: list[str]) -> Pieces:
     return Pieces(
         metadata=tuple(str(path) for path in paths if METADATA.fullmatch(path.name)),
         part_zips=tuple(str(path) for path in paths if PART_ZIP.fullmatch(path.name)),
-        images=tuple(
-            str(path)
-            for path in paths
-            if PART_FOLDER.fullmatch(path.parent.name) and path.suffix.lower() in JPEG_SUFFIXES
-        ),
+        images=_pictures_in(paths, PART_FOLDER, JPEG_SUFFIXES),
+        mask_zips=tuple(str(path) for path in paths if MASKS_ZIP.fullmatch(path.name)),
+        masks=_pictures_in(paths, MASKS_FOLDER, MASK_SUFFIXES),
     )
+
+
+def _pictures_in(paths: Sequence[PurePosixPath], folder: re.Pattern[str], suffixes: Collection[str]) -> tuple[str, ...]:
+    return tuple(str(path) for path in paths if folder.fullmatch(path.parent.name) and path.suffix.lower() in suffixes)
 
 
 @contextmanager
@@ -64,12 +72,13 @@ def _named(archive: str) -> Iterator[None]:
         raise DatasetError(f"{archive}: {error.reason}{member}; download it again from its publisher") from error
 
 
-def _jpegs_of_part(part: BinaryIO | Path, archive: str) -> Iterator[tuple[str, bytes]]:
-    """The photographs in one part; anything else in it is refused."""
+def _pictures_of_part(part: BinaryIO | Path, archive: str, suffixes: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """The pictures in one zip; anything else in it is refused."""
+    kind = "JPEG" if suffixes == JPEG_SUFFIXES else "PNG"
     with _named(archive):
         for name, content in read_members(part, limits=PART_LIMITS):
-            if PurePosixPath(name).suffix.lower() not in JPEG_SUFFIXES:
-                raise DatasetError(f"{archive} holds {some_of([name])}, which is not a JPEG; remove it from the zip")
+            if PurePosixPath(name).suffix.lower() not in suffixes:
+                raise DatasetError(f"{archive} holds {some_of([name])}, which is not a {kind}; remove it from the zip")
             yield PurePosixPath(name).stem, content
 
 
@@ -94,9 +103,19 @@ class FolderDownload:
 
     def images(self, _scratch: Path) -> Iterator[tuple[str, bytes]]:
         """Yield the id and the bytes of each photograph."""
-        for name in self.pieces.part_zips:
-            yield from _jpegs_of_part(self.folder / name, name)
-        for name in self.pieces.images:
+        yield from self._pictures(self.pieces.part_zips, self.pieces.images, JPEG_SUFFIXES)
+
+    def masks(self, _scratch: Path) -> Iterator[tuple[str, bytes]]:
+        """Yield the id of the photograph and the bytes of each mask."""
+        for name, content in self._pictures(self.pieces.mask_zips, self.pieces.masks, MASK_SUFFIXES):
+            yield MASK_ENDING.sub("", name), content
+
+    def _pictures(
+        self, zips: Sequence[str], loose: Sequence[str], suffixes: Collection[str]
+    ) -> Iterator[tuple[str, bytes]]:
+        for name in zips:
+            yield from _pictures_of_part(self.folder / name, name, suffixes)
+        for name in loose:
             path = self.folder / name
             if path.stat().st_size > PART_LIMITS.member_bytes:
                 raise DatasetError(f"{name} is larger than {PART_LIMITS.member_bytes >> 20} MiB; remove it")
@@ -123,12 +142,22 @@ class ZipDownload:
 
     def images(self, scratch: Path) -> Iterator[tuple[str, bytes]]:
         """Yield the id and the bytes of each photograph; part zips are unpacked to a temporary file in `scratch`."""
-        for name in self.pieces.part_zips:
+        yield from self._pictures(self.pieces.part_zips, self.pieces.images, JPEG_SUFFIXES, scratch)
+
+    def masks(self, scratch: Path) -> Iterator[tuple[str, bytes]]:
+        """Yield the id of the photograph and the bytes of each mask, unpacked as the photographs are."""
+        for name, content in self._pictures(self.pieces.mask_zips, self.pieces.masks, MASK_SUFFIXES, scratch):
+            yield MASK_ENDING.sub("", name), content
+
+    def _pictures(
+        self, zips: Sequence[str], loose: Sequence[str], suffixes: Collection[str], scratch: Path
+    ) -> Iterator[tuple[str, bytes]]:
+        for name in zips:
             with tempfile.TemporaryFile(dir=scratch) as part:
                 with _named(self.archive.name):
                     copy_member(self.archive, name, part, limits=OUTER_LIMITS)
-                yield from _jpegs_of_part(part, PurePosixPath(name).name)
-        wanted = frozenset(self.pieces.images).__contains__
+                yield from _pictures_of_part(part, PurePosixPath(name).name, suffixes)
+        wanted = frozenset(loose).__contains__
         with _named(self.archive.name):
             for name, content in read_members(self.archive, limits=LOOSE_LIMITS, wanted=wanted):
                 yield PurePosixPath(name).stem, content

@@ -1,7 +1,7 @@
 """HAM10000 as people download it becomes images and a dataset.json, split by lesion.
 
-Images and metadata must agree. Photographs are copied byte for byte unless they are to be shrunk. A lesion has one
-class; metadata that give it two are refused, not repaired.
+Images and metadata must agree, and masks with both where the lesions are to be segmented. Photographs are copied byte
+for byte unless they are to be shrunk. A lesion has one class; metadata that give it two are refused, not repaired.
 
 Source: P. Tschandl, C. Rosendahl, H. Kittler, Scientific Data 5, 180161 (2018), doi 10.7910/DVN/DBW86T.
 """
@@ -23,18 +23,19 @@ from sagemaker_monai.data.splitting import SPLITS, split_by_group
 from sagemaker_monai.deidentification.picture_metadata import cleaned
 from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.images.fingerprints import Floats, Pair, find_near_identical, thumbnail
-from sagemaker_monai.images.pictures import decode
+from sagemaker_monai.images.pictures import decode, upright_size
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.messages.option_fields import option
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.shortened import some_of
-from sagemaker_monai.prepare import output
+from sagemaker_monai.prepare import ham10000_masks, output
 from sagemaker_monai.prepare.downloads import FolderDownload, ZipDownload, open_download
 from sagemaker_monai.prepare.fractions import check_options, fractions_option, seed_option
 from sagemaker_monai.prepare.ham10000_tables import LABELS, Row, read_metadata, read_split
 from sagemaker_monai.prepare.import_report import NOTHING_TO_DO, count_lines, digest_of_all, earlier_import
 from sagemaker_monai.prepare.leaks import Move, count_by_class, gather_groups, join_groups
 from sagemaker_monai.storage.files import sha256_of, state_of
+from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS, task_for
 
 # Of shrunk images, with full colour resolution: 60 % more bytes than 4:2:0, no colour fringes at borders.
 JPEG_QUALITY = 95
@@ -47,6 +48,8 @@ ORIGIN: Any = {
 ANOTHER_ORIGIN: Any = {"description": "Imported from the layout of HAM10000, split by lesion"}
 ON_CONFLICT = ("move", "refuse")
 ON_MISMATCH = ("refuse", "drop")
+# Task -> the names in dataset.json.
+LABELS_OF_TASK = {DEFAULT_TASK: LABELS, task_for("mask"): ham10000_masks.NAMES}
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Ham10000Options:
         duplicates: "move" near-identical images, and in a given split all images of a lesion, to the side where most of
             them are; or "refuse" a split that separates them.
         title: with another than HAM10000's, dataset.json does not name the origin.
-        mismatch: "refuse" ids that are not in images, metadata and given split alike, or "drop" them.
+        mismatch: "refuse" ids that are not in images, metadata, masks and given split alike, or "drop" them.
+        task: a key of LABELS_OF_TASK; where labels are masks, the diagnosis is metadata, `dx`.
 
     Raises:
         ConfigError: a value is out of range.
@@ -78,8 +82,13 @@ class Ham10000Options:
     title: str = option(TITLE, "what the data set is called in dataset.json (default: %(default)s)")
     mismatch: str = option(
         "refuse",
-        "ids that are not in images, metadata and given split alike (default: %(default)s)",
+        "ids that are not in images, metadata, masks and given split alike (default: %(default)s)",
         choices=ON_MISMATCH,
+    )
+    task: str = option(
+        DEFAULT_TASK,
+        "labels are diagnoses, or the lesions' masks (default: %(default)s)",
+        choices=tuple(LABELS_OF_TASK),
     )
 
     def __post_init__(self) -> None:
@@ -99,6 +108,7 @@ class Stored:
     sha256: str  # of the photograph as downloaded
     thumbnail: Floats
     size_bytes: int
+    size: tuple[int, int]  # width and height of the photograph as downloaded
 
 
 @dataclass(frozen=True)
@@ -111,7 +121,7 @@ class Report:
         pairs: near-identical images: both ids, distance, correlation, and whether they are of one lesion, of one class
             and byte-identical.
         moves: images that the given split had on another side than most of their group.
-        without_image, without_metadata, without_split: ids that were left out.
+        without_image, without_metadata, without_split, without_mask, unused_masks: ids that were left out.
     """
 
     is_repeated: bool
@@ -121,6 +131,8 @@ class Report:
     without_image: Sequence[str]
     without_metadata: Sequence[str]
     without_split: Sequence[str]
+    without_mask: Sequence[str] = ()
+    unused_masks: Sequence[str] = ()
 
     def summary(self) -> str:
         """Lines for people: a table of counts, then what was noticed."""
@@ -140,6 +152,8 @@ class Report:
             "metadata without image": self.without_image,
             "images without metadata": self.without_metadata,
             "images not in the given split": self.without_split,
+            "images without mask": self.without_mask,
+            "masks without image": self.unused_masks,
         }
         lines += [f"left out, {what}: {len(ids)} ({some_of(ids)})" for what, ids in left_out.items() if ids]
         if self.is_repeated:
@@ -189,7 +203,7 @@ def _store_images(
         except CallerError as error:
             raise DatasetError(f"{image} is not a sound JPEG: {error}; download it again") from error
         (out / output.IMAGES / f"{image}.jpg").write_bytes(content)
-        stored[image] = Stored(digest, small, len(content))
+        stored[image] = Stored(digest, small, len(content), upright_size(jpeg))
     return stored, sorted(others)
 
 
@@ -275,11 +289,16 @@ def _key(download: FolderDownload | ZipDownload, split_csv: Path | None, options
     return digest_of_all(files, given, options)
 
 
-def _items(rows: Sequence[Row], groups: Sequence[str], splits: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def _items(
+    rows: Sequence[Row], groups: Sequence[str], splits: Sequence[str], *, with_masks: bool
+) -> dict[str, list[dict[str, Any]]]:
     items: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     for row, group, split in zip(rows, groups, splits, strict=True):
         image = f"./{output.IMAGES}/{row.image}.jpg"
-        items[split].append({"image": image, "label": row.label, "group": group, **row.metadata})
+        label = {"label": row.label, "group": group}
+        if with_masks:
+            label = {"label": f"./{ham10000_masks.name_of(row.image)}", "group": group, "dx": row.label}
+        items[split].append({"image": image, **label, **row.metadata})
     return items
 
 
@@ -288,8 +307,8 @@ def import_ham10000(source: Path, out: Path, options: Ham10000Options = DEFAULTS
 
     Args:
         source: the outer zip, or a folder with the part zips or the unpacked folders, and the metadata.
-        out: folder to write `images/`, `dataset.json` and `import_report.json` to: empty, new, or with an earlier
-            import, which is replaced. The same call again writes nothing.
+        out: folder to write `images/` (and `masks/`), `dataset.json` and `import_report.json` to: empty, new, or with
+            an earlier import, which is replaced. The same call again writes nothing.
         options: see `Ham10000Options`.
 
     Raises:
@@ -317,13 +336,23 @@ def import_ham10000(source: Path, out: Path, options: Ham10000Options = DEFAULTS
         if options.duplicates == "refuse":
             _refuse_torn_lesions(rows, given)
 
-    output.begin(out, [f"{row.image}.jpg" for row in rows])
+    with_masks = TASKS[options.task].has_masks
+    named = [f"{row.image}.jpg" for row in rows]
+    output.begin(out, [*named, *(ham10000_masks.name_of(row.image) for row in rows if with_masks)])
     stored, without_metadata = _store_images(download, out, {row.image: row for row in rows}, options.max_side)
     _reconcile(without_metadata, (), "images without metadata", mismatch=mismatch)
     without_image = _reconcile(
         [row.image for row in rows], stored, "rows of the metadata without image", mismatch=mismatch
     )
     rows = [row for row in rows if row.image in stored and (given is None or row.image in given)]
+    masks: dict[str, int] = {}
+    without_mask: list[str] = []
+    unused_masks: list[str] = []
+    if with_masks:
+        sizes = {row.image: stored[row.image].size for row in rows}
+        masks, unused_masks = ham10000_masks.store_masks(download, out, sizes)
+        without_mask = _reconcile(list(sizes), masks, "images without mask", mismatch=mismatch)
+        rows = [row for row in rows if row.image in masks]
     if not rows:
         raise DatasetError("no image has metadata and a place in the split; check that all come from one download")
 
@@ -337,15 +366,19 @@ def import_ham10000(source: Path, out: Path, options: Ham10000Options = DEFAULTS
         without_image=without_image,
         without_metadata=without_metadata,
         without_split=without_split,
+        without_mask=without_mask,
+        unused_masks=unused_masks,
     )
     files = {f"{row.image}.jpg": stored[row.image].size_bytes for row in rows}
+    files |= {ham10000_masks.name_of(row.image): masks[row.image] for row in rows if with_masks}
     output.remove_stale(out, files)
     write_dataset_json(
         out,
         name=options.title,
         **(ORIGIN if options.title == TITLE else ANOTHER_ORIGIN),
-        labels=LABELS,
-        records=_items(rows, groups, splits),
+        labels=LABELS_OF_TASK[options.task],
+        records=_items(rows, groups, splits, with_masks=with_masks),
+        task=options.task,
     )
     shown = {name: value for name, value in asdict(report).items() if name != "is_repeated"}
     output.finish(out, {"importer": "ham10000", "options": told, **shown}, key=key, files=files)

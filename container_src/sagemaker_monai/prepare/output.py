@@ -4,8 +4,8 @@
 other options replaces the earlier one, and a folder with other files is refused. dataset.json is removed before the
 first image changes and written after the last one: if it is there, it is true.
 
-Images lie in `images/`, the files of a DICOM series in `series/NAME/`. A file's name is relative to the output folder;
-one without a folder lies in `images/`.
+Images lie in `images/`, masks in `masks/`, the files of a DICOM series in `series/NAME/`. A file's name is relative to
+the output folder; one without a folder lies in `images/`.
 """
 
 import json
@@ -26,6 +26,7 @@ from sagemaker_monai.storage.files import sha256_of, write_text
 
 IMAGES = "images"
 SERIES = "series"
+MASKS = "masks"
 _PART = re.compile(r"\.(.+)\.\d+\.part")  # a file that is being written, as `files.write_text` and others name it
 
 
@@ -58,8 +59,8 @@ def _in_folder(name: str) -> str:
 
 
 def _present(out: Path) -> Iterator[Path]:
-    """The files below `images/` and `series/`, and links to folders."""
-    for place in (IMAGES, SERIES):
+    """The files below `images/`, `masks/` and `series/`, and links to folders."""
+    for place in (IMAGES, MASKS, SERIES):
         if (out / place).is_symlink():
             yield out / place
             continue
@@ -85,7 +86,7 @@ def check_output(out: Path) -> None:
     if not out.is_dir() or out.is_symlink():
         raise DatasetError(f"{out.name} is not a folder; name another output folder")
     report = read_report(out)
-    ours = {REPORT, DATASET_JSON, IMAGES, SERIES} if report is not None else set()
+    ours = {REPORT, DATASET_JSON, IMAGES, MASKS, SERIES} if report is not None else set()
     foreign = sorted(path.name for path in out.iterdir() if path.name not in ours and not is_litter(path.name))
     if report is not None:
         written = set(map(_in_folder, report["files"]))
@@ -148,9 +149,10 @@ def remove_stale(out: Path, files: Collection[str]) -> None:
     for name in map(_in_folder, (read_report(out) or {}).get("files", {})):
         if name not in kept:
             (out / name).unlink(missing_ok=True)
-    for parent, _, _ in os.walk(out / SERIES, topdown=False):
-        with suppress(OSError):  # it is not empty
-            Path(parent).rmdir()
+    for place in (MASKS, SERIES):
+        for parent, _, _ in os.walk(out / place, topdown=False):
+            with suppress(OSError):  # it is not empty
+                Path(parent).rmdir()
 
 
 def finish(out: Path, report: Mapping[str, Any], *, key: str, files: Mapping[str, int]) -> None:
