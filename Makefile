@@ -50,6 +50,9 @@ demo: .venv/installed  ## photographs to answers here: [DATA=path/to/dataverse] 
 demo-volume: .venv/installed  ## CT series to answers here, as DICOM and 3-D: [EPOCHS=] [DEMO_OPTIONS=--help]
 	@.venv/bin/python -m develop.demo_volume $(call flag,--epochs,EPOCHS) $(call flag,--port,PORT) $(DEMO_OPTIONS)
 
+demo-segmentation: .venv/installed  ## CT series and masks to served masks and pictures here: [EPOCHS=] [DEMO_OPTIONS=--help]
+	@.venv/bin/python -m develop.demo_segmentation $(call flag,--epochs,EPOCHS) $(call flag,--port,PORT) $(DEMO_OPTIONS)
+
 # One process per core; WORKERS=0 runs all in this process, for a debugger. `worksteal` hands out long runs of
 # consecutive tests, so that most module fixtures are made once.
 WORKERS ?= logical
@@ -216,7 +219,7 @@ clean:  ## remove .venv, .demo and caches
 	rm -rf .venv .sdk .sdk3 .demo .simulate .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info container_src/*.egg-info
 	find container_src scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help install demo demo-volume test test-long test-all lint format check doctor real-runs bench-io bench-input bench-attacks \
+.PHONY: help install demo demo-volume demo-segmentation test test-long test-all lint format check doctor real-runs bench-io bench-input bench-attacks \
 	docs lock build test-image train-local serve-local predict-local shell push scan sbom iam infra prepare-s3 train tune \
 	process deploy predict transform register pipeline status logs delete prices simulate simulate-train simulate-spot \
 	simulate-endpoint simulate-async simulate-batch simulate-multi-model simulate-all clean

@@ -1,5 +1,7 @@
 """Draw a synthetic CT data set as DICOM: spheres and cubes in noise, one series per patient, with a table of labels.
 
+Or an organ with a cyst, with masks: `draw_masked`.
+
 It replaces scans that may not be shipped, for trying and testing all steps. Names, numbers and dates in the headers are
 made up, so that de-identification has something to remove. All bodies have the same volume, so that neither mean nor
 maximum reveals the shape; grades differ in size. The same seed draws the same voxels and UIDs.
@@ -8,6 +10,7 @@ Source: DICOM PS3.3 A.3 (CT Image IOD), as far as a reader needs it.
 """
 
 import csv
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,9 @@ SHAPES = ("sphere", "cube")
 GRADES = ("small", "medium", "large")
 AIR_HU, TISSUE_HU, NOISE_HU, INTERCEPT_HU = -1000, 60, 90, -1024
 TABLE = "labels.csv"
+ORGAN_SHAPE = (18, 36, 36)  # slices, rows, columns
+STRUCTURES = ("organ", "cyst")  # values 1 and 2 of masks
+BODY_HU, ORGAN_HU, CYST_HU = 0, 110, -60
 PRODUCER = "SYNTHETIC"
 
 Floats = npt.NDArray[np.float32]
@@ -46,6 +52,41 @@ def draw_scans(count: int, *, task: str, seed: int) -> Iterator[Scan]:
         yield Scan(label, _draw(generator, radius_mm, is_cube=label == "cube"))
 
 
+def draw_organs(count: int, *, seed: int) -> Iterator[tuple[Floats, npt.NDArray[np.uint8]]]:
+    """Volumes in HU and their masks, (slices, rows, columns): an ellipsoid with a sphere in it, in a body in air."""
+    generator = np.random.default_rng(seed)
+    steps = (SLICE_MM, PIXEL_MM, PIXEL_MM)
+    grid = np.stack(np.meshgrid(*map(np.arange, ORGAN_SHAPE), indexing="ij"), axis=-1) * steps
+    size_mm = np.array(ORGAN_SHAPE) * steps
+    for _ in range(count):
+        centre = size_mm / 2 + generator.uniform(-3, 3, 3)
+        radii = generator.uniform((11, 11, 12), (14, 15, 17))
+        is_body = np.linalg.norm((grid - size_mm / 2)[..., 1:] / (0.47 * size_mm[1:]), axis=-1) < 1
+        is_organ = np.linalg.norm((grid - centre) / radii, axis=-1) < 1
+        is_cyst = np.linalg.norm(grid - centre - generator.uniform(-4, 4, 3), axis=-1) < generator.uniform(5, 7)
+        labels = np.where(is_cyst, 2, np.where(is_organ, 1, 0)).astype(np.uint8)
+        levels = np.array([BODY_HU, ORGAN_HU, CYST_HU])[labels]
+        values = np.where(is_body, levels, AIR_HU) + generator.normal(0, NOISE_HU / 2, labels.shape)
+        yield values.astype(np.float32), labels
+
+
+def draw_masked(folder: Path, count: int, *, seed: int) -> Path:
+    """Write series, masks in NIfTI and dataset.json into a folder, in which `train` finds them; returns the folder."""
+    import nibabel
+
+    affine = np.diag([-PIXEL_MM, -PIXEL_MM, SLICE_MM, 1.0])  # DICOM's x and y lead left and back, NIfTI's do not
+    items = []
+    (folder / "masks").mkdir(parents=True)
+    for number, (values, labels) in enumerate(draw_organs(count, seed=seed)):
+        write_scan(folder / "scans" / f"{number:03d}", Scan("", values), number, seed=seed)
+        nibabel.save(nibabel.Nifti1Image(labels.transpose(2, 1, 0), affine), folder / "masks" / f"{number:03d}.nii.gz")
+        items.append({"image": f"scans/{number:03d}", "label": f"masks/{number:03d}.nii.gz", "group": f"{number:03d}"})
+    names = {"background": 0} | {name: value for value, name in enumerate(STRUCTURES, start=1)}
+    content = {"name": "Synthetic CT, drawn by code", "modality": {"0": "CT"}, "labels": names, "training": items}
+    (folder / "dataset.json").write_text(json.dumps(content, indent=1))
+    return folder
+
+
 def _draw(generator: np.random.Generator, radius_mm: float, *, is_cube: bool) -> Floats:
     size_mm = np.array([SLICES * SLICE_MM, SIDE * PIXEL_MM, SIDE * PIXEL_MM])
     centre_mm = size_mm / 2 + generator.uniform(-4, 4, 3)
@@ -67,6 +108,7 @@ def write_scan(folder: Path, scan: Scan, number: int, *, seed: int) -> str:
         dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.FrameOfReferenceUID = study, series, frame
         dataset.SOPInstanceUID = generate_uid(entropy_srcs=[series, str(index)])
         dataset.InstanceNumber = index + 1
+        dataset.Rows, dataset.Columns = values.shape
         dataset.ImagePositionPatient = [0, 0, index * SLICE_MM]
         stored = np.rint(values - INTERCEPT_HU).clip(0, 4095).astype("<u2")
         dataset.PixelData = stored.tobytes()
@@ -88,7 +130,6 @@ def _header(number: int) -> Dataset:
     dataset.ImageOrientationPatient, dataset.PixelSpacing = [1, 0, 0, 0, 1, 0], [PIXEL_MM, PIXEL_MM]
     dataset.SliceThickness, dataset.RescaleIntercept, dataset.RescaleSlope = SLICE_MM, INTERCEPT_HU, 1
     dataset.RescaleType, dataset.WindowCenter, dataset.WindowWidth = "HU", 0, 1000
-    dataset.Rows = dataset.Columns = SIDE
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
     return dataset

@@ -20,7 +20,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # The names that artifacts and users' scripts import; the code itself lies in the wings.
 FACADES = {"transforms", "segresnet", "log_metrics"}
 OUTER = {"entrypoints", "sagemaker"}
-DEMONSTRATIONS = {"demo_volume.py", "draw_volumes.py", "real_runs.py"}  # each uses a data set of one task
+DEMONSTRATIONS = {
+    "demo_segmentation.py",
+    "demo_volume.py",
+    "draw_volumes.py",
+    "real_runs.py",
+}  # each uses a data set of one task
 SAGEMAKER = {"boto3", "botocore", "mms", "sagemaker_inference", "sagemaker_training"}
 # Constants of the contract with SageMaker: any wing may import them, none repeats their values.
 CONTRACT = (content_types, parameters)
