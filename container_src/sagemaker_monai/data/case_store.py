@@ -6,6 +6,7 @@ decides its voxels, built under another name and renamed when it is whole, and c
 opened.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -39,7 +40,7 @@ from sagemaker_monai.tasks.label_maps import IGNORED
 
 INDEX_FILE = "index.json"
 POINTS_OF_A_LABEL = 256  # places of each structure that are kept, to centre patches on
-_LAYOUT = 1  # part of the key
+_LAYOUT = 2  # part of the key
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def read_case(load: Load, sample: Sample, mask: Path, legend: Legend) -> ReadCas
     """
     values, traits = load.pixels_of_one(sample)
     traits = with_size(sample, traits)
-    read = read_mask(mask, Grid.of_traits(traits), wanted=legend.is_named)
+    read = read_mask(mask, Grid.of_traits(traits), wanted=legend.is_named, named=legend.numbers)
     true, findings = legend.labels_of(read)
     return ReadCase(values, true, traits, read.findings + findings)
 
@@ -290,6 +291,7 @@ def _build(
     jobs = [
         {
             "file": os.fspath(folder / _part_name(part)),
+            "reports": os.fspath(folder / f"part-{part}.reports"),
             "part": part,
             "load": preprocessing.spec[0],
             "legend": asdict(legend),
@@ -300,47 +302,70 @@ def _build(
     ]  # fmt: skip
     cases: list[Any] = [None] * len(samples)
     faults: dict[str, str] = {}
-    results = _work(jobs[0]) if workers == 1 else _in_processes(jobs)
-    for index, told in track(results, total=len(samples), what=what):
-        if "fault" in told:
-            faults[str(index)] = told["fault"]
-        else:
-            cases[index] = told
-        if is_stopping():
-            raise TrainingStopped("training was stopped while images were read, so there is nothing to save")
+    # Closed before the folder is removed: no worker writes into it any more.
+    with contextlib.closing(_work(jobs[0]) if workers == 1 else _in_processes(jobs)) as results:
+        for index, told in track(results, total=len(samples), what=what):
+            if "fault" in told:
+                faults[str(index)] = told["fault"]
+            else:
+                cases[index] = told
+            if is_stopping():
+                raise TrainingStopped("training was stopped while images were read, so there is nothing to save")
+    for job in jobs:
+        Path(str(job["reports"])).unlink(missing_ok=True)
     digests = {path.name: sha256_of(path) for path in sorted(folder.glob("part-*.raw"))}
     return {"cases": cases, "faults": faults, "digests": digests}
 
 
-def _in_processes(jobs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _in_processes(jobs: Sequence[Mapping[str, Any]]) -> Generator[tuple[int, dict[str, Any]], None, None]:
+    """Give each process a job, and yield what they report.
+
+    An entry of the index may be longer than a pipe takes in one piece, so that entries of several processes would mix:
+    each writes its own into a file, and tells through the shared pipe that there is one more.
+    """
     started: list[subprocess.Popen[bytes]] = []
-    try:
-        reading, writing = os.pipe()
-        with os.fdopen(reading, "rb") as reports:
+    left = {entry[0][0] for job in jobs for entry in job["cases"]}
+    reading, writing = os.pipe()
+    with contextlib.ExitStack() as stack:
+        stack.callback(_end, started)
+        told = stack.enter_context(os.fdopen(reading, "rb"))
+        try:
+            reports = []
             for job in jobs:
+                Path(job["reports"]).touch()
+                reports.append(stack.enter_context(Path(job["reports"]).open("rb")))
                 worker = subprocess.Popen(
                     [sys.executable, "-m", "sagemaker_monai.data.case_store"], stdin=subprocess.PIPE, stdout=writing
                 )
                 started.append(worker)
                 assert worker.stdin is not None
-                with worker.stdin as stdin:
+                with contextlib.suppress(BrokenPipeError), worker.stdin as stdin:  # its exit status is checked later
                     stdin.write(json.dumps(job).encode())
-            os.close(writing)
-            left = {entry[0][0] for job in jobs for entry in job["cases"]}
-            for line in reports:
-                index, told = json.loads(line)
-                left.discard(index)
-                yield index, told
-        if any(worker.wait() for worker in started) or left:
-            raise RuntimeError(f"a process that reads images ended before it had read {len(left)} of them")
-    finally:
-        for worker in started:
-            if worker.poll() is None:
-                worker.kill()
-            worker.wait()
+        finally:
+            os.close(writing)  # so that reading ends with the last worker
+        for line in told:
+            part, *fault = map(int, line.split())
+            if fault:
+                raise OSError(fault[0], os.strerror(fault[0]), jobs[part]["file"])
+            index, result = json.loads(reports[part].readline())
+            left.discard(index)
+            yield index, result
+        codes = [worker.wait() for worker in started]
+        if any(codes) or left:
+            raise RuntimeError(
+                f"a process that reads images ended with status {max(codes, key=abs)} before it had read {len(left)} "
+                "of them"
+            )
 
 
-def _work(job: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _end(workers: Sequence[subprocess.Popen[bytes]]) -> None:
+    for worker in workers:
+        if worker.poll() is None:
+            worker.kill()
+        worker.wait()
+
+
+def _work(job: Mapping[str, Any]) -> Generator[tuple[int, dict[str, Any]], None, None]:
     """Read the cases of a job into its file; for each its entry of the index, or what is wrong with it."""
     load, told = build_load(job["load"]), job["legend"]
     legend = Legend(tuple(told["values"]), tuple(told["names"]), told["ignored"])
@@ -388,6 +413,20 @@ def _write(file: IO[bytes], part: int, case: ReadCase, load: Load, structures: i
     }
 
 
+def _report(job: Mapping[str, Any]) -> None:
+    """Do a job: each result is a line of its file of reports, and for each its number goes to standard output.
+
+    A fault of the disk is told there too, as there may be no room for it in the file.
+    """
+    with Path(job["reports"]).open("wb") as reports:
+        try:
+            for place, result in _work(job):
+                reports.write(json.dumps([place, result]).encode() + b"\n")
+                reports.flush()
+                os.write(sys.stdout.fileno(), f"{job['part']}\n".encode())
+        except OSError as error:
+            os.write(sys.stdout.fileno(), f"{job['part']} {error.errno or 0}\n".encode())
+
+
 if __name__ == "__main__":
-    for place, result in _work(json.loads(sys.stdin.buffer.read())):
-        os.write(sys.stdout.fileno(), json.dumps([place, result]).encode() + b"\n")
+    _report(json.loads(sys.stdin.buffer.read()))

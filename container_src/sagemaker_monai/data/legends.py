@@ -37,15 +37,24 @@ class Legend:
     names: tuple[str, ...]
     ignored: int | None = None
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Every value that has a name."""
+        return self.values if self.ignored is None else (*self.values, self.ignored)
+
     def among(self, labels: Sequence[str]) -> "Legend":
-        """The same with the structures in the order of a model's labels, of which these are some or all.
+        """The same with the structures in the order of a model's labels.
+
+        A structure that only one of them has is refused: the voxels of it are something else in the other, so that no
+        score of any structure would be right.
 
         Raises:
             DatasetError: a structure that the model does not have, or one that the masks do not have.
         """
         if set(labels) != set(self.names):
             raise DatasetError(
-                f"labels names {some_of(self.names)}, and the model {some_of(list(labels))}: name the same structures"
+                f"labels names {some_of(self.names)}, and the model {some_of(list(labels))}: name the same structures; "
+                "one that is in none of these images gets a value that no mask has"
             )
         value_of = dict(zip(self.names, self.values, strict=True))
         return Legend(tuple(value_of[label] for label in labels), tuple(labels), self.ignored)
@@ -103,7 +112,7 @@ class Legend:
         for label, value in enumerate(self.values, start=1):
             table[value] = label
         if self.values == (WHITE,):
-            table[1] = 1  # pictures of 0 and 255 are read as 0 and 1
+            table[1] = 1  # a mask of zeros and ones
         if self.ignored is not None:
             table[self.ignored] = IGNORED
         labels: NDArray[np.uint8] = table[values]

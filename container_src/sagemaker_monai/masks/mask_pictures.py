@@ -4,8 +4,8 @@ What a pixel's value is:
 
 - single bits: 0 and 1;
 - grey, also as RGB with three equal channels: the number itself. Only where a file has nothing but black and white, 0
-  and 255 (65,535 of 16 bits), white is 1, which is said: so drawing programs save a mask, but a file of an index map
-  may have 255 for "not labelled" and nothing else;
+  and 255 (65,535 of 16 bits), white is 1, which is said: so drawing programs save a mask. Where white is a value with
+  a name, such as "not labelled", it stays itself;
 - a palette: the index, never the colour, as the public data sets with palettes mean it. A program that saves space also
   makes palettes, in any order: greys that do not grow with their indices from black at 0 are refused, and black
   elsewhere than at 0 is said;
@@ -16,7 +16,7 @@ A mask is not turned by EXIF: it is on the grid of its image, which is upright w
 turned is refused, for nobody can tell whether it was drawn on the upright image.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +36,14 @@ _ROWS = 256  # whose colours are computed at once
 _NS_A_PIXEL = 80  # to find the value of a colour
 
 
-def read_picture_mask(source: Path, grid: Grid, *, colours: Colours | None) -> Mask:
+def read_picture_mask(source: Path, grid: Grid, *, colours: Colours | None, named: Collection[int] = ()) -> Mask:
     """Read a mask from a picture.
 
     Args:
         source: the file.
         grid: of the image.
         colours: the value of each colour (red, green, blue), 0 to 255 each.
+        named: as of `read_mask`.
 
     Raises:
         UndecodableImage: broken.
@@ -50,12 +51,12 @@ def read_picture_mask(source: Path, grid: Grid, *, colours: Colours | None) -> M
         PayloadTooLarge: more than the limits.
     """
     picture = decode_stored(source)
-    values, findings = _values_of(picture, colours)
+    values, findings = _values_of(picture, colours, named)
     placed, unproved = on_grid(values.T, None, grid)
     return Mask(placed, {}, (*findings, *unproved))
 
 
-def _values_of(picture: StoredPicture, colours: Colours | None) -> tuple[np.ndarray, list[str]]:
+def _values_of(picture: StoredPicture, colours: Colours | None, named: Collection[int]) -> tuple[np.ndarray, list[str]]:
     """uint16 (H, W), and findings."""
     stored = picture.values
     if picture.palette is not None:
@@ -75,7 +76,7 @@ def _values_of(picture: StoredPicture, colours: Colours | None) -> tuple[np.ndar
     findings = ["mask_values_rounded"] if is_rounded else []
     there = values_in(values)
     white = {8: 255, 16: MOST_VALUE}.get(picture.bits)
-    if there == [white]:
+    if there == [white] and white not in named:
         return (values != 0).astype(np.uint16), [*findings, "mask_white_is_one"]
     return values, [*findings, *(["mask_many_values"] if len(there) > MASK_VALUES else [])]
 

@@ -1,6 +1,6 @@
 """One file to a mask on its image's grid, whatever its format. The content decides which reader is called."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from sagemaker_monai.images.read import DICOM_FORMAT, kind_of
@@ -16,6 +16,7 @@ def read_mask(
     tolerance_mm: float = MOST_MM,
     wanted: Callable[[str], bool] | None = None,
     colours: Mapping[tuple[int, int, int], int] | None = None,
+    named: Collection[int] = (),
 ) -> Mask:
     """Read a mask.
 
@@ -28,6 +29,7 @@ def read_mask(
         wanted: of a file that names its structures, says by the name which are read; the others are left out before
             anything is said of overlaps. None reads all.
         colours: of a picture in colour, the value of each (red, green, blue).
+        named: values that have a name, so that white is no other way to write 1 where it is one of them.
 
     Raises:
         UndecodableImage: broken bytes, or a file that cannot be read.
@@ -43,7 +45,7 @@ def read_mask(
     if kind == "picture":
         from sagemaker_monai.masks.mask_pictures import read_picture_mask
 
-        return read_picture_mask(source, grid, colours=colours)
+        return read_picture_mask(source, grid, colours=colours, named=named)
     from sagemaker_monai.masks.mask_volumes import read_volume_mask
 
     return read_volume_mask(source, kind, grid, wanted=wanted, tolerance_mm=tolerance_mm)

@@ -4,6 +4,7 @@ After nnU-Net (arXiv:1904.08128, supplementary note 3): the median spacing; the 
 aspect that the memory allows, and no larger than the images; a network that halves it until little is left.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,11 +82,13 @@ def plan_patch(
         levels = plan_levels([max(side, SHORTEST_SIDE // 2) for side in patch], spacing_mm, width)
         divisors = SEGMENTERS[network].divisors(levels)
         rounded = tuple(-(-side // step) * step for side, step in zip(patch, divisors, strict=True))
-        if asked is not None or int(np.prod(rounded)) <= most_voxels or max(rounded) <= SHORTEST_SIDE:
+        possible = [axis for axis, side in enumerate(rounded) if side > divisors[axis]]
+        if asked is not None or math.prod(rounded) <= most_voxels or not possible:
             return rounded, levels
-        # The side that is longest beside its median becomes shorter, so that the aspect stays.
-        shortened = max(range(len(patch)), key=lambda axis: patch[axis] * spacing_mm[axis])
-        patch[shortened] = max(1, min(patch[shortened] - divisors[shortened], rounded[shortened] - divisors[shortened]))
+        # The side that is longest in mm becomes shorter; few thick slices are kept while another side can give way.
+        preferred = [axis for axis in possible if rounded[axis] > SHORTEST_SIDE] or possible
+        shortened = max(preferred, key=lambda axis: rounded[axis] * spacing_mm[axis])
+        patch[shortened] = rounded[shortened] - divisors[shortened]
 
 
 def most_voxels(width: int, batch_size: int, device: torch.device) -> int:

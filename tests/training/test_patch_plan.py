@@ -1,0 +1,39 @@
+"""The patch that segmentation trains on, for images of any shape."""
+
+import math
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sagemaker_monai.networks.segmenters import SEGMENTERS
+from sagemaker_monai.training.patch_plan import SHORTEST_SIDE, plan_patch
+
+SIDES = st.lists(st.integers(1, 700), min_size=3, max_size=3)
+SPACINGS = st.lists(st.floats(0.01, 100), min_size=3, max_size=3)
+NETWORKS = st.sampled_from(("unet", "dynunet", "segresnet"))
+
+
+@given(SIDES, SPACINGS, NETWORKS, st.integers(SHORTEST_SIDE**3, 96**3))
+def test_every_image_has_a_patch_within_the_memory_that_the_network_can_halve(shape, spacing, network, most):
+    patch, levels = plan_patch([shape], spacing, network, width=16, most_voxels=most)
+    divisors = SEGMENTERS[network].divisors(levels)
+
+    assert math.prod(patch) <= most
+    assert all(side % divisor == 0 for side, divisor in zip(patch, divisors, strict=True))
+    assert all(side < extent + divisor for side, extent, divisor in zip(patch, shape, divisors, strict=True))
+
+
+@given(SIDES, SPACINGS, NETWORKS)
+def test_a_patch_that_is_asked_for_is_only_rounded_up(sides, spacing, network):
+    patch, levels = plan_patch([[9, 9, 9]], spacing, network, width=16, most_voxels=1, asked=sides)
+
+    divisors = SEGMENTERS[network].divisors(levels)
+    assert patch == tuple(np.ceil(np.divide(sides, divisors)).astype(int) * divisors)
+
+
+def test_few_thick_slices_are_kept_while_the_plane_can_give_way():
+    patch, _ = plan_patch([[512, 512, 20]], (0.1, 0.1, 10.0), "unet", width=16, most_voxels=96**3)
+
+    assert patch[2] >= SHORTEST_SIDE
+    assert patch[0] == patch[1] >= 192
