@@ -16,7 +16,8 @@ from highdicom import sr
 
 from sagemaker_monai.errors import NotAcceptable, PayloadTooLarge, UndecodableImage
 from sagemaker_monai.images.dicom.headers import read_header
-from sagemaker_monai.outputs.structured_reports import Finding, Provenance, encode_sr, encode_sr_multipart
+from sagemaker_monai.outputs.dicom_files import Provenance, encode_multipart
+from sagemaker_monai.outputs.structured_reports import Finding, encode_sr
 from tests.support.dicom_bodies import dicom
 from tests.support.places import SHARED_DATA
 
@@ -324,7 +325,7 @@ def test_any_class_name_gives_a_sound_report(label):
 def test_several_reports_come_as_dicomweb_sends_them():
     reports = [report_on(headers(count)) for count in (1, 2)]
 
-    body, content_type = encode_sr_multipart(reports)
+    body, content_type = encode_multipart(reports)
 
     head = f"MIME-Version: 1.0\r\nContent-Type: {content_type}\r\n\r\n".encode()
     message = email.message_from_bytes(head + body, policy=email.policy.HTTP)

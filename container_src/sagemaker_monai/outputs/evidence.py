@@ -1,9 +1,9 @@
-"""What a structured report quotes from its images: their UIDs, their patient and their study.
+"""What an answer as DICOM quotes from its images: their UIDs, their patient and their study.
 
-Headers are not trusted. An attribute that a report requires is empty if the header lacks it; a value that its type does
-not allow is left out, so that a report is never worse than its source.
+Headers are not trusted. An attribute that an answer requires is empty if the header lacks it; a value that its type
+does not allow is left out, so that an answer is never worse than its source.
 
-A report is about one patient and one study. If the headers name several, or only some name one, there is no report.
+An answer is about one patient and one study. If the headers name several, or only some name one, there is none.
 """
 
 import re
@@ -26,14 +26,14 @@ _REQUIRED = (
 _OPTIONAL = ("IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription")
 # Must be the same in all images that have it; PatientID and StudyInstanceUID must be the same in all images.
 _OF_ONE_PATIENT = ("IssuerOfPatientID", "PatientName", "PatientBirthDate")
-# Leading zeros are not allowed but common; a report must quote them as the archive knows them.
+# Leading zeros are not allowed but common; an answer must quote them as the archive knows them.
 _UID = re.compile(r"(?=.{1,64}$)\d+(\.\d+)*", re.ASCII)
 _MAX_UID_CHARS = 64
 _SEXES = frozenset({"F", "M", "O"})
 
 
 def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
-    """Make the sources of a report, with only the attributes that a report quotes, valid and decoded.
+    """Make the sources of an answer, with only the attributes that it quotes, valid and decoded.
 
     Args:
         headers: the files' datasets, without pixel data, in the order of the slices.
@@ -48,7 +48,7 @@ def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
     from pydicom.datadict import dictionary_VR
 
     if not headers:
-        raise NotAcceptable("a DICOM report needs DICOM images; send those, or Accept: application/json")
+        raise NotAcceptable("an answer as DICOM needs DICOM images; send those, or Accept: application/json")
     evidence = []
     for header in headers:
         source = Dataset()
@@ -56,20 +56,20 @@ def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
             value = text_of(header, keyword)
             if not value:
                 raise NotAcceptable(
-                    f"a DICOM report needs the {keyword} of every image; send complete headers, or "
+                    f"an answer as DICOM needs the {keyword} of every image; send complete headers, or "
                     "Accept: application/json"
                 )
             if not _UID.fullmatch(value):
                 raise NotAcceptable(
-                    f"a DICOM report needs the {keyword} of every image, and one is malformed: a UID is numbers "
+                    f"an answer as DICOM needs the {keyword} of every image, and one is malformed: a UID is numbers "
                     f"separated by points, at most {_MAX_UID_CHARS} characters; correct it, or Accept: application/json"
                 )
             setattr(source, keyword, value)
         evidence.append(source)
     if len({source.StudyInstanceUID for source in evidence}) > 1 or not _is_one_patient(headers):
         raise NotAcceptable(
-            "a DICOM report is of one patient and one study, but the images name several, or some name none; correct "
-            "PatientID, PatientName, PatientBirthDate and StudyInstanceUID, or Accept: application/json"
+            "an answer as DICOM is of one patient and one study, but the images name several, or some name none; "
+            "correct PatientID, PatientName, PatientBirthDate and StudyInstanceUID, or Accept: application/json"
         )
     first = evidence[0]
     for keyword in (*_REQUIRED, *_OPTIONAL):
@@ -83,7 +83,7 @@ def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
     if text_of(headers[0], "PatientIdentityRemoved") == "YES":
         method = text_of(headers[0], "DeidentificationMethod")
         first.PatientIdentityRemoved = "YES"
-        # Type 1C: a report must have one, but many sources have none or several.
+        # Type 1C: an answer must have one, but many sources have none or several.
         first.DeidentificationMethod = method if _is_sound("LO", method) and method else "as in the source images"
     return evidence
 

@@ -4,17 +4,11 @@ The images are the report's evidence and the source of its one measurement group
 the unit 1, a predicted class is a coded evaluation, and a value (regression) is a measurement with its unit. Algorithm
 and device are the model with its version. The report is complete and UNVERIFIED, because no person has looked at it.
 
-A class has a private code of the scheme `SCHEME`, made from its name alone, so that it is the same in every report. Its
-probability has that code with `P-` in front.
-
-UIDs are made from the images, the model's version and the answer (2.25 and a hash, PS3.5, B.2): the same question gives
-the same report, which an archive then keeps once.
+A class has the code of its label (`dicom_files`). Its probability has that code with `P-` in front.
 
 highdicom is imported when the first report is made: most servers never make one.
 """
 
-import hashlib
-import io
 import math
 import warnings
 from collections.abc import Iterable, Sequence
@@ -22,21 +16,25 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from sagemaker_monai.outputs.dicom_files import (
+    MANUFACTURER,
+    MAX_LO_CHARS,
+    SECONDARY_CAPTURE,
+    SERIES_DESCRIPTION,
+    SERIES_NUMBER,
+    Provenance,
+    code_of,
+    coding_scheme,
+    derived_uid,
+    digest_of,
+    private_code,
+    to_bytes,
+)
 from sagemaker_monai.outputs.evidence import make_evidence, text_of
-from sagemaker_monai.storage.file_names import is_fit
 
 if TYPE_CHECKING:
     from highdicom.sr import CodedConcept
     from pydicom import Dataset
-
-DICOM_TYPE = "application/dicom"
-SCHEME = "99SMMONAI"  # PS3.3, 8.2: private coding schemes begin with 99
-MANUFACTURER = "sagemaker-monai"
-SERIES_DESCRIPTION = "AI findings, not verified"
-SERIES_NUMBER = 9_900  # above those of scanners (a guess)
-
-_MAX_LO_CHARS = 64
-_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 # LOINC, by Modality (CID 100); the others have a private code.
 _PROCEDURES = {
@@ -65,21 +63,6 @@ class Finding:
     value: float | None = None
     unit: str = "1"
     is_predicted: bool = False
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """The model that a report is by.
-
-    Attributes:
-        name: of the algorithm, such as the network's.
-        version: `model_version`, the digest of the artifact.
-        parameters: further lines for the report.
-    """
-
-    name: str
-    version: str
-    parameters: tuple[str, ...] = ()
 
 
 def encode_sr(
@@ -111,8 +94,6 @@ def encode_sr(
         warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)\.")  # the source's header may have faults
         evidence = make_evidence(headers)
         from highdicom import sr
-        from highdicom.coding_schemes import CodingSchemeIdentificationItem
-        from pydicom.valuerep import DT
 
         uids = [str(source.SOPInstanceUID) for source in evidence]
         report = sr.MeasurementReport(
@@ -120,18 +101,17 @@ def encode_sr(
             procedure_reported=_procedure(text_of(headers[0], "Modality")),
             imaging_measurements=[_measurements(findings, evidence, model, frame, uids)],
         )
-        # highdicom finds the patient's attributes only for SOP classes of the current standard.
-        first_class, evidence[0].SOPClassUID = evidence[0].SOPClassUID, _SECONDARY_CAPTURE
+        first_class, evidence[0].SOPClassUID = evidence[0].SOPClassUID, SECONDARY_CAPTURE
         document = sr.ComprehensiveSR(
             evidence=evidence,
             content=report,
-            series_instance_uid=_uid("series", str(evidence[0].StudyInstanceUID), model.name, model.version),
+            series_instance_uid=derived_uid("series", str(evidence[0].StudyInstanceUID), model.name, model.version),
             series_number=SERIES_NUMBER,
-            sop_instance_uid=_uid("report", *uids, str(frame), model.name, model.version, repr(tuple(findings))),
+            sop_instance_uid=derived_uid("report", *uids, str(frame), model.name, model.version, repr(tuple(findings))),
             instance_number=1,
             manufacturer=MANUFACTURER,
-            manufacturer_model_name=model.name[:_MAX_LO_CHARS],
-            software_versions=model.version[:_MAX_LO_CHARS],
+            manufacturer_model_name=model.name[:MAX_LO_CHARS],
+            software_versions=model.version[:MAX_LO_CHARS],
             series_description=SERIES_DESCRIPTION,
             is_complete=True,
             is_final=False,
@@ -141,33 +121,11 @@ def encode_sr(
             series_date=now.date(),
             series_time=now.time(),
             specific_character_set="ISO_IR 192",
-            coding_schemes=[
-                CodingSchemeIdentificationItem(SCHEME, name="sagemaker-monai", responsible_organization=MANUFACTURER)
-            ],
+            coding_schemes=[coding_scheme()],
         )
         references = document.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
         references.ReferencedSOPSequence[0].ReferencedSOPClassUID = first_class
-        document.InstanceCreationDate = document.ContentDate
-        document.InstanceCreationTime = document.ContentTime
-        # highdicom would take the time from the clock.
-        document.ContributingEquipmentSequence[-1].ContributionDateTime = DT(now)
-        buffer = io.BytesIO()
-        document.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-def encode_sr_multipart(reports: Sequence[bytes]) -> tuple[bytes, str]:
-    """One body with several reports, as DICOMweb sends them, and its content type.
-
-    Source: DICOM PS3.18, 8.7.3.2.
-    """
-    digest = hashlib.sha256()
-    for report in reports:
-        digest.update(report)
-    boundary = digest.hexdigest()  # no report can contain the digest of itself and the others
-    parts = (b"--%s\r\nContent-Type: %s\r\n\r\n%s\r\n" % (boundary.encode(), DICOM_TYPE.encode(), x) for x in reports)
-    body = b"".join((*parts, b"--%s--\r\n" % boundary.encode()))
-    return body, f'multipart/related; type="{DICOM_TYPE}"; boundary={boundary}'
+        return to_bytes(document, now)
 
 
 def _numbers(finding: Finding) -> Iterable[float]:
@@ -185,7 +143,7 @@ def _observer(model: Provenance) -> Any:
         observer_device_context=sr.ObserverContext(
             observer_type=codes.DCM.Device,
             observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-                uid=_uid("device", model.name, model.version),
+                uid=derived_uid("device", model.name, model.version),
                 name=MANUFACTURER,
                 manufacturer_name=MANUFACTURER,
                 model_name=model.name,
@@ -202,18 +160,20 @@ def _measurements(
 
     measurements, evaluations = [], []
     for finding in findings:
-        concept = _private(_digest(SCHEME, finding.label), finding.label)
+        concept = code_of(finding.label)
         if finding.probability is not None:
-            name = _private(f"P-{_digest(concept.scheme_designator, concept.value)}", f"Probability of {finding.label}")
+            name = private_code(
+                f"P-{digest_of(concept.scheme_designator, concept.value)}", f"Probability of {finding.label}"
+            )
             measurements.append(sr.Measurement(name=name, value=float(finding.probability), unit=_unit("1")))
         if finding.value is not None:
             measurements.append(sr.Measurement(name=concept, value=float(finding.value), unit=_unit(finding.unit)))
         if finding.is_predicted:
-            name = _private("PREDICTED", "Predicted class")
+            name = private_code("PREDICTED", "Predicted class")
             evaluations.append(sr.QualitativeEvaluation(name=name, value=concept))
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
-            uid=_uid("tracking", *uids, str(frame), model.name, model.version), identifier="image-level findings"
+            uid=derived_uid("tracking", *uids, str(frame), model.name, model.version), identifier="image-level findings"
         ),
         algorithm_id=sr.AlgorithmIdentification(
             name=model.name,
@@ -234,13 +194,6 @@ def _measurements(
     )
 
 
-def _private(code: str, meaning: str) -> "CodedConcept":
-    from highdicom.sr import CodedConcept
-
-    text = "".join(character if is_fit(character) and character != "\\" else " " for character in meaning).strip()
-    return CodedConcept(value=code, scheme_designator=SCHEME, meaning=text[:_MAX_LO_CHARS] or "unnamed")
-
-
 def _unit(unit: str) -> "CodedConcept":
     from highdicom.sr import CodedConcept
 
@@ -253,17 +206,4 @@ def _procedure(modality: str) -> "CodedConcept":
     if modality in _PROCEDURES:
         value, meaning = _PROCEDURES[modality]
         return CodedConcept(value=value, scheme_designator="LN", meaning=meaning)
-    return _private("IMAGING", "Imaging procedure")
-
-
-def _digest(*texts: str) -> str:
-    """12 hexadecimal digits, so that a code with its prefix stays within the 16 characters of SH."""
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12].upper()
-
-
-def _uid(*texts: str) -> str:
-    """A UID that depends only on the texts: 2.25. and a UUID of version 8 (RFC 9562) as a number (PS3.5, B.2)."""
-    number = int.from_bytes(hashlib.sha256("\0".join((SCHEME, *texts)).encode("utf-8", "surrogatepass")).digest()[:16])
-    number = number & ~(0xF << 76) | 8 << 76
-    number = number & ~(0x3 << 62) | 2 << 62
-    return f"2.25.{number}"
+    return private_code("IMAGING", "Imaging procedure")

@@ -20,9 +20,12 @@ from sagemaker_monai.artifact.predictor import Answered, Predictor
 from sagemaker_monai.errors import NotAcceptable
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.volumes import Identity, Traits
+from sagemaker_monai.outputs.dicom_files import DICOM_TYPE, Provenance, encode_multipart
 from sagemaker_monai.outputs.encoding import CSV_TYPE, ENCODERS, encode_csv
 from sagemaker_monai.outputs.label_map_files import MASK_FILES, encode_mask_files
-from sagemaker_monai.outputs.structured_reports import DICOM_TYPE, Finding, Provenance, encode_sr, encode_sr_multipart
+from sagemaker_monai.outputs.segmentation_objects import encode_seg
+from sagemaker_monai.outputs.structure_sets import encode_rtstruct
+from sagemaker_monai.outputs.structured_reports import Finding, encode_sr
 from sagemaker_monai.preprocessing.preprocessing import LoadPhotograph
 from sagemaker_monai.requests.media_types import read_request
 from sagemaker_monai.tasks.segmentation import MaskPrediction
@@ -30,7 +33,7 @@ from sagemaker_monai.tasks.task import Prediction
 
 DEFAULT_TYPE: str = content_types.JSON
 ANSWER_TYPES = (*ENCODERS, DICOM_TYPE)
-RELATED_TYPE = "multipart/related"  # for several reports, or one if a client such as DICOMweb accepts only this
+RELATED_TYPE = "multipart/related"  # for several files, or one if a client such as DICOMweb accepts only this
 # Imported with a model of medical images, so that its first request does not wait 0.5 s for them; with a model of
 # photographs they are imported for its first medical image.
 READERS = (
@@ -110,17 +113,17 @@ def output_fn(answer: Answer, accept: str) -> tuple[bytes, str]:
         The body and its content type.
 
     Raises:
-        NotAcceptable: no supported type is accepted, or only DICOM for images that are not DICOM.
+        NotAcceptable: no supported type is accepted, or only DICOM for images that are not DICOM or too broken.
     """
     is_of_masks = isinstance(answer.predictions[0], MaskPrediction)
     content_type = negotiate(accept, types_of(has_masks=is_of_masks))
     if is_of_masks and content_type in MASK_FILES:
         masks = [prediction for prediction in answer.predictions if isinstance(prediction, MaskPrediction)]
         return encode_mask_files(masks, content_type)
-    if content_type in (DICOM_TYPE, RELATED_TYPE):
-        reports = _structured_reports(answer)
-        is_one = len(reports) == 1 and content_type == DICOM_TYPE
-        return (reports[0], DICOM_TYPE) if is_one else encode_sr_multipart(reports)
+    if content_type == RELATED_TYPE or content_type.startswith(DICOM_TYPE):
+        files = _dicom_files(answer, MASKS_AS_DICOM.get(content_type, encode_seg) if is_of_masks else _report)
+        is_one = len(files) == 1 and content_type != RELATED_TYPE
+        return (files[0], DICOM_TYPE) if is_one else encode_multipart(files)
     about = [_about(traits) for traits in answer.traits]
     origins = [_origin(traits.identity) for traits in answer.traits] if WITH_UIDS.search(accept) else []
     encode = ENCODERS[content_type]
@@ -162,47 +165,65 @@ _FINDINGS: dict[str, Callable[[float], Finding]] = {
 }
 
 
-def _structured_reports(answer: Answer) -> list[bytes]:
-    """One report per image or series."""
-    from pydicom import Dataset  # a server of photographs does without
-
+def _dicom_files(answer: Answer, encode: Callable[..., bytes]) -> list[bytes]:
+    """One file per image or series."""
     now = datetime.now()
     model = Provenance(name=f"sagemaker-monai {answer.description}", version=answer.model_version)
-    reports = []
+    files = []
     for prediction, traits in zip(answer.predictions, answer.traits, strict=True):
-        identity = traits.identity
-        if identity is None:
-            raise NotAcceptable("a DICOM report needs DICOM images: send those, or accept another type")
-        findings = [
-            replace(_FINDINGS[kind](number), label=label, is_predicted=is_predicted)
-            for label, kind, number, is_predicted in prediction.findings()
-        ]
-        headers = [header for header in identity.headers if isinstance(header, Dataset)]
+        if traits.identity is None:
+            raise NotAcceptable("an answer as DICOM needs DICOM images: send those, or accept another type")
+        passed_over = traits.identity.passed_over
         odd = [f"finding {code}" for code in dict.fromkeys(traits.findings)]
-        odd += [f"passed over {identity.passed_over} other series"] if identity.passed_over else []
+        odd += [f"passed over {passed_over} other series"] if passed_over else []
         told = replace(model, parameters=(*model.parameters, *odd))
-        reports.append(encode_sr(findings, headers=headers, model=told, now=now, frame=identity.frame))
-    return reports
+        files.append(encode(prediction, traits, model=told, now=now))
+    return files
+
+
+def _report(prediction: Prediction, traits: Traits, *, model: Provenance, now: datetime) -> bytes:
+    """The structured report on one image or series."""
+    from pydicom import Dataset  # a server of photographs does without
+
+    findings = [
+        replace(_FINDINGS[kind](number), label=label, is_predicted=is_predicted)
+        for label, kind, number, is_predicted in prediction.findings()
+    ]
+    assert traits.identity is not None
+    headers = [header for header in traits.identity.headers if isinstance(header, Dataset)]
+    return encode_sr(findings, headers=headers, model=model, now=now, frame=traits.identity.frame)
+
+
+# What models of masks answer with as DICOM: without a type as it suits the number of structures.
+MASKS_AS_DICOM: dict[str, Callable[..., bytes]] = {
+    DICOM_TYPE: encode_seg,
+    f"{DICOM_TYPE}; type=binary": partial(encode_seg, kind="BINARY"),
+    f"{DICOM_TYPE}; type=labelmap": partial(encode_seg, kind="LABELMAP"),
+    f"{DICOM_TYPE}; type=rtstruct": encode_rtstruct,
+    f"{DICOM_TYPE}; type=sr": _report,
+}
 
 
 def types_of(*, has_masks: bool) -> tuple[str, ...]:
     """What a model answers with, the default first."""
-    return (*ANSWER_TYPES, *(MASK_FILES if has_masks else ()))
+    return (*ENCODERS, *MASKS_AS_DICOM, *MASK_FILES) if has_masks else ANSWER_TYPES
 
 
 def negotiate(accept: str, types: Sequence[str] = ANSWER_TYPES) -> str:
-    """Choose one of ANSWER_TYPES and RELATED_TYPE by an Accept header; JSON for one without a media range.
+    """Choose one of `types` and RELATED_TYPE by an Accept header; JSON for one without a media range.
 
     The highest q wins, then the range that the client named first, then the table's order; the q of a type is that of
-    the most specific range that fits it. Ignored are malformed ranges and parameters other than q and the type of
-    multipart/related.
+    the most specific range that fits it. Ignored are malformed ranges and parameters other than q, the type of
+    multipart/related and, where `types` has them, the types of application/dicom.
 
     Raises:
         NotAcceptable: the message lists the supported types.
 
     Source: RFC 9110, section 12.5.1.
     """
-    ranges = [parsed for part in accept.split(",") if (parsed := _media_range(part)) is not None]
+    has_kinds = any(name.startswith(f"{DICOM_TYPE};") for name in types)
+    parts = (_media_range(part, has_kinds=has_kinds) for part in accept.split(","))
+    ranges = [parsed for parsed in parts if parsed is not None]
     if not ranges:
         return DEFAULT_TYPE
     ranked = []
@@ -219,17 +240,22 @@ def negotiate(accept: str, types: Sequence[str] = ANSWER_TYPES) -> str:
     return min(ranked)[-1]
 
 
-def _media_range(part: str) -> tuple[str, float] | None:
-    """Name and q, from 0 to 1, of one range of an Accept header; None if it is malformed."""
+def _media_range(part: str, *, has_kinds: bool) -> tuple[str, float] | None:
+    """Name and q, from 0 to 1, of one range of an Accept header; None if it is malformed.
+
+    With `has_kinds`, the type of application/dicom belongs to the name.
+    """
     name, *parameters = (piece.strip().lower() for piece in part.split(";"))
-    quality = 1.0
+    quality, kind = 1.0, ""
     for parameter in parameters:
         key, _, value = (piece.strip() for piece in parameter.partition("="))
         if name == RELATED_TYPE and key == "type" and value.strip('"') != DICOM_TYPE:
             return None
+        if has_kinds and name == DICOM_TYPE and key == "type":
+            kind = value.strip('"')
         if key == "q":
             try:
                 quality = float(value)
             except ValueError:
                 return None
-    return (name, quality) if "/" in name and 0 <= quality <= 1 else None
+    return (f"{name}; type={kind}" if kind else name, quality) if "/" in name and 0 <= quality <= 1 else None
