@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from pydicom._dicom_dict import DicomDictionary
 from pydicom.uid import ImplicitVRLittleEndian
 
-from tests.support.identified import ct, encoded
+from tests.support.identified import ct
+from tests.support.made_dicom import as_file
 
 PATIENT_NAME, PATIENT_ID = "Quixotic^Zebulon", "7788991"
 _LONG = frozenset({"OB", "OW", "OF", "OD", "OL", "OV", "UN", "UT", "UC", "UR", "SQ", "SV", "UV"})
@@ -81,7 +82,7 @@ def file_with(elements: Mapping[int, bytes], *, is_implicit: bool, depth: int) -
     dataset = ct(PatientName=PATIENT_NAME, PatientID=PATIENT_ID)
     if is_implicit:
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    raw = encoded(dataset)
+    raw = as_file(dataset)
     start = _META_END + struct.unpack_from("<I", raw, _META_END - 4)[0]
     own = _split(raw[start:], is_implicit=is_implicit)
     if depth:

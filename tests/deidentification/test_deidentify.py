@@ -26,7 +26,8 @@ from sagemaker_monai.images.dicom.decoding import decode_stored
 from sagemaker_monai.images.dicom.headers import quiet_pydicom, read_instance
 from tests.support.compressed_frames import as_jpeg
 from tests.support.exhaustive import exhaustive
-from tests.support.identified import PDF, SALT, US, ct, encoded, read_back, worst_case
+from tests.support.identified import PDF, SALT, US, ct, read_back, worst_case
+from tests.support.made_dicom import as_file
 from tests.support.places import SHARED_DATA
 
 
@@ -54,7 +55,7 @@ def test_a_file_full_of_patients_keeps_nothing_of_them(deidentify, depth):
     assert len(original) > 600
 
     result = deidentify(original)
-    data = encoded(result).lower()
+    data = as_file(result).lower()
 
     assert prove_deidentified(original, read_back(result)) == []
     for secret in (b"zanzibar", b"quixotic", b"zebulon", b"1.2.3.", b"id-778899", b"19770517", b"077y", b"7777"):
@@ -63,12 +64,12 @@ def test_a_file_full_of_patients_keeps_nothing_of_them(deidentify, depth):
 
 def test_the_input_is_not_changed(deidentify):
     original = worst_case()
-    before = encoded(copy.deepcopy(original))
+    before = as_file(copy.deepcopy(original))
 
     result = deidentify(original)
     result.ImageType.append("X")
 
-    assert encoded(original) == before
+    assert as_file(original) == before
 
 
 def test_uids_are_the_same_keyed_hash_wherever_they_stand(deidentify):
@@ -207,7 +208,7 @@ def test_characteristics_go_or_stay_with_ages_above_89_as_90():
 
 
 def test_a_number_that_is_none_goes(deidentify):
-    raw = encoded(ct(SliceThickness="1.25", KVP="120")).replace(b"120 ", b"Zeb\0")
+    raw = as_file(ct(SliceThickness="1.25", KVP="120")).replace(b"120 ", b"Zeb\0")
 
     result = deidentify(read_instance(raw))
 
@@ -338,7 +339,7 @@ def test_the_salt_is_long_enough_and_shown_nowhere(tmp_path):
     with pytest.raises(ConfigError, match="burned_in"):
         Deidentifier(SALT, burned_in="maybe")
     deidentifier = Deidentifier(SALT)
-    (tmp_path / "in").write_bytes(encoded(ct()))
+    (tmp_path / "in").write_bytes(as_file(ct()))
 
     write_deidentified(read_instance(tmp_path / "in"), tmp_path / "out", deidentifier)
 
@@ -349,7 +350,7 @@ def test_the_salt_is_long_enough_and_shown_nowhere(tmp_path):
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, deidentify):
-    (tmp_path / "in").write_bytes(encoded(ct(BurnedInAnnotation="YES")))
+    (tmp_path / "in").write_bytes(as_file(ct(BurnedInAnnotation="YES")))
 
     with pytest.raises(UnsuitableImage):
         write_deidentified(read_instance(tmp_path / "in"), tmp_path / "out", deidentify)

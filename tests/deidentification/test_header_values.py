@@ -22,7 +22,8 @@ from sagemaker_monai.deidentification.proved import write_deidentified
 from sagemaker_monai.errors import CallerError, UnsuitableImage
 from sagemaker_monai.images.dicom.headers import read_instance
 from tests.attacks.header_places import PLAIN_TAGS, SECRETS, TRICKS, element, file_with, hidden
-from tests.support.identified import SALT, ct, encoded, read_back
+from tests.support.identified import SALT, ct, read_back
+from tests.support.made_dicom import as_file
 
 TOGETHER = 256  # attributes in one file
 
@@ -120,7 +121,7 @@ def test_codes_that_are_left_are_valid(folder):
     original.ProcedureCodeSequence = original.AnatomicRegionSequence = [local]
     original.AnatomicRegionModifierSequence = [local, known]
 
-    _, result = written(encoded(original), folder)
+    _, result = written(as_file(original), folder)
 
     assert "ProcedureCodeSequence" not in result
     assert list(result.AnatomicRegionSequence) == []  # of type 2 in DX
@@ -133,7 +134,7 @@ def test_what_pictures_are_read_by_stays(folder):
     for keyword, value in KEPT.items():
         setattr(original, keyword, value)
 
-    _, result = written(encoded(original), folder)
+    _, result = written(as_file(original), folder)
 
     for keyword in KEPT:
         assert result[keyword].value == read_back(original)[keyword].value, keyword
@@ -233,7 +234,7 @@ def test_a_table_ends_with_its_last_entry(folder, is_big_endian):
     if is_big_endian:
         original.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
 
-    data, result = written(encoded(original), folder)
+    data, result = written(as_file(original), folder)
 
     assert result.ModalityLUTSequence[0].LUTData == entries
     assert b"Jane Roe" not in data
@@ -249,7 +250,7 @@ def test_a_table_ends_with_its_last_entry(folder, is_big_endian):
     ids=["a text", "a text in UTF-16", "the name"],
 )
 def test_a_table_that_reads_like_a_text_is_refused(folder, table):
-    assert written(encoded(ct(ModalityLUTSequence=[lut_item(table, 256)])), folder) is None
+    assert written(as_file(ct(ModalityLUTSequence=[lut_item(table, 256)])), folder) is None
 
 
 @given(st.floats(-9_999_999, 9_999_999, allow_nan=False), st.sampled_from(["WindowCenter", "SliceThickness"]))
@@ -289,8 +290,8 @@ def test_private_unknown_and_repeated_groups_and_lengths_go(folder):
 def test_a_second_pass_changes_pseudonyms_only(folder):
     original = ct(ManufacturerModelName="Roe One", ImageType=["ORIGINAL", "PRIMARY", "ROE"], BodyPartExamined="CHEST",
                   AnatomicRegionSequence=[code_item("39607008", "SCT", "Lung")])  # fmt: skip
-    _, first = written(encoded(original), folder)
-    data, second = written(encoded(first), folder)
+    _, first = written(as_file(original), folder)
+    data, second = written(as_file(first), folder)
 
     assert prove_deidentified(first, second) == []
     assert set(first.keys()) == set(second.keys())
@@ -327,7 +328,7 @@ def test_the_proof_notices_a_code_of_a_local_scheme_and_meta_information():
 def test_a_patient_who_is_called_as_a_term_is_no_fault(folder):
     original = ct(PatientName="Chest^Head", PatientID="CHEST", BodyPartExamined="CHEST")
 
-    _, result = written(encoded(original), folder)
+    _, result = written(as_file(original), folder)
 
     assert result.BodyPartExamined == "CHEST"
     assert result.PatientID.startswith("P-")

@@ -37,7 +37,7 @@ from sagemaker_monai.images.dicom.media import instance_of
 from sagemaker_monai.prepare.dicom_copy import copy_instance
 from tests.attacks.pixel_places import J2K_PLACES, places_of
 from tests.support.compressed_frames import ENCODERS
-from tests.support.identified import SALT, ct, encoded, read_back
+from tests.support.identified import SALT, ct, read_back
 from tests.support.made_dicom import as_file, made_dataset
 
 rng = np.random.default_rng(3)
@@ -323,7 +323,7 @@ def test_pixels_that_would_change_are_not_written(tmp_path, monkeypatch):
     target = tmp_path / "out.dcm"
     monkeypatch.setattr(deidentify, "needed_pixels", lambda dataset: bytes(len(dataset.PixelData)))
     with pytest.raises(UnsuitableImage, match="same pixels"):
-        copy_instance(instance_of(encoded(ct())), target, Deidentifier(SALT, burned_in="keep"))
+        copy_instance(instance_of(as_file(ct())), target, Deidentifier(SALT, burned_in="keep"))
     assert not target.exists()
 
 

@@ -4,7 +4,6 @@ import io
 import random
 import struct
 import time
-import tracemalloc
 import zlib
 
 import numpy as np
@@ -24,6 +23,7 @@ from sagemaker_monai.images.dicom.pixels import read_frames
 from tests.support.exhaustive import exhaustive
 from tests.support.made_dicom import as_file, element, item, made_dataset, made_file
 from tests.support.odd_files import ODD_DICOM, odd_dicom_paths
+from tests.support.refusals import allocating_less_than
 
 GREY = np.arange(6, dtype=np.uint16).reshape(1, 2, 3)
 PREAMBLE = b"\0" * 128 + b"DICM"
@@ -101,13 +101,8 @@ def test_a_header_holds_no_pixels_and_no_open_file(tmp_path):
 def test_a_header_is_read_without_the_pixels_behind_it(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(made_file(np.zeros((1, 4096, 4096), np.uint16)))
-    tracemalloc.start()
-
-    read_header(path)
-
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 1_000_000
+    with allocating_less_than(1_000_000):
+        read_header(path)
 
 
 def test_a_missing_file_is_named_by_its_error_only(tmp_path):
@@ -122,14 +117,8 @@ def test_a_deflated_bomb_is_refused_before_it_is_inflated(monkeypatch):
     packed = packer.compress(element(0x00080005, "CS", b"") + b"\0" * 20_000_000) + packer.flush()
     data = PREAMBLE + element(0x00020010, "UI", b"1.2.840.10008.1.2.1.99") + packed
     assert len(data) < 100_000
-    tracemalloc.start()
-
-    with pytest.raises(PayloadTooLarge, match="inflates to more"):
+    with allocating_less_than(8_000_000), pytest.raises(PayloadTooLarge, match="inflates to more"):
         read_header(data)
-
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 8_000_000
 
 
 @pytest.mark.parametrize("cut", [1, 100, -1])
@@ -145,15 +134,10 @@ def test_a_deflated_file_that_is_cut_off_or_broken_is_refused(cut):
 def test_a_length_of_four_gigabytes_allocates_nothing(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(PREAMBLE + META + element(0x00081111, "OB", b"ab", is_long=True, length=0xFFFFFFF0))
-    tracemalloc.start()
-
-    for source in (path, path.read_bytes()):
-        with pytest.raises(UndecodableImage, match="cut off"):
-            read_header(source)
-
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 1_000_000
+    with allocating_less_than(1_000_000):
+        for source in (path, path.read_bytes()):
+            with pytest.raises(UndecodableImage, match="cut off"):
+                read_header(source)
 
 
 @pytest.mark.parametrize("is_undefined", [True, False])

@@ -3,7 +3,6 @@ import io
 import json
 import struct
 import time
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from sagemaker_monai.images.sample import Instances, Sample
 from sagemaker_monai.images.several import name_picture, split_arrays
 from sagemaker_monai.requests.bodies import MAX_IMAGES, read_json, read_npy
 from tests.support.dicom_bodies import PREAMBLE_LESS, dicom
+from tests.support.refusals import allocating_less_than
 
 
 def sources(samples):
@@ -128,13 +128,8 @@ def test_npy_never_unpickles():
 @pytest.mark.parametrize("shape", ["(999999999, 999999999)", "(999, 3, 99999, 99999)", "(99999999999999999999, 2)"])
 def test_npy_with_a_huge_claim_allocates_nothing(shape):
     body = npy_of(f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}\n", bytes(64))
-    tracemalloc.start()
-
-    with pytest.raises(MalformedRequest):
+    with allocating_less_than(1_000_000), pytest.raises(MalformedRequest):
         read_npy(body, {})
-
-    assert tracemalloc.get_traced_memory()[1] < 1_000_000
-    tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
@@ -221,13 +216,8 @@ def test_too_many_json_instances_are_refused():
 
 def test_many_empty_json_values_are_refused_before_they_fill_the_memory():
     body = b'{"instances": [' + b"{}," * 100_000 + b"{}]}"
-    tracemalloc.start()
-
-    with pytest.raises(PayloadTooLarge):
+    with allocating_less_than(1_000_000), pytest.raises(PayloadTooLarge):
         read_json(body, {})
-
-    assert tracemalloc.get_traced_memory()[1] < 1_000_000
-    tracemalloc.stop()
 
 
 def test_as_many_json_instances_as_are_allowed_are_read():

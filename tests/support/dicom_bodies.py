@@ -5,35 +5,22 @@ import zipfile
 
 import numpy as np
 import pydicom
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MediaStorageDirectoryStorage
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, MediaStorageDirectoryStorage
+
+from tests.support.made_dicom import made_file
 
 SERIES = "1.2.3.4"
 
 
 def dicom(number=1, *, sop_class=CTImageStorage, series=SERIES, **more):
     """A CT slice of 4 x 6 pixels; `number` is its place in the series."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = sop_class
-    meta.MediaStorageSOPInstanceUID = f"{series}.{number}"
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
-    dataset.update(
-        {
-            "SOPClassUID": sop_class, "SOPInstanceUID": f"{series}.{number}", "SeriesInstanceUID": series,
-            "StudyInstanceUID": "1.2.3", "Modality": "CT", "Rows": 4, "Columns": 6, "BitsAllocated": 16,
-            "BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0, "SamplesPerPixel": 1,
-            "PhotometricInterpretation": "MONOCHROME2", "InstanceNumber": number,
-            "ImagePositionPatient": [0, 0, number], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
-            "PixelSpacing": [1, 1],
-        }
-    )  # fmt: skip
-    dataset.PixelData = np.full((4, 6), number, "<u2").tobytes()
-    for keyword, value in more.items():
-        setattr(dataset, keyword, value)
-    buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
-    return buffer.getvalue()
+    header = {
+        "SOPClassUID": sop_class, "SOPInstanceUID": f"{series}.{number}", "SeriesInstanceUID": series,
+        "StudyInstanceUID": "1.2.3", "Modality": "CT", "BitsStored": 12, "HighBit": 11, "InstanceNumber": number,
+        "ImagePositionPatient": [0, 0, number], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1],
+    }  # fmt: skip
+    return made_file(np.full((1, 4, 6), number, np.uint16), **(header | more))
 
 
 def without_preamble(content):

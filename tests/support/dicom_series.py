@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom import Dataset
+from pydicom.uid import CTImageStorage, MRImageStorage, generate_uid
+
+from tests.support.made_dicom import made_dataset
 
 AXIAL = (1, 0, 0, 0, 1, 0)
 SAGITTAL = (0, 1, 0, 0, 0, -1)
@@ -30,43 +32,15 @@ def pixels(shape: Sequence[int] = SHAPE, seed: int = 0) -> np.ndarray:
 
 def make_slice(values: np.ndarray, **elements: Any) -> Dataset:
     """One file of stored values (H, W), or (F, H, W) for a multi-frame file; an element that is None is left out."""
-    dataset = Dataset()
-    dataset.SOPClassUID = MRImageStorage
-    dataset.SOPInstanceUID = generate_uid()
-    dataset.StudyInstanceUID = STUDY
-    dataset.SeriesInstanceUID, dataset.FrameOfReferenceUID = SERIES, FRAME
-    dataset.Modality = "MR"
-    dataset.Manufacturer = "Test"
-    dataset.PatientID = "P1"
-    dataset.PatientName = "Test^Test"
-    dataset.SeriesDescription = "phantom"
-    dataset.SeriesNumber = 1
-    dataset.ImageType = ["ORIGINAL", "PRIMARY", "M"]
-    dataset.ImageOrientationPatient = list(AXIAL)
-    dataset.ImagePositionPatient = list(ORIGIN)
-    dataset.PixelSpacing = list(SPACING)
-    dataset.SliceThickness = GAP_MM
-    dataset.Rows, dataset.Columns = values.shape[-2:]
-    if values.ndim == 3:
-        dataset.NumberOfFrames = len(values)
-    dataset.SamplesPerPixel = 1
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.BitsAllocated = 16
-    dataset.BitsStored = 16
-    dataset.HighBit = 15
-    dataset.PixelRepresentation = 1
-    dataset.PixelData = values.astype("<i2").tobytes()
-    dataset["PixelData"].VR = "OW"
-    for keyword, value in elements.items():
-        if value is not None:
-            setattr(dataset, keyword, value)
-        elif keyword in dataset:
-            delattr(dataset, keyword)
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    return dataset
+    header = {
+        "SOPClassUID": MRImageStorage, "SOPInstanceUID": generate_uid(), "StudyInstanceUID": STUDY,
+        "SeriesInstanceUID": SERIES, "FrameOfReferenceUID": FRAME, "Modality": "MR", "Manufacturer": "Test",
+        "PatientID": "P1", "PatientName": "Test^Test", "SeriesDescription": "phantom", "SeriesNumber": 1,
+        "ImageType": ["ORIGINAL", "PRIMARY", "M"], "ImageOrientationPatient": list(AXIAL),
+        "ImagePositionPatient": list(ORIGIN), "PixelSpacing": list(SPACING), "SliceThickness": GAP_MM,
+    }  # fmt: skip
+    frames = values if values.ndim == 3 else values[None]
+    return made_dataset(frames.astype(np.int16), **(header | elements))
 
 
 def positions_of(count: int, orientation: Sequence[float] = AXIAL, gap_mm: float = GAP_MM) -> np.ndarray:

@@ -1,17 +1,14 @@
 """DICOM objects full of made-up patients, for the tests of de-identification."""
 
-import io
-
 import numpy as np
-from pydicom import Dataset, dcmwrite
+from pydicom import Dataset
 from pydicom.datadict import DicomDictionary, dictionary_VR
 from pydicom.dataelem import DataElement
-from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian
 
 from sagemaker_monai.deidentification.profile import LISTED
 from sagemaker_monai.images.dicom.headers import quiet_pydicom, read_instance
+from tests.support.made_dicom import as_file, made_dataset
 
 SALT = b"a salt for the tests, 32 bytes.."
 CT, US, PDF = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.104.1"
@@ -37,39 +34,19 @@ SECRETS = {
 
 def ct(**values: object) -> Dataset:
     """A small CT slice with the attributes that its module demands, then `values` by keyword."""
-    dataset = Dataset()
-    dataset.SOPClassUID = CT
-    dataset.SOPInstanceUID, dataset.SeriesInstanceUID = "1.2.3.4.5.1", "1.2.3.4.6"
-    dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = "1.2.3.4.7", "1.2.3.4.8"
-    dataset.Modality, dataset.ImageType = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]
-    dataset.PatientName, dataset.PatientID = "Quixotic^Zebulon", "ID-778899"
-    dataset.PatientBirthDate, dataset.PatientSex = "19490228", "F"
-    dataset.StudyDate, dataset.StudyTime = "20200301", "101112"
-    dataset.ReferringPhysicianName, dataset.AccessionNumber, dataset.StudyID = "Doolittle^John", "ACC4711", "S1"
-    dataset.Rows = dataset.Columns = 4
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 16
-    dataset.HighBit, dataset.PixelRepresentation = 15, 0
-    dataset.PixelData = np.arange(16, dtype="<u2").tobytes()
-    for keyword, value in values.items():
-        setattr(dataset, keyword, value)
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    return dataset
-
-
-def encoded(dataset: Dataset) -> bytes:
-    """The bytes of the file."""
-    buffer = io.BytesIO()
-    dcmwrite(buffer, dataset, enforce_file_format=True)
-    return buffer.getvalue()
+    header = {
+        "SOPClassUID": CT, "SOPInstanceUID": "1.2.3.4.5.1", "SeriesInstanceUID": "1.2.3.4.6",
+        "StudyInstanceUID": "1.2.3.4.7", "FrameOfReferenceUID": "1.2.3.4.8", "Modality": "CT",
+        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "PatientName": "Quixotic^Zebulon", "PatientID": "ID-778899",
+        "PatientBirthDate": "19490228", "PatientSex": "F", "StudyDate": "20200301", "StudyTime": "101112",
+        "ReferringPhysicianName": "Doolittle^John", "AccessionNumber": "ACC4711", "StudyID": "S1",
+    }  # fmt: skip
+    return made_dataset(np.arange(16, dtype=np.uint16).reshape(1, 4, 4), **(header | values))
 
 
 def read_back(dataset: Dataset) -> Dataset:
     """The dataset after writing and reading."""
-    return read_instance(encoded(dataset))
+    return read_instance(as_file(dataset))
 
 
 def _fill(dataset: Dataset, depth: int) -> None:

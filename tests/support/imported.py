@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from pydicom.uid import ExplicitVRLittleEndian
 
-from tests.support.identified import ct, encoded
+from tests.support.identified import ct
+from tests.support.made_dicom import as_file
 
 
 def slice_file(patient="P1", series=1, number=1, *, study=None, fill=None, **values):
@@ -31,7 +32,7 @@ def slice_file(patient="P1", series=1, number=1, *, study=None, fill=None, **val
     }
     dataset = ct(**elements | values)
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    return encoded(dataset)
+    return as_file(dataset)
 
 
 def put(folder: Path, files: dict) -> Path:

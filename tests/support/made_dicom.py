@@ -15,34 +15,39 @@ INSTANCE_UID = "1.2.826.0.1.3680043.8.498.2"
 
 
 def made_dataset(stored: np.ndarray, syntax: str = ExplicitVRLittleEndian, **elements: Any) -> Dataset:
-    """A dataset with `stored` as native pixel data: (F, H, W), or (F, H, W, 3) for colour; elements by keyword."""
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
-    dataset.file_meta.MediaStorageSOPInstanceUID = INSTANCE_UID
-    dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.7", INSTANCE_UID
-    dataset.SeriesInstanceUID, dataset.Modality = SERIES_UID, "OT"
-    dataset.Rows, dataset.Columns = stored.shape[1:3]
-    if len(stored) > 1:
-        dataset.NumberOfFrames = len(stored)
-    dataset.SamplesPerPixel = 3 if stored.ndim == 4 else 1
-    dataset.PhotometricInterpretation = "RGB" if stored.ndim == 4 else "MONOCHROME2"
-    if stored.ndim == 4:
-        dataset.PlanarConfiguration = 0
+    """A dataset with native pixel data.
+
+    Args:
+        stored: the values (F, H, W), or (F, H, W, 3) for colour.
+        syntax: transfer syntax.
+        **elements: by keyword, as they come after those of the pixels; one that is None is left out.
+    """
     bits = 8 * stored.dtype.itemsize
-    dataset.BitsAllocated = dataset.BitsStored = bits
-    dataset.HighBit = bits - 1
-    dataset.PixelRepresentation = int(stored.dtype.kind == "i")
+    header: dict[str, Any] = {
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.7", "SOPInstanceUID": INSTANCE_UID, "SeriesInstanceUID": SERIES_UID,
+        "Modality": "OT", "Rows": stored.shape[1], "Columns": stored.shape[2], "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": bits, "BitsStored": bits, "HighBit": bits - 1,
+        "PixelRepresentation": int(stored.dtype.kind == "i"),
+    }  # fmt: skip
+    if len(stored) > 1:
+        header["NumberOfFrames"] = len(stored)
+    if stored.ndim == 4:
+        header |= {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
     order = ">" if syntax == ExplicitVRBigEndian else "<"
     data = stored.astype(stored.dtype.newbyteorder(order)).tobytes()
-    for keyword, value in elements.items():
-        setattr(dataset, keyword, value)
-    if "PixelData" not in elements:
-        dataset.PixelData = data + b"\0" * (len(data) % 2)
-    dataset["PixelData"].VR = "OB" if bits == 8 and syntax != ImplicitVRLittleEndian else "OW"
-    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    header["PixelData"] = data + b"\0" * (len(data) % 2)
+    dataset = Dataset()
+    for keyword, value in (header | elements).items():
+        if value is not None:
+            setattr(dataset, keyword, value)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    if "PixelData" in dataset:
+        dataset["PixelData"].VR = "OB" if bits == 8 and syntax != ImplicitVRLittleEndian else "OW"
+        if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+            dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
     return dataset
 
 

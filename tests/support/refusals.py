@@ -1,7 +1,9 @@
 """Tables of inputs that must be refused, checked by one test each: a test per input would take ten times as long."""
 
 import re
+import tracemalloc
 from collections.abc import Mapping
+from contextlib import contextmanager
 
 
 def not_refused(cases, call, error, match=""):
@@ -19,3 +21,20 @@ def not_refused(cases, call, error, match=""):
         else:
             accepted.append(name)
     return accepted
+
+
+def wrongly_refused(rows, call, error):
+    """`not_refused` for rows of an input and the pattern of its own message."""
+    return [wrong for case, match in rows for wrong in not_refused([case], call, error, match)]
+
+
+@contextmanager
+def allocating_less_than(size_bytes):
+    """Fail where the code inside holds more memory than that at any time."""
+    tracemalloc.start()
+    try:
+        yield
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < size_bytes
