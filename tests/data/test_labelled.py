@@ -35,6 +35,22 @@ def labels_of(layout):
     return [entry.label for entry in layout.entries]
 
 
+def groups_of(layout):
+    return [entry.group for entry in layout.entries]
+
+
+def splits_of(layout):
+    return [entry.split for entry in layout.entries]
+
+
+def in_class_folders(root, *names):
+    """A picture for each class."""
+    for name in names:
+        (root / name).mkdir(parents=True)
+        (root / name / "1.png").write_bytes(b"x")
+    return {"training": root}
+
+
 def codes(layout):
     return [remark.code for remark in layout.remarks if remark.code != "no_groups"]
 
@@ -56,11 +72,7 @@ def test_a_cell_that_spreadsheets_write_for_nothing_is_no_class(read, cell):
 def test_what_was_declared_is_a_class_whatever_it_is_called(read, tmp_path):
     assert read("image,label", *numbered("None", "Mild"), grades=("None", "Mild")).labels == ("None", "Mild")
     assert labels_of(read("image,label", *numbered("NA", "x"), known=("NA", "x"))) == ["NA", "x"]
-    for name in ("None", "NA"):
-        (tmp_path / "folders" / name).mkdir(parents=True)
-        (tmp_path / "folders" / name / "1.png").write_bytes(b"x")
-
-    layout = read_labelled({"training": tmp_path / "folders"}, Reading())
+    layout = read_labelled(in_class_folders(tmp_path / "folders", "None", "NA"), Reading())
 
     assert labels_of(layout) == ["NA", "None"]
 
@@ -95,17 +107,15 @@ def test_words_are_grades_only_in_an_order_that_was_given(read, labels):
 
 
 def test_class_folders_have_no_order_of_grades_and_dataset_json_has(tmp_path):
-    for name in ("Severe", "Mild"):
-        (tmp_path / "folders" / name).mkdir(parents=True)
-        (tmp_path / "folders" / name / "1.png").write_bytes(b"x")
+    channels = in_class_folders(tmp_path, "Severe", "Mild")
     ordinal = Reading(rules=LabelRules(task="ordinal"))
     with pytest.raises(ConfigError, match="order of Mild, Severe is not known"):
-        read_labelled({"training": tmp_path / "folders"}, ordinal)
+        read_labelled(channels, ordinal)
     items = [{"image": f"{name}/1.png", "label": name} for name in ("Mild", "Severe")]
     content = {"labels": {"0": "Mild", "1": "Severe"}, "training": items}
-    (tmp_path / "folders" / "dataset.json").write_text(json.dumps(content))
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
 
-    assert read_labelled({"training": tmp_path / "folders"}, ordinal).labels == ("Mild", "Severe")
+    assert read_labelled(channels, ordinal).labels == ("Mild", "Severe")
 
 
 # --- measurements
@@ -211,12 +221,11 @@ def test_columns_of_findings_are_multi_label_and_empty_is_no_finding(read):
 @pytest.mark.parametrize("code", ["-1", "-1.0", "u", "U", "uncertain"])
 def test_uncertain_findings_mean_what_the_rule_says(read, meaning, expected, code):
     rows = ["1.png,1,0", "2.png,0,1", f"3.png,1,{code}"]
-    with pytest.raises(
-        DatasetError, match=r"3.png has an uncertain finding .* with uncertain_labels: missing, positive"
-    ):
-        read("image,a,b", *rows, columns=Columns(label=("a", "b")))
+    columns = Columns(label=("a", "b"))
+    with pytest.raises(DatasetError, match=r"3\.png has an uncertain finding .*_labels: missing, positive"):
+        read("image,a,b", *rows, columns=columns)
 
-    layout = read("image,a,b", *rows, columns=Columns(label=("a", "b")), uncertain_labels=meaning)
+    layout = read("image,a,b", *rows, columns=columns, uncertain_labels=meaning)
 
     assert labels_of(layout) == expected
     assert "uncertain_labels" in codes(layout)
@@ -225,10 +234,8 @@ def test_uncertain_findings_mean_what_the_rule_says(read, meaning, expected, cod
 def test_a_set_to_score_is_read_by_the_names_of_the_model(read):
     with pytest.raises(DatasetError, match=r"look alike: 1 .* write them as the model's classes are called"):
         read("image,label", *numbered("benign", "x"), known=("Benign", "x"))
-    assert read("image,label", *numbered("Severe"), known=("Mild", "Severe"), task="ordinal").labels == (
-        "Mild",
-        "Severe",
-    )
+    layout = read("image,label", *numbered("Severe"), known=("Mild", "Severe"), task="ordinal")
+    assert layout.labels == ("Mild", "Severe")
 
 
 def test_an_uncertain_code_beside_yes_and_no_in_one_column_follows_the_same_rule(read):
@@ -272,19 +279,15 @@ def test_labels_that_look_alike_are_refused_merged_or_kept(read, one, other):
 def test_findings_in_lists_and_declared_classes_can_look_alike_too(read, tmp_path):
     with pytest.raises(DatasetError, match="look alike"):
         read("image,label", *numbered("Edema|Mass", "edema", "Mass"))
-    for name in ("Benign", "benign "):
-        (tmp_path / "folders" / name).mkdir(parents=True)
-        (tmp_path / "folders" / name / "1.png").write_bytes(b"x")
+    channels = in_class_folders(tmp_path / "folders", "Benign", "benign ")
     with pytest.raises(DatasetError, match="look alike"):
-        read_labelled({"training": tmp_path / "folders"}, Reading())
-    items = [{"image": "Benign/1.png", "label": "benign"}]
-    (tmp_path / "folders" / "dataset.json").write_text(
-        json.dumps({"labels": {"0": "Benign", "1": "x"}, "training": items})
-    )
+        read_labelled(channels, Reading())
+    content = {"labels": {"0": "Benign", "1": "x"}, "training": [{"image": "Benign/1.png", "label": "benign"}]}
+    (tmp_path / "folders" / "dataset.json").write_text(json.dumps(content))
     with pytest.raises(DatasetError, match=r"not in labels: 1 .*look alike"):
-        read_labelled({"training": tmp_path / "folders"}, Reading())
+        read_labelled(channels, Reading())
 
-    merged = read_labelled({"training": tmp_path / "folders"}, Reading(rules=LabelRules(similar_labels="merge")))
+    merged = read_labelled(channels, Reading(rules=LabelRules(similar_labels="merge")))
 
     assert labels_of(merged) == ["Benign"]
 
@@ -301,7 +304,7 @@ def test_findings_in_lists_and_declared_classes_can_look_alike_too(read, tmp_pat
 def test_a_column_that_names_a_patient_is_the_group_and_a_remark_says_so(read, name):
     layout = read(f"image,label,{name}", "1.png,a,p1", "2.png,b,p1", "3.png,a,p2", "4.png,b,p2")
 
-    assert [entry.group for entry in layout.entries] == ["p1", "p1", "p2", "p2"]
+    assert groups_of(layout) == ["p1", "p1", "p2", "p2"]
     assert codes(layout) == ["groups_by_column"]
 
 
@@ -309,19 +312,19 @@ def test_other_columns_are_no_groups(read):
     for name in ("age", "sex", "id", "patient_age", "scanner", "study", "fall", "patch", "category"):
         layout = read(f"image,label,{name}", "1.png,a,p1", "2.png,b,p1")
 
-        assert [entry.group for entry in layout.entries] == ["1.png", "2.png"], name
+        assert groups_of(layout) == ["1.png", "2.png"], name
 
 
 def test_the_coarser_of_two_columns_keeps_both_together(read):
     rows = ["1.png,a,l1,p1", "2.png,b,l2,p1", "3.png,b,l3,p2"]
 
-    assert [entry.group for entry in read("image,label,lesion_id,patient_id", *rows).entries] == ["p1", "p1", "p2"]
-    assert [entry.group for entry in read("image,label,group,patient_id", *rows).entries] == ["p1", "p1", "p2"]
-    assert [entry.group for entry in read("image,label,patient_id,group", *rows).entries] == ["p1", "p1", "p2"]
+    assert groups_of(read("image,label,lesion_id,patient_id", *rows)) == ["p1", "p1", "p2"]
+    assert groups_of(read("image,label,group,patient_id", *rows)) == ["p1", "p1", "p2"]
+    assert groups_of(read("image,label,patient_id,group", *rows)) == ["p1", "p1", "p2"]
     named = read("image,label,lesion_id,patient_id", *rows, columns=Columns(group="Lesion ID"))
-    assert [entry.group for entry in named.entries] == ["l1", "l2", "l3"]
+    assert groups_of(named) == ["l1", "l2", "l3"]
     none = read("image,label,lesion_id,patient_id", *rows, columns=Columns(group="none"))
-    assert [entry.group for entry in none.entries] == ["1.png", "2.png", "3.png"]
+    assert groups_of(none) == ["1.png", "2.png", "3.png"]
 
 
 def test_columns_that_contradict_each_other_are_refused_or_told(read):
@@ -335,28 +338,28 @@ def test_columns_that_contradict_each_other_are_refused_or_told(read):
 def test_a_group_column_that_says_the_label_is_none_where_a_patient_is_named(read):
     layout = read("image,label,group,participant_id", "1.png,AD,ad,s1", "2.png,AD,ad,s2", "3.png,HC,hc,s3")
 
-    assert [entry.group for entry in layout.entries] == ["s1", "s2", "s3"]
+    assert groups_of(layout) == ["s1", "s2", "s3"]
     assert codes(layout) == ["groups_by_column", "group_is_label"]
 
 
 def test_the_label_column_is_never_the_group(read):
     layout = read("image,group", "1.png,AD", "2.png,AD", "3.png,HC", columns=Columns(label=("group",)))
 
-    assert [entry.group for entry in layout.entries] == ["1.png", "2.png", "3.png"]
+    assert groups_of(layout) == ["1.png", "2.png", "3.png"]
 
 
 @pytest.mark.parametrize("cell", ["", "nan", "None", "N/A", "unknown", "Anonymous"])
 def test_groups_that_name_nobody_are_no_group(read, cell):
     layout = read("image,label,patient_id", f"1.png,a,{cell}", f"2.png,b,{cell}", "3.png,a,p", "4.png,b,p")
 
-    assert [entry.group for entry in layout.entries] == ["1.png", "2.png", "p", "p"]
+    assert groups_of(layout) == ["1.png", "2.png", "p", "p"]
     assert codes(layout) == ["groups_by_column", "images_without_group"]
 
 
 def test_spellings_of_one_patient_are_one_group(read):
     layout = read("image,label,patient_id", "1.png,a,12", "2.png,b,12.0", "3.png,a,012", "4.png,b,P 7", "5.png,b,p7")
 
-    assert [entry.group for entry in layout.entries] == ["012", "012", "012", "P 7", "P 7"]
+    assert groups_of(layout) == ["012", "012", "012", "P 7", "P 7"]
     assert "groups_alike" in codes(layout)
 
 
@@ -368,7 +371,7 @@ def test_a_key_of_dataset_json_names_the_patient_too(tmp_path):
 
     layout = read_labelled({"training": tmp_path}, Reading())
 
-    assert [entry.group for entry in layout.entries] == ["0", "0", "1", "1"]
+    assert groups_of(layout) == ["0", "0", "1", "1"]
 
 
 def test_images_that_nobody_groups_are_said_to_count_each_as_a_patient(read):
@@ -397,7 +400,7 @@ def test_lists_of_splits_may_have_other_names(tmp_path):
     for key, split in (names | {"train": "training"}).items():
         layout = read_labelled(write_json(tmp_path, **{key: [item(1), item(2)]}), Reading())
 
-        assert [entry.split for entry in layout.entries] == [split, split]
+        assert splits_of(layout) == [split, split]
 
 
 def test_lists_of_images_under_an_unknown_key_are_refused_by_name(tmp_path):
@@ -410,15 +413,9 @@ def test_lists_of_images_under_an_unknown_key_are_refused_by_name(tmp_path):
 
 
 def test_what_describes_a_data_set_stays_harmless(tmp_path):
-    told = {
-        "description": "x.png",
-        "modality": {"0": "CT"},
-        "authors": ["A", "B"],
-        "numTest": 0,
-        "more": {"image": "CT"},
-    }
+    told = {"description": "x.png", "modality": {"0": "CT"}, "authors": ["A", "B"], "more": {"image": "CT"}}
 
-    assert len(read_labelled(write_json(tmp_path, training=[item(1)], **told), Reading()).entries) == 1
+    assert len(read_labelled(write_json(tmp_path, training=[item(1)], numTest=0, **told), Reading()).entries) == 1
 
 
 def test_two_lists_for_one_split_are_refused_and_an_empty_one_is_passed_over(tmp_path):
@@ -438,24 +435,18 @@ def test_an_item_whose_label_is_null_has_none(tmp_path, label):
 
 
 def test_a_fold_can_be_the_validation_split(read):
-    rows = ["1.png,a,0,train", "2.png,b,1,train", "3.png,a,1.0,", "4.png,b,0,test"]
-    rows[2] = "3.png,a,1.0,train"
+    rows = ["1.png,a,0,train", "2.png,b,1,train", "3.png,a,1.0,train", "4.png,b,0,test"]
     layout = read("image,label,fold,split", *rows, fold="1")
 
-    assert [entry.split for entry in layout.entries] == ["training", "validation", "validation", "test"]
+    assert splits_of(layout) == ["training", "validation", "validation", "test"]
     assert "folds_unused" in codes(read("image,label,fold,split", *rows))
     with pytest.raises(ConfigError, match=r"no image is of fold 7; the data set has 0, 1, 1\.0"):
         read("image,label,fold,split", *rows, fold="7")
 
 
 def test_a_column_whose_cells_are_all_names_of_splits_is_the_split(read):
-    assert [entry.split for entry in read("image,label,Subset", "1.png,a,Train", "2.png,b,Testing").entries] == [
-        "training", "test",
-    ]  # fmt: skip
-    assert [entry.split for entry in read("image,label,subset", "1.png,a,train", "2.png,b,skin").entries] == [
-        None,
-        None,
-    ]
+    assert splits_of(read("image,label,Subset", "1.png,a,Train", "2.png,b,Testing")) == ["training", "test"]
+    assert splits_of(read("image,label,subset", "1.png,a,train", "2.png,b,skin")) == [None, None]
 
 
 def test_hyperparameters_say_how_to_read():

@@ -16,7 +16,7 @@ from sagemaker_monai.requests import archives as heaps
 from sagemaker_monai.requests import bodies as containers
 from sagemaker_monai.requests.archives import read_gzip_body, read_tar_body, read_zip_body
 from tests.support.dicom_bodies import DICOMDIR, PREAMBLE_LESS, dicom
-from tests.support.refusals import allocating_less_than
+from tests.support.refusals import allocating_less_than, not_refused
 
 
 def sources(samples):
@@ -62,58 +62,50 @@ def patched(body, offset_in_entry, content):
 ONE = archive(("a.jpg", b"one"))
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"hello",
-        b"PK\x05\x06",
-        ONE[:-5],
-        ONE[10:],
-        archive(),
-        archive(("only/", b"")),
-        archive(("../a.jpg", b"one")),
-        archive(("a/../../b.jpg", b"one")),
-        archive(("/etc/a.jpg", b"one")),
-        archive(("C:/a.jpg", b"one")),
-        archive(("a\\..\\..\\b.jpg", b"one")),
-        archive((special(mode=stat.S_IFLNK), b"/etc/passwd")),
-        archive((special(mode=stat.S_IFIFO), b"")),
-        archive((special(mode=stat.S_IFBLK), b"")),
-        archive(("a.jpg", b"one"), ("b.jpg", b"two")).replace(b"b.jpg", b"a.jpg"),
-        archive(("a.jpg", b"one"), compression=zipfile.ZIP_BZIP2),
-        archive(("a.jpg", b"one"), compression=zipfile.ZIP_LZMA),
-        archive(("a.jpg", ONE)),
-        archive(("a.jpg", b"\x1f\x8b\x08" + bytes(20))),
-        patched(ONE, 8, b"\x01\x00"),  # encrypted
-        patched(ONE, 8, b"\x20\x00"),  # patched data
-        patched(ONE, 10, b"\x63\x00"),  # compression method 99
-        patched(ONE, 16, b"\0\0\0\0"),  # CRC
-        patched(ONE, 20, b"\x02\0\0\0"),  # compressed size
-        patched(ONE, 24, b"\xff\xff\xff\x7f"),  # size: more is claimed than is there
-        patched(ONE, 24, b"\x01\0\0\0"),  # less
-        patched(ONE, 24, b"\xff\xff\xff\xff"),  # zip64 without its extra field
-        patched(ONE, 42, b"\xff\xff\x00\x00"),  # place of the member
-        patched(ONE, 46, b"\0.jpg"),
-    ],
-)
-def test_other_zip_is_malformed(body):
-    with pytest.raises(MalformedRequest):
-        read_zip_body(body, {})
+OTHER_ZIPS = [
+    b"",
+    b"hello",
+    b"PK\x05\x06",
+    ONE[:-5],
+    ONE[10:],
+    archive(),
+    archive(("only/", b"")),
+    archive(("../a.jpg", b"one")),
+    archive(("a/../../b.jpg", b"one")),
+    archive(("/etc/a.jpg", b"one")),
+    archive(("C:/a.jpg", b"one")),
+    archive(("a\\..\\..\\b.jpg", b"one")),
+    archive((special(mode=stat.S_IFLNK), b"/etc/passwd")),
+    archive((special(mode=stat.S_IFIFO), b"")),
+    archive((special(mode=stat.S_IFBLK), b"")),
+    archive(("a.jpg", b"one"), ("b.jpg", b"two")).replace(b"b.jpg", b"a.jpg"),
+    archive(("a.jpg", b"one"), compression=zipfile.ZIP_BZIP2),
+    archive(("a.jpg", b"one"), compression=zipfile.ZIP_LZMA),
+    archive(("a.jpg", ONE)),
+    archive(("a.jpg", b"\x1f\x8b\x08" + bytes(20))),
+    patched(ONE, 8, b"\x01\x00"),  # encrypted
+    patched(ONE, 8, b"\x20\x00"),  # patched data
+    patched(ONE, 10, b"\x63\x00"),  # compression method 99
+    patched(ONE, 16, b"\0\0\0\0"),  # CRC
+    patched(ONE, 20, b"\x02\0\0\0"),  # compressed size
+    patched(ONE, 24, b"\xff\xff\xff\x7f"),  # size: more is claimed than is there
+    patched(ONE, 24, b"\x01\0\0\0"),  # less
+    patched(ONE, 24, b"\xff\xff\xff\xff"),  # zip64 without its extra field
+    patched(ONE, 42, b"\xff\xff\x00\x00"),  # place of the member
+    patched(ONE, 46, b"\0.jpg"),
+]
 
 
-def test_a_zip_bomb_is_stopped_while_it_inflates():
+def test_other_zip_is_malformed():
+    assert not_refused(OTHER_ZIPS, lambda body: read_zip_body(body, {}), MalformedRequest) == []
+
+
+def test_a_zip_bomb_is_stopped_while_it_inflates_and_a_small_blank_picture_passes():
     body = archive(("a.bmp", bytes(40_000_000)))
     with allocating_less_than(25_000_000), pytest.raises(PayloadTooLarge, match="inflates"):
         read_zip_body(body, {})
-
-
-def test_a_bomb_of_many_members_is_stopped_too():
     with pytest.raises(PayloadTooLarge, match="inflates"):
         read_zip_body(archive(*[(f"{index}.bmp", bytes(1024**2)) for index in range(40)]), {})
-
-
-def test_pictures_that_compress_well_but_are_small_pass():
     assert len(read_zip_body(archive(("a.bmp", bytes(10_000_000))), {})) == 1
 
 
@@ -193,28 +185,18 @@ def test_pictures_and_volumes_are_one_sample_each_in_order(pack, read):
 
 
 @each_archive
-@pytest.mark.parametrize("other", [b"picture", nifti(), b"", b"PK\x03\x04"], ids=["picture", "nifti", "empty", "zip"])
-def test_dicom_files_and_others_in_one_archive_are_refused(pack, read, other):
-    with pytest.raises(MalformedRequest, match="image 1: not a DICOM file"):
-        read(pack(("a", dicom(1)), ("b", other)), {})
+def test_archives_that_no_request_should_have_are_refused(pack, read):
+    mixed = [[("a", dicom(1)), ("b", other)] for other in (b"picture", nifti(), b"", b"PK\x03\x04")]
+    inner = [tar(("a", b"one")), gzip.compress(tar(("a", b"one"))), gzip.compress(b"x" * 999), archive(("a", b"one"))]
+    nested = [[("a", content)] for content in inner]
+    without_images = [[], [("DICOMDIR", DICOMDIR)], [("._a", b"x"), (".DS_Store", b"x")]]
 
-
-@each_archive
-@pytest.mark.parametrize(
-    "nested",
-    [tar(("a", b"one")), gzip.compress(tar(("a", b"one"))), gzip.compress(b"x" * 999), archive(("a", b"one"))],
-    ids=["tar", "tar.gz", "gz", "zip"],
-)
-def test_archives_inside_archives_are_refused(pack, read, nested):
-    with pytest.raises(MalformedRequest, match="archive inside"):
-        read(pack(("a", nested)), {})
-
-
-@each_archive
-@pytest.mark.parametrize("members", [[], [("DICOMDIR", DICOMDIR)], [("._a", b"x"), (".DS_Store", b"x")]])
-def test_an_archive_without_images_is_refused(pack, read, members):
-    with pytest.raises(MalformedRequest):
+    def read_members(members):
         read(pack(*members), {})
+
+    assert not_refused(mixed, read_members, MalformedRequest, "image 1: not a DICOM file") == []
+    assert not_refused(nested, read_members, MalformedRequest, "archive inside") == []
+    assert not_refused(without_images, read_members, MalformedRequest) == []
 
 
 @each_archive
@@ -240,29 +222,27 @@ def special_tar(kind, **more):
     return tar((info, b""))
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"hello",
-        bytes(100),
-        bytes(10_240),
-        tar(("a", b"one"))[:700],
-        tar(("../a", b"one")),
-        tar(("/etc/a", b"one")),
-        tar(("a", b"one"), ("./a", b"two")),
-        special_tar(tarfile.SYMTYPE, linkname="/etc/passwd"),
-        special_tar(tarfile.LNKTYPE, linkname="b.dcm"),
-        special_tar(tarfile.CHRTYPE),
-        special_tar(tarfile.FIFOTYPE),
-        special_tar(tarfile.GNUTYPE_SPARSE),
-        gzip.compress(tar(("a", b"one")))[:-12],
-        gzip.compress(b"hello"),
-        b"\x1f\x8b" + bytes(30),
-    ],
-)
-def test_other_tar_is_malformed(body):
-    with pytest.raises(MalformedRequest):
-        read_tar_body(body, {})
+OTHER_TARS = [
+    b"hello",
+    bytes(100),
+    bytes(10_240),
+    tar(("a", b"one"))[:700],
+    tar(("../a", b"one")),
+    tar(("/etc/a", b"one")),
+    tar(("a", b"one"), ("./a", b"two")),
+    special_tar(tarfile.SYMTYPE, linkname="/etc/passwd"),
+    special_tar(tarfile.LNKTYPE, linkname="b.dcm"),
+    special_tar(tarfile.CHRTYPE),
+    special_tar(tarfile.FIFOTYPE),
+    special_tar(tarfile.GNUTYPE_SPARSE),
+    gzip.compress(tar(("a", b"one")))[:-12],
+    gzip.compress(b"hello"),
+    b"\x1f\x8b" + bytes(30),
+]
+
+
+def test_other_tar_is_malformed():
+    assert not_refused(OTHER_TARS, lambda body: read_tar_body(body, {}), MalformedRequest) == []
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -299,10 +279,9 @@ def test_gzip_of_a_nifti_volume_is_that_volume(version):
     assert sources(read_gzip_body(body, {})) == [body]
 
 
-@pytest.mark.parametrize("body", [b"hello", nifti(), gzip.compress(b"hello"), gzip.compress(dicom()), b"\x1f\x8b"])
-def test_gzip_of_anything_else_is_refused(body):
-    with pytest.raises(MalformedRequest):
-        read_gzip_body(body, {})
+def test_gzip_of_anything_else_is_refused():
+    bodies = [b"hello", nifti(), gzip.compress(b"hello"), gzip.compress(dicom()), b"\x1f\x8b"]
+    assert not_refused(bodies, lambda body: read_gzip_body(body, {}), MalformedRequest) == []
 
 
 SOUND = {

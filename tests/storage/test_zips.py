@@ -14,7 +14,7 @@ from sagemaker_monai.storage.zips import (
     member_names,
     read_members,
 )
-from tests.support.refusals import not_refused
+from tests.support.refusals import not_refused, wrongly_refused
 
 LIMITS = ArchiveLimits(members=10, member_bytes=4_000_000, total_bytes=6_000_000, ratio=50)
 NOISE = random.Random(0).randbytes(3_000_000)  # deflate cannot shrink it
@@ -84,40 +84,21 @@ def test_a_name_that_leads_out_of_the_folder_is_refused_before_anything_is_read(
     assert name not in str(caught.value)
 
 
-def test_a_name_cut_by_a_null_byte_is_refused():
-    data = renamed(packed(("aXjpg", b"1")), b"aXjpg", b"a\0jpg")
-
-    with pytest.raises(UnsafeArchiveError, match="no usable name"):
-        read(data)
-
-
-def test_links_and_devices_are_refused():
+def test_members_that_no_archive_should_have_are_refused():
     kinds = (stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO, stat.S_IFSOCK)
-    archives = [packed((entry("a.jpg", kind | 0o777), b"/etc/passwd")) for kind in kinds]
-
-    assert not_refused(archives, read, UnsafeArchiveError, "a link or a device") == []
-
-
-def test_an_encrypted_member_is_refused():
-    data = bytearray(packed(("a.jpg", b"1")))
-    data[6] |= 1  # general purpose flag of the local header
-    data[data.index(b"PK\x01\x02") + 8] |= 1
-
-    with pytest.raises(UnsafeArchiveError, match="encrypted"):
-        read(bytes(data))
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_methods_whose_inflation_cannot_be_bounded_are_refused(method):
-    with pytest.raises(UnsafeArchiveError, match="unusual method"):
-        read(packed(("a.jpg", b"1"), compression=method))
-
-
-def test_a_name_that_comes_twice_is_refused():
-    data = renamed(packed(("a.jpg", b"1"), ("b.jpg", b"2")), b"b.jpg", b"a.jpg")
-
-    with pytest.raises(UnsafeArchiveError, match="twice"):
-        read(data)
+    encrypted = bytearray(packed(("a.jpg", b"1")))
+    encrypted[6] |= 1  # general purpose flag of the local header
+    encrypted[encrypted.index(b"PK\x01\x02") + 8] |= 1
+    rows = [
+        (renamed(packed(("aXjpg", b"1")), b"aXjpg", b"a\0jpg"), "no usable name"),
+        *((packed((entry("a.jpg", kind | 0o777), b"/etc/passwd")), "a link or a device") for kind in kinds),
+        (bytes(encrypted), "encrypted"),
+        (renamed(packed(("a.jpg", b"1"), ("b.jpg", b"2")), b"b.jpg", b"a.jpg"), "twice"),
+        # Methods whose inflation cannot be bounded.
+        (packed(("a.jpg", b"1"), compression=zipfile.ZIP_BZIP2), "unusual method"),
+        (packed(("a.jpg", b"1"), compression=zipfile.ZIP_LZMA), "unusual method"),
+    ]
+    assert wrongly_refused(rows, read, UnsafeArchiveError) == []
 
 
 def test_a_bomb_is_stopped_by_its_ratio_and_a_small_blank_file_is_not():
@@ -135,20 +116,9 @@ def test_bytes_are_counted_over_all_members():
         read(beyond)
 
 
-def test_one_member_beyond_its_own_limit_is_refused():
+def test_limits_of_one_member_and_of_their_number_are_kept():
     with pytest.raises(ArchiveTooLargeError, match="inflates to more than 10 bytes"):
         read(packed(("a", b"x" * 11)), ArchiveLimits(1, 10, 100, 50))
-
-
-def test_a_member_that_lies_about_its_size_does_not_pass():
-    data = packed(("a", NOISE), compression=zipfile.ZIP_STORED)
-    lie = data.replace(struct.pack("<I", len(NOISE)), struct.pack("<I", 10))
-
-    with pytest.raises(UnsafeArchiveError):
-        read(lie)
-
-
-def test_more_members_than_the_limit_are_refused():
     with pytest.raises(ArchiveTooLargeError, match="has 11 members, at most 10"):
         read(packed(*((str(index), b"") for index in range(11))))
 
@@ -164,18 +134,16 @@ def test_a_directory_of_a_million_entries_is_refused_before_it_is_parsed():
         read(data[:start] + directory + tail)
 
 
-def test_what_is_no_archive_is_named_so():
+def test_what_is_damaged_or_no_archive_is_refused():
     others = [b"", b"PK", b"PK\x05\x06" + b"\xff" * 18, b"\xff\xd8\xff\xe0 JPEG", NOISE[:5000]]
-
     assert not_refused(others, read, UnsafeArchiveError, "damaged or not a zip") == []
 
-
-def test_a_damaged_member_is_noticed():
     data = bytearray(packed(("a", NOISE[:1000]), compression=zipfile.ZIP_STORED))
     data[500] ^= 1
-
-    with pytest.raises(UnsafeArchiveError, match="damaged"):
-        read(bytes(data))
+    lie = packed(("a", NOISE), compression=zipfile.ZIP_STORED).replace(
+        struct.pack("<I", len(NOISE)), struct.pack("<I", 10)
+    )  # about its size
+    assert wrongly_refused([(bytes(data), "damaged"), (lie, "")], read, UnsafeArchiveError) == []
 
 
 def test_random_damage_never_raises_anything_else():

@@ -232,55 +232,59 @@ def run_and_kill(cloud, name, arguments, at, *, is_after):
     return code == -9
 
 
-def survives_kills(cloud, name, arguments, prepare: Callable[[], None], state: Callable[[], object]):
+def survives(cloud, run, prepare: Callable[[], None], state: Callable[[], object]):
     """Check that a command killed at any of its requests and run again leaves the same state as one run.
 
     Args:
         cloud: the account; emptied before each try.
-        name: of the command.
-        arguments: of the command.
+        run: runs the command and asserts that it succeeds; returns the number of its requests. With the number of a
+            request and `is_after` it kills the command there instead, and returns whether it got that far.
         prepare: what the account has before.
         state: what the account has afterwards, comparable.
 
     Returns:
         How many times it was killed.
     """
-    cloud.reset()
-    prepare()
-    with killing(cloud) as proxy:
-        whole = run_command(name, arguments, proxy.url)
-        requests = proxy.count
-    assert whole.returncode == 0, whole.stderr
+
+    def in_a_new_account(*arguments, **options):
+        cloud.reset()
+        prepare()
+        return run(*arguments, **options)
+
+    requests = in_a_new_account()
     expected = state()
     kills = 0
     for at in range(1, requests + 1):
         for is_after in (False, True):
-            cloud.reset()
-            prepare()
-            kills += run_and_kill(cloud, name, arguments, at, is_after=is_after)
-            again = run_command(name, arguments, cloud.endpoint)
-            assert again.returncode == 0, (at, is_after, again.stderr)
+            kills += in_a_new_account(at, is_after=is_after)
+            run()
             assert state() == expected, (at, is_after)
     assert kills >= requests  # threads may change the order, and skip the last requests
     return kills
+
+
+def survives_kills(cloud, name, arguments, prepare, state):
+    """`survives` for the arguments of a command in a process of its own."""
+
+    def run(at=0, *, is_after=False):
+        if at:
+            return run_and_kill(cloud, name, arguments, at, is_after=is_after)
+        with killing(cloud) as proxy:
+            whole = run_command(name, arguments, proxy.url)
+        assert whole.returncode == 0, whole.stderr
+        return proxy.count
+
+    return survives(cloud, run, prepare, state)
 
 
 class Death(BaseException):
     """Stands for the kill of a command that runs in this process."""
 
 
-def survives_deaths(cloud, name, arguments, prepare: Callable[[], None], state: Callable[[], object]):
-    """The check of `survives_kills` in this process, ten times as fast, for commands with many requests.
+def survives_deaths(cloud, name, arguments, prepare, state):
+    """`survives` in this process, ten times as fast, for commands with many requests.
 
-    Args:
-        cloud: the account; emptied before each try.
-        name: of the command, which must not clean up on its way out, as a killed process does not.
-        arguments: of the command.
-        prepare: what the account has before.
-        state: what the account has afterwards, comparable.
-
-    Returns:
-        How many times it died.
+    The command must not clean up on its way out, as a killed process does not.
     """
 
     def run(at=0, *, is_after=False):
@@ -307,19 +311,11 @@ def survives_deaths(cloud, name, arguments, prepare: Callable[[], None], state: 
         usual = Account.client
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Account, "client", client)
-            return main([name, *arguments]), count
+            if at:
+                with pytest.raises(Death):
+                    main([name, *arguments])
+                return True
+            assert main([name, *arguments]) == 0
+        return count
 
-    cloud.reset()
-    prepare()
-    code, requests = run()
-    assert code == 0
-    expected = state()
-    for at in range(1, requests + 1):
-        for is_after in (False, True):
-            cloud.reset()
-            prepare()
-            with pytest.raises(Death):
-                run(at, is_after=is_after)
-            assert main([name, *arguments]) == 0, (at, is_after)
-            assert state() == expected, (at, is_after)
-    return 2 * requests
+    return survives(cloud, run, prepare, state)
