@@ -47,6 +47,13 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def without_sagemaker(monkeypatch):
+    """An environment without the variables that SageMaker sets for jobs and endpoints."""
+    for name in [name for name in os.environ if name.startswith(("SM_", "SAGEMAKER_"))]:
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture(scope="session")
 def small_bundle(tmp_path_factory) -> Path:
     """A small artifact, shared: copy it before changing it."""

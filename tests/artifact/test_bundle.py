@@ -89,16 +89,14 @@ def test_monai_builds_the_network_that_the_artifact_describes(small_bundle):
 
 
 @pytest.mark.parametrize("name", [*CHECKED_FILES, CHECKSUMS])
-def test_a_missing_file_is_refused(artifact, name):
+def test_a_missing_or_changed_file_is_refused(artifact, name):
+    content = bytearray((artifact / name).read_bytes())
     (artifact / name).unlink()
-
     with pytest.raises(BundleError, match=name):
         read_bundle(artifact)
+    if name == CHECKSUMS:
+        return
 
-
-@pytest.mark.parametrize("name", CHECKED_FILES)
-def test_one_changed_byte_is_refused(artifact, name):
-    content = bytearray((artifact / name).read_bytes())
     content[len(content) // 2] ^= 1
     (artifact / name).write_bytes(content)
 
@@ -107,7 +105,7 @@ def test_one_changed_byte_is_refused(artifact, name):
 
 
 def swap_labels(config):
-    channel_def = config["network_data_format"]["outputs"]["pred"]["channel_def"]
+    channel_def = outputs_of(config)["channel_def"]
     channel_def["0"], channel_def["1"] = channel_def["1"], channel_def["0"]
 
 
@@ -127,70 +125,51 @@ def test_a_signed_change_is_noticed_because_the_metrics_name_the_model_they_meas
         read_bundle(artifact)
 
 
+def outputs_of(config):
+    return config["network_data_format"]["outputs"]["pred"]
+
+
+def drop_a_class(config):
+    outputs_of(config)["channel_def"].pop("6")
+    outputs_of(config)["num_channels"] = 6
+
+
 SIGNED_FAULTS = {
-    "unknown key": ("configs/inference.json", lambda c: c.update(handlers=[]), "keys extra"),
-    "missing key": ("configs/inference.json", lambda c: c.pop("inferer"), "keys missing"),
-    "other inferer": ("configs/inference.json", lambda c: c["inferer"].update(roi_size=[8, 8]), "inferer"),
-    "expression to run": ("configs/inference.json", lambda c: c.update(run="$import os"), "run in configs"),
-    "other target to run": (
-        "configs/inference.json",
-        lambda c: c["run"].update(_target_="os.system"),
-        "run in configs",
-    ),
-    "image of its own": ("configs/inference.json", lambda c: c.update(image="/etc/passwd"), "image in configs"),
-    "code in a config": ("configs/inference.json", lambda c: c.update(network_def="$__import__('os')"), "network_def"),
-    "unknown target": (
-        "configs/inference.json",
-        lambda c: c["network_def"].update(_target_="subprocess.Popen"),
-        "network_def",
-    ),
-    "unknown transform": (
-        "configs/inference.json",
-        lambda c: c["preprocessing"]["transforms"][0].update(_target_="monai.transforms.LoadImage"),
-        "no other target",
-    ),
-    "outputs and classes": (
-        "configs/metadata.json",
-        lambda c: c["network_data_format"]["outputs"]["pred"]["channel_def"].pop("6"),
-        "names 6 classes",
-    ),
-    "two classes of one name": (
-        "configs/metadata.json",
-        lambda c: c["network_data_format"]["outputs"]["pred"]["channel_def"].update({"6": "nv"}),
-        "different classes",
-    ),
-    "a class that is no text": (
-        "configs/metadata.json",
-        lambda c: c["network_data_format"]["outputs"]["pred"]["channel_def"].update({"6": ["nv"]}),
-        "different classes",
-    ),
-    "channels": (
-        "configs/metadata.json",
-        lambda c: c["network_data_format"]["inputs"]["image"].update(num_channels=1),
-        "channels",
-    ),
-}
+    "inference": {
+        "unknown key": (lambda c: c.update(handlers=[]), "keys extra"),
+        "missing key": (lambda c: c.pop("inferer"), "keys missing"),
+        "other inferer": (lambda c: c["inferer"].update(roi_size=[8, 8]), "inferer"),
+        "expression to run": (lambda c: c.update(run="$import os"), "run in configs"),
+        "other target to run": (lambda c: c["run"].update(_target_="os.system"), "run in configs"),
+        "image of its own": (lambda c: c.update(image="/etc/passwd"), "image in configs"),
+        "code in a config": (lambda c: c.update(network_def="$__import__('os')"), "network_def"),
+        "unknown target": (lambda c: c["network_def"].update(_target_="subprocess.Popen"), "network_def"),
+        "unknown transform": (
+            lambda c: c["preprocessing"]["transforms"][0].update(_target_="monai.transforms.LoadImage"),
+            "no other target",
+        ),
+    },
+    "metadata": {
+        "outputs and classes": (lambda c: outputs_of(c)["channel_def"].pop("6"), "names 6 classes"),
+        "two classes of one name": (lambda c: outputs_of(c)["channel_def"].update({"6": "nv"}), "different classes"),
+        "a class that is no text": (lambda c: outputs_of(c)["channel_def"].update({"6": ["nv"]}), "different classes"),
+        "fewer classes than outputs": (drop_a_class, "7 outputs and the artifact names 6"),
+        "channels": (
+            lambda c: c["network_data_format"]["inputs"]["image"].update(num_channels=1), "channels",
+        ),
+    },
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", SIGNED_FAULTS)
-def test_a_signed_but_inconsistent_configuration_is_refused(artifact, fault):
-    name, change, message = SIGNED_FAULTS[fault]
-    edit(artifact, name, change)
+@pytest.mark.parametrize("config", SIGNED_FAULTS)
+def test_a_signed_but_inconsistent_configuration_is_refused(artifact, config):
+    sound = (artifact / "configs" / f"{config}.json").read_text()
+    for change, message in SIGNED_FAULTS[config].values():
+        (artifact / "configs" / f"{config}.json").write_text(sound)
+        edit(artifact, f"configs/{config}.json", change)
 
-    with pytest.raises(BundleError, match=message):
-        read_bundle(artifact)
-
-
-def test_fewer_classes_in_labels_than_outputs_of_the_network_are_refused(artifact):
-    def drop(config):
-        outputs = config["network_data_format"]["outputs"]["pred"]
-        outputs["channel_def"].pop("6")
-        outputs["num_channels"] = 6
-
-    edit(artifact, "configs/metadata.json", drop)
-
-    with pytest.raises(BundleError, match="7 outputs and the artifact names 6"):
-        read_bundle(artifact)
+        with pytest.raises(BundleError, match=message):
+            read_bundle(artifact)
 
 
 WEIGHT_FAULTS = {
@@ -205,16 +184,18 @@ WEIGHT_FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", WEIGHT_FAULTS)
-def test_weights_that_do_not_fill_the_network_are_refused(artifact, fault):
-    change, message = WEIGHT_FAULTS[fault]
-    weights = torch.load(artifact / "models/model.pt", weights_only=True)
-    change(weights)
-    torch.save(weights, artifact / "models/model.pt")
-    sign(artifact)
+def test_weights_that_do_not_fill_the_network_are_refused(artifact):
+    path = artifact / "models/model.pt"
+    sound = path.read_bytes()
+    for change, message in WEIGHT_FAULTS.values():
+        path.write_bytes(sound)
+        weights = torch.load(path, weights_only=True)
+        change(weights)
+        torch.save(weights, path)
+        sign(artifact)
 
-    with pytest.raises(BundleError, match=message):
-        read_bundle(artifact)
+        with pytest.raises(BundleError, match=message):
+            read_bundle(artifact)
 
 
 class Exploit:

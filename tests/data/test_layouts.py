@@ -225,16 +225,10 @@ def test_a_wrong_dataset_json_is_refused_in_one_short_line(tmp_path, content, me
 @pytest.mark.parametrize(
     "name",
     [
-        "../secret.jpg",
-        "/../secret.jpg",
-        "a/../../secret.jpg",
-        "C:/../secret.jpg",
-        "a\\..\\b",
-        "x\0.jpg",
-        "\ud800.jpg",
-        "link/secret.jpg",
+        "../secret.jpg", "/../secret.jpg", "a/../../secret.jpg", "C:/../secret.jpg", "a\\..\\b", "x\0.jpg",
+        "\ud800.jpg", "link/secret.jpg",
     ],
-)
+)  # fmt: skip
 def test_a_name_that_leads_out_of_the_channel_is_refused(tmp_path, name):
     root = tmp_path / "channel"
     put(tmp_path, "secret.jpg", "channel/1.jpg")
@@ -273,14 +267,8 @@ def test_a_channel_may_itself_be_a_link(tmp_path):
 
 def test_one_channel_a_split_is_one_data_set(tmp_path):
     put(tmp_path, "a/nv/1.jpg", "a/mel/1.jpg", "b/nv/1.jpg", "c/nv/1.jpg", "weights/model.pt")
-    layout = read_channels(
-        {
-            "train": tmp_path / "a",
-            "validation": tmp_path / "b",
-            "test": tmp_path / "c",
-            "pretrained": tmp_path / "weights",
-        }
-    )
+    folders = {"train": "a", "validation": "b", "test": "c", "pretrained": "weights"}
+    layout = read_channels({channel: tmp_path / folder for channel, folder in folders.items()})
 
     assert layout.labels == ("mel", "nv")
     assert {(entry.name, entry.split, entry.group) for entry in layout.entries} == {
@@ -385,12 +373,9 @@ def test_a_table_that_contradicts_the_folders_is_refused(tmp_path):
 
 def test_tables_called_after_splits_are_one_data_set(tmp_path):
     put(tmp_path, "1.jpg", "2.jpg", "3.jpg")
-    for name, rows in {
-        "train_labels.csv": "1.jpg,nv\n",
-        "Val.csv": "2.jpg,mel\n",
-        "labels-test.csv": "3.jpg,nv\n",
-    }.items():
-        (tmp_path / name).write_text(f"image,label\n{rows}")
+    rows = {"train_labels": "1.jpg,nv\n", "Val": "2.jpg,mel\n", "labels-test": "3.jpg,nv\n"}
+    for name, row in rows.items():
+        (tmp_path / f"{name}.csv").write_text(f"image,label\n{row}")
 
     assert found(tmp_path) == {("1.jpg", "nv", "training"), ("2.jpg", "mel", "validation"), ("3.jpg", "nv", "test")}
     (tmp_path / "more.csv").write_text("image,label\n1.jpg,nv\n")

@@ -385,9 +385,7 @@ def trained(base, channel, monkeypatch):
 
 
 @pytest.mark.long
-def test_a_training_on_shards_is_the_training_on_the_files(plain, made, tmp_path, monkeypatch):
-    for name in [name for name in os.environ if name.startswith(("SM_", "SAGEMAKER_"))]:
-        monkeypatch.delenv(name)
+def test_a_training_on_shards_is_the_training_on_the_files(without_sagemaker, plain, made, tmp_path, monkeypatch):
     assert trained(tmp_path / "files", plain, monkeypatch) == 0
     assert trained(tmp_path / "shards", made, monkeypatch) == 0
 

@@ -35,6 +35,13 @@ ONE_SERIES = f"/studies/{STUDY}/series/{SERIES}"
 ONE_INSTANCE = f"{ONE_SERIES}/instances/.*"
 
 
+def refused(folder, series, answer, error, message):
+    """Run against a server that has to be given up; the requests that it got, and the refusal."""
+    with serving(series, answer) as server, pytest.raises(error, match=message) as caught:
+        run(server.root, folder / "out")
+    return server.asked, str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("route", "status"),
     [*(("/series", status) for status in (408, 429, 500, 502, 503, 504)), (ONE_SERIES, 503),
@@ -65,21 +72,17 @@ def test_retry_after_is_honoured_as_seconds_and_as_a_date(tmp_path, retry_after)
 
 
 def test_a_server_that_wants_to_be_left_alone_for_long_is_given_up(tmp_path):
-    answer = lambda handler: handler.answer(503, b"", Retry_After="86400")  # noqa: E731
-    with (
-        serving({}, always("/series", answer)) as server,
-        pytest.raises(Unavailable, match="in 86400 s to continue where"),
-    ):
-        run(server.root, tmp_path / "out")
-    assert len(server.asked) == 1
+    busy = always("/series", lambda handler: handler.answer(503, b"", Retry_After="86400"))
+
+    asked, _ = refused(tmp_path, {}, busy, Unavailable, "in 86400 s to continue where")
+    assert len(asked) == 1
 
 
 def test_a_server_that_stays_broken_is_given_up_after_some_tries(tmp_path):
     broken = always("/series", lambda handler: handler.answer(500, b"secret trace"))
-    expected = pytest.raises(Unavailable, match=r"busy or failing \(500\); run the same command later")
-    with serving({}, broken) as server, expected:
-        run(server.root, tmp_path / "out")
-    assert len(server.asked) == dicomweb_http.ATTEMPTS
+
+    asked, _ = refused(tmp_path, {}, broken, Unavailable, r"busy or failing \(500\); run the same command later")
+    assert len(asked) == dicomweb_http.ATTEMPTS
 
 
 def test_nobody_at_the_address_is_said(tmp_path):
@@ -178,17 +181,12 @@ def test_a_wrong_answer_is_refused_and_does_not_keep_other_series_from_coming(tm
     wrong = always(f"{ONE_SERIES}(/instances/.*)?", lambda handler: answer(handler, list(own.values())))
     good = make_series("1.2.3.2", 2)
 
-    with (
-        serving({SERIES: own, "1.2.3.2": good}, wrong) as server,
-        pytest.raises(
-            DatasetError, match=f"1 of 2 series are incomplete .the state file names them.; .*({message})"
-        ) as caught,
-    ):
-        run(server.root, tmp_path / "out")
+    expected = f"1 of 2 series are incomplete .the state file names them.; .*({message})"
+    _, text = refused(tmp_path, {SERIES: own, "1.2.3.2": good}, wrong, DatasetError, expected)
 
     assert set(good) <= set(digests(tmp_path / "out")) <= set(good) | set(own)
     assert not list((tmp_path / "out").rglob("*.part"))
-    assert not re.search(r"1\.2\.3|/tmp|Doe|P1", str(caught.value))
+    assert not re.search(r"1\.2\.3|/tmp|Doe|P1", text)
     failed = [json.loads(line) for line in (tmp_path / "out" / "retrieval.jsonl").read_text().splitlines()][-3:]
     assert SERIES in [line.get("failed") for line in failed]
 
@@ -210,12 +208,8 @@ def test_an_instance_larger_than_the_limit_is_refused_while_it_arrives(tmp_path,
         except OSError:
             pass
 
-    expected = pytest.raises(DatasetError, match="an instance of more than 5000 bytes")
-    with (
-        serving({SERIES: make_series(SERIES, 2)}, always(f"{ONE_SERIES}(/instances/.*)?", endless)) as server,
-        expected,
-    ):
-        run(server.root, tmp_path / "out")
+    answer = always(f"{ONE_SERIES}(/instances/.*)?", endless)
+    refused(tmp_path, {SERIES: make_series(SERIES, 2)}, answer, DatasetError, "an instance of more than 5000 bytes")
     assert len(sent) < 5_000
 
 
@@ -234,16 +228,14 @@ def test_a_server_that_drips_is_not_waited_for(tmp_path, monkeypatch):
         except OSError:
             pass
 
-    with serving({}, always("/series", drip)) as server, pytest.raises(Unavailable, match="sends too slowly"):
-        run(server.root, tmp_path / "out")
+    refused(tmp_path, {}, always("/series", drip), Unavailable, "sends too slowly")
 
 
 def test_a_count_that_differs_from_the_list_is_an_error_after_all_was_fetched(tmp_path):
     series = make_series(SERIES, 2)
     count = always("/series", lambda handler: handler.page([record(study=STUDY, series=SERIES, count=3)]))
-    expected = pytest.raises(DatasetError, match="counts 3 instances in a series and lists 2: if it is still receiving")
-    with serving({SERIES: series}, count) as server, expected:
-        run(server.root, tmp_path / "out")
+    expected = "counts 3 instances in a series and lists 2: if it is still receiving"
+    refused(tmp_path, {SERIES: series}, count, DatasetError, expected)
 
     assert set(digests(tmp_path / "out")) == set(series)
 

@@ -36,11 +36,8 @@ LAYOUTS = {"class folders": lambda folder: class_folders(folder, number=12), "cs
 
 
 @pytest.fixture(autouse=True)
-def no_tree(tmp_path, monkeypatch):
+def no_tree(without_sagemaker, tmp_path, monkeypatch):
     """As on your own machine, where there is no /opt/ml."""
-    for name in list(os.environ):
-        if name.startswith(("SM_", "SAGEMAKER_")):
-            monkeypatch.delenv(name)
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path / "opt-ml"))
 
 

@@ -104,7 +104,7 @@ def test_every_fit_gives_the_size(fit):
     assert prepared(png16(deep()[:, :30]), fit=fit).shape == (1, 48, 40)
 
 
-def test_pictures_of_eight_bits_dicom_and_volumes_are_refused():
+def test_pictures_of_eight_bits_dicom_volumes_and_grey_for_colour_are_refused():
     for source, what in (
         (SHALLOW, "a picture of 8 bits"),
         (deep().astype(np.uint8), "values of 8 bits"),
@@ -113,9 +113,6 @@ def test_pictures_of_eight_bits_dicom_and_volumes_are_refused():
     ):
         with pytest.raises(UnsuitableImage, match=f"this is {what}, and the model was trained on pictures of more"):
             prepared(source)
-
-
-def test_a_grey_picture_is_not_for_a_model_of_colours():
     with pytest.raises(UnsuitableImage, match="images of 3 channels"):
         prepared(png16(deep()), channels=3)
 
@@ -171,18 +168,12 @@ def test_pictures_of_eight_and_of_more_bits_are_refused_together(files):
             chosen(files(SHALLOW, png16(deep()), SHALLOW), preset=preset)
 
 
-@pytest.mark.parametrize("preset", ["photo", "xray", "ct_slice", "volume"])
-def test_another_preset_is_refused_for_deep_pictures(files, preset):
-    with pytest.raises(ConfigError, match=r"pictures of 16 bits: set preset to auto or deep"):
-        chosen(files(png16(deep())), preset=preset)
-
-
-def test_preset_deep_is_refused_for_others(files):
+def test_presets_that_do_not_suit_and_pictures_of_one_value_are_refused(files):
+    for preset in ("photo", "xray", "ct_slice", "volume"):
+        with pytest.raises(ConfigError, match="pictures of 16 bits: set preset to auto or deep"):
+            chosen(files(png16(deep())), preset=preset)
     with pytest.raises(ConfigError, match="more than 8 bits, and these are not"):
         chosen(files(SHALLOW), preset="deep")
-
-
-def test_one_value_in_all_training_pictures_is_refused(files):
     with pytest.raises(DatasetError, match=r"only one value \(700\)"):
         chosen(files(png16(np.full((40, 40), 700, np.uint16))))
 

@@ -66,10 +66,7 @@ def dataset_json(channel):
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(tmp_path, monkeypatch):
-    for name in list(os.environ):
-        if name.startswith(("SM_", "SAGEMAKER_")):
-            monkeypatch.delenv(name)
+def clean_environment(without_sagemaker, tmp_path, monkeypatch):
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
 
 

@@ -57,10 +57,7 @@ RUNS = {  # the first four, one of each task, are in the short form
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch, tmp_path):
-    for name in list(os.environ):
-        if name.startswith(("SM_", "SAGEMAKER_")):
-            monkeypatch.delenv(name)
+def clean_environment(without_sagemaker, monkeypatch, tmp_path):
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path / "opt-ml"))
 
 

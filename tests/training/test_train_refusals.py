@@ -1,7 +1,6 @@
 """Medical data sets and hyperparameters that `train` refuses before the first epoch, in one line with the remedy."""
 
 import json
-import os
 import re
 import shutil
 
@@ -9,6 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from sagemaker_monai.data.datasets import SPLITS
 from sagemaker_monai.entrypoints.train import main
 from sagemaker_monai.training import fit as training
 from tests.sagemaker.test_train_entrypoint import class_folders, failure
@@ -19,11 +19,7 @@ from tests.support.medical_sets import noise, patient, pet, write_dataset
 VOLUME = ["--image-size=16", "--network=resnet10"]
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch):
-    for name in list(os.environ):
-        if name.startswith(("SM_", "SAGEMAKER_")):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("without_sagemaker")
 
 
 def altered(make, change, **named):
@@ -38,31 +34,19 @@ def altered(make, change, **named):
     return lay_out
 
 
-def items_of(content):
-    return [item for split in ("training", "validation", "test") for item in content[split]]
+def labelled(value, *splits, end=None):
+    """Give the images of splits a label; `end` stops before one."""
+
+    def change(content):
+        for split in splits:
+            for item in content[split][:end]:
+                item["label"] = value
+
+    return change
 
 
 def first_label(value):
-    def change(content):
-        content["training"][0]["label"] = value
-
-    return change
-
-
-def every_label(value):
-    def change(content):
-        for item in items_of(content):
-            item["label"] = value
-
-    return change
-
-
-def labels_of_validation(value):
-    def change(content):
-        for item in content["validation"]:
-            item["label"] = value
-
-    return change
+    return labelled(value, "training", end=1)
 
 
 def one_lacks_a_sequence(content):
@@ -228,15 +212,15 @@ REFUSALS = {
         "ConfigError: best_metric mae does not suit multilabel: set it to one of auto, loss, accuracy, auc",
     ),
     "a score that the validation split does not have": (
-        altered(medical_sets.ct_series, labels_of_validation([])), VOLUME,
+        altered(medical_sets.ct_series, labelled([], "validation")), VOLUME,
         "ConfigError: best_metric auc is undefined on the validation split, whose 4 images all have the same class",
     ),
     "grades of which the validation split has one": (
-        altered(medical_sets.mr_sequences, labels_of_validation("mild")), VOLUME,
+        altered(medical_sets.mr_sequences, labelled("mild", "validation")), VOLUME,
         "ConfigError: best_metric kappa is undefined on the validation split",
     ),
     "one class only": (
-        altered(medical_sets.ct_slices, every_label("water")), [], r"DatasetError: classes without .*\(blood\)",
+        altered(medical_sets.ct_slices, labelled("water", *SPLITS)), [], r"DatasetError: classes without .*\(blood\)",
     ),
     "a sampler for findings": (
         medical_sets.ct_series, [*VOLUME, "--imbalance=balanced_sampler"],
