@@ -5,7 +5,8 @@ import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
 
-from sagemaker_monai.artifact.sliding_window import label_map, starts_of
+from sagemaker_monai.artifact import sliding_window
+from sagemaker_monai.artifact.sliding_window import label_map, needed_bytes, starts_of
 
 CASES = [
     ((30, 41, 22), (16, 16, 8)), ((10, 41, 22), (16, 16, 8)), ((16, 16, 8), (16, 16, 8)), ((9, 5, 7), (16, 16, 8)),
@@ -52,3 +53,38 @@ def test_logits_and_labels_are_those_of_monai(shape, window, overlap, networks):
 ])  # fmt: skip
 def test_windows_begin_evenly_and_end_at_the_edge(extent, side, overlap, starts):
     assert starts_of(extent, side, overlap) == starts
+
+
+@pytest.mark.parametrize("slab", [1, 100, 1 << 20])
+def test_the_size_of_slabs_and_batches_changes_no_label(slab, networks, monkeypatch):
+    image = torch.randn(1, 21, 34, 17, generator=torch.Generator().manual_seed(2))
+
+    def labels():
+        with torch.inference_mode():
+            return label_map(networks[3], image, (8, 16, 8), largest, overlap=0.5, outputs=3)
+
+    expected = labels()
+    monkeypatch.setattr(sliding_window, "SLAB_VOXELS", slab)
+    monkeypatch.setattr(sliding_window, "VOXELS_AT_ONCE", 1)
+
+    assert np.array_equal(labels(), expected)
+
+
+def test_the_memory_of_windows_is_what_was_said():
+    """By what torch allocates: the most that is alive at once."""
+    shape, window, outputs = (90, 40, 30), (32, 32, 16), 3
+    image = torch.randn(1, *shape, generator=torch.Generator().manual_seed(1))
+
+    def run(windows):
+        return windows[:, :1].expand(-1, outputs, *windows.shape[2:]).clone()
+
+    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        label_map(run, image, window, largest, overlap=0.5, outputs=outputs)
+    alive = most = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            alive += event.nbytes()
+            most = max(most, alive)
+
+    counted = needed_bytes(1, shape, window, outputs, 4)
+    assert 0.4 * counted < most + np.prod(shape) <= counted

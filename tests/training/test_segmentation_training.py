@@ -8,9 +8,13 @@ import re
 import nibabel
 import numpy as np
 import pytest
+import torch
 
 from sagemaker_monai.artifact.bundle import read_bundle
+from sagemaker_monai.budget import Budget, spending
 from sagemaker_monai.entrypoints import evaluate, train
+from sagemaker_monai.errors import PayloadTooLarge
+from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.serving.inference import input_fn, model_fn, output_fn, predict_fn
 from sagemaker_monai.tasks.metric_names import metric_definitions
 from tests.support.mask_sets import write_balls, write_discs
@@ -85,6 +89,27 @@ def test_a_server_s_mask_is_the_one_that_was_scored(job):
         common, total = ((mask == value) & (truth == value)).sum(), (mask == value).sum() + (truth == value).sum()
         assert float(row["dice"]) == pytest.approx(2 * common / total)
         assert prediction["sizes"][row["label"]] == pytest.approx((mask == value).sum() / 1000)
+
+
+def test_an_image_whose_windows_exceed_the_budget_is_refused_before_they_are_run(job, monkeypatch):
+    base, _ = job
+    model = model_fn(str(base / "model"))
+    limits = Budget(1 << 30, 1 << 40), Budget(1 << 30, 1 << 20), Budget(4 << 20, 1 << 40)
+    runs = []
+    monkeypatch.setattr(
+        model, "_logits", lambda windows: runs.append(1) or torch.zeros(len(windows), 3, *windows.shape[2:])
+    )
+    image, traits = torch.zeros(1, 60, 60, 60), Traits(size=(60, 60, 60), spacing_mm=(1, 1, 1), affine=np.eye(4))
+
+    with spending(limits[0]):
+        assert model.segment(image, traits).mask.shape == (60, 60, 60)
+    runs.clear()
+    for budget in limits[1:]:
+        with spending(budget), pytest.raises(PayloadTooLarge, match="would take this request beyond"):
+            model.segment(image, traits)
+
+    assert not runs
+    assert limits[2].most_bytes < 4 << 20
 
 
 def test_evaluate_finds_the_scores_of_training(job, tmp_path):

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from sagemaker_monai.artifact.bundle import read_bundle
 from sagemaker_monai.artifact.predictor import Answered, Predictor
-from sagemaker_monai.artifact.sliding_window import label_map
+from sagemaker_monai.artifact.sliding_window import label_map, needed_bytes
+from sagemaker_monai.budget import lent, spend_bytes, spend_work
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.several import name_picture, split_arrays
 from sagemaker_monai.images.volumes import Traits
@@ -22,6 +23,10 @@ from sagemaker_monai.tasks.tasks import TASKS
 Labels = NDArray[np.uint8]
 OnBlock = Callable[[tuple[slice, ...], torch.Tensor], None]
 _UNITS = {2: "mm2", 3: "ml"}
+_COPIES = 3  # of a label map on the image's grid: picked, in the image's order of axes, and in the answer
+_BYTES_A_PART = 5  # for each voxel of a structure's box: whether it belongs to it, and to which component
+_NS_A_VOXEL = 10  # to turn a label map to the image's grid and find the boxes of structures
+_NS_A_PART = 25  # for each voxel of a structure's box, to find components and centre
 
 
 class MaskPredictor(Predictor):
@@ -35,7 +40,9 @@ class MaskPredictor(Predictor):
             known: list[Traits] = []
             with name_picture(index, len(samples)):
                 for part in split_arrays([sample], spatial_dims=self.bundle.preprocessing.spatial_dims):
-                    for image, traits in self._load_each(part):
+                    loaded = self._load_each(part)
+                    while loaded:
+                        image, traits = loaded.pop(0)
                         known.append(with_size(part, traits))
                         predictions.append(self.segment(image, known[-1]))
             answered.append(Answered(tuple(predictions), tuple(known)))
@@ -47,8 +54,22 @@ class MaskPredictor(Predictor):
         Args:
             image: from `load`, (C, *shape).
             traits: of the image, with its size.
+
+        Raises:
+            PayloadTooLarge: the sums of the windows or the label maps exceed the request's budget; before they are
+                made.
         """
-        return describe(self.on_own_grid(self.prepared_labels(image), traits), self.labels, traits)
+        voxels = math.prod(traits.size)
+        spend_bytes(_COPIES * voxels, f"the labels of {voxels} voxels")
+        spend_work(_NS_A_VOXEL * voxels, f"the labels of {voxels} voxels")
+        needed = needed_bytes(
+            len(image), image.shape[1:], self.bundle.preprocessing.size, self.task.outputs, image.element_size()
+        )
+        with lent(needed, f"segmenting an image of {' x '.join(map(str, image.shape[1:]))}"):
+            labels = self.prepared_labels(image)
+        with lent(labels.nbytes, "a label map"):
+            own = self.on_own_grid(labels, traits)
+        return describe(own, self.labels, traits)
 
     def on_own_grid(self, labels: Labels, traits: Traits) -> Labels:
         """A label map of the prepared grid on the image's own."""
@@ -85,17 +106,25 @@ def describe(mask: NDArray[np.uint8], labels: Sequence[str], traits: Traits) -> 
 
     spacing = traits.spacing_mm or (1.0,) * mask.ndim
     unit = "px" if traits.spacing_mm is None else _UNITS[mask.ndim]
-    size = math.prod(spacing) / (1000 if unit == "ml" else 1)
+    # Of a sheared grid, such as that of a tilted gantry, the axes are not perpendicular.
+    volume = math.prod(spacing) if traits.affine is None else abs(np.linalg.det(traits.affine[:3, :3]))
+    size = float(volume) / (1000 if unit == "ml" else 1)
     boxes = ndimage.find_objects(mask, max_label=len(labels))
     structures = {}
     for value, (label, box) in enumerate(zip(labels, boxes, strict=True), start=1):
         if box is None:
             structures[label] = Structure(0, 0.0, 0, (0.0,) * mask.ndim, None)
             continue
-        is_there = mask[box] == value
-        voxels = int(is_there.sum())
-        _, components = ndimage.label(is_there, structure=np.ones((3,) * mask.ndim))
-        places = [part.start + float(each) for part, each in zip(box, ndimage.center_of_mass(is_there), strict=True)]
+        inside = math.prod(part.stop - part.start for part in box)
+        spend_work(_NS_A_PART * inside, f"the components of {inside} voxels")
+        with lent(_BYTES_A_PART * inside, f"the components of {inside} voxels"):
+            is_there = mask[box] == value
+            voxels = int(is_there.sum())
+            components = ndimage.label(is_there, structure=np.ones((3,) * mask.ndim))[1]
+        places = []
+        for axis, part in enumerate(box):
+            along = is_there.sum(axis=tuple(other for other in range(mask.ndim) if other != axis), dtype=np.int64)
+            places.append(part.start + float(along @ np.arange(len(along))) / voxels)
         if traits.affine is not None:
             places = (np.asarray(traits.affine) @ [*places, 1.0])[:3].tolist()
         extent = tuple((part.stop - part.start) * mm for part, mm in zip(box, spacing, strict=True))

@@ -1,7 +1,8 @@
 """A network over an image of any size: windows that overlap, weighted towards their centres.
 
 MONAI's `sliding_window_inference` holds the outputs of the whole image; here windows go along the longest axis, and
-what no later window reaches is handed on and forgotten. So memory is bounded by one window's length of the image.
+what no later window reaches is handed on and forgotten. So memory is bounded by one window's length of the image:
+`needed_bytes` says how much, before any of it is allocated.
 """
 
 import itertools
@@ -12,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-WINDOWS_AT_ONCE = 4
+WINDOWS_AT_ONCE, VOXELS_AT_ONCE = 4, 1 << 20  # that the network gets; at least one window
+SLAB_VOXELS = 1 << 20  # that are decided at once
 SIGMA = 0.125  # of the weights, in sides of the window; as nnU-Net (arXiv:1904.08128) and MONAI have it
 SMALLEST_WEIGHT = 1e-3
 
@@ -75,7 +77,7 @@ def each_block(
         axis: of the image, without channels, along which blocks follow each other.
 
     Yields:
-        Where a block begins along `axis`, and its mean logits, float32 (K, ...).
+        Where a block begins along `axis`, and its mean logits, float32 (K, ...); a block has about `SLAB_VOXELS`.
     """
     shape = list(image.shape[1:])
     starts = [starts_of(extent, side, overlap) for extent, side in zip(shape, window, strict=True)]
@@ -85,7 +87,7 @@ def each_block(
     others = [starts[other] for other in range(len(shape)) if other != axis]
     for position, start in enumerate(starts[axis]):
         places = [[*rest[:axis], 0, *rest[axis:]] for rest in itertools.product(*others)]
-        for some in _batched(places):
+        for some in _batched(places, math.prod(window)):
             inside = [tuple(slice(first, first + side) for first, side in zip(place, window, strict=True))
                       for place in some]  # fmt: skip
             moved = [tuple(slice(each.start + start * (other == axis), each.stop + start * (other == axis))
@@ -96,21 +98,54 @@ def each_block(
                 total[part] += weights
         is_last = position == len(starts[axis]) - 1
         done = window[axis] if is_last else starts[axis][position + 1] - start
-        yield start, sums.narrow(axis + 1, 0, done) / total.narrow(axis, 0, done)
+        slab = max(1, SLAB_VOXELS * window[axis] // total.numel())
+        for first in range(0, done, slab):
+            count = min(slab, done - first)
+            yield start + first, sums.narrow(axis + 1, first, count) / total.narrow(axis, first, count)
         if not is_last:
-            sums = _moved_on(sums, axis + 1, done)
-            total = _moved_on(total, axis, done)
+            _move_on(sums, axis + 1, done)
+            _move_on(total, axis, done)
 
 
-def _batched(places: Sequence[list[int]]) -> Iterator[Sequence[list[int]]]:  # itertools has it from Python 3.12 on
-    for first in range(0, len(places), WINDOWS_AT_ONCE):
-        yield places[first : first + WINDOWS_AT_ONCE]
+def _batched(places: Sequence[list[int]], voxels: int) -> Iterator[Sequence[list[int]]]:
+    step = _at_once(voxels)  # itertools has it from Python 3.12 on
+    for first in range(0, len(places), step):
+        yield places[first : first + step]
 
 
-def _moved_on(values: torch.Tensor, axis: int, by: int) -> torch.Tensor:
-    """Without the first `by` along an axis, and as many zeros behind."""
-    kept = values.narrow(axis, by, values.shape[axis] - by)
-    return torch.cat([kept, torch.zeros_like(values.narrow(axis, 0, by))], dim=axis)
+def _at_once(voxels: int) -> int:
+    return max(1, min(WINDOWS_AT_ONCE, VOXELS_AT_ONCE // voxels))
+
+
+def _move_on(values: torch.Tensor, axis: int, by: int) -> None:
+    """Drop the first `by` along an axis, in place, and put as many zeros behind."""
+    kept = values.shape[axis] - by
+    for first in range(0, kept, by):  # no piece overlaps the one that it is copied from
+        count = min(by, kept - first)
+        values.narrow(axis, first, count).copy_(values.narrow(axis, first + by, count))
+    values.narrow(axis, kept, by).zero_()
+
+
+def needed_bytes(channels: int, extents: Sequence[int], window: Sequence[int], outputs: int, value_bytes: int) -> int:
+    """The most memory that `label_map` holds beside the image, without what is inside of the network.
+
+    Args:
+        channels, extents: of the image.
+        window, outputs: as for `each_block`.
+        value_bytes: of one of the image's values.
+    """
+    padded = [max(extent, side) for extent, side in zip(extents, window, strict=True)]
+    longest = int(np.argmax(padded))
+    sums = math.prod(padded) // padded[longest] * window[longest]
+    windows = _at_once(math.prod(window)) * math.prod(window)
+    slab = min(sums, SLAB_VOXELS + sums // window[longest])
+    return (
+        math.prod(extents)  # the label map
+        + (0 if padded == list(extents) else channels * value_bytes * math.prod(padded))
+        + 4 * (outputs + 1) * sums
+        + windows * (channels * (value_bytes + 8) + 8 * outputs)  # as loaded and scaled; logits, and weighted ones
+        + slab * (5 * outputs + 9)  # logits, whether they are finite, and the labels as 64 bits and 8
+    )
 
 
 def label_map(
