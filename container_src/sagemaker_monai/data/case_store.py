@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from sagemaker_monai.data.cache import from_json, to_json
 from sagemaker_monai.data.cache_keys import key_of
 from sagemaker_monai.data.legends import Legend
+from sagemaker_monai.data.mask_reading import labels_on_grid
 from sagemaker_monai.errors import CallerError, DatasetError, TrainingStopped
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.scope import pack_traits, unpack_traits
 from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.masks.mask import Grid
-from sagemaker_monai.masks.read_mask import read_mask
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.preprocessing.preprocessing import Load, Preprocessing, build_load
 from sagemaker_monai.preprocessing.ways import labels_forth, with_size
@@ -187,9 +187,8 @@ def read_case(load: Load, sample: Sample, mask: Path, legend: Legend) -> ReadCas
     """
     values, traits = load.pixels_of_one(sample)
     traits = with_size(sample, traits)
-    read = read_mask(mask, Grid.of_traits(traits), wanted=legend.is_named, named=legend.numbers)
-    true, findings = legend.labels_of(read)
-    return ReadCase(values, true, traits, read.findings + findings)
+    true, findings = labels_on_grid(mask, Grid.of_traits(traits), legend)
+    return ReadCase(values, true, traits, findings)
 
 
 def open_store(

@@ -7,6 +7,7 @@ no colour profile.
 import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -70,16 +71,19 @@ def choose(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
 def _candidates(examination: Examination) -> list[Candidate]:
     labelled = [image for image in examination.images if image.is_labelled and image.files]
     if labelled:
-        pairs = [(image.files, examination.shown(_name(image))) for image in labelled]
+        pairs = [
+            (image.files, examination.shown(_name(image)), image.case.mask if image.case else None)
+            for image in labelled
+        ]
         pairs.sort(key=lambda pair: pair[1])
     else:
         numbers: dict[object, int] = {facts.found.path: n for n, facts in enumerate(examination.files)}
         stacks = [[numbers[instance.source] for instance in stack.instances] for stack in examination.stacks]
         single = [[n] for n, facts in enumerate(examination.files) if facts.is_usable and facts.instance is None]
-        pairs = [(tuple(files), "") for files in stacks + single]
+        pairs = [(tuple(files), "", None) for files in stacks + single]
     return [
-        (_picture(usable, examination), name, usable[0] + 1)
-        for files, name in pairs
+        (replace(_picture(usable, examination), mask=mask), name, usable[0] + 1)
+        for files, name, mask in pairs
         if (usable := [number for number in files if examination.files[number].is_usable])
     ]
 

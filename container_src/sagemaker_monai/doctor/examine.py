@@ -19,6 +19,14 @@ from sagemaker_monai.doctor.examined import Examined, are_classes_folders, image
 from sagemaker_monai.doctor.facts import ATTRIBUTES, FileFacts, Task, look_at
 from sagemaker_monai.doctor.found_files import ARCHIVE, DICOM, PICTURE, Found, find_files
 from sagemaker_monai.doctor.label_facts import Labels, read_labels
+from sagemaker_monai.doctor.mask_facts import (
+    MaskFacts,
+    check_masks,
+    given_up,
+    look_at_mask,
+    sizes_of,
+    structures_in,
+)
 from sagemaker_monai.doctor.privacy import Scrubber, check_privacy
 from sagemaker_monai.doctor.processes import map_isolated
 from sagemaker_monai.doctor.splits import check_labels, check_leaks, count_classes, count_patients
@@ -75,7 +83,7 @@ class Examination:
         faults: unreadable files by the code of the error.
         pixels: the choice, and how many files were decoded.
         duplicates: copies by kind.
-        labels: source, number, task, images by class and split.
+        labels: source, number, task, images by class and split; sizes of the structures where labels are masks.
         privacy: see `privacy.check_privacy`.
         associations: attributes that go with the label.
         remarks: what is wrong, the worst first.
@@ -135,17 +143,27 @@ def examine(channels: Mapping[str, Path], scratch: Path, options: Options | None
     if other_folders:
         labels = Labels()
         images = images_of(labels, files)
+    looked = _look_at_masks(images, options)
+    if labels.legend is not None:
+        images = [
+            replace(image, names=structures_in(looked[place], labels.legend)) if place in looked else image
+            for place, image in enumerate(images)
+        ]
     stacks = examine_stacks(files, are_volumes=_are_volumes(labels, images))
     duplicates, duplicate_remarks = find_duplicates(images, files)
     privacy, privacy_remarks = check_privacy(files, scrubber)
-    associations = find_associations(
-        [
-            (dict(files[image.files[0]].attributes), image.names)
-            for image in images
-            if image.is_labelled and image.files
-        ],
-        ATTRIBUTES,
-        is_multilabel=_is_multilabel(labels),
+    associations = (
+        []
+        if labels.legend is not None
+        else find_associations(
+            [
+                (dict(files[image.files[0]].attributes), image.names)
+                for image in images
+                if image.is_labelled and image.files
+            ],
+            ATTRIBUTES,
+            is_multilabel=_is_multilabel(labels),
+        )
     )
     associations = [replace(each, finding=scrubber.shown(each.finding)) for each in associations]
     remarks = [
@@ -158,6 +176,7 @@ def examine(channels: Mapping[str, Path], scratch: Path, options: Options | None
             scrubber.sentence, show_names=options.show_names,
         ),
         *([remark("folders_are_no_classes", other_folders)] if other_folders else []),
+        *_mask_remarks(images, looked, labels, scrubber),
         *check_leaks(images, files),
         *privacy_remarks,
         *remarks_of(associations),
@@ -171,7 +190,7 @@ def examine(channels: Mapping[str, Path], scratch: Path, options: Options | None
         faults=dict(Counter(fault for facts in files if (fault := _fault_of(facts))).most_common()),
         pixels=_pixels(files, options),
         duplicates=duplicates,
-        labels=_labels(labels, images, scrubber),
+        labels=_labels(labels, images, scrubber) | _structures(looked, labels, scrubber),
         privacy=privacy,
         associations=tuple(associations),
         remarks=tuple(by_severity(remarks)),
@@ -373,6 +392,35 @@ def _pixels(files: Sequence[FileFacts], options: Options) -> dict[str, str | int
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------
+
+
+def _look_at_masks(images: Sequence[Examined], options: Options) -> dict[int, MaskFacts]:
+    """What the masks of images show, by the place of the image; as many as images are decoded."""
+    tasks = {place: image.case.mask for place, image in enumerate(images) if image.case and image.case.mask}
+    if not tasks or options.pixels == "none":
+        return {}
+    count = len(tasks) if _choice(len(tasks), options) == "all" else SAMPLE
+    chosen = _even(list(tasks), count)
+    worked = map_isolated(look_at_mask, [tasks[place] for place in chosen], given_up, processes=options.processes)
+    return {chosen[index]: facts for index, facts in track(worked, total=len(chosen), what="examining masks")}
+
+
+def _mask_remarks(
+    images: Sequence[Examined], looked: Mapping[int, MaskFacts], labels: Labels, scrubber: Scrubber
+) -> list[Remark]:
+    if labels.legend is None:
+        return []
+    pairs = [(images[place], facts) for place, facts in sorted(looked.items())]
+    rest = sum(image.case is not None and image.case.mask is not None for image in images) - len(pairs)
+    remarks = check_masks(pairs, labels.legend, scrubber.shown, scrubber.sentence)
+    return [*remarks, *([remark("masks_sampled", rest)] if rest else [])]
+
+
+def _structures(looked: Mapping[int, MaskFacts], labels: Labels, scrubber: Scrubber) -> dict[str, object]:
+    """What the report says of structures; nothing unless labels are masks."""
+    if labels.legend is None:
+        return {}
+    return {"structures": sizes_of(list(looked.values()), labels.legend, scrubber.shown)}
 
 
 def _is_multilabel(labels: Labels) -> bool:

@@ -26,7 +26,9 @@ from sagemaker_monai.data.entries import (
 from sagemaker_monai.data.label_rules import LabelRules
 from sagemaker_monai.data.labelled import Reading, interpreted
 from sagemaker_monai.data.layouts import read_channels
+from sagemaker_monai.data.legends import Legend
 from sagemaker_monai.data.mask_files import join_asides, mask_remarks, masks_below
+from sagemaker_monai.data.mask_reading import MaskOf
 from sagemaker_monai.data.name_matching import match_names
 from sagemaker_monai.data.trainable import lacks_test_images, refusal_of
 from sagemaker_monai.errors import ConfigError, DatasetError
@@ -39,7 +41,6 @@ from sagemaker_monai.tasks.tasks import task_for
 
 _OUTSIDE = ".outside"  # a hidden file, so it is never found
 COLUMNS = ("image", "label", "group", "split")
-_MASKS = 0.5  # of the labels of dataset.json; if more are names of files, labels are masks
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,14 @@ class Case:
         label: as the table has it, None for a mask.
         group: as the table has it, or "".
         split: one of SPLITS, or None.
+        mask: with its image, where labels are masks.
     """
 
     paths: tuple[Path, ...] = field(repr=False)
     label: Label | None
     group: str = field(default="", repr=False)
     split: str | None = None
+    mask: MaskOf | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Labels:
         classes: declared class names, in the model's order.
         task: by the data set or the form of the labels.
         masks: files that are labels.
+        legend: what their values mean.
         aside: masks beside the images.
         fault: why train cannot read it, or "". May quote names of files.
         is_faulty: the fault is in a data set, not in a mere folder of files.
@@ -83,6 +87,7 @@ class Labels:
     classes: tuple[str, ...] = ()
     task: str = ""
     masks: frozenset[Path] = frozenset()
+    legend: Legend | None = None
     aside: Aside = field(default_factory=Aside)
     fault: str = ""
     is_faulty: bool = False
@@ -133,13 +138,21 @@ def read_labels(
     if layout.source == "class folders" and len(layout.labels) == 1:  # a folder of files, as a PACS exports it
         return Labels(fault="all images lie in one folder", aside=layout.aside, remarks=layout.remarks)
     source = layout.source or _source_of(channels)
-    masks = _masks_of(channels, layout.entries) if source == DATASET_JSON else {}
     paths = {entry.name: tuple(image_files(entry.image)) for entry in layout.entries}
-    if masks:
-        cases = [replace(case, label=None) if entry.name in masks else case
-                 for entry, case in zip(layout.entries, _cases_of(layout, paths), strict=True)]  # fmt: skip
-        return Labels(source, tuple(cases), (), task_for("mask"), frozenset(masks.values()), remarks=layout.remarks)
-    return replace(_read_meaning(layout, reading, paths), source=source, aside=layout.aside)
+    labels = replace(_read_meaning(layout, reading, paths), source=source, aside=layout.aside)
+    if layout.legend is None:
+        return labels
+    of_images = {
+        paths[entry.name]: MaskOf(entry.image, entry.mask, layout.legend, layout.spatial_dims)
+        for entry in layout.entries
+        if isinstance(entry.mask, Path)
+    }
+    cases = [replace(case, label=None, mask=of_images[case.paths]) for case in labels.cases]
+    masks = frozenset(file for each in of_images.values() for file in image_files(each.mask))
+    return replace(
+        labels, cases=tuple(cases), classes=layout.legend.names, task=task_for("mask"), masks=masks,
+        legend=layout.legend,
+    )  # fmt: skip
 
 
 def _cases_of(layout: Layout, paths: Mapping[str, tuple[Path, ...]]) -> list[Case]:
@@ -174,18 +187,6 @@ def _source_of(channels: Mapping[str, Path]) -> str:
 
 def _tables(folder: Path) -> list[Path]:
     return [path for path in visible(folder) if is_table(path) and path.is_file()]
-
-
-def _masks_of(channels: Mapping[str, Path], entries: Sequence[Entry]) -> dict[str, Path]:
-    """Mask files by name of the image, if most labels are such files; else none."""
-    masks = {}
-    for entry in entries:
-        if isinstance(entry.label, str) and ("/" in entry.label or "." in entry.label):
-            places = (folder.absolute() / entry.label for folder in channels.values())
-            mask = next(filter(_is_file, places), None)
-            if mask is not None:
-                masks[entry.name] = mask
-    return masks if len(masks) > _MASKS * len(entries) else {}
 
 
 def _is_file(path: Path) -> bool:

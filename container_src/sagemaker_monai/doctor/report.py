@@ -10,7 +10,9 @@ The keys of doctor.json are stable; `format` counts up when one changes its mean
   `Size` (columns x rows x slices) and `SpacingMm`;
 - `numbers`: files, bytes, image_files, usable_image_files, patients, studies, series, stacks, volumes, usable_volumes;
 - `pixels`: the `choice`, and how many files were `decoded`, `refused` and `not_looked_at`;
-- `duplicates`, `labels`, `privacy`: as `examine.Examination` describes them;
+- `duplicates`, `labels`, `privacy`: as `examine.Examination` describes them; where labels are masks, `labels` has
+  `structures`: for each the number of `masks`, the `unit` of its `size` (smallest, median, largest where it is there),
+  and its mean `share` of the image there;
 - `associations`: attributes that go with the label;
 - `findings`: `code`, `severity`, `message`, `count`, `unit` and `examples`, which are numbers of files;
 - `contact_sheet`: `file` and `images`, or null.
@@ -155,6 +157,11 @@ def _label_lines(labels: Mapping[str, object]) -> list[tuple[str, str]]:
         parts = ", ".join(f"{split} {count}" for split, count in counts.items() if split != "all" and len(counts) > 2)
         share = f"{counts['all'] / total:.1%}" if total else "0 %"
         lines.append((f"  {name}", f"{counts['all']} ({share})" + (f": {parts}" if parts else "")))
+    for name, told in _mapping(labels.get("structures", {})).items():
+        if told["size"]:
+            low, median, high = (f"{value:g}" for value in told["size"])
+            text = f"{median} {told['unit']} ({low} to {high}), {told['share']:.2%} of the image"
+            lines.append((f"  size of {name}", text))
     if bounds := labels["range"]:
         lines.append(("numbers from, to", str(bounds)[1:-1]))
     return lines

@@ -75,7 +75,9 @@ def check_labels(
         remarks.append(remark("labelled_without_picture", len(useless), examples))
     if labels.is_table and labels.cases:
         remarks += found("images_without_labels", [image.example for image in images if not image.is_labelled])
-    return remarks + _check_classes(labelled, labels, shown)
+    # Without a look at the masks nothing is known of their structures.
+    is_known = labels.legend is None or any(image.names for image in labelled)
+    return remarks + (_check_classes(labelled, labels, shown) if is_known else [])
 
 
 def _check_classes(images: Sequence[Examined], labels: Labels, shown: Shown) -> list[Remark]:
@@ -94,7 +96,7 @@ def _check_classes(images: Sequence[Examined], labels: Labels, shown: Shown) -> 
     if small:
         remarks.append(remark("small_classes", len(small), few=FEW, classes=_list(small, shown)))
     ratio = max(counts.values()) / min(counts.values())
-    if len(counts) > 1 and ratio >= IMBALANCE:
+    if len(counts) > 1 and ratio >= IMBALANCE and labels.legend is None:
         remarks.append(remark("imbalance", len(counts), ratio=round(ratio)))
     return remarks
 

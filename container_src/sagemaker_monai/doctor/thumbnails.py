@@ -9,6 +9,7 @@ import numpy as np
 from nibabel import orientations
 from PIL import Image
 
+from sagemaker_monai.data.mask_reading import MaskOf, grid_of, labels_on_grid
 from sagemaker_monai.doctor.found_files import DICOM, PICTURE
 from sagemaker_monai.errors import CallerError
 from sagemaker_monai.images.dicom.grouping import group_series
@@ -21,9 +22,13 @@ from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.volume_files import read_volume_file
 from sagemaker_monai.images.volumes import Display, Volume, Window
 from sagemaker_monai.preprocessing.deep_pictures import read_deep_frame, shown_deep
+from sagemaker_monai.tasks.label_maps import IGNORED
 
 SIDE = 128  # pixels
 PERCENTILES = (0.5, 99.5)  # of a volume without a window in its header
+# Of structures in their order, then again from the first.
+COLOURS = ((230, 60, 60), (60, 200, 80), (70, 130, 255), (240, 200, 50), (200, 80, 220), (60, 210, 210))
+OPACITY = 0.45
 MAX_STACK_VOXELS = 1 << 27  # 512 x 512 x 512; of larger stacks only the middle slice is decoded
 
 
@@ -35,25 +40,29 @@ class Picture:
         paths: files; several are the slices of one series.
         kind: see `found_files.Found`.
         voxels: of the whole image, by its headers.
+        mask: of it, whose structures are drawn in colours, or None.
     """
 
     paths: tuple[Path, ...] = field(repr=False)
     kind: str
     voxels: int
+    mask: MaskOf | None = None
 
 
 def draw(picture: Picture) -> np.ndarray | None:
     """Draw an image, (SIDE, SIDE, 3) uint8, a volume in three planes; None if it cannot be read."""
     try:
+        labels = _labels_of(picture.mask)
         if picture.kind == PICTURE and count_bits(picture.paths[0]) > 8:
-            return _fitted([shown_deep(read_deep_frame(Sample(picture.paths[0])))])
+            return _fitted([_coloured(shown_deep(read_deep_frame(Sample(picture.paths[0]))), labels)])
         if picture.kind == PICTURE:
-            return _fitted([np.asarray(decode(Sample(picture.paths[0]), channels=3, min_size=(SIDE, SIDE)))])
+            pixels = np.asarray(decode(Sample(picture.paths[0]), channels=3, min_size=(SIDE, SIDE)))
+            return _fitted([_coloured(pixels, labels)])
         if picture.kind != DICOM:
-            return _of_volume(read_volume_file(picture.paths[0], non_finite="zero"))
+            return _of_volume(read_volume_file(picture.paths[0], non_finite="zero"), labels)
         if picture.voxels > MAX_STACK_VOXELS:
             return _of_file(picture.paths[len(picture.paths) // 2])
-        return _of_stack(picture.paths)
+        return _of_stack(picture.paths, labels)
     except Exception:  # one picture less on the sheet
         return None
 
@@ -64,24 +73,28 @@ def _of_file(source: File) -> np.ndarray:
     return _fitted([_shown(frame.values, frame.display)])
 
 
-def _of_stack(paths: Sequence[Path]) -> np.ndarray:
+def _of_stack(paths: Sequence[Path], labels: np.ndarray | None = None) -> np.ndarray:
     stacks = [stack for stack in group_series([instance_of(path) for path in paths]) if stack.slices]
     stack = max(stacks, key=lambda each: len(each.slices))
     if len(stack.slices) == 1:
         return _of_file(paths[0])
     try:
-        return _of_volume(read_series(stack))
+        return _of_volume(read_series(stack), labels)
     except CallerError:  # not a volume, but it has a middle slice
         return _of_file(stack.slices[len(stack.slices) // 2].instance.source)
 
 
-def _of_volume(volume: Volume) -> np.ndarray:
+def _of_volume(volume: Volume, labels: np.ndarray | None = None) -> np.ndarray:
     values = volume.values[:1]  # (1, W, H, D) of the first channel
+    if labels is None or labels.size != values.size:
+        labels = np.zeros(values.shape[1:], np.uint8)
+    labels = labels.reshape(1, *values.shape[1:])
     if values.shape[3] == 1:
-        return _fitted([_shown(values[..., 0], volume.display)])
+        return _fitted([_coloured(_shown(values[..., 0], volume.display), labels[0, ..., 0])])
     spacing = np.linalg.norm(np.asarray(volume.affine, np.float64)[:3, :3], axis=0)
     if volume.has_geometry:  # axes to the left, back and head, as in viewers
         values, turn = _to_patient(values, volume.affine)
+        labels, _ = _to_patient(labels, volume.affine)
         spacing = spacing[np.argsort(turn[:, 0])]
     _, columns, rows, slices = values.shape
     display = volume.display
@@ -89,12 +102,39 @@ def _of_volume(volume: Volume) -> np.ndarray:
         low, high = np.percentile(values, PERCENTILES)
         display = replace(display, voi=Window(float(low + high) / 2, float(high - low) or 1.0, "LINEAR_EXACT"))
     shown = apply_display(values, display)
+    column, row, level = columns // 2, rows // 2, slices // 2
+    if (there := labels[0] > 0).any():  # the planes that show most of the structures
+        column, row, level = (int(there.sum(axis=others).argmax()) for others in ((1, 2), (0, 2), (0, 1)))
     planes = (
-        (shown[:, :, :, slices // 2], spacing[1] / spacing[0]),
-        (shown[:, :, rows // 2, ::-1], spacing[2] / spacing[0]),
-        (shown[:, columns // 2, :, ::-1], spacing[2] / spacing[1]),
+        ((slice(None), slice(None), slice(None), level), spacing[1] / spacing[0]),
+        ((slice(None), slice(None), row, slice(None, None, -1)), spacing[2] / spacing[0]),
+        ((slice(None), column, slice(None), slice(None, None, -1)), spacing[2] / spacing[1]),
     )
-    return _fitted([_bytes(plane) for plane, _ in planes], [float(aspect) for _, aspect in planes])
+    pictures = [_coloured(_bytes(shown[plane]), labels[plane][0]) for plane, _ in planes]
+    return _fitted(pictures, [float(aspect) for _, aspect in planes])
+
+
+def _labels_of(mask: MaskOf | None) -> np.ndarray | None:
+    """The label map (W, H) or (W, H, D), or None where there is none that can be read."""
+    if mask is None:
+        return None
+    try:
+        return labels_on_grid(mask.mask, grid_of(mask.image, mask.spatial_dims), mask.legend)[0]
+    except CallerError:  # the image is shown all the same
+        return None
+
+
+def _coloured(pixels: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    """(H, W, 3) bytes with the structures of a label map (W, H) in colours; the map may have another size."""
+    if labels is None or labels.ndim != 2 or not labels.any():
+        return pixels
+    size = (pixels.shape[1], pixels.shape[0])
+    shown = np.asarray(Image.fromarray(np.ascontiguousarray(labels.T)).resize(size, Image.Resampling.NEAREST))
+    is_structure = (shown > 0) & (shown != IGNORED)
+    colours = np.array(COLOURS)[(shown[is_structure].astype(int) - 1) % len(COLOURS)]
+    blended = pixels.copy()
+    blended[is_structure] = (1 - OPACITY) * pixels[is_structure] + OPACITY * colours
+    return blended
 
 
 def _to_patient(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

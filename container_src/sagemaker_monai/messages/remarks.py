@@ -161,6 +161,13 @@ REMARKS: dict[str, tuple[Severity, str, str]] = {
         "0"),
     "images_without_mask": ("note", "images", "{n} images have no mask and are left out"),
     "labels_are_masks": ("note", "images", "{n} labels are files: masks for segmentation"),
+    "masks_unusable": ("error", "images", "{n} masks cannot be used with their images, the first because: {reason}"),
+    "masks_unnamed": ("error", "images", "{n} masks have something that has no name, the first because: {reason}"),
+    "masks_sampled": ("note", "images", "{n} masks were not examined (--pixels all examines all)"),
+    "empty_masks": ("warning", "images", "{n} masks show nothing: right where nothing is to be found, else draw them "
+        "or leave the images out"),
+    "tiny_structures": ("warning", "images", "{n} masks have structures of fewer than {few} voxels ({structures}): "
+        "lesions that small, or slips of the pen; look at them"),
     "labels_without_images": ("error", "images", "{n} labels name images that do not exist; add the files or remove "
         "the lines"),
     "images_without_labels": ("warning", "files", "{n} image files have no label; label them or leave them out"),

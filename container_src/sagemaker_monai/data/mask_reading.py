@@ -1,0 +1,62 @@
+"""A mask to a label map on its image's grid: what `train` reads, and what `doctor` says of it without a plan."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sagemaker_monai.data.entries import Image
+from sagemaker_monai.data.legends import Legend
+from sagemaker_monai.images.pictures import upright_size
+from sagemaker_monai.images.read import kind_of, read_frames_of, read_volumes_of
+from sagemaker_monai.images.sample import Sample, Sequences
+from sagemaker_monai.masks.mask import Grid
+from sagemaker_monai.masks.read_mask import read_mask
+
+
+@dataclass(frozen=True)
+class MaskOf:
+    """A mask with its image.
+
+    Attributes:
+        image, mask: the files.
+        legend: what the mask's values mean.
+        spatial_dims: of the data set, or None.
+    """
+
+    image: Image = field(repr=False)
+    mask: Path = field(repr=False)
+    legend: Legend
+    spatial_dims: int | None = None
+
+
+def labels_on_grid(mask: Path, grid: Grid, legend: Legend) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """The label map of a mask, of the grid's shape, and findings.
+
+    Raises:
+        CallerError: the mask cannot be read, does not lie on the grid, or has values without a name.
+    """
+    read = read_mask(mask, grid, wanted=legend.is_named, named=legend.numbers)
+    labels, findings = legend.labels_of(read)
+    return labels, read.findings + findings
+
+
+def grid_of(image: Image, spatial_dims: int | None) -> Grid:
+    """The grid of an image, of the first of several channels.
+
+    Args:
+        image: which.
+        spatial_dims: 2 or 3 where the data set says so; else a volume of one slice is a single image.
+
+    Raises:
+        CallerError: it cannot be read.
+    """
+    first = image.channels[0] if isinstance(image, Sequences) else image
+    if kind_of(first) == "picture":
+        return Grid(upright_size(first))
+    if spatial_dims != 2:
+        volume = read_volumes_of(Sample(first), non_finite="zero")[0]
+        if spatial_dims == 3 or volume.values.shape[3] > 1:
+            return Grid.of(volume)
+    return Grid.of(read_frames_of(Sample(first))[0])

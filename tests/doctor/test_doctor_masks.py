@@ -1,0 +1,147 @@
+"""What doctor says of data sets whose labels are masks: the same that train would find, before it."""
+
+import io
+import json
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from sagemaker_monai.doctor.contact_sheet import contact_sheet
+from sagemaker_monai.doctor.examine import Options, examine
+from sagemaker_monai.doctor.report import as_text
+from tests.support.mask_sets import write_balls, write_discs
+
+
+@pytest.fixture
+def examined(tmp_path):
+    def run(source, **options):
+        scratch = tmp_path / f"scratch{len(list(tmp_path.iterdir()))}"
+        scratch.mkdir()
+        return examine({"training": source}, scratch, Options(**options))
+
+    return run
+
+
+def found(examination, code):
+    [each] = [each for each in examination.remarks if each.code == code]
+    return each
+
+
+def codes(examination, severity=None):
+    return {each.code for each in examination.remarks if severity in (None, each.severity)}
+
+
+def change(path, edit):
+    """Rewrite a NIfTI mask."""
+    image = nibabel.load(path)
+    values, affine = edit(np.asarray(image.dataobj).copy(), image.affine)
+    nibabel.save(nibabel.Nifti1Image(values, affine), path)
+
+
+def test_a_sound_data_set_of_masks_has_no_errors_and_a_table_of_structures(examined, tmp_path):
+    root = write_balls(tmp_path / "data", 4)
+    sizes = [np.asarray(nibabel.load(path).dataobj) for path in sorted((root / "labelsTr").iterdir())]
+
+    examination = examined(root)
+
+    assert codes(examination, "error") == set()
+    assert found(examination, "labels_are_masks").count == 4
+    assert examination.labels["task"] == "segmentation"
+    assert examination.labels["classes"] == {
+        "bright": {"training": 4, "all": 4}, "dark": {"training": 4, "all": 4}
+    }  # fmt: skip
+    bright = examination.labels["structures"]["bright"]
+    voxels = sorted(int((mask == 1).sum()) for mask in sizes)
+    assert (bright["masks"], bright["unit"]) == (4, "ml")
+    assert bright["size"] == pytest.approx([voxels[0] / 1000, np.median(voxels) / 1000, voxels[-1] / 1000], rel=1e-3)
+    assert bright["share"] == pytest.approx(np.mean([(mask == 1).mean() for mask in sizes]), rel=1e-4)
+    assert "size of bright" in as_text(examination)
+
+
+def test_masks_that_train_would_refuse_are_errors_with_its_reason(examined, tmp_path):
+    root = write_balls(tmp_path / "data", 5)
+    masks = sorted((root / "labelsTr").iterdir())
+    change(masks[0], lambda values, affine: (values[:-1], affine))
+    change(masks[1], lambda values, affine: (values, affine @ np.diag([1.5, 1, 1, 1])))
+    masks[2].write_bytes(b"no mask")
+    change(masks[3], lambda values, affine: (np.where(values == 2, 7, values), affine))
+
+    examination = examined(root)
+
+    unusable, unnamed = found(examination, "masks_unusable"), found(examination, "masks_unnamed")
+    assert (unusable.count, unusable.severity, unnamed.count) == (3, "error", 1)
+    assert "the mask lies on another grid than its image: the mask has 17 x 20 x 16 voxels" in unusable.message
+    assert "values without a name (7)" in unnamed.message
+    assert examination.labels["structures"]["dark"]["masks"] == 1
+
+
+def test_empty_masks_and_specks_are_counted(examined, tmp_path):
+    root = write_balls(tmp_path / "data", 4)
+    masks = sorted((root / "labelsTr").iterdir())
+    change(masks[0], lambda values, affine: (values * 0, affine))
+
+    def speck(values, affine):
+        values[values == 2] = 0
+        values[0, 0, :3] = 2
+        return values, affine
+
+    change(masks[1], speck)
+
+    examination = examined(root)
+
+    assert found(examination, "empty_masks").count == 1
+    assert found(examination, "tiny_structures").count == 1
+    assert "fewer than 10 voxels (dark 1)" in found(examination, "tiny_structures").message
+
+
+def test_a_structure_in_no_mask_is_told(examined, tmp_path):
+    labels = {"0": "background", "1": "bright", "2": "dark", "3": "grey"}
+
+    examination = examined(write_balls(tmp_path / "data", 3, labels=labels))
+
+    assert "(grey)" in found(examination, "empty_classes").message
+
+
+def test_pictures_are_counted_in_pixels_and_odd_masks_are_told(examined, tmp_path):
+    root = write_discs(tmp_path / "data", 3)
+    Image.new("L", (40, 40)).save(root / "masks" / "0.png")
+
+    examination = examined(root)
+
+    assert examination.labels["structures"]["disc"]["unit"] == "pixels"
+    assert found(examination, "mask_white_is_one").count == 2
+    assert "40 x 40 pixels (width x height) and its image 48 x 40" in found(examination, "masks_unusable").message
+
+
+def test_without_pixels_no_mask_is_read(examined, tmp_path):
+    examination = examined(write_balls(tmp_path / "data", 3), pixels="none")
+
+    assert found(examination, "masks_sampled").count == 3
+    assert "empty_classes" not in codes(examination)
+
+
+@pytest.mark.parametrize("write", [write_balls, write_discs])
+def test_the_contact_sheet_shows_structures_in_colours(examined, tmp_path, write):
+    root = write(tmp_path / "data", 3)
+
+    plain, _ = contact_sheet(examined(emptied(write(tmp_path / "plain", 3))))
+    drawn, count = contact_sheet(examined(root))
+
+    first, second = (np.asarray(Image.open(io.BytesIO(sheet)).convert("RGB"), int) for sheet in (plain, drawn))
+    reddish = [int(np.maximum(sheet[..., 0] - sheet[..., 1], 0).sum()) for sheet in (first, second)]
+    assert count == 3
+    assert reddish[1] > reddish[0] + 10_000  # the first structure is red
+
+
+def emptied(root):
+    """The same data set with masks that show nothing."""
+    content = json.loads((root / "dataset.json").read_text())
+    for item in content["training"]:
+        path = root / item["label"]
+        if path.suffix == ".png":
+            Image.new("L", (48, 40)).save(path)
+        else:
+            change(path, lambda values, affine: (values * 0, affine))
+    return root
