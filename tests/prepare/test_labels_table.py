@@ -151,7 +151,8 @@ def test_what_is_no_table_of_labels_is_refused_with_the_reason(read, rows, optio
     [
         {"columns": ("x", "y"), "task": "regression"},
         {"grades": ("a", "b"), "task": "classification"},
-        {"task": "segmentation"},
+        {"columns": ("x",), "task": "segmentation"},
+        {"task": "detection"},
     ],
 )
 def test_options_that_contradict_each_other_are_refused(read, options):

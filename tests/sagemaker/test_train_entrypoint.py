@@ -21,8 +21,8 @@ from sagemaker_monai.evaluation import documents
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.tasks.classification import Classification
+from sagemaker_monai.training import feeds as steps
 from sagemaker_monai.training import job
-from sagemaker_monai.training import run as steps
 from tests.support.exhaustive import exhaustive
 
 CLASSES = ("blue", "green spots", "red")

@@ -75,6 +75,10 @@ def _task(
     values: Sequence[Label | Cells], rules: LabelRules, told: str | None, columns: Sequence[str], classes: set[str]
 ) -> str:
     task = rules.task if rules.task != "auto" else told or (task_for("class", has_order=True) if rules.grades else "")
+    if task and TASKS[task].has_masks:
+        raise ConfigError(
+            f"task {task} needs a mask for each image: name them as label in dataset.json (docs/segmentation.md)"
+        )
     if columns:
         task = task or task_for("findings")
         if not TASKS[task].has_classes or TASKS[task].has_order:

@@ -13,7 +13,7 @@ from sagemaker_monai.data.label_names import alike_key
 from sagemaker_monai.data.label_rules import LabelRules, codes_of, grades_of
 from sagemaker_monai.data.label_values import read_label_values
 from sagemaker_monai.data.layouts import read_channels
-from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.messages.remarks import remark
 from sagemaker_monai.messages.shortened import some_of
@@ -101,12 +101,7 @@ def _with_labels(layout: Layout, rules: LabelRules, known: tuple[str, ...]) -> L
             raise ConfigError(f"the labels are masks, which task {rules.task} does not take: set task to {layout.task}")
         return layout
     is_json, is_folders = layout.source == "dataset.json", layout.source == "class folders"
-    task = (layout.task if rules.task == AUTO else rules.task) or DEFAULT_TASK
-    form = TASKS[task].form
-    if TASKS[task].has_masks:
-        raise DatasetError(
-            f"task {task} needs a mask for each image: name them as label in dataset.json, or import them with prepare"
-        )
+    form = TASKS[(layout.task if rules.task == AUTO else rules.task) or DEFAULT_TASK].form
     has_classes = form != "number" and (is_json or (is_folders and form != "findings"))
     read = read_label_values(
         [entry.label if entry.cells is None else entry.cells for entry in layout.entries],
