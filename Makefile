@@ -212,7 +212,10 @@ simulate-batch: .venv/installed  ## offline: train, batch transform, delete
 simulate-multi-model: .venv/installed  ## offline: the same with a multi-model endpoint
 	@$(SIMULATE)
 
-simulate-all: .venv/installed  ## offline: all of these with one model
+simulate-masks: .venv/installed  ## offline: train on masks, deploy, ask for masks, delete
+	@$(SIMULATE)
+
+simulate-all: .venv/installed  ## offline: all of these but the last with one model
 	@$(SIMULATE)
 
 clean:  ## remove .venv, .demo and caches
@@ -222,4 +225,4 @@ clean:  ## remove .venv, .demo and caches
 .PHONY: help install demo demo-volume demo-segmentation test test-long test-all lint format check doctor real-runs bench-io bench-input bench-attacks \
 	docs lock build test-image train-local serve-local predict-local shell push scan sbom iam infra prepare-s3 train tune \
 	process deploy predict transform register pipeline status logs delete prices simulate simulate-train simulate-spot \
-	simulate-endpoint simulate-async simulate-batch simulate-multi-model simulate-all clean
+	simulate-endpoint simulate-async simulate-batch simulate-multi-model simulate-masks simulate-all clean

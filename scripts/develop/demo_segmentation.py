@@ -19,8 +19,9 @@ from PIL import Image
 
 from develop import served
 from develop.demo import BIN, ROOT, evaluated, run, step
-from develop.draw_volumes import STRUCTURES, draw_masked
-from sagemaker_monai.outputs.label_map_files import NIFTI_TYPE, colour_of
+from develop.draw_volumes import PIXEL_MM, SLICE_MM, STRUCTURES, draw_masked
+from develop.mask_answers import ask_for_mask, dice_of
+from sagemaker_monai.outputs.label_map_files import colour_of
 from sagemaker_monai_aws.client.content_types import DICOM
 
 SETTINGS = {"epochs": 12, "network": "unet", "network_width": 8, "learning_rate": 0.005, "ema_decay": 0.9}
@@ -78,17 +79,14 @@ def compare(port: int, channel: Path, predictions: Path, answers: Path) -> tuple
     print(f"\n{'series':<12}{'structure':<12}{'true ml':>8}{'ml':>8}{'Dice':>8}")
     for row in evaluated(predictions):
         folder, target = channel / row["image"], answers / f"{Path(row['image']).name}.nii"
-        if not target.exists():
-            target.write_bytes(served.ask(port, folder, NIFTI_TYPE))
+        truth = channel / "masks" / f"{folder.name}.nii.gz"
         [answer] = served.predictions(port, folder)
-        mask = nibabel.load(target)
-        true = nibabel.load(channel / "masks" / f"{folder.name}.nii.gz")
-        if not np.allclose(mask.affine, true.affine):
-            raise SystemExit(f"{target.name} lies on another grid than its image")
+        mask = ask_for_mask(port, folder, target)
         value = STRUCTURES.index(row["label"]) + 1
-        got, wanted = (np.asarray(image.dataobj) == value for image in (mask, true))
-        true_ml = wanted.sum() * abs(np.linalg.det(true.affine[:3, :3])) / 1000
-        dice = 2 * (got & wanted).sum() / max(1, got.sum() + wanted.sum())
+        dice = dice_of(mask, truth, value)
+        true_mask: Any = nibabel.load(truth)
+        voxels = int((np.asarray(true_mask.dataobj) == value).sum())
+        true_ml = voxels * PIXEL_MM * PIXEL_MM * SLICE_MM / 1000
         found.append(dice)
         worst = max(worst, abs(dice - float(row["dice"])))
         size = answer["sizes"][row["label"]]

@@ -70,17 +70,26 @@ def draw_organs(count: int, *, seed: int) -> Iterator[tuple[Floats, npt.NDArray[
         yield values.astype(np.float32), labels
 
 
-def draw_masked(folder: Path, count: int, *, seed: int) -> Path:
-    """Write series, masks in NIfTI and dataset.json into a folder, in which `train` finds them; returns the folder."""
+def draw_masked(folder: Path, count: int, *, seed: int, as_nifti: bool = False) -> Path:
+    """Write series, masks in NIfTI and dataset.json into a folder, in which `train` finds them; returns the folder.
+
+    With `as_nifti` the volumes are NIfTI, too, and nobody has to be de-identified.
+    """
     import nibabel
 
     affine = np.diag([-PIXEL_MM, -PIXEL_MM, SLICE_MM, 1.0])  # DICOM's x and y lead left and back, NIfTI's do not
     items = []
     (folder / "masks").mkdir(parents=True)
     for number, (values, labels) in enumerate(draw_organs(count, seed=seed)):
-        write_scan(folder / "scans" / f"{number:03d}", Scan("", values), number, seed=seed)
-        nibabel.save(nibabel.Nifti1Image(labels.transpose(2, 1, 0), affine), folder / "masks" / f"{number:03d}.nii.gz")
-        items.append({"image": f"scans/{number:03d}", "label": f"masks/{number:03d}.nii.gz", "group": f"{number:03d}"})
+        image = f"scans/{number:03d}{'.nii.gz' if as_nifti else ''}"
+        if as_nifti:
+            (folder / "scans").mkdir(exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(values.transpose(2, 1, 0), affine), folder / image)
+        else:
+            write_scan(folder / image, Scan("", values), number, seed=seed)
+        mask = f"masks/{number:03d}.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(labels.transpose(2, 1, 0), affine), folder / mask)
+        items.append({"image": image, "label": mask, "group": f"{number:03d}"})
     names = {"background": 0} | {name: value for value, name in enumerate(STRUCTURES, start=1)}
     content = {"name": "Synthetic CT, drawn by code", "modality": {"0": "CT"}, "labels": names, "training": items}
     (folder / "dataset.json").write_text(json.dumps(content, indent=1))

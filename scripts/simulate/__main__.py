@@ -43,7 +43,7 @@ def _add_simulation_options(serve: argparse.ArgumentParser) -> None:
 def live_once(simulation: Simulation, options: argparse.Namespace) -> None:
     """Run one of the LIVES."""
     folder = options.folder / options.command
-    data = options.data.resolve() if options.data else sample()
+    data = options.data.resolve() if options.data else sample(options.command)
     hyperparameters = {**defaults_of(options.command), **dict(options.hyperparameters)}
     live(options.command, Stage(simulation, folder, data, hyperparameters, options.interrupt_after))
 

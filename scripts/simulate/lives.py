@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from develop.draw_sample import draw_sample
+from develop.draw_volumes import draw_masked
+from sagemaker_monai.outputs.label_map_files import NIFTI_TYPE
 from sagemaker_monai_aws.client.content_types import content_of, files_below, type_of_file
 from sagemaker_monai_aws.core.names import CREATED_BY, default_bucket
 from simulate.faults import JobError
@@ -29,11 +31,14 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PROJECT = CREATED_BY
 PREFIX = "monai"
 SAMPLE = ".simulate/sample"
+MASKED = "masks"
+SCANS = 10  # of the drawn sample with masks
 LESIONS = 120  # of the drawn sample: enough for every class in every split
 PICTURES = 8  # that are predicted
 QUICK = {"epochs": "2", "image_size": "32", "network": "resnet18"}
 # A job that is to be interrupted after its first epoch must not be over before its checkpoint is seen in S3.
 LONGER = {**QUICK, "epochs": "8"}
+OF_MASKS = {"epochs": "4", "network": "unet", "network_width": "4", "learning_rate": "0.01", "ema_decay": "0.5"}
 INTERRUPTED = ("spot", "all")
 CHECKPOINT_TIMEOUT_S = 600
 
@@ -134,7 +139,7 @@ def pictures(stage: Stage) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     known = json.loads((stage.data / "dataset.json").read_text()) if (stage.data / "dataset.json").is_file() else {}
-    named = [stage.data / record["image"] for record in known.get("test", [])]
+    named = [stage.data / record["image"] for record in known.get("test") or known.get("training", [])]
     found = named or [path for path in files_below(stage.data) if type_of_file(path) and path.suffix.lower() != ".json"]
     for path in found[:: max(1, len(found) // PICTURES)][:PICTURES]:
         if path.is_dir():
@@ -154,6 +159,22 @@ def hosting(mode: str, *target: str) -> Callable[[Stage], None]:
         stage.run("delete", "--endpoint", f"{PROJECT}-{mode}", "--yes")
 
     return run
+
+
+def masks(stage: Stage) -> None:
+    """Deploy a model of masks, ask for sizes and for the masks themselves, delete.
+
+    Raises:
+        JobError: not every image has a mask.
+    """
+    shutil.rmtree(stage.folder / "masks", ignore_errors=True)
+    stage.run("deploy", "--mode", "realtime", "--instance-type", "ml.m5.large", "--poll-s", "0.5")
+    asked = pictures(stage)
+    stage.run("predict", str(asked))
+    stage.run("predict", str(asked), "--accept", NIFTI_TYPE, "--save", str(stage.folder / "masks"))
+    saved, wanted = len(list((stage.folder / "masks").glob("*.nii"))), len(list(asked.iterdir()))
+    if saved != wanted:
+        raise JobError(f"{saved} masks were saved of {wanted} images")
 
 
 def batch(stage: Stage) -> None:
@@ -187,6 +208,7 @@ LIVES: dict[str, tuple[Callable[[Stage], None], ...]] = {
     "async": (prepare, train, hosting("async"), clean_up),
     "batch": (prepare, train, batch, clean_up),
     "multi-model": (prepare, train, hosting("multi-model"), clean_up),
+    MASKED: (prepare, train, masks, clean_up),
     "all": (prepare, train_interrupted, evaluate_and_register,
             *map(hosting, ("realtime", "serverless", "async", "multi-model")), batch, clean_up),
 }  # fmt: skip
@@ -194,12 +216,15 @@ LIVES: dict[str, tuple[Callable[[Stage], None], ...]] = {
 
 def defaults_of(name: str) -> dict[str, str]:
     """The hyperparameters of a life."""
-    return LONGER if name in INTERRUPTED else QUICK
+    return OF_MASKS if name == MASKED else LONGER if name in INTERRUPTED else QUICK
 
 
-def sample() -> Path:
-    """A drawn data set, imported; made once."""
+def sample(name: str) -> Path:
+    """A drawn data set for a life, as an importer writes it; made once."""
     folder = ROOT / SAMPLE
+    if name == MASKED:
+        drawn = folder.with_name("sample-masks")
+        return drawn if (drawn / "dataset.json").is_file() else draw_masked(drawn, SCANS, seed=0, as_nifti=True)
     if not (folder / "data" / "dataset.json").is_file():
         draw_sample(folder / "dataverse", lesions=LESIONS, seed=0)
         command = [sys.executable, "-m", "sagemaker_monai.entrypoints.prepare", "ham10000", str(folder / "dataverse")]

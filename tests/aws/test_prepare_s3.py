@@ -17,6 +17,7 @@ from sagemaker_monai_aws.data import prepare_s3, upload
 from sagemaker_monai_aws.data.upload import part_bytes
 from tests.support.cloud import BUCKET, recorded, run_command, survives_kills
 from tests.support.dicom_samples import series_bytes
+from tests.support.mask_sets import write_balls
 from tests.support.workbooks import workbook
 
 PREFIX = "monai/data/training/"
@@ -375,3 +376,18 @@ def test_a_list_that_is_a_workbook_or_lies_below_is_refused_before_anything_goes
     assert prepare(tmp_path / "above") == 2
     assert "lies in a folder below" in capsys.readouterr().err
     assert not ready.keys("monai/")
+
+
+def test_masks_go_with_their_images_and_those_that_name_structures_are_refused(ready, tmp_path, capsys):
+    folder = write_balls(tmp_path / "data", 2)
+
+    assert prepare(folder) == 0
+    keys = {item["Key"] for item in ready.client("s3").list_objects_v2(Bucket=BUCKET)["Contents"]}
+    assert keys == {PREFIX + path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
+
+    (folder / "labelsTr" / "case_00.nii.gz").rename(folder / "labelsTr" / "case_00.seg.nrrd")
+    (folder / "labelsTr" / "case_00.seg.nrrd").write_bytes(b"NRRD0005\nSegment0_Name:=liver\n\n")
+    content = (folder / "dataset.json").read_text()
+    (folder / "dataset.json").write_text(content.replace("labelsTr/case_00.nii.gz", "labelsTr/case_00.seg.nrrd"))
+    assert prepare(folder) == 2
+    assert "1 masks name their structures" in capsys.readouterr().err

@@ -1,15 +1,15 @@
 """Upload a data set to S3 (`make prepare-s3 DATA=folder`), checked beforehand and verified by S3 on arrival.
 
-It uploads what `train` reads of the folder: dataset.json or the CSV file, images, series folders and volumes; nothing
-else. Files are de-identified on the way (upload_privacy.py), and names that may identify a patient are refused, because
-a key is not secret. The list of images goes last: a prefix that has it is complete. Objects that exist already are not
-sent again, even if the run that sent them was interrupted.
+It uploads what `train` reads of the folder: dataset.json or the CSV file, images, series folders, volumes and masks;
+nothing else. Files are de-identified on the way (upload_privacy.py), and names that may identify a patient are refused,
+because a key is not secret. The list of images goes last: a prefix that has it is complete. Objects that exist already
+are not sent again, even if the run that sent them was interrupted.
 """
 
 import argparse
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.storage.file_names import is_litter
 from sagemaker_monai.storage.tables import is_table
+from sagemaker_monai_aws.client.content_types import DICOM, type_of_file
 from sagemaker_monai_aws.core import command
 from sagemaker_monai_aws.core.calls import Call
 from sagemaker_monai_aws.core.command import Context, say
@@ -38,14 +39,22 @@ SHOWN = 3  # names in a message, and requests in a dry run besides the last
 SHARDS_AHEAD = 4  # on disk at a time
 HEADERS_ALONE = (".hdr", ".hdr.gz", ".mhd", ".nhdr")
 MIB = 1 << 20
+SEGMENT, SEGMENT_WITHIN = b"\nSegment0_", 1 << 16  # of a .seg.nrrd's header, and where it comes
 
 
 @dataclass(frozen=True)
 class Found:
-    """What is in a folder: names below it of what goes, the lists of pictures at the end, and of what stays."""
+    """What is in a folder: names below it of what goes, the lists of pictures at the end, and of what stays.
+
+    Attributes:
+        names: of what goes.
+        others: how many files stay.
+        masks: those of the names that are masks.
+    """
 
     names: list[str]
     others: int
+    masks: frozenset[str] = frozenset()
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +97,11 @@ def find(folder: Path, name: str) -> Found:
         raise CommandError(f"the list of images has columns that identify people ({', '.join(columns)}): "
                            "remove them, training does not use them")  # fmt: skip
     root = folder.absolute()
-    pictures = {file.relative_to(root).as_posix() for entry in layout.entries for file in image_files(entry.image)}
+    of_images, masks = (
+        {file.relative_to(root).as_posix() for image in images if image is not None for file in image_files(image)}
+        for images in ((entry.image for entry in layout.entries), (entry.mask for entry in layout.entries))
+    )
+    pictures = of_images | masks
     if halves := [name for name in pictures if name.lower().endswith(HEADERS_ALONE)]:
         raise CommandError(f"{len(halves)} volumes are headers without their data, which is in other files "
                            f"({masked(min(halves))}): save them as .nii.gz, .nrrd or .mha")  # fmt: skip
@@ -99,7 +112,27 @@ def find(folder: Path, name: str) -> Found:
     if linked := [name for name in sorted(pictures - set(every)) if (folder / name).is_symlink()]:
         raise CommandError(f"the folder has a link ({masked(linked[0])}, letters masked): put the file itself there")
     names = sorted(pictures) + lists
-    return Found(names, len({*every} - {*names}))
+    return Found(names, len({*every} - {*names}), frozenset(masks))
+
+
+def check_masks(folder: Path, masks: Collection[str]) -> None:
+    """Refuse masks that name their structures themselves: the names are text, which de-identification takes away.
+
+    Raises:
+        CommandError: there are some.
+    """
+    naming = [name for name in sorted(masks) if type_of_file(folder / name) == DICOM or _names_segments(folder / name)]
+    if naming:
+        raise CommandError(
+            f"{len(naming)} masks name their structures in DICOM or in a header, which de-identification would take "
+            f"away ({masked(naming[0])}, letters masked): save them as NIfTI with the values of dataset.json, or "
+            "--no-deidentify if they identify nobody"
+        )
+
+
+def _names_segments(path: Path) -> bool:
+    with path.open("rb") as file:
+        return SEGMENT in file.read(SEGMENT_WITHIN)
 
 
 def _check_list(source: str, every: list[str], lists: list[str]) -> None:
@@ -226,6 +259,8 @@ def _cleaning(found: Found, options: argparse.Namespace) -> Cleaning:
     if options.name == PRETRAINED:
         return Cleaning(options.folder, {name: name for name in found.names})
     try:
+        if options.deidentify:
+            check_masks(options.folder, found.masks)
         cleaning = plan_cleaning(options.folder, found.names, options)
     except OSError as error:
         raise CommandError(f"a file cannot be read ({error.strerror}): leave the folder unchanged") from error
