@@ -1,5 +1,4 @@
 import io
-import zipfile
 
 import numpy as np
 import pytest
@@ -7,16 +6,11 @@ import pytest
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.formats import inflate
 from sagemaker_monai.images.volume_files import read_volume_file
+from tests.support.dicom_bodies import npy, zip_of
 from tests.support.odd_volumes import oblique, ramp
 from tests.support.refusals import allocating_less_than, not_refused, wrongly_refused
 
 DTYPES = ("b1", "u1", "i1", "<u2", ">i2", "<u4", ">i4", "<i8", ">u8", "<f2", ">f4", "<f8")
-
-
-def npy(values):
-    buffer = io.BytesIO()
-    np.save(buffer, values)
-    return buffer.getvalue()
 
 
 def npz(packed=True, **arrays):
@@ -26,11 +20,7 @@ def npz(packed=True, **arrays):
 
 
 def zipped(**members):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
+    return zip_of(*members.items())
 
 
 def values_of(dtype, shape=(3, 4, 5)):

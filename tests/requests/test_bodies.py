@@ -1,5 +1,4 @@
 import base64
-import io
 import json
 import struct
 import time
@@ -20,12 +19,8 @@ from sagemaker_monai.errors import (
 from sagemaker_monai.images.sample import Instances, Sample
 from sagemaker_monai.images.several import name_picture, split_arrays
 from sagemaker_monai.requests.bodies import MAX_IMAGES, read_json, read_npy
-from tests.support.dicom_bodies import PREAMBLE_LESS, dicom
+from tests.support.dicom_bodies import PREAMBLE_LESS, dicom, npy, sources
 from tests.support.refusals import allocating_less_than, not_refused, wrongly_refused
-
-
-def sources(samples):
-    return [sample.source for sample in samples]
 
 
 @pytest.mark.parametrize(("total", "text"), [(1, "broken"), (2, "image 1: broken")])
@@ -36,12 +31,6 @@ def test_the_picture_is_named_when_there_are_several(total, text):
 
 
 # --- npy
-
-
-def npy(values, **options):
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, values, **options)
-    return buffer.getvalue()
 
 
 def npy_of(header, content=b"", version=b"\x01\x00"):

@@ -15,33 +15,19 @@ from sagemaker_monai.images.sample import Instances
 from sagemaker_monai.requests import archives as heaps
 from sagemaker_monai.requests import bodies as containers
 from sagemaker_monai.requests.archives import read_gzip_body, read_tar_body, read_zip_body
-from tests.support.dicom_bodies import DICOMDIR, PREAMBLE_LESS, dicom
+from tests.support.dicom_bodies import DICOMDIR, PREAMBLE_LESS, dicom, npy, sources, zip_of
 from tests.support.refusals import allocating_less_than, not_refused
-
-
-def sources(samples):
-    return [sample.source for sample in samples]
-
-
-def archive(*members, compression=zipfile.ZIP_DEFLATED):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as file:
-        for name, content in members:
-            info = zipfile.ZipInfo(name) if isinstance(name, str) else name
-            info.compress_type = compression
-            file.writestr(info, content)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_zip_members_come_in_the_archives_order(compression):
-    body = archive(("b/2.jpg", b"two"), ("a.jpg", b"one"), ("b/10", b"ten"), compression=compression)
+    body = zip_of(("b/2.jpg", b"two"), ("a.jpg", b"one"), ("b/10", b"ten"), compression=compression)
 
     assert sources(read_zip_body(body, {})) == [b"two", b"one", b"ten"]
 
 
 def test_zip_passes_over_folders_and_what_macos_adds():
-    body = archive(("b/", b""), ("__MACOSX/b/._1.jpg", b"x"), ("b/.DS_Store", b"x"), ("b/1.jpg", b"one"))
+    body = zip_of(("b/", b""), ("__MACOSX/b/._1.jpg", b"x"), ("b/.DS_Store", b"x"), ("b/1.jpg", b"one"))
 
     assert sources(read_zip_body(body, {})) == [b"one"]
 
@@ -59,7 +45,7 @@ def patched(body, offset_in_entry, content):
     return body[:start] + content + body[start + len(content) :]
 
 
-ONE = archive(("a.jpg", b"one"))
+ONE = zip_of(("a.jpg", b"one"))
 
 
 OTHER_ZIPS = [
@@ -68,21 +54,21 @@ OTHER_ZIPS = [
     b"PK\x05\x06",
     ONE[:-5],
     ONE[10:],
-    archive(),
-    archive(("only/", b"")),
-    archive(("../a.jpg", b"one")),
-    archive(("a/../../b.jpg", b"one")),
-    archive(("/etc/a.jpg", b"one")),
-    archive(("C:/a.jpg", b"one")),
-    archive(("a\\..\\..\\b.jpg", b"one")),
-    archive((special(mode=stat.S_IFLNK), b"/etc/passwd")),
-    archive((special(mode=stat.S_IFIFO), b"")),
-    archive((special(mode=stat.S_IFBLK), b"")),
-    archive(("a.jpg", b"one"), ("b.jpg", b"two")).replace(b"b.jpg", b"a.jpg"),
-    archive(("a.jpg", b"one"), compression=zipfile.ZIP_BZIP2),
-    archive(("a.jpg", b"one"), compression=zipfile.ZIP_LZMA),
-    archive(("a.jpg", ONE)),
-    archive(("a.jpg", b"\x1f\x8b\x08" + bytes(20))),
+    zip_of(),
+    zip_of(("only/", b"")),
+    zip_of(("../a.jpg", b"one")),
+    zip_of(("a/../../b.jpg", b"one")),
+    zip_of(("/etc/a.jpg", b"one")),
+    zip_of(("C:/a.jpg", b"one")),
+    zip_of(("a\\..\\..\\b.jpg", b"one")),
+    zip_of((special(mode=stat.S_IFLNK), b"/etc/passwd")),
+    zip_of((special(mode=stat.S_IFIFO), b"")),
+    zip_of((special(mode=stat.S_IFBLK), b"")),
+    zip_of(("a.jpg", b"one"), ("b.jpg", b"two")).replace(b"b.jpg", b"a.jpg"),
+    zip_of(("a.jpg", b"one"), compression=zipfile.ZIP_BZIP2),
+    zip_of(("a.jpg", b"one"), compression=zipfile.ZIP_LZMA),
+    zip_of(("a.jpg", ONE)),
+    zip_of(("a.jpg", b"\x1f\x8b\x08" + bytes(20))),
     patched(ONE, 8, b"\x01\x00"),  # encrypted
     patched(ONE, 8, b"\x20\x00"),  # patched data
     patched(ONE, 10, b"\x63\x00"),  # compression method 99
@@ -101,12 +87,12 @@ def test_other_zip_is_malformed():
 
 
 def test_a_zip_bomb_is_stopped_while_it_inflates_and_a_small_blank_picture_passes():
-    body = archive(("a.bmp", bytes(40_000_000)))
+    body = zip_of(("a.bmp", bytes(40_000_000)))
     with allocating_less_than(25_000_000), pytest.raises(PayloadTooLarge, match="inflates"):
         read_zip_body(body, {})
     with pytest.raises(PayloadTooLarge, match="inflates"):
-        read_zip_body(archive(*[(f"{index}.bmp", bytes(1024**2)) for index in range(40)]), {})
-    assert len(read_zip_body(archive(("a.bmp", bytes(10_000_000))), {})) == 1
+        read_zip_body(zip_of(*[(f"{index}.bmp", bytes(1024**2)) for index in range(40)]), {})
+    assert len(read_zip_body(zip_of(("a.bmp", bytes(10_000_000))), {})) == 1
 
 
 def test_too_many_zip_members_are_refused(monkeypatch):
@@ -116,13 +102,13 @@ def test_too_many_zip_members_are_refused(monkeypatch):
     def members(count, folder=""):
         return [(f"{folder}{index}", b"one") for index in range(count)]
 
-    assert len(read_zip_body(archive(*members(3)), {})) == 3
+    assert len(read_zip_body(zip_of(*members(3)), {})) == 3
     with pytest.raises(PayloadTooLarge, match="4 pictures"):
-        read_zip_body(archive(*members(4)), {})
+        read_zip_body(zip_of(*members(4)), {})
     with pytest.raises(PayloadTooLarge, match="6 members"):
-        read_zip_body(archive(*members(6)), {})
+        read_zip_body(zip_of(*members(6)), {})
     with pytest.raises(PayloadTooLarge, match="directory"):
-        read_zip_body(archive(*members(3_000, "__MACOSX/")), {})
+        read_zip_body(zip_of(*members(3_000, "__MACOSX/")), {})
 
 
 # --- what is in an archive, zip and tar alike
@@ -142,19 +128,13 @@ def tar_gz(*members):
     return gzip.compress(tar(*members))
 
 
-ARCHIVES = [(archive, read_zip_body), (tar, read_tar_body), (tar_gz, read_tar_body), (tar_gz, read_gzip_body)]
+ARCHIVES = [(zip_of, read_zip_body), (tar, read_tar_body), (tar_gz, read_tar_body), (tar_gz, read_gzip_body)]
 IDS = ["zip", "tar", "tar.gz as tar", "tar.gz as gzip"]
 each_archive = pytest.mark.parametrize(("pack", "read"), ARCHIVES, ids=IDS)
 
 
 def nifti(version=nibabel.Nifti1Image):
     return version(np.zeros((2, 3, 4), np.int16), np.eye(4)).to_bytes()
-
-
-def npy(values):
-    buffer = io.BytesIO()
-    np.save(buffer, values)
-    return buffer.getvalue()
 
 
 @each_archive
@@ -187,7 +167,7 @@ def test_pictures_and_volumes_are_one_sample_each_in_order(pack, read):
 @each_archive
 def test_archives_that_no_request_should_have_are_refused(pack, read):
     mixed = [[("a", dicom(1)), ("b", other)] for other in (b"picture", nifti(), b"", b"PK\x03\x04")]
-    inner = [tar(("a", b"one")), gzip.compress(tar(("a", b"one"))), gzip.compress(b"x" * 999), archive(("a", b"one"))]
+    inner = [tar(("a", b"one")), gzip.compress(tar(("a", b"one"))), gzip.compress(b"x" * 999), zip_of(("a", b"one"))]
     nested = [[("a", content)] for content in inner]
     without_images = [[], [("DICOMDIR", DICOMDIR)], [("._a", b"x"), (".DS_Store", b"x")]]
 
@@ -285,7 +265,7 @@ def test_gzip_of_anything_else_is_refused():
 
 
 SOUND = {
-    read_zip_body: [archive(("a.jpg", b"one"), ("b/c.jpg", b"two" * 99)), ONE, archive(("a", dicom()))],
+    read_zip_body: [zip_of(("a.jpg", b"one"), ("b/c.jpg", b"two" * 99)), ONE, zip_of(("a", dicom()))],
     read_tar_body: [tar(("a.jpg", b"one"), ("b/c.jpg", b"two" * 99)), tar_gz(("a", dicom()))],
     read_gzip_body: [gzip.compress(nifti()), tar_gz(("a", b"one"))],
 }

@@ -1,4 +1,4 @@
-"""Small DICOM files as bytes, for tests of request bodies, which do not look at pixels."""
+"""Bodies of requests: small DICOM files, whose pixels nobody looks at, arrays, and zip files."""
 
 import io
 import zipfile
@@ -36,9 +36,22 @@ PREAMBLE_LESS = without_preamble(dicom(9))
 DICOMDIR = dicom(0, sop_class=MediaStorageDirectoryStorage)
 
 
-def zip_of(*members):
+def sources(samples):
+    return [sample.source for sample in samples]
+
+
+def npy(values, **options):
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    np.lib.format.write_array(buffer, np.asarray(values), **options)
+    return buffer.getvalue()
+
+
+def zip_of(*members, compression=zipfile.ZIP_DEFLATED):
+    """A zip file of names, or ZipInfo, and contents."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, content in members:
-            archive.writestr(name, content)
+            info = zipfile.ZipInfo(name) if isinstance(name, str) else name
+            info.compress_type = compression
+            archive.writestr(info, content)
     return buffer.getvalue()

@@ -91,6 +91,12 @@ def jobs(tmp_path_factory):
     return job
 
 
+def evaluated(base, out, *options, data=None):
+    """The exit code of `evaluate` for the artifact of a job, on its own data or others."""
+    options = [*options, "--model", base / "model", "--data", data or base / "input" / "data" / "training"]
+    return evaluate.main(list(map(str, [*options, "--output", out])))
+
+
 def json_of(path):
     return json.loads(path.read_text())
 
@@ -174,12 +180,10 @@ def test_an_evaluation_repeats_the_scores_and_the_log_of_the_best_epoch(jobs, na
     """Of the validation split it says what training logged: thresholds, too, are those that ship."""
     base, _ = jobs(name)
     task = RUNS[name][2]
-    data = base / "input" / "data" / "training"
     caplog.set_level("INFO")
 
     for split in ("test", "validation"):
-        options = ["--model", base / "model", "--data", data, "--split", split, "--output", tmp_path / split]
-        assert evaluate.main(list(map(str, options))) == 0
+        assert evaluated(base, tmp_path / split, "--split", split) == 0
 
     assert "of the data set of the model's training" in caplog.text
     reported = json_of(base / "output" / "data" / "metrics.json")
@@ -199,8 +203,7 @@ def test_other_data_of_the_same_kind_is_scored_without_the_notes_of_training(job
     medical_sets.mr_sequences(tmp_path / "data", count=6)
     caplog.set_level("INFO")
 
-    options = ["--model", base / "model", "--data", tmp_path / "data", "--split", "all", "--output", tmp_path / "out"]
-    assert evaluate.main(list(map(str, options))) == 0
+    assert evaluated(base, tmp_path / "out", "--split", "all", data=tmp_path / "data") == 0
 
     assert "another data set than that of the model's training" in caplog.text
     metrics = json_of(tmp_path / "out" / "metrics.json")
@@ -216,8 +219,7 @@ def test_data_of_another_kind_is_refused_with_its_cause(jobs, tmp_path, capsys):
             item["image"] = item["image"][0]
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(content))
 
-    options = ["--model", base / "model", "--data", tmp_path / "data", "--output", tmp_path / "out"]
-    assert evaluate.main(list(map(str, options))) == 1
+    assert evaluated(base, tmp_path / "out", data=tmp_path / "data") == 1
 
     assert "this model takes images of 2 channels, this one has 1" in capsys.readouterr().err
 
@@ -225,8 +227,7 @@ def test_data_of_another_kind_is_refused_with_its_cause(jobs, tmp_path, capsys):
 def test_thresholds_are_the_youden_points_of_the_validation_answers(jobs, tmp_path):
     """By hand: of all thresholds between two answers the one with the largest sensitivity + specificity."""
     base, _ = jobs("ct series")
-    options = ["--model", base / "model", "--data", base / "input" / "data" / "training", "--split", "validation"]
-    assert evaluate.main(list(map(str, [*options, "--output", tmp_path]))) == 0
+    assert evaluated(base, tmp_path, "--split", "validation") == 0
     rows = rows_of(tmp_path / "validation_predictions.csv")
     thresholds = json_of(base / "model" / "configs" / "inference.json")["postprocessing"]["transforms"][1]["thresholds"]
 
