@@ -18,11 +18,13 @@ from sagemaker_monai.images.formats import arrays, inflate, metaimage, nifti, nr
 from sagemaker_monai.images.picture_parts import MAX_PIXELS
 from sagemaker_monai.images.volume_files import VOLUME_FORMATS
 from sagemaker_monai.images.volumes import MAX_VOXELS
+from sagemaker_monai.messages.remarks import REMARKS
 from sagemaker_monai.requests.archives import MAX_INFLATE_RATIO, MAX_INFLATED_BYTES
 from sagemaker_monai.requests.bodies import MAX_IMAGES, MAX_INSTANCES
 from sagemaker_monai.requests.media_types import MAX_REQUEST_PIXELS
 from sagemaker_monai.storage import tars
 
+OF_MASKS = ("mask_", "fractional_", "contours_", "structures_", "segments_")  # how codes of masks begin
 NATIVE = (
     uid.ImplicitVRLittleEndian,
     uid.ExplicitVRLittleEndian,
@@ -71,6 +73,16 @@ def modality_lut_table() -> str:
     """Where a Modality LUT is not applied."""
     rows = [[uid.UID(name).name, f"`{name}`", code(*sorted(values))] for name, values in LUT_NOT_APPLIED.items()]
     return table(["SOP class", "UID", "not applied where PixelIntensityRelationship is"], rows)
+
+
+def mask_finding_table() -> str:
+    """What is odd about masks and read all the same."""
+    rows = [
+        [f"`{name}`", severity, text.replace("{n}", "N")]
+        for name, (severity, _, text) in REMARKS.items()
+        if name.startswith(OF_MASKS)
+    ]
+    return table(["code", "severity", "meaning"], rows)
 
 
 def finding_table() -> str:

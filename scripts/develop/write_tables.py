@@ -8,6 +8,7 @@ from develop.format_tables import (
     discriminator_table,
     finding_table,
     limit_table,
+    mask_finding_table,
     modality_lut_table,
     transfer_syntax_table,
     volume_format_table,
@@ -66,6 +67,7 @@ DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "discriminators": discriminator_table,
         "modality luts": modality_lut_table,
         "findings": finding_table,
+        "findings of masks": mask_finding_table,
         "limits": limit_table,
     },
     "docs/medical.md": {
