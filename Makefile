@@ -212,7 +212,7 @@ simulate-batch: .venv/installed  ## offline: train, batch transform, delete
 simulate-multi-model: .venv/installed  ## offline: the same with a multi-model endpoint
 	@$(SIMULATE)
 
-simulate-masks: .venv/installed  ## offline: train on masks, deploy, ask for masks, delete
+simulate-masks: .venv/installed  ## offline: train on masks, evaluate, register, deploy, ask for masks, delete
 	@$(SIMULATE)
 
 simulate-all: .venv/installed  ## offline: all of these but the last with one model

@@ -208,7 +208,7 @@ LIVES: dict[str, tuple[Callable[[Stage], None], ...]] = {
     "async": (prepare, train, hosting("async"), clean_up),
     "batch": (prepare, train, batch, clean_up),
     "multi-model": (prepare, train, hosting("multi-model"), clean_up),
-    MASKED: (prepare, train, masks, clean_up),
+    MASKED: (prepare, train, evaluate_and_register, masks, clean_up),
     "all": (prepare, train_interrupted, evaluate_and_register,
             *map(hosting, ("realtime", "serverless", "async", "multi-model")), batch, clean_up),
 }  # fmt: skip
