@@ -12,15 +12,19 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
-from sagemaker_monai.artifact.bundle import INFERENCE, METADATA, RUN_SECTION
+from sagemaker_monai.artifact.bundle import INFERENCE, METADATA, RUN_SECTION, write_bundle
+from sagemaker_monai.artifact.mask_predictor import read_predictor
 from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.images.sample import Sample, Sequences
-from sagemaker_monai.networks.networks import NETWORKS
-from sagemaker_monai.preprocessing.presets import PRESETS
+from sagemaker_monai.networks.networks import NETWORKS, build_network
+from sagemaker_monai.networks.segmenters import plan_levels, segmenter_def
+from sagemaker_monai.preprocessing.presets import PRESETS, preprocessing_for
+from sagemaker_monai.tasks.segmentation import Segmentation
 from tests.support.bundles import IMAGE_SIZE, TASKS, write_small_bundle
 from tests.support.dicom_series import make_slice, to_bytes
 
@@ -123,6 +127,27 @@ def test_monai_runs_an_image_of_several_sequences(tmp_path):
     answer = run_by_monai(tmp_path / "model", [str(path) for path in paths])
 
     assert answer == served(tmp_path / "model", Sequences(paths))
+
+
+@pytest.mark.parametrize("shape", [(24, 20, 12), (9, 20, 5)])
+def test_monai_counts_the_voxels_of_structures_that_serve_finds(shape, tmp_path, capsys):
+    task, size = Segmentation(("liver", "spleen")), (16, 16, 8)
+    spec = preprocessing_for("mr_volume", channels=1, image_size=16, fit="stretch", patch=size)
+    definition = segmenter_def("unet", plan_levels(size, (1, 1, 1), 4), in_channels=1, out_channels=task.outputs)
+    torch.manual_seed(3)
+    weights = build_network(definition).state_dict()
+    write_bundle(tmp_path / "model", network_def=definition, preprocessing=spec, task=task, weights=weights,
+                 train_config={"hyperparameters": {}}, provenance={"dataset_fingerprint": "0" * 64})  # fmt: skip
+    values = np.random.default_rng(0).integers(0, 900, shape).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), image := tmp_path / "image.nii")
+
+    answer = run_by_monai(tmp_path / "model", str(image))
+
+    predictor = read_predictor(tmp_path / "model")
+    labels = predictor.prepared_labels(predictor.load(Sample(image)))
+    assert answer == {"voxels": {"liver": int((labels == 1).sum()), "spleen": int((labels == 2).sum())}}
+    assert min(answer["voxels"].values()) > 0
+    assert json.loads(capsys.readouterr().out) == answer
 
 
 def test_a_run_without_an_image_says_how_to_name_one(small_bundle):

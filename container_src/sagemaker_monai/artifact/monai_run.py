@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from sagemaker_monai.artifact.bundle import WEIGHTS, load_weights
+from sagemaker_monai.artifact.sliding_window import padded_to
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.images.sample import Sample
 
@@ -33,12 +34,12 @@ def run_image(
         network: gets the weights.
         preprocessing: to the network's input (C, W, H[, D]).
         inferer: of MONAI.
-        postprocessing: of the outputs of one image, (K,).
-        labels: number of an answer, from "0" -> name.
+        postprocessing: of the outputs of one image, (K,), or (K, ...) of a segmentation.
+        labels: number of an answer, or of a structure without the background, from "0" -> name.
 
     Returns:
         label -> probability or value, the same numbers as from `serve`; for findings `probabilities` and
-        `is_predicted`, each by label.
+        `is_predicted`, each by label; for structures their voxels on the prepared grid.
 
     Raises:
         ConfigError: no image is given.
@@ -50,14 +51,30 @@ def run_image(
     load_weights(network, Path(bundle_root) / WEIGHTS)
     network.eval()
     with torch.inference_mode():
-        outputs = inferer(preprocessing(Sample.of(image))[None], network)[0]
+        outputs = _outputs(preprocessing(Sample.of(image)), inferer, network)
     answers = postprocessing(outputs)
     names = [labels[str(index)] for index in range(len(labels))]
 
     def named(values: list[Any]) -> dict[str, Any]:
         return dict(zip(names, values, strict=True))
 
-    is_several = isinstance(answers, dict)
-    answer = {key: named(values) for key, values in answers.items()} if is_several else named(answers.tolist())
+    if isinstance(answers, dict):
+        answer = {key: named(values) for key, values in answers.items()}
+    elif answers.ndim > 1:  # a label map
+        answer = {"voxels": named(answers.flatten().bincount(minlength=len(names) + 1)[1:].tolist())}
+    else:
+        answer = named(answers.tolist())
     print(json.dumps(answer))
     return answer
+
+
+def _outputs(
+    image: torch.Tensor, inferer: Callable[[torch.Tensor, nn.Module], torch.Tensor], network: nn.Module
+) -> torch.Tensor:
+    """Of one image, (K, ...); one that is smaller than the inferer's windows has its lowest value around it."""
+    window = getattr(inferer, "roi_size", None)
+    if window is None:
+        return inferer(image[None], network)[0]
+    padded, before = padded_to(image, window)
+    inside = tuple(slice(first, first + extent) for first, extent in zip(before, image.shape[1:], strict=True))
+    return inferer(padded[None], network)[0][(slice(None), *inside)]
