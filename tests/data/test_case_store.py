@@ -249,3 +249,12 @@ def test_an_image_is_not_its_own_mask(tmp_path):
 
     with pytest.raises(UnsuitableImage, match="not whole"):
         read_case(volume_preprocessing().load_pixels, Sample(images[0]), images[0], NAMED)
+
+
+def test_a_mask_without_any_annotated_voxel_is_refused_as_its_scores_would_be_perfect(tmp_path):
+    images, masks = write_pairs(tmp_path, 1)
+    nibabel.save(nibabel.Nifti1Image(np.full((14, 12, 10), 3, np.uint8), np.eye(4)), masks[0])
+    legend = read_legend({"background": 0, "bright": 1, "dark": 2, "ignore": 3})
+
+    with pytest.raises(DatasetError, match="all of it is ignored"):
+        read_case(volume_preprocessing().load_pixels, Sample(images[0]), masks[0], legend)

@@ -179,3 +179,21 @@ def test_photographs_are_segmented_at_their_own_size(tmp_path):
     assert mask.shape == truth.shape == (40, 48)
     assert 2 * ((mask == 1) & truth).sum() / ((mask == 1).sum() + truth.sum()) > 0.8
     assert metrics["iou"] > 0.6
+
+
+def test_arrays_without_geometry_are_segmented_voxel_by_voxel(tmp_path):
+    root = write_balls(tmp_path / "input" / "data" / "training", 4, {"training": 2, "validation": 1, "test": 1})
+    for path in [*root.glob("*/*.nii.gz")]:
+        np.save(path.with_name(path.name.replace(".nii.gz", ".npy")), np.asarray(nibabel.load(path).dataobj))
+        path.unlink()
+    (root / "dataset.json").write_text((root / "dataset.json").read_text().replace(".nii.gz", ".npy"))
+
+    assert run(tmp_path, **VOLUMES | {"epochs": 1})[0] == 0
+
+    inference = json.loads((tmp_path / "model" / "configs" / "inference.json").read_text())
+    model = model_fn(str(tmp_path / "model"))
+    answer = predict_fn(input_fn((root / "imagesTr" / "case_03.npy").read_bytes(), "application/x-npy"), model)
+    [prediction] = json.loads(output_fn(answer, "application/json")[0])["predictions"]
+    assert inference["preprocessing"]["transforms"][0]["spacing_mm"] is None
+    assert prediction["unit"] == "px"
+    assert answer.predictions[0].mask.shape == (18, 20, 16)

@@ -188,6 +188,9 @@ def read_case(load: Load, sample: Sample, mask: Path, legend: Legend) -> ReadCas
     values, traits = load.pixels_of_one(sample)
     traits = with_size(sample, traits)
     true, findings = labels_on_grid(mask, Grid.of_traits(traits), legend)
+    if (true == IGNORED).all():
+        # It would count as an image without any structure in which nothing was wrong.
+        raise DatasetError("nobody annotated anything in the mask: all of it is ignored; leave the image out")
     return ReadCase(values, true, traits, findings)
 
 

@@ -97,16 +97,20 @@ def _plan_of_masks(
     width, batch_size = config.network_width or WIDTH[device.type], config.batch_size or (2 if is_volume else 16)
     if is_volume:
         grids = volume_grids(config, dataset)
-        wanted = {"preset": None, "none": ()}.get(config.spacing_mm, config.spacing_mm)
-        spacing = common_spacing([own for _, own in grids]) if wanted is None else (
-            spacing_of_text(wanted) if wanted else None)  # fmt: skip
+        known = [own for _, own in grids if own is not None] or [(1.0, 1.0, 1.0)]
+        spacing = None
+        if config.spacing_mm == "preset":
+            # Arrays without geometry, such as NumPy's, are taken as they are.
+            spacing = common_spacing(known) if any(own is not None for _, own in grids) else None
+        elif config.spacing_mm != "none":
+            spacing = spacing_of_text(config.spacing_mm)
         shapes = [
             shape
-            if spacing is None
+            if spacing is None or own is None
             else [max(1, round(n * mm / new)) for n, mm, new in zip(shape, own, spacing, strict=True)]
             for shape, own in grids
         ]
-        usual = tuple(np.median([own for _, own in grids], axis=0)) if spacing is None else tuple(spacing)
+        usual = tuple(np.median(known, axis=0)) if spacing is None else tuple(spacing)
         patch, levels = plan_patch(
             shapes, usual, network, width=width, most_voxels=most_voxels(width, batch_size, device),
             asked=sides_of(config.patch_size, 3),

@@ -223,14 +223,14 @@ def _kind(config: TrainConfig, dataset: Dataset) -> Kind:
     )
 
 
-def volume_grids(config: TrainConfig, dataset: Dataset) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
-    """Shape and spacing in mm (1 where it is unknown) of some training volumes, turned as the load half turns them.
+def volume_grids(config: TrainConfig, dataset: Dataset) -> list[tuple[tuple[int, ...], tuple[float, ...] | None]]:
+    """Shape and spacing in mm (None where it is unknown) of some training volumes, turned as the load half turns them.
 
     Raises:
         DatasetError: none of them can be read.
     """
     records = dataset.training[:: max(1, len(dataset.training) // VOLUMES_LOOKED_AT)]
-    grids: list[tuple[tuple[int, ...], tuple[float, ...]]] = []
+    grids: list[tuple[tuple[int, ...], tuple[float, ...] | None]] = []
     for record in records:
         try:
             volume = read_volumes_of(
@@ -242,11 +242,11 @@ def volume_grids(config: TrainConfig, dataset: Dataset) -> list[tuple[tuple[int,
         except CallerError:
             continue  # counted when all images are read
         shape: tuple[int, ...] = volume.values.shape[1:]
-        spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
+        spacing: tuple[float, ...] | None = None
         if volume.has_geometry:
             order = [axis for axis, _ in orientation_of(volume.affine, ORIENTATION)]
-            spacing = spacing_of(volume.affine)
-            shape, spacing = tuple(shape[axis] for axis in order), tuple(spacing[axis] for axis in order)
+            own = spacing_of(volume.affine)
+            shape, spacing = tuple(shape[axis] for axis in order), tuple(own[axis] for axis in order)
         grids.append((tuple(map(int, shape)), spacing))
     if not grids:
         raise DatasetError(f"none of {len(records)} volumes can be read ({some_of([each.name for each in records])})")
