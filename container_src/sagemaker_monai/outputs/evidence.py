@@ -59,7 +59,7 @@ def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
                     f"an answer as DICOM needs the {keyword} of every image; send complete headers, or "
                     "Accept: application/json"
                 )
-            if not _UID.fullmatch(value):
+            if not is_uid(value):
                 raise NotAcceptable(
                     f"an answer as DICOM needs the {keyword} of every image, and one is malformed: a UID is numbers "
                     f"separated by points, at most {_MAX_UID_CHARS} characters; correct it, or Accept: application/json"
@@ -76,7 +76,7 @@ def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
         value = text_of(headers[0], keyword)
         if keyword == "PatientSex" and value not in _SEXES:
             value = ""
-        if value and not _is_sound(dictionary_VR(keyword), value):
+        if value and not is_sound(dictionary_VR(keyword), value):
             value = ""
         if value or keyword in _REQUIRED:
             setattr(first, keyword, value)
@@ -84,7 +84,7 @@ def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
         method = text_of(headers[0], "DeidentificationMethod")
         first.PatientIdentityRemoved = "YES"
         # Type 1C: an answer must have one, but many sources have none or several.
-        first.DeidentificationMethod = method if _is_sound("LO", method) and method else "as in the source images"
+        first.DeidentificationMethod = method if is_sound("LO", method) and method else "as in the source images"
     return evidence
 
 
@@ -94,6 +94,23 @@ def text_of(header: "Dataset", keyword: str) -> str:
 
     text = elements.text_of(header, keyword)
     return "" if "\\" in text else text  # several values where one is allowed
+
+
+def is_uid(value: str) -> bool:
+    """Whether a text is a UID as archives know them."""
+    return _UID.fullmatch(value) is not None
+
+
+def is_sound(vr: str, value: str) -> bool:
+    """Whether a value is one of its VR."""
+    from pydicom.config import RAISE
+    from pydicom.valuerep import validate_value
+
+    try:
+        validate_value(vr, value, RAISE)
+    except ValueError:
+        return False
+    return is_fit(value)  # a name may have an ideographic space
 
 
 def _is_one_patient(headers: Sequence["Dataset"]) -> bool:
@@ -107,14 +124,3 @@ def _is_one_patient(headers: Sequence["Dataset"]) -> bool:
         if len(texts - {""}) > 1:
             return False
     return True
-
-
-def _is_sound(vr: str, value: str) -> bool:
-    from pydicom.config import RAISE
-    from pydicom.valuerep import validate_value
-
-    try:
-        validate_value(vr, value, RAISE)
-    except ValueError:
-        return False
-    return is_fit(value)  # a name may have an ideographic space

@@ -15,7 +15,7 @@ import numpy as np
 
 from sagemaker_monai.errors import NotAcceptable, UndecodableImage
 from sagemaker_monai.images.volumes import Traits
-from sagemaker_monai.outputs.evidence import make_evidence, text_of
+from sagemaker_monai.outputs.evidence import is_sound, is_uid, make_evidence, text_of
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -109,7 +109,7 @@ def find_source(prediction: "MaskPrediction", traits: Traits, *, needs_position:
             slices = [candidates[(identity.frame or 1) - 1]] if len(candidates) >= (identity.frame or 1) else []
         else:
             slices = _on_grid(candidates, prediction)
-        has_place = "" not in frames and len(frames) == 1 and all(each.plane is not None for each in slices)
+        has_place = len(frames) == 1 and is_uid(min(frames)) and all(each.plane is not None for each in slices)
         if not slices or (not has_place and (prediction.mask.ndim == 3 or needs_position)):
             raise NotAcceptable(
                 "a mask as DICOM needs FrameOfReferenceUID, one of all images, and the position of each; correct "
@@ -117,12 +117,13 @@ def find_source(prediction: "MaskPrediction", traits: Traits, *, needs_position:
             )
         if not has_place:
             slices = [Slice(each.sop_class_uid, each.sop_instance_uid, each.frame, None, None) for each in slices]
+        indicator = text_of(headers[0], "PositionReferenceIndicator")
         return MaskSource(
             slices=tuple(slices),
             about=evidence[0],
             modality=text_of(headers[0], "Modality"),
             frame_of_reference=frames.pop() if has_place else "",
-            position_indicator=text_of(headers[0], "PositionReferenceIndicator"),
+            position_indicator=indicator if is_sound("LO", indicator) else "",
         )
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from sagemaker_monai.tasks.segmentation import MaskPrediction
 
-MOST_BINARY = 4  # structures; of more, LABELMAP is the smaller file and the shorter header
+MOST_BINARY = 4  # structures; of more, frames of single bits for each are many
 _MAX_LT_CHARS = 10_240
 
 
@@ -56,7 +56,7 @@ def encode_seg(
         kind: BINARY or LABELMAP; None: BINARY up to MOST_BINARY structures.
 
     Returns:
-        A DICOM file, Explicit VR Little Endian.
+        A DICOM file: BINARY as Explicit VR Little Endian, LABELMAP in RLE Lossless.
 
     Raises:
         NotAcceptable: as of `find_source`.
@@ -66,13 +66,15 @@ def encode_seg(
     kind = kind or ("BINARY" if len(labels) <= MOST_BINARY else "LABELMAP")
     stand_ins = {derived_uid("stand-in", str(index)): each for index, each in enumerate(source.slices)}
     values = np.ascontiguousarray(np.atleast_3d(prediction.mask).transpose(2, 1, 0))  # (D, H, W)
-    named = (*source.names, model.name, model.version, kind, repr(labels), hashlib.sha256(values).hexdigest())
+    named = (*source.names, model.name, model.version, kind, repr(labels), hashlib.sha256(values.data).hexdigest())
     if not values.any():  # a segmentation has at least one frame
         values, stand_ins = values[:1], dict(list(stand_ins.items())[:1])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)\.")  # odd but valid values of the source
         from highdicom.seg import Segmentation, SegmentDescription
         from pydicom.sr.codedict import codes
+        from pydicom.uid import RLELossless
+        from pydicom.valuerep import DA, TM
 
         algorithm = algorithm_of(model)
         document = Segmentation(
@@ -111,12 +113,18 @@ def encode_seg(
             specific_character_set="ISO_IR 192",
             coding_schemes=[coding_scheme()],
         )
-        document.SeriesDate, document.SeriesTime = now.date(), now.time()
+        document.SeriesDate, document.SeriesTime = DA(now.date()), TM(now.time())
+        if not source.frame_of_reference:
+            document.PatientOrientation = ""  # type 2C: of images without a position
         _refer(document, source, stand_ins)
         organization = derived_uid("dimensions", *named)
         document.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
         for dimension in document.DimensionIndexSequence:
             dimension.DimensionOrganizationUID = organization
+        if kind == "LABELMAP":
+            # Runs of one label are most of it: four balls in 512 x 512 x 300 are 1.4 MB instead of 68. By pydicom's own
+            # encoder, since GDCM's ends the process on small frames.
+            document.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
         return to_bytes(document, now)
 
 

@@ -67,7 +67,7 @@ def encode_rtstruct(prediction: "MaskPrediction", traits: Traits, *, model: Prov
 
     source = find_source(prediction, traits, needs_position=True)
     labels = tuple(prediction.structures)
-    digest = hashlib.sha256(np.asfortranarray(prediction.mask).tobytes("F")).hexdigest()
+    digest = hashlib.sha256(np.ascontiguousarray(prediction.mask).data).hexdigest()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)\.")  # odd but valid values of the source
         document = source.about
