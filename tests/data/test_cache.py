@@ -43,9 +43,9 @@ def expected(files, both):
     return np.stack([np.zeros_like(rows[0]) if row is None else row for row in rows])
 
 
-def load(files, cache_dir, workers=1, both=None):
-    samples = [Sample(path) for path in files]
-    return load_images(samples, both or preprocessing(), cache_dir=cache_dir, workers=workers, what="reading images")
+def load(files, cache_dir, workers=1, both=None, **options):
+    settings = {"cache_dir": cache_dir, "workers": workers, "what": "reading images", **options}
+    return load_images([Sample(path) for path in files], both or preprocessing(), **settings)
 
 
 def forbid_decoding(monkeypatch):
@@ -137,8 +137,7 @@ def test_a_picture_that_changes_while_it_is_read_leaves_no_cache(files, tmp_path
     monkeypatch.setattr(cache, "_build", change)
 
     with pytest.raises(DatasetError, match=r"1 files of the data set changed while it was read \(picture 0\.jpg\)"):
-        load_images([Sample(path) for path in files], preprocessing(), cache_dir=tmp_path / "cache", workers=1,
-                    what="reading images", digests=digests)  # fmt: skip
+        load(files, tmp_path / "cache", digests=digests)
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -289,13 +288,6 @@ def test_reading_stops_when_asked_and_leaves_nothing_behind(files, tmp_path, wor
     asked = iter([False, False, True])
 
     with pytest.raises(TrainingStopped, match="stopped while images were read"):
-        load_images(
-            [Sample(path) for path in files],
-            preprocessing(),
-            cache_dir=tmp_path / "cache",
-            workers=workers,
-            what="reading images",
-            is_stopping=lambda: next(asked),
-        )
+        load(files, tmp_path / "cache", workers, is_stopping=lambda: next(asked))
 
     assert list((tmp_path / "cache").iterdir()) == []

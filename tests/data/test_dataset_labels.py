@@ -35,6 +35,15 @@ def read(root, task="auto"):
     return read_dataset({"training": root}, task=task, validation_fraction=0.2, test_fraction=0, seed=0)
 
 
+def write_table(root, *rows, header="image,label,split"):
+    """A table, and the images that its rows begin with."""
+    (root / "list.csv").write_text("\n".join([header, *rows, ""]))
+    for row in rows:
+        name = row.partition(",")[0]
+        (root / name).write_bytes(name.encode())
+    return root
+
+
 def names(count, suffix=".dcm"):
     return [f"./images/{index}{suffix}" for index in range(count)]
 
@@ -75,9 +84,7 @@ def test_numbers_make_a_regression(tmp_path):
 
 
 def test_numbers_in_a_table_are_a_regression_when_asked_for(tmp_path):
-    (tmp_path / "list.csv").write_text("image,label,split\na.dcm,31,train\nb.dcm,40.5,train\nc.dcm,7,val\n")
-    for name in "abc":
-        (tmp_path / f"{name}.dcm").write_bytes(name.encode())
+    write_table(tmp_path, "a.dcm,31,train", "b.dcm,40.5,train", "c.dcm,7,val")
 
     assert read(tmp_path, task="regression").training[1].target == (40.5,)
     with pytest.raises(DatasetError, match=r"numbers with decimals \(40.5\); choose task=regression"):
@@ -85,9 +92,7 @@ def test_numbers_in_a_table_are_a_regression_when_asked_for(tmp_path):
 
 
 def test_findings_in_a_table_are_separated_by_a_bar(tmp_path):
-    (tmp_path / "list.csv").write_text("image,label,split\na.dcm,x|y,train\nb.dcm,x,train\nc.dcm,x,val\n")
-    for name in "abc":
-        (tmp_path / f"{name}.dcm").write_bytes(name.encode())
+    write_table(tmp_path, "a.dcm,x|y,train", "b.dcm,x,train", "c.dcm,x,val")
 
     dataset = read(tmp_path, task="multilabel")
 
@@ -203,10 +208,7 @@ def test_class_folders_may_hold_series_and_dicom_without_a_suffix(tmp_path):
 
 
 def test_numbers_are_stratified_by_size(tmp_path):
-    rows = "".join(f"{index}.dcm,{index}\n" for index in range(40))
-    (tmp_path / "list.csv").write_text("image,label\n" + rows)
-    for index in range(40):
-        (tmp_path / f"{index}.dcm").write_bytes(b"x")
+    write_table(tmp_path, *(f"{index}.dcm,{index}" for index in range(40)), header="image,label")
 
     dataset = read_dataset(
         {"training": tmp_path}, task="regression", validation_fraction=0.25, test_fraction=0.25, seed=3
@@ -241,9 +243,7 @@ def test_the_values_of_a_volume_in_two_files_go_with_its_header(tmp_path):
 
 
 def test_one_image_to_learn_from_is_refused(tmp_path):
-    (tmp_path / "list.csv").write_text("image,label,split\na.dcm,1.5,train\nb.dcm,2.5,val\nc.dcm,9,test\n")
-    for name in "abc":
-        (tmp_path / f"{name}.dcm").write_bytes(name.encode())
+    write_table(tmp_path, "a.dcm,1.5,train", "b.dcm,2.5,val", "c.dcm,9,test")
 
     with pytest.raises(DatasetError, match="training split has 1 image; training needs at least 2"):
         read(tmp_path, task="regression")

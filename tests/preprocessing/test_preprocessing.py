@@ -201,45 +201,19 @@ def changed(step, key, value):
 
 
 def test_any_other_spec_is_refused():
-    specs = [
-        None,
-        {},
-        [],
-        [{}, {}],
-        ["a", "b"],
-        photograph_preprocessing(channels=3, image_size=32, fit="pad")[:1],
-        photograph_preprocessing(channels=3, image_size=32, fit="pad")[::-1],
-        photograph_preprocessing(channels=3, image_size=32, fit="pad") * 2,
-        changed(0, "_target_", "os.system"),
-        changed(0, "_target_", ["sagemaker_monai.transforms.LoadPhotograph"]),
-        changed(0, "_target_", "sagemaker_monai.transforms.NormalizePhotograph"),
-        changed(0, "_target_", None),
-        changed(0, "_disabled_", True),
-        changed(0, "fit", None),
-        changed(0, "fit", "fill"),
-        changed(0, "fit", ["pad"]),
-        changed(0, "size", 32),
-        changed(0, "size", "32"),
-        changed(0, "size", [32]),
-        changed(0, "size", [32, 0]),
-        changed(0, "size", [32, 32.0]),
-        changed(0, "size", [32, True]),
-        changed(0, "size", [32, 10**9]),
-        changed(0, "size", ["$__import__('os')", 32]),
-        changed(0, "channels", 1),
-        changed(0, "channels", 4),
-        changed(0, "channels", True),
-        changed(0, "channels", "3"),
-        changed(1, "mean", [0.5]),
-        changed(1, "mean", [0.5, 0.5, float("nan")]),
-        changed(1, "mean", [0.5, 0.5, "0.5"]),
-        changed(1, "mean", 0.5),
-        changed(1, "mean", [0.5, 0.5, 10**400]),
-        changed(1, "std", [0.5, 0.5, 0]),
-        changed(1, "std", [0.5, 0.5, -1.0]),
-        changed(1, "std", [0.5, 0.5, float("inf")]),
-        changed(1, "std", [0.5, 0.5]),
-    ]
+    sound = photograph_preprocessing(channels=3, image_size=32, fit="pad")
+    load = "sagemaker_monai.transforms.LoadPhotograph"
+    wrong = {
+        (0, "_target_"): ["os.system", [load], "sagemaker_monai.transforms.NormalizePhotograph", None],
+        (0, "_disabled_"): [True],
+        (0, "fit"): [None, "fill", ["pad"]],
+        (0, "size"): [32, "32", [32], [32, 0], [32, 32.0], [32, True], [32, 10**9], ["$__import__('os')", 32]],
+        (0, "channels"): [1, 4, True, "3"],
+        (1, "mean"): [[0.5], [0.5, 0.5, float("nan")], [0.5, 0.5, "0.5"], 0.5, [0.5, 0.5, 10**400]],
+        (1, "std"): [[0.5, 0.5, 0], [0.5, 0.5, -1.0], [0.5, 0.5, float("inf")], [0.5, 0.5]],
+    }
+    specs = [None, {}, [], [{}, {}], ["a", "b"], sound[:1], sound[::-1], sound * 2]
+    specs += [changed(*place, value) for place, values in wrong.items() for value in values]
 
     assert not_refused(specs, build_preprocessing, BundleError, "preprocessing|Photograph") == []
 
