@@ -2,7 +2,7 @@
 
 It runs the commands that a person would run, as `make demo` does, below .demo/segmentation. Of every series of the test
 split the label map is asked for as NIfTI, whose Dice must be the evaluation's, and the sizes as JSON. `answers` has the
-label maps, a picture of each series with its mask, and the first answer as DICOM.
+label maps, a picture of each series with its mask, and the first answer as DICOM SEG.
 """
 
 import argparse
@@ -115,13 +115,16 @@ def picture(folder: Path, labels: NDArray[np.uint8], target: Path) -> None:
 
 
 def keep_dicom(port: int, channel: Path, predictions: Path, answers: Path) -> None:
-    """Ask about the first series in DICOM, keep the answer, and print what it is."""
+    """Ask for the first mask as DICOM SEG, keep it, and print what it has."""
     from pydicom import dcmread
 
     folder = channel / evaluated(predictions)[0]["image"]
     target = answers / f"{folder.name}.dcm"
     target.write_bytes(served.ask(port, folder, DICOM))
-    print(f"the first answer as DICOM: {dcmread(target).SOPClassUID.name}, {target.stat().st_size} bytes")
+    made = dcmread(target)
+    segments = ", ".join(f"{each.SegmentNumber} {each.SegmentLabel}" for each in made.SegmentSequence)
+    print(f"the first answer as DICOM: {made.SOPClassUID.name}, {made.NumberOfFrames} frames of {segments}, "
+          f"{target.stat().st_size} bytes")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -109,7 +109,8 @@ def planned(capsys, *arguments):
 def test_what_the_container_takes_and_answers_is_what_the_package_says():
     assert set(register.CONTENT_TYPES) == set(MEDIA_TYPES)
     assert set(register.ANSWER_TYPES) == set(ANSWER_TYPES)
-    assert set(register.ANSWER_TYPES + register.MASK_TYPES) == set(types_of(has_masks=True))
+    plain = {each.partition(";")[0] for each in types_of(has_masks=True)}  # SageMaker's have no parameters
+    assert set(register.ANSWER_TYPES + register.MASK_TYPES) == plain
 
 
 def test_a_version_names_artifact_image_metrics_and_data(ready, capsys):
