@@ -115,7 +115,7 @@ def _of_volume(volume: Volume, labels: np.ndarray | None = None) -> np.ndarray:
 
 
 def _labels_of(mask: MaskOf | None) -> np.ndarray | None:
-    """The label map (W, H) or (W, H, D), or None where there is none that can be read."""
+    """The label map (W, H) or (W, H, D), or None if it cannot be read."""
     if mask is None:
         return None
     try:

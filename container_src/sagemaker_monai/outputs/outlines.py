@@ -1,7 +1,7 @@
 """The outline of voxels in a slice, as closed polygons along the voxels' edges.
 
-Edges rather than smooth lines through the centres: whoever fills these polygons, by whatever rule for points on a line,
-gets exactly these voxels, since every centre lies half a voxel away from every line.
+Edges rather than smooth lines through the centres: a program that fills these polygons gets exactly these voxels,
+whatever its rule for points on a line, since every centre lies half a voxel away from every line.
 
 Voxels that touch at a corner only are apart, as are holes, so that no polygon touches itself; together, by the even-odd
 rule, they are the voxels.
