@@ -28,7 +28,7 @@ IMAGE_NAMES = IMAGE_SUFFIXES | DICOM_NAMES | VOLUME_NAMES | {".zip", ".tar"}  # 
 SUFFIXES = tuple(sorted(IMAGE_NAMES, key=lambda suffix: (-len(suffix), suffix)))
 Metadata = dict[str, str | float | None]
 Image = Path | Sequences  # a file, a folder with the files of one DICOM series, or one of these per channel
-SOURCES = ("dataset.json", "table", "class folders")
+SOURCES = ("dataset.json", "table", "class folders", "mask folders")
 BETWEEN_SEQUENCES = " + "  # in the name of an image of several sequences
 
 

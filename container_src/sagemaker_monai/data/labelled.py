@@ -38,6 +38,11 @@ class Reading:
     rules: LabelRules = field(default_factory=LabelRules)
     fold: str = ""
 
+    @property
+    def wants_masks(self) -> bool:
+        """Whether the task that was asked for learns from masks."""
+        return self.rules.task in TASKS and TASKS[self.rules.task].has_masks
+
 
 def reading_of(config: TrainConfig) -> Reading:
     """How to read a data set, from the hyperparameters.
@@ -85,7 +90,7 @@ def read_labelled(channels: Mapping[str, Path], reading: Reading, *, known: tupl
     Raises:
         DatasetError, ConfigError: as `layouts.read_channels`, `read_label_values` and `read_groups`.
     """
-    return interpreted(read_channels(channels, reading.columns), reading, known=known)
+    return interpreted(read_channels(channels, reading.columns, has_masks=reading.wants_masks), reading, known=known)
 
 
 def interpreted(layout: Layout, reading: Reading, *, known: tuple[str, ...] = ()) -> Layout:

@@ -1,4 +1,4 @@
-"""The three layouts of images and labels: dataset.json, a table, class folders.
+"""The layouts of images and labels: dataset.json, a table, class folders, and, if asked for, folders of masks.
 
 Each becomes a list of entries; `datasets` decides whether they can be trained on. Nothing outside the channels is read,
 and nothing in them is written.
@@ -14,6 +14,7 @@ from sagemaker_monai.data.class_folders import levels, read_class_folders
 from sagemaker_monai.data.dataset_json import DATASET_JSON, IMPORT_REPORT, json_object, read_dataset_json
 from sagemaker_monai.data.entries import Layout, visible
 from sagemaker_monai.data.mask_files import join_asides, mask_remarks, pass_over_masks
+from sagemaker_monai.data.mask_folders import read_mask_folders
 from sagemaker_monai.data.mask_layouts import is_of_masks, read_mask_layout
 from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.data.table_layout import read_table_layout, tables_in
@@ -30,7 +31,7 @@ def _is_there(folder: Path, name: str) -> bool:
     return (folder / name).exists()
 
 
-def _read_channel(name: str, root: Path, columns: Columns) -> Layout:
+def _read_channel(name: str, root: Path, columns: Columns, *, has_masks: bool) -> Layout:
     """Read a channel in the first layout that is found in it, or in its only folder, and so on."""
     if not root.is_dir() or not visible(root):
         raise DatasetError(f"channel {name} is {'empty' if root.is_dir() else 'missing'}; give it a data set")
@@ -46,6 +47,9 @@ def _read_channel(name: str, root: Path, columns: Columns) -> Layout:
                 f"channel {name} was not imported completely ({IMPORT_REPORT} is there, {DATASET_JSON} is not); run "
                 "prepare again, which replaces what the first run wrote"
             )
+        elif has_masks:
+            passed_over += len(tables_in(place))
+            continue
         elif not (tables := tables_in(place)):
             continue
         elif (of_tables := read_table_layout(place, columns)) is not None:
@@ -54,10 +58,13 @@ def _read_channel(name: str, root: Path, columns: Columns) -> Layout:
             passed_over += len(tables)
             continue
         return pass_over_masks(_below(layout, root, place), place)
+    said = (remark("tables_passed_over", passed_over),) * bool(passed_over)
+    if has_masks:
+        layout = read_mask_folders(root)
+        return replace(layout, remarks=(*layout.remarks, *said))
     if any(path.is_dir() for path in visible(root)):
         layout = read_class_folders(root)
-        remarks = [remark("tables_passed_over", passed_over)] * bool(passed_over)
-        return replace(layout, remarks=(*layout.remarks, *remarks))
+        return replace(layout, remarks=(*layout.remarks, *said))
     raise DatasetError(
         f"channel {name} has no dataset.json, no class folders and no table of images "
         f"(it holds {some_of([path.name for path in visible(root)])}); "
@@ -93,12 +100,13 @@ def _split_channels(channels: Mapping[str, Path]) -> dict[str, str]:
     return splits
 
 
-def read_channels(channels: Mapping[str, Path], columns: Columns = NO_COLUMNS) -> Layout:
+def read_channels(channels: Mapping[str, Path], columns: Columns = NO_COLUMNS, *, has_masks: bool = False) -> Layout:
     """Read the channel `training` (`train`, or the only one), and `validation` and `test` if given.
 
     Args:
         channels: name and folder of each; that of weights (`pretrained`) is skipped.
         columns: of tables, if named.
+        has_masks: masks are asked for, so folders without dataset.json are searched for them.
 
     Returns:
         Classes and pictures; with several channels, names begin with the channel's. `labelled.read_labelled` interprets
@@ -111,14 +119,14 @@ def read_channels(channels: Mapping[str, Path], columns: Columns = NO_COLUMNS) -
     splits = _split_channels(channels)
     if len(splits) == 1:
         [name] = splits
-        layout = _read_channel(name, channels[name], columns)
+        layout = _read_channel(name, channels[name], columns, has_masks=has_masks)
         return replace(layout, remarks=layout.remarks + mask_remarks(layout.aside))
     if len({os.path.realpath(channels[name]) for name in splits}) < len(splits):
         raise DatasetError(
             f"two channels are one folder ({some_of(sorted(splits))}), so the model would be scored on images that it "
             "learned from: give each its own images, or only the training channel, from which the others are drawn"
         )
-    layouts = {name: _read_channel(name, channels[name], columns) for name in splits}
+    layouts = {name: _read_channel(name, channels[name], columns, has_masks=has_masks) for name in splits}
     entries = []
     for name, layout in layouts.items():
         for entry in layout.entries:

@@ -236,6 +236,11 @@ def _has_few_values(path: Path) -> bool:
     return len(np.unique(values[..., values.shape[-1] // 2])) <= _FEW and len(np.unique(values)) <= _FEW
 
 
+def owner_of(path: Path, root: Path) -> Words:
+    """What the folders of a file say besides image and mask: a patient, a structure, a split."""
+    return _taken_apart(path, root).folders
+
+
 # --- names -----------------------------------------------------------------------------------------------------------
 
 

@@ -128,7 +128,8 @@ def read_labels(
     if table is not None:
         return _read_named_table(next(iter(channels.values())), table, columns, reading)
     try:
-        layout = read_channels({name: folder.absolute() for name, folder in channels.items()}, reading.columns)
+        absolute = {name: folder.absolute() for name, folder in channels.items()}
+        layout = read_channels(absolute, reading.columns, has_masks=reading.wants_masks)
     except (DatasetError, OSError) as error:
         fault = str(error) if isinstance(error, DatasetError) else type(error).__name__
         labels = _read_leniently(channels, fault)

@@ -6,6 +6,7 @@ from pathlib import Path
 from sagemaker_monai.images.read import DICOM_FORMAT, kind_of
 from sagemaker_monai.masks.mask import Grid, Mask
 from sagemaker_monai.masks.same_grid import MOST_MM
+from sagemaker_monai.masks.structure_files import is_structure_folder, read_structure_files
 
 
 def read_mask(
@@ -22,7 +23,7 @@ def read_mask(
 
     Args:
         source: DICOM SEG or RTSTRUCT (or a folder or archive with one), NIfTI, Analyze, NRRD (also .seg.nrrd),
-            MetaImage, NumPy, or a picture that is not lossy.
+            MetaImage, NumPy, or a picture that is not lossy; or a folder with a volume file for each structure.
         grid: of its image.
         threshold: of a DICOM SEG of fractions, the one from which a voxel belongs to the structure; above 0, at most 1.
         tolerance_mm: how far its corners may lie from the image's, beside a tenth of a voxel.
@@ -37,6 +38,8 @@ def read_mask(
         PayloadTooLarge: more than the limits.
     """
     assert 0 < threshold <= 1
+    if is_structure_folder(source):
+        return read_structure_files(source, grid, wanted=wanted, tolerance_mm=tolerance_mm)
     kind = kind_of(source)
     if kind == DICOM_FORMAT:
         from sagemaker_monai.masks.dicom_masks import read_dicom_mask

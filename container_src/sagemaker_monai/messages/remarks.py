@@ -40,7 +40,7 @@ REMARKS: dict[str, tuple[Severity, str, str]] = {
     "names_found_otherwise": ("note", "images", "{n} of {all} names in {what} are not spelled like their files; each "
         "was matched to the only file it can mean: {ways}"),
     "masks_passed_over": ("note", "files", "{n} files are masks, by their names, of the images beside them: they are "
-        "ignored; if one is an image, name it in a table"),
+        "ignored (task segmentation learns from them); if one is an image, name it in a table"),
     "masks_among_images": ("warning", "files", "{n} images are named like masks but have no image beside them, show "
         "many values or are named by a table: they are used as images; leave them out if they are masks"),
     # who is a patient
@@ -83,6 +83,8 @@ REMARKS: dict[str, tuple[Severity, str, str]] = {
         "splits"),
     "patients_below_classes": ("note", "groups", "the {n} folders below the classes are treated as patients: the "
         "images of each ({images} in all) stay on one side of the split"),
+    "groups_by_folder": ("note", "groups", "{n} folders hold several images each, which stay on one side of the split, "
+        "as those of one patient"),
     "useless_transform": ("warning", "files", "the header's {useless} is invalid, so the {used} is used"),
     "contradicting_transforms": ("warning", "files", "the header has two transforms that contradict each other, and "
         "the first is used: sform {sform}; qform {qform}"),
