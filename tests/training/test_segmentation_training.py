@@ -14,10 +14,16 @@ from sagemaker_monai.artifact.bundle import read_bundle
 from sagemaker_monai.budget import Budget, spending
 from sagemaker_monai.entrypoints import evaluate, train
 from sagemaker_monai.errors import PayloadTooLarge
+from sagemaker_monai.images.read import read_volumes_of
+from sagemaker_monai.images.sample import Instances, Sample
 from sagemaker_monai.images.volumes import Traits
+from sagemaker_monai.masks.mask import Grid
+from sagemaker_monai.masks.read_mask import read_mask
 from sagemaker_monai.serving.inference import input_fn, model_fn, output_fn, predict_fn
 from sagemaker_monai.tasks.metric_names import metric_definitions
-from tests.support.mask_sets import write_balls, write_discs
+from tests.support.dicom_bodies import zip_of
+from tests.support.dicom_series import SAGITTAL, make_series, to_bytes
+from tests.support.mask_sets import ball_volume, write_balls, write_discs
 
 VOLUMES = {"epochs": 12, "network_width": 4, "learning_rate": 0.01, "num_workers": 1, "ema_decay": 0.5}
 
@@ -89,6 +95,22 @@ def test_a_server_s_mask_is_the_one_that_was_scored(job):
         common, total = ((mask == value) & (truth == value)).sum(), (mask == value).sum() + (truth == value).sum()
         assert float(row["dice"]) == pytest.approx(2 * common / total)
         assert prediction["sizes"][row["label"]] == pytest.approx((mask == value).sum() / 1000)
+
+
+def test_a_dicom_series_gets_the_same_mask_as_a_segmentation_and_as_structures(job, tmp_path):
+    base, _ = job
+    values, _, _ = ball_volume(7)
+    files = [to_bytes(file) for file in make_series(values.T.astype(np.int16), SAGITTAL)]
+    body = zip_of(*((f"{index}.dcm", file) for index, file in enumerate(files)))
+    answer = predict_fn(input_fn(body, "application/zip"), model_fn(str(base / "model")))
+
+    mask = np.asarray(nibabel.Nifti1Image.from_bytes(output_fn(answer, "application/x-nifti")[0]).dataobj)
+
+    assert set(np.unique(mask)) == {0, 1, 2}
+    grid = Grid.of(read_volumes_of(Sample(Instances(tuple(files))))[0])
+    for kind in ("binary", "labelmap", "rtstruct"):
+        (tmp_path / kind).write_bytes(output_fn(answer, f"application/dicom; type={kind}")[0])
+        assert np.array_equal(read_mask(tmp_path / kind, grid).values, mask)
 
 
 def test_an_image_whose_windows_exceed_the_budget_is_refused_before_they_are_run(job, monkeypatch):

@@ -50,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--accept",
         default=JSON,
-        help="type of the answers; application/dicom: reports, application/x-nifti: masks (default: %(default)s)",
+        help="type of the answers; application/dicom: reports, SEG; application/x-nifti: masks (default: %(default)s)",
     )
     add("--save", type=Path, metavar="FOLDER", help="write every answer into a file")
     add("--json", action="store_true", help="print the answers as they came")
