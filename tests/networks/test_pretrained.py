@@ -178,30 +178,23 @@ def test_a_file_that_would_run_code_is_refused_and_does_not(content, tmp_path, c
     assert "run" not in capsys.readouterr().out
 
 
-def test_a_file_without_state_dict_is_refused(tmp_path):
-    for content in ({}, [1, 2], {"epoch": 3}, torch.zeros(2)):
+def test_a_file_that_holds_no_state_dict_or_is_broken_is_refused(tmp_path):
+    contents = [{}, [1, 2], {"epoch": 3}, torch.zeros(2)]
+    for content in contents:
+        saved(content, tmp_path)
         with pytest.raises(ConfigError, match="holds no state dict"):
-            load(network(), saved(content, tmp_path))
-
-
-def test_a_broken_file_is_refused(tmp_path):
+            load(network(), tmp_path / "weights.pt")
     (tmp_path / "weights.pt").write_bytes(b"not weights")
-
     with pytest.raises(ConfigError, match=r"weights\.pt cannot be loaded"):
         load(network(), tmp_path / "weights.pt")
 
 
-@pytest.mark.parametrize("names", [[], ["a.pt", "b.pth"], ["readme.txt"]])
-def test_a_channel_needs_exactly_one_file_of_weights(names, tmp_path):
-    for name in names:
-        (tmp_path / name).touch()
-
-    with pytest.raises(ConfigError, match=r"must hold one file ending in \.pt or \.pth"):
-        find_weights(tmp_path)
-
-
-def test_the_one_file_of_weights_is_found_beside_others(tmp_path):
-    for name in ("weights.PTH", "readme.txt"):
-        (tmp_path / name).touch()
-
-    assert find_weights(tmp_path).name == "weights.PTH"
+def test_a_channel_needs_exactly_one_file_of_weights(tmp_path):
+    for names in ([], ["readme.txt"], ["weights.PTH"], ["another.pt"]):  # each beside those before
+        for name in names:
+            (tmp_path / name).touch()
+        if names == ["weights.PTH"]:
+            assert find_weights(tmp_path).name == "weights.PTH"
+            continue
+        with pytest.raises(ConfigError, match=r"must hold one file ending in \.pt or \.pth"):
+            find_weights(tmp_path)

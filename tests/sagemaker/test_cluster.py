@@ -5,6 +5,7 @@ import pytest
 from sagemaker_monai.errors import ConfigError, TrainingStopped, failure_line
 from sagemaker_monai.sagemaker import cluster
 from sagemaker_monai.sagemaker.cluster import Cluster, read_cluster, read_limits, wait_for_hosts
+from tests.support.refusals import not_refused
 
 
 def write(base, text):
@@ -94,11 +95,10 @@ def test_the_limits_have_defaults():
     assert read_limits({"HOSTS_TIMEOUT_SECONDS": "7.5", "MASTER_PORT": "1025"}) == (7.5, 1025)
 
 
-@pytest.mark.parametrize("name", ["HOSTS_TIMEOUT_SECONDS", "MASTER_PORT"])
-@pytest.mark.parametrize("value", ["x", "0", "-1", "nan", "inf", "99999999", "²"])
-def test_limits_out_of_range_are_refused(name, value):
-    with pytest.raises(ConfigError, match=f"{name} must be from"):
-        read_limits({name: value})
+def test_limits_out_of_range_are_refused():
+    for name in ("HOSTS_TIMEOUT_SECONDS", "MASTER_PORT"):
+        wrong = [{name: value} for value in ("x", "0", "-1", "nan", "inf", "99999999", "²")]
+        assert not_refused(wrong, read_limits, ConfigError, f"{name} must be from") == []
 
 
 def test_unresolved_hosts_end_a_job_of_several_hosts_in_its_first_minute(tmp_path, monkeypatch):
