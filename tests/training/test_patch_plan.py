@@ -3,11 +3,13 @@
 import math
 
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sagemaker_monai.networks.segmenters import SEGMENTERS
-from sagemaker_monai.training.patch_plan import SHORTEST_SIDE, plan_patch
+from sagemaker_monai.training import patch_plan
+from sagemaker_monai.training.patch_plan import SHORTEST_SIDE, most_voxels, plan_patch
 
 SIDES = st.lists(st.integers(1, 700), min_size=3, max_size=3)
 SPACINGS = st.lists(st.floats(0.01, 100), min_size=3, max_size=3)
@@ -37,3 +39,14 @@ def test_few_thick_slices_are_kept_while_the_plane_can_give_way():
 
     assert patch[2] >= SHORTEST_SIDE
     assert patch[0] == patch[1] >= 192
+
+
+def test_the_patch_does_not_depend_on_the_memory_that_is_free_just_now(monkeypatch):
+    gib = 1 << 30
+    monkeypatch.setattr(patch_plan.torch.cuda, "mem_get_info", lambda _device: next(memory))
+    memory = iter([(3 * gib, 16 * gib - 1), (15 * gib, 15 * gib + 5), (1, 8 * gib)])
+    cuda = torch.device("cuda")
+
+    assert most_voxels(32, 2, cuda) == most_voxels(32, 2, cuda) == 15 * gib // (2 * 64 * 32 * 2)
+    assert most_voxels(32, 2, cuda) == 8 * gib // (2 * 64 * 32 * 2)
+    assert most_voxels(16, 2, torch.device("cpu")) == most_voxels(16, 2, torch.device("cpu")) <= 96**3

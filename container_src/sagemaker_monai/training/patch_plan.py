@@ -19,7 +19,7 @@ from sagemaker_monai.networks.segmenters import SEGMENTERS, Levels, plan_levels
 # Bytes that a voxel of a patch costs in training, for each filter of the first level: activations and their gradients
 # over all levels, measured with dynunet and unet in fp32 (about 60 and 45), and rounded up.
 BYTES_A_FILTER = 64
-MEMORY_SHARE = 0.5  # of the free memory, for the activations of one batch
+MEMORY_SHARE = {"cpu": 0.25, "cuda": 0.5}  # of all memory, for the activations of one batch
 MOST_ON_CPU = 96**3  # voxels of a patch: larger ones take minutes a step
 SHORTEST_SIDE = 16  # of a patch, along axes that are halved
 WIDTH = {"cpu": 16, "cuda": 32}  # filters of the first level
@@ -92,20 +92,23 @@ def plan_patch(
 
 
 def most_voxels(width: int, batch_size: int, device: torch.device) -> int:
-    """Voxels of a patch that the free memory allows."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory_bytes()
-    voxels = int(MEMORY_SHARE * free / (BYTES_A_FILTER * width * batch_size))
+    """Voxels of a patch that the memory allows.
+
+    All memory counts, in whole GiB, not what is free just now: the processes of a job have to make the same plan, and a
+    job that goes on after a stop the same one again.
+    """
+    total = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else memory_bytes()
+    whole = total >> 30 << 30 or total
+    voxels = int(MEMORY_SHARE[device.type] * whole / (BYTES_A_FILTER * width * batch_size))
     return max(SHORTEST_SIDE**3, voxels if device.type == "cuda" else min(voxels, MOST_ON_CPU))
 
 
-def free_memory_bytes() -> int:
-    """What this process may still take: the machine's free memory, or the rest of its control group's."""
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def memory_bytes() -> int:
+    """The machine's memory, or that of its control group."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
-        group = Path("/sys/fs/cgroup")
-        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return min(pages, int(limit) - int(used))
-    except (OSError, ValueError):
+        return min(pages, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # "max"
         return pages
 
 
