@@ -196,6 +196,7 @@ def test_structures_that_overlap_are_refused_by_their_names(total, tmp_path):
 
     [unusable] = [each for each in examination.remarks if each.code == "masks_unusable"]
     assert unusable.count == 1
+    assert [each.count for each in examination.remarks if each.code == "labels_are_masks"] == [4]
     assert "overlap, and one map cannot hold both: aorta and spleen" in unusable.message
     assert examination.labels["structures"]["spleen"]["masks"] == 3
 

@@ -62,7 +62,7 @@ def check_labels(
     elif labels.lacks_test:
         remarks.append(remark("no_test_images"))
     if labels.masks:
-        remarks.append(remark("labels_are_masks", len(labels.masks)))
+        remarks.append(remark("labels_are_masks", sum(case.mask is not None for case in labels.cases)))
     labelled = [image for image in images if image.is_labelled]
     present = [image for image in labelled if image.case is not None and is_there(image.case)]
     if len(present) < len(labelled):
