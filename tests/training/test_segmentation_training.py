@@ -134,6 +134,36 @@ def test_an_image_whose_windows_exceed_the_budget_is_refused_before_they_are_run
     assert limits[2].most_bytes < 4 << 20
 
 
+@pytest.mark.parametrize(("order", "flips", "degrees"), [
+    ((0, 1, 2), (), 0), ((0, 1, 2), (0, 1), 30), ((2, 0, 1), (2,), 0), ((1, 0, 2), (0, 1, 2), 10), ((2, 1, 0), (), 44),
+])  # fmt: skip
+def test_a_volume_stored_in_another_order_or_oblique_has_its_mask_in_the_same_place(job, order, flips, degrees):
+    base, _ = job
+    model = model_fn(str(base / "model"))
+    image = nibabel.load(base / "input" / "data" / "training" / "imagesTr" / "case_07.nii.gz")
+    values = np.asarray(image.dataobj)
+    moved = np.flip(values.transpose(order), flips)
+    turn = np.eye(4)[:, [*order, 3]]  # from voxels of the moved volume to those of the first
+    for axis in flips:
+        turn[:3, 3] += turn[:3, axis] * (moved.shape[axis] - 1)
+        turn[:3, axis] *= -1
+    cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    oblique = np.array([[cosine, -sine, 0, 5], [sine, cosine, 0, -7], [0, 0, 1, 9], [0, 0, 0, 1]])
+
+    def ask(values, affine):
+        body = nibabel.Nifti1Image(np.ascontiguousarray(values), affine).to_bytes()
+        [prediction] = predict_fn(input_fn(body, "application/x-nifti"), model).predictions
+        return prediction
+
+    expected, found = ask(values, image.affine), ask(moved, oblique @ image.affine @ turn)
+
+    assert np.array_equal(np.flip(found.mask, flips).transpose(np.argsort(order)), expected.mask)
+    for label, structure in expected.structures.items():
+        place = (oblique @ [*structure.centroid, 1])[:3]
+        assert found.structures[label].centroid == pytest.approx(place, abs=1e-3)
+        assert found.structures[label].size == pytest.approx(structure.size)
+
+
 def test_evaluate_finds_the_scores_of_training(job, tmp_path):
     base, _ = job
     data = base / "input" / "data" / "training"
