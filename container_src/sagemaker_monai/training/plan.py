@@ -6,6 +6,7 @@ range of deep pictures) is in the task and the preprocessing instead.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,20 +98,15 @@ def _plan_of_masks(
     width, batch_size = config.network_width or WIDTH[device.type], config.batch_size or (2 if is_volume else 16)
     if is_volume:
         grids = volume_grids(config, dataset)
-        known = [own for _, own in grids if own is not None] or [(1.0, 1.0, 1.0)]
-        spacing = None
-        if config.spacing_mm == "preset":
-            # Arrays without geometry, such as NumPy's, are taken as they are.
-            spacing = common_spacing(known) if any(own is not None for _, own in grids) else None
-        elif config.spacing_mm != "none":
-            spacing = spacing_of_text(config.spacing_mm)
+        known = [own for _, own in grids if own is not None]
+        spacing = _spacing(config.spacing_mm, known)
         shapes = [
             shape
             if spacing is None or own is None
             else [max(1, round(n * mm / new)) for n, mm, new in zip(shape, own, spacing, strict=True)]
             for shape, own in grids
         ]
-        usual = tuple(np.median(known, axis=0)) if spacing is None else tuple(spacing)
+        usual = spacing or tuple(np.median(known or [(1.0, 1.0, 1.0)], axis=0))
         patch, levels = plan_patch(
             shapes, usual, network, width=width, most_voxels=most_voxels(width, batch_size, device),
             asked=sides_of(config.patch_size, 3),
@@ -138,6 +134,13 @@ def _plan_of_masks(
         }
     )
     return Plan(config, task, preprocessing, definition, precision)
+
+
+def _spacing(asked: str, known: Sequence[Sequence[float]]) -> tuple[float, ...] | None:
+    """What volumes are brought to, by spacing_mm and their own spacings; arrays without any are taken as they are."""
+    if asked == "none" or (asked == "preset" and not known):
+        return None
+    return common_spacing(known) if asked == "preset" else tuple(spacing_of_text(asked))
 
 
 def resolve(config: TrainConfig, *, task: str, spatial_dims: int, is_photograph: bool) -> TrainConfig:
