@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 
 import nibabel
 import numpy as np
@@ -249,3 +250,37 @@ def test_arrays_without_geometry_are_segmented_voxel_by_voxel(tmp_path):
     assert inference["preprocessing"]["transforms"][0]["spacing_mm"] is None
     assert prediction["unit"] == "px"
     assert answer.predictions[0].mask.shape == (18, 20, 16)
+
+
+def test_evaluate_knows_structures_by_their_names(job, tmp_path):
+    base, _ = job
+    data = tmp_path / "data"
+    shutil.copytree(base / "input" / "data" / "training", data)
+    for path in (data / "labelsTr").iterdir():
+        image = nibabel.load(path)
+        swapped = np.array([0, 300, 7], np.uint16)[np.asarray(image.dataobj)]
+        nibabel.save(nibabel.Nifti1Image(swapped, image.affine), path)
+    content = json.loads((data / "dataset.json").read_text())
+
+    def evaluate_with(labels):
+        (data / "dataset.json").write_text(json.dumps(content | {"labels": labels}))
+        return evaluate.main(["--model", str(base / "model"), "--data", str(data), "--output", str(tmp_path / "out")])
+
+    assert evaluate_with({"background": 0, "dark": 7, "bright": 300}) == 0
+    trained = json.loads((base / "output" / "data" / "metrics.json").read_text())
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["per_class"] == trained["per_class"]
+    assert evaluate_with({"background": 0, "dark": 7}) != 0
+
+
+def test_a_segmenter_starts_from_the_weights_of_another(job, tmp_path):
+    base, _ = job
+    write_balls(tmp_path / "input" / "data" / "training", 4, {"training": 2, "validation": 1, "test": 1})
+    (tmp_path / "input" / "data" / "pretrained").mkdir()
+    shutil.copy(base / "model" / "models" / "model.pt", tmp_path / "input" / "data" / "pretrained")
+    settings = VOLUMES | {"epochs": 1, "learning_rate": 1e-9, "patch_size": "16", "early_stop_patience": 1}
+
+    code, _ = run(tmp_path, **settings, best_metric="hd95", imbalance="focal")
+
+    assert code == 0
+    metrics = json.loads((tmp_path / "output" / "data" / "metrics.json").read_text())
+    assert metrics["dice"] > 0.5
