@@ -10,7 +10,7 @@ from sagemaker_monai.data.layouts import read_channels as read_layouts
 from sagemaker_monai.data.shards import MANIFEST, read_manifest
 from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.formats.pairs import data_files
-from sagemaker_monai.outputs.evidence import _is_sound
+from sagemaker_monai.outputs.evidence import is_sound
 from sagemaker_monai.requests.bodies import read_json
 from sagemaker_monai.sagemaker.cluster import read_cluster, read_limits
 from sagemaker_monai.sagemaker.inputs import Places, read_channels, read_hyperparameters, without_blanks
@@ -109,8 +109,8 @@ def test_keys_of_any_script_may_be_named(name):
 
 
 def test_a_patients_name_with_an_ideographic_space_is_sound():
-    assert _is_sound("PN", "山田\u3000太郎")
-    assert not _is_sound("PN", "山田\u202e太郎")
+    assert is_sound("PN", "山田\u3000太郎")
+    assert not is_sound("PN", "山田\u202e太郎")
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "a/b.raw", "a\\b.raw", "/b.raw", "C:", "b\n.raw"])
