@@ -20,7 +20,7 @@ from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample, Sequences
 from sagemaker_monai.tasks.metric_names import metric_definitions
 from sagemaker_monai.tasks.tasks import TASKS
-from sagemaker_monai.training import run as train_steps
+from sagemaker_monai.training import feeds as train_steps
 from sagemaker_monai.training.fit import job_key
 from sagemaker_monai.training.preset_choice import choose_preprocessing
 from tests.support import medical_sets
@@ -252,7 +252,7 @@ CARDS = {
     "ct series": ("images by 3 findings, any number", "| striped | 4 | 2 | 2 |", "| finding | images | threshold |"),
     "mr sequences": ("into 3 grades in order", "| none | 6 | 2 | 0 |", "| grade | images | sensitivity |"),
     "ct slices": ("classifier of images into 2 classes", "| water | 8 | 2 | 2 |", "| class | images | sensitivity |"),
-    "npy volumes": ("regressor from images to 1 number (segresnet", "| volume_ml | 40 | 45 | 65 |", "| number |"),
+    "npy volumes": ("regressor from images to 1 number (resnet10", "| volume_ml | 40 | 45 | 65 |", "| number |"),
     "shared opinions": ("into 2 classes", "| left | 4 | 1 | 1 |", "calibrated"),
 }  # fmt: skip
 
