@@ -18,6 +18,7 @@ import boto3
 import botocore
 import pytest
 
+from sagemaker_monai_aws.__main__ import main
 from sagemaker_monai_aws.infrastructure import push
 from tests.support import loopback
 
@@ -148,7 +149,7 @@ def test_what_was_pushed_can_be_pulled_by_the_digest_that_is_printed(ecr, tiny, 
     name, _ = tiny
     image = docker("image", "inspect", "--format", "{{.Id}}", f"{name}:1")
 
-    assert push.main(["--image", f"{name}:1", "--create"]) == 0
+    assert main(["push", "--image", f"{name}:1", "--create"]) == 0
 
     printed = capfd.readouterr()
     [address] = printed.out.splitlines()
@@ -164,14 +165,14 @@ def test_what_was_pushed_can_be_pulled_by_the_digest_that_is_printed(ecr, tiny, 
 
 def test_a_second_push_finds_the_image_and_another_image_is_refused(ecr, tiny, capfd):
     name, build = tiny
-    push.main(["--image", f"{name}:1", "--create"])
+    main(["push", "--image", f"{name}:1", "--create"])
     first = capfd.readouterr().out
 
-    assert push.main(["--image", f"{name}:1"]) == 0
+    assert main(["push", "--image", f"{name}:1"]) == 0
     assert capfd.readouterr().out == first
 
     build("second")
-    assert push.main(["--image", f"{name}:1"]) == 2
+    assert main(["push", "--image", f"{name}:1"]) == 2
     assert "is another image in the registry" in capfd.readouterr().err
 
 
@@ -180,7 +181,7 @@ def test_a_wrong_password_ends_it_with_the_registrys_word(ecr, tiny, capfd, monk
         "authorizationToken": base64.b64encode(b"AWS:wrong").decode(),
         "proxyEndpoint": f"http://{self.server.registry}"}]})  # fmt: skip
 
-    assert push.main(["--image", f"{tiny[0]}:1", "--create"]) == 2
+    assert main(["push", "--image", f"{tiny[0]}:1", "--create"]) == 2
 
     error = capfd.readouterr().err
     assert "`docker login` failed" in error
