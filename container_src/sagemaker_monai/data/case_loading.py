@@ -4,13 +4,14 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from sagemaker_monai.data.case_store import Case, CaseStore, open_store
 from sagemaker_monai.data.datasets import SPLITS, Dataset
+from sagemaker_monai.data.loading import without_faulty
 from sagemaker_monai.data.trainable import FEWEST_TRAINING
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
@@ -76,16 +77,8 @@ def load_cases(
         is_stopping=is_stopping,
     )
     _check_readable(store, [record.name for record in records], config)
-    rows, unreadable, start = {}, {}, 0
-    for split in SPLITS:
-        span = range(start, start + len(dataset.split(split)))
-        rows[split] = np.asarray([row for row in span if store.cases[row] is not None], dtype=np.int64)
-        unreadable[split] = tuple(records[row].name for row in span if store.cases[row] is None)
-        if span and not rows[split].size:
-            raise DatasetError(f"no image of the {split} split can be used: replace {some_of(unreadable[split])}")
-        start = span.stop
-    training, validation, test = (tuple(records[row] for row in rows[split]) for split in SPLITS)
-    dataset = replace(dataset, training=training, validation=validation, test=test)
+    faulty = {row for row, case in enumerate(store.cases) if case is None}
+    dataset, rows, unreadable = without_faulty(dataset, faulty, "used")
     scope = scope_of(
         [case.traits for row in rows["training"] if (case := store.cases[row]) is not None],
         spatial_dims=preprocessing.spatial_dims,

@@ -227,8 +227,9 @@ def open_store(
     cache_dir.mkdir(parents=True, exist_ok=True)
 
     def key() -> str:
-        said = json.dumps([_LAYOUT, key_of(samples, preprocessing, digests), asdict(legend), _keys(masks, digests)])
-        return f"cases-{zlib.crc32(said.encode()):08x}-{key_of(samples, preprocessing, digests)[:24]}"
+        of_images = key_of(samples, preprocessing, digests)
+        said = json.dumps([_LAYOUT, of_images, asdict(legend), _keys(masks, digests)])
+        return f"cases-{zlib.crc32(said.encode()):08x}-{of_images[:24]}"
 
     name = key()
     folder = cache_dir / name

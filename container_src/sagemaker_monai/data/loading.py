@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -78,16 +78,7 @@ def load_dataset(
     _check_kinds([record.name for record in records], loaded.traits)
     for line in _oddities(loaded.traits):
         logger.warning("%s", line)
-    faulty, rows, unreadable, start = set(loaded.unreadable), {}, {}, 0
-    for split in SPLITS:
-        span = range(start, start + len(dataset.split(split)))
-        rows[split] = np.asarray([row for row in span if row not in faulty], dtype=np.int64)
-        unreadable[split] = tuple(records[row].name for row in span if row in faulty)
-        if span and not rows[split].size:
-            raise DatasetError(f"no image of the {split} split can be read: replace {some_of(unreadable[split])}")
-        start = span.stop
-    training, validation, test = (tuple(records[row] for row in rows[split]) for split in SPLITS)
-    dataset = replace(dataset, training=training, validation=validation, test=test)
+    dataset, rows, unreadable = without_faulty(dataset, set(loaded.unreadable), "read")
     _check_training(dataset, unreadable["training"])
     for line in _odd_pixels(loaded.pixels, rows, [record.name for record in records], preprocessing):
         logger.warning("%s", line)
@@ -98,6 +89,35 @@ def load_dataset(
         modality="" if preprocessing.dtype == "uint8" else said_modality(dataset.modality),
     )
     return LoadedDataset(dataset, loaded.pixels, rows, unreadable, scope)
+
+
+def without_faulty(
+    dataset: Dataset, faulty: Collection[int], verb: str
+) -> tuple[Dataset, dict[str, np.ndarray], dict[str, tuple[str, ...]]]:
+    """A data set without the images that cannot be used.
+
+    Args:
+        dataset: with all images.
+        faulty: their positions among the records of all splits, in the order of SPLITS.
+        verb: what cannot be done with them, for the message.
+
+    Returns:
+        The data set, the positions of its records by split, and the names of the others by split.
+
+    Raises:
+        DatasetError: a split has nothing left.
+    """
+    records = [record for split in SPLITS for record in dataset.split(split)]
+    rows, unreadable, start = {}, {}, 0
+    for split in SPLITS:
+        span = range(start, start + len(dataset.split(split)))
+        rows[split] = np.asarray([row for row in span if row not in faulty], dtype=np.int64)
+        unreadable[split] = tuple(records[row].name for row in span if row in faulty)
+        if span and not rows[split].size:
+            raise DatasetError(f"no image of the {split} split can be {verb}: replace {some_of(unreadable[split])}")
+        start = span.stop
+    training, validation, test = (tuple(records[row] for row in rows[split]) for split in SPLITS)
+    return replace(dataset, training=training, validation=validation, test=test), rows, unreadable
 
 
 def _check_readable(
