@@ -107,7 +107,7 @@ def test_a_worker_that_dies_is_no_short_data_set(tmp_path, monkeypatch):
         store_of(images, masks, tmp_path / "cache", NAMED)
 
 
-def test_a_broken_store_of_that_name_is_not_used(tmp_path):
+def test_a_broken_store_of_that_name_is_replaced(tmp_path):
     images, masks = write_pairs(tmp_path, 3)
     first = store_of(images, masks, tmp_path / "cache", NAMED)
     [folder] = (tmp_path / "cache").iterdir()
@@ -117,6 +117,18 @@ def test_a_broken_store_of_that_name_is_not_used(tmp_path):
     part.write_bytes(bytes(part.stat().st_size))
 
     assert np.array_equal(store_of(images, masks, tmp_path / "cache", NAMED).labels(0), expected)
+    assert [each.name for each in (tmp_path / "cache").iterdir()] == [folder.name]
+    assert part.read_bytes().strip(b"\0")
+
+
+def test_another_mask_or_meaning_of_its_values_is_another_store(tmp_path):
+    images, masks = write_pairs(tmp_path, 2)
+    store_of(images, masks, tmp_path / "cache", NAMED)
+    store_of(images, masks, tmp_path / "cache", Legend((2, 1), NAMED.names))
+    masks[0].write_bytes(masks[1].read_bytes())
+    store_of(images, masks, tmp_path / "cache", NAMED)
+
+    assert len(list((tmp_path / "cache").iterdir())) == 3
 
 
 # --- what masks mean -------------------------------------------------------------------------------------------------

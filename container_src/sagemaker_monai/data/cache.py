@@ -23,7 +23,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
@@ -38,6 +38,7 @@ from sagemaker_monai.storage.digests import Digests
 
 PIXELS_FILE = "pixels.raw"
 INDEX_FILE = "index.json"
+_Made = TypeVar("_Made")
 _CHECK_BYTES = 16 * 1024**2
 
 
@@ -126,9 +127,26 @@ def load_images(
         (building / INDEX_FILE).write_text(json.dumps(index))
         # Mapped before renaming: it stays valid whatever another process renames.
         loaded = LoadedImages(_open_pixels(building, shape, dtype), built.unreadable, built.traits)
-        return (
-            loaded if _rename(building, folder) else _read(folder, shape, dtype) or _replace(folder, building, loaded)
-        )
+        return publish(building, folder, loaded, lambda: _read(folder, shape, dtype))
+
+
+def publish(building: Path, folder: Path, made: _Made, reopen: Callable[[], _Made | None]) -> _Made:
+    """Give a finished folder its name; what is used then, this one or another process's.
+
+    Args:
+        building: the folder under another name, on the same file system; what is open in it stays valid.
+        folder: its name.
+        made: what was opened in `building`.
+        reopen: opens what has the name; None for a damaged one, which is replaced.
+    """
+    if _rename(building, folder):
+        return made
+    if (other := reopen()) is not None:
+        return other
+    with contextlib.suppress(FileNotFoundError):  # another process does the same
+        folder.rename(building.with_name("broken"))
+    _rename(building, folder)
+    return made
 
 
 def _rename(building: Path, folder: Path) -> bool:
@@ -139,13 +157,6 @@ def _rename(building: Path, folder: Path) -> bool:
             raise
         return False  # a damaged cache has the name, or another process was faster
     return True
-
-
-def _replace(folder: Path, building: Path, loaded: LoadedImages) -> LoadedImages:
-    with contextlib.suppress(FileNotFoundError):  # another process does the same
-        folder.rename(building.with_name("broken"))
-    _rename(building, folder)
-    return loaded
 
 
 def _in_memory(build: Callable[[IO[bytes]], LoadedImages], size_bytes: int) -> LoadedImages:

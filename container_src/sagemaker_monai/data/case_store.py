@@ -7,13 +7,13 @@ opened.
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import os
 import subprocess
 import sys
 import tempfile
-import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sagemaker_monai.data.cache import from_json, to_json
+from sagemaker_monai.data.cache import from_json, publish, to_json
 from sagemaker_monai.data.cache_keys import key_of
 from sagemaker_monai.data.legends import Legend
 from sagemaker_monai.data.mask_reading import labels_on_grid
@@ -227,9 +227,8 @@ def open_store(
     cache_dir.mkdir(parents=True, exist_ok=True)
 
     def key() -> str:
-        of_images = key_of(samples, preprocessing, digests)
-        said = json.dumps([_LAYOUT, of_images, asdict(legend), _keys(masks, digests)])
-        return f"cases-{zlib.crc32(said.encode()):08x}-{of_images[:24]}"
+        said = [_LAYOUT, key_of(samples, preprocessing, digests), asdict(legend), _keys(masks, digests)]
+        return f"cases-{hashlib.sha256(json.dumps(said).encode()).hexdigest()}"
 
     name = key()
     folder = cache_dir / name
@@ -244,11 +243,7 @@ def open_store(
         (building / INDEX_FILE).write_text(json.dumps(index))
         store = _open(building, preprocessing)
         assert store is not None
-        try:
-            building.rename(folder)
-        except OSError:  # a broken one has the name, or another process was faster
-            return _open(folder, preprocessing) or store
-        return store
+        return publish(building, folder, store, lambda: _open(folder, preprocessing))
 
 
 def _keys(masks: Sequence[Path], digests: Digests) -> list[str]:
