@@ -53,7 +53,7 @@ class UndecodableImage(CallerError):
 
 
 class UnsuitableImage(CallerError):
-    """A sound picture that this model cannot take (several frames, floating point, wrong channels)."""
+    """A sound picture that this model cannot take (several frames), or that lacks the UIDs of a DICOM answer."""
 
     status = 422
 

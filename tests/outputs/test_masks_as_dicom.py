@@ -10,11 +10,12 @@ import numpy as np
 import pydicom
 import pytest
 from highdicom.seg import Segmentation
+from PIL import Image, ImageCms
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, RLELossless
 
 from sagemaker_monai.artifact.mask_predictor import describe
 from sagemaker_monai.artifact.predictor import Answered
-from sagemaker_monai.errors import NotAcceptable
+from sagemaker_monai.errors import NotAcceptable, UnsuitableImage
 from sagemaker_monai.images.dicom.pixels import read_frames
 from sagemaker_monai.images.read import read_volumes_of
 from sagemaker_monai.images.sample import Instances, Sample
@@ -209,6 +210,37 @@ def test_highdicom_reads_the_same_segments(encode, axial):
         assert algorithm.AlgorithmParameters == "finding gantry_tilt"
 
 
+@FORMS
+def test_labels_alike_in_their_beginning_have_names_of_their_own_and_are_told_whole(encode, axial):
+    labels = ("lobe " * 20 + "left", "lobe " * 20 + "right", "a\\b", "a b", "liver")
+    keywords = ("ROIName", "ROIDescription") if encode is encode_rtstruct else ("SegmentLabel", "SegmentDescription")
+
+    document = parse(encoded(encode, axial, labels=labels))
+    alone = parse(encoded(encode, axial, labels=(*labels[1:2], "liver")))
+
+    names, told = (items_of(document, keyword) for keyword in keywords)
+    names = [name for name in names if name != "Background"]  # of a label map
+    assert len(set(names)) == 5
+    assert all(len(name) <= 64 for name in names)
+    assert names[4] == "liver"
+    assert told == [labels[0], labels[1], "a b", "a b"]
+    assert items_of(alone, keywords[0])[-2:] == [names[1], "liver"]  # the same in every model
+
+
+@pytest.mark.parametrize("encode", [encode_seg, encode_labelmap])
+def test_segments_are_drawn_in_the_colours_of_every_other_answer(encode, axial):
+    colours = items_of(parse(encoded(encode, axial)), "RecommendedDisplayCIELabValue")[-len(LABELS) :]
+    rois = items_of(parse(encoded(encode_rtstruct, axial)), "ROIDisplayColor")
+
+    # PIL's ICC profiles know CIELab with another white (D50), hence the tolerance.
+    for (light, red, yellow), colour in zip(colours, rois, strict=True):
+        picture = Image.new("RGB", (1, 1), tuple(int(part) for part in colour))
+        profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+        expected = ImageCms.profileToProfile(picture, *profiles, outputMode="LAB").getpixel((0, 0))
+        own = [light / 655.35, red / 257 - 128, yellow / 257 - 128]
+        assert np.allclose(own, [expected[0] / 2.55, *(part - 128 for part in expected[1:])], atol=12)
+
+
 def test_up_to_four_structures_are_binary_and_more_a_label_map(axial):
     kinds = [parse(encoded(encode_seg, axial, labels=tuple("abcdef"[:count]))).SegmentationType for count in (2, 4, 5)]
 
@@ -270,7 +302,7 @@ def test_without_sound_identifiers_there_is_no_answer(encode, keyword, axial):
         image = volume_of(series(shape=RANDOM.shape[::-1]))
         for header in image.identity.headers:
             setattr(header, keyword, value)
-        with pytest.raises(NotAcceptable, match=keyword):
+        with pytest.raises(UnsuitableImage, match=keyword):
             encoded(encode, image)
 
 
@@ -279,7 +311,7 @@ def test_several_patients_or_series_have_no_answer(encode):
     for keyword, value in (("PatientID", "P2"), ("SeriesInstanceUID", "1.2.3")):
         image = volume_of(series(shape=RANDOM.shape[::-1]))
         setattr(image.identity.headers[3], keyword, value)
-        with pytest.raises(NotAcceptable, match=r"one patient|one series"):
+        with pytest.raises(UnsuitableImage, match=r"one patient|one series"):
             encoded(encode, image)
 
 
@@ -299,7 +331,7 @@ def test_what_is_not_dicom_or_has_no_geometry_has_no_answer(encode, axial):
     with pytest.raises(NotAcceptable, match="needs DICOM images"):
         encode(prediction, Traits(size=RANDOM.shape), model=MODEL, now=NOW)
     no_place = describe(RANDOM, LABELS, Traits(size=RANDOM.shape))
-    with pytest.raises(NotAcceptable, match="position"):
+    with pytest.raises(UnsuitableImage, match="position"):
         encode(no_place, Traits(axial.identity, size=RANDOM.shape), model=MODEL, now=NOW)
 
 

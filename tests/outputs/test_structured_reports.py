@@ -14,7 +14,7 @@ import pydicom
 import pytest
 from highdicom import sr
 
-from sagemaker_monai.errors import NotAcceptable, PayloadTooLarge, UndecodableImage
+from sagemaker_monai.errors import NotAcceptable, PayloadTooLarge, UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.dicom.headers import read_header
 from sagemaker_monai.outputs.dicom_files import Provenance, encode_multipart
 from sagemaker_monai.outputs.structured_reports import Finding, encode_sr
@@ -108,7 +108,7 @@ def test_the_images_are_its_evidence_and_the_source_of_its_measurements(document
 def test_there_is_no_report_on_images_that_are_not_all_of_the_patient_it_would_name(first, second):
     sources = [read_header(dicom(number, **more)) for number, more in enumerate((first, second, second), start=1)]
 
-    with pytest.raises(NotAcceptable, match="one patient and one study") as caught:
+    with pytest.raises(UnsuitableImage, match="one patient and one study") as caught:
         report_on(sources)
 
     assert not any(
@@ -277,7 +277,7 @@ def test_without_uids_there_is_no_report(keyword):
     [source] = headers(1)
     delattr(source, keyword)
 
-    with pytest.raises(NotAcceptable, match=f"{keyword}.*application/json"):
+    with pytest.raises(UnsuitableImage, match=f"{keyword}.*application/json"):
         report_on([source])
 
 
@@ -291,7 +291,7 @@ def test_uids_with_leading_zeros_are_quoted_as_the_archive_knows_them():
 @pytest.mark.filterwarnings("ignore::UserWarning")  # which is what they are about
 @pytest.mark.parametrize("uid", ["1.2.840.x", "1..2", ".1.2", "1.2.", "1." * 40 + "1", "none"])
 def test_a_malformed_uid_is_named_and_not_called_missing(uid):
-    with pytest.raises(NotAcceptable, match=r"StudyInstanceUID.*malformed.*application/json"):
+    with pytest.raises(UnsuitableImage, match=r"StudyInstanceUID.*malformed.*application/json"):
         report_on(headers(StudyInstanceUID=uid))
 
 
@@ -367,7 +367,7 @@ def test_reports_on_real_files_have_no_errors_or_are_refused():
                 warnings.simplefilter("ignore")  # of the headers' own faults
                 sources = [read_header(path) for path in files]
                 content = report_on(sources)
-        except (UndecodableImage, PayloadTooLarge, NotAcceptable) as error:
+        except (UndecodableImage, PayloadTooLarge, UnsuitableImage) as error:
             outcomes[name] = error.code
         else:
             outcomes[name] = validate(content)

@@ -25,6 +25,8 @@ MANUFACTURER = "sagemaker-monai"
 SERIES_DESCRIPTION = "AI findings, not verified"
 SERIES_NUMBER = 9_900  # above those of scanners (a guess)
 MAX_LO_CHARS = 64
+_MAX_ST_CHARS = 1024
+_DIGEST_CHARS = 8
 # highdicom copies a patient's attributes only from images of SOP classes of the current standard.
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
@@ -58,8 +60,34 @@ def code_of(label: str) -> "CodedConcept":
 
 def long_text(text: str) -> str:
     """A text as VR LO may have it: without control characters and backslashes, cut, and never empty."""
-    fit = "".join(character if is_fit(character) and character != "\\" else " " for character in text).strip()
-    return fit[:MAX_LO_CHARS].rstrip() or "unnamed"
+    return _fit(text)[:MAX_LO_CHARS].rstrip() or "unnamed"
+
+
+def _fit(text: str) -> str:
+    return "".join(character if is_fit(character) and character != "\\" else " " for character in text).strip()
+
+
+def names_of(labels: Sequence[str]) -> tuple[str, ...]:
+    """The names of labels as VR LO may have them, all different.
+
+    A label that is too long, or reads like another without the characters that LO does not allow, ends with a digest of
+    its own: it has the same name in every answer.
+    """
+    fit = [long_text(label) for label in labels]
+    is_whole = [
+        len(_fit(label)) <= MAX_LO_CHARS and fit.count(name) == 1 for label, name in zip(labels, fit, strict=True)
+    ]
+    return tuple(
+        name
+        if whole
+        else f"{name[: MAX_LO_CHARS - _DIGEST_CHARS - 2].rstrip()} #{digest_of(SCHEME, label)[:_DIGEST_CHARS]}"
+        for label, name, whole in zip(labels, fit, is_whole, strict=True)
+    )
+
+
+def short_text(text: str) -> str:
+    """A text as VR ST may have it: one line, cut."""
+    return _fit(text)[:_MAX_ST_CHARS].rstrip()
 
 
 def digest_of(*texts: str) -> str:

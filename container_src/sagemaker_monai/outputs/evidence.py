@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sagemaker_monai.errors import NotAcceptable
+from sagemaker_monai.errors import NotAcceptable, UnsuitableImage
 from sagemaker_monai.storage.file_names import is_fit
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
         One dataset per file, with its UIDs; the first also has the patient and study, in attributes that may be empty.
 
     Raises:
-        NotAcceptable: no headers, one lacks a UID, or they are not all of one patient and one study.
+        NotAcceptable: no headers: the images are not DICOM.
+        UnsuitableImage: one lacks a UID or has a broken one, or they are not all of one patient and one study.
     """
     from pydicom import Dataset
     from pydicom.datadict import dictionary_VR
@@ -55,19 +56,19 @@ def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
         for keyword in _UIDS:
             value = text_of(header, keyword)
             if not value:
-                raise NotAcceptable(
+                raise UnsuitableImage(
                     f"an answer as DICOM needs the {keyword} of every image; send complete headers, or "
                     "Accept: application/json"
                 )
             if not is_uid(value):
-                raise NotAcceptable(
+                raise UnsuitableImage(
                     f"an answer as DICOM needs the {keyword} of every image, and one is malformed: a UID is numbers "
                     f"separated by points, at most {_MAX_UID_CHARS} characters; correct it, or Accept: application/json"
                 )
             setattr(source, keyword, value)
         evidence.append(source)
     if len({source.StudyInstanceUID for source in evidence}) > 1 or not _is_one_patient(headers):
-        raise NotAcceptable(
+        raise UnsuitableImage(
             "an answer as DICOM is of one patient and one study, but the images name several, or some name none; "
             "correct PatientID, PatientName, PatientBirthDate and StudyInstanceUID, or Accept: application/json"
         )

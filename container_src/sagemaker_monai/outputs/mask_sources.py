@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagemaker_monai.errors import NotAcceptable, UndecodableImage
+from sagemaker_monai.errors import NotAcceptable, UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.outputs.evidence import is_sound, is_uid, make_evidence, text_of
 
@@ -89,7 +89,8 @@ def find_source(prediction: "MaskPrediction", traits: Traits, *, needs_position:
         needs_position: refuse an image without one.
 
     Raises:
-        NotAcceptable: the image is not DICOM, its identifiers are missing or broken, or it has not these slices.
+        NotAcceptable: the image is not DICOM, has no position, or has not these slices.
+        UnsuitableImage: it is DICOM whose identifiers or positions are missing or broken.
     """
     from pydicom import Dataset
 
@@ -99,7 +100,7 @@ def find_source(prediction: "MaskPrediction", traits: Traits, *, needs_position:
         warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)\.")  # the source's header may have faults
         evidence = make_evidence(headers)
         if len({source.SeriesInstanceUID for source in evidence}) > 1:
-            raise NotAcceptable(f"a mask as DICOM is of one series, and the images name several; {_INSTEAD}")
+            raise UnsuitableImage(f"a mask as DICOM is of one series, and the images name several; {_INSTEAD}")
         assert identity is not None
         frames = {text_of(header, "FrameOfReferenceUID") for header in headers}
         candidates = [
@@ -109,9 +110,12 @@ def find_source(prediction: "MaskPrediction", traits: Traits, *, needs_position:
             slices = [candidates[(identity.frame or 1) - 1]] if len(candidates) >= (identity.frame or 1) else []
         else:
             slices = _on_grid(candidates, prediction)
-        has_place = len(frames) == 1 and is_uid(min(frames)) and all(each.plane is not None for each in slices)
+        has_planes = bool(slices) and all(each.plane is not None for each in slices)
+        has_place = has_planes and len(frames) == 1 and is_uid(min(frames))
         if not slices or (not has_place and (prediction.mask.ndim == 3 or needs_position)):
-            raise NotAcceptable(
+            # A radiograph without a position is sound, and has no such answer.
+            refusal = UnsuitableImage if prediction.mask.ndim == 3 or has_planes else NotAcceptable
+            raise refusal(
                 "a mask as DICOM needs FrameOfReferenceUID, one of all images, and the position of each; correct "
                 f"them, or {_INSTEAD}"
             )
@@ -135,7 +139,7 @@ def _slices(header: "Dataset", source: "Dataset") -> list[Slice]:
     try:
         planes = planes_of(header)
     except UndecodableImage as error:
-        raise NotAcceptable(f"{error}; or {_INSTEAD}") from error
+        raise UnsuitableImage(f"{error}; or {_INSTEAD}") from error
     found = []
     for index, plane in enumerate(planes):
         is_sound = plane.position is not None and plane.orientation is not None and plane.spacing is not None

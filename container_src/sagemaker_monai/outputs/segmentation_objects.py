@@ -29,8 +29,11 @@ from sagemaker_monai.outputs.dicom_files import (
     coding_scheme,
     derived_uid,
     long_text,
+    names_of,
+    short_text,
     to_bytes,
 )
+from sagemaker_monai.outputs.label_map_files import colour_of
 from sagemaker_monai.outputs.mask_sources import MaskSource, Slice, find_source
 
 if TYPE_CHECKING:
@@ -59,7 +62,7 @@ def encode_seg(
         A DICOM file: BINARY as Explicit VR Little Endian, LABELMAP in RLE Lossless.
 
     Raises:
-        NotAcceptable: as of `find_source`.
+        NotAcceptable, UnsuitableImage: as of `find_source`.
     """
     source = find_source(prediction, traits)
     labels = tuple(prediction.structures)
@@ -71,8 +74,7 @@ def encode_seg(
         values, stand_ins = values[:1], dict(list(stand_ins.items())[:1])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)\.")  # odd but valid values of the source
-        from highdicom.seg import Segmentation, SegmentDescription
-        from pydicom.sr.codedict import codes
+        from highdicom.seg import Segmentation
         from pydicom.uid import RLELossless
         from pydicom.valuerep import DA, TM
 
@@ -84,15 +86,8 @@ def encode_seg(
             pixel_array=values,
             segmentation_type=kind,
             segment_descriptions=[
-                SegmentDescription(
-                    segment_number=number,
-                    segment_label=long_text(label),
-                    segmented_property_category=codes.SCT.Tissue,
-                    segmented_property_type=code_of(label),
-                    algorithm_type="AUTOMATIC",
-                    algorithm_identification=algorithm,
-                )
-                for number, label in enumerate(labels, start=1)
+                _segment(number, label, name, algorithm)
+                for number, (label, name) in enumerate(zip(labels, names_of(labels), strict=True), start=1)
             ],
             series_instance_uid=derived_uid(
                 "segmentations",
@@ -126,6 +121,26 @@ def encode_seg(
             # encoder, since GDCM's ends the process on small frames.
             document.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
         return to_bytes(document, now)
+
+
+def _segment(number: int, label: str, name: str, algorithm: "AlgorithmIdentificationSequence") -> "Dataset":
+    """The description of one segment."""
+    from highdicom.color import CIELabColor
+    from highdicom.seg import SegmentDescription
+    from pydicom.sr.codedict import codes
+
+    described = SegmentDescription(
+        segment_number=number,
+        segment_label=name,
+        segmented_property_category=codes.SCT.Tissue,
+        segmented_property_type=code_of(label),
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=algorithm,
+        display_color=CIELabColor.from_rgb(*colour_of(number)),
+    )
+    if name != label:
+        described.SegmentDescription = short_text(label)
+    return described
 
 
 def algorithm_of(model: Provenance) -> "AlgorithmIdentificationSequence":

@@ -28,6 +28,8 @@ from sagemaker_monai.outputs.dicom_files import (
     coding_scheme,
     derived_uid,
     long_text,
+    names_of,
+    short_text,
     to_bytes,
 )
 from sagemaker_monai.outputs.label_map_files import colour_of
@@ -59,7 +61,7 @@ def encode_rtstruct(prediction: "MaskPrediction", traits: Traits, *, model: Prov
         A DICOM file, Implicit VR Little Endian.
 
     Raises:
-        NotAcceptable: as of `find_source`; also for an image without a position.
+        NotAcceptable, UnsuitableImage: as of `find_source`; also for an image without a position.
     """
     from pydicom import FileMetaDataset
     from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
@@ -93,7 +95,8 @@ def encode_rtstruct(prediction: "MaskPrediction", traits: Traits, *, model: Prov
         document.CodingSchemeIdentificationSequence = [coding_scheme()]
         document.ReferencedFrameOfReferenceSequence = [_referenced(source, of_series)]
         document.StructureSetROISequence = [
-            _described(number, label, source, model) for number, label in enumerate(labels, start=1)
+            _described(number, label, name, source, model)
+            for number, (label, name) in enumerate(zip(labels, names_of(labels), strict=True), start=1)
         ]
         document.ROIContourSequence = [_drawn(number, prediction.mask, source) for number in range(1, len(labels) + 1)]
         document.RTROIObservationsSequence = [_observed(number, label) for number, label in enumerate(labels, start=1)]
@@ -117,11 +120,13 @@ def _referenced(source: MaskSource, series_instance_uid: str) -> "Dataset":
     return frame
 
 
-def _described(number: int, label: str, source: MaskSource, model: Provenance) -> "Dataset":
+def _described(number: int, label: str, name: str, source: MaskSource, model: Provenance) -> "Dataset":
     from pydicom import Dataset
 
     roi = Dataset()
-    roi.ROINumber, roi.ROIName = number, long_text(label)
+    roi.ROINumber, roi.ROIName = number, name
+    if name != label:
+        roi.ROIDescription = short_text(label)
     roi.ReferencedFrameOfReferenceUID = source.frame_of_reference
     roi.ROIGenerationAlgorithm = "AUTOMATIC"
     roi.ROIDerivationAlgorithmIdentificationSequence = algorithm_of(model)

@@ -86,7 +86,7 @@ def encode_sr(
         A DICOM file, Comprehensive SR, Explicit VR Little Endian.
 
     Raises:
-        NotAcceptable: the image is not DICOM, or lacks UIDs that a report refers to.
+        NotAcceptable, UnsuitableImage: as of `make_evidence`.
     """
     if not findings or not all(math.isfinite(number) for finding in findings for number in _numbers(finding)):
         raise ValueError("a report needs findings, and finite numbers in them")

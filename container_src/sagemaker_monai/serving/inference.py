@@ -113,7 +113,8 @@ def output_fn(answer: Answer, accept: str) -> tuple[bytes, str]:
         The body and its content type.
 
     Raises:
-        NotAcceptable: no supported type is accepted, or only DICOM for images that are not DICOM or too broken.
+        NotAcceptable: no supported type is accepted, or only DICOM for images that are not DICOM.
+        UnsuitableImage: DICOM is asked for, and the identifiers of the images are missing or broken.
     """
     is_of_masks = isinstance(answer.predictions[0], MaskPrediction)
     content_type = negotiate(accept, types_of(has_masks=is_of_masks))
