@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagemaker_monai.data import cache
-from sagemaker_monai.data.cache import INDEX_FILE, PIXELS_FILE, load_images
+from sagemaker_monai.data import cache, prepared_once
+from sagemaker_monai.data.cache import PIXELS_FILE, load_images
+from sagemaker_monai.data.prepared_once import INDEX_FILE
 from sagemaker_monai.errors import DatasetError, TrainingStopped
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing, photograph_preprocessing
@@ -244,11 +245,12 @@ def test_no_pictures_are_an_empty_array(tmp_path, workers):
 
 
 def test_a_worker_that_dies_is_reported_with_its_picture(files, monkeypatch):
-    def start(job, descriptor, writing):
-        code = f"import os; os.write(1, b'{job['samples'][0][0]} [null, [], [], null]\\n'); os.kill(os.getpid(), 9)"
-        return subprocess.Popen([sys.executable, "-c", code], stdout=writing, stdin=subprocess.DEVNULL)
-
-    monkeypatch.setattr(cache, "_start_worker", start)
+    code = (
+        "import json, os, sys; place = json.load(sys.stdin)['samples'][0][0];"
+        "os.write(1, json.dumps([place, None]).encode() + b'\\n'); os.kill(os.getpid(), 9)"
+    )
+    real = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **k: real([command[0], "-c", code], **k))
 
     with pytest.raises(RuntimeError, match=r"status -9 at picture 2\.jpg"):
         load(files, None, workers=2)
@@ -268,7 +270,7 @@ def test_progress_counts_every_picture(files, monkeypatch):
         seen.append((total, what))
         yield from items
 
-    monkeypatch.setattr(cache, "track", track)
+    monkeypatch.setattr(prepared_once, "track", track)
 
     load(files, None, workers=2)
 
@@ -277,10 +279,10 @@ def test_progress_counts_every_picture(files, monkeypatch):
 
 def test_more_than_one_check_block_is_checked(monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 7, 11), dtype=np.uint8)
-    whole = cache._checksum(pixels)
-    monkeypatch.setattr(cache, "_CHECK_BYTES", 10)
+    whole = prepared_once.checksum(pixels)
+    monkeypatch.setattr(prepared_once, "_CHECK_BYTES", 10)
 
-    assert cache._checksum(pixels) == whole
+    assert prepared_once.checksum(pixels) == whole
 
 
 @pytest.mark.parametrize("workers", [1, 2])

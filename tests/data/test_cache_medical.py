@@ -7,7 +7,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from sagemaker_monai.data.cache import INDEX_FILE, load_images
+from sagemaker_monai.data.cache import load_images
+from sagemaker_monai.data.prepared_once import INDEX_FILE
 from sagemaker_monai.images.sample import Sample, Sequences
 from sagemaker_monai.preprocessing.preprocessing import build_preprocessing
 from sagemaker_monai.preprocessing.presets import preprocessing_for

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from sagemaker_monai.data import case_store
-from sagemaker_monai.data.case_store import open_store, read_case
+from sagemaker_monai.data.case_store import open_store
 from sagemaker_monai.data.legends import Legend, read_legend
+from sagemaker_monai.data.mask_reading import read_case
 from sagemaker_monai.errors import DatasetError, TrainingStopped, UnsuitableImage
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.preprocessing.deep_pictures import LoadDeepPicture
@@ -73,7 +74,7 @@ def test_entries_longer_than_a_pipe_takes_at_once_come_whole_from_every_process(
 def test_a_stop_while_a_store_is_built_leaves_neither_processes_nor_files(tmp_path, monkeypatch):
     images, masks = write_pairs(tmp_path, 6)
     started, real = [], subprocess.Popen
-    monkeypatch.setattr(case_store.subprocess, "Popen", lambda *a, **k: started.append(real(*a, **k)) or started[-1])
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(real(*a, **k)) or started[-1])
 
     with pytest.raises(TrainingStopped):
         store_of(images, masks, tmp_path / "cache", NAMED, is_stopping=lambda: True)
@@ -103,7 +104,7 @@ def test_a_worker_that_dies_is_no_short_data_set(tmp_path, monkeypatch):
     dying.chmod(0o755)
     monkeypatch.setattr(sys, "executable", os.fspath(dying))
 
-    with pytest.raises(RuntimeError, match="status -9 before it had read 4"):
+    with pytest.raises(RuntimeError, match=r"status -9 at image0\.nii"):
         store_of(images, masks, tmp_path / "cache", NAMED)
 
 
@@ -129,6 +130,24 @@ def test_another_mask_or_meaning_of_its_values_is_another_store(tmp_path):
     store_of(images, masks, tmp_path / "cache", NAMED)
 
     assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+def test_a_file_that_gets_another_structure_s_name_is_another_store(tmp_path):
+    images, masks = write_pairs(tmp_path, 2)
+    folders = [tmp_path / f"structures {index}" for index in range(2)]
+    for folder, mask in zip(folders, masks, strict=True):
+        folder.mkdir()
+        labels, affine = np.asarray(nibabel.load(mask).dataobj), nibabel.load(mask).affine
+        for value, name in ((1, "liver"), (2, "spleen")):
+            nibabel.save(nibabel.Nifti1Image((labels == value).astype(np.uint8), affine), folder / f"{name}.nii")
+    legend = read_legend({"background": 0, "liver": 1, "liver lobe": 2, "spleen": 3})
+
+    before = store_of(images, folders, tmp_path / "cache", legend).cases[0].counts
+    (folders[0] / "liver.nii").rename(folders[0] / "liver lobe.nii")
+    after = store_of(images, folders, tmp_path / "cache", legend).cases[0].counts
+
+    assert before[0] == after[1] > 0
+    assert before[1] == after[0] == 0
 
 
 # --- what masks mean -------------------------------------------------------------------------------------------------

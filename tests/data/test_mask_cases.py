@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from sagemaker_monai.data.case_store import read_case
 from sagemaker_monai.data.legends import Legend
+from sagemaker_monai.data.mask_reading import read_case
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.preprocessing.medical import LoadSlice, LoadVolume
 from tests.masks.test_contours import expected

@@ -1,19 +1,13 @@
 """Images of different shapes with their masks, prepared once: one memory-mapped file for each process that read them.
 
 The place of every image and mask in these files stands in an index, with the outcome of reading it; a patch is read
-from there without the rest of its image. As in `cache`, a store is a folder named by the hash of everything that
-decides its voxels, built under another name and renamed when it is whole, and checked by its checksum when it is
-opened.
+from there without the rest of its image. A store is a folder, as `prepared_once` keeps them.
 """
 
-import contextlib
 import hashlib
 import json
 import math
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,25 +16,30 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sagemaker_monai.data.cache import from_json, publish, to_json
 from sagemaker_monai.data.cache_keys import key_of
+from sagemaker_monai.data.entries import image_files
 from sagemaker_monai.data.legends import Legend
-from sagemaker_monai.data.mask_reading import labels_on_grid
-from sagemaker_monai.errors import CallerError, DatasetError, TrainingStopped
+from sagemaker_monai.data.mask_reading import ReadCase, read_case
+from sagemaker_monai.data.prepared_once import (
+    INDEX_FILE,
+    checksum,
+    in_processes,
+    jobs_of,
+    prepared_once,
+    samples_of,
+    tell,
+    until_stopped,
+)
+from sagemaker_monai.errors import CallerError
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.scope import pack_traits, unpack_traits
 from sagemaker_monai.images.volumes import Traits
-from sagemaker_monai.masks.mask import Grid
-from sagemaker_monai.messages.progress import track
 from sagemaker_monai.preprocessing.preprocessing import Load, Preprocessing, build_load
-from sagemaker_monai.preprocessing.ways import labels_forth, with_size
 from sagemaker_monai.storage.digests import Digests
-from sagemaker_monai.storage.files import sha256_of
 from sagemaker_monai.tasks.label_maps import IGNORED
 
-INDEX_FILE = "index.json"
 POINTS_OF_A_LABEL = 256  # places of each structure that are kept, to centre patches on
-_LAYOUT = 2  # part of the key
+_LAYOUT = 3  # part of the key
 
 
 @dataclass(frozen=True)
@@ -158,42 +157,6 @@ def _padded(count: int) -> int:
     return -(-count // 8) * 8
 
 
-@dataclass(frozen=True)
-class ReadCase:
-    """An image and its mask.
-
-    Attributes:
-        values: (C, *shape), prepared.
-        true: label map on the image's own grid.
-        traits: what is known of the image, with its size.
-        findings: of the mask.
-    """
-
-    values: np.ndarray
-    true: NDArray[np.uint8]
-    traits: Traits
-    findings: tuple[str, ...]
-
-    def prepared_labels(self, load: Load) -> NDArray[np.uint8]:
-        """The label map on the prepared grid."""
-        return np.ascontiguousarray(labels_forth(self.true, load.way(self.traits)), np.uint8)
-
-
-def read_case(load: Load, sample: Sample, mask: Path, legend: Legend) -> ReadCase:
-    """Read an image and its mask.
-
-    Raises:
-        CallerError: either cannot be read, or the mask does not lie on the image's grid or has values without a name.
-    """
-    values, traits = load.pixels_of_one(sample)
-    traits = with_size(sample, traits)
-    true, findings = labels_on_grid(mask, Grid.of_traits(traits), legend)
-    if (true == IGNORED).all():
-        # It would count as an image without any structure in which nothing was wrong.
-        raise DatasetError("nobody annotated anything in the mask: all of it is ignored; leave the image out")
-    return ReadCase(values, true, traits, findings)
-
-
 def open_store(
     samples: Sequence[Sample],
     masks: Sequence[Path],
@@ -224,44 +187,43 @@ def open_store(
         RuntimeError: a worker ended without finishing.
         TrainingStopped: `is_stopping` said yes.
     """
-    cache_dir.mkdir(parents=True, exist_ok=True)
 
     def key() -> str:
         said = [_LAYOUT, key_of(samples, preprocessing, digests), asdict(legend), _keys(masks, digests)]
         return f"cases-{hashlib.sha256(json.dumps(said).encode()).hexdigest()}"
 
-    name = key()
-    folder = cache_dir / name
-    if (found := _open(folder, preprocessing)) is not None:
-        return found
-    with tempfile.TemporaryDirectory(dir=cache_dir, prefix=".building-", ignore_cleanup_errors=True) as temporary:
-        building = Path(temporary) / name
-        building.mkdir()
-        index = _build(samples, masks, legend, preprocessing, building, workers, what, is_stopping)
-        if key() != name:
-            raise DatasetError("files came or went while they were read: leave the data set alone and start again")
-        (building / INDEX_FILE).write_text(json.dumps(index))
-        store = _open(building, preprocessing)
+    def build(folder: Path) -> CaseStore:
+        jobs = jobs_of(samples, workers, {"load": preprocessing.spec[0], "legend": asdict(legend)})
+        for job in jobs:
+            job["file"] = os.fspath(folder / _part_name(job["part"]))
+            job["masks"] = [os.fsdecode(mask) for mask in masks[job["part"] :: len(jobs)]]
+        results = _work(jobs[0]) if len(jobs) == 1 else in_processes("sagemaker_monai.data.case_store", jobs)
+        told = dict(until_stopped(results, total=len(samples), what=what, is_stopping=is_stopping))
+        checksums = {path.name: _checksum(path) for path in sorted(folder.glob("part-*.raw"))}
+        index = {"cases": [told[place] for place in range(len(samples))], "crc32": checksums}
+        (folder / INDEX_FILE).write_text(json.dumps(index))
+        store = _open(folder, preprocessing)
         assert store is not None
-        return publish(building, folder, store, lambda: _open(folder, preprocessing))
+        return store
+
+    return prepared_once(cache_dir, key, lambda folder: _open(folder, preprocessing), build)
 
 
-def _keys(masks: Sequence[Path], digests: Digests) -> list[str]:
-    from sagemaker_monai.data.entries import image_files
-
+def _keys(masks: Sequence[Path], digests: Digests) -> list[tuple[str, str]]:
+    """Names, which those of structures may be, and contents."""
     files = [image_files(mask) for mask in masks]
     found = digests.of(file for inside in files for file in inside)
-    return [found[file] for inside in files for file in inside]
+    return [(file.name, found[file]) for inside in files for file in inside]
 
 
 def _open(folder: Path, preprocessing: Preprocessing) -> CaseStore | None:
     """A store that is there and whole."""
     try:
         index = json.loads((folder / INDEX_FILE).read_text())
-        if any(sha256_of(folder / name) != digest for name, digest in index["digests"].items()):
+        if any(_checksum(folder / name) != expected for name, expected in index["crc32"].items()):
             return None
-        cases = [None if packed is None else _unpack(packed) for packed in index["cases"]]
-        faults = {int(place): fault for place, fault in index["faults"].items()}
+        faults = {place: told["fault"] for place, told in enumerate(index["cases"]) if "fault" in told}
+        cases = [None if "fault" in told else _unpack(told) for told in index["cases"]]
         return CaseStore(folder, cases, faults, preprocessing.channels, preprocessing.dtype)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -274,93 +236,8 @@ def _unpack(packed: Mapping[str, Any]) -> Case:
     )
 
 
-def _build(
-    samples: Sequence[Sample],
-    masks: Sequence[Path],
-    legend: Legend,
-    preprocessing: Preprocessing,
-    folder: Path,
-    workers: int,
-    what: str,
-    is_stopping: Callable[[], bool],
-) -> dict[str, Any]:
-    """Read everything with some processes; the index."""
-    workers = max(1, min(workers, len(samples)))
-    jobs = [
-        {
-            "file": os.fspath(folder / _part_name(part)),
-            "reports": os.fspath(folder / f"part-{part}.reports"),
-            "part": part,
-            "load": preprocessing.spec[0],
-            "legend": asdict(legend),
-            "cases": [[to_json(index, samples[index]), os.fsdecode(masks[index])] for index in
-                      range(part, len(samples), workers)],
-        }
-        for part in range(workers)
-    ]  # fmt: skip
-    cases: list[Any] = [None] * len(samples)
-    faults: dict[str, str] = {}
-    # Closed before the folder is removed: no worker writes into it any more.
-    with contextlib.closing(_work(jobs[0]) if workers == 1 else _in_processes(jobs)) as results:
-        for index, told in track(results, total=len(samples), what=what):
-            if "fault" in told:
-                faults[str(index)] = told["fault"]
-            else:
-                cases[index] = told
-            if is_stopping():
-                raise TrainingStopped("training was stopped while images were read, so there is nothing to save")
-    for job in jobs:
-        Path(str(job["reports"])).unlink(missing_ok=True)
-    digests = {path.name: sha256_of(path) for path in sorted(folder.glob("part-*.raw"))}
-    return {"cases": cases, "faults": faults, "digests": digests}
-
-
-def _in_processes(jobs: Sequence[Mapping[str, Any]]) -> Generator[tuple[int, dict[str, Any]], None, None]:
-    """Give each process a job, and yield what they report.
-
-    An entry of the index may be longer than a pipe takes in one piece, so that entries of several processes would mix:
-    each writes its own into a file, and tells through the shared pipe that there is one more.
-    """
-    started: list[subprocess.Popen[bytes]] = []
-    left = {entry[0][0] for job in jobs for entry in job["cases"]}
-    reading, writing = os.pipe()
-    with contextlib.ExitStack() as stack:
-        stack.callback(_end, started)
-        told = stack.enter_context(os.fdopen(reading, "rb"))
-        try:
-            reports = []
-            for job in jobs:
-                Path(job["reports"]).touch()
-                reports.append(stack.enter_context(Path(job["reports"]).open("rb")))
-                worker = subprocess.Popen(
-                    [sys.executable, "-m", "sagemaker_monai.data.case_store"], stdin=subprocess.PIPE, stdout=writing
-                )
-                started.append(worker)
-                assert worker.stdin is not None
-                with contextlib.suppress(BrokenPipeError), worker.stdin as stdin:  # its exit status is checked later
-                    stdin.write(json.dumps(job).encode())
-        finally:
-            os.close(writing)  # so that reading ends with the last worker
-        for line in told:
-            part, *fault = map(int, line.split())
-            if fault:
-                raise OSError(fault[0], os.strerror(fault[0]), jobs[part]["file"])
-            index, result = json.loads(reports[part].readline())
-            left.discard(index)
-            yield index, result
-        codes = [worker.wait() for worker in started]
-        if any(codes) or left:
-            raise RuntimeError(
-                f"a process that reads images ended with status {max(codes, key=abs)} before it had read {len(left)} "
-                "of them"
-            )
-
-
-def _end(workers: Sequence[subprocess.Popen[bytes]]) -> None:
-    for worker in workers:
-        if worker.poll() is None:
-            worker.kill()
-        worker.wait()
+def _checksum(part: Path) -> int:
+    return checksum(np.memmap(part, np.uint8, "r")) if part.stat().st_size else 0
 
 
 def _work(job: Mapping[str, Any]) -> Generator[tuple[int, dict[str, Any]], None, None]:
@@ -368,15 +245,13 @@ def _work(job: Mapping[str, Any]) -> Generator[tuple[int, dict[str, Any]], None,
     load, told = build_load(job["load"]), job["legend"]
     legend = Legend(tuple(told["values"]), tuple(told["names"]), told["ignored"])
     with Path(job["file"]).open("wb") as file:
-        for entry, mask in job["cases"]:
-            index, sample = from_json(*entry)
+        for (index, sample), mask in zip(samples_of(job), job["masks"], strict=True):
             try:
-                yield (
-                    index,
-                    _write(file, job["part"], read_case(load, sample, Path(mask), legend), load, len(legend.names)),
-                )
+                case = read_case(load, sample, Path(mask), legend)
             except CallerError as error:
                 yield index, {"fault": str(error)}
+            else:
+                yield index, _write(file, job["part"], case, load, len(legend.names))
 
 
 def _write(file: IO[bytes], part: int, case: ReadCase, load: Load, structures: int) -> dict[str, Any]:
@@ -411,20 +286,5 @@ def _write(file: IO[bytes], part: int, case: ReadCase, load: Load, structures: i
     }
 
 
-def _report(job: Mapping[str, Any]) -> None:
-    """Do a job: each result is a line of its file of reports, and for each its number goes to standard output.
-
-    A fault of the disk is told there too, as there may be no room for it in the file.
-    """
-    with Path(job["reports"]).open("wb") as reports:
-        try:
-            for place, result in _work(job):
-                reports.write(json.dumps([place, result]).encode() + b"\n")
-                reports.flush()
-                os.write(sys.stdout.fileno(), f"{job['part']}\n".encode())
-        except OSError as error:
-            os.write(sys.stdout.fileno(), f"{job['part']} {error.errno or 0}\n".encode())
-
-
 if __name__ == "__main__":
-    _report(json.loads(sys.stdin.buffer.read()))
+    tell(_work)

@@ -8,11 +8,16 @@ from numpy.typing import NDArray
 
 from sagemaker_monai.data.entries import Image
 from sagemaker_monai.data.legends import Legend
+from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.images.pictures import upright_size
 from sagemaker_monai.images.read import kind_of, read_frames_of, read_volumes_of
 from sagemaker_monai.images.sample import Sample, Sequences
+from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.masks.mask import Grid
 from sagemaker_monai.masks.read_mask import read_mask
+from sagemaker_monai.preprocessing.preprocessing import Load
+from sagemaker_monai.preprocessing.ways import labels_forth, with_size
+from sagemaker_monai.tasks.label_maps import IGNORED
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,42 @@ class MaskOf:
     mask: Path = field(repr=False)
     legend: Legend
     spatial_dims: int | None = None
+
+
+@dataclass(frozen=True)
+class ReadCase:
+    """An image and its mask.
+
+    Attributes:
+        values: (C, *shape), prepared.
+        true: label map on the image's own grid.
+        traits: what is known of the image, with its size.
+        findings: of the mask.
+    """
+
+    values: np.ndarray
+    true: NDArray[np.uint8]
+    traits: Traits
+    findings: tuple[str, ...]
+
+    def prepared_labels(self, load: Load) -> NDArray[np.uint8]:
+        """The label map on the prepared grid."""
+        return np.ascontiguousarray(labels_forth(self.true, load.way(self.traits)), np.uint8)
+
+
+def read_case(load: Load, sample: Sample, mask: Path, legend: Legend) -> ReadCase:
+    """Read an image and its mask.
+
+    Raises:
+        CallerError: either cannot be read, or the mask does not lie on the image's grid or has values without a name.
+    """
+    values, traits = load.pixels_of_one(sample)
+    traits = with_size(sample, traits)
+    true, findings = labels_on_grid(mask, Grid.of_traits(traits), legend)
+    if (true == IGNORED).all():
+        # It would count as an image without any structure in which nothing was wrong.
+        raise DatasetError("nobody annotated anything in the mask: all of it is ignored; leave the image out")
+    return ReadCase(values, true, traits, findings)
 
 
 def labels_on_grid(mask: Path, grid: Grid, legend: Legend) -> tuple[NDArray[np.uint8], tuple[str, ...]]:

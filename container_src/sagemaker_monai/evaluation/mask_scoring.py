@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional
 
 from sagemaker_monai.artifact.mask_predictor import MaskPredictor
-from sagemaker_monai.data.case_store import ReadCase, read_case
 from sagemaker_monai.data.datasets import Record
 from sagemaker_monai.data.legends import Legend
+from sagemaker_monai.data.mask_reading import ReadCase, read_case
 from sagemaker_monai.errors import CallerError, TrainingStopped
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.messages.progress import track
