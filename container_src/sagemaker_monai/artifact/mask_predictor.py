@@ -16,7 +16,8 @@ from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.several import name_picture, split_arrays
 from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.preprocessing.ways import labels_back, with_size
-from sagemaker_monai.tasks.segmentation import OVERLAP, MaskPrediction, Structure
+from sagemaker_monai.tasks.regions import Regions, is_inside, numbers_of_structures
+from sagemaker_monai.tasks.segmentation import OVERLAP, MaskPrediction, Segmentation, Structure
 from sagemaker_monai.tasks.task import Prediction
 from sagemaker_monai.tasks.tasks import TASKS
 
@@ -31,6 +32,8 @@ _NS_A_PART = 25  # for each voxel of a structure's box, to find components and c
 
 class MaskPredictor(Predictor):
     """Answers for images, each with a label map."""
+
+    task: Segmentation
 
     def answer(self, samples: Sequence[Sample]) -> list[Answered]:
         """As `Predictor.answer`; one image after the other, so that no two are held prepared."""
@@ -69,7 +72,7 @@ class MaskPredictor(Predictor):
             labels = self.prepared_labels(image)
         with lent(labels.nbytes, "a label map"):
             own = self.on_own_grid(labels, traits)
-        return describe(own, self.labels, traits)
+        return describe(own, self.labels, traits, self.task.regions)
 
     def on_own_grid(self, labels: Labels, traits: Traits) -> Labels:
         """A label map of the prepared grid on the image's own."""
@@ -94,13 +97,16 @@ class MaskPredictor(Predictor):
         return logits.float().cpu()
 
 
-def describe(mask: NDArray[np.uint8], labels: Sequence[str], traits: Traits) -> MaskPrediction:
+def describe(
+    mask: NDArray[np.uint8], labels: Sequence[str], traits: Traits, regions: Regions | None = None
+) -> MaskPrediction:
     """What is said of a label map.
 
     Args:
         mask: on the image's grid.
-        labels: of its values from 1 on.
+        labels: of its values from 1 on, or of the regions.
         traits: of the image.
+        regions: of structures that overlap.
     """
     from scipy import ndimage
 
@@ -109,16 +115,18 @@ def describe(mask: NDArray[np.uint8], labels: Sequence[str], traits: Traits) -> 
     # Of a sheared grid, such as that of a tilted gantry, the axes are not perpendicular.
     volume = math.prod(spacing) if traits.affine is None else abs(np.linalg.det(traits.affine[:3, :3]))
     size = float(volume) / (1000 if unit == "ml" else 1)
-    boxes = ndimage.find_objects(mask, max_label=len(labels))
+    numbers = numbers_of_structures(len(labels), regions)
+    boxes = ndimage.find_objects(mask, max_label=max(map(max, numbers)))
     structures = {}
-    for value, (label, box) in enumerate(zip(labels, boxes, strict=True), start=1):
+    for label, own in zip(labels, numbers, strict=True):
+        box = _around([boxes[number - 1] for number in own])
         if box is None:
             structures[label] = Structure(0, 0.0, 0, (0.0,) * mask.ndim, None)
             continue
         inside = math.prod(part.stop - part.start for part in box)
         spend_work(_NS_A_PART * inside, f"the components of {inside} voxels")
         with lent(_BYTES_A_PART * inside, f"the components of {inside} voxels"):
-            is_there = mask[box] == value
+            is_there = is_inside(mask[box], own)
             voxels = int(is_there.sum())
             components = ndimage.label(is_there, structure=np.ones((3,) * mask.ndim))[1]
         places = []
@@ -129,7 +137,17 @@ def describe(mask: NDArray[np.uint8], labels: Sequence[str], traits: Traits) -> 
             places = (np.asarray(traits.affine) @ [*places, 1.0])[:3].tolist()
         extent = tuple((part.stop - part.start) * mm for part, mm in zip(box, spacing, strict=True))
         structures[label] = Structure(voxels, voxels * size, int(components), extent, tuple(places))
-    return MaskPrediction(mask, structures, unit, traits.affine)
+    return MaskPrediction(mask, structures, unit, traits.affine, regions)
+
+
+def _around(boxes: Sequence[tuple[slice, ...] | None]) -> tuple[slice, ...] | None:
+    """The box around boxes; None if there is none."""
+    sides = [box for box in boxes if box is not None]
+    if not sides:
+        return None
+    return tuple(
+        slice(min(part.start for part in along), max(part.stop for part in along)) for along in zip(*sides, strict=True)
+    )
 
 
 def read_predictor(folder: Path, device: str = "cpu") -> Predictor:

@@ -3,6 +3,14 @@
 Re-exports the postprocessing steps, which artifacts refer to by these names.
 """
 
-from sagemaker_monai.tasks.postprocessing import ConditionalOrdinal, LabelMap, Rescale, Sigmoid, Softmax, Thresholds
+from sagemaker_monai.tasks.postprocessing import (
+    ConditionalOrdinal,
+    LabelMap,
+    RegionMap,
+    Rescale,
+    Sigmoid,
+    Softmax,
+    Thresholds,
+)
 
-__all__ = ["ConditionalOrdinal", "LabelMap", "Rescale", "Sigmoid", "Softmax", "Thresholds"]
+__all__ = ["ConditionalOrdinal", "LabelMap", "RegionMap", "Rescale", "Sigmoid", "Softmax", "Thresholds"]

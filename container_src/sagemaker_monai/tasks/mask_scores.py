@@ -16,6 +16,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from sagemaker_monai.tasks.regions import is_inside
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -45,7 +47,7 @@ _NO_SURFACES = [math.nan] * 3
 def compare_masks(
     predicted: NDArray[np.integer],
     true: NDArray[np.integer],
-    structures: Sequence[int],
+    structures: Sequence[int | Sequence[int]],
     spacing_mm: Sequence[float],
     *,
     tolerance_mm: float,
@@ -57,7 +59,7 @@ def compare_masks(
     Args:
         predicted: label map (W, H) or (W, H, D).
         true: the annotator's, of the same shape.
-        structures: their values in both maps.
+        structures: their values in both maps; several of one that has parts.
         spacing_mm: distance of voxel centres along each axis, all above 0.
         tolerance_mm: how far surfaces may lie apart and still count as equal, for `surface_dice`.
         ignored: value of `true` where nothing was annotated; those voxels count for neither mask.
@@ -77,8 +79,9 @@ def compare_masks(
 
     annotated = None if ignored is None else true != ignored
     rows = []
-    for value in structures:
-        is_predicted, is_true = predicted == value, true == value
+    for values in structures:
+        numbers = (values,) if isinstance(values, int) else values
+        is_predicted, is_true = is_inside(predicted, numbers), is_inside(true, numbers)
         if annotated is not None:
             is_predicted = is_predicted & annotated
         rows.append(_compare(is_predicted, is_true, spacing_mm, tolerance_mm if has_surfaces else None))

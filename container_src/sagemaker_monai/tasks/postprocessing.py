@@ -9,9 +9,10 @@ used, because the tables of tasks are read where it is not installed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sagemaker_monai.errors import BundleError
+from sagemaker_monai.tasks.regions import Regions
 
 if TYPE_CHECKING:
     import torch
@@ -91,15 +92,68 @@ class ConditionalOrdinal:
 class LabelMap:
     """The label of each voxel, of the logits of the background and the structures: the first of the largest."""
 
+    target: ClassVar[str] = "sagemaker_monai.tasks.LabelMap"
+
     def __call__(self, outputs: torch.Tensor) -> torch.Tensor:
         """From (K + 1, ...) to uint8 (...) on the CPU.
 
         Raises:
             BundleError: an output is not finite.
         """
-        outputs = outputs.detach().cpu()
-        if not outputs.isfinite().all():
-            raise BundleError("the network answers with values that are not finite: its weights are damaged")
         import torch
 
-        return outputs.argmax(dim=0).to(torch.uint8)
+        return _finite_logits(outputs).argmax(dim=0).to(torch.uint8)
+
+    def step(self) -> dict[str, Any]:
+        """Itself as data for an artifact."""
+        return {"_target_": self.target}
+
+
+class RegionMap:
+    """The part of each voxel, of the logits of structures that overlap: each is painted over those before it.
+
+    A structure is where its probability is above 0.5, as nnU-Net has it.
+
+    Args:
+        regions, painted, values: `members`, `painted` and `values` of `regions.Regions`.
+
+    Raises:
+        ValueError: as of `regions.Regions`.
+    """
+
+    target: ClassVar[str] = "sagemaker_monai.tasks.RegionMap"
+
+    def __init__(self, regions: Sequence[Sequence[int]], painted: Sequence[int], values: Sequence[int]) -> None:
+        self.regions = Regions(tuple(map(tuple, regions)), tuple(painted), tuple(values))
+
+    def __call__(self, outputs: torch.Tensor) -> torch.Tensor:
+        """From (K, ...) to uint8 (...) on the CPU, 0 for the background.
+
+        Raises:
+            BundleError: an output is not finite.
+        """
+        import torch
+
+        outputs = _finite_logits(outputs)
+        parts = torch.zeros(outputs.shape[1:], dtype=torch.uint8)
+        for logits, part in zip(outputs, self.regions.painted, strict=True):
+            parts[logits > 0] = part
+        return parts
+
+    def step(self) -> dict[str, Any]:
+        """Itself as data for an artifact."""
+        regions = self.regions
+        return {
+            "_target_": self.target,
+            "regions": [list(numbers) for numbers in regions.members],
+            "painted": list(regions.painted),
+            "values": list(regions.values),
+        }
+
+
+def _finite_logits(outputs: torch.Tensor) -> torch.Tensor:
+    """Outputs on the CPU, as they are; raises a BundleError if one is not finite."""
+    outputs = outputs.detach().cpu()
+    if not outputs.isfinite().all():
+        raise BundleError("the network answers with values that are not finite: its weights are damaged")
+    return outputs

@@ -1,4 +1,4 @@
-"""A label for each voxel: structures on a background, softmax.
+"""A label for each voxel: structures on a background, softmax; or a sigmoid for each of structures that overlap.
 
 A target is a mask, an answer a label map on the image's own grid. What `answers` and `score` have of each image are
 the measures of `mask_scores`, one row an image.
@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sagemaker_monai.tasks.postprocessing import LabelMap
+from sagemaker_monai.tasks.postprocessing import LabelMap, RegionMap
+from sagemaker_monai.tasks.regions import Regions, is_inside, numbers_of_structures
 from sagemaker_monai.tasks.row import Example, Metric, TakesNothing, TaskRow
 
 if TYPE_CHECKING:
@@ -53,16 +54,37 @@ class MaskPrediction:
     """The answer for one image.
 
     Attributes:
-        mask: uint8 label map on the image's grid, (W, H) or (W, H, D); 0 is the background, i + 1 the i-th label.
+        mask: uint8 label map on the image's grid, (W, H) or (W, H, D); 0 is the background, i + 1 the i-th label, or
+            the i-th part of `regions`.
         structures: what is said of each, by its label.
         unit: of sizes: "ml", "mm2" or "px".
         affine: (4, 4) of the image's grid, RAS mm; None where it has no geometry.
+        regions: of structures that overlap, in the order of `structures`.
     """
 
     mask: NDArray[np.uint8]
     structures: dict[str, Structure]
     unit: str
     affine: NDArray[np.float64] | None
+    regions: Regions | None = None
+
+    @property
+    def numbers(self) -> tuple[tuple[int, ...], ...]:
+        """The numbers of the mask that make each structure."""
+        return numbers_of_structures(len(self.structures), self.regions)
+
+    def inside(self, place: int) -> NDArray[np.bool_]:
+        """Where the structure is that has this place in `structures`, bool of the mask's shape."""
+        return is_inside(self.mask, self.numbers[place])
+
+    def values(self) -> NDArray[np.integer]:
+        """The mask with the values that it has in files: those of the regions, which are uint16 where one is large."""
+        import numpy as np
+
+        if self.regions is None:
+            return self.mask
+        table = np.array([0, *self.regions.values])
+        return table.astype(np.min_scalar_type(table.max()))[self.mask]
 
     def fields(self) -> dict[str, Any]:
         """What JSON says of it."""
@@ -91,15 +113,26 @@ class MaskPrediction:
 
 @dataclass(frozen=True)
 class Segmentation(TakesNothing):
-    """See `task.Task`. Targets (N, 0) have no numbers; answers (N, 1 + K * M) are a loss and the measures of masks."""
+    """See `task.Task`. Targets (N, 0) have no numbers; answers (N, 1 + K * M) are a loss and the measures of masks.
+
+    Attributes:
+        labels: of the structures.
+        regions: the parts of structures that overlap, in the order of the labels; None if no two do.
+    """
 
     labels: tuple[str, ...]
+    regions: Regions | None = None
     name: ClassVar[str] = "segmentation"
 
     @property
     def outputs(self) -> int:
-        """One a structure, and the background."""
-        return len(self.labels) + 1
+        """One a structure, and the background unless structures overlap."""
+        return len(self.labels) + (self.regions is None)
+
+    @property
+    def numbers(self) -> tuple[tuple[int, ...], ...]:
+        """The numbers of a label map that make each structure."""
+        return numbers_of_structures(len(self.labels), self.regions)
 
     @property
     def columns(self) -> int:
@@ -117,18 +150,27 @@ class Segmentation(TakesNothing):
         return targets
 
     def build_loss(self, config: LossOptions, targets: torch.Tensor, device: torch.device) -> Loss:  # noqa: ARG002
-        """See `mask_loss`; of outputs (N, K + 1, ...) and label maps (N, ...)."""
+        """See `mask_loss`; of outputs (N, outputs, ...) and label maps (N, ...)."""
         from functools import partial
 
-        from sagemaker_monai.tasks.mask_loss import dice_and_cross_entropy, with_deep_supervision
+        from sagemaker_monai.tasks import mask_loss
 
         gamma = config.focal_gamma if config.imbalance == "focal" else 0.0
-        loss = partial(dice_and_cross_entropy, focal_gamma=gamma, label_smoothing=config.label_smoothing)
-        return with_deep_supervision(loss)
+        plain: Any = mask_loss.dice_and_cross_entropy
+        if self.regions is not None:
+            plain = partial(mask_loss.dice_and_binary_cross_entropy, members=self.regions.members)
+        loss = partial(plain, focal_gamma=gamma, label_smoothing=config.label_smoothing)
+        return mask_loss.with_deep_supervision(loss)
+
+    def summed_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> float:
+        """See `mask_loss.summed_cross_entropy`."""
+        from sagemaker_monai.tasks.mask_loss import summed_cross_entropy
+
+        return summed_cross_entropy(logits, labels, None if self.regions is None else self.regions.members)
 
     def answers(self, outputs: torch.Tensor) -> torch.Tensor:
-        """The label map (...) of outputs (K + 1, ...) of one image."""
-        return LabelMap()(outputs)
+        """The label map (...) of outputs (outputs, ...) of one image."""
+        return _decision(self.regions)(outputs)
 
     def measure(
         self,
@@ -145,11 +187,10 @@ class Segmentation(TakesNothing):
         from sagemaker_monai.tasks.label_maps import IGNORED
         from sagemaker_monai.tasks.mask_scores import compare_masks
 
-        structures = range(1, len(self.labels) + 1)
         measures = compare_masks(
             predicted,
             true,
-            structures,
+            self.numbers,
             spacing_mm,
             tolerance_mm=TOLERANCE_MM,
             ignored=IGNORED,
@@ -197,8 +238,8 @@ class Segmentation(TakesNothing):
         raise TypeError("a segmentation's predictions are made with their images")
 
     def postprocessing(self) -> list[dict[str, Any]]:
-        """A step without numbers."""
-        return [{"_target_": "sagemaker_monai.tasks.LabelMap"}]
+        """A step without numbers, or one with the regions."""
+        return [_decision(self.regions).step()]
 
     def _measures(self, answers: Floats) -> Floats:
         from sagemaker_monai.tasks.mask_scores import MEASURES
@@ -213,6 +254,26 @@ class Segmentation(TakesNothing):
         total = weights.sum(axis=1, keepdims=True)
         means = {name: (weights @ values) / total for name, values in image_scores(measured).items()}
         return means | lesion_scores(measured, weights)
+
+
+def _decision(regions: Regions | None) -> LabelMap | RegionMap:
+    """The step from logits to a label map."""
+    return LabelMap() if regions is None else RegionMap(regions.members, regions.painted, regions.values)
+
+
+def _read(steps: Any, labels: tuple[str, ...]) -> Segmentation:
+    """The task of an artifact.
+
+    Raises:
+        ValueError, KeyError, TypeError: its regions are not sound, or not as many as the labels.
+    """
+    told = dict(steps[0])
+    if told.pop("_target_") == RegionMap.target:
+        regions = RegionMap(**told).regions
+        if len(regions.members) != len(labels):
+            raise ValueError("not as many regions as labels")
+        return Segmentation(labels, regions)
+    return Segmentation(labels)
 
 
 def _example() -> MaskPrediction:
@@ -235,7 +296,7 @@ def _no_strata(targets: Floats) -> NDArray[np.int64]:
 ROW = TaskRow(
     name=Segmentation.name,
     build=Segmentation,
-    read=lambda _steps, labels: Segmentation(labels),
+    read=_read,
     form="mask",
     labels_are="masks",
     fewest_labels=1,
