@@ -13,7 +13,7 @@ Speed of "photo" at batch 32 on one thread of an AMD EPYC without AVX-512: witho
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import reduce
 from typing import Any
 
@@ -22,6 +22,7 @@ import torch
 from sagemaker_monai.training.affine import drawn_zoom, identity, turn, warp, warp_labels
 from sagemaker_monai.training.grey_augmentation import GREY_STEPS, Step, augment_grey
 
+UPRIGHT_ANGLE_RAD = 0.17  # of images with an upright position: about ten degrees
 AUGMENTATIONS: dict[str, list[dict[str, Any]]] = {
     "none": [],
     "light": [
@@ -40,7 +41,7 @@ AUGMENTATIONS: dict[str, list[dict[str, Any]]] = {
     "grey": [
         {
             "step": "affine",
-            "max_angle_rad": 0.17,
+            "max_angle_rad": UPRIGHT_ANGLE_RAD,
             "max_tilt_rad": 0.0,
             "smallest": 0.9,
             "largest": 1.1,
@@ -76,6 +77,30 @@ _COLUMNS = {
 _DRAWS = 10
 STEPS = tuple(_COLUMNS)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's conversion to grey
+
+
+def without_swaps(steps: Sequence[Step], axes: Collection[int]) -> list[dict[str, Any]]:
+    """The steps without what would exchange the two ends of axes whose sides labels tell apart (`named_sides`).
+
+    Args:
+        steps: a value of `AUGMENTATIONS`.
+        axes: of a volume in RAS order. Of a picture, 0 goes across and 2 down; where front and back lie in it is not
+            known, so 1 stands for both. A rotation by any angle exchanges sides too, and becomes one of a few degrees.
+    """
+    if not axes:
+        return [dict(step) for step in steps]
+    flat = {0, 1} if 1 in axes else {axis // 2 for axis in axes}
+    kept = []
+    for step in map(dict, steps):
+        if step["step"] == "mirror":
+            step["axes"] = [axis for axis in step["axes"] if axis not in axes]
+        elif step["step"] == "flip":
+            step["axes"] = [axis for axis in (0, 1) if axis not in flat]
+        elif step["step"] == "rotate":
+            step["max_angle_rad"] = min(step["max_angle_rad"], UPRIGHT_ANGLE_RAD)
+        if step.get("axes") != []:
+            kept.append(step)
+    return kept
 
 
 def augment(
@@ -134,6 +159,7 @@ def _augmented(
     draws = draws.to(batch.device)
     if "flip" in by_name:
         is_flipped = draws[:, _COLUMNS["flip"]] < by_name["flip"]["probability"]
+        is_flipped &= torch.tensor([axis in by_name["flip"].get("axes", (0, 1)) for axis in (0, 1)]).to(draws.device)
         batch, labels = flip(batch, is_flipped), None if labels is None else flip(labels, is_flipped)
     values = batch.to(torch.float32)
     matrices = [

@@ -20,7 +20,7 @@ from sagemaker_monai.networks.networks import images_at_once
 from sagemaker_monai.tasks.label_maps import IGNORED
 from sagemaker_monai.tasks.segmentation import OF_SURFACES, OVERLAP, Segmentation
 from sagemaker_monai.tasks.task import Floats, Loss, Task
-from sagemaker_monai.training.augmentation import AUGMENTATIONS, augment, augment_with_labels
+from sagemaker_monai.training.augmentation import augment, augment_with_labels
 from sagemaker_monai.training.distributed import Processes, Slice
 from sagemaker_monai.training.plan import Plan
 
@@ -73,7 +73,7 @@ class ImageFeed:
         batch = batch[own.start : own.stop]
         targets = self._targets[batch].to(self._device)
         images = self._read(self._rows["training"][batch.numpy()])
-        images = augment(images, AUGMENTATIONS[self._plan.config.augmentation], generator, skipped=own.start)
+        images = augment(images, self._plan.augmentation, generator, skipped=own.start)
         return self._plan.preprocessing.scale(images), targets
 
     def answers(self, network: nn.Module, processes: Processes) -> Floats | None:
@@ -120,8 +120,7 @@ class PatchFeed:
         ]
         values = torch.from_numpy(np.stack([values for values, _ in patches])).to(self._device)
         labels = torch.from_numpy(np.stack([labels for _, labels in patches])).to(self._device)
-        steps = AUGMENTATIONS[self._plan.config.augmentation]
-        values, labels = augment_with_labels(values, labels, steps, generator, skipped=own.start)
+        values, labels = augment_with_labels(values, labels, self._plan.augmentation, generator, skipped=own.start)
         return self._plan.preprocessing.scale(values), labels
 
     def _start(self, row: int, draw: NDArray[np.float32], size: Sequence[int]) -> list[int]:

@@ -33,7 +33,6 @@ from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.storage.files import children, write_text
 from sagemaker_monai.tasks.metric_names import Row, epoch_line
 from sagemaker_monai.tasks.tasks import TASKS
-from sagemaker_monai.training.augmentation import AUGMENTATIONS
 from sagemaker_monai.training.distributed import ALONE, Processes
 from sagemaker_monai.training.fit import FitResult, fit, job_key
 from sagemaker_monai.training.plan import Plan, choose_precision, make_plan
@@ -270,7 +269,7 @@ def _train_config(plan: Plan, data: Loaded, result: FitResult) -> dict[str, Any]
     """What goes into configs/train.json."""
     return {
         "hyperparameters": plan.config.model_dump(),
-        "augmentation": AUGMENTATIONS[plan.config.augmentation],
+        "augmentation": plan.augmentation,
         "dataset_fingerprint": data.dataset.fingerprint,
         "images": {split: len(data.dataset.split(split)) for split in SPLITS},
         "best_epoch": result.best_epoch,

@@ -5,6 +5,7 @@ artifact read the plan and decide nothing again. What training *learns* from the
 range of deep pictures) is in the task and the preprocessing instead.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +17,19 @@ import torch
 from sagemaker_monai.data.datasets import Dataset, targets_of
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.hyperparameters import TrainConfig
+from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.networks.networks import network_def
 from sagemaker_monai.networks.segmenters import segmenter_def
 from sagemaker_monai.preprocessing.preprocessing import Preprocessing, build_preprocessing
 from sagemaker_monai.preprocessing.presets import spacing_of_text
 from sagemaker_monai.tasks.task import Floats, Task
 from sagemaker_monai.tasks.tasks import TASKS
+from sagemaker_monai.training.augmentation import AUGMENTATIONS, without_swaps
+from sagemaker_monai.training.named_sides import axes_with_sides
 from sagemaker_monai.training.patch_plan import WIDTH, common_spacing, most_voxels, plan_patch, sides_of
 from sagemaker_monai.training.preset_choice import choose_preprocessing, volume_grids
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_SEGMENTER = {"cpu": "unet", "cuda": "dynunet"}
 MOST_PATCHES = 8  # of an image in an epoch, unless more are asked for
@@ -39,6 +45,7 @@ class Plan:
         preprocessing: of training, validation and serving; the artifact carries its `spec`.
         network_def: the network as plain data.
         precision: fp32, bf16 or fp16.
+        augmentation: steps of `augmentation`.
     """
 
     config: TrainConfig
@@ -46,6 +53,7 @@ class Plan:
     preprocessing: Preprocessing
     network_def: dict[str, Any]
     precision: str
+    augmentation: list[dict[str, Any]]
 
 
 def make_plan(
@@ -75,8 +83,9 @@ def make_plan(
     fitted = task.fitted(targets_of(dataset.training, dataset.labels))
     check_best_metric(config, fitted, targets_of(dataset.validation, dataset.labels))
     precision = choose_precision(config, device)
+    steps = _augmentation(config, dataset)
     if TASKS[dataset.task].has_masks:
-        return _plan_of_masks(config, dataset, task, spec, device, precision)
+        return _plan_of_masks(config, dataset, task, spec, device, precision, steps)
     definition = network_def(
         config.network,
         spatial_dims=preprocessing.spatial_dims,
@@ -85,11 +94,30 @@ def make_plan(
         image_size=preprocessing.size,
         dropout=config.dropout,
     )
-    return Plan(config, task, preprocessing, definition, precision)
+    return Plan(config, task, preprocessing, definition, precision, steps)
+
+
+def _augmentation(config: TrainConfig, dataset: Dataset) -> list[dict[str, Any]]:
+    """The steps of a resolved configuration, without those that would make a left side of a right one."""
+    steps = AUGMENTATIONS[config.augmentation]
+    axes = axes_with_sides(dataset.labels)
+    is_volume = config.augmentation == "volume"
+    if axes and is_volume and any(spacing is None for _, spacing in volume_grids(config, dataset)):
+        axes = frozenset(range(3))  # where a volume without geometry has its left is not known
+    kept = without_swaps(steps, axes)
+    if kept != steps:
+        logger.info("labels name sides (%s): images are not mirrored across them", some_of(list(dataset.labels)))
+    return kept
 
 
 def _plan_of_masks(
-    config: TrainConfig, dataset: Dataset, task: Task, spec: list[dict[str, Any]], device: torch.device, precision: str
+    config: TrainConfig,
+    dataset: Dataset,
+    task: Task,
+    spec: list[dict[str, Any]],
+    device: torch.device,
+    precision: str,
+    augmentation: list[dict[str, Any]],
 ) -> Plan:
     """The plan of segmentation: the grid, the patch and the levels of the network, from shapes and spacings."""
     preprocessing = build_preprocessing(spec)
@@ -133,7 +161,7 @@ def _plan_of_masks(
             "patch_size": ",".join(map(str, patch)) if is_volume else "auto",
         }
     )
-    return Plan(config, task, preprocessing, definition, precision)
+    return Plan(config, task, preprocessing, definition, precision, augmentation)
 
 
 def _spacing(asked: str, known: Sequence[Sequence[float]]) -> tuple[float, ...] | None:
