@@ -25,6 +25,8 @@ IGNORED_PREFIXES = ("sagemaker_", "_tuning_objective_metric")
 MESSAGE_LIMIT = 1000  # characters; the failure file takes 1,024 with the error's name
 SHOWN_VALUE = 40  # characters of an invalid value in a message
 
+MOST_EPOCHS = 10_000
+
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
@@ -143,7 +145,16 @@ class TrainConfig(BaseModel):
         "auto", description="channels of the network's input: 3, 1, or as in the training images"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout rate; densenet and seresnet50 only")
-    epochs: int = Field(30, ge=1, le=10_000, description="passes over the training images")
+    epochs: int = Field(
+        30, ge=1, le=MOST_EPOCHS, description="passes over the training images; with hours, the most if it is set"
+    )
+    hours: float = Field(
+        0.0,
+        ge=0,
+        le=720,
+        description="time that the job may take from its start to the scored model: as many epochs are trained as fit, "
+        "by some measured steps; 0: epochs decides",
+    )
     batch_size: int = Field(
         0,
         ge=0,

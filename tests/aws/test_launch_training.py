@@ -112,6 +112,7 @@ def test_disks_in_the_host_take_no_key(ready, capsys, instance_type, has_key):
 REFUSED = [
     (["--hyperparameters", "epoch=3"], "unknown hyperparameter 'epoch', did you mean epochs?"),
     (["--hyperparameters", "epochs=0"], "epochs must be a whole number from 1"),
+    (["--hyperparameters", "hours=2", "--max-runtime-s", "7000"], "more than --max-runtime-s allows, 1.94 hours"),
     (["--hyperparameters", "epochs"], "takes NAME=VALUE, got 'epochs'"),
     (["--hyperparameters", "epochs=1", "epochs=2"], "given twice"),
     (["--data", "folder"], "s3://bucket/key is needed, got 'folder'"),

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from sagemaker_monai.tasks.task import Task
 from sagemaker_monai.tasks.tasks import TASKS, read_task
 from sagemaker_monai.training.checkpoints import dump, load, read_newest, write_checkpoint
 from sagemaker_monai.training.distributed import ALONE, Processes
+from sagemaker_monai.training.job_time import JobTime, plan_time
 from sagemaker_monai.training.plan import Plan
 from sagemaker_monai.training.run import Run
 
@@ -55,6 +56,7 @@ class FitResult:
         best_epoch: from 1; 0 if training was stopped in its first epoch, and `weights` are those of its last step.
         stopped: why training ended before the last epoch, or None.
         pretrained: what was loaded to start from, or None.
+        epochs: that were planned.
     """
 
     task: Task
@@ -63,6 +65,7 @@ class FitResult:
     best_epoch: int
     stopped: str | None
     pretrained: PretrainedReport | None
+    epochs: int
 
 
 @dataclass
@@ -76,6 +79,9 @@ class _Found:
     best_value: tuple[float, float] = (float("-inf"), 0.0)
     postprocessing: list[dict[str, Any]] = field(default_factory=list)  # of the best epoch
     stopped: str | None = None
+    planned: int = 0  # epochs; 0 before that is decided
+    ends_s: float | None = None  # of the job's time, when training ends in any case
+    used_s: float = 0.0  # of the job's time, up to the checkpoint
 
 
 def fit(
@@ -89,6 +95,7 @@ def fit(
     on_epoch: Callable[[Row], None],
     on_resume: Callable[[list[Row]], None] | None = None,
     is_stopping: Callable[[], bool],
+    job_time: JobTime | None = None,
 ) -> FitResult:
     """Train a network and keep the epoch that is best on the validation split.
 
@@ -103,9 +110,11 @@ def fit(
         on_epoch: called in the first process with the row of each epoch, see `FitResult.history`.
         on_resume: called once in the first process, with the rows from a checkpoint.
         is_stopping: asked before every step; once it is true in any process, the best epoch so far is the result.
+        job_time: counts towards `hours`; None if the job begins with this call and nothing is scored after it.
 
     Raises:
-        ConfigError: the pretrained weights do not fit the network, or the loss is no longer finite.
+        ConfigError: the pretrained weights do not fit the network, the loss is no longer finite, or no epoch fits into
+            `hours`.
         TrainingStopped: stopped before the first step.
     """
     config = plan.config
@@ -123,14 +132,21 @@ def fit(
         found = _resume(run, read_newest(saved_to) if saved_to else None, config, processes)
         if found.history and on_resume is not None and processes.is_main:
             on_resume(found.history)
+        job_time = replace(job_time or JobTime(), earlier_s=found.used_s)
 
         def save() -> None:
+            found.used_s = job_time.used_s()
             if saved_to is not None:
                 state = {"found": dict(vars(found)), "run": run.state()}
                 write_checkpoint(saved_to, state, epoch=found.epochs, step=run.step)
 
+        if not found.planned and not processes.is_any(flag=is_stopping()):
+            found.planned, found.ends_s = plan_time(run, config, job_time, save, processes)
+            save()
+        run.epochs = found.planned
+        is_late = lambda: found.ends_s is not None and job_time.used_s() > found.ends_s  # noqa: E731
         tell = on_epoch if processes.is_main else lambda _row: None
-        stopped = _train(config, task, run, found, save, tell, is_stopping)
+        stopped = _train(config, task, run, found, save, tell, is_stopping, is_late)
         if not found.best:
             if not run.step:
                 raise TrainingStopped("training was stopped before its first step, so there is nothing to save")
@@ -138,7 +154,7 @@ def fit(
             found.best, found.postprocessing = _copy(run.scored), task.postprocessing()
             stopped = f"{stopped}, after {run.step} of {run.steps_per_epoch} steps: never validated"
     task = read_task(found.postprocessing, task.labels)
-    return FitResult(task, found.best, found.history, found.best_epoch, stopped, report)
+    return FitResult(task, found.best, found.history, found.best_epoch, stopped, report, run.epochs)
 
 
 def _train(
@@ -149,16 +165,19 @@ def _train(
     save: Callable[[], None],
     tell: Callable[[Row], None],
     is_stopping: Callable[[], bool],
+    is_late: Callable[[], bool],
 ) -> str | None:
     """Train the remaining epochs into `found`, saving after each; why it ended before the last, or None."""
-    while found.stopped is None and found.epochs < config.epochs:
+    while found.stopped is None and found.epochs < run.epochs:
         epoch = found.epochs + 1
         began = time.perf_counter()
-        train_loss = run.train_epoch(epoch, is_stopping)
+        train_loss = run.train_epoch(epoch, lambda: is_stopping() or is_late())
         if train_loss is None:
+            if is_late():
+                found.stopped = f"the time of hours was over in epoch {epoch} of {run.epochs}"
             if run.step or found.epochs:
                 save()
-            return f"asked to stop in epoch {epoch}"
+            return found.stopped or f"asked to stop in epoch {epoch}"
         values, metric, tuned = run.validate()
         value = (metric, -values["validation_loss"])  # of equal epochs, the one with the smaller loss
         values |= {"epoch": epoch, "train_loss": train_loss, "learning_rate": run.learning_rate}
@@ -199,16 +218,19 @@ def job_key(
 def _resume(run: Run, state: dict[str, Any] | None, config: TrainConfig, processes: Processes) -> _Found:
     """Restore every process from the first one's checkpoint, if it has one."""
     body = processes.from_first(None if state is None else dump(state))
+    at_once = 0 if config.hours else config.epochs
     if body is None:
-        return _Found()
+        return _Found(planned=at_once)
     state = load(body)
     run.restore(state["run"])
-    found = _Found(**state["found"])
-    if found.stopped is not None or found.epochs == config.epochs:
+    found = _Found(**{"planned": at_once} | state["found"])
+    if not found.planned:
+        return found
+    if found.stopped is not None or found.epochs == found.planned:
         logger.info("this job was already trained (%d epochs): its best epoch is written again", found.epochs)
     else:
         where = f", step {run.step + 1}" * (run.step > 0)
-        logger.info("resuming from epoch %d of %d%s", found.epochs + 1, config.epochs, where)
+        logger.info("resuming from epoch %d of %d%s", found.epochs + 1, found.planned, where)
     return found
 
 

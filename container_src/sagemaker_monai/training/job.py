@@ -8,6 +8,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from sagemaker_monai.tasks.metric_names import Row, epoch_line
 from sagemaker_monai.tasks.tasks import TASKS
 from sagemaker_monai.training.distributed import ALONE, Processes
 from sagemaker_monai.training.fit import FitResult, fit, job_key
+from sagemaker_monai.training.job_time import JobTime, job_time_of
 from sagemaker_monai.training.plan import Plan, choose_precision, make_plan
 
 logger = logging.getLogger(__name__)
@@ -80,6 +82,7 @@ def run_job(
     Raises:
         CallerError: something that the caller can correct.
     """
+    began = time.monotonic()
     device = torch.device("cuda", processes.local_rank) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -98,9 +101,13 @@ def run_job(
     processes.start(device)
     if processes.is_main and (others := [path for path in checkpoint_dir.glob("*/") if path.name != key]):
         logger.info("checkpoints of %d other jobs (other hyperparameters or data) are left alone", len(others))
-    result = _fit(plan, data, device, pretrained, output_data_dir, checkpoint_dir / key, processes, is_stopping)
+    job_time = job_time_of(plan, data.dataset.split(_scored_split(data.dataset)), began)
+    result = _fit(
+        plan, data, device, pretrained, output_data_dir, checkpoint_dir / key, processes, is_stopping, job_time
+    )
     if not processes.is_main:
         return
+    plan = replace(plan, config=plan.config.model_copy(update={"epochs": result.epochs}))
     provenance = _write(plan, data, result, device, model_dir)
     try:
         _report(plan.config, data, result, provenance, device, model_dir, output_data_dir, _time_limit(is_stopping))
@@ -140,6 +147,11 @@ def _read(
     for line in [*remarks, *first_look(dataset)] if processes.is_main else ():
         logger.warning("%s", line)
     return dataset, digests
+
+
+def _scored_split(dataset: Dataset) -> str:
+    """The split that the artifact is scored on."""
+    return "test" if dataset.test else "validation"
 
 
 def _write(plan: Plan, data: Loaded, result: FitResult, device: torch.device, model_dir: Path) -> dict[str, Any]:
@@ -191,6 +203,7 @@ def _fit(
     checkpoint_dir: Path,
     processes: Processes,
     is_stopping: Callable[[], bool],
+    job_time: JobTime,
 ) -> FitResult:
     """Train, with a line of metrics per epoch and TensorBoard files."""
     labels, task = data.dataset.labels, data.dataset.task
@@ -220,6 +233,7 @@ def _fit(
             on_epoch=on_epoch,
             on_resume=keep,
             is_stopping=is_stopping,
+            job_time=job_time,
         )
     finally:
         if tensorboard is not None:
@@ -237,7 +251,7 @@ def _report(
     is_out_of_time: Callable[[], bool],
 ) -> None:
     """Score the artifact in `model_dir`; write metrics, model card and the predictions for every scored image."""
-    split = "test" if data.dataset.test else "validation"
+    split = _scored_split(data.dataset)
     records = data.dataset.split(split)
     predictor = read_predictor(model_dir, device.type)
     answers = score_files(

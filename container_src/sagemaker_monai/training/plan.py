@@ -1,8 +1,9 @@
 """The plan of a job: what configuration and data decide together, made once and before any image is decoded.
 
 After `make_plan` no hyperparameter is `auto`, and nothing that it checked fails later: the job, the loop and the
-artifact read the plan and decide nothing again. What training *learns* from the data (label statistics, thresholds, the
-range of deep pictures) is in the task and the preprocessing instead.
+artifact read the plan and decide nothing again, except the number of epochs that fit into `hours` (`job_time`). What
+training *learns* from the data (label statistics, thresholds, the range of deep pictures) is in the task and the
+preprocessing instead.
 """
 
 import logging
@@ -16,7 +17,7 @@ import torch
 
 from sagemaker_monai.data.datasets import Dataset, targets_of
 from sagemaker_monai.errors import ConfigError
-from sagemaker_monai.hyperparameters import TrainConfig
+from sagemaker_monai.hyperparameters import MOST_EPOCHS, TrainConfig
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.networks.networks import network_def
 from sagemaker_monai.networks.segmenters import segmenter_def
@@ -40,7 +41,8 @@ class Plan:
     """What a job does, with nothing left to choose.
 
     Attributes:
-        config: hyperparameters, none of them `auto`.
+        config: hyperparameters, none of them `auto`; with `hours`, `epochs` is the most that are trained, and `fit`
+            decides how many.
         task: built from the labels, not yet fitted to the training targets.
         preprocessing: of training, validation and serving; the artifact carries its `spec`.
         network_def: the network as plain data.
@@ -200,8 +202,15 @@ def resolve(config: TrainConfig, *, task: str, spatial_dims: int, is_photograph:
         raise ConfigError(
             f"augmentation {augmentation} does not suit {spatial_dims}-D images: set auto, none or {usual}"
         )
+    is_only_hours = config.hours and "epochs" not in config.model_fields_set
     return config.model_copy(
-        update={"task": task, "imbalance": imbalance, "best_metric": best_metric, "augmentation": augmentation}
+        update={
+            "task": task,
+            "imbalance": imbalance,
+            "best_metric": best_metric,
+            "augmentation": augmentation,
+            "epochs": MOST_EPOCHS if is_only_hours else config.epochs,
+        }
     )
 
 

@@ -74,6 +74,8 @@ class Run:
         self._feed = feed_of(plan, data, task, device)
         check_best_metric(config, task, self._feed.validation_targets)
         self.steps_per_epoch = len(split_into_batches(self._feed.strata, config.batch_size))
+        self.validated = len(self._feed.validation_targets)  # images
+        self.epochs = config.epochs  # over which the learning rate's schedule runs
         self.learning_rate = 0.0
         self.step = 0  # completed steps of the current epoch
         self._total = torch.zeros((), dtype=torch.float64, device=device)  # of their losses, each times its images
@@ -107,13 +109,12 @@ class Run:
 
     def train_epoch(self, epoch: int, is_stopping: Callable[[], bool]) -> float | None:
         """Train on the remaining batches of an epoch; its mean loss, or None if stopped before its end."""
-        config, strata = self._config, self._feed.strata
-        generator = torch.Generator().manual_seed(step_seed(config.seed, epoch, -1))
-        batches = split_into_batches(epoch_order(config, strata, generator), config.batch_size)
+        config = self._config
+        generator, batches = self._batches(epoch)
         self._network.train()
         steps: Iterable[int] = range(self.step, len(batches))
         if self._processes.is_main:
-            steps = track(steps, total=len(batches) - self.step, what=f"epoch {epoch} of {config.epochs}")
+            steps = track(steps, total=len(batches) - self.step, what=f"epoch {epoch} of {self.epochs}")
         for step in steps:
             # Asked before each step, so that an epoch counts once its last step is done.
             if self._processes.is_any(flag=is_stopping()):
@@ -130,16 +131,30 @@ class Run:
                     f"training diverged in epoch {epoch}: the loss is not finite; lower learning_rate (now "
                     f"{config.learning_rate:g}), raise warmup_epochs, or set clip_grad_norm=1 and precision=fp32"
                 )
-        mean = float(self._total / len(strata))
+        mean = float(self._total / len(self._feed.strata))
         self.step = 0
         self._total.zero_()
         return mean
+
+    def rehearse(self, steps: int) -> None:
+        """Do steps as the first ones will be, for their time; `restore` takes them back."""
+        generator, batches = self._batches(1)
+        self._network.train()
+        for step in range(steps):
+            generator.manual_seed(step_seed(self._config.seed, 1, step))
+            float(self._step(batches[step % len(batches)], generator, 0))  # waits for a GPU
+
+    def _batches(self, epoch: int) -> tuple[torch.Generator, list[torch.Tensor]]:
+        """The batches of an epoch, and the generator that drew them."""
+        config = self._config
+        generator = torch.Generator().manual_seed(step_seed(config.seed, epoch, -1))
+        return generator, split_into_batches(epoch_order(config, self._feed.strata, generator), config.batch_size)
 
     def _step(self, batch: torch.Tensor, generator: torch.Generator, step: int) -> torch.Tensor:
         """Update the weights once; the loss before the update."""
         config = self._config
         factor = learning_rate_factor(
-            config, step, steps=config.epochs * self.steps_per_epoch, steps_per_epoch=self.steps_per_epoch
+            config, step, steps=self.epochs * self.steps_per_epoch, steps_per_epoch=self.steps_per_epoch
         )
         self.learning_rate = config.learning_rate * factor
         for group in self._optimizer.param_groups:

@@ -118,6 +118,9 @@ def training_request(
         raise CommandError(
             "a spot interruption without checkpoints loses everything: leave --no-checkpoints out, or add --no-spot"
         )
+    hours, most = float(hyperparameters.get("hours", "0").strip('" ')), options.max_runtime_s / 3600
+    if "sagemaker_program" not in hyperparameters and hours > most:
+        raise CommandError(f"hours={hours:g} is more than --max-runtime-s allows, {most:.3g} hours: raise that")
     keep = {"KeepAlivePeriodInSeconds": options.warm_pool_s} if options.warm_pool_s else {}
     wait = {"MaxWaitTimeInSeconds": options.max_wait_s or 2 * options.max_runtime_s} if options.spot else {}
     return {
