@@ -151,10 +151,10 @@ def epochs_of(
     ends_s = config.hours * 3600 - reserve_s
     fitting = int(PLANNED_SHARE * (ends_s - pace.used_s) / epoch_s)
     if fitting < 1:
-        least = (pace.used_s + reserve_s + epoch_s / PLANNED_SHARE) / 3600
+        least = 1.1 * (pace.used_s + reserve_s + epoch_s / PLANNED_SHARE) / 3600
         raise ConfigError(
             f"hours={config.hours:g} is too short: {pace.used_s:.0f} s went into reading and measuring, an epoch takes "
-            f"{epoch_s:.3g} s and scoring about {reserve_s:.0f} s; set hours to at least {float(f'{least * 1.1:.2g}'):g}"
+            f"{epoch_s:.3g} s and scoring about {reserve_s:.0f} s; set hours to at least {float(f'{least:.2g}'):g}"
         )
     epochs = min(fitting, config.epochs)
     logger.info(
