@@ -7,12 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sagemaker_monai.data.case_store import open_store
 from sagemaker_monai.data.datasets import read_dataset
 from sagemaker_monai.data.label_rules import LabelRules
 from sagemaker_monai.data.legends import Legend
 from sagemaker_monai.data.mask_reading import grid_of, labels_on_grid
 from sagemaker_monai.doctor.examine import Options, examine
 from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.masks.mask import Parts
+from sagemaker_monai.preprocessing.preprocessing import build_preprocessing, photograph_preprocessing
+from sagemaker_monai.storage.digests import Digests
 from tests.support.mask_sets import ball_volume, write_balls, write_discs
 
 
@@ -223,3 +228,78 @@ def test_dataset_json_chooses_among_the_files_of_structures(total):
     _, drawn, _ = ball_volume(int(record.name[1:5]))
     assert np.array_equal(labels, drawn == 1)
     assert findings == ("structures_left_out",)
+
+
+# --- masks in parts
+
+
+def parts_of_lesions(root, *, is_covering=False):
+    """Four pictures as BUSI has them, the first with two lesions: columns 2 to 9 and 20 to 27 of the rows 4 to 11."""
+    root.mkdir()
+    for number in range(1, 5):
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (40, 48), np.uint8)).save(
+            root / f"benign ({number}).png"
+        )
+        first = np.zeros((40, 48), np.uint8)
+        first[4:12, 2:10] = 255
+        Image.fromarray(first).save(root / f"benign ({number})_mask.png")
+    second = np.zeros((40, 48), np.uint8)
+    second[4:12, slice(4, 12) if is_covering else slice(20, 28)] = 255
+    Image.fromarray(second).save(root / "benign (1)_mask_1.png")
+    return root
+
+
+def test_numbered_masks_of_an_image_are_laid_together_and_it_is_said(tmp_path):
+    root = parts_of_lesions(tmp_path / "busi")
+
+    dataset = read(root)
+
+    records = {record.image.name: record for split in ("training", "validation") for record in dataset.split(split)}
+    assert len(records) == 4
+    record = records["benign (1).png"]
+    labels, findings = labels_on_grid(record.mask, grid_of(record.image, None), dataset.legend)
+    expected = np.zeros((48, 40), np.uint8)
+    expected[2:10, 4:12] = expected[20:28, 4:12] = 1
+    assert np.array_equal(labels, expected)
+    assert findings == ("mask_white_is_one", "mask_in_parts")
+    single = records["benign (2).png"]
+    assert labels_on_grid(single.mask, grid_of(single.image, None), dataset.legend)[1] == ("mask_white_is_one",)
+
+
+def test_masks_of_an_image_that_cover_each_other_are_not_laid_together(tmp_path):
+    root = parts_of_lesions(tmp_path / "two", is_covering=True)
+    (tmp_path / "scratch").mkdir()
+
+    examination = examine({"training": root}, tmp_path / "scratch", Options(rules=LabelRules(task="segmentation")))
+
+    [unusable] = [each for each in examination.remarks if each.code == "masks_unusable"]
+    assert (unusable.count, "48 of 64 voxels of the smaller one" in unusable.message) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "name", ["other_masks/benign (1)_mask.png", "benign (1)_mask_old.png", "benign (1)_mask_0001_2.png"]
+)
+def test_masks_that_are_not_numbered_alike_stay_refused(tmp_path, name):
+    root = parts_of_lesions(tmp_path / "odd")
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / "benign (1)_mask_1.png").rename(root / name)
+
+    with pytest.raises(DatasetError, match=r"images with several masks: 1 \(benign \(1\).png\)"):
+        read(root)
+
+
+def test_parts_of_a_mask_are_prepared_and_known_again_by_their_grouping(tmp_path):
+    root = parts_of_lesions(tmp_path / "busi")
+    dataset = read(root)
+    record = next(r for r in dataset.training + dataset.validation if isinstance(r.mask, Parts))
+    preprocessing = build_preprocessing(photograph_preprocessing(channels=1, image_size=48, fit="stretch"))
+    stores = [
+        open_store(
+            [Sample(record.image)] * 2, masks, dataset.legend, preprocessing, cache_dir=tmp_path / "cache",
+            workers=1, what="reading", digests=Digests(),
+        )
+        for masks in ([record.mask, record.mask.files[0]], [record.mask.files[0], record.mask])
+    ]  # fmt: skip
+
+    [[two, one], swapped] = [[case.counts[0] for case in store.cases] for store in stores]
+    assert (two, swapped) == (2 * one, [one, two])

@@ -67,7 +67,7 @@ def load_cases(
     assert dataset.legend is not None
     store = open_store(
         [Sample(record.image) for record in records],
-        [mask for record in records if isinstance(mask := record.mask, Path)],
+        [mask for record in records if (mask := record.mask) is not None],
         dataset.legend.among(dataset.labels),
         preprocessing,
         cache_dir=cache_dir,

@@ -34,6 +34,7 @@ from sagemaker_monai.errors import CallerError
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.scope import pack_traits, unpack_traits
 from sagemaker_monai.images.volumes import Traits
+from sagemaker_monai.masks.mask import Parts
 from sagemaker_monai.preprocessing.preprocessing import Load, Preprocessing, build_load
 from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.tasks.label_maps import IGNORED
@@ -159,7 +160,7 @@ def _padded(count: int) -> int:
 
 def open_store(
     samples: Sequence[Sample],
-    masks: Sequence[Path],
+    masks: Sequence[Path | Parts],
     legend: Legend,
     preprocessing: Preprocessing,
     *,
@@ -196,7 +197,7 @@ def open_store(
         jobs = jobs_of(samples, workers, {"load": preprocessing.spec[0], "legend": asdict(legend)})
         for job in jobs:
             job["file"] = os.fspath(folder / _part_name(job["part"]))
-            job["masks"] = [os.fsdecode(mask) for mask in masks[job["part"] :: len(jobs)]]
+            job["masks"] = [_names_of(mask) for mask in masks[job["part"] :: len(jobs)]]
         results = _work(jobs[0]) if len(jobs) == 1 else in_processes("sagemaker_monai.data.case_store", jobs)
         told = dict(until_stopped(results, total=len(samples), what=what, is_stopping=is_stopping))
         checksums = {path.name: _checksum(path) for path in sorted(folder.glob("part-*.raw"))}
@@ -209,11 +210,22 @@ def open_store(
     return prepared_once(cache_dir, key, lambda folder: _open(folder, preprocessing), build)
 
 
-def _keys(masks: Sequence[Path], digests: Digests) -> list[tuple[str, str]]:
+def _keys(masks: Sequence[Path | Parts], digests: Digests) -> list[list[tuple[str, str]]]:
     """Names, which those of structures may be, and contents."""
     files = [image_files(mask) for mask in masks]
     found = digests.of(file for inside in files for file in inside)
-    return [(file.name, found[file]) for inside in files for file in inside]
+    return [[(file.name, found[file]) for file in inside] for inside in files]
+
+
+def _names_of(mask: Path | Parts) -> list[str]:
+    """A mask for the job of a worker."""
+    return [os.fsdecode(file) for file in (mask.files if isinstance(mask, Parts) else (mask,))]
+
+
+def _mask_of(names: Sequence[str]) -> Path | Parts:
+    """What `_names_of` was given."""
+    files = tuple(map(Path, names))
+    return Parts(files) if len(files) > 1 else files[0]
 
 
 def _open(folder: Path, preprocessing: Preprocessing) -> CaseStore | None:
@@ -247,7 +259,7 @@ def _work(job: Mapping[str, Any]) -> Generator[tuple[int, dict[str, Any]], None,
     with Path(job["file"]).open("wb") as file:
         for (index, sample), mask in zip(samples_of(job), job["masks"], strict=True):
             try:
-                case = read_case(load, sample, Path(mask), legend)
+                case = read_case(load, sample, _mask_of(mask), legend)
             except CallerError as error:
                 yield index, {"fault": str(error)}
             else:

@@ -19,6 +19,7 @@ from sagemaker_monai.data.legends import Legend
 from sagemaker_monai.data.splitting import SPLITS, split_by_group
 from sagemaker_monai.data.trainable import FEWEST_TRAINING, check_groups, check_names
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.masks.mask import Parts
 from sagemaker_monai.messages.item_names import current
 from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.messages.shortened import some_of
@@ -43,7 +44,7 @@ class Record:
         group: images of one group (lesion, patient) are in one split.
         metadata: other values in the data set, such as age in years, sex, localization; None where unknown.
         target: from the task (`Task.target`); empty stands for the class alone.
-        mask: absolute path of the file with a label for each voxel, where labels are masks.
+        mask: absolute paths of the file or files with a label for each voxel, where labels are masks.
     """
 
     image: Image
@@ -52,7 +53,7 @@ class Record:
     group: str
     metadata: Metadata
     target: tuple[float, ...] = ()
-    mask: Image | None = None
+    mask: Path | Parts | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from sagemaker_monai.data.name_matching import key_parts, match_names, nearest_n
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.images.sample import Sequences
 from sagemaker_monai.images.suffixes import DICOM_SUFFIXES, IMAGE_SUFFIXES, VOLUME_SUFFIXES
+from sagemaker_monai.masks.mask import Parts
 from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.file_names import is_fit_path, parts_of
@@ -41,7 +42,7 @@ class Entry:
         group: its own name if none is known.
         split: None if the layout has none.
         metadata: everything else, including columns that may name the patient.
-        mask: the file with a label for each voxel, if labels are masks.
+        mask: the file or files with a label for each voxel, if labels are masks.
         cells: instead of a label, if findings have a column each.
     """
 
@@ -52,7 +53,7 @@ class Entry:
     split: str | None
     metadata: Metadata
     cells: Cells | None = None
-    mask: Image | None = None
+    mask: Path | Parts | None = None
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,11 @@ def is_image(path: Path) -> bool:
         return False
 
 
-def image_files(image: Image) -> list[Path]:
-    """The files of an image, by name; of a folder its `files.plain_files`; a header comes before its values."""
-    if isinstance(image, Sequences):
-        return [file for channel in image.channels for file in image_files(channel)]
+def image_files(image: Image | Parts) -> list[Path]:
+    """The files of an image or mask, by name; of a folder its `files.plain_files`; a header comes before its values."""
+    if isinstance(image, Sequences | Parts):
+        parts = image.channels if isinstance(image, Sequences) else image.files
+        return [file for part in parts for file in image_files(part)]
     if not image.is_dir():
         return [image, *_values_of(image)]
     return sorted(plain_files(image))

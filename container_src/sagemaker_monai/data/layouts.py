@@ -16,6 +16,7 @@ from sagemaker_monai.data.entries import Layout, visible
 from sagemaker_monai.data.mask_files import join_asides, mask_remarks, pass_over_masks
 from sagemaker_monai.data.mask_folders import read_mask_folders
 from sagemaker_monai.data.mask_layouts import is_of_masks, read_mask_layout
+from sagemaker_monai.data.mask_tables import read_mask_table
 from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.data.table_layout import read_table_layout, tables_in
 from sagemaker_monai.errors import DatasetError
@@ -47,6 +48,8 @@ def _read_channel(name: str, root: Path, columns: Columns, *, has_masks: bool) -
                 f"channel {name} was not imported completely ({IMPORT_REPORT} is there, {DATASET_JSON} is not); run "
                 "prepare again, which replaces what the first run wrote"
             )
+        elif tables_in(place) and (of_masks := read_mask_table(place, columns, is_asked=has_masks)) is not None:
+            return _below(of_masks, root, place)
         elif has_masks:
             passed_over += len(tables_in(place))
             continue

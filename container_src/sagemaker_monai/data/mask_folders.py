@@ -2,8 +2,9 @@
 
 `mask_files` tells masks from images and finds the image of each. What stands in no file is not guessed: masks of one
 value besides 0 have one structure; masks of several values need names, in `labels.json` or dataset.json; and an image
-with several masks, or a mask with several images, needs a line in dataset.json. Folders with one file for each
-structure (TotalSegmentator: `s0001/ct.nii.gz`, `s0001/segmentations/liver.nii.gz`) name them.
+with several masks, or a mask with several images, needs a line in dataset.json, unless the masks are numbered parts of
+one (`7_mask.png`, `7_mask_1.png`). Folders with one file for each structure (TotalSegmentator: `s0001/ct.nii.gz`,
+`s0001/segmentations/liver.nii.gz`) name them.
 
 A folder with several images may be a patient or a class of images. Patients are many and classes few, so folders are
 groups from FEWEST_FOLDERS on; below that each image is its own group, which the remark `no_groups` says.
@@ -32,6 +33,7 @@ from sagemaker_monai.data.mask_layouts import FOLDERS
 from sagemaker_monai.data.mask_reading import grid_of
 from sagemaker_monai.errors import CallerError, DatasetError
 from sagemaker_monai.images.sample import Sequences
+from sagemaker_monai.masks.mask import Parts
 from sagemaker_monai.masks.mask_values import values_in
 from sagemaker_monai.masks.read_mask import read_mask
 from sagemaker_monai.masks.structure_files import structure_of
@@ -48,13 +50,21 @@ _OF_STRUCTURES = "segmentations"  # the folder that TotalSegmentator writes
 _MOST_BYTES = 1 << 16  # of labels.json
 _LOOKED_AT = 8  # masks that show something, to know whether there is one structure
 _CHANNEL = re.compile(r"(.+)_(\d{4})")  # of nnU-Net
+_PART = re.compile(r"(.*[^\W\d_])[ _.-]*\(?(\d{1,3})\)?")  # 7_mask_1, 7_mask (1), 7_mask1
 _REMEDY = "name the image and the mask of each in dataset.json"
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
+    """An image with its mask."""
+
     image: Image
-    mask: Path
+    mask: Path | Parts
+
+    @property
+    def masks(self) -> tuple[Path, ...]:
+        """The files of the mask."""
+        return self.mask.files if isinstance(self.mask, Parts) else (self.mask,)
 
 
 def read_mask_folders(root: Path) -> Layout:
@@ -67,18 +77,19 @@ def read_mask_folders(root: Path) -> Layout:
     folders = _folders_of_structures(files)
     doubtful: tuple[Path, ...] = ()
     if folders:
-        pairs = [_Pair(image, folder) for folder, image in folders.items()]
+        pairs = [Pair(image, folder) for folder, image in folders.items()]
         legend = _legend_of_files(list(folders))
         rest = [path for path in files if path not in folders.values() and path.parent not in folders]
     else:
         aside = set_masks_aside(files, root)
         doubtful = aside.doubtful
         pairs, rest = _pairs_of(aside)
-        legend = _named(root) or _one_structure(root, pairs)
+        legend = legend_of(root, pairs)
     entries = _entries(root, pairs)
     counts = {"images_without_mask": len(rest), "groups_by_folder": _count_groups(entries)}
     remarks = tuple(remark(code, count) for code, count in counts.items() if count)
-    images = tuple(path for path in files if path not in {pair.mask for pair in pairs})
+    masks = {mask for pair in pairs for mask in pair.masks}
+    images = tuple(path for path in files if path not in masks)
     return Layout(
         legend.names, entries, task=task_for("mask"), remarks=remarks, aside=Aside(images, {}, doubtful),
         source="mask folders", legend=legend,
@@ -113,7 +124,7 @@ def _legend_of_files(folders: Sequence[Path]) -> Legend:
     return read_legend(["background", *names])
 
 
-def _pairs_of(aside: Aside) -> tuple[list[_Pair], list[Path]]:
+def _pairs_of(aside: Aside) -> tuple[list[Pair], list[Path]]:
     """Images with their masks, and images without one."""
     if not aside.masks:
         odd = f"; {len(aside.doubtful)} files are named like masks but show many values" if aside.doubtful else ""
@@ -123,18 +134,32 @@ def _pairs_of(aside: Aside) -> tuple[list[_Pair], list[Path]]:
         )
     if orphans := [mask.name for mask, images in aside.masks.items() if not images]:
         raise DatasetError(f"masks without an image: {len(orphans)} ({some_of(orphans)}); add the images or {_REMEDY}")
-    pairs: list[_Pair] = []
-    of_image: Mapping[Path, list[Path]] = defaultdict(list)
+    together: Mapping[tuple[Path, ...], list[Path]] = defaultdict(list)
+    of_image: Mapping[Path, set[tuple[Path, ...]]] = defaultdict(set)
     for mask, images in aside.masks.items():
-        pairs.append(_Pair(_channels(mask, images), mask))
+        together[images].append(mask)
         for image in images:
-            of_image[image].append(mask)
-    if several := [image.name for image, masks in of_image.items() if len(masks) > 1]:
+            of_image[image].add(images)
+    unclear = [images for images, masks in together.items() if len(masks) > 1 and not _are_parts(masks)]
+    if several := [image.name for image, of in of_image.items() if len(of) > 1 or not of.isdisjoint(unclear)]:
         raise DatasetError(
             f"images with several masks: {len(several)} ({some_of(several)}); join the structures of each to one mask "
             "of several values, and " + _REMEDY
         )
+    pairs = [
+        Pair(_channels(masks[0], images), Parts(tuple(sorted(masks))) if len(masks) > 1 else masks[0])
+        for images, masks in together.items()
+    ]
     return pairs, [image for image in aside.images if image not in of_image]
+
+
+def _are_parts(masks: Sequence[Path]) -> bool:
+    """Whether files are named as the parts of one mask: alike except for a number at the end."""
+    told = [_PART.fullmatch(structure_of(path) or path.stem) for path in masks]
+    bare = {(path.parent, match[1] if match else structure_of(path) or path.stem) for path, match in
+            zip(masks, told, strict=True)}  # fmt: skip
+    numbers = [int(match[2]) if match else None for match in told]
+    return len(bare) == 1 and len(set(numbers)) == len(numbers)
 
 
 def _channels(mask: Path, images: Sequence[Path]) -> Image:
@@ -171,7 +196,16 @@ def _named(root: Path) -> Legend | None:
         raise DatasetError(str(error).replace("dataset.json: labels", LABELS_JSON)) from error
 
 
-def _one_structure(root: Path, pairs: Sequence[_Pair]) -> Legend:
+def legend_of(root: Path, pairs: Sequence[Pair]) -> Legend:
+    """What the values of masks mean: what labels.json says, or one structure.
+
+    Raises:
+        DatasetError: labels.json is not sound, or the masks have values that nothing names.
+    """
+    return _named(root) or _one_structure(root, pairs)
+
+
+def _one_structure(root: Path, pairs: Sequence[Pair]) -> Legend:
     """The legend of masks with one value besides 0, by some of them; a mask with others is refused when it is read."""
     looked = 0
     step = max(1, len(pairs) // _LOOKED_AT)
@@ -196,9 +230,9 @@ def _one_structure(root: Path, pairs: Sequence[_Pair]) -> Legend:
     return Legend((1,), (_name_of_structure(root, pairs),))
 
 
-def _name_of_structure(root: Path, pairs: Sequence[_Pair]) -> str:
+def _name_of_structure(root: Path, pairs: Sequence[Pair]) -> str:
     """What the only folder of all masks is called besides mask (`lesion_masks`), or ONE_STRUCTURE."""
-    folders = {pair.mask.parent for pair in pairs}
+    folders = {mask.parent for pair in pairs for mask in pair.masks}
     words = [word for word in owner_of(next(iter(folders)) / "1.png", root) if split_of(word) is None]
     return "_".join(words) if len(folders) == 1 and words else ONE_STRUCTURE
 
@@ -208,7 +242,7 @@ def _count_groups(entries: Sequence[Entry]) -> int:
     return sum(count > 1 for count in Counter(entry.group for entry in entries).values())
 
 
-def _entries(root: Path, pairs: Sequence[_Pair]) -> list[Entry]:
+def _entries(root: Path, pairs: Sequence[Pair]) -> list[Entry]:
     entries = []
     for pair in pairs:
         paths = pair.image.channels if isinstance(pair.image, Sequences) else (pair.image,)
@@ -217,7 +251,7 @@ def _entries(root: Path, pairs: Sequence[_Pair]) -> list[Entry]:
         name = BETWEEN_SEQUENCES.join(path.relative_to(root).as_posix() for path in paths)
         group = "/".join(word for word in owner_of(paths[0], root) if split_of(word) is None)
         split = next((split for split in splits if split), None)
-        label = pair.mask.relative_to(root).as_posix()
+        label = BETWEEN_SEQUENCES.join(mask.relative_to(root).as_posix() for mask in pair.masks)
         entries.append(Entry(pair.image, name, label, group, split, {}, mask=pair.mask))
     are_groups = len({entry.group for entry in entries}) >= FEWEST_FOLDERS
     named = [replace(each, group=(are_groups and each.group) or each.name) for each in entries]

@@ -4,17 +4,28 @@
 test split, is not part of the data set.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sagemaker_monai.data.dataset_json import DATASET_JSON, SPATIAL_DIMS, image_names, json_metadata
-from sagemaker_monai.data.entries import IMAGE_NAMES, Entry, Layout, Metadata, images_of_names, locate, visible
+from sagemaker_monai.data.entries import (
+    BETWEEN_SEQUENCES,
+    IMAGE_NAMES,
+    Entry,
+    Image,
+    Layout,
+    Metadata,
+    images_of_names,
+    locate,
+    visible,
+)
 from sagemaker_monai.data.legends import read_legend
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.images.sample import Sequences
-from sagemaker_monai.messages.remarks import remark
+from sagemaker_monai.masks.mask import Parts
+from sagemaker_monai.messages.remarks import Remark, remark
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import split_of
 from sagemaker_monai.storage.file_names import is_fit
@@ -22,6 +33,41 @@ from sagemaker_monai.tasks.tasks import TASKS, task_for
 
 # nnU-Net's folders of images, each with that of its masks.
 FOLDERS = {"imagesTr": ("labelsTr", "training"), "imagesTs": ("labelsTs", "test")}
+
+
+def locate_masks(
+    root: Path, names: Sequence[tuple[str, ...]], images: Sequence[Image], *, what: str
+) -> tuple[list[tuple[Path | Parts, str]], tuple[Remark, ...]]:
+    """Find the masks that a list names, each by one name or by one for each of its parts.
+
+    Args:
+        root: the channel.
+        names: of the masks.
+        images: that the same list names.
+        what: the list, for messages.
+
+    Returns:
+        Masks with their names relative to the channel, and remarks on how they were found.
+
+    Raises:
+        DatasetError: as `entries.locate`, or a mask is an image of the list.
+    """
+    flat = [name for parts in names for name in parts]
+    paths, remarks = locate(root, flat, what=what)
+    taken = {path for image in images for path in (image.channels if isinstance(image, Sequences) else (image,))}
+    if lacking := [name for name, path in zip(flat, paths, strict=True) if path in taken]:
+        # A missing mask that is called as its image would be found in the image's own folder.
+        raise DatasetError(
+            f"{what} names masks that are not in the channel, or are images themselves: {len(lacking)} "
+            f"({some_of(lacking)}); add the files or remove their lines"
+        )
+    found = dict(zip(flat, paths, strict=True))
+    masks: list[tuple[Path | Parts, str]] = []
+    for parts in names:
+        files = tuple(found[name] for name in parts)
+        label = BETWEEN_SEQUENCES.join(file.relative_to(root).as_posix() for file in files)
+        masks.append((Parts(files) if len(files) > 1 else files[0], label))
+    return masks, remarks
 
 
 def is_of_masks(content: Mapping[str, Any], is_there: Callable[[str], bool]) -> bool:
@@ -67,17 +113,12 @@ def read_mask_layout(root: Path, content: Mapping[str, Any]) -> Layout:
     if not whole:
         raise DatasetError("dataset.json names no image with a mask; give each item image and label, two files")
     images, remarks = images_of_names(root, [item.names for item in whole], what=DATASET_JSON)
-    masks, of_masks = locate(root, [item.mask for item in whole], what=DATASET_JSON)
-    taken = {path for image, _ in images for path in (image.channels if isinstance(image, Sequences) else (image,))}
-    if lacking := [item.mask for item, mask in zip(whole, masks, strict=True) if mask in taken]:
-        # A missing mask that is called as its image would be found in the image's own folder.
-        raise DatasetError(
-            f"dataset.json names masks that are not in the channel, or are images themselves: {len(lacking)} "
-            f"({some_of(lacking)}); add the files or remove their lines"
-        )
+    masks, of_masks = locate_masks(
+        root, [(item.mask,) for item in whole], [image for image, _ in images], what=DATASET_JSON
+    )
     entries = [
-        Entry(image, name, mask.relative_to(root).as_posix(), item.group or name, item.split, item.metadata, mask=mask)
-        for (image, name), mask, item in zip(images, masks, whole, strict=True)
+        Entry(image, name, label, item.group or name, item.split, item.metadata, mask=mask)
+        for (image, name), (mask, label), item in zip(images, masks, whole, strict=True)
     ]
     if missing := len(items) - len(whole):
         remarks = (*remarks, remark("images_without_mask", missing))

@@ -13,7 +13,7 @@ from sagemaker_monai.images.pictures import upright_size
 from sagemaker_monai.images.read import kind_of, read_frames_of, read_volumes_of
 from sagemaker_monai.images.sample import Sample, Sequences
 from sagemaker_monai.images.volumes import Traits
-from sagemaker_monai.masks.mask import Grid
+from sagemaker_monai.masks.mask import Grid, Parts
 from sagemaker_monai.masks.read_mask import read_mask
 from sagemaker_monai.preprocessing.preprocessing import Load
 from sagemaker_monai.preprocessing.ways import labels_forth, with_size
@@ -31,7 +31,7 @@ class MaskOf:
     """
 
     image: Image = field(repr=False)
-    mask: Path = field(repr=False)
+    mask: Path | Parts = field(repr=False)
     legend: Legend
     spatial_dims: int | None = None
 
@@ -57,7 +57,7 @@ class ReadCase:
         return np.ascontiguousarray(labels_forth(self.true, load.way(self.traits)), np.uint8)
 
 
-def read_case(load: Load, sample: Sample, mask: Path, legend: Legend) -> ReadCase:
+def read_case(load: Load, sample: Sample, mask: Path | Parts, legend: Legend) -> ReadCase:
     """Read an image and its mask.
 
     Raises:
@@ -72,7 +72,7 @@ def read_case(load: Load, sample: Sample, mask: Path, legend: Legend) -> ReadCas
     return ReadCase(values, true, traits, findings)
 
 
-def labels_on_grid(mask: Path, grid: Grid, legend: Legend) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+def labels_on_grid(mask: Path | Parts, grid: Grid, legend: Legend) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """The label map of a mask, of the grid's shape, and findings.
 
     Raises:

@@ -9,12 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sagemaker_monai.data.entries import Entry, Layout, Metadata, images_of_names, name_parts, visible
+from sagemaker_monai.data.entries import IMAGE_NAMES, Entry, Layout, Metadata, images_of_names, name_parts, visible
 from sagemaker_monai.data.label_rules import Cells
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.remarks import remark
 from sagemaker_monai.messages.shortened import some_of
-from sagemaker_monai.storage.columns import Columns, find_column, split_column, split_of, usual_column, usual_columns
+from sagemaker_monai.storage.columns import (
+    SPELLINGS,
+    Columns,
+    find_column,
+    is_missing,
+    plain,
+    split_column,
+    split_of,
+    usual_column,
+    usual_columns,
+)
 from sagemaker_monai.storage.tables import Row, is_table, read_table, table_content
 
 _OF_SPLITS = frozenset({"label", "labels", "data", "images", "list", "metadata", "gt", "df"})  # beside a split's name
@@ -35,21 +45,27 @@ def tables_in(root: Path) -> list[Path]:
     return [path for path in visible(root) if is_table(path) and path.is_file()]
 
 
-def read_table_layout(root: Path, columns: Columns) -> Layout | None:
+def read_table_layout(root: Path, columns: Columns, *, masks: str = "no") -> Layout | None:
     """The images in a channel's tables; None if its tables are about other things.
 
     `image` may be a series folder, or several sequences separated by `;`. Other columns are kept as metadata. Labels
     stay as written, and only a column called group is the group: see `labelled`.
+
+    Args:
+        root: the channel.
+        columns: that are named.
+        masks: "no" reads labels; "asked" reads the column of masks, which are files, as the label; "alone" does so
+            unless another column is a label.
 
     Raises:
         DatasetError: several tables are candidates, one cannot be read, or lists missing images.
     """
     files = tables_in(root)
     contents = {file: table_content(file) for file in files}
-    tables = [table for file in files if (table := _read(file, contents[file], columns)) is not None]
+    tables = [table for file in files if (table := _read(file, contents[file], columns, masks)) is not None]
     has_folders = any(path.is_dir() for path in visible(root))
     if not tables:
-        if has_folders:
+        if has_folders or masks != "no":
             return None
         if len(files) > 1:
             raise DatasetError(
@@ -69,17 +85,21 @@ def read_table_layout(root: Path, columns: Columns) -> Layout | None:
     return Layout(layout.labels, layout.entries, remarks=(*layout.remarks, *remarks), source="table")
 
 
-def _read(file: Path, content: bytes, wanted: Columns) -> _Table | None:
+def _read(file: Path, content: bytes, wanted: Columns, masks: str) -> _Table | None:
     """A table, or None if it has no columns of images and labels."""
-    rows = read_table(content, what=file.name, fits=lambda names: not _missing(names, wanted), sheet=wanted.sheet)
-    if not rows or _missing(list(rows[0]), wanted):
+    role = "label" if masks == "no" else "mask"
+    rows = read_table(content, what=file.name, fits=lambda names: not _missing(names, wanted, role), sheet=wanted.sheet)
+    if not rows or _missing(list(rows[0]), wanted, role):
         return None
     names = list(rows[0])
     image = find_column(names, wanted.image, file.name) if wanted.image else usual_column(names, "image", file.name)
     rest = [name for name in names if name != image]
-    label = tuple(
-        find_column(names, name, file.name) for name in wanted.label or [usual_column(rest, "label", file.name)]
+    told = wanted.label or (
+        _mask_columns(rows, rest, masks) if role == "mask" else [usual_column(rest, role, file.name)]
     )
+    label = tuple(find_column(names, name, file.name) for name in told)
+    if role == "mask" and not (len(label) == 1 and _name_files(rows, label[0])):
+        return None
     rest = [name for name in rest if name not in label]
     split = find_column(names, wanted.split, file.name) if wanted.split else split_column(rows, rest)
     group = next(iter(usual_columns([name for name in rest if name != split], "group")), "")
@@ -98,9 +118,23 @@ def _refuse(file: Path, content: bytes, wanted: Columns) -> None:
     raise DatasetError(f"{file.name} has no rows; it must list images")
 
 
-def _missing(names: Sequence[str], wanted: Columns) -> list[str]:
+def _mask_columns(rows: Sequence[Row], names: Sequence[str], masks: str) -> list[str]:
+    """The columns of masks: of the first spellings of which one names files; none if another column is a label."""
+    ranks = [[name for name in names if plain(name) in rank and _name_files(rows, name)] for rank in SPELLINGS["mask"]]
+    if masks == "alone" and not all(_name_files(rows, name) for name in usual_columns(names, "label")):
+        return []
+    return next((rank for rank in ranks if rank), [])
+
+
+def _name_files(rows: Sequence[Row], column: str) -> bool:
+    """Whether cells of a column name files, as far as they are filled."""
+    filled = [row[column] for row in rows if not is_missing(row[column])]
+    return bool(filled) and all(cell.strip().lower().endswith(tuple(IMAGE_NAMES)) for cell in filled)
+
+
+def _missing(names: Sequence[str], wanted: Columns, role: str = "label") -> list[str]:
     """The roles without a column, unless one is named."""
-    told = {"image": bool(wanted.image), "label": bool(wanted.label)}
+    told = {"image": bool(wanted.image), role: bool(wanted.label)}
     return [role for role, is_told in told.items() if not is_told and not usual_columns(names, role)]
 
 
@@ -125,7 +159,7 @@ def _layout(root: Path, tables: Sequence[_Table]) -> Layout:
     for table, row in lines:
         _check(table, row)
     what = some_of([table.name for table in tables])
-    names = [_sequences(root, row[table.columns.image]) for table, row in lines]
+    names = [names_in_cell(root, row[table.columns.image]) for table, row in lines]
     images, remarks = images_of_names(root, names, what=what)
     entries = []
     for (table, row), (image, name) in zip(lines, images, strict=True):
@@ -153,7 +187,7 @@ def _check(table: _Table, row: Row) -> None:
         raise DatasetError(f"{table.name}: row {row.number} is for {split}, the table's name says {table.split}")
 
 
-def _sequences(root: Path, cell: str) -> tuple[str, ...]:
+def names_in_cell(root: Path, cell: str) -> tuple[str, ...]:
     """The names in a cell: one, or several separated by `;`, unless a file has that name."""
     is_one = ";" not in cell or (bool(name_parts(cell)) and (root / cell).is_file())
     return (cell,) if is_one else tuple(part.strip() for part in cell.split(";"))

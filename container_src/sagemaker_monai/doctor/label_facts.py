@@ -146,7 +146,7 @@ def read_labels(
     of_images = {
         paths[entry.name]: MaskOf(entry.image, entry.mask, layout.legend, layout.spatial_dims)
         for entry in layout.entries
-        if isinstance(entry.mask, Path)
+        if entry.mask is not None
     }
     cases = [replace(case, label=None, mask=of_images[case.paths]) for case in labels.cases]
     masks = frozenset(file for each in of_images.values() for file in image_files(each.mask))

@@ -1,7 +1,6 @@
 """How good the masks of an artifact are on a data set: of every image on its own grid, as a server answers it."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -48,7 +47,7 @@ def score_masks(
     for record in track(records, total=len(records), what=what):
         if is_stopping():
             raise TrainingStopped(f"{what} was cut off, as the job was asked to stop")
-        assert isinstance(record.mask, Path)
+        assert record.mask is not None
         try:
             case = read_case(predictor.bundle.preprocessing.load_pixels, Sample(record.image), record.mask, legend)
         except CallerError as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -47,6 +48,13 @@ class Grid:
         """The shape with three axes."""
         width, height, depth = (*self.shape, 1)[:3]
         return width, height, depth
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A mask in several files of one image (`7_mask.png`, `7_mask_1.png`), laid together one mask."""
+
+    files: tuple[Path, ...]
 
 
 @dataclass(frozen=True)

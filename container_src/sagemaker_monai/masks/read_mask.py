@@ -1,16 +1,18 @@
 """One file to a mask on its image's grid, whatever its format. The content decides which reader is called."""
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 
 from sagemaker_monai.images.read import DICOM_FORMAT, kind_of
-from sagemaker_monai.masks.mask import Grid, Mask
+from sagemaker_monai.masks.mask import Grid, Mask, Parts
+from sagemaker_monai.masks.mask_parts import read_parts
 from sagemaker_monai.masks.same_grid import MOST_MM
 from sagemaker_monai.masks.structure_files import is_structure_folder, read_structure_files
 
 
 def read_mask(
-    source: Path,
+    source: Path | Parts,
     grid: Grid,
     *,
     threshold: float = 0.5,
@@ -23,7 +25,8 @@ def read_mask(
 
     Args:
         source: DICOM SEG or RTSTRUCT (or a folder or archive with one), NIfTI, Analyze, NRRD (also .seg.nrrd),
-            MetaImage, NumPy, or a picture that is not lossy; or a folder with a volume file for each structure.
+            MetaImage, NumPy, or a picture that is not lossy; or a folder with a volume file for each structure; or
+            several of these that are parts of one mask.
         grid: of its image.
         threshold: of a DICOM SEG of fractions, the one from which a voxel belongs to the structure; above 0, at most 1.
         tolerance_mm: how far its corners may lie from the image's, beside a tenth of a voxel.
@@ -38,6 +41,12 @@ def read_mask(
         PayloadTooLarge: more than the limits.
     """
     assert 0 < threshold <= 1
+    if isinstance(source, Parts):
+        read = partial(
+            read_mask, grid=grid, threshold=threshold, tolerance_mm=tolerance_mm, wanted=wanted, colours=colours,
+            named=named,
+        )  # fmt: skip
+        return read_parts([partial(read, file) for file in source.files])
     if is_structure_folder(source):
         return read_structure_files(source, grid, wanted=wanted, tolerance_mm=tolerance_mm)
     kind = kind_of(source)

@@ -99,6 +99,8 @@ REMARKS: dict[str, tuple[Severity, str, str]] = {
         "scl_inter), which was applied; check that the values are those of the structures"),
     "mask_many_values": ("warning", "files", "{n} masks have very many different values, as images do, or masks with "
         "smoothed edges; check that they are masks"),
+    "mask_in_parts": ("note", "files", "{n} masks are in several files of one image (mask, mask_1, ...), which "
+        "were laid together"),
     "mask_white_is_one": ("note", "files", "{n} masks have black and white pixels only: white is read as 1"),
     "mask_palette_order": ("warning", "files", "{n} masks have a palette in which black is not index 0; the indices "
         "are used as they are"),

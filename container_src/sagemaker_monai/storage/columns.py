@@ -24,9 +24,17 @@ _LABELS = (
     "diagnoses", "diagnose", "diagnostic", "dx", "finding", "findings", "findinglabels", "grade", "level", "severity",
     "outcome", "groundtruth", "gt", "pathology", "y", "klasse", "befund", "etiqueta", "classe", "diagnostico",
 )  # fmt: skip
+_MASKS = (
+    "masks", "maskfile", "maskfilename", "maskname", "maskpath", "maskfilepath", "maskimage", "imagemask", "maskid",
+    "masque", "mascara", "maschera", "maske", "maskendatei", "segmentation", "segmentations", "segmentationfile",
+    "segmentationpath", "segmentationmask", "segmentationmaskpath", "seg", "segfile", "segpath", "labelmap",
+    "labelmappath", "labelfile", "labelpath", "groundtruthmask", "groundtruthpath", "gtpath", "gtmask",
+    "annotationpath", "annotationfile", "roimaskfile", "roimaskfilepath",
+)  # fmt: skip
 SPELLINGS: dict[str, tuple[tuple[str, ...], ...]] = {
     "image": (("image",), _IMAGES, ("id", "name", "key")),
     "label": (("label",), _LABELS),
+    "mask": (("mask",), _MASKS, ("label", "labels", "groundtruth", "gt", "target", "annotation", "annotations")),
     "split": (("split",),),
     "group": (("group", "groups", "groupid"),),
 }
