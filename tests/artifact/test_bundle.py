@@ -9,6 +9,7 @@ import torch
 
 from sagemaker_monai.artifact.bundle import CHECKED_FILES, CHECKSUMS, add_document, read_bundle, write_bundle
 from sagemaker_monai.errors import BundleError
+from sagemaker_monai.tasks.label_codes import Code, LabelCodes
 from tests.support.bundles import IMAGE_SIZE, LABELS, bundle_parts
 
 
@@ -239,6 +240,23 @@ def test_a_disk_that_takes_no_more_leaves_the_artifact_that_was_there(artifact):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     assert read_bundle(artifact).model_version == before
+
+
+def test_codes_of_labels_are_part_of_the_artifact_and_of_its_version(tmp_path):
+    codes = {
+        "b": LabelCodes(Code("SCT", "49755003", "Abnormal"), Code("FMA", "7203", "Kidney"), (Code("99X", "1", "L"),))
+    }
+    parts = bundle_parts(labels=("a", "b"))
+
+    versions = {write_bundle(tmp_path / "model", **parts, codes=each) for each in (None, {}, codes)}
+
+    assert len(versions) == 2
+    assert read_bundle(tmp_path / "model").codes == codes
+    with pytest.raises(BundleError, match="no label"):
+        write_bundle(tmp_path / "other", **parts, codes={"c": codes["b"]})
+    wrong = {"a": LabelCodes(Code("SCT", "1", "Abnormal"), codes["b"].type)}
+    with pytest.raises(BundleError, match="check digit"):
+        write_bundle(tmp_path / "other", **parts, codes=wrong)
 
 
 def test_a_new_artifact_replaces_the_old_one_with_its_documents(artifact):

@@ -85,6 +85,24 @@ def test_the_decathlon_s_list_is_read_and_its_test_images_without_masks_are_coun
     assert "images_without_mask" in {remark.code for remark in dataset.remarks}
 
 
+def test_codes_of_dataset_json_come_with_the_data_set_and_channels_must_agree(tmp_path):
+    for name, value in (("training", "10200004"), ("validation", "64033007")):
+        write_balls(tmp_path / name, count=4, splits={name: 4})
+        path = tmp_path / name / "dataset.json"
+        content = json.loads(path.read_text())
+        [label] = [label for label in content["labels"].values() if label != "background"][:1]
+        category = ["SCT", "91723000", "Anatomical Structure"]
+        content["codes"] = {label: {"category": category, "type": ["SCT", value, "An organ"]}}
+        path.write_text(json.dumps(content))
+
+    dataset = read(tmp_path / "training")
+
+    assert dataset.codes[label].type.value == "10200004"
+    with pytest.raises(DatasetError, match="different codes"):
+        read_dataset({"training": tmp_path / "training", "validation": tmp_path / "validation"},
+                     validation_fraction=0.25, test_fraction=0.0, seed=0)  # fmt: skip
+
+
 def test_nnunet_s_folders_are_read_with_their_channels(tmp_path):
     root = write_balls(tmp_path / "data", 4)
     for image in sorted((root / "imagesTr").iterdir()):

@@ -26,6 +26,7 @@ from sagemaker_monai.outputs.dicom_files import Provenance
 from sagemaker_monai.outputs.segmentation_objects import encode_seg
 from sagemaker_monai.outputs.structure_sets import encode_rtstruct
 from sagemaker_monai.serving.inference import Answer, negotiate, output_fn, types_of
+from sagemaker_monai.tasks.label_codes import Code, LabelCodes
 from tests.support.dicom_series import GAP_MM, ORIENTATIONS, enhanced, pixels, positions_of, to_bytes
 from tests.support.places import SHARED_DATA
 from tests.support.segmentations import series
@@ -241,6 +242,43 @@ def test_segments_are_drawn_in_the_colours_of_every_other_answer(encode, axial):
         assert np.allclose(own, [expected[0] / 2.55, *(part - 128 for part in expected[1:])], atol=12)
 
 
+CODES = {
+    "liver": LabelCodes(Code("SCT", "91723000", "Anatomical Structure"), Code("SCT", "10200004", "Liver")),
+    "kidney_left": LabelCodes(
+        Code("SCT", "91723000", "Anatomical Structure"),
+        Code("SCT", "64033007", "Kidney"),
+        (Code("SCT", "7771000", "Left"),),
+    ),
+}
+CODED = dataclasses.replace(MODEL, codes=CODES)
+
+
+@FORMS
+def test_structures_have_the_codes_of_the_artifact_or_a_private_one(encode, axial):
+    document = parse(encoded(encode, axial, labels=("kidney_left", "flap"), model=CODED))
+
+    if encode is encode_rtstruct:
+        coded = [each.RTROIIdentificationCodeSequence[0] for each in document.RTROIObservationsSequence]
+        categories = [each.SegmentedPropertyCategoryCodeSequence[0] for each in document.RTROIObservationsSequence]
+    else:
+        coded = [each.SegmentedPropertyTypeCodeSequence[0] for each in document.SegmentSequence[-2:]]
+        categories = [each.SegmentedPropertyCategoryCodeSequence[0] for each in document.SegmentSequence[-2:]]
+    assert [(each.CodingSchemeDesignator, each.CodeMeaning) for each in coded] == [
+        ("SCT", "Kidney"), ("99SMMONAI", "flap"),
+    ]  # fmt: skip
+    assert coded[0].CodeValue == "64033007"
+    assert coded[0].SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning == "Left"
+    assert "SegmentedPropertyTypeModifierCodeSequence" not in coded[1]
+    assert [each.CodeMeaning for each in categories] == ["Anatomical Structure", "Tissue"]
+
+
+def test_the_codes_of_the_artifact_reach_the_answer(axial):
+    answer = dataclasses.replace(answer_of(axial), codes=CODES)
+
+    for accept in ("application/dicom", "application/dicom; type=rtstruct", "application/dicom; type=sr"):
+        assert "10200004" in items_of(parse(output_fn(answer, accept)[0]), "CodeValue")
+
+
 def test_up_to_four_structures_are_binary_and_more_a_label_map(axial):
     kinds = [parse(encoded(encode_seg, axial, labels=tuple("abcdef"[:count]))).SegmentationType for count in (2, 4, 5)]
 
@@ -384,11 +422,11 @@ def test_an_unknown_type_is_told_which_there_are():
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy of dicom3tools")
 @pytest.mark.parametrize("encode", [encode_seg, encode_rtstruct])  # it does not know LABELMAP yet
-@pytest.mark.parametrize("labels", [LABELS, ("x" * 200, "\\^=&\n")])
+@pytest.mark.parametrize("labels", [LABELS, ("x" * 200, "\\^=&\n"), tuple(CODES)])
 def test_the_validator_finds_no_errors(tmp_path, encode, axial, labels):
     for mask in (RANDOM, np.zeros_like(RANDOM)):
         path = tmp_path / "mask.dcm"
-        path.write_bytes(encoded(encode, axial, mask, labels))
+        path.write_bytes(encoded(encode, axial, mask, labels, CODED))
         assert validated(path) == []
 
 

@@ -18,6 +18,7 @@ from sagemaker_monai.errors import NotAcceptable, PayloadTooLarge, UndecodableIm
 from sagemaker_monai.images.dicom.headers import read_header
 from sagemaker_monai.outputs.dicom_files import Provenance, encode_multipart
 from sagemaker_monai.outputs.structured_reports import Finding, encode_sr
+from sagemaker_monai.tasks.label_codes import Code, LabelCodes
 from tests.support.dicom_bodies import dicom
 from tests.support.places import SHARED_DATA
 
@@ -64,6 +65,37 @@ def validate(content):
     lines = (result.stdout + result.stderr).decode(errors="replace").splitlines()
     assert "ComprehensiveSR" in lines
     return [line for line in lines if line.startswith("Error")]
+
+
+# --- structures of a mask
+
+
+@needs_validator
+def test_every_structure_is_a_finding_with_its_size_its_side_and_its_code():
+    anatomy = Code("SCT", "91723000", "Anatomical Structure")
+    kidney, lesion = Code("SCT", "64033007", "Kidney"), Code("SCT", "52988006", "Lesion")
+    sides = {"left": Code("SCT", "7771000", "Left"), "right": Code("SCT", "24028007", "Right")}
+    codes = {f"kidney_{name}": LabelCodes(anatomy, kidney, (side,)) for name, side in sides.items()}
+    codes["spot"] = LabelCodes(Code("SCT", "49755003", "Morphologically Abnormal Structure"), lesion)
+    sizes = {"kidney_left": 151.5, "kidney_right": 149.25, "spot": 0.5, "flap": 0.0}
+    for unit, (quantity, told) in {
+        "ml": ("Volume", "ml"), "mm2": ("Area", "mm2"), "px": ("Area", "{pixels}"),
+    }.items():  # fmt: skip
+        findings = [Finding(label, value=size, unit=unit, is_structure=True) for label, size in sizes.items()]
+
+        content = report_on(headers(), findings, dataclasses.replace(MODEL, codes=codes))
+
+        assert validate(content) == []
+        groups = read(content).content.get_image_measurement_groups()
+        measured = [(each.name.meaning, each.value, each.unit.value) for x in groups for each in x.get_measurements()]
+        assert measured == [(quantity, size, told) for size in sizes.values()]
+        assert [each.tracking_identifier for each in groups] == list(sizes)
+        assert [each.finding_type.meaning for each in groups] == ["Kidney", "Kidney", "Lesion", "flap"]
+        assert [each.finding_type.scheme_designator for each in groups] == [*["SCT"] * 3, "99SMMONAI"]
+        assert [[site.laterality.meaning for site in each.finding_sites] for each in groups] == [
+            ["Left"], ["Right"], [], [],
+        ]  # fmt: skip
+        assert all(len(each.source_images) == 2 for each in groups)
 
 
 # --- what it says

@@ -18,8 +18,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from sagemaker_monai.images.scope import Scope, read_scope, write_scope
 from sagemaker_monai.networks.networks import build_network
 from sagemaker_monai.preprocessing.preprocessing import Preprocessing, build_preprocessing
 from sagemaker_monai.storage.files import sha256_of, write_text
+from sagemaker_monai.tasks.label_codes import LabelCodes, read_codes, write_codes
 from sagemaker_monai.tasks.task import Task
 from sagemaker_monai.tasks.tasks import TASKS, read_task
 
@@ -41,7 +42,7 @@ STAGING = ".writing-"
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
 REMEDY = "train again, or deploy the model.tar.gz exactly as training wrote it"
 
-TRAINED_ON = "trained_on"  # in the provenance of configs/metadata.json
+TRAINED_ON, CODES = "trained_on", "label_codes"  # in the provenance of configs/metadata.json
 COMPOSE = "monai.transforms.Compose"
 # What `python -m monai.bundle run` looks for, without expressions; artifacts from earlier versions lack it.
 RUN_SECTION = {
@@ -73,6 +74,7 @@ class Bundle:
         metadata: configs/metadata.json.
         model_version: 12 hexadecimal digits, the digest of everything that decides an answer.
         scope: what it was trained on; None in artifacts from versions that did not record it.
+        codes: what labels are in the words of DICOM; those without are left out.
     """
 
     labels: tuple[str, ...]
@@ -83,6 +85,7 @@ class Bundle:
     metadata: dict[str, Any]
     model_version: str
     scope: Scope | None = None
+    codes: Mapping[str, LabelCodes] = field(default_factory=dict)
 
 
 def write_bundle(
@@ -95,6 +98,7 @@ def write_bundle(
     train_config: Mapping[str, Any],
     provenance: Mapping[str, Any],
     scope: Scope | None = None,
+    codes: Mapping[str, LabelCodes] | None = None,
 ) -> str:
     """Write an artifact; an existing one stays until the new one is complete on disk.
 
@@ -107,6 +111,7 @@ def write_bundle(
         train_config: what goes into configs/train.json.
         provenance: versions and the data set's fingerprint, for configs/metadata.json.
         scope: what it was trained on.
+        codes: of its labels, see `Bundle`.
 
     Returns:
         The model_version.
@@ -123,6 +128,7 @@ def write_bundle(
         (staging / "configs").mkdir()
         (staging / "models").mkdir()
         told = dict(provenance) | ({} if scope is None else {TRAINED_ON: write_scope(scope)})
+        told |= {CODES: {label: write_codes(each) for label, each in codes.items()}} if codes else {}
         built = build_preprocessing(preprocessing)
         _write_json(staging / METADATA, _metadata(task, built, told))
         _write_json(
@@ -200,6 +206,7 @@ def read_bundle(folder: Path) -> Bundle:
         metadata=metadata,
         model_version=model_version,
         scope=_scope(metadata),
+        codes=_codes(metadata, labels),
     )
 
 
@@ -258,6 +265,18 @@ def _scope(metadata: dict[str, Any]) -> Scope | None:
     provenance = metadata["provenance"]
     is_known = isinstance(provenance, dict) and TRAINED_ON in provenance
     return read_scope(provenance[TRAINED_ON]) if is_known else None
+
+
+def _codes(metadata: dict[str, Any], labels: Sequence[str]) -> dict[str, LabelCodes]:
+    """The codes of labels, if the artifact has some."""
+    provenance = metadata["provenance"]
+    told = provenance.get(CODES, {}) if isinstance(provenance, dict) else {}
+    if not isinstance(told, dict) or not set(told) <= set(labels):
+        raise BundleError(f"{METADATA} has codes of what is no label; {REMEDY}")
+    try:
+        return {label: read_codes(each) for label, each in told.items()}
+    except ValueError as error:
+        raise BundleError(f"{METADATA}: {error}; {REMEDY}") from error
 
 
 def _data_format(metadata: dict[str, Any]) -> tuple[tuple[str, ...], int]:

@@ -24,6 +24,7 @@ from sagemaker_monai.messages.item_names import current
 from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.digests import Digests
+from sagemaker_monai.tasks.label_codes import LabelCodes
 from sagemaker_monai.tasks.task import Floats, Task
 from sagemaker_monai.tasks.tasks import DEFAULT_TASK, TASKS
 
@@ -72,6 +73,7 @@ class Dataset:
         remarks: on oddities that do not prevent reading.
         aside: masks beside the images (`mask_files.images_with_masks`).
         legend: what the values of the masks mean, where labels are masks.
+        codes: as of `Layout`.
     """
 
     labels: tuple[str, ...]
@@ -86,6 +88,7 @@ class Dataset:
     remarks: tuple[Remark, ...] = ()
     aside: Aside = field(default_factory=Aside)
     legend: Legend | None = None
+    codes: Mapping[str, LabelCodes] = field(default_factory=dict)
 
     def split(self, name: str) -> tuple[Record, ...]:
         """The records of one of SPLITS."""
@@ -304,4 +307,5 @@ def _dataset(labelled: _Labelled, entries: Sequence[Entry], digests: Digests) ->
         remarks=layout.remarks,
         aside=layout.aside,
         legend=layout.legend,
+        codes=layout.codes,
     )

@@ -18,6 +18,7 @@ from sagemaker_monai.messages.remarks import Remark
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.file_names import is_fit_path, parts_of
 from sagemaker_monai.storage.files import children, plain_files
+from sagemaker_monai.tasks.label_codes import LabelCodes
 from sagemaker_monai.tasks.labels import Label
 
 DICOM_NAMES = DICOM_SUFFIXES - {""}
@@ -85,6 +86,7 @@ class Layout:
         remarks: on oddities that do not prevent reading.
         aside: masks beside the images, which are not among the entries.
         legend: what the values of masks mean, if labels are masks.
+        codes: what structures are in the words of DICOM (`structure_codes`); those without are left out.
         source: one of SOURCES; "" if channels have different layouts.
     """
 
@@ -98,6 +100,7 @@ class Layout:
     aside: Aside = field(default_factory=Aside)
     source: str = ""
     legend: Legend | None = None
+    codes: Mapping[str, LabelCodes] = field(default_factory=dict)
 
 
 def visible(folder: Path) -> list[Path]:

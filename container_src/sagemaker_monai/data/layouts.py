@@ -23,6 +23,7 @@ from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.remarks import remark
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import Columns, split_of
+from sagemaker_monai.tasks.label_codes import LabelCodes
 
 NO_COLUMNS = Columns()
 PRETRAINED = "pretrained"  # the channel with weights, not images
@@ -153,6 +154,12 @@ def read_channels(channels: Mapping[str, Path], columns: Columns = NO_COLUMNS, *
     legends = {layout.legend for layout in layouts.values()}
     if len(legends) > 1:
         raise DatasetError("the channels' masks have other values or names; write one labels into each dataset.json")
+    codes: dict[str, LabelCodes] = {}
+    for layout in layouts.values():
+        if unequal := [label for label, each in layout.codes.items() if codes.setdefault(label, each) != each]:
+            raise DatasetError(
+                f"the channels have different codes of {some_of(unequal)}; write the same codes into each dataset.json"
+            )
     return Layout(
         labels,
         entries,
@@ -161,6 +168,7 @@ def read_channels(channels: Mapping[str, Path], columns: Columns = NO_COLUMNS, *
         spatial_dims=spatial_dims,
         source=sources.pop() if len(sources) == 1 else "",
         legend=legends.pop() if legends else None,
+        codes=codes,
         remarks=remarks + mask_remarks(aside),
         aside=aside,
     )

@@ -31,6 +31,7 @@ from sagemaker_monai.data.legends import Legend, read_legend
 from sagemaker_monai.data.mask_files import owner_of, set_masks_aside
 from sagemaker_monai.data.mask_layouts import FOLDERS
 from sagemaker_monai.data.mask_reading import grid_of
+from sagemaker_monai.data.structure_codes import codes_of
 from sagemaker_monai.errors import CallerError, DatasetError
 from sagemaker_monai.images.sample import Sequences
 from sagemaker_monai.masks.mask import Parts
@@ -92,7 +93,7 @@ def read_mask_folders(root: Path) -> Layout:
     images = tuple(path for path in files if path not in masks)
     return Layout(
         legend.names, entries, task=task_for("mask"), remarks=remarks, aside=Aside(images, {}, doubtful),
-        source="mask folders", legend=legend,
+        source="mask folders", legend=legend, codes=codes_of(legend.names),
     )  # fmt: skip
 
 

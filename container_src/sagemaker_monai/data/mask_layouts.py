@@ -22,6 +22,7 @@ from sagemaker_monai.data.entries import (
     visible,
 )
 from sagemaker_monai.data.legends import read_legend
+from sagemaker_monai.data.structure_codes import codes_of
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.images.sample import Sequences
 from sagemaker_monai.masks.mask import Parts
@@ -135,6 +136,7 @@ def read_mask_layout(root: Path, content: Mapping[str, Any]) -> Layout:
         remarks=(*remarks, *of_masks),
         source=DATASET_JSON,
         legend=legend,
+        codes=codes_of(legend.names, content.get("codes")),
     )
 
 

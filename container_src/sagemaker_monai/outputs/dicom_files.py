@@ -8,12 +8,13 @@ the same file, which an archive then keeps once.
 
 import hashlib
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sagemaker_monai.storage.file_names import is_fit
+from sagemaker_monai.tasks.label_codes import Code, LabelCodes
 
 if TYPE_CHECKING:
     from highdicom.sr import CodedConcept
@@ -39,11 +40,13 @@ class Provenance:
         name: of the algorithm, such as the network's.
         version: `model_version`, the digest of the artifact.
         parameters: further lines for the answer.
+        codes: of its labels; a label without has a private one.
     """
 
     name: str
     version: str
     parameters: tuple[str, ...] = ()
+    codes: Mapping[str, LabelCodes] = field(default_factory=dict)
 
 
 def private_code(code: str, meaning: str) -> "CodedConcept":
@@ -56,6 +59,32 @@ def private_code(code: str, meaning: str) -> "CodedConcept":
 def code_of(label: str) -> "CodedConcept":
     """The code of a label."""
     return private_code(digest_of(SCHEME, label), label)
+
+
+def concept_of(code: Code) -> "CodedConcept":
+    """A code of an artifact."""
+    from highdicom.sr import CodedConcept
+
+    return CodedConcept(value=code.value, scheme_designator=code.scheme, meaning=code.meaning)
+
+
+def category_of(label: str, codes: Mapping[str, LabelCodes]) -> "CodedConcept":
+    """The category of a structure; Tissue for one without codes, which organs and lesions have in common."""
+    from highdicom.sr import CodedConcept
+
+    known = codes.get(label)
+    return CodedConcept("85756007", "SCT", "Tissue") if known is None else concept_of(known.category)
+
+
+def type_of(label: str, codes: Mapping[str, LabelCodes]) -> "CodedConcept":
+    """What a structure is, with its modifiers such as Left; the private code of a label without codes."""
+    known = codes.get(label)
+    if known is None:
+        return code_of(label)
+    found = concept_of(known.type)
+    if known.modifiers:
+        found.SegmentedPropertyTypeModifierCodeSequence = [concept_of(each) for each in known.modifiers]
+    return found
 
 
 def long_text(text: str) -> str:

@@ -1,8 +1,7 @@
 """Label maps as DICOM Segmentation, made by highdicom: BINARY (a frame for each structure in each slice) or LABELMAP.
 
 The frames lie on the source's slices and name them; frames without a structure are left out. Every label is a segment,
-also one that is nowhere, with its private code as type. Its category is Tissue, which organs and lesions have in
-common: a label's name does not say which it is.
+also one that is nowhere, with the codes that the artifact has of it, or a private one.
 
 highdicom gets stand-ins of the source, one per slice, with only what it needs and in sound form. So a fault in a header
 is refused by `mask_sources` with its name, and a frame of a multi-frame file is referred to like a file of its own.
@@ -25,19 +24,21 @@ from sagemaker_monai.outputs.dicom_files import (
     SERIES_DESCRIPTION,
     SERIES_NUMBER,
     Provenance,
-    code_of,
+    category_of,
     coding_scheme,
     derived_uid,
     long_text,
     names_of,
     short_text,
     to_bytes,
+    type_of,
 )
 from sagemaker_monai.outputs.label_map_files import colour_of
 from sagemaker_monai.outputs.mask_sources import MaskSource, Slice, find_source
 
 if TYPE_CHECKING:
     from highdicom import AlgorithmIdentificationSequence
+    from highdicom.seg import SegmentDescription
     from pydicom import Dataset
 
     from sagemaker_monai.tasks.segmentation import MaskPrediction
@@ -86,7 +87,7 @@ def encode_seg(
             pixel_array=values,
             segmentation_type=kind,
             segment_descriptions=[
-                _segment(number, label, name, algorithm)
+                _segment(number, label, name, model, algorithm)
                 for number, (label, name) in enumerate(zip(labels, names_of(labels), strict=True), start=1)
             ],
             series_instance_uid=derived_uid(
@@ -123,17 +124,18 @@ def encode_seg(
         return to_bytes(document, now)
 
 
-def _segment(number: int, label: str, name: str, algorithm: "AlgorithmIdentificationSequence") -> "Dataset":
+def _segment(
+    number: int, label: str, name: str, model: Provenance, algorithm: "AlgorithmIdentificationSequence"
+) -> "SegmentDescription":
     """The description of one segment."""
     from highdicom.color import CIELabColor
     from highdicom.seg import SegmentDescription
-    from pydicom.sr.codedict import codes
 
     described = SegmentDescription(
         segment_number=number,
         segment_label=name,
-        segmented_property_category=codes.SCT.Tissue,
-        segmented_property_type=code_of(label),
+        segmented_property_category=category_of(label, model.codes),
+        segmented_property_type=type_of(label, model.codes),
         algorithm_type="AUTOMATIC",
         algorithm_identification=algorithm,
         display_color=CIELabColor.from_rgb(*colour_of(number)),

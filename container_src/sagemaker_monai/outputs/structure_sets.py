@@ -24,13 +24,14 @@ from sagemaker_monai.outputs.dicom_files import (
     SERIES_DESCRIPTION,
     SERIES_NUMBER,
     Provenance,
-    code_of,
+    category_of,
     coding_scheme,
     derived_uid,
     long_text,
     names_of,
     short_text,
     to_bytes,
+    type_of,
 )
 from sagemaker_monai.outputs.label_map_files import colour_of
 from sagemaker_monai.outputs.mask_sources import MaskSource, Slice, find_source
@@ -99,7 +100,9 @@ def encode_rtstruct(prediction: "MaskPrediction", traits: Traits, *, model: Prov
             for number, (label, name) in enumerate(zip(labels, names_of(labels), strict=True), start=1)
         ]
         document.ROIContourSequence = [_drawn(number, prediction.mask, source) for number in range(1, len(labels) + 1)]
-        document.RTROIObservationsSequence = [_observed(number, label) for number, label in enumerate(labels, start=1)]
+        document.RTROIObservationsSequence = [
+            _observed(number, label, model) for number, label in enumerate(labels, start=1)
+        ]
         document.file_meta = FileMetaDataset()
         document.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
         document.file_meta.MediaStorageSOPClassUID = document.SOPClassUID
@@ -133,12 +136,13 @@ def _described(number: int, label: str, name: str, source: MaskSource, model: Pr
     return roi
 
 
-def _observed(number: int, label: str) -> "Dataset":
+def _observed(number: int, label: str, model: Provenance) -> "Dataset":
     from pydicom import Dataset
 
     observation = Dataset()
     observation.ObservationNumber = observation.ReferencedROINumber = number
-    observation.RTROIIdentificationCodeSequence = [code_of(label)]
+    observation.SegmentedPropertyCategoryCodeSequence = [category_of(label, model.codes)]
+    observation.RTROIIdentificationCodeSequence = [type_of(label, model.codes)]
     observation.RTROIInterpretedType = observation.ROIInterpreter = ""
     return observation
 

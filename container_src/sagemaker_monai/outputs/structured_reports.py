@@ -1,7 +1,8 @@
 """Answers as DICOM: one structured report (TID 1500, Measurement Report) per image or series, made by highdicom.
 
-The images are the report's evidence and the source of its one measurement group. A probability is a measurement with
-the unit 1, a predicted class is a coded evaluation, and a value (regression) is a measurement with its unit. Algorithm
+The images are the report's evidence and the source of its measurement groups. A probability is a measurement with the
+unit 1, a predicted class is a coded evaluation, and a value (regression) is a measurement with its unit; they are one
+group. Each structure of a mask is a group of its own, whose finding it is and whose measurement is its size. Algorithm
 and device are the model with its version. The report is complete and UNVERIFIED, because no person has looked at it.
 
 A class has the code of its label (`dicom_files`). Its probability has that code with `P-` in front.
@@ -23,10 +24,13 @@ from sagemaker_monai.outputs.dicom_files import (
     SERIES_DESCRIPTION,
     SERIES_NUMBER,
     Provenance,
+    category_of,
     code_of,
     coding_scheme,
+    concept_of,
     derived_uid,
     digest_of,
+    names_of,
     private_code,
     to_bytes,
 )
@@ -36,6 +40,14 @@ if TYPE_CHECKING:
     from highdicom.sr import CodedConcept
     from pydicom import Dataset
 
+# What the size of a structure is, by its unit (SNOMED CT), and the unit in UCUM with its meaning.
+_SIZES = {
+    "ml": ("118565006", "Volume", "ml", "ml"),
+    "mm2": ("42798000", "Area", "mm2", "mm2"),
+    "px": ("42798000", "Area", "{pixels}", "pixels"),
+}
+_SIDES = ("7771000", "24028007", "51440002")  # left, right and both (CID 244)
+_ANATOMICAL = "91723000"  # the category of structures that are also where something is found
 # LOINC, by Modality (CID 100); the others have a private code.
 _PROCEDURES = {
     "CT": ("25045-6", "CT unspecified body region"),
@@ -56,6 +68,7 @@ class Finding:
         value: of the measured quantity; None: nothing was measured.
         unit: of the value, a UCUM code ("1", "mm", "a"); the unit 1 is "no units".
         is_predicted: whether the model predicts this class; it may predict several or none.
+        is_structure: whether the value is the size of a structure of this name: ml, mm2 or px.
     """
 
     label: str
@@ -63,6 +76,7 @@ class Finding:
     value: float | None = None
     unit: str = "1"
     is_predicted: bool = False
+    is_structure: bool = False
 
 
 def encode_sr(
@@ -99,7 +113,7 @@ def encode_sr(
         report = sr.MeasurementReport(
             observation_context=_observer(model),
             procedure_reported=_procedure(text_of(headers[0], "Modality")),
-            imaging_measurements=[_measurements(findings, evidence, model, frame, uids)],
+            imaging_measurements=_groups(findings, evidence, model, frame, uids),
         )
         first_class, evidence[0].SOPClassUID = evidence[0].SOPClassUID, SECONDARY_CAPTURE
         document = sr.ComprehensiveSR(
@@ -153,9 +167,74 @@ def _observer(model: Provenance) -> Any:
     )
 
 
-def _measurements(
+def _groups(
     findings: Sequence[Finding], evidence: Sequence["Dataset"], model: Provenance, frame: int | None, uids: list[str]
-) -> Any:
+) -> list[Any]:
+    """One group of all findings on the image, and one of each structure."""
+    from highdicom import sr
+
+    named = (*uids, str(frame), model.name, model.version)
+    algorithm = sr.AlgorithmIdentification(
+        name=model.name,
+        version=model.version,
+        parameters=[f"artifact {model.version}", *model.parameters],
+        manufacturer=MANUFACTURER,
+    )
+
+    def group(identifier: str, *parts: str, **content: Any) -> Any:
+        return sr.MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(
+                uid=derived_uid("tracking", *named, *parts), identifier=identifier
+            ),
+            algorithm_id=algorithm,
+            source_images=[
+                sr.SourceImageForMeasurementGroup(
+                    referenced_sop_class_uid=source.SOPClassUID,
+                    referenced_sop_instance_uid=source.SOPInstanceUID,
+                    referenced_frame_numbers=None if frame is None else [frame],
+                )
+                for source in evidence
+            ],
+            **content,
+        )
+
+    on_image = [finding for finding in findings if not finding.is_structure]
+    structures = [finding for finding in findings if finding.is_structure]
+    groups = [group("image-level findings", **_on_image(on_image))] if on_image else []
+    names = names_of([finding.label for finding in structures])
+    return groups + [
+        group(name, finding.label, **_of_structure(finding, model))
+        for name, finding in zip(names, structures, strict=True)
+    ]
+
+
+def _of_structure(finding: Finding, model: Provenance) -> dict[str, Any]:
+    """What the group of one structure says."""
+    from highdicom import sr
+
+    value, meaning, unit, unit_meaning = _SIZES[finding.unit]
+    known = model.codes.get(finding.label)
+    category = category_of(finding.label, model.codes)
+    kind = code_of(finding.label) if known is None else concept_of(known.type)
+    modifiers = () if known is None else known.modifiers[:1]
+    where = {"laterality" if each.value in _SIDES else "topographical_modifier": concept_of(each) for each in modifiers}
+    site = sr.FindingSite(anatomic_location=kind, **where)
+    return {
+        "finding_category": category,
+        "finding_type": kind,
+        "finding_sites": [site] if category.value == _ANATOMICAL else None,
+        "measurements": [
+            sr.Measurement(
+                name=sr.CodedConcept(value, "SCT", meaning),
+                value=float(finding.value or 0.0),
+                unit=sr.CodedConcept(unit, "UCUM", unit_meaning),
+            )
+        ],
+    }
+
+
+def _on_image(findings: Sequence[Finding]) -> dict[str, Any]:
+    """What the group of findings on the whole image says."""
     from highdicom import sr
 
     measurements, evaluations = [], []
@@ -171,27 +250,7 @@ def _measurements(
         if finding.is_predicted:
             name = private_code("PREDICTED", "Predicted class")
             evaluations.append(sr.QualitativeEvaluation(name=name, value=concept))
-    return sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(
-            uid=derived_uid("tracking", *uids, str(frame), model.name, model.version), identifier="image-level findings"
-        ),
-        algorithm_id=sr.AlgorithmIdentification(
-            name=model.name,
-            version=model.version,
-            parameters=[f"artifact {model.version}", *model.parameters],
-            manufacturer=MANUFACTURER,
-        ),
-        measurements=measurements,
-        qualitative_evaluations=evaluations,
-        source_images=[
-            sr.SourceImageForMeasurementGroup(
-                referenced_sop_class_uid=source.SOPClassUID,
-                referenced_sop_instance_uid=source.SOPInstanceUID,
-                referenced_frame_numbers=None if frame is None else [frame],
-            )
-            for source in evidence
-        ],
-    )
+    return {"measurements": measurements, "qualitative_evaluations": evaluations}
 
 
 def _unit(unit: str) -> "CodedConcept":

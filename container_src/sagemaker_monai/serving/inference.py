@@ -5,8 +5,8 @@ The artifact's own code/inference.py may replace any of them if the deployer all
 
 import importlib
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from sagemaker_monai.outputs.structure_sets import encode_rtstruct
 from sagemaker_monai.outputs.structured_reports import Finding, encode_sr
 from sagemaker_monai.preprocessing.preprocessing import LoadPhotograph
 from sagemaker_monai.requests.media_types import read_request
+from sagemaker_monai.tasks.label_codes import LabelCodes
 from sagemaker_monai.tasks.segmentation import MaskPrediction
 from sagemaker_monai.tasks.task import Prediction
 
@@ -53,11 +54,13 @@ class Answer:
         samples: one entry per sample, with one prediction or, for DICOM files with several images, more.
         model_version: the artifact's digest.
         description: the artifact's description, for reports.
+        codes: of its labels, see `Bundle`.
     """
 
     samples: tuple[Answered, ...]
     model_version: str
     description: str = ""
+    codes: Mapping[str, LabelCodes] = field(default_factory=dict)
 
     @property
     def predictions(self) -> list[Prediction]:
@@ -98,7 +101,8 @@ def predict_fn(samples: Sequence[Sample], model: Predictor) -> Answer:
     Raises:
         UndecodableImage, UnsuitableImage, PayloadTooLarge: an image cannot be used.
     """
-    return Answer(tuple(model.answer(samples)), model.model_version, str(model.bundle.metadata["description"]))
+    bundle = model.bundle
+    return Answer(tuple(model.answer(samples)), model.model_version, str(bundle.metadata["description"]), bundle.codes)
 
 
 def output_fn(answer: Answer, accept: str) -> tuple[bytes, str]:
@@ -169,7 +173,7 @@ _FINDINGS: dict[str, Callable[[float], Finding]] = {
 def _dicom_files(answer: Answer, encode: Callable[..., bytes]) -> list[bytes]:
     """One file per image or series."""
     now = datetime.now()
-    model = Provenance(name=f"sagemaker-monai {answer.description}", version=answer.model_version)
+    model = Provenance(name=f"sagemaker-monai {answer.description}", version=answer.model_version, codes=answer.codes)
     files = []
     for prediction, traits in zip(answer.predictions, answer.traits, strict=True):
         if traits.identity is None:
@@ -190,6 +194,8 @@ def _report(prediction: Prediction, traits: Traits, *, model: Provenance, now: d
         replace(_FINDINGS[kind](number), label=label, is_predicted=is_predicted)
         for label, kind, number, is_predicted in prediction.findings()
     ]
+    if isinstance(prediction, MaskPrediction):
+        findings = [replace(each, unit=prediction.unit, is_structure=True, is_predicted=False) for each in findings]
     assert traits.identity is not None
     headers = [header for header in traits.identity.headers if isinstance(header, Dataset)]
     return encode_sr(findings, headers=headers, model=model, now=now, frame=traits.identity.frame)

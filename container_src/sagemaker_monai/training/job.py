@@ -178,6 +178,7 @@ def _write(plan: Plan, data: Loaded, result: FitResult, device: torch.device, mo
         train_config=_train_config(plan, data, result),
         provenance=provenance,
         scope=data.scope,
+        codes=data.dataset.codes,
     )
     return provenance
 
