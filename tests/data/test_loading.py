@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from sagemaker_monai.data.datasets import Dataset, Record
-from sagemaker_monai.data.loading import _oddities, load_dataset
+from sagemaker_monai.data.loading import load_dataset, oddities
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample
@@ -171,8 +171,8 @@ def test_what_was_passed_over_and_what_is_odd_is_said():
     def traits(passed_over, *findings):
         return Traits(Identity("", (), passed_over=passed_over), findings)
 
-    lines = _oddities([traits(2, "gantry_tilt"), traits(0), traits(1, "gantry_tilt", "zero_slope"), Traits()])
+    lines = oddities([traits(2, "gantry_tilt"), traits(0), traits(1, "gantry_tilt", "zero_slope"), Traits()])
 
     assert lines[0].startswith("beside 2 of 4 images lie other DICOM series or objects, 3 in all, which were skipped")
     assert lines[1].endswith(": gantry_tilt 2, zero_slope 1")
-    assert _oddities([Traits()]) == []
+    assert oddities([Traits()]) == []

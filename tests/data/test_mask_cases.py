@@ -1,14 +1,24 @@
 """An image with its mask, as training reads them."""
 
-import numpy as np
+import logging
 
+import nibabel
+import numpy as np
+import torch
+
+from sagemaker_monai.data.case_loading import load_cases
+from sagemaker_monai.data.datasets import read_dataset
 from sagemaker_monai.data.legends import Legend
 from sagemaker_monai.data.mask_reading import read_case
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.preprocessing.medical import LoadSlice, LoadVolume
+from sagemaker_monai.storage.digests import Digests
+from sagemaker_monai.training.plan import make_plan
 from tests.masks.test_contours import expected
 from tests.masks.test_rtstruct import FILES, OUTLINE, SQUARE, contour, in_mm, structure_set, volume
 from tests.support.dicom_series import to_bytes, write_series
+from tests.support.mask_sets import write_balls
 from tests.support.segmentations import written
 
 NOTHING = {"kind": "none"}
@@ -36,3 +46,29 @@ def test_a_single_slice_has_its_part_of_a_structure_set(tmp_path):
     )
 
     assert np.array_equal(case.true, expected(SQUARE))
+
+
+def load(root, cache_dir):
+    config = TrainConfig(num_workers=1, max_unreadable_fraction=0.5)
+    dataset = read_dataset({"training": root}, validation_fraction=0.2, test_fraction=0.2, seed=0)
+    plan = make_plan(config, dataset, torch.device("cpu"))
+    return load_cases(plan.config, dataset, plan.preprocessing, cache_dir=cache_dir, digests=Digests())
+
+
+def test_copies_of_an_image_in_two_splits_and_blank_ones_are_named(tmp_path, caplog):
+    """As of images without masks; the copy of the training image lies in the file of another header."""
+    root = write_balls(tmp_path / "data", 7, {"training": 4, "validation": 1, "test": 2})
+    folder = root / "imagesTr"
+    copied = nibabel.load(folder / "case_02.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(copied.get_fdata(), copied.affine), folder / "case_05.nii.gz")
+    mask = nibabel.load(root / "labelsTr" / "case_02.nii.gz")
+    nibabel.save(mask, root / "labelsTr" / "case_05.nii.gz")
+    blank = nibabel.load(folder / "case_01.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.full(blank.shape, 7.0), blank.affine), folder / "case_01.nii.gz")
+
+    with caplog.at_level(logging.WARNING):
+        load(root, tmp_path / "cache")
+
+    assert "1 images are the same in two splits" in caplog.text
+    assert "imagesTr/case_02.nii.gz = imagesTr/case_05.nii.gz" in caplog.text
+    assert "1 of 7 images show nothing once they are prepared" in caplog.text

@@ -101,7 +101,9 @@ def test_a_structure_in_no_mask_is_told(examined, tmp_path):
 
     examination = examined(write_balls(tmp_path / "data", 3, labels=labels))
 
-    assert "(grey)" in found(examination, "empty_classes").message
+    assert "in no examined mask: grey; train refuses" in found(examination, "structures_in_no_mask").message
+    assert found(examination, "structures_in_few_masks").message.startswith("in fewer than 10 masks: bright, dark;")
+    assert "class" not in " ".join(each.message for each in examination.remarks)
 
 
 def test_pictures_are_counted_in_pixels_and_odd_masks_are_told(examined, tmp_path):
@@ -119,7 +121,7 @@ def test_without_pixels_no_mask_is_read(examined, tmp_path):
     examination = examined(write_balls(tmp_path / "data", 3), pixels="none")
 
     assert found(examination, "masks_sampled").count == 3
-    assert "empty_classes" not in codes(examination)
+    assert "structures_in_no_mask" not in codes(examination)
 
 
 @pytest.mark.parametrize("write", [write_balls, write_discs])

@@ -11,7 +11,7 @@ import pytest
 from sagemaker_monai.artifact.bundle import TRAINED_ON
 from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.data.cache import load_images
-from sagemaker_monai.data.loading import _check_kinds
+from sagemaker_monai.data.loading import check_kinds
 from sagemaker_monai.errors import BundleError, ConfigError, DatasetError, UnsuitableImage
 from sagemaker_monai.images.dicom.wanted import Choice
 from sagemaker_monai.images.sample import Instances, Sample
@@ -314,10 +314,10 @@ def test_a_mask_among_the_images_of_a_data_set_is_refused(caplog):
         return [Traits(Identity("", (), kind=name, modality="CT")) for name in names]
 
     with pytest.raises(DatasetError, match=r"1 of 3 images are not images like the others, but CT \(mask\) \(b\)"):
-        _check_kinds(["a", "b", "c"], kinds("image", "mask", "image"))
-    _check_kinds(["a", "b"], kinds("image", "image"))
+        check_kinds(["a", "b", "c"], kinds("image", "mask", "image"))
+    check_kinds(["a", "b"], kinds("image", "image"))
     assert caplog.text == ""
-    _check_kinds(["a", "b"], kinds("mask", "mask"))
+    check_kinds(["a", "b"], kinds("mask", "mask"))
     assert "2 of 2 images are not plain images: CT (mask)" in caplog.text
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from sagemaker_monai.errors import BundleError, DatasetError
 from sagemaker_monai.tasks.label_maps import IGNORED
@@ -51,6 +52,44 @@ def test_a_structure_that_is_missed_counts_as_far_as_the_image_is_long():
         assert found["hd95"] == found["assd"] == pytest.approx(13.0)
     empty = measures(nothing, nothing)
     assert (empty["dice"], empty["iou"], empty["surface_dice"], empty["hd95"], empty["assd"]) == (1, 1, 1, 0, 0)
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 2**32 - 1))
+def test_a_tilted_gantry_changes_volumes_and_distances(seed):
+    rng = np.random.default_rng(seed)
+    affine = np.eye(4)
+    affine[:3, :3] = np.diag(rng.uniform(0.5, 3, 3))
+    affine[1, 2] = rng.uniform(-2, 2)  # each slice is shifted along the one before
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    predicted, true = (ndimage.binary_dilation(rng.random((7, 6, 5)) < 0.02, iterations=1) for _ in range(2))
+    assume(predicted.any() and true.any())
+
+    found = measures(predicted, true, spacing=spacing, affine=affine, tolerance=1.5)
+    surfaces = []
+    for mask in (predicted, true):
+        inner = np.pad(mask, 1)
+        inside = np.all([np.roll(inner, step, axis) for axis in range(3) for step in (-1, 1)], axis=0)
+        surfaces.append(np.argwhere(mask & ~inside[1:-1, 1:-1, 1:-1]) @ affine[:3, :3].T)
+    apart = np.linalg.norm(surfaces[0][:, None] - surfaces[1], axis=2)
+    nearest = apart.min(axis=1), apart.min(axis=0)
+
+    assert found["true_size"] == pytest.approx(true.sum() * affine[0, 0] * affine[1, 1] * affine[2, 2] / 1000)
+    assert found["hd95"] == pytest.approx(max(np.percentile(each, 95) for each in nearest))
+    assert found["assd"] == pytest.approx(np.concatenate(nearest).mean())
+    assert found["surface_dice"] == pytest.approx((np.concatenate(nearest) <= 1.5).mean())
+    missed = measures(np.zeros_like(true), true, spacing=spacing, affine=affine)["hd95"]
+    corners = np.array(list(np.ndindex(2, 2, 2))) * true.shape @ affine[:3, :3].T
+    assert missed == pytest.approx(max(np.linalg.norm(one - other) for one in corners for other in corners))
+
+
+def test_a_turned_grid_has_the_distances_of_its_spacings():
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]]) @ np.diag([0.5, 1, 2])
+
+    turned = measures(cube((5, 5, 5), 6), cube((7, 6, 5), 6), spacing=(0.5, 1, 2), affine=affine)
+
+    assert turned == pytest.approx(measures(cube((5, 5, 5), 6), cube((7, 6, 5), 6), spacing=(0.5, 1, 2)))
 
 
 @settings(max_examples=15)

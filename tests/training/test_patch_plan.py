@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sagemaker_monai.networks.segmenters import SEGMENTERS
 from sagemaker_monai.training import patch_plan
-from sagemaker_monai.training.patch_plan import SHORTEST_SIDE, most_voxels, plan_patch
+from sagemaker_monai.training.patch_plan import SHORTEST_SIDE, most_voxels, plan_patch, possible_sizes
 
 SIDES = st.lists(st.integers(1, 700), min_size=3, max_size=3)
 SPACINGS = st.lists(st.floats(0.01, 100), min_size=3, max_size=3)
@@ -32,6 +32,18 @@ def test_a_patch_that_is_asked_for_is_only_rounded_up(sides, spacing, network):
 
     divisors = SEGMENTERS[network].divisors(levels)
     assert patch == tuple(np.ceil(np.divide(sides, divisors)).astype(int) * divisors)
+
+
+@given(st.integers(8, 1024), NETWORKS)
+def test_the_nearest_image_sizes_that_a_network_takes_are_named(side, network):
+    def fits(other):
+        patch, _ = plan_patch([], (1.0, 1.0), network, width=16, most_voxels=1, asked=(other, other))
+        return patch == (other, other)
+
+    named = [int(size) for size in possible_sizes(side, network, 16).split(" or ")]
+
+    assert all(8 <= size <= 1024 and fits(size) for size in named)
+    assert {other for other in range(min(named), max(named) + 1) if fits(other)} == set(named)
 
 
 def test_few_thick_slices_are_kept_while_the_plane_can_give_way():

@@ -16,6 +16,7 @@ from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.several import name_picture, split_arrays
 from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.preprocessing.ways import labels_back, with_size
+from sagemaker_monai.tasks.mask_scores import voxel_size
 from sagemaker_monai.tasks.regions import Regions, is_inside, numbers_of_structures
 from sagemaker_monai.tasks.segmentation import OVERLAP, MaskPrediction, Segmentation, Structure
 from sagemaker_monai.tasks.task import Prediction
@@ -112,9 +113,7 @@ def describe(
 
     spacing = traits.spacing_mm or (1.0,) * mask.ndim
     unit = "px" if traits.spacing_mm is None else _UNITS[mask.ndim]
-    # Of a sheared grid, such as that of a tilted gantry, the axes are not perpendicular.
-    volume = math.prod(spacing) if traits.affine is None else abs(np.linalg.det(traits.affine[:3, :3]))
-    size = float(volume) / (1000 if unit == "ml" else 1)
+    size = voxel_size(traits.spacing_mm, traits.affine)
     numbers = numbers_of_structures(len(labels), regions)
     boxes = ndimage.find_objects(mask, max_label=max(map(max, numbers)))
     structures = {}

@@ -11,7 +11,7 @@ import numpy as np
 
 from sagemaker_monai.data.case_store import Case, CaseStore, open_store
 from sagemaker_monai.data.datasets import SPLITS, Dataset
-from sagemaker_monai.data.loading import without_faulty
+from sagemaker_monai.data.loading import check_kinds, odd_pixels, oddities, without_faulty
 from sagemaker_monai.data.trainable import FEWEST_TRAINING
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
@@ -76,7 +76,10 @@ def load_cases(
         digests=digests,
         is_stopping=is_stopping,
     )
-    _check_readable(store, [record.name for record in records], config)
+    names = [record.name for record in records]
+    _check_readable(store, names, config)
+    read = [(name, case.traits) for name, case in zip(names, store.cases, strict=True) if case is not None]
+    check_kinds([name for name, _ in read], [traits for _, traits in read])
     faulty = {row for row, case in enumerate(store.cases) if case is None}
     dataset, rows, unreadable = without_faulty(dataset, faulty, "used")
     scope = scope_of(
@@ -86,7 +89,8 @@ def load_cases(
     )
     loaded = LoadedCases(dataset, store, rows, unreadable, scope)
     _check_training(loaded)
-    for line in _oddities(loaded):
+    lines = [*oddities([traits for _, traits in read]), *_odd_masks(loaded)]
+    for line in [*lines, *odd_pixels(store.image, rows, names, preprocessing)]:
         logger.warning("%s", line)
     return loaded
 
@@ -124,7 +128,7 @@ def _check_training(loaded: LoadedCases) -> None:
         )
 
 
-def _oddities(loaded: LoadedCases) -> list[str]:
+def _odd_masks(loaded: LoadedCases) -> list[str]:
     """What is odd about masks that were read all the same, in sentences."""
     lines = []
     for split in SPLITS:

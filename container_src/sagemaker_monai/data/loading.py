@@ -75,12 +75,13 @@ def load_dataset(
         is_stopping=is_stopping,
     )
     _check_readable(records, loaded.unreadable, config, preprocessing)
-    _check_kinds([record.name for record in records], loaded.traits)
-    for line in _oddities(loaded.traits):
+    names = [record.name for record in records]
+    check_kinds(names, loaded.traits)
+    for line in oddities(loaded.traits):
         logger.warning("%s", line)
     dataset, rows, unreadable = without_faulty(dataset, set(loaded.unreadable), "read")
     _check_training(dataset, unreadable["training"])
-    for line in _odd_pixels(loaded.pixels, rows, [record.name for record in records], preprocessing):
+    for line in odd_pixels(lambda row: loaded.pixels[row], rows, names, preprocessing):
         logger.warning("%s", line)
     scope = scope_of(
         [loaded.traits[row] for row in rows["training"]],
@@ -151,7 +152,7 @@ def _check_training(dataset: Dataset, unreadable: Sequence[str]) -> None:
         raise DatasetError(f"no training image of {some_of(unseen)} can be read: replace them or remove the class")
 
 
-def _check_kinds(names: Sequence[str], traits: Sequence[Traits]) -> None:
+def check_kinds(names: Sequence[str], traits: Sequence[Traits]) -> None:
     """Refuse masks, doses and the like among DICOM images, and warn of other unusual ones.
 
     Raises:
@@ -176,7 +177,7 @@ def _check_kinds(names: Sequence[str], traits: Sequence[Traits]) -> None:
     logger.warning("%d of %d images are not plain images: %s", len(odd), len(names), named(odd))
 
 
-def _oddities(traits: Sequence[Traits]) -> list[str]:
+def oddities(traits: Sequence[Traits]) -> list[str]:
     """Sentences about DICOM objects that were skipped, and about findings in the images that were read."""
     lines = []
     others = [each.identity.passed_over for each in traits if each.identity and each.identity.passed_over]
@@ -192,21 +193,31 @@ def _oddities(traits: Sequence[Traits]) -> list[str]:
     return lines
 
 
-def _odd_pixels(
-    pixels: np.ndarray, rows: Mapping[str, np.ndarray], names: Sequence[str], preprocessing: Preprocessing
+def odd_pixels(
+    pixels: Callable[[int], np.ndarray],
+    rows: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    preprocessing: Preprocessing,
 ) -> list[str]:
     """Sentences about images that are blank as the network sees them, and about copies in different splits.
 
-    Copies are images with equal pixels; some people copy images of rare classes.
+    Copies are images of equal pixels and shape; some people copy images of rare classes.
+
+    Args:
+        pixels: gives the prepared image of a row, (C, W, H[, D]).
+        rows: by split.
+        names: of all rows.
+        preprocessing: that prepared them.
     """
     blank, repeated = [], []
-    seen: dict[bytes, tuple[str, str]] = {}
+    seen: dict[tuple[tuple[int, ...], bytes], tuple[str, str]] = {}
     for split in SPLITS:
         for row in rows[split]:
-            if shows_nothing(pixels[row], preprocessing.value_range):
+            image = np.ascontiguousarray(pixels(row))
+            if shows_nothing(image, preprocessing.value_range):
                 blank.append(names[row])
-            digest = hashlib.blake2b(np.ascontiguousarray(pixels[row]).data, digest_size=16).digest()
-            first_split, first = seen.setdefault(digest, (split, names[row]))
+            digest = hashlib.blake2b(image.data, digest_size=16).digest()
+            first_split, first = seen.setdefault((image.shape, digest), (split, names[row]))
             if first_split != split:
                 repeated.append(f"{first} = {names[row]}")
     lines = []

@@ -16,6 +16,7 @@ from sagemaker_monai.errors import CallerError, DatasetError
 from sagemaker_monai.messages.remarks import REMARKS, Remark, found, remark
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.tasks.label_maps import IGNORED
+from sagemaker_monai.tasks.mask_scores import voxel_size
 
 FEW_VOXELS = 10  # of a structure
 UNREADABLE_IMAGE, UNUSABLE, UNNAMED = "image", "masks_unusable", "masks_unnamed"
@@ -63,7 +64,7 @@ def look_at_mask(task: MaskOf) -> MaskFacts:
     voxels = tuple(int(count) for count in counts[1 : len(task.legend.names) + 1])
     size, unit = 1.0, "pixels"
     if grid.affine is not None and len(grid.shape) == 3:
-        size, unit = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000, "ml"
+        size, unit = voxel_size(grid.sizes, grid.affine), "ml"
     return MaskFacts(voxels, int(labels.size - counts[IGNORED]), size, unit, findings)
 
 

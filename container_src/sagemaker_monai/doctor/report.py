@@ -152,7 +152,9 @@ def _label_lines(labels: Mapping[str, object]) -> list[tuple[str, str]]:
         ("splits", _counts(_mapping(labels["splits"]))),
     ]
     classes = _mapping(labels["classes"])
-    total = sum(counts["all"] for counts in classes.values())
+    # An image may have several structures, but has one class.
+    has_masks = "structures" in labels
+    total = labels["labelled"] if has_masks else sum(counts["all"] for counts in classes.values())
     for name, counts in classes.items():
         parts = ", ".join(f"{split} {count}" for split, count in counts.items() if split != "all" and len(counts) > 2)
         share = f"{counts['all'] / total:.1%}" if total else "0 %"

@@ -14,6 +14,12 @@ NO_SPLIT = "not given"
 FEW = 10  # images of a class
 IMBALANCE = 10.0  # times
 
+# Codes of remarks on labels that no image has, that none of training has, and that few have: classes, structures.
+CODES = {
+    False: ("empty_classes", "class_not_in_training", "small_classes"),
+    True: ("structures_in_no_mask", "structures_not_in_training", "structures_in_few_masks"),
+}
+
 Shown = Callable[[str], str]  # a class name may be a patient's
 
 
@@ -85,16 +91,17 @@ def _check_classes(images: Sequence[Examined], labels: Labels, shown: Shown) -> 
     if not counts:
         return []
     remarks = []
+    of_none, of_no_training, of_few = CODES[labels.legend is not None]
     empty = [name for name in labels.classes if not counts[name]]
     if empty:
-        remarks.append(remark("empty_classes", len(empty), classes=_list(empty, shown)))
+        remarks.append(remark(of_none, len(empty), classes=_list(empty, shown)))
     training = Counter(name for image in images if image.split == "training" for name in image.names)
     unseen = [name for name in counts if not training[name]] if training else []
     if unseen:
-        remarks.append(remark("class_not_in_training", len(unseen), classes=_list(unseen, shown)))
+        remarks.append(remark(of_no_training, len(unseen), classes=_list(unseen, shown)))
     small = [name for name, count in counts.items() if count < FEW]
     if small:
-        remarks.append(remark("small_classes", len(small), few=FEW, classes=_list(small, shown)))
+        remarks.append(remark(of_few, len(small), few=FEW, classes=_list(small, shown)))
     ratio = max(counts.values()) / min(counts.values())
     if len(counts) > 1 and ratio >= IMBALANCE and labels.legend is None:
         remarks.append(remark("imbalance", len(counts), ratio=round(ratio)))

@@ -69,7 +69,7 @@ def _measure(predictor: MaskPredictor, task: Segmentation, case: ReadCase) -> Fl
 
     labels = predictor.prepared_labels(torch.from_numpy(case.values), add_loss)
     annotated = int((prepared != IGNORED).sum())
-    spacing = case.traits.spacing_mm or (1.0,) * case.true.ndim
+    own = predictor.on_own_grid(labels, case.traits)
     return task.measure(
-        predictor.on_own_grid(labels, case.traits), case.true, spacing, loss=sum(losses) / max(annotated, 1)
+        own, case.true, case.traits.spacing_mm, loss=sum(losses) / max(annotated, 1), affine=case.traits.affine
     )

@@ -172,6 +172,12 @@ REMARKS: dict[str, tuple[Severity, str, str]] = {
         "or leave the images out"),
     "tiny_structures": ("warning", "images", "{n} masks have structures of fewer than {few} voxels ({structures}): "
         "lesions that small, or slips of the pen; look at them"),
+    "structures_in_no_mask": ("warning", "structures", "in no examined mask: {classes}; train refuses structures that "
+        "no training mask shows, so take them out of labels or add masks"),
+    "structures_not_in_training": ("error", "structures", "in no mask of the training split: {classes}; add images "
+        "that show them, or divide the images anew"),
+    "structures_in_few_masks": ("note", "structures", "in fewer than {few} masks: {classes}; what is scored of them is "
+        "left to chance"),
     "labels_without_images": ("error", "images", "{n} labels name images that do not exist; add the files or remove "
         "the lines"),
     "images_without_labels": ("warning", "files", "{n} image files have no label; label them or leave them out"),

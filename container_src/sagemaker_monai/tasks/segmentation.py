@@ -176,10 +176,11 @@ class Segmentation(TakesNothing):
         self,
         predicted: NDArray[np.integer],
         true: NDArray[np.integer],
-        spacing_mm: Sequence[float],
+        spacing_mm: Sequence[float] | None,
         *,
         loss: float,
         has_surfaces: bool = True,
+        affine: Floats | None = None,
     ) -> NDArray[np.float64]:
         """One row of answers: the loss, and what `mask_scores.compare_masks` measures of two label maps."""
         import numpy as np
@@ -195,6 +196,7 @@ class Segmentation(TakesNothing):
             tolerance_mm=TOLERANCE_MM,
             ignored=IGNORED,
             has_surfaces=has_surfaces,
+            affine=affine,
         )
         return np.concatenate([[loss], measures.ravel()])
 

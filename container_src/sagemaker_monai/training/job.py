@@ -29,6 +29,7 @@ from sagemaker_monai.evaluation import documents
 from sagemaker_monai.evaluation.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.messages.item_names import current, print_numbers
+from sagemaker_monai.messages.shortened import counted
 from sagemaker_monai.networks.pretrained import find_weights
 from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.storage.files import children, write_text
@@ -274,10 +275,10 @@ def _report(
 def _summary(dataset: Dataset) -> str:
     counts = ", ".join(f"{len(dataset.split(split))} {split}" for split in SPLITS)
     row = TASKS[dataset.task]
-    what = "structures" if row.has_masks else "classes" if row.has_classes else "numbers"
+    noun = "structure" if row.has_masks else "class" if row.has_classes else "number"
     order = f" (from low to high: {' < '.join(dataset.labels)[:200]})" * row.has_order
     fingerprint = dataset.fingerprint[: len(CONTENTS) + 12]
-    return f"{dataset.task}, {len(dataset.labels)} {what}{order}, images: {counts}; fingerprint {fingerprint}"
+    return f"{dataset.task}, {counted(len(dataset.labels), noun)}{order}, images: {counts}; fingerprint {fingerprint}"
 
 
 def _train_config(plan: Plan, data: Loaded, result: FitResult) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from sagemaker_monai.errors import ConfigError
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.networks.segmenters import SEGMENTERS, Levels, plan_levels
 
 # Bytes that a voxel of a patch costs in training, for each filter of the first level: activations and their gradients
@@ -89,6 +90,19 @@ def plan_patch(
         preferred = [axis for axis in possible if rounded[axis] > SHORTEST_SIDE] or possible
         shortened = max(preferred, key=lambda axis: rounded[axis] * spacing_mm[axis])
         patch[shortened] = rounded[shortened] - divisors[shortened]
+
+
+def possible_sizes(side: int, network: str, width: int) -> str:
+    """The nearest image sizes below and above that a network takes."""
+    rules = TrainConfig.model_fields["image_size"].metadata
+    least, most = (next(getattr(rule, name) for rule in rules if hasattr(rule, name)) for name in ("ge", "le"))
+
+    def fits(other: int) -> bool:
+        size = (other, other)
+        return plan_patch([size], (1.0, 1.0), network, width=width, most_voxels=other**2, asked=size)[0] == size
+
+    found = [next(filter(fits, sides), None) for sides in (range(side, least - 1, -1), range(side, most + 1))]
+    return " or ".join(str(size) for size in found if size is not None)
 
 
 def most_voxels(width: int, batch_size: int, device: torch.device) -> int:

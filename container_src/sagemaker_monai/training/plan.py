@@ -27,7 +27,14 @@ from sagemaker_monai.tasks.task import Floats, Task
 from sagemaker_monai.tasks.tasks import TASKS
 from sagemaker_monai.training.augmentation import AUGMENTATIONS, without_swaps
 from sagemaker_monai.training.named_sides import axes_with_sides
-from sagemaker_monai.training.patch_plan import WIDTH, common_spacing, most_voxels, plan_patch, sides_of
+from sagemaker_monai.training.patch_plan import (
+    WIDTH,
+    common_spacing,
+    most_voxels,
+    plan_patch,
+    possible_sizes,
+    sides_of,
+)
 from sagemaker_monai.training.preset_choice import choose_preprocessing, volume_grids
 
 logger = logging.getLogger(__name__)
@@ -148,7 +155,8 @@ def _plan_of_masks(
         size = preprocessing.size
         patch, levels = plan_patch([size], (1.0, 1.0), network, width=width, most_voxels=math.prod(size), asked=size)
         if patch != size:
-            raise ConfigError(f"image_size must be a multiple of {max(levels.divisors)} for {network}, got {size[0]}")
+            nearest = possible_sizes(size[0], network, width)
+            raise ConfigError(f"image_size {size[0]} cannot be halved as often as {network} does: set {nearest}")
         shapes = [size]
     sizes = [math.prod(shape) / math.prod(patch) for shape in shapes]
     patches = config.patches_per_image or min(MOST_PATCHES, max(1, round(float(np.median(sizes)))))
