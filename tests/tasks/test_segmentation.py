@@ -139,6 +139,11 @@ def test_voxels_that_nobody_annotated_count_for_neither():
     found = measures(predicted, true, ignored=IGNORED)
 
     assert (found["dice"], found["hd95"], found["predicted_lesions"]) == (1, 0, 1)
+    assert (found["predicted_size"], found["answered_voxels"]) == (0.064, 64 + 3 * 4 * 4)
+
+
+def test_sizes_of_an_image_of_unknown_spacing_are_in_voxels():
+    assert measures(cube((2, 2, 2), 4), cube((2, 2, 2), 4), spacing=None)["true_size"] == 64
 
 
 def test_lesions_are_found_right_missed_and_invented():
@@ -149,7 +154,7 @@ def test_lesions_are_found_right_missed_and_invented():
 
     found = measures(predicted, true, spacing=(1.0, 1.0))
 
-    assert [found[name] for name in MEASURES[-4:]] == [3, 1, 2, 1]
+    assert [found[name] for name in MEASURES[7:11]] == [3, 1, 2, 1]
 
 
 def test_scores_are_means_over_images_and_of_lesions_over_all_together():

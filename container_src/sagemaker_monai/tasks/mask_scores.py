@@ -152,7 +152,8 @@ def voxel_size(spacing_mm: Sequence[float] | None, affine: Floats | None) -> flo
 def _geometry(spacing_mm: Sequence[float] | None, affine: Floats | None, axes_count: int) -> _Geometry:
     import numpy as np
 
-    size, spacing = voxel_size(spacing_mm, affine), tuple(spacing_mm or (1.0,) * axes_count)
+    size = voxel_size(spacing_mm, affine)
+    spacing = (1.0,) * axes_count if spacing_mm is None else tuple(spacing_mm)
     if affine is None:
         return _Geometry(spacing, size)
     axes = np.asarray(affine[:3, :3], np.float64)
