@@ -42,23 +42,26 @@ class Budget:
 
     Attributes:
         used_bytes, most_bytes: counted now, and the peak so far.
+        released_bytes: of the body, freed before the end.
         used_ns: work so far.
     """
 
     def __init__(self, memory_bytes: int, work_ns: int) -> None:
         self.memory_bytes = memory_bytes
         self.work_ns = work_ns
-        self.used_bytes = self.most_bytes = self.used_ns = 0
+        self.used_bytes = self.most_bytes = self.released_bytes = self.used_ns = 0
         self._lock = threading.Lock()
 
-    def spend_bytes(self, count: int, what: str) -> None:
-        """See `spend_bytes`."""
+    def spend_bytes(self, count: int, what: str, *, is_counted: bool = True) -> None:
+        """See `spend_bytes`, and without counting `expect_bytes`."""
         with self._lock:
             if self.used_bytes + count > self.memory_bytes:
                 raise PayloadTooLarge(
                     f"{what} would take this request beyond the {(self.memory_bytes + UNCOUNTED_BYTES) // MIB} MiB of "
                     f"memory that it may use; send less at once, or raise {MEMORY_VARIABLE} and the container's memory"
                 )
+            if not is_counted:
+                return
             self.used_bytes += count
             self.most_bytes = max(self.most_bytes, self.used_bytes)
 
@@ -76,6 +79,12 @@ class Budget:
         """Stop counting bytes."""
         with self._lock:
             self.used_bytes -= count
+
+    def release(self, count: int) -> None:
+        """See `release`."""
+        with self._lock:
+            self.used_bytes -= count
+            self.released_bytes += count
 
 
 @dataclass(frozen=True)
@@ -169,11 +178,29 @@ def spend_bytes(count: int, what: str) -> None:
         budget.spend_bytes(int(count), what)
 
 
-def give_back(count: int) -> None:
-    """Stop counting bytes that have been freed, and return them to the kernel from time to time."""
+def expect_bytes(count: int, what: str, freed: int = 0) -> None:
+    """Refuse memory that is counted step by step later, if it exceeds the budget; errors as for `spend_bytes`.
+
+    Args:
+        count: the most bytes at once.
+        what: as for `spend_bytes`.
+        freed: of the body, which is released if there is no room otherwise.
+    """
+    if (budget := _current.get()) is not None:
+        budget.spend_bytes(int(count) - freed, what, is_counted=False)
+
+
+def has_room(count: int) -> bool:
+    """Whether so many more bytes fit the budget."""
+    budget = _current.get()
+    return budget is None or budget.used_bytes + count <= budget.memory_bytes
+
+
+def release(count: int) -> None:
+    """Stop counting a part of the body that has been freed for good, and return it to the kernel from time to time."""
     global _freed_bytes
     if (budget := _current.get()) is not None:
-        budget.give_back(count)
+        budget.release(count)
         _freed_bytes += count
         if _freed_bytes >= TRIM_BYTES:
             trim()
@@ -204,12 +231,12 @@ def spend_work(work_ns: float, what: str) -> None:
 def returned() -> Iterator[None]:
     """Stop counting the block's memory when it ends: that of one image, once it is prepared."""
     budget = _current.get()
-    held = 0 if budget is None else budget.used_bytes
+    held = 0 if budget is None else budget.used_bytes + budget.released_bytes
     try:
         yield
     finally:
         if budget is not None:
-            budget.give_back(budget.used_bytes - held)
+            budget.give_back(budget.used_bytes + budget.released_bytes - held)
 
 
 @contextmanager

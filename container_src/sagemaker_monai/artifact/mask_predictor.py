@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from sagemaker_monai.artifact.bundle import read_bundle
 from sagemaker_monai.artifact.predictor import Answered, Predictor
 from sagemaker_monai.artifact.sliding_window import label_map, needed_bytes
-from sagemaker_monai.budget import lent, spend_bytes, spend_work
-from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.budget import expect_bytes, expect_work, lent, returned, spend_bytes, spend_work
+from sagemaker_monai.images.expected import Expected, watching
+from sagemaker_monai.images.sample import Held, Instances, Sample
 from sagemaker_monai.images.several import name_picture, split_arrays
 from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.preprocessing.ways import labels_back, with_size
@@ -44,13 +46,48 @@ class MaskPredictor(Predictor):
             known: list[Traits] = []
             with name_picture(index, len(samples)):
                 for part in split_arrays([sample], spatial_dims=self.bundle.preprocessing.spatial_dims):
-                    loaded = self._load_each(part)
-                    while loaded:
-                        image, traits = loaded.pop(0)
-                        known.append(with_size(part, traits))
-                        predictions.append(self.segment(image, known[-1]))
+                    with returned(), watching(partial(self.foresee, releasable_bytes=_releasable(part))):
+                        loaded = self._load_each(part)
+                    with lent(sum(image.nbytes for image, _ in loaded), f"{len(loaded)} prepared images"):
+                        while loaded:
+                            image, traits = loaded.pop(0)
+                            known.append(with_size(part, traits))
+                            predictions.append(self.segment(image, known[-1]))
             answered.append(Answered(tuple(predictions), tuple(known)))
         return answered
+
+    def foresee(self, images: Sequence[Expected], *, releasable_bytes: int = 0) -> int:
+        """The most bytes that images will take at once, from decoding to the answer, by their headers.
+
+        Args:
+            images: of one sample: all are loaded, then segmented one after the other.
+            releasable_bytes: of the request's body, which is released if there is no room otherwise.
+
+        Raises:
+            PayloadTooLarge: the request's budget does not allow it.
+            UnsuitableImage: their geometry is broken.
+        """
+        load, each_bytes = self.bundle.preprocessing.load_pixels, np.dtype(self.bundle.preprocessing.dtype).itemsize
+        loading = prepared = answers = most = work_ns = 0
+        for image in images:
+            needs, pixels = load.needs(image), math.prod(image.shape[1:])
+            loading += needs.loading_bytes + (image.count - 1) * each_bytes * math.prod(needs.prepared)
+            prepared += image.count * each_bytes * math.prod(needs.prepared)
+            answers += image.count * _COPIES * pixels
+            windows = self._window_bytes(needs.prepared)
+            most = max(most, windows, math.prod(needs.prepared[1:]), _BYTES_A_PART * pixels)
+            work_ns += needs.work_ns + image.count * _NS_A_VOXEL * pixels
+        total = max(loading, prepared + answers + most)
+        about = _told(images)
+        expect_bytes(total, about, freed=releasable_bytes)
+        expect_work(work_ns, about)
+        return total
+
+    def _window_bytes(self, prepared: Sequence[int]) -> int:
+        """What `label_map` holds beside a prepared image (C, ...)."""
+        preprocessing = self.bundle.preprocessing
+        value_bytes = np.dtype(preprocessing.dtype).itemsize
+        return needed_bytes(prepared[0], prepared[1:], preprocessing.size, self.task.outputs, value_bytes)
 
     def segment(self, image: torch.Tensor, traits: Traits) -> MaskPrediction:
         """Segment one image.
@@ -66,10 +103,7 @@ class MaskPredictor(Predictor):
         voxels = math.prod(traits.size)
         spend_bytes(_COPIES * voxels, f"the labels of {voxels} voxels")
         spend_work(_NS_A_VOXEL * voxels, f"the labels of {voxels} voxels")
-        needed = needed_bytes(
-            len(image), image.shape[1:], self.bundle.preprocessing.size, self.task.outputs, image.element_size()
-        )
-        with lent(needed, f"segmenting an image of {' x '.join(map(str, image.shape[1:]))}"):
+        with lent(self._window_bytes(image.shape), f"segmenting an image of {' x '.join(map(str, image.shape[1:]))}"):
             labels = self.prepared_labels(image)
         with lent(labels.nbytes, "a label map"):
             own = self.on_own_grid(labels, traits)
@@ -96,6 +130,17 @@ class MaskPredictor(Predictor):
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             logits: torch.Tensor = self._network(self.bundle.preprocessing.scale(windows.to(self._device)))
         return logits.float().cpu()
+
+
+def _releasable(sample: Sample) -> int:
+    """The bytes of a request's files that are freed once they are read, if there is no room otherwise."""
+    files = sample.source.files if isinstance(sample.source, Instances) else ()
+    return sum(len(each.data) for each in files if isinstance(each, Held))
+
+
+def _told(images: Sequence[Expected]) -> str:
+    count, shape = sum(image.count for image in images), " x ".join(map(str, images[0].shape[1:]))
+    return f"segmenting an image of {shape}" if count == 1 else f"segmenting {count} images, the first of {shape},"
 
 
 def describe(

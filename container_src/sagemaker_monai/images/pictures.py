@@ -46,6 +46,7 @@ from sagemaker_monai.images.deep_values import (
     read_deep,
     upright,
 )
+from sagemaker_monai.images.expected import Expected, expect
 from sagemaker_monai.images.picture_parts import MAX_PIXELS, check_parts, check_pixels, jpeg_frame
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.stored_values import StoredPicture, check_stored, read_stored
@@ -361,6 +362,7 @@ def _opened(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=formats)
     try:
         _check_header(image)
+        expect(Expected((len(image.getbands()), *image.size)))
     except BaseException:
         image.close()
         raise
@@ -464,6 +466,7 @@ def _from_values(values: np.ndarray, deep: Deep) -> Image.Image:
         raise UnsuitableImage("the picture has no pixels")
     if pixels > MAX_PIXELS:
         raise PayloadTooLarge(f"{planes.shape[1]} x {planes.shape[2]} pixels are more than {MAX_PIXELS}; shrink it")
+    expect(Expected(planes.shape))
     if deep == "refuse" and values.dtype == np.uint16 and not is_spread(planes):
         raise UnsuitableImage(_too_deep(16))
     rows = _to_uint8(planes).transpose(2, 1, 0)  # (H, W, C), as Pillow stores a picture

@@ -16,6 +16,7 @@ from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.deep_values import DeepPicture
 from sagemaker_monai.images.dicom.findings import Policy
 from sagemaker_monai.images.dicom.wanted import OF_ONE, Choice
+from sagemaker_monai.images.expected import Expected, expect
 from sagemaker_monai.images.pictures import PICTURE_FORMATS, decode, decode_deep, read_head
 from sagemaker_monai.images.sample import Held, Instances, Sample, Sequences
 from sagemaker_monai.images.signatures import GZIP_MAGIC, is_archive, is_dicom_file
@@ -304,6 +305,7 @@ def _checked(values: np.ndarray, shapes: tuple[str, str], *, is_colour_kept: boo
     if 0 in values.shape:
         raise UnsuitableImage("the image has no pixels")
     check_voxels(*values.shape)
+    expect(Expected(values.shape))
     if is_colour_kept and values.dtype == np.uint8 and len(values) == 3:
         return values
     spend_bytes(4 * values.size, f"{values.size} values of 4 bytes")

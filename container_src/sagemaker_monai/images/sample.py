@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sagemaker_monai.budget import give_back
+from sagemaker_monai.budget import release
 
 
 class Held:
@@ -23,7 +23,7 @@ class Held:
 
     def release(self) -> None:
         """Free the bytes: nobody reads them again."""
-        give_back(len(self.data))
+        release(len(self.data))
         self.data = b""
 
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagemaker_monai.errors import UnsuitableImage
+from sagemaker_monai.images.expected import Expected
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.scope import Scope
 from sagemaker_monai.images.volumes import Traits
+from sagemaker_monai.preprocessing.needs import Needs, plane_needs
 
 if TYPE_CHECKING:
     import torch
@@ -32,11 +34,13 @@ class LoadImage:
 
     Attributes:
         spatial_dims: 2 or 3.
+        size: of the result, without channels.
         dtype: of the result.
         value_range: the lowest and highest value, None without bounds.
     """
 
     spatial_dims = 2
+    size: tuple[int, ...]
     dtype = "float32"
     value_range: tuple[float, float] | None = None
 
@@ -74,6 +78,14 @@ class LoadImage:
     def pixels_of_each(self, sample: Sample, scope: Scope | None = None) -> Loaded:
         """Load every image of a sample that the model is for, each with its traits; as `pixels`."""
         raise NotImplementedError
+
+    def needs(self, expected: Expected) -> Needs:
+        """What loading an image takes, by its header.
+
+        Raises:
+            PayloadTooLarge, UnsuitableImage: it could not be prepared.
+        """
+        return plane_needs(expected, (self.channels, *self.size))
 
     def __call__(self, image: Sample | str | Path) -> "torch.Tensor":
         """Load one image, or the one at a path, as a tensor (C, W, H[, D]); raises as `pixels`."""

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sagemaker_monai.budget import lent, returned
+from sagemaker_monai.budget import lent, returned, spend_bytes
 from sagemaker_monai.errors import ConfigError, UnsuitableImage
 from sagemaker_monai.images.dicom.findings import Policy
 from sagemaker_monai.images.dicom.wanted import ONLY, Choice
+from sagemaker_monai.images.expected import Expected
 from sagemaker_monai.images.read import (
     MAX_CHANNELS,
     each_frame_of,
@@ -29,6 +30,7 @@ from sagemaker_monai.images.volumes import Frame, Identity, Traits, Volume
 from sagemaker_monai.preprocessing.fits import FITS, fit_plane
 from sagemaker_monai.preprocessing.intensity import INTENSITIES, change_intensity, check_intensity, padding_mask
 from sagemaker_monai.preprocessing.load import Loaded, LoadImage, check_choice
+from sagemaker_monai.preprocessing.needs import Needs, volume_needs
 from sagemaker_monai.preprocessing.normalization import Normalize
 from sagemaker_monai.preprocessing.resampling import (
     AXIS_LETTERS,
@@ -90,7 +92,7 @@ class LoadSlice(_LoadMedical):
     def __init__(self, channels: int, size: Sequence[int], fit: str, intensity: Mapping[str, Any]) -> None:
         super().__init__(channels, size, intensity)
         check_choice("fit", fit, FITS)
-        self.size = (size[0], size[1])
+        self.size: tuple[int, int] = (size[0], size[1])
         self.fit = fit
 
     def way(self, traits: Traits) -> Way:
@@ -174,7 +176,7 @@ class LoadVolume(_LoadMedical):
                 raise ValueError(
                     f"spacing_mm must be numbers from {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g}, got {spacing_mm!r}"
                 )
-        self.size = (size[0], size[1], size[2])
+        self.size: tuple[int, int, int] = (size[0], size[1], size[2])
         self.fit = fit
         self.orientation = orientation
         self.spacing_mm = None if spacing_mm is None else tuple(float(mm) for mm in spacing_mm)
@@ -196,6 +198,19 @@ class LoadVolume(_LoadMedical):
             spacing_mm=self.spacing_mm,
             fit=self.fit,
             size=self.size,
+        )
+
+    def needs(self, expected: Expected) -> Needs:
+        """As `LoadImage.needs`."""
+        if len(expected.shape) != 1 + self.spatial_dims:
+            return super().needs(expected)  # refused once it is decoded
+        return volume_needs(
+            expected,
+            orientation=self.orientation,
+            spacing_mm=self.spacing_mm,
+            fit=self.fit,
+            size=self.size,
+            intensity=self.intensity,
         )
 
     def pixels_of_each(self, sample: Sample, scope: Scope | None = None) -> Loaded:
@@ -245,6 +260,8 @@ class LoadVolume(_LoadMedical):
             values = resize(values, self.size)
         elif self.fit == "pad":
             values = crop_or_pad(values, self.size, fill)
+        if not values.flags.c_contiguous:
+            spend_bytes(values.nbytes, f"{values.size} values in another order")
         return np.ascontiguousarray(values)
 
 

@@ -46,7 +46,7 @@ class LoadPhotograph(LoadImage):
         super().__init__(channels, size, tuple(_IMAGENET))
         check_choice("fit", fit, FITS)
         check_choice("deep", deep, DEEP)
-        self.size = (size[0], size[1])
+        self.size: tuple[int, int] = (size[0], size[1])
         self.fit = fit
         self.deep: Deep = deep
 

@@ -46,10 +46,8 @@ def resize(values: np.ndarray, size: Sequence[int], boxes: Sequence[Box] | None 
     extents = values.shape[1:]
     boxes = [(0.0, float(extent)) for extent in extents] if boxes is None else boxes
     check_voxels(values.shape[0], *size)
-    # The axis that shrinks most comes first, so that no intermediate array is larger than both input and output.
-    axes = sorted(range(len(size)), key=lambda axis: (size[axis] / extents[axis], axis))
     order = np.argsort([-abs(stride) for stride in values.strides], kind="stable")
-    changed = [axis for axis in axes if size[axis] != extents[axis] or boxes[axis] != (0, extents[axis])]
+    changed = changed_axes(extents, size, boxes)
     with lent(*_needed(values, order, size, changed)):
         stored = np.ascontiguousarray(values.transpose(order), np.float32)
         for axis in changed:
@@ -60,16 +58,43 @@ def resize(values: np.ndarray, size: Sequence[int], boxes: Sequence[Box] | None 
 
 def _needed(values: np.ndarray, order: np.ndarray, size: Sequence[int], changed: Sequence[int]) -> tuple[int, str]:
     """The most bytes held at once beside `values`, and their description; counts the work as well."""
-    shape = list(values.shape)
     is_view = values.dtype == np.float32 and values.transpose(order).flags.c_contiguous
-    most = before = 0 if is_view else 4 * values.size
-    for axis in changed:
-        old = math.prod(shape)
-        shape[axis + 1] = size[axis]
-        after = 4 * math.prod(shape)
-        spend_work(_NS_A_VOXEL * (old + math.prod(shape)), f"{values.size} values to resize")
-        most, before = max(most, before + after), after
+    most, work_ns = resizing(values.shape, size, changed, copied_bytes=0 if is_view else 4 * values.size)
+    spend_work(work_ns, f"{values.size} values to resize")
     return most, f"{values.size} values to resize to {' x '.join(map(str, size))}"
+
+
+def changed_axes(extents: Sequence[int], size: Sequence[int], boxes: Sequence[Box]) -> list[int]:
+    """The axes that `resize` works on, in its order; arguments as for `resize`."""
+    # The axis that shrinks most comes first, so that no intermediate array is larger than both input and output.
+    axes = sorted(range(len(size)), key=lambda axis: (size[axis] / extents[axis], axis))
+    return [axis for axis in axes if size[axis] != extents[axis] or boxes[axis] != (0, extents[axis])]
+
+
+def resizing(
+    shape: Sequence[int], size: Sequence[int], changed: Sequence[int], *, copied_bytes: int = 0
+) -> tuple[int, int]:
+    """What `resize` takes.
+
+    Args:
+        shape: (C, ...) of the values.
+        size: of the result, without channels.
+        changed: from `changed_axes`.
+        copied_bytes: of a copy of the values, where they are not contiguous float32.
+
+    Returns:
+        The most bytes held at once beside the values, and nanoseconds.
+    """
+    current = list(shape)
+    most = before = copied_bytes
+    work_ns = 0
+    for axis in changed:
+        old = math.prod(current)
+        current[axis + 1] = size[axis]
+        after = 4 * math.prod(current)
+        work_ns += _NS_A_VOXEL * (old + math.prod(current))
+        most, before = max(most, before + after), after
+    return most, work_ns
 
 
 def _resize_axis(values: np.ndarray, axis: int, size: int, box: Box) -> np.ndarray:
@@ -78,28 +103,29 @@ def _resize_axis(values: np.ndarray, axis: int, size: int, box: Box) -> np.ndarr
     # would only add weight to its edges, and would need memory.
     box = (max(box[0], -float(extent)), min(box[1], 2.0 * extent))
     before, after = max(0, math.ceil(-box[0])), max(0, math.ceil(box[1] - extent))
-    if before or after:
-        values = np.pad(values, [(before, after) if each == axis else (0, 0) for each in range(values.ndim)], "edge")
-        box = (box[0] + before, box[1] + before)
-        extent += before + after
     # Rounding may move a sum past the edge by its last bit, which Pillow refuses.
-    start, stop = max(box[0], 0.0), min(box[1], float(extent))
+    padded = extent + before + after
+    start, stop = max(box[0] + before, 0.0), min(box[1] + before, float(padded))
     outer, inner = math.prod(values.shape[:axis]), math.prod(values.shape[axis + 1 :])
     result = np.empty((*values.shape[:axis], size, *values.shape[axis + 1 :]), np.float32)
     if inner == 1:
         lines, made = values.reshape(outer, extent), result.reshape(outer, size)
-        step = max(1, _AT_ONCE // max(extent, size))  # Pillow copies its input and its output
+        step = max(1, _AT_ONCE // max(padded, size))  # Pillow copies its input and its output
         for first in range(0, outer, step):
             part = lines[first : first + step]
+            if before or after:
+                part = np.pad(part, [(0, 0), (before, after)], "edge")
             image = Image.fromarray(part)
             rows = image.resize((size, len(part)), Image.Resampling.BILINEAR, box=(start, 0, stop, len(part)))
             made[first : first + step] = np.asarray(rows)
         return result
     planes, resized = values.reshape(outer, extent, inner), result.reshape(outer, size, inner)
-    step = max(1, _AT_ONCE // max(extent, size))
+    step = max(1, _AT_ONCE // max(padded, size))
     for plane, target in zip(planes, resized, strict=True):
         for first in range(0, inner, step):
             part = np.ascontiguousarray(plane[:, first : first + step])
+            if before or after:
+                part = np.pad(part, [(before, after), (0, 0)], "edge")
             width = part.shape[1]
             image = Image.fromarray(part)
             image = image.resize((width, size), Image.Resampling.BILINEAR, box=(0, start, width, stop))

@@ -1,10 +1,13 @@
 """Whether anything is visible in a prepared image, by the values that the network gets."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 LEVELS = 256  # of the range of values
 FAINT_LEVELS = 8  # neighbouring levels that hold all of a picture that shows nothing: 3 % of the range (a guess)
 REST = 0.005  # share of pixels that may have other levels: a marker, a dead pixel (a guess)
+_AT_ONCE = 1 << 20
 
 
 def shows_nothing(values: np.ndarray, value_range: tuple[float, float] | None) -> bool:
@@ -23,8 +26,11 @@ def shows_nothing(values: np.ndarray, value_range: tuple[float, float] | None) -
     bottom, top = value_range
     if (high - low) * LEVELS < FAINT_LEVELS * (top - bottom):
         return True
-    levels = ((inner.astype(np.float32) - bottom) * np.float32((LEVELS - 1) / (top - bottom))).astype(np.uint8)
-    counts = np.cumsum(np.concatenate([[0], np.bincount(levels.ravel(), minlength=LEVELS)]))
+    found = np.zeros(LEVELS, np.int64)
+    for part in _slabs(inner, int(np.argmax(inner.shape))):
+        levels = ((part.astype(np.float32) - bottom) * np.float32((LEVELS - 1) / (top - bottom))).astype(np.uint8)
+        found += np.bincount(levels.ravel(), minlength=LEVELS)
+    counts = np.cumsum(np.concatenate([[0], found]))
     return bool((counts[FAINT_LEVELS:] - counts[:-FAINT_LEVELS]).max() >= (1 - REST) * inner.size)
 
 
@@ -34,8 +40,16 @@ def _without_border(values: np.ndarray) -> np.ndarray:
     lowest = values.min()
     for axis in range(1, values.ndim):
         others = tuple(each for each in range(values.ndim) if each != axis)
-        used = np.flatnonzero((values != lowest).any(axis=others))
+        is_used = [(part != lowest).any(axis=others) for part in _slabs(values, axis)]
+        used = np.flatnonzero(np.concatenate(is_used))
         if not used.size:
             return values
         parts.append(slice(int(used[0]), int(used[-1]) + 1))
     return values[tuple(parts)]
+
+
+def _slabs(values: np.ndarray, axis: int) -> Iterator[np.ndarray]:
+    """Parts of about _AT_ONCE values along an axis, so that what is computed of them takes little memory."""
+    step = max(1, _AT_ONCE * values.shape[axis] // max(values.size, 1))
+    for start in range(0, values.shape[axis], step):
+        yield values[(slice(None),) * axis + (slice(start, start + step),)]

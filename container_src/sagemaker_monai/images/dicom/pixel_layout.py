@@ -172,6 +172,11 @@ def bits_of(dataset: Dataset) -> Bits:
     )
 
 
+def names_padding(dataset: Dataset) -> bool:
+    """Whether the header has a value that means "no pixel", sound or not."""
+    return any(keyword in dataset for keyword in _PADDING)
+
+
 def padding_of(dataset: Dataset) -> tuple[float, float] | None:
     """The range of stored values that mean "no pixel", lowest and highest, or None.
 

@@ -13,8 +13,8 @@ from contextvars import copy_context
 import numpy as np
 from pydicom import Dataset
 
-from sagemaker_monai.budget import lent, spend_bytes
-from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
+from sagemaker_monai.budget import has_room, lent, spend_bytes
+from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.dicom.decoding import DECODERS, stored_frames
 from sagemaker_monai.images.dicom.findings import Finding, Policy
 from sagemaker_monai.images.dicom.geometry import affine_of, normal_of, spread_of
@@ -22,7 +22,9 @@ from sagemaker_monai.images.dicom.grouping import Series, group_series
 from sagemaker_monai.images.dicom.headers import refusing
 from sagemaker_monai.images.dicom.media import Instance, find_instances
 from sagemaker_monai.images.dicom.modality import modality_transform
+from sagemaker_monai.images.dicom.pixel_layout import names_padding
 from sagemaker_monai.images.dicom.pixels import display_for, header_of
+from sagemaker_monai.images.expected import Expected
 from sagemaker_monai.images.sample import Held
 from sagemaker_monai.images.volumes import Identity, Volume, check_voxels
 
@@ -44,6 +46,7 @@ def read_series(
     policy: Policy = DEFAULT_POLICY,
     threads: int | None = None,
     done: Sequence[Instance] = (),
+    ahead_bytes: int = 0,
 ) -> Volume:
     """Decode a stack of slices.
 
@@ -53,6 +56,7 @@ def read_series(
         threads: how many decode in parallel; does not change the result. None: one for each CPU, at most MAX_THREADS,
             for compressed or large slices, else one.
         done: files that are not needed afterwards; the request's copies in memory are released if space is short.
+        ahead_bytes: that the series and what follows will take at once, from `expect`.
 
     Returns:
         A volume (1, W, H, D): modality values, each slice with its own rescale; d along the normal of the slices (row
@@ -68,7 +72,7 @@ def read_series(
         raise UnsuitableImage("the DICOM series has no pictures; send files with pixel data")
     actions = _actions(series.findings, policy)
     first = series.slices[0]
-    values, headers = _decoded(series, threads, done)
+    values, headers = _decoded(series, threads, done, ahead_bytes)
     affine = _affine(series)
     if "resample" in actions:
         values, affine = _on_even_grid(values, affine, series)
@@ -85,6 +89,27 @@ def read_series(
         ),
         has_geometry=series.has_geometry,
         findings=tuple(dict.fromkeys([*(each.code for each in series.findings if each.severity != "note"), *codes])),
+    )
+
+
+def expected_of(series: Series, policy: Policy) -> Expected:
+    """What `read_series` will return, by the headers.
+
+    Raises:
+        UnsuitableImage: as `read_series`.
+    """
+    first, count = series.slices[0].instance, len(series.slices)
+    actions, affine = _actions(series.findings, policy), _affine(series)
+    decoding_bytes = 2 * max(each.size_bytes for each in series.instances)
+    if "resample" in actions:
+        decoding_bytes += 4 * count * first.rows * first.columns
+        count = _even_places(series)[1]
+        affine = _even_affine(affine, len(series.slices), count)
+    return Expected(
+        (1, first.columns, first.rows, count),
+        affine if series.has_geometry else None,
+        decoding_bytes=decoding_bytes,
+        has_padding=first.header is None or names_padding(first.header),
     )
 
 
@@ -113,7 +138,9 @@ def _affine(series: Series) -> np.ndarray:
 # --- decoding --------------------------------------------------------------------------------------------------------
 
 
-def _decoded(series: Series, threads: int | None, done: Sequence[Instance]) -> tuple[np.ndarray, dict[int, Dataset]]:
+def _decoded(
+    series: Series, threads: int | None, done: Sequence[Instance], ahead_bytes: int
+) -> tuple[np.ndarray, dict[int, Dataset]]:
     """The values (D, H, W), and the header of each file by the `id` of its instance."""
     first = series.slices[0].instance
     check_voxels(len(series.slices), first.rows, first.columns)
@@ -121,9 +148,9 @@ def _decoded(series: Series, threads: int | None, done: Sequence[Instance]) -> t
     needed = 4 * len(series.slices) * first.rows * first.columns
     leaving: list[Held] = []
     freed = 0
-    try:
+    if has_room(max(needed, ahead_bytes)):
         spend_bytes(needed, size)
-    except PayloadTooLarge:
+    else:
         # Each file is released once its slices are in the volume, which makes room for those that follow.
         leaving = [each.source for each in done if isinstance(each.source, Held)]
         freed = sum(len(each.data) for each in leaving)
@@ -181,17 +208,7 @@ def _fill(values: np.ndarray, dataset: Dataset, part: Sequence[tuple[int, int]])
 
 def _on_even_grid(values: np.ndarray, affine: np.ndarray, series: Series) -> tuple[np.ndarray, np.ndarray]:
     """Interpolate linearly between the slices, (D, H, W), onto a grid at their usual distance; the ends stay."""
-    orientation = series.slices[0].plane.orientation
-    assert orientation is not None
-    positions = np.array([each.plane.position for each in series.slices])
-    normal = normal_of(orientation)
-    along = (positions - positions[0]) @ normal
-    count = round(along[-1] / spread_of(positions, normal).usual_mm) + 1
-    if count > MAX_STRETCH * len(along):
-        raise UnsuitableImage(
-            f"the gaps between slices are so wide that {count} slices would be made from {len(along)}; export the "
-            "complete series"
-        )
+    along, count = _even_places(series)
     check_voxels(count, *values.shape[1:])
     spend_bytes(4 * count * values[0].size, f"{count} slices at even distances")
     even = np.empty((count, *values.shape[1:]), np.float32)
@@ -203,6 +220,26 @@ def _on_even_grid(values: np.ndarray, affine: np.ndarray, series: Series) -> tup
             even[place] = values[index + round(weight)]  # as measured, regardless of rounding in its position
         else:
             even[place] = (1 - weight) * values[index] + weight * values[index + 1]
+    return even, _even_affine(affine, len(along), count)
+
+
+def _even_places(series: Series) -> tuple[np.ndarray, int]:
+    """Where the slices lie along their normal in mm, from the first one, and how many there are at even distances."""
+    orientation = series.slices[0].plane.orientation
+    assert orientation is not None
+    positions = np.array([each.plane.position for each in series.slices])
+    normal = normal_of(orientation)
+    along = (positions - positions[0]) @ normal
+    count = round(along[-1] / spread_of(positions, normal).usual_mm) + 1
+    if count > MAX_STRETCH * len(along):
+        raise UnsuitableImage(
+            f"the gaps between slices are so wide that {count} slices would be made from {len(along)}; export the "
+            "complete series"
+        )
+    return along, count
+
+
+def _even_affine(affine: np.ndarray, slices: int, count: int) -> np.ndarray:
     affine = affine.copy()
-    affine[:3, 2] *= (len(along) - 1) / (count - 1)
-    return even, affine
+    affine[:3, 2] *= (slices - 1) / (count - 1)
+    return affine

@@ -20,9 +20,10 @@ from sagemaker_monai.images.dicom.grouping import Series, group_series
 from sagemaker_monai.images.dicom.media import Instance
 from sagemaker_monai.images.dicom.objects import IMAGES, names_of, subject_of
 from sagemaker_monai.images.dicom.pixels import each_frame
-from sagemaker_monai.images.dicom.series import read_series
+from sagemaker_monai.images.dicom.series import expected_of, read_series
 from sagemaker_monai.images.dicom.wanted import ALL, OF_ONE, ONLY, Choice
 from sagemaker_monai.images.dicom.whole import whole_instances
+from sagemaker_monai.images.expected import Expected, expect
 from sagemaker_monai.images.sample import Held
 from sagemaker_monai.images.scope import Scope
 from sagemaker_monai.images.volumes import Frame, Identity, Volume, check_voxels
@@ -67,6 +68,7 @@ def read_study_frames(source: Source, scope: Scope | None) -> Iterator[Frame]:
     numbers = _numbers_of(objects)
     images = _fitting(objects, scope)
     if len(images) == 1:
+        expect(_expected_frames(images[0], images[0].number_of_frames))
         _expect_work(images)
         with lent(2 * images[0].size_bytes, "the pixels of a DICOM file"):
             for frame in each_frame(images[0].read()):
@@ -74,14 +76,15 @@ def read_study_frames(source: Source, scope: Scope | None) -> Iterator[Frame]:
         return
     check_voxels(sum(each.rows * each.columns * each.number_of_frames for each in images))
     study = _stacks_of(objects, images, Choice(series=ALL), are_volumes=False, remedy=REMEDY_OF_REQUEST)
+    groups = [list(group) for stack in study.stacks
+              for _, group in groupby(stack.slices, key=lambda each: id(each.instance))]  # fmt: skip
+    expect(*(_expected_frames(slices[0].instance, len(slices)) for slices in groups))
     _expect_work(images)
-    for stack in study.stacks:
-        for _, group in groupby(stack.slices, key=lambda each: id(each.instance)):
-            slices = list(group)
-            instance = slices[0].instance
-            with lent(2 * instance.size_bytes, "the pixels of a DICOM file"):
-                for frame in each_frame(instance.read(), [each.frame for each in slices]):
-                    yield _named(frame, instance, numbers, study.passed_over, "")
+    for slices in groups:
+        instance = slices[0].instance
+        with lent(2 * instance.size_bytes, "the pixels of a DICOM file"):
+            for frame in each_frame(instance.read(), [each.frame for each in slices]):
+                yield _named(frame, instance, numbers, study.passed_over, "")
 
 
 def read_study_volumes(source: Source, policy: Policy, choice: Choice, scope: Scope | None) -> list[Volume]:
@@ -112,6 +115,7 @@ def read_study_volumes(source: Source, policy: Policy, choice: Choice, scope: Sc
     check_voxels(
         sum(each.slices[0].instance.rows * each.slices[0].instance.columns * len(each.slices) for each in stacks)
     )
+    ahead_bytes = expect(*(expected_of(stack, policy) for stack in stacks))
     _expect_work([each for stack in stacks for each in stack.instances])
     last = {id(each): place for place, stack in enumerate(stacks) for each in stack.instances}
     counts = {stack.uid: sum(other.uid == stack.uid for other in stacks) for stack in stacks}
@@ -119,10 +123,18 @@ def read_study_volumes(source: Source, policy: Policy, choice: Choice, scope: Sc
     volumes = []
     for place, stack in enumerate(stacks):
         done = [each for each in stack.instances if last[id(each)] == place]
-        volume = read_series(stack, policy=policy, done=done)
+        volume = read_series(stack, policy=policy, done=done, ahead_bytes=ahead_bytes)
         told = _told(stack) if counts[stack.uid] > 1 else ""
         volumes.append(_named(volume, stack.slices[0].instance, numbers, study.passed_over, told))
     return volumes
+
+
+def _expected_frames(instance: Instance, count: int) -> Expected:
+    return Expected(
+        (max(instance.samples_per_pixel, 1), instance.columns, instance.rows),
+        count=max(count, 1),
+        decoding_bytes=2 * instance.size_bytes,
+    )
 
 
 def _expect_work(images: Sequence[Instance]) -> None:

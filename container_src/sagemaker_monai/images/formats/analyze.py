@@ -16,7 +16,15 @@ from sagemaker_monai.errors import UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.formats.affines import grid
 from sagemaker_monai.images.formats.inflate import Stream, gunzipping, opened
 from sagemaker_monai.images.formats.pairs import header_of, image_of
-from sagemaker_monai.images.formats.voxels import NonFinite, Stored, channel_first, check_shape, dtype_of, read_values
+from sagemaker_monai.images.formats.voxels import (
+    NonFinite,
+    Stored,
+    channel_first,
+    check_shape,
+    dtype_of,
+    expect_volume,
+    read_values,
+)
 from sagemaker_monai.images.volumes import Volume
 
 HEADER_BYTES = 348
@@ -45,6 +53,7 @@ def read_analyze(source: Path | bytes, non_finite: NonFinite = "refuse") -> Volu
     offset = float(header["vox_offset"])
     if not 0 <= offset <= MAX_OFFSET_BYTES or offset != int(offset):
         raise UndecodableImage(f"the Analyze header's vox_offset must be whole, 0 to {MAX_OFFSET_BYTES}")
+    expect_volume(shape, channel_axis, None)
     image, packing = image_of(header_path)
     with opened(image) as (file, size):
         stream = Stream(file, size, packing)

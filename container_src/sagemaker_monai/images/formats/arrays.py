@@ -8,6 +8,7 @@ only other one.
 import io
 import math
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -15,6 +16,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
+from sagemaker_monai.images.expected import Expected, expect
 from sagemaker_monai.images.formats.affines import affine_of, grid
 from sagemaker_monai.images.formats.inflate import Stream, most_bytes, opened
 from sagemaker_monai.images.formats.voxels import NonFinite, Stored, check_shape, read_values
@@ -94,7 +96,12 @@ def read_npy_volume(source: Path | bytes, non_finite: NonFinite = "refuse") -> V
     return Volume(_read_array(source, non_finite), np.eye(4), has_geometry=False)
 
 
-def _read_array(source: Path | bytes, non_finite: NonFinite) -> np.ndarray:
+def _read_array(
+    source: Path | bytes,
+    non_finite: NonFinite,
+    place: Callable[[Sequence[int]], np.ndarray | None] = lambda _extents: None,
+) -> np.ndarray:
+    """The values (C, W, H, D); `place` gives the affine of their extents, where there is one."""
     with opened(source) as (file, size):
         header = parse_npy_header(file.read(_HEAD_BYTES))
         shape = header.shape
@@ -103,11 +110,12 @@ def _read_array(source: Path | bytes, non_finite: NonFinite) -> np.ndarray:
         check_shape(shape, channels=shape[0] if len(shape) == 4 else 1)
         if size - header.offset != math.prod(shape) * header.dtype.itemsize:
             raise UndecodableImage("the npy values do not fill the shape exactly")
+        full = {2: (1, *shape, 1), 3: (1, *shape), 4: shape}[len(shape)]
+        expect(Expected(full, place(full[1:])))
         file.seek(header.offset)
         fastest_first = shape if header.order == "F" else shape[::-1]
         values = read_values(Stream(file, size - header.offset), Stored(header.dtype, fastest_first), non_finite)
     values = values if header.order == "F" else values.transpose()
-    full = {2: (1, *shape, 1), 3: (1, *shape), 4: shape}[len(shape)]
     return values.reshape(full, order=header.order)
 
 
@@ -132,12 +140,17 @@ def read_npz_volume(source: Path | bytes, non_finite: NonFinite = "refuse") -> V
             raise UndecodableImage(error.reason) from error
     geometry = {name: _geometry(contents.pop(f"{name}.npy"), name) for name in _GEOMETRY if f"{name}.npy" in contents}
     [content] = contents.values()
-    values = _read_array(content, non_finite)
     if "affine" in geometry:
         matrix = geometry["affine"]
         if not np.array_equal(matrix[3], [0, 0, 0, 1]):
             raise UndecodableImage("the last row of the array `affine` must be 0, 0, 0, 1")
-        return Volume(values, affine_of(matrix[:3, :3], matrix[:3, 3], values.shape[1:]))
+
+        def place(extents: Sequence[int]) -> np.ndarray:
+            return affine_of(matrix[:3, :3], matrix[:3, 3], extents)
+
+        values = _read_array(content, non_finite, place)
+        return Volume(values, place(values.shape[1:]))
+    values = _read_array(content, non_finite)
     return Volume(values, grid(list(geometry.get("spacing", ()))), has_geometry=False)
 
 

@@ -23,6 +23,7 @@ from sagemaker_monai.images.formats.voxels import (
     channel_first,
     check_order,
     check_shape,
+    expect_volume,
     read_values,
 )
 from sagemaker_monai.images.volumes import Volume
@@ -66,6 +67,7 @@ def read_metaimage(source: Path | bytes, non_finite: NonFinite = "refuse") -> Vo
         shape, channel_axis = _shape(fields)
         affine, has_geometry = _geometry(fields, shape, channel_axis)
         stored = _stored(fields, shape)
+        expect_volume(shape, channel_axis, affine if has_geometry else None)
         packing = "zlib" if _truth(fields, ("CompressedData",)) else "raw"
         if (place := fields["ElementDataFile"]) == "LOCAL":
             file.seek(header_bytes)

@@ -38,6 +38,7 @@ from sagemaker_monai.images.formats.voxels import (
     check_order,
     check_shape,
     dtype_of,
+    expect_volume,
     read_values,
 )
 from sagemaker_monai.images.volumes import Volume
@@ -101,6 +102,7 @@ def header_remarks(path: Path) -> tuple[Remark, ...]:
 
 def _read_image(stream: Stream, header: _Header, skip_bytes: int, non_finite: NonFinite) -> Volume:
     stream.skip(skip_bytes)
+    expect_volume(header.stored.shape, header.channel_axis, header.affine if header.has_geometry else None)
     values = read_values(stream, header.stored, non_finite)
     stream.finish()
     voxels = channel_first(values, header.channel_axis)

@@ -20,7 +20,14 @@ from sagemaker_monai.images.formats.affines import MM_PER_UNIT, SIGNS, affine_of
 from sagemaker_monai.images.formats.inflate import Stream, opened
 from sagemaker_monai.images.formats.pairs import data_files, read_data_files
 from sagemaker_monai.images.formats.text_fields import Fields, is_number
-from sagemaker_monai.images.formats.voxels import NonFinite, Stored, channel_first, check_shape, read_values
+from sagemaker_monai.images.formats.voxels import (
+    NonFinite,
+    Stored,
+    channel_first,
+    check_shape,
+    expect_volume,
+    read_values,
+)
 from sagemaker_monai.images.volumes import Volume
 from sagemaker_monai.messages.remarks import Remark
 
@@ -82,6 +89,7 @@ def read_nrrd(source: Path | bytes, non_finite: NonFinite = "refuse") -> Volume:
         remarks = _remarks(header, affine, shape, channel_axis)
         stored = _stored(header, shape)
         packing = _packing(header)
+        expect_volume(shape, channel_axis, affine if has_geometry else None)
         if "data file" not in header.fields:
             file.seek(header.size_bytes)
             stream = Stream(file, size - header.size_bytes, packing)

@@ -13,6 +13,7 @@ import numpy as np
 
 from sagemaker_monai.budget import spend_bytes, spend_work
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
+from sagemaker_monai.images.expected import Expected, expect
 from sagemaker_monai.images.formats.inflate import Stream
 from sagemaker_monai.images.volumes import check_voxels
 
@@ -129,6 +130,13 @@ def is_unclear(sizes: Sequence[int], *, is_told: bool = False) -> bool:
     first, second, third, fourth = sizes
     looks_channels_first = first == 1 or (first <= MOST_COLOURS < fourth and min(second, third) >= _SLENDER * first)
     return fourth > 1 and (looks_channels_first or (third == 1 and fourth > MOST_COLOURS and not is_told))
+
+
+def expect_volume(shape: Sequence[int], channel_axis: int | None, affine: np.ndarray | None) -> None:
+    """Tell whoever asked for it the size of a volume, as `channel_first` will return it; see `expected.expect`."""
+    channels = 1 if channel_axis is None else shape[channel_axis]
+    spatial = [size for axis, size in enumerate(shape) if axis != channel_axis]
+    expect(Expected((channels, *spatial, *[1] * (3 - len(spatial))), affine))
 
 
 def read_values(stream: Stream, stored: Stored, non_finite: NonFinite) -> np.ndarray:
