@@ -1,7 +1,7 @@
 """Images by their headers, told before their pixels are decoded.
 
-Readers know the size of an image long before they have its values. Whoever asked for the image may know that it does
-not fit, such as a predictor that counts what comes after decoding; it refuses here, whatever the format.
+Readers know the size of an image long before they have its values. The caller may know that it does not fit,
+such as a predictor that counts what comes after decoding; it refuses here, whatever the format.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -7,7 +7,7 @@ import numpy as np
 LEVELS = 256  # of the range of values
 FAINT_LEVELS = 8  # neighbouring levels that hold all of a picture that shows nothing: 3 % of the range (a guess)
 REST = 0.005  # share of pixels that may have other levels: a marker, a dead pixel (a guess)
-_AT_ONCE = 1 << 20
+_AT_ONCE = 1 << 16
 
 
 def shows_nothing(values: np.ndarray, value_range: tuple[float, float] | None) -> bool:
