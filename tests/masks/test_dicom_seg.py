@@ -191,9 +191,21 @@ def test_of_several_volumes_in_one_file_nothing_says_whose_frame_is_whose(tmp_pa
     assert mask.findings == ("mask_reference_unproved",)
 
 
-def test_a_mask_without_references_is_believed_by_its_frame_of_reference_and_that_is_said(tmp_path):
+def test_a_mask_that_names_no_series_is_of_the_images_that_its_frames_name(tmp_path):
     seg = changed()
     del seg.ReferencedSeriesSequence
+    path = written(tmp_path / "a", seg)
+
+    assert read_mask(path, GRID).findings == ()
+    with pytest.raises(UnsuitableImage, match="another series"):
+        read_mask(path, grid_of(series(SeriesInstanceUID=generate_uid())))
+
+
+def test_a_mask_without_references_is_believed_by_its_frame_of_reference_and_that_is_said(tmp_path):
+    seg = changed()
+    del seg.ReferencedSeriesSequence, seg.SourceImageSequence
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        del group.DerivationImageSequence
     assert read_mask(written(tmp_path / "a", seg), GRID).findings == ("mask_reference_unproved",)
 
     del seg.FrameOfReferenceUID

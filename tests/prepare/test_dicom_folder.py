@@ -14,8 +14,9 @@ from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.images.dicom.headers import read_header, read_instance
 from sagemaker_monai.images.read import read_volumes_of
 from sagemaker_monai.images.sample import Sample
-from sagemaker_monai.prepare import dicom_folder
-from sagemaker_monai.prepare.dicom_folder import Deidentification, Units, import_dicom_folder
+from sagemaker_monai.prepare import dicom_images
+from sagemaker_monai.prepare.dicom_folder import import_dicom_folder
+from sagemaker_monai.prepare.dicom_images import Deidentification, Units
 from sagemaker_monai.prepare.labels_table import LabelOptions
 from sagemaker_monai.prepare.publish import Choices
 from tests.images.test_dicom_media import write_dicomdir
@@ -467,7 +468,7 @@ def test_the_same_call_again_writes_nothing_and_another_replaces_it(tmp_path, ru
 def test_an_interrupted_run_leaves_no_dataset_json_and_can_be_repeated(tmp_path, run, monkeypatch):
     put(tmp_path / "source", patients(6))
     run(*labels(6))
-    real, calls = dicom_folder.copy_instance, []
+    real, calls = dicom_images.copy_instance, []
 
     def stop(instance, target, deidentifier):
         calls.append(target)
@@ -477,7 +478,7 @@ def test_an_interrupted_run_leaves_no_dataset_json_and_can_be_repeated(tmp_path,
         return real(instance, target, deidentifier)
 
     with monkeypatch.context() as patch:
-        patch.setattr(dicom_folder, "copy_instance", stop)
+        patch.setattr(dicom_images, "copy_instance", stop)
         with pytest.raises(KeyboardInterrupt):
             run(*labels(6), seed=1)
     assert not (tmp_path / "out" / "dataset.json").exists()

@@ -1,15 +1,54 @@
-"""The one DICOM object with a mask that a file, a folder or an archive holds, given to the reader of its kind."""
+"""DICOM objects with masks: what one says of itself before its voxels are looked at, and the reader of its kind."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+
+from pydicom import Dataset
 
 from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.images.dicom.elements import has_value, text_of
+from sagemaker_monai.images.dicom.headers import refusing
+from sagemaker_monai.images.dicom.media import Instance
 from sagemaker_monai.images.dicom.objects import subject_of
 from sagemaker_monai.images.dicom.whole import whole_instances
-from sagemaker_monai.masks.dicom_seg import read_seg
+from sagemaker_monai.masks.dicom_seg import labels_of, read_seg, references_of_seg
 from sagemaker_monai.masks.mask import Grid, Mask
-from sagemaker_monai.masks.rtstruct import read_rtstruct
+from sagemaker_monai.masks.mask_references import References
+from sagemaker_monai.masks.rtstruct import drawn_structures, read_rtstruct, references_of_structures
+
+_BROKEN = "the DICOM mask is broken; export it again"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a DICOM mask says that it holds.
+
+    Attributes:
+        structures: SegmentLabel, or ROIName of what is drawn; "" where there is none.
+        references: what it was drawn on.
+    """
+
+    structures: tuple[str, ...]
+    references: References
+
+
+def is_mask(instance: Instance) -> bool:
+    """Whether a DICOM object is a mask, by SOP class and Modality; of a kind that is read or not."""
+    return subject_of(instance).kind in ("mask", "contours")
+
+
+def contents_of(header: Dataset) -> Contents:
+    """What a DICOM mask holds, by its header alone.
+
+    Raises:
+        UndecodableImage: broken.
+        UnsuitableImage: of a kind that is not read.
+    """
+    with refusing(_BROKEN):
+        if _is_structure_set(header):
+            return Contents(drawn_structures(header), references_of_structures(header))
+        return Contents(tuple(labels_of(header).values()), references_of_seg(header))
 
 
 def read_dicom_mask(
@@ -25,14 +64,32 @@ def read_dicom_mask(
         UndecodableImage, PayloadTooLarge: broken, or more than the limits.
         UnsuitableImage: none or several masks, one of a kind that is not read, or none of this image.
     """
-    masks = [each for each in whole_instances(source) if subject_of(each).kind in ("mask", "contours")]
+    masks = [each for each in whole_instances(source) if is_mask(each)]
     if len(masks) != 1:
         raise UnsuitableImage(
             f"{len(masks)} DICOM masks (SEG or RTSTRUCT) where one is meant; name one file of its kind"
         )
-    [instance] = masks
-    if instance.header is not None and has_value(instance.header, "StructureSetROISequence"):
+    return read_mask_object(masks[0], grid, threshold=threshold, tolerance_mm=tolerance_mm, wanted=wanted)
+
+
+def read_mask_object(
+    instance: Instance, grid: Grid, *, threshold: float, tolerance_mm: float, wanted: Callable[[str], bool] | None
+) -> Mask:
+    """Read the mask of a DICOM object, with its header; as `read_dicom_mask`."""
+    assert instance.header is not None
+    if _is_structure_set(instance.header):
         return read_rtstruct(instance, grid, tolerance_mm=tolerance_mm, wanted=wanted)
-    if instance.header is None or not text_of(instance.header, "SegmentationType"):
-        raise UnsuitableImage("a DICOM object that is a mask, but no SEG of pixels or RTSTRUCT; export one of them")
     return read_seg(instance, grid, threshold=threshold, tolerance_mm=tolerance_mm, wanted=wanted)
+
+
+def _is_structure_set(header: Dataset) -> bool:
+    """Whether a mask is an RTSTRUCT; else it is a SEG.
+
+    Raises:
+        UnsuitableImage: it is neither.
+    """
+    if has_value(header, "StructureSetROISequence"):
+        return True
+    if not text_of(header, "SegmentationType"):
+        raise UnsuitableImage("a DICOM object that is a mask, but no SEG of pixels or RTSTRUCT; export one of them")
+    return False

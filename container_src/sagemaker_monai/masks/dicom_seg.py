@@ -24,7 +24,7 @@ from sagemaker_monai.masks.mask import MOST_VALUE, Grid, Mask
 from sagemaker_monai.masks.mask_references import References, check_references
 from sagemaker_monai.masks.mask_values import some_values
 from sagemaker_monai.masks.overlaps import Overlaps, lay, refuse_overlaps
-from sagemaker_monai.masks.seg_places import Place, Sources, place_of, sources_of
+from sagemaker_monai.masks.seg_places import Place, Sources, place_of, sources_in, sources_of
 
 _ROUNDING = 1e-9  # 0.07 x 100 is a little more than 7
 _TYPES = frozenset({"BINARY", "FRACTIONAL", "LABELMAP"})
@@ -62,12 +62,9 @@ def read_seg(
     header = instance.header
     assert header is not None
     with refusing(_BROKEN):
-        labels = _labels(header)
+        labels = labels_of(header)
         kind = _kind_of(header)
-        elsewhere = items(header, "StudiesContainingOtherReferencedInstancesSequence")
-        series = [each for at in (header, *elsewhere) for each in items(at, "ReferencedSeriesSequence")]
-        references = References.of([text_of(header, "FrameOfReferenceUID")], series, "ReferencedInstanceSequence")
-        findings = [*check_references(grid, references)]
+        findings = [*check_references(grid, references_of_seg(header))]
         chosen = {number for number, label in labels.items() if wanted is None or wanted(label)}
         with lent(2 * instance.size_bytes, "the pixels of a DICOM file"):
             dataset = instance.read()
@@ -81,8 +78,12 @@ def read_seg(
     return Mask(values, names, tuple(findings), left_out)
 
 
-def _labels(header: Dataset) -> dict[int, str]:
-    """SegmentLabel by SegmentNumber, "" without one; 0 is left out."""
+def labels_of(header: Dataset) -> dict[int, str]:
+    """SegmentLabel by SegmentNumber, "" without one; 0 is left out.
+
+    Raises:
+        UndecodableImage: no segments, or a number twice.
+    """
     labels: dict[int, str] = {}
     for item in items(header, "SegmentSequence"):
         number = whole_number(item, "SegmentNumber", low=0, high=MOST_VALUE)
@@ -93,6 +94,20 @@ def _labels(header: Dataset) -> dict[int, str]:
     if not labels:
         raise UndecodableImage("the segmentation describes no segment; export it again")
     return labels
+
+
+def references_of_seg(header: Dataset) -> References:
+    """What a segmentation was drawn on: the series that it names, or without any the images that its frames name."""
+    elsewhere = items(header, "StudiesContainingOtherReferencedInstancesSequence")
+    series = [each for at in (header, *elsewhere) for each in items(at, "ReferencedSeriesSequence")]
+    frames = [text_of(header, "FrameOfReferenceUID")]
+    references = References.of(frames, series, "ReferencedInstanceSequence")
+    if references.series:
+        return references
+    groups = [*items(header, "SharedFunctionalGroupsSequence"), *items(header, "PerFrameFunctionalGroupsSequence")]
+    sources = [uid for group in groups for uid in sources_in(group)]
+    sources += [text_of(each, "ReferencedSOPInstanceUID") for each in items(header, "SourceImageSequence")]
+    return References.of(frames, [], "", images=sources)
 
 
 def _kind_of(header: Dataset) -> _Kind:

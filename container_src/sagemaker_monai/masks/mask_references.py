@@ -27,19 +27,30 @@ class References:
 
     Attributes:
         frames_of_reference: FrameOfReferenceUID.
-        series: SOPInstanceUIDs by SeriesInstanceUID, none where only the series is named.
+        series: SOPInstanceUIDs by SeriesInstanceUID, none where only the series is named; under "" those of images
+            whose series is not named.
     """
 
     frames_of_reference: frozenset[str]
     series: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, frames_of_reference: Iterable[str], series: Iterable[Dataset], instances: str) -> "References":
-        """From items with a SeriesInstanceUID and a sequence of that keyword with ReferencedSOPInstanceUIDs."""
+    def of(
+        cls, frames_of_reference: Iterable[str], series: Iterable[Dataset], instances: str, images: Iterable[str] = ()
+    ) -> "References":
+        """From items with a SeriesInstanceUID and a sequence of that keyword with ReferencedSOPInstanceUIDs.
+
+        Args:
+            frames_of_reference: FrameOfReferenceUIDs.
+            series: the items.
+            instances: the keyword.
+            images: SOPInstanceUIDs that are named without a series.
+        """
         named: dict[str, set[str]] = defaultdict(set)
         for each in series:
             found = {text_of(item, "ReferencedSOPInstanceUID") for item in items(each, instances)}
             named[text_of(each, "SeriesInstanceUID")] |= found - {""}
+        named[""] |= set(images) - {""}
         uids = {uid: frozenset(found) for uid, found in named.items() if uid or found}
         return cls(frozenset(frames_of_reference) - {""}, uids)
 

@@ -10,12 +10,14 @@ from sagemaker_monai.masks.mask_parts import read_parts
 from sagemaker_monai.masks.same_grid import MOST_MM
 from sagemaker_monai.masks.structure_files import is_structure_folder, read_structure_files
 
+THRESHOLD = 0.5  # of fractions
+
 
 def read_mask(
     source: Path | Parts,
     grid: Grid,
     *,
-    threshold: float = 0.5,
+    threshold: float = THRESHOLD,
     tolerance_mm: float = MOST_MM,
     wanted: Callable[[str], bool] | None = None,
     colours: Mapping[tuple[int, int, int], int] | None = None,

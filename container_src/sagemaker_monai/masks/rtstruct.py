@@ -83,7 +83,7 @@ def read_rtstruct(instance: Instance, grid: Grid, *, tolerance_mm: float, wanted
         drawn = _with_contours(header, structures, wanted)
         listed = [each for each in structures.values() if wanted is None or wanted(each.name)]
         findings["structures_without_contours"] += len(drawn) < len(listed)
-        findings.update(check_references(grid, _references(header, [structure for structure, _ in drawn])))
+        findings.update(check_references(grid, _references(header, drawn)))
         if grid.affine is None:
             raise UnsuitableImage("contours are placed by their image's geometry, and this image has none")
         left = MOST_POINTS
@@ -129,13 +129,37 @@ def _with_contours(
     return [(structures[number], contours) for number, contours in drawn.items()]
 
 
-def _references(header: Dataset, structures: list[_Structure]) -> References:
+def drawn_structures(header: Dataset) -> tuple[str, ...]:
+    """ROIName of every structure with contours.
+
+    Raises:
+        UndecodableImage: broken.
+        PayloadTooLarge: too many structures.
+    """
+    return tuple(structure.name for structure, _ in _with_contours(header, _structures(header), None))
+
+
+def references_of_structures(header: Dataset) -> References:
+    """What a structure set was drawn on: the series that it names, or without any the images that contours name.
+
+    Raises:
+        UndecodableImage, PayloadTooLarge: as `drawn_structures`.
+    """
+    return _references(header, _with_contours(header, _structures(header), None))
+
+
+def _references(header: Dataset, drawn: list[tuple[_Structure, list[Dataset]]]) -> References:
     at = items(header, "ReferencedFrameOfReferenceSequence")
     studies = [study for each in at for study in items(each, "RTReferencedStudySequence")]
     series = [each for study in studies for each in items(study, "RTReferencedSeriesSequence")]
-    frames = {structure.frame_of_reference for structure in structures} - {""}
+    frames = {structure.frame_of_reference for structure, _ in drawn} - {""}
     frames = frames or {text_of(each, "FrameOfReferenceUID") for each in at}
-    return References.of(frames, series, "ContourImageSequence")
+    references = References.of(frames, series, "ContourImageSequence")
+    if references.series:
+        return references
+    contours = [contour for _, own in drawn for contour in own]
+    named = [item for contour in contours for item in items(contour, "ContourImageSequence")]
+    return References.of(frames, [], "", images=[text_of(item, "ReferencedSOPInstanceUID") for item in named])
 
 
 def _check_frame_of_reference(structure: _Structure, own: set[str]) -> None:

@@ -54,7 +54,7 @@ def sources_of(header: FrameHeader, known: dict[int, Sources]) -> Sources:
     """
     for group in header.groups:
         if id(group) not in known:
-            known[id(group)] = _named(group)
+            known[id(group)] = sources_in(group)
     return {uid: frames for group in header.groups for uid, frames in known[id(group)].items()}
 
 
@@ -84,7 +84,8 @@ def place_of(named: Sources, plane: Plane, size: tuple[int, int], grid: Grid, to
     return place
 
 
-def _named(group: Dataset) -> Sources:
+def sources_in(group: Dataset) -> Sources:
+    """What a functional group names as the source of its frames."""
     found: Sources = {}
     for derivation in items(group, "DerivationImageSequence"):
         for source in items(derivation, "SourceImageSequence"):

@@ -52,8 +52,21 @@ def add_options(parser: argparse.ArgumentParser, options: type, **defaults: Any)
         elif each.metadata:
             told = _argument(each)
             told["default"] = defaults.get(each.name, told["default"])
-            flag = each.metadata["flag"] or f"--{each.name.replace('_', '-')}"
-            parser.add_argument(flag, dest=each.name, **told)
+            parser.add_argument(_flag(each), dest=each.name, **told)
+
+
+def changed_flags(options: Any, defaults: Any) -> list[str]:
+    """The flags of a dataclass's fields that differ from those of another one of its kind."""
+    return [
+        _flag(each)
+        for each in fields(options)
+        if "argument" in each.metadata and getattr(options, each.name) != getattr(defaults, each.name)
+    ]
+
+
+def _flag(each: "Field[Any]") -> str:
+    flag: str = each.metadata["flag"] or f"--{each.name.replace('_', '-')}"
+    return flag
 
 
 def options_of(given: argparse.Namespace, options: type[Made]) -> Made:

@@ -121,6 +121,8 @@ REMARKS: dict[str, tuple[Severity, str, str]] = {
     "structures_left_out": ("note", "files", "{n} masks have structures that labels does not name; they are left out"),
     "segments_renumbered": ("note", "files", "{n} segmentations have one value for several segments, in different "
         "layers; the segments were numbered in their order"),
+    "absent_structures": ("warning", "structures", "{n} structures are in the masks of only some of the {images} "
+        "images ({shown}): in the others they count as absent; leave out images in which nobody looked for them"),
     # what only doctor looks for
     "no_images": ("error", "files", "there is no image of a known format; accepted are DICOM, NIfTI, NRRD, MetaImage, "
         "NumPy and pictures"),

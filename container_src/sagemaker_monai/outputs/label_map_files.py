@@ -3,7 +3,6 @@
 Several label maps, of several series in one request, become one zip.
 """
 
-import gzip
 import io
 import zipfile
 from collections.abc import Callable, Sequence
@@ -12,37 +11,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagemaker_monai.errors import NotAcceptable
+from sagemaker_monai.images.formats.nifti_labels import encode_labels
 
 if TYPE_CHECKING:
     from sagemaker_monai.tasks.segmentation import MaskPrediction
 
 NIFTI_TYPE, PACKED_NIFTI_TYPE, PNG_TYPE = "application/x-nifti", "application/x-nifti+gzip", "image/png"
 ZIP_TYPE = "application/zip"
-_SCANNER, _UNKNOWN = 1, 0  # NIfTI's codes of the space that an affine leads to
-_LABEL_INTENT = "label"
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same answer is the same bytes
 # Colours of the first labels; those of others follow from their number. Chosen apart in hue, as a palette of maps is.
 _COLOURS = ((230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 130, 48), (145, 30, 180))
 
 
 def encode_nifti(prediction: "MaskPrediction", *, is_packed: bool = False) -> bytes:
-    """A label map as NIfTI-1, uint8, with the image's affine; identity where the image has no geometry.
+    """A label map as NIfTI, uint8, with the image's affine; identity where the image has no geometry.
 
     Args:
         prediction: of a volume or a single image.
         is_packed: gzip.
     """
-    import nibabel
-
-    affine = np.eye(4) if prediction.affine is None else prediction.affine
-    image = nibabel.Nifti1Image(prediction.mask, affine)
-    code = _UNKNOWN if prediction.affine is None else _SCANNER
-    image.header.set_sform(affine, code)
-    image.header.set_qform(affine, code)
-    image.header.set_xyzt_units("mm")
-    image.header.set_intent(_LABEL_INTENT)
-    body: bytes = image.to_bytes()
-    return gzip.compress(body, mtime=0) if is_packed else body
+    return encode_labels(prediction.mask, prediction.affine, is_packed=is_packed)
 
 
 def encode_png(prediction: "MaskPrediction") -> bytes:

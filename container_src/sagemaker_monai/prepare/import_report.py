@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -12,6 +13,7 @@ from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare import output
 
+MAX_REASONS = 20  # in the report
 NO_CLASS = "(none)"
 NOTHING_TO_DO = "nothing to do: the folder holds this import already"
 Made = TypeVar("Made")
@@ -79,6 +81,35 @@ class Report:
         if not with_names:
             del content["examples"]
         return content
+
+
+@dataclass(frozen=True)
+class Notices:
+    """What the importer noticed, for the report: names of what was left out by reason, counts, warnings, notes, and for
+    each study what was taken and left."""
+
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    studies: list[dict[str, object]] = field(default_factory=list)
+
+    def leave_out(self, why: str, names: Sequence[str]) -> None:
+        """Record what was left out, if anything."""
+        if names:
+            self.left_out[why] = list(names)
+            self.counts[why] = len(names)
+
+    def count_unlabelled(self, lines: Sequence[str]) -> None:
+        """Record how many lines have no label, if any."""
+        if lines:
+            self.counts["lines without a label"] = len(lines)
+
+    def leave_out_unusable(self, faults: Mapping[str, str]) -> None:
+        """Record what could not be used: the names, and each reason with its count."""
+        self.leave_out("cannot be used", list(faults))
+        reasons = Counter(faults.values())
+        self.notes.extend(f"cannot be used, {count} of them: {why}" for why, count in reasons.most_common(MAX_REASONS))
 
 
 def count_lines(counts: Mapping[str, Mapping[str, int]], width: int) -> list[str]:

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.shortened import some_of
+from sagemaker_monai.prepare.import_report import Notices
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
 from sagemaker_monai.prepare.matching import NAMED_KINDS, find_lines, find_unlabelled, refuse_mismatch, shown_lines
-from sagemaker_monai.prepare.publish import Choices, Notices, Written
+from sagemaker_monai.prepare.publish import Choices, Written
 
 OWN = "case:"  # first part of the group of an image whose patient is unknown
 
@@ -77,7 +78,7 @@ def label_names(
     refuse_mismatch(table, unmatched, bare, mismatch=choices.mismatch)
     notices.leave_out("labels without images", shown_lines(table, unmatched))
     notices.leave_out("images without labels", bare)
-    notices.count_unlabelled(table)
+    notices.count_unlabelled(table.unlabelled)
     if not labelled:
         raise DatasetError(f"no {what} has a label; check that files and labels belong together")
     return labelled

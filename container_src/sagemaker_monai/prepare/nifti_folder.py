@@ -17,7 +17,7 @@ from sagemaker_monai.errors import CallerError, ConfigError, DatasetError
 from sagemaker_monai.messages.option_fields import option, parts_of
 from sagemaker_monai.messages.remarks import Remark, merged, remark
 from sagemaker_monai.prepare import output
-from sagemaker_monai.prepare.import_report import Report
+from sagemaker_monai.prepare.import_report import Notices, Report
 from sagemaker_monai.prepare.labelled_names import group_of, label_names, refuse_untold, warn_of_own_groups
 from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_folders, read_labels
 from sagemaker_monai.prepare.leaks import digest_of
@@ -25,7 +25,7 @@ from sagemaker_monai.prepare.matching import NAMED_KINDS, group_pattern
 from sagemaker_monai.prepare.nifti_cases import SUFFIXES, Case, Found, find_cases
 from sagemaker_monai.prepare.nifti_copy import Plan, copy_volume, plan_copy, read_case
 from sagemaker_monai.prepare.public_names import name_files
-from sagemaker_monai.prepare.publish import Choices, Notices, Written, begin_import, copy_all, publish, refuse_unusable
+from sagemaker_monai.prepare.publish import Choices, Written, begin_import, copy_all, publish, refuse_unusable
 from sagemaker_monai.prepare.sides import refuse_torn
 
 TITLE = "volumes"

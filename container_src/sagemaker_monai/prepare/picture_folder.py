@@ -21,13 +21,13 @@ from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.suffixes import IMAGE_SUFFIXES
 from sagemaker_monai.messages.option_fields import option
 from sagemaker_monai.prepare import output
-from sagemaker_monai.prepare.import_report import Report
+from sagemaker_monai.prepare.import_report import Notices, Report
 from sagemaker_monai.prepare.labelled_names import group_of, label_names, refuse_untold, warn_of_own_groups
 from sagemaker_monai.prepare.labels_table import LabelOptions, LabelTable, Line, labels_of_layout, read_labels
 from sagemaker_monai.prepare.leaks import digest_of
 from sagemaker_monai.prepare.matching import NAMED_KINDS, group_pattern
 from sagemaker_monai.prepare.public_names import name_files
-from sagemaker_monai.prepare.publish import Choices, Notices, Written, begin_import, copy_all, publish
+from sagemaker_monai.prepare.publish import Choices, Written, begin_import, copy_all, publish
 from sagemaker_monai.prepare.sides import refuse_torn
 from sagemaker_monai.storage.files import plain_files
 

@@ -6,7 +6,7 @@ group column, and by equal pixels.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -20,16 +20,17 @@ from sagemaker_monai.messages.progress import track
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare import output
 from sagemaker_monai.prepare.fractions import check_options, fractions_option, seed_option
-from sagemaker_monai.prepare.import_report import Report, earlier_import
+from sagemaker_monai.prepare.import_report import Notices, Report, earlier_import
 from sagemaker_monai.prepare.labels_table import LabelTable, Line
 from sagemaker_monai.prepare.leaks import join_groups, same_pictures
 from sagemaker_monai.prepare.matching import ON_MISMATCH, key_of
 from sagemaker_monai.prepare.public_names import public_names
 from sagemaker_monai.prepare.sides import count_images, draw_split, missing_sides, refuse_torn
+from sagemaker_monai.tasks.label_maps import BACKGROUND_NAME
+from sagemaker_monai.tasks.tasks import TASKS
 
 ON_UNUSABLE = ("refuse", "leave-out")
 ON_DUPLICATES = ("join", "refuse")
-MAX_REASONS = 20  # in the report
 FOLDERS = "folders"  # as the table of labels: the classes are folders
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -74,6 +75,7 @@ class Written:
         files: name -> size in bytes.
         pictures: digests of its pictures, None for blank ones.
         modality: Modality of DICOM, "" if unknown.
+        mask: the file with the label, where labels are masks; `line` then has the structures that it shows.
     """
 
     image: str | list[str]
@@ -84,40 +86,12 @@ class Written:
     pictures: tuple[bytes | None, ...]
     modality: str
     shown_group: str = ""
+    mask: str = ""
 
     @property
     def first_image(self) -> str:
         """The name, of several channels that of the first."""
         return self.image if isinstance(self.image, str) else self.image[0]
-
-
-@dataclass(frozen=True)
-class Notices:
-    """What the importer noticed, for the report: names of what was left out by reason, counts, warnings, notes, and for
-    each study what was taken and left."""
-
-    left_out: dict[str, list[str]] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    studies: list[dict[str, object]] = field(default_factory=list)
-
-    def leave_out(self, why: str, names: Sequence[str]) -> None:
-        """Record what was left out, if anything."""
-        if names:
-            self.left_out[why] = list(names)
-            self.counts[why] = len(names)
-
-    def count_unlabelled(self, table: LabelTable) -> None:
-        """Record how many lines have no label, if any."""
-        if table.unlabelled:
-            self.counts["lines without a label"] = len(table.unlabelled)
-
-    def leave_out_unusable(self, faults: Mapping[str, str]) -> None:
-        """Record what could not be used: the names, and each reason with its count."""
-        self.leave_out("cannot be used", list(faults))
-        reasons = Counter(faults.values())
-        self.notes.extend(f"cannot be used, {count} of them: {why}" for why, count in reasons.most_common(MAX_REASONS))
 
 
 def refuse_unusable(faults: Mapping[str, str], unusable: str) -> None:
@@ -298,7 +272,7 @@ def publish(
         job.out,
         name=choices.title,
         description=description,
-        labels=table.classes,
+        labels=(BACKGROUND_NAME, *table.classes) if TASKS[table.task].has_masks else table.classes,
         records=records,
         task=table.task,
         spatial_dims=spatial_dims,
@@ -317,7 +291,7 @@ def _record(image: Written, group: str) -> dict[str, Any]:
     kept = {name: value for name, value in line.kept.items() if name not in ("image", "label", "group", "rois")}
     return {
         "image": names,
-        "label": list(line.label) if isinstance(line.label, tuple) else line.label,
+        "label": f"./{image.mask}" if image.mask else list(line.label) if isinstance(line.label, tuple) else line.label,
         "group": group,
         **kept,
     }

@@ -15,7 +15,7 @@ BINS = 5  # of numbers, to stratify a split (a guess)
 
 def classes_of(label: Label, task: str, classes: Sequence[str]) -> list[str]:
     """The classes in which a label counts."""
-    if not TASKS[task].has_classes:
+    if TASKS[task].form == "number":
         return [classes[0]]
     return [label] if isinstance(label, str) else list(label) if isinstance(label, tuple) else []
 
@@ -56,7 +56,7 @@ def draw_split(
             "all images are of one group (patient), so none can be held out; tell patients apart with --group-by, or "
             "give --train 1 --validation 0 --test 0"
         )
-    if not TASKS[task].has_classes:
+    if TASKS[task].form == "number":
         numbers = [float(label) for label in labels if isinstance(label, int | float)]
         ranks = {value: rank for rank, value in enumerate(sorted(set(numbers)))}
         told = [[BINS * ranks[value] // len(ranks)] for value in numbers]

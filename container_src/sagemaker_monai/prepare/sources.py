@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -10,14 +10,17 @@ from typing import Any
 from sagemaker_monai.dicomweb import transfer as dicomweb
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.messages.item_names import NAMES_FILE, ItemNames, current
-from sagemaker_monai.messages.option_fields import add_options, options_of
-from sagemaker_monai.prepare import dicom_folder, nifti_folder, picture_folder
+from sagemaker_monai.messages.option_fields import add_options, changed_flags, options_of
+from sagemaker_monai.prepare import dicom_folder, dicom_images, nifti_folder, picture_folder
+from sagemaker_monai.prepare.dicom_masks_import import import_dicom_masks
 from sagemaker_monai.prepare.ground_truth.ground_truth import import_ground_truth
 from sagemaker_monai.prepare.ground_truth.ground_truth_options import GroundTruthOptions
 from sagemaker_monai.prepare.ham10000 import Ham10000Options, import_ham10000
 from sagemaker_monai.prepare.labels_table import LabelOptions
 from sagemaker_monai.prepare.medmnist import MedmnistOptions, import_medmnist
 from sagemaker_monai.prepare.publish import Choices
+from sagemaker_monai.prepare.structures import MaskOptions
+from sagemaker_monai.tasks.tasks import TASKS, task_for
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ def _importer(
     out: str = "images/",
     required: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     called: str = "",
+    of_masks: Callable[..., Any] | None = None,
     **options: type,
 ) -> Importer:
     """A row for a function of `prepare`.
@@ -48,6 +52,7 @@ def _importer(
         out: the folders in the second one.
         required: name of a flag -> arguments of `add_argument`.
         called: default of `--title`, if not that of the options.
+        of_masks: the function for tasks whose labels are masks, with the options `masks` instead of `reading`.
         options: dataclasses, in the order of the help.
     """
     defaults = {"title": called} if called else {}
@@ -56,19 +61,50 @@ def _importer(
         parser.add_argument("source", type=Path, help=source)
         parser.add_argument("out", type=Path, help=f"folder for {out} and dataset.json")
         for name, argument in required.items():
-            parser.add_argument(f"--{name}", required=True, **argument)
+            parser.add_argument(f"--{name}", **{"required": True, **argument})
         for each in options.values():
             add_options(parser, each, **defaults)
 
     def summary(given: argparse.Namespace) -> str:
         made: dict[str, Any] = {name: options_of(given, each) for name, each in options.items()}
         made |= {name: getattr(given, name) for name in required}
-        return str(run(given.source, given.out, **made).summary())
+        called = run if of_masks is None else _for_task(run, of_masks, made)
+        return str(called(given.source, given.out, **made).summary())
 
     return Importer(title, add, summary)
 
 
-LABELS = {"labels": {"metavar": "TABLE|folders", "help": "a CSV file, an .xlsx workbook, or folders: CLASS/..."}}
+def _for_task(run: Callable[..., Any], of_masks: Callable[..., Any], made: dict[str, Any]) -> Callable[..., Any]:
+    """The importer for the task; options of the other one are taken out of `made`.
+
+    Raises:
+        ConfigError: one of them was given, or the labels were not.
+    """
+    reading: LabelOptions = made["reading"]
+    row = TASKS.get(reading.task)
+    is_of_masks = row is not None and row.has_masks
+    name = "masks" if not is_of_masks else "reading"
+    unused = changed_flags(made.pop(name), replace(LabelOptions(), task=reading.task) if is_of_masks else MaskOptions())
+    if is_of_masks:
+        unused += ["--labels"] * bool(made.pop("labels"))
+        if unused:
+            raise ConfigError(f"with --task {reading.task} masks are the labels; leave out {', '.join(unused)}")
+        return of_masks
+    if unused:
+        raise ConfigError(f"{', '.join(unused)} are about masks; add --task {task_for('mask')}, or leave them out")
+    if not made["labels"]:
+        raise ConfigError(f"give --labels a table or folders, or --task {task_for('mask')} where masks are the labels")
+    return run
+
+
+LABELS = {
+    "labels": {
+        "required": False,
+        "default": "",
+        "metavar": "TABLE|folders",
+        "help": "a CSV file, an .xlsx workbook, or folders: CLASS/...; required unless masks are the labels",
+    }
+}
 SOURCES = {
     "ham10000": _importer(
         "HAM10000 skin-lesion photographs (Dataverse, Kaggle)",
@@ -77,16 +113,18 @@ SOURCES = {
         options=Ham10000Options,
     ),
     "dicom_folder": _importer(
-        "DICOM files or series with labels in a CSV file or by folders",
+        "DICOM files or series with labels in a CSV file or by folders, or with masks (SEG, RTSTRUCT)",
         dicom_folder.import_dicom_folder,
         "a folder of any depth, a zip or tar file, or a DICOMDIR",
         out="images/ or series/",
         required=LABELS,
         called=dicom_folder.TITLE,
+        of_masks=import_dicom_masks,
         reading=LabelOptions,
+        masks=MaskOptions,
         choices=Choices,
-        units=dicom_folder.Units,
-        deidentification=dicom_folder.Deidentification,
+        units=dicom_images.Units,
+        deidentification=dicom_images.Deidentification,
     ),
     "ground_truth": _importer(
         "labels of a SageMaker Ground Truth job, by all annotators",

@@ -2,3 +2,4 @@
 
 IGNORED = 255  # nothing was annotated here
 MAX_STRUCTURES = 250
+BACKGROUND_NAME = "background"  # as data sets are written

@@ -188,7 +188,7 @@ def instance_of(source: File, name: str = "") -> Instance:
         columns=max(integer_of(header, "Columns") or 0, 0),
         number_of_frames=len(planes),
         series_number=integer_of(header, "SeriesNumber"),
-        series_time=_series_time(header),
+        series_time=time_of(header, "Series", "Acquisition", "Content"),
         instance_number=integer_of(header, "InstanceNumber"),
         acquisition_number=integer_of(header, "AcquisitionNumber"),
         series_description=text_of(header, "SeriesDescription"),
@@ -203,8 +203,9 @@ def instance_of(source: File, name: str = "") -> Instance:
     )
 
 
-def _series_time(header: Dataset) -> str:
-    for what in ("Series", "Acquisition", "Content"):
+def time_of(header: Dataset, *kinds: str) -> str:
+    """Date and time as 14 digits, of the first of some kinds (of "Series", SeriesDate and SeriesTime); "" without."""
+    for what in kinds:
         date, time = (re.sub(r"[.:]", "", text_of(header, f"{what}{part}").strip(" \0")) for part in ("Date", "Time"))
         if re.fullmatch("[0-9]{8}", date) and re.fullmatch("[0-9]{4,12}", time):
             return date + time[:6].ljust(6, "0")
