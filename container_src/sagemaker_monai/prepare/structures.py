@@ -81,7 +81,7 @@ def choose_structures(
     """Choose the labels.
 
     Args:
-        held: the names in each mask; "" is no name.
+        held: the names in each mask; "" is not a name.
         wanted: `MaskOptions.structures`.
         identifying: names that identify somebody, which are not shown and cannot be labels.
 
