@@ -1,4 +1,4 @@
-"""DICOM objects with masks: what the header of one claims before its voxels are looked at, and the reader of its kind."""
+"""DICOM objects with masks: what the header of one claims, before voxels are looked at, and the reader of its kind."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
