@@ -116,7 +116,8 @@ def test_the_newest_job_is_hosted_with_its_image_without_a_network(ready, capsys
 
     assert [name for name, _ in planned] == ["CreateModel", "CreateEndpointConfig", "CreateEndpoint"]
     model = dict(planned)["CreateModel"]
-    assert model["PrimaryContainer"] == {"Image": IMAGE, "ModelDataUrl": f"s3://{BUCKET}/{ARTIFACT}", "Environment": {}}
+    assert model["PrimaryContainer"] == {"Image": IMAGE, "ModelDataUrl": f"s3://{BUCKET}/{ARTIFACT}",
+                                         "Environment": {"MAX_ANSWER_IN_MB": "6"}}  # fmt: skip
     assert model["EnableNetworkIsolation"] is True
     assert model["ExecutionRoleArn"] == f"arn:aws:iam::{ACCOUNT}:role/{PROJECT}-{REGION}-hosting"
     assert variant_of(planned) == {
@@ -133,6 +134,7 @@ def test_a_serverless_endpoint_has_memory_and_neither_instances_nor_isolation(re
                         "--kms-key", "key")  # fmt: skip
 
     assert dict(planned)["CreateModel"]["EnableNetworkIsolation"] is False
+    assert dict(planned)["CreateModel"]["PrimaryContainer"]["Environment"] == {"MAX_ANSWER_IN_MB": "4"}
     assert variant_of(planned) == {
         "VariantName": "AllTraffic", "ModelName": dict(planned)["CreateModel"]["ModelName"],
         "ServerlessConfig": {"MemorySizeInMB": 4096, "MaxConcurrency": 4, "ProvisionedConcurrency": 2},
@@ -178,7 +180,7 @@ def test_a_multi_model_endpoint_has_a_folder_to_which_the_archive_is_copied(read
                                          "CopySource": f"{BUCKET}/{ARTIFACT}"})  # fmt: skip
     model = dict(planned)["CreateModel"]
     assert model["PrimaryContainer"] == {"Image": IMAGE, "ModelDataUrl": f"s3://{BUCKET}/{folder}",
-                                         "Mode": "MultiModel", "Environment": {}}  # fmt: skip
+                                         "Mode": "MultiModel", "Environment": {"MAX_ANSWER_IN_MB": "6"}}  # fmt: skip
     assert model["EnableNetworkIsolation"] is True
     assert "ModelDataDownloadTimeoutInSeconds" not in variant_of(planned)
     metric = planned[-1][1]["TargetTrackingScalingPolicyConfiguration"]["PredefinedMetricSpecification"]
@@ -550,7 +552,9 @@ def test_objects_that_requests_may_name_need_a_network_and_stand_in_the_containe
 
     model = dict(requested(capsys, *words))["CreateModel"]
 
-    assert model["PrimaryContainer"]["Environment"] == {"ALLOWED_S3_PREFIXES": "s3://scans/ct/ s3://other/"}
+    assert model["PrimaryContainer"]["Environment"] == {
+        "MAX_ANSWER_IN_MB": "6", "ALLOWED_S3_PREFIXES": "s3://scans/ct/ s3://other/",
+    }  # fmt: skip
     assert model["EnableNetworkIsolation"] is False
     assert "must be addresses that end in a slash" in refused(capsys, "--allow-prefix", "s3://scans/ct")
     both = (*words, "--environment", "ALLOWED_S3_PREFIXES=s3://a-bucket/")

@@ -29,7 +29,7 @@ class FakeBackEnd:
     def __init__(self):
         self.requests, self.bodies = [], []
         self.alive = True
-        self.error = None
+        self.error = self.body = None
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -43,7 +43,7 @@ class FakeBackEnd:
         await self.gate.wait()
         if self.error is not None:
             raise self.error
-        return Response(200, "text/plain", b"%d bytes" % len(body))
+        return Response(200, "text/plain", b"%d bytes" % len(body) if self.body is None else self.body)
 
     def is_alive(self):
         return self.alive
@@ -225,6 +225,21 @@ def test_a_client_that_expects_100_continue_is_refused_before_it_sends_too_much(
     status, _, body, _ = ask(head(Content_Type="a/b", Content_Length=str(2 * MIB), Expect="100-continue"))
 
     assert (status, code_of(body)) == (413, "PayloadTooLarge")
+
+
+def test_an_answer_that_sagemaker_would_not_pass_on_is_refused_with_its_size_and_the_remedy():
+    limited = dataclasses.replace(CONFIG, max_answer_mb=1)
+
+    def answering(size):
+        return lambda back_end: setattr(back_end, "body", bytes(size))
+
+    assert ask(post(b"x"), config=limited, prepare=answering(MIB))[2] == bytes(MIB)
+    status, headers, body, _ = ask(post(b"x"), config=limited, prepare=answering(MIB + 1))
+    assert (status, code_of(body), headers["content-type"]) == (413, "PayloadTooLarge", "application/json")
+    told = json.loads(body)["error"]["message"]
+    for part in (str(MIB + 1), "1 MiB", "type=labelmap", "nifti+gzip", "asynchronous"):
+        assert part in told
+    assert ask(post(b"x"), prepare=answering(8 * MIB))[0] == 200
 
 
 def test_ping_says_whether_a_worker_lives():

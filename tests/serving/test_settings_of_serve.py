@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import re
 from pathlib import Path
 
@@ -85,6 +86,12 @@ def test_the_safe_port_range_includes_both_ends():
     assert list(ServeConfig.from_env({"SAGEMAKER_SAFE_PORT_RANGE": "21000-21002"}).inner_ports) == [21000, 21001, 21002]
 
 
+def test_answers_are_limited_where_deploy_says_so_and_never_in_batch_transform():
+    assert ServeConfig.from_env({"MAX_ANSWER_IN_MB": "6"}).max_answer_bytes == 6_291_456
+    assert ServeConfig.from_env({}).max_answer_bytes == math.inf
+    assert ServeConfig.from_env({"MAX_ANSWER_IN_MB": "6", "SAGEMAKER_BATCH": "true"}).max_answer_bytes == math.inf
+
+
 def test_the_log_level_may_be_pythons_number():
     assert ServeConfig.from_env({"SAGEMAKER_CONTAINER_LOG_LEVEL": "40"}).log_level == "ERROR"
     assert ServeConfig.from_env({"SAGEMAKER_CONTAINER_LOG_LEVEL": "debug"}).log_level == "DEBUG"
@@ -96,6 +103,7 @@ WRONG = {
     "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": ("1.5",),
     "SAGEMAKER_MODEL_SERVER_TIMEOUT": ("x",),
     "SAGEMAKER_MAX_PAYLOAD_IN_MB": ("1e9",),
+    "MAX_ANSWER_IN_MB": ("6MB", "-1", "2000"),
     "SAGEMAKER_SAFE_PORT_RANGE": ("21002-21000", "21000"),
     "SAGEMAKER_CONTAINER_LOG_LEVEL": ("LOUD", "41"),
     "SAGEMAKER_STARTUP_TIMEOUT": ("soon",),

@@ -46,7 +46,7 @@ from sagemaker_monai.serving.json_server import (
 from sagemaker_monai.serving.model_requests import LOAD_BODY_BYTES, parse_load
 from sagemaker_monai.serving.models import ModelStore
 from sagemaker_monai.serving.references import MAX_REFERENCES_BYTES, ObjectStore, names_objects
-from sagemaker_monai.serving.settings import ServeConfig
+from sagemaker_monai.serving.settings import MAX_ANSWER, ServeConfig
 from sagemaker_monai.serving.spool import Body, BodyWriter, FileBody, head, spooled
 
 logger = logging.getLogger(__name__)
@@ -244,13 +244,24 @@ class Gateway:
                 if isinstance(body, FileBody)
                 else Request(body, content_type, accept)
             )
-            return as_http(await answer(question))
+            response = await answer(question)
+            self._check_size(response)
+            return as_http(response)
         finally:
             stack.close()
             held.release()
             self._in_flight -= 1
             if self._in_flight == 0:
                 self._idle.set()
+
+    def _check_size(self, response: Response) -> None:
+        """Refuse an answer that SageMaker would not pass on, with its size; it would only break the connection."""
+        if len(response.body) > self._config.max_answer_bytes:
+            raise PayloadTooLarge(
+                f"the answer has {len(response.body)} bytes and may have {_size(int(self._config.max_answer_bytes))} "
+                f"({MAX_ANSWER}); accept a smaller form (application/dicom; type=labelmap, application/x-nifti+gzip, "
+                "application/json), send less at once, or use an asynchronous endpoint"
+            )
 
     async def _fetch(self, objects: ObjectStore, body: bytes, held: "_HeldBytes") -> tuple[Body, str]:
         """Fetch the objects that a request names; the processes that answer have no credentials for it."""

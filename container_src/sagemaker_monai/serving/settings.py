@@ -9,6 +9,7 @@ request that is refused or too late can fail the whole job, so batch transform h
 """
 
 import logging
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from sagemaker_monai.serving.references import Prefix, parse_prefixes
 BACK_ENDS = ("workers", "mms")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 MAX_PAYLOAD_MB = 1_024
+MAX_ANSWER = "MAX_ANSWER_IN_MB"
 MAX_ACCEPT_CHARS = 1_000
 TRANSFORM_TOTAL_MB = 100  # CreateTransformJob: MaxConcurrentTransforms x MaxPayloadInMB may not be more
 
@@ -69,6 +71,7 @@ class ServeConfig:
         timeout_s: how long a request may take from its arrival.
         startup_timeout_s: how long loading and the first answer may take.
         max_payload_mb: the largest body, in MiB.
+        max_answer_mb: the largest answer, in MiB; 0: any.
         max_waiting: requests that may wait before more are refused.
         request_memory_mb, request_cpu_s: what one request may cost its worker, see `budget.Limits`.
         max_batch_size: requests that a worker may take at once.
@@ -92,6 +95,7 @@ class ServeConfig:
     timeout_s: float
     startup_timeout_s: float
     max_payload_mb: int
+    max_answer_mb: int
     request_memory_mb: int
     request_cpu_s: int
     max_waiting: int
@@ -109,6 +113,11 @@ class ServeConfig:
     def max_payload_bytes(self) -> int:
         """The largest body in bytes."""
         return self.max_payload_mb * 1024 * 1024
+
+    @property
+    def max_answer_bytes(self) -> float:
+        """The largest answer in bytes."""
+        return self.max_answer_mb * 1024 * 1024 or math.inf
 
     def limits(self, share_bytes: int) -> budget.Limits:
         """What one request may cost its worker, given its share of the container's memory."""
@@ -165,6 +174,9 @@ class ServeConfig:
             # most 100 MB. So the default refuses nothing that SageMaker lets through.
             max_payload_mb=_number(values, parameters.MAX_REQUEST_SIZE, 100, low=0, high=MAX_PAYLOAD_MB)
             or MAX_PAYLOAD_MB,
+            # A container is not told whether its endpoint is real-time or asynchronous, so `deploy` says how much
+            # SageMaker passes on. Elsewhere and in batch transform nothing limits an answer.
+            max_answer_mb=0 if is_batch else _number(values, MAX_ANSWER, 0, low=0, high=MAX_PAYLOAD_MB),
             request_memory_mb=_number(
                 values,
                 "MAX_REQUEST_MEMORY_IN_MB",
@@ -207,6 +219,7 @@ VARIABLES: dict[str, str] = {
     "default application/json",
     parameters.STARTUP_TIMEOUT_ENV: "seconds until the first answer; default 600",
     parameters.MAX_REQUEST_SIZE: "largest body in MiB; default 100; 0: 1024",
+    MAX_ANSWER: "largest answer in MiB, not in batch transform; default 0: any; `deploy` sets what SageMaker passes on",
     "MAX_REQUEST_MEMORY_IN_MB": "memory a request may take in its worker; default 512; more above 64 MiB of body",
     "MAX_REQUEST_CPU_SECONDS": "seconds of computing that a request may take; default 4, in batch 60",
     "ALLOW_BUNDLE_CODE": "true: trust the artifact as code and run its code/inference.py; default false",

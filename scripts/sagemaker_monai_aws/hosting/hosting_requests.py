@@ -20,6 +20,7 @@ from typing import Any
 
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.serving.references import parse_prefixes
+from sagemaker_monai_aws.client.endpoints import LIMITS, MIB
 from sagemaker_monai_aws.core.account import Account
 from sagemaker_monai_aws.core.calls import Call, network_of, output_key
 from sagemaker_monai_aws.core.errors import CommandError
@@ -29,7 +30,6 @@ from sagemaker_monai_aws.core.places import Contents, place
 from sagemaker_monai_aws.core.trained import Trained
 
 VARIANT = "AllTraffic"
-MIB = 1 << 20
 SHORTEST_S, LONGEST_S = 60, 3600  # of both time-outs
 PREFIXES = "ALLOWED_S3_PREFIXES"  # variable of the container
 SERVERLESS_MB = (1024, 2048, 3072, 4096, 5120, 6144)
@@ -54,13 +54,18 @@ class Mode:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+def _most_of(mode: str) -> dict[str, str]:
+    """What tells the container how large an answer SageMaker passes on."""
+    return {"MAX_ANSWER_IN_MB": str(LIMITS[mode] // MIB)}
+
+
 MODES = {
-    "realtime": Mode(takes_folder=True),
-    "serverless": Mode(is_isolated=False, has_instances=False),
+    "realtime": Mode(takes_folder=True, environment=_most_of("realtime")),
+    "serverless": Mode(is_isolated=False, has_instances=False, environment=_most_of("serverless")),
     # An asynchronous request may take an hour, the container's own limit is that of a synchronous one.
     "async": Mode(takes_folder=True, environment={"SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": str(LONGEST_S)}),
     "batch": Mode(role="batch"),
-    "multi-model": Mode(),
+    "multi-model": Mode(environment=_most_of("multi-model")),
 }
 
 
