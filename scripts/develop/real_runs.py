@@ -8,12 +8,12 @@ The data are those of `RUNS`, below one folder; anyone who has some of them can 
 """
 
 import argparse
-import io
 import json
 import math
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom import dcmread
 
 from develop import served
 from develop.demo import BIN, ROOT, evaluated, step
 from develop.demo import run as execute
-from develop.mask_answers import ask_for_mask, dice_of
+from develop.mask_answers import ask_for_mask, check_dicom_masks, dice_of
 from develop.real_baselines import (
     Answers,
     adrenal_shape,
@@ -37,8 +36,10 @@ from develop.real_baselines import (
     most_frequent_grade,
     scanner_encoding,
     soft_tissue,
+    usual_place,
 )
 
+OF_MASKS = ("dice", "iou")
 TOLERANCE = 1e-4  # of served answers against the evaluation's, relative to the larger of 1 and the number
 
 
@@ -121,6 +122,15 @@ RUNS: dict[str, Run] = {
         {"the usual label at the same place of the crop": atlas},
         "Dice about .90 and .89 of its two parts on another split (nnU-Net, as the data set's notes quote it)",
     ),
+    "lesions": Run(
+        "ham10000",
+        ("ham10000", "{source}", "--task", "segmentation"),
+        {"image_size": 128, "epochs": 12, "learning_rate": 0.003},
+        {"image_size": 64, "epochs": 1, "network_width": 8},
+        "iou",
+        {"where lesions usually are": usual_place},
+        "Jaccard about .80 to .82 on the test set of ISIC 2018, task 1, another set (arXiv:1902.03368)",
+    ),
 }  # fmt: skip
 
 
@@ -162,7 +172,7 @@ def run_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
     metrics = json.loads((base / "output" / "data" / "metrics.json").read_text())
     step(f"{name}: serve and ask")
     with served.served(environment) as port:
-        check = compare_masks if run.score == "dice" else compare
+        check = compare_masks if run.score in OF_MASKS else compare
         worst, count = check(port, channel, base / "output" / "data" / "test_predictions.csv")
         extra = EXTRA[name](port, options.data.resolve()) if name in EXTRA else []
     records = Answers.read(channel)
@@ -211,13 +221,14 @@ def compare_masks(port: int, channel: Path, predictions: Path) -> tuple[float, i
 
 
 def ask_series_for_masks(port: int, data: Path) -> list[str]:
-    """The same series as `ask_with_series`; sizes, and what kind of DICOM object comes back."""
+    """The same series as `ask_with_series`; sizes, and their masks as DICOM objects read by others."""
     lines = []
-    for folder in sorted((data / "dicom_series").glob("*/*HCropVolume")):
-        [answer] = served.predictions(port, folder)
-        made = dcmread(io.BytesIO(served.ask(port, folder, "application/dicom")))
-        sizes = ", ".join(f"{name} {size:.2f} {answer['unit']}" for name, size in answer["sizes"].items())
-        lines.append(f"MR series {folder.parent.name}/{folder.name}: {sizes}; {made.SOPClassUID.name}")
+    with tempfile.TemporaryDirectory() as scratch:
+        for folder in sorted((data / "dicom_series").glob("*/*HCropVolume")):
+            [answer] = served.predictions(port, folder)
+            sizes = ", ".join(f"{name} {size:.2f} {answer['unit']}" for name, size in answer["sizes"].items())
+            read = check_dicom_masks(port, folder, Path(scratch) / "answer")
+            lines.append(f"MR series {folder.parent.name}/{folder.name}: {sizes}; {read}")
     return lines
 
 
