@@ -15,6 +15,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from PIL import Image
+from scipy import ndimage
 
 from sagemaker_monai.artifact.bundle import INFERENCE, METADATA, RUN_SECTION, write_bundle
 from sagemaker_monai.artifact.mask_predictor import read_predictor
@@ -129,12 +130,12 @@ def test_monai_runs_an_image_of_several_sequences(tmp_path):
     assert answer == served(tmp_path / "model", Sequences(paths))
 
 
-@pytest.mark.parametrize("shape", [(24, 20, 12), (9, 20, 5)])
-def test_monai_counts_the_voxels_of_structures_that_serve_finds(shape, tmp_path, capsys):
-    task, size = Segmentation(("liver", "spleen")), (16, 16, 8)
+@pytest.mark.parametrize(("shape", "largest"), [((24, 20, 12), ()), ((9, 20, 5), ()), ((24, 20, 12), (2,))])
+def test_monai_counts_the_voxels_of_structures_that_serve_finds(shape, largest, tmp_path, capsys):
+    task, size = Segmentation(("liver", "spleen"), largest=largest), (16, 16, 8)
     spec = preprocessing_for("mr_volume", channels=1, image_size=16, fit="stretch", patch=size)
     definition = segmenter_def("unet", plan_levels(size, (1, 1, 1), 4), in_channels=1, out_channels=task.outputs)
-    torch.manual_seed(3)
+    torch.manual_seed(4)
     weights = build_network(definition).state_dict()
     write_bundle(tmp_path / "model", network_def=definition, preprocessing=spec, task=task, weights=weights,
                  train_config={"hyperparameters": {}}, provenance={"dataset_fingerprint": "0" * 64})  # fmt: skip
@@ -147,6 +148,8 @@ def test_monai_counts_the_voxels_of_structures_that_serve_finds(shape, tmp_path,
     labels = predictor.prepared_labels(predictor.load(Sample(image)))
     assert answer == {"voxels": {"liver": int((labels == 1).sum()), "spleen": int((labels == 2).sum())}}
     assert min(answer["voxels"].values()) > 0
+    components = [ndimage.label(labels == value, np.ones((3, 3, 3)))[1] for value in (1, 2)]
+    assert [count > 1 for count in components] == [True, not largest]
     assert json.loads(capsys.readouterr().out) == answer
 
 

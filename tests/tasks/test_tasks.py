@@ -84,7 +84,10 @@ def test_a_task_comes_back_from_the_data_in_an_artifact(name):
 
 def test_what_a_task_takes_from_the_data_comes_back_too(rng):
     answers, truth = rng.random((9, 2)), rng.integers(0, 2, (9, 2)).astype(float)
-    for task in (MultiLabel(FINDINGS).tuned(answers, truth), Regression(("age",)).fitted(answers[:, :1])):
+    for task in (
+        MultiLabel(FINDINGS).tuned(answers, truth, ["a"] * len(truth)),
+        Regression(("age",)).fitted(answers[:, :1]),
+    ):
         assert read_task(task.postprocessing(), task.labels) == task
 
 
@@ -226,7 +229,7 @@ def test_findings_are_scored_as_scikit_learn_does(findings):
 
 def test_a_threshold_is_where_youdens_index_is_largest(findings):
     answers, truth = findings
-    tuned = MultiLabel(FINDINGS).tuned(answers, truth)
+    tuned = MultiLabel(FINDINGS).tuned(answers, truth, ["a"] * len(truth))
 
     for index, threshold in enumerate(tuned.thresholds):
         fpr, tpr, _ = sklearn_metrics.roc_curve(truth[:, index], answers[:, index])
@@ -237,7 +240,7 @@ def test_a_threshold_is_where_youdens_index_is_largest(findings):
 
 @pytest.mark.parametrize("truth", [0.0, 1.0])
 def test_a_finding_that_is_everywhere_or_nowhere_keeps_the_threshold_of_a_half(truth):
-    tuned = MultiLabel(("a",)).tuned(np.array([[0.1], [0.9]]), np.full((2, 1), truth))
+    tuned = MultiLabel(("a",)).tuned(np.array([[0.1], [0.9]]), np.full((2, 1), truth), ["a", "b"])
 
     assert tuned.thresholds == (0.5,)
 

@@ -1,7 +1,8 @@
 """A Bundle that segments, on a device: images in, label maps on their own grids out."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from sagemaker_monai.images.sample import Held, Instances, Sample
 from sagemaker_monai.images.several import name_picture, split_arrays
 from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.preprocessing.ways import labels_back, with_size
+from sagemaker_monai.tasks.components import BYTES_A_VOXEL, NS_A_VOXEL, keep_largest
 from sagemaker_monai.tasks.mask_scores import voxel_size
 from sagemaker_monai.tasks.regions import Regions, is_inside, numbers_of_structures
 from sagemaker_monai.tasks.segmentation import OVERLAP, MaskPrediction, Segmentation, Structure
@@ -28,9 +30,7 @@ Labels = NDArray[np.uint8]
 OnBlock = Callable[[tuple[slice, ...], torch.Tensor], None]
 _UNITS = {2: "mm2", 3: "ml"}
 _COPIES = 3  # of a label map on the image's grid: picked, in the image's order of axes, and in the answer
-_BYTES_A_PART = 5  # for each voxel of a structure's box: whether it belongs to it, and to which component
 _NS_A_VOXEL = 10  # to turn a label map to the image's grid and find the boxes of structures
-_NS_A_PART = 25  # for each voxel of a structure's box, to find components and centre
 
 
 class MaskPredictor(Predictor):
@@ -75,7 +75,8 @@ class MaskPredictor(Predictor):
             prepared += image.count * each_bytes * math.prod(needs.prepared)
             answers += image.count * _COPIES * pixels
             windows = self._window_bytes(needs.prepared)
-            most = max(most, windows, math.prod(needs.prepared[1:]), _BYTES_A_PART * pixels)
+            ruled = (1 + BYTES_A_VOXEL * bool(self.task.largest)) * math.prod(needs.prepared[1:])
+            most = max(most, windows, ruled, BYTES_A_VOXEL * pixels)
             work_ns += needs.work_ns + image.count * _NS_A_VOXEL * pixels
         total = max(loading, prepared + answers + most)
         about = _told(images)
@@ -104,9 +105,9 @@ class MaskPredictor(Predictor):
         spend_bytes(_COPIES * voxels, f"the labels of {voxels} voxels")
         spend_work(_NS_A_VOXEL * voxels, f"the labels of {voxels} voxels")
         with lent(self._window_bytes(image.shape), f"segmenting an image of {' x '.join(map(str, image.shape[1:]))}"):
-            labels = self.prepared_labels(image)
+            labels = self._decided(image)
         with lent(labels.nbytes, "a label map"):
-            own = self.on_own_grid(labels, traits)
+            own = self.on_own_grid(self.ruled(labels), traits)
         return describe(own, self.labels, traits, self.task.regions)
 
     def on_own_grid(self, labels: Labels, traits: Traits) -> Labels:
@@ -116,6 +117,15 @@ class MaskPredictor(Predictor):
 
     def prepared_labels(self, image: torch.Tensor, on_block: OnBlock = lambda _place, _logits: None) -> Labels:
         """The label of each voxel of a prepared image (C, *shape), uint8 (*shape); `on_block` as of `label_map`."""
+        return self.ruled(self._decided(image, on_block))
+
+    def ruled(self, labels: Labels) -> Labels:
+        """A label map of the prepared grid, in place with the task's rule of the largest component."""
+        keep_largest(labels, self.task.largest, _components_of)
+        return labels
+
+    def _decided(self, image: torch.Tensor, on_block: OnBlock = lambda _place, _logits: None) -> Labels:
+        """As `prepared_labels`, before the rule."""
         return label_map(
             self._logits,
             image,
@@ -168,8 +178,7 @@ def describe(
             structures[label] = Structure(0, 0.0, 0, (0.0,) * mask.ndim, None)
             continue
         inside = math.prod(part.stop - part.start for part in box)
-        spend_work(_NS_A_PART * inside, f"the components of {inside} voxels")
-        with lent(_BYTES_A_PART * inside, f"the components of {inside} voxels"):
+        with _components_of(inside):
             is_there = is_inside(mask[box], own)
             voxels = int(is_there.sum())
             components = ndimage.label(is_there, structure=np.ones((3,) * mask.ndim))[1]
@@ -182,6 +191,14 @@ def describe(
         extent = tuple((part.stop - part.start) * mm for part, mm in zip(box, spacing, strict=True))
         structures[label] = Structure(voxels, voxels * size, int(components), extent, tuple(places))
     return MaskPrediction(mask, structures, unit, traits.affine, regions)
+
+
+@contextmanager
+def _components_of(voxels: int) -> Iterator[None]:
+    """Count what it takes to find components, and a centre, in a box of so many voxels."""
+    spend_work(NS_A_VOXEL * voxels, f"the components of {voxels} voxels")
+    with lent(BYTES_A_VOXEL * voxels, f"the components of {voxels} voxels"):
+        yield
 
 
 def _around(boxes: Sequence[tuple[slice, ...] | None]) -> tuple[slice, ...] | None:

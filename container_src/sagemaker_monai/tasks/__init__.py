@@ -6,6 +6,7 @@ Re-exports the postprocessing steps, which artifacts refer to by these names.
 from sagemaker_monai.tasks.postprocessing import (
     ConditionalOrdinal,
     LabelMap,
+    LargestComponents,
     RegionMap,
     Rescale,
     Sigmoid,
@@ -13,4 +14,13 @@ from sagemaker_monai.tasks.postprocessing import (
     Thresholds,
 )
 
-__all__ = ["ConditionalOrdinal", "LabelMap", "RegionMap", "Rescale", "Sigmoid", "Softmax", "Thresholds"]
+__all__ = [
+    "ConditionalOrdinal",
+    "LabelMap",
+    "LargestComponents",
+    "RegionMap",
+    "Rescale",
+    "Sigmoid",
+    "Softmax",
+    "Thresholds",
+]

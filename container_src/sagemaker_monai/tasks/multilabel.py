@@ -89,7 +89,7 @@ class MultiLabel(TakesNothing):
             raise ValueError("shares of classes must be from 0 to 1")
         return tuple(float(shares.get(name, 0.0)) for name in self.labels)
 
-    def tuned(self, answers: Floats, targets: Floats) -> Self:
+    def tuned(self, answers: Floats, targets: Floats, groups: Sequence[str]) -> Self:  # noqa: ARG002
         """With the best thresholds for these answers; 0.5 for a finding that all or no images have."""
         chosen = map(_best_threshold, answers.T, _is_there(targets).T)
         return replace(self, thresholds=tuple(chosen))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sagemaker_monai.errors import BundleError
+from sagemaker_monai.tasks.components import keep_largest
 from sagemaker_monai.tasks.regions import Regions
 
 if TYPE_CHECKING:
@@ -149,6 +150,37 @@ class RegionMap:
             "painted": list(regions.painted),
             "values": list(regions.values),
         }
+
+
+class LargestComponents:
+    """Only the largest component of some structures, see `components.keep_largest`.
+
+    Args:
+        structures: their numbers in the label map.
+
+    Raises:
+        ValueError: they are not whole numbers from 1 on, ascending.
+    """
+
+    target: ClassVar[str] = "sagemaker_monai.tasks.LargestComponents"
+
+    def __init__(self, structures: Sequence[int]) -> None:
+        self.structures = tuple(structures)
+        is_whole = all(type(number) is int and number > 0 for number in self.structures)
+        if not (is_whole and list(self.structures) == sorted(set(self.structures))):
+            raise ValueError("structures are whole numbers from 1 on, ascending")
+
+    def __call__(self, labels: torch.Tensor) -> torch.Tensor:
+        """From a label map uint8 (...) on the CPU to another one."""
+        import torch
+
+        kept = labels.numpy().copy()
+        keep_largest(kept, self.structures)
+        return torch.from_numpy(kept)
+
+    def step(self) -> dict[str, Any]:
+        """Itself as data for an artifact."""
+        return {"_target_": self.target, "structures": list(self.structures)}
 
 
 def _finite_logits(outputs: torch.Tensor) -> torch.Tensor:

@@ -194,7 +194,7 @@ class TakesNothing:
         """The task as it is."""
         return self
 
-    def tuned(self, answers: Floats, targets: Floats) -> Self:  # noqa: ARG002
+    def tuned(self, answers: Floats, targets: Floats, groups: Sequence[str]) -> Self:  # noqa: ARG002
         """The task as it is."""
         return self
 

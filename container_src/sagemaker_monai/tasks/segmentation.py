@@ -7,10 +7,10 @@ the measures of `mask_scores`, one row an image.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from sagemaker_monai.tasks.postprocessing import LabelMap, RegionMap
+from sagemaker_monai.tasks.postprocessing import LabelMap, LargestComponents, RegionMap
 from sagemaker_monai.tasks.regions import Regions, is_inside, numbers_of_structures
 from sagemaker_monai.tasks.row import Example, Metric, TakesNothing, TaskRow
 
@@ -118,10 +118,12 @@ class Segmentation(TakesNothing):
     Attributes:
         labels: of the structures.
         regions: the parts of structures that overlap, in the order of the labels; None if no two do.
+        largest: numbers, in a label map, of the structures of which only the largest component counts.
     """
 
     labels: tuple[str, ...]
     regions: Regions | None = None
+    largest: tuple[int, ...] = ()
     name: ClassVar[str] = "segmentation"
 
     @property
@@ -140,6 +142,11 @@ class Segmentation(TakesNothing):
         from sagemaker_monai.tasks.mask_scores import MEASURES
 
         return 1 + len(self.labels) * len(MEASURES)
+
+    @property
+    def validation_columns(self) -> int:
+        """The same of a row of `measure_both`."""
+        return 2 * self.columns - 1
 
     def target(self, label: Label) -> tuple[float, ...]:  # noqa: ARG002 - the name is part of the protocol
         """No numbers: the mask is read with the image."""
@@ -169,7 +176,7 @@ class Segmentation(TakesNothing):
         return summed_cross_entropy(logits, labels, None if self.regions is None else self.regions.members)
 
     def answers(self, outputs: torch.Tensor) -> torch.Tensor:
-        """The label map (...) of outputs (outputs, ...) of one image."""
+        """The label map (...) of outputs (outputs, ...) of one image, or of a part of it; without `largest`."""
         return _decision(self.regions)(outputs)
 
     def measure(
@@ -200,6 +207,52 @@ class Segmentation(TakesNothing):
         )
         return np.concatenate([[loss], measures.ravel()])
 
+    def measure_both(
+        self,
+        predicted: NDArray[np.uint8],
+        true: NDArray[np.integer],
+        spacing_mm: Sequence[float],
+        *,
+        loss: float,
+        has_surfaces: bool = True,
+    ) -> NDArray[np.float64]:
+        """As `measure`, and after it the measures again with only the largest component of every structure."""
+        import numpy as np
+
+        from sagemaker_monai.tasks.components import keep_largest
+
+        row = self.measure(predicted, true, spacing_mm, loss=loss, has_surfaces=has_surfaces)
+        if self.regions is not None:
+            return np.concatenate([row, row[1:]])
+        kept = predicted.copy()
+        keep_largest(kept, range(1, len(self.labels) + 1))
+        is_same = np.array_equal(kept, predicted)
+        other = row if is_same else self.measure(kept, true, spacing_mm, loss=loss, has_surfaces=has_surfaces)
+        return np.concatenate([row, other[1:]])
+
+    def tuned(self, answers: Floats, targets: Floats, groups: Sequence[str]) -> Self:  # noqa: ARG002
+        """With the rule of the largest component for the structures that it helps.
+
+        That is where it raises the mean Dice by more than chance (`paired.are_gains`), and no component that is really
+        there and was found is lost in any image. Structures that overlap have no such rule: a part that is taken from
+        one would have to be given to another.
+
+        Args:
+            answers: rows of `measure_both`.
+            targets: (N, 0).
+            groups: of each image.
+        """
+        from sagemaker_monai.tasks.mask_scores import MEASURES
+        from sagemaker_monai.tasks.paired import are_gains
+
+        if self.regions is not None:
+            return self
+        plain, largest = replace(self, largest=()), replace(self, largest=tuple(range(1, len(self.labels) + 1)))
+        change = largest._measures(answers) - plain._measures(answers)  # (N, K, measures)
+        is_better = are_gains(change[:, :, MEASURES.index("dice")], groups)
+        loses = (change[:, :, MEASURES.index("found_lesions")] < 0).any(axis=0)
+        return replace(self, largest=tuple(int(index) + 1 for index in (is_better & ~loses).nonzero()[0]))
+
     def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
         """Means over images and structures; of lesions, over all images together."""
         from sagemaker_monai.tasks import metrics
@@ -228,6 +281,7 @@ class Segmentation(TakesNothing):
                 "in_neither": int((~true & ~predicted)[:, index].sum()),
                 "missed": int((true & ~predicted)[:, index].sum()),
                 "only_predicted": int((~true & predicted)[:, index].sum()),
+                "largest_component_only": index + 1 in self.largest,
             }
             for index in range(len(self.labels))
         ]
@@ -240,13 +294,21 @@ class Segmentation(TakesNothing):
         raise TypeError("a segmentation's predictions are made with their images")
 
     def postprocessing(self) -> list[dict[str, Any]]:
-        """A step without numbers, or one with the regions."""
-        return [_decision(self.regions).step()]
+        """A step without numbers, or one with the regions; and the rule of the largest component, if it is kept."""
+        rules = [LargestComponents(self.largest).step()] if self.largest else []
+        return [_decision(self.regions).step(), *rules]
 
     def _measures(self, answers: Floats) -> Floats:
+        """Measures (N, K, measures) of rows of `measure`, or those that ship of rows of `measure_both`."""
         from sagemaker_monai.tasks.mask_scores import MEASURES
 
-        return answers[:, 1:].reshape(len(answers), len(self.labels), len(MEASURES))
+        both = answers[:, 1:].reshape(len(answers), -1, len(self.labels), len(MEASURES))
+        measured: Floats = both[:, 0]
+        if both.shape[1] > 1:
+            rows = [number - 1 for number in self.largest]
+            measured = measured.copy()
+            measured[:, rows] = both[:, 1, rows]
+        return measured
 
     def _each(self, answers: Floats, weights: Floats) -> dict[str, Floats]:
         """Scores of every structure (R, K) under weights (R, N)."""
@@ -269,6 +331,14 @@ def _read(steps: Any, labels: tuple[str, ...]) -> Segmentation:
     Raises:
         ValueError, KeyError, TypeError: its regions are not sound, or not as many as the labels.
     """
+    if len(steps) == 2:
+        told = dict(steps[1])
+        if told.pop("_target_") != LargestComponents.target:
+            raise ValueError("not a step of segmentation")
+        task = replace(_read(steps[:1], labels), largest=LargestComponents(**told).structures)
+        if task.regions is not None or max(task.largest) > len(labels):
+            raise ValueError("the rule is for structures that do not overlap")
+        return task
     told = dict(steps[0])
     if told.pop("_target_") == RegionMap.target:
         regions = RegionMap(**told).regions

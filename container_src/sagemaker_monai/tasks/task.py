@@ -69,8 +69,8 @@ class Task(Protocol):
     def fitted(self, targets: Floats) -> Self:
         """The task with what it learns from the training split's targets (N, T)."""
 
-    def tuned(self, answers: Floats, targets: Floats) -> Self:
-        """The task with what it learns from the chosen epoch's answers on the validation split."""
+    def tuned(self, answers: Floats, targets: Floats, groups: Sequence[str]) -> Self:
+        """The task with what it learns from the chosen epoch's answers on the validation split of groups (N,)."""
 
     def training_targets(self, targets: Floats) -> np.ndarray:
         """What the loss takes, one row per image, from the targets (N, T)."""

@@ -36,11 +36,13 @@ class Feed(Protocol):
         loss: of the network's outputs and the targets of a batch.
         strata: (N,), what the order of an epoch draws from; one entry an image or patch.
         validation_targets: (N, T) of the validation split.
+        validation_groups: of its images, N.
     """
 
     loss: Loss
     strata: torch.Tensor
     validation_targets: Floats
+    validation_groups: Sequence[str]
 
     def batch(self, batch: torch.Tensor, own: Slice, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """The inputs of the network and their targets, on the device.
@@ -65,6 +67,7 @@ class ImageFeed:
         records = {split: data.dataset.split(split) for split in ("training", "validation")}
         self.strata = torch.tensor([record.label for record in records["training"]])
         self.validation_targets = targets_of(records["validation"], task.labels)
+        self.validation_groups: Sequence[str] = [record.group for record in records["validation"]]
         self._targets = torch.from_numpy(task.training_targets(targets_of(records["training"], task.labels)))
         self.loss = task.build_loss(plan.config, self._targets, device)
 
@@ -103,6 +106,7 @@ class PatchFeed:
         images = len(data.rows["training"])
         self.strata = torch.zeros(images * plan.config.patches_per_image, dtype=torch.int64)
         self.validation_targets = np.zeros((len(data.rows["validation"]), 0))
+        self.validation_groups: Sequence[str] = [record.group for record in data.dataset.validation]
         self.loss = task.build_loss(plan.config, torch.zeros(0), device)
         self._has_surfaces = (
             plan.config.best_metric in OF_SURFACES
@@ -142,9 +146,9 @@ class PatchFeed:
         ]
 
     def answers(self, network: nn.Module, processes: Processes) -> Floats | None:
-        """See `Feed`; as `Segmentation.measure`, on the prepared grid."""
+        """See `Feed`; as `Segmentation.measure_both`, on the prepared grid."""
         rows = self._rows["validation"]
-        answers = torch.zeros(len(rows), self._task.columns, dtype=torch.float64)
+        answers = torch.zeros(len(rows), self._task.validation_columns, dtype=torch.float64)
         for index in range(processes.rank, len(rows), processes.world_size):
             answers[index] = torch.from_numpy(self._measure(network, int(rows[index])))
         measured: Floats = processes.add(answers).numpy()
@@ -171,7 +175,7 @@ class PatchFeed:
             on_block=add_loss,
         )  # fmt: skip
         loss = total / max(count, 1)
-        return self._task.measure(predicted, labels, case.spacing_mm, loss=loss, has_surfaces=self._has_surfaces)
+        return self._task.measure_both(predicted, labels, case.spacing_mm, loss=loss, has_surfaces=self._has_surfaces)
 
 
 def _largest(logits: torch.Tensor) -> torch.Tensor:

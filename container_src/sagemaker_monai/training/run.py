@@ -192,7 +192,7 @@ class Run:
             )
         targets = self._feed.validation_targets
         # Tuned first, because what is scored is what would ship after this epoch.
-        tuned = self._task.tuned(answers, targets)
+        tuned = self._task.tuned(answers, targets, self._feed.validation_groups)
         scores = tuned.score(answers, targets)
         metric, goals = self._config.best_metric, TASKS[self._task.name].goals
         value = scores[metric]
