@@ -564,6 +564,7 @@ def test_objects_that_requests_may_name_need_a_network_and_stand_in_the_containe
 VALUES = Probe(SENT, frozenset({"mm", "ml"}), {"mm": 12.0, "ml": -250.0}, "12.0", 1e-3)
 FOUND = Probe(SENT, frozenset({"a", "b"}), {"a": 0.9, "b": 0.4995}, "a", 1e-3)
 MASKED = Probe(SENT, frozenset({"liver", "cyst"}))
+COUNTED = Probe(SENT, frozenset({"liver", "=cyst"}), {"liver": 20_000.0, "'=cyst": 3.0}, tolerance=1e-3)
 GRADED = Probe(SENT, frozenset({"0", "1"}), {"0": 0.4999, "1": 0.5001}, "1", 1e-3)
 
 
@@ -599,6 +600,10 @@ def masked(**structures):
     (MASKED, masked(liver=(1.5, 1500)), "the labels cyst, liver were expected"),
     (MASKED, masked(liver=(-1.5, 1500), cyst=(0.0, 0)), "sizes from 0 were expected"),
     (MASKED, masked(liver=(1.5, 0), cyst=(0.0, 0)), "as many voxels as sizes"),
+    (COUNTED, masked(liver=(20, 20_020), **{"=cyst": (0.0, 0)}), None),
+    (COUNTED, masked(liver=(20, 20_021), **{"=cyst": (0.0, 0)}), "20000 voxels of liver were expected within 20, got"),
+    (COUNTED, masked(liver=(0, 0), **{"=cyst": (0.003, 3)}), "20000 voxels of liver were expected within 20, got 0"),
+    (COUNTED, masked(liver=(20, 20_000), **{"=cyst": (0.012, 12)}), "3 voxels of =cyst were expected within 8, got 12"),
     (MASKED, {"sizes": {"liver": 1.5, "cyst": 0.0}, "unit": "ml"}, "one prediction with probabilities, values or"),
 ])  # fmt: skip
 def test_an_answer_of_another_task_is_right_only_with_the_numbers_of_the_evaluation(probe, answered, said):
@@ -625,9 +630,13 @@ def test_series_of_the_test_split_are_sent_whole_from_the_jobs_channel(ready):
     assert probes[0].numbers == {"dark": 0.9, "light": 0.1}
 
 
-def test_images_of_a_test_split_of_masks_are_sent_once_each_and_only_their_structures_are_known(ready):
-    rows = ["a.nii,liver,0.9", "a.nii,cyst,0.1", "b.nii,liver,0.8", "b.nii,cyst,1.0"]
-    ready.put("jobs/j/output/output.tar.gz", archive(test_predictions_csv="\n".join(["image,label,dice", *rows])))
+@pytest.mark.parametrize("is_old", [False, True])
+def test_images_of_a_test_split_of_masks_are_sent_once_each_with_the_voxels_of_their_structures(ready, is_old):
+    rows = ["image,label,dice,answered_voxels", "a.nii,liver,0.9,7.0", "a.nii,cyst,0.1,0.0", "b.nii,liver,0.8,5.0",
+            "b.nii,cyst,1.0,1.0"]  # fmt: skip
+    if is_old:  # a job of a version that did not count them
+        rows = [row.rpartition(",")[0] for row in rows]
+    ready.put("jobs/j/output/output.tar.gz", archive(test_predictions_csv="\n".join(rows)))
     for name in ("a.nii", "b.nii"):
         ready.put(f"data/{name}", name.encode())
     job = {"TrainingJobName": "j", "OutputDataConfig": {"S3OutputPath": f"s3://{BUCKET}/jobs"},
@@ -637,5 +646,6 @@ def test_images_of_a_test_split_of_masks_are_sent_once_each_and_only_their_struc
     probes = find_probes(Account(SimpleNamespace(region=REGION, profile=None)), trained, "ml.m5.large", None, None)
 
     assert [(probe.source.name, set(probe.labels), probe.numbers) for probe in probes] == [
-        (name, {"liver", "cyst"}, {}) for name in ("a.nii", "b.nii")
+        (name, {"liver", "cyst"}, {} if is_old else voxels)
+        for name, voxels in (("a.nii", {"liver": 7, "cyst": 0}), ("b.nii", {"liver": 5, "cyst": 1}))
     ]

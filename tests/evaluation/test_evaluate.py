@@ -397,6 +397,13 @@ def test_data_that_does_not_suit_the_model_is_refused(job, tmp_path, capsys, lay
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_masks_of_a_model_without_masks_are_refused(job, tmp_path, capsys):
+    assert evaluate(job, tmp_path / "out", "--save-masks", data=tmp_path) == 1
+
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == "ConfigError: --save-masks is for models of masks, and this one's task is classification"
+
+
 def test_empty_class_folders_declare_classes_that_the_data_lacks(job, tmp_path):
     fewer_classes(tmp_path / "data")
     (tmp_path / "data" / CLASSES[2]).mkdir()

@@ -10,9 +10,11 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sagemaker_monai.artifact.bundle import read_bundle
 from sagemaker_monai.budget import Budget, spending
+from sagemaker_monai.data.datasets import Record
 from sagemaker_monai.entrypoints import evaluate, train
 from sagemaker_monai.errors import PayloadTooLarge
 from sagemaker_monai.images.read import read_volumes_of
@@ -22,6 +24,7 @@ from sagemaker_monai.masks.mask import Grid
 from sagemaker_monai.masks.read_mask import read_mask
 from sagemaker_monai.serving.inference import input_fn, model_fn, output_fn, predict_fn
 from sagemaker_monai.tasks.metric_names import metric_definitions
+from sagemaker_monai.tasks.segmentation import MaskPrediction
 from tests.support.dicom_bodies import zip_of
 from tests.support.dicom_series import SAGITTAL, make_series, to_bytes
 from tests.support.mask_sets import ball_volume, write_balls, write_discs
@@ -96,6 +99,8 @@ def test_a_server_s_mask_is_the_one_that_was_scored(job):
         common, total = ((mask == value) & (truth == value)).sum(), (mask == value).sum() + (truth == value).sum()
         assert float(row["dice"]) == pytest.approx(2 * common / total)
         assert prediction["sizes"][row["label"]] == pytest.approx((mask == value).sum() / 1000)
+        assert prediction["structures"][row["label"]]["voxels"] == float(row["answered_voxels"])
+        assert prediction["sizes"][row["label"]] == float(row["predicted_size"])
 
 
 def test_a_dicom_series_gets_the_same_mask_as_a_segmentation_and_as_structures(job, tmp_path):
@@ -169,12 +174,39 @@ def test_evaluate_finds_the_scores_of_training(job, tmp_path):
     base, _ = job
     data = base / "input" / "data" / "training"
 
-    assert evaluate.main(["--model", str(base / "model"), "--data", str(data), "--output", str(tmp_path)]) == 0
+    given = ["--model", str(base / "model"), "--data", str(data), "--output", str(tmp_path), "--save-masks"]
+    assert evaluate.main(given) == 0
 
     trained = json.loads((base / "output" / "data" / "metrics.json").read_text())
     assert json.loads((tmp_path / "metrics.json").read_text())["dice"] == trained["dice"]
     found = json.loads((tmp_path / "evaluation.json").read_text())["segmentation_metrics"]
     assert found["hd95"]["value"] == trained["hd95"]
+    assert (tmp_path / "test_predictions.csv").read_text() == (base / "output/data/test_predictions.csv").read_text()
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "test_predictions.csv").read_text())))
+    assert sorted(path.name for path in (tmp_path / "masks" / "imagesTr").iterdir()) == [
+        "case_06.nii.gz", "case_07.nii.gz"
+    ]  # fmt: skip
+    for row in rows:
+        mask, image = (nibabel.load(folder / row["image"]) for folder in (tmp_path / "masks", data))
+        assert np.array_equal(mask.affine, image.affine)
+        value = 1 + ["bright", "dark"].index(row["label"])
+        assert (np.asarray(mask.dataobj) == value).sum() == float(row["answered_voxels"]) > 0
+
+
+def test_saved_masks_lie_below_their_folder_and_none_is_overwritten(tmp_path):
+    save = evaluate._saver(tmp_path / "out" / "masks")
+    names = ["../../a.png", "/a.jpg", "x/../a.tif", "s/1", "i/b_0000.nii.gz + i/b_0001.nii.gz"]
+    for number, name in enumerate(names):
+        record = Record(tmp_path, name, number, "", {})
+        save(record, MaskPrediction(np.full((2, 3), number, np.uint8), {}, "px", None))
+
+    found = {str(path.relative_to(tmp_path)): np.asarray(Image.open(path)) for path in tmp_path.rglob("*.png")}
+
+    assert {name: int(mask[0, 0]) for name, mask in found.items()} == {
+        "out/masks/a.png": 0, "out/masks/a-2.png": 1, "out/masks/x/a.png": 2, "out/masks/s/1.png": 3,
+        "out/masks/i/b_0000.png": 4,
+    }  # fmt: skip
+    assert found["out/masks/a.png"].shape == (3, 2)
 
 
 def test_the_definitions_of_a_job_find_every_number_that_it_prints(job):
@@ -223,8 +255,6 @@ def test_photographs_are_segmented_at_their_own_size(tmp_path):
     image = tmp_path / "input" / "data" / "training" / "images" / "3.png"
     answer = predict_fn(input_fn(image.read_bytes(), "image/png"), model)
     body, content_type = output_fn(answer, "image/png")
-
-    from PIL import Image
 
     mask = np.asarray(Image.open(io.BytesIO(body)))
     truth = np.asarray(Image.open(str(image).replace("images", "masks"))) > 0

@@ -8,8 +8,10 @@ import os
 import sys
 import tempfile
 from argparse import Namespace
-from collections.abc import Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from sagemaker_monai.data.splitting import SPLITS
 from sagemaker_monai.entrypoints.processing import Parser, run_command
@@ -17,6 +19,10 @@ from sagemaker_monai.messages.item_names import NAMES_FILE, current
 from sagemaker_monai.sagemaker.environment import library_defaults
 from sagemaker_monai.sagemaker.inputs import base_folder
 from sagemaker_monai.sagemaker.stopping import stop_on_signal
+
+if TYPE_CHECKING:
+    from sagemaker_monai.data.datasets import Record
+    from sagemaker_monai.tasks.segmentation import MaskPrediction
 
 EVERYTHING = "all"
 DESCRIPTION = "Score a model artifact on a data set."
@@ -55,6 +61,11 @@ def _parser() -> Parser:
         "every image, for data that training never saw",
     )  # fmt: skip
     parser.add_argument("--output", type=Path, default=places / "output", help="a folder (default: %(default)s)")
+    parser.add_argument(
+        "--save-masks", action="store_true",
+        help="write the mask of each image to OUTPUT/masks too, under the image's name: NIfTI of volumes, PNG of "
+        "single images, on the image's own grid",
+    )  # fmt: skip
     return parser
 
 
@@ -76,7 +87,29 @@ def _run(options: Namespace) -> None:
             output=options.output,
             scratch=Path(scratch),
             is_stopping=stopping.is_set,
+            on_mask=_saver(options.output / "masks") if options.save_masks else None,
         )
+
+
+def _saver(folder: Path) -> Callable[["Record", "MaskPrediction"], None]:
+    """A function that writes the mask of a record below a folder."""
+    from sagemaker_monai.data.entries import BETWEEN_SEQUENCES, SUFFIXES
+    from sagemaker_monai.data.name_matching import stem_of
+    from sagemaker_monai.outputs.label_map_files import MASK_FILES, PACKED_NIFTI_TYPE, PNG_TYPE
+
+    written: Counter[Path] = Counter()
+
+    def save(record: "Record", prediction: "MaskPrediction") -> None:
+        suffix, encode = MASK_FILES[PNG_TYPE if prediction.mask.ndim == 2 else PACKED_NIFTI_TYPE]
+        first = stem_of(record.name.split(BETWEEN_SEQUENCES)[0], SUFFIXES)
+        parts = [part for part in PurePosixPath(first).parts if part not in ("/", "..")]
+        stem = folder.joinpath(*parts)
+        written[stem] += 1  # of pictures that differ in their suffix
+        path = stem.with_name(f"{stem.name}{f'-{written[stem]}' if written[stem] > 1 else ''}{suffix}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(prediction))
+
+    return save
 
 
 if __name__ == "__main__":

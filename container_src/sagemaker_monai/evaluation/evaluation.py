@@ -19,6 +19,7 @@ from sagemaker_monai.data.labelled import Reading, reading_of
 from sagemaker_monai.data.unpacking import unpack_channels
 from sagemaker_monai.errors import BundleError, ConfigError, DatasetError
 from sagemaker_monai.evaluation import documents
+from sagemaker_monai.evaluation.mask_scoring import OnMask
 from sagemaker_monai.evaluation.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.messages.item_names import current
@@ -26,6 +27,7 @@ from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.storage.columns import Columns
 from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.storage.files import write_text
+from sagemaker_monai.tasks.tasks import TASKS
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +60,14 @@ class _Training:
 
 
 def evaluate(
-    model: Path, data: Path, *, split: str, output: Path, scratch: Path, is_stopping: Callable[[], bool]
+    model: Path,
+    data: Path,
+    *,
+    split: str,
+    output: Path,
+    scratch: Path,
+    is_stopping: Callable[[], bool],
+    on_mask: OnMask | None = None,
 ) -> None:
     """Score an artifact and write metrics.json, evaluation.json and the predictions.
 
@@ -69,6 +78,7 @@ def evaluate(
         output: folder for the results; created if missing.
         scratch: folder for unpacked files.
         is_stopping: asked before every image.
+        on_mask: called with each answer of a model of masks; other models are refused with it.
 
     Raises:
         CallerError: something that the caller can correct.
@@ -80,6 +90,8 @@ def evaluate(
     (scratch / "model").mkdir()
     folder = artifact_folder(model, scratch / "model")
     predictor = read_predictor(folder, "cuda" if torch.cuda.is_available() else "cpu")
+    if on_mask is not None and not TASKS[predictor.task.name].has_masks:
+        raise ConfigError(f"--save-masks is for models of masks, and this one's task is {predictor.task.name}")
     training = _training_of(folder)
     channels = unpack_channels({"training": data}, scratch / "channels", is_stopping=is_stopping)
     digests = Digests(is_stopping=is_stopping)
@@ -111,6 +123,7 @@ def evaluate(
         is_stopping=is_stopping,
         on_unreadable=lambda record, error: unreadable.update({record.name: str(error)}),
         legend=dataset.legend,
+        on_mask=on_mask,
     )
     _check_unreadable(unreadable, dataset, training.config)
     records = [record for record in records if record.name not in unreadable]

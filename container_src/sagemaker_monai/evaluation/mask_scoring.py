@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
-from sagemaker_monai.artifact.mask_predictor import MaskPredictor
+from sagemaker_monai.artifact.mask_predictor import MaskPredictor, describe
 from sagemaker_monai.data.datasets import Record
 from sagemaker_monai.data.legends import Legend
 from sagemaker_monai.data.mask_reading import ReadCase, read_case
@@ -14,8 +15,10 @@ from sagemaker_monai.errors import CallerError, TrainingStopped
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.tasks.label_maps import IGNORED
-from sagemaker_monai.tasks.segmentation import Segmentation
+from sagemaker_monai.tasks.segmentation import MaskPrediction, Segmentation
 from sagemaker_monai.tasks.task import Floats
+
+OnMask = Callable[[Record, MaskPrediction], None]
 
 
 def score_masks(
@@ -26,6 +29,7 @@ def score_masks(
     what: str,
     is_stopping: Callable[[], bool],
     on_unreadable: Callable[[Record, CallerError], None] | None = None,
+    on_mask: OnMask | None = None,
 ) -> Floats:
     """Segment image files as a server does, and measure the masks against the true ones.
 
@@ -33,7 +37,7 @@ def score_masks(
         predictor: the artifact.
         records: of the files.
         legend: of their masks, in the order of the artifact's labels.
-        what, is_stopping, on_unreadable: as for `scoring.score_files`.
+        what, is_stopping, on_unreadable, on_mask: as for `scoring.score_files`.
 
     Returns:
         float64 (N, columns), as `Segmentation.measure`, in the order of the records.
@@ -55,11 +59,15 @@ def score_masks(
                 raise
             on_unreadable(record, error)
             continue
-        rows.append(_measure(predictor, task, case))
+        own, row = _measure(predictor, task, case)
+        rows.append(row)
+        if on_mask is not None:
+            on_mask(record, describe(own, predictor.labels, case.traits, task.regions))
     return np.stack(rows) if rows else np.zeros((0, task.columns))
 
 
-def _measure(predictor: MaskPredictor, task: Segmentation, case: ReadCase) -> Floats:
+def _measure(predictor: MaskPredictor, task: Segmentation, case: ReadCase) -> tuple[NDArray[np.uint8], Floats]:
+    """The label map on the image's own grid, and what is measured of it."""
     prepared = torch.from_numpy(case.prepared_labels(predictor.bundle.preprocessing.load_pixels))
     losses: list[float] = []
 
@@ -70,6 +78,6 @@ def _measure(predictor: MaskPredictor, task: Segmentation, case: ReadCase) -> Fl
     labels = predictor.prepared_labels(torch.from_numpy(case.values), add_loss)
     annotated = int((prepared != IGNORED).sum())
     own = predictor.on_own_grid(labels, case.traits)
-    return task.measure(
+    return own, task.measure(
         own, case.true, case.traits.spacing_mm, loss=sum(losses) / max(annotated, 1), affine=case.traits.affine
     )

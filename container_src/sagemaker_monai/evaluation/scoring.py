@@ -17,7 +17,7 @@ from sagemaker_monai.data.datasets import Record, targets_of
 from sagemaker_monai.data.legends import Legend
 from sagemaker_monai.errors import CallerError, TrainingStopped
 from sagemaker_monai.evaluation import documents
-from sagemaker_monai.evaluation.mask_scoring import score_masks
+from sagemaker_monai.evaluation.mask_scoring import OnMask, score_masks
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.messages.item_names import print_numbers
 from sagemaker_monai.messages.progress import track
@@ -42,6 +42,7 @@ def score_files(
     is_stopping: Callable[[], bool],
     on_unreadable: Callable[[Record, CallerError], None] | None = None,
     legend: Legend | None = None,
+    on_mask: OnMask | None = None,
 ) -> np.ndarray:
     """Answer the image files of records as a server does.
 
@@ -51,6 +52,8 @@ def score_files(
         what: for progress and errors, e.g. "scoring the test split".
         is_stopping: asked before every file.
         on_unreadable: called for each file that cannot be read, which is then left out.
+        legend: of the files' masks, where the task is one of masks.
+        on_mask: called with each image's answer then.
 
     Returns:
         float64 (N, K), the task's answers in the order of the records.
@@ -62,7 +65,15 @@ def score_files(
     if isinstance(predictor, MaskPredictor):
         assert legend is not None
         known = legend.among(predictor.labels)
-        return score_masks(predictor, records, known, what=what, is_stopping=is_stopping, on_unreadable=on_unreadable)
+        return score_masks(
+            predictor,
+            records,
+            known,
+            what=what,
+            is_stopping=is_stopping,
+            on_unreadable=on_unreadable,
+            on_mask=on_mask,
+        )
     parts: list[np.ndarray] = []
     waiting: list[torch.Tensor] = []
 

@@ -2,7 +2,7 @@
 
 A training job of ours has scored its test split and written each image's numbers (test_predictions.csv). A few of those
 images are sent from the job's own channels, series of DICOM files as zips, and the endpoint must say the same; of masks
-there are scores only, so the answer must have a size of each structure. Where the images are not available one by one
+as many voxels of each structure, as far as the job wrote them down. Where the images are not available one by one
 (shards) or the artifact is of no job, a grey picture or volume must get a well-formed answer with the artifact's
 labels; `--smoke FILE=CLASS` sends one whose class is known.
 """
@@ -38,6 +38,8 @@ COLUMNS = ("image", "label", "predicted")  # before those of the classes; a tabl
 PICTURES = 3
 SAME_KIND, OTHER_KIND = 1e-3, 2e-2  # of probabilities, where job and endpoint both or not both have a GPU
 SUM_TOLERANCE = 1e-3
+VOXELS = "answered_voxels"  # the column of a table of masks; jobs of older versions have none
+FEW_VOXELS = 8  # of a structure that may differ, however small it is: those where two labels are as likely
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,9 @@ class Probe:
     Attributes:
         source: the input.
         labels: the names of the labels, nothing where they are not known.
-        numbers: of each label, nothing where they are not known.
+        numbers: of each label, nothing where they are not known; of masks voxels.
         predicted: class, or classes with | between them; empty where it is not known.
-        tolerance: of a probability, and of other numbers as a share of them.
+        tolerance: of a probability, and of other numbers as a share of them; see `FEW_VOXELS` too.
     """
 
     source: Source
@@ -126,9 +128,13 @@ def _of_rows(
                 if "S3DataSource" in each["DataSource"]]  # fmt: skip
     trained_on = str(job.get("ResourceConfig", {}).get("InstanceType", ""))
     is_same_kind = has_gpu(trained_on) == has_gpu(instance_type)
+    tolerance = SAME_KIND if is_same_kind else OTHER_KIND
     is_of_masks = _is_of_masks(rows)
     structures = frozenset(row["label"] for row in rows)
+    voxels: dict[str, dict[str, float]] = {}  # of each structure of each image
     if is_of_masks:  # a row for each structure
+        for row in rows:
+            voxels.setdefault(row["image"], {}).update({row["label"]: float(row[VOXELS])} if VOXELS in row else {})
         rows = list({row["image"]: row for row in rows}.values())
     for row in rows[:: max(1, -(-len(rows) // PICTURES))]:
         name = _plain(row["image"]).removeprefix("./")
@@ -136,10 +142,9 @@ def _of_rows(
         if source is None:
             continue
         if is_of_masks:
-            yield Probe(source, structures)
+            yield Probe(source, structures, voxels[row["image"]], tolerance=tolerance)
             continue
         numbers = {label: float(value) for label, value in row.items() if label not in COLUMNS}
-        tolerance = SAME_KIND if is_same_kind else OTHER_KIND
         yield Probe(source, frozenset(numbers), numbers, row["predicted"], tolerance)
 
 
@@ -211,13 +216,15 @@ def fault_of(probe: Probe, answer: Answer) -> str | None:
     if fault:
         return fault
     wanted = {_plain(name): value for name, value in probe.numbers.items()}
+    if kind == "sizes":
+        return _fault_of_voxels(prediction, wanted, probe.tolerance)
     for name, value in wanted.items():
         within = probe.tolerance * (max(1.0, abs(value)) if kind == "values" else 1.0)
         if not abs(got[name] - value) <= within:
             return f"{name}={value:.6f} was expected within {within:g}, got {got[name]:.6f}"
     predicted = set(_predicted(prediction))
     expected = {_plain(name) for name in probe.predicted.split("|")} - {""}
-    if kind in ("values", "sizes") or predicted == expected or not (wanted or expected):
+    if kind == "values" or predicted == expected or not (wanted or expected):
         return None
     if wanted and IS_TIE[kind](prediction, wanted, predicted ^ expected, 2 * probe.tolerance):
         return None
@@ -267,6 +274,15 @@ def _fault_of_sizes(prediction: Mapping[str, Any], got: Numbers) -> str | None:
     voxels = {_plain(name): each["voxels"] for name, each in prediction["structures"].items()}
     is_known = set(voxels) == set(got) and all((voxels[name] > 0) == (got[name] > 0) for name in got)
     return None if is_known else f"as many voxels as sizes were expected, got {voxels} of {got}"
+
+
+def _fault_of_voxels(prediction: Mapping[str, Any], wanted: Numbers, tolerance: float) -> str | None:
+    for name, each in prediction["structures"].items():
+        value = wanted.get(_plain(name), each["voxels"])
+        within = max(FEW_VOXELS, tolerance * value)
+        if abs(each["voxels"] - value) > within:
+            return f"{value:.0f} voxels of {name} were expected within {within:.0f}, got {each['voxels']}"
+    return None
 
 
 # Field that identifies the kind of a prediction -> what must hold for every image. A grade has a class, too.
