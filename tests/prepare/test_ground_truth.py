@@ -172,7 +172,7 @@ def test_boxes_become_findings_with_regions(importing, out):
 
 
 @pytest.mark.parametrize(
-    ("attribute", "kind"), [("seg-ref", "semantic-segmentation"), ("cloud", "point-cloud-object-tracking")]
+    ("attribute", "kind"), [("clip-ref", "video-object-tracking"), ("cloud", "point-cloud-object-tracking")]
 )
 def test_a_type_that_gives_no_class_is_refused_with_what_is_supported(importing, attribute, kind):
     line = {"source-ref": f"{BUCKET}/0.png", attribute: "s3://b/x.png", f"{attribute}-metadata": metadata(kind)}

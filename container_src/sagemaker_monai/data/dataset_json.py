@@ -27,7 +27,8 @@ MAX_DATASET_JSON_BYTES = 1 << 28  # 256 MiB is a million images
 MAX_SEQUENCES = 16  # channels of an image
 SPATIAL_DIMS = {"2D": 2, "3D": 3}  # tensorImageSize
 NO_LABEL = "nan"  # for a label that is null
-NOT_METADATA = frozenset({"image", "label", "group", "rois"})
+ANNOTATOR_MASKS = "annotator_masks"  # number of an annotator -> the mask that the annotator drew
+NOT_METADATA = frozenset({"image", "label", "group", "rois", ANNOTATOR_MASKS})
 
 
 def json_object(path: Path) -> dict[str, Any]:

@@ -157,21 +157,25 @@ def decode_deep(sample: Sample) -> DeepPicture | None:
     return DeepPicture(upright(picture.values, orientation), picture.bits, picture.is_white_zero, missing)
 
 
-def decode_stored(path: Path) -> StoredPicture:
+def decode_stored(source: Path | bytes, *, takes_clear: bool = False) -> StoredPicture:
     """Decode a picture to its stored values, for masks: indices of palettes, and nothing turned.
+
+    Args:
+        source: a file or its bytes.
+        takes_clear: as for `stored_values.read_stored`.
 
     Raises:
         UndecodableImage, PayloadTooLarge: as `decode`.
         UnsuitableImage: several frames, a lossy file, an EXIF orientation, transparency, or uncertain values.
     """
-    data = read_file(path)
+    data = read_file(source) if isinstance(source, Path) else source
     with _sound_picture(PICTURE_FORMATS), _opened(data, PICTURE_FORMATS) as image:
         check_stored(image, data)
         # Loading turns a TIFF, so its orientation is read first; for other formats, reading it would load the picture
         # and hide a failure.
         orientation = _orientation(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 1
         with _counted(image, data, image.width * image.height):
-            picture = read_stored(image, data, lambda other: _opened(other, PICTURE_FORMATS))
+            picture = read_stored(image, data, lambda other: _opened(other, PICTURE_FORMATS), takes_clear=takes_clear)
         if orientation in _UPRIGHT or _orientation(image) in _UPRIGHT:
             raise UnsuitableImage(
                 "a mask with an EXIF orientation: nothing says whether it was drawn on the image as stored or upright; "

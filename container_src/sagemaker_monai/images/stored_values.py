@@ -33,11 +33,13 @@ class StoredPicture:
         values: (H, W) bool for single bits, otherwise integers or float32; (H, W, 3) for colours.
         bits: per value, 1 to 64.
         palette: (n, 3) uint8, the colours that the values index; None if they are not indices.
+        is_clear: (H, W) bool, the wholly transparent pixels; None where transparency says nothing.
     """
 
     values: np.ndarray
     bits: int
     palette: np.ndarray | None = None
+    is_clear: np.ndarray | None = None
 
 
 def check_stored(image: Image.Image, data: bytes) -> None:
@@ -67,13 +69,14 @@ def check_stored(image: Image.Image, data: bytes) -> None:
         )
 
 
-def read_stored(image: Image.Image, data: bytes, reopen: Reopen) -> StoredPicture:
+def read_stored(image: Image.Image, data: bytes, reopen: Reopen, *, takes_clear: bool = False) -> StoredPicture:
     """Read the values of an opened picture that passed `check_stored`.
 
     Args:
         image: opened; it is decoded here.
         data: its file.
         reopen: as for `deep_values.read_deep`.
+        takes_clear: pixels may be wholly transparent or not at all, and which are is told.
 
     Raises:
         UnsuitableImage: transparency that varies, or colours other than RGB.
@@ -87,15 +90,18 @@ def read_stored(image: Image.Image, data: bytes, reopen: Reopen) -> StoredPictur
     if image.mode not in _MODES:
         raise UnsuitableImage(f"a mask with colours of another kind than RGB ({image.mode}); save it as grey")
     values = np.asarray(image)
+    is_clear = None
     if image.mode in ("LA", "RGBA"):
-        if (values[..., -1] != values[0, 0, -1]).any():
+        if takes_clear and np.isin(values[..., -1], (0, 255)).all():
+            is_clear = values[..., -1] == 0
+        elif (values[..., -1] != values[0, 0, -1]).any():
             raise _transparent()
         values = values[..., 0] if image.mode == "LA" else values[..., :3]
     if image.mode == "P":
         palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
         return StoredPicture(values, 8, palette)
     bits = 1 if image.mode == "1" else _grey_bits(image, data)
-    return StoredPicture(values // _SPREAD[bits] if bits in _SPREAD else values, bits)
+    return StoredPicture(values // _SPREAD[bits] if bits in _SPREAD else values, bits, None, is_clear)
 
 
 def _grey_bits(image: Image.Image, data: bytes) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sagemaker_monai.data.mask_agreement import PairsDice, agreement_by_structure
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare.ground_truth.consolidation import Decision, agreement_of
 from sagemaker_monai.prepare.import_report import NOTHING_TO_DO, count_lines
@@ -32,6 +33,7 @@ class Report:
         identical: pairs of byte-identical images; they stay on one side.
         unused_classes: on offer, but not the label of any image; not among the data set's classes.
         modalities: DICOM's Modality, "RGB" for photographs -> images.
+        tied_pixels: of masks, those that annotators saw differently and no majority decided; nobody annotated them.
         superseded_answers: earlier, other answers of an annotator to an image, which do not count.
         remarks: which key identified the patients, and what was odd about it.
         regions, unsound_regions: boxes and polygons in the records, and those without area or with impossible points.
@@ -56,6 +58,7 @@ class Report:
     superseded_answers: int
     regions: int
     unsound_regions: int
+    tied_pixels: int = 0
     remarks: Sequence[str] = ()
 
     def summary(self) -> str:
@@ -79,6 +82,8 @@ class Report:
         if self.identical:
             pairs = [" = ".join(pair) for pair in self.identical]
             lines.append(f"identical images, kept on one side: {len(pairs)} ({some_of(pairs)})")
+        if self.tied_pixels:
+            lines.append(f"pixels that no majority decided, which count as not annotated: {self.tied_pixels}")
         if self.unsound_regions:
             lines.append(f"regions without area or with impossible points, left out: {self.unsound_regions}")
         lines += self.remarks
@@ -102,6 +107,12 @@ class Report:
                 f"kappa {_number(figures['mean_cohen_kappa'])}, Krippendorff's alpha {_number(alpha)} "
                 f"({figures['images']} images with several answers)"
             )
+            if (told := figures.get("dice")) and told["images"]:
+                worst = told["pairs"][0]
+                lines.append(
+                    f"Dice of the masks of {name}: mean {told['mean']:.3f}, of annotators {worst['first']} and "
+                    f"{worst['second']} {worst['dice']:.3f} ({told['images']} images)"
+                )
         return lines
 
 
@@ -117,13 +128,31 @@ def _rounded(value: Any) -> Any:
     return round(value, DECIMALS) if isinstance(value, float) else value
 
 
-def describe_agreement(votes: Sequence[Mapping[int, Collection[str]]], *, task: str) -> dict[str, dict[str, Any]]:
-    """The figures of `consolidation.agreement_of`, rounded, with the pairs that share most images."""
+def describe_agreement(
+    votes: Sequence[Mapping[int, Collection[str]]], dice: Sequence[Mapping[str, PairsDice]] = (), *, task: str
+) -> dict[str, dict[str, Any]]:
+    """The figures of `consolidation.agreement_of`, rounded, with the pairs that share most images.
+
+    Args:
+        votes: of annotators, image by image; of masks, the structures that they drew.
+        dice: of masks, by structure, image by image.
+        task: of the answers.
+    """
     described = {}
+    of_masks = agreement_by_structure(dice)
     for name, agreement in agreement_of(votes, task=task).items():
         figures = {key: _rounded(value) for key, value in vars(agreement).items() if key != "pairs"}
         pairs = [{key: _rounded(value) for key, value in asdict(pair).items()} for pair in agreement.pairs[:MAX_PAIRS]]
         described[name] = {**figures, "pairs": pairs, "pairs_not_shown": max(0, len(agreement.pairs) - MAX_PAIRS)}
+        if name in of_masks:
+            told = of_masks[name]
+            described[name]["dice"] = {
+                "images": told.images,
+                "mean": _rounded(told.dice),
+                "pairs": [
+                    {key: _rounded(value) for key, value in asdict(pair).items()} for pair in told.pairs[:MAX_PAIRS]
+                ],
+            }
     return described
 
 

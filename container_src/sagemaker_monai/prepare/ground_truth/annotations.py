@@ -1,7 +1,7 @@
 """The labels of Ground Truth by task type: classes, regions, and if the label has them, the annotators.
 
-A row of `TYPES` is a task type whose labels give classes to an image. Class numbers get their names from the class-map
-beside them, which must be the same for all images.
+A row of `TYPES` is a task type whose labels give classes or a mask to an image. Class numbers get their names from the
+class-map beside them, which must be the same for all images.
 
 Source: Amazon SageMaker AI Developer Guide, "Labeling job output data" and "Post-annotation Lambda".
 """
@@ -13,9 +13,11 @@ from typing import Any
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare.ground_truth.answers import Content, Region, clean_name, read_box, read_content
+from sagemaker_monai.prepare.ground_truth.mask_answers import find_mask, read_reference
 
 MAX_ANNOTATORS = 1000  # of one image
 VERIFICATION = "groundtruth/label-verification"
+MASKS = "groundtruth/semantic-segmentation"
 # Where Lambdas put the answer of one annotator; the first is Ground Truth's own.
 CONTENT_KEYS = ("annotationData", "answerContent", "annotation", "result", "content", "answer")
 
@@ -67,6 +69,8 @@ class Names:
 
     def read(self, content: Any, path: Sequence[str]) -> Content:
         """An annotator's answer; remembers the other classes on offer."""
+        if not path and (mask := find_mask(content)) is not None:
+            return Content(frozenset(), mask=mask)
         read, unsound = read_content(content, path=path)
         self.unsound_regions += unsound
         self.offered |= read.offered
@@ -144,6 +148,10 @@ def _read_boxes(value: Any, metadata: Mapping[str, Any], names: Names, _path: Se
     return [Answer(None, Content(frozenset(classes), tuple(regions)))]
 
 
+def _read_mask(value: Any, metadata: Mapping[str, Any], _names: Names, _path: Sequence[str]) -> list[Answer]:
+    return [Answer(None, Content(frozenset(), mask=read_reference(value, metadata.get("internal-color-map"))))]
+
+
 def read_custom(value: Any, _metadata: Mapping[str, Any], names: Names, path: Sequence[str]) -> list[Answer]:
     """A label that a Lambda wrote: the annotators' answers if it passes them on, else its own verdict."""
     workers = _find_workers(value)
@@ -157,6 +165,7 @@ TYPES: dict[str, LabelReader] = {
     "groundtruth/image-classification": _read_class,
     "groundtruth/image-classification-multilabel": _read_classes,
     "groundtruth/object-detection": _read_boxes,
+    MASKS: _read_mask,
     VERIFICATION: _read_class,
     "groundtruth/custom": read_custom,
 }
@@ -168,6 +177,8 @@ def type_of(metadata: Mapping[str, Any]) -> str:
     kind = metadata.get("type")
     if isinstance(kind, str):
         return kind.lower()
+    if "internal-color-map" in metadata:
+        return MASKS
     if "class-name" in metadata:
         return "groundtruth/image-classification"
     if "class-map" in metadata:

@@ -12,7 +12,7 @@ Source: Amazon SageMaker AI Developer Guide, "Crowd HTML Elements Reference" and
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from sagemaker_monai.errors import DatasetError
@@ -25,6 +25,7 @@ MAX_REGIONS = 1000  # in one answer
 MAX_POINTS = 10_000  # of one polygon
 MAX_COORDINATE = 1e6  # pixels
 MAX_NAME_LENGTH = 100  # characters of a class, as in datasets
+NOTHING = ""  # the name of the background in a mask
 
 # Keys of classes, the more specific first; the first one that an object has counts.
 CLASS_KEYS = ("labels", "label", "disease", "diseases", "findings", "finding", "classes", "class", "categories",
@@ -48,12 +49,26 @@ class Region:
 
 
 @dataclass(frozen=True)
+class MaskAnswer:
+    """A mask that is not decoded yet.
+
+    Attributes:
+        source: the reference to the picture in S3, or the picture itself.
+        names: colour (red << 16 | green << 8 | blue) -> class, NOTHING for the background.
+    """
+
+    source: str | bytes = field(repr=False)
+    names: Mapping[int, str]
+
+
+@dataclass(frozen=True)
 class Content:
-    """One answer; `offered` are the classes that could be chosen, as far as the answer has them."""
+    """One answer; `offered` are the classes that could be chosen, as far as the answer has them; a mask has its own."""
 
     classes: frozenset[str]
     regions: tuple[Region, ...] = ()
     offered: frozenset[str] = frozenset()
+    mask: MaskAnswer | None = None
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -87,7 +102,7 @@ def clean_name(value: object) -> str:
     return name
 
 
-def _unwrap(value: Any) -> Any:
+def unwrap(value: Any) -> Any:
     """Parse JSON inside a text; other values stay."""
     for _ in range(MAX_DEPTH):
         if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
@@ -116,7 +131,7 @@ def _is_chosen(value: Any) -> bool:
 def _classes(value: Any, depth: int = 0) -> Content | None:
     """The classes in a value; None if it has no place for them."""
     _too_deep(depth)
-    value = _unwrap(value)
+    value = unwrap(value)
     if isinstance(value, str | int) and not isinstance(value, bool):
         return Content(frozenset({clean_name(value)} if str(value).strip() else ()))
     if isinstance(value, list):
@@ -152,14 +167,14 @@ def _union(contents: Sequence[Content | None]) -> Content | None:
 def _follow(value: Any, path: Sequence[str]) -> Any:
     """The value at a path; None if the path leads nowhere."""
     for name in path:
-        value = _unwrap(value)
+        value = unwrap(value)
         if isinstance(value, dict):
             value = value.get(name)
         elif isinstance(value, list) and name.isdecimal() and len(name) < 7 and int(name) < len(value):
             value = value[int(name)]
         else:
             return None
-    return _unwrap(value)
+    return unwrap(value)
 
 
 def _number(value: Any) -> float | None:
@@ -217,7 +232,7 @@ def _region(value: Mapping[str, Any], label: str | None) -> tuple[bool, Region |
 def _regions(value: Any, label: str | None, found: list[Region | None], depth: int = 0) -> None:
     """Collect the regions in a value; None for each unsound one."""
     _too_deep(depth)
-    value = _unwrap(value)
+    value = unwrap(value)
     if len(found) > MAX_REGIONS:
         raise DatasetError(f"an answer marks more than {MAX_REGIONS} regions; it is not from a labeling task")
     if isinstance(value, list):
@@ -248,7 +263,7 @@ def read_content(content: Any, *, path: Sequence[str] = ()) -> tuple[Content, in
     Raises:
         DatasetError: the classes are not found, or the answer exceeds the limits.
     """
-    content = _unwrap(content)
+    content = unwrap(content)
     classes = _classes(_follow(content, path))
     if classes is None:
         keys = sorted(str(key) for key in content) if isinstance(content, dict) else []

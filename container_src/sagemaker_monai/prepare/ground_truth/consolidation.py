@@ -15,7 +15,7 @@ from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare.ground_truth.agreement import Agreement, measure_agreement
 from sagemaker_monai.tasks.tasks import TASKS, task_for
 
-LABELS = ("majority", "soft")
+LABELS = ("majority", "soft", "staple")
 
 Label = str | list[str] | dict[str, float]
 Votes = Mapping[int, Collection[str]]  # annotator -> the classes that the annotator chose

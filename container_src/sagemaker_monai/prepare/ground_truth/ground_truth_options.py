@@ -6,6 +6,7 @@ from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.messages.option_fields import option
 from sagemaker_monai.prepare.fractions import check_options, fractions_option, seed_option
 from sagemaker_monai.prepare.ground_truth.consolidation import LABELS, VOTED_TASKS
+from sagemaker_monai.tasks.tasks import task_for
 
 ON_DISPUTE = ("keep", "drop", "refuse")
 ON_MISSING = ("refuse", "leave-out")
@@ -17,9 +18,11 @@ class GroundTruthOptions:
     """How to import a labeling job; in this order in import_report.json.
 
     Attributes:
-        label_attribute: None takes the only one.
+        label_attribute: None takes the only one; several of masks, separated by commas, are several annotators.
         answer_path: "" searches for the classes.
-        task: "auto" is multilabel if the task type allows or an answer has several classes.
+        task: "auto" is segmentation if the answers are masks; else multilabel if the task type allows or an answer has
+            several classes.
+        labels: "soft" is for classes, "staple" for masks.
         disputed: "keep" images with a tie or too little agreement (a tie of classes as a soft label, a tie about one
             class of multilabel as yes), "drop" them, or "refuse" the import. All are in the report.
         group_by: see `image_groups.group_images`.
@@ -30,12 +33,14 @@ class GroundTruthOptions:
     """
 
     label_attribute: str | None = option(
-        None, "which label of the manifest, if there are several", metavar="NAME"
+        None, "which label of the manifest, if there are several; of masks also several, as a,b", metavar="NAME"
     )  # fmt: skip
     answer_path: str = option("", "where the classes stand in an answer of a custom task", metavar="A.B.C")
-    task: str = option("auto", "(default: %(default)s)", choices=("auto", *VOTED_TASKS))
+    task: str = option("auto", "(default: %(default)s)", choices=("auto", *VOTED_TASKS, task_for("mask")))
     labels: str = option(
-        "majority", "the majority's class, or the annotators' shares (default: %(default)s)", choices=LABELS
+        "majority",
+        "the majority's class, or the annotators' shares; of masks, the majority's or STAPLE's (default: %(default)s)",
+        choices=LABELS,
     )
     disputed: str = option(
         "keep", "images with a tie or too little agreement (default: %(default)s)", choices=ON_DISPUTE

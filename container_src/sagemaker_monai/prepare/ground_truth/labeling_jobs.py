@@ -9,19 +9,28 @@ Source: Amazon SageMaker AI Developer Guide, "Labeling job output data" (output 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.shortened import some_of
-from sagemaker_monai.prepare.ground_truth.annotations import MULTILABEL_TYPES, Answer, Names, read_custom, read_workers
+from sagemaker_monai.prepare.ground_truth.annotations import (
+    MASKS,
+    MULTILABEL_TYPES,
+    TYPES,
+    Answer,
+    Names,
+    read_custom,
+    read_workers,
+    type_of,
+)
 from sagemaker_monai.prepare.ground_truth.answers import MAX_DEPTH, parse_json
 from sagemaker_monai.prepare.ground_truth.manifest import (
     MAX_REFERENCE_LENGTH,
     Item,
-    choose_attribute,
+    choose_attributes,
     read_item,
     read_lines,
 )
@@ -43,12 +52,16 @@ class Job:
         names: class numbers, if the job has them, and other classes on offer.
         is_multilabel: the task allows several classes.
         superseded: number of answers that the same annotator replaced.
+        has_masks: the answers are masks.
+        annotators: names that are known beforehand, in the order of their numbers.
     """
 
     items: Sequence[Item]
     names: Names
     is_multilabel: bool
     superseded: int
+    has_masks: bool = False
+    annotators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -171,7 +184,11 @@ def _entry_answers(entry: Mapping[str, Any], attribute: str | None, names: Names
     labels = [key for key in content if not str(key).endswith("-metadata")]
     if attribute is None and len(labels) != 1:
         raise DatasetError(f"an entry has several labels ({some_of(labels)}); choose one with --label-attribute")
-    return read_custom(content.get(labels[0] if attribute is None else attribute), {}, names, path)
+    name = labels[0] if attribute is None else attribute
+    metadata = content.get(f"{name}-metadata")
+    if isinstance(metadata, Mapping) and type_of(metadata) == MASKS:
+        return TYPES[MASKS](content.get(name), metadata, names, path)
+    return read_custom(content.get(name), {}, names, path)
 
 
 def _add_request(
@@ -205,7 +222,7 @@ def _image_known(entry: Mapping[str, Any]) -> bool:
     return isinstance(data, Mapping) and isinstance(data.get("s3Uri"), str)
 
 
-def _last_answers(item: Item) -> int:
+def keep_last_answers(item: Item) -> int:
     """Keep the last answer of each annotator, or else the job's own label; returns how many were replaced."""
     last: dict[str, Answer] = {}
     own = [answer for answer in item.answers if answer.annotator is not None]
@@ -215,7 +232,9 @@ def _last_answers(item: Item) -> int:
             last[answer.annotator or ""] = answer
     if own:
         item.answers = list(last.values())
-    distinct = {(answer.annotator, answer.content.classes) for answer in own}
+    distinct = {
+        (answer.annotator, answer.content.classes, answer.content.mask and answer.content.mask.source) for answer in own
+    }
     return len(distinct) - len(last)
 
 
@@ -224,7 +243,7 @@ def read_job(files: JobFiles, *, attribute: str | None = None, path: Sequence[st
 
     Args:
         files: of `find_files`.
-        attribute: the label attribute; None takes the only one.
+        attribute: the label attribute, or several of masks; None takes the only one.
         path: to the classes in an answer of a custom task; if empty, they are searched.
 
     Raises:
@@ -232,15 +251,19 @@ def read_job(files: JobFiles, *, attribute: str | None = None, path: Sequence[st
     """
     names = Names()
     items: dict[str, Item] = {}
-    kind = ""
+    kind, attributes = "", tuple(filter(None, (attribute,)))
     if files.manifest is not None:
         lines = read_lines(files.manifest)
-        attribute, kind = choose_attribute(lines, attribute)
+        attributes, kind = choose_attributes(lines, attribute)
         for position, (line_number, line) in enumerate(lines):
-            items[str(position)] = read_item(line_number, line, attribute, names, path)
-    for file in files.requests:
-        _add_request(file, items, attribute, names, path, has_manifest=files.manifest is not None)
-    for number, file in files.responses:
+            items[str(position)] = read_item(line_number, line, attributes, names, path)
+    # Several attributes are told to be the annotators; those of the last job, which the folder has, are not others.
+    is_alone = len(attributes) > 1
+    for file in () if is_alone else files.requests:
+        _add_request(
+            file, items, attributes[0] if attributes else None, names, path, has_manifest=files.manifest is not None
+        )
+    for number, file in () if is_alone else files.responses:
         content = _read_json(file, "a worker response")
         item = items.get(str(int(number)))
         if item is None:
@@ -251,5 +274,16 @@ def read_job(files: JobFiles, *, attribute: str | None = None, path: Sequence[st
             item.answers += read_workers(content.get("answers") if isinstance(content, dict) else None, names, path)
         except DatasetError as error:
             raise DatasetError(f"worker response {number}: {error}") from error
-    superseded = sum(_last_answers(item) for item in items.values())
-    return Job(list(items.values()), names, kind in MULTILABEL_TYPES, superseded)
+    superseded = sum(keep_last_answers(item) for item in items.values())
+    return Job(
+        list(items.values()), names, kind in MULTILABEL_TYPES, superseded, has_masks=_have_masks(items.values()),
+        annotators=attributes if len(attributes) > 1 else (),
+    )  # fmt: skip
+
+
+def _have_masks(items: Iterable[Item]) -> bool:
+    """Whether the answers are masks; a DatasetError if only some are."""
+    kinds = {answer.content.mask is not None for item in items for answer in item.answers}
+    if len(kinds) > 1:
+        raise DatasetError("some answers are masks and others are classes; give the output of one job")
+    return kinds == {True}

@@ -9,13 +9,13 @@ Source: Amazon SageMaker AI Developer Guide, "Labeling job output data".
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.messages.shortened import some_of
-from sagemaker_monai.prepare.ground_truth.annotations import TYPES, VERIFICATION, Answer, Names, type_of
+from sagemaker_monai.prepare.ground_truth.annotations import MASKS, TYPES, VERIFICATION, Answer, Names, type_of
 from sagemaker_monai.prepare.ground_truth.answers import parse_json
 
 MAX_LINE_BYTES = 1 << 23  # of a line; the service allows an input line 100,000 characters
@@ -60,12 +60,13 @@ def read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     return lines
 
 
-def choose_attribute(lines: Sequence[tuple[int, Mapping[str, Any]]], asked: str | None) -> tuple[str, str]:
-    """The label attribute to read, and its task type.
+def choose_attributes(lines: Sequence[tuple[int, Mapping[str, Any]]], asked: str | None) -> tuple[tuple[str, ...], str]:
+    """The label attributes to read, and their task type.
 
     Args:
         lines: the manifest.
-        asked: its name; None takes the only one that is not a verification of other labels.
+        asked: a name, or several of masks, separated by commas, as the answers of several annotators; None takes the
+            only one that is not a verification of other labels.
 
     Raises:
         DatasetError: there is none or several, its type differs between lines, or it cannot be read.
@@ -79,11 +80,24 @@ def choose_attribute(lines: Sequence[tuple[int, Mapping[str, Any]]], asked: str 
                     kinds.add(type_of(metadata))
     labels = sorted(name for name, kinds in types.items() if kinds != {VERIFICATION})
     if asked is None and len(labels) != 1:
+        several = ", or several of masks as a,b" if any(MASKS in types[name] for name in labels) else ""
+        choose = f" ({some_of(labels)}); choose one with --label-attribute{several}"
         raise DatasetError(
             f"the manifest has {'several label attributes' if labels else 'no label attribute with its -metadata'}"
-            f"{f' ({some_of(labels)}); choose one with --label-attribute' if labels else '; give an output manifest'}"
+            f"{choose if labels else '; give an output manifest'}"
         )
-    name = labels[0] if asked is None else asked
+    names = tuple(labels if asked is None else dict.fromkeys(map(str.strip, asked.split(","))))
+    kinds = {_kind_of(name, types) for name in names}
+    if len(names) > 1 and kinds != {MASKS}:
+        raise DatasetError(
+            f"several label attributes ({some_of(names)}) are read together only if all of them are masks; choose one "
+            "with --label-attribute"
+        )
+    return names, kinds.pop()
+
+
+def _kind_of(name: str, types: Mapping[str, set[str]]) -> str:
+    """The task type of a label attribute."""
     if name not in types:
         raise DatasetError(f"the manifest has no label attribute {some_of([name])}; it has {some_of(sorted(types))}")
     if len(types[name]) > 1:
@@ -96,7 +110,7 @@ def choose_attribute(lines: Sequence[tuple[int, Mapping[str, Any]]], asked: str 
             f"{some_of([name])} is a label of type {some_of([kind])}, which gives no class to an image; supported are "
             + ", ".join(TYPES)
         )
-    return name, kind
+    return kind
 
 
 def reference_of(line: Mapping[str, Any], place: str) -> str:
@@ -114,27 +128,43 @@ def _columns(line: Mapping[str, Any]) -> dict[str, str | float]:
         for key, value in line.items()
         if key not in ("source-ref", "source", "image", "label", "group", "rois")
         and f"{key}{METADATA}" not in line
+        and f"{key.removesuffix('-ref')}{METADATA}" not in line
         and (isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)))
         and not (isinstance(value, float) and not math.isfinite(value))  # 1e999
     }
 
 
-def read_item(number: int, line: Mapping[str, Any], attribute: str, names: Names, path: Sequence[str]) -> Item:
-    """The image of one line; a DatasetError has the number of the line."""
-    place = f"line {number} of the manifest"
-    item = Item(reference_of(line, place), columns=_columns(line))
+def read_item(
+    number: int, line: Mapping[str, Any], attributes: Sequence[str], names: Names, path: Sequence[str]
+) -> Item:
+    """The image of one line; a DatasetError has the number of the line. Each of several attributes is an annotator."""
+    item = Item(reference_of(line, f"line {number} of the manifest"), columns=_columns(line))
+    for attribute in attributes:
+        answers = _read_label(number, line, attribute, item, names, path)
+        if len(attributes) > 1:
+            answers = [replace(answer, annotator=answer.annotator or attribute) for answer in answers]
+        item.answers += answers
+    return item
+
+
+def _read_label(
+    number: int, line: Mapping[str, Any], attribute: str, item: Item, names: Names, path: Sequence[str]
+) -> list[Answer]:
+    """The answers of one attribute; changes failure and confidence of the item."""
     metadata = line.get(f"{attribute}{METADATA}")
     metadata = metadata if isinstance(metadata, Mapping) else {}
     failure = metadata.get("failure-reason", line.get("failure-reason"))
     if failure is not None:
         item.failure = " ".join(str(failure)[:200].split())
-        return item
+        return []
     confidence = metadata.get("confidence")
     if isinstance(confidence, int | float) and not isinstance(confidence, bool) and 0 <= confidence <= 1:
         item.confidence = float(confidence)
-    if attribute in line:
-        try:
-            item.answers += TYPES[type_of(metadata)](line[attribute], metadata, names, path)
-        except DatasetError as error:
-            raise DatasetError(f"{place}: {error}") from error
-    return item
+    # Of a mask, the attribute is called X-ref; its metadata X-ref-metadata, or X-metadata in manifests of other tools.
+    key = next((key for key in (attribute, f"{attribute}-ref") if key in line), None)
+    if key is None:
+        return []
+    try:
+        return TYPES[type_of(metadata)](line[key], metadata, names, path)
+    except DatasetError as error:
+        raise DatasetError(f"line {number} of the manifest: {error}") from error

@@ -1,22 +1,23 @@
 """The votes of a labeling job: who chose what, which votes count, and which images are disputed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.prepare.ground_truth.consolidation import Decision, choose_task
+from sagemaker_monai.prepare.ground_truth.ground_truth_options import GroundTruthOptions
 from sagemaker_monai.prepare.ground_truth.labeling_jobs import Job
 from sagemaker_monai.prepare.ground_truth.manifest import Item
 from sagemaker_monai.prepare.ground_truth.source_images import short_name
-from sagemaker_monai.tasks.tasks import TASKS
+from sagemaker_monai.tasks.tasks import TASKS, task_for
 
 Votes = dict[int, frozenset[str]]  # annotator, from 1, -> the chosen classes
 
 
-def number_annotators(items: Mapping[str, Item]) -> dict[str, int]:
-    """A number from 1 for each workerId, in the order in which they appear."""
-    numbers: dict[str, int] = {}
+def number_annotators(items: Mapping[str, Item], known: Sequence[str] = ()) -> dict[str, int]:
+    """A number from 1 for each workerId, in the order in which they appear, after those that are known."""
+    numbers = {name: number for number, name in enumerate(known, start=1)}
     for item in items.values():
         for answer in item.answers:
             if answer.annotator is not None:
@@ -31,11 +32,31 @@ def votes_of(item: Item, numbers: Mapping[str, int]) -> Votes:
     }
 
 
+def check_options(job: Job, options: GroundTruthOptions) -> None:
+    """Refuse options that do not fit the answers.
+
+    Raises:
+        ConfigError: another task than masks for masks or the reverse, or a way to consolidate the other.
+    """
+    masks = task_for("mask")
+    if options.task != "auto" and (options.task == masks) != job.has_masks:
+        told = "masks" if job.has_masks else "classes"
+        raise ConfigError(f"the answers are {told}, which task {options.task} does not take; set task to auto")
+    if options.labels in (("soft",) if job.has_masks else ("staple",)):
+        raise ConfigError(
+            f"labels {options.labels} is for {'classes' if job.has_masks else 'masks'}; choose "
+            f"{'majority or staple' if job.has_masks else 'majority or soft'}"
+        )
+
+
 def choose_votes(
     votes: Mapping[str, Votes], job: Job, *, asked: str, min_annotators: int
 ) -> tuple[str, dict[str, Votes], list[str], list[str]]:
     """The task, the votes that count, and the images without a class or with too few annotators."""
-    task = choose_task(list(votes.values()), asked=asked, is_multilabel=job.is_multilabel)
+    if job.has_masks:
+        task = task_for("mask")
+    else:
+        task = choose_task(list(votes.values()), asked=asked, is_multilabel=job.is_multilabel)
     if TASKS[task].form == "class":  # here "no class" is no answer; with findings it is one
         votes = {name: {who: chosen for who, chosen in image.items() if chosen} for name, image in votes.items()}
     empty = [name for name, image in votes.items() if not image]
