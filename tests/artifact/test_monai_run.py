@@ -12,21 +12,18 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 from scipy import ndimage
 
-from sagemaker_monai.artifact.bundle import INFERENCE, METADATA, RUN_SECTION, write_bundle
+from sagemaker_monai.artifact.bundle import INFERENCE, METADATA, RUN_SECTION
 from sagemaker_monai.artifact.mask_predictor import read_predictor
 from sagemaker_monai.artifact.predictor import Predictor
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.images.sample import Sample, Sequences
-from sagemaker_monai.networks.networks import NETWORKS, build_network
-from sagemaker_monai.networks.segmenters import plan_levels, segmenter_def
-from sagemaker_monai.preprocessing.presets import PRESETS, preprocessing_for
-from sagemaker_monai.tasks.segmentation import Segmentation
-from tests.support.bundles import IMAGE_SIZE, TASKS, write_small_bundle
+from sagemaker_monai.networks.networks import NETWORKS
+from sagemaker_monai.preprocessing.presets import PRESETS
+from tests.support.bundles import IMAGE_SIZE, TASKS, write_small_bundle, write_small_segmenter
 from tests.support.dicom_series import make_slice, to_bytes
 
 CHEAP = "resnet10"
@@ -132,13 +129,7 @@ def test_monai_runs_an_image_of_several_sequences(tmp_path):
 
 @pytest.mark.parametrize(("shape", "largest"), [((24, 20, 12), ()), ((9, 20, 5), ()), ((24, 20, 12), (2,))])
 def test_monai_counts_the_voxels_of_structures_that_serve_finds(shape, largest, tmp_path, capsys):
-    task, size = Segmentation(("liver", "spleen"), largest=largest), (16, 16, 8)
-    spec = preprocessing_for("mr_volume", channels=1, image_size=16, fit="stretch", patch=size)
-    definition = segmenter_def("unet", plan_levels(size, (1, 1, 1), 4), in_channels=1, out_channels=task.outputs)
-    torch.manual_seed(4)
-    weights = build_network(definition).state_dict()
-    write_bundle(tmp_path / "model", network_def=definition, preprocessing=spec, task=task, weights=weights,
-                 train_config={"hyperparameters": {}}, provenance={"dataset_fingerprint": "0" * 64})  # fmt: skip
+    write_small_segmenter(tmp_path / "model", largest=largest, seed=4)
     values = np.random.default_rng(0).integers(0, 900, shape).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), image := tmp_path / "image.nii")
 

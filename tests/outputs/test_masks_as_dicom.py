@@ -391,7 +391,7 @@ def answer_of(*images):
         ("application/dicom; type=binary", "SEG", "BINARY"),
         ('application/dicom;type="LABELMAP"', "SEG", "LABELMAP"),
         ("text/html, application/dicom; type=rtstruct; q=0.5", "RTSTRUCT", None),
-        ("application/dicom; type=fractional, application/dicom; type=sr", "SR", None),
+        ("application/dicom; type=surface, application/dicom; type=sr", "SR", None),
     ],
 )
 def test_the_type_of_dicom_is_a_parameter(axial, accept, modality, kind):
@@ -412,9 +412,9 @@ def test_several_images_are_several_parts(axial):
 
 
 def test_an_unknown_type_is_told_which_there_are():
-    with pytest.raises(NotAcceptable, match=r"type=binary.*type=labelmap.*type=rtstruct.*type=sr"):
-        negotiate("application/dicom; type=fractional", types_of(has_masks=True))
-    assert negotiate("application/dicom; type=fractional", types_of(has_masks=False)) == "application/dicom"
+    with pytest.raises(NotAcceptable, match=r"type=binary.*type=labelmap.*type=fractional.*type=rtstruct.*type=sr"):
+        negotiate("application/dicom; type=surface", types_of(has_masks=True))
+    assert negotiate("application/dicom; type=surface", types_of(has_masks=False)) == "application/dicom"
 
 
 # --- the validator, and real series

@@ -4,12 +4,25 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
 
 from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.volumes import Identity, Traits, Volume
+from sagemaker_monai.preprocessing import ways
 from sagemaker_monai.preprocessing.medical import LoadSlice, LoadVolume
-from sagemaker_monai.preprocessing.ways import labels_back, labels_forth, plane_way, volume_way, with_size
+from sagemaker_monai.preprocessing.ways import (
+    Axis,
+    fractions_back,
+    labels_back,
+    labels_forth,
+    plane_way,
+    rounded,
+    volume_way,
+    with_size,
+)
 
 TURNS = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
 
@@ -108,3 +121,73 @@ def test_the_size_of_a_picture_comes_from_its_header_and_dicom_as_a_picture_is_r
     assert with_size(Sample(values), Traits()).size == (7, 5)
     with pytest.raises(UnsuitableImage, match="not DICOM"):
         with_size(Sample(b""), Traits(Identity("1", ("2",))))
+
+
+# --- fractions
+
+
+def interpolated(fractions, way, shape):
+    """The same by SciPy, as floats, and where the source lies within the prepared grid."""
+    order = np.argsort([axis.source for axis in way])
+    centres = [(np.arange(shape[axis.source]) + 0.5 - axis.start) / axis.step - 0.5 for axis in way]
+    places = np.meshgrid(*centres, indexing="ij")
+    values = ndimage.map_coordinates(fractions.astype(float), places, order=1, mode="nearest")
+    inside = np.ones(values.shape, bool)
+    for axis, place in zip(way, places, strict=True):
+        inside &= (place > -0.8) & (place < axis.size - 0.2)
+    return values.transpose(order), inside.transpose(order)
+
+
+@pytest.mark.parametrize("turn", range(0, len(TURNS), 7))
+@pytest.mark.parametrize(("fit", "spacing"), [("stretch", None), ("pad", (1.3, 0.9, 2.0)), ("whole", (0.7, 2.1, 2.5))])
+def test_fractions_come_back_by_linear_interpolation(turn, fit, spacing):
+    rng = np.random.default_rng(turn)
+    shape, size = rng.integers(1, 12, 3), rng.integers(3, 14, 3)
+    way = volume_way(shape, affine_of(*TURNS[turn]), orientation="RAS", spacing_mm=spacing, fit=fit, size=size.tolist())
+    fractions = rng.integers(0, 256, [axis.size for axis in way]).astype(np.uint8)
+
+    back = fractions_back(fractions, way, tuple(shape))
+
+    expected, inside = interpolated(fractions, way, shape)
+    assert back.shape == tuple(shape)
+    assert np.abs(back - expected)[inside].max(initial=0) <= 0.502
+    assert not back[~inside].any()
+
+
+def test_fractions_on_an_unchanged_grid_come_back_as_they_were():
+    for turn in range(0, len(TURNS), 5):
+        fractions = np.random.default_rng(turn).integers(0, 256, (7, 5, 6)).astype(np.uint8)
+        way = volume_way(
+            fractions.shape, affine_of(*TURNS[turn]), orientation="RAS", spacing_mm=None, fit="whole", size=()
+        )
+        prepared = labels_forth(fractions, way)
+
+        assert np.array_equal(fractions_back(prepared, way, fractions.shape), fractions)
+
+
+@pytest.mark.parametrize("voxels", [1, 40, 1 << 20])
+def test_the_size_of_slabs_changes_no_fraction(voxels, monkeypatch):
+    fractions = np.random.default_rng(1).integers(0, 256, (6, 9)).astype(np.uint8)
+    way = plane_way((14, 25), "pad", (6, 9))
+    expected = fractions_back(fractions, way, (14, 25))
+    monkeypatch.setattr(ways, "_SLAB_VOXELS", voxels)
+
+    assert np.array_equal(fractions_back(fractions, way, (14, 25)), expected)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.integers(1, 7), st.integers(2, 9), st.integers(1, 30), st.integers(0, 2**32 - 1))
+def test_no_two_of_fractions_that_share_a_voxel_reach_a_half(structures, size, extent, seed):
+    """Also of halves: two structures that meet in the middle between two voxels."""
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet([0.2] * structures, size).T  # (K, size), whose sums are 1
+    shares[:, rng.random(size) < 0.5] = np.eye(structures)[:, [rng.integers(structures)]]
+    if structures > 1:
+        shares[:, 0] = 0
+        shares[:2, 0] = 0.5
+    way = (Axis(0, 0.0, extent / size, size),)
+
+    back = np.stack([fractions_back(rounded(255 * each), way, (extent,)).astype(int) for each in shares])
+
+    assert ((back >= 127.5).sum(axis=0) <= 1).all()
+    assert (back.sum(axis=0) <= 255 + structures / 2).all()

@@ -8,8 +8,10 @@ import torch
 from sagemaker_monai.artifact.bundle import write_bundle
 from sagemaker_monai.images.scope import Scope
 from sagemaker_monai.networks.networks import build_network, network_def
+from sagemaker_monai.networks.segmenters import plan_levels, segmenter_def
 from sagemaker_monai.preprocessing.presets import PRESETS, preprocessing_for
 from sagemaker_monai.tasks.classification import Classification
+from sagemaker_monai.tasks.segmentation import Segmentation
 from sagemaker_monai.tasks.task import Task
 from sagemaker_monai.tasks.tasks import TASKS as ROWS
 
@@ -66,3 +68,43 @@ def bundle_parts(
 def write_small_bundle(folder: Path, **parts: Any) -> str:
     """Write the artifact; returns its model_version."""
     return write_bundle(folder, **bundle_parts(**parts))
+
+
+def write_small_segmenter(
+    folder: Path,
+    *,
+    preset: str = "mr_volume",
+    labels: tuple[str, ...] = ("liver", "spleen"),
+    patch: tuple[int, ...] = (16, 16, 8),
+    channels: int = 1,
+    largest: tuple[int, ...] = (),
+    seed: int = 3,
+    **arguments: Any,
+) -> str:
+    """Write the artifact of a U-Net with seeded random weights; returns its model_version.
+
+    Args:
+        folder: of the artifact.
+        preset: a key of `presets.PRESETS`.
+        labels: of the structures.
+        patch: of volumes, or the size of pictures.
+        channels: of the input.
+        largest: of the task.
+        seed: of the weights.
+        arguments: of `preprocessing_for`.
+    """
+    torch.manual_seed(seed)
+    task = Segmentation(labels, largest=largest)
+    spec = preprocessing_for(preset, channels=channels, image_size=patch[0], **({"fit": "stretch"} | arguments),
+                             **({"patch": patch} if len(patch) == 3 else {}))  # fmt: skip
+    spacing = (1.0,) * len(patch)
+    definition = segmenter_def("unet", plan_levels(patch, spacing, 4), in_channels=channels, out_channels=task.outputs)
+    return write_bundle(
+        folder,
+        network_def=definition,
+        preprocessing=spec,
+        task=task,
+        weights=build_network(definition).state_dict(),
+        train_config={"hyperparameters": {}},
+        provenance={"dataset_fingerprint": "0" * 64},
+    )

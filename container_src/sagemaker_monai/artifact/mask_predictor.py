@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from numpy.typing import NDArray
 
 from sagemaker_monai.artifact.bundle import read_bundle
 from sagemaker_monai.artifact.predictor import Answered, Predictor
+from sagemaker_monai.artifact.probabilities import collecting, probability_costs
 from sagemaker_monai.artifact.sliding_window import label_map, needed_bytes
 from sagemaker_monai.budget import expect_bytes, expect_work, lent, returned, spend_bytes, spend_work
 from sagemaker_monai.images.expected import Expected, watching
-from sagemaker_monai.images.sample import Held, Instances, Sample
+from sagemaker_monai.images.sample import PROBABILITIES, Held, Instances, Sample
 from sagemaker_monai.images.several import name_picture, split_arrays
 from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.preprocessing.ways import labels_back, with_size
@@ -46,21 +48,27 @@ class MaskPredictor(Predictor):
             known: list[Traits] = []
             with name_picture(index, len(samples)):
                 for part in split_arrays([sample], spatial_dims=self.bundle.preprocessing.spatial_dims):
-                    with returned(), watching(partial(self.foresee, releasable_bytes=_releasable(part))):
+                    with (
+                        returned(),
+                        watching(partial(self.foresee, extras=sample.extras, releasable_bytes=_releasable(part))),
+                    ):
                         loaded = self._load_each(part)
                     with lent(sum(image.nbytes for image, _ in loaded), f"{len(loaded)} prepared images"):
                         while loaded:
                             image, traits = loaded.pop(0)
                             known.append(with_size(part, traits))
-                            predictions.append(self.segment(image, known[-1]))
+                            predictions.append(self.segment(image, known[-1], sample.extras))
             answered.append(Answered(tuple(predictions), tuple(known)))
         return answered
 
-    def foresee(self, images: Sequence[Expected], *, releasable_bytes: int = 0) -> int:
+    def foresee(
+        self, images: Sequence[Expected], *, extras: frozenset[str] = frozenset(), releasable_bytes: int = 0
+    ) -> int:
         """The most bytes that images will take at once, from decoding to the answer, by their headers.
 
         Args:
             images: of one sample: all are loaded, then segmented one after the other.
+            extras: of the sample.
             releasable_bytes: of the request's body, which is released if there is no room otherwise.
 
         Raises:
@@ -68,47 +76,57 @@ class MaskPredictor(Predictor):
             UnsuitableImage: their geometry is broken.
         """
         load, each_bytes = self.bundle.preprocessing.load_pixels, np.dtype(self.bundle.preprocessing.dtype).itemsize
+        costs = probability_costs(self.task, is_asked=PROBABILITIES in extras)
         loading = prepared = answers = most = work_ns = 0
         for image in images:
             needs, pixels = load.needs(image), math.prod(image.shape[1:])
             loading += needs.loading_bytes + (image.count - 1) * each_bytes * math.prod(needs.prepared)
             prepared += image.count * each_bytes * math.prod(needs.prepared)
-            answers += image.count * _COPIES * pixels
-            windows = self._window_bytes(needs.prepared)
-            ruled = (1 + BYTES_A_VOXEL * bool(self.task.largest)) * math.prod(needs.prepared[1:])
-            most = max(most, windows, ruled, BYTES_A_VOXEL * pixels)
-            work_ns += needs.work_ns + image.count * _NS_A_VOXEL * pixels
+            answers += image.count * (_COPIES + costs.own_bytes) * pixels
+            extents = needs.prepared[1:]
+            windows = self._window_bytes(needs.prepared, costs.block_bytes)
+            ruled = (1 + BYTES_A_VOXEL * bool(self.task.largest)) * math.prod(extents)
+            back = math.prod(extents) + costs.bytes_back(extents, image.shape[1:])
+            kept = costs.prepared_bytes * math.prod(extents)
+            most = max(most, kept + max(windows, ruled, back), BYTES_A_VOXEL * pixels)
+            work_ns += needs.work_ns + image.count * (_NS_A_VOXEL + costs.own_ns) * pixels
         total = max(loading, prepared + answers + most)
         about = _told(images)
         expect_bytes(total, about, freed=releasable_bytes)
         expect_work(work_ns, about)
         return total
 
-    def _window_bytes(self, prepared: Sequence[int]) -> int:
-        """What `label_map` holds beside a prepared image (C, ...)."""
+    def _window_bytes(self, prepared: Sequence[int], bytes_on_block: int) -> int:
+        """What `label_map` holds beside a prepared image (C, ...); `bytes_on_block` as of `needed_bytes`."""
         preprocessing = self.bundle.preprocessing
         value_bytes = np.dtype(preprocessing.dtype).itemsize
-        return needed_bytes(prepared[0], prepared[1:], preprocessing.size, self.task.outputs, value_bytes)
+        size, outputs = preprocessing.size, self.task.outputs
+        return needed_bytes(prepared[0], prepared[1:], size, outputs, value_bytes, bytes_on_block)
 
-    def segment(self, image: torch.Tensor, traits: Traits) -> MaskPrediction:
+    def segment(self, image: torch.Tensor, traits: Traits, extras: frozenset[str] = frozenset()) -> MaskPrediction:
         """Segment one image.
 
         Args:
             image: from `load`, (C, *shape).
             traits: of the image, with its size.
+            extras: of the sample.
 
         Raises:
-            PayloadTooLarge: the sums of the windows or the label maps exceed the request's budget; before they are
-                made.
+            PayloadTooLarge: the sums of the windows, the label maps or the probabilities exceed the request's budget;
+                before they are made.
         """
-        voxels = math.prod(traits.size)
+        voxels, extents = math.prod(traits.size), image.shape[1:]
         spend_bytes(_COPIES * voxels, f"the labels of {voxels} voxels")
         spend_work(_NS_A_VOXEL * voxels, f"the labels of {voxels} voxels")
-        with lent(self._window_bytes(image.shape), f"segmenting an image of {' x '.join(map(str, image.shape[1:]))}"):
-            labels = self._decided(image)
-        with lent(labels.nbytes, "a label map"):
-            own = self.on_own_grid(self.ruled(labels), traits)
-        return describe(own, self.labels, traits, self.task.regions)
+        costs = probability_costs(self.task, is_asked=PROBABILITIES in extras)
+        with collecting(self.task, costs, extents, traits.size) as collected:
+            needed = self._window_bytes(image.shape, costs.block_bytes)
+            with lent(needed, f"segmenting an image of {' x '.join(map(str, extents))}"):
+                labels = self._decided(image, collected.keep)
+            with lent(labels.nbytes, "a label map"):
+                own = self.on_own_grid(self.ruled(labels), traits)
+                back = collected.back(self.bundle.preprocessing.load_pixels.way(traits), traits.size)
+        return replace(describe(own, self.labels, traits, self.task.regions), probabilities=back)
 
     def on_own_grid(self, labels: Labels, traits: Traits) -> Labels:
         """A label map of the prepared grid on the image's own."""

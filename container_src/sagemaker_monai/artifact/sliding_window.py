@@ -126,13 +126,21 @@ def _move_on(values: torch.Tensor, axis: int, by: int) -> None:
     values.narrow(axis, kept, by).zero_()
 
 
-def needed_bytes(channels: int, extents: Sequence[int], window: Sequence[int], outputs: int, value_bytes: int) -> int:
+def needed_bytes(
+    channels: int,
+    extents: Sequence[int],
+    window: Sequence[int],
+    outputs: int,
+    value_bytes: int,
+    bytes_on_block: int = 0,
+) -> int:
     """The most memory that `label_map` holds beside the image, without what is inside of the network.
 
     Args:
         channels, extents: of the image.
         window, outputs: as for `each_block`.
         value_bytes: of one of the image's values.
+        bytes_on_block: that `on_block` takes for each voxel.
     """
     padded = [max(extent, side) for extent, side in zip(extents, window, strict=True)]
     longest = int(np.argmax(padded))
@@ -144,7 +152,8 @@ def needed_bytes(channels: int, extents: Sequence[int], window: Sequence[int], o
         + (0 if padded == list(extents) else channels * value_bytes * math.prod(padded))
         + 4 * (outputs + 1) * sums
         + windows * (channels * (value_bytes + 8) + 8 * outputs)  # as loaded and scaled; logits, and weighted ones
-        + slab * (5 * outputs + 9)  # logits, whether they are finite, and the labels as 64 bits and 8
+        # Logits, and whether they are finite; the labels as 64 bits and 8, then what `on_block` takes.
+        + slab * (5 * outputs + max(9, bytes_on_block))
     )
 
 

@@ -31,6 +31,7 @@ from sagemaker_monai.errors import (
     error_body,
     failure_line,
 )
+from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.serving import inference
 from sagemaker_monai.serving.back_end import Request, Response
 from sagemaker_monai.serving.lockdown import INCOMPLETE, lock_down
@@ -75,7 +76,6 @@ class Handler:
         self._model: Any
         if script is None:
             self._model = inference.model_fn(str(model_dir))
-            self._types = inference.types_of(has_masks=isinstance(self._model, MaskPredictor))
             self._respond = self._respond_together
         else:
             self._functions = _load_functions(script)
@@ -93,8 +93,8 @@ class Handler:
         samples: dict[int, list[Any]] = {}
         for index, request in enumerate(requests):
             try:
-                inference.negotiate(request.accept, self._types)  # before the work, not after
-                samples[index] = inference.input_fn(request.body, request.content_type)
+                extras = inference.extras_for(request.accept, self._model)  # refused before the work, not after
+                samples[index] = inference.with_extras(inference.input_fn(request.body, request.content_type), extras)
             except Exception as error:
                 responses[index] = _refusal(error)
         try:
@@ -129,7 +129,7 @@ class Handler:
     def _respond_with_bundle_code(self, request: Request) -> Response:
         functions = self._functions
         try:
-            data = functions.input_fn(request.body, request.content_type)
+            data = self._asking(functions.input_fn(request.body, request.content_type), request.accept)
             prediction = functions.predict_fn(data, self._model)
             result = functions.output_fn(prediction, request.accept)
             body, content_type = result if isinstance(result, tuple) else (result, _plain_type(request.accept))
@@ -142,6 +142,13 @@ class Handler:
             return Response(HTTPStatus.OK, content_type, bytes(body))
         except Exception as error:
             return _refusal(error)
+
+    def _asking(self, data: Any, accept: str) -> Any:
+        """Samples that ask for what our output_fn will need; anything else as it is."""
+        is_ours = self._functions.output_fn is inference.output_fn and isinstance(self._model, MaskPredictor)
+        if is_ours and isinstance(data, list) and all(isinstance(each, Sample) for each in data):
+            return inference.with_extras(data, inference.extras_for(accept, self._model))
+        return data
 
 
 @dataclass(frozen=True)

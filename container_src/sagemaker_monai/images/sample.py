@@ -41,6 +41,9 @@ class Sequences:
     channels: tuple[Path, ...]
 
 
+# What an answer may need beyond what the model predicts.
+PROBABILITIES, PICTURE = "probabilities", "picture"
+
 Source = Path | bytes | np.ndarray | Instances | Sequences
 
 
@@ -53,10 +56,12 @@ class Sample:
             files; or several of these as channels.
         formats: names of the allowed formats, of `pictures` and `volume_files`; empty allows all. Ignored for raw
             values, folders and DICOM files.
+        extras: PROBABILITIES of segmentation, or the PICTURE as it is displayed; only what the answer shows.
     """
 
     source: Source
     formats: tuple[str, ...] = ()
+    extras: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, image: "Sample | str | Path | Sequence[str | Path]") -> "Sample":

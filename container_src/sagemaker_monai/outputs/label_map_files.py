@@ -1,17 +1,19 @@
-"""Label maps as files: NIfTI on the image's own grid, and PNG with a palette for single images.
+"""Masks as files: label maps and probabilities as NIfTI on the image's own grid, and PNG with a palette.
 
-Several label maps, of several series in one request, become one zip.
+Several, of several series in one request, become one zip.
 """
 
 import io
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sagemaker_monai.errors import NotAcceptable
-from sagemaker_monai.images.formats.nifti_labels import encode_labels
+from sagemaker_monai.images.formats.nifti_labels import encode_labels, encode_shares
 
 if TYPE_CHECKING:
     from sagemaker_monai.tasks.segmentation import MaskPrediction
@@ -24,13 +26,39 @@ _COLOURS = ((230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 1
 
 
 def encode_nifti(prediction: "MaskPrediction", *, is_packed: bool = False) -> bytes:
-    """A label map as NIfTI, uint8, with the image's affine; identity where the image has no geometry.
+    """A label map as NIfTI, with the image's affine; identity where the image has no geometry.
 
     Args:
         prediction: of a volume or a single image.
         is_packed: gzip.
     """
-    return encode_labels(prediction.mask, prediction.affine, is_packed=is_packed)
+    return encode_labels(prediction.values(), prediction.affine, is_packed=is_packed)
+
+
+def encode_probabilities(prediction: "MaskPrediction", *, is_packed: bool = False) -> bytes:
+    """Probabilities of structures as NIfTI, structures along the fourth axis.
+
+    The background is left out: it is what the structures leave of 1.
+
+    Args:
+        prediction: with probabilities.
+        is_packed: gzip.
+
+    Raises:
+        NotAcceptable: as of `probabilities_of`.
+    """
+    return encode_shares(probabilities_of(prediction), prediction.affine, is_packed=is_packed)
+
+
+def probabilities_of(prediction: "MaskPrediction") -> NDArray[np.uint8]:
+    """The probabilities of a prediction.
+
+    Raises:
+        NotAcceptable: it has none, as of a user's own `predict_fn`.
+    """
+    if prediction.probabilities is None:
+        raise NotAcceptable("this model's own code answers without probabilities: accept another type")
+    return prediction.probabilities
 
 
 def encode_png(prediction: "MaskPrediction") -> bytes:
@@ -60,26 +88,28 @@ def colour_of(label: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
-# Accept -> suffix in a zip, and the encoder of one label map.
+# Accept -> suffix in a zip, and the encoder of one answer.
 MASK_FILES: dict[str, tuple[str, Callable[["MaskPrediction"], bytes]]] = {
     NIFTI_TYPE: (".nii", encode_nifti),
-    PACKED_NIFTI_TYPE: (".nii.gz", lambda prediction: encode_nifti(prediction, is_packed=True)),
+    PACKED_NIFTI_TYPE: (".nii.gz", partial(encode_nifti, is_packed=True)),
     PNG_TYPE: (".png", encode_png),
+    f"{NIFTI_TYPE}; type=probabilities": (".nii", encode_probabilities),
+    f"{PACKED_NIFTI_TYPE}; type=probabilities": (".nii.gz", partial(encode_probabilities, is_packed=True)),
 }
 
 
-def encode_mask_files(predictions: Sequence["MaskPrediction"], content_type: str) -> tuple[bytes, str]:
-    """Label maps in one of the forms of `MASK_FILES`.
+def encode_mask_files(predictions: Sequence["MaskPrediction"], accepted: str) -> tuple[bytes, str]:
+    """Answers in one of the forms of `MASK_FILES`.
 
     Returns:
-        The body and its content type: of one label map the file, of several a zip of them, `1`, `2`, ... in order.
+        The body and its content type: of one image the file, of several a zip of them, `1`, `2`, ... in order.
 
     Raises:
-        NotAcceptable: the form does not suit a label map.
+        NotAcceptable: the form does not suit an answer.
     """
-    suffix, encode = MASK_FILES[content_type]
+    suffix, encode = MASK_FILES[accepted]
     if len(predictions) == 1:
-        return encode(predictions[0]), content_type
+        return encode(predictions[0]), accepted.partition(";")[0]
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for number, prediction in enumerate(predictions, start=1):

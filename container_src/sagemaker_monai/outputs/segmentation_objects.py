@@ -1,4 +1,5 @@
-"""Label maps as DICOM Segmentation, made by highdicom: BINARY (a frame for each structure in each slice) or LABELMAP.
+"""Masks as DICOM Segmentation, made by highdicom: BINARY (a frame for each structure in each slice), LABELMAP, or
+FRACTIONAL, which has the probability of each structure as BINARY has its voxels.
 
 The frames lie on the source's slices and name them; frames without a structure are left out. Every label is a segment,
 also one that is nowhere, with the codes that the artifact has of it, or a private one.
@@ -9,12 +10,14 @@ is refused by `mask_sources` with its name, and a frame of a multi-frame file is
 
 import copy
 import hashlib
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.outputs.dicom_files import (
@@ -33,8 +36,10 @@ from sagemaker_monai.outputs.dicom_files import (
     to_bytes,
     type_of,
 )
-from sagemaker_monai.outputs.label_map_files import colour_of
+from sagemaker_monai.outputs.label_map_files import colour_of, probabilities_of
 from sagemaker_monai.outputs.mask_sources import MaskSource, Slice, find_source
+from sagemaker_monai.outputs.run_lengths import set_frames
+from sagemaker_monai.tasks.label_maps import FULL
 
 if TYPE_CHECKING:
     from highdicom import AlgorithmIdentificationSequence
@@ -53,30 +58,37 @@ def encode_seg(
     """Write the segmentation of one image or series.
 
     Args:
-        prediction: its label map.
+        prediction: its label map and, for FRACTIONAL, probabilities.
         traits: of the image.
         model: the model.
         now: when the answer was made, local time.
-        kind: BINARY or LABELMAP; None: BINARY up to MOST_BINARY structures.
+        kind: BINARY, LABELMAP or FRACTIONAL; None: BINARY up to MOST_BINARY structures.
 
     Returns:
-        A DICOM file: BINARY as Explicit VR Little Endian, LABELMAP in RLE Lossless.
+        A DICOM file: BINARY as Explicit VR Little Endian, the others in RLE Lossless.
 
     Raises:
-        NotAcceptable, UnsuitableImage: as of `find_source`.
+        NotAcceptable, UnsuitableImage: as of `find_source` and `probabilities_of`.
     """
     source = find_source(prediction, traits)
     labels = tuple(prediction.structures)
     kind = kind or ("BINARY" if len(labels) <= MOST_BINARY else "LABELMAP")
     stand_ins = {derived_uid("stand-in", str(index)): each for index, each in enumerate(source.slices)}
-    values = np.ascontiguousarray(np.atleast_3d(prediction.mask).transpose(2, 1, 0))  # (D, H, W)
-    named = (*source.names, model.name, model.version, kind, repr(labels), hashlib.sha256(values.data).hexdigest())
+    fractions = _fractions(prediction) if kind == "FRACTIONAL" else None
+    if fractions is None:
+        values = np.ascontiguousarray(np.atleast_3d(prediction.mask).transpose(2, 1, 0))  # (D, H, W)
+        digest = hashlib.sha256(values.data)
+    else:
+        # highdicom takes fractions as floats and sorts all of them. It gets a pixel in place of each frame, which says
+        # whether there is one, and the frames are put in afterwards.
+        values = (fractions.max(axis=(2, 3)) > 0).T[:, None, None].astype(np.uint8)  # (D, 1, 1, K)
+        digest = _digest(fractions)
+    named = (*source.names, model.name, model.version, kind, repr(labels), digest.hexdigest())
     if not values.any():  # a segmentation has at least one frame
         values, stand_ins = values[:1], dict(list(stand_ins.items())[:1])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)\.")  # odd but valid values of the source
         from highdicom.seg import Segmentation
-        from pydicom.uid import RLELossless
         from pydicom.valuerep import DA, TM
 
         algorithm = algorithm_of(model)
@@ -86,6 +98,8 @@ def encode_seg(
             ],
             pixel_array=values,
             segmentation_type=kind,
+            fractional_type="PROBABILITY",
+            max_fractional_value=FULL,
             segment_descriptions=[
                 _segment(number, label, name, model, algorithm)
                 for number, (label, name) in enumerate(zip(labels, names_of(labels), strict=True), start=1)
@@ -112,15 +126,18 @@ def encode_seg(
         document.SeriesDate, document.SeriesTime = DA(now.date()), TM(now.time())
         if not source.frame_of_reference:
             document.PatientOrientation = ""  # type 2C: of images without a position
+        frames = None if fractions is None else _frames(document, fractions, stand_ins)
         _refer(document, source, stand_ins)
         organization = derived_uid("dimensions", *named)
         document.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
         for dimension in document.DimensionIndexSequence:
             dimension.DimensionOrganizationUID = organization
         if kind == "LABELMAP":
-            # Runs of one label are most of it: four balls in 512 x 512 x 300 are 1.4 MB instead of 68. By pydicom's own
-            # encoder, since GDCM's ends the process on small frames.
-            document.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+            # Runs of one label are most of it: four balls in 512 x 512 x 300 are 1.4 MB instead of 68.
+            size = len(document.PerFrameFunctionalGroupsSequence), *values.shape[1:]
+            frames = list(np.frombuffer(document.PixelData, np.uint8, math.prod(size)).reshape(size))
+        if frames is not None:
+            set_frames(document, frames)
         return to_bytes(document, now)
 
 
@@ -159,6 +176,35 @@ def algorithm_of(model: Provenance) -> "AlgorithmIdentificationSequence":
     if model.parameters:
         told[0].AlgorithmParameters = "; ".join(model.parameters)[:_MAX_LT_CHARS]
     return told
+
+
+def _fractions(prediction: "MaskPrediction") -> NDArray[np.uint8]:
+    """Probabilities as a view (K, D, H, W)."""
+    values = probabilities_of(prediction)
+    return (values[..., None] if values.ndim == 3 else values).transpose(0, 3, 2, 1)
+
+
+def _digest(fractions: NDArray[np.uint8]) -> "hashlib._Hash":
+    digest = hashlib.sha256()
+    for planes in fractions:
+        for plane in planes:
+            digest.update(plane.tobytes())
+    return digest
+
+
+def _frames(document: "Dataset", fractions: NDArray[np.uint8], stand_ins: Iterable[str]) -> list[NDArray[np.uint8]]:
+    """The frames of fractions (K, D, H, W) that a document has, as views, and its size by them."""
+    document.Rows, document.Columns = fractions.shape[2:]
+    document.SegmentsOverlap = "UNDEFINED" if len(fractions) > 1 else "NO"
+    slices = {uid: index for index, uid in enumerate(stand_ins)}
+    frames = []
+    [shared] = document.SharedFunctionalGroupsSequence  # has the segment if there is one only
+    for group in document.PerFrameFunctionalGroupsSequence:
+        [of] = group.get("SegmentIdentificationSequence") or shared.SegmentIdentificationSequence
+        segment = int(of.ReferencedSegmentNumber)
+        [image] = group.DerivationImageSequence[0].SourceImageSequence
+        frames.append(fractions[segment - 1, slices[str(image.ReferencedSOPInstanceUID)]])
+    return frames
 
 
 def _stand_in(source: MaskSource, uid: str, own: Slice, rows: int, columns: int) -> "Dataset":

@@ -2,12 +2,14 @@
 
 Every load half keeps axes straight: an axis of its result runs along one axis of the source, with one start and one
 step. So a voxel's counterpart is found axis by axis, by its centre, and a map goes either way by picking: no label is
-ever a mean of two.
+ever a mean of two. Fractions, such as probabilities, are: they go back by linear interpolation.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,9 @@ from sagemaker_monai.preprocessing.resampling import grid_of_spacing, orientatio
 # A source voxel may lie this far outside of the prepared grid, in prepared voxels, and still takes its edge: a grid of
 # another spacing, rounded to whole voxels, is up to a quarter of a voxel shorter at each end.
 _EDGE = 0.3
+_HALF = 0.501  # a little more, for sums of float32
+_SLAB_VOXELS = 1 << 20  # of fractions that are interpolated at once
+_BYTES_A_VOXEL = 16  # of them: two neighbours and their mean as float32, and before one was enlarged
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,77 @@ def labels_back(labels: NDArray[np.integer], way: Way, shape: Sequence[int], out
     turned = _pick(labels, picked, outside)
     order = np.argsort([axis.source for axis in way])
     return np.ascontiguousarray(turned.transpose(order))
+
+
+def rounded(fractions: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Fractions of 255 as whole numbers.
+
+    Halves go down: where fractions together are at most 255, no two of them become more than half of it, also after a
+    rounding before and interpolation. So a threshold of one half never finds two structures in a voxel.
+
+    Args:
+        fractions: 0 to 255; changed.
+    """
+    fractions -= _HALF
+    np.ceil(fractions, out=fractions)
+    return fractions.astype(np.uint8)
+
+
+def fractions_back(
+    fractions: NDArray[np.uint8], way: Way, shape: Sequence[int], out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """Fractions of the prepared grid on the source's, linear between the centres of voxels, and 0 outside.
+
+    Args:
+        fractions: on the prepared grid, of 255.
+        way: of the source.
+        shape: of the source.
+        out: for the result.
+
+    Returns:
+        uint8 of the source's shape, from `rounded`.
+    """
+    out = np.empty(tuple(shape), np.uint8) if out is None else out
+    turned = out.transpose([axis.source for axis in way])
+    mixed = [_between(axis, shape[axis.source]) for axis in way]
+    slab = max(1, _SLAB_VOXELS // math.prod(max(axis.size, shape[axis.source]) for axis in way[1:]))
+    for first in range(0, turned.shape[0], slab):
+        part = slice(first, first + slab)
+        values: NDArray[Any] = fractions
+        for axis, (low, weight) in enumerate(mixed):
+            values = _mix(values, axis, *((low[part], weight[part]) if axis == 0 else (low, weight)))
+        turned[part] = values if values.dtype == np.uint8 else rounded(values)
+    for axis, each in enumerate(way):
+        centres = (np.arange(turned.shape[axis]) + 0.5 - each.start) / each.step
+        if (is_outside := _inside(centres, each.size, _EDGE) < 0).any():
+            np.moveaxis(turned, axis, 0)[is_outside] = 0
+    return out
+
+
+def interpolation_bytes(prepared: Sequence[int], shape: Sequence[int]) -> int:
+    """The most memory that `fractions_back` takes beside the result, whichever axis goes where."""
+    sides = sorted([*prepared, *shape], reverse=True)[: len(shape)]
+    return _BYTES_A_VOXEL * min(math.prod(sides), max(_SLAB_VOXELS, math.prod(sides[:-1])))
+
+
+def _between(axis: Axis, extent: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """For each source voxel the prepared one before its centre, and how far on it lies to the next, 0 to 1."""
+    centres = (np.arange(extent) + 0.5 - axis.start) / axis.step - 0.5
+    centres = np.clip(np.round(centres, 6), 0, axis.size - 1)  # so that grids that are the same except for rounding are
+    low = np.minimum(np.floor(centres), max(axis.size - 2, 0)).astype(np.int64)
+    return low, (centres - low).astype(np.float32)
+
+
+def _mix(values: NDArray[Any], axis: int, low: NDArray[np.int64], weight: NDArray[np.float32]) -> NDArray[Any]:
+    """Values at other places along an axis, as they are where these are voxels, else as float32."""
+    if np.isin(weight, (0, 1)).all():
+        return np.take(values, low + weight.astype(np.int64), axis=axis)
+    before = np.take(values, low, axis=axis).astype(np.float32, copy=False)
+    after = np.take(values, low + 1, axis=axis).astype(np.float32, copy=False)
+    after -= before
+    after *= weight.reshape([-1 if each == axis else 1 for each in range(values.ndim)])
+    after += before
+    return after
 
 
 def _inside(centres: NDArray[np.floating], extent: int, slack: float) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ The artifact's own code/inference.py may replace any of them if the deployer all
 
 import importlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from sagemaker_inference import content_types
 
-from sagemaker_monai.artifact.mask_predictor import read_predictor
+from sagemaker_monai.artifact.mask_predictor import MaskPredictor, read_predictor
 from sagemaker_monai.artifact.predictor import Answered, Predictor
 from sagemaker_monai.errors import NotAcceptable
-from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.images.sample import PROBABILITIES, Sample
 from sagemaker_monai.images.volumes import Identity, Traits
 from sagemaker_monai.outputs.dicom_files import DICOM_TYPE, Provenance, encode_multipart
 from sagemaker_monai.outputs.encoding import CSV_TYPE, ENCODERS, encode_csv
-from sagemaker_monai.outputs.label_map_files import MASK_FILES, encode_mask_files
+from sagemaker_monai.outputs.label_map_files import MASK_FILES, NIFTI_TYPE, PACKED_NIFTI_TYPE, encode_mask_files
 from sagemaker_monai.outputs.segmentation_objects import encode_seg
 from sagemaker_monai.outputs.structure_sets import encode_rtstruct
 from sagemaker_monai.outputs.structured_reports import Finding, encode_sr
@@ -93,6 +93,20 @@ def model_fn(model_dir: str) -> Predictor:
 def input_fn(body: bytes, content_type: str) -> list[Sample]:
     """Split a request's body into samples, at least one; see `read_request`."""
     return read_request(body, content_type)
+
+
+def extras_for(accept: str, model: Predictor) -> frozenset[str]:
+    """What an answer in the form that the client prefers needs beyond predictions, see `Sample`.
+
+    Raises:
+        NotAcceptable: as `negotiate`.
+    """
+    return EXTRAS.get(negotiate(accept, types_of(has_masks=isinstance(model, MaskPredictor))), frozenset())
+
+
+def with_extras(samples: Sequence[Sample], extras: frozenset[str]) -> list[Sample]:
+    """Samples that ask for them."""
+    return [replace(sample, extras=extras) for sample in samples] if extras else list(samples)
 
 
 def predict_fn(samples: Sequence[Sample], model: Predictor) -> Answer:
@@ -206,8 +220,15 @@ MASKS_AS_DICOM: dict[str, Callable[..., bytes]] = {
     DICOM_TYPE: encode_seg,
     f"{DICOM_TYPE}; type=binary": partial(encode_seg, kind="BINARY"),
     f"{DICOM_TYPE}; type=labelmap": partial(encode_seg, kind="LABELMAP"),
+    f"{DICOM_TYPE}; type=fractional": partial(encode_seg, kind="FRACTIONAL"),
     f"{DICOM_TYPE}; type=rtstruct": encode_rtstruct,
     f"{DICOM_TYPE}; type=sr": _report,
+}
+# What the forms of an answer need beyond the prediction.
+EXTRAS = {
+    f"{DICOM_TYPE}; type=fractional": frozenset({PROBABILITIES}),
+    f"{NIFTI_TYPE}; type=probabilities": frozenset({PROBABILITIES}),
+    f"{PACKED_NIFTI_TYPE}; type=probabilities": frozenset({PROBABILITIES}),
 }
 
 
@@ -221,15 +242,15 @@ def negotiate(accept: str, types: Sequence[str] = ANSWER_TYPES) -> str:
 
     The highest q wins, then the range that the client named first, then the table's order; the q of a type is that of
     the most specific range that fits it. Ignored are malformed ranges and parameters other than q, the type of
-    multipart/related and, where `types` has them, the types of application/dicom.
+    multipart/related and, of names that `types` has with a type, the type.
 
     Raises:
         NotAcceptable: the message lists the supported types.
 
     Source: RFC 9110, section 12.5.1.
     """
-    has_kinds = any(name.startswith(f"{DICOM_TYPE};") for name in types)
-    parts = (_media_range(part, has_kinds=has_kinds) for part in accept.split(","))
+    with_kinds = frozenset(name.partition(";")[0] for name in types if ";" in name)
+    parts = (_media_range(part, with_kinds) for part in accept.split(","))
     ranges = [parsed for parsed in parts if parsed is not None]
     if not ranges:
         return DEFAULT_TYPE
@@ -247,10 +268,10 @@ def negotiate(accept: str, types: Sequence[str] = ANSWER_TYPES) -> str:
     return min(ranked)[-1]
 
 
-def _media_range(part: str, *, has_kinds: bool) -> tuple[str, float] | None:
+def _media_range(part: str, with_kinds: Collection[str]) -> tuple[str, float] | None:
     """Name and q, from 0 to 1, of one range of an Accept header; None if it is malformed.
 
-    With `has_kinds`, the type of application/dicom belongs to the name.
+    The type of those `with_kinds` belongs to the name.
     """
     name, *parameters = (piece.strip().lower() for piece in part.split(";"))
     quality, kind = 1.0, ""
@@ -258,7 +279,7 @@ def _media_range(part: str, *, has_kinds: bool) -> tuple[str, float] | None:
         key, _, value = (piece.strip() for piece in parameter.partition("="))
         if name == RELATED_TYPE and key == "type" and value.strip('"') != DICOM_TYPE:
             return None
-        if has_kinds and name == DICOM_TYPE and key == "type":
+        if name in with_kinds and key == "type":
             kind = value.strip('"')
         if key == "q":
             try:

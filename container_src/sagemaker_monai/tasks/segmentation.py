@@ -60,6 +60,7 @@ class MaskPrediction:
         unit: of sizes: "ml", "mm2" or "px".
         affine: (4, 4) of the image's grid, RAS mm; None where it has no geometry.
         regions: of structures that overlap, in the order of `structures`.
+        probabilities: uint8 (K, *grid) of the labels, 255 for 1; None where they were not asked for.
     """
 
     mask: NDArray[np.uint8]
@@ -67,6 +68,7 @@ class MaskPrediction:
     unit: str
     affine: NDArray[np.float64] | None
     regions: Regions | None = None
+    probabilities: NDArray[np.uint8] | None = None
 
     @property
     def numbers(self) -> tuple[tuple[int, ...], ...]:
@@ -178,6 +180,10 @@ class Segmentation(TakesNothing):
     def answers(self, outputs: torch.Tensor) -> torch.Tensor:
         """The label map (...) of outputs (outputs, ...) of one image, or of a part of it; without `largest`."""
         return _decision(self.regions)(outputs)
+
+    def probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Of each label (K, ...), float32, of finite outputs (outputs, ...); together at most 1 without regions."""
+        return outputs.softmax(dim=0)[1:] if self.regions is None else outputs.sigmoid()
 
     def measure(
         self,
