@@ -1,11 +1,13 @@
 """Served label maps beside the true masks, for the demo and the real runs."""
 
+import math
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from develop import served
 from sagemaker_monai.outputs.label_map_files import NIFTI_TYPE
@@ -130,6 +132,65 @@ def _is_inside(x: np.ndarray, y: np.ndarray, shape: tuple[int, ...]) -> np.ndarr
         if y0 != y1:
             inside ^= ((y0 > down) != (y1 > down)) & (across < x0 + (down - y0) * (x1 - x0) / (y1 - y0))
     return inside
+
+
+def check_grids(port: int, image: Path, target: Path) -> str:
+    """Ask for the mask of a volume stored in other ways, and compare it voxel by voxel with that of the volume itself.
+
+    Args:
+        port: of the server.
+        image: a NIfTI file.
+        target: where the variants and their answers are kept.
+
+    Returns:
+        The lowest Dice of a structure for each variant, in one line.
+    """
+    import nibabel
+
+    source: Any = nibabel.load(image)
+    values = np.asarray(source.dataobj, np.float32)
+    wanted = np.asarray(ask_for_mask(port, image, target.with_suffix(".nii")).dataobj)
+    told = []
+    for name, (from_own, shape) in _variants(values.shape).items():
+        places = np.indices(shape).reshape(3, -1)
+        own = (np.linalg.inv(from_own) @ np.vstack([places, np.ones(places.shape[1])]))[:3]
+        # In the file of a real scanner's oblique series, the world turns with the axes; here it is the header alone.
+        affine = (_TURN if name.startswith("oblique") else np.eye(4)) @ source.affine @ np.linalg.inv(from_own)
+        made = ndimage.map_coordinates(values, own, order=0, mode="nearest").reshape(shape)
+        path = target.with_name(f"{name}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(made, affine), path)
+        answer = np.asarray(ask_for_mask(port, path, target.with_name(f"{name}-answer.nii")).dataobj)
+        back = np.indices(values.shape).reshape(3, -1)
+        there = np.floor((from_own @ np.vstack([back, np.ones(back.shape[1])]))[:3]).astype(int)
+        there = np.minimum(np.maximum(there, 0), np.array(shape)[:, None] - 1)
+        got = answer[tuple(there)].reshape(values.shape)
+        lowest = min(overlap(got == value, wanted == value) for value in np.unique(wanted) if value)
+        told.append(f"{name} {lowest:.4f}")
+    return "Dice to the volume's own mask: " + ", ".join(told)
+
+
+_ANGLE = math.radians(20)
+_TURN = np.array(
+    [[math.cos(_ANGLE), -math.sin(_ANGLE), 0, 0], [math.sin(_ANGLE), math.cos(_ANGLE), 0, 0], [0, 0, 1, 0],
+     [0, 0, 0, 1]]
+)  # fmt: skip
+
+
+def _variants(shape: tuple[int, ...]) -> dict[str, tuple[np.ndarray, tuple[int, ...]]]:
+    """Ways to store a volume: from its own voxel indices to the variant's, and the variant's shape."""
+    flipped = np.diag([-1.0, 1, -1, 1])
+    flipped[0, 3], flipped[2, 3] = shape[0] - 1, shape[2] - 1
+    permuted = np.eye(4)[[2, 0, 1, 3]]
+    finer = np.diag([1.0, 1, 2, 1])  # each slice as two of half its thickness
+    finer[2, 3] = 0.5
+    longer = (shape[0], shape[1], 2 * shape[2])
+    return {
+        "flipped": (flipped, shape),
+        "permuted": (permuted, (shape[2], shape[0], shape[1])),
+        "oblique": (np.eye(4), shape),
+        "anisotropic": (finer, longer),
+        "oblique-permuted-anisotropic": (permuted @ finer, (longer[2], longer[0], longer[1])),
+    }
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:

@@ -25,7 +25,7 @@ import numpy as np
 from develop import served
 from develop.demo import BIN, ROOT, evaluated, step
 from develop.demo import run as execute
-from develop.mask_answers import ask_for_mask, check_dicom_masks, dice_of
+from develop.mask_answers import ask_for_mask, check_dicom_masks, check_grids, dice_of
 from develop.real_baselines import (
     Answers,
     adrenal_shape,
@@ -229,6 +229,8 @@ def ask_series_for_masks(port: int, data: Path) -> list[str]:
             sizes = ", ".join(f"{name} {size:.2f} {answer['unit']}" for name, size in answer["sizes"].items())
             read = check_dicom_masks(port, folder, Path(scratch) / "answer")
             lines.append(f"MR series {folder.parent.name}/{folder.name}: {sizes}; {read}")
+        volume = min((data / "hippocampus_nifti" / "imagesTr").glob("*.nii.gz"))
+        lines.append(f"{volume.name}: {check_grids(port, volume, Path(scratch) / 'grids.nii')}")
     return lines
 
 

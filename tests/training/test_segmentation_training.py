@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 import shutil
 
@@ -101,6 +102,44 @@ def test_a_server_s_mask_is_the_one_that_was_scored(job):
         assert prediction["sizes"][row["label"]] == pytest.approx((mask == value).sum() / 1000)
         assert prediction["structures"][row["label"]]["voxels"] == float(row["answered_voxels"])
         assert prediction["sizes"][row["label"]] == float(row["predicted_size"])
+
+
+def test_a_volume_stored_in_another_way_gets_the_same_mask_in_the_world(job):
+    base, _ = job
+    model = model_fn(str(base / "model"))
+    values, _, affine = ball_volume(7, (36, 40, 32))
+    turn = np.eye(4)
+    turn[:2, :2] = [[math.cos(0.4), -math.sin(0.4)], [math.sin(0.4), math.cos(0.4)]]
+
+    def masked(stored: np.ndarray, affine: np.ndarray) -> np.ndarray:
+        body = nibabel.Nifti1Image(stored, affine).to_bytes()
+        answer = output_fn(predict_fn(input_fn(body, "application/x-nifti"), model), "application/x-nifti")[0]
+        written = nibabel.Nifti1Image.from_bytes(answer)
+        assert np.allclose(written.affine, affine, atol=1e-5)
+        return np.asarray(written.dataobj)
+
+    own = masked(values, affine)
+    mirror = np.diag([-1.0, 1, 1, 1])
+    mirror[0, 3] = values.shape[0] - 1
+    permuted = np.eye(4)[[1, 2, 0, 3]]
+
+    assert set(np.unique(own)) == {0, 1, 2}
+    assert np.array_equal(masked(values[::-1].copy(), affine @ mirror)[::-1], own)
+    assert np.array_equal(masked(values.transpose(2, 0, 1), affine @ permuted).transpose(1, 2, 0), own)
+    assert np.array_equal(masked(values, turn @ affine), own)
+
+    halves = np.diag([1.0, 1, 0.5, 1])  # each slice as two of half its thickness
+    halves[2, 3] = -0.25
+    # What does not change from slice to slice is not blurred when their number is halved again.
+    tubes = np.repeat(values[:, :, [10]], values.shape[2], axis=2)
+    for volume, tolerance in ((tubes, 0), (values, 0.05)):
+        whole = masked(volume, affine)
+        stored = np.repeat(volume, 2, axis=2).transpose(2, 0, 1)
+        thin = masked(stored, turn @ affine @ halves @ permuted).transpose(1, 2, 0)
+        assert np.array_equal(thin[..., ::2], thin[..., 1::2])
+        assert np.mean(thin[..., ::2] != whole) <= tolerance
+        centres = [np.argwhere(mask == 1).mean(axis=0) for mask in (thin[..., ::2], whole)]
+        assert np.abs(centres[0] - centres[1]).max() < 0.5
 
 
 def test_a_dicom_series_gets_the_same_mask_as_a_segmentation_and_as_structures(job, tmp_path):
