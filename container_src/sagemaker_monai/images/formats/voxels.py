@@ -133,7 +133,7 @@ def is_unclear(sizes: Sequence[int], *, is_told: bool = False) -> bool:
 
 
 def expect_volume(shape: Sequence[int], channel_axis: int | None, affine: np.ndarray | None) -> None:
-    """Tell the size of a volume to the caller that waits for it, as `channel_first` will return it; see `expected.expect`."""
+    """Tell the caller that waits for it the size that `channel_first` will return; see `expected.expect`."""
     channels = 1 if channel_axis is None else shape[channel_axis]
     spatial = [size for axis, size in enumerate(shape) if axis != channel_axis]
     expect(Expected((channels, *spatial, *[1] * (3 - len(spatial))), affine))
