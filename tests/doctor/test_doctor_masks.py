@@ -147,3 +147,63 @@ def emptied(root):
         else:
             change(path, lambda values, affine: (values * 0, affine))
     return root
+
+
+# --- several annotators
+
+
+def annotated(root, *, shift=4):
+    """Discs drawn by two annotators, the second of whom drew a rectangle of the first's in a known share."""
+    write_discs(root, 4)
+    content = json.loads((root / "dataset.json").read_text())
+    for index, item in enumerate(content["training"]):
+        item["annotator_masks"] = {}
+        for who, rows in ((1, slice(0, 20)), (2, slice(shift if index else 0, 20))):
+            mask = np.zeros((40, 48), np.uint8)
+            mask[rows, 10:20] = 255
+            place = root / "masks" / f"annotator-{who}" / f"{index}.png"
+            place.parent.mkdir(exist_ok=True)
+            Image.fromarray(mask).save(place)
+            item["annotator_masks"][str(who)] = f"./masks/annotator-{who}/{index}.png"
+    (root / "dataset.json").write_text(json.dumps(content))
+    return root
+
+
+def test_the_masks_of_several_annotators_are_compared_by_dice(examined, tmp_path):
+    root = annotated(tmp_path / "data")
+
+    examination = examined(root)
+
+    disc = examination.labels["structures"]["disc"]
+    # 16 of 20 rows: 2 * 16 / (16 + 20), in three of four images
+    mean = (1 + 3 * 32 / 36) / 4
+    assert (disc["dice"], disc["compared"]) == (round(mean, 4), 4)
+    assert disc["pairs"] == [[1, 2, 4, round(mean, 4)]]
+    assert found(examination, "annotators_compared").message.endswith("mean Dice of every two of them: disc 0.92")
+    assert f"mean Dice {mean:.3f} in 4 images, of 1 and 2 {mean:.3f}" in as_text(examination)
+    assert not codes(examination) & {"images_without_labels", "masks_passed_over", "annotator_masks_unusable"}
+    assert examination.numbers["image_files"] >= 4
+
+
+def test_masks_of_annotators_that_are_missing_or_of_another_grid_are_counted_and_do_not_stop_anything(
+    examined, tmp_path
+):
+    root = annotated(tmp_path / "data")
+    (root / "masks" / "annotator-1" / "0.png").unlink()
+    Image.new("L", (40, 48)).save(root / "masks" / "annotator-2" / "1.png")  # turned
+
+    examination = examined(root)
+
+    assert found(examination, "annotator_masks_unusable").count == 2
+    assert examination.labels["structures"]["disc"]["compared"] == 2
+    assert not codes(examination, "error")
+
+
+@pytest.mark.parametrize("value", [[], {"one": "a.png"}, {"1": 2}, "a.png"])
+def test_a_list_of_annotators_that_is_none_is_refused(examined, tmp_path, value):
+    root = write_discs(tmp_path / "data", 4)
+    content = json.loads((root / "dataset.json").read_text())
+    content["training"][0]["annotator_masks"] = value
+    (root / "dataset.json").write_text(json.dumps(content))
+
+    assert "annotator_masks as an object" in found(examined(root), "unsound_layout").message

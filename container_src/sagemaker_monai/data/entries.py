@@ -44,6 +44,7 @@ class Entry:
         split: None if the layout has none.
         metadata: everything else, including columns that may name the patient.
         mask: the file or files with a label for each voxel, if labels are masks.
+        annotator_masks: what each of several annotators drew, by number; files that may be missing.
         cells: instead of a label, if findings have a column each.
     """
 
@@ -55,6 +56,7 @@ class Entry:
     metadata: Metadata
     cells: Cells | None = None
     mask: Path | Parts | None = None
+    annotator_masks: Mapping[int, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -155,12 +157,12 @@ def name_parts(name: str) -> tuple[str, ...]:
     return parts_of(name, separators="/\\")
 
 
-def _inside(root: Path, real_root: str, name: str) -> Path | None:
+def inside_of(root: Path, name: str, real_root: str = "") -> Path | None:
     """The file of a name in a table, or None if it would lead out of the channel."""
     if not (parts := name_parts(name)):
         return None
     path = root.joinpath(*parts)
-    return path if os.path.realpath(path).startswith(real_root + os.sep) else None
+    return path if os.path.realpath(path).startswith((real_root or os.path.realpath(root)) + os.sep) else None
 
 
 def locate(root: Path, names: Sequence[str], *, what: str) -> tuple[list[Path], tuple[Remark, ...]]:
@@ -171,7 +173,7 @@ def locate(root: Path, names: Sequence[str], *, what: str) -> tuple[list[Path], 
             empty.
     """
     real_root = os.path.realpath(root)
-    inside = [_inside(root, real_root, name) for name in names]
+    inside = [inside_of(root, name, real_root) for name in names]
     there = {
         name: path.relative_to(root).as_posix()
         for name, path in zip(names, inside, strict=True)

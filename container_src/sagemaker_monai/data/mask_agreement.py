@@ -12,6 +12,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from sagemaker_monai.data.mask_reading import MaskOf, labels_on_grid
+from sagemaker_monai.errors import CallerError
+from sagemaker_monai.masks.mask import Grid
 from sagemaker_monai.tasks.label_maps import IGNORED
 
 PairsDice = Mapping[tuple[int, int], float]  # of one structure in one image: two annotators -> their Dice
@@ -68,28 +71,30 @@ def combinations_of(maps: Sequence[NDArray[np.uint8]]) -> Combinations:
     return Combinations(said, np.bincount(place.ravel(), minlength=len(said)).astype(np.int64), place)
 
 
-def dice_of(said: NDArray[np.uint8], counts: NDArray[np.int64], label: int, pair: tuple[int, int]) -> float | None:
+def dice_of(
+    said: NDArray[np.uint8], counts: NDArray[np.int64], label: int | Sequence[int], pair: tuple[int, int]
+) -> float | None:
     """Dice of two columns, without pixels that either ignores; None if neither has the label, which says nothing.
 
     Args:
         said, counts: of `Combinations`.
-        label: of the structure.
+        label: of the structure; several if it has parts.
         pair: two columns.
     """
-    first, second = said[:, pair[0]], said[:, pair[1]]
-    told = (first != IGNORED) & (second != IGNORED)
-    common = int(counts[told & (first == label) & (second == label)].sum())
-    both = int(counts[told & (first == label)].sum() + counts[told & (second == label)].sum())
+    told = (said[:, pair] != IGNORED).all(axis=1)
+    first, second = (told & np.isin(said[:, column], label) for column in pair)
+    common = int(counts[first & second].sum())
+    both = int(counts[first].sum() + counts[second].sum())
     return 2 * common / both if both else None
 
 
-def dice_by_pair(found: Combinations, annotators: Sequence[int], label: int) -> PairsDice:
+def dice_by_pair(found: Combinations, annotators: Sequence[int], label: int | Sequence[int]) -> PairsDice:
     """Dice of a structure by every two annotators, by their numbers, without pairs of which neither drew it.
 
     Args:
         found: of one image.
         annotators: the number of each column.
-        label: of the structure.
+        label: of the structure; several if it has parts.
     """
     pairs = {}
     for columns in combinations(range(len(annotators)), 2):
@@ -125,3 +130,28 @@ def agreement_by_structure(images: Sequence[Mapping[str, PairsDice]]) -> dict[st
         )
         for structure, pairs in sorted(values.items())
     }
+
+
+def compare_annotators(task: MaskOf, grid: Grid) -> tuple[tuple[PairsDice, ...], int]:
+    """Compare what several annotators drew of an image.
+
+    Args:
+        task: names their masks.
+        grid: of the image.
+
+    Returns:
+        The Dice of every two annotators for each structure, in the order of the legend, empty if there are no two masks
+        to compare; and how many of their masks are missing or cannot be used.
+    """
+    maps = {}
+    for who, path in task.annotators.items():
+        try:
+            maps[who] = labels_on_grid(path, grid, task.legend)[0]
+        except (CallerError, OSError, MemoryError):
+            continue
+    refused = len(task.annotators) - len(maps)
+    if len(maps) < 2:
+        return (), refused
+    said = combinations_of(list(maps.values()))
+    values = range(1, len(task.legend.names) + 1)
+    return tuple(dice_by_pair(said, list(maps), value) for value in values), refused

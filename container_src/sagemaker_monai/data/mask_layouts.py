@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sagemaker_monai.data.dataset_json import DATASET_JSON, SPATIAL_DIMS, image_names, json_metadata
+from sagemaker_monai.data.dataset_json import ANNOTATOR_MASKS, DATASET_JSON, SPATIAL_DIMS, image_names, json_metadata
 from sagemaker_monai.data.entries import (
     BETWEEN_SEQUENCES,
     IMAGE_NAMES,
@@ -18,6 +18,7 @@ from sagemaker_monai.data.entries import (
     Layout,
     Metadata,
     images_of_names,
+    inside_of,
     locate,
     visible,
 )
@@ -118,9 +119,14 @@ def read_mask_layout(root: Path, content: Mapping[str, Any]) -> Layout:
         root, [(item.mask,) for item in whole], [image for image, _ in images], what=DATASET_JSON
     )
     entries = [
-        Entry(image, name, label, item.group or name, item.split, item.metadata, mask=mask)
+        Entry(
+            image, name, label, item.group or name, item.split, item.metadata, mask=mask,
+            annotator_masks={
+                who: path for who, file in item.annotators.items() if (path := inside_of(root, file)) is not None
+            },
+        )
         for (image, name), (mask, label), item in zip(images, masks, whole, strict=True)
-    ]
+    ]  # fmt: skip
     if missing := len(items) - len(whole):
         remarks = (*remarks, remark("images_without_mask", missing))
     names = content.get("channel_names") or content.get("modality")
@@ -149,6 +155,7 @@ class _Item:
     mask: str
     group: str = ""
     metadata: Metadata = field(default_factory=dict)
+    annotators: Mapping[int, str] = field(default_factory=dict)
 
 
 def _json_items(content: Mapping[str, Any]) -> list[_Item]:
@@ -163,8 +170,22 @@ def _json_items(content: Mapping[str, Any]) -> list[_Item]:
         mask, group = item.get("label"), item.get("group", "")
         if not (mask is None or (isinstance(mask, str) and mask.strip())) or not isinstance(group, str):
             raise DatasetError(f"{place} must have label as the name of a mask, and group as a text; correct it")
-        items.append(_Item(split, image_names(item.get("image"), place), mask or "", group, json_metadata(item, place)))
+        items.append(
+            _Item(split, image_names(item.get("image"), place), mask or "", group, json_metadata(item, place),
+                  _annotators(item.get(ANNOTATOR_MASKS), place))
+        )  # fmt: skip
     return items
+
+
+def _annotators(value: Any, place: str) -> dict[int, str]:
+    """The file of each annotator by number."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(
+        isinstance(name, str) and who.isascii() and who.isdigit() and len(who) < 7 for who, name in value.items()
+    ):
+        raise DatasetError(f"{place} must have {ANNOTATOR_MASKS} as an object of numbers and files; correct it")
+    return {int(who): name for who, name in value.items()}
 
 
 def _nnunet_items(root: Path, content: Mapping[str, Any]) -> list[_Item]:

@@ -1,5 +1,6 @@
 """A mask to a label map on its image's grid: what `train` reads, and what `doctor` says of it without a plan."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class MaskOf:
     Attributes:
         image, mask: the files.
         legend: what the mask's values mean.
+        annotators: what each of several annotators drew, by number.
         spatial_dims: of the data set, or None.
     """
 
@@ -34,6 +36,7 @@ class MaskOf:
     mask: Path | Parts = field(repr=False)
     legend: Legend
     spatial_dims: int | None = None
+    annotators: Mapping[int, Path] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)

@@ -144,12 +144,17 @@ def read_labels(
     if layout.legend is None:
         return labels
     of_images = {
-        paths[entry.name]: MaskOf(entry.image, entry.mask, layout.legend, layout.spatial_dims)
+        paths[entry.name]: MaskOf(entry.image, entry.mask, layout.legend, layout.spatial_dims, entry.annotator_masks)
         for entry in layout.entries
         if entry.mask is not None
     }
     cases = [replace(case, label=None, mask=of_images[case.paths]) for case in labels.cases]
-    masks = frozenset(file for each in of_images.values() for file in image_files(each.mask))
+    masks = frozenset(
+        file
+        for each in of_images.values()
+        for mask in (each.mask, *each.annotators.values())
+        for file in image_files(mask)
+    )
     return replace(
         labels, cases=tuple(cases), classes=layout.legend.names, task=task_for("mask"), masks=masks,
         legend=layout.legend,

@@ -4,12 +4,18 @@ Masks are read as `train` reads them, with the grid of their image.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from sagemaker_monai.data.legends import Legend
+from sagemaker_monai.data.mask_agreement import (
+    DiceAgreement,
+    PairsDice,
+    agreement_by_structure,
+    compare_annotators,
+)
 from sagemaker_monai.data.mask_reading import MaskOf, grid_of, labels_on_grid
 from sagemaker_monai.doctor.examined import Examined
 from sagemaker_monai.errors import CallerError, DatasetError
@@ -19,6 +25,7 @@ from sagemaker_monai.tasks.label_maps import IGNORED
 from sagemaker_monai.tasks.mask_scores import voxel_size
 
 FEW_VOXELS = 10  # of a structure
+MOST_PAIRS = 100  # of annotators, those that agree least
 UNREADABLE_IMAGE, UNUSABLE, UNNAMED = "image", "masks_unusable", "masks_unnamed"
 
 
@@ -34,6 +41,8 @@ class MaskFacts:
         findings: codes of what is odd and read all the same.
         fault: UNREADABLE_IMAGE, UNUSABLE, UNNAMED, or "".
         reason: of the fault; may quote names of structures.
+        dice: of each structure, in the order of the legend, by two annotators; empty without several.
+        refused: masks of annotators that cannot be compared.
     """
 
     voxels: tuple[int, ...] = ()
@@ -43,6 +52,8 @@ class MaskFacts:
     findings: tuple[str, ...] = ()
     fault: str = ""
     reason: str = field(default="", repr=False)
+    dice: tuple[PairsDice, ...] = ()
+    refused: int = 0
 
 
 def look_at_mask(task: MaskOf) -> MaskFacts:
@@ -65,7 +76,8 @@ def look_at_mask(task: MaskOf) -> MaskFacts:
     size, unit = 1.0, "pixels"
     if grid.affine is not None and len(grid.shape) == 3:
         size, unit = voxel_size(grid.sizes, grid.affine), "ml"
-    return MaskFacts(voxels, int(labels.size - counts[IGNORED]), size, unit, findings)
+    dice, refused = compare_annotators(task, grid)
+    return MaskFacts(voxels, int(labels.size - counts[IGNORED]), size, unit, findings, dice=dice, refused=refused)
 
 
 def given_up(_task: MaskOf) -> MaskFacts:
@@ -115,6 +127,7 @@ def check_masks(
             remark("tiny_structures", len(some), examples([image for image, _ in some]), few=FEW_VOXELS,
                    structures=structures)
         )  # fmt: skip
+    remarks += _annotator_remarks(usable, legend, shown, examples)
     codes: dict[str, list[int]] = {}
     for image, facts in usable:
         for code in facts.findings:
@@ -123,12 +136,34 @@ def check_masks(
     return remarks + [each for code, places in codes.items() for each in found(code, places)]
 
 
-def sizes_of(
-    looked: Sequence[MaskFacts], legend: Legend, shown: Callable[[str], str]
-) -> dict[str, Mapping[str, object]]:
-    """For each structure the masks that show it, and its smallest, median and largest size in them."""
+def _annotator_remarks(
+    usable: Sequence[tuple[Examined, MaskFacts]],
+    legend: Legend,
+    shown: Callable[[str], str],
+    examples: Callable[[Sequence[Examined]], list[int]],
+) -> list[Remark]:
+    """What is said of masks by several annotators."""
+    remarks = []
+    if compared := [image for image, facts in usable if facts.dice]:
+        means = agreement_of([facts for _, facts in usable], legend)
+        told = [f"{shown(name)} {each.dice:.2f}" for name, each in means.items()]
+        remarks.append(remark("annotators_compared", len(compared), structures=some_of(told) or "nothing is drawn"))
+    if lost := [image for image, facts in usable if facts.refused]:
+        remarks.append(remark("annotator_masks_unusable", len(lost), examples(lost)))
+    return remarks
+
+
+def agreement_of(looked: Sequence[MaskFacts], legend: Legend) -> dict[str, DiceAgreement]:
+    """The annotators' agreement on each structure that two of them can be compared on."""
+    found = agreement_by_structure([dict(zip(legend.names, facts.dice, strict=True)) for facts in looked if facts.dice])
+    return {name: found[name] for name in legend.names if name in found}
+
+
+def sizes_of(looked: Sequence[MaskFacts], legend: Legend, shown: Callable[[str], str]) -> dict[str, dict[str, object]]:
+    """For each structure the masks that show it, its smallest, median and largest size, its annotators' mean Dice."""
     usable = [facts for facts in looked if not facts.fault]
-    table: dict[str, Mapping[str, object]] = {}
+    table: dict[str, dict[str, object]] = {}
+    agreement = agreement_of(usable, legend)
     for place, name in enumerate(legend.names):
         there = [facts for facts in usable if facts.voxels[place]]
         units = {facts.unit for facts in there}
@@ -142,4 +177,7 @@ def sizes_of(
             "size": [float(f"{value:.4g}") for value in np.quantile(sizes, (0, 0.5, 1))] if sizes else [],
             "share": round(share, 6),
         }
+        if told := agreement.get(name):
+            pairs = [[pair.first, pair.second, pair.images, round(pair.dice, 4)] for pair in told.pairs[:MOST_PAIRS]]
+            table[title] |= {"dice": round(told.dice, 4), "compared": told.images, "pairs": pairs}
     return table

@@ -12,7 +12,8 @@ The keys of doctor.json are stable; `format` counts up when one changes its mean
 - `pixels`: the `choice`, and how many files were `decoded`, `refused` and `not_looked_at`;
 - `duplicates`, `labels`, `privacy`: as `examine.Examination` describes them; where labels are masks, `labels` has
   `structures`: for each the number of `masks`, the `unit` of its `size` (smallest, median, largest where it is there),
-  and its mean `share` of the image there;
+  and its mean `share` of the image there; where several annotators drew it, the mean `dice` of every two of them, the
+  images `compared`, and `pairs` (two annotators, images, Dice), those that agree least first;
 - `associations`: attributes that go with the label;
 - `findings`: `code`, `severity`, `message`, `count`, `unit` and `examples`, which are numbers of files;
 - `contact_sheet`: `file` and `images`, or null.
@@ -164,6 +165,10 @@ def _label_lines(labels: Mapping[str, object]) -> list[tuple[str, str]]:
             low, median, high = (f"{value:g}" for value in told["size"])
             text = f"{median} {told['unit']} ({low} to {high}), {told['share']:.2%} of the image"
             lines.append((f"  size of {name}", text))
+        if "dice" in told:
+            first, second, _, lowest = told["pairs"][0]
+            text = f"mean Dice {told['dice']:.3f} in {told['compared']} images, of {first} and {second} {lowest:.3f}"
+            lines.append((f"  annotators of {name}", text))
     if bounds := labels["range"]:
         lines.append(("numbers from, to", str(bounds)[1:-1]))
     return lines

@@ -170,6 +170,10 @@ REMARKS: dict[str, tuple[Severity, str, str]] = {
     "masks_unusable": ("error", "images", "{n} masks cannot be used with their images, the first because: {reason}"),
     "masks_unnamed": ("error", "images", "{n} masks have something that has no name, the first because: {reason}"),
     "masks_sampled": ("note", "images", "{n} masks were not examined (--pixels all examines all)"),
+    "annotators_compared": ("note", "images", "{n} images have masks of several annotators; mean Dice of every two of "
+        "them: {structures}"),
+    "annotator_masks_unusable": ("warning", "images", "{n} images have masks of annotators that are missing or cannot "
+        "be used; they are not compared"),
     "empty_masks": ("warning", "images", "{n} masks show nothing: right where nothing is to be found, else draw them "
         "or leave the images out"),
     "tiny_structures": ("warning", "images", "{n} masks have structures of fewer than {few} voxels ({structures}): "
