@@ -9,7 +9,9 @@ for each kind of work on 2 cores of an Intel Xeon and rounded up, so that whatev
 """
 
 import ctypes
+import math
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -35,6 +37,7 @@ FREE_FRAME_BYTES = 64 * MIB  # of decoded frames, whatever the ratio
 
 TRIM_BYTES = 32 * MIB  # freed before they are returned to the kernel
 NS = 1_000_000_000
+SURE = 1.25  # times the time that is left: measured times vary by about that
 
 
 class Budget:
@@ -123,15 +126,16 @@ class Limits:
         """The most memory that a request may take above the idle process, uncounted memory included."""
         return self.budget(body_bytes).memory_bytes + UNCOUNTED_BYTES
 
-    def budget(self, body_bytes: int, requests: int = 1) -> Budget:
+    def budget(self, body_bytes: int, requests: int = 1, working_bytes: int = 0) -> Budget:
         """The budget of requests that are answered together; their bodies are already counted.
 
         Args:
             body_bytes: of all bodies.
             requests: how many; they share the memory of one but have the time of all.
+            working_bytes: that the network takes whatever the image, beyond the memory of a request.
         """
         beyond = max(body_bytes - LARGE_BODY_BYTES, 0)
-        memory_bytes = self.memory_bytes + BYTES_FOR_EACH * beyond
+        memory_bytes = self.memory_bytes + BYTES_FOR_EACH * beyond + working_bytes
         if self.share_bytes is not None:
             memory_bytes = min(memory_bytes, self.share_bytes)
         budget = Budget(memory_bytes - UNCOUNTED_BYTES, requests * self.work_ns + NS_FOR_EACH * beyond)
@@ -150,6 +154,7 @@ def _number(env: Mapping[str, str], name: str, default: int, low: int, high: int
 
 _freed_bytes = 0
 _current: ContextVar[Budget | None] = ContextVar("budget", default=None)
+_end_s: ContextVar[float | None] = ContextVar("end", default=None)  # of the monotonic clock
 
 
 @contextmanager
@@ -219,6 +224,32 @@ def expect_work(work_ns: float, what: str) -> None:
     if (budget := _current.get()) is not None:
         budget.spend_work(int(work_ns), what)
         budget.spend_work(-int(work_ns), what)
+
+
+@contextmanager
+def until(time_s: float) -> Iterator[None]:
+    """Tell how long callers wait for what the block does."""
+    token = _end_s.set(time.monotonic() + time_s)
+    try:
+        yield
+    finally:
+        _end_s.reset(token)
+
+
+def expect_time(time_s: float, what: str, remedy: str) -> None:
+    """Refuse what would end after the callers have left.
+
+    Args:
+        time_s: of wall time, as measured for the like.
+        what: for the message, as of `spend_bytes`.
+        remedy: for the message: what else the caller may do.
+
+    Raises:
+        PayloadTooLarge: it would.
+    """
+    left_s = math.inf if (end_s := _end_s.get()) is None else end_s - time.monotonic()
+    if time_s > SURE * left_s:
+        raise PayloadTooLarge(f"{what} would take about {time_s:.0f} s, and {max(left_s, 0):.0f} s are left; {remedy}")
 
 
 def spend_work(work_ns: float, what: str) -> None:

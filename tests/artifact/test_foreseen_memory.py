@@ -15,8 +15,9 @@ from PIL import Image
 
 from sagemaker_monai.artifact.bundle import write_bundle
 from sagemaker_monai.artifact.mask_predictor import read_predictor
-from sagemaker_monai.budget import MIB, Budget, spending
+from sagemaker_monai.budget import MIB, Budget, spending, until
 from sagemaker_monai.errors import CallerError, PayloadTooLarge
+from sagemaker_monai.images.expected import Expected
 from sagemaker_monai.images.formats import inflate
 from sagemaker_monai.images.sample import PROBABILITIES, Held, Instances, Sample
 from sagemaker_monai.networks.networks import build_network
@@ -147,6 +148,32 @@ def test_files_are_released_where_the_answer_does_not_fit_beside_them(models):
         answer(before + foreseen - body - 1)
 
 
+def test_a_network_is_rehearsed_and_what_would_take_too_long_is_refused_at_once(models):
+    model = models["own"]
+    try:
+        working_bytes = model.rehearse()
+
+        # At least the logits of all windows: 4 windows of 16 x 16 x 8, 3 outputs.
+        assert 4 * 4 * 3 * 16 * 16 * 8 < working_bytes < 16 * MIB
+        assert 0 < model._window_s < 5
+        before = model.foresee([Expected((1, 64, 64, 64), np.eye(4))])
+        model._working_bytes = 0
+        assert before == model.foresee([Expected((1, 64, 64, 64), np.eye(4))]) + working_bytes
+        model._window_s = 1.0  # and 7 x 7 x 15 windows of half of each other cover the image
+        body = nifti((64, 64, 64))
+        with (
+            until(500),
+            pytest.raises(PayloadTooLarge, match=r"735 windows would take about 735 s, .*asynch"),
+        ):
+            model.answer([Sample(body)])
+        with until(700):
+            model.foresee([Expected((1, 64, 64, 64), np.eye(4))])
+        with until(1), pytest.raises(PayloadTooLarge):  # an axis that no list of windows could be made of
+            model.foresee([Expected((1, 1, 1, 1 << 29), np.eye(4))])
+    finally:
+        model._window_s, model._working_bytes = 0.0, 0
+
+
 def alive_at_most(run):
     """The most bytes that NumPy and Python hold while `run` does, and those of torch: not at the same time, perhaps."""
     tracemalloc.start()
@@ -186,7 +213,7 @@ def test_what_is_counted_and_what_is_held_is_at_most_what_was_foreseen(shape, sp
         patch.setattr(predictor, "_logits", lambda windows: torch.zeros(len(windows), 3, *windows.shape[2:]))
         for module, name in ((intensity, "_CHUNK"), (resampling, "_AT_ONCE"), (visibility, "_AT_ONCE"),
                              (ways, "_SLAB_VOXELS")):  # fmt: skip
-            patch.setattr(module, name, 1 << 14)  # what is at hand for a moment belongs to what no budget counts
+            patch.setattr(module, name, 1 << 14)  # what is held for a moment belongs to what no budget counts
         ask()  # and import what it needs
         foreseen, counted = seen
         of_numpy, of_torch = alive_at_most(ask)

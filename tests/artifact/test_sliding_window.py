@@ -6,7 +6,7 @@ import torch
 from monai.inferers import SlidingWindowInferer
 
 from sagemaker_monai.artifact import sliding_window
-from sagemaker_monai.artifact.sliding_window import label_map, needed_bytes, starts_of
+from sagemaker_monai.artifact.sliding_window import count_windows, label_map, needed_bytes, starts_of
 
 CASES = [
     ((30, 41, 22), (16, 16, 8)), ((10, 41, 22), (16, 16, 8)), ((16, 16, 8), (16, 16, 8)), ((9, 5, 7), (16, 16, 8)),
@@ -53,6 +53,7 @@ def test_logits_and_labels_are_those_of_monai(shape, window, overlap, networks):
 ])  # fmt: skip
 def test_windows_begin_evenly_and_end_at_the_edge(extent, side, overlap, starts):
     assert starts_of(extent, side, overlap) == starts
+    assert count_windows((extent, 2), (side, 4), overlap) == len(starts)
 
 
 @pytest.mark.parametrize("slab", [1, 100, 1 << 20])

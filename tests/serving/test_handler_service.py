@@ -266,7 +266,7 @@ def context_for(tmp_path, monkeypatch):
     """The model server's context for an artifact that lies elsewhere than in the folder it knows."""
     monkeypatch.setattr(logging, "raiseExceptions", True)  # loading changes it in a process of its own
     monkeypatch.setattr(handler_service, "lock_down", lambda **_: ())  # it gives up rights that pytest needs
-    monkeypatch.setattr(handler_service, "_settle", lambda: None)
+    monkeypatch.setattr(handler_service, "_settle", lambda _working_bytes: None)
 
     def make(artifact):
         (tmp_path / "m1").mkdir()

@@ -23,6 +23,8 @@ NAME = "tests.support.tiny_handler:Handler"
 class Handler:
     """Does what the body says; files in the folder make it fail at the start."""
 
+    working_bytes = 0
+
     def __init__(self, model_dir, *, allow_bundle_code):
         if (model_dir / "broken").exists():
             raise BundleError("the weights are not those that were written")

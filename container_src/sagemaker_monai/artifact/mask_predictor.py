@@ -1,6 +1,7 @@
 """A Bundle that segments, on a device: images in, label maps on their own grids out."""
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sagemaker_monai.artifact.activations import counting
 from sagemaker_monai.artifact.bundle import read_bundle
 from sagemaker_monai.artifact.predictor import Answered, Predictor
 from sagemaker_monai.artifact.probabilities import collecting, probability_costs
-from sagemaker_monai.artifact.sliding_window import label_map, needed_bytes
-from sagemaker_monai.budget import expect_bytes, expect_work, lent, returned, spend_bytes, spend_work
+from sagemaker_monai.artifact.sliding_window import count_windows, label_map, needed_bytes, windows_at_once
+from sagemaker_monai.budget import expect_bytes, expect_time, expect_work, lent, returned, spend_bytes, spend_work
 from sagemaker_monai.images.expected import Expected, watching
 from sagemaker_monai.images.sample import PROBABILITIES, Held, Instances, Sample
 from sagemaker_monai.images.several import name_picture, split_arrays
@@ -31,6 +33,11 @@ from sagemaker_monai.tasks.tasks import TASKS
 Labels = NDArray[np.uint8]
 OnBlock = Callable[[tuple[slice, ...], torch.Tensor], None]
 _UNITS = {2: "mm2", 3: "ml"}
+_SLOW = (
+    "send it to an asynchronous endpoint or a batch transform, which may take longer, raise SAGEMAKER_MODEL_SERVER_"
+    "TIMEOUT_SECONDS, or train at a coarser spacing_mm"
+)
+_LONG_S = 5.0  # to run the network, which is then not run a second time
 _COPIES = 3  # of a label map on the image's grid: picked, in the image's order of axes, and in the answer
 _NS_A_VOXEL = 10  # to turn a label map to the image's grid and find the boxes of structures
 
@@ -39,6 +46,29 @@ class MaskPredictor(Predictor):
     """Answers for images, each with a label map."""
 
     task: Segmentation
+    _working_bytes = 0  # of the network while it runs, and the least time of a window; unknown before `rehearse`
+    _window_s = 0.0
+
+    def rehearse(self) -> int:
+        """Run the network once or twice on what it will get at once, for `foresee`.
+
+        Returns:
+            The bytes that it takes on the host, whatever the image; 0 on a GPU.
+        """
+        preprocessing = self.bundle.preprocessing
+        count = windows_at_once(preprocessing.size)
+        windows = torch.zeros(
+            (count, preprocessing.channels, *preprocessing.size), dtype=getattr(torch, preprocessing.dtype)
+        )
+        times_s: list[float] = []
+        with counting(self._network) as most_bytes:
+            while not times_s or (len(times_s) == 1 and times_s[0] < _LONG_S):  # the first run also prepares the next
+                start = time.perf_counter()
+                self._logits(windows)
+                times_s.append(time.perf_counter() - start)
+        self._window_s = min(times_s) / count
+        self._working_bytes = most_bytes() if self._device.type == "cpu" else 0
+        return self._working_bytes
 
     def answer(self, samples: Sequence[Sample]) -> list[Answered]:
         """As `Predictor.answer`; one image after the other, so that no two are held prepared."""
@@ -77,7 +107,7 @@ class MaskPredictor(Predictor):
         """
         load, each_bytes = self.bundle.preprocessing.load_pixels, np.dtype(self.bundle.preprocessing.dtype).itemsize
         costs = probability_costs(self.task, is_asked=PROBABILITIES in extras)
-        loading = prepared = answers = most = work_ns = 0
+        loading = prepared = answers = most = work_ns = runs = 0
         for image in images:
             needs, pixels = load.needs(image), math.prod(image.shape[1:])
             loading += needs.loading_bytes + (image.count - 1) * each_bytes * math.prod(needs.prepared)
@@ -90,18 +120,21 @@ class MaskPredictor(Predictor):
             kept = costs.prepared_bytes * math.prod(extents)
             most = max(most, kept + max(windows, ruled, back), BYTES_A_VOXEL * pixels)
             work_ns += needs.work_ns + image.count * (_NS_A_VOXEL + costs.own_ns) * pixels
+            runs += image.count * count_windows(extents, self.bundle.preprocessing.size, OVERLAP)
         total = max(loading, prepared + answers + most)
         about = _told(images)
         expect_bytes(total, about, freed=releasable_bytes)
         expect_work(work_ns, about)
+        expect_time(runs * self._window_s, f"{about} in {runs} windows", _SLOW)
         return total
 
     def _window_bytes(self, prepared: Sequence[int], bytes_on_block: int) -> int:
-        """What `label_map` holds beside a prepared image (C, ...); `bytes_on_block` as of `needed_bytes`."""
+        """What `label_map` and the network hold beside a prepared image (C, ...); arguments as of `needed_bytes`."""
         preprocessing = self.bundle.preprocessing
         value_bytes = np.dtype(preprocessing.dtype).itemsize
         size, outputs = preprocessing.size, self.task.outputs
-        return needed_bytes(prepared[0], prepared[1:], size, outputs, value_bytes, bytes_on_block)
+        held = needed_bytes(prepared[0], prepared[1:], size, outputs, value_bytes, bytes_on_block)
+        return self._working_bytes + held
 
     def segment(self, image: torch.Tensor, traits: Traits, extras: frozenset[str] = frozenset()) -> MaskPrediction:
         """Segment one image.

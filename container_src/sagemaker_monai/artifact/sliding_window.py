@@ -39,8 +39,17 @@ def starts_of(extent: int, side: int, overlap: float) -> list[int]:
         overlap: share of a window that the next one covers too, 0 to below 1.
     """
     step = max(1, int(side * (1 - overlap)))
-    count = math.ceil((extent - side) / step) + 1
-    return [min(index * step, extent - side) for index in range(count)]
+    return [min(index * step, extent - side) for index in range(_count_along(extent, side, overlap))]
+
+
+def _count_along(extent: int, side: int, overlap: float) -> int:
+    return math.ceil((extent - side) / max(1, int(side * (1 - overlap)))) + 1
+
+
+def count_windows(extents: Sequence[int], window: Sequence[int], overlap: float) -> int:
+    """How many windows cover an image; arguments as for `each_block`."""
+    sides = zip(extents, window, strict=True)
+    return math.prod(_count_along(max(extent, side), side, overlap) for extent, side in sides)
 
 
 def padded_to(image: torch.Tensor, window: Sequence[int]) -> tuple[torch.Tensor, tuple[int, ...]]:
@@ -87,7 +96,7 @@ def each_block(
     others = [starts[other] for other in range(len(shape)) if other != axis]
     for position, start in enumerate(starts[axis]):
         places = [[*rest[:axis], 0, *rest[axis:]] for rest in itertools.product(*others)]
-        for some in _batched(places, math.prod(window)):
+        for some in _batched(places, window):
             inside = [tuple(slice(first, first + side) for first, side in zip(place, window, strict=True))
                       for place in some]  # fmt: skip
             moved = [tuple(slice(each.start + start * (other == axis), each.stop + start * (other == axis))
@@ -107,14 +116,15 @@ def each_block(
             _move_on(total, axis, done)
 
 
-def _batched(places: Sequence[list[int]], voxels: int) -> Iterator[Sequence[list[int]]]:
-    step = _at_once(voxels)  # itertools has it from Python 3.12 on
+def _batched(places: Sequence[list[int]], window: Sequence[int]) -> Iterator[Sequence[list[int]]]:
+    step = windows_at_once(window)  # itertools has it from Python 3.12 on
     for first in range(0, len(places), step):
         yield places[first : first + step]
 
 
-def _at_once(voxels: int) -> int:
-    return max(1, min(WINDOWS_AT_ONCE, VOXELS_AT_ONCE // voxels))
+def windows_at_once(window: Sequence[int]) -> int:
+    """How many windows the network gets at once, at most."""
+    return max(1, min(WINDOWS_AT_ONCE, VOXELS_AT_ONCE // math.prod(window)))
 
 
 def _move_on(values: torch.Tensor, axis: int, by: int) -> None:
@@ -145,7 +155,7 @@ def needed_bytes(
     padded = [max(extent, side) for extent, side in zip(extents, window, strict=True)]
     longest = int(np.argmax(padded))
     sums = math.prod(padded) // padded[longest] * window[longest]
-    windows = _at_once(math.prod(window)) * math.prod(window)
+    windows = windows_at_once(window) * math.prod(window)
     slab = min(sums, SLAB_VOXELS + sums // window[longest])
     return (
         math.prod(extents)  # the label map

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from types import ModuleType
@@ -65,6 +66,9 @@ class Handler:
         model_dir: the artifact.
         allow_bundle_code: whether its code/inference.py may run.
 
+    Attributes:
+        working_bytes: see `worker.RequestHandler`.
+
     Raises:
         BundleError: the artifact is invalid, or has code that is not allowed.
         ConfigError: a limit in the environment is invalid.
@@ -74,8 +78,11 @@ class Handler:
         script = bundle_code(model_dir, allow_bundle_code=allow_bundle_code)
         self._limits = Limits.from_env(os.environ)
         self._model: Any
+        self.working_bytes = 0
         if script is None:
             self._model = inference.model_fn(str(model_dir))
+            if isinstance(self._model, MaskPredictor):
+                self.working_bytes = self._model.rehearse()
             self._respond = self._respond_together
         else:
             self._functions = _load_functions(script)
@@ -84,7 +91,8 @@ class Handler:
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:
         """Answer every request, independently of the others; never raises."""
-        with spending(self._limits.budget(sum(len(each.body) for each in requests), len(requests))):
+        body_bytes = sum(len(each.body) for each in requests)
+        with spending(self._limits.budget(body_bytes, len(requests), self.working_bytes)):
             return self._respond(requests)
 
     def _respond_together(self, requests: Sequence[Request]) -> list[Response]:
@@ -279,7 +287,7 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | Non
                 if lacks := lock_down(has_network=_is_true("WORKER_NETWORK"), has_gpu=has_gpu, has_own_uid=False):
                     logger.warning(INCOMPLETE, ", ".join(lacks))
                 handler = Handler(artifact, allow_bundle_code=_is_true("ALLOW_BUNDLE_CODE"))
-                _loaded["model"] = Respond(handler.respond, _settle)
+                _loaded["model"] = Respond(handler.respond, partial(_settle, handler.working_bytes))
         except BaseException as error:  # the artifact's own code may even ask Python to exit
             write_text(folder / FAILURE_FILE, failure_line(error))
             raise
@@ -305,8 +313,8 @@ def _is_true(variable: str) -> bool:
     return os.environ.get(variable, "").strip().lower() == "true"
 
 
-def _settle() -> None:
-    settle(int(os.environ[GROWTH_VARIABLE]), allow_bundle_code=_is_true("ALLOW_BUNDLE_CODE"))
+def _settle(working_bytes: int) -> None:
+    settle(int(os.environ[GROWTH_VARIABLE]) + working_bytes, allow_bundle_code=_is_true("ALLOW_BUNDLE_CODE"))
 
 
 def _log_for_java(level: str) -> None:

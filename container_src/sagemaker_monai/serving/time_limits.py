@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from sagemaker_inference import content_types
 
+from sagemaker_monai.budget import until
 from sagemaker_monai.errors import Timeout, error_body
 from sagemaker_monai.serving.back_end import Request, Response
 
@@ -117,7 +118,7 @@ class Respond:
     def __call__(self, requests: list[Request], time_s: float) -> list[Response]:
         """Answer a batch; refuse all of it if it is not done after `time_s`."""
         try:
-            with self._log.of(len(requests)):
+            with self._log.of(len(requests)), until(time_s):
                 responses = self._alarm.call(lambda: self._respond(requests), time_s)
         except OutOfTime:
             logger.error("ended after %.1f s: the callers have left", time_s)

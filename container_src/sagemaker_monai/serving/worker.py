@@ -33,7 +33,13 @@ logger = logging.getLogger(__name__)
 
 
 class RequestHandler(Protocol):
-    """Answers a batch."""
+    """Answers a batch.
+
+    Attributes:
+        working_bytes: that the network takes while it runs, whatever the request.
+    """
+
+    working_bytes: int
 
     def respond(self, requests: list[Request]) -> list[Response]:
         """One response per request, in order."""
@@ -127,7 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.debug("the model cannot be loaded", exc_info=True)
         _send(connection, {"failed": failure_line(error)})
         return 1
-    after_first = partial(settle, options.growth_bytes, allow_bundle_code=options.allow_bundle_code)
+    after_first = partial(
+        settle, options.growth_bytes + handler.working_bytes, allow_bundle_code=options.allow_bundle_code
+    )
     serve_socket(connection, files, handler, lacks=lacks, after_first=after_first)
     return 0
 
