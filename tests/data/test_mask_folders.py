@@ -99,9 +99,11 @@ def test_values_need_names_and_labels_json_gives_them(tmp_path):
         read(root)
     (root / "labels.json").write_text(json.dumps({"0": "background", "1": "bright", "2": "dark"}))
     assert read(root).labels == ("bright", "dark")
-    (root / "labels.json").write_text(json.dumps({"whole": [1, 2]}))
-    with pytest.raises(DatasetError, match=r"^labels.json has regions"):
+    (root / "labels.json").write_text(json.dumps({"whole": [1, 2], "core": [2, 3]}))
+    with pytest.raises(DatasetError, match=r"^labels.json has regions whole and core that overlap"):
         read(root)
+    (root / "labels.json").write_text(json.dumps({"whole": [1, 2], "dark": 2, "regions_class_order": [1, 2]}))
+    assert read(root).labels == ("whole", "dark")
 
 
 def test_channels_of_nnunet_are_one_image_and_splits_are_kept(tmp_path):

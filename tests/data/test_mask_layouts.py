@@ -33,7 +33,7 @@ def test_labels_say_what_values_mean_in_three_ways(labels, legend):
     (None, "must say what the values"), ({}, "must say"), ({"a": "b"}, "must say"), ({"1": 2.5}, "must say"),
     ({"0": "liver"}, "0 is the background"), ({"liver": 0, "x": 1}, "0 is the background"),
     ({"3": "background", "1": "liver"}, "it must be 0"), ({"1": "liver", "2": "liver"}, "twice"),
-    ({"a": 1, "b": 1}, "twice"), ({"whole": [1, 2], "core": 2}, "regions"), ({"-1": "x"}, "must say"),
+    ({"a": 1, "b": 1}, "twice"), ({"whole": [1, 2], "core": [2, 3]}, "regions"), ({"-1": "x"}, "must say"),
     ({"70000": "x"}, "must say"), ({"0": "background"}, "names 0 structures"), ({"1": " "}, "must say"),
     ({str(i): f"s{i}" for i in range(1, 300)}, "names 299 structures"),
 ])  # fmt: skip

@@ -11,7 +11,7 @@ from PIL import Image
 from sagemaker_monai.doctor.contact_sheet import contact_sheet
 from sagemaker_monai.doctor.examine import Options, examine
 from sagemaker_monai.doctor.report import as_text
-from tests.support.mask_sets import write_balls, write_discs
+from tests.support.mask_sets import write_balls, write_discs, write_nested
 
 
 @pytest.fixture
@@ -147,6 +147,20 @@ def emptied(root):
         else:
             change(path, lambda values, affine: (values * 0, affine))
     return root
+
+
+def test_regions_are_counted_as_a_whole(examined, tmp_path):
+    root = write_nested(tmp_path / "data", 3)
+    sizes = [np.asarray(nibabel.load(path).dataobj) for path in sorted((root / "labelsTr").iterdir())]
+
+    examination = examined(root)
+
+    assert codes(examination, "error") == set()
+    for name, values in (("whole", (1, 2, 4)), ("core", (2, 4)), ("enhancing", (4,))):
+        voxels = sorted(int(np.isin(mask, values).sum()) for mask in sizes)
+        assert examination.labels["structures"][name]["size"] == pytest.approx(
+            [each / 1000 for each in voxels], rel=1e-3
+        )
 
 
 # --- several annotators

@@ -11,6 +11,7 @@ from sagemaker_monai.networks.networks import build_network, network_def
 from sagemaker_monai.networks.segmenters import plan_levels, segmenter_def
 from sagemaker_monai.preprocessing.presets import PRESETS, preprocessing_for
 from sagemaker_monai.tasks.classification import Classification
+from sagemaker_monai.tasks.regions import Regions
 from sagemaker_monai.tasks.segmentation import Segmentation
 from sagemaker_monai.tasks.task import Task
 from sagemaker_monai.tasks.tasks import TASKS as ROWS
@@ -77,6 +78,7 @@ def write_small_segmenter(
     labels: tuple[str, ...] = ("liver", "spleen"),
     patch: tuple[int, ...] = (16, 16, 8),
     channels: int = 1,
+    regions: Regions | None = None,
     largest: tuple[int, ...] = (),
     seed: int = 3,
     **arguments: Any,
@@ -89,12 +91,12 @@ def write_small_segmenter(
         labels: of the structures.
         patch: of volumes, or the size of pictures.
         channels: of the input.
-        largest: of the task.
+        regions, largest: of the task.
         seed: of the weights.
         arguments: of `preprocessing_for`.
     """
     torch.manual_seed(seed)
-    task = Segmentation(labels, largest=largest)
+    task = Segmentation(labels, regions, largest)
     spec = preprocessing_for(preset, channels=channels, image_size=patch[0], **({"fit": "stretch"} | arguments),
                              **({"patch": patch} if len(patch) == 3 else {}))  # fmt: skip
     spacing = (1.0,) * len(patch)

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 LABELS = {"0": "background", "1": "bright", "2": "dark"}
+REGIONS = {"background": 0, "whole": [1, 2, 4], "core": [2, 4], "enhancing": 4}  # as of brain tumours
 
 
 def ball_volume(
@@ -70,4 +71,33 @@ def write_discs(root: Path, count: int = 8, size: tuple[int, int] = (48, 40)) ->
         items.append({"image": f"images/{index}.png", "label": f"masks/{index}.png"})
     content = {"tensorImageSize": "2D", "labels": {"background": 0, "disc": 1}, "training": items}
     (root / "dataset.json").write_text(json.dumps(content))
+    return root
+
+
+def write_nested(root: Path, count: int = 6, splits: dict[str, int] | None = None, **changes: object) -> Path:
+    """Volumes in nnU-Net's layout of a ball with a brighter core, in which a part is brighter still: values 1, 2, 4.
+
+    Args:
+        root: the folder.
+        count: of volumes, of which the last lie in imagesTs.
+        splits: how many are for training and test.
+        changes: of dataset.json.
+    """
+    test = (splits or {}).get("test", 0)
+    for index in range(count):
+        rng = np.random.default_rng(index)
+        shape = (20, 18 + index % 3, 16)
+        grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"))
+        centre = np.array(shape) * rng.uniform(0.42, 0.58, 3)
+        distance = np.linalg.norm(grid - centre.reshape(3, 1, 1, 1), axis=0)
+        values, labels = rng.normal(100, 5, shape), np.zeros(shape, np.uint8)
+        for label, radius, level in ((1, 7, 140), (2, 5, 180), (4, 3, 220)):
+            values[distance < radius] += level - values[distance < radius].mean()
+            labels[distance < radius] = label
+        folders = ("imagesTs", "labelsTs") if index >= count - test else ("imagesTr", "labelsTr")
+        for folder, array, suffix in zip(folders, (values.astype(np.float32), labels), ("_0000", ""), strict=True):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), root / folder / f"case{index}{suffix}.nii.gz")
+    content = {"channel_names": {"0": "MRI"}, "file_ending": ".nii.gz", "labels": REGIONS, "numTraining": count - test}
+    (root / "dataset.json").write_text(json.dumps(content | changes))
     return root

@@ -9,17 +9,19 @@ from torch.distributed import TCPStore
 from sagemaker_monai.training.augmentation import AUGMENTATIONS, augment_with_labels
 from sagemaker_monai.training.distributed import share_batch
 from tests.support.mask_ranks import found_by, train, train_as
-from tests.support.mask_sets import write_balls
+from tests.support.mask_sets import LABELS, write_balls
 
 # Processes are forked from one that has imported torch, which takes seconds, and has not used it yet.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.support.mask_ranks"])
 SPLITS = {"training": 4, "validation": 3}
+OVERLAPPING = {"background": 0, "both": [1, 2], "dark": 2}
 
 
 @pytest.mark.long
-def test_two_processes_have_the_same_weights_and_nearly_the_numbers_of_one(tmp_path):
-    root = write_balls(tmp_path / "data", 7, SPLITS)
+@pytest.mark.parametrize("labels", [LABELS, OVERLAPPING])
+def test_two_processes_have_the_same_weights_and_nearly_the_numbers_of_one(tmp_path, labels):
+    root = write_balls(tmp_path / "data", 7, SPLITS, labels=labels)
     alone = found_by(train(root, tmp_path / "cache"))
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     started = [CONTEXT.Process(target=train_as, args=(rank, 2, store.port, tmp_path, root)) for rank in range(2)]
@@ -59,9 +61,9 @@ def test_a_patch_changes_in_the_same_way_whichever_process_has_it(world_size):
         assert torch.equal(part[1], whole[1][inside])
 
 
-@pytest.mark.parametrize("step", [1, 3])
-def test_a_stop_in_the_middle_of_an_epoch_changes_no_weight(tmp_path, step):
-    root = write_balls(tmp_path / "data", 7, SPLITS)
+@pytest.mark.parametrize(("step", "labels"), [(1, LABELS), (3, LABELS), (3, OVERLAPPING)])
+def test_a_stop_in_the_middle_of_an_epoch_changes_no_weight(tmp_path, step, labels):
+    root = write_balls(tmp_path / "data", 7, SPLITS, labels=labels)
     asked = iter([False] * step + [True] * 1_000)
     whole = found_by(train(root, tmp_path / "cache", checkpoint_dir=tmp_path / "a"))
 

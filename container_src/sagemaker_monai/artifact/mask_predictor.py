@@ -112,7 +112,7 @@ class MaskPredictor(Predictor):
             needs, pixels = load.needs(image), math.prod(image.shape[1:])
             loading += needs.loading_bytes + (image.count - 1) * each_bytes * math.prod(needs.prepared)
             prepared += image.count * each_bytes * math.prod(needs.prepared)
-            answers += image.count * (_COPIES + costs.own_bytes) * pixels
+            answers += image.count * (self._copies + costs.own_bytes) * pixels
             extents = needs.prepared[1:]
             windows = self._window_bytes(needs.prepared, costs.block_bytes)
             ruled = (1 + BYTES_A_VOXEL * bool(self.task.largest)) * math.prod(extents)
@@ -127,6 +127,11 @@ class MaskPredictor(Predictor):
         expect_work(work_ns, about)
         expect_time(runs * self._window_s, f"{about} in {runs} windows", _SLOW)
         return total
+
+    @property
+    def _copies(self) -> int:
+        """Of a label map, with a mask for each of structures that overlap, as DICOM SEG has them."""
+        return _COPIES + (0 if self.task.regions is None else len(self.labels))
 
     def _window_bytes(self, prepared: Sequence[int], bytes_on_block: int) -> int:
         """What `label_map` and the network hold beside a prepared image (C, ...); arguments as of `needed_bytes`."""
@@ -149,7 +154,7 @@ class MaskPredictor(Predictor):
                 before they are made.
         """
         voxels, extents = math.prod(traits.size), image.shape[1:]
-        spend_bytes(_COPIES * voxels, f"the labels of {voxels} voxels")
+        spend_bytes(self._copies * voxels, f"the labels of {voxels} voxels")
         spend_work(_NS_A_VOXEL * voxels, f"the labels of {voxels} voxels")
         costs = probability_costs(self.task, is_asked=PROBABILITIES in extras)
         with collecting(self.task, costs, extents, traits.size) as collected:

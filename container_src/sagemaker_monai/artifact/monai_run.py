@@ -15,6 +15,8 @@ from sagemaker_monai.artifact.bundle import WEIGHTS, load_weights
 from sagemaker_monai.artifact.sliding_window import padded_to
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.tasks.postprocessing import RegionMap
+from sagemaker_monai.tasks.regions import Regions, numbers_of_structures
 
 
 def run_image(
@@ -61,11 +63,19 @@ def run_image(
     if isinstance(answers, dict):
         answer = {key: named(values) for key, values in answers.items()}
     elif answers.ndim > 1:  # a label map
-        answer = {"voxels": named(answers.flatten().bincount(minlength=len(names) + 1)[1:].tolist())}
+        numbers = numbers_of_structures(len(names), _regions_of(postprocessing))
+        counts = answers.flatten().bincount(minlength=max(map(max, numbers)) + 1)
+        answer = {"voxels": named([int(counts[list(each)].sum()) for each in numbers])}
     else:
         answer = named(answers.tolist())
     print(json.dumps(answer))
     return answer
+
+
+def _regions_of(postprocessing: Any) -> Regions | None:
+    """The regions by which a label map was painted, if one of the steps painted it."""
+    steps = getattr(postprocessing, "transforms", ())
+    return next((step.regions for step in steps if isinstance(step, RegionMap)), None)
 
 
 def _outputs(

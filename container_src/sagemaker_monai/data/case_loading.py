@@ -68,7 +68,7 @@ def load_cases(
     store = open_store(
         [Sample(record.image) for record in records],
         [mask for record in records if (mask := record.mask) is not None],
-        dataset.legend.among(dataset.labels),
+        dataset.legend.among(dataset.labels, dataset.legend.regions),
         preprocessing,
         cache_dir=cache_dir,
         workers=config.num_workers or len(os.sched_getaffinity(0)),

@@ -38,6 +38,7 @@ from sagemaker_monai.masks.mask import Parts
 from sagemaker_monai.preprocessing.preprocessing import Load, Preprocessing, build_load
 from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.tasks.label_maps import IGNORED
+from sagemaker_monai.tasks.regions import is_inside
 
 POINTS_OF_A_LABEL = 256  # places of each structure that are kept, to centre patches on
 _LAYOUT = 3  # part of the key
@@ -255,7 +256,7 @@ def _checksum(part: Path) -> int:
 def _work(job: Mapping[str, Any]) -> Generator[tuple[int, dict[str, Any]], None, None]:
     """Read the cases of a job into its file; for each its entry of the index, or what is wrong with it."""
     load, told = build_load(job["load"]), job["legend"]
-    legend = Legend(tuple(told["values"]), tuple(told["names"]), told["ignored"])
+    legend = Legend.of(told)
     with Path(job["file"]).open("wb") as file:
         for (index, sample), mask in zip(samples_of(job), job["masks"], strict=True):
             try:
@@ -263,17 +264,17 @@ def _work(job: Mapping[str, Any]) -> Generator[tuple[int, dict[str, Any]], None,
             except CallerError as error:
                 yield index, {"fault": str(error)}
             else:
-                yield index, _write(file, job["part"], case, load, len(legend.names))
+                yield index, _write(file, job["part"], case, load, legend.members)
 
 
-def _write(file: IO[bytes], part: int, case: ReadCase, load: Load, structures: int) -> dict[str, Any]:
-    """Append a case to a part; its entry of the index."""
+def _write(file: IO[bytes], part: int, case: ReadCase, load: Load, members: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Append a case to a part; its entry of the index, which counts each structure by the numbers that make it."""
     values, labels, traits = case.values, case.prepared_labels(load), case.traits
     offset = file.tell()
     counts, points = [], []
     places = []
-    for label in range(1, structures + 1):
-        there = np.flatnonzero(labels == label)
+    for numbers in members:
+        there = np.flatnonzero(is_inside(labels, numbers))
         counts.append(len(there))
         # Evenly spread over the structure: the first ones of an array would lie on one of its sides.
         kept = there[np.linspace(0, len(there) - 1, min(len(there), POINTS_OF_A_LABEL)).astype(np.int64)]

@@ -7,8 +7,9 @@ group in two splits, a class without training images. Images are not opened here
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -171,7 +172,13 @@ def _check_splits(labelled: _Labelled, entries: Sequence[Entry], wanted: Mapping
             )
 
 
-def _fingerprint(labels: Sequence[str], entries: Sequence[Entry], digests: Digests) -> str:
+def _meaning_of_labels(layout: Layout) -> Sequence[Any]:
+    """The names of labels, with the values of those that have several."""
+    legend = layout.legend
+    return layout.labels if legend is None or not legend.parts else [layout.labels, asdict(legend)]
+
+
+def _fingerprint(labels: Sequence[Any], entries: Sequence[Entry], digests: Digests) -> str:
     files = [[*image_files(entry.image), *(() if entry.mask is None else image_files(entry.mask))] for entry in entries]
     found = digests.of(file for inside in files for file in inside)
     rows = sorted(
@@ -299,7 +306,7 @@ def _dataset(labelled: _Labelled, entries: Sequence[Entry], digests: Digests) ->
         training=tuple(records["training"]),
         validation=tuple(records["validation"]),
         test=tuple(records["test"]),
-        fingerprint=_fingerprint(layout.labels, entries, digests),
+        fingerprint=_fingerprint(_meaning_of_labels(layout), entries, digests),
         title=layout.title[:MAX_TITLE_LENGTH],
         task=labelled.task.name,
         modality=layout.modality,

@@ -22,6 +22,7 @@ from sagemaker_monai.data.entries import (
     locate,
     visible,
 )
+from sagemaker_monai.data.label_sets import ORDER
 from sagemaker_monai.data.legends import read_legend
 from sagemaker_monai.data.structure_codes import codes_of
 from sagemaker_monai.errors import DatasetError
@@ -90,7 +91,9 @@ def is_of_masks(content: Mapping[str, Any], is_there: Callable[[str], bool]) -> 
 
 
 def _is_nnunet(content: Mapping[str, Any]) -> bool:
-    return "file_ending" in content and not any(isinstance(value, list) for value in content.values())
+    return "file_ending" in content and not any(
+        isinstance(value, list) and split_of(key) is not None for key, value in content.items()
+    )
 
 
 def _listed(content: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -109,7 +112,7 @@ def read_mask_layout(root: Path, content: Mapping[str, Any]) -> Layout:
     Raises:
         DatasetError: it is not sound, or names files that are not there or not in the channel.
     """
-    legend = read_legend(content.get("labels"))
+    legend = read_legend(content.get("labels"), content.get(ORDER))
     items = _nnunet_items(root, content) if _is_nnunet(content) else _json_items(content)
     whole = [item for item in items if item.mask]
     if not whole:

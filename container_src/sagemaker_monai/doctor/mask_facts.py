@@ -72,7 +72,7 @@ def look_at_mask(task: MaskOf) -> MaskFacts:
     except Exception as error:  # a fault of a reader must not end the examination of all other masks
         return MaskFacts(fault=fault, reason=type(error).__name__)
     counts = np.bincount(labels.ravel(), minlength=IGNORED + 1)
-    voxels = tuple(int(count) for count in counts[1 : len(task.legend.names) + 1])
+    voxels = tuple(int(counts[list(numbers)].sum()) for numbers in task.legend.members)
     size, unit = 1.0, "pixels"
     if grid.affine is not None and len(grid.shape) == 3:
         size, unit = voxel_size(grid.sizes, grid.affine), "ml"

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from sagemaker_monai.artifact.mask_predictor import MaskPredictor, describe
 from sagemaker_monai.data.datasets import Record
@@ -72,8 +71,7 @@ def _measure(predictor: MaskPredictor, task: Segmentation, case: ReadCase) -> tu
     losses: list[float] = []
 
     def add_loss(place: tuple[slice, ...], logits: torch.Tensor) -> None:
-        truth = prepared[place].long()[None]
-        losses.append(float(functional.cross_entropy(logits[None], truth, ignore_index=IGNORED, reduction="sum")))
+        losses.append(task.summed_loss(logits, prepared[place]))
 
     labels = predictor.prepared_labels(torch.from_numpy(case.values), add_loss)
     annotated = int((prepared != IGNORED).sum())

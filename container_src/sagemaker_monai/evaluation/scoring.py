@@ -64,7 +64,7 @@ def score_files(
     """
     if isinstance(predictor, MaskPredictor):
         assert legend is not None
-        known = legend.among(predictor.labels)
+        known = legend.among(predictor.labels, predictor.task.regions)
         return score_masks(
             predictor,
             records,

@@ -28,6 +28,8 @@ _COLOURS = ((230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 1
 def encode_nifti(prediction: "MaskPrediction", *, is_packed: bool = False) -> bytes:
     """A label map as NIfTI, with the image's affine; identity where the image has no geometry.
 
+    It is uint8, or uint16 where the values of structures that overlap are larger.
+
     Args:
         prediction: of a volume or a single image.
         is_packed: gzip.
@@ -65,13 +67,18 @@ def encode_png(prediction: "MaskPrediction") -> bytes:
     """A label map of a single image as PNG: the labels are the indices of a palette.
 
     Raises:
-        NotAcceptable: it is of a volume.
+        NotAcceptable: it is of a volume, or a value is above 255.
     """
     from PIL import Image
 
     if prediction.mask.ndim != 2:
         raise NotAcceptable("PNG is for single images, and this is a volume: accept application/x-nifti or DICOM")
-    image = Image.fromarray(np.ascontiguousarray(prediction.mask.T), "P")
+    values = prediction.values()
+    if values.dtype != np.uint8:
+        raise NotAcceptable(
+            "PNG has values up to 255, and the model's structures larger ones: accept application/x-nifti"
+        )
+    image = Image.fromarray(np.ascontiguousarray(values.T), "P")
     image.putpalette([value for label in range(256) for value in colour_of(label)])
     stream = io.BytesIO()
     image.save(stream, "PNG")

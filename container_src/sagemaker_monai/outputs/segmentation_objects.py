@@ -1,5 +1,5 @@
 """Masks as DICOM Segmentation, made by highdicom: BINARY (a frame for each structure in each slice), LABELMAP, or
-FRACTIONAL, which has the probability of each structure as BINARY has its voxels.
+FRACTIONAL, which has the probability of each structure as BINARY has its voxels. Structures that overlap are BINARY.
 
 The frames lie on the source's slices and name them; frames without a structure are left out. Every label is a segment,
 also one that is nowhere, with the codes that the artifact has of it, or a private one.
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sagemaker_monai.errors import NotAcceptable
 from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.outputs.dicom_files import (
     MANUFACTURER,
@@ -40,6 +41,7 @@ from sagemaker_monai.outputs.label_map_files import colour_of, probabilities_of
 from sagemaker_monai.outputs.mask_sources import MaskSource, Slice, find_source
 from sagemaker_monai.outputs.run_lengths import set_frames
 from sagemaker_monai.tasks.label_maps import FULL
+from sagemaker_monai.tasks.regions import is_inside
 
 if TYPE_CHECKING:
     from highdicom import AlgorithmIdentificationSequence
@@ -62,22 +64,31 @@ def encode_seg(
         traits: of the image.
         model: the model.
         now: when the answer was made, local time.
-        kind: BINARY, LABELMAP or FRACTIONAL; None: BINARY up to MOST_BINARY structures.
+        kind: BINARY, LABELMAP or FRACTIONAL; None: BINARY up to MOST_BINARY structures, and of those that overlap.
 
     Returns:
         A DICOM file: BINARY as Explicit VR Little Endian, the others in RLE Lossless.
 
     Raises:
-        NotAcceptable, UnsuitableImage: as of `find_source` and `probabilities_of`.
+        NotAcceptable: as of `find_source` and `probabilities_of`; or a LABELMAP of structures that overlap.
+        UnsuitableImage: as of `find_source`.
     """
+    if kind == "LABELMAP" and prediction.regions is not None:
+        raise NotAcceptable(
+            "the model's structures overlap, and a LABELMAP has one of them in each voxel: accept application/dicom; "
+            "type=binary, or application/x-nifti"
+        )
     source = find_source(prediction, traits)
     labels = tuple(prediction.structures)
-    kind = kind or ("BINARY" if len(labels) <= MOST_BINARY else "LABELMAP")
+    is_binary = len(labels) <= MOST_BINARY or prediction.regions is not None
+    kind = kind or ("BINARY" if is_binary else "LABELMAP")
     stand_ins = {derived_uid("stand-in", str(index)): each for index, each in enumerate(source.slices)}
     fractions = _fractions(prediction) if kind == "FRACTIONAL" else None
     if fractions is None:
         values = np.ascontiguousarray(np.atleast_3d(prediction.mask).transpose(2, 1, 0))  # (D, H, W)
         digest = hashlib.sha256(values.data)
+        if prediction.regions is not None:  # (D, H, W, K)
+            values = np.stack([is_inside(values, numbers) for numbers in prediction.numbers], axis=-1).astype(np.uint8)
     else:
         # highdicom takes fractions as floats and sorts all of them. It gets a pixel in place of each frame, which says
         # whether there is one, and the frames are put in afterwards.

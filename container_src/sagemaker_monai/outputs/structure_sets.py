@@ -99,7 +99,9 @@ def encode_rtstruct(prediction: "MaskPrediction", traits: Traits, *, model: Prov
             _described(number, label, name, source, model)
             for number, (label, name) in enumerate(zip(labels, names_of(labels), strict=True), start=1)
         ]
-        document.ROIContourSequence = [_drawn(number, prediction.mask, source) for number in range(1, len(labels) + 1)]
+        document.ROIContourSequence = [
+            _drawn(number, prediction.inside(number - 1), source) for number in range(1, len(labels) + 1)
+        ]
         document.RTROIObservationsSequence = [
             _observed(number, label, model) for number, label in enumerate(labels, start=1)
         ]
@@ -147,18 +149,18 @@ def _observed(number: int, label: str, model: Provenance) -> "Dataset":
     return observation
 
 
-def _drawn(number: int, mask: "NDArray[np.uint8]", source: MaskSource) -> "Dataset":
-    """The contours of one label."""
+def _drawn(number: int, inside: "NDArray[np.bool_]", source: MaskSource) -> "Dataset":
+    """The contours of one label, which is (W, H) or (W, H, D)."""
     from pydicom import Dataset
 
     roi = Dataset()
     roi.ReferencedROINumber = number
     roi.ROIDisplayColor = list(colour_of(number))
-    volume = np.atleast_3d(mask)
+    volume = np.atleast_3d(inside)
     contours = [
         contour
-        for index in np.flatnonzero((volume == number).any(axis=(0, 1)))
-        for contour in _contours(volume[:, :, index] == number, source.slices[index])
+        for index in np.flatnonzero(volume.any(axis=(0, 1)))
+        for contour in _contours(volume[:, :, index], source.slices[index])
     ]
     if contours:
         roi.ContourSequence = contours

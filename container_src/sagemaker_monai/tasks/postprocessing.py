@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sagemaker_monai.errors import BundleError
 from sagemaker_monai.tasks.components import keep_largest
-from sagemaker_monai.tasks.regions import Regions
+from sagemaker_monai.tasks.regions import Regions, paint
 
 if TYPE_CHECKING:
     import torch
@@ -111,9 +111,7 @@ class LabelMap:
 
 
 class RegionMap:
-    """The part of each voxel, of the logits of structures that overlap: each is painted over those before it.
-
-    A structure is where its probability is above 0.5, as nnU-Net has it.
+    """The part of each voxel, of the logits of structures that overlap, see `regions.paint`.
 
     Args:
         regions, painted, values: `members`, `painted` and `values` of `regions.Regions`.
@@ -133,13 +131,7 @@ class RegionMap:
         Raises:
             BundleError: an output is not finite.
         """
-        import torch
-
-        outputs = _finite_logits(outputs)
-        parts = torch.zeros(outputs.shape[1:], dtype=torch.uint8)
-        for logits, part in zip(outputs, self.regions.painted, strict=True):
-            parts[logits > 0] = part
-        return parts
+        return paint(_finite_logits(outputs), self.regions)
 
     def step(self) -> dict[str, Any]:
         """Itself as data for an artifact."""

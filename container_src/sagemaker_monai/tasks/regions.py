@@ -18,6 +18,7 @@ from sagemaker_monai.tasks.label_maps import MAX_STRUCTURES
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
 MAX_VALUE = 65_535  # of a mask's voxel
@@ -57,28 +58,45 @@ class Regions:
             list(numbers) != sorted(set(numbers)) for numbers in self.members
         ):
             raise ValueError("regions are different")
-        if fault := self.painting_fault():
+        if fault := painting_fault(self.members, self.painted):
             raise ValueError(f"region {fault[0]} cannot be painted beside {fault[1]}")
 
-    def painting_fault(self) -> tuple[int, int] | None:
-        """Two structures of which the first is painted so that it is lost in the second, or read as it; None if none.
 
-        If they are one, it is painted with a part that it does not have.
-        """
-        sets = [frozenset(numbers) for numbers in self.members]
-        for place, part in enumerate(self.painted):
-            if part not in sets[place]:
-                return place, place
-            for other, numbers in enumerate(sets):
-                is_around = sets[place] < numbers
-                if other != place and ((part in numbers and not is_around) or (is_around and other > place)):
-                    return place, other
-        return None
+def painting_fault(members: Sequence[Sequence[int]], painted: Sequence[int]) -> tuple[int, int] | None:
+    """Two structures of which the first is painted so that it is lost in the second, or read as it; None if none.
+
+    If they are one, it is painted with a part that it does not have.
+
+    Args:
+        members, painted: as of `Regions`.
+    """
+    sets = [frozenset(numbers) for numbers in members]
+    for place, part in enumerate(painted):
+        if part not in sets[place]:
+            return place, place
+        for other, numbers in enumerate(sets):
+            is_around = sets[place] < numbers
+            if other != place and ((part in numbers and not is_around) or (is_around and other > place)):
+                return place, other
+    return None
 
 
 def numbers_of_structures(count: int, regions: Regions | None) -> tuple[tuple[int, ...], ...]:
     """The numbers of a label map that make each of its structures."""
     return tuple((number,) for number in range(1, count + 1)) if regions is None else regions.members
+
+
+def paint(logits: torch.Tensor, regions: Regions) -> torch.Tensor:
+    """The part of each voxel, uint8 (...), of the logits (K, ...) of structures: each over those before it.
+
+    A structure is where its probability is above 0.5, as nnU-Net has it.
+    """
+    import torch
+
+    parts = torch.zeros(logits.shape[1:], dtype=torch.uint8)
+    for each, part in zip(logits, regions.painted, strict=True):
+        parts[each > 0] = part
+    return parts
 
 
 def is_inside(labels: NDArray[np.integer], numbers: Sequence[int]) -> NDArray[np.bool_]:

@@ -92,7 +92,7 @@ class TaskRow:
 
     Attributes:
         name: the hyperparameter `task`.
-        build: makes the task of some labels.
+        build: makes the task of some labels, and of regions where labels are masks.
         read: makes the task from an artifact's postprocessing and labels; raises any error if they are not its own.
         form: of a label.
         labels_are: the same for people.
@@ -121,7 +121,7 @@ class TaskRow:
     """
 
     name: str
-    build: Callable[[tuple[str, ...]], Task]
+    build: Callable[..., Task]
     read: Callable[[Any, tuple[str, ...]], Task]
     form: Form
     labels_are: str

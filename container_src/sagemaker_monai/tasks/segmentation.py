@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sagemaker_monai.tasks.postprocessing import LabelMap, LargestComponents, RegionMap
-from sagemaker_monai.tasks.regions import Regions, is_inside, numbers_of_structures
+from sagemaker_monai.tasks.regions import Regions, is_inside, numbers_of_structures, paint
 from sagemaker_monai.tasks.row import Example, Metric, TakesNothing, TaskRow
 
 if TYPE_CHECKING:
@@ -176,6 +176,12 @@ class Segmentation(TakesNothing):
         from sagemaker_monai.tasks.mask_loss import summed_cross_entropy
 
         return summed_cross_entropy(logits, labels, None if self.regions is None else self.regions.members)
+
+    def decide(self, outputs: torch.Tensor) -> torch.Tensor:
+        """As `answers`, of outputs on the CPU that need not be finite."""
+        import torch
+
+        return outputs.argmax(dim=0).to(torch.uint8) if self.regions is None else paint(outputs, self.regions)
 
     def answers(self, outputs: torch.Tensor) -> torch.Tensor:
         """The label map (...) of outputs (outputs, ...) of one image, or of a part of it; without `largest`."""

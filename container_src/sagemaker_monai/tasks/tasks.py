@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sagemaker_monai.errors import BundleError, DatasetError
 from sagemaker_monai.tasks import classification, multilabel, ordinal, regression, segmentation
 from sagemaker_monai.tasks.labels import Label
+from sagemaker_monai.tasks.regions import Regions
 from sagemaker_monai.tasks.row import Form, TaskRow
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ def metric_goals() -> dict[str, str]:
 def task_for(form: Form, *, has_order: bool = False) -> str:
     """The task for labels of a form, if none is given."""
     return next(row.name for row in TASKS.values() if (row.form, row.has_order) == (form, has_order))
+
+
+def build_task(name: str, labels: tuple[str, ...], regions: Regions | None = None) -> "Task":
+    """The task of some labels, before it is fitted; of structures that overlap with their regions."""
+    build = TASKS[name].build
+    return build(labels) if regions is None else build(labels, regions)
 
 
 def task_of_labels(labels: Sequence[Label]) -> str:

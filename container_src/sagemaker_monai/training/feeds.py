@@ -166,20 +166,15 @@ class PatchFeed:
 
         def add_loss(place: tuple[slice, ...], logits: torch.Tensor) -> None:
             nonlocal total, count
-            truth = torch.from_numpy(np.array(labels[place])).long()
-            losses = nn.functional.cross_entropy(logits[None], truth[None], ignore_index=IGNORED, reduction="sum")
-            total, count = total + float(losses), count + int((truth != IGNORED).sum())
+            truth = torch.from_numpy(np.array(labels[place]))
+            total, count = total + self._task.summed_loss(logits, truth), count + int((truth != IGNORED).sum())
 
         predicted = label_map(
-            run, image, self._plan.preprocessing.size, _largest, overlap=OVERLAP, outputs=self._task.outputs,
+            run, image, self._plan.preprocessing.size, self._task.decide, overlap=OVERLAP, outputs=self._task.outputs,
             on_block=add_loss,
         )  # fmt: skip
         loss = total / max(count, 1)
         return self._task.measure_both(predicted, labels, case.spacing_mm, loss=loss, has_surfaces=self._has_surfaces)
-
-
-def _largest(logits: torch.Tensor) -> torch.Tensor:
-    return logits.argmax(dim=0).to(torch.uint8)
 
 
 def _image_reader(pixels: np.ndarray, device: torch.device) -> Callable[[np.ndarray], torch.Tensor]:

@@ -24,7 +24,7 @@ from sagemaker_monai.networks.segmenters import segmenter_def
 from sagemaker_monai.preprocessing.preprocessing import Preprocessing, build_preprocessing
 from sagemaker_monai.preprocessing.presets import spacing_of_text
 from sagemaker_monai.tasks.task import Floats, Task
-from sagemaker_monai.tasks.tasks import TASKS
+from sagemaker_monai.tasks.tasks import TASKS, build_task
 from sagemaker_monai.training.augmentation import AUGMENTATIONS, without_swaps
 from sagemaker_monai.training.named_sides import axes_with_sides
 from sagemaker_monai.training.patch_plan import (
@@ -88,7 +88,7 @@ def make_plan(
         spatial_dims=preprocessing.spatial_dims,
         is_photograph=preprocessing.dtype == "uint8",
     )
-    task = TASKS[dataset.task].build(dataset.labels)
+    task = build_task(dataset.task, dataset.labels, None if dataset.legend is None else dataset.legend.regions)
     fitted = task.fitted(targets_of(dataset.training, dataset.labels))
     check_best_metric(config, fitted, targets_of(dataset.validation, dataset.labels))
     precision = choose_precision(config, device)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sagemaker_monai.data.label_sets import ORDER
 from sagemaker_monai.data.legends import read_legend
 from sagemaker_monai.data.mask_layouts import is_of_masks
 from sagemaker_monai.errors import DatasetError
@@ -154,7 +155,7 @@ def labels_of(account: Account, uris: Iterable[str]) -> tuple[tuple[str, ...], s
             content = json.loads(text)
             if is_of_masks(content, partial(_is_there, account, folder)):
                 try:
-                    return read_legend(content.get("labels")).names, task_for("mask")
+                    return read_legend(content.get("labels"), content.get(ORDER)).names, task_for("mask")
                 except DatasetError as error:
                     raise CommandError(f"{folder}: {error}") from error
             names, task = content.get("labels", {}), content.get("task", DEFAULT_TASK)
