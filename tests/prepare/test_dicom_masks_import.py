@@ -251,7 +251,7 @@ def test_the_user_chooses_structures_in_any_spelling_and_their_order(tmp_path, r
     assert content_of(tmp_path / "out")["labels"] == {"0": "background", "1": "gtv_1", "2": "Liver"}
     _, found = labels_in(tmp_path / "out")
     assert any(np.array_equal(labels, squares(2, 1)) for labels in found.values())
-    assert any("structures that are no labels, with their masks: body 1" in note for note in report.notes)
+    assert any("structures that are no labels: body 1" in note for note in report.notes)
     for structures, reason in ((("spleen",), "no mask has: spleen; the masks have"), (("gtv1", "GTV 1"), "twice")):
         with pytest.raises(ConfigError, match=reason):
             run(a=P0, b=mask, masks={"structures": structures})

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sagemaker_monai.data.entries import IMAGE_NAMES, Entry, Layout, Metadata, images_of_names, name_parts
@@ -230,6 +231,7 @@ def write_dataset_json(
     task: str = DEFAULT_TASK,
     spatial_dims: int = 2,
     modality: str = "RGB",
+    codes: Mapping[str, Any] = MappingProxyType({}),
     reference: str = "",
     licence: str = "",
 ) -> None:
@@ -243,6 +245,7 @@ def write_dataset_json(
         task: a key of `tasks.tasks.TASKS`.
         spatial_dims: 2 or 3.
         modality: DICOM's Modality, or "RGB" for photographs.
+        codes: what structures are in the words of DICOM, by their names.
     """
     content = {
         "name": name,
@@ -253,6 +256,7 @@ def write_dataset_json(
         "modality": {"0": modality},
         **({} if task == DEFAULT_TASK else {"task": task}),
         "labels": {str(index): label for index, label in enumerate(labels)},
+        **({"codes": dict(codes)} if codes else {}),
         "numTraining": len(records.get("training", ())),
         "numValidation": len(records.get("validation", ())),
         "numTest": len(records.get("test", ())),

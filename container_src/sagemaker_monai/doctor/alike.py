@@ -37,7 +37,9 @@ def equal_files(files: Sequence[FileFacts]) -> list[list[int]]:
 
 def find_duplicates(images: Sequence[Examined], files: Sequence[FileFacts]) -> tuple[dict[str, int], list[Remark]]:
     """Find copies, above all across splits, labels and patients; returns counts for the report, and remarks."""
-    same_bytes = equal_files(files)
+    of_images = {position for image in images for position in image.files}  # and not of masks, of which many are empty
+    same_bytes = [[position for position in group if position in of_images] for group in equal_files(files)]
+    same_bytes = [group for group in same_bytes if len(group) > 1]
     byte_copies = {position: group[0] for group in same_bytes for position in group}
     keys: Mapping[object, list[Examined]] = defaultdict(list)
     for image in images:

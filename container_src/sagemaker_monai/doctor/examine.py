@@ -5,7 +5,7 @@ Other processes look at each file once; everything after that compares small fac
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -167,7 +167,7 @@ def examine(channels: Mapping[str, Path], scratch: Path, options: Options | None
     )
     associations = [replace(each, finding=scrubber.shown(each.finding)) for each in associations]
     remarks = [
-        *_file_remarks(files),
+        *_file_remarks(files, {position for image in images for position in image.files}),
         *_depths(files),
         *stacks.remarks,
         *duplicate_remarks,
@@ -245,7 +245,8 @@ def _fault_of(facts: FileFacts) -> str:
     return facts.fault or (facts.pixels.fault if facts.pixels else "")
 
 
-def _file_remarks(files: Sequence[FileFacts]) -> list[Remark]:
+def _file_remarks(files: Sequence[FileFacts], of_images: Collection[int]) -> list[Remark]:
+    """Remarks on single files; `of_images` are the positions of those that are not masks."""
     broken: dict[str, list[int]] = {}
     codes: dict[str, Counter[str]] = {}
     for position, facts in enumerate(files, start=1):
@@ -263,7 +264,9 @@ def _file_remarks(files: Sequence[FileFacts]) -> list[Remark]:
     ]
     numbered = list(enumerate(files, start=1))
     remarks += found("no_picture", [n for n, facts in numbered if facts.instance and not facts.instance.has_pixels])
-    remarks += found("blank_images", [n for n, facts in numbered if facts.pixels and facts.pixels.is_blank])
+    remarks += found(
+        "blank_images", [n for n, facts in numbered if facts.pixels and facts.pixels.is_blank and n - 1 in of_images]
+    )
     remarks += found("images_sampled", [n for n, facts in numbered if facts.is_usable and facts.pixels is None])
     for each in merged(told for facts in files for told in facts.remarks):
         places = [n for n, facts in numbered if any(told.code == each.code for told in facts.remarks)]

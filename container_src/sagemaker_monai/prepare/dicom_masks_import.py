@@ -136,6 +136,7 @@ def import_dicom_masks(
         images,
         LabelTable("file", task_for("mask"), structures.names, ()),
         notices,
+        structures=structures,
         spatial_dims=3 if pairs.kind == "series" else 2,
         description=_DESCRIPTIONS[pairs.kind],
         group_name="patient" if units.group_by == GROUP_BY[0] else "group",

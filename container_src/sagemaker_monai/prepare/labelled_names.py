@@ -35,9 +35,10 @@ def refuse_untold(names: Sequence[str], pattern: re.Pattern[str] | None) -> None
 def warn_of_own_groups(images: Sequence[Written], notices: Notices) -> None:
     """Warn of images whose patient is unknown."""
     if own := sum(image.group.startswith(OWN) and image.line.group is None for image in images):
+        options = "--group-by" if any(image.mask for image in images) else "--group-column or --group-by"
         notices.warnings.append(
             f"the patient of {own} images is unknown: images of one patient may be on two sides of the split; use "
-            "--group-column or --group-by"
+            f"{options}"
         )
 
 

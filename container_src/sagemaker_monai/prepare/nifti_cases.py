@@ -120,6 +120,11 @@ def _told(volumes: dict[str, Path], stems: dict[str, str], named: Collection[str
     ]
 
 
+def modality_of(name: str) -> str:
+    """DICOM's Modality as dataset.json writes it in words; "" for others."""
+    return {"MRI": "MR", "CT": "CT", "MR": "MR"}.get(name.strip().upper(), "")
+
+
 def _decathlon(source: Path) -> tuple[list[str] | None, str]:
     """The training images of a dataset.json (None without one), and its modality."""
     path = source / DATASET_JSON
@@ -137,7 +142,7 @@ def _decathlon(source: Path) -> tuple[list[str] | None, str]:
     modality = content.get("modality")
     names = list(modality.values()) if isinstance(modality, dict) else []
     first = names[0] if names and isinstance(names[0], str) and len(names[0]) <= 16 else ""
-    told = {"MRI": "MR", "CT": "CT", "MR": "MR"}.get(first.upper(), "")
+    told = modality_of(first)
     training = content.get("training")
     if not isinstance(training, list) or not training:
         return None, told

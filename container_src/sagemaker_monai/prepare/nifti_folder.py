@@ -100,8 +100,7 @@ def import_nifti_folder(
     """
     reading, cases, choices = reading or LabelOptions(), cases or Cases(), choices or Choices(title=TITLE)
     pattern = group_pattern(cases.group_by) if cases.group_by else None
-    if cases.modality and cases.modality not in MODALITIES:
-        raise ConfigError(f"modality must be one of {', '.join(MODALITIES)}, got {cases.modality!r}")
+    check_modality(cases.modality)
     if not source.exists():
         raise DatasetError(f"there is no folder {source.name}; name one with volumes")
     job = begin_import("nifti_folder", source, out, labels, choices, reading, cases)
@@ -134,13 +133,13 @@ def import_nifti_folder(
     odd = merged(told for _, _, remarks in copied for told in remarks)
     notices.warnings.extend(f"{each.code}: {each.message}" for each in odd)
     written = [image for image, _, _ in copied]
-    _notice(written, cases, modality, notices)
+    notice_volumes(written, cases, modality, notices)
     return publish(
         job,
         written,
         table,
         notices,
-        spatial_dims=_spatial_dims(Counter(shape for _, shape, _ in copied)),
+        spatial_dims=spatial_dims_of(Counter(shape for _, shape, _ in copied)),
         description="volumes with their labels",
         is_private=cases.is_private,
     )
@@ -217,7 +216,14 @@ def _copy(image: _Image, *, out: Path, modality: str, is_private: bool) -> _Copi
     return written, shape, [each for volume in volumes for each in volume.remarks]
 
 
-def _spatial_dims(shapes: Counter[tuple[bool, int]]) -> int:
+def check_modality(modality: str) -> None:
+    """Raise a ConfigError if `Cases.modality` is out of range."""
+    if modality and modality not in MODALITIES:
+        raise ConfigError(f"modality must be one of {', '.join(MODALITIES)}, got {modality!r}")
+
+
+def spatial_dims_of(shapes: Counter[tuple[bool, int]]) -> int:
+    """2 or 3, by whether images have several slices, and their channels; a DatasetError if they are of several."""
     if len(shapes) > 1:
         told = [
             f"{count} {'volumes' if is_deep else 'single slices'} of {channels} channel{'s' * (channels > 1)}"
@@ -228,8 +234,9 @@ def _spatial_dims(shapes: Counter[tuple[bool, int]]) -> int:
     return 3 if is_deep else 2
 
 
-def _notice(images: Sequence[Written], cases: Cases, modality: str, notices: Notices) -> None:
-    files = sum(len(image.files) for image in images)
+def notice_volumes(images: Sequence[Written], cases: Cases, modality: str, notices: Notices) -> None:
+    """Say what was copied and how."""
+    files = sum(len(image.files) - bool(image.mask) for image in images)
     if cases.is_private:
         notices.notes.append(f"{files} files were copied without the texts of their headers, and numbered")
         notices.notes.append("faces that can be rendered from a head are not removed")

@@ -98,18 +98,13 @@ def import_pictures(
 
     def copy(image: tuple[str, Line, str]) -> Written:
         name, line, target = image
-        content, digest = _content_of(source / name, is_private=pictures.is_private)
+        content, digest = content_of_picture(source / name, is_private=pictures.is_private)
         (out / target).write_bytes(content)
         return Written(target, name, line, group_of(name, pattern), {target: len(content)}, (digest,), MODALITY)
 
     images = [(name, (name, line, target)) for (name, line), target in zip(chosen.items(), names, strict=True)]
     written = copy_all(job, images, copy, {}, notices, what="pictures")
-    if pictures.is_private:
-        notices.notes.append(f"{len(written)} pictures were copied without the texts beside them, and numbered")
-        notices.notes.append("text that is visible in the pictures themselves is not removed")
-    else:
-        notices.notes.append(f"{len(written)} pictures were copied with everything in their files")
-    warn_of_own_groups(written, notices)
+    notice_pictures(written, pictures, notices)
     return publish(
         job,
         written,
@@ -156,6 +151,16 @@ def _choose(
     return table, {name: lines[name] for name in names if name in lines}
 
 
+def notice_pictures(written: Sequence[Written], pictures: Pictures, notices: Notices) -> None:
+    """Say what was copied and how."""
+    if pictures.is_private:
+        notices.notes.append(f"{len(written)} pictures were copied without the texts beside them, and numbered")
+        notices.notes.append("text that is visible in the pictures themselves is not removed")
+    else:
+        notices.notes.append(f"{len(written)} pictures were copied with everything in their files")
+    warn_of_own_groups(written, notices)
+
+
 def _names(names: Sequence[str], *, is_private: bool) -> list[str]:
     """The names of the pictures in the data set."""
     suffixes = [PurePosixPath(name).suffix.lower() for name in names]
@@ -164,8 +169,8 @@ def _names(names: Sequence[str], *, is_private: bool) -> list[str]:
     return [f"{output.IMAGES}/{name}" for name in name_files([name.split("/") for name in names], suffixes)]
 
 
-def _content_of(path: Path, *, is_private: bool) -> tuple[bytes, bytes | None]:
-    """The bytes to copy of a picture that can be read, and the digest of its values."""
+def content_of_picture(path: Path, *, is_private: bool) -> tuple[bytes, bytes | None]:
+    """The bytes to copy of a picture that can be read, and the digest of its values; raises as `cleaned`."""
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise UnsuitableImage("not a picture; use prepare dicom_folder for DICOM, prepare nifti_folder for volumes")
     [frame] = read_frames_of(Sample(path))

@@ -26,8 +26,7 @@ from sagemaker_monai.prepare.leaks import join_groups, same_pictures
 from sagemaker_monai.prepare.matching import ON_MISMATCH, key_of
 from sagemaker_monai.prepare.public_names import public_names
 from sagemaker_monai.prepare.sides import count_images, draw_split, missing_sides, refuse_torn
-from sagemaker_monai.tasks.label_maps import BACKGROUND_NAME
-from sagemaker_monai.tasks.tasks import TASKS
+from sagemaker_monai.prepare.structures import Structures
 
 ON_UNUSABLE = ("refuse", "leave-out")
 ON_DUPLICATES = ("join", "refuse")
@@ -200,6 +199,8 @@ def publish(
     spatial_dims: int,
     description: str,
     is_private: bool,
+    structures: Structures | None = None,
+    codes: Mapping[str, Any] = MappingProxyType({}),
     group_name: str = "group",
     order: Callable[[str], str] = str,
 ) -> Report:
@@ -209,6 +210,8 @@ def publish(
         job, images, table, notices: of the import, with the files of at least one image written.
         spatial_dims, description: of the data set.
         is_private: the report has no names from the source.
+        structures: of label maps, where labels are masks.
+        codes: of dataset.json.
         group_name: first part of the names of numbered groups.
         order: sort key of the groups that are numbered.
 
@@ -272,7 +275,8 @@ def publish(
         job.out,
         name=choices.title,
         description=description,
-        labels=(BACKGROUND_NAME, *table.classes) if TASKS[table.task].has_masks else table.classes,
+        labels=table.classes if structures is None else structures.labels,
+        codes=codes,
         records=records,
         task=table.task,
         spatial_dims=spatial_dims,

@@ -11,7 +11,7 @@ from sagemaker_monai.dicomweb import transfer as dicomweb
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.messages.item_names import NAMES_FILE, ItemNames, current
 from sagemaker_monai.messages.option_fields import add_options, changed_flags, options_of
-from sagemaker_monai.prepare import dicom_folder, dicom_images, nifti_folder, picture_folder
+from sagemaker_monai.prepare import dicom_folder, dicom_images, masked_folder, nifti_folder, picture_folder
 from sagemaker_monai.prepare.dicom_masks_import import import_dicom_masks
 from sagemaker_monai.prepare.ground_truth.ground_truth import import_ground_truth
 from sagemaker_monai.prepare.ground_truth.ground_truth_options import GroundTruthOptions
@@ -19,7 +19,7 @@ from sagemaker_monai.prepare.ham10000 import Ham10000Options, import_ham10000
 from sagemaker_monai.prepare.labels_table import LabelOptions
 from sagemaker_monai.prepare.medmnist import MedmnistOptions, import_medmnist
 from sagemaker_monai.prepare.publish import Choices
-from sagemaker_monai.prepare.structures import MaskOptions
+from sagemaker_monai.prepare.structures import MaskOptions, StructureOptions
 from sagemaker_monai.tasks.tasks import TASKS, task_for
 
 
@@ -84,7 +84,8 @@ def _for_task(run: Callable[..., Any], of_masks: Callable[..., Any], made: dict[
     row = TASKS.get(reading.task)
     is_of_masks = row is not None and row.has_masks
     name = "masks" if not is_of_masks else "reading"
-    unused = changed_flags(made.pop(name), replace(LabelOptions(), task=reading.task) if is_of_masks else MaskOptions())
+    idle = made.pop(name)
+    unused = changed_flags(idle, replace(LabelOptions(), task=reading.task) if is_of_masks else type(idle)())
     if is_of_masks:
         unused += ["--labels"] * bool(made.pop("labels"))
         if unused:
@@ -134,22 +135,26 @@ SOURCES = {
         options=GroundTruthOptions,
     ),
     "nifti_folder": _importer(
-        "volumes (NIfTI and others) with labels in a CSV file or by folders",
+        "volumes (NIfTI and others) with labels in a CSV file or by folders, or with masks",
         nifti_folder.import_nifti_folder,
         "a folder of any depth, of the Decathlon or any other",
         required=LABELS,
         called=nifti_folder.TITLE,
+        of_masks=masked_folder.import_volume_masks,
         reading=LabelOptions,
+        masks=StructureOptions,
         choices=Choices,
         cases=nifti_folder.Cases,
     ),
     "pictures": _importer(
-        "pictures (JPEG, PNG, TIFF, ...) with labels in a table or by folders",
+        "pictures (JPEG, PNG, TIFF, ...) with labels in a table or by folders, or with masks",
         picture_folder.import_pictures,
         "a folder of any depth with JPEG, PNG, BMP, TIFF or WebP files",
         required=LABELS,
         called=picture_folder.TITLE,
+        of_masks=masked_folder.import_picture_masks,
         reading=LabelOptions,
+        masks=StructureOptions,
         choices=Choices,
         pictures=picture_folder.Pictures,
     ),

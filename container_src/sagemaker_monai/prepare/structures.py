@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sagemaker_monai.data.label_names import alike_key
-from sagemaker_monai.data.legends import BACKGROUND, Legend, read_legend
+from sagemaker_monai.data.legends import BACKGROUND, IGNORE, Legend, read_legend
 from sagemaker_monai.data.trainable import check_names
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.option_fields import option, parts_of
@@ -24,13 +24,11 @@ ON_VERSIONS = ("refuse", "newest")
 
 
 @dataclass(frozen=True)
-class MaskOptions:
-    """Which masks and structures are taken, where labels are masks.
+class StructureOptions:
+    """Which structures are taken, where labels are masks.
 
     Attributes:
         structures: names of the labels, in their order; empty takes every structure.
-        description: a pattern for the texts that tell masks of one image apart.
-        versions: several masks of one image that have a structure in common: one of ON_VERSIONS.
     """
 
     structures: tuple[str, ...] = option(
@@ -40,16 +38,27 @@ class MaskOptions:
         action="append",
         metavar="A,B",
     )
+
+
+@dataclass(frozen=True)
+class MaskOptions(StructureOptions):
+    """Which masks and structures of DICOM are taken.
+
+    Attributes:
+        description: a pattern for the texts that tell masks of one image apart.
+        versions: several masks of one image that have a structure in common: one of ON_VERSIONS.
+    """
+
     description: str = option(
         "",
-        "of masks of DICOM, such as *final*, in any case: of SeriesDescription, ContentLabel, StructureSetLabel, or "
+        "of masks, such as *final*, in any case: of SeriesDescription, ContentLabel, StructureSetLabel, or "
         "who drew them",
         flag="--mask-description",
         metavar="PATTERN",
     )
     versions: str = option(
         ON_VERSIONS[0],
-        "several masks of one DICOM image with the same structures (default: %(default)s)",
+        "several masks of one image with the same structures (default: %(default)s)",
         flag="--mask-versions",
         choices=ON_VERSIONS,
     )
@@ -63,16 +72,54 @@ class Structures:
         names: in the order of the labels.
         left: structures that do not become labels, with the number of their masks.
         folded: how many further spellings the names have.
+        has_ignored: some voxels were not annotated.
     """
 
     names: tuple[str, ...]
     left: Mapping[str, int]
-    folded: int
+    folded: int = 0
+    has_ignored: bool = False
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """As dataset.json lists them: the names of 0, 1, 2, ... in the label maps."""
+        return (BACKGROUND_NAME, *self.names, *((IGNORE,) if self.has_ignored else ()))
 
     @property
     def legend(self) -> Legend:
-        """Of the label maps: 0 is the background, and the first name is 1."""
-        return read_legend([BACKGROUND_NAME, *self.names])
+        """Of the label maps."""
+        return read_legend(self.labels)
+
+
+def structures_of(legend: Legend, wanted: Sequence[str]) -> Structures:
+    """The labels where a legend names the values of all masks.
+
+    Args:
+        legend: of the source.
+        wanted: `StructureOptions.structures`.
+
+    Raises:
+        ConfigError: a structure that the legend does not have, or one that is named twice.
+        DatasetError: the legend has regions, or names that cannot be labels.
+    """
+    if legend != Legend(legend.values, legend.names, legend.ignored):
+        raise DatasetError(
+            "labels has structures of several values, which are not imported; train reads the folder itself"
+        )
+    _check_wanted(wanted, set(map(alike_key, legend.names)), list(legend.names))
+    names = tuple(wanted) or legend.names
+    check_names(names, task_for("mask"))
+    taken = set(map(alike_key, names))
+    left = {name: 0 for name in legend.names if alike_key(name) not in taken}
+    return Structures(names, left, has_ignored=legend.ignored is not None)
+
+
+def _check_wanted(wanted: Sequence[str], known: Collection[str], shown: Sequence[str]) -> None:
+    keys = [alike_key(name) for name in wanted]
+    if len(set(keys)) < len(keys):
+        raise ConfigError("--structures names a structure twice; names that differ in case or blanks are one")
+    if lacking := [name for name, key in zip(wanted, keys, strict=True) if key not in known]:
+        raise ConfigError(f"--structures names what no mask has: {some_of(lacking)}; the masks have {some_of(shown)}")
 
 
 def choose_structures(
@@ -101,13 +148,7 @@ def choose_structures(
         public[HIDDEN if key in hidden else name] += counts[name]
     if not shown:
         raise DatasetError("no mask names a structure that is drawn; name them in the program that drew them")
-    keys = [alike_key(name) for name in wanted]
-    if len(set(keys)) < len(keys):
-        raise ConfigError("--structures names a structure twice; names that differ in case or blanks are one")
-    if lacking := [name for name, key in zip(wanted, keys, strict=True) if key not in shown]:
-        raise ConfigError(
-            f"--structures names what no mask has: {some_of(lacking)}; the masks have {some_of(told(public))}"
-        )
+    _check_wanted(wanted, shown, told(public))
     names = tuple(wanted) or tuple(sorted(name for name in counts if name.lower() not in BACKGROUND))
     taken = set(map(alike_key, names))
     if taken & hidden:
@@ -127,8 +168,8 @@ def choose_structures(
 
 
 def told(counts: Mapping[str, int]) -> list[str]:
-    """Structures with the number of their masks, the most frequent first."""
-    return [f"{name} {counts[name]}" for name in sorted(counts, key=lambda name: (-counts[name], name))]
+    """Structures with the number of their masks where it is known, the most frequent first."""
+    return [f"{name} {counts[name] or ''}".rstrip() for name in sorted(counts, key=lambda name: (-counts[name], name))]
 
 
 def notice_structures(
@@ -146,7 +187,7 @@ def notice_structures(
     if structures.folded:
         notices.notes.append(f"{structures.folded} other spellings of structures count as one with their label")
     if structures.left:
-        notices.notes.append(f"structures that are no labels, with their masks: {some_of(told(structures.left))}")
+        notices.notes.append(f"structures that are no labels: {some_of(told(structures.left))}")
     present = Counter(key for names in held for key in set(map(alike_key, names)))
     some = {name: present[alike_key(name)] for name in structures.names if present[alike_key(name)] < len(held)}
     odd = [remark(code, count) for code, count in findings.items() if code != LEFT_OUT]
