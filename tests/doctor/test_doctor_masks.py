@@ -221,3 +221,17 @@ def test_a_list_of_annotators_that_is_none_is_refused(examined, tmp_path, value)
     (root / "dataset.json").write_text(json.dumps(content))
 
     assert "annotator_masks as an object" in found(examined(root), "unsound_layout").message
+
+
+def test_masks_are_neither_blank_images_nor_copies_of_images(examined, tmp_path):
+    """Masks of the values 0 and 1 look black, and empty ones are equal byte for byte; images are still compared."""
+    root = write_discs(tmp_path / "data", 4)
+    for number, mask in enumerate(sorted((root / "masks").iterdir())):
+        values = np.asarray(Image.open(mask)) // 255
+        Image.fromarray(values * (number > 1)).save(mask)
+    (root / "images" / "3.png").write_bytes((root / "images" / "2.png").read_bytes())
+
+    examination = examined(root)
+
+    assert "blank_images" not in codes(examination)
+    assert found(examination, "duplicate_bytes").count == 1
