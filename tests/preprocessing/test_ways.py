@@ -165,6 +165,20 @@ def test_fractions_on_an_unchanged_grid_come_back_as_they_were():
         assert np.array_equal(fractions_back(prepared, way, fractions.shape), fractions)
 
 
+@pytest.mark.parametrize("voxels", [1, 60, 1 << 20])
+def test_labels_are_picked_the_same_in_slabs_of_any_size(voxels, monkeypatch):
+    monkeypatch.setattr(ways, "_SLAB_VOXELS", voxels)
+    labels = np.random.default_rng(0).integers(0, 9, (7, 5, 4)).astype(np.uint8)
+    shape, affine = (6, 9, 11), np.diag([-0.7, 1.3, 2.0, 1.0])
+    way = volume_way(shape, affine, orientation="ARS", spacing_mm=(1.0, 0.9, 1.7), fit="stretch", size=labels.shape)
+
+    back = labels_back(labels, way, shape)
+
+    for place in np.ndindex(shape):  # by hand: the prepared voxel that holds the centre
+        at = [int(min(max((place[axis.source] + 0.5 - axis.start) // axis.step, 0), axis.size - 1)) for axis in way]
+        assert back[place] == labels[tuple(at)]
+
+
 @pytest.mark.parametrize("voxels", [1, 40, 1 << 20])
 def test_the_size_of_slabs_changes_no_fraction(voxels, monkeypatch):
     fractions = np.random.default_rng(1).integers(0, 256, (6, 9)).astype(np.uint8)

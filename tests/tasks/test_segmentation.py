@@ -226,3 +226,12 @@ def test_the_artifact_s_task_is_read_again():
     assert TASK.answers(torch.tensor([[0.0, 2.0], [1.0, 2.0], [1.0, 0.0]])).tolist() == [1, 0]
     with pytest.raises(BundleError, match="not finite"):
         TASK.answers(torch.full((3, 2), math.nan))
+
+
+def test_of_equal_logits_the_first_is_the_label():
+    logits = torch.randint(-2, 3, (5, 40, 30), generator=torch.Generator().manual_seed(0)).float()
+
+    labels = Segmentation(("a", "b", "c", "d")).answers(logits.clone())
+
+    assert np.array_equal(labels.numpy(), logits.numpy().argmax(axis=0))
+    assert labels.dtype == torch.uint8

@@ -223,7 +223,15 @@ def _inside(centres: NDArray[np.floating], extent: int, slack: float) -> NDArray
 
 
 def _pick(labels: NDArray[np.integer], voxels: Sequence[NDArray[np.int64]], outside: int) -> NDArray[np.integer]:
-    picked = labels[np.ix_(*(np.maximum(each, 0) for each in voxels))]
+    first, *others = (np.maximum(each, 0) for each in voxels)
+    picked = np.empty([len(each) for each in voxels], labels.dtype)
+    plane = math.prod(max(*sides) for sides in zip(labels.shape[1:], picked.shape[1:], strict=True))
+    step = max(1, _SLAB_VOXELS // max(plane, 1))
+    for start in range(0, len(first), step):  # axis by axis is faster than all at once, which `np.ix_` would do
+        part = labels[first[start : start + step]]
+        for axis, each in enumerate(others, start=1):
+            part = part.take(each, axis=axis)
+        picked[start : start + step] = part
     for axis, each in enumerate(voxels):
         if (each < 0).any():
             index: list[slice | NDArray[np.bool_]] = [slice(None)] * picked.ndim
