@@ -69,7 +69,7 @@ class Run:
     before: Callable[[Path, Path], None] | None = None
 
 
-QUICK_MASKS = {"epochs": 6, "network_width": 12, "learning_rate": 0.005, "ema_decay": 0.97}
+QUICK_MASKS = {"network": "unet", "epochs": 6, "network_width": 12, "learning_rate": 0.005, "ema_decay": 0.97}
 RUNS: dict[str, Run] = {
     "ct-contrast": Run(
         "ct_contrast_dicom",
@@ -116,7 +116,7 @@ RUNS: dict[str, Run] = {
     "hippocampus-segmentation": Run(
         "hippocampus_nifti",
         hippocampus_masks,
-        {"network": "unet", "epochs": 50, "learning_rate": 0.003},
+        {"epochs": 60, "learning_rate": 0.003},
         QUICK_MASKS,
         "dice",
         {"the usual label at the same place of the crop": atlas},

@@ -11,8 +11,8 @@ from sagemaker_monai.training.fit import fit
 from sagemaker_monai.training.plan import make_plan
 
 SETTINGS = {
-    "epochs": 2, "network_width": 4, "batch_size": 4, "patch_size": "16", "patches_per_image": 2, "num_workers": 1,
-    "ema_decay": 0.5,
+    "epochs": 2, "network": "unet", "network_width": 4, "batch_size": 4, "patch_size": "16", "patches_per_image": 2,
+    "num_workers": 1, "ema_decay": 0.5,
 }  # fmt: skip
 
 

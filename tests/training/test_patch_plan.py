@@ -7,9 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sagemaker_monai.data.datasets import read_dataset
+from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.networks.segmenters import SEGMENTERS
 from sagemaker_monai.training import patch_plan
 from sagemaker_monai.training.patch_plan import SHORTEST_SIDE, most_voxels, plan_patch, possible_sizes
+from sagemaker_monai.training.plan import make_plan
+from tests.support.mask_sets import write_balls
 
 SIDES = st.lists(st.integers(1, 700), min_size=3, max_size=3)
 SPACINGS = st.lists(st.floats(0.01, 100), min_size=3, max_size=3)
@@ -62,3 +66,15 @@ def test_the_patch_does_not_depend_on_the_memory_that_is_free_just_now(monkeypat
     assert most_voxels(32, 2, cuda) == most_voxels(32, 2, cuda) == 15 * gib // (2 * 64 * 32 * 2)
     assert most_voxels(32, 2, cuda) == 8 * gib // (2 * 64 * 32 * 2)
     assert most_voxels(16, 2, torch.device("cpu")) == most_voxels(16, 2, torch.device("cpu")) <= 96**3
+
+
+def test_small_volumes_get_the_network_that_learns_most_and_others_the_one_that_a_cpu_can_serve(tmp_path):
+    """Volumes of 18 to 20 x 20 x 16; a patch of 8 cannot be halved twice, as dynunet needs it."""
+    root = write_balls(tmp_path, 4, {"training": 3, "validation": 1})
+    dataset = read_dataset({"training": root}, validation_fraction=0.2, test_fraction=0.2, seed=0)
+    chosen = {}
+    for patch in ("auto", "16", "8"):
+        plan = make_plan(TrainConfig(patch_size=patch), dataset, torch.device("cpu"))
+        chosen[patch] = plan.config.network, plan.network_def["_target_"].rpartition(".")[2]
+
+    assert chosen == {"auto": ("dynunet", "DynUNet"), "16": ("unet", "UNet"), "8": ("unet", "UNet")}

@@ -30,7 +30,14 @@ from tests.support.dicom_bodies import zip_of
 from tests.support.dicom_series import SAGITTAL, make_series, to_bytes
 from tests.support.mask_sets import ball_volume, write_balls, write_discs
 
-VOLUMES = {"epochs": 12, "network_width": 4, "learning_rate": 0.01, "num_workers": 1, "ema_decay": 0.5}
+VOLUMES = {
+    "epochs": 12,
+    "network": "unet",
+    "network_width": 4,
+    "learning_rate": 0.01,
+    "num_workers": 1,
+    "ema_decay": 0.5,
+}
 
 
 def run(base, channel_name="training", **arguments):

@@ -20,7 +20,7 @@ from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.hyperparameters import MOST_EPOCHS, TrainConfig
 from sagemaker_monai.messages.shortened import some_of
 from sagemaker_monai.networks.networks import network_def
-from sagemaker_monai.networks.segmenters import segmenter_def
+from sagemaker_monai.networks.segmenters import Levels, segmenter_def
 from sagemaker_monai.preprocessing.preprocessing import Preprocessing, build_preprocessing
 from sagemaker_monai.preprocessing.presets import spacing_of_text
 from sagemaker_monai.tasks.task import Floats, Task
@@ -39,7 +39,7 @@ from sagemaker_monai.training.preset_choice import choose_preprocessing, volume_
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_SEGMENTER = {"cpu": "unet", "cuda": "dynunet"}
+LEVELS_OF_DYNUNET = 3
 MOST_PATCHES = 8  # of an image in an epoch, unless more are asked for
 
 
@@ -131,7 +131,8 @@ def _plan_of_masks(
     """The plan of segmentation: the grid, the patch and the levels of the network, from shapes and spacings."""
     preprocessing = build_preprocessing(spec)
     is_volume = preprocessing.spatial_dims == 3
-    network = DEFAULT_SEGMENTER[device.type] if config.network == "auto" else config.network
+    is_chosen = config.network != "auto"
+    network = config.network if is_chosen else "unet"
     width, batch_size = config.network_width or WIDTH[device.type], config.batch_size or (2 if is_volume else 16)
     if is_volume:
         grids = volume_grids(config, dataset)
@@ -159,6 +160,8 @@ def _plan_of_masks(
             raise ConfigError(f"image_size {size[0]} cannot be halved as often as {network} does: set {nearest}")
         shapes = [size]
     sizes = [math.prod(shape) / math.prod(patch) for shape in shapes]
+    if not is_chosen:
+        network = _usual_segmenter(device, levels, is_whole=is_volume and float(np.median(sizes)) <= 1)
     patches = config.patches_per_image or min(MOST_PATCHES, max(1, round(float(np.median(sizes)))))
     preprocessing = build_preprocessing(spec)
     definition = segmenter_def(network, levels, in_channels=preprocessing.channels, out_channels=task.outputs)
@@ -172,6 +175,17 @@ def _plan_of_masks(
         }
     )
     return Plan(config, task, preprocessing, definition, precision, augmentation)
+
+
+def _usual_segmenter(device: torch.device, levels: Levels, *, is_whole: bool) -> str:
+    """The network for a patch, whose divisors are the same for both.
+
+    `dynunet` learns more from each voxel, at 3.6 times the work of `unet`, which starts by halving the image. On a CPU
+    it is for volumes that are no larger than a patch: on small MR crops it reached in 7 epochs what `unet` reached in
+    49, but a CT would take minutes to segment.
+    """
+    is_affordable = device.type == "cuda" or is_whole
+    return "dynunet" if is_affordable and len(levels.strides) >= LEVELS_OF_DYNUNET else "unet"
 
 
 def _spacing(asked: str, known: Sequence[Sequence[float]]) -> tuple[float, ...] | None:
