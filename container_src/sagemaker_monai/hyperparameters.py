@@ -190,6 +190,11 @@ class TrainConfig(BaseModel):
         description="random changes of training images: auto (what suits the preset), none, flips and small "
         "changes, for photographs (any rotation, zoom and colour too), for grey images, for volumes",
     )
+    test_time_mirroring: Literal["no", "auto", "yes"] = Field(
+        "no",
+        description="of images to segment: answer with the mean over the image and its mirror images, along the axes "
+        "that augmentation mirrors, in 2 to 8 times the time; auto: if the validation split shows that it helps",
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="arithmetic precision; auto: bf16 on GPUs that support it, otherwise fp32. fp16 needs a GPU"
     )

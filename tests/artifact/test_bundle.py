@@ -140,6 +140,7 @@ SIGNED_FAULTS = {
         "unknown key": (lambda c: c.update(handlers=[]), "keys extra"),
         "missing key": (lambda c: c.pop("inferer"), "keys missing"),
         "other inferer": (lambda c: c["inferer"].update(roi_size=[8, 8]), "inferer"),
+        "inferer of other tasks": (lambda c: c["inferer"].update(mirrored_axes=[0]), "inferer"),
         "expression to run": (lambda c: c.update(run="$import os"), "run in configs"),
         "other target to run": (lambda c: c["run"].update(_target_="os.system"), "run in configs"),
         "image of its own": (lambda c: c.update(image="/etc/passwd"), "image in configs"),

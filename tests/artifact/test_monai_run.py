@@ -128,12 +128,13 @@ def test_monai_runs_an_image_of_several_sequences(tmp_path):
     assert answer == served(tmp_path / "model", Sequences(paths))
 
 
-@pytest.mark.parametrize(("shape", "regions", "largest"), [
-    ((24, 20, 12), None, ()), ((9, 20, 5), None, ()), ((24, 20, 12), None, (2,)),
-    ((24, 20, 12), Regions(((1, 2), (2,)), (1, 2), (1, 3)), ()),
+@pytest.mark.parametrize(("shape", "regions", "largest", "axes"), [
+    ((24, 20, 12), None, (), ()), ((9, 20, 5), None, (), ()), ((24, 20, 12), None, (2,), ()),
+    ((24, 20, 12), None, (2,), (0, 2)), ((24, 20, 12), Regions(((1, 2), (2,)), (1, 2), (1, 3)), (), (1,)),
+    ((24, 20, 12), Regions(((1, 2), (2,)), (1, 2), (1, 3)), (), ()),
 ])  # fmt: skip
-def test_monai_counts_the_voxels_of_structures_that_serve_finds(shape, regions, largest, tmp_path, capsys):
-    write_small_segmenter(tmp_path / "model", regions=regions, largest=largest, seed=4)
+def test_monai_counts_the_voxels_of_structures_that_serve_finds(shape, regions, largest, axes, tmp_path, capsys):
+    write_small_segmenter(tmp_path / "model", regions=regions, largest=largest, seed=4, mirrored_axes=axes)
     values = np.random.default_rng(0).integers(0, 900, shape).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), image := tmp_path / "image.nii")
 

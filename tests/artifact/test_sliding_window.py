@@ -6,7 +6,14 @@ import torch
 from monai.inferers import SlidingWindowInferer
 
 from sagemaker_monai.artifact import sliding_window
-from sagemaker_monai.artifact.sliding_window import count_windows, label_map, needed_bytes, starts_of
+from sagemaker_monai.artifact.sliding_window import (
+    count_windows,
+    label_map,
+    mirrored,
+    mirrorings,
+    needed_bytes,
+    starts_of,
+)
 
 CASES = [
     ((30, 41, 22), (16, 16, 8)), ((10, 41, 22), (16, 16, 8)), ((16, 16, 8), (16, 16, 8)), ((9, 5, 7), (16, 16, 8)),
@@ -71,7 +78,28 @@ def test_the_size_of_slabs_and_batches_changes_no_label(slab, networks, monkeypa
     assert np.array_equal(labels(), expected)
 
 
-def test_the_memory_of_windows_is_what_was_said():
+@pytest.mark.parametrize("axes", [(), (2,), (0, 1)])
+def test_a_mirrored_network_answers_with_the_mean_over_all_mirror_images(axes, networks):
+    image = torch.randn(2, 1, 6, 7, 5, generator=torch.Generator().manual_seed(4))
+    with torch.inference_mode():
+        found = mirrored(networks[3], axes)(image)
+        flips = [[]]
+        for axis in axes:
+            flips += [[*flip, axis] for flip in flips]
+        answers = []
+        for flip in flips:
+            turned = [axis + 2 for axis in flip]
+            answer = networks[3](torch.from_numpy(np.flip(image.numpy(), turned).copy())).numpy()
+            answers.append(np.flip(answer, turned))
+        plain = networks[3](image)
+
+    assert len(flips) == len(mirrorings(axes)) == 2 ** len(axes)
+    assert np.allclose(found, np.mean(answers, axis=0), atol=1e-6)
+    assert torch.allclose(found, plain) == (not axes)
+
+
+@pytest.mark.parametrize("axes", [(), (0, 1, 2)])
+def test_the_memory_of_windows_is_what_was_said(axes):
     """By what torch allocates: the most that is alive at once."""
     shape, window, outputs = (90, 40, 30), (32, 32, 16), 3
     image = torch.randn(1, *shape, generator=torch.Generator().manual_seed(1))
@@ -80,12 +108,12 @@ def test_the_memory_of_windows_is_what_was_said():
         return windows[:, :1].expand(-1, outputs, *windows.shape[2:]).clone()
 
     with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        label_map(run, image, window, largest, overlap=0.5, outputs=outputs)
+        label_map(mirrored(run, axes), image, window, largest, overlap=0.5, outputs=outputs)
     alive = most = 0
     for event in profile.profiler.kineto_results.events():
         if event.name() == "[memory]":
             alive += event.nbytes()
             most = max(most, alive)
 
-    counted = needed_bytes(1, shape, window, outputs, 4)
+    counted = needed_bytes(1, shape, window, outputs, 4, is_mirrored=bool(axes))
     assert 0.4 * counted < most + np.prod(shape) <= counted

@@ -81,6 +81,7 @@ def write_small_segmenter(
     regions: Regions | None = None,
     largest: tuple[int, ...] = (),
     seed: int = 3,
+    mirrored_axes: tuple[int, ...] = (),
     **arguments: Any,
 ) -> str:
     """Write the artifact of a U-Net with seeded random weights; returns its model_version.
@@ -93,6 +94,7 @@ def write_small_segmenter(
         channels: of the input.
         regions, largest: of the task.
         seed: of the weights.
+        mirrored_axes: of `write_bundle`.
         arguments: of `preprocessing_for`.
     """
     torch.manual_seed(seed)
@@ -109,4 +111,5 @@ def write_small_segmenter(
         weights=build_network(definition).state_dict(),
         train_config={"hyperparameters": {}},
         provenance={"dataset_fingerprint": "0" * 64},
+        mirrored_axes=mirrored_axes,
     )

@@ -75,6 +75,7 @@ class Bundle:
         model_version: 12 hexadecimal digits, the digest of everything that decides an answer.
         scope: what it was trained on; None in artifacts from versions that did not record it.
         codes: what labels are in the words of DICOM; those without are left out.
+        mirrored_axes: of the image, along which the network also sees it mirrored, see `sliding_window.mirrored`.
     """
 
     labels: tuple[str, ...]
@@ -86,6 +87,7 @@ class Bundle:
     model_version: str
     scope: Scope | None = None
     codes: Mapping[str, LabelCodes] = field(default_factory=dict)
+    mirrored_axes: tuple[int, ...] = ()
 
 
 def write_bundle(
@@ -99,6 +101,7 @@ def write_bundle(
     provenance: Mapping[str, Any],
     scope: Scope | None = None,
     codes: Mapping[str, LabelCodes] | None = None,
+    mirrored_axes: Sequence[int] = (),
 ) -> str:
     """Write an artifact; an existing one stays until the new one is complete on disk.
 
@@ -111,7 +114,7 @@ def write_bundle(
         train_config: what goes into configs/train.json.
         provenance: versions and the data set's fingerprint, for configs/metadata.json.
         scope: what it was trained on.
-        codes: of its labels, see `Bundle`.
+        codes, mirrored_axes: see `Bundle`.
 
     Returns:
         The model_version.
@@ -136,7 +139,7 @@ def write_bundle(
             {
                 "network_def": dict(network_def),
                 "preprocessing": {"_target_": COMPOSE, "transforms": preprocessing},
-                "inferer": dict(TASKS[task.name].inferer(built.size)),
+                "inferer": dict(TASKS[task.name].inferer(built.size, mirrored_axes)),
                 "postprocessing": {"_target_": COMPOSE, "transforms": task.postprocessing()},
                 **RUN_SECTION,
             },
@@ -188,7 +191,8 @@ def read_bundle(folder: Path) -> Bundle:
     preprocessing = build_preprocessing(_compose_transforms(inference["preprocessing"], "preprocessing"))
     labels, channels = _data_format(metadata)
     task = read_task(_compose_transforms(inference["postprocessing"], "postprocessing"), labels)
-    for name, value in {"inferer": TASKS[task.name].inferer(preprocessing.size), **RUN_SECTION}.items():
+    axes = _mirrored_axes(inference["inferer"], preprocessing.spatial_dims)
+    for name, value in {"inferer": TASKS[task.name].inferer(preprocessing.size, axes), **RUN_SECTION}.items():
         if inference[name] != value:
             raise BundleError(f"{name} in {INFERENCE} is not what this program writes; {REMEDY}")
     if channels != preprocessing.channels:
@@ -207,6 +211,7 @@ def read_bundle(folder: Path) -> Bundle:
         model_version=model_version,
         scope=_scope(metadata),
         codes=_codes(metadata, labels),
+        mirrored_axes=axes,
     )
 
 
@@ -277,6 +282,14 @@ def _codes(metadata: dict[str, Any], labels: Sequence[str]) -> dict[str, LabelCo
         return {label: read_codes(each) for label, each in told.items()}
     except ValueError as error:
         raise BundleError(f"{METADATA}: {error}; {REMEDY}") from error
+
+
+def _mirrored_axes(inferer: Any, spatial_dims: int) -> tuple[int, ...]:
+    """The axes that an inferer names; none if they are not axes of an image, and then it is not what we write."""
+    axes = inferer.get("mirrored_axes") if isinstance(inferer, dict) else None
+    if not isinstance(axes, list) or not all(type(axis) is int and 0 <= axis < spatial_dims for axis in axes):
+        return ()
+    return tuple(axes) if axes == sorted(set(axes)) else ()
 
 
 def _data_format(metadata: dict[str, Any]) -> tuple[tuple[str, ...], int]:

@@ -16,7 +16,13 @@ from sagemaker_monai.artifact.activations import counting
 from sagemaker_monai.artifact.bundle import read_bundle
 from sagemaker_monai.artifact.predictor import Answered, Predictor
 from sagemaker_monai.artifact.probabilities import collecting, probability_costs
-from sagemaker_monai.artifact.sliding_window import count_windows, label_map, needed_bytes, windows_at_once
+from sagemaker_monai.artifact.sliding_window import (
+    count_windows,
+    label_map,
+    mirrored,
+    needed_bytes,
+    windows_at_once,
+)
 from sagemaker_monai.budget import expect_bytes, expect_time, expect_work, lent, returned, spend_bytes, spend_work
 from sagemaker_monai.images.expected import Expected, watching
 from sagemaker_monai.images.sample import PROBABILITIES, Held, Instances, Sample
@@ -137,8 +143,10 @@ class MaskPredictor(Predictor):
         """What `label_map` and the network hold beside a prepared image (C, ...); arguments as of `needed_bytes`."""
         preprocessing = self.bundle.preprocessing
         value_bytes = np.dtype(preprocessing.dtype).itemsize
-        size, outputs = preprocessing.size, self.task.outputs
-        held = needed_bytes(prepared[0], prepared[1:], size, outputs, value_bytes, bytes_on_block)
+        held = needed_bytes(
+            prepared[0], prepared[1:], preprocessing.size, self.task.outputs, value_bytes, bytes_on_block,
+            is_mirrored=bool(self.bundle.mirrored_axes),
+        )  # fmt: skip
         return self._working_bytes + held
 
     def segment(self, image: torch.Tensor, traits: Traits, extras: frozenset[str] = frozenset()) -> MaskPrediction:
@@ -194,7 +202,8 @@ class MaskPredictor(Predictor):
 
     def _logits(self, windows: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            logits: torch.Tensor = self._network(self.bundle.preprocessing.scale(windows.to(self._device)))
+            network = mirrored(self._network, self.bundle.mirrored_axes)
+            logits = network(self.bundle.preprocessing.scale(windows.to(self._device)))
         return logits.float().cpu()
 
 

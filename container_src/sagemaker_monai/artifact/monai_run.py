@@ -9,14 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.inferers import SlidingWindowInferer
 from torch import nn
 
 from sagemaker_monai.artifact.bundle import WEIGHTS, load_weights
-from sagemaker_monai.artifact.sliding_window import padded_to
+from sagemaker_monai.artifact.sliding_window import mirrored, padded_to
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.tasks.postprocessing import RegionMap
 from sagemaker_monai.tasks.regions import Regions, numbers_of_structures
+
+
+class MirroredInferer(SlidingWindowInferer):  # type: ignore[misc]
+    """MONAI's, with `sliding_window.mirrored` of its network; what an artifact with test-time mirroring names."""
+
+    def __init__(self, mirrored_axes: Sequence[int], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.mirrored_axes = tuple(mirrored_axes)
+
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor]) -> torch.Tensor:
+        """The network's outputs (N, K, ...) of inputs (N, C, ...)."""
+        outputs: torch.Tensor = super().__call__(inputs, mirrored(network, self.mirrored_axes))
+        return outputs
 
 
 def run_image(

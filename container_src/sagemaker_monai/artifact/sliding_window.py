@@ -21,6 +21,32 @@ SMALLEST_WEIGHT = 1e-3
 Network = Callable[[torch.Tensor], torch.Tensor]
 
 
+def mirrorings(axes: Sequence[int]) -> list[tuple[int, ...]]:
+    """Every choice of axes to mirror an image along, the first of none; twice as many for each axis."""
+    return [some for count in range(len(axes) + 1) for some in itertools.combinations(axes, count)]
+
+
+def mirrored(network: Network, axes: Sequence[int]) -> Network:
+    """A network whose outputs are the mean over all mirror images of its inputs, each mirrored back.
+
+    Args:
+        network: from (N, C, ...) to (N, K, ...).
+        axes: of the image, without batch and channels; of none, the network as it is.
+    """
+    if not axes:
+        return network
+    choices = mirrorings(axes)
+
+    def mean(inputs: torch.Tensor) -> torch.Tensor:
+        total = network(inputs).clone()
+        for some in choices[1:]:
+            dims = [axis + 2 for axis in some]
+            total += network(inputs.flip(dims)).flip(dims)
+        return total / len(choices)
+
+    return mean
+
+
 def weights_of(window: Sequence[int]) -> torch.Tensor:
     """The weight of each voxel of a window, float32 (*window): a Gaussian about its centre, at most 1."""
     weights = torch.ones(())
@@ -143,6 +169,8 @@ def needed_bytes(
     outputs: int,
     value_bytes: int,
     bytes_on_block: int = 0,
+    *,
+    is_mirrored: bool = False,
 ) -> int:
     """The most memory that `label_map` holds beside the image, without what is inside of the network.
 
@@ -151,6 +179,7 @@ def needed_bytes(
         window, outputs: as for `each_block`.
         value_bytes: of one of the image's values.
         bytes_on_block: that `on_block` takes for each voxel.
+        is_mirrored: the network is one of `mirrored`.
     """
     padded = [max(extent, side) for extent, side in zip(extents, window, strict=True)]
     longest = int(np.argmax(padded))
@@ -162,6 +191,7 @@ def needed_bytes(
         + (0 if padded == list(extents) else channels * value_bytes * math.prod(padded))
         + 4 * (outputs + 1) * sums
         + windows * (channels * (value_bytes + 8) + 8 * outputs)  # as loaded and scaled; logits, and weighted ones
+        + is_mirrored * windows * (4 * channels + 8 * outputs)  # a mirror image; its logits, and mirrored back
         # Logits, and whether they are finite; the labels as 64 bits and 8, then what `on_block` takes.
         + slab * (5 * outputs + max(9, bytes_on_block))
     )

@@ -106,7 +106,8 @@ class TaskRow:
         best_metric: what auto means.
         by_label: the score that is logged for each label, a key of `Task.score`; "" for none.
         good_enough: default value of best_metric from which a pipeline registers a model; None if it has to be given.
-        inferer: makes what the artifact says of how the network is run, from the size of its input.
+        inferer: makes what the artifact says of how the network is run, from the size of its input and the axes along
+            which it is mirrored.
         schema: in the words of MONAI's metadata: the task, and the properties of its output except the labels.
         heads: fields of a prediction that are columns before those of the labels; the first is what is predicted.
         numbers: field of a prediction with a number for each label.
@@ -135,7 +136,9 @@ class TaskRow:
     best_metric: str
     by_label: str = "sensitivity"
     good_enough: float | None = None
-    inferer: Callable[[Sequence[int]], Mapping[str, Any]] = lambda _size: {"_target_": "monai.inferers.SimpleInferer"}
+    inferer: Callable[[Sequence[int], Sequence[int]], Mapping[str, Any]] = lambda _size, _axes: {
+        "_target_": "monai.inferers.SimpleInferer"
+    }
     schema: tuple[str, Mapping[str, Any]]
     heads: tuple[str, ...]
     numbers: str = "probabilities"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sagemaker_monai.tasks.task import Floats, Loss, LossOptions
 
 TOLERANCE_MM = 2.0  # of surface Dice; about what two annotators of an organ are apart (arXiv:1809.04430)
+MIRRORED_INFERER = "sagemaker_monai.artifact.monai_run.MirroredInferer"
 OVERLAP = 0.5  # of the windows that the network goes over an image in
 # Scores that need distances; scores that are of all images together.
 OF_SURFACES = ("surface_dice", "hd95", "assd")
@@ -265,6 +266,13 @@ class Segmentation(TakesNothing):
         loses = (change[:, :, MEASURES.index("found_lesions")] < 0).any(axis=0)
         return replace(self, largest=tuple(int(index) + 1 for index in (is_better & ~loses).nonzero()[0]))
 
+    def image_dice(self, answers: Floats) -> Floats:
+        """The mean Dice of each image's structures (N, 1), of rows of `measure` or `measure_both`."""
+        from sagemaker_monai.tasks.mask_scores import MEASURES
+
+        dice: Floats = self._measures(answers)[:, :, MEASURES.index("dice")].mean(axis=1, keepdims=True)
+        return dice
+
     def score(self, answers: Floats, targets: Floats) -> dict[str, Any]:
         """Means over images and structures; of lesions, over all images together."""
         from sagemaker_monai.tasks import metrics
@@ -400,8 +408,9 @@ ROW = TaskRow(
     best_metric="dice",
     by_label="structure_dice",
     good_enough=0.5,
-    inferer=lambda size: {
-        "_target_": "monai.inferers.SlidingWindowInferer",
+    inferer=lambda size, axes: {
+        "_target_": MIRRORED_INFERER if axes else "monai.inferers.SlidingWindowInferer",
+        **({"mirrored_axes": list(axes)} if axes else {}),
         "roi_size": list(size),
         "sw_batch_size": 1,
         "overlap": OVERLAP,

@@ -103,6 +103,13 @@ def without_swaps(steps: Sequence[Step], axes: Collection[int]) -> list[dict[str
     return kept
 
 
+def mirrored_axes(steps: Sequence[Step]) -> tuple[int, ...]:
+    """The axes along which steps mirror images, ascending."""
+    defaults = {"mirror": (), "flip": (0, 1)}
+    axes = [step.get("axes", defaults[step["step"]]) for step in steps if step["step"] in defaults]
+    return tuple(sorted({axis for some in axes for axis in some}))
+
+
 def augment(
     batch: torch.Tensor, steps: Sequence[Step], generator: torch.Generator, *, skipped: int = 0
 ) -> torch.Tensor:

@@ -10,9 +10,8 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from sagemaker_monai.artifact.sliding_window import label_map
+from sagemaker_monai.artifact.sliding_window import Network, label_map
 from sagemaker_monai.data.case_loading import LoadedCases
 from sagemaker_monai.data.datasets import targets_of
 from sagemaker_monai.data.loading import LoadedDataset
@@ -53,7 +52,7 @@ class Feed(Protocol):
             generator: seeded for the step.
         """
 
-    def answers(self, network: nn.Module, processes: Processes) -> Floats | None:
+    def answers(self, network: Network, processes: Processes) -> Floats | None:
         """The network's answers on the validation split, (N, ...); None if its outputs are not finite."""
 
 
@@ -79,7 +78,7 @@ class ImageFeed:
         images = augment(images, self._plan.augmentation, generator, skipped=own.start)
         return self._plan.preprocessing.scale(images), targets
 
-    def answers(self, network: nn.Module, processes: Processes) -> Floats | None:
+    def answers(self, network: Network, processes: Processes) -> Floats | None:
         """See `Feed`; as `Task.answers`."""
         preprocessing, rows = self._plan.preprocessing, self._rows["validation"]
         outputs = torch.zeros(len(rows), self._task.outputs)
@@ -145,7 +144,7 @@ class PatchFeed:
             for first, extent, side in zip(wanted, case.shape, size, strict=True)
         ]
 
-    def answers(self, network: nn.Module, processes: Processes) -> Floats | None:
+    def answers(self, network: Network, processes: Processes) -> Floats | None:
         """See `Feed`; as `Segmentation.measure_both`, on the prepared grid."""
         rows = self._rows["validation"]
         answers = torch.zeros(len(rows), self._task.validation_columns, dtype=torch.float64)
@@ -154,15 +153,14 @@ class PatchFeed:
         measured: Floats = processes.add(answers).numpy()
         return measured if np.isfinite(measured[:, 0]).all() else None
 
-    def _measure(self, network: nn.Module, row: int) -> Floats:
+    def _measure(self, network: Network, row: int) -> Floats:
         image, labels = torch.from_numpy(np.array(self._store.image(row))), self._store.labels(row)
         case = self._store.cases[row]
         assert case is not None
         total, count = 0.0, 0
 
         def run(windows: torch.Tensor) -> torch.Tensor:
-            outputs: torch.Tensor = network(self._plan.preprocessing.scale(windows.to(self._device)))
-            return outputs.float().cpu()
+            return network(self._plan.preprocessing.scale(windows.to(self._device))).float().cpu()
 
         def add_loss(place: tuple[slice, ...], logits: torch.Tensor) -> None:
             nonlocal total, count

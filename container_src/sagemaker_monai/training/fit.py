@@ -22,6 +22,7 @@ from torch import nn
 from torch.backends import cudnn
 
 from sagemaker_monai import __version__
+from sagemaker_monai.artifact.sliding_window import mirrorings
 from sagemaker_monai.data.case_loading import LoadedCases
 from sagemaker_monai.data.datasets import targets_of
 from sagemaker_monai.data.loading import LoadedDataset
@@ -37,6 +38,7 @@ from sagemaker_monai.tasks.tasks import TASKS, read_task
 from sagemaker_monai.training.checkpoints import dump, load, read_newest, write_checkpoint
 from sagemaker_monai.training.distributed import ALONE, Processes
 from sagemaker_monai.training.job_time import JobTime, plan_time
+from sagemaker_monai.training.mirroring import choose_mirroring
 from sagemaker_monai.training.plan import Plan
 from sagemaker_monai.training.run import Run
 
@@ -57,6 +59,7 @@ class FitResult:
         stopped: why training ended before the last epoch, or None.
         pretrained: what was loaded to start from, or None.
         epochs: that were planned.
+        mirrored_axes: along which the network also sees an image mirrored when it answers.
     """
 
     task: Task
@@ -66,6 +69,7 @@ class FitResult:
     stopped: str | None
     pretrained: PretrainedReport | None
     epochs: int
+    mirrored_axes: tuple[int, ...] = ()
 
 
 @dataclass
@@ -81,6 +85,7 @@ class _Found:
     stopped: str | None = None
     planned: int = 0  # epochs; 0 before that is decided
     ends_s: float | None = None  # of the job's time, when training ends in any case
+    mirrored: list[int] | None = None  # axes of answers; None before that is decided
     used_s: float = 0.0  # of the job's time, up to the checkpoint
 
 
@@ -141,12 +146,15 @@ def fit(
                 write_checkpoint(saved_to, state, epoch=found.epochs, step=run.step)
 
         if not found.planned and not processes.is_any(flag=is_stopping()):
-            found.planned, found.ends_s = plan_time(run, config, job_time, save, processes)
+            found.planned, found.ends_s = plan_time(
+                run, config, job_time, save, processes, network_runs=len(mirrorings(plan.mirrored_axes))
+            )
             save()
         run.epochs = found.planned
         is_late = lambda: found.ends_s is not None and job_time.used_s() > found.ends_s  # noqa: E731
         tell = on_epoch if processes.is_main else lambda _row: None
         stopped = _train(config, task, run, found, save, tell, is_stopping, is_late)
+        axes = _mirrored_axes(plan, run, found, save, is_stopping=processes.is_any(flag=is_stopping()))
         if not found.best:
             if not run.step:
                 raise TrainingStopped("training was stopped before its first step, so there is nothing to save")
@@ -154,7 +162,7 @@ def fit(
             found.best, found.postprocessing = _copy(run.scored), task.postprocessing()
             stopped = f"{stopped}, after {run.step} of {run.steps_per_epoch} steps: never validated"
     task = read_task(found.postprocessing, task.labels)
-    return FitResult(task, found.best, found.history, found.best_epoch, stopped, report, run.epochs)
+    return FitResult(task, found.best, found.history, found.best_epoch, stopped, report, run.epochs, axes)
 
 
 def _train(
@@ -193,6 +201,22 @@ def _train(
         tell(found.history[-1])
         save()
     return found.stopped
+
+
+def _mirrored_axes(
+    plan: Plan, run: Run, found: _Found, save: Callable[[], None], *, is_stopping: bool
+) -> tuple[int, ...]:
+    """Along which axes answers are mirrored, chosen once after the last epoch; a stopped job has no time for it."""
+    is_asked = plan.config.test_time_mirroring == "yes"
+    is_trained = found.stopped is not None or found.epochs == found.planned
+    if plan.mirrored_axes and found.mirrored is None and found.best and is_trained and not is_stopping:
+        run.scored.load_state_dict(found.best)
+        axes, task = choose_mirroring(run, plan.mirrored_axes, is_asked=is_asked)
+        found.mirrored, found.postprocessing = list(axes), task.postprocessing()
+        save()
+    if found.mirrored is None:
+        return plan.mirrored_axes if is_asked else ()
+    return tuple(found.mirrored)
 
 
 def job_key(

@@ -179,6 +179,7 @@ def _write(plan: Plan, data: Loaded, result: FitResult, device: torch.device, mo
         train_config=_train_config(plan, data, result),
         provenance=provenance,
         scope=data.scope,
+        mirrored_axes=result.mirrored_axes,
         codes=data.dataset.codes,
     )
     return provenance
@@ -286,6 +287,7 @@ def _train_config(plan: Plan, data: Loaded, result: FitResult) -> dict[str, Any]
     return {
         "hyperparameters": plan.config.model_dump(),
         "augmentation": plan.augmentation,
+        "mirrored_axes": list(result.mirrored_axes),
         "dataset_fingerprint": data.dataset.fingerprint,
         "images": {split: len(data.dataset.split(split)) for split in SPLITS},
         "best_epoch": result.best_epoch,

@@ -89,7 +89,13 @@ def job_time_of(plan: Plan, scored: Sequence[Record], began: float) -> JobTime:
 
 
 def plan_time(
-    run: Run, config: TrainConfig, job_time: JobTime, save: Callable[[], None], processes: Processes
+    run: Run,
+    config: TrainConfig,
+    job_time: JobTime,
+    save: Callable[[], None],
+    processes: Processes,
+    *,
+    network_runs: int = 1,
 ) -> tuple[int, float]:
     """Decide how many epochs are trained, and after which second of the job's time no further step is done.
 
@@ -99,6 +105,7 @@ def plan_time(
         job_time: what is used already, and what is scored at the end.
         save: writes a checkpoint.
         processes: that train together; all get the same answer.
+        network_runs: for each window of an answer, see `sliding_window.mirrorings`.
 
     Raises:
         ConfigError: not even one epoch fits.
@@ -110,8 +117,9 @@ def plan_time(
         Pace(**json.loads(told)),
         config,
         steps_per_epoch=run.steps_per_epoch,
-        validated=run.validated,
+        validated=len(run.validation_groups),
         scored=job_time.scored,
+        network_runs=network_runs,
     )
 
 
@@ -136,7 +144,7 @@ def _measure(run: Run, hours: float, job_time: JobTime, save: Callable[[], None]
 
 
 def epochs_of(
-    pace: Pace, config: TrainConfig, *, steps_per_epoch: int, validated: int, scored: int
+    pace: Pace, config: TrainConfig, *, steps_per_epoch: int, validated: int, scored: int, network_runs: int = 1
 ) -> tuple[int, float]:
     """As `plan_time`, of what was measured.
 
@@ -145,9 +153,12 @@ def epochs_of(
         config: with `hours`, and `epochs` as the most that are trained.
         steps_per_epoch: training steps.
         validated, scored: images of the validation split, and those that the artifact is scored on.
+        network_runs: as of `plan_time`; with more than one, validation is done with one and with all at the end.
     """
     epoch_s = steps_per_epoch * pace.step_s + pace.validation_s + pace.saving_s
-    reserve_s = WRITING_S + scored * (pace.reading_s + SCORING_FACTOR * pace.validation_s / validated)
+    comparing_s = pace.validation_s * (1 + network_runs) * (network_runs > 1)
+    scoring_s = scored * (pace.reading_s + SCORING_FACTOR * network_runs * pace.validation_s / validated)
+    reserve_s = WRITING_S + comparing_s + scoring_s
     ends_s = config.hours * 3600 - reserve_s
     fitting = int(PLANNED_SHARE * (ends_s - pace.used_s) / epoch_s)
     if fitting < 1:

@@ -25,7 +25,7 @@ from sagemaker_monai.preprocessing.preprocessing import Preprocessing, build_pre
 from sagemaker_monai.preprocessing.presets import spacing_of_text
 from sagemaker_monai.tasks.task import Floats, Task
 from sagemaker_monai.tasks.tasks import TASKS, build_task
-from sagemaker_monai.training.augmentation import AUGMENTATIONS, without_swaps
+from sagemaker_monai.training.augmentation import AUGMENTATIONS, mirrored_axes, without_swaps
 from sagemaker_monai.training.named_sides import axes_with_sides
 from sagemaker_monai.training.patch_plan import (
     WIDTH,
@@ -55,6 +55,7 @@ class Plan:
         network_def: the network as plain data.
         precision: fp32, bf16 or fp16.
         augmentation: steps of `augmentation`.
+        mirrored_axes: along which the network may see an image mirrored when it answers, unless that is `no`.
     """
 
     config: TrainConfig
@@ -63,6 +64,7 @@ class Plan:
     network_def: dict[str, Any]
     precision: str
     augmentation: list[dict[str, Any]]
+    mirrored_axes: tuple[int, ...] = ()
 
 
 def make_plan(
@@ -165,6 +167,9 @@ def _plan_of_masks(
     patches = config.patches_per_image or min(MOST_PATCHES, max(1, round(float(np.median(sizes)))))
     preprocessing = build_preprocessing(spec)
     definition = segmenter_def(network, levels, in_channels=preprocessing.channels, out_channels=task.outputs)
+    axes = () if config.test_time_mirroring == "no" else mirrored_axes(augmentation)
+    if config.test_time_mirroring == "yes" and not axes:
+        raise ConfigError("test_time_mirroring=yes is for images that augmentation mirrors: leave it out")
     config = config.model_copy(
         update={
             "network": network,
@@ -174,7 +179,7 @@ def _plan_of_masks(
             "patch_size": ",".join(map(str, patch)) if is_volume else "auto",
         }
     )
-    return Plan(config, task, preprocessing, definition, precision, augmentation)
+    return Plan(config, task, preprocessing, definition, precision, augmentation, axes)
 
 
 def _usual_segmenter(device: torch.device, levels: Levels, *, is_whole: bool) -> str:
@@ -203,7 +208,7 @@ def resolve(config: TrainConfig, *, task: str, spatial_dims: int, is_photograph:
     """
     row = TASKS[task]
     if not row.has_masks:
-        of_masks = {"network_width": 0, "patch_size": "auto", "patches_per_image": 0}
+        of_masks = {"network_width": 0, "patch_size": "auto", "patches_per_image": 0, "test_time_mirroring": "no"}
         if idle := [name for name, default in of_masks.items() if getattr(config, name) != default]:
             raise ConfigError(f"{', '.join(idle)} is for segmentation, and the task is {task}: leave it out")
         network = "resnet18" if config.network == "auto" else config.network

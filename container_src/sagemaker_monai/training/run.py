@@ -5,19 +5,20 @@ All randomness of a step is seeded from (seed, epoch, step), so a step does not 
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from sagemaker_monai.artifact.sliding_window import mirrored
 from sagemaker_monai.data.case_loading import LoadedCases
 from sagemaker_monai.data.loading import LoadedDataset
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.messages.progress import track
 from sagemaker_monai.tasks.losses import epoch_order
 from sagemaker_monai.tasks.metric_names import Row, validation_values
-from sagemaker_monai.tasks.task import Task
+from sagemaker_monai.tasks.task import Floats, Task
 from sagemaker_monai.tasks.tasks import TASKS
 from sagemaker_monai.training.distributed import Processes, share_batch
 from sagemaker_monai.training.feeds import feed_of
@@ -74,7 +75,7 @@ class Run:
         self._feed = feed_of(plan, data, task, device)
         check_best_metric(config, task, self._feed.validation_targets)
         self.steps_per_epoch = len(split_into_batches(self._feed.strata, config.batch_size))
-        self.validated = len(self._feed.validation_targets)  # images
+        self.validation_groups = self._feed.validation_groups
         self.epochs = config.epochs  # over which the learning rate's schedule runs
         self.learning_rate = 0.0
         self.step = 0  # completed steps of the current epoch
@@ -179,21 +180,29 @@ class Run:
             self._average.update()
         return loss
 
-    def validate(self) -> tuple[Row, float, Task]:
-        """Metrics of the validation split, best_metric with its sign set so that more is better, and the tuned task."""
+    def answers(self, mirrored_axes: Sequence[int] = ()) -> Floats:
+        """The task's answers on the validation split, of the network and its `sliding_window.mirrored` images."""
         # Not TF32, a GPU's default: validation and serving would differ by 1e-3.
         flags = torch.backends.cudnn.flags(enabled=True, deterministic=self._config.deterministic, allow_tf32=False)
         with torch.inference_mode(), flags:
-            answers = self._feed.answers(self.scored.eval(), self._processes)
+            answers = self._feed.answers(mirrored(self.scored.eval(), mirrored_axes), self._processes)
         if answers is None:
             raise ConfigError(
                 "training diverged: the network's outputs are not finite; lower learning_rate (now "
                 f"{self._config.learning_rate:g}) or set clip_grad_norm to 1"
             )
-        targets = self._feed.validation_targets
+        return answers
+
+    def tuned(self, answers: Floats) -> Task:
+        """The task with what it learns from answers on the validation split."""
+        return self._task.tuned(answers, self._feed.validation_targets, self.validation_groups)
+
+    def validate(self) -> tuple[Row, float, Task]:
+        """Metrics of the validation split, best_metric with its sign set so that more is better, and the tuned task."""
+        answers = self.answers()
         # Tuned first, because what is scored is what would ship after this epoch.
-        tuned = self._task.tuned(answers, targets, self._feed.validation_groups)
-        scores = tuned.score(answers, targets)
+        tuned = self.tuned(answers)
+        scores = tuned.score(answers, self._feed.validation_targets)
         metric, goals = self._config.best_metric, TASKS[self._task.name].goals
         value = scores[metric]
         assert value is not None, "check_best_metric"
