@@ -72,3 +72,17 @@ def test_copies_of_an_image_in_two_splits_and_blank_ones_are_named(tmp_path, cap
     assert "1 images are the same in two splits" in caplog.text
     assert "imagesTr/case_02.nii.gz = imagesTr/case_05.nii.gz" in caplog.text
     assert "1 of 7 images show nothing once they are prepared" in caplog.text
+
+
+def test_a_structure_that_no_mask_of_a_split_shows_is_told(tmp_path, caplog):
+    root = write_balls(tmp_path / "data", 5, {"training": 3, "validation": 1, "test": 1})
+    path = root / "labelsTr" / "case_03.nii.gz"
+    mask = nibabel.load(path)
+    values = np.asarray(mask.dataobj)
+    nibabel.save(nibabel.Nifti1Image(np.where(values == 2, 0, values).astype(np.uint8), mask.affine), path)
+
+    with caplog.at_level(logging.WARNING):
+        load(root, tmp_path / "cache")
+
+    assert "no mask of the validation split shows dark: its scores there only say" in caplog.text
+    assert "of the test split" not in caplog.text

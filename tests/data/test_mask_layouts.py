@@ -118,8 +118,32 @@ def test_nnunet_s_folders_are_read_with_their_channels(tmp_path):
     assert dataset.labels == ("bright", "dark")
     assert len(dataset.training) + len(dataset.validation) == 4
     assert [path.name[-12:] for path in dataset.training[0].image.channels] == ["_0000.nii.gz", "_0001.nii.gz"]
-    (root / "imagesTr" / "case_02_0001.nii.gz").unlink()
-    with pytest.raises(DatasetError, match=r"lacks case_02_0001\.nii\.gz"):
+    for name, message in (
+        ("case_02_0001", r"lacks case_02_0001\.nii\.gz of the case case_02"),
+        ("case_01_0000", r"lacks case_01_0000\.nii\.gz of the case case_01"),
+    ):
+        kept = (root / "imagesTr" / f"{name}.nii.gz").rename(tmp_path / "kept")
+        with pytest.raises(DatasetError, match=message):
+            read(root)
+        kept.rename(root / "imagesTr" / f"{name}.nii.gz")
+    (root / "imagesTr" / "case_00_0002.nii.gz").touch()
+    with pytest.raises(DatasetError, match=r"channels that channel_names lacks: 1 \(case_00_0002"):
+        read(root)
+    (root / "imagesTr" / "case_00_0002.nii.gz").unlink()
+    (root / "labelsTr" / "case_0.nii.gz").touch()
+    with pytest.raises(
+        DatasetError, match=r"masks without an image in imagesTr: 1 \(case_0\.nii\.gz\); add the .* case_0_0000"
+    ):
+        read(root)
+
+
+@pytest.mark.parametrize("missing", ["*", "case_01*"])
+def test_masks_that_are_missing_are_no_classes(tmp_path, missing):
+    root = write_balls(tmp_path / "data", 4)
+    for path in (root / "labelsTr").glob(missing):
+        path.unlink()
+
+    with pytest.raises(DatasetError, match=r"names masks that are not in the channel"):
         read(root)
 
 

@@ -137,6 +137,12 @@ def _odd_masks(loaded: LoadedCases) -> list[str]:
                  if not any(case.counts[:-1])]  # fmt: skip
         if empty:
             lines.append(f"{len(empty)} of {len(records)} masks of the {split} split show nothing: {some_of(empty)}")
+        counts = np.sum([case.counts for case in loaded.cases(split)], axis=0) if records else ()
+        if unseen := [label for label, count in zip(loaded.dataset.labels, counts, strict=False) if not count]:
+            lines.append(
+                f"no mask of the {split} split shows {some_of(unseen)}: its scores there only say whether the network "
+                "sees it where it is not, so look at the counts beside them, or draw the split anew"
+            )
     codes = Counter(code for split in SPLITS for case in loaded.cases(split) for code in case.findings)
     if codes:
         counts = ", ".join(f"{code} {count}" for code, count in codes.most_common())

@@ -7,7 +7,6 @@ and nothing in them is written.
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from sagemaker_monai.data.class_folders import levels, read_class_folders
@@ -29,10 +28,6 @@ NO_COLUMNS = Columns()
 PRETRAINED = "pretrained"  # the channel with weights, not images
 
 
-def _is_there(folder: Path, name: str) -> bool:
-    return (folder / name).exists()
-
-
 def _read_channel(name: str, root: Path, columns: Columns, *, has_masks: bool) -> Layout:
     """Read a channel in the first layout that is found in it, or in its only folder, and so on."""
     if not root.is_dir() or not visible(root):
@@ -41,7 +36,7 @@ def _read_channel(name: str, root: Path, columns: Columns, *, has_masks: bool) -
     for place in levels(root):
         if (place / DATASET_JSON).is_file():
             content = json_object(place / DATASET_JSON)
-            if is_of_masks(content, partial(_is_there, place)):
+            if is_of_masks(content):
                 return _below(read_mask_layout(place, content), root, place)
             layout = read_dataset_json(place, content)
         elif (place / IMPORT_REPORT).is_file():

@@ -80,10 +80,7 @@ class Legend:
             DatasetError: a structure that the model does not have, or one that the masks do not have; or other regions.
         """
         if set(labels) != set(self.names):
-            raise DatasetError(
-                f"labels names {some_of(self.names)}, and the model {some_of(list(labels))}: name the same structures; "
-                "one that is in none of these images gets a value that no mask has"
-            )
+            raise DatasetError(_otherwise(self.names, labels))
         if not self.parts and regions is None:
             value_of = dict(zip(self.names, self.values, strict=True))
             return replace(self, values=tuple(value_of[label] for label in labels), names=tuple(labels))
@@ -197,6 +194,25 @@ def _structures_of(names: Sequence[str], members: Sequence[Sequence[int]]) -> li
         (number, frozenset(name for name, inside in zip(names, members, strict=True) if number in inside))
         for number in numbers
     ]
+
+
+def _otherwise(own: Sequence[str], of_model: Sequence[str]) -> str:
+    """How the structures of masks differ from a model's, and what to do."""
+    lacking, unknown = (
+        [name for name in each if name not in other] for each, other in ((of_model, own), (own, of_model))
+    )
+    said = []
+    if lacking:
+        said.append(
+            f"the model knows {some_of(lacking)}, which labels does not name: if no image has it, give it a value in "
+            "labels that no mask has; if it was not annotated, nothing can be said of it, nor of what includes it"
+        )
+    if unknown:
+        said.append(
+            f"labels names {some_of(unknown)}, which the model does not know: make it part of the structure that the "
+            "model has it in, or of the background, by the masks' values"
+        )
+    return "the structures of the masks are not the model's: " + "; ".join(said)
 
 
 def read_legend(labels: Any, order: Any = None) -> Legend:

@@ -208,13 +208,14 @@ def legend_of(root: Path, pairs: Sequence[Pair]) -> Legend:
 
 def _one_structure(root: Path, pairs: Sequence[Pair]) -> Legend:
     """The legend of masks with one value besides 0, by some of them; a mask with others is refused when it is read."""
-    looked = 0
+    looked, reason = 0, ""
     step = max(1, len(pairs) // _LOOKED_AT)
     spread = [pair for start in range(step) for pair in pairs[start::step]]
     for pair in spread:
         try:
             mask = read_mask(pair.mask, grid_of(pair.image, None))
-        except CallerError:  # train says so when it reads all of them
+        except CallerError as error:  # train says so when it reads all of them
+            reason = reason or str(error)
             continue
         values = [value for value in values_in(mask.values) if value]
         if mask.names or values not in ([], [1], [255]):
@@ -227,7 +228,8 @@ def _one_structure(root: Path, pairs: Sequence[Pair]) -> Legend:
         if looked == _LOOKED_AT:
             break
     if not looked:
-        raise DatasetError("no mask shows anything, or none lies on its image's grid; examine them with doctor")
+        why = f"none can be used, the first because: {reason}" if reason else "all are empty; examine them with doctor"
+        raise DatasetError(f"no mask shows anything: {why}")
     return Legend((1,), (_name_of_structure(root, pairs),))
 
 

@@ -4,7 +4,8 @@
 test split, is not part of the data set.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,12 +74,10 @@ def locate_masks(
     return masks, remarks
 
 
-def is_of_masks(content: Mapping[str, Any], is_there: Callable[[str], bool]) -> bool:
-    """Whether the labels of dataset.json are masks: it says so, it is nnU-Net's, or they are files of the channel.
+def is_of_masks(content: Mapping[str, Any]) -> bool:
+    """Whether the labels of dataset.json are masks: it says so, it is nnU-Net's, or they are named as image files.
 
-    Args:
-        content: of dataset.json.
-        is_there: whether the channel has a file of that name, relative to dataset.json.
+    Whether the files are there is asked later: masks that are missing are no classes.
     """
     task = content.get("task")
     if task is not None:
@@ -87,7 +86,10 @@ def is_of_masks(content: Mapping[str, Any], is_there: Callable[[str], bool]) -> 
         return True
     labels = [item.get("label") for _, item in _listed(content) if isinstance(item, dict)]
     named = [label for label in labels if isinstance(label, str) and label.lower().endswith(tuple(IMAGE_NAMES))]
-    return bool(named) and len(named) == len(labels) and is_there(named[0])
+    declared = content.get("labels")
+    classes = list(declared.values()) if isinstance(declared, Mapping) else declared
+    is_class = isinstance(classes, list) and bool(named) and named[0] in classes
+    return bool(named) and len(named) == len(labels) and not is_class
 
 
 def _is_nnunet(content: Mapping[str, Any]) -> bool:
@@ -198,13 +200,27 @@ def _nnunet_items(root: Path, content: Mapping[str, Any]) -> list[_Item]:
         raise DatasetError("dataset.json: file_ending must be a text and channel_names an object, as nnU-Net has them")
     items = []
     for folder, (masks, split) in FOLDERS.items():
-        files = {path.name for path in visible(root / folder)} if (root / folder).is_dir() else set()
-        labelled = {path.name for path in visible(root / masks)} if (root / masks).is_dir() else set()
-        cases = sorted({name[: -len(ending) - 5] for name in files if name.endswith(f"_0000{ending}")})
+        files, labelled = (
+            {path.name for path in visible(root / each)} if (root / each).is_dir() else set()
+            for each in (folder, masks)
+        )
+        told = [re.fullmatch(rf"(.+)_(\d{{4}}){re.escape(ending)}", name) for name in sorted(files)]
+        cases = sorted({each[1] for each in told if each})
+        if more := [each[0] for each in told if each and int(each[2]) >= len(channels)]:
+            raise DatasetError(
+                f"{folder} has channels that channel_names lacks: {len(more)} ({some_of(more)}); name or remove them"
+            )
+        if orphans := sorted(
+            name for name in labelled if name.endswith(ending) and name.removesuffix(ending) not in cases
+        ):
+            raise DatasetError(
+                f"{masks} has masks without an image in {folder}: {len(orphans)} ({some_of(orphans)}); add the images, "
+                f"named like {orphans[0].removesuffix(ending)}_0000{ending}, or remove the masks"
+            )
         for case in cases:
             names = [f"{case}_{channel:04}{ending}" for channel in range(len(channels))]
             if lacking := sorted(set(names) - files):
-                raise DatasetError(f"{folder} lacks {some_of(lacking)} beside {names[0]}; add it, or remove the case")
+                raise DatasetError(f"{folder} lacks {some_of(lacking)} of the case {case}; add it, or remove the case")
             mask = f"{masks}/{case}{ending}" if f"{case}{ending}" in labelled else ""
             items.append(_Item(split, tuple(f"{folder}/{name}" for name in names), mask))
     return items

@@ -4,7 +4,6 @@ import json
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,10 +137,6 @@ def checked_out() -> str:
     return run.stdout.strip() if run.returncode == 0 else ""
 
 
-def _is_there(account: Account, folder: str, name: str) -> bool:
-    return one(account, folder + name.removeprefix("./")) is not None
-
-
 def labels_of(account: Account, uris: Iterable[str]) -> tuple[tuple[str, ...], str]:
     """Class names and task of the data set's dataset.json; no names and classification without a dataset.json.
 
@@ -153,7 +148,7 @@ def labels_of(account: Account, uris: Iterable[str]) -> tuple[tuple[str, ...], s
         text = read_object(account, folder + "dataset.json", most_bytes=1 << 30) if account.is_known else None
         if text is not None:
             content = json.loads(text)
-            if is_of_masks(content, partial(_is_there, account, folder)):
+            if is_of_masks(content):
                 try:
                     return read_legend(content.get("labels"), content.get(ORDER)).names, task_for("mask")
                 except DatasetError as error:
