@@ -74,8 +74,8 @@ class TrainConfig(BaseModel):
     network: str = Field(
         "auto",
         json_schema_extra={"allowed": f"one of auto, {', '.join(network_names())}"},
-        description="MONAI network to train; auto: resnet18, or dynunet on a GPU and unet on a CPU for segmentation. "
-        f"For segmentation: {', '.join(SEGMENTERS)}",
+        description="MONAI network to train; auto: resnet18, or for segmentation dynunet (on a CPU for small volumes, "
+        f"else unet). For segmentation: {', '.join(SEGMENTERS)}",
     )
     network_width: int = Field(
         0, ge=0, le=128, description="of a network that segments: filters of its first level; 0: 32 on a GPU, else 16"

@@ -69,7 +69,13 @@ class Run:
     before: Callable[[Path, Path], None] | None = None
 
 
-QUICK_MASKS = {"network": "unet", "epochs": 6, "network_width": 12, "learning_rate": 0.005, "ema_decay": 0.97}
+QUICK_MASKS: dict[str, str | int | float] = {
+    "network": "unet",
+    "epochs": 6,
+    "network_width": 12,
+    "learning_rate": 0.005,
+    "ema_decay": 0.97,
+}
 RUNS: dict[str, Run] = {
     "ct-contrast": Run(
         "ct_contrast_dicom",
