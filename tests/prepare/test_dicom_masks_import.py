@@ -1,6 +1,7 @@
 """Exports of DICOM series with SEG and RTSTRUCT: whose mask is whose, versions, structures, and nothing of a header."""
 
 import gzip
+import zipfile
 
 import nibabel
 import numpy as np
@@ -139,6 +140,14 @@ def both_series(mask, other):
     return mask
 
 
+def both_phases(mask, other):
+    """A SEG that names the slices of another volume of its series, too."""
+    mask.ReferencedSeriesSequence[0].ReferencedInstanceSequence.extend(
+        seg(other).ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    )
+    return mask
+
+
 OTHER = patient_series("P0", 2, SeriesDescription="t2", Modality="CT")
 
 
@@ -187,6 +196,31 @@ def test_copies_of_one_mask_are_one_and_masks_in_other_studies_find_their_image(
     assert report.images == 3
 
 
+def test_an_archive_with_every_slice_twice_is_read_like_a_folder(tmp_path):
+    put_export(tmp_path / "source", a=P0, b=P0, c=seg(P0), d=P1, e=S1, f=P2, g=S2)
+    with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
+        for path in (tmp_path / "source").rglob("*"):
+            archive.write(path, path.name)
+
+    report = import_dicom_masks(tmp_path / "export.zip", tmp_path / "out", choices=Choices(title="t", fractions=EVEN))
+
+    assert report.images == 3
+    assert [bytes(labels) for labels in labels_in(tmp_path / "out")[1].values()] == [bytes(squares())] * 3
+    assert len(list((tmp_path / "out" / "series").rglob("*.dcm"))) == 9
+    assert "1 series have the finding duplicate_slices" in report.warnings
+
+
+def test_faults_of_series_in_one_folder_are_counted_one_by_one(run):
+    objects = {"a-x": P0, "b-x": rtstruct(P0, ROIContourSequence=[]), "c-x": patient_series("P0", 2)}
+    objects |= {"d-x": rtstruct(objects["c-x"], {"liver": (1, SQUARE), "Liver ": (2, STRIP)})}
+
+    report = run(**objects, unusable="leave-out")
+
+    assert report.images == 2
+    assert report.left_out == {"cannot be used": 2, "images without a mask": 1}
+    assert any("are one by their names" in note for note in report.notes)
+
+
 def test_localizers_and_slices_of_another_size_do_not_disturb(run):
     scout = patient_series("P0", 3, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])[:2]
 
@@ -209,6 +243,8 @@ def test_of_a_series_with_two_phases_the_mask_has_its_own(tmp_path, run):
     copied = [path.read_bytes() for path in (tmp_path / "out" / "series").rglob("*.dcm")]
     assert sum(late[0].SOPInstanceUID.encode() in content for content in copied) == 1
     assert not any(early[0].SOPInstanceUID.encode() in content for content in copied)
+    with pytest.raises(DatasetError, match=r"may be of 2 images.*\(other series, phases or echoes\)"):
+        run(a=early, b=late, c=both_phases(seg(late), early))
 
 
 def test_a_series_with_uneven_slices_is_refused_with_its_own_reason(run):

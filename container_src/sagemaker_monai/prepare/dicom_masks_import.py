@@ -221,10 +221,11 @@ def _refuse_orphans(pairs: _Pairs, choices: Choices, notices: Notices) -> None:
     notices.leave_out("masks of images that are not there", pairs.orphans)
     notices.leave_out("masks of other series", pairs.others)
     bare = [unit for place, unit in enumerate(pairs.units) if place not in pairs.masks]
-    kinds = {unit.name: subject_of(unit.instances[0]).kind for unit in bare}
-    notices.leave_out("images without a mask", [unit.name for unit in bare if kinds[unit.name] in IMAGES])
-    notices.leave_out("no images", [unit.name for unit in bare if kinds[unit.name] not in IMAGES])
-    reasons = Counter(KINDS[kind][1] for kind in kinds.values() if kind not in IMAGES)
+    kinds = [subject_of(unit.instances[0]).kind for unit in bare]
+    told = list(zip(bare, kinds, strict=True))
+    notices.leave_out("images without a mask", [unit.name for unit, kind in told if kind in IMAGES])
+    notices.leave_out("no images", [unit.name for unit, kind in told if kind not in IMAGES])
+    reasons = Counter(KINDS[kind][1] for kind in kinds if kind not in IMAGES)
     notices.notes.extend(f"left out, {count} of them: {why}" for why, count in reasons.most_common())
 
 

@@ -1,8 +1,8 @@
 """The images of a data set: DICOM files, or stacks of slices. `dicom_choice` chooses among them."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -114,7 +114,7 @@ def instance_units(instances: Sequence[Instance]) -> list[Unit]:
 
 
 def series_units(instances: Sequence[Instance]) -> list[Unit]:
-    """One unit a stack of slices."""
+    """One unit a stack of slices, named after its folder, or after its first file if others lie there too."""
     stacks = [stack for stack in group_series([each for each in instances if each.has_pixels]) if stack.slices]
     owners: dict[int, int] = defaultdict(int)
     for stack in stacks:
@@ -134,7 +134,8 @@ def series_units(instances: Sequence[Instance]) -> list[Unit]:
                 series=stack,
             )
         )
-    return units
+    shared = Counter(unit.name for unit in units)
+    return [replace(unit, name=name_of(unit.instances[0])) if shared[unit.name] > 1 else unit for unit in units]
 
 
 def _common_folder(names: Sequence[str]) -> str:

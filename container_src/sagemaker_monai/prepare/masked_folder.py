@@ -189,6 +189,7 @@ def _import(
     notices = Notices()
     for each in layout.remarks:
         (notices.warnings if each.severity == "warning" else notices.notes).append(f"{each.code}: {each.message}")
+    notices.leave_out("masks of single annotators", [entry.name for entry in layout.entries if entry.annotator_masks])
     faults: dict[str, str] = {}
     images = _planned(layout.entries, way, pattern, faults)
     refuse_unusable(faults, choices.unusable)
