@@ -21,7 +21,7 @@ from develop import served
 from develop.demo import BIN, ROOT, evaluated, run, step
 from develop.draw_volumes import PIXEL_MM, SLICE_MM, STRUCTURES, draw_masked
 from develop.mask_answers import ask_for_mask, dice_of
-from sagemaker_monai.outputs.label_map_files import colour_of
+from sagemaker_monai.tasks.mask_colours import drawn_over, palette
 from sagemaker_monai_aws.client.content_types import DICOM
 
 SETTINGS = {"epochs": 12, "network": "unet", "network_width": 8, "learning_rate": 0.005, "ema_decay": 0.9}
@@ -106,11 +106,9 @@ def picture(folder: Path, labels: NDArray[np.uint8], target: Path) -> None:
     values = slices[best].pixel_array * float(slices[best].RescaleSlope) + float(slices[best].RescaleIntercept)
     low, high = WINDOW_HU
     grey = ((values - low) / (high - low)).clip(0, 1) * 255
-    plain = np.repeat(grey[..., None], 3, axis=-1)
-    shown = labels[:, :, best].T
-    colours = np.array([colour_of(label) for label in range(len(STRUCTURES) + 1)])
-    over = np.where(shown[..., None] > 0, 0.6 * plain + 0.4 * colours[shown], plain)
-    image = Image.fromarray(np.hstack([plain, over]).astype(np.uint8))
+    plain = np.repeat(grey[..., None], 3, axis=-1).astype(np.uint8)
+    over = drawn_over(plain, labels[:, :, best], palette(), has_outline=True)
+    image = Image.fromarray(np.hstack([plain, over]))
     image.resize((image.width * ZOOM, image.height * ZOOM), Image.Resampling.NEAREST).save(target)
 
 

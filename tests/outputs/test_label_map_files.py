@@ -12,8 +12,9 @@ from PIL import Image
 from sagemaker_monai.artifact.mask_predictor import describe
 from sagemaker_monai.errors import NotAcceptable
 from sagemaker_monai.images.volumes import Traits
-from sagemaker_monai.outputs.label_map_files import colour_of, encode_mask_files
+from sagemaker_monai.outputs.label_map_files import encode_mask_files
 from sagemaker_monai.serving.inference import negotiate, types_of
+from sagemaker_monai.tasks.mask_colours import colour_of
 
 AFFINE = np.array([[-0.5, 0.1, 0, 20], [0.1, 0.7, 0, -30], [0, 0, 3, 5], [0, 0, 0, 1]], float)
 

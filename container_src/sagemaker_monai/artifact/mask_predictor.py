@@ -24,10 +24,11 @@ from sagemaker_monai.artifact.sliding_window import (
     windows_at_once,
 )
 from sagemaker_monai.budget import expect_bytes, expect_time, expect_work, lent, returned, spend_bytes, spend_work
-from sagemaker_monai.images.expected import Expected, watching
-from sagemaker_monai.images.sample import PROBABILITIES, Held, Instances, Sample
+from sagemaker_monai.images.expected import Expected, Watcher, watching
+from sagemaker_monai.images.sample import PICTURE, PROBABILITIES, Held, Instances, Sample
 from sagemaker_monai.images.several import name_picture, split_arrays
 from sagemaker_monai.images.volumes import Traits
+from sagemaker_monai.preprocessing.shown import SHOWING_BYTES, shown_of_each
 from sagemaker_monai.preprocessing.ways import labels_back, with_size
 from sagemaker_monai.tasks.components import BYTES_A_VOXEL, NS_A_VOXEL, keep_largest
 from sagemaker_monai.tasks.mask_scores import voxel_size
@@ -45,6 +46,8 @@ _SLOW = (
 )
 _LONG_S = 5.0  # to run the network, which is then not run a second time
 _COPIES = 3  # of a label map on the image's grid: picked, in the image's order of axes, and in the answer
+# For each pixel of a picture to show: alone, with structures, and in the answer; and to draw and pack it.
+_PICTURE_BYTES, _NS_A_PICTURE = 9, 150
 _NS_A_VOXEL = 10  # to turn a label map to the image's grid and find the boxes of structures
 
 
@@ -84,18 +87,28 @@ class MaskPredictor(Predictor):
             known: list[Traits] = []
             with name_picture(index, len(samples)):
                 for part in split_arrays([sample], spatial_dims=self.bundle.preprocessing.spatial_dims):
-                    with (
-                        returned(),
-                        watching(partial(self.foresee, extras=sample.extras, releasable_bytes=_releasable(part))),
-                    ):
+                    foresee = partial(self.foresee, extras=sample.extras, releasable_bytes=_releasable(part))
+                    pictures = self._pictures(part, foresee) if PICTURE in sample.extras else []
+                    with returned(), watching(foresee):
                         loaded = self._load_each(part)
                     with lent(sum(image.nbytes for image, _ in loaded), f"{len(loaded)} prepared images"):
                         while loaded:
                             image, traits = loaded.pop(0)
                             known.append(with_size(part, traits))
-                            predictions.append(self.segment(image, known[-1], sample.extras))
+                            segmented = self.segment(image, known[-1], sample.extras)
+                            picture = pictures.pop(0) if pictures else None
+                            predictions.append(replace(segmented, picture=picture))
             answered.append(Answered(tuple(predictions), tuple(known)))
         return answered
+
+    def _pictures(self, sample: Sample, foresee: Watcher) -> list[NDArray[np.uint8]]:
+        """Every image of a sample as it is displayed; before it is loaded, which may release its files."""
+        with returned(), watching(foresee):
+            pictures = list(shown_of_each(sample, self.bundle.preprocessing.load_pixels, self.bundle.scope))
+        pixels = sum(each.shape[0] * each.shape[1] for each in pictures)
+        spend_bytes(_PICTURE_BYTES * pixels, f"pictures of {pixels} pixels")
+        spend_work(_NS_A_PICTURE * pixels, f"pictures of {pixels} pixels")
+        return pictures
 
     def foresee(
         self, images: Sequence[Expected], *, extras: frozenset[str] = frozenset(), releasable_bytes: int = 0
@@ -116,6 +129,10 @@ class MaskPredictor(Predictor):
         loading = prepared = answers = most = work_ns = runs = 0
         for image in images:
             needs, pixels = load.needs(image), math.prod(image.shape[1:])
+            if PICTURE in extras:
+                loading += (SHOWING_BYTES + 3 * image.count) * pixels
+                answers += image.count * _PICTURE_BYTES * pixels
+                work_ns += image.count * _NS_A_PICTURE * pixels
             loading += needs.loading_bytes + (image.count - 1) * each_bytes * math.prod(needs.prepared)
             prepared += image.count * each_bytes * math.prod(needs.prepared)
             answers += image.count * (self._copies + costs.own_bytes) * pixels

@@ -1,7 +1,7 @@
 """Small pictures of images, as a viewer shows them, for the contact sheet."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,13 @@ from sagemaker_monai.images.dicom.series import read_series
 from sagemaker_monai.images.pictures import count_bits, decode
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.volume_files import read_volume_file
-from sagemaker_monai.images.volumes import Display, Volume, Window
+from sagemaker_monai.images.volumes import Display, Volume
 from sagemaker_monai.preprocessing.deep_pictures import read_deep_frame, shown_deep
-from sagemaker_monai.tasks.label_maps import IGNORED
+from sagemaker_monai.preprocessing.shown import grey_bytes, in_range, shown_grey
+from sagemaker_monai.tasks.mask_colours import drawn_over, palette
 
 SIDE = 128  # pixels
 PERCENTILES = (0.5, 99.5)  # of a volume without a window in its header
-# Of structures in their order, then again from the first.
-COLOURS = ((230, 60, 60), (60, 200, 80), (70, 130, 255), (240, 200, 50), (200, 80, 220), (60, 210, 210))
-OPACITY = 0.45
 MAX_STACK_VOXELS = 1 << 27  # 512 x 512 x 512; of larger stacks only the middle slice is decoded
 
 
@@ -100,7 +98,7 @@ def _of_volume(volume: Volume, labels: np.ndarray | None = None) -> np.ndarray:
     display = volume.display
     if display.voi is None:  # with the whole range, one bright vessel would leave the rest dark
         low, high = np.percentile(values, PERCENTILES)
-        display = replace(display, voi=Window(float(low + high) / 2, float(high - low) or 1.0, "LINEAR_EXACT"))
+        display = in_range(display, float(low), float(high))
     shown = apply_display(values, display)
     column, row, level = columns // 2, rows // 2, slices // 2
     if (there := labels[0] > 0).any():  # the planes that show most of the structures
@@ -110,7 +108,7 @@ def _of_volume(volume: Volume, labels: np.ndarray | None = None) -> np.ndarray:
         ((slice(None), slice(None), row, slice(None, None, -1)), spacing[2] / spacing[0]),
         ((slice(None), column, slice(None), slice(None, None, -1)), spacing[2] / spacing[1]),
     )
-    pictures = [_coloured(_bytes(shown[plane]), labels[plane][0]) for plane, _ in planes]
+    pictures = [_coloured(grey_bytes(shown[plane]), labels[plane][0]) for plane, _ in planes]
     return _fitted(pictures, [float(aspect) for _, aspect in planes])
 
 
@@ -130,11 +128,7 @@ def _coloured(pixels: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
         return pixels
     size = (pixels.shape[1], pixels.shape[0])
     shown = np.asarray(Image.fromarray(np.ascontiguousarray(labels.T)).resize(size, Image.Resampling.NEAREST))
-    is_structure = (shown > 0) & (shown != IGNORED)
-    colours = np.array(COLOURS)[(shown[is_structure].astype(int) - 1) % len(COLOURS)]
-    blended = pixels.copy()
-    blended[is_structure] = (1 - OPACITY) * pixels[is_structure] + OPACITY * colours
-    return blended
+    return drawn_over(pixels, shown.T, palette(), has_outline=False)
 
 
 def _to_patient(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -146,13 +140,7 @@ def _to_patient(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.
 
 def _shown(values: np.ndarray, display: Display) -> np.ndarray:
     """(C, W, H) of a frame to (H, W, 3) bytes."""
-    return values.transpose(2, 1, 0) if values.shape[0] == 3 else _bytes(apply_display(values, display))
-
-
-def _bytes(shown: np.ndarray) -> np.ndarray:
-    """(1, W, H), 0 to 1, to (H, W, 3) bytes."""
-    grey = np.clip(np.nan_to_num(shown[0].T) * 255 + 0.5, 0, 255).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    return values.transpose(2, 1, 0) if values.shape[0] == 3 else shown_grey(values, display)
 
 
 def _fitted(pictures: Sequence[np.ndarray], aspects: Sequence[float] = ()) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""Masks as files: label maps and probabilities as NIfTI on the image's own grid, and PNG with a palette.
+"""Masks as files: label maps and probabilities as NIfTI on the image's own grid, and PNG with
+a palette or over the picture.
 
 Several, of several series in one request, become one zip.
 """
@@ -14,15 +15,20 @@ from numpy.typing import NDArray
 
 from sagemaker_monai.errors import NotAcceptable
 from sagemaker_monai.images.formats.nifti_labels import encode_labels, encode_shares
+from sagemaker_monai.tasks.mask_colours import colour_of, drawn_over, palette
 
 if TYPE_CHECKING:
     from sagemaker_monai.tasks.segmentation import MaskPrediction
 
 NIFTI_TYPE, PACKED_NIFTI_TYPE, PNG_TYPE = "application/x-nifti", "application/x-nifti+gzip", "image/png"
+OVERLAY_TYPE = f"{PNG_TYPE}; type=overlay"
+PROBABILITIES_TYPE, PACKED_PROBABILITIES_TYPE = (
+    f"{name}; type=probabilities" for name in (NIFTI_TYPE, PACKED_NIFTI_TYPE)
+)
+OF_SINGLE_IMAGES = (PNG_TYPE, OVERLAY_TYPE)
+NOT_OF_VOLUMES = "PNG is for single images, and this is a volume: accept application/x-nifti or application/dicom"
 ZIP_TYPE = "application/zip"
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same answer is the same bytes
-# Colours of the first labels; those of others follow from their number. Chosen apart in hue, as a palette of maps is.
-_COLOURS = ((230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 130, 48), (145, 30, 180))
 
 
 def encode_nifti(prediction: "MaskPrediction", *, is_packed: bool = False) -> bytes:
@@ -71,28 +77,42 @@ def encode_png(prediction: "MaskPrediction") -> bytes:
     """
     from PIL import Image
 
-    if prediction.mask.ndim != 2:
-        raise NotAcceptable("PNG is for single images, and this is a volume: accept application/x-nifti or DICOM")
+    _refuse_volume(prediction)
     values = prediction.values()
     if values.dtype != np.uint8:
         raise NotAcceptable(
             "PNG has values up to 255, and the model's structures larger ones: accept application/x-nifti"
         )
     image = Image.fromarray(np.ascontiguousarray(values.T), "P")
-    image.putpalette([value for label in range(256) for value in colour_of(label)])
+    image.putpalette(palette().tobytes())
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()
 
 
-def colour_of(label: int) -> tuple[int, int, int]:
-    """The colour of a label: black for the background, and the same for a number in every answer."""
-    if label == 0:
-        return 0, 0, 0
-    if label <= len(_COLOURS):
-        return _COLOURS[label - 1]
-    red, green, blue = (64 + (label * factor) % 192 for factor in (97, 151, 211))
-    return red, green, blue
+def encode_overlay(prediction: "MaskPrediction") -> bytes:
+    """A single image as it is displayed, as PNG, with its structures in colours; later ones lie over earlier ones.
+
+    Raises:
+        NotAcceptable: it is of a volume, or has no picture, as of a user's own `predict_fn`.
+    """
+    from PIL import Image
+
+    _refuse_volume(prediction)
+    if prediction.picture is None:
+        raise NotAcceptable("this model's own code answers without the picture: accept another type")
+    colours = palette()
+    for place, numbers in enumerate(prediction.numbers, start=1):
+        colours[list(numbers)] = colour_of(place)
+    drawn = drawn_over(prediction.picture, prediction.mask, colours, has_outline=True)
+    stream = io.BytesIO()
+    Image.fromarray(drawn).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _refuse_volume(prediction: "MaskPrediction") -> None:
+    if prediction.mask.ndim != 2:
+        raise NotAcceptable(NOT_OF_VOLUMES)
 
 
 # Accept -> suffix in a zip, and the encoder of one answer.
@@ -100,8 +120,9 @@ MASK_FILES: dict[str, tuple[str, Callable[["MaskPrediction"], bytes]]] = {
     NIFTI_TYPE: (".nii", encode_nifti),
     PACKED_NIFTI_TYPE: (".nii.gz", partial(encode_nifti, is_packed=True)),
     PNG_TYPE: (".png", encode_png),
-    f"{NIFTI_TYPE}; type=probabilities": (".nii", encode_probabilities),
-    f"{PACKED_NIFTI_TYPE}; type=probabilities": (".nii.gz", partial(encode_probabilities, is_packed=True)),
+    OVERLAY_TYPE: (".png", encode_overlay),
+    PROBABILITIES_TYPE: (".nii", encode_probabilities),
+    PACKED_PROBABILITIES_TYPE: (".nii.gz", partial(encode_probabilities, is_packed=True)),
 }
 
 

@@ -37,10 +37,11 @@ from sagemaker_monai.outputs.dicom_files import (
     to_bytes,
     type_of,
 )
-from sagemaker_monai.outputs.label_map_files import colour_of, probabilities_of
+from sagemaker_monai.outputs.label_map_files import probabilities_of
 from sagemaker_monai.outputs.mask_sources import MaskSource, Slice, find_source
 from sagemaker_monai.outputs.run_lengths import set_frames
 from sagemaker_monai.tasks.label_maps import FULL
+from sagemaker_monai.tasks.mask_colours import colour_of
 from sagemaker_monai.tasks.regions import is_inside
 
 if TYPE_CHECKING:

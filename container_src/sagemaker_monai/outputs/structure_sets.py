@@ -33,10 +33,10 @@ from sagemaker_monai.outputs.dicom_files import (
     to_bytes,
     type_of,
 )
-from sagemaker_monai.outputs.label_map_files import colour_of
 from sagemaker_monai.outputs.mask_sources import MaskSource, Slice, find_source
 from sagemaker_monai.outputs.outlines import outlines_of
 from sagemaker_monai.outputs.segmentation_objects import algorithm_of
+from sagemaker_monai.tasks.mask_colours import colour_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

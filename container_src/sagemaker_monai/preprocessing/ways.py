@@ -24,6 +24,7 @@ from sagemaker_monai.preprocessing.resampling import grid_of_spacing, orientatio
 # A source voxel may lie this far outside of the prepared grid, in prepared voxels, and still takes its edge: a grid of
 # another spacing, rounded to whole voxels, is up to a quarter of a voxel shorter at each end.
 _EDGE = 0.3
+ONLY_PICTURES = "this model segments pictures; send PNG, JPEG, BMP, TIFF or WebP, not DICOM"
 _HALF = 0.501  # a little more, for sums of float32
 _SLAB_VOXELS = 1 << 20  # of fractions that are interpolated at once
 _BYTES_A_VOXEL = 16  # of them: two neighbours and their mean as float32, and before one was enlarged
@@ -253,5 +254,5 @@ def with_size(sample: Sample, traits: Traits) -> Traits:
     if isinstance(source, np.ndarray):
         return replace(traits, size=tuple(map(int, source.shape[-2:])))
     if traits.identity is not None or not isinstance(source, Path | bytes):
-        raise UnsuitableImage("this model segments pictures; send PNG, JPEG, BMP, TIFF or WebP, not DICOM")
+        raise UnsuitableImage(ONLY_PICTURES)
     return replace(traits, size=upright_size(source))

@@ -18,11 +18,19 @@ from sagemaker_inference import content_types
 from sagemaker_monai.artifact.mask_predictor import MaskPredictor, read_predictor
 from sagemaker_monai.artifact.predictor import Answered, Predictor
 from sagemaker_monai.errors import NotAcceptable
-from sagemaker_monai.images.sample import PROBABILITIES, Sample
+from sagemaker_monai.images.sample import PICTURE, PROBABILITIES, Sample
 from sagemaker_monai.images.volumes import Identity, Traits
 from sagemaker_monai.outputs.dicom_files import DICOM_TYPE, Provenance, encode_multipart
 from sagemaker_monai.outputs.encoding import CSV_TYPE, ENCODERS, encode_csv
-from sagemaker_monai.outputs.label_map_files import MASK_FILES, NIFTI_TYPE, PACKED_NIFTI_TYPE, encode_mask_files
+from sagemaker_monai.outputs.label_map_files import (
+    MASK_FILES,
+    NOT_OF_VOLUMES,
+    OF_SINGLE_IMAGES,
+    OVERLAY_TYPE,
+    PACKED_PROBABILITIES_TYPE,
+    PROBABILITIES_TYPE,
+    encode_mask_files,
+)
 from sagemaker_monai.outputs.segmentation_objects import encode_seg
 from sagemaker_monai.outputs.structure_sets import encode_rtstruct
 from sagemaker_monai.outputs.structured_reports import Finding, encode_sr
@@ -101,7 +109,10 @@ def extras_for(accept: str, model: Predictor) -> frozenset[str]:
     Raises:
         NotAcceptable: as `negotiate`.
     """
-    return EXTRAS.get(negotiate(accept, types_of(has_masks=isinstance(model, MaskPredictor))), frozenset())
+    if not isinstance(model, MaskPredictor):
+        negotiate(accept)
+        return frozenset()
+    return EXTRAS.get(_negotiate_masks(accept, spatial_dims=model.bundle.preprocessing.spatial_dims), frozenset())
 
 
 def with_extras(samples: Sequence[Sample], extras: frozenset[str]) -> list[Sample]:
@@ -134,10 +145,10 @@ def output_fn(answer: Answer, accept: str) -> tuple[bytes, str]:
         NotAcceptable: no supported type is accepted, or only DICOM for images that are not DICOM.
         UnsuitableImage: DICOM is asked for, and the identifiers of the images are missing or broken.
     """
-    is_of_masks = isinstance(answer.predictions[0], MaskPrediction)
-    content_type = negotiate(accept, types_of(has_masks=is_of_masks))
+    masks = [prediction for prediction in answer.predictions if isinstance(prediction, MaskPrediction)]
+    is_of_masks = bool(masks)
+    content_type = _negotiate_masks(accept, spatial_dims=masks[0].mask.ndim) if masks else negotiate(accept)
     if is_of_masks and content_type in MASK_FILES:
-        masks = [prediction for prediction in answer.predictions if isinstance(prediction, MaskPrediction)]
         return encode_mask_files(masks, content_type)
     if content_type == RELATED_TYPE or content_type.startswith(DICOM_TYPE):
         files = _dicom_files(answer, MASKS_AS_DICOM.get(content_type, encode_seg) if is_of_masks else _report)
@@ -227,14 +238,31 @@ MASKS_AS_DICOM: dict[str, Callable[..., bytes]] = {
 # What the forms of an answer need beyond the prediction.
 EXTRAS = {
     f"{DICOM_TYPE}; type=fractional": frozenset({PROBABILITIES}),
-    f"{NIFTI_TYPE}; type=probabilities": frozenset({PROBABILITIES}),
-    f"{PACKED_NIFTI_TYPE}; type=probabilities": frozenset({PROBABILITIES}),
+    PROBABILITIES_TYPE: frozenset({PROBABILITIES}),
+    PACKED_PROBABILITIES_TYPE: frozenset({PROBABILITIES}),
+    OVERLAY_TYPE: frozenset({PICTURE}),
 }
 
 
 def types_of(*, has_masks: bool) -> tuple[str, ...]:
     """What a model answers with, the default first."""
     return (*ENCODERS, *MASKS_AS_DICOM, *MASK_FILES) if has_masks else ANSWER_TYPES
+
+
+def _negotiate_masks(accept: str, *, spatial_dims: int) -> str:
+    """As `negotiate`, for a model of masks; what is of single images only is nothing for volumes.
+
+    Raises:
+        NotAcceptable: also if only that is accepted, and the images are volumes.
+    """
+    types = types_of(has_masks=True)
+    if spatial_dims == 2:
+        return negotiate(accept, types)
+    try:
+        return negotiate(accept, [name for name in types if name not in OF_SINGLE_IMAGES])
+    except NotAcceptable:
+        negotiate(accept, types)
+        raise NotAcceptable(NOT_OF_VOLUMES) from None
 
 
 def negotiate(accept: str, types: Sequence[str] = ANSWER_TYPES) -> str:

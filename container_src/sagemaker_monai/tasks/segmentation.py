@@ -62,6 +62,7 @@ class MaskPrediction:
         affine: (4, 4) of the image's grid, RAS mm; None where it has no geometry.
         regions: of structures that overlap, in the order of `structures`.
         probabilities: uint8 (K, *grid) of the labels, 255 for 1; None where they were not asked for.
+        picture: a single image as it is displayed, uint8 (H, W, 3); None where it was not asked for.
     """
 
     mask: NDArray[np.uint8]
@@ -70,6 +71,7 @@ class MaskPrediction:
     affine: NDArray[np.float64] | None
     regions: Regions | None = None
     probabilities: NDArray[np.uint8] | None = None
+    picture: NDArray[np.uint8] | None = None
 
     @property
     def numbers(self) -> tuple[tuple[int, ...], ...]:
