@@ -17,7 +17,7 @@ from sagemaker_monai_aws.data import prepare_s3, upload
 from sagemaker_monai_aws.data.upload import part_bytes
 from tests.support.cloud import BUCKET, recorded, run_command, survives_kills
 from tests.support.dicom_samples import series_bytes
-from tests.support.mask_sets import write_balls
+from tests.support.mask_sets import write_balls, write_discs
 from tests.support.workbooks import workbook
 
 PREFIX = "monai/data/training/"
@@ -380,6 +380,11 @@ def test_a_list_that_is_a_workbook_or_lies_below_is_refused_before_anything_goes
 
 def test_masks_go_with_their_images_and_those_that_name_structures_are_refused(ready, tmp_path, capsys):
     folder = write_balls(tmp_path / "data", 2)
+    listed = json.loads((folder / "dataset.json").read_text())
+    listed["training"][0]["annotator_masks"] = {"1": "drawn/1.nii.gz", "2": "drawn/lost.nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(listed))
+    (folder / "drawn").mkdir()
+    shutil.copy(folder / "labelsTr" / "case_00.nii.gz", folder / "drawn" / "1.nii.gz")
 
     assert prepare(folder) == 0
     keys = {item["Key"] for item in ready.client("s3").list_objects_v2(Bucket=BUCKET)["Contents"]}
@@ -391,3 +396,17 @@ def test_masks_go_with_their_images_and_those_that_name_structures_are_refused(r
     (folder / "dataset.json").write_text(content.replace("labelsTr/case_00.nii.gz", "labelsTr/case_00.seg.nrrd"))
     assert prepare(folder) == 2
     assert "1 masks name their structures" in capsys.readouterr().err
+
+
+def test_a_table_of_masks_goes_unless_another_file_names_their_values(ready, tmp_path, capsys):
+    folder = write_discs(tmp_path / "data", 2)
+    (folder / "dataset.json").unlink()
+    (folder / "list.csv").write_text("image,mask\n" + "".join(f"images/{i}.png,masks/{i}.png\n" for i in range(2)))
+
+    assert prepare(folder) == 0
+    keys = {item["Key"] for item in ready.client("s3").list_objects_v2(Bucket=BUCKET)["Contents"]}
+    assert keys == {PREFIX + path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
+
+    (folder / "labels.json").write_text('{"0": "background", "1": "lesion"}')
+    assert prepare(folder) == 2
+    assert "list the images and masks in dataset.json" in capsys.readouterr().err

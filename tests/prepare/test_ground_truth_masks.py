@@ -281,7 +281,10 @@ def test_workers_are_put_together_by_majority_and_compared_by_dice(job):
         {"first": 2, "second": 3, "images": 5, "dice": 0.6667},
         {"first": 1, "second": 2, "images": 6, "dice": round((5 + 2 / 3) / 6, 4)},
     ]
-    assert "Dice of the masks of liver: mean 0.771, of annotators 1 and 3 0.667 (6 images)" in report.summary()
+    assert (
+        "agreement on liver: mean Dice 0.771 (6 images with several masks), least of 1 and 3: 0.667" in report.summary()
+    )
+    assert "kappa" not in report.summary()
     assert "not annotated: 8" in report.summary()
     item = next(item for item in records_of(job.out) if item["image"].endswith("/1.png"))
     assert item["annotator_masks"] == {str(who): f"./masks/annotator-{who}/1.png" for who in (1, 2, 3)}

@@ -153,5 +153,4 @@ def compare_annotators(task: MaskOf, grid: Grid) -> tuple[tuple[PairsDice, ...],
     if len(maps) < 2:
         return (), refused
     said = combinations_of(list(maps.values()))
-    values = range(1, len(task.legend.names) + 1)
-    return tuple(dice_by_pair(said, list(maps), value) for value in values), refused
+    return tuple(dice_by_pair(said, list(maps), numbers) for numbers in task.legend.members), refused

@@ -167,7 +167,8 @@ def _label_lines(labels: Mapping[str, object]) -> list[tuple[str, str]]:
             lines.append((f"  size of {name}", text))
         if "dice" in told:
             first, second, _, lowest = told["pairs"][0]
-            text = f"mean Dice {told['dice']:.3f} in {told['compared']} images, of {first} and {second} {lowest:.3f}"
+            least = f", least of {first} and {second}: {lowest:.3f}" if len(told["pairs"]) > 1 else ""
+            text = f"mean Dice {told['dice']:.3f} in {told['compared']} images{least}"
             lines.append((f"  annotators of {name}", text))
     if bounds := labels["range"]:
         lines.append(("numbers from, to", str(bounds)[1:-1]))

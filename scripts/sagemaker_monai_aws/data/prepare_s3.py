@@ -17,6 +17,7 @@ from pathlib import Path
 from sagemaker_monai.data.dataset_json import DATASET_JSON
 from sagemaker_monai.data.entries import image_files
 from sagemaker_monai.data.layouts import PRETRAINED, read_channels
+from sagemaker_monai.data.mask_folders import LABELS_JSON
 from sagemaker_monai.data.shards import MANIFEST, SHARD_BYTES, manifest_text, plan_shards, write_shards
 from sagemaker_monai.errors import ConfigError, DatasetError
 from sagemaker_monai.messages.progress import track
@@ -97,9 +98,16 @@ def find(folder: Path, name: str) -> Found:
         raise CommandError(f"the list of images has columns that identify people ({', '.join(columns)}): "
                            "remove them, training does not use them")  # fmt: skip
     root = folder.absolute()
+    if layout.source == "table" and layout.legend is not None and LABELS_JSON in every:
+        raise CommandError(f"{LABELS_JSON} beside a table of masks does not go to S3: list the images and masks in "
+                           f"{DATASET_JSON}, whose labels name the values")  # fmt: skip
+    drawn = [path for entry in layout.entries for path in entry.annotator_masks.values() if path.is_file()]
     of_images, masks = (
         {file.relative_to(root).as_posix() for image in images if image is not None for file in image_files(image)}
-        for images in ((entry.image for entry in layout.entries), (entry.mask for entry in layout.entries))
+        for images in (
+            (entry.image for entry in layout.entries),
+            (*(entry.mask for entry in layout.entries), *drawn),
+        )
     )
     pictures = of_images | masks
     if halves := [name for name in pictures if name.lower().endswith(HEADERS_ALONE)]:

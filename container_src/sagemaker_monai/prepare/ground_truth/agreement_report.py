@@ -101,23 +101,26 @@ class Report:
             return ["annotators: unknown, the labels are the job's own; the job's output folder has all answers"]
         lines = [f"annotators: {len(self.annotators)}"]
         for name, figures in self.agreement.items():
+            if told := figures.get("dice"):
+                lines.append(_dice_line(name, told))
+                continue
             kappa, alpha = figures["fleiss_kappa"], figures["krippendorff_alpha"]
             lines.append(
                 f"agreement{'' if name == 'all' else f' on {name}'}: Fleiss' kappa {_number(kappa)}, mean Cohen's "
                 f"kappa {_number(figures['mean_cohen_kappa'])}, Krippendorff's alpha {_number(alpha)} "
                 f"({figures['images']} images with several answers)"
             )
-            if (told := figures.get("dice")) and told["images"]:
-                worst = told["pairs"][0]
-                lines.append(
-                    f"Dice of the masks of {name}: mean {told['mean']:.3f}, of annotators {worst['first']} and "
-                    f"{worst['second']} {worst['dice']:.3f} ({told['images']} images)"
-                )
         return lines
 
 
 def _number(value: float | None) -> str:
     return "not defined" if value is None else f"{value:.3f}"
+
+
+def _dice_line(name: str, told: Mapping[str, Any]) -> str:
+    least = told["pairs"][0]
+    pair = f", least of {least['first']} and {least['second']}: {least['dice']:.3f}" if len(told["pairs"]) > 1 else ""
+    return f"agreement on {name}: mean Dice {told['mean']:.3f} ({told['images']} images with several masks){pair}"
 
 
 def _votes_line(votes: Mapping[str, int]) -> str:
