@@ -35,15 +35,15 @@ def train(root, cache_dir, processes=ALONE, checkpoint_dir=None, is_stopping=lam
 
 def found_by(result):
     history = [{name: value for name, value in row.items() if name != "seconds"} for row in result.history]
-    return {"weights": result.weights, "history": history}
+    return {"weights": result.weights, "history": history, "planned": [result.epochs, *result.mirrored_axes]}
 
 
-def train_as(rank, world_size, port, folder, root):
+def train_as(rank, world_size, port, folder, root, changes):
     """Train as one process and save the result to a file."""
     torch.set_num_threads(1)
     store = connect("127.0.0.1", port, timeout_s=60)
     processes = Processes(rank=rank, local_rank=rank, world_size=world_size, store=store)
     processes.start(torch.device("cpu"))
-    torch.save(found_by(train(root, folder / "cache", processes)), folder / f"{rank}.pt")
+    torch.save(found_by(train(root, folder / "cache", processes, **changes)), folder / f"{rank}.pt")
     processes.finish()
     torch.distributed.destroy_process_group()

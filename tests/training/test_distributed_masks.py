@@ -18,13 +18,10 @@ SPLITS = {"training": 4, "validation": 3}
 OVERLAPPING = {"background": 0, "both": [1, 2], "dark": 2}
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("labels", [LABELS, OVERLAPPING])
-def test_two_processes_have_the_same_weights_and_nearly_the_numbers_of_one(tmp_path, labels):
-    root = write_balls(tmp_path / "data", 7, SPLITS, labels=labels)
-    alone = found_by(train(root, tmp_path / "cache"))
+def train_as_two(folder, root, **changes):
+    """What each of two processes found."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    started = [CONTEXT.Process(target=train_as, args=(rank, 2, store.port, tmp_path, root)) for rank in range(2)]
+    started = [CONTEXT.Process(target=train_as, args=(rank, 2, store.port, folder, root, changes)) for rank in range(2)]
     try:
         for process in started:
             process.start()
@@ -34,13 +31,35 @@ def test_two_processes_have_the_same_weights_and_nearly_the_numbers_of_one(tmp_p
     finally:
         for process in started:
             process.kill()
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("labels", [LABELS, OVERLAPPING])
+def test_two_processes_have_the_same_weights_and_nearly_the_numbers_of_one(tmp_path, labels):
+    root = write_balls(tmp_path / "data", 7, SPLITS, labels=labels)
+    alone = found_by(train(root, tmp_path / "cache"))
+
+    first, second = train_as_two(tmp_path, root)
 
     assert all(torch.equal(first["weights"][name], second["weights"][name]) for name in first["weights"])
     assert str(first["history"]) == str(second["history"])
     # Dice is of the batch that a process has, so that the loss is near that of one process, not equal.
     assert first["history"][0]["train_loss"] == pytest.approx(alone["history"][0]["train_loss"], rel=0.1)
     assert first["history"][0]["validation_loss"] == pytest.approx(alone["history"][0]["validation_loss"], rel=0.1)
+
+
+@pytest.mark.long
+def test_two_processes_plan_the_same_time_and_train_as_if_the_epochs_had_been_asked_for(tmp_path):
+    root = write_balls(tmp_path / "data", 7, SPLITS)
+
+    asked, _ = train_as_two(tmp_path, root, epochs=2)
+    first, second = train_as_two(tmp_path, root, epochs=2, hours=1.0, test_time_mirroring="yes")
+
+    assert first["planned"] == second["planned"] == [2, 0, 1, 2]
+    for found in (first, second):
+        assert all(torch.equal(asked["weights"][name], found["weights"][name]) for name in asked["weights"])
+    assert str(first["history"]) == str(second["history"]) == str(asked["history"])
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

@@ -127,6 +127,8 @@ def test_what_is_served_is_the_mean_over_mirror_images_and_was_scored(job, tmp_p
     assert evaluate.main(["--model", str(job / "model"), "--data", str(data), "--output", str(tmp_path)]) == 0
     trained = json.loads((job / "output" / "data" / "metrics.json").read_text())
     assert json.loads((tmp_path / "metrics.json").read_text())["dice"] == trained["dice"]
+    assert "Answers are means over 8 mirror images. " in trained["note"]
+    assert trained["note"] in (job / "model" / "docs" / "README.md").read_text()
 
 
 def test_a_finished_job_writes_the_same_artifact_again_without_asking_twice(job, monkeypatch):

@@ -108,19 +108,26 @@ def measure(
         records: what was scored.
         answers: from `score_files`.
         split: name of what was scored.
-        note: caveats for readers, to which undefined scores are added.
+        note: caveats for readers, to which undefined scores are added, and what validation chose for the answers.
         seed: of the intervals' resampling.
     """
     groups = [record.group for record in records]
     targets = targets_of(records, predictor.labels)
     if absent := absent_scores(predictor.task, targets):
         logger.warning("%s", absent.strip())
+    report = predictor.task.report(answers, targets, groups, seed=seed)
+    alone = [label for label, row in report["per_class"].items() if row.get("largest_component_only")]
+    ways = f"Of {', '.join(alone)} only the largest component counts. " if alone else ""
+    if predictor.bundle.mirrored_axes:
+        ways += f"Answers are means over {2 ** len(predictor.bundle.mirrored_axes)} mirror images. "
+    if ways:
+        logger.info("%s", ways.strip())
     return {
         "model_version": predictor.model_version,
         "task": predictor.task.name,
         "split": split,
-        "note": note + absent,
-        **predictor.task.report(answers, targets, groups, seed=seed),
+        "note": note + absent + ways,
+        **report,
     }
 
 
