@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sagemaker_monai.budget import spend_bytes, spend_work
 from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.outputs.dicom_files import (
     MANUFACTURER,
@@ -47,6 +48,10 @@ if TYPE_CHECKING:
 _DECIMALS = 6  # of mm: with at most 7 digits before them, within the 16 characters of DS
 _STUDY = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, which every reference to a study names
 _CONTOUR_DATA = 0x30060050
+# Measured on one core: 32,000 contours of 140,000 corners (noise) took 132 MiB and 10 s; 1,176 long ones (four balls in
+# 512 x 512 x 300), all found and written, 34 MiB and 3.3 s.
+_BYTES_A_CONTOUR, _NS_A_CONTOUR = 5_000, 350_000
+_BYTES_A_CORNER, _NS_A_CORNER = 200, 3_000
 
 
 def encode_rtstruct(prediction: "MaskPrediction", traits: Traits, *, model: Provenance, now: datetime) -> bytes:
@@ -63,6 +68,7 @@ def encode_rtstruct(prediction: "MaskPrediction", traits: Traits, *, model: Prov
 
     Raises:
         NotAcceptable, UnsuitableImage: as of `find_source`; also for an image without a position.
+        PayloadTooLarge: its contours would exceed the request's budget.
     """
     from pydicom import FileMetaDataset
     from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
@@ -152,25 +158,30 @@ def _observed(number: int, label: str, model: Provenance) -> "Dataset":
 def _drawn(number: int, inside: "NDArray[np.bool_]", source: MaskSource) -> "Dataset":
     """The contours of one label, which is (W, H) or (W, H, D)."""
     from pydicom import Dataset
+    from scipy import ndimage
 
     roi = Dataset()
     roi.ReferencedROINumber = number
     roi.ROIDisplayColor = list(colour_of(number))
     volume = np.atleast_3d(inside)
-    contours = [
-        contour
-        for index in np.flatnonzero(volume.any(axis=(0, 1)))
-        for contour in _contours(volume[:, :, index], source.slices[index])
-    ]
-    if contours:
-        roi.ContourSequence = contours
+    boxes = ndimage.find_objects(volume.view(np.uint8))
+    if boxes:
+        [(across, down, along)] = boxes
+        roi.ContourSequence = [
+            contour
+            for index in range(along.start, along.stop)
+            for contour in _contours(volume[across, down, index], (across.start, down.start), source.slices[index])
+        ]
     return roi
 
 
-def _contours(is_inside: "NDArray[np.bool_]", own: Slice) -> Iterator["Dataset"]:
-    from pydicom import Dataset
-    from pydicom.dataelem import RawDataElement
-    from pydicom.tag import Tag
+def _contours(is_inside: "NDArray[np.bool_]", first: tuple[int, int], own: Slice) -> Iterator["Dataset"]:
+    """The contours of one slice of a box that begins at the voxel `first`.
+
+    Raises:
+        PayloadTooLarge: they would exceed the request's budget, as those of a mask of scattered voxels do.
+    """
+    from pydicom import DataElement, Dataset
 
     from sagemaker_monai.images.dicom.geometry import LPS_TO_RAS, affine_of, normal_of
 
@@ -181,8 +192,12 @@ def _contours(is_inside: "NDArray[np.bool_]", own: Slice) -> Iterator["Dataset"]
     assert plane.position is not None
     to_ras = affine_of(plane.orientation, plane.spacing, plane.position, normal_of(plane.orientation))
     to_mm = LPS_TO_RAS @ to_ras[:3][:, [0, 1, 3]]
-    for corners in outlines_of(is_inside):
-        places = corners @ to_mm[:, :2].T + to_mm[:, 2]
+    outlines = outlines_of(is_inside)
+    corners_in_all = sum(map(len, outlines))
+    spend_bytes(_BYTES_A_CONTOUR * len(outlines) + _BYTES_A_CORNER * corners_in_all, f"{len(outlines)} contours")
+    spend_work(_NS_A_CONTOUR * len(outlines) + _NS_A_CORNER * corners_in_all, f"{len(outlines)} contours")
+    for corners in outlines:
+        places = (corners + first) @ to_mm[:, :2].T + to_mm[:, 2]
         image, contour = Dataset(), Dataset()
         image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = own.sop_class_uid, own.sop_instance_uid
         if own.frame is not None:
@@ -191,8 +206,6 @@ def _contours(is_inside: "NDArray[np.bool_]", own: Slice) -> Iterator["Dataset"]
         contour.ContourGeometricType = "CLOSED_PLANAR"
         contour.NumberOfContourPoints = len(places)
         text = "\\".join([f"{number:.{_DECIMALS}f}".rstrip("0").rstrip(".") for number in places.ravel().tolist()])
-        data = (text + " " * (len(text) % 2)).encode()
-        # As the file has it: pydicom would take microseconds to check each number.
-        tag = Tag(_CONTOUR_DATA)
-        contour[tag] = RawDataElement(tag, "DS", len(data), data, 0, True, True)
+        # As the file has it: pydicom would take microseconds and 0.5 kB for each number.
+        contour[_CONTOUR_DATA] = DataElement(_CONTOUR_DATA, "DS", text, already_converted=True)
         yield contour
