@@ -4,6 +4,7 @@ import dataclasses
 import io
 import shutil
 import subprocess
+import tracemalloc
 from datetime import datetime
 
 import numpy as np
@@ -15,7 +16,8 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittle
 
 from sagemaker_monai.artifact.mask_predictor import describe
 from sagemaker_monai.artifact.predictor import Answered
-from sagemaker_monai.errors import NotAcceptable, UnsuitableImage
+from sagemaker_monai.budget import Budget, spending
+from sagemaker_monai.errors import NotAcceptable, PayloadTooLarge, UnsuitableImage
 from sagemaker_monai.images.dicom.pixels import read_frames
 from sagemaker_monai.images.read import read_volumes_of
 from sagemaker_monai.images.sample import Instances, Sample
@@ -23,6 +25,7 @@ from sagemaker_monai.images.volumes import Traits, Volume
 from sagemaker_monai.masks.mask import Grid
 from sagemaker_monai.masks.read_mask import read_mask
 from sagemaker_monai.outputs.dicom_files import Provenance
+from sagemaker_monai.outputs.segmentation_costs import costs_of
 from sagemaker_monai.outputs.segmentation_objects import encode_seg
 from sagemaker_monai.outputs.structure_sets import encode_rtstruct
 from sagemaker_monai.serving.inference import Answer, negotiate, output_fn, types_of
@@ -371,6 +374,52 @@ def test_what_is_not_dicom_or_has_no_geometry_has_no_answer(encode, axial):
     no_place = describe(RANDOM, LABELS, Traits(size=RANDOM.shape))
     with pytest.raises(UnsuitableImage, match="position"):
         encode(no_place, Traits(axial.identity, size=RANDOM.shape), model=MODEL, now=NOW)
+
+
+# --- memory and time
+
+
+@FORMS
+def test_what_does_not_fit_is_refused_before_it_is_begun(encode, axial):
+    for limits in ((3_000, 1 << 40), (1 << 40, 3_000)):
+        with spending(Budget(*limits)), pytest.raises(PayloadTooLarge, match="MAX_REQUEST_") as refused:
+            encoded(encode, axial)
+        assert "contours" in str(refused.value) or "of 210 voxels" in str(refused.value)
+
+
+def test_memory_and_work_follow_from_voxels_frames_and_runs():
+    """By hand: 8 x 5 x 4 voxels; stripes are in three slices, with 7 changes in each of 5 rows."""
+    calm = np.zeros((8, 5, 4), np.uint8)
+    stripes = calm.copy()
+    stripes[::2, :, 1:] = 1
+    headers, frames = 12_000, 1_100_000
+
+    def costs(mask, kind):
+        return costs_of(describe(mask, LABELS, Traits(size=mask.shape)), kind)
+
+    assert costs(calm, "BINARY") == (int(1.2 * 160 + 4 * headers), 15 * 160 + 4 * frames)
+    assert costs(stripes, "BINARY") == (int(1.2 * 160 + 4.2 * 5 * 3 + 7 * headers), 15 * 160 + 7 * frames)
+    assert costs(calm, "LABELMAP") == (int(2.4 * 160 + 5 * 2 * 20 + 8 * headers), 15 * 160 + 8 * frames)
+    packed = 5 * min(1.02 * 160, 2 * (105 + 20))
+    assert costs(stripes, "LABELMAP") == (int(2.4 * 160 + packed + 8 * headers), 15 * 160 + 30 * 105 + 8 * frames)
+
+
+@pytest.mark.long
+@FORMS
+def test_the_memory_that_is_counted_suffices(encode, axial):
+    places = np.indices((200, 200, 6)) - np.array([100, 100, 3])[:, None, None, None]
+    ball = (np.linalg.norm(places, axis=0) < 80).astype(np.uint8)
+    noise = np.random.default_rng(1).integers(0, 3, (64, 64, 6)).astype(np.uint8)
+    encoded(encode, axial)
+    for mask in (ball, noise):  # on slices of other sizes than the source's, whose positions count
+        prediction, traits = answer_on(axial, mask)
+        budget = Budget(1 << 40, 1 << 50)
+        tracemalloc.start()
+        with spending(budget):
+            encode(prediction, traits, model=MODEL, now=NOW)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak <= budget.most_bytes + 1_000_000
 
 
 # --- served

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sagemaker_monai.budget import lent, spend_work
 from sagemaker_monai.errors import NotAcceptable
 from sagemaker_monai.images.formats.nifti_labels import encode_labels, encode_shares
 from sagemaker_monai.tasks.mask_colours import colour_of, drawn_over, palette
@@ -28,6 +29,7 @@ PROBABILITIES_TYPE, PACKED_PROBABILITIES_TYPE = (
 OF_SINGLE_IMAGES = (PNG_TYPE, OVERLAY_TYPE)
 NOT_OF_VOLUMES = "PNG is for single images, and this is a volume: accept application/x-nifti or application/dicom"
 ZIP_TYPE = "application/zip"
+_FILE_COPIES, _PACKING_NS = 2, 40  # 1.02 and 38 ns a byte measured with four structures in 512 x 512 x 300
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same answer is the same bytes
 
 
@@ -40,7 +42,11 @@ def encode_nifti(prediction: "MaskPrediction", *, is_packed: bool = False) -> by
         prediction: of a volume or a single image.
         is_packed: gzip.
     """
-    return encode_labels(prediction.values(), prediction.affine, is_packed=is_packed)
+    values = prediction.values()
+    if is_packed:
+        spend_work(_PACKING_NS * values.nbytes, f"packing {values.size} voxels")
+    with lent(_FILE_COPIES * values.nbytes, f"a file of {values.size} voxels"):
+        return encode_labels(values, prediction.affine, is_packed=is_packed)
 
 
 def encode_probabilities(prediction: "MaskPrediction", *, is_packed: bool = False) -> bytes:
@@ -55,7 +61,11 @@ def encode_probabilities(prediction: "MaskPrediction", *, is_packed: bool = Fals
     Raises:
         NotAcceptable: as of `probabilities_of`.
     """
-    return encode_shares(probabilities_of(prediction), prediction.affine, is_packed=is_packed)
+    shares = probabilities_of(prediction)
+    if is_packed:
+        spend_work(_PACKING_NS * shares.nbytes, f"packing {shares.size} probabilities")
+    with lent(_FILE_COPIES * shares.nbytes, f"a file of {shares.size} probabilities"):
+        return encode_shares(shares, prediction.affine, is_packed=is_packed)
 
 
 def probabilities_of(prediction: "MaskPrediction") -> NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sagemaker_monai.budget import lent, spend_work
 from sagemaker_monai.errors import NotAcceptable
 from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.outputs.dicom_files import (
@@ -40,6 +41,7 @@ from sagemaker_monai.outputs.dicom_files import (
 from sagemaker_monai.outputs.label_map_files import probabilities_of
 from sagemaker_monai.outputs.mask_sources import MaskSource, Slice, find_source
 from sagemaker_monai.outputs.run_lengths import set_frames
+from sagemaker_monai.outputs.segmentation_costs import costs_of
 from sagemaker_monai.tasks.label_maps import FULL
 from sagemaker_monai.tasks.mask_colours import colour_of
 from sagemaker_monai.tasks.regions import is_inside
@@ -73,6 +75,7 @@ def encode_seg(
     Raises:
         NotAcceptable: as of `find_source` and `probabilities_of`; or a LABELMAP of structures that overlap.
         UnsuitableImage: as of `find_source`.
+        PayloadTooLarge: it would exceed the request's budget of memory or computing; before it is begun.
     """
     if kind == "LABELMAP" and prediction.regions is not None:
         raise NotAcceptable(
@@ -83,6 +86,17 @@ def encode_seg(
     labels = tuple(prediction.structures)
     is_binary = len(labels) <= MOST_BINARY or prediction.regions is not None
     kind = kind or ("BINARY" if is_binary else "LABELMAP")
+    if kind == "FRACTIONAL":
+        probabilities_of(prediction)
+    needed_bytes, needed_ns = costs_of(prediction, kind)
+    what = f"a segmentation of {prediction.mask.size} voxels"
+    spend_work(needed_ns, what)
+    with lent(needed_bytes, what):
+        return _encoded(prediction, source, model, now, kind)
+
+
+def _encoded(prediction: "MaskPrediction", source: MaskSource, model: Provenance, now: datetime, kind: str) -> bytes:
+    labels = tuple(prediction.structures)
     stand_ins = {derived_uid("stand-in", str(index)): each for index, each in enumerate(source.slices)}
     fractions = _fractions(prediction) if kind == "FRACTIONAL" else None
     if fractions is None:

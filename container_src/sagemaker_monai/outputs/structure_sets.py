@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagemaker_monai.budget import spend_bytes, spend_work
+from sagemaker_monai.budget import lent, spend_bytes, spend_work
 from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.outputs.dicom_files import (
     MANUFACTURER,
@@ -105,9 +105,10 @@ def encode_rtstruct(prediction: "MaskPrediction", traits: Traits, *, model: Prov
             _described(number, label, name, source, model)
             for number, (label, name) in enumerate(zip(labels, names_of(labels), strict=True), start=1)
         ]
-        document.ROIContourSequence = [
-            _drawn(number, prediction.inside(number - 1), source) for number in range(1, len(labels) + 1)
-        ]
+        with lent(2 * prediction.mask.size, f"structures of {prediction.mask.size} voxels"):
+            document.ROIContourSequence = [
+                _drawn(number, prediction.inside(number - 1), source) for number in range(1, len(labels) + 1)
+            ]
         document.RTROIObservationsSequence = [
             _observed(number, label, model) for number, label in enumerate(labels, start=1)
         ]
