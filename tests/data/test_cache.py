@@ -263,6 +263,18 @@ def test_a_worker_that_cannot_start_is_reported(files, monkeypatch):
         load(files, None, workers=2)
 
 
+def test_what_a_library_prints_in_a_worker_is_no_result():
+    code = (
+        "from sagemaker_monai.data.prepared_once import tell\n"
+        "def work(job):\n    print('noise')\n    yield job, None\n    raise OSError(28, 'full')\n"
+        "tell(work)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], input=b"7", capture_output=True, check=True)
+
+    assert ran.stdout == b"[7, null]\n[null, 28]\n"
+    assert b"noise" in ran.stderr
+
+
 def test_progress_counts_every_picture(files, monkeypatch):
     seen = []
 

@@ -83,15 +83,15 @@ def test_copies_of_an_image_in_two_splits_are_named(dataset, caplog):
     with caplog.at_level(logging.WARNING):
         load(dataset)
 
-    assert "2 images are the same in two splits, which makes the scores too good: " in caplog.text
-    assert "training/2.png = validation/13.png, validation/10.png = test/14.png; remove the copies" in caplog.text
+    told = "two splits make the scores too good: training/2.png = validation/13.png, validation/10.png = test/14.png; "
+    assert told in caplog.text
 
 
 def test_different_images_are_no_copies(dataset, caplog):
     with caplog.at_level(logging.WARNING):
         load(dataset)
 
-    assert "the same in two splits" not in caplog.text
+    assert "in two splits" not in caplog.text
 
 
 def test_more_unreadable_images_than_allowed_stop_the_job_and_are_named(dataset):

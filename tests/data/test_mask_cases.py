@@ -1,17 +1,23 @@
 """An image with its mask, as training reads them."""
 
 import logging
+from dataclasses import replace
 
 import nibabel
 import numpy as np
+import pytest
 import torch
 
+from sagemaker_monai.data import case_loading
 from sagemaker_monai.data.case_loading import load_cases
+from sagemaker_monai.data.case_store import open_store
 from sagemaker_monai.data.datasets import read_dataset
 from sagemaker_monai.data.legends import Legend
 from sagemaker_monai.data.mask_reading import read_case
+from sagemaker_monai.errors import DatasetError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample
+from sagemaker_monai.images.volumes import Identity, Traits
 from sagemaker_monai.preprocessing.medical import LoadSlice, LoadVolume
 from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.training.plan import make_plan
@@ -69,8 +75,10 @@ def test_copies_of_an_image_in_two_splits_and_blank_ones_are_named(tmp_path, cap
     with caplog.at_level(logging.WARNING):
         load(root, tmp_path / "cache")
 
-    assert "1 images are the same in two splits" in caplog.text
-    assert "imagesTr/case_02.nii.gz = imagesTr/case_05.nii.gz" in caplog.text
+    assert (
+        "equal images in two splits make the scores too good: imagesTr/case_02.nii.gz = imagesTr/case_05.nii.gz"
+        in caplog.text
+    )
     assert "1 of 7 images show nothing once they are prepared" in caplog.text
 
 
@@ -86,3 +94,20 @@ def test_a_structure_that_no_mask_of_a_split_shows_is_told(tmp_path, caplog):
 
     assert "no mask of the validation split shows dark: its scores there only say" in caplog.text
     assert "of the test split" not in caplog.text
+
+
+def test_a_mask_among_dicom_images_is_refused_as_without_masks(tmp_path, monkeypatch):
+    root = write_balls(tmp_path / "data", 4, {"training": 2, "validation": 1, "test": 1})
+    kinds = [Traits(Identity("", (), kind=kind, modality="CT")) for kind in ("image", "image", "mask", "image")]
+
+    def open_as_dicom(*arguments, **options):
+        store = open_store(*arguments, **options)
+        store.cases = tuple(replace(case, traits=kind) for case, kind in zip(store.cases, kinds, strict=True))
+        return store
+
+    monkeypatch.setattr(case_loading, "open_store", open_as_dicom)
+
+    with pytest.raises(
+        DatasetError, match=r"1 of 4 images are not images like the others, but CT \(mask\) \(.*case_02"
+    ):
+        load(root, tmp_path / "cache")

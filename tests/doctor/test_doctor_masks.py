@@ -58,6 +58,7 @@ def test_a_sound_data_set_of_masks_has_no_errors_and_a_table_of_structures(exami
     assert bright["size"] == pytest.approx([voxels[0] / 1000, np.median(voxels) / 1000, voxels[-1] / 1000], rel=1e-3)
     assert bright["share"] == pytest.approx(np.mean([(mask == 1).mean() for mask in sizes]), rel=1e-4)
     assert "size of bright" in as_text(examination)
+    assert "4 (100.0%)" in as_text(examination)  # of the images, which show both
 
 
 def test_masks_that_train_would_refuse_are_errors_with_its_reason(examined, tmp_path):

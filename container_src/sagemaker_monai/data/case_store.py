@@ -244,9 +244,7 @@ def _open(folder: Path, preprocessing: Preprocessing) -> CaseStore | None:
 
 def _unpack(packed: Mapping[str, Any]) -> Case:
     many = {key: tuple(packed[key]) for key in ("shape", "counts", "points", "spacing_mm", "findings")}
-    return Case(
-        packed["part"], packed["offset"], lowest=packed["lowest"], traits=unpack_traits(packed["traits"]), **many
-    )
+    return Case(**{**packed, **many, "traits": unpack_traits(packed["traits"])})
 
 
 def _checksum(part: Path) -> int:
@@ -255,8 +253,7 @@ def _checksum(part: Path) -> int:
 
 def _work(job: Mapping[str, Any]) -> Generator[tuple[int, dict[str, Any]], None, None]:
     """Read the cases of a job into its file; for each its entry of the index, or what is wrong with it."""
-    load, told = build_load(job["load"]), job["legend"]
-    legend = Legend.of(told)
+    load, legend = build_load(job["load"]), Legend.of(job["legend"])
     with Path(job["file"]).open("wb") as file:
         for (index, sample), mask in zip(samples_of(job), job["masks"], strict=True):
             try:
@@ -271,15 +268,12 @@ def _write(file: IO[bytes], part: int, case: ReadCase, load: Load, members: Sequ
     """Append a case to a part; its entry of the index, which counts each structure by the numbers that make it."""
     values, labels, traits = case.values, case.prepared_labels(load), case.traits
     offset = file.tell()
-    counts, points = [], []
-    places = []
+    counts, places = [], []
     for numbers in members:
         there = np.flatnonzero(is_inside(labels, numbers))
         counts.append(len(there))
         # Evenly spread over the structure: the first ones of an array would lie on one of its sides.
-        kept = there[np.linspace(0, len(there) - 1, min(len(there), POINTS_OF_A_LABEL)).astype(np.int64)]
-        points.append(len(kept))
-        places.append(kept)
+        places.append(there[np.linspace(0, len(there) - 1, min(len(there), POINTS_OF_A_LABEL)).astype(np.int64)])
     counts.append(int((labels == IGNORED).sum()))
     for body in (values, labels, np.concatenate(places).astype(np.int64)):
         data = np.ascontiguousarray(body).tobytes()
@@ -292,7 +286,7 @@ def _write(file: IO[bytes], part: int, case: ReadCase, load: Load, members: Sequ
         "shape": list(labels.shape),
         "lowest": float(values.min()),
         "counts": counts,
-        "points": points,
+        "points": list(map(len, places)),
         "spacing_mm": [abs(axis.step) * spacing[axis.source] for axis in load.way(traits)],
         "traits": pack_traits(traits),
         "findings": list(case.findings),

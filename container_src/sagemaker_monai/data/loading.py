@@ -228,7 +228,7 @@ def odd_pixels(
         )
     if repeated:
         lines.append(
-            f"{len(repeated)} images are the same in two splits, which makes the scores too good: "
-            f"{some_of(repeated)}; remove the copies, or give them one group"
+            f"equal images in two splits make the scores too good: {some_of(repeated)}; remove the copies, or give "
+            "them one group"
         )
     return lines

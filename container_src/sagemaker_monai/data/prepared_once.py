@@ -169,16 +169,18 @@ def tell(work: Callable[[Any], Iterable[tuple[int, Any]]]) -> None:
 
     A fault of the disk is told there too, as it is a fault of the machine and not of the process.
     """
-    try:
-        for told in work(json.loads(sys.stdin.buffer.read())):
-            _write_line(told)
-    except OSError as error:
-        _write_line((None, error.errno or errno.EIO))
+    with os.fdopen(os.dup(1), "wb") as pipe:
+        os.dup2(2, 1)  # what a library prints is no result
 
+        def write(told: Any) -> None:
+            pipe.write(json.dumps(told).encode() + b"\n")
+            pipe.flush()
 
-def _write_line(told: Any) -> None:
-    sys.stdout.buffer.write(json.dumps(told).encode() + b"\n")
-    sys.stdout.buffer.flush()
+        try:
+            for told in work(json.loads(sys.stdin.buffer.read())):
+                write(told)
+        except OSError as error:
+            write((None, error.errno or errno.EIO))
 
 
 def jobs_of(samples: Sequence[Sample], workers: int, said: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from sagemaker_monai.evaluation.mask_scoring import OnMask
 from sagemaker_monai.evaluation.scoring import FIRST_EPOCH_NOTE, measure, score_files, write_scores
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.messages.item_names import current
-from sagemaker_monai.messages.shortened import some_of
+from sagemaker_monai.messages.shortened import counted, some_of
 from sagemaker_monai.storage.columns import Columns
 from sagemaker_monai.storage.digests import Digests
 from sagemaker_monai.storage.files import write_text
@@ -113,13 +113,17 @@ def evaluate(
         raise DatasetError(f"there is no {split} split (images: {counts}); choose another one with --split")
     is_same = is_same_data(dataset.fingerprint, training.dataset_fingerprint)
     logger.info(
-        "scoring %d images (%s) of %s; model version %s", len(records), counts, CLAIMS[is_same], predictor.model_version
+        "scoring %s (%s) of %s; model version %s",
+        counted(len(records), "image"),
+        counts,
+        CLAIMS[is_same],
+        predictor.model_version,
     )
     unreadable: dict[str, str] = {}
     answers = score_files(
         predictor,
         records,
-        what=f"scoring {len(records)} images",
+        what=f"scoring {counted(len(records), 'image')}",
         is_stopping=is_stopping,
         on_unreadable=lambda record, error: unreadable.update({record.name: str(error)}),
         legend=dataset.legend,
