@@ -6,13 +6,18 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from sagemaker_monai.data.datasets import read_dataset
 from sagemaker_monai.data.mask_reading import grid_of, labels_on_grid
 from sagemaker_monai.errors import ConfigError, DatasetError
+from sagemaker_monai.prepare.ground_truth.answers import MaskAnswer
 from sagemaker_monai.prepare.ground_truth.ground_truth import import_ground_truth
 from sagemaker_monai.prepare.ground_truth.ground_truth_options import GroundTruthOptions
+from sagemaker_monai.prepare.ground_truth.mask_answers import read_map
 from tests.support.imported import content_of, records_of
 
 COLOURS = {"BACKGROUND": "#ffffff", "liver": "#2ca02c", "cyst": "#1f77b4"}
@@ -225,6 +230,34 @@ def test_pictures_of_masks_that_are_missing_are_refused_or_left_out_and_images_a
         job.read()
     report = job.read(missing="leave-out")
     assert (report.images, report.missing) == (5, ["5.png"])
+
+
+def test_a_picture_that_is_the_mask_of_two_images_is_refused(job):
+    job.masks().manifest([line(number) for number in range(5)] + [line(5) | {"organs-ref": f"{JOB}/4_organs-ref.png"}])
+
+    with pytest.raises(DatasetError, match=r"the mask of several images: 1 \(4_organs-ref.png\)"):
+        job.read()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_map_of_labels_that_is_painted_in_any_colours_is_read_again(data):
+    """In colours, in a palette whose indices say something else, and with what nobody marked left transparent."""
+    keys = data.draw(st.lists(st.integers(0, 0xFFFFFF), min_size=3, max_size=5, unique=True))
+    labels = data.draw(arrays(np.uint8, (4, 5), elements=st.integers(0, len(keys) - 1)))
+    names = {key: f"s{place}" if place else "" for place, key in enumerate(keys)}
+    colours = np.array([[key >> 16, key >> 8 & 255, key & 255] for key in keys], np.uint8)
+    order = np.array(data.draw(st.permutations(range(len(keys)))))
+    indexed = Image.fromarray(np.argsort(order).astype(np.uint8)[labels], "P")
+    indexed.putpalette(colours[order].ravel().tolist())
+    clear = Image.fromarray(np.dstack([colours[labels], np.where(labels, 255, 0)]).astype(np.uint8))
+
+    for picture in (Image.fromarray(colours[labels]), indexed, clear):
+        data_of = io.BytesIO()
+        picture.save(data_of, "PNG")
+        values = {f"s{place}": place for place in range(1, len(keys))}
+        read = read_map(MaskAnswer(b"", names), data_of.getvalue(), values, (5, 4))
+        assert np.array_equal(read, labels.T)
 
 
 def test_a_manifest_alone_finds_its_masks_below_the_images(job, tmp_path):

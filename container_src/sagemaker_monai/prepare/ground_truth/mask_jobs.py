@@ -89,7 +89,8 @@ def mask_job(
         The job, and references of images that are left out: none of their masks has a file.
 
     Raises:
-        DatasetError: pictures are missing or ambiguous, there are no structures or too many, or two of one name.
+        DatasetError: pictures are missing, ambiguous or of several images; there are no structures or too many, or two
+            of one name.
     """
     answers = {
         reference: {
@@ -112,6 +113,7 @@ def mask_job(
         reference: {who: mask for who, mask in own.items() if isinstance(mask.source, bytes) or mask.source in pictures}
         for reference, own in answers.items()
     }
+    _refuse_shared(found)
     structures = sorted({name for mask in named for name in mask.names.values()} - {NOTHING, IGNORE})
     check_classes(structures)
     if not 1 <= len(structures) <= MAX_STRUCTURES:
@@ -121,6 +123,19 @@ def mask_job(
     values = {name: value for value, name in enumerate(structures, start=1)}
     kept = {reference: own for reference, own in found.items() if own}
     return MaskJob(kept, pictures, values, how), [reference for reference in found if reference not in kept]
+
+
+def _refuse_shared(answers: Mapping[str, Mapping[int, MaskAnswer]]) -> None:
+    """Refuse a picture that is the mask of several images: for all of them but one it is a mistake."""
+    owners: dict[str, set[str]] = {}
+    for reference, own in answers.items():
+        for mask in own.values():
+            if isinstance(mask.source, str):
+                owners.setdefault(mask.source, set()).add(reference)
+    if shared := sorted(short_name(picture) for picture, images in owners.items() if len(images) > 1):
+        raise DatasetError(
+            f"pictures that are the mask of several images: {len(shared)} ({some_of(shared)}); correct the manifest"
+        )
 
 
 def look_at_masks(job: MaskJob, images: Mapping[str, Image], min_agreement: float) -> dict[str, LookedAt]:
