@@ -22,6 +22,7 @@ from sagemaker_monai.images.sample import PICTURE, PROBABILITIES, Sample
 from sagemaker_monai.images.volumes import Identity, Traits
 from sagemaker_monai.outputs.dicom_files import DICOM_TYPE, Provenance, encode_multipart
 from sagemaker_monai.outputs.encoding import CSV_TYPE, ENCODERS, encode_csv
+from sagemaker_monai.outputs.json_masks import WithRuns
 from sagemaker_monai.outputs.label_map_files import (
     MASK_FILES,
     NOT_OF_VOLUMES,
@@ -52,6 +53,7 @@ READERS = (
 )
 NO_HEADER = re.compile(r";\s*header\s*=\s*\"?absent\"?\s*(?=[;,]|$)", re.IGNORECASE)  # RFC 4180, section 3
 WITH_UIDS = re.compile(r";\s*uids\s*=\s*\"?true\"?\s*(?=[;,]|$)", re.IGNORECASE)
+WITH_RUNS = re.compile(r";\s*mask\s*=\s*\"?rle\"?\s*(?=[;,]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,8 @@ def output_fn(answer: Answer, accept: str) -> tuple[bytes, str]:
     Args:
         answer: from `predict_fn`.
         accept: the header; empty for none. With `uids=true` on a range, text answers name their DICOM series and
-            instances; with `header=absent`, CSV has rows only, which batch transform can join.
+            instances; with `header=absent`, CSV has rows only, which batch transform can join; with `mask=rle`, JSON
+            has the masks of structures, see `json_masks`.
 
     Returns:
         The body and its content type.
@@ -159,7 +162,10 @@ def output_fn(answer: Answer, accept: str) -> tuple[bytes, str]:
     encode = ENCODERS[content_type]
     if content_type == CSV_TYPE and NO_HEADER.search(accept):
         encode = partial(encode_csv, has_header=False)
-    return encode(answer.predictions, answer.model_version, origins, about), content_type
+    predictions = answer.predictions
+    if WITH_RUNS.search(accept) and content_type != CSV_TYPE:
+        predictions = [WithRuns(each) if isinstance(each, MaskPrediction) else each for each in predictions]
+    return encode(predictions, answer.model_version, origins, about), content_type
 
 
 def _origin(identity: Identity | None) -> dict[str, Any]:
