@@ -91,6 +91,9 @@ bench-io: .venv/installed  ## time reading volumes against MONAI and others: [OP
 bench-input: .venv/installed  ## time the training input against MONAI's own pipelines
 	.venv/bin/python -m develop.bench_input
 
+bench-masks: .venv/installed  ## measure memory, answers and training of segmentation at full size: [OPTIONS=--help]
+	.venv/bin/python -m develop.bench_masks $(OPTIONS)
+
 bench-attacks: .venv/installed  ## run the long attacks and print the results: [KIND="pixels jpeg ..."] [OPTIONS=--short]
 	@.venv/bin/python -m tests.attacks $(KIND) $(OPTIONS)
 
@@ -222,7 +225,7 @@ clean:  ## remove .venv, .demo and caches
 	rm -rf .venv .sdk .sdk3 .demo .simulate .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info container_src/*.egg-info
 	find container_src scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help install demo demo-volume demo-segmentation test test-long test-all lint format check doctor real-runs bench-io bench-input bench-attacks \
+.PHONY: help install demo demo-volume demo-segmentation test test-long test-all lint format check doctor real-runs bench-io bench-input bench-masks bench-attacks \
 	docs lock build test-image train-local serve-local predict-local shell push scan sbom iam infra prepare-s3 train tune \
 	process deploy predict transform register pipeline status logs delete prices simulate simulate-train simulate-spot \
 	simulate-endpoint simulate-async simulate-batch simulate-multi-model simulate-masks simulate-all clean

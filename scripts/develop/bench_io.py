@@ -79,11 +79,11 @@ def write_series(folder: Path, values: np.ndarray, syntax: str) -> int:
     """
     folder.mkdir()
     order = np.random.default_rng(1).permutation(len(values))
-    series, study = uid.generate_uid(), uid.generate_uid()
+    series, study, frame = (uid.generate_uid() for _ in range(3))
     for index, number in enumerate(order):
         dataset = Dataset()
         dataset.SOPClassUID, dataset.SOPInstanceUID = uid.CTImageStorage, uid.generate_uid()
-        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, series
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.FrameOfReferenceUID = study, series, frame
         dataset.Modality, dataset.InstanceNumber = "CT", int(number) + 1
         dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
         dataset.ImagePositionPatient = [-180, -180, 1.25 * index]
