@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from sagemaker_monai.data import case_loading
+from sagemaker_monai.data import case_loading, mask_reading
 from sagemaker_monai.data.case_loading import load_cases
 from sagemaker_monai.data.case_store import open_store
 from sagemaker_monai.data.datasets import read_dataset
 from sagemaker_monai.data.legends import Legend
 from sagemaker_monai.data.mask_reading import read_case
-from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.errors import DatasetError, PayloadTooLarge
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.images.sample import Sample
 from sagemaker_monai.images.volumes import Identity, Traits
@@ -111,3 +111,19 @@ def test_a_mask_among_dicom_images_is_refused_as_without_masks(tmp_path, monkeyp
         DatasetError, match=r"1 of 4 images are not images like the others, but CT \(mask\) \(.*case_02"
     ):
         load(root, tmp_path / "cache")
+
+
+def test_an_image_larger_than_the_memory_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((40, 40, 40), np.int16), np.eye(4)), tmp_path / "image.nii")
+    nibabel.save(nibabel.Nifti1Image(np.ones((40, 40, 40), np.uint8), np.eye(4)), tmp_path / "mask.nii")
+    load, legend = LoadVolume(1, (16, 16, 16), "whole", "RAS", None, NOTHING), Legend((1,), ("a",))
+
+    def read():
+        return read_case(load, Sample(tmp_path / "image.nii"), tmp_path / "mask.nii", legend)
+
+    monkeypatch.setattr(mask_reading, "memory_bytes", lambda: 16 * 40**3)
+    assert read().values.shape == (1, 40, 40, 40)
+    monkeypatch.setattr(mask_reading, "memory_bytes", lambda: 4 * 40**3)
+    monkeypatch.setattr("sagemaker_monai.images.formats.nifti.read_values", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(PayloadTooLarge, match=r"40 x 40 x 40 takes .* GiB while .* spacing_mm"):
+        read()

@@ -1,7 +1,9 @@
 """A mask to a label map on its image's grid: what `train` reads, and what `doctor` says of it without a plan."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,8 @@ from numpy.typing import NDArray
 
 from sagemaker_monai.data.entries import Image
 from sagemaker_monai.data.legends import Legend
-from sagemaker_monai.errors import DatasetError
+from sagemaker_monai.errors import DatasetError, PayloadTooLarge
+from sagemaker_monai.images.expected import Expected, watching
 from sagemaker_monai.images.pictures import upright_size
 from sagemaker_monai.images.read import kind_of, read_frames_of, read_volumes_of
 from sagemaker_monai.images.sample import Sample, Sequences
@@ -18,7 +21,10 @@ from sagemaker_monai.masks.mask import Grid, Parts
 from sagemaker_monai.masks.read_mask import read_mask
 from sagemaker_monai.preprocessing.preprocessing import Load
 from sagemaker_monai.preprocessing.ways import labels_forth, with_size
+from sagemaker_monai.storage.machine import memory_bytes
 from sagemaker_monai.tasks.label_maps import IGNORED
+
+_BYTES_OF_MASK = 6  # for each voxel of a mask: as read, as labels, and on the prepared grid
 
 
 @dataclass(frozen=True)
@@ -64,15 +70,33 @@ def read_case(load: Load, sample: Sample, mask: Path | Parts, legend: Legend) ->
     """Read an image and its mask.
 
     Raises:
-        CallerError: either cannot be read, or the mask does not lie on the image's grid or has values without a name.
+        CallerError: either cannot be read, or the mask does not lie on the image's grid or has values without a name;
+            PayloadTooLarge, before it is decoded, if this machine's memory cannot hold it while it is prepared.
     """
-    values, traits = load.pixels_of_one(sample)
+    with watching(partial(_check_memory, load)):
+        values, traits = load.pixels_of_one(sample)
     traits = with_size(sample, traits)
     true, findings = labels_on_grid(mask, Grid.of_traits(traits), legend)
     if (true == IGNORED).all():
         # It would count as an image without any structure in which nothing was wrong.
         raise DatasetError("nobody annotated anything in the mask: all of it is ignored; leave the image out")
     return ReadCase(values, true, traits, findings)
+
+
+def _check_memory(load: Load, images: Sequence[Expected]) -> int:
+    """Refuse an image that would not fit the memory, by its header; returns the bytes that it and its mask take."""
+    needed = 0
+    for image in images:
+        needs, voxels = load.needs(image), math.prod(image.shape[1:])
+        prepared = 4 * math.prod(needs.prepared) + math.prod(needs.prepared[1:])
+        needed += max(needs.loading_bytes, prepared + _BYTES_OF_MASK * voxels)
+    if needed > (memory := memory_bytes()):
+        shape = " x ".join(map(str, images[0].shape[1:]))
+        raise PayloadTooLarge(
+            f"an image of {shape} takes {needed / 2**30:.1f} GiB while it is prepared, and the machine has "
+            f"{memory / 2**30:.1f}: set a coarser spacing_mm, crop it, or take a machine with more memory"
+        )
+    return needed
 
 
 def labels_on_grid(mask: Path | Parts, grid: Grid, legend: Legend) -> tuple[NDArray[np.uint8], tuple[str, ...]]:

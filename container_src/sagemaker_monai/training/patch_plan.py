@@ -5,10 +5,8 @@ aspect that the memory allows, and no larger than the images; a network that hal
 """
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +14,7 @@ import torch
 from sagemaker_monai.errors import ConfigError
 from sagemaker_monai.hyperparameters import TrainConfig
 from sagemaker_monai.networks.segmenters import SEGMENTERS, Levels, plan_levels
+from sagemaker_monai.storage.machine import memory_bytes
 
 # Bytes that a voxel of a patch costs in training, for each filter of the first level: activations and their gradients
 # over all levels, measured with dynunet and unet in fp32 (about 60 and 45), and rounded up.
@@ -115,15 +114,6 @@ def most_voxels(width: int, batch_size: int, device: torch.device) -> int:
     whole = total >> 30 << 30 or total
     voxels = int(MEMORY_SHARE[device.type] * whole / (BYTES_A_FILTER * width * batch_size))
     return max(SHORTEST_SIDE**3, voxels if device.type == "cuda" else min(voxels, MOST_ON_CPU))
-
-
-def memory_bytes() -> int:
-    """The machine's memory, or that of its control group."""
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        return min(pages, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # "max"
-        return pages
 
 
 def sides_of(text: str, dims: int) -> tuple[int, ...] | None:
