@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -26,6 +27,9 @@ from sagemaker_monai.masks.read_mask import read_mask
 from sagemaker_monai.serving.inference import input_fn, model_fn, output_fn, predict_fn
 from sagemaker_monai.tasks.metric_names import metric_definitions
 from sagemaker_monai.tasks.segmentation import MaskPrediction
+from sagemaker_monai_aws.client.asking import Source
+from sagemaker_monai_aws.client.endpoints import Answer
+from sagemaker_monai_aws.hosting import smoke
 from tests.support.dicom_bodies import zip_of
 from tests.support.dicom_series import SAGITTAL, make_series, to_bytes
 from tests.support.mask_sets import ball_volume, write_balls, write_discs
@@ -109,6 +113,21 @@ def test_a_server_s_mask_is_the_one_that_was_scored(job):
         assert prediction["sizes"][row["label"]] == pytest.approx((mask == value).sum() / 1000)
         assert prediction["structures"][row["label"]]["voxels"] == float(row["answered_voxels"])
         assert prediction["sizes"][row["label"]] == float(row["predicted_size"])
+
+
+def test_the_check_after_a_deployment_compares_the_answer_with_the_job_s_table(job):
+    base, _ = job
+    image = base / "input" / "data" / "training" / "imagesTr" / "case_06.nii.gz"
+    model = model_fn(str(base / "model"))
+    body = output_fn(predict_fn(input_fn(image.read_bytes(), "application/x-nifti+gzip"), model), "application/json")[0]
+    rows = csv.DictReader(io.StringIO((base / "output" / "data" / "test_predictions.csv").read_text()))
+    voxels = {row["label"]: float(row[smoke.VOXELS]) for row in rows if "case_06" in row["image"]}
+    probe = smoke.Probe(Source("", "", "", 0, image), frozenset(voxels), voxels, tolerance=0.0)
+    answer = Answer("application/json", body if isinstance(body, bytes) else body.encode())
+
+    assert smoke.fault_of(probe, answer) is None
+    other = replace(probe, numbers=voxels | {"dark": voxels["dark"] + smoke.FEW_VOXELS + 1})
+    assert "voxels of dark were expected within 8" in smoke.fault_of(other, answer)
 
 
 def test_a_volume_stored_in_another_way_gets_the_same_mask_in_the_world(job):
