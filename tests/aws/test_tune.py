@@ -130,6 +130,7 @@ REFUSED = [
     ([*RANGES, "--strategy", "Grid"], "Grid takes choices"),
     (["--ranges", "network=resnet18,resnet50", "--strategy", "Grid", "--max-jobs", "3"], "tries all 2"),
     ([*RANGES, "--strategy", "Hyperband", "--early-stopping"], "leave --early-stopping out"),
+    ([*RANGES, "--strategy", "Hyperband", "--hyperparameters", "hours=2"], "Hyperband counts epochs: leave hours out"),
     ([*RANGES, "--parallel", "11"], "--parallel must be from 1 to the 10"),
     ([*RANGES, "--data", f"s3://{BUCKET}/monai/data/nothing"], "there is nothing below"),
 ]

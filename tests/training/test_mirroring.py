@@ -1,5 +1,6 @@
 """Test-time mirroring: when it is chosen, what ships then, and what is refused."""
 
+import csv
 import json
 import logging
 import shutil
@@ -7,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from sagemaker_monai.artifact.bundle import read_bundle
 from sagemaker_monai.artifact.mask_predictor import read_predictor
@@ -138,6 +140,35 @@ def test_a_finished_job_writes_the_same_artifact_again_without_asking_twice(job,
 
     assert run(job, **SETTINGS)[0] == 0
     assert {name: (job / "model" / name).read_bytes() for name in files} == before
+
+
+@pytest.mark.parametrize(("mirroring", "axes"), [("no", ()), ("auto", AXES)])
+def test_what_validation_chose_and_scored_is_what_the_artifact_answers(mirroring, axes, tmp_path, caplog):
+    """The spine: the rules and the mirroring of the epoch that ships, by its weights, on each image's own grid."""
+    caplog.set_level(logging.INFO)
+    data = write_balls(tmp_path / "input" / "data" / "training", 8, {"training": 2, "validation": 6})
+    code, _ = run(tmp_path, **VOLUMES | {"epochs": 1, "test_fraction": 0, "test_time_mirroring": mirroring})
+    assert code == 0
+
+    inference = json.loads((tmp_path / "model" / "configs" / "inference.json").read_text())
+    metrics = json.loads((tmp_path / "output" / "data" / "metrics.json").read_text())
+    [row] = csv.DictReader((tmp_path / "output" / "data" / "history.csv").read_text().splitlines())
+    rules = [step["structures"] for step in inference["postprocessing"]["transforms"] if "structures" in step]
+
+    assert read_bundle(tmp_path / "model").mirrored_axes == axes
+    assert len(rules) == 1, "an untrained network leaves specks, so that there is a rule to test with"
+    alone = [facts["largest_component_only"] for facts in metrics["per_class"].values()]
+    assert alone == [number in rules[0] for number in (1, 2)]
+    assert "only the largest component counts" in metrics["note"]
+    if axes:
+        assert f"validation Dice {metrics['dice']:.4f} instead of {float(row['validation_dice']):.4f}" in caplog.text
+    else:
+        assert metrics["dice"] == pytest.approx(float(row["validation_dice"]), rel=1e-12)
+        for name in ("iou", "lesion_precision", "volume_error"):
+            assert metrics[name] == pytest.approx(float(row[f"validation_{name}"]), rel=1e-12)
+    for path in (data / "imagesTr").iterdir():
+        labels = read_predictor(tmp_path / "model").predict([Sample(path)])[0].mask
+        assert all(ndimage.label(labels == number, np.ones((3, 3, 3)))[1] <= 1 for number in rules[0])
 
 
 @pytest.mark.parametrize("axes", [[2, 0], [0, 0], [3], [-1], [True], [0.0], [], "0", None, {"0": 1}])

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 PLANNED_SHARE = 0.9  # of the time for training; what is left lets a slower machine end its last epoch (a guess)
 UNTIMED_STEPS, FEWEST_STEPS, MOST_STEPS = 2, 3, 50  # the first ones fill caches and choose algorithms
-MOST_MEASURING = 0.02  # of the job's time, once the fewest steps are done
+MOST_MEASURING, MOST_MEASURING_S = 0.02, 60.0  # of the job's time, and seconds, once the fewest steps are done
 WRITING_S = 10.0  # to write the artifact and read it back
 SCORING_FACTOR = 2.0  # of an image's time in validation: surfaces, predictions and intervals are in it, too (a guess)
 READ = 3  # files, for the time to read one
@@ -125,7 +125,7 @@ def plan_time(
 
 def _measure(run: Run, hours: float, job_time: JobTime, save: Callable[[], None], processes: Processes) -> Pace:
     before = dump(run.state())
-    limit_s = MOST_MEASURING * hours * 3600
+    limit_s = min(MOST_MEASURING_S, MOST_MEASURING * hours * 3600)
     run.rehearse(UNTIMED_STEPS)
     began, steps, is_over = time.monotonic(), 0, False
     while not is_over:

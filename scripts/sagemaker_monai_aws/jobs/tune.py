@@ -196,6 +196,8 @@ def tuning_request(
         "RandomSeed": options.seed,
     }
     if options.strategy == "Hyperband":
+        if "hours" in {*fixed, *(each.name for each in options.ranges)}:
+            raise CommandError("Hyperband counts epochs: leave hours out, or give another --strategy")
         epochs = int(fixed.get("epochs", TrainConfig.model_fields["epochs"].default))
         config["StrategyConfig"] = {"HyperbandStrategyConfig": {"MinResource": 1, "MaxResource": epochs}}
     return {"HyperParameterTuningJobConfig": config, "TrainingJobDefinition": definition}
