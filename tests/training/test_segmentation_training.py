@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import torch
 from PIL import Image
@@ -57,7 +58,10 @@ def run(base, channel_name="training", **arguments):
 def job(tmp_path_factory):
     """The folder of a training on volumes, and what it printed."""
     base = tmp_path_factory.mktemp("job")
-    write_balls(base / "input" / "data" / "training", 8, {"training": 5, "validation": 1, "test": 2})
+    codes = {
+        "dark": {"category": "SCT^49755003^Morphologically Abnormal Structure", "type": ["SCT", "4147007", "Mass"]}
+    }
+    write_balls(base / "input" / "data" / "training", 8, {"training": 5, "validation": 1, "test": 2}, codes=codes)
     code, printed = run(base, **VOLUMES)
     assert code == 0
     return base, printed
@@ -182,6 +186,9 @@ def test_a_dicom_series_gets_the_same_mask_as_a_segmentation_and_as_structures(j
     for kind in ("binary", "labelmap", "rtstruct"):
         (tmp_path / kind).write_bytes(output_fn(answer, f"application/dicom; type={kind}")[0])
         assert np.array_equal(read_mask(tmp_path / kind, grid).values, mask)
+        read = pydicom.dcmread(tmp_path / kind)
+        values = [element.value for element in read.iterall() if element.keyword == "CodeValue"]
+        assert values.count("4147007") == 1  # as dataset.json says of the dark one
 
 
 def test_an_image_whose_windows_exceed_the_budget_is_refused_before_they_are_run(job, monkeypatch):
