@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sagemaker_monai.data.legends import Legend, read_legend
@@ -145,6 +145,7 @@ def test_a_legend_is_the_same_after_json():
         assert Legend.of(json.loads(json.dumps(asdict(legend)))) == legend
 
 
+@settings(max_examples=50)
 @given(
     st.dictionaries(st.sampled_from("abcdef"), st.sets(st.integers(1, 6), min_size=1), min_size=1),
     st.booleans(),

@@ -10,6 +10,8 @@ import numpy as np
 import pydicom
 import pytest
 
+from sagemaker_monai.data.legends import read_legend
+from sagemaker_monai.data.mask_reading import labels_on_grid
 from sagemaker_monai.entrypoints import evaluate, train
 from sagemaker_monai.errors import NotAcceptable
 from sagemaker_monai.images.read import read_volumes_of
@@ -117,6 +119,9 @@ def test_a_dicom_series_gets_a_segment_and_a_contour_of_each_region(model, tmp_p
         for name, numbers in (("whole", (1, 2, 4)), ("core", (2, 4)), ("enhancing", (4,))):
             alone = read_mask(tmp_path / kind, grid, wanted=lambda label, name=name: label == name)
             assert np.array_equal(alone.values > 0, np.isin(mask, numbers)), (kind, name)
+        labels, findings = labels_on_grid(tmp_path / kind, grid, read_legend(REGIONS))
+        assert np.array_equal(np.array([0, 1, 2, 4])[labels], mask)
+        assert findings == ()
     document = pydicom.dcmread(io.BytesIO(output_fn(answer, "application/dicom")[0]))
     assert (document.SegmentationType, document.SegmentsOverlap) == ("BINARY", "YES")
     assert [item.SegmentLabel for item in document.SegmentSequence] == ["whole", "core", "enhancing"]

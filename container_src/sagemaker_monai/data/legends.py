@@ -84,10 +84,9 @@ class Legend:
         if not self.parts and regions is None:
             value_of = dict(zip(self.names, self.values, strict=True))
             return replace(self, values=tuple(value_of[label] for label in labels), names=tuple(labels))
-        known = {
-            inside: number for number, inside in _structures_of(labels, numbers_of_structures(len(labels), regions))
-        }
-        own = dict(_structures_of(self.names, self.members))
+        of_model = _structures_of(labels, numbers_of_structures(len(labels), regions))
+        known = {inside: number for number, inside in of_model.items()}
+        own = self.parts_by_structures()
         parts = []
         for value, number in zip(self.values, self._parts, strict=True):
             inside = own[number]
@@ -98,6 +97,10 @@ class Legend:
                 )
             parts.append(known[inside])
         return replace(self, names=tuple(labels), parts=tuple(parts), regions=regions)
+
+    def parts_by_structures(self) -> dict[int, frozenset[str]]:
+        """Every number of a label map with the names of the structures that it is part of."""
+        return _structures_of(self.names, self.members)
 
     @property
     def _parts(self) -> Sequence[int]:
@@ -120,6 +123,7 @@ class Legend:
 
         A file that names its structures is read by these names: its numbers follow from the order in which somebody
         drew them, and may differ from one file to the next. Structures of other names are left out, with a finding.
+        For regions of values there is `named_regions`.
 
         Raises:
             DatasetError: values without a name, a file none of whose names is in the legend, or two structures of one
@@ -132,11 +136,6 @@ class Legend:
                     "write these into labels"
                 )
             return self.label_map(mask.values), ()
-        if self.regions is not None and not self.terms:
-            raise DatasetError(
-                "labels has regions of values, and the mask names its structures: write these names into labels in "
-                f"place of values ({some_of([*mask.names.values(), *mask.left_out])})"
-            )
         values = self._values_by_name()
         meant = {own: values.get(alike_key(name)) for own, name in mask.names.items()}
         if all(value is None for value in meant.values()):
@@ -187,13 +186,13 @@ class Legend:
         return [str(value) for number, value in of_number if number in self.members[place]]
 
 
-def _structures_of(names: Sequence[str], members: Sequence[Sequence[int]]) -> list[tuple[int, frozenset[str]]]:
+def _structures_of(names: Sequence[str], members: Sequence[Sequence[int]]) -> dict[int, frozenset[str]]:
     """Every number of a label map with the structures that it is part of."""
     numbers = sorted({number for inside in members for number in inside})
-    return [
-        (number, frozenset(name for name, inside in zip(names, members, strict=True) if number in inside))
+    return {
+        number: frozenset(name for name, inside in zip(names, members, strict=True) if number in inside)
         for number in numbers
-    ]
+    }
 
 
 def _otherwise(own: Sequence[str], of_model: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sagemaker_monai.data.entries import Image
 from sagemaker_monai.data.legends import Legend
+from sagemaker_monai.data.named_regions import read_named_regions
 from sagemaker_monai.errors import DatasetError, PayloadTooLarge
 from sagemaker_monai.images.expected import Expected, watching
 from sagemaker_monai.images.pictures import upright_size
@@ -105,6 +106,10 @@ def labels_on_grid(mask: Path | Parts, grid: Grid, legend: Legend) -> tuple[NDAr
     Raises:
         CallerError: the mask cannot be read, does not lie on the grid, or has values without a name.
     """
+    if legend.regions is not None and not legend.terms:
+        found = read_named_regions(lambda wanted: read_mask(mask, grid, wanted=wanted, named=legend.numbers), legend)
+        if found is not None:
+            return found
     read = read_mask(mask, grid, wanted=legend.is_named, named=legend.numbers)
     labels, findings = legend.labels_of(read)
     return labels, read.findings + findings
