@@ -1,5 +1,6 @@
 """Label maps as NIfTI and PNG, read back by the libraries."""
 
+import dataclasses
 import gzip
 import io
 import zipfile
@@ -15,6 +16,7 @@ from sagemaker_monai.images.volumes import Traits
 from sagemaker_monai.outputs.label_map_files import encode_mask_files
 from sagemaker_monai.serving.inference import negotiate, types_of
 from sagemaker_monai.tasks.mask_colours import colour_of
+from sagemaker_monai.tasks.regions import Regions
 
 AFFINE = np.array([[-0.5, 0.1, 0, 20], [0.1, 0.7, 0, -30], [0, 0, 3, 5], [0, 0, 0, 1]], float)
 
@@ -90,3 +92,28 @@ def test_a_model_of_numbers_is_never_asked_for_masks():
     assert negotiate(accept, types_of(has_masks=False)) == "application/json"
     with pytest.raises(NotAcceptable):
         negotiate("application/x-nifti")
+
+
+def test_structures_that_overlap_are_drawn_one_over_the_other():
+    regions = Regions(((1, 2), (2,)), (1, 2), (1, 2))  # the second lies in the first
+    mask = np.zeros((9, 9), np.uint8)
+    mask[1:8, 1:8] = 1
+    mask[3:6, 3:6] = 2
+    prediction = describe(mask, ("organ", "lesion"), Traits(size=mask.shape), regions)
+    prediction = dataclasses.replace(prediction, picture=np.full((9, 9, 3), 100, np.uint8))
+
+    body, content_type = encode_mask_files([prediction], "image/png; type=overlay")
+
+    drawn = np.asarray(Image.open(io.BytesIO(body)))
+    assert content_type == "image/png"
+    assert drawn[0, 0].tolist() == [100, 100, 100]
+    assert (tuple(drawn[1, 4]), tuple(drawn[3, 4])) == (colour_of(1), colour_of(2))
+    for place, label in (((4, 4), 2), ((6, 6), 1)):
+        assert np.abs(drawn[place] - (55 + 0.45 * np.array(colour_of(label)))).max() < 2
+
+
+def test_an_overlay_needs_a_picture_and_a_single_image(volume, picture):
+    with pytest.raises(NotAcceptable, match="without the picture"):
+        encode_mask_files([picture], "image/png; type=overlay")
+    with pytest.raises(NotAcceptable, match="accept application/x-nifti"):
+        encode_mask_files([volume], "image/png; type=overlay")

@@ -152,3 +152,15 @@ def test_values_of_files_may_be_large():
 
     assert prediction.values().tolist() == [[0, 1_035, 17]]
     assert prediction.values().dtype == np.uint16
+
+
+def test_probabilities_are_of_each_structure_by_itself_only_where_structures_overlap():
+    outputs = torch.tensor([[0.0, 3.0], [2.0, -1.0], [0.0, 0.5]])  # three channels, two voxels
+    regions = Regions(((1, 2, 3), (2, 3), (3,)), (1, 2, 3), (1, 2, 3))
+
+    apart = Segmentation(("a", "b")).probabilities(outputs).numpy()
+    overlapping = Segmentation(("a", "b", "c"), regions).probabilities(outputs).numpy()
+
+    shares = np.exp(outputs.numpy()) / np.exp(outputs.numpy()).sum(axis=0)
+    assert np.allclose(apart, shares[1:])
+    assert np.allclose(overlapping, 1 / (1 + np.exp(-outputs.numpy())))

@@ -47,7 +47,7 @@ _SLOW = (
 _LONG_S = 5.0  # to run the network, which is then not run a second time
 _COPIES = 3  # of a label map on the image's grid: picked, in the image's order of axes, and in the answer
 # For each pixel of a picture to show: alone, with structures, and in the answer; and to draw and pack it.
-_PICTURE_BYTES, _NS_A_PICTURE = 9, 150
+_PICTURE_BYTES, _NS_A_PICTURE = 9, 200
 _NS_A_VOXEL = 10  # to turn a label map to the image's grid and find the boxes of structures
 
 

@@ -19,7 +19,7 @@ from sagemaker_monai.tasks.label_maps import FULL
 from sagemaker_monai.tasks.segmentation import Segmentation
 
 _COPIES = 4  # on the image's grid: here, as frames of a file, in the file, and in the answer
-_NS_A_VALUE = 60  # to turn one to the image's grid and write it
+_NS_A_VALUE = 40  # to turn one to the image's grid and write it
 
 
 @dataclass(frozen=True)
