@@ -220,5 +220,5 @@ def test_what_is_counted_and_what_is_held_is_at_most_what_was_foreseen(shape, sp
 
     assert counted <= foreseen
     assert max(of_numpy, of_torch) <= foreseen + MIB  # objects of Python, such as headers, are not counted
-    if foreseen > 2 * MIB and not extras:  # of probabilities, the copies in a file are counted, too
+    if foreseen > 2 * MIB and not extras:  # of probabilities, those in a file are foreseen, too
         assert foreseen <= 3 * max(of_numpy, of_torch)

@@ -141,7 +141,7 @@ class MaskPredictor(Predictor):
             ruled = (1 + BYTES_A_VOXEL * bool(self.task.largest)) * math.prod(extents)
             back = math.prod(extents) + costs.bytes_back(extents, image.shape[1:])
             kept = costs.prepared_bytes * math.prod(extents)
-            most = max(most, kept + max(windows, ruled, back), BYTES_A_VOXEL * pixels)
+            most = max(most, kept + max(windows, ruled, back), costs.file_bytes * pixels, BYTES_A_VOXEL * pixels)
             work_ns += needs.work_ns + image.count * (_NS_A_VOXEL + costs.own_ns) * pixels
             runs += image.count * count_windows(extents, self.bundle.preprocessing.size, OVERLAP)
         total = max(loading, prepared + answers + most)

@@ -18,8 +18,8 @@ from sagemaker_monai.preprocessing.ways import Way, fractions_back, interpolatio
 from sagemaker_monai.tasks.label_maps import FULL
 from sagemaker_monai.tasks.segmentation import Segmentation
 
-_COPIES = 4  # on the image's grid: here, as frames of a file, in the file, and in the answer
-_NS_A_VALUE = 40  # to turn one to the image's grid and write it
+_FILE_COPIES = 2  # on the image's grid, of the smallest file and its parts; the encoders count what they take
+_NS_A_VALUE = 15  # to decide one and turn it to the image's grid
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,14 @@ class ProbabilityCosts:
 
     Attributes:
         own_bytes, own_ns: for each voxel of the image, until it is answered.
+        file_bytes: for each voxel of the image, at least, while the answer is written.
         prepared_bytes: for each prepared voxel.
         block_bytes: for each voxel of a block, while it is collected.
     """
 
     own_bytes: int = 0
     own_ns: int = 0
+    file_bytes: int = 0
     prepared_bytes: int = 0
     block_bytes: int = 0
 
@@ -47,7 +49,7 @@ def probability_costs(task: Segmentation, *, is_asked: bool) -> ProbabilityCosts
     if not is_asked:
         return ProbabilityCosts()
     count = len(task.labels)
-    return ProbabilityCosts(_COPIES * count, _NS_A_VALUE * count, count, 4 * task.outputs + 5 * count)
+    return ProbabilityCosts(count, _NS_A_VALUE * count, _FILE_COPIES * count, count, 4 * task.outputs + 5 * count)
 
 
 class NotAsked:
