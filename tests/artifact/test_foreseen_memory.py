@@ -117,6 +117,14 @@ def test_many_frames_and_large_pictures_are_refused_before_the_first_is_decoded(
         models["photo"].answer([Sample(picture.getvalue())])
 
 
+def test_a_large_photograph_takes_the_memory_of_its_masks(models):
+    """JPEG is decoded at a smaller scale, and what other formats hold is counted when they are opened."""
+    foreseen = models["photo"].foresee([Expected((3, 4000, 3000))])
+
+    # Three copies of the label map, and components of up to all of it: 4 bytes and 1.
+    assert 0 <= foreseen - 8 * 4000 * 3000 < MIB
+
+
 def test_files_are_released_where_the_answer_does_not_fit_beside_them(models):
     """Counted: without the files the request fits, so it is answered, and their bytes are free again."""
     model, values = models["own"], np.random.default_rng(0).integers(0, 200, (24, 48, 48)).astype(np.int16)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sagemaker_monai.images.expected import Expected
 from sagemaker_monai.images.pictures import DEEP, Deep, decode, is_deep
 from sagemaker_monai.images.read import each_frame_of, is_dicom_sample
 from sagemaker_monai.images.sample import Sample
@@ -17,6 +18,7 @@ from sagemaker_monai.images.volumes import Frame, Traits
 from sagemaker_monai.preprocessing.fits import FITS, fit_picture
 from sagemaker_monai.preprocessing.intensity import show
 from sagemaker_monai.preprocessing.load import Loaded, LoadImage, check_choice
+from sagemaker_monai.preprocessing.needs import Needs
 from sagemaker_monai.preprocessing.normalization import Normalize
 from sagemaker_monai.preprocessing.ways import Way, plane_way
 
@@ -53,6 +55,10 @@ class LoadPhotograph(LoadImage):
     def way(self, traits: Traits) -> Way:
         """The way from an image, whose `size` must be known, to what this makes of it."""
         return plane_way(traits.size, self.fit, self.size)
+
+    def needs(self, expected: Expected) -> Needs:
+        """As `LoadImage.needs`: what decoding holds is counted when a picture is opened, for JPEG at a smaller scale."""
+        return Needs(expected.decoding_bytes, 0, (self.channels, *self.size))
 
     def pixels_of_each(self, sample: Sample, scope: Scope | None = None) -> Loaded:
         """Load every frame of a DICOM file or series that the model is for, or the one picture; as `pixels`."""
