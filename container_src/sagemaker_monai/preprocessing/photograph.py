@@ -57,7 +57,7 @@ class LoadPhotograph(LoadImage):
         return plane_way(traits.size, self.fit, self.size)
 
     def needs(self, expected: Expected) -> Needs:
-        """As `LoadImage.needs`: what decoding holds is counted when a picture is opened, for JPEG at a smaller scale."""
+        """As `LoadImage.needs`; what decoding holds is counted once a picture is open, by the scale of a JPEG."""
         return Needs(expected.decoding_bytes, 0, (self.channels, *self.size))
 
     def pixels_of_each(self, sample: Sample, scope: Scope | None = None) -> Loaded:
