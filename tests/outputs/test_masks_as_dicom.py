@@ -399,9 +399,9 @@ def test_memory_and_work_follow_from_voxels_frames_and_runs():
 
     assert costs(calm, "BINARY") == (int(1.2 * 160 + 4 * headers), 15 * 160 + 4 * frames)
     assert costs(stripes, "BINARY") == (int(1.2 * 160 + 4.2 * 5 * 3 + 7 * headers), 15 * 160 + 7 * frames)
-    assert costs(calm, "LABELMAP") == (int(2.4 * 160 + 5 * 2 * 20 + 8 * headers), 15 * 160 + 8 * frames)
+    assert costs(calm, "LABELMAP") == (int(4.1 * 160 + 5 * 2 * 20 + 8 * headers), 15 * 160 + 8 * frames)
     packed = 5 * min(1.02 * 160, 2 * (105 + 20))
-    assert costs(stripes, "LABELMAP") == (int(2.4 * 160 + packed + 8 * headers), 15 * 160 + 30 * 105 + 8 * frames)
+    assert costs(stripes, "LABELMAP") == (int(4.1 * 160 + packed + 8 * headers), 15 * 160 + 30 * 105 + 8 * frames)
 
 
 @pytest.mark.long
