@@ -250,7 +250,8 @@ def test_any_map_of_labels_that_is_painted_in_any_colours_is_read_again(data):
     order = np.array(data.draw(st.permutations(range(len(keys)))))
     indexed = Image.fromarray(np.argsort(order).astype(np.uint8)[labels], "P")
     indexed.putpalette(colours[order].ravel().tolist())
-    clear = Image.fromarray(np.dstack([colours[labels], np.where(labels, 255, 0)]).astype(np.uint8))
+    below = colours[np.where(labels, labels, 1)]  # what lies below transparent pixels is not drawn
+    clear = Image.fromarray(np.dstack([below, np.where(labels, 255, 0)]).astype(np.uint8))
 
     for picture in (Image.fromarray(colours[labels]), indexed, clear):
         data_of = io.BytesIO()

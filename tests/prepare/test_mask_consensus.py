@@ -117,12 +117,12 @@ def test_what_two_annotators_do_not_agree_on_is_nobody_s():
 
 
 def test_dice_of_pairs_is_that_of_the_definition():
-    maps = maps_of([1, 1, 1, 0, 2, 0], [1, 1, 0, 0, 0, IGNORED], [1, 0, 0, 0, 2, 2])
+    maps = maps_of([1, 1, 1, 0, 2, 0], [1, 1, 0, 0, 2, IGNORED], [1, 0, 0, 0, 2, 2])
     found = combinations_of(maps)
 
     assert dice_by_pair(found, [3, 1, 2], 1) == pytest.approx({(1, 3): 2 * 2 / 5, (2, 3): 2 * 1 / 4, (1, 2): 2 * 1 / 3})
     # Of the pixel that the second annotator left out, it says nothing.
-    assert dice_by_pair(found, [1, 2, 3], 2) == pytest.approx({(1, 2): 0, (1, 3): 2 / 3, (2, 3): 0})
+    assert dice_by_pair(found, [1, 2, 3], 2) == pytest.approx({(1, 2): 1, (1, 3): 2 / 3, (2, 3): 1})
     assert dice_by_pair(combinations_of(maps_of([0], [0])), [1, 2], 1) == {}
 
 
