@@ -50,6 +50,23 @@ def test_nifti_has_the_grid_and_the_labels(volume):
     assert gzip.decompress(packed) == body
 
 
+@pytest.mark.parametrize(("values", "kind"), [((1, 4), np.uint8), ((4, 1_035), np.uint16)])
+def test_structures_that_overlap_have_their_values_of_masks(values, kind):
+    mask = np.array([[0, 1, 2]], np.uint8)
+    answer = describe(mask, ("whole", "core"), Traits(size=mask.shape), Regions(((1, 2), (2,)), (1, 2), values))
+
+    image = nibabel.Nifti1Image.from_bytes(encode_mask_files([answer], "application/x-nifti")[0])
+
+    assert image.get_data_dtype() == kind
+    assert np.asarray(image.dataobj).ravel().tolist() == [0, *values]
+    if kind == np.uint8:
+        picture = Image.open(io.BytesIO(encode_mask_files([answer], "image/png")[0]))
+        assert np.asarray(picture).ravel().tolist() == [0, *values]
+        return
+    with pytest.raises(NotAcceptable, match="PNG has values up to 255"):
+        encode_mask_files([answer], "image/png")
+
+
 def test_a_picture_s_labels_are_indices_of_a_palette(picture, volume):
     body, _ = encode_mask_files([picture], "image/png")
 

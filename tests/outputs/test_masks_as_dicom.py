@@ -30,6 +30,7 @@ from sagemaker_monai.outputs.segmentation_objects import encode_seg
 from sagemaker_monai.outputs.structure_sets import encode_rtstruct
 from sagemaker_monai.serving.inference import Answer, negotiate, output_fn, types_of
 from sagemaker_monai.tasks.label_codes import Code, LabelCodes
+from sagemaker_monai.tasks.regions import Regions
 from tests.support.dicom_series import GAP_MM, ORIENTATIONS, enhanced, pixels, positions_of, to_bytes
 from tests.support.places import SHARED_DATA
 from tests.support.segmentations import series
@@ -467,6 +468,20 @@ def test_an_unknown_type_is_told_which_there_are():
 
 
 # --- the validator, and real series
+
+
+@pytest.mark.parametrize("encode", [encode_seg, encode_rtstruct])
+@pytest.mark.parametrize("mask", [RANDOM, np.zeros_like(RANDOM), (RANDOM > 0).astype(np.uint8)])
+def test_structures_that_overlap_have_a_segment_and_contours_each(tmp_path, encode, mask, axial):
+    answer, traits = answer_on(axial, mask)
+    answer = describe(mask, LABELS, traits, Regions(((1, 2), (2,)), (1, 2), (1, 2)))
+    path = tmp_path / "mask.dcm"
+    path.write_bytes(encode(answer, traits, model=MODEL, now=NOW))
+
+    for place, label in enumerate(LABELS):
+        alone = read_mask(path, Grid.of(axial), wanted=lambda name, label=label: name == label)
+        assert np.array_equal(alone.values > 0, mask > place)
+    assert shutil.which("dciodvfy") is None or validated(path) == []
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs dciodvfy of dicom3tools")
