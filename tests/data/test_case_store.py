@@ -71,6 +71,20 @@ def test_entries_longer_than_a_pipe_takes_at_once_come_whole_from_every_process(
         assert labels[store.point(index, 17, 3)] == 18
 
 
+def test_patches_are_drawn_about_voxels_of_a_whole_region(tmp_path):
+    images, masks = write_pairs(tmp_path, 2)
+    legend = read_legend({"background": 0, "both": [1, 2], "dark": 2})
+
+    store = store_of(images, masks, tmp_path / "cache", legend)
+
+    for index, mask in enumerate(masks):
+        labels, case = np.asarray(nibabel.load(mask).dataobj), store.cases[index]
+        assert case.counts == (int((labels > 0).sum()), int((labels == 2).sum()), 0)
+        for label, expected in enumerate(({1, 2}, {2})):
+            places = [store.point(index, label, number) for number in range(case.points[label])]
+            assert {int(labels[place]) for place in places} == expected
+
+
 def test_a_stop_while_a_store_is_built_leaves_neither_processes_nor_files(tmp_path, monkeypatch):
     images, masks = write_pairs(tmp_path, 6)
     started, real = [], subprocess.Popen
