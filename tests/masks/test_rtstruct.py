@@ -162,6 +162,11 @@ def test_structures_that_overlap_are_refused_by_name_unless_one_is_wanted(tmp_pa
     assert (mask.names, mask.left_out) == ({2: "liver"}, ("BODY",))
 
 
+def test_a_structure_set_without_structures_is_refused(tmp_path):
+    with pytest.raises(UnsuitableImage, match="has no structures"):
+        read_mask(written(tmp_path / "a", structure_set([])), GRID)
+
+
 def test_two_structures_of_one_name_are_refused(tmp_path):
     sets = [("liver", [contour(in_mm(OUTLINE, 1))]), (" liver", [contour(in_mm(OUTLINE, 3))])]
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import Dataset
+from pydicom.uid import RTStructureSetStorage
 
 from sagemaker_monai.errors import UnsuitableImage
 from sagemaker_monai.images.dicom.elements import has_value, text_of
@@ -90,6 +91,8 @@ def _is_structure_set(header: Dataset) -> bool:
     """
     if has_value(header, "StructureSetROISequence"):
         return True
+    if text_of(header, "SOPClassUID") == RTStructureSetStorage:
+        raise UnsuitableImage("the structure set has no structures (StructureSetROISequence); export it again")
     if not text_of(header, "SegmentationType"):
         raise UnsuitableImage("a DICOM object that is a mask, but no SEG of pixels or RTSTRUCT; export one of them")
     return False

@@ -426,7 +426,7 @@ ROW = TaskRow(
     sentence="segmenter of images into {}",
     noun="structure",
     amounts="Images",
-    caution="Its masks do not show how sure it is.",
+    caution="Its masks do not show how sure it is: `application/x-nifti; type=probabilities` does.",
     loss="cross-entropy and soft Dice",
     example=lambda: Example(Segmentation(("liver",)), ("liver.nii.gz",), (), _example()),
 )
