@@ -19,6 +19,7 @@ from sagemaker_monai.entrypoints.handler_service import Handler
 from sagemaker_monai.errors import PayloadTooLarge
 from sagemaker_monai.images.sample import PROBABILITIES, Sample
 from sagemaker_monai.serving.back_end import Request
+from sagemaker_monai.tasks.regions import Regions
 from sagemaker_monai.tasks.segmentation import OVERLAP
 from tests.support.bundles import write_small_segmenter
 from tests.support.dicom_bodies import zip_of
@@ -198,3 +199,23 @@ def test_a_picture_has_probabilities_of_its_own_size(tmp_path):
 
     assert image.shape == (50, 21, 1, 2)
     assert 0 < image.get_fdata().max() <= 1
+
+
+def test_structures_that_overlap_have_a_probability_each(tmp_path):
+    """The inner structure is painted last, so that the label map has it where it is likelier than not."""
+    regions = Regions(((1, 2), (2,)), (1, 2), (1, 2))
+    write_small_segmenter(tmp_path / "model", labels=("whole", "core"), regions=regions, fit="pad",
+                          patch=PATCH, spacing_mm="none")  # fmt: skip
+    handler = Handler(tmp_path / "model", allow_bundle_code=False)
+    values = ndimage.gaussian_filter(np.random.default_rng(5).normal(0, 1, (20, 18, 9)), 1.5) * 9000
+    body = nibabel.Nifti1Image(values.astype(np.int16), np.eye(4)).to_bytes()
+
+    shares = nifti(ask(handler, body, NIFTI)).get_fdata()
+    mask = np.asarray(nifti(ask(handler, body, "application/x-nifti")).dataobj)
+
+    assert shares.shape == (20, 18, 9, 2)
+    is_clear = np.abs(shares - 0.5) > 1 / 255
+    assert 0.02 < (shares > 0.5).mean() < 0.98
+    assert ((mask == 2) == (shares[..., 1] > 0.5))[is_clear[..., 1]].all()
+    assert ((mask > 0) == (shares > 0.5).any(axis=3))[is_clear.all(axis=3)].all()
+    assert (shares.sum(axis=3) > 1.01).any()
