@@ -185,10 +185,11 @@ class TrainConfig(BaseModel):
         1.0, ge=0, le=5, description="tau of the logit-adjusted loss; 1: balanced error"
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target that is spread over all classes")
-    augmentation: Literal["auto", "none", "light", "photo", "grey", "volume"] = Field(
+    augmentation: Literal["auto", "none", "light", "photo", "grey", "volume", "strong"] = Field(
         "auto",
         description="random changes of training images: auto (what suits the preset), none, flips and small "
-        "changes, for photographs (any rotation, zoom and colour too), for grey images, for volumes",
+        "changes, for photographs (any rotation, zoom and colour too), for grey images, for volumes, for volumes with "
+        "masks",
     )
     test_time_mirroring: Literal["no", "auto", "yes"] = Field(
         "no",

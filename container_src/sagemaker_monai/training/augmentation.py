@@ -64,7 +64,24 @@ AUGMENTATIONS: dict[str, list[dict[str, Any]]] = {
         {"step": "intensity", "brightness": 0.1, "contrast": 0.1, "gamma": 0.1},
         {"step": "noise", "largest": 0.1},
     ],
+    # Of volumes with masks, which move along: about the ranges of nnU-Net (arXiv:1904.08128), whose every change is
+    # rarer. `in_world_units` keeps tilts from shearing.
+    "strong": [
+        {"step": "mirror", "axes": [0, 1, 2], "probability": 0.5},
+        {
+            "step": "affine",
+            "max_angle_rad": 0.52,
+            "max_tilt_rad": 0.35,
+            "smallest": 0.75,
+            "largest": 1.33,
+            "max_fraction": 0.05,
+        },
+        {"step": "intensity", "brightness": 0.2, "contrast": 0.25, "gamma": 0.3},
+        {"step": "noise", "largest": 0.15},
+    ],
 }
+
+VOLUME_PRESETS = ("volume", "strong")
 
 # Columns of each step's random numbers. All are always drawn, so that leaving out a step does not change the others.
 _COLUMNS = {
@@ -108,6 +125,16 @@ def mirrored_axes(steps: Sequence[Step]) -> tuple[int, ...]:
     defaults = {"mirror": (), "flip": (0, 1)}
     axes = [step.get("axes", defaults[step["step"]]) for step in steps if step["step"] in defaults]
     return tuple(sorted({axis for some in axes for axis in some}))
+
+
+def in_world_units(steps: Sequence[Step], spacing_mm: Sequence[float]) -> list[dict[str, Any]]:
+    """The steps for volumes of a known spacing: rotations turn what lies in the volume, whatever its voxels' form.
+
+    Args:
+        steps: a value of `AUGMENTATIONS`.
+        spacing_mm: distance of voxels along each axis.
+    """
+    return [{**step, "spacing_mm": list(spacing_mm)} if step["step"] == "affine" else dict(step) for step in steps]
 
 
 def augment(

@@ -71,7 +71,7 @@ def affine_matrices(step: Step, draws: torch.Tensor, size: Sequence[int]) -> tor
 
     Args:
         step: `max_angle_rad` in the plane of W and H, `max_tilt_rad` about W and about H (volumes only), `smallest` and
-            `largest` zoom, `max_fraction` of each side to shift by.
+            `largest` zoom, `max_fraction` of each side to shift by; `spacing_mm` of voxels, all alike without it.
         draws: (N, 10) from 0 to 1.
         size: (W, H) or (W, H, D).
 
@@ -84,6 +84,9 @@ def affine_matrices(step: Step, draws: torch.Tensor, size: Sequence[int]) -> tor
     planes = [(0, 1, "max_angle_rad"), (1, 2, "max_tilt_rad"), (0, 2, "max_tilt_rad")]
     for column, (first, second, name) in enumerate(planes[: 1 if dims == 2 else 3]):
         matrix = matrix @ turn(spread[:, column] * step[name], dims, first, second)
+    if "spacing_mm" in step:
+        spacing = torch.tensor(step["spacing_mm"], device=draws.device)
+        matrix[:, :dims, :dims] *= spacing / spacing[:, None]  # voxels to mm, turned, and back to voxels
     matrix[:, :dims, :dims] *= drawn_zoom(step, draws[:, 3]).reshape(-1, 1, 1)
     matrix[:, :dims, dims] = spread[:, 4 : 4 + dims] * step["max_fraction"] * draws.new_tensor(list(size))
     return matrix

@@ -25,7 +25,13 @@ from sagemaker_monai.preprocessing.preprocessing import Preprocessing, build_pre
 from sagemaker_monai.preprocessing.presets import spacing_of_text
 from sagemaker_monai.tasks.task import Floats, Task
 from sagemaker_monai.tasks.tasks import TASKS, build_task
-from sagemaker_monai.training.augmentation import AUGMENTATIONS, mirrored_axes, without_swaps
+from sagemaker_monai.training.augmentation import (
+    AUGMENTATIONS,
+    VOLUME_PRESETS,
+    in_world_units,
+    mirrored_axes,
+    without_swaps,
+)
 from sagemaker_monai.training.named_sides import axes_with_sides
 from sagemaker_monai.training.patch_plan import (
     WIDTH,
@@ -112,7 +118,7 @@ def _augmentation(config: TrainConfig, dataset: Dataset) -> list[dict[str, Any]]
     """The steps of a resolved configuration, without those that would make a left side of a right one."""
     steps = AUGMENTATIONS[config.augmentation]
     axes = axes_with_sides(dataset.labels)
-    is_volume = config.augmentation == "volume"
+    is_volume = config.augmentation in VOLUME_PRESETS
     if axes and is_volume and any(spacing is None for _, spacing in volume_grids(config, dataset)):
         axes = frozenset(range(3))  # where a volume without geometry has its left is not known
     kept = without_swaps(steps, axes)
@@ -147,6 +153,7 @@ def _plan_of_masks(
             for shape, own in grids
         ]
         usual = spacing or tuple(np.median(known or [(1.0, 1.0, 1.0)], axis=0))
+        augmentation = in_world_units(augmentation, usual) if known else augmentation
         patch, levels = plan_patch(
             shapes, usual, network, width=width, most_voxels=most_voxels(width, batch_size, device),
             asked=sides_of(config.patch_size, 3),
@@ -223,9 +230,10 @@ def resolve(config: TrainConfig, *, task: str, spatial_dims: int, is_photograph:
         raise ConfigError(
             f"best_metric {best_metric} does not suit {task}: set it to one of auto, {', '.join(row.goals)}"
         )
-    usual = "volume" if spatial_dims == 3 else "photo" if is_photograph else "grey"
+    of_volumes = "strong" if row.has_masks else "volume"
+    usual = of_volumes if spatial_dims == 3 else "photo" if is_photograph else "grey"
     augmentation = usual if config.augmentation == "auto" else config.augmentation
-    if augmentation != "none" and (augmentation == "volume") != (spatial_dims == 3):
+    if augmentation != "none" and (augmentation in VOLUME_PRESETS) != (spatial_dims == 3):
         raise ConfigError(
             f"augmentation {augmentation} does not suit {spatial_dims}-D images: set auto, none or {usual}"
         )
