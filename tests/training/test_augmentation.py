@@ -270,7 +270,7 @@ def volumes(count=3, channels=1, size=(12, 10, 8), seed=0):
     return torch.randn((count, channels, *size), generator=seeded(seed)) * 200 - 400
 
 
-@pytest.mark.parametrize("name", ["grey", "volume"])
+@pytest.mark.parametrize("name", ["grey", "volume", "strong"])
 @pytest.mark.parametrize("size", [(12, 10), (12, 10, 8)])
 @pytest.mark.parametrize("channels", [1, 4])
 def test_grey_presets_change_every_image_by_the_seed_alone_and_leave_the_input_alone(name, size, channels):
@@ -285,7 +285,7 @@ def test_grey_presets_change_every_image_by_the_seed_alone_and_leave_the_input_a
     assert torch.equal(batch[0], volumes(1, channels, size)[0])
 
 
-@pytest.mark.parametrize("name", ["grey", "volume"])
+@pytest.mark.parametrize("name", ["grey", "volume", "strong"])
 def test_a_part_of_a_batch_changes_as_it_does_in_the_whole(name):
     whole = augment(volumes(5), AUGMENTATIONS[name], seeded(7))
     part = augment(volumes(5)[2:], AUGMENTATIONS[name], seeded(7), skipped=2)
@@ -304,14 +304,20 @@ def test_slices_for_radiologists_are_never_mirrored_by_the_preset():
     assert "mirror" not in [step["step"] for step in AUGMENTATIONS["grey"]]
 
 
-@pytest.mark.parametrize("size", [(30, 20), (30, 20, 10)])
-def test_drawn_matrices_turn_zoom_and_shift_within_their_limits(size):
+@pytest.mark.parametrize(
+    ("size", "spacing_mm"), [((30, 20), None), ((30, 20, 10), None), ((30, 20, 10), (0.5, 1.0, 4.0))]
+)
+def test_drawn_matrices_turn_zoom_and_shift_within_their_limits(size, spacing_mm):
+    """Of a known spacing, in millimetres: the matrices between voxels shear where the voxels are no cubes."""
     step = {"max_angle_rad": 0.3, "max_tilt_rad": 0.1, "smallest": 0.8, "largest": 1.25, "max_fraction": 0.1}
+    step |= {} if spacing_mm is None else {"spacing_mm": list(spacing_mm)}
     dims = len(size)
 
     matrices = affine_matrices(step, torch.rand((500, 10), generator=seeded()), size)
 
     linear, shifts = matrices[:, :dims, :dims].double(), matrices[:, :dims, dims].double()
+    to_mm = torch.diag(torch.tensor(spacing_mm or [1.0] * dims, dtype=torch.float64))
+    linear = to_mm @ linear @ to_mm.inverse()
     zooms = torch.linalg.det(linear) ** (-1 / dims)
     turns = linear * zooms.reshape(-1, 1, 1)
     assert torch.allclose(turns @ turns.mT, torch.eye(dims).double().expand_as(turns), atol=1e-6)  # no shear
