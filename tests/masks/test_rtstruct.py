@@ -10,6 +10,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RTStruct
 from sagemaker_monai.budget import Budget, spending
 from sagemaker_monai.errors import CallerError, PayloadTooLarge, UndecodableImage, UnsuitableImage
 from sagemaker_monai.images.dicom.pixels import read_frames
+from sagemaker_monai.masks import rtstruct
 from sagemaker_monai.masks.mask import Grid
 from sagemaker_monai.masks.read_mask import read_mask
 from sagemaker_monai.messages.remarks import REMARKS
@@ -367,3 +368,11 @@ def test_every_finding_of_contours_has_a_sentence():
 
     assert len(codes) == 8
     assert all("{n}" in REMARKS[code][2] for code in codes)
+
+
+def test_contours_of_too_many_points_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(rtstruct, "MOST_POINTS", 3)
+    monkeypatch.setattr(rtstruct, "_points", lambda _: pytest.fail("read"))
+
+    with pytest.raises(PayloadTooLarge, match="more than 3 points"):
+        read(tmp_path, contour(in_mm(SQUARE, 1)))

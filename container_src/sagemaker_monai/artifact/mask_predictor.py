@@ -103,7 +103,7 @@ class MaskPredictor(Predictor):
 
     def _pictures(self, sample: Sample, foresee: Watcher) -> list[NDArray[np.uint8]]:
         """Every image of a sample as it is displayed; before it is loaded, which may release its files."""
-        with returned(), watching(foresee):
+        with returned(), watching(foresee), self._noticing_volumes(sample):
             pictures = list(shown_of_each(sample, self.bundle.preprocessing.load_pixels, self.bundle.scope))
         pixels = sum(each.shape[0] * each.shape[1] for each in pictures)
         spend_bytes(_PICTURE_BYTES * pixels, f"pictures of {pixels} pixels")

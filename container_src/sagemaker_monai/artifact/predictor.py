@@ -1,6 +1,7 @@
 """A Bundle on a device: images in, predictions out. Evaluation after training and every server use it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -91,13 +92,18 @@ class Predictor:
         ]
 
     def _load_each(self, sample: Sample) -> list[tuple[torch.Tensor, Traits]]:
-        preprocessing, scope = self.bundle.preprocessing, self.bundle.scope
-        try:
-            loaded = preprocessing.load_each(sample, scope)
+        with self._noticing_volumes(sample):
+            loaded = self.bundle.preprocessing.load_each(sample, self.bundle.scope)
             return [(image, self._with_findings(image, each)) for image, each in loaded]
+
+    @contextmanager
+    def _noticing_volumes(self, sample: Sample) -> Iterator[None]:
+        """Say of a file that is read in the block and is not a picture if it is a volume."""
+        try:
+            yield
         except UndecodableImage as error:
-            # Not a picture, but perhaps a sound volume: checked only now, so that pictures do not pay for it.
-            if isinstance(preprocessing.load_pixels, LoadPhotograph) and _is_volume_file(sample):
+            # Checked only now, so that pictures do not pay for it.
+            if isinstance(self.bundle.preprocessing.load_pixels, LoadPhotograph) and _is_volume_file(sample):
                 raise UnsuitableImage("this model takes pictures, not a file of a volume") from error
             raise
 

@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from pydicom import Dataset
 
-from sagemaker_monai.budget import spend_bytes, spend_work
+from sagemaker_monai.budget import lent, spend_bytes, spend_work
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage, UnsuitableImage
-from sagemaker_monai.images.dicom.elements import has_value, items, numbers, text_of, whole_number, word
+from sagemaker_monai.images.dicom.elements import count_written, has_value, items, numbers, text_of, whole_number, word
 from sagemaker_monai.images.dicom.geometry import LPS_TO_RAS
 from sagemaker_monai.images.dicom.headers import refusing
 from sagemaker_monai.images.dicom.media import Instance
@@ -43,6 +43,7 @@ _MOST_MM = 1e6  # from the origin
 _DECIMALS = 3  # of a voxel: points that were drawn on centres are there again after mm were rounded
 _BESIDE = 0.5  # of a thickness from a single slice: a contour further off is of another slice
 _NS_A_NUMBER = 300
+_BYTES_A_NUMBER = 104  # while it is read, its text and the number as objects: 1.5 GB of 15 million, measured
 _BROKEN = "the DICOM structure set is broken; export it again"
 _DRAWN = "take the image that the structures were drawn on"
 
@@ -190,9 +191,9 @@ def _add(
     kind = word(contour, "ContourGeometricType").upper()
     if kind not in _CLOSED | _WITHOUT_INSIDE:
         raise UnsuitableImage("a contour of an unknown ContourGeometricType; export it as CLOSED_PLANAR")
-    points = _points(contour)
-    if len(points) > left:
+    if count_written(contour, "ContourData") > 3 * left:
         raise PayloadTooLarge(f"the structures have more than {MOST_POINTS} points; export fewer at once")
+    points = _points(contour)
     if kind in _WITHOUT_INSIDE or len(points) < 3:
         findings["contours_passed_over"] += 1
         return len(points)
@@ -224,9 +225,11 @@ def _add(
 
 def _points(contour: Dataset) -> np.ndarray:
     """(n, 3) LPS mm."""
-    values = np.array(numbers(contour, "ContourData"))
-    spend_work(_NS_A_NUMBER * len(values), "the points of contours")
-    spend_bytes(8 * len(values), "the points of contours")
+    written = count_written(contour, "ContourData")
+    spend_work(_NS_A_NUMBER * written, "the points of contours")
+    spend_bytes(8 * written, "the points of contours")
+    with lent(_BYTES_A_NUMBER * written, "reading the points of contours"):
+        values = np.array(numbers(contour, "ContourData"))
     count, rest = divmod(len(values), 3)
     if has_value(contour, "NumberOfContourPoints"):
         told = whole_number(contour, "NumberOfContourPoints", low=0, high=1 << 31)

@@ -43,7 +43,8 @@ def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
 
     Raises:
         NotAcceptable: no headers: the images are not DICOM.
-        UnsuitableImage: one lacks a UID or has a broken one, or they are not all of one patient and one study.
+        UnsuitableImage: one lacks a UID, has a broken one or that of another image, or they are not all of one patient
+            and one study.
     """
     from pydicom import Dataset
     from pydicom.datadict import dictionary_VR
@@ -67,6 +68,11 @@ def make_evidence(headers: Sequence["Dataset"]) -> list["Dataset"]:
                 )
             setattr(source, keyword, value)
         evidence.append(source)
+    if len({source.SOPInstanceUID for source in evidence}) < len(evidence):
+        raise UnsuitableImage(
+            "an answer as DICOM names its images by their SOPInstanceUID, and two images have the same; correct it, or "
+            "Accept: application/json"
+        )
     if len({source.StudyInstanceUID for source in evidence}) > 1 or not _is_one_patient(headers):
         raise UnsuitableImage(
             "an answer as DICOM is of one patient and one study, but the images name several, or some name none; "

@@ -146,16 +146,28 @@ def word(header: Header, keyword: str) -> str:
     return _only(values, keyword) if values else ""
 
 
+def count_written(header: Header, keyword: str) -> int:
+    """How many values an element has by the backslashes in its text; 0 if it is missing or was converted already."""
+    raw = _raw(_holder(header, keyword), tag_of(keyword))
+    return 0 if raw is None or not raw.value else raw.value.count(b"\\") + 1
+
+
 def numbers(header: Header, keyword: str) -> tuple[float, ...]:
     """All values of an element, () if it is missing.
 
     Raises:
-        UndecodableImage: one is not a finite number, or is missing before another.
+        UndecodableImage: one is not a finite number, or is missing before another, or of very many one is not written
+            as DICOM requires.
     """
     dataset = _holder(header, keyword)
     plain = _plain_numbers(dataset, keyword)
     if plain is not None:
         return plain
+    if count_written(dataset, keyword) > _MAX_VALUES:  # pydicom makes an object of 0.5 kB of each
+        raise UndecodableImage(
+            f"{keyword} of the DICOM header has more than {_MAX_VALUES} values, and one is not written as DICOM "
+            "requires; correct it"
+        )
     return tuple(_number(part, keyword) for part in _several(value(dataset, keyword), keeps_gaps=True))
 
 
