@@ -107,6 +107,7 @@ def watched(pid: int | None = None) -> Iterator[Spent]:
         yield spent
     finally:
         spent.wall_s, spent.cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
+        spent.peak_bytes = max(spent.peak_bytes, now() - before)  # on a busy machine nothing else may have looked
         is_over.set()
         thread.join()
 

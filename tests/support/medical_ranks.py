@@ -13,7 +13,7 @@ from sagemaker_monai.training.distributed import ALONE, Processes, connect
 from sagemaker_monai.training.fit import fit
 from sagemaker_monai.training.plan import make_plan
 
-LABELS = ("left", "top", "front")
+LABELS = ("across", "along", "through")
 SIZES = {"training": 12, "validation": 9, "test": 0}
 SETTINGS = {"image_size": 16, "network": "resnet10", "epochs": 2, "batch_size": 6}
 

@@ -154,7 +154,7 @@ def fit(
         is_late = lambda: found.ends_s is not None and job_time.used_s() > found.ends_s  # noqa: E731
         tell = on_epoch if processes.is_main else lambda _row: None
         stopped = _train(config, task, run, found, save, tell, is_stopping, is_late)
-        axes = _mirrored_axes(plan, run, found, save, is_stopping=processes.is_any(flag=is_stopping()))
+        axes = _mirrored_axes(plan, run, found, save, lambda: processes.is_any(flag=is_stopping()))
         if not found.best:
             if not run.step:
                 raise TrainingStopped("training was stopped before its first step, so there is nothing to save")
@@ -204,12 +204,12 @@ def _train(
 
 
 def _mirrored_axes(
-    plan: Plan, run: Run, found: _Found, save: Callable[[], None], *, is_stopping: bool
+    plan: Plan, run: Run, found: _Found, save: Callable[[], None], is_stopping: Callable[[], bool]
 ) -> tuple[int, ...]:
     """Along which axes answers are mirrored, chosen once after the last epoch; a stopped job has no time for it."""
     is_asked = plan.config.test_time_mirroring == "yes"
     is_trained = found.stopped is not None or found.epochs == found.planned
-    if plan.mirrored_axes and found.mirrored is None and found.best and is_trained and not is_stopping:
+    if plan.mirrored_axes and found.mirrored is None and found.best and is_trained and not is_stopping():
         run.scored.load_state_dict(found.best)
         axes, task = choose_mirroring(run, plan.mirrored_axes, is_asked=is_asked)
         found.mirrored, found.postprocessing = list(axes), task.postprocessing()
