@@ -1,10 +1,13 @@
+import gc
 import gzip
 import io
 import os
 import random
 import stat
+import sys
 import tarfile
 import zipfile
+from functools import partialmethod
 
 import pytest
 from pydicom import DataElement, Dataset, FileMetaDataset
@@ -12,6 +15,7 @@ from pydicom.config import IGNORE
 from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage, generate_uid
 
 from sagemaker_monai.errors import PayloadTooLarge, UndecodableImage
+from sagemaker_monai.images.dicom import limits, media
 from sagemaker_monai.images.dicom.media import MediaLimits, find_instances, find_media
 from tests.support.dicom_series import make_series, make_slice, pixels, to_bytes, write_series
 from tests.support.places import SHARED_DATA
@@ -331,3 +335,46 @@ def test_a_real_medium_has_the_files_that_pydicom_finds_in_it():
         name for name in expected if not (SHARED_DICOMDIR / name).is_file()
     }
     assert len(find_media(SHARED_DICOMDIR).instances) == 31
+
+
+ELEMENTS = (1 << 20) // 8
+
+
+@pytest.fixture
+def few_reads(monkeypatch):
+    """Files of more than 1,000 elements exceed the limit."""
+    monkeypatch.setattr(limits.Budget, "__init__", partialmethod(limits.Budget.__init__, reads=1_000))
+
+
+def too_many_elements(extra=0):
+    """A file of elements that are zeros."""
+    return bytes(128) + b"DICM" + bytes(8 * (ELEMENTS + extra))
+
+
+@pytest.mark.usefixtures("few_reads")
+def test_a_file_that_is_refused_is_released_at_once():
+    """Nothing of it waits for the garbage collector: the error's traceback does not hold it."""
+    content = too_many_elements()
+    gc.collect()
+    gc.disable()
+    try:
+        before = sys.getrefcount(content)
+        found = find_media([content])
+        codes, after = [other.code for other in found.others], sys.getrefcount(content)
+    finally:
+        gc.enable()
+
+    assert (found.instances, codes) == ([], ["PayloadTooLarge"])
+    assert after == before
+
+
+@pytest.mark.usefixtures("few_reads")
+def test_an_archive_of_many_such_files_is_refused_after_the_first_ones(monkeypatch):
+    looked_at, read = [], media.instance_of
+    monkeypatch.setattr(media, "instance_of", lambda source, name: looked_at.append(name) or read(source, name))
+    body = zipped({f"{index}.dcm": os.urandom(1) + too_many_elements(index)[1:] for index in range(9)})
+
+    with pytest.raises(PayloadTooLarge, match="more than 2 DICOM files are too large"):
+        find_media([body])
+
+    assert len(looked_at) == 3

@@ -178,9 +178,13 @@ def _counted() -> Iterator[Budget]:
         yield budget
         budget.settle()
     except Exception:
-        if budget.refusal is not None:
-            raise budget.refusal from None
-        raise
+        refusal, budget.refusal = budget.refusal, None
+        if refusal is None:
+            raise
+        try:
+            raise refusal from None
+        finally:
+            del refusal  # see `Budget`
 
 
 def _parse_rest(file: BinaryIO, size_bytes: int, header: Dataset, pixels_at: int) -> Dataset:

@@ -84,7 +84,10 @@ class Budget:
 
     def _refuse(self, error: PayloadTooLarge) -> None:
         self.refusal = error
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # or its traceback would hold this frame, which holds it, and with both the file's bytes
 
 
 class LimitedFile:

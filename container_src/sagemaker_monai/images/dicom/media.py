@@ -9,6 +9,7 @@ others, including those missing from it after a careless copy. Files that it lis
 
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,7 @@ from sagemaker_monai.storage.file_names import is_litter_path
 from sagemaker_monai.storage.files import plain_files
 from sagemaker_monai.storage.zips import ArchiveTooLargeError, UnsafeArchiveError
 
+MOST_TOO_LARGE = 2  # files of an archive whose header exceeds the limits of one; each has cost seconds by then
 NS_A_FILE = 700_000  # to identify it; its elements are counted as they are read
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 
@@ -269,10 +271,14 @@ class _Search:
             self._add_members(io.BytesIO(data), unpack, f"{name}/", is_named=True)
 
     def _add_members(self, file: BinaryIO, unpack: Unpacker, prefix: str, *, is_named: bool) -> None:
+        refused: Counter[str] = Counter()
         try:
             for name, content in unpack(file, self.limits):
-                if not is_litter_path(name):
-                    self._add(content, content[:HEAD_BYTES], f"{prefix}{name}")
+                if is_litter_path(name):
+                    continue
+                refused[self._add(content, content[:HEAD_BYTES], f"{prefix}{name}")] += 1
+                if refused[PayloadTooLarge.__name__] > MOST_TOO_LARGE:
+                    raise ArchiveTooLargeError(f"more than {MOST_TOO_LARGE} DICOM files are too large to be read")
         except UnsafeArchiveError as error:
             too_large = isinstance(error, ArchiveTooLargeError)
             refusal = (PayloadTooLarge if too_large else UndecodableImage)(error.reason)
@@ -280,17 +286,19 @@ class _Search:
                 raise refusal from error
             self.others.append(Other(prefix[:-1], refusal.code, error.reason))
 
-    def _add(self, source: File, head: bytes, name: str) -> None:
+    def _add(self, source: File, head: bytes, name: str) -> str:
+        """The code of why it is not an instance; "" if it is one, or a directory."""
         if not is_dicom(head):
             self.others.append(Other(name, "NotDicom", "not a DICOM file"))
-            return
+            return "NotDicom"
         try:
             instance = instance_of(source, name)
         except CallerError as error:
             self.others.append(Other(name, error.code, str(error)))
-            return
+            return error.code
         if instance.sop_class_uid != MEDIA_DIRECTORY and not _is_directory(instance.header):
             self.instances.append(instance if self.keep_headers else replace(instance, header=None))
+        return ""
 
 
 def _is_directory(header: Dataset | None) -> bool:
