@@ -188,8 +188,8 @@ class TrainConfig(BaseModel):
     augmentation: Literal["auto", "none", "light", "photo", "grey", "volume", "strong"] = Field(
         "auto",
         description="random changes of training images: auto (what suits the preset), none, flips and small "
-        "changes, for photographs (any rotation, zoom and colour too), for grey images, for volumes, for volumes with "
-        "masks",
+        "changes, for photographs (any rotation, zoom and colour too), for grey images, for volumes, more of it "
+        "for long trainings on volumes",
     )
     test_time_mirroring: Literal["no", "auto", "yes"] = Field(
         "no",

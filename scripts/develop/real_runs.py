@@ -122,7 +122,7 @@ RUNS: dict[str, Run] = {
     "hippocampus-segmentation": Run(
         "hippocampus_nifti",
         hippocampus_masks,
-        {"epochs": 60, "learning_rate": 0.003},
+        {"epochs": 30, "learning_rate": 0.003},
         QUICK_MASKS,
         "dice",
         {"the usual label at the same place of the crop": atlas},

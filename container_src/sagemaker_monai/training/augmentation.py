@@ -64,8 +64,8 @@ AUGMENTATIONS: dict[str, list[dict[str, Any]]] = {
         {"step": "intensity", "brightness": 0.1, "contrast": 0.1, "gamma": 0.1},
         {"step": "noise", "largest": 0.1},
     ],
-    # Of volumes with masks, which move along: about the ranges of nnU-Net (arXiv:1904.08128), whose every change is
-    # rarer. `in_world_units` keeps tilts from shearing.
+    # About the ranges of nnU-Net (arXiv:1904.08128), which makes each change more rarely. `in_world_units` keeps tilts
+    # from shearing where masks are learned.
     "strong": [
         {"step": "mirror", "axes": [0, 1, 2], "probability": 0.5},
         {

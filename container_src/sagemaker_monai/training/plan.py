@@ -230,8 +230,7 @@ def resolve(config: TrainConfig, *, task: str, spatial_dims: int, is_photograph:
         raise ConfigError(
             f"best_metric {best_metric} does not suit {task}: set it to one of auto, {', '.join(row.goals)}"
         )
-    of_volumes = "strong" if row.has_masks else "volume"
-    usual = of_volumes if spatial_dims == 3 else "photo" if is_photograph else "grey"
+    usual = "volume" if spatial_dims == 3 else "photo" if is_photograph else "grey"
     augmentation = usual if config.augmentation == "auto" else config.augmentation
     if augmentation != "none" and (augmentation in VOLUME_PRESETS) != (spatial_dims == 3):
         raise ConfigError(
