@@ -57,7 +57,9 @@ def count():
     while number < 20:
         time.sleep(0.1)
         number += 1
-        file.write_text(str(number))
+        whole = BASE / "number"  # never half written where it may be uploaded
+        whole.write_text(str(number))
+        whole.replace(file)
         print(f"number={number}; score={number / 10};", flush=True)
     (BASE / "model" / "number").write_text(str(number))
 
