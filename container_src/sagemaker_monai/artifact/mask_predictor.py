@@ -51,6 +51,10 @@ _PICTURE_BYTES, _NS_A_PICTURE = 9, 200
 _NS_A_VOXEL = 10  # to turn a label map to the image's grid and find the boxes of structures
 
 
+def _nothing(_place: tuple[slice, ...], _logits: torch.Tensor) -> None:
+    """What is done with a block unless something is."""
+
+
 class MaskPredictor(Predictor):
     """Answers for images, each with a label map."""
 
@@ -185,10 +189,11 @@ class MaskPredictor(Predictor):
         with collecting(self.task, costs, extents, traits.size) as collected:
             needed = self._window_bytes(image.shape, costs.block_bytes)
             with lent(needed, f"segmenting an image of {' x '.join(map(str, extents))}"):
-                labels = self._decided(image, collected.keep)
+                labels = self._decided(image, collected.keep if collected else _nothing)
             with lent(labels.nbytes, "a label map"):
                 own = self.on_own_grid(self.ruled(labels), traits)
-                back = collected.back(self.bundle.preprocessing.load_pixels.way(traits), traits.size)
+                way = self.bundle.preprocessing.load_pixels.way(traits)
+                back = collected.back(way, traits.size) if collected else None
         return replace(describe(own, self.labels, traits, self.task.regions), probabilities=back)
 
     def on_own_grid(self, labels: Labels, traits: Traits) -> Labels:
@@ -196,7 +201,7 @@ class MaskPredictor(Predictor):
         back = labels_back(labels, self.bundle.preprocessing.load_pixels.way(traits), traits.size)
         return back.astype(np.uint8, copy=False)
 
-    def prepared_labels(self, image: torch.Tensor, on_block: OnBlock = lambda _place, _logits: None) -> Labels:
+    def prepared_labels(self, image: torch.Tensor, on_block: OnBlock = _nothing) -> Labels:
         """The label of each voxel of a prepared image (C, *shape), uint8 (*shape); `on_block` as of `label_map`."""
         return self.ruled(self._decided(image, on_block))
 
@@ -205,7 +210,7 @@ class MaskPredictor(Predictor):
         keep_largest(labels, self.task.largest, _components_of)
         return labels
 
-    def _decided(self, image: torch.Tensor, on_block: OnBlock = lambda _place, _logits: None) -> Labels:
+    def _decided(self, image: torch.Tensor, on_block: OnBlock = _nothing) -> Labels:
         """As `prepared_labels`, before the rule."""
         return label_map(
             self._logits,

@@ -52,18 +52,7 @@ def probability_costs(task: Segmentation, *, is_asked: bool) -> ProbabilityCosts
     return ProbabilityCosts(count, _NS_A_VALUE * count, _FILE_COPIES * count, count, 4 * task.outputs + 5 * count)
 
 
-class NotAsked:
-    """Nothing is collected."""
-
-    def keep(self, place: tuple[slice, ...], logits: torch.Tensor) -> None:
-        """Take the logits of a block, as `on_block` of `sliding_window.label_map`."""
-
-    def back(self, way: Way, shape: Sequence[int]) -> NDArray[np.uint8] | None:  # noqa: ARG002
-        """On the image's own grid: (K, *shape), or None."""
-        return None
-
-
-class Collected(NotAsked):
+class Collected:
     """The probabilities of one image.
 
     Args:
@@ -75,12 +64,14 @@ class Collected(NotAsked):
         self._task = task
         self._values = np.zeros((len(task.labels), *extents), np.uint8)
 
-    def keep(self, place: tuple[slice, ...], logits: torch.Tensor) -> None:  # noqa: D102 - see above
+    def keep(self, place: tuple[slice, ...], logits: torch.Tensor) -> None:
+        """Take the logits of a block, as `on_block` of `sliding_window.label_map`."""
         fractions = self._task.probabilities(logits)
         fractions *= FULL
         self._values[(slice(None), *place)] = rounded(fractions.numpy())
 
-    def back(self, way: Way, shape: Sequence[int]) -> NDArray[np.uint8] | None:  # noqa: D102 - see above
+    def back(self, way: Way, shape: Sequence[int]) -> NDArray[np.uint8]:
+        """On the image's own grid: (K, *shape)."""
         back = np.empty((len(self._values), *shape), np.uint8)
         with lent(interpolation_bytes(self._values.shape[1:], shape), "interpolating probabilities"):
             for prepared, own in zip(self._values, back, strict=True):
@@ -91,8 +82,8 @@ class Collected(NotAsked):
 @contextmanager
 def collecting(
     task: Segmentation, costs: ProbabilityCosts, extents: Sequence[int], shape: Sequence[int]
-) -> Iterator[NotAsked]:
-    """Collect the probabilities of one image, if they are asked for.
+) -> Iterator[Collected | None]:
+    """Collect the probabilities of one image; None unless they are asked for.
 
     Args:
         task: of the network.
@@ -104,7 +95,7 @@ def collecting(
         PayloadTooLarge: they exceed the request's budget; before anything is allocated.
     """
     if costs == ProbabilityCosts():
-        yield NotAsked()
+        yield None
         return
     voxels = math.prod(shape)
     what = f"the probabilities of {len(task.labels)} structures in {voxels} voxels"

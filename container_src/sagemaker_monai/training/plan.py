@@ -8,8 +8,9 @@ preprocessing instead.
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ from sagemaker_monai.training.patch_plan import (
     possible_sizes,
     sides_of,
 )
-from sagemaker_monai.training.preset_choice import choose_preprocessing, volume_grids
+from sagemaker_monai.training.preset_choice import Grids, choose_preprocessing, volume_grids
 
 logger = logging.getLogger(__name__)
 
@@ -100,9 +101,10 @@ def make_plan(
     fitted = task.fitted(targets_of(dataset.training, dataset.labels))
     check_best_metric(config, fitted, targets_of(dataset.validation, dataset.labels))
     precision = choose_precision(config, device)
-    steps = _augmentation(config, dataset)
+    grids = cache(partial(volume_grids, config, dataset))  # reads volumes: once, and only if they are asked for
+    steps = _augmentation(config, dataset.labels, grids)
     if TASKS[dataset.task].has_masks:
-        return _plan_of_masks(config, dataset, task, spec, device, precision, steps)
+        return _plan_of_masks(config, task, spec, device, precision, steps, grids)
     definition = network_def(
         config.network,
         spatial_dims=preprocessing.spatial_dims,
@@ -114,27 +116,27 @@ def make_plan(
     return Plan(config, task, preprocessing, definition, precision, steps)
 
 
-def _augmentation(config: TrainConfig, dataset: Dataset) -> list[dict[str, Any]]:
+def _augmentation(config: TrainConfig, labels: Sequence[str], grids: Callable[[], Grids]) -> list[dict[str, Any]]:
     """The steps of a resolved configuration, without those that would make a left side of a right one."""
     steps = AUGMENTATIONS[config.augmentation]
-    axes = axes_with_sides(dataset.labels)
+    axes = axes_with_sides(labels)
     is_volume = config.augmentation in VOLUME_PRESETS
-    if axes and is_volume and any(spacing is None for _, spacing in volume_grids(config, dataset)):
+    if axes and is_volume and any(spacing is None for _, spacing in grids()):
         axes = frozenset(range(3))  # where a volume without geometry has its left is not known
     kept = without_swaps(steps, axes)
     if kept != steps:
-        logger.info("labels name sides (%s): images are not mirrored across them", some_of(list(dataset.labels)))
+        logger.info("labels name sides (%s): images are not mirrored across them", some_of(list(labels)))
     return kept
 
 
 def _plan_of_masks(
     config: TrainConfig,
-    dataset: Dataset,
     task: Task,
     spec: list[dict[str, Any]],
     device: torch.device,
     precision: str,
     augmentation: list[dict[str, Any]],
+    grids: Callable[[], Grids],
 ) -> Plan:
     """The plan of segmentation: the grid, the patch and the levels of the network, from shapes and spacings."""
     preprocessing = build_preprocessing(spec)
@@ -143,14 +145,13 @@ def _plan_of_masks(
     network = config.network if is_chosen else "unet"
     width, batch_size = config.network_width or WIDTH[device.type], config.batch_size or (2 if is_volume else 16)
     if is_volume:
-        grids = volume_grids(config, dataset)
-        known = [own for _, own in grids if own is not None]
+        known = [own for _, own in grids() if own is not None]
         spacing = _spacing(config.spacing_mm, known)
         shapes = [
             shape
             if spacing is None or own is None
             else [max(1, round(n * mm / new)) for n, mm, new in zip(shape, own, spacing, strict=True)]
-            for shape, own in grids
+            for shape, own in grids()
         ]
         usual = spacing or tuple(np.median(known or [(1.0, 1.0, 1.0)], axis=0))
         augmentation = in_world_units(augmentation, usual) if known else augmentation

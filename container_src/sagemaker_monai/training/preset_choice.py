@@ -223,7 +223,10 @@ def _kind(config: TrainConfig, dataset: Dataset) -> Kind:
     )
 
 
-def volume_grids(config: TrainConfig, dataset: Dataset) -> list[tuple[tuple[int, ...], tuple[float, ...] | None]]:
+Grids = Sequence[tuple[tuple[int, ...], tuple[float, ...] | None]]  # shapes and spacings
+
+
+def volume_grids(config: TrainConfig, dataset: Dataset) -> Grids:
     """Shape and spacing in mm (None where it is unknown) of some training volumes, turned as the load half turns them.
 
     Raises:
